@@ -1,0 +1,76 @@
+"""The states of a BPM instance, and what each of them means for someone who waits.
+
+This table is the only place that knows them. The twelve names are documented (API page 0070,
+"Querying BPM Instances"); what they mean is not, so the classes below follow from the names and from
+the documented examples, and only ``Completed OK`` counts as success.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class StateClass(Enum):
+    """What a state means for someone who waits for the instance."""
+
+    ACTIVE = "active"
+    WAITING_FOR_PEOPLE = "waiting for people"
+    HELD = "held"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    BROKEN = "broken"
+    UNCLEAR = "unclear"
+
+
+# The order is the one in which a search asks: where an instance spends its time comes first.
+STATES: Mapping[str, StateClass] = MappingProxyType(
+    {
+        "Waiting for user interaction": StateClass.WAITING_FOR_PEOPLE,
+        "Running": StateClass.ACTIVE,
+        "Completed OK": StateClass.SUCCEEDED,
+        "Terminated": StateClass.CANCELLED,
+        "User Terminated": StateClass.CANCELLED,
+        "Broken": StateClass.BROKEN,
+        "Suspended": StateClass.HELD,
+        "Waiting for page event": StateClass.WAITING_FOR_PEOPLE,
+        "Dispatched": StateClass.ACTIVE,
+        "New": StateClass.ACTIVE,
+        "Paused": StateClass.ACTIVE,
+        "CompletedOkWait": StateClass.UNCLEAR,
+    }
+)
+
+COMPLETED = "Completed OK"
+SUSPENDED = "Suspended"
+
+TERMINAL_CLASSES = frozenset({StateClass.SUCCEEDED, StateClass.CANCELLED, StateClass.BROKEN})
+
+
+def class_of(state: str) -> StateClass:
+    """Return the class of a state; a name that nobody knows is ``UNCLEAR``, never a success."""
+    return STATES.get(state, StateClass.UNCLEAR)
+
+
+def is_terminal(state: str) -> bool:
+    """Tell whether an instance in this state has ended."""
+    return class_of(state) in TERMINAL_CLASSES
+
+
+def require_known(states: Iterable[str], argument: str) -> frozenset[str]:
+    """Return the states as a set.
+
+    :param states: state names, spelled exactly as Astro Zero spells them.
+    :param argument: the argument's name, for the error.
+    :raises ValueError: if a name is not one of the twelve, or one string was given instead of several.
+    """
+    if isinstance(states, str):
+        raise ValueError(f"{argument} must be a list of state names, not the string {states!r}")
+    chosen = frozenset(states)
+    if unknown := sorted(str(state) for state in chosen if state not in STATES):
+        raise ValueError(f"{argument}: unknown state {', '.join(map(repr, unknown))}; known are {', '.join(STATES)}")
+    return chosen
