@@ -11,6 +11,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from airflow_provider_astrobpm.bpm import checks
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -45,10 +47,12 @@ STATES: Mapping[str, StateClass] = MappingProxyType(
     }
 )
 
+TERMINAL_CLASSES = frozenset({StateClass.SUCCEEDED, StateClass.CANCELLED, StateClass.BROKEN})
+OPEN_STATES = tuple(state for state, kind in STATES.items() if kind not in TERMINAL_CLASSES)
+"""The states of an instance that has not ended."""
+
 COMPLETED = "Completed OK"
 SUSPENDED = "Suspended"
-
-TERMINAL_CLASSES = frozenset({StateClass.SUCCEEDED, StateClass.CANCELLED, StateClass.BROKEN})
 
 
 def class_of(state: str) -> StateClass:
@@ -68,9 +72,7 @@ def require_known(states: Iterable[str], argument: str) -> frozenset[str]:
     :param argument: the argument's name, for the error.
     :raises ValueError: if a name is not one of the twelve, or one string was given instead of several.
     """
-    if isinstance(states, str):
-        raise ValueError(f"{argument} must be a list of state names, not the string {states!r}")
-    chosen = frozenset(states)
-    if unknown := sorted(str(state) for state in chosen if state not in STATES):
-        raise ValueError(f"{argument}: unknown state {', '.join(map(repr, unknown))}; known are {', '.join(STATES)}")
+    chosen = checks.texts(states, argument)
+    for state in chosen:
+        checks.choice(state, argument, STATES)
     return chosen

@@ -1,0 +1,327 @@
+"""Every REST operation that Astro Zero documents, as a value: what to send, and how to read the answer.
+
+No I/O. Bad arguments are refused here, before anything is sent. Page numbers are those of the Astro Zero API
+reference (``astrozero_api_NNNN``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import checks, states
+from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance, decode_instance, decode_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+
+T = TypeVar("T")
+
+Action = Literal["suspend", "resume", "terminate"]
+ACTIONS: tuple[Action, ...] = ("suspend", "resume", "terminate")
+
+TOKEN_PATH = "/baas/auth/v1.0/oauth2/token"  # noqa: S105 - a path
+CSRF_PATH = "/u-route/baas/sys/v1.0/csrf/get"
+INSTANCES_PATH = "/u-route/baas/bp/v2.0/runtime/instances"
+DEFINITIONS_PATH = "/u-route/baas/bp/v2.0/metadata/definitions"
+
+BUSINESS_KEY_VARIABLE = "$Flow.BusinessKey"
+TITLE_VARIABLE = "$Flow.Title"
+
+
+@dataclass(frozen=True)
+class Operation(Generic[T]):
+    """One call of the API.
+
+    :param kind: its name in counts and logs.
+    :param attempt: what it tries, for the sentence "Could not ...".
+    :param decode: reads the envelope's ``result`` (the whole body where there is no envelope) and raises
+        ``msgspec.MsgspecError`` where it is not what is documented.
+    :param resend_if_unsure: whether it may be sent again when nobody knows if the server acted on it.
+    :param needs_token: whether it carries the access token.
+    :param enveloped: whether the answer is ``{"resCode", "resMsg", "result"}``.
+    """
+
+    kind: str
+    attempt: str
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    path: str
+    decode: Callable[[bytes | msgspec.Raw], T]
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = field(default=None, repr=False)
+    content_type: str = "application/json"
+    resend_if_unsure: bool = True
+    needs_token: bool = True
+    enveloped: bool = True
+
+    @property
+    def target(self) -> str:
+        """The path with its query. A blank is sent as ``%20``; whether ``+`` is understood is undocumented."""
+        return f"{self.path}?{urlencode(self.query, quote_via=quote)}" if self.query else self.path
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A step of a plan that is no call: let this many seconds pass."""
+
+    seconds: float
+
+
+if TYPE_CHECKING:
+    # A plan yields what to do next, is sent what came of it (or has its error thrown in), and returns a result.
+    # It holds no I/O, so the sync and the async client run the same plans.
+    Plan = Generator[Operation[Any] | Pause, Any, T]
+
+
+class TokenAnswer(msgspec.Struct, frozen=True):
+    """The OAuth answer: no envelope, no refresh token (page 0011)."""
+
+    access_token: str
+    expires_in: float | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenAnswer(access_token='***', expires_in={self.expires_in})"
+
+
+class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the definitions query (page 0047): one version of a BPM."""
+
+    id: str
+    name: str
+    version: str | None = None
+    label: str | None = None
+    active: bool | None = None
+    status: str | None = None
+    description: str | None = None
+
+
+def get_token(client_id: str, client_secret: str) -> Operation[TokenAnswer]:
+    """Request a token by client credentials. Both go in the body, never in the URL."""
+    form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
+    return Operation(
+        kind="token",
+        attempt="get a token",
+        method="POST",
+        path=TOKEN_PATH,
+        body=urlencode(form).encode(),
+        content_type="application/x-www-form-urlencoded",
+        decode=lambda raw: msgspec.json.decode(raw, type=TokenAnswer),
+        needs_token=False,
+        enveloped=False,
+    )
+
+
+def get_csrf_token() -> Operation[str]:
+    """Request a CSRF token for the writes that follow."""
+    return Operation(
+        kind="csrf",
+        attempt="get a CSRF token",
+        method="POST",
+        path=CSRF_PATH,
+        decode=lambda raw: msgspec.json.decode(raw, type=str),
+    )
+
+
+def start(
+    name: str,
+    *,
+    version: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    business_key: str | None = None,
+    title: str | None = None,
+) -> Operation[BpmInstance]:
+    """Start an instance (page 0069). Never sent again when it may have been taken: that would start a second one.
+
+    :param name: the BPM's name, as the designer shows it, with its namespace where it has one.
+    :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
+    :param variables: values for the BPM's variables, anything that JSON can hold.
+    :param business_key: the instance's business key, ``$Flow.BusinessKey``.
+    :param title: the instance's title, ``$Flow.Title``.
+    :raises ValueError: for a blank name, variables that are not a mapping of names to JSON values, or a key or
+        title given here and in ``variables`` alike.
+    """
+    sent: dict[str, Any] = dict(checks.variables(variables or {}))
+    for variable, value, argument in (
+        (BUSINESS_KEY_VARIABLE, business_key, "business_key"),
+        (TITLE_VARIABLE, title, "title"),
+    ):
+        if value is None:
+            continue
+        if variable in sent:
+            raise ValueError(f"{argument} is given twice: as an argument and as variable {variable!r}")
+        sent[variable] = checks.text(value, argument)
+    body: dict[str, Any] = {"name": checks.text(name, "bpm_name")}
+    if version is not None:
+        body["version"] = checks.text(version, "version")
+    if sent:
+        body["variables"] = sent
+    release = f" version {version}" if version else ""
+    return Operation(
+        kind="start",
+        attempt=f"start an instance of BPM {name!r}{release}",
+        method="POST",
+        path=INSTANCES_PATH,
+        body=_json(body),
+        decode=decode_instance,
+        resend_if_unsure=False,
+    )
+
+
+def query(
+    state: str,
+    *,
+    fields: Iterable[str] | None = ROW_FIELDS,
+    order_field: str | None = "startTime",
+    order_type: Literal["asc", "desc"] = "desc",
+) -> Operation[list[BpmInstance]]:
+    """List the instances in one state (page 0070). Several states in one call are undocumented, as is paging.
+
+    :param state: one of the twelve states.
+    :param fields: the columns to ask for; ``None`` for the server's own choice.
+    :param order_field: the column to order by; ``None`` for the server's own order. Newest first by default:
+        how many rows an answer holds at most is undocumented.
+    :param order_type: the direction.
+    :raises ValueError: for an unknown state or direction, or columns without ``id``, ``name`` and ``state``.
+    """
+    (checked,) = states.require_known([state], "state")
+    params = [("states", checked)]
+    if fields is not None:
+        columns = tuple(fields)
+        if missing := {"id", "name", "state"}.difference(columns):
+            raise ValueError(
+                f"fields must name {', '.join(sorted(missing))} too: an instance is nothing without"
+            )
+        params.append(("fields", ",".join(columns)))
+    if order_field is not None:
+        checks.choice(order_type, "order_type", ("asc", "desc"))
+        params += [("orderField", checks.text(order_field, "order_field")), ("orderType", order_type)]
+    return Operation(
+        kind="query",
+        attempt=f"list the instances in state {state!r}",
+        method="GET",
+        path=INSTANCES_PATH,
+        query=tuple(params),
+        decode=decode_rows,
+    )
+
+
+def get_instance(instance_id: str) -> Operation[BpmInstance]:
+    """Read one instance. Undocumented: whoever sends this must be ready for any answer."""
+    return Operation(
+        kind="get",
+        attempt=f"read instance {instance_id!r}",
+        method="GET",
+        path=_instance_path(instance_id),
+        decode=decode_instance,
+    )
+
+
+def act(instance_id: str, action: Action) -> Operation[BpmInstance]:
+    """Suspend, resume or terminate an instance (page 0071).
+
+    :raises ValueError: for a blank id or another action.
+    """
+    checks.choice(action, "action", ACTIONS)
+    return Operation(
+        kind=action,
+        attempt=f"{action} instance {instance_id!r}",
+        method="PUT",
+        path=_instance_path(instance_id),
+        body=_json({"action": action}),
+        decode=decode_instance,
+    )
+
+
+def set_variables(instance_id: str, variables: Mapping[str, Any]) -> Operation[None]:
+    """Set variables of an instance (page 0073). Astro Zero ignores unknown and read-only names without a word.
+
+    :raises ValueError: for a blank id, no variables, or variables that are not a mapping of names to JSON values.
+    """
+    if not checks.variables(variables):
+        raise ValueError("variables must name at least one variable to set")
+    return Operation(
+        kind="variables",
+        attempt=f"set variables of instance {instance_id!r}",
+        method="PUT",
+        path=f"{_instance_path(instance_id)}/variables",
+        body=_json(dict(variables)),
+        decode=_nothing,
+    )
+
+
+def delete(instance_id: str) -> Operation[None]:
+    """Delete an instance for good (page 0072). Not sent again when it may have been taken: the outcome decides."""
+    return Operation(
+        kind="delete",
+        attempt=f"delete instance {instance_id!r}",
+        method="DELETE",
+        path=_instance_path(instance_id),
+        decode=_nothing,
+        resend_if_unsure=False,
+    )
+
+
+def definitions(
+    *, name: str | None = None, like: bool = False, skip: int | None = None, limit: int | None = None
+) -> Operation[list[BpmDefinition]]:
+    """List BPM definitions, one row a version (page 0047).
+
+    :param name: the name to look for; without it all.
+    :param like: whether a part of the name is enough.
+    :param skip: rows to leave out at the beginning.
+    :param limit: rows to return at most.
+    :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
+    """
+    if skip is not None and skip < 0:
+        raise ValueError(f"skip must not be negative, not {skip}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    params = {
+        "name": checks.text(name, "name") if name is not None else None,
+        "like": "true" if like else None,
+        "skip": skip,
+        "limit": limit,
+    }
+    return Operation(
+        kind="definitions",
+        attempt="list BPM definitions",
+        method="GET",
+        path=DEFINITIONS_PATH,
+        query=tuple((key, str(value)) for key, value in params.items() if value is not None),
+        decode=lambda raw: msgspec.json.decode(raw, type=list[BpmDefinition]),
+    )
+
+
+def definition(definition_id: str) -> Operation[dict[str, Any]]:
+    """Read one definition, the whole graph as Astro Zero sends it (page 0048)."""
+    return Operation(
+        kind="definition",
+        attempt=f"read BPM definition {definition_id!r}",
+        method="GET",
+        path=f"{DEFINITIONS_PATH}/{_segment(definition_id, 'definition_id')}",
+        decode=lambda raw: msgspec.json.decode(raw, type=dict[str, Any]),
+    )
+
+
+def _instance_path(instance_id: str) -> str:
+    return f"{INSTANCES_PATH}/{_segment(instance_id, 'instance_id')}"
+
+
+def _segment(value: str, argument: str) -> str:
+    """Return the value as one segment of a path; ids are never taken apart, only kept from becoming a path."""
+    segment = quote(checks.text(value, argument), safe="")
+    if segment.strip(".") == "":
+        raise ValueError(f"{argument} must be an id, not {value!r}")
+    return segment
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()
+
+
+def _nothing(raw: bytes | msgspec.Raw) -> None:
+    """Accept any result: that the call succeeded is all that is documented."""

@@ -1,0 +1,163 @@
+"""Plans that change an instance, judged by outcome: what counts is the state it is in afterwards.
+
+Which states an action may be taken in, what acting twice does, and what acting on an instance that has ended does
+are undocumented (API page 0071). So after a refused action the instance is read again:
+
+| after the refusal it is          | suspend          | resume           | terminate        |
+|----------------------------------|------------------|------------------|------------------|
+| in none of the states            | not found        | not found        | not found        |
+| ended                            | ``if_closed``    | ``if_closed``    | ``if_closed``    |
+| open, and as the action wants it | already so       | already so       | (has not ended)  |
+| open, and otherwise              | the refusal      | the refusal      | the refusal      |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from airflow_provider_astrobpm.bpm import api, checks, states
+from airflow_provider_astrobpm.bpm.errors import (
+    AuthenticationError,
+    CallError,
+    InstanceClosedError,
+    InstanceNotFoundError,
+    NotSentError,
+    RefusedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.bpm.api import Action, Plan
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+IfClosed = Literal["succeed", "fail"]
+IfMissing = Literal["succeed", "fail"]
+SUCCEED_OR_FAIL = ("succeed", "fail")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What came of an action.
+
+    :param instance: the instance as it was seen last.
+    :param note: what happened, in words.
+    :param visible: whether the instance shows the effect already.
+    """
+
+    instance: BpmInstance
+    note: str
+    visible: bool = True
+
+
+def change_state(
+    instance_id: str,
+    action: Action,
+    *,
+    find: Callable[[str], Plan[BpmInstance]],
+    if_closed: IfClosed = "succeed",
+) -> Plan[Change]:
+    """Suspend, resume or terminate an instance.
+
+    :param instance_id: the instance's id.
+    :param action: what to do.
+    :param find: a plan that finds an instance by its id.
+    :param if_closed: whether an instance that has ended already is fine. For ``"fail"`` it is read first, because
+        afterwards nobody could tell an old end from this one.
+    :raises InstanceNotFoundError: if there is no such instance.
+    :raises InstanceClosedError: if it has ended, and ``if_closed`` is ``"fail"``.
+    :raises CallError: if the action failed and the instance is not as the action wants it.
+    """
+    checks.choice(if_closed, "if_closed", SUCCEED_OR_FAIL)
+    operation = api.act(instance_id, action)
+    if if_closed == "fail":
+        before = yield from find(instance_id)
+        if before.is_closed:
+            raise InstanceClosedError(before)
+    try:
+        instance: BpmInstance = yield operation
+    except (NotSentError, AuthenticationError):
+        raise
+    except CallError as failure:
+        return (yield from _after_failure(instance_id, action, find, failure, if_closed))
+    if not _shows(instance, action) and not instance.is_closed:
+        # The documented example of suspend shows its effect in the answer. Where the answer does not, look again.
+        instance = yield from find(instance_id)
+    if _shows(instance, action):
+        return Change(instance, f"{action}: done, {instance}")
+    if instance.is_closed:
+        return _ended(instance, action, if_closed)
+    return Change(instance, f"{action}: accepted, its effect does not show yet, {instance}", visible=False)
+
+
+def delete(
+    instance_id: str, *, find: Callable[[str], Plan[BpmInstance]], if_missing: IfMissing = "fail"
+) -> Plan[str]:
+    """Delete an instance for good.
+
+    :param instance_id: the instance's id.
+    :param find: a plan that finds an instance by its id.
+    :param if_missing: whether it is fine that there is no such instance.
+    :returns: what happened, in words.
+    :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
+    :raises CallError: if the deletion failed and the instance is still there.
+    """
+    checks.choice(if_missing, "if_missing", SUCCEED_OR_FAIL)
+    try:
+        yield api.delete(instance_id)
+    except (NotSentError, AuthenticationError):
+        raise
+    except CallError as failure:
+        try:
+            yield from find(instance_id)
+        except InstanceNotFoundError as missing:
+            if failure.taken is None:
+                return f"instance {instance_id!r} is gone, though the answer to its deletion was lost"
+            if if_missing == "succeed":
+                return f"instance {instance_id!r} was not there"
+            raise _with_answer(missing, failure) from None
+        raise failure from None
+    return f"instance {instance_id!r} deleted"
+
+
+def _after_failure(
+    instance_id: str,
+    action: Action,
+    find: Callable[[str], Plan[BpmInstance]],
+    failure: CallError,
+    if_closed: IfClosed,
+) -> Plan[Change]:
+    try:
+        instance = yield from find(instance_id)
+    except InstanceNotFoundError as missing:
+        raise _with_answer(missing, failure) from None
+    if instance.is_closed:
+        # An answer that was lost may have been the one that ended it.
+        ended_here = failure.taken is None and _shows(instance, action)
+        return _ended(instance, action, "succeed" if ended_here else if_closed)
+    if _shows(instance, action):
+        return Change(instance, f"{action}: nothing to do, {instance}")
+    if isinstance(failure, RefusedError):
+        failure.problem = f"{failure.problem}, and the instance is {instance.state!r}"
+    raise failure from None
+
+
+def _ended(instance: BpmInstance, action: Action, if_closed: IfClosed) -> Change:
+    if if_closed == "fail":
+        raise InstanceClosedError(instance)
+    return Change(instance, f"{action}: nothing to do, it has ended already, {instance}")
+
+
+def _shows(instance: BpmInstance, action: Action) -> bool:
+    """Tell whether an instance is as the action wants it."""
+    if action == "terminate":
+        return states.class_of(instance.state) is states.StateClass.CANCELLED
+    return not instance.is_closed and instance.suspended == (action == "suspend")
+
+
+def _with_answer(missing: InstanceNotFoundError, failure: CallError) -> InstanceNotFoundError:
+    """Let "not found" say what the server answered to the action, which was the first sign of it."""
+    found = InstanceNotFoundError(missing.sought, most_rows=missing.most_rows, refusal=failure)
+    found.locate(failure.attempt or "", failure.connection or "")
+    return found

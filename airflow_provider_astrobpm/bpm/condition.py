@@ -1,0 +1,143 @@
+"""What a wait is for: ``WaitCondition.judge`` says of an instance whether to go on, to succeed or to fail.
+
+Pure. The rule above all others: nothing is a success that was not asked for by name, or is not
+``Completed OK``; a state that nobody knows never is.
+
+In this order:
+
+1. a failure state or failure business status: failed
+2. everything asked for is there: done
+3. the instance has ended in any other way: failed
+4. the instance is suspended, and ``on_suspended`` is ``"fail"``: failed
+5. anything else: waiting
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+from airflow_provider_astrobpm.bpm import checks, states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+
+OnSuspended = Literal["wait", "fail"]
+ON_SUSPENDED: tuple[OnSuspended, ...] = ("wait", "fail")
+
+
+class Outcome(Enum):
+    """What a look at the instance means for the wait."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome and the reason for it."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class WaitCondition:
+    """What has to be true of an instance for the wait to succeed, and what ends it in failure.
+
+    With neither ``states`` nor ``bp_statuses`` the instance has to end in ``Completed OK``. With ``states``
+    it has to be in one of them, whichever they are: ``Terminated`` opens the gate if it was asked for. With
+    ``bp_statuses`` it has to show one of those business statuses in a known state, not broken, not cancelled.
+    With both, both have to hold at the same look.
+
+    :param states: states to wait for.
+    :param bp_statuses: business statuses (``bpStatus``) to wait for.
+    :param failed_states: states that fail the wait.
+    :param failed_bp_statuses: business statuses that fail the wait.
+    :param on_suspended: whether a suspended instance is waited through or fails the wait.
+    :raises ValueError: for an unknown state, a blank status, or a name that would both succeed and fail.
+    """
+
+    states: frozenset[str] = field(default_factory=frozenset)
+    bp_statuses: frozenset[str] = field(default_factory=frozenset)
+    failed_states: frozenset[str] = field(default_factory=frozenset)
+    failed_bp_statuses: frozenset[str] = field(default_factory=frozenset)
+    on_suspended: OnSuspended = "wait"
+
+    def __post_init__(self) -> None:
+        states.require_known(self.states, "states")
+        states.require_known(self.failed_states, "failed_states")
+        checks.texts(self.bp_statuses, "bp_statuses")
+        checks.texts(self.failed_bp_statuses, "failed_bp_statuses")
+        checks.choice(self.on_suspended, "on_suspended", ON_SUSPENDED)
+        if both := (self.states & self.failed_states) | (self.bp_statuses & self.failed_bp_statuses):
+            raise ValueError(f"{sorted(both)} cannot mean success and failure at once")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        states: Iterable[str] | None = None,
+        bp_statuses: Iterable[str] | None = None,
+        failed_states: Iterable[str] | None = None,
+        failed_bp_statuses: Iterable[str] | None = None,
+        on_suspended: OnSuspended = "wait",
+    ) -> WaitCondition:
+        """Make a condition of what a DAG author wrote: lists, or nothing."""
+        return cls(
+            checks.texts(states or (), "states"),
+            checks.texts(bp_statuses or (), "bp_statuses"),
+            checks.texts(failed_states or (), "failed_states"),
+            checks.texts(failed_bp_statuses or (), "failed_bp_statuses"),
+            on_suspended,
+        )
+
+    def judge(self, instance: BpmInstance) -> Verdict:
+        """Say what this look at the instance means."""
+        seen = _states_shown(instance)
+        if seen & self.failed_states:
+            return Verdict(Outcome.FAILED, f"it is in state {instance.state!r}, one of failed_states")
+        if instance.bp_status in self.failed_bp_statuses:
+            return Verdict(
+                Outcome.FAILED, f"its business status is {instance.bp_status!r}, one of failed_bp_statuses"
+            )
+        if self._is_met(instance, seen):
+            return Verdict(Outcome.DONE, str(instance))
+        if instance.is_closed:
+            return Verdict(Outcome.FAILED, self._why_not(instance))
+        if instance.suspended and self.on_suspended == "fail":
+            return Verdict(Outcome.FAILED, 'it is suspended, and on_suspended is "fail"')
+        return Verdict(Outcome.WAITING, str(instance))
+
+    def _is_met(self, instance: BpmInstance, seen: frozenset[str]) -> bool:
+        if self.states and not seen & self.states:
+            return False
+        if not self.bp_statuses:
+            return bool(self.states) or instance.state == states.COMPLETED
+        if instance.bp_status not in self.bp_statuses:
+            return False
+        if self.states or instance.state == states.COMPLETED:
+            return True
+        # A status that was reached before the instance broke or was cancelled opens nothing, nor does one that
+        # stands beside a state nobody knows.
+        return instance.state in states.STATES and not instance.is_closed
+
+    def _why_not(self, instance: BpmInstance) -> str:
+        asked = [
+            f"state {' or '.join(map(repr, sorted(self.states or {states.COMPLETED})))}",
+            f"business status {' or '.join(map(repr, sorted(self.bp_statuses)))}" if self.bp_statuses else "",
+        ]
+        status = f" with business status {instance.bp_status!r}" if instance.bp_status else ""
+        return (
+            f"it ended in state {instance.state!r}{status}; asked for was {' and '.join(filter(None, asked))}"
+        )
+
+
+def _states_shown(instance: BpmInstance) -> frozenset[str]:
+    """Return the state, and ``Suspended`` beside it where only the flag tells."""
+    return frozenset({instance.state, states.SUSPENDED} if instance.suspended else {instance.state})

@@ -1,0 +1,226 @@
+"""Everything that can go wrong, as exceptions.
+
+The root is a plain ``Exception``, not an ``AirflowException``: a sensor with ``soft_fail`` turns the latter
+into a skip in one mode and not in another, and a real failure must never look like a skip.
+
+Each error of a call says what was attempted, on which connection, what the server said, and what to do next.
+None of them ever holds a secret or a token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+
+class AstroZeroError(Exception):
+    """The root of all errors of this provider.
+
+    :param problem: what went wrong, one sentence without its full stop.
+    :param status: the HTTP status of the answer, if there was one.
+    :param res_code: the platform's ``resCode`` (or the OAuth ``error``), if the answer held one.
+    :param res_msg: the platform's ``resMsg`` (or the OAuth ``error_description``).
+    """
+
+    advice = ""
+    """What the reader can do about it."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        status: int | None = None,
+        res_code: str | None = None,
+        res_msg: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
+        self.res_code = res_code
+        self.res_msg = res_msg
+        self.attempt: str | None = None
+        self.connection: str | None = None
+
+    def locate(self, attempt: str, connection: str) -> None:
+        """Say what was attempted and on which connection; what an inner call said already stays."""
+        self.attempt = self.attempt or attempt
+        self.connection = self.connection or connection
+
+    def __str__(self) -> str:
+        where = f" on connection {self.connection!r}" if self.connection else ""
+        what = (
+            f"Could not {self.attempt}{where}: {self.problem}" if self.attempt else f"{self.problem}{where}"
+        )
+        said = [
+            f"HTTP {self.status}" if self.status is not None else "",
+            f"resCode {self.res_code!r}" if self.res_code is not None else "",
+            f"resMsg {self.res_msg!r}" if self.res_msg else "",
+        ]
+        answer = ", ".join(part for part in said if part)
+        sentence = f"{what} ({answer})." if answer else f"{what}."
+        return f"{sentence} {self.advice}".rstrip()
+
+
+class SettingsError(AstroZeroError, ValueError):
+    """A connection, or the settings made from it, cannot be used. Nothing was sent."""
+
+
+class CallError(AstroZeroError):
+    """One call of the API did not succeed."""
+
+    taken: bool | None = None
+    """Whether the server acted on the request: no, yes, or ``None`` where nobody can know."""
+
+    passing = False
+    """Whether the same request may well succeed in a moment."""
+
+    retry_after: str | None = None
+    """The server's ``Retry-After`` header as it came."""
+
+
+class NotSentError(CallError):
+    """The request never reached the server: refused, name not resolved, connect timeout."""
+
+    taken = False
+    passing = True
+    advice = "Check host, port and proxy of the connection, and that the server is up."
+
+
+class TlsError(NotSentError):
+    """The TLS handshake failed, so no request was sent."""
+
+    passing = False
+    advice = (
+        "Check the server's certificate and the extras 'verify' (a CA bundle for a private CA), 'client_cert' "
+        "and 'client_key'."
+    )
+
+
+class InterruptedCallError(CallError):
+    """The request went out and no whole answer came back: read timeout, reset, cut-off body."""
+
+    passing = True
+    advice = "Whether the server acted on it is unknown."
+
+
+class ThrottledError(CallError):
+    """The server asks for fewer requests (HTTP 429)."""
+
+    taken = False
+    passing = True
+    advice = "Lower the number of tasks that talk to it at once, or raise 'max_attempts' and 'max_wait'."
+
+
+class ServerError(CallError):
+    """The server failed (HTTP 5xx); whether it acted before that is unknown."""
+
+    passing = True
+    advice = "Look at the server's own logs if it lasts."
+
+
+class AuthenticationError(CallError):
+    """The client id, the secret or the token was refused."""
+
+    taken = False
+    advice = (
+        "Check login (client id) and password (client secret) of the connection, or its 'access_token', and the "
+        "login IP range of the machine user."
+    )
+
+
+class RefusedError(CallError):
+    """The server understood the request and said no."""
+
+    taken = False
+    advice = "Check names, versions and ids, and what the machine user is allowed to do."
+
+
+class UnexpectedAnswerError(CallError):
+    """The answer is not what the API documents: not JSON, another shape, a redirect, too long."""
+
+    advice = (
+        "Check that the connection's host is an Astro Zero environment and that no gateway answers instead."
+    )
+
+
+class AmbiguousStartError(AstroZeroError):
+    """Whether an instance was started is unknown, and a second start could start a second one.
+
+    :param cause: how the call ended.
+    :param business_key: the key that the instance carries if it exists.
+    """
+
+    def __init__(self, cause: CallError, business_key: str | None) -> None:
+        super().__init__(cause.problem, status=cause.status, res_code=cause.res_code, res_msg=cause.res_msg)
+        self.attempt, self.connection = cause.attempt, cause.connection
+        self.business_key = business_key
+        sign = f"business key {business_key!r}" if business_key else "this BPM name and about this start time"
+        self.advice = (
+            "The instance may or may not have been started, so it was not started again. Look for an instance "
+            f"with {sign}: if there is one, terminate it or wait for it with the sensor; then clear this task."
+        )
+
+
+class InstanceNotFoundError(AstroZeroError):
+    """An instance is in none of the states, after a whole second look.
+
+    :param sought: what was looked for, such as ``instance '002N…'``.
+    :param most_rows: the longest answer that was searched, in rows.
+    :param refusal: what the server said to the call that made us look, if there was one.
+    """
+
+    advice = "It may have been deleted or archived, or the machine user may not see it; that is no success."
+
+    def __init__(self, sought: str, *, most_rows: int = 0, refusal: CallError | None = None) -> None:
+        self.sought, self.most_rows = sought, most_rows
+        capped = (
+            f"; the longest answer had {most_rows} rows, a row cap could hide it" if most_rows >= 100 else ""
+        )
+        super().__init__(
+            f"{sought} is in none of the states{capped}",
+            status=refusal.status if refusal else None,
+            res_code=refusal.res_code if refusal else None,
+            res_msg=refusal.res_msg if refusal else None,
+        )
+
+
+class SeveralInstancesError(AstroZeroError):
+    """A business key does not say which of several instances is meant."""
+
+    advice = "Pass the instance_id of the one you mean, or narrow the search with bpm_name."
+
+    def __init__(self, sought: str, instances: Sequence[BpmInstance]) -> None:
+        self.instances = tuple(instances)
+        listing = ", ".join(f"{one.id} ({one.name}, {one.state})" for one in instances[:10])
+        super().__init__(f"{sought} is carried by {len(instances)} instances: {listing}")
+
+
+class InstanceClosedError(AstroZeroError):
+    """The instance has ended already, and ``if_closed`` is ``"fail"``."""
+
+    advice = 'Use if_closed="succeed" where an instance that has ended is fine.'
+
+    def __init__(self, instance: BpmInstance) -> None:
+        self.instance = instance
+        super().__init__(
+            f"instance {instance.id!r} of {instance.name!r} has ended already, in state {instance.state!r}"
+        )
+
+
+class WaitFailedError(AstroZeroError):
+    """The instance came to an end, or to a state, that the wait does not accept."""
+
+    def __init__(self, instance: BpmInstance, reason: str) -> None:
+        self.instance = instance
+        super().__init__(f"The wait for instance {instance.id!r} of {instance.name!r} failed: {reason}")
+
+
+class WaitTimeoutError(AstroZeroError):
+    """The deadline passed while the instance was still open. It was left as it is."""
+
+    def __init__(self, sought: str, timeout: float, last_seen: str) -> None:
+        super().__init__(f"{sought} did not get there within {timeout:g} s; last seen: {last_seen}")

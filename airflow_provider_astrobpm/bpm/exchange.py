@@ -1,0 +1,223 @@
+"""One call, from its operation to its result, without I/O.
+
+``exchange`` is a generator that yields what it needs next (a token, or a request to be sent) and is sent what
+came of it. Whoever drives it does the I/O, so the sync and the async client share every decision made here: when
+a token is renewed, what counts as success, and which error an answer is. Errors of the transport are thrown in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    AuthenticationError,
+    CallError,
+    RefusedError,
+    ServerError,
+    ThrottledError,
+    UnexpectedAnswerError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from airflow_provider_astrobpm.bpm.api import Operation
+
+T = TypeVar("T")
+
+SUCCESS = "0"
+# No page documents how a bad token is reported; clients in the field see these two codes. A 401 says so itself.
+BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
+LONGEST_QUOTE = 500  # characters of the server's own words in an error
+
+
+@dataclass(frozen=True)
+class NeedToken:
+    """Ask for an access token other than the stale one, which the server has just refused.
+
+    The reply is the token, or ``None`` where there is no other.
+    """
+
+    stale: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to be sent as it is, without following redirects."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Response:
+    """A whole answer; ``headers`` has lower-case names."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+if TYPE_CHECKING:
+    Exchange = Generator[NeedToken | Request, Any, T]
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    resCode: str  # noqa: N815 - the wire's name
+    resMsg: str | None = None  # noqa: N815
+    result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _OAuthError(msgspec.Struct, frozen=True):
+    error: str
+    error_description: str | None = None
+
+
+def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) -> Exchange[T]:
+    """Drive one call.
+
+    :param operation: what to do.
+    :param connection: the connection id, for messages.
+    :param csrf: whether a write has to carry a CSRF token.
+    :returns: the decoded result.
+    :raises CallError: one of its kinds, saying what was attempted and what the server said.
+    """
+    try:
+        if not operation.needs_token:
+            return _Answer((yield _request(operation, {}))).read(operation)
+        headers = {}
+        if csrf and operation.method != "GET":
+            headers["csrf-token"] = yield from _authorised(api.get_csrf_token(), {})
+        return (yield from _authorised(operation, headers))
+    except AstroZeroError as error:
+        error.locate(operation.attempt, connection)
+        raise
+
+
+def _authorised(operation: Operation[T], headers: Mapping[str, str]) -> Exchange[T]:
+    """Send with a token; on a refused token renew it once and send again."""
+    token: str = yield NeedToken()
+    answer = _Answer((yield _request(operation, {**headers, "access-token": token})))
+    if answer.refuses_token:
+        fresh: str | None = yield NeedToken(stale=token)
+        if fresh is not None:
+            token = fresh
+            answer = _Answer((yield _request(operation, {**headers, "access-token": token})))
+    return answer.read(operation, secrets=(token, *headers.values()))
+
+
+def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
+    return Request(
+        operation.method,
+        operation.target,
+        {"accept": "application/json", "content-type": operation.content_type, **headers},
+        operation.body,
+    )
+
+
+class _Answer:
+    """An answer and what it means."""
+
+    def __init__(self, response: Response) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.body
+        self.envelope = _decoded(response.body, _Envelope)
+
+    @property
+    def refuses_token(self) -> bool:
+        return self.status == 401 or (self.envelope is not None and self.envelope.resCode in BAD_TOKEN_CODES)
+
+    def read(self, operation: Operation[T], secrets: tuple[str, ...] = ()) -> T:
+        """Return the result, or raise the error that this answer is."""
+        succeeded = self.envelope is not None and self.envelope.resCode == SUCCESS
+        if not 200 <= self.status < 300 or not (succeeded or not operation.enveloped):
+            raise self._error(operation, secrets)
+        try:
+            return operation.decode(
+                self.envelope.result if operation.enveloped and self.envelope else self.body
+            )
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnexpectedAnswerError(
+                f"the answer has not the documented shape: {_quote(str(error), secrets)}",
+                status=self.status,
+                res_code=self.envelope.resCode if self.envelope else None,
+            ) from None
+
+    def _error(self, operation: Operation[Any], secrets: tuple[str, ...]) -> CallError:
+        kind, problem = self._kind(operation, secrets)
+        code, message = self._words()
+        error = kind(
+            problem,
+            status=self.status,
+            res_code=_quote(code, secrets) if code is not None else None,
+            res_msg=_quote(message, secrets) if message else None,
+        )
+        error.retry_after = self.headers.get("retry-after")
+        return error
+
+    def _kind(self, operation: Operation[Any], secrets: tuple[str, ...]) -> tuple[type[CallError], str]:
+        """Return which error this answer is, and the problem in words. The first row that fits decides."""
+        media = _quote(self.headers.get("content-type", "no content type"), secrets)
+        table: tuple[tuple[bool, type[CallError], str], ...] = (
+            (
+                300 <= self.status < 400,
+                UnexpectedAnswerError,
+                f"the server redirects to {_origin(self.headers)}, and redirects are not followed",
+            ),
+            (self.status == 429, ThrottledError, "the server is asked too much"),
+            (self.status >= 500, ServerError, "the server failed"),
+            (
+                self.status >= 400 and not operation.needs_token,
+                AuthenticationError,
+                "the client id or the secret was refused",
+            ),
+            (self.refuses_token, AuthenticationError, "the access token was refused"),
+            (self.status >= 400 or self.envelope is not None, RefusedError, "the server refused"),
+        )
+        for applies, kind, problem in table:
+            if applies:
+                return kind, problem
+        return (
+            UnexpectedAnswerError,
+            f"the answer ({len(self.body)} bytes, {media}) is not JSON with a resCode",
+        )
+
+    def _words(self) -> tuple[str | None, str | None]:
+        """Return the code and the message of either error shape."""
+        if self.envelope is not None:
+            return self.envelope.resCode, self.envelope.resMsg
+        refusal = _decoded(self.body, _OAuthError)
+        return (refusal.error, refusal.error_description) if refusal else (None, None)
+
+
+def _decoded(body: bytes, shape: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _origin(headers: Mapping[str, str]) -> str:
+    """Return where a redirect leads, without path and query: those may hold a token."""
+    try:
+        host = urlsplit(headers.get("location", "")).hostname
+    except ValueError:
+        host = None
+    return repr(host) if host else "another path"
+
+
+def _quote(text: str, secrets: tuple[str, ...]) -> str:
+    """Return the server's words on one line, short, and without the secrets we know."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

@@ -1,0 +1,150 @@
+"""``BpmInstance``: one view of the two shapes in which Astro Zero sends an instance.
+
+A start or an action answers with one object (API pages 0069 and 0071), a query with rows (0070); the names
+differ (``interviewLabel``/``label``, ``nextElem``/``curElement``) and each lacks fields that the other has.
+Fields that nobody here uses are not named, so they cost nothing and break nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import states
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+# The columns of a query row that BpmInstance reads, all of them documented (API page 0070).
+ROW_FIELDS = (
+    "id",
+    "name",
+    "version",
+    "label",
+    "title",
+    "state",
+    "suspended",
+    "bpStatus",
+    "curElement",
+    "businessKey",
+    "startTime",
+    "endTime",
+)
+
+
+class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """A BPM instance as it was seen at one moment. A text that Astro Zero leaves blank is ``None``."""
+
+    id: str
+    name: str
+    state: str
+    """One of the twelve documented states, or a name that nobody knows yet."""
+    version: str | None = None
+    bp_status: str | None = None
+    """The business status, free text that the model sets."""
+    task_outcome: str | None = None
+    """The outcome of the last user task; only starts and actions tell it."""
+    suspended: bool = False
+    is_closed: bool = False
+    """True when Astro Zero says so, or when the state is one in which an instance has ended."""
+    business_key: str | None = None
+    label: str | None = None
+    title: str | None = None
+    current_element: str | None = None
+    start_time: str | None = None
+    """As sent: ``YYYY-MM-DD HH:MM:SS`` in a zone that the API does not name."""
+    end_time: str | None = None
+
+    def as_dict(self, *, url: str | None = None, timezone: tzinfo | None = None) -> dict[str, Any]:
+        """Return the plain dict that tasks pass on (XCom).
+
+        :param url: the address of the instance for people, if there is one.
+        :param timezone: the zone of the API's timestamps; without it they are passed on as they are.
+        """
+        return {
+            "id": self.id,
+            "name": self.name,
+            "version": self.version,
+            "state": self.state,
+            "bp_status": self.bp_status,
+            "task_outcome": self.task_outcome,
+            "suspended": self.suspended,
+            "is_closed": self.is_closed,
+            "business_key": self.business_key,
+            "start_time": _zoned(self.start_time, timezone),
+            "end_time": _zoned(self.end_time, timezone),
+            "url": url,
+        }
+
+    def __str__(self) -> str:
+        status = f", business status {self.bp_status!r}" if self.bp_status else ""
+        held = ", suspended" if self.suspended else ""
+        return f"instance {self.id!r} of {self.name!r} in state {self.state!r}{status}{held}"
+
+
+def _zoned(stamp: str | None, timezone: tzinfo | None) -> str | None:
+    if stamp is None or timezone is None:
+        return stamp
+    try:
+        return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone).isoformat()
+    except ValueError:
+        return stamp  # Not the documented format: passing it on loses nothing, guessing would.
+
+
+class WireInstance(msgspec.Struct, frozen=True):
+    """Both wire shapes at once, with the wire's own names."""
+
+    id: str
+    name: str
+    state: str
+    version: str | None = None
+    bpStatus: str | None = None  # noqa: N815 - the wire's name, as are the others below
+    taskOutcome: str | None = None  # noqa: N815
+    suspended: bool | None = None
+    isClosed: bool | None = None  # noqa: N815
+    businessKey: str | None = None  # noqa: N815
+    interviewLabel: str | None = None  # noqa: N815
+    label: str | None = None
+    title: str | None = None
+    nextElem: str | None = None  # noqa: N815
+    curElement: str | None = None  # noqa: N815
+    startTime: str | None = None  # noqa: N815
+    endTime: str | None = None  # noqa: N815
+
+    def normalised(self) -> BpmInstance:
+        """Return the one view."""
+        return BpmInstance(
+            id=self.id,
+            name=self.name,
+            state=self.state,
+            version=self.version or None,
+            bp_status=self.bpStatus or None,
+            task_outcome=self.taskOutcome or None,
+            # A suspended instance keeps its state in the documented example, yet a state "Suspended" exists too.
+            suspended=bool(self.suspended) or self.state == states.SUSPENDED,
+            is_closed=bool(self.isClosed) or states.is_terminal(self.state),
+            business_key=self.businessKey or None,
+            label=self.label or self.interviewLabel or None,
+            title=self.title or None,
+            current_element=self.curElement or self.nextElem or None,
+            start_time=self.startTime or None,
+            end_time=self.endTime or None,
+        )
+
+
+def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
+    """Decode the ``result`` of a start or an action.
+
+    :raises msgspec.MsgspecError: if it is not JSON or not an instance.
+    """
+    return msgspec.json.decode(raw, type=WireInstance).normalised()
+
+
+def decode_rows(raw: bytes | msgspec.Raw) -> list[BpmInstance]:
+    """Decode the ``result`` of a query: an array in the example of page 0070, an object in its table.
+
+    :raises msgspec.MsgspecError: if it is not JSON or not an array of instances.
+    """
+    return [row.normalised() for row in msgspec.json.decode(raw, type=list[WireInstance])]

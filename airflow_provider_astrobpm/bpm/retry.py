@@ -1,0 +1,78 @@
+"""When a call is sent again and how long to wait before: tenacity policies built from plain numbers.
+
+| the call ended with                          | may be sent again? | an operation that must not run twice (start, delete) |
+|----------------------------------------------|--------------------|------------------------------------------------------|
+| it never reached the server                  | yes                | yes                                                  |
+| throttled (429)                              | yes                | yes                                                  |
+| interrupted, server error (5xx)              | yes                | no: whether it was taken is unknown                  |
+| TLS, credentials, refusal, unreadable answer | no                 | no                                                   |
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import tenacity
+
+from airflow_provider_astrobpm.bpm.errors import CallError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.bpm.api import Operation
+
+FIRST_WAIT = 0.5  # seconds at most before the second attempt; doubled with each further one
+
+
+def may_resend(error: BaseException, *, resend_if_unsure: bool) -> bool:
+    """Tell whether a call that ended so may be sent again."""
+    return isinstance(error, CallError) and error.passing and (error.taken is False or resend_if_unsure)
+
+
+def retry_after_seconds(value: str | None, now: float) -> float | None:
+    """Return how long a ``Retry-After`` header asks to wait: seconds or an HTTP date; ``None`` if it says neither.
+
+    :param value: the header.
+    :param now: the time, in seconds since the epoch.
+    """
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.fromtimestamp(now, timezone.utc)).total_seconds())
+
+
+def policy(
+    operation: Operation[Any], *, max_attempts: int, max_wait: float, clock: Callable[[], float] = time.time
+) -> dict[str, Any]:
+    """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
+
+    :param operation: the call.
+    :param max_attempts: how often it is sent at most.
+    :param max_wait: seconds between two attempts at most, also where ``Retry-After`` asks for more.
+    :param clock: the time, in seconds since the epoch.
+    """
+    backoff = tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=max_wait, jitter=FIRST_WAIT)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = retry_after_seconds(error.retry_after, clock()) if isinstance(error, CallError) else None
+        return min(max_wait, asked if asked is not None else backoff(state))
+
+    return {
+        "retry": tenacity.retry_if_exception(
+            lambda error: may_resend(error, resend_if_unsure=operation.resend_if_unsure)
+        ),
+        "stop": tenacity.stop_after_attempt(max_attempts),
+        "wait": wait,
+        "reraise": True,
+    }

@@ -1,0 +1,82 @@
+"""What a client needs to know to talk to one Astro Zero environment. Secrets never show in a ``repr``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+InstanceLookup = Literal["auto", "list", "by_id"]
+INSTANCE_LOOKUPS: tuple[InstanceLookup, ...] = ("auto", "list", "by_id")
+
+
+@dataclass(frozen=True)
+class ClientCredentials:
+    """A machine user's OAuth client."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ReadyToken:
+    """A token that somebody else got. It is never renewed."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One environment, one way to sign in, and the limits of patience.
+
+    :param connection: the Airflow connection id, for messages.
+    :param base_url: scheme, host, port and base path, without a slash at the end.
+    :param credentials: how to sign in.
+    :param verify: whether to check the server's certificate, or the path of a CA bundle.
+    :param client_cert: path of a certificate for mutual TLS.
+    :param client_key: path of its key, where it is not in the same file.
+    :param proxy: URL of a proxy for all calls.
+    :param connect_timeout: seconds to reach the server.
+    :param read_timeout: seconds to wait for the next part of an answer.
+    :param max_attempts: how often a call is sent at most, where it may be sent again.
+    :param max_wait: seconds between two attempts at most, whatever the server asks for.
+    :param max_response_bytes: bytes of an answer at most, unpacked.
+    :param csrf: whether writes carry a CSRF token.
+    :param timezone: the zone of the API's timestamps.
+    :param instance_lookup: how one instance is found by its id.
+    :param instance_url: template of an instance's address for people.
+    """
+
+    connection: str
+    base_url: str
+    credentials: ClientCredentials | ReadyToken
+    verify: bool | str = True
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    connect_timeout: float = 10
+    read_timeout: float = 30
+    max_attempts: int = 5
+    max_wait: float = 30
+    max_response_bytes: int = 64 * 1024 * 1024
+    csrf: bool = False
+    timezone: tzinfo | None = None
+    instance_lookup: InstanceLookup = "auto"
+    instance_url: str | None = None
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what no log may show."""
+        credentials = self.credentials
+        own = credentials.token if isinstance(credentials, ReadyToken) else credentials.client_secret
+        proxy_password = urlsplit(self.proxy).password if self.proxy else None
+        return (own, proxy_password) if proxy_password else (own,)
+
+    def url_of(self, instance_id: str) -> str | None:
+        """Return the address of an instance for people, or ``None`` where no template is set."""
+        if self.instance_url is None:
+            return None
+        host = urlsplit(self.base_url).netloc
+        return self.instance_url.format(host=host, instance_id=quote(instance_id, safe=""))

@@ -1,0 +1,115 @@
+"""The token cache: one token per credential, shared by all clients of the process.
+
+Whoever needs a token first requests it; whoever comes meanwhile, from whatever thread, waits for that one
+request. A token is renewed a little before it ends, and when the server has refused it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm.settings import ReadyToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from airflow_provider_astrobpm.bpm.api import TokenAnswer
+    from airflow_provider_astrobpm.bpm.settings import Settings
+
+LONGEST_MARGIN = (
+    60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
+)
+
+
+@dataclass(frozen=True)
+class _Token:
+    value: str = field(repr=False)
+    renew_at: float | None
+    """``None`` where the server did not say when the token ends: it serves until it is refused."""
+
+
+class TokenCache:
+    """Tokens by credential, each requested once at a time.
+
+    :param clock: seconds on a clock that only goes forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all tokens, and requests under way that nobody here will end (after a fork)."""
+        self._lock = threading.Lock()
+        self._tokens: dict[Hashable, _Token] = {}
+        self._requests: dict[Hashable, Future[str]] = {}
+
+    def get(
+        self, settings: Settings, request: Callable[[], TokenAnswer], *, stale: str | None = None
+    ) -> str | None:
+        """Return a token that is good for now; ``None`` if the refused one was a ready token: there is no other.
+
+        :param settings: whose token.
+        :param request: requests a new one; called by one thread at a time for a credential.
+        :param stale: a token that the server has just refused.
+        :raises AuthenticationError: if the server refuses the credentials.
+        """
+        if isinstance(settings.credentials, ReadyToken):
+            return settings.credentials.token if stale is None else None
+        key = credential_key(settings)
+        while True:
+            with self._lock:
+                token = self._tokens.get(key)
+                if token is not None and token.value != stale and not self._is_due(token):
+                    return token.value
+                under_way = self._requests.get(key)
+                if under_way is None:
+                    mine = self._requests[key] = Future()
+            if under_way is None:
+                return self._request(key, mine, request)
+            try:
+                return under_way.result()
+            except InterruptedError:
+                continue  # The thread that asked was stopped; that says nothing about the token.
+
+    def _request(self, key: Hashable, mine: Future[str], request: Callable[[], TokenAnswer]) -> str:
+        try:
+            answer = request()
+        except BaseException as error:
+            with self._lock:
+                self._requests.pop(key, None)
+            mine.set_exception(error if isinstance(error, Exception) else InterruptedError())
+            raise
+        with self._lock:
+            self._tokens[key] = _Token(answer.access_token, self._renew_at(answer.expires_in))
+            self._requests.pop(key, None)
+        mine.set_result(answer.access_token)
+        return answer.access_token
+
+    def _renew_at(self, expires_in: float | None) -> float | None:
+        if expires_in is None:
+            return None
+        return self._clock() + expires_in - min(LONGEST_MARGIN, expires_in / 10)
+
+    def _is_due(self, token: _Token) -> bool:
+        return token.renew_at is not None and self._clock() >= token.renew_at
+
+
+def credential_key(settings: Settings) -> Hashable:
+    """Return what tells one credential from another, without holding its secret."""
+    credentials = settings.credentials
+    user = "" if isinstance(credentials, ReadyToken) else credentials.client_id
+    digest = hashlib.sha256(settings.secrets()[0].encode()).hexdigest()
+    return settings.base_url, user, digest
+
+
+TOKENS = TokenCache()
+"""The cache of this process."""
+
+os.register_at_fork(after_in_child=TOKENS.clear)

@@ -1,0 +1,256 @@
+"""``AstroZeroHook``: every operation of the BPM API on one Airflow connection."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from airflow_provider_astrobpm.bpm import api, change, launch, search, wait
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.hooks.connection import settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Literal
+
+    from airflow_provider_astrobpm.bpm.api import Action, BpmDefinition, Plan
+    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.settings import Settings
+
+T = TypeVar("T")
+
+_ENDPOINTS: dict[str, search.Endpoint] = {}
+
+
+class AstroZeroHook(BaseHook):
+    """Talk to the BPM API of one Astro Zero environment.
+
+    Every method raises ``SettingsError`` if the connection cannot be used, ``ValueError`` for a bad argument before
+    anything is sent, and a ``CallError`` if the call fails; all of them are in ``airflow_provider_astrobpm.bpm.errors``.
+
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    conn_name_attr = "astro_zero_conn_id"
+    default_conn_name = "astro_zero_default"
+    conn_type = "astro_zero"
+    hook_name = "Huawei Cloud Astro Zero"
+
+    def __init__(self, astro_zero_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.astro_zero_conn_id = astro_zero_conn_id
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What the connection says, read once."""
+        connection = self.get_connection(self.astro_zero_conn_id)
+        settings = settings_from(connection)
+        # Airflow masks the password by itself; what else is secret here it cannot know.
+        for secret in settings.secrets():
+            mask_secret(secret)
+        return settings
+
+    @cached_property
+    def client(self) -> BpmClient:
+        """The client for this connection."""
+        return BpmClient(self.settings, on_token=mask_secret)
+
+    def get_conn(self) -> BpmClient:
+        """Return the client for this connection."""
+        return self.client
+
+    def start_instance(
+        self,
+        bpm_name: str,
+        *,
+        version: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        title: str | None = None,
+    ) -> BpmInstance:
+        """Start an instance (API page 0069), by one POST that is never sent again when it may have been taken.
+
+        :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
+        :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
+        :param variables: values for the BPM's variables, anything that JSON can hold.
+        :param business_key: the instance's business key, ``$Flow.BusinessKey``.
+        :param title: the instance's title, ``$Flow.Title``.
+        :raises AmbiguousStartError: if nobody can know whether the instance was started.
+        """
+        operation = api.start(
+            bpm_name, version=version, variables=variables, business_key=business_key, title=title
+        )
+        return self.client.run(launch.start_once(operation, business_key))
+
+    def query_instances(
+        self,
+        states: Iterable[str],
+        *,
+        order_field: str | None = "startTime",
+        order_type: Literal["asc", "desc"] = "desc",
+    ) -> list[BpmInstance]:
+        """List instances by state (API page 0070): one request a state, because several at once are undocumented.
+
+        :param states: states to list, in this order.
+        :param order_field: the column to order by; ``None`` for the server's own order.
+        :param order_type: the direction.
+        """
+        operations = [
+            api.query(state, order_field=order_field, order_type=order_type)
+            for state in dict.fromkeys(states)
+        ]
+        # An instance that moved from one state to another meanwhile shows twice; the later look counts.
+        seen = {row.id: row for operation in operations for row in self.client.call(operation)}
+        return list(seen.values())
+
+    def get_instance(
+        self, instance_id: str, *, last_state: str | None = None, patient: bool = False
+    ) -> BpmInstance:
+        """Find an instance by its id, as the extra ``instance_lookup`` says.
+
+        :param instance_id: the instance's id.
+        :param last_state: the state in which it was last seen, if that is known; it makes the search cheaper.
+        :param patient: whether to look three times, 5 s apart, before an instance counts as not found.
+        :raises InstanceNotFoundError: if it is in none of the states.
+        """
+        if patient:
+            return self.client.run(wait.find_patiently(instance_id, find=self._find, last_state=last_state))
+        return self.client.run(self._find(instance_id, last_state))
+
+    def find_instance(self, business_key: str, *, bpm_name: str | None = None) -> BpmInstance:
+        """Find the instance that carries a business key: the only one, or the only one that is open.
+
+        :param business_key: the business key.
+        :param bpm_name: the BPM's name, if only its instances count.
+        :raises InstanceNotFoundError: if there is none.
+        :raises SeveralInstancesError: if the key does not say which one is meant.
+        """
+        return self.client.run(search.find_by_key(business_key, name=bpm_name))
+
+    def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+        """Suspend an instance (API page 0071): people do not see it and its timers stop. See ``terminate_instance``."""
+        return self._change(instance_id, "suspend", if_closed)
+
+    def resume_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+        """Resume a suspended instance (API page 0071). See ``terminate_instance``."""
+        return self._change(instance_id, "resume", if_closed)
+
+    def terminate_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+        """Terminate an instance (API page 0071). What it already is, it need not become: that succeeds too.
+
+        :param instance_id: the instance's id.
+        :param if_closed: whether it is fine that the instance has ended already.
+        :returns: the instance afterwards, and what happened in words.
+        :raises InstanceNotFoundError: if there is no such instance.
+        :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
+        """
+        return self._change(instance_id, "terminate", if_closed)
+
+    def delete_instance(self, instance_id: str, *, if_missing: IfMissing = "fail") -> str:
+        """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
+
+        :param instance_id: the instance's id.
+        :param if_missing: whether it is fine that there is no such instance.
+        :returns: what happened, in words.
+        :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
+        """
+        return self.client.run(change.delete(instance_id, find=self._find, if_missing=if_missing))
+
+    def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
+        """Set variables of an instance (API page 0073). Unknown and read-only names are ignored without a word.
+
+        :param instance_id: the instance's id.
+        :param variables: names and values, anything that JSON can hold.
+        """
+        self.client.call(api.set_variables(instance_id, variables))
+
+    def get_definitions(
+        self,
+        *,
+        name: str | None = None,
+        like: bool = False,
+        skip: int | None = None,
+        limit: int | None = None,
+    ) -> list[BpmDefinition]:
+        """List BPM definitions, one row a version (API page 0047).
+
+        :param name: the name to look for; without it all.
+        :param like: whether a part of the name is enough.
+        :param skip: rows to leave out at the beginning.
+        :param limit: rows to return at most.
+        """
+        return self.client.call(api.definitions(name=name, like=like, skip=skip, limit=limit))
+
+    def get_definition(self, definition_id: str) -> dict[str, Any]:
+        """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""
+        return self.client.call(api.definition(definition_id))
+
+    def wait_for_instance(
+        self,
+        instance: BpmInstance,
+        condition: WaitCondition | None = None,
+        *,
+        poll_interval: float = 60,
+        timeout: float | None = None,
+        max_poll_failure_time: float = 600,
+    ) -> BpmInstance:
+        """Wait until an instance meets a condition, holding this thread.
+
+        :param instance: the instance as it was seen last.
+        :param condition: what to wait for; by default that it ends in ``Completed OK``.
+        :param poll_interval: seconds between two looks, at least 1.
+        :param timeout: seconds after which the wait fails; ``None`` to wait for ever.
+        :param max_poll_failure_time: seconds for which looks may fail in a row.
+        :raises WaitFailedError: if the instance ended, or came to a state, that the condition does not accept.
+        :raises WaitTimeoutError: if the time was over; the instance is left as it is.
+        :raises InstanceNotFoundError: if the instance is gone.
+        """
+        plan = wait.wait_for(
+            instance,
+            condition or WaitCondition(),
+            find=self._find,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            max_poll_failure_time=max_poll_failure_time,
+            report=self.log.info,
+        )
+        return self.client.run(plan)
+
+    def as_dict(self, instance: BpmInstance) -> dict[str, Any]:
+        """Return the plain dict that tasks pass on: its address and time zone as the connection says."""
+        return instance.as_dict(url=self.settings.url_of(instance.id), timezone=self.settings.timezone)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Get a token and read one definition, within seconds and without changing anything."""
+        try:
+            patience = min(self.settings.connect_timeout, 5), min(self.settings.read_timeout, 5)
+            quick = replace(
+                self.settings, max_attempts=1, connect_timeout=patience[0], read_timeout=patience[1]
+            )
+            with closing(BpmClient(quick, on_token=mask_secret)) as client:
+                definitions = client.call(api.definitions(limit=1))
+        except (AstroZeroError, ValueError) as error:
+            return False, str(error)
+        seen = f"the first BPM is {definitions[0].name!r}" if definitions else "it shows no BPM to this user"
+        return True, f"Connected to {self.settings.base_url}; {seen}"
+
+    def _change(self, instance_id: str, action: Action, if_closed: IfClosed) -> Change:
+        done = self.client.run(change.change_state(instance_id, action, find=self._find, if_closed=if_closed))
+        (self.log.info if done.visible else self.log.warning)(done.note)
+        return done
+
+    def _find(self, instance_id: str, last_state: str | None = None) -> Plan[BpmInstance]:
+        settings = self.settings
+        return search.find_by_id(
+            instance_id,
+            last_state=last_state,
+            lookup=settings.instance_lookup,
+            endpoint=_ENDPOINTS.setdefault(settings.base_url, search.Endpoint()),
+        )

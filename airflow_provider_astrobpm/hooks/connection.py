@@ -1,0 +1,226 @@
+"""What an Airflow connection of type ``astro_zero`` says, as ``Settings``. Pure: nothing is looked up or sent.
+
+Values of the form arrive as texts as often as numbers and truth values, and an empty field arrives as an empty
+text, so each extra is read by a function that takes both.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from difflib import get_close_matches
+from string import Formatter
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm.errors import SettingsError
+from airflow_provider_astrobpm.bpm.settings import (
+    INSTANCE_LOOKUPS,
+    ClientCredentials,
+    ReadyToken,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class AirflowConnection(Protocol):
+    """The part of an Airflow connection that is read here."""
+
+    conn_id: str
+    host: str | None
+    port: int | None
+    schema: str | None
+    login: str | None
+    password: str | None
+    extra: str | None
+
+
+def settings_from(connection: AirflowConnection) -> Settings:
+    """Read a connection.
+
+    :param connection: the Airflow connection.
+    :raises SettingsError: if it cannot be used; the message names the connection, the field, and never a secret.
+    """
+    try:
+        extras = _extras(connection.extra)
+        allow_http = extras.pop("allow_http", False)
+        credentials = _credentials(connection, extras.pop("access_token", None))
+        return Settings(
+            connection=connection.conn_id,
+            base_url=_base_url(connection, allow_http=allow_http),
+            credentials=credentials,
+            **extras,
+        )
+    except ValueError as error:
+        problem = SettingsError(str(error))
+        problem.attempt = "use the connection"
+        problem.connection = connection.conn_id
+        raise problem from None
+
+
+def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | ReadyToken:
+    if access_token is not None:
+        return ReadyToken(access_token)
+    if not connection.login:
+        raise ValueError("login (the client id) is empty, and so is the extra 'access_token'")
+    if not connection.password:
+        raise ValueError("password (the client secret) is empty, and so is the extra 'access_token'")
+    return ClientCredentials(connection.login, connection.password)
+
+
+def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
+    """Return scheme, host, port and base path; the host field may hold all of them."""
+    host = (connection.host or "").strip()
+    if not host:
+        raise ValueError(
+            "host is empty; it is the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
+        )
+    given_scheme = (connection.schema or "").strip().lower()
+    parts = urlsplit(host if "://" in host else f"{given_scheme or 'https'}://{host}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("host must be no more than a domain, a port and a base path")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"schema must be https (or http), not {parts.scheme!r}")
+    if given_scheme and given_scheme != parts.scheme:
+        raise ValueError(f"host says {parts.scheme!r} and schema says {given_scheme!r}")
+    if not parts.hostname or any(character.isspace() for character in host):
+        raise ValueError(f"host {host!r} is not a domain")
+    if connection.port and parts.port and connection.port != parts.port:
+        raise ValueError(f"host says port {parts.port} and port says {connection.port}")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        raise ValueError(
+            f"http:// to {parts.hostname!r} would send the secret in the clear; use https, or set the extra "
+            "'allow_http' to true if you mean it"
+        )
+    port = connection.port or parts.port
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _extras(extra: str | None) -> dict[str, Any]:
+    """Return the extras that are set, each read and checked."""
+    try:
+        given = json.loads(extra) if extra and extra.strip() else {}
+    except ValueError:
+        raise ValueError("extra is not JSON") from None
+    if not isinstance(given, dict):
+        raise ValueError("extra must be a JSON object")
+    read: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in EXTRAS:
+            close = get_close_matches(name, EXTRAS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(EXTRAS)}"
+            raise ValueError(f"unknown extra {name!r}; {hint}")
+        if value is not None and value != "":
+            read[name] = EXTRAS[name](value, f"extra {name!r}")
+    if "client_key" in read and "client_cert" not in read:
+        raise ValueError("extra 'client_key' is set without 'client_cert'")
+    return read
+
+
+def _truth(value: object, argument: str) -> bool:
+    known = {"true": True, "false": False}
+    return known[checks.choice(str(value).strip().lower(), argument, known)]
+
+
+def _truth_or_path(value: object, argument: str) -> bool | str:
+    if str(value).strip().lower() in ("true", "false"):
+        return _truth(value, argument)
+    return checks.text(value, argument)
+
+
+def _number(value: object, argument: str) -> object:
+    """Return the number that a text from the form stands for; what is none is left for the check."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _seconds(value: object, argument: str) -> float:
+    return checks.seconds(_number(value, argument), argument, least=0.001)
+
+
+def _count(value: object, argument: str) -> int:
+    number = _number(value, argument)
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, (int, float))
+        or number < 1
+        or number != int(number)
+    ):
+        raise ValueError(f"{argument} must be a whole number, at least 1, not {value!r}")
+    return int(number)
+
+
+def _token(value: object, argument: str) -> str:
+    # Not by checks.text: its message would show the value.
+    if not isinstance(value, str) or not value.strip().isprintable():
+        raise ValueError(f"{argument} must be the text of a token, on one line")
+    return value.strip()
+
+
+def _proxy(value: object, argument: str) -> str:
+    # Its messages do not show the value, which may hold a password.
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if not isinstance(value, str) or not parts or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{argument} must be a URL such as http://proxy.example:3128")
+    return value
+
+
+def _timezone(value: object, argument: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(checks.text(value, argument))
+    except (KeyError, OSError, ValueError):
+        raise ValueError(f"{argument} must be a time zone such as Asia/Shanghai, not {value!r}") from None
+
+
+def _lookup(value: object, argument: str) -> object:
+    return checks.choice(value, argument, INSTANCE_LOOKUPS)
+
+
+def _url_template(value: object, argument: str) -> str:
+    template = checks.text(value, argument)
+    try:
+        placeholders = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError:
+        placeholders = {"?"}
+    if not template.startswith("https://") or not placeholders <= {"host", "instance_id"}:
+        raise ValueError(
+            f"{argument} must be an https:// address with no placeholders but {{host}} and {{instance_id}}, "
+            f"not {value!r}"
+        )
+    return template
+
+
+EXTRAS: dict[str, Callable[[object, str], object]] = {
+    "access_token": _token,
+    "allow_http": _truth,
+    "verify": _truth_or_path,
+    "client_cert": checks.text,
+    "client_key": checks.text,
+    "proxy": _proxy,
+    "connect_timeout": _seconds,
+    "read_timeout": _seconds,
+    "max_attempts": _count,
+    "max_wait": _seconds,
+    "max_response_bytes": _count,
+    "csrf": _truth,
+    "timezone": _timezone,
+    "instance_lookup": _lookup,
+    "instance_url": _url_template,
+}
+"""Every extra of the connection, and how it is read."""

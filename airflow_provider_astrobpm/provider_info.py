@@ -1,0 +1,100 @@
+"""What Airflow reads of every installed provider at every start. It imports nothing of the provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAME = "Huawei Cloud Astro Zero BPM"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description, as Airflow's ``provider_info.schema.json`` has it."""
+    return {
+        "package-name": "airflow-provider-astrobpm",
+        "name": NAME,
+        "description": "Start process instances of Huawei Cloud Astro Zero BPM, steer them, and gate pipelines on them.",
+        "integrations": [
+            {
+                "integration-name": NAME,
+                "external-doc-url": "https://support.huaweicloud.com/intl/en-us/api-astrozero/astrozero_api_0069.html",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [_modules("airflow_provider_astrobpm.hooks.astro_zero")],
+        "operators": [_modules("airflow_provider_astrobpm.operators.bpm")],
+        "sensors": [_modules("airflow_provider_astrobpm.sensors.bpm")],
+        "connection-types": [
+            {
+                "connection-type": "astro_zero",
+                "hook-class-name": "airflow_provider_astrobpm.hooks.astro_zero.AstroZeroHook",
+                "hook-name": "Huawei Cloud Astro Zero",
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {
+                        "login": "Client id",
+                        "password": "Client secret",
+                        "schema": "Scheme",
+                    },
+                    "placeholders": {
+                        "host": "appcube.cn-north-4.huaweicloud.com",
+                        "schema": "https",
+                        "port": "443",
+                    },
+                },
+                "conn-fields": {
+                    "access_token": _field(
+                        "Access token",
+                        "A ready token, used instead of client id and secret and never renewed.",
+                        format="password",
+                    ),
+                    "verify": _field("Verify TLS", "true, false, or the path of a CA bundle. Default: true."),
+                    "client_cert": _field("Client certificate", "Path of a certificate for mutual TLS."),
+                    "client_key": _field("Client key", "Path of its key, if it is in a file of its own."),
+                    "proxy": _field("Proxy", "URL of a proxy for all calls.", format="password"),
+                    "connect_timeout": _number("Connect timeout (s)", "Default: 10."),
+                    "read_timeout": _number("Read timeout (s)", "Default: 30."),
+                    "max_attempts": _whole("Attempts", "How often a call is sent at most. Default: 5."),
+                    "max_wait": _number("Longest wait between attempts (s)", "Default: 30."),
+                    "max_response_bytes": _whole("Longest answer (bytes)", "Default: 67108864 (64 MiB)."),
+                    "csrf": _truth("CSRF token on writes", "Fetch a CSRF token and send it with each write."),
+                    "timezone": _field(
+                        "Time zone of timestamps",
+                        "Such as Asia/Shanghai. Without it timestamps are passed on as Astro Zero sends them.",
+                    ),
+                    "instance_lookup": _field(
+                        "Instance look-up",
+                        "How one instance is found: by listing its state (documented), by its id (undocumented), or "
+                        "auto, which tries the latter once. Default: auto.",
+                        enum=["auto", "list", "by_id", None],
+                    ),
+                    "instance_url": _field(
+                        "Address of an instance",
+                        "Template with {host} and {instance_id}, for the url of an instance.",
+                    ),
+                    "allow_http": _truth(
+                        "Allow http", "Send the secret in the clear to a host that is not this one."
+                    ),
+                },
+            }
+        ],
+    }
+
+
+def _modules(module: str) -> dict[str, Any]:
+    return {"integration-name": NAME, "python-modules": [module]}
+
+
+def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+def _number(label: str, description: str) -> dict[str, Any]:
+    return _field(label, description, kind="number")
+
+
+def _whole(label: str, description: str) -> dict[str, Any]:
+    return _field(label, description, kind="integer")
+
+
+def _truth(label: str, description: str) -> dict[str, Any]:
+    return _field(label, description, kind="boolean")
