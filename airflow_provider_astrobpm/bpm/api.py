@@ -7,6 +7,7 @@ reference (``astrozero_api_NNNN``).
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
@@ -17,7 +18,7 @@ from airflow_provider_astrobpm.bpm import checks, states
 from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance, decode_instance, decode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -71,10 +72,9 @@ class Pause:
     seconds: float
 
 
-if TYPE_CHECKING:
-    # A plan yields what to do next, is sent what came of it (or has its error thrown in), and returns a result.
-    # It holds no I/O, so the sync and the async client run the same plans.
-    Plan = Generator[Operation[Any] | Pause, Any, T]
+# A plan yields what to do next, is sent what came of it (or has its error thrown in), and returns a result. It holds
+# no I/O, so the sync and the async client run the same plans.
+Plan = Generator[Operation[Any] | Pause, Any, T]
 
 
 class TokenAnswer(msgspec.Struct, frozen=True):
@@ -99,16 +99,19 @@ class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
 
 
-def get_token(client_id: str, client_secret: str) -> Operation[TokenAnswer]:
+def get_token(
+    client_id: str, client_secret: str, *, encoding: Literal["form", "json"] = "form"
+) -> Operation[TokenAnswer]:
     """Request a token by client credentials. Both go in the body, never in the URL."""
-    form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
+    fields = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
+    as_form = encoding == "form"
     return Operation(
         kind="token",
         attempt="get a token",
         method="POST",
         path=TOKEN_PATH,
-        body=urlencode(form).encode(),
-        content_type="application/x-www-form-urlencoded",
+        body=urlencode(fields).encode() if as_form else _json(fields),
+        content_type="application/x-www-form-urlencoded" if as_form else "application/json",
         decode=lambda raw: msgspec.json.decode(raw, type=TokenAnswer),
         needs_token=False,
         enveloped=False,

@@ -25,7 +25,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, Response, exchange
-from airflow_provider_astrobpm.bpm.token import TOKENS
+from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,8 +148,7 @@ class BpmClient:
         return token
 
     def _request_token(self) -> TokenAnswer:
-        credentials = cast("ClientCredentials", self.settings.credentials)
-        return self.call(api.get_token(credentials.client_id, credentials.client_secret))
+        return self.run(request_token(cast("ClientCredentials", self.settings.credentials)))
 
     def _send(self, request: Request) -> Response:
         settings = self.settings
@@ -178,9 +177,7 @@ def _session(settings: Settings) -> requests.Session:
     for extra in ("verify", "client_cert", "client_key"):
         path = getattr(settings, extra)
         if isinstance(path, str) and not Path(path).exists():
-            error = SettingsError(f"extra {extra!r} names {path!r}, which does not exist")
-            error.connection = settings.connection
-            raise error
+            raise SettingsError(f"extra {extra!r} names {path!r}, which does not exist", settings.connection)
     session = requests.Session()
     adapter = HTTPAdapter(pool_maxsize=32)
     session.mount("https://", adapter)

@@ -139,5 +139,6 @@ class WaitCondition:
 
 
 def _states_shown(instance: BpmInstance) -> frozenset[str]:
-    """Return the state, and ``Suspended`` beside it where only the flag tells."""
-    return frozenset({instance.state, states.SUSPENDED} if instance.suspended else {instance.state})
+    """Return the state, and ``Suspended`` beside it where only the flag of an open instance tells."""
+    held = instance.suspended and not instance.is_closed and instance.state in states.STATES
+    return frozenset({instance.state, states.SUSPENDED} if held else {instance.state})

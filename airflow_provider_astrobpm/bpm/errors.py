@@ -66,7 +66,10 @@ class AstroZeroError(Exception):
 
 
 class SettingsError(AstroZeroError, ValueError):
-    """A connection, or the settings made from it, cannot be used. Nothing was sent."""
+    """A connection cannot be used as it is. Nothing was sent."""
+
+    def __init__(self, problem: str, connection: str) -> None:
+        super().__init__(f"Connection {connection!r} cannot be used: {problem}")
 
 
 class CallError(AstroZeroError):

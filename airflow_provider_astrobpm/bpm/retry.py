@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.api import Operation
 
-FIRST_WAIT = 0.5  # seconds at most before the second attempt; doubled with each further one
+FIRST_WAIT = (
+    0.5  # seconds before the second attempt, doubled with each further one; jitter adds as much at most
+)
 
 
 def may_resend(error: BaseException, *, resend_if_unsure: bool) -> bool:
@@ -61,7 +63,9 @@ def policy(
     :param max_wait: seconds between two attempts at most, also where ``Retry-After`` asks for more.
     :param clock: the time, in seconds since the epoch.
     """
-    backoff = tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=max_wait, jitter=FIRST_WAIT)
+    backoff = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=max_wait) + tenacity.wait_random(
+        0, FIRST_WAIT
+    )
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

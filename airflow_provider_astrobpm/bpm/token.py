@@ -14,13 +14,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.errors import AuthenticationError, CallError
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from airflow_provider_astrobpm.bpm.api import TokenAnswer
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.bpm.api import Plan, TokenAnswer
+    from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 
 LONGEST_MARGIN = (
     60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
@@ -99,6 +101,24 @@ class TokenCache:
 
     def _is_due(self, token: _Token) -> bool:
         return token.renew_at is not None and self._clock() >= token.renew_at
+
+
+def request_token(credentials: ClientCredentials) -> Plan[TokenAnswer]:
+    """Request a token, in the encoding that this endpoint takes.
+
+    The request may be a form or JSON (API page 0009), and which of them the token endpoint takes is not said. Clients
+    in the field send a form, so that is tried first.
+
+    :raises AuthenticationError: if the credentials are refused either way; it tells the first refusal.
+    """
+    try:
+        answer: TokenAnswer = yield api.get_token(credentials.client_id, credentials.client_secret)
+    except AuthenticationError as refusal:
+        try:
+            answer = yield api.get_token(credentials.client_id, credentials.client_secret, encoding="json")
+        except CallError:
+            raise refusal from None
+    return answer
 
 
 def credential_key(settings: Settings) -> Hashable:

@@ -56,10 +56,7 @@ def settings_from(connection: AirflowConnection) -> Settings:
             **extras,
         )
     except ValueError as error:
-        problem = SettingsError(str(error))
-        problem.attempt = "use the connection"
-        problem.connection = connection.conn_id
-        raise problem from None
+        raise SettingsError(str(error), connection.conn_id) from None
 
 
 def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | ReadyToken:
@@ -156,12 +153,7 @@ def _seconds(value: object, argument: str) -> float:
 
 def _count(value: object, argument: str) -> int:
     number = _number(value, argument)
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, (int, float))
-        or number < 1
-        or number != int(number)
-    ):
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or number < 1 or number % 1 != 0:
         raise ValueError(f"{argument} must be a whole number, at least 1, not {value!r}")
     return int(number)
 

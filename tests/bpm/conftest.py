@@ -1,0 +1,65 @@
+"""What the tests of the client share: making instances, and running plans without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import states
+from airflow_provider_astrobpm.bpm.api import Operation, Pause
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+Answer = Any  # a result, or an error to be raised
+
+
+def _make(instance_id: str = "002N1", state: str = "Running", **fields: Any) -> BpmInstance:
+    fields.setdefault("name", "Approval")
+    fields.setdefault("is_closed", states.is_terminal(state))
+    fields.setdefault("suspended", state == states.SUSPENDED)
+    return BpmInstance(id=instance_id, state=state, **fields)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., BpmInstance]:
+    """Make an instance as it comes out of the wire: closed where its state says so."""
+    return _make
+
+
+class Stage:
+    """Plays the server for a plan: answers each operation by a function, and keeps what was asked."""
+
+    def __init__(self, answer: Callable[[Operation[Any]], Answer]) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+        self.paused: list[float] = []
+
+    def run(self, plan: Generator[Any, Any, Any]) -> Any:
+        reply: Any = None
+        error: AstroZeroError | None = None
+        try:
+            while True:
+                step = plan.throw(error) if error else plan.send(reply)
+                reply, error = None, None
+                if isinstance(step, Pause):
+                    self.paused.append(step.seconds)
+                    continue
+                self.asked.append(_short(step))
+                answer = self.answer(step)
+                if isinstance(answer, AstroZeroError):
+                    error = answer
+                else:
+                    reply = answer
+        except StopIteration as stop:
+            return stop.value
+
+
+def _short(operation: Operation[Any]) -> str:
+    return dict(operation.query)["states"] if operation.kind == "query" else operation.kind
+
+
+@pytest.fixture(scope="session")
+def stage() -> type[Stage]:
+    return Stage

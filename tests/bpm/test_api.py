@@ -1,0 +1,167 @@
+"""What each operation sends, against the examples of the API reference, and what it refuses to send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm import api, states
+
+BASE = "/u-route/baas/bp/v2.0/runtime/instances"
+
+
+def body_of(operation: api.Operation[Any]) -> Any:
+    assert operation.body is not None
+    return json.loads(operation.body)
+
+
+def test_the_example_of_a_start() -> None:
+    operation = api.start(
+        "createCloudOK_NEW",
+        version="1.0.1",
+        variables={"name": "sun", "memorySize": "15", "storageSize": "15", "expiryDate": "2018-12-12"},
+    )
+    assert (operation.method, operation.target) == ("POST", BASE)
+    assert body_of(operation) == {
+        "name": "createCloudOK_NEW",
+        "version": "1.0.1",
+        "variables": {"name": "sun", "memorySize": "15", "storageSize": "15", "expiryDate": "2018-12-12"},
+    }
+    assert not operation.resend_if_unsure
+
+
+def test_key_and_title_travel_as_system_variables() -> None:
+    assert body_of(api.start("A", business_key="k-1", title="T")) == {
+        "name": "A",
+        "variables": {"$Flow.BusinessKey": "k-1", "$Flow.Title": "T"},
+    }
+
+
+def test_a_start_with_no_more_than_a_name() -> None:
+    assert body_of(api.start("A")) == {"name": "A"}
+
+
+@pytest.mark.parametrize("action", api.ACTIONS)
+def test_the_example_of_an_action(action: api.Action) -> None:
+    operation = api.act("002N000000Q3QW4IMAOO", action)
+    assert (operation.method, operation.target) == ("PUT", f"{BASE}/002N000000Q3QW4IMAOO")
+    assert body_of(operation) == {"action": action}
+
+
+def test_variables_are_sent_bare() -> None:
+    operation = api.set_variables("1", {"cpuNumber": 1, "custVar1": "value1"})
+    assert (operation.method, operation.target) == ("PUT", f"{BASE}/1/variables")
+    assert body_of(operation) == {"cpuNumber": 1, "custVar1": "value1"}
+
+
+def test_a_delete() -> None:
+    operation = api.delete("1")
+    assert (operation.method, operation.target, operation.body) == ("DELETE", f"{BASE}/1", None)
+    assert not operation.resend_if_unsure
+
+
+def test_a_blank_in_a_query_is_no_plus() -> None:
+    target = api.query("Completed OK").target
+    assert "states=Completed%20OK" in target
+    assert "+" not in target
+
+
+def test_a_query_asks_for_documented_columns_newest_first() -> None:
+    query = parse_qs(urlsplit(api.query("Running").target).query)
+    assert query["orderField"] == ["startTime"]
+    assert query["orderType"] == ["desc"]
+    assert {"id", "name", "state", "bpStatus", "businessKey"} <= set(query["fields"][0].split(","))
+
+
+def test_a_query_may_leave_columns_and_order_to_the_server() -> None:
+    assert api.query("Running", fields=None, order_field=None).target == f"{BASE}?states=Running"
+
+
+def test_a_token_request_has_the_secret_in_its_body_alone() -> None:
+    operation = api.get_token("client", "s3cr&t=")
+    assert operation.target == "/baas/auth/v1.0/oauth2/token"
+    assert operation.body is not None
+    assert dict(parse_qsl(operation.body.decode())) == {
+        "grant_type": "client_credentials",
+        "client_id": "client",
+        "client_secret": "s3cr&t=",
+    }
+    assert "s3cr" not in repr(operation)
+
+
+def test_definitions() -> None:
+    assert api.definitions().target == "/u-route/baas/bp/v2.0/metadata/definitions"
+    assert urlsplit(api.definitions(name="A", like=True, skip=5, limit=1).target).query == (
+        "name=A&like=true&skip=5&limit=1"
+    )
+    assert api.definition("001L1").target == "/u-route/baas/bp/v2.0/metadata/definitions/001L1"
+
+
+@given(instance_id=st.text(min_size=1))
+def test_no_id_leaves_its_place_in_the_path(instance_id: str) -> None:
+    try:
+        target = api.delete(instance_id).target
+    except (ValueError, UnicodeEncodeError):
+        return
+    segment = target.removeprefix(f"{BASE}/")
+    assert segment.strip(".")
+    assert not set(segment) & set("/?#\\ ")
+
+
+class NotJson:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: api.start(""), "bpm_name must be a text that is not blank, not ''"),
+        (lambda: api.start("  "), "bpm_name"),
+        (lambda: api.start(7), "bpm_name must be a text that is not blank, not 7"),
+        (lambda: api.start(None), "bpm_name"),
+        (lambda: api.start("A", version=""), "version"),
+        (lambda: api.start("A", version=1.0), "version"),
+        (
+            lambda: api.start("A", variables=["a"]),
+            "variables must be a mapping of names to JSON values, not list",
+        ),
+        (lambda: api.start("A", variables="a=1"), "variables must be a mapping"),
+        (lambda: api.start("A", variables={1: "a"}), "each name in variables"),
+        (lambda: api.start("A", variables={"v": NotJson()}), "variable 'v' cannot be sent as JSON"),
+        (lambda: api.start("A", variables={"v": float("nan")}), "variable 'v' cannot be sent as JSON"),
+        (lambda: api.start("A", variables={"v": {"w": {1, 2}}}), "variable 'v' cannot be sent as JSON"),
+        (lambda: api.start("A", business_key=""), "business_key"),
+        (lambda: api.start("A", business_key="a", variables={"$Flow.BusinessKey": "b"}), "given twice"),
+        (lambda: api.start("A", title="a", variables={"$Flow.Title": "b"}), "given twice"),
+        (lambda: api.query("completed"), "state must be one of .* not 'completed'"),
+        (
+            lambda: api.query("Running", order_type="down"),
+            "order_type must be one of 'asc', 'desc', not 'down'",
+        ),
+        (lambda: api.query("Running", fields=["id"]), "fields must name name, state too"),
+        (
+            lambda: api.act("1", "pause"),
+            "action must be one of 'suspend', 'resume', 'terminate', not 'pause'",
+        ),
+        (lambda: api.act("", "suspend"), "instance_id"),
+        (lambda: api.act("..", "terminate"), "instance_id must be an id, not '..'"),
+        (lambda: api.delete(" "), "instance_id"),
+        (lambda: api.set_variables("1", {}), "at least one variable"),
+        (lambda: api.definitions(limit=0), "limit must be at least 1"),
+        (lambda: api.definitions(skip=-1), "skip must not be negative"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_sent(build: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+@pytest.mark.parametrize("state", states.STATES)
+def test_every_documented_state_can_be_listed(state: str) -> None:
+    assert dict(api.query(state).query)["states"] == state

@@ -1,0 +1,176 @@
+"""The table of what a wait makes of an instance, and the rule above it: no success that was not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm import states
+from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+WAITING, DONE, FAILED = Outcome.WAITING, Outcome.DONE, Outcome.FAILED
+
+# condition, instance, outcome
+TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
+    # Asked for nothing in particular: a good end.
+    *[({}, {"state": state}, WAITING) for state in states.OPEN_STATES],
+    ({}, {"state": "Completed OK"}, DONE),
+    ({}, {"state": "Terminated"}, FAILED),
+    ({}, {"state": "User Terminated"}, FAILED),
+    ({}, {"state": "Broken"}, FAILED),
+    ({}, {"state": "CompletedOkWait"}, WAITING),
+    ({}, {"state": "CompletedOkWait", "is_closed": True}, FAILED),
+    ({}, {"state": "Running", "is_closed": True}, FAILED),
+    ({}, {"state": "Perfectly Fine"}, WAITING),
+    ({}, {"state": "Perfectly Fine", "is_closed": True}, FAILED),
+    ({}, {"state": "completed ok"}, WAITING),
+    ({}, {"state": "Completed OK", "bp_status": "Rejected"}, DONE),
+    # Asked for states.
+    ({"states": ["Terminated"]}, {"state": "Terminated"}, DONE),
+    ({"states": ["Terminated"]}, {"state": "User Terminated"}, FAILED),
+    ({"states": ["Terminated"]}, {"state": "Completed OK"}, FAILED),
+    ({"states": ["Broken"]}, {"state": "Broken"}, DONE),
+    ({"states": ["CompletedOkWait", "Completed OK"]}, {"state": "CompletedOkWait"}, DONE),
+    ({"states": ["Waiting for user interaction"]}, {"state": "Running"}, WAITING),
+    ({"states": ["Waiting for user interaction"]}, {"state": "Waiting for user interaction"}, DONE),
+    ({"states": ["Waiting for user interaction"]}, {"state": "Completed OK"}, FAILED),
+    ({"states": ["Suspended"]}, {"state": "New", "suspended": True}, DONE),
+    ({"states": ["Suspended"]}, {"state": "Suspended"}, DONE),
+    ({"states": ["Suspended"]}, {"state": "Terminated", "suspended": True}, FAILED),
+    ({"states": ["Suspended"]}, {"state": "Who Knows", "suspended": True}, WAITING),
+    # Asked for business statuses.
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Approved"}, DONE),
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Submitted"}, WAITING),
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": None}, WAITING),
+    ({"bp_statuses": ["Approved"]}, {"state": "Completed OK", "bp_status": "Approved"}, DONE),
+    ({"bp_statuses": ["Approved"]}, {"state": "Completed OK", "bp_status": "Rejected"}, FAILED),
+    ({"bp_statuses": ["Approved"]}, {"state": "Broken", "bp_status": "Approved"}, FAILED),
+    ({"bp_statuses": ["Approved"]}, {"state": "Terminated", "bp_status": "Approved"}, FAILED),
+    ({"bp_statuses": ["Approved"]}, {"state": "Who Knows", "bp_status": "Approved"}, WAITING),
+    (
+        {"bp_statuses": ["Approved"]},
+        {"state": "Who Knows", "bp_status": "Approved", "is_closed": True},
+        FAILED,
+    ),
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Approved", "is_closed": True}, FAILED),
+    # Both: both have to hold at once.
+    (
+        {"states": ["Completed OK"], "bp_statuses": ["Approved"]},
+        {"state": "Running", "bp_status": "Approved"},
+        WAITING,
+    ),
+    (
+        {"states": ["Completed OK"], "bp_statuses": ["Approved"]},
+        {"state": "Completed OK", "bp_status": "Approved"},
+        DONE,
+    ),
+    (
+        {"states": ["Completed OK"], "bp_statuses": ["Approved"]},
+        {"state": "Completed OK", "bp_status": "Rejected"},
+        FAILED,
+    ),
+    # What fails comes before what succeeds.
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Running", "bp_status": "Rejected"}, FAILED),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Rejected"}, FAILED),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Approved"}, DONE),
+    ({"failed_states": ["Paused"]}, {"state": "Paused"}, FAILED),
+    ({"failed_states": ["Suspended"]}, {"state": "Running", "suspended": True}, FAILED),
+    # Suspended.
+    ({}, {"state": "New", "suspended": True}, WAITING),
+    ({"on_suspended": "fail"}, {"state": "New", "suspended": True}, FAILED),
+    ({"on_suspended": "fail"}, {"state": "Suspended"}, FAILED),
+    ({"on_suspended": "fail"}, {"state": "Completed OK", "suspended": True}, DONE),
+    ({"on_suspended": "fail", "states": ["Suspended"]}, {"state": "New", "suspended": True}, DONE),
+]
+
+
+@pytest.mark.parametrize(("condition", "instance", "outcome"), TABLE)
+def test_the_table(
+    condition: dict[str, Any], instance: dict[str, Any], outcome: Outcome, make: Callable[..., BpmInstance]
+) -> None:
+    verdict = WaitCondition.of(**condition).judge(make(**instance))
+    assert verdict.outcome is outcome
+    assert verdict.reason
+
+
+def test_a_failure_says_what_was_seen_and_what_was_asked_for(make: Callable[..., BpmInstance]) -> None:
+    condition = WaitCondition.of(states=["Completed OK"], bp_statuses=["Approved"])
+    reason = condition.judge(make(state="Completed OK", bp_status="Rejected")).reason
+    assert "'Completed OK' with business status 'Rejected'" in reason
+    assert "'Approved'" in reason
+
+
+STATUS = st.sampled_from(["Approved", "Rejected", "Submitted"])
+SOME_STATES = st.frozensets(st.sampled_from(sorted(states.STATES)))
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> WaitCondition:
+    wanted, failing = draw(SOME_STATES), draw(SOME_STATES)
+    statuses, failing_statuses = draw(st.frozensets(STATUS)), draw(st.frozensets(STATUS))
+    return WaitCondition(
+        wanted,
+        statuses,
+        failing - wanted,
+        failing_statuses - statuses,
+        draw(st.sampled_from(["wait", "fail"])),  # type: ignore[arg-type]
+    )
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> BpmInstance:
+    state = draw(st.sampled_from(sorted(states.STATES)) | st.text(max_size=12))
+    return BpmInstance(
+        id="1",
+        name="n",
+        state=state,
+        bp_status=draw(STATUS | st.none()),
+        suspended=draw(st.booleans()) or state == states.SUSPENDED,
+        is_closed=draw(st.booleans()) or states.is_terminal(state),
+    )
+
+
+@given(condition=conditions(), instance=instances())
+def test_nothing_is_a_success_that_was_not_asked_for(condition: WaitCondition, instance: BpmInstance) -> None:
+    verdict = condition.judge(instance)
+    if verdict.outcome is not DONE:
+        return
+    assert instance.state in states.STATES
+    if condition.states:
+        assert instance.state in condition.states or (instance.suspended and "Suspended" in condition.states)
+    elif instance.is_closed:
+        assert instance.state == states.COMPLETED
+    if condition.bp_statuses:
+        assert instance.bp_status in condition.bp_statuses
+    assert instance.state not in condition.failed_states
+    assert instance.bp_status not in condition.failed_bp_statuses
+
+
+@given(condition=conditions(), instance=instances())
+def test_an_instance_that_has_ended_ends_the_wait(condition: WaitCondition, instance: BpmInstance) -> None:
+    if instance.is_closed:
+        assert condition.judge(instance).outcome is not WAITING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"states": ["Complete"]}, "states must be one of .*'Completed OK'.* not 'Complete'"),
+        ({"failed_states": ["nope"]}, "failed_states must be one of .* not 'nope'"),
+        ({"states": "Completed OK"}, "states must be a list of texts, not 'Completed OK'"),
+        ({"bp_statuses": [" "]}, "bp_statuses"),
+        ({"bp_statuses": [3]}, "bp_statuses"),
+        ({"failed_bp_statuses": "Rejected"}, "failed_bp_statuses must be a list"),
+        ({"states": ["Broken"], "failed_states": ["Broken"]}, "success and failure at once"),
+        ({"bp_statuses": ["A"], "failed_bp_statuses": ["A"]}, "success and failure at once"),
+        ({"on_suspended": "ignore"}, "on_suspended must be one of 'wait', 'fail', not 'ignore'"),
+    ],
+)
+def test_bad_conditions_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        WaitCondition.of(**arguments)

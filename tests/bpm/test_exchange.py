@@ -1,0 +1,226 @@
+"""One call without I/O: the generator is fed answers, and what it asks for next is compared."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    AuthenticationError,
+    CallError,
+    InterruptedCallError,
+    RefusedError,
+    ServerError,
+    ThrottledError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, Request, Response, exchange
+
+TOKEN, FRESH, SECRET = "token-one-123", "token-two-456", "the-client-secret"
+INSTANCE = {"id": "1", "name": "A", "state": "Running"}
+
+
+def ok(result: Any = None) -> Response:
+    return answer(200, {"resCode": "0", "resMsg": "Success", "result": result})
+
+
+def answer(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, headers or {"content-type": "application/json"}, raw)
+
+
+def run(operation: api.Operation[Any], *replies: Any, csrf: bool = False) -> tuple[Any, list[Any]]:
+    """Feed replies to the exchange; return its result and what it asked for."""
+    talk = exchange(operation, connection="the_connection", csrf=csrf)
+    asked: list[Any] = []
+    try:
+        asked.append(next(talk))
+        for reply in replies:
+            asked.append(talk.throw(reply) if isinstance(reply, Exception) else talk.send(reply))
+    except StopIteration as stop:
+        return stop.value, asked
+    pytest.fail(f"the exchange wants more: {asked[-1]}")
+
+
+def test_a_call_gets_a_token_and_sends_it_in_the_header() -> None:
+    result, asked = run(api.act("1", "suspend"), TOKEN, ok(INSTANCE))
+    assert result.id == "1"
+    need, request = asked
+    assert need == NeedToken()
+    assert isinstance(request, Request)
+    assert request.headers["access-token"] == TOKEN
+    assert TOKEN not in request.target
+    assert TOKEN not in repr(asked)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer(401, {"resCode": "405230602", "resMsg": "no"}),
+        answer(401, b"<html>who are you</html>", {"content-type": "text/html"}),
+        answer(400, {"resCode": "405230602", "resMsg": "no"}),
+        answer(403, {"resCode": "405230603", "resMsg": "no"}),
+        answer(200, {"resCode": "405230602", "resMsg": "no"}),
+    ],
+)
+class TestARefusedToken:
+    def test_is_renewed_once_and_the_call_repeated(self, refusal: Response) -> None:
+        result, asked = run(api.start("A"), TOKEN, refusal, FRESH, ok(INSTANCE))
+        assert result.id == "1"
+        assert [type(step) for step in asked] == [NeedToken, Request, NeedToken, Request]
+        assert asked[2].stale == TOKEN
+        assert asked[3].headers["access-token"] == FRESH
+
+    def test_is_not_renewed_twice(self, refusal: Response) -> None:
+        with pytest.raises(AuthenticationError, match="the access token was refused") as caught:
+            run(api.start("A"), TOKEN, refusal, FRESH, refusal)
+        assert "'the_connection'" in str(caught.value)
+        assert caught.value.taken is False
+
+    def test_ends_the_call_where_there_is_no_other(self, refusal: Response) -> None:
+        with pytest.raises(AuthenticationError) as caught:
+            run(api.start("A"), TOKEN, refusal, None)
+        assert caught.value.status == refusal.status
+
+
+def test_a_write_fetches_a_csrf_token_where_one_is_wanted() -> None:
+    _, asked = run(api.act("1", "resume"), TOKEN, ok("csrf-1"), TOKEN, ok(INSTANCE), csrf=True)
+    assert asked[1].target == api.CSRF_PATH
+    assert asked[3].headers["csrf-token"] == "csrf-1"
+
+
+def test_a_read_never_does() -> None:
+    _, asked = run(api.query("Running"), TOKEN, ok([]), csrf=True)
+    assert len(asked) == 2
+
+
+REFUSED = {"resCode": "405239999", "resMsg": "no such BPM"}
+
+# answer, error, whether the server acted, words in the message
+ERRORS: list[tuple[Response, type[CallError], bool | None, str]] = [
+    (answer(400, REFUSED), RefusedError, False, "resCode '405239999', resMsg 'no such BPM'"),
+    (answer(404, REFUSED), RefusedError, False, "HTTP 404"),
+    (answer(404, b"nope", {"content-type": "text/plain"}), RefusedError, False, "HTTP 404"),
+    (answer(200, REFUSED), RefusedError, False, "HTTP 200, resCode '405239999'"),
+    (answer(500, REFUSED), ServerError, None, "HTTP 500, resCode '405239999'"),
+    (answer(503, b"<html>"), ServerError, None, "HTTP 503"),
+    (answer(429, b"", {"retry-after": "7"}), ThrottledError, False, "HTTP 429"),
+    (
+        answer(302, b"", {"location": "https://login.example/?token=t"}),
+        UnexpectedAnswerError,
+        None,
+        "login.example",
+    ),
+    (answer(307, b"", {"location": "/elsewhere"}), UnexpectedAnswerError, None, "another path"),
+    (answer(302, b"", {"location": "http://[::"}), UnexpectedAnswerError, None, "redirects"),
+    (answer(200, b"<html>hello</html>"), UnexpectedAnswerError, None, "not JSON with a resCode"),
+    (answer(200, b""), UnexpectedAnswerError, None, "0 bytes"),
+    (answer(200, b"\xff\xfe"), UnexpectedAnswerError, None, "not JSON"),
+    (answer(200, []), UnexpectedAnswerError, None, "not JSON with a resCode"),
+    (answer(200, {"result": INSTANCE}), UnexpectedAnswerError, None, "not JSON with a resCode"),
+    (answer(200, {"resCode": 0, "result": INSTANCE}), UnexpectedAnswerError, None, "resCode"),
+    (ok({"id": "1"}), UnexpectedAnswerError, None, "has not the documented shape.*name"),
+    (ok([INSTANCE]), UnexpectedAnswerError, None, "has not the documented shape"),
+    (ok(None), UnexpectedAnswerError, None, "has not the documented shape"),
+    (answer(200, {"resCode": "0"}), UnexpectedAnswerError, None, "has not the documented shape"),
+]
+
+
+@pytest.mark.parametrize(("response", "kind", "taken", "words"), ERRORS)
+def test_what_is_no_success_says_what_was_tried_where_and_what_came(
+    response: Response, kind: type[CallError], taken: bool | None, words: str
+) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        run(api.start("Approval"), TOKEN, response)
+    assert type(caught.value) is kind
+    assert caught.value.taken is taken
+    assert str(caught.value).startswith(
+        "Could not start an instance of BPM 'Approval' on connection 'the_connection': "
+    )
+    assert caught.value.status == response.status
+
+
+def test_the_servers_wish_to_wait_is_kept() -> None:
+    with pytest.raises(ThrottledError) as caught:
+        run(api.start("A"), TOKEN, answer(429, b"", {"retry-after": "7"}))
+    assert caught.value.retry_after == "7"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_refused_credentials(status: int) -> None:
+    body = {"error": "unauthorized_client", "error_description": "unknown client"}
+    with pytest.raises(AuthenticationError, match="'unauthorized_client', resMsg 'unknown client'") as caught:
+        run(api.get_token("client", SECRET), answer(status, body))
+    assert "Could not get a token on connection 'the_connection'" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_token_may_come_without_its_life() -> None:
+    result, _ = run(api.get_token("c", SECRET), answer(200, {"access_token": TOKEN, "token_type": "Bearer"}))
+    assert (result.access_token, result.expires_in) == (TOKEN, None)
+    assert TOKEN not in repr(result)
+
+
+@pytest.mark.parametrize("body", [{}, {"access_token": 5}, {"access_token": TOKEN, "expires_in": "soon"}, []])
+def test_a_token_answer_of_another_shape(body: Any) -> None:
+    with pytest.raises(UnexpectedAnswerError) as caught:
+        run(api.get_token("c", SECRET), answer(200, body))
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_transport_error_is_told_what_was_attempted() -> None:
+    with pytest.raises(InterruptedCallError) as caught:
+        run(api.delete("002N1"), TOKEN, InterruptedCallError("no answer came"))
+    assert str(caught.value).startswith(
+        "Could not delete instance '002N1' on connection 'the_connection': no answer"
+    )
+
+
+def test_what_the_server_says_is_quoted_short_and_without_the_token() -> None:
+    with pytest.raises(RefusedError) as caught:
+        run(
+            api.start("A"),
+            TOKEN,
+            answer(400, {"resCode": "1", "resMsg": f"bad {TOKEN}\nline two " + "x" * 5000}),
+        )
+    text = str(caught.value)
+    assert "bad *** line two" in text
+    assert TOKEN not in text
+    assert len(text) < 1000
+
+
+@given(status=st.integers(100, 599), body=st.binary(max_size=60), media=st.text(max_size=10))
+def test_no_answer_at_all_breaks_the_exchange(status: int, body: bytes, media: str) -> None:
+    try:
+        result, _ = run(api.start("A"), TOKEN, Response(status, {"content-type": media}, body), None)
+    except AstroZeroError as error:
+        assert "the_connection" in str(error)
+    else:
+        assert result.id
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "name", "state", "x"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(code=st.sampled_from(["0", "1", "", "405230602"]) | st.integers(), result=JSON)
+def test_no_result_at_all_breaks_the_exchange(code: Any, result: Any) -> None:
+    reply = answer(200, {"resCode": code, "result": result})
+    try:
+        instance, _ = run(api.start("A"), TOKEN, reply, None)
+    except AstroZeroError:
+        return
+    assert code == "0"
+    assert isinstance(result, dict)
+    assert instance.id == result["id"]

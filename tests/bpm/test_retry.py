@@ -1,0 +1,110 @@
+"""When a call is sent again, and how long to wait before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tenacity
+
+from airflow_provider_astrobpm.bpm import api, retry
+from airflow_provider_astrobpm.bpm.errors import (
+    AuthenticationError,
+    CallError,
+    InterruptedCallError,
+    NotSentError,
+    RefusedError,
+    ServerError,
+    ThrottledError,
+    TlsError,
+    UnexpectedAnswerError,
+)
+
+TABLE: list[tuple[type[CallError], bool, bool]] = [
+    # error, resent where it does no harm, resent where it must not run twice
+    (NotSentError, True, True),
+    (ThrottledError, True, True),
+    (InterruptedCallError, True, False),
+    (ServerError, True, False),
+    (TlsError, False, False),
+    (AuthenticationError, False, False),
+    (RefusedError, False, False),
+    (UnexpectedAnswerError, False, False),
+]
+
+
+@pytest.mark.parametrize(("error", "harmless", "only_once"), TABLE)
+def test_the_table(error: type[CallError], harmless: bool, only_once: bool) -> None:
+    assert retry.may_resend(error("x"), resend_if_unsure=True) is harmless
+    assert retry.may_resend(error("x"), resend_if_unsure=False) is only_once
+
+
+def test_anything_else_is_not_sent_again() -> None:
+    assert not retry.may_resend(KeyError("x"), resend_if_unsure=True)
+
+
+@pytest.mark.parametrize(
+    ("operation", "resent"),
+    [
+        (api.start("A"), False),
+        (api.delete("1"), False),
+        (api.act("1", "terminate"), True),
+        (api.set_variables("1", {"a": 1}), True),
+        (api.query("Running"), True),
+        (api.get_token("c", "s"), True),
+    ],
+)
+def test_which_operations_may_run_twice(operation: api.Operation[Any], resent: bool) -> None:
+    assert operation.resend_if_unsure is resent
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("Thu, 01 Jan 1970 00:01:30 GMT", 30),
+        ("Thu, 01 Jan 1970 00:00:30 GMT", 0),
+        ("Thu, 01 Jan 1970 00:01:30", 30),
+        ("soon", None),
+        ("-1", None),
+        ("²", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    assert retry.retry_after_seconds(value, now=60) == seconds
+
+
+def attempts(error: CallError, *, max_attempts: int = 4, max_wait: float = 8) -> list[float]:
+    """Let a call fail for good and return the waits between its attempts."""
+    waits: list[float] = []
+
+    def call() -> None:
+        raise error
+
+    policy = retry.policy(api.query("Running"), max_attempts=max_attempts, max_wait=max_wait, clock=lambda: 0)
+    with pytest.raises(type(error)):
+        tenacity.Retrying(**policy, sleep=waits.append)(call)
+    return waits
+
+
+def test_waits_grow_with_jitter_and_end() -> None:
+    waits = attempts(ServerError("x"), max_attempts=7, max_wait=8)
+    assert len(waits) == 6
+    for position, wait in enumerate(waits):
+        least = min(8.0, 0.5 * 2**position)
+        assert least <= wait <= min(8.0, least + 0.5)
+
+
+def test_the_server_is_given_the_time_it_asks_for_within_limits() -> None:
+    error = ThrottledError("x")
+    error.retry_after = "5"
+    assert attempts(error) == [5, 5, 5]
+    error.retry_after = "3600"
+    assert attempts(error) == [8, 8, 8]
+
+
+def test_one_attempt_waits_for_nothing() -> None:
+    assert attempts(ServerError("x"), max_attempts=1) == []

@@ -1,0 +1,285 @@
+"""The hook against the emulator: every operation, in every position of every undocumented switch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AstroZeroError,
+    InstanceClosedError,
+    InstanceNotFoundError,
+    RefusedError,
+    WaitFailedError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.bpm.settings import INSTANCE_LOOKUPS
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.switches import Switches
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+HookMaker = Callable[..., AstroZeroHook]
+
+NUMBERS: dict[str, list[float | None]] = {
+    "row_cap": [None, 1, 100],
+    "start_lag": [0, 30],
+    "action_lag": [0, 30],
+    "utc_offset": [0, 8],
+}
+
+
+def positions() -> list[tuple[str, Any]]:
+    """Every switch in every position; numbers by example. A new switch without an example fails here."""
+    found: list[tuple[str, Any]] = []
+    for name, kind in get_type_hints(Switches).items():
+        if get_origin(kind) is Literal:
+            found += [(name, position) for position in get_args(kind)]
+        elif kind is bool:
+            found += [(name, True), (name, False)]
+        else:
+            found += [(name, position) for position in NUMBERS[name]]
+    return found
+
+
+def test_every_switch_is_tried() -> None:
+    assert {name for name, _ in positions()} == {field.name for field in dataclasses.fields(Switches)}
+
+
+def cases() -> list[tuple[str, str, Any]]:
+    """Every position with every look-up; where instances cannot be read by id has a test of its own."""
+    impossible = [("by_id", "get_by_id", "absent"), ("by_id", "get_by_id", "not_allowed")]
+    every = [(lookup, *position) for lookup in INSTANCE_LOOKUPS for position in positions()]
+    return [case for case in every if case not in impossible]
+
+
+@pytest.fixture
+def hook_there(make_hook: HookMaker, emulator: EmulatorControl) -> Callable[[str, str, Any], AstroZeroHook]:
+    """Put one switch into a position, and make a hook that looks instances up in one way."""
+
+    def there(lookup: str, switch: str, position: Any) -> AstroZeroHook:
+        emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
+        return make_hook({"instance_lookup": lookup, "csrf": (switch, position) == ("csrf_required", True)})
+
+    return there
+
+
+def fails_where(condition: bool, error: type[AstroZeroError]) -> AbstractContextManager[Any]:
+    return pytest.raises(error) if condition else nullcontext()
+
+
+@pytest.mark.parametrize(("lookup", "switch", "position"), cases())
+def test_steering_an_instance(
+    lookup: str, switch: str, position: Any, hook_there: Any, emulator: EmulatorControl
+) -> None:
+    hook = hook_there(lookup, switch, position)
+    lagging = (switch, position) == ("action_lag", 30)
+    instance = hook.start_instance("SupplierOnboarding", business_key="k-1", variables={"supplier": "ACME"})
+    emulator.advance(30)
+    assert [row.id for row in hook.query_instances([hook.get_instance(instance.id).state])] == [instance.id]
+    hook.set_variables(instance.id, {"country": "CN"})
+    assert emulator.instance(instance.id)["variables"]["country"] == "CN"
+
+    for action, suspended in [("suspend", True), ("suspend", True), ("resume", False), ("resume", False)]:
+        change = getattr(hook, f"{action}_instance")(instance.id)
+        assert change.visible is not lagging or "nothing to do" in change.note
+        emulator.advance(30)
+        assert emulator.instance(instance.id)["suspended"] is suspended
+        assert hook.get_instance(instance.id).suspended is suspended
+
+    hook.terminate_instance(instance.id)
+    emulator.advance(30)
+    assert emulator.instance(instance.id)["state"] in ("Terminated", "User Terminated")
+    gone = (switch, position) == ("keep_closed", False)
+    with fails_where(gone, InstanceNotFoundError):
+        assert hook.terminate_instance(instance.id).instance.is_closed
+    with fails_where(gone, InstanceNotFoundError):
+        assert hook.suspend_instance(instance.id).instance.is_closed
+    with pytest.raises(InstanceNotFoundError if gone else InstanceClosedError):
+        hook.terminate_instance(instance.id, if_closed="fail")
+    with fails_where(gone, InstanceNotFoundError):
+        hook.delete_instance(instance.id)
+    assert [one["id"] for one in emulator.instances()] == ([instance.id] if gone else [])
+
+
+@pytest.mark.parametrize(("lookup", "switch", "position"), cases())
+def test_waiting_for_an_instance(lookup: str, switch: str, position: Any, hook_there: Any) -> None:
+    hook = hook_there(lookup, switch, position)
+    instance = hook.start_instance("NightlyReconciliation")
+    # The emulator forgets an instance that has ended: nobody can tell that it went well, so the gate stays shut.
+    with fails_where((switch, position) == ("keep_closed", False), InstanceNotFoundError):
+        done = hook.wait_for_instance(instance, poll_interval=20)
+        assert (done.state, done.bp_status) == ("Completed OK", "Done")
+
+
+def test_reading_by_id_where_it_does_not_exist(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+    instance = emulator.start("SupplierOnboarding")
+    with pytest.raises(InstanceNotFoundError, match="set the extra 'instance_lookup' to \"list\""):
+        make_hook({"instance_lookup": "by_id"}).get_instance(instance["id"])
+
+
+def test_a_rejected_approval_is_told_from_an_approved_one(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    approved = WaitCondition.of(states=["Completed OK"], bp_statuses=["Approved"])
+    for outcome, opens in [("approve", True), ("reject", False)]:
+        instance = hook.start_instance("PublishApproval")
+        emulator.act(instance.id, outcome)
+        if opens:
+            assert hook.wait_for_instance(instance, approved).bp_status == "Approved"
+        else:
+            with pytest.raises(WaitFailedError, match="business status 'Rejected'"):
+                hook.wait_for_instance(instance, approved)
+
+
+@pytest.mark.parametrize("state", ["Terminated", "User Terminated", "Broken"])
+def test_a_bad_end_opens_no_gate(state: str, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.move(instance.id, state=state)
+    with pytest.raises(WaitFailedError, match=f"ended in state '{state}'"):
+        hook.wait_for_instance(instance)
+    assert hook.wait_for_instance(instance, WaitCondition.of(states=[state])).state == state
+
+
+def test_an_instance_that_vanishes_opens_no_gate(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.vanish(instance.id)
+    with pytest.raises(InstanceNotFoundError, match=f"{instance.id!r} is in none of the states"):
+        hook.wait_for_instance(instance)
+
+
+def test_a_wait_has_an_end(hook: AstroZeroHook) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    with pytest.raises(WaitTimeoutError, match="within 0 s; last seen: instance"):
+        hook.wait_for_instance(instance, timeout=0)
+
+
+def test_a_wait_survives_an_outage(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = hook.start_instance("NightlyReconciliation")
+    for kind in ("status", "drop_before", "html", "truncate", "not_json", "wrong_shape"):
+        emulator.fault("query", kind, times=1)
+    emulator.fault("get", "drop_before", times=3)
+    assert hook.wait_for_instance(instance, poll_interval=5).state == "Completed OK"
+
+
+def test_an_instance_that_has_ended_when_its_start_is_answered(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = hook.start_instance("Instant")
+    assert hook.wait_for_instance(instance).bp_status == "Done"
+    assert emulator.counts()["query"] == 0
+
+
+def test_a_start_carries_all_it_was_given(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = hook.start_instance(
+        "InvoiceCheck", version="1.0.0", variables={"invoice": "日本"}, business_key="k", title="T"
+    )
+    seen = emulator.instance(instance.id)
+    assert (seen["version"], seen["business_key"], seen["title"]) == ("1.0.0", "k", "T")
+    assert seen["variables"]["invoice"] == "日本"
+    assert hook.start_instance("InvoiceCheck").version == "2.0.0"
+
+
+class TestABusinessKey:
+    def test_finds_what_somebody_else_started(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+        started = emulator.start("SupplierOnboarding", business_key="supplier-ACME")
+        emulator.start("PublishApproval", business_key="supplier-ACME")
+        found = hook.find_instance("supplier-ACME", bpm_name="SupplierOnboarding")
+        assert found.id == started["id"]
+        assert emulator.counts()["query"] == 12
+
+    def test_that_rows_do_not_show_is_not_found(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+        emulator.switch(business_keys_in_rows=False)
+        emulator.start("SupplierOnboarding", business_key="supplier-ACME")
+        with pytest.raises(InstanceNotFoundError):
+            hook.find_instance("supplier-ACME")
+
+
+def test_one_waiter_in_one_state_costs_one_request_a_look(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+    hook = make_hook({"instance_lookup": "list"})
+    instance = hook.start_instance("SupplierOnboarding")
+    state = hook.get_instance(instance.id).state
+    emulator.reset_counts()
+    for _ in range(5):
+        hook.get_instance(instance.id, last_state=state)
+    assert emulator.counts()["query"] == 5
+
+
+def test_auto_asks_once_whether_instances_can_be_read_by_id(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    for _ in range(5):
+        hook.get_instance(instance.id)
+    assert emulator.counts()["get"] == 1
+
+
+def test_definitions(hook: AstroZeroHook) -> None:
+    versions = hook.get_definitions(name="InvoiceCheck")
+    assert {(row.version, row.active) for row in versions} == {("1.0.0", False), ("2.0.0", True)}
+    assert len(hook.get_definitions(limit=2)) == 2
+    assert {row.name for row in hook.get_definitions(name="Invoice", like=True)} == {"InvoiceCheck"}
+    assert hook.get_definition(versions[0].id)["name"] == "InvoiceCheck"
+
+
+def test_the_address_and_the_zone_of_an_instance(make_hook: HookMaker) -> None:
+    hook = make_hook({"instance_url": "https://{host}/i/{instance_id}", "timezone": "Asia/Shanghai"})
+    instance = hook.start_instance("Instant")
+    passed_on = hook.as_dict(instance)
+    assert passed_on["url"].endswith(f"/i/{instance.id}")
+    assert passed_on["start_time"].endswith("+08:00")
+
+
+def test_listing_says_an_instance_once_though_it_moved_meanwhile(
+    hook: AstroZeroHook, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.move(instance.id, state="Running")
+    call = hook.client.call
+
+    def call_and_move(operation: Any) -> Any:
+        rows = call(operation)
+        emulator.move(instance.id, state="Paused")
+        return rows
+
+    monkeypatch.setattr(hook.client, "call", call_and_move)
+    assert [row.state for row in hook.query_instances(["Running", "Paused"])] == ["Paused"]
+
+
+class TestTheConnectionTest:
+    def test_says_what_it_saw_and_changes_nothing(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+        ok, text = hook.test_connection()
+        assert ok
+        assert "Connected to http://127.0.0.1" in text
+        assert {kind for kind, count in emulator.counts().items() if count} == {"token", "definitions"}
+
+    def test_says_what_is_wrong(self, make_hook: HookMaker, emulator: EmulatorControl) -> None:
+        ok, text = make_hook(password="not-the-secret").test_connection()
+        assert not ok
+        assert "Could not get a token on connection 'my_conn'" in text
+        assert "not-the-secret" not in text
+        emulator.outage()
+        ok, text = make_hook().test_connection()
+        assert (ok, "the connection was cut" in text) == (False, True)
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "truncate", "html", "wrong_shape", "not_json"])
+def test_a_start_that_may_have_been_taken_is_never_sent_again(
+    fault: str, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", fault, times=1)
+    with pytest.raises(AmbiguousStartError, match="'k-9'.*was not started again|was not started again.*'k-9'") as caught:
+        hook.start_instance("SupplierOnboarding", business_key="k-9")
+    assert "my_conn" in str(caught.value)
+    assert emulator.counts()["start"] == 1
+
+
+def test_a_start_that_was_certainly_not_taken_is_sent_again(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    emulator.fault("start", "status", status=429, retry_after=1, times=1)
+    hook.start_instance("SupplierOnboarding")
+    assert len(emulator.instances()) == 1
+
+
+def test_a_csrf_token_that_is_missing_is_told(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    emulator.switch(csrf_required=True)
+    with pytest.raises(RefusedError, match="405230050"):
+        hook.start_instance("SupplierOnboarding")

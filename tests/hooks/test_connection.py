@@ -1,0 +1,191 @@
+"""What a connection says, field by field, and how each mistake in it is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.errors import SettingsError
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
+from airflow_provider_astrobpm.hooks.connection import EXTRAS, settings_from
+from airflow_provider_astrobpm.provider_info import get_provider_info
+
+SECRET, TOKEN = "the-client-secret", "the-access-token"
+
+
+@dataclass
+class Connection:
+    conn_id: str = "my_conn"
+    host: str | None = "host.example"
+    port: int | None = None
+    schema: str | None = None
+    login: str | None = "client"
+    password: str | None = SECRET
+    extra: str | None = None
+
+
+def read(extra: dict[str, Any] | None = None, **fields: Any) -> Settings:
+    return settings_from(Connection(**fields, **({"extra": json.dumps(extra)} if extra is not None else {})))
+
+
+def test_no_more_than_needed() -> None:
+    assert read() == Settings("my_conn", "https://host.example", ClientCredentials("client", SECRET))
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({"host": "host.example"}, "https://host.example"),
+        ({"host": "host.example", "schema": "https"}, "https://host.example"),
+        ({"host": "host.example", "port": 32000}, "https://host.example:32000"),
+        ({"host": "https://host.example:32000/"}, "https://host.example:32000"),
+        ({"host": "https://host.example/portal/x/"}, "https://host.example/portal/x"),
+        ({"host": "host.example/portal"}, "https://host.example/portal"),
+        ({"host": "HOST.example "}, "https://host.example"),
+        ({"host": "127.0.0.1", "schema": "http", "port": 8080}, "http://127.0.0.1:8080"),
+        ({"host": "http://localhost:8080"}, "http://localhost:8080"),
+        ({"host": "http://[::1]:8080"}, "http://[::1]:8080"),
+        ({"host": "10.0.0.7"}, "https://10.0.0.7"),
+        ({"host": "http://host.example", "extra": '{"allow_http": true}'}, "http://host.example"),
+    ],
+)
+def test_where_the_server_is(fields: dict[str, Any], base_url: str) -> None:
+    assert settings_from(Connection(**fields)).base_url == base_url
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None:
+    extra: dict[str, Any] = {
+        "verify": False,
+        "client_cert": "/c.pem",
+        "client_key": "/k.pem",
+        "proxy": "http://user:pw@proxy.example:3128",
+        "connect_timeout": 3,
+        "read_timeout": 4.5,
+        "max_attempts": 2,
+        "max_wait": 6,
+        "max_response_bytes": 1000,
+        "csrf": True,
+        "timezone": "Asia/Shanghai",
+        "instance_lookup": "list",
+        "instance_url": "https://{host}/studio/{instance_id}",
+        "allow_http": False,
+        "access_token": TOKEN,
+    }
+    assert set(extra) == set(EXTRAS)
+    settings = read({name: str(value) for name, value in extra.items()} if as_text else extra)
+    assert settings == Settings(
+        connection="my_conn",
+        base_url="https://host.example",
+        credentials=ReadyToken(TOKEN),
+        verify=False,
+        client_cert="/c.pem",
+        client_key="/k.pem",
+        proxy="http://user:pw@proxy.example:3128",
+        connect_timeout=3,
+        read_timeout=4.5,
+        max_attempts=2,
+        max_wait=6,
+        max_response_bytes=1000,
+        csrf=True,
+        timezone=ZoneInfo("Asia/Shanghai"),
+        instance_lookup="list",
+        instance_url="https://{host}/studio/{instance_id}",
+    )
+    assert set(settings.secrets()) == {TOKEN, "pw"}
+
+
+def test_empty_fields_of_a_form_are_not_set() -> None:
+    assert read(dict.fromkeys(EXTRAS, "")) == read()
+    assert read(dict.fromkeys(EXTRAS)) == read()
+
+
+@pytest.mark.parametrize(
+    ("value", "verify"), [("True", True), ("false", False), ("/ca.pem", "/ca.pem"), (True, True)]
+)
+def test_verify_is_a_truth_value_or_a_path(value: Any, verify: bool | str) -> None:
+    assert read({"verify": value}).verify == verify
+
+
+def test_the_address_of_an_instance() -> None:
+    settings = read({"instance_url": "https://{host}/i/{instance_id}"}, host="https://host.example:32000/x")
+    assert settings.url_of("a/b") == "https://host.example:32000/i/a%2Fb"
+    assert read().url_of("a") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"host": ""}, "host is empty"),
+        ({"host": None}, "host is empty"),
+        ({"host": "  "}, "host is empty"),
+        ({"login": ""}, "login .the client id. is empty"),
+        ({"password": None}, "password .the client secret. is empty"),
+        ({"host": "http://host.example"}, "http:// to 'host.example' would send the secret in the clear"),
+        ({"host": "host.example", "schema": "http"}, "would send the secret in the clear"),
+        ({"host": "http://127.0.0.1.example"}, "would send the secret in the clear"),
+        ({"host": "ftp://host.example"}, "schema must be https"),
+        ({"host": "http://127.0.0.1", "schema": "https"}, "host says 'http' and schema says 'https'"),
+        ({"host": "host.example:1", "port": 2}, "host says port 1 and port says 2"),
+        ({"host": "https://u:p@host.example"}, "no more than a domain"),
+        ({"host": "https://host.example?token=t"}, "no more than a domain"),
+        ({"host": "https://"}, "is not a domain"),
+        ({"host": "host example"}, "is not a domain"),
+        ({"host": "host.example:port"}, "port"),
+        ({"host": "host.example:99999"}, "[Pp]ort"),
+        ({"extra": "{"}, "extra is not JSON"),
+        ({"extra": "[1]"}, "extra must be a JSON object"),
+    ],
+)
+def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as caught:
+        settings_from(Connection(**fields))
+    assert str(caught.value).startswith("Connection 'my_conn' cannot be used: ")
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"veryfy": False}, "unknown extra 'veryfy'; did you mean 'verify'?"),
+        ({"zzz": 1}, "unknown extra 'zzz'; known are access_token, "),
+        ({"allow_http": "maybe"}, "extra 'allow_http' must be one of 'true', 'false', not 'maybe'"),
+        ({"verify": 7}, "extra 'verify'"),
+        ({"client_key": "/k.pem"}, "'client_key' is set without 'client_cert'"),
+        ({"connect_timeout": 0}, "extra 'connect_timeout' must be a number of seconds"),
+        ({"read_timeout": "-1"}, "extra 'read_timeout'"),
+        ({"read_timeout": "soon"}, "extra 'read_timeout'"),
+        ({"max_wait": True}, "extra 'max_wait'"),
+        ({"max_wait": float("inf")}, "extra 'max_wait'"),
+        ({"max_attempts": 0}, "extra 'max_attempts' must be a whole number, at least 1, not 0"),
+        ({"max_attempts": 1.5}, "extra 'max_attempts'"),
+        ({"max_attempts": "inf"}, "extra 'max_attempts'"),
+        ({"max_response_bytes": "big"}, "extra 'max_response_bytes'"),
+        ({"timezone": "Mars/Olympus"}, "time zone such as Asia/Shanghai, not 'Mars/Olympus'"),
+        ({"timezone": "../etc/passwd"}, "time zone"),
+        ({"instance_lookup": "magic"}, "must be one of 'auto', 'list', 'by_id', not 'magic'"),
+        ({"instance_url": "http://x/{instance_id}"}, "must be an https:// address"),
+        ({"instance_url": "https://x/{secret}"}, "no placeholders but"),
+        ({"instance_url": "https://x/{instance_id.__class__}"}, "no placeholders but"),
+        ({"instance_url": "https://x/{"}, "must be an https:// address"),
+        ({"proxy": "proxy:secret-of-proxy"}, "extra 'proxy' must be a URL"),
+        ({"proxy": 5}, "extra 'proxy' must be a URL"),
+        ({"access_token": f"{TOKEN}\nX: y"}, "extra 'access_token' must be the text of a token"),
+        ({"access_token": 5}, "extra 'access_token'"),
+    ],
+)
+def test_mistakes_in_the_extras(extra: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as caught:
+        read(extra)
+    text = str(caught.value)
+    assert "'my_conn'" in text
+    assert not [secret for secret in (SECRET, TOKEN, "secret-of-proxy") if secret in text]
+
+
+def test_the_form_has_a_field_for_every_extra_and_no_other() -> None:
+    (connection_type,) = get_provider_info()["connection-types"]
+    assert set(connection_type["conn-fields"]) == set(EXTRAS)

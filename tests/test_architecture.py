@@ -1,0 +1,118 @@
+"""The rooms and their arrows: who may import whom, read off the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "airflow_provider_astrobpm"
+NAME = PACKAGE.name
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# For each room what it may import of the package, besides itself. A room never imports one beside or above it.
+ROOMS: dict[str, set[str]] = {
+    "operators": {"hooks", "bpm"},
+    "sensors": {"hooks", "bpm"},
+    "hooks": {"bpm"},
+    "bpm": set(),
+    "emulator": {"bpm.states"},
+    "provider_info": set(),
+    "__init__": set(),
+}
+
+# Inside bpm/: each module may import those before it.
+BPM_ORDER = (
+    "checks",
+    "states",
+    "settings",
+    "instance",
+    "errors",
+    "condition",
+    "api",
+    "exchange",
+    "token",
+    "retry",
+    "search",
+    "change",
+    "launch",
+    "wait",
+    "client",
+)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return every module that a file imports, at whatever depth of its code, type-checking blocks included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def runtime_imports_of(path: Path) -> set[str]:
+    """Return what a file imports when it runs: without its ``if TYPE_CHECKING`` blocks."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    class Dropper(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.If | None:
+            return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    found: set[str] = set()
+    for node in ast.walk(Dropper().visit(tree)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_lies_below_it(path: Path) -> None:
+    room = room_of(path)
+    allowed = {room, *ROOMS[room]}
+    for imported in imports_of(path):
+        if imported.startswith(f"{NAME}."):
+            inner = imported.removeprefix(f"{NAME}.")
+            assert any(f"{inner}.".startswith(f"{name}.") for name in allowed), f"{room} imports {inner}"
+
+
+@pytest.mark.parametrize("room", ["bpm", "emulator", "provider_info"])
+def test_nothing_of_airflow_below_the_hooks(room: str) -> None:
+    for path in MODULES:
+        if room_of(path) == room:
+            assert not [name for name in imports_of(path) if name.split(".")[0] == "airflow"]
+
+
+def test_the_modules_of_bpm_import_only_those_before_them() -> None:
+    modules = {path.stem for path in (PACKAGE / "bpm").glob("*.py")} - {"__init__"}
+    assert modules == set(BPM_ORDER)
+    for position, module in enumerate(BPM_ORDER):
+        for imported in runtime_imports_of(PACKAGE / "bpm" / f"{module}.py"):
+            parts = imported.split(".")
+            if parts[:2] == [NAME, "bpm"]:
+                assert parts[2] in BPM_ORDER[:position], f"{module} imports {parts[2]}"
+
+
+def test_only_the_states_module_knows_the_states() -> None:
+    names = {
+        "Waiting for user interaction",
+        "Completed OK",
+        "User Terminated",
+        "CompletedOkWait",
+        "Dispatched",
+    }
+    for path in MODULES:
+        if path == PACKAGE / "bpm" / "states.py" or room_of(path) == "emulator":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant):
+                assert node.value not in names, f"{path} line {node.lineno}"
