@@ -1,0 +1,124 @@
+"""``python -m airflow_provider_astrobpm.emulator``: an emulator for the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import shlex
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from airflow_provider_astrobpm.emulator import world
+from airflow_provider_astrobpm.emulator.control import PREFIX
+from airflow_provider_astrobpm.emulator.running import connection_json, listening
+from airflow_provider_astrobpm.emulator.scripts import DEFAULT_SCRIPT, Process, ScriptError, load_script
+from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
+
+CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
+_ABOUT = """\
+Run a local Astro Zero: a server that speaks the documented BPM API, with its state in memory.
+It prints an Airflow connection to itself, and runs until it is interrupted."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the emulator until it is interrupted, and return the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        settings = world.Settings(
+            processes=_load(options.processes),
+            switches=Switches().changed(**dict(map(parse_switch, options.switch))),
+            client_id=options.client_id,
+            client_secret=options.client_secret,
+            token_lifetime=options.token_lifetime,
+            base_path=options.base_path,
+        )
+    except (ScriptError, SwitchError, ValueError, OSError) as error:
+        parser.error(str(error))
+    if not _is_loopback(options.host):
+        _say(
+            f"Warning: {options.host} can be reached from other machines; the emulator protects nothing.",
+            sys.stderr,
+        )
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_run(settings, options.host, options.port))
+    except OSError as error:
+        _say(f"Cannot listen on {options.host} port {options.port}: {error}", sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_astrobpm.emulator",
+        description=_ABOUT,
+        epilog=f"switches, for what the API reference leaves open:\n\n{describe_switches()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="the port; 0, the default, for a free one")
+    parser.add_argument(
+        "--processes",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"a script of processes to offer; repeatable (default: {DEFAULT_SCRIPT.name}, which shows the form)",
+    )
+    parser.add_argument(
+        "--switch", action="append", default=[], metavar="NAME=POSITION", help="see below; repeatable"
+    )
+    parser.add_argument("--client-id", default=world.CLIENT_ID, help="(default: %(default)s)")
+    parser.add_argument("--client-secret", default=world.CLIENT_SECRET, help="(default: %(default)s)")
+    parser.add_argument(
+        "--token-lifetime",
+        type=int,
+        default=world.TOKEN_LIFETIME,
+        metavar="SECONDS",
+        help="how long a token is valid (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--base-path",
+        default="",
+        metavar="PATH",
+        help="what comes before every path of the API, such as /portal/x",
+    )
+    return parser
+
+
+def _load(files: list[Path]) -> tuple[Process, ...]:
+    return tuple(process for file in files or [DEFAULT_SCRIPT] for process in load_script(file))
+
+
+async def _run(settings: world.Settings, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # Windows; there Ctrl-C is a KeyboardInterrupt
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+    async with listening(world.Emulator(settings), host, port) as actual:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{actual}"
+        _say(f"Astro Zero emulator: {address}{settings.base_path}")
+        _say(f"Control API:         {address}{PREFIX}")
+        _say(f"export {CONNECTION_VARIABLE}={shlex.quote(connection_json(settings, host, actual))}")
+        await stop.wait()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _say(line: str, stream: TextIO | None = None) -> None:
+    print(line, file=stream or sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

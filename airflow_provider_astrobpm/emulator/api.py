@@ -1,0 +1,245 @@
+"""The documented REST API: each call as a function from a request to an answer. No sockets here."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from airflow_provider_astrobpm.emulator import wire
+from airflow_provider_astrobpm.emulator.listing import list_instances, parse_query
+from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_astrobpm.emulator.traffic import Kind
+    from airflow_provider_astrobpm.emulator.wire import Answer
+    from airflow_provider_astrobpm.emulator.world import Emulator
+
+    Handler = Callable[["Emulator", "Call"], Answer]
+
+_INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
+_DEFINITIONS = "/u-route/baas/bp/v2.0/metadata/definitions"
+_CSRF = "/u-route/baas/sys/v1.0/csrf/get"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request.
+
+    :param query: the raw query string.
+    :param headers: found by name in any case.
+    :param parts: what the placeholders of the route's path stand for.
+    """
+
+    method: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    parts: Mapping[str, str]
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the body.
+
+        :raises Refusal: if it is no JSON object.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise Refusal(Code.BAD_REQUEST, f"The body must be a JSON object: {error}") from None
+
+    def media_type(self) -> str:
+        """Return the content type without its parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A documented call, or one of the undocumented reads that a switch turns on."""
+
+    kind: Kind
+    method: str
+    path: str
+    handler: Handler
+
+
+def perform(emulator: Emulator, route: Route, call: Call) -> Answer:
+    """Do what a call asks for, if its token and its headers are in order, and answer."""
+    try:
+        if route.kind not in ("token", "other"):
+            token = call.headers.get("access-token", "")
+            if not emulator.tokens.is_valid(token):
+                return _bad_token(emulator.switches.bad_token)
+            _check_headers(emulator, route, call, token)
+        return route.handler(emulator, call)
+    except Refusal as refusal:
+        status = refusal.status or emulator.switches.refusal_status
+        return wire.enveloped(refusal.code, refusal.message, status=status)
+
+
+def _bad_token(position: str) -> Answer:
+    message = "The token is missing, invalid or expired"
+    if position == "401_html":
+        return wire.html(401, "Unauthorized")
+    status, _, short_code = position.partition("_")
+    code = Code.TOKEN_INVALID if short_code == "603" else Code.UNAUTHORISED
+    return wire.enveloped(code, message, status=int(status))
+
+
+def _check_headers(emulator: Emulator, route: Route, call: Call, token: str) -> None:
+    if emulator.switches.content_type_required and call.media_type() != "application/json":
+        raise Refusal(Code.BAD_REQUEST, "The header Content-Type: application/json is missing")
+    if emulator.switches.csrf_required and call.method != "GET" and route.kind != "csrf":
+        given = call.headers.get("csrf-token", "")
+        if not hmac.compare_digest(given.encode(), emulator.tokens.csrf_of(token).encode()):
+            raise Refusal(Code.CSRF, "The header csrf-token is missing or wrong", status=403)
+
+
+def _get_token(emulator: Emulator, call: Call) -> Answer:
+    """Client credentials for a token (page 0011). Only the body counts, never the URL."""
+    wanted = emulator.switches.token_body
+    kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(call.media_type())
+    if kind is None or wanted not in ("both", kind):
+        return _token_refused(
+            "invalid_request", f"The body must be sent as {'form or json' if wanted == 'both' else wanted}"
+        )
+    try:
+        given = call.json_object() if kind == "json" else dict(parse_qsl(call.body.decode()))
+    except (Refusal, UnicodeDecodeError):
+        return _token_refused("invalid_request", "The body cannot be read")
+    if given.get("grant_type") != "client_credentials":
+        return _token_refused("unsupported_grant_type", "grant_type must be client_credentials")
+    settings = emulator.settings
+    right = (
+        hmac.compare_digest(str(given.get("client_id", "")).encode(), settings.client_id.encode()),
+        hmac.compare_digest(str(given.get("client_secret", "")).encode(), settings.client_secret.encode()),
+    )
+    if not all(right):
+        return _token_refused("unauthorized_client", "client_id or client_secret is wrong")
+    token = emulator.tokens.issue(concurrent=emulator.switches.concurrent_tokens)
+    lifetime = {} if emulator.switches.omit_expires_in else {"expires_in": emulator.tokens.lifetime}
+    return wire.bare({"access_token": token, **lifetime, "token_type": "Bearer"})
+
+
+def _token_refused(error: str, description: str) -> Answer:
+    return wire.bare({"error": error, "error_description": description}, status=400)
+
+
+def _get_csrf(emulator: Emulator, call: Call) -> Answer:
+    return _success(emulator, emulator.tokens.csrf_of(call.headers["access-token"]))
+
+
+def _start(emulator: Emulator, call: Call) -> Answer:
+    """Start an instance (page 0069)."""
+    body = call.json_object()
+    name, version, variables = body.get("name"), body.get("version"), body.get("variables")
+    if not isinstance(name, str) or not name:
+        raise Refusal(Code.BAD_REQUEST, "The parameter name is missing")
+    if not isinstance(version, (str, type(None))) or not isinstance(variables, (dict, type(None))):
+        raise Refusal(Code.BAD_REQUEST, "The parameter version must be a String, variables an Object")
+    instance = emulator.engine.start(name, version or None, variables)
+    return _success(emulator, wire.action_object(instance, emulator.engine), detail=name)
+
+
+def _query(emulator: Emulator, call: Call) -> Answer:
+    """List instances by state (page 0070)."""
+    query = parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank)
+    return _success(emulator, list_instances(emulator.engine, query))
+
+
+def _get(emulator: Emulator, call: Call) -> Answer:
+    """Read one instance. Undocumented, so a switch decides."""
+    position = emulator.switches.get_by_id
+    if position == "absent":
+        raise Refusal(Code.NO_SUCH_API, "There is no such API", status=404)
+    if position == "not_allowed":
+        raise Refusal(Code.METHOD_NOT_ALLOWED, "The method GET is not allowed here", status=405)
+    shape = wire.action_object if position == "action" else wire.row
+    return _success(emulator, shape(emulator.engine.read(call.parts["id"]), emulator.engine))
+
+
+def _act(emulator: Emulator, call: Call) -> Answer:
+    """Suspend, resume or terminate (page 0071)."""
+    action = call.json_object().get("action")
+    if not isinstance(action, str):
+        raise Refusal(Code.UNKNOWN_ACTION, "The parameter action is missing")
+    instance = emulator.engine.act(call.parts["id"], action)
+    return _success(emulator, wire.action_object(instance, emulator.engine), detail=action)
+
+
+def _delete(emulator: Emulator, call: Call) -> Answer:
+    """Delete an instance (page 0072)."""
+    emulator.engine.delete(call.parts["id"])
+    return wire.enveloped(Code.SUCCESS, emulator.switches.success_message)
+
+
+def _set_variables(emulator: Emulator, call: Call) -> Answer:
+    """Set variables of an instance (page 0073)."""
+    emulator.engine.set_variables(call.parts["id"], call.json_object())
+    return wire.enveloped(Code.SUCCESS, emulator.switches.success_message)
+
+
+def _get_variables(emulator: Emulator, call: Call) -> Answer:
+    """Read the variables of an instance. Undocumented, so a switch decides."""
+    if emulator.switches.get_variables == "absent":
+        raise Refusal(Code.NO_SUCH_API, "There is no such API", status=404)
+    return _success(emulator, emulator.engine.read(call.parts["id"]).variables)
+
+
+def _list_definitions(emulator: Emulator, call: Call) -> Answer:
+    """List definitions by condition (page 0047), one row a version."""
+    params = dict(parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank))
+    name, like = params.get("name", ""), params.get("like", "").lower() == "true"
+    active = params.get("active", "").lower()
+    skip = _whole_number(params, "skip", at_least=0) or 0
+    limit = _whole_number(params, "limit", at_least=1)
+    rows = [
+        wire.definition_row(definition)
+        for definition in emulator.engine.catalogue
+        if (name in definition.process.name if like else name in ("", definition.process.name))
+        and active in ("", str(definition.process.active).lower())
+    ]
+    return _success(emulator, rows[skip : None if limit is None else skip + limit])
+
+
+def _get_definition(emulator: Emulator, call: Call) -> Answer:
+    """Read one definition (page 0048)."""
+    return _success(emulator, wire.definition_graph(emulator.engine.catalogue.find(call.parts["id"])))
+
+
+def _nothing_here(emulator: Emulator, call: Call) -> Answer:
+    raise Refusal(Code.NO_SUCH_API, f"There is no such API for {call.method}", status=404)
+
+
+def _success(emulator: Emulator, result: object, detail: str = "") -> Answer:
+    return wire.enveloped(Code.SUCCESS, emulator.switches.success_message, result, detail=detail)
+
+
+def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | None:
+    text = params.get(name, "")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < at_least:
+        raise Refusal(Code.BAD_REQUEST, f"The parameter {name} must be an integer of at least {at_least}")
+    return int(text)
+
+
+ROUTES = (
+    Route("token", "POST", "/baas/auth/v1.0/oauth2/token", _get_token),
+    Route("csrf", "POST", _CSRF, _get_csrf),
+    Route("csrf", "GET", _CSRF, _get_csrf),
+    Route("start", "POST", _INSTANCES, _start),
+    Route("query", "GET", _INSTANCES, _query),
+    Route("get", "GET", f"{_INSTANCES}/{{id}}", _get),
+    Route("action", "PUT", f"{_INSTANCES}/{{id}}", _act),
+    Route("delete", "DELETE", f"{_INSTANCES}/{{id}}", _delete),
+    Route("variables", "PUT", f"{_INSTANCES}/{{id}}/variables", _set_variables),
+    Route("get_variables", "GET", f"{_INSTANCES}/{{id}}/variables", _get_variables),
+    Route("definitions", "GET", _DEFINITIONS, _list_definitions),
+    Route("definition", "GET", f"{_DEFINITIONS}/{{id}}", _get_definition),
+)
+ANYTHING_ELSE = Route("other", "*", "", _nothing_here)

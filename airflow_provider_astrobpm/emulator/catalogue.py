@@ -1,0 +1,81 @@
+"""The BPM definitions that an emulator offers: which versions there are, and which one a start takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.emulator.ids import new_definition_id
+from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_provider_astrobpm.emulator.scripts import Process
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A version of a process under its definition id."""
+
+    id: str
+    process: Process
+
+
+class Catalogue:
+    """Every version of every process; iterates in the order they were added."""
+
+    def __init__(self, processes: Iterable[Process]) -> None:
+        self._definitions: dict[tuple[str, str], Definition] = {}
+        self.add(processes)
+
+    def __iter__(self) -> Iterator[Definition]:
+        return iter(self._definitions.values())
+
+    def add(self, processes: Iterable[Process]) -> None:
+        """Add processes, for instances started from now on.
+
+        One of the same name and version replaces the old one. An active version makes the other versions of its
+        process inactive, as only one can be active.
+        """
+        for process in processes:
+            if process.active:
+                self._deactivate(process.name)
+            known = self._definitions.get((process.name, process.version))
+            definition = Definition(known.id if known else new_definition_id(), process)
+            self._definitions[process.name, process.version] = definition
+
+    def find(self, definition_id: str) -> Definition:
+        """Return one definition.
+
+        :raises Refusal: if there is none of that id.
+        """
+        for definition in self:
+            if definition.id == definition_id:
+                return definition
+        raise Refusal(Code.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
+
+    def to_start(self, name: str, version: str | None) -> Definition:
+        """Return the definition that a start runs.
+
+        :param version: any version, even one that is not active; without it, the active one.
+        :raises Refusal: if there is none.
+        """
+        versions = {each.process.version: each for each in self if each.process.name == name}
+        if not versions:
+            raise Refusal(Code.UNKNOWN_PROCESS, f"BPM {name} does not exist")
+        if version is not None:
+            if version not in versions:
+                raise Refusal(Code.UNKNOWN_VERSION, f"BPM {name} has no version {version}")
+            return versions[version]
+        for definition in versions.values():
+            if definition.process.active:
+                return definition
+        raise Refusal(Code.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
+
+    def _deactivate(self, name: str) -> None:
+        for key, definition in self._definitions.items():
+            if key[0] == name:
+                self._definitions[key] = replace(
+                    definition, process=replace(definition.process, active=False)
+                )

@@ -1,0 +1,256 @@
+"""The process engine: instances in memory, and every operation on them.
+
+It decides what is granted and what is refused, by the switches; it knows nothing of HTTP or JSON. Instances move
+lazily: each is settled to the clock when somebody looks at it.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import count
+from typing import TYPE_CHECKING, Any, get_args
+
+from airflow_provider_astrobpm.bpm.states import STATES, SUSPENDED, is_terminal
+from airflow_provider_astrobpm.emulator.catalogue import Catalogue
+from airflow_provider_astrobpm.emulator.ids import new_instance_id
+from airflow_provider_astrobpm.emulator.instances import Action, Instance, settable
+from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator.switches import Switches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_astrobpm.emulator.scripts import Process
+
+ACTIONS: tuple[Action, ...] = get_args(Action)
+BUSINESS_KEY, TITLE = "$Flow.BusinessKey", "$Flow.Title"
+MACHINE_USER = "machine"
+
+
+class Engine:
+    """All instances, and the catalogue of what can be started.
+
+    :param clock: returns seconds since the epoch.
+    :param processes: the processes to offer.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], processes: Iterable[Process], switches: Switches | None = None
+    ) -> None:
+        self.switches = switches or Switches()
+        self.catalogue = Catalogue(processes)
+        self._clock = clock
+        self._numbers = count(1)
+        self._instances: dict[str, Instance] = {}
+
+    # What the API offers.
+
+    def start(
+        self,
+        name: str,
+        version: str | None = None,
+        variables: dict[str, Any] | None = None,
+        created_by: str = MACHINE_USER,
+    ) -> Instance:
+        """Start an instance. It is returned in its first step; steps that last 0 seconds pass when it is next read.
+
+        :param version: any version, even one that is not active; without it, the active one.
+        :param variables: values, and the system variables ``$Flow.BusinessKey`` and ``$Flow.Title``.
+        :raises Refusal: for an unknown process or version, or by the switches.
+        """
+        definition = self.catalogue.to_start(name, version)
+        process = definition.process
+        given = dict(variables or {})
+        key, title = str(given.pop(BUSINESS_KEY, "")), str(given.pop(TITLE, ""))
+        unknown = [variable for variable in given if variable not in process.variables]
+        if unknown and self.switches.unknown_variables_at_start == "refuse":
+            raise Refusal(Code.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
+        if key and self.switches.duplicate_business_key == "refuse" and self._carries(name, key):
+            raise Refusal(
+                Code.DUPLICATE_BUSINESS_KEY, f"An instance of BPM {name} has the business key {key} already"
+            )
+        instance_id = new_instance_id()
+        instance = Instance(
+            number=next(self._numbers),
+            id=instance_id,
+            definition_id=definition.id,
+            process=process,
+            business_key=key or instance_id,
+            title=title or process.label,
+            created_by=created_by,
+            started=self._clock(),
+            variables={**copy.deepcopy(process.variables), **settable(process, given)},
+        )
+        instance.begin()
+        self._instances[instance_id] = instance
+        return instance
+
+    def visible(self) -> list[Instance]:
+        """Return the instances that a query may show, oldest first, settled."""
+        now = self._clock()
+        latest = now - self.switches.start_lag
+        return [
+            instance for instance in self.instances() if instance.started <= latest and self._shown(instance)
+        ]
+
+    def read(self, instance_id: str) -> Instance:
+        """Return one instance as a read finds it.
+
+        :raises Refusal: if there is none, or it does not show up yet.
+        """
+        instance = self._addressed(instance_id)
+        if instance.started > self._clock() - self.switches.start_lag:
+            raise _unknown(instance_id)
+        return instance
+
+    def act(self, instance_id: str, action: str) -> Instance:
+        """Suspend, resume or terminate.
+
+        :raises Refusal: for an unknown id or action, or by the switches.
+        """
+        instance = self._addressed(instance_id)
+        if action not in ACTIONS:
+            raise Refusal(Code.UNKNOWN_ACTION, f"Unknown action {action!r}; there are {', '.join(ACTIONS)}")
+        self._check_action(instance, action)
+        now = self._clock()
+        instance.accept(action, self.switches.terminate_state, now + self.switches.action_lag)
+        instance.settle(now)
+        return instance
+
+    def set_variables(self, instance_id: str, variables: dict[str, Any]) -> None:
+        """Set variables; unknown and read-only names are ignored.
+
+        :raises Refusal: for an unknown id, or by the switch ``acting_on_closed``.
+        """
+        instance = self._addressed(instance_id)
+        if not instance.closed:
+            instance.store(variables, self._clock())
+        elif self.switches.acting_on_closed == "refuse":
+            raise Refusal(Code.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
+
+    def delete(self, instance_id: str) -> None:
+        """Delete an instance for good.
+
+        :raises Refusal: for an unknown id, or by the switch ``deleting_open``.
+        """
+        instance = self._addressed(instance_id)
+        if not instance.closed and self.switches.deleting_open == "refuse":
+            raise Refusal(Code.STILL_OPEN, f"Instance {instance_id} is still open")
+        del self._instances[instance_id]
+
+    def shown_state(self, instance: Instance) -> str:
+        """Return the state that the API shows, which hangs on what a suspension changes."""
+        held = instance.suspended and self.switches.suspend_state != "unchanged"
+        return SUSPENDED if held else instance.state
+
+    def shown_suspended(self, instance: Instance) -> bool:
+        """Return the suspended flag that the API shows."""
+        return instance.suspended and self.switches.suspend_state != "state_only"
+
+    # What only the world around the API does.
+
+    def instances(self) -> list[Instance]:
+        """Return every instance, oldest first, settled; no switch hides one."""
+        now = self._clock()
+        for instance in self._instances.values():
+            instance.settle(now)
+        return list(self._instances.values())
+
+    def instance(self, instance_id: str) -> Instance:
+        """Return any instance, settled.
+
+        :raises Refusal: if there is none.
+        """
+        if instance_id not in self._instances:
+            raise _unknown(instance_id)
+        instance = self._instances[instance_id]
+        instance.settle(self._clock())
+        return instance
+
+    def decide(
+        self,
+        instance_id: str,
+        outcome: str,
+        person: str = "somebody",
+        variables: dict[str, Any] | None = None,
+    ) -> Instance:
+        """Complete the task that an instance waits at, as a person does.
+
+        :raises Refusal: if nobody is awaited, or the outcome is none of those on offer.
+        """
+        instance = self.instance(instance_id)
+        if outcome not in instance.outcomes:
+            on_offer = ", ".join(instance.outcomes) or "nobody is awaited"
+            held = ", suspended" if instance.suspended else ""
+            raise Refusal(
+                Code.NO_PERSON_AWAITED,
+                f"Outcome {outcome!r} is not on offer at instance {instance_id} ({instance.state}{held}): {on_offer}",
+            )
+        now = self._clock()
+        instance.decide(instance.outcomes[outcome], person, variables or {}, now)
+        instance.settle(now)
+        return instance
+
+    def break_(self, instance_id: str) -> Instance:
+        """Break an instance: it ends as ``Broken``."""
+        instance = self.instance(instance_id)
+        instance.move("broken", self._clock(), state="Broken", bp_status=None, closed=True)
+        return instance
+
+    def move(
+        self,
+        instance_id: str,
+        *,
+        state: str | None = None,
+        bp_status: str | None = None,
+        closed: bool | None = None,
+    ) -> Instance:
+        """Force an instance into a state. A new state stops its script.
+
+        :param closed: whether it has ended; ``None``: if its new state says so, and unchanged without a new state.
+        :raises ValueError: for an unknown state.
+        """
+        if state is not None and state not in STATES:
+            raise ValueError(f"unknown state {state!r}; known are {', '.join(STATES)}")
+        instance = self.instance(instance_id)
+        if closed is None:
+            closed = instance.closed if state is None else is_terminal(state)
+        instance.move("moved by hand", self._clock(), state=state, bp_status=bp_status, closed=closed)
+        return instance
+
+    def vanish(self, instance_id: str) -> None:
+        """Remove an instance without a trace, as an archiving job does."""
+        self.instance(instance_id)
+        del self._instances[instance_id]
+
+    # How the above decides.
+
+    def _carries(self, name: str, key: str) -> bool:
+        return any(
+            each.process.name == name and each.business_key == key for each in self._instances.values()
+        )
+
+    def _shown(self, instance: Instance) -> bool:
+        mine = instance.created_by == MACHINE_USER
+        return (mine or self.switches.see_others) and (not instance.closed or self.switches.keep_closed)
+
+    def _addressed(self, instance_id: str) -> Instance:
+        instance = self.instance(instance_id)
+        if not self._shown(instance):
+            raise _unknown(instance_id)
+        return instance
+
+    def _check_action(self, instance: Instance, action: Action) -> None:
+        terminated = instance.state in ("Terminated", "User Terminated")
+        if instance.closed and not (terminated and action == "terminate"):
+            if self.switches.acting_on_closed == "refuse":
+                raise Refusal(Code.INSTANCE_CLOSED, f"Instance {instance.id} has ended as {instance.state}")
+        elif self.switches.acting_twice == "refuse" and (
+            instance.closed or (action != "terminate" and instance.suspended == (action == "suspend"))
+        ):
+            word = "terminated" if instance.closed else "suspended" if instance.suspended else "running"
+            raise Refusal(Code.ALREADY_SO, f"Instance {instance.id} is {word} already")
+
+
+def _unknown(instance_id: str) -> Refusal:
+    return Refusal(Code.UNKNOWN_INSTANCE, f"Instance {instance_id} does not exist")

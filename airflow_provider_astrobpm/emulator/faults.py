@@ -1,0 +1,160 @@
+"""Faults to order: which requests go wrong, how often, and what their answers look like then.
+
+Only the bounded bookkeeping and the distorted answers are here; cutting connections and waiting is the server's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from airflow_provider_astrobpm.emulator.refusals import Code
+from airflow_provider_astrobpm.emulator.traffic import Kind
+from airflow_provider_astrobpm.emulator.wire import Answer, enveloped, html
+
+FaultName = Literal[
+    "delay",
+    "drop_before",
+    "drop_after",
+    "status",
+    "not_json",
+    "html",
+    "code_in_200",
+    "redirect",
+    "wrong_shape",
+    "wrong_types",
+    "oversize",
+    "truncate",
+    "trickle",
+]
+FaultKind = Literal[Kind, "any"]
+
+_MEBIBYTE = 1024 * 1024
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule that makes requests go wrong.
+
+    ``drop_before`` cuts the connection before the work is done, ``drop_after`` when it is done. ``status``,
+    ``not_json``, ``html``, ``code_in_200`` and ``redirect`` answer in place of the work, or after it with
+    ``work_done``. The others distort the real answer.
+
+    :param kind: which requests.
+    :param fault: what goes wrong.
+    :param times: how many requests; then the rule is used up.
+    :param skip: how many matching requests pass unharmed first.
+    :param seconds: a wait before whatever happens; ``trickle`` spreads its answer over it.
+    :param work_done: whether the work is done all the same, before the wait.
+    :param status: the HTTP status of ``status`` and ``html``.
+    :param retry_after: the header ``Retry-After`` of ``status``, as it is to be sent.
+    :param res_code: the ``resCode`` of ``status`` and ``code_in_200``.
+    :param res_msg: the ``resMsg`` of the same.
+    :param size: by how many bytes ``oversize`` blows the answer up.
+    :param location: where ``redirect`` leads.
+    """
+
+    kind: FaultKind
+    fault: FaultName
+    times: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
+    skip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
+    work_done: bool = False
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 500
+    retry_after: str | int | None = None
+    res_code: str = Code.INJECTED
+    res_msg: str = "A fault that was ordered"
+    size: Annotated[int, msgspec.Meta(ge=1, le=256 * _MEBIBYTE)] = 16 * _MEBIBYTE
+    location: str = "/somewhere/else"
+
+
+class FaultRules:
+    """The rules in force. The oldest one that matches a request is applied to it."""
+
+    def __init__(self) -> None:
+        self._rules: list[_Rule] = []
+
+    def add(self, fault: Fault) -> None:
+        """Put a rule into force."""
+        self._rules.append(_Rule(fault))
+
+    def take(self, kind: Kind) -> Fault | None:
+        """Return the fault for a request that came in, and count it as used."""
+        for rule in self._rules:
+            if rule.fault.kind not in (kind, "any"):
+                continue
+            if rule.skip:
+                rule.skip -= 1
+                continue
+            rule.left -= 1
+            if not rule.left:
+                self._rules.remove(rule)
+            return rule.fault
+        return None
+
+    def clear(self) -> None:
+        """Drop every rule."""
+        self._rules.clear()
+
+    def in_force(self) -> list[dict[str, Any]]:
+        """Return the rules with how many ``times`` and how much ``skip`` are left to each."""
+        return [
+            {**msgspec.to_builtins(each.fault), "times": each.left, "skip": each.skip} for each in self._rules
+        ]
+
+
+class _Rule:
+    def __init__(self, fault: Fault) -> None:
+        self.fault, self.left, self.skip = fault, fault.times, fault.skip
+
+
+def replacement(fault: Fault) -> Answer | None:
+    """Return the answer that a fault puts in place of the real one; ``None`` where the real one is sent."""
+    match fault.fault:
+        case "status":
+            headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+            answer = enveloped(fault.res_code, fault.res_msg, status=fault.status)
+            return msgspec.structs.replace(answer, headers=headers)
+        case "not_json":
+            return Answer(200, b'{"resCode": "0", "resMsg": Success, "result": ')
+        case "html":
+            return html(fault.status, "Something is wrong")
+        case "code_in_200":
+            return enveloped(fault.res_code, fault.res_msg)
+        case "redirect":
+            return Answer(302, b"", "text/plain", {"Location": fault.location})
+        case _:
+            return None
+
+
+def distorted(fault: Fault, answer: Answer) -> Answer:
+    """Return the real answer as a fault distorts it."""
+    is_json = answer.content_type == "application/json"
+    match fault.fault:
+        case "wrong_shape" if is_json:
+            body = msgspec.json.encode(_other_shape(msgspec.json.decode(answer.body)))
+        case "wrong_types" if is_json:
+            body = msgspec.json.encode(_other_types(msgspec.json.decode(answer.body)))
+        case "oversize":
+            body = answer.body + b" " * fault.size
+        case _:
+            return answer
+    return msgspec.structs.replace(answer, body=body)
+
+
+def _other_shape(document: Any) -> Any:
+    """Turn a list into an object and the other way round, within the envelope where there is one."""
+    if isinstance(document, dict) and "result" in document:
+        return {**document, "result": _other_shape(document["result"])}
+    return {"rows": document} if isinstance(document, list) else [document]
+
+
+def _other_types(value: Any) -> Any:
+    """Turn texts into numbers and numbers and flags into texts, but for the envelope's own."""
+    if isinstance(value, dict):
+        return {
+            key: each if key in ("resCode", "resMsg") else _other_types(each) for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_other_types(each) for each in value]
+    return 7 if isinstance(value, str) else value if value is None else "seven"

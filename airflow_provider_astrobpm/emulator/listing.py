@@ -1,0 +1,84 @@
+"""The instance query (page 0070): which states are asked for, and which rows and columns come back in which order."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from airflow_provider_astrobpm.bpm.states import STATES
+from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator.wire import ROW
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.emulator.engine import Engine
+    from airflow_provider_astrobpm.emulator.instances import Instance
+    from airflow_provider_astrobpm.emulator.switches import Switches
+
+
+def parse_query(raw: str, *, plus_is_blank: bool) -> list[tuple[str, str]]:
+    """Take a raw query string apart."""
+    return parse_qsl(raw if plus_is_blank else raw.replace("+", "%2B"), keep_blank_values=True)
+
+
+def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Answer an instance query.
+
+    :raises Refusal: for missing or unknown states, several of them, or unknown columns, by the switches.
+    """
+    switches = engine.switches
+    states = wanted_states([value for name, value in query if name == "states"], switches)
+    params = dict(query)
+    columns = (
+        [column for column in params.get("fields", "").split(",") if column]
+        if switches.fields_honoured
+        else []
+    )
+    order_field = params.get("orderField", "") if switches.order_honoured else ""
+    order_type = params.get("orderType", "asc") if order_field else "asc"
+    unknown = [name for name in (*columns, order_field) if name and name not in ROW]
+    if unknown and switches.unknown_field == "refuse":
+        raise Refusal(Code.UNKNOWN_FIELD, f"Unknown field {', '.join(unknown)}")
+    if order_type not in ("asc", "desc"):
+        raise Refusal(Code.BAD_REQUEST, f"orderType must be asc or desc, not {order_type}")
+    found = [instance for instance in engine.visible() if engine.shown_state(instance) in states]
+    ordered = _ordered(found, engine, order_field, descending=order_type == "desc")
+    shown = {name: ROW[name] for name in columns if name in ROW} or ROW
+    return [
+        {name: column(instance, engine) for name, column in shown.items()}
+        for instance in ordered[: switches.row_cap]
+    ]
+
+
+def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
+    """Return the states that a query asks for.
+
+    :param values: the values of the parameter ``states``.
+    :raises Refusal: if there is none, an unknown one, or several where the switch ``several_states`` refuses them.
+    """
+    asked = [values] if switches.several_states == "repeated" else [value.split(",") for value in values]
+    names = [name.strip() for value in asked for name in value if name.strip()]
+    if not names:
+        raise Refusal(Code.STATES_MISSING, "The parameter states is missing")
+    if switches.several_states == "refuse" and len(names) > 1:
+        raise Refusal(Code.SEVERAL_STATES, "The parameter states takes one state")
+    if switches.several_states == "first":
+        names = names[:1]
+    elif switches.several_states == "comma":
+        names = [name.strip() for name in values[0].split(",") if name.strip()]
+    if switches.unknown_state == "refuse" and (unknown := [name for name in names if name not in STATES]):
+        raise Refusal(Code.UNKNOWN_STATE, f"Unknown state {', '.join(unknown)}")
+    return frozenset(names)
+
+
+def _ordered(instances: list[Instance], engine: Engine, field: str, *, descending: bool) -> list[Instance]:
+    """Order the rows; those that are equal in the field asked for, by when they were started."""
+    if field not in ROW:
+        return sorted(instances, key=attrgetter("number"), reverse=engine.switches.row_order == "newest")
+    column = ROW[field]
+
+    def rank(instance: Instance) -> tuple[bool, Any, int]:
+        value = column(instance, engine)
+        return (value is not None, value, instance.number)
+
+    return sorted(instances, key=rank, reverse=descending)

@@ -1,0 +1,114 @@
+"""The web application: puts the API and the control API on the wire, with the faults and outages that were ordered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from airflow_provider_astrobpm.emulator import api, control, faults, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from airflow_provider_astrobpm.emulator.faults import Fault
+    from airflow_provider_astrobpm.emulator.world import Emulator
+
+    HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MAX_BODY = 64 * 1024 * 1024
+_TRICKLE_PARTS = 20
+
+
+def make_app(emulator: Emulator) -> web.Application:
+    """Return the application that serves an emulator."""
+    app = web.Application(client_max_size=MAX_BODY)
+    base = emulator.settings.base_path
+    for command in control.COMMANDS:
+        app.router.add_route(command.method, control.PREFIX + command.path, _controlled(emulator, command))
+    for route in api.ROUTES:
+        app.router.add_route(route.method, base + route.path, _served(emulator, route))
+    app.router.add_route("*", "/{anything:.*}", _served(emulator, api.ANYTHING_ELSE))
+    return app
+
+
+def _served(emulator: Emulator, route: api.Route) -> HttpHandler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        path, _, query = request.raw_path.partition("?")
+        entry = emulator.traffic.note(emulator.clock(), route.kind, request.method, path, query)
+        if emulator.outage == "cut":
+            return _cut(request)
+        if emulator.outage == "503":
+            entry.status = 503
+            return _response(wire.html(503, "Service Unavailable"))
+        call = api.Call(request.method, query, request.headers, body, request.match_info)
+
+        def work() -> wire.Answer:
+            answer = api.perform(emulator, route, call)
+            entry.detail = answer.detail
+            return answer
+
+        fault = emulator.faults.take(route.kind)
+        answer = work() if fault is None else await _faulty(work, fault)
+        if answer is None:
+            return _cut(request)
+        entry.status = answer.status
+        if fault is not None and fault.fault in ("truncate", "trickle"):
+            return await _send_badly(request, answer, fault)
+        return _response(answer)
+
+    return handle
+
+
+async def _faulty(work: Callable[[], wire.Answer], fault: Fault) -> wire.Answer | None:
+    """Return the answer to a request that goes wrong; ``None`` where the connection is to be cut instead."""
+    answer = work() if fault.work_done else None
+    if fault.fault != "trickle":
+        await asyncio.sleep(fault.seconds)
+    if fault.fault == "drop_before":
+        return None
+    if replaced := faults.replacement(fault):
+        return replaced
+    answer = answer or work()
+    return None if fault.fault == "drop_after" else faults.distorted(fault, answer)
+
+
+def _response(answer: wire.Answer) -> web.Response:
+    headers = {**answer.headers, "Content-Type": answer.content_type}
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+def _cut(request: web.Request) -> web.Response:
+    """Cut the connection. What is returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+async def _send_badly(request: web.Request, answer: wire.Answer, fault: Fault) -> web.StreamResponse:
+    """Send an answer slowly, or only half of it."""
+    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    if fault.fault == "truncate":
+        await response.write(answer.body[: len(answer.body) // 2])
+        if request.transport is not None:
+            request.transport.close()
+        return response
+    size = max(1, len(answer.body) // _TRICKLE_PARTS)
+    for start in range(0, len(answer.body), size):
+        await response.write(answer.body[start : start + size])
+        await asyncio.sleep(fault.seconds / _TRICKLE_PARTS)
+    return response
+
+
+def _controlled(emulator: Emulator, command: control.Command) -> HttpHandler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        order = control.Order(dict(request.match_info), dict(request.query), await request.read())
+        status, result = control.obey(emulator, command, order)
+        return web.Response(status=status, body=msgspec.json.encode(result), content_type="application/json")
+
+    return handle

@@ -1,0 +1,83 @@
+"""Everything that one emulator holds, and how it is put back to its beginning."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from airflow_provider_astrobpm.emulator.clock import VirtualClock
+from airflow_provider_astrobpm.emulator.engine import Engine
+from airflow_provider_astrobpm.emulator.faults import FaultRules
+from airflow_provider_astrobpm.emulator.scripts import DEFAULT_SCRIPT, Process, load_script
+from airflow_provider_astrobpm.emulator.switches import Switches
+from airflow_provider_astrobpm.emulator.tokens import TokenStore
+from airflow_provider_astrobpm.emulator.traffic import Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLIENT_ID = "emulator-client"
+CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - opens nothing but an emulator
+TOKEN_LIFETIME = 600
+
+Outage = Literal["off", "cut", "503"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an emulator begins.
+
+    :param processes: what can be started.
+    :param token_lifetime: seconds; 600 is the only value that the API reference shows.
+    :param base_path: what comes before every path of the API, such as ``/portal/x``.
+    """
+
+    processes: tuple[Process, ...] = field(default_factory=lambda: tuple(load_script(DEFAULT_SCRIPT)))
+    switches: Switches = field(default_factory=Switches)
+    client_id: str = CLIENT_ID
+    client_secret: str = field(default=CLIENT_SECRET, repr=False)
+    token_lifetime: int = TOKEN_LIFETIME
+    base_path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.token_lifetime < 1:
+            raise ValueError(f"token_lifetime must be at least 1 second, not {self.token_lifetime}")
+        if self.base_path and (not self.base_path.startswith("/") or self.base_path.endswith("/")):
+            raise ValueError(
+                f"base_path must begin with a slash and not end with one, not {self.base_path!r}"
+            )
+        if not self.client_id or not self.client_secret:
+            raise ValueError("client_id and client_secret must not be empty")
+
+
+class Emulator:
+    """The state of one emulator. Not thread-safe: it belongs to the event loop that serves it.
+
+    :param source: the real time, seconds since the epoch.
+    """
+
+    engine: Engine
+    tokens: TokenStore
+    outage: Outage
+
+    def __init__(self, settings: Settings | None = None, source: Callable[[], float] = time.time) -> None:
+        self.settings = settings or Settings()
+        self.clock = VirtualClock(source)
+        self.faults = FaultRules()
+        self.traffic = Traffic()
+        self.reset()
+
+    @property
+    def switches(self) -> Switches:
+        """The switches in force."""
+        return self.engine.switches
+
+    def reset(self) -> None:
+        """Begin anew: no instances, no tokens, no faults, no outage, the switches and processes of the settings."""
+        self.clock.reset()
+        self.faults.clear()
+        self.traffic.reset()
+        self.outage = "off"
+        self.engine = Engine(self.clock, self.settings.processes, self.settings.switches)
+        self.tokens = TokenStore(self.clock, self.settings.token_lifetime)

@@ -1,0 +1,202 @@
+"""Every fault, as a client meets it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from airflow_provider_astrobpm.emulator import EmulatorError
+from airflow_provider_astrobpm.emulator.faults import Fault, FaultRules
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.emulator import EmulatorControl
+    from tests.emulator.conftest import Api
+
+TOKEN = "/baas/auth/v1.0/oauth2/token"
+INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
+CREDENTIALS = {
+    "grant_type": "client_credentials",
+    "client_id": "emulator-client",
+    "client_secret": "emulator-only-secret",
+}
+RUNNING = {"states": "Running"}
+
+
+def post_start(api: Api, **arguments: Any) -> requests.Response:
+    return api.call("POST", INSTANCES, json={"name": "Instant"}, **arguments)
+
+
+def test_rules_are_used_up_in_their_order() -> None:
+    rules = FaultRules()
+    rules.add(Fault("query", "delay", times=2, skip=1))
+    rules.add(Fault("any", "html"))
+    taken = [rules.take(kind) for kind in ("query", "start", "query", "query", "query")]
+    assert [fault and fault.fault for fault in taken] == ["html", None, "delay", "delay", None]
+    assert rules.in_force() == []
+
+
+def test_rules_in_force_say_what_is_left(control: EmulatorControl, api: Api) -> None:
+    control.fault("query", "status", times=3, skip=1, status=502)
+    for _ in range(2):
+        api.call("GET", INSTANCES, params=RUNNING)
+    (rule,) = control.faults()
+    assert (rule["kind"], rule["fault"], rule["times"], rule["skip"], rule["status"]) == (
+        "query",
+        "status",
+        2,
+        0,
+        502,
+    )
+    control.clear_faults()
+    api.query("Running")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "queries", "fault": "delay"},
+        {"kind": "query", "fault": "explode"},
+        {"kind": "query", "fault": "delay", "times": 0},
+        {"kind": "query", "fault": "delay", "seconds": -1},
+        {"kind": "query", "fault": "status", "status": 99},
+        {"kind": "query", "fault": "delay", "second": 1},
+    ],
+)
+def test_wrong_rules(control: EmulatorControl, rule: dict[str, Any]) -> None:
+    with pytest.raises(EmulatorError, match=r"refused POST /faults: .*(Invalid|Expected|unknown field)"):
+        control.fault(**rule)
+    assert control.faults() == []
+
+
+@pytest.mark.parametrize(("fault", "started"), [("drop_before", 0), ("drop_after", 1)])
+def test_cut_connections(api: Api, control: EmulatorControl, fault: str, started: int) -> None:
+    control.fault("start", fault)
+    with pytest.raises(requests.ConnectionError):
+        post_start(api)
+    assert len(control.instances()) == started
+    assert [entry["status"] for entry in control.requests()] == [0]
+    assert post_start(api).status_code == 200
+
+
+@pytest.mark.parametrize("work_done", [False, True])
+def test_delay(api: Api, control: EmulatorControl, work_done: bool) -> None:
+    control.fault("start", "delay", seconds=0.2, work_done=work_done)
+    started = time.monotonic()
+    assert post_start(api).json()["resCode"] == "0"
+    assert time.monotonic() - started >= 0.2
+    assert len(control.instances()) == 1
+
+
+def test_work_is_done_although_the_client_went_away(api: Api, control: EmulatorControl) -> None:
+    control.fault("start", "delay", seconds=0.1)
+    with pytest.raises(requests.ReadTimeout):
+        api.session.post(api.url + INSTANCES, json={"name": "Instant"}, headers=api.headers, timeout=0.03)
+    deadline = time.monotonic() + 5
+    while not control.instances():
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("work_done", [False, True])
+def test_status(api: Api, control: EmulatorControl, work_done: bool) -> None:
+    parameters = {"status": 429, "retry_after": 3, "res_code": "4711", "res_msg": "Slowly"}
+    control.fault("start", "status", work_done=work_done, **parameters)
+    answer = post_start(api)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3")
+    assert answer.json() == {"resCode": "4711", "resMsg": "Slowly"}
+    assert len(control.instances()) == int(work_done)
+
+
+def test_code_in_200(api: Api, control: EmulatorControl) -> None:
+    control.fault("start", "code_in_200")
+    assert api.refused("POST", INSTANCES, json={"name": "Instant"}) == (200, "405230099")
+    assert control.instances() == []
+
+
+def test_not_json(api: Api, control: EmulatorControl) -> None:
+    control.fault("query", "not_json")
+    answer = api.call("GET", INSTANCES, params=RUNNING)
+    assert answer.status_code == 200
+    with pytest.raises(requests.JSONDecodeError):
+        answer.json()
+
+
+def test_html(api: Api, control: EmulatorControl) -> None:
+    control.fault("query", "html", status=502)
+    answer = api.call("GET", INSTANCES, params=RUNNING)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (502, "text/html; charset=utf-8")
+
+
+def test_redirect(api: Api, control: EmulatorControl) -> None:
+    control.fault("query", "redirect", location="https://elsewhere.invalid/")
+    answer = api.call("GET", INSTANCES, params=RUNNING)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "https://elsewhere.invalid/")
+
+
+def test_wrong_shape(api: Api, control: EmulatorControl) -> None:
+    control.fault("any", "wrong_shape", times=3)
+    assert api.ok("GET", INSTANCES, params=RUNNING) == {"rows": []}
+    assert post_start(api).json()["result"][0]["state"] == "Completed OK"
+    assert isinstance(api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json(), list)
+
+
+def test_wrong_types(api: Api, control: EmulatorControl) -> None:
+    control.fault("any", "wrong_types", times=2)
+    started = post_start(api).json()
+    assert (started["resCode"], started["resMsg"]) == ("0", "Success")
+    assert (started["result"]["id"], started["result"]["isClosed"], started["result"]["Ext7"]) == (
+        7,
+        "seven",
+        "seven",
+    )
+    token = api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+    assert token == {"access_token": 7, "expires_in": "seven", "token_type": 7}
+
+
+def test_distorting_what_is_no_json_leaves_it(api: Api, control: EmulatorControl) -> None:
+    control.switch(bad_token="401_html")
+    control.fault("query", "wrong_types")
+    assert api.call("GET", INSTANCES, headers={}).status_code == 401
+
+
+def test_oversize(api: Api, control: EmulatorControl) -> None:
+    control.fault("query", "oversize", size=100_000)
+    answer = api.call("GET", INSTANCES, params=RUNNING)
+    assert len(answer.content) > 100_000
+    assert answer.json()["result"] == []
+
+
+def test_truncate(api: Api, control: EmulatorControl) -> None:
+    control.fault("start", "truncate")
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        post_start(api)
+    assert len(control.instances()) == 1
+
+
+def test_trickle(api: Api, control: EmulatorControl) -> None:
+    control.fault("query", "trickle", seconds=0.2)
+    started = time.monotonic()
+    assert api.query("Running") == []
+    assert time.monotonic() - started >= 0.2
+
+
+def test_outage(api: Api, control: EmulatorControl) -> None:
+    control.outage()
+    for call in (post_start, lambda client: client.call("POST", TOKEN, data=CREDENTIALS)):
+        with pytest.raises(requests.ConnectionError):
+            call(api)
+    control.outage(mode="503")
+    assert post_start(api).status_code == 503
+    control.outage(False)
+    assert control.instances() == []
+    assert post_start(api).status_code == 200
+    assert control.counts()["start"] == 3
+
+
+def test_faults_wait_while_an_outage_lasts(api: Api, control: EmulatorControl) -> None:
+    control.fault("start", "html")
+    control.outage(mode="503")
+    post_start(api)
+    assert len(control.faults()) == 1

@@ -1,0 +1,364 @@
+"""Every switch in every position, as a client sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.switches import Switches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.emulator import EmulatorControl
+    from tests.emulator.conftest import Api
+
+TOKEN = "/baas/auth/v1.0/oauth2/token"
+CSRF = "/u-route/baas/sys/v1.0/csrf/get"
+INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
+DEFINITIONS = "/u-route/baas/bp/v2.0/metadata/definitions"
+WAITING = "Waiting for user interaction"
+CREDENTIALS = {
+    "grant_type": "client_credentials",
+    "client_id": "emulator-client",
+    "client_secret": "emulator-only-secret",
+}
+
+# Each scene returns what a client sees; the table POSITIONS says what that is in each position.
+
+
+def seen(api: Api, method: str, path: str, **arguments: Any) -> Any:
+    """Return the result of a call, or the status and the resCode of a refusal."""
+    answer = api.call(method, path, **arguments)
+    envelope = answer.json()
+    return envelope.get("result") if envelope["resCode"] == "0" else (answer.status_code, envelope["resCode"])
+
+
+def get_by_id(api: Api, control: EmulatorControl) -> object:
+    result = seen(api, "GET", f"{INSTANCES}/{api.start()['id']}")
+    return result if isinstance(result, tuple) else {"isClosed", "curElement"} & set(result)
+
+
+def get_variables(api: Api, control: EmulatorControl) -> object:
+    instance_id = api.start("Instant", variables={"note": 1})["id"]
+    return seen(api, "GET", f"{INSTANCES}/{instance_id}/variables")
+
+
+def several_states(api: Api, control: EmulatorControl) -> object:
+    api.start("Instant")
+    api.start()
+    spellings: tuple[object, ...] = (f"Completed OK,{WAITING}", ["Completed OK", WAITING])
+    answers = [seen(api, "GET", INSTANCES, params={"states": states}) for states in spellings]
+    return [len(answer) if isinstance(answer, list) else answer for answer in answers]
+
+
+def unknown_state(api: Api, control: EmulatorControl) -> object:
+    return seen(api, "GET", INSTANCES, params={"states": "Lost"})
+
+
+def rows(api: Api, control: EmulatorControl) -> object:
+    for title in ("b", "a", "c"):
+        api.start("Instant", variables={"$Flow.Title": title})
+    return [row["title"] for row in api.query("Completed OK")]
+
+
+def fields(api: Api, control: EmulatorControl) -> object:
+    api.start("Instant")
+    (row,) = api.query("Completed OK", fields="id,state")
+    return len(row)
+
+
+def order(api: Api, control: EmulatorControl) -> object:
+    for title in ("b", "a", "c"):
+        api.start("Instant", variables={"$Flow.Title": title})
+    return [row["title"] for row in api.query("Completed OK", orderField="title", orderType="asc")]
+
+
+def unknown_field(api: Api, control: EmulatorControl) -> object:
+    api.start("Instant")
+    asked: tuple[dict[str, str], ...] = (
+        {"fields": "state,isClosed"},
+        {"fields": "state", "orderField": "isClosed"},
+    )
+    return [seen(api, "GET", INSTANCES, params={"states": "Completed OK", **each}) for each in asked]
+
+
+def business_keys_in_rows(api: Api, control: EmulatorControl) -> object:
+    started = api.start("Instant", variables={"$Flow.BusinessKey": "k"})
+    (row,) = api.query("Completed OK")
+    return [started["businessKey"], "the id" if row["businessKey"] == started["id"] else row["businessKey"]]
+
+
+def see_others(api: Api, control: EmulatorControl) -> object:
+    instance_id = control.start("PublishApproval", by="Wang")["id"]
+    return [
+        len(api.query(WAITING)),
+        type(seen(api, "PUT", f"{INSTANCES}/{instance_id}", json={"action": "suspend"})),
+    ]
+
+
+def keep_closed(api: Api, control: EmulatorControl) -> object:
+    instance_id = api.start("Instant")["id"]
+    return [
+        len(api.query("Completed OK")),
+        seen(api, "DELETE", f"{INSTANCES}/{instance_id}"),
+        len(control.instances()),
+    ]
+
+
+def start_lag(api: Api, control: EmulatorControl) -> object:
+    api.start("Instant")
+    before = len(api.query("Completed OK"))
+    control.advance(6)
+    return [before, len(api.query("Completed OK"))]
+
+
+def action_lag(api: Api, control: EmulatorControl) -> object:
+    instance_id = api.start()["id"]
+    answered = api.act(instance_id, "terminate")["state"]
+    control.advance(6)
+    return [answered, control.instance(instance_id)["state"]]
+
+
+def terminate_state(api: Api, control: EmulatorControl) -> object:
+    return api.act(api.start()["id"], "terminate")["state"]
+
+
+def suspend_state(api: Api, control: EmulatorControl) -> object:
+    instance_id = api.start()["id"]
+    suspended = api.act(instance_id, "suspend")
+    listed = [len(api.query(WAITING)), len(api.query("Suspended"))]
+    return [suspended["state"], suspended["suspended"], listed, api.act(instance_id, "resume")["state"]]
+
+
+def closed_flag(api: Api, control: EmulatorControl) -> object:
+    return api.start("Instant")["isClosed"]
+
+
+def acting_twice(api: Api, control: EmulatorControl) -> object:
+    path = f"{INSTANCES}/{api.start()['id']}"
+    for action in ("suspend", "suspend", "resume", "resume", "terminate"):
+        last = seen(api, "PUT", path, json={"action": action})
+        if isinstance(last, tuple):
+            assert last == (400, "405230033")
+    again = seen(api, "PUT", path, json={"action": "terminate"})
+    return again if isinstance(again, tuple) else again["state"]
+
+
+def acting_on_closed(api: Api, control: EmulatorControl) -> object:
+    path = f"{INSTANCES}/{api.start('Instant')['id']}"
+    acted = seen(api, "PUT", path, json={"action": "terminate"})
+    stored = seen(api, "PUT", f"{path}/variables", json={"note": 1})
+    return [acted if isinstance(acted, tuple) else acted["state"], stored]
+
+
+def deleting_open(api: Api, control: EmulatorControl) -> object:
+    return seen(api, "DELETE", f"{INSTANCES}/{api.start()['id']}")
+
+
+def duplicate_business_key(api: Api, control: EmulatorControl) -> object:
+    variables = {"$Flow.BusinessKey": "k"}
+    api.start("Instant", variables=variables)
+    api.start("PublishApproval", variables=variables)
+    again = seen(api, "POST", INSTANCES, json={"name": "Instant", "variables": variables})
+    return again if isinstance(again, tuple) else again["businessKey"]
+
+
+def unknown_variables_at_start(api: Api, control: EmulatorControl) -> object:
+    started = seen(api, "POST", INSTANCES, json={"name": "Instant", "variables": {"nothing": 1}})
+    return started if isinstance(started, tuple) else started["state"]
+
+
+def refusal(api: Api, control: EmulatorControl) -> object:
+    return seen(api, "POST", INSTANCES, json={"name": "Nothing"})
+
+
+def bad_token(api: Api, control: EmulatorControl) -> object:
+    assert control.revoke_tokens() == 1
+    answer = api.call("GET", INSTANCES, params={"states": "Running"})
+    is_json = answer.headers["Content-Type"] == "application/json"
+    return [answer.status_code, answer.json()["resCode"] if is_json else answer.text[:15]]
+
+
+def token_body(api: Api, control: EmulatorControl) -> object:
+    answers = [
+        api.call("POST", TOKEN, headers={}, **{encoding: CREDENTIALS}) for encoding in ("data", "json")
+    ]
+    return [answer.json().get("error", "token") for answer in answers]
+
+
+def omit_expires_in(api: Api, control: EmulatorControl) -> object:
+    return "expires_in" in api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+
+
+def concurrent_tokens(api: Api, control: EmulatorControl) -> object:
+    api.call("POST", TOKEN, headers={}, data=CREDENTIALS)
+    return seen(api, "GET", INSTANCES, params={"states": "Running"})
+
+
+def csrf_required(api: Api, control: EmulatorControl) -> object:
+    without = seen(api, "POST", INSTANCES, json={"name": "Instant"})
+    token = api.ok("POST", CSRF)
+    api.headers["csrf-token"] = token
+    api.start("Instant")
+    api.headers["csrf-token"] = "wrong"
+    wrong = seen(api, "DELETE", f"{INSTANCES}/x")
+    del api.headers["csrf-token"]
+    api.query("Running")
+    return [without if isinstance(without, tuple) else "started", wrong]
+
+
+def content_type_required(api: Api, control: EmulatorControl) -> object:
+    api.headers["Content-Type"] = "application/json; charset=utf-8"
+    api.query("Running")
+    del api.headers["Content-Type"]
+    return seen(api, "GET", INSTANCES, params={"states": "Running"})
+
+
+def plus_is_blank(api: Api, control: EmulatorControl) -> object:
+    api.start("Instant")
+    assert len(seen(api, "GET", f"{INSTANCES}?states=Completed%20OK")) == 1
+    plus = seen(api, "GET", f"{INSTANCES}?states=Completed+OK")
+    return len(plus) if isinstance(plus, list) else plus
+
+
+def success_message(api: Api, control: EmulatorControl) -> object:
+    return api.call("GET", DEFINITIONS).json()["resMsg"]
+
+
+def utc_offset(api: Api, control: EmulatorControl) -> object:
+    local = api.start("Instant")["startTime"]
+    control.switch(utc_offset=0)
+    utc = api.query("Completed OK")[0]["startTime"]
+    return (int(local[11:13]) - int(utc[11:13])) % 24
+
+
+NOT_FOUND = (404, "405230060")
+SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
+    "get_by_id": get_by_id,
+    "get_variables": get_variables,
+    "several_states": several_states,
+    "unknown_state": unknown_state,
+    "row_cap": rows,
+    "row_order": rows,
+    "fields_honoured": fields,
+    "order_honoured": order,
+    "unknown_field": unknown_field,
+    "business_keys_in_rows": business_keys_in_rows,
+    "see_others": see_others,
+    "keep_closed": keep_closed,
+    "start_lag": start_lag,
+    "action_lag": action_lag,
+    "terminate_state": terminate_state,
+    "suspend_state": suspend_state,
+    "closed_flag": closed_flag,
+    "acting_twice": acting_twice,
+    "acting_on_closed": acting_on_closed,
+    "deleting_open": deleting_open,
+    "duplicate_business_key": duplicate_business_key,
+    "unknown_variables_at_start": unknown_variables_at_start,
+    "refusal_status": refusal,
+    "bad_token": bad_token,
+    "token_body": token_body,
+    "omit_expires_in": omit_expires_in,
+    "concurrent_tokens": concurrent_tokens,
+    "csrf_required": csrf_required,
+    "content_type_required": content_type_required,
+    "plus_is_blank": plus_is_blank,
+    "success_message": success_message,
+    "utc_offset": utc_offset,
+}
+POSITIONS: list[tuple[str, object, object]] = [
+    ("get_by_id", "absent", NOT_FOUND),
+    ("get_by_id", "not_allowed", (405, "405230061")),
+    ("get_by_id", "action", {"isClosed"}),
+    ("get_by_id", "row", {"curElement"}),
+    ("get_variables", "absent", NOT_FOUND),
+    ("get_variables", "map", {"note": 1}),
+    ("several_states", "refuse", [(400, "405230013")] * 2),
+    ("several_states", "comma", [2, 1]),
+    ("several_states", "repeated", [(400, "405230012"), 2]),
+    ("several_states", "first", [1, 1]),
+    ("unknown_state", "refuse", (400, "405230012")),
+    ("unknown_state", "empty", []),
+    ("row_cap", None, ["c", "a", "b"]),
+    ("row_cap", 2, ["c", "a"]),
+    ("row_order", "newest", ["c", "a", "b"]),
+    ("row_order", "oldest", ["b", "a", "c"]),
+    ("fields_honoured", True, 2),
+    ("fields_honoured", False, 29),
+    ("order_honoured", True, ["a", "b", "c"]),
+    ("order_honoured", False, ["c", "a", "b"]),
+    ("unknown_field", "ignore", [[{"state": "Completed OK"}]] * 2),
+    ("unknown_field", "refuse", [(400, "405230014")] * 2),
+    ("business_keys_in_rows", True, ["k", "k"]),
+    ("business_keys_in_rows", False, ["k", "the id"]),
+    ("see_others", True, [1, dict]),
+    ("see_others", False, [0, tuple]),
+    ("keep_closed", True, [1, None, 0]),
+    ("keep_closed", False, [0, (400, "405230030"), 1]),
+    ("start_lag", 0, [1, 1]),
+    ("start_lag", 5, [0, 1]),
+    ("action_lag", 0, ["Terminated", "Terminated"]),
+    ("action_lag", 5, [WAITING, "Terminated"]),
+    ("terminate_state", "Terminated", "Terminated"),
+    ("terminate_state", "User Terminated", "User Terminated"),
+    ("suspend_state", "unchanged", [WAITING, True, [1, 0], WAITING]),
+    ("suspend_state", "Suspended", ["Suspended", True, [0, 1], WAITING]),
+    ("suspend_state", "state_only", ["Suspended", False, [0, 1], WAITING]),
+    ("closed_flag", "on_close", True),
+    ("closed_flag", "never", False),
+    ("acting_twice", "refuse", (400, "405230033")),
+    ("acting_twice", "accept", "Terminated"),
+    ("acting_on_closed", "refuse", [(400, "405230032")] * 2),
+    ("acting_on_closed", "accept", ["Completed OK", None]),
+    ("deleting_open", "accept", None),
+    ("deleting_open", "refuse", (400, "405230034")),
+    ("duplicate_business_key", "accept", "k"),
+    ("duplicate_business_key", "refuse", (400, "405230024")),
+    ("unknown_variables_at_start", "ignore", "Completed OK"),
+    ("unknown_variables_at_start", "refuse", (400, "405230023")),
+    ("refusal_status", 400, (400, "405230020")),
+    ("refusal_status", 404, (404, "405230020")),
+    ("refusal_status", 500, (500, "405230020")),
+    ("refusal_status", 200, (200, "405230020")),
+    ("bad_token", "401", [401, "405230602"]),
+    ("bad_token", "401_html", [401, "<!DOCTYPE html>"]),
+    ("bad_token", "400_602", [400, "405230602"]),
+    ("bad_token", "403_603", [403, "405230603"]),
+    ("bad_token", "200_602", [200, "405230602"]),
+    ("token_body", "form", ["token", "invalid_request"]),
+    ("token_body", "json", ["invalid_request", "token"]),
+    ("token_body", "both", ["token", "token"]),
+    ("omit_expires_in", False, True),
+    ("omit_expires_in", True, False),
+    ("concurrent_tokens", True, []),
+    ("concurrent_tokens", False, (401, "405230602")),
+    ("csrf_required", False, ["started", (400, "405230030")]),
+    ("csrf_required", True, [(403, "405230050")] * 2),
+    ("content_type_required", False, []),
+    ("content_type_required", True, (400, "405230010")),
+    ("plus_is_blank", True, 1),
+    ("plus_is_blank", False, (400, "405230012")),
+    ("success_message", "Success", "Success"),
+    ("success_message", "成功", "成功"),
+    ("utc_offset", 0, 0),
+    ("utc_offset", 8, 8),
+]
+
+
+@pytest.mark.parametrize(
+    ("switch", "position", "expected"), POSITIONS, ids=[f"{row[0]}={row[1]}" for row in POSITIONS]
+)
+def test_position(
+    api: Api, control: EmulatorControl, switch: str, position: object, expected: object
+) -> None:
+    control.switch(**{switch: position})
+    assert SCENES[switch](api, control) == expected
+
+
+def test_the_table_leaves_no_switch_out() -> None:
+    listed = {(row[0], row[1]) for row in POSITIONS}
+    assert {name for name, _ in listed} == set(Switches().positions())
+    assert set(Switches().positions().items()) <= listed

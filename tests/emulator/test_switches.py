@@ -1,0 +1,76 @@
+"""Switches: their positions, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
+
+
+def test_changed_leaves_the_others() -> None:
+    before = Switches()
+    after = before.changed(row_cap=3, action_lag=2, several_states="comma")
+    assert (after.row_cap, after.action_lag, after.several_states) == (3, 2.0, "comma")
+    assert isinstance(after.action_lag, float)
+    assert before.row_cap is None
+    assert after.changed(row_cap=None, action_lag=0, several_states="refuse") == before
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("get_by_id=row", ("get_by_id", "row")),
+        ("bad_token=401", ("bad_token", "401")),
+        ("refusal_status=200", ("refusal_status", 200)),
+        ("row_cap=100", ("row_cap", 100)),
+        ("row_cap=none", ("row_cap", None)),
+        ("action_lag=0.5", ("action_lag", 0.5)),
+        ("utc_offset=-3", ("utc_offset", -3.0)),
+        ("csrf_required=true", ("csrf_required", True)),
+        ("keep_closed=False", ("keep_closed", False)),
+        ("terminate_state=User Terminated", ("terminate_state", "User Terminated")),
+    ],
+)
+def test_positions_from_text(text: str, expected: tuple[str, object]) -> None:
+    assert parse_switch(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("row_cap", "a switch is given as NAME=POSITION, not 'row_cap'"),
+        ("rowcap=1", "unknown switch 'rowcap'; known are get_by_id, "),
+        (
+            "get_by_id=yes",
+            "switch get_by_id has no position 'yes'; it has absent | not_allowed | action | row",
+        ),
+        ("refusal_status=418", "switch refusal_status has no position '418'; it has 400 | 404 | 500 | 200"),
+        ("row_cap=0", "switch row_cap has no position 0; it has none | an integer of at least 1"),
+        ("row_cap=many", "switch row_cap has no position 'many'"),
+        ("action_lag=-1", "switch action_lag has no position -1.0; it has a number of at least 0"),
+        ("action_lag=nan", "switch action_lag has no position nan"),
+        ("action_lag=none", "switch action_lag has no position 'none'"),
+        ("utc_offset=15", "it has a number of at least -14 and at most 14"),
+        ("csrf_required=1", "switch csrf_required has no position '1'; it has true | false"),
+    ],
+)
+def test_wrong_text(text: str, message: str) -> None:
+    with pytest.raises(SwitchError) as caught:
+        parse_switch(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "positions", [{"row_cap": True}, {"csrf_required": 1}, {"refusal_status": "400"}, {"x": 1}]
+)
+def test_wrong_values(positions: dict[str, object]) -> None:
+    with pytest.raises(SwitchError):
+        Switches().changed(**positions)
+
+
+def test_each_switch_is_described() -> None:
+    text = describe_switches()
+    for name in Switches().positions():
+        assert f"{name} = " in text
+    assert "row_cap = none | an integer of at least 1 (default: none)" in text
+    assert "csrf_required = true | false (default: false)" in text
