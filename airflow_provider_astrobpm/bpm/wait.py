@@ -11,6 +11,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.errors import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
+SHORTEST_INTERVAL = 1.0  # seconds
 MISSING_LOOKS = 3  # whole looks in a row that find nothing, after which an instance is gone
 MISSING_PAUSE = 5.0  # seconds between them where no interval is given
 JITTER = 0.1  # share of the interval by which a pause may be shorter
@@ -83,12 +85,15 @@ def wait_for(
     :param clock: the time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
     :returns: the instance as it was seen when the condition was met.
+    :raises ValueError: for an interval that is none.
     :raises WaitFailedError: if the instance ended, or came to a state, that the condition does not accept.
     :raises WaitTimeoutError: if the deadline passed.
     :raises InstanceNotFoundError: if the instance is gone.
     :raises CallError: if looks failed for too long, or the credentials were refused.
     """
-    deadline = clock() + timeout if timeout is not None else None
+    checks.seconds(poll_interval, "poll_interval", least=SHORTEST_INTERVAL)
+    checks.seconds(max_poll_failure_time, "max_poll_failure_time")
+    deadline = clock() + checks.seconds(timeout, "timeout") if timeout is not None else None
     patience = _Patience(max_poll_failure_time, clock, report)
     while not judged(instance, condition):
         now = clock()

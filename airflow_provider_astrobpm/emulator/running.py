@@ -43,7 +43,12 @@ async def listening(
         await site.start()
         yield runner.addresses[0][1]
     finally:
+        # Over TLS a polite close waits for the client, for longer than this loop lives.
+        transports = [each.transport for each in runner.server.connections] if runner.server else []
         await runner.cleanup()
+        for transport in filter(None, transports):
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 def connection_json(settings: Settings, host: str, port: int, schema: str = "http") -> str:

@@ -123,7 +123,9 @@ def test_reading_by_id_where_it_does_not_exist(make_hook: HookMaker, emulator: E
         make_hook({"instance_lookup": "by_id"}).get_instance(instance["id"])
 
 
-def test_a_rejected_approval_is_told_from_an_approved_one(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_a_rejected_approval_is_told_from_an_approved_one(
+    hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
     approved = WaitCondition.of(states=["Completed OK"], bp_statuses=["Approved"])
     for outcome, opens in [("approve", True), ("reject", False)]:
         instance = hook.start_instance("PublishApproval")
@@ -165,7 +167,9 @@ def test_a_wait_survives_an_outage(hook: AstroZeroHook, emulator: EmulatorContro
     assert hook.wait_for_instance(instance, poll_interval=5).state == "Completed OK"
 
 
-def test_an_instance_that_has_ended_when_its_start_is_answered(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_an_instance_that_has_ended_when_its_start_is_answered(
+    hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
     instance = hook.start_instance("Instant")
     assert hook.wait_for_instance(instance).bp_status == "Done"
     assert emulator.counts()["query"] == 0
@@ -196,7 +200,9 @@ class TestABusinessKey:
             hook.find_instance("supplier-ACME")
 
 
-def test_one_waiter_in_one_state_costs_one_request_a_look(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+def test_one_waiter_in_one_state_costs_one_request_a_look(
+    make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
     hook = make_hook({"instance_lookup": "list"})
     instance = hook.start_instance("SupplierOnboarding")
     state = hook.get_instance(instance.id).state
@@ -206,7 +212,9 @@ def test_one_waiter_in_one_state_costs_one_request_a_look(make_hook: HookMaker, 
     assert emulator.counts()["query"] == 5
 
 
-def test_auto_asks_once_whether_instances_can_be_read_by_id(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_auto_asks_once_whether_instances_can_be_read_by_id(
+    hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     for _ in range(5):
         hook.get_instance(instance.id)
@@ -246,7 +254,9 @@ def test_listing_says_an_instance_once_though_it_moved_meanwhile(
 
 
 class TestTheConnectionTest:
-    def test_says_what_it_saw_and_changes_nothing(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    def test_says_what_it_saw_and_changes_nothing(
+        self, hook: AstroZeroHook, emulator: EmulatorControl
+    ) -> None:
         ok, text = hook.test_connection()
         assert ok
         assert "Connected to http://127.0.0.1" in text
@@ -267,13 +277,17 @@ def test_a_start_that_may_have_been_taken_is_never_sent_again(
     fault: str, hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", fault, times=1)
-    with pytest.raises(AmbiguousStartError, match="'k-9'.*was not started again|was not started again.*'k-9'") as caught:
+    with pytest.raises(
+        AmbiguousStartError, match="'k-9'.*was not started again|was not started again.*'k-9'"
+    ) as caught:
         hook.start_instance("SupplierOnboarding", business_key="k-9")
     assert "my_conn" in str(caught.value)
     assert emulator.counts()["start"] == 1
 
 
-def test_a_start_that_was_certainly_not_taken_is_sent_again(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_a_start_that_was_certainly_not_taken_is_sent_again(
+    hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
     emulator.fault("start", "status", status=429, retry_after=1, times=1)
     hook.start_instance("SupplierOnboarding")
     assert len(emulator.instances()) == 1

@@ -1,0 +1,262 @@
+"""Every bad input gives one clear error: its type, the connection, the server's code, and never a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors, states
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+HookMaker = Callable[..., AstroZeroHook]
+Call = Callable[[AstroZeroHook], Any]
+
+READ: Call = lambda hook: hook.query_instances(["Running"])  # noqa: E731
+START: Call = lambda hook: hook.start_instance("SupplierOnboarding")  # noqa: E731
+
+
+@pytest.fixture
+def tokens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every token that a hook has in its hands while the test runs."""
+    seen: list[str] = []
+    monkeypatch.setattr("airflow_provider_astrobpm.hooks.astro_zero.mask_secret", seen.append)
+    return seen
+
+
+def check(error: BaseException, *, words: list[str], secrets: list[str]) -> None:
+    """Check the words of an error and of all that hangs on it."""
+    text = str(error)
+    assert "'my_conn'" in text
+    for word in words:
+        assert word in text
+    seen: BaseException | None = error
+    while seen is not None:
+        for secret in secrets:
+            assert secret not in f"{seen!s} {seen!r} {vars(seen)!r}"
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+# What the server is asked for, the error, and its words.
+REFUSALS: list[tuple[str, Call, type[errors.AstroZeroError], list[str]]] = [
+    (
+        "unknown process",
+        lambda hook: hook.start_instance("NoSuch"),
+        errors.RefusedError,
+        ["405230020", "'NoSuch'"],
+    ),
+    (
+        "inactive process",
+        lambda hook: hook.start_instance("RetiredProcess"),
+        errors.RefusedError,
+        ["405230021"],
+    ),
+    (
+        "unknown version",
+        lambda hook: hook.start_instance("InvoiceCheck", version="9.9.9"),
+        errors.RefusedError,
+        ["405230022", "version 9.9.9"],
+    ),
+    ("unknown instance", lambda hook: hook.get_instance("002Nx"), errors.InstanceNotFoundError, ["'002Nx'"]),
+    (
+        "unknown instance to suspend",
+        lambda hook: hook.suspend_instance("002Nx"),
+        errors.InstanceNotFoundError,
+        ["Could not suspend instance '002Nx'", "405230030"],
+    ),
+    (
+        "unknown instance to terminate, strictly",
+        lambda hook: hook.terminate_instance("002Nx", if_closed="fail"),
+        errors.InstanceNotFoundError,
+        ["'002Nx'"],
+    ),
+    (
+        "unknown instance to delete",
+        lambda hook: hook.delete_instance("002Nx"),
+        errors.InstanceNotFoundError,
+        ["Could not delete instance '002Nx'", "405230030"],
+    ),
+    (
+        "variables of an unknown instance",
+        lambda hook: hook.set_variables("002Nx", {"a": 1}),
+        errors.RefusedError,
+        ["set variables of instance '002Nx'", "405230030"],
+    ),
+    (
+        "unknown definition",
+        lambda hook: hook.get_definition("001Lx"),
+        errors.RefusedError,
+        ["405230040", "'001Lx'"],
+    ),
+]
+
+
+@pytest.mark.parametrize("status", [400, 404, 200])
+@pytest.mark.parametrize(
+    ("call", "kind", "words"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS]
+)
+def test_what_the_server_refuses(
+    call: Call,
+    kind: type[errors.AstroZeroError],
+    words: list[str],
+    status: int,
+    make_hook: HookMaker,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    tokens: list[str],
+) -> None:
+    emulator.switch(refusal_status=status)
+    hook = make_hook()
+    with pytest.raises(kind) as caught:
+        call(hook)
+    assert type(caught.value) is kind
+    secrets = [emulator_server.settings.client_secret, *tokens]
+    assert tokens
+    check(caught.value, words=words, secrets=secrets)
+
+
+# The fault and its parameters, the error of a read, and its words.
+ANSWERS: list[tuple[str, dict[str, Any], type[errors.CallError], list[str]]] = [
+    ("not_json", {}, errors.UnexpectedAnswerError, ["HTTP 200"]),
+    ("html", {"status": 200}, errors.UnexpectedAnswerError, ["text/html", "HTTP 200"]),
+    ("wrong_shape", {}, errors.UnexpectedAnswerError, ["HTTP 200"]),
+    ("wrong_types", {}, errors.UnexpectedAnswerError, ["HTTP 200"]),
+    ("redirect", {}, errors.UnexpectedAnswerError, ["redirect"]),
+    (
+        "oversize",
+        {"size": 200_000},
+        errors.UnexpectedAnswerError,
+        ["longer than 100000 bytes", "max_response_bytes"],
+    ),
+    ("truncate", {}, errors.InterruptedCallError, ["cut"]),
+    ("drop_before", {}, errors.InterruptedCallError, ["cut"]),
+    ("drop_after", {}, errors.InterruptedCallError, ["cut"]),
+    ("code_in_200", {"res_code": "405231234"}, errors.RefusedError, ["HTTP 200", "405231234"]),
+    ("status", {"status": 500, "res_code": "405231234"}, errors.ServerError, ["HTTP 500", "405231234"]),
+    ("status", {"status": 503}, errors.ServerError, ["HTTP 503"]),
+    ("status", {"status": 429}, errors.ThrottledError, ["HTTP 429"]),
+    ("status", {"status": 403, "res_code": "405231234"}, errors.RefusedError, ["HTTP 403", "405231234"]),
+]
+
+
+@pytest.mark.parametrize(("fault", "parameters", "kind", "words"), ANSWERS)
+@pytest.mark.parametrize("call", [READ, START], ids=["read", "start"])
+def test_what_the_server_answers(
+    call: Call,
+    fault: str,
+    parameters: dict[str, Any],
+    kind: type[errors.CallError],
+    words: list[str],
+    make_hook: HookMaker,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    tokens: list[str],
+) -> None:
+    emulator.move(emulator.start("SupplierOnboarding")["id"], state="Running")
+    emulator.fault("any", fault, skip=1, times=10, **parameters)  # the first request is for the token
+    hook = make_hook({"max_response_bytes": 100_000})
+    ambiguous = call is START and kind.taken is None
+    with pytest.raises(errors.AmbiguousStartError if ambiguous else kind) as caught:
+        call(hook)
+    assert emulator.counts()["start"] <= (1 if ambiguous else 2)
+    check(caught.value, words=words, secrets=[emulator_server.settings.client_secret, *tokens])
+    assert tokens
+
+
+def test_a_wrong_secret(make_hook: HookMaker, emulator_server: EmulatorServer) -> None:
+    with pytest.raises(errors.AuthenticationError) as caught:
+        START(make_hook(password="a-wrong-secret"))
+    check(caught.value, words=["HTTP 400", "unauthorized_client"], secrets=["a-wrong-secret"])
+
+
+def test_a_ready_token_that_is_refused(make_hook: HookMaker) -> None:
+    hook = make_hook({"access_token": "a-ready-token"}, login=None, password=None)
+    with pytest.raises(errors.AuthenticationError) as caught:
+        START(hook)
+    check(
+        caught.value,
+        words=["HTTP 401", "405230602", "the access token was refused"],
+        secrets=["a-ready-token"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("http://127.0.0.1:{free}", "Connection refused"),
+        ("https://no-such-host.invalid", "could not be reached"),
+    ],
+)
+def test_a_server_that_is_not_there(host: str, words: str, make_hook: HookMaker, free_port: int) -> None:
+    hook = make_hook(host=host.format(free=free_port), port=None, schema=None)
+    with pytest.raises(errors.NotSentError) as caught:
+        START(hook)
+    check(caught.value, words=[words, "Could not get a token"], secrets=["emulator-only-secret"])
+
+
+@pytest.mark.parametrize("extra", ["verify", "client_cert"])
+def test_a_certificate_file_that_is_not_there(
+    extra: str, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_MY_CONN",
+        emulator_server.connection_json()[:-1] + f', "extra": {{"{extra}": "/no/such/file.pem"}}}}',
+    )
+    with pytest.raises(errors.SettingsError, match=f"'my_conn'.*extra '{extra}' names '/no/such/file.pem'"):
+        AstroZeroHook("my_conn").get_conn()
+
+
+ARGUMENTS: list[tuple[Call, str]] = [
+    (lambda hook: hook.start_instance(""), "bpm_name"),
+    (lambda hook: hook.start_instance(7), "bpm_name"),  # type: ignore[arg-type]
+    (lambda hook: hook.start_instance("A", variables={"a": object()}), "variable 'a'"),
+    (lambda hook: hook.query_instances(["Finished"]), "'Finished'"),
+    (lambda hook: hook.query_instances("Running"), "state"),
+    (lambda hook: hook.get_instance(""), "instance_id"),
+    (lambda hook: hook.find_instance(""), "business_key"),
+    (lambda hook: hook.suspend_instance(".."), "instance_id"),
+    (lambda hook: hook.delete_instance(" "), "instance_id"),
+    (lambda hook: hook.set_variables("1", {}), "variables"),
+    (lambda hook: hook.get_definitions(limit=0), "limit"),
+    (lambda hook: hook.terminate_instance("1", if_closed="maybe"), "if_closed"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "words"), ARGUMENTS)
+def test_bad_arguments_reach_no_server(
+    call: Call, words: str, make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    hook = make_hook()
+    with pytest.raises(ValueError, match=words):
+        call(hook)
+    assert not any(emulator.counts().values())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"poll_interval": 0.5},
+        {"poll_interval": -1},
+        {"timeout": -1},
+        {"max_poll_failure_time": "10"},
+    ],
+)
+def test_bad_intervals(options: dict[str, Any], make_hook: HookMaker, emulator: EmulatorControl) -> None:
+    hook = make_hook()
+    instance = START(hook)
+    emulator.reset_counts()
+    with pytest.raises(ValueError, match="must be a number of seconds"):
+        hook.wait_for_instance(instance, **options)
+    assert not any(emulator.counts().values())
+
+
+def test_an_unknown_state_opens_no_gate(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+    hook = make_hook()
+    instance = START(hook)
+    unknown = instance.__class__(id=instance.id, name=instance.name, state="Completed Well", is_closed=True)
+    with pytest.raises(errors.WaitFailedError, match="'Completed Well'"):
+        hook.wait_for_instance(unknown)
+    assert "Completed Well" not in states.STATES
