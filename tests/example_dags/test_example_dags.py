@@ -1,0 +1,171 @@
+"""Every example DAG, run whole by ``dag.test()`` on a real database, with a person at the emulator."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+
+FOLDER = Path(__file__).parent.parent.parent / "example_dags"
+
+pytestmark = [
+    pytest.mark.xdist_group("airflow"),  # one process, one database
+    pytest.mark.usefixtures("airflow_database"),
+    pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
+]
+
+
+def load(name: str) -> Any:
+    """Return the DAG of an example file."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)()
+
+
+def run(dag: Any, **options: Any) -> tuple[str, dict[str, str]]:
+    """Run a DAG, and return how it ended and how each of its tasks did."""
+    dag_run = dag.test(**options)
+    tasks = {
+        f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id: str(ti.state)
+        for ti in dag_run.get_task_instances()
+    }
+    return str(dag_run.state), tasks
+
+
+@contextmanager
+def person(emulator: EmulatorControl, act: Callable[[dict[str, Any]], None]) -> Iterator[list[str]]:
+    """Do something with each instance that waits for a person, while the block runs."""
+    done: list[str] = []
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            for instance in emulator.instances(state="Waiting for user interaction"):
+                if instance["id"] not in done:
+                    act(instance)
+                    done.append(instance["id"])
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield done
+        finally:
+            over.set()
+            watching.result(30)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ran", "not_run"), [("approve", "publish", "roll_back"), ("reject", "roll_back", "publish")]
+)
+def test_approval_gate(outcome: str, ran: str, not_run: str, emulator: EmulatorControl) -> None:
+    dag = load("approval_gate")
+    dag.get_task("request_approval").poll_interval = 1
+    with person(emulator, lambda instance: emulator.act(instance["id"], outcome) and None):
+        state, tasks = run(dag)
+    assert (state, tasks[ran], tasks[not_run]) == ("success", "success", "skipped")
+    (instance,) = emulator.instances()
+    assert instance["variables"]["dataset"] == "sales_daily"
+    assert instance["title"].startswith("Publish sales_daily of ")
+    assert "{{" not in instance["title"]
+
+
+@pytest.mark.parametrize("end", ["Broken", "Terminated"])
+def test_approval_gate_stays_shut_on_a_bad_end(end: str, emulator: EmulatorControl) -> None:
+    dag = load("approval_gate")
+    dag.get_task("request_approval").poll_interval = 1
+    with person(emulator, lambda instance: emulator.move(instance["id"], state=end) and None):
+        state, tasks = run(dag)
+    assert (state, tasks["request_approval"], tasks["publish"]) == ("failed", "failed", "upstream_failed")
+
+
+def test_nightly_launch(emulator: EmulatorControl) -> None:
+    dag = load("nightly_launch")
+    state, tasks = run(dag)
+    assert state == "success"
+    assert [tasks[f"launch[{index}]"] for index in range(3)] == ["success"] * 3
+    assert {instance["variables"]["ledger"] for instance in emulator.instances()} == {"EU", "US", "CN"}
+
+
+class TestMaintenanceWindow:
+    @pytest.fixture
+    def instances(self, emulator: EmulatorControl) -> tuple[str, str, str]:
+        """Return two that run, and one that a person has suspended."""
+        running, another, held = (emulator.start("SupplierOnboarding")["id"] for _ in range(3))
+        emulator.move(held, state="Suspended")
+        return running, another, held
+
+    def test_holds_what_runs_and_lets_it_go_on(
+        self, emulator: EmulatorControl, instances: tuple[str, str, str]
+    ) -> None:
+        state, tasks = run(load("maintenance_window"))
+        assert (state, tasks["work"], tasks["window_closed"]) == ("success", "success", "success")
+        acted = [
+            (entry["path"].rsplit("/", 1)[1], entry["detail"])
+            for entry in emulator.requests()
+            if entry["kind"] == "action"
+        ]
+        running = set(instances[:2])
+        assert {one for one, action in acted if action == "suspend"} == running
+        assert {one for one, action in acted if action == "resume"} == running
+        assert [emulator.instance(one)["suspended"] for one in instances] == [False, False, False]
+        assert emulator.instance(instances[2])["state"] == "Suspended"
+
+    def test_lets_it_go_on_also_when_the_work_fails(
+        self, emulator: EmulatorControl, instances: tuple[str, str, str]
+    ) -> None:
+        dag = load("maintenance_window")
+
+        def fail() -> None:
+            raise RuntimeError("the work failed")
+
+        dag.get_task("work").python_callable = fail
+        state, tasks = run(dag)
+        assert (state, tasks["work"], tasks["window_closed"]) == ("failed", "failed", "upstream_failed")
+        assert [emulator.instance(one)["suspended"] for one in instances] == [False, False, False]
+        assert emulator.instance(instances[2])["state"] == "Suspended"
+
+    def test_has_nothing_to_hold(self, emulator: EmulatorControl) -> None:
+        state, tasks = run(load("maintenance_window"))
+        assert (state, tasks["work"], tasks["window_closed"]) == ("success", "success", "success")
+        assert emulator.counts()["action"] == 0
+
+
+def test_gate_on_instance(emulator: EmulatorControl) -> None:
+    dag = load("gate_on_instance")
+    dag.get_task("onboarded").poke_interval = 0.5
+
+    def start_later() -> None:
+        deadline = time.monotonic() + 60
+        while not emulator.counts()["query"]:  # the gate looks before there is anything
+            assert time.monotonic() < deadline
+        emulator.start("SupplierOnboarding", business_key="supplier-Globex")
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        person(emulator, lambda one: emulator.act(one["id"], "complete") and None),
+    ):
+        starting = pool.submit(start_later)
+        state, tasks = run(dag, run_conf={"supplier": "Globex"})
+        starting.result(0)
+    assert (state, tasks) == ("success", {"onboarded": "success", "load_supplier": "success"})
+
+
+def test_every_example_is_tried() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == {
+        "approval_gate",
+        "nightly_launch",
+        "maintenance_window",
+        "gate_on_instance",
+    }

@@ -1,0 +1,293 @@
+"""The operators against the emulator: what they do there, return, and say when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.operators import bpm
+from airflow_provider_astrobpm.operators.bpm import (
+    AstroZeroDeleteBpmInstanceOperator,
+    AstroZeroQueryBpmInstancesOperator,
+    AstroZeroResumeBpmInstanceOperator,
+    AstroZeroSetBpmVariablesOperator,
+    AstroZeroStartBpmInstanceOperator,
+    AstroZeroSuspendBpmInstanceOperator,
+    AstroZeroTerminateBpmInstanceOperator,
+)
+
+
+class TaskInstance:
+    """As much of a task instance as the operators use."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+@pytest.fixture
+def ti() -> TaskInstance:
+    return TaskInstance()
+
+
+def run(operator: Any, ti: TaskInstance | None = None) -> Any:
+    return operator.execute({"ti": ti or TaskInstance()})
+
+
+def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
+    return AstroZeroStartBpmInstanceOperator(task_id="start", **{"poll_interval": 1, **arguments})
+
+
+class TestStart:
+    def test_returns_the_instance_at_its_good_end(self, emulator: EmulatorControl, ti: TaskInstance) -> None:
+        result = run(start(bpm_name="NightlyReconciliation", business_key="k"), ti)
+        assert result["state"] == "Completed OK"
+        assert result["bp_status"] == "Done"
+        assert result["business_key"] == "k"
+        assert result["is_closed"] is True
+        assert set(result) == {
+            "id", "name", "version", "state", "bp_status", "task_outcome", "suspended", "is_closed", "business_key",
+            "start_time", "end_time", "url",
+        }  # fmt: skip
+        assert json.loads(json.dumps(result)) == result
+        assert ti.xcoms == {"instance_id": result["id"]}
+
+    def test_may_not_wait(self, emulator: EmulatorControl) -> None:
+        result = run(start(bpm_name="SupplierOnboarding", wait_for_completion=False))
+        assert result["is_closed"] is False
+        assert emulator.counts()["query"] == 0
+
+    def test_passes_on_what_it_was_given(self, emulator: EmulatorControl) -> None:
+        result = run(
+            start(
+                bpm_name="InvoiceCheck",
+                version="1.0.0",
+                variables={"invoice": "7"},
+                title="T",
+                wait_for_completion=False,
+            )
+        )
+        seen = emulator.instance(result["id"])
+        assert (seen["version"], seen["title"], seen["variables"]["invoice"]) == ("1.0.0", "T", "7")
+
+    @pytest.mark.parametrize(("outcome", "opens"), [("approve", True), ("reject", False)])
+    def test_is_a_gate(self, outcome: str, opens: bool, emulator: EmulatorControl) -> None:
+        operator = start(bpm_name="PublishApproval", failed_bp_statuses=["Rejected"])
+        with ThreadPoolExecutor(1) as pool:
+            task = pool.submit(run, operator)
+            emulator.act(wait_for_instance(emulator, task.running), outcome)
+            if opens:
+                assert task.result()["bp_status"] == "Approved"
+            else:
+                with pytest.raises(errors.WaitFailedError, match="'Rejected', one of failed_bp_statuses"):
+                    task.result()
+
+    def test_a_bad_end_may_be_retried(self, emulator: EmulatorControl, ti: TaskInstance) -> None:
+        with pytest.raises(
+            errors.WaitFailedError, match="ended in state 'Broken' with business status 'Failed'"
+        ):
+            run(start(bpm_name="AlwaysBroken"), ti)
+        assert ti.xcoms["instance_id"] == emulator.instances()[0]["id"]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"timeout": 0},
+            {"failed_bp_statuses": ["Collecting"], "timeout": 30},
+            {"failed_states": ["Waiting for user interaction"], "timeout": 30},
+        ],
+    )
+    def test_a_failure_that_leaves_the_instance_open_is_not_retried(
+        self, arguments: dict[str, Any], emulator: EmulatorControl
+    ) -> None:
+        with pytest.raises(AirflowFailException, match="was left as it is and may still be open") as caught:
+            run(start(bpm_name="SupplierOnboarding", **arguments))
+        (instance,) = emulator.instances()
+        assert repr(instance["id"]) in str(caught.value)
+        assert instance["closed"] is False
+
+    def test_an_ambiguous_start_is_not_retried(self, emulator: EmulatorControl, ti: TaskInstance) -> None:
+        emulator.fault("start", "drop_after")
+        with pytest.raises(AirflowFailException, match="may or may not have been started.*'k-1'") as caught:
+            run(start(bpm_name="SupplierOnboarding", business_key="k-1"), ti)
+        assert isinstance(caught.value.__cause__, errors.AmbiguousStartError)
+        assert len(emulator.instances()) == emulator.counts()["start"] == 1
+        assert ti.xcoms == {}
+
+    def test_a_refused_start_may_be_retried(self, emulator: EmulatorControl) -> None:
+        with pytest.raises(errors.RefusedError, match="'NoSuch'.*405230020"):
+            run(start(bpm_name="NoSuch"))
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"bpm_name": ""}, "bpm_name"),
+            ({"bpm_name": None}, "bpm_name"),
+            ({"bpm_name": "A", "variables": "a=1"}, "variables"),
+            ({"bpm_name": "A", "variables": {"d": timedelta(1)}}, "variable 'd'"),
+            ({"bpm_name": "A", "states": ["Done"]}, "states must be one of"),
+            ({"bpm_name": "A", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
+        ],
+    )
+    def test_bad_input_starts_nothing(
+        self, arguments: dict[str, Any], words: str, emulator: EmulatorControl
+    ) -> None:
+        with pytest.raises(ValueError, match=words):
+            run(start(**arguments))
+        assert not any(emulator.counts().values())
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"poll_interval": 0}, "poll_interval"),
+            ({"poll_interval": -5}, "poll_interval"),
+            ({"poll_interval": "often"}, "poll_interval"),
+            ({"timeout": -1}, "timeout"),
+            ({"max_poll_failure_time": timedelta(seconds=-1)}, "max_poll_failure_time"),
+            ({"on_suspended": "ignore"}, "on_suspended"),
+        ],
+    )
+    def test_bad_numbers_fail_when_the_dag_is_parsed(self, arguments: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            start(bpm_name="A", **arguments)
+
+    def test_intervals_may_be_timedeltas(self) -> None:
+        operator = start(bpm_name="A", poll_interval=timedelta(minutes=2), timeout=timedelta(days=1))
+        assert (operator.poll_interval, operator.timeout) == (120, 86400)
+
+
+def wait_for_instance(emulator: EmulatorControl, running: Callable[[], bool]) -> str:
+    """Return the id of the one instance as soon as a person is awaited."""
+    while running():
+        for instance in emulator.instances(state="Waiting for user interaction"):
+            return str(instance["id"])
+    pytest.fail("the task ended before anybody was awaited")
+
+
+class TestStateChanges:
+    @pytest.fixture
+    def instance_id(self, emulator: EmulatorControl) -> str:
+        return str(emulator.start("SupplierOnboarding")["id"])
+
+    def test_suspend_and_resume_may_be_said_twice(self, emulator: EmulatorControl, instance_id: str) -> None:
+        for operator, suspended in [
+            (AstroZeroSuspendBpmInstanceOperator, True),
+            (AstroZeroResumeBpmInstanceOperator, False),
+        ]:
+            for _ in range(2):
+                result = run(operator(task_id="t", instance_id=instance_id))
+                assert (result["id"], result["suspended"]) == (instance_id, suspended)
+                assert emulator.instance(instance_id)["suspended"] is suspended
+
+    def test_terminate_may_be_said_twice(self, emulator: EmulatorControl, instance_id: str) -> None:
+        for _ in range(2):
+            result = run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
+            assert result["is_closed"] is True
+        assert emulator.instance(instance_id)["state"] == "Terminated"
+
+    @pytest.mark.parametrize(
+        "operator",
+        [
+            AstroZeroSuspendBpmInstanceOperator,
+            AstroZeroResumeBpmInstanceOperator,
+            AstroZeroTerminateBpmInstanceOperator,
+        ],
+    )
+    def test_an_instance_that_has_ended(
+        self, operator: Any, emulator: EmulatorControl, instance_id: str
+    ) -> None:
+        emulator.move(instance_id, state="Completed OK")
+        assert run(operator(task_id="t", instance_id=instance_id))["state"] == "Completed OK"
+        with pytest.raises(errors.InstanceClosedError, match="has ended already, in state 'Completed OK'"):
+            run(operator(task_id="t", instance_id=instance_id, if_closed="fail"))
+        with pytest.raises(errors.InstanceNotFoundError, match="'002Nx'"):
+            run(operator(task_id="t", instance_id="002Nx"))
+        with pytest.raises(ValueError, match="if_closed"):
+            operator(task_id="t", instance_id=instance_id, if_closed="ignore")
+
+    def test_set_variables(self, emulator: EmulatorControl, instance_id: str) -> None:
+        run(
+            AstroZeroSetBpmVariablesOperator(
+                task_id="t", instance_id=instance_id, variables={"country": "CN", "no": 1}
+            )
+        )
+        assert emulator.instance(instance_id)["variables"]["country"] == "CN"
+        with pytest.raises(ValueError, match="variables"):
+            run(AstroZeroSetBpmVariablesOperator(task_id="t", instance_id=instance_id, variables={}))
+
+    def test_delete(self, emulator: EmulatorControl, instance_id: str) -> None:
+        run(AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id))
+        assert emulator.instances() == []
+        run(AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id, if_missing="succeed"))
+        with pytest.raises(errors.InstanceNotFoundError, match="405230030"):
+            run(AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id))
+
+
+class TestQuery:
+    def test_lists_the_open_ones_by_default(self, emulator: EmulatorControl) -> None:
+        waiting = emulator.start("SupplierOnboarding", business_key="a")["id"]
+        held = emulator.start("SupplierOnboarding")["id"]
+        emulator.move(held, state="Suspended")
+        other = emulator.start("PublishApproval")["id"]
+        emulator.move(emulator.start("SupplierOnboarding")["id"], state="Broken")
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t"))
+        assert {row["id"] for row in listed} == {waiting, held, other}
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", bpm_name="SupplierOnboarding"))
+        assert {row["id"] for row in listed} == {waiting, held}
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", business_key="a"))
+        assert [row["id"] for row in listed] == [waiting]
+
+    def test_lists_given_states_at_one_request_each(self, emulator: EmulatorControl) -> None:
+        broken = emulator.start("SupplierOnboarding")["id"]
+        emulator.move(broken, state="Broken")
+        listed = run(
+            AstroZeroQueryBpmInstancesOperator(task_id="t", states=["Broken", "Terminated", "Broken"])
+        )
+        assert [(row["id"], row["is_closed"]) for row in listed] == [(broken, True)]
+        assert emulator.counts()["query"] == 2
+
+    def test_bad_input_asks_for_nothing(self, emulator: EmulatorControl) -> None:
+        with pytest.raises(ValueError, match="states must be one of"):
+            run(AstroZeroQueryBpmInstancesOperator(task_id="t", states=["Finished"]))
+        with pytest.raises(ValueError, match="order_type"):
+            AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="up")  # type: ignore[arg-type]
+        assert not any(emulator.counts().values())
+
+
+OPERATORS = [
+    getattr(bpm, name) for name in dir(bpm) if name.startswith("AstroZero") and name.endswith("Operator")
+]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_templates_name_arguments_that_exist(operator: Any) -> None:
+    arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}}
+    with DAG("d", schedule=None):
+        made = operator(
+            task_id="t",
+            **{name: value for name, value in arguments.items() if name in operator.template_fields},
+        )
+    for field in operator.template_fields:
+        assert hasattr(made, field)
+    assert "astro_zero_conn_id" in operator.template_fields
+
+
+def test_no_connection_is_looked_up_before_a_task_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", raising=False)
+    for operator in OPERATORS:
+        arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}}
+        operator(
+            task_id="t",
+            **{name: value for name, value in arguments.items() if name in operator.template_fields},
+        )

@@ -1,0 +1,145 @@
+"""The sensor against the emulator, one poke at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+
+
+def sensor(emulator: EmulatorControl, **arguments: Any) -> AstroZeroBpmInstanceSensor:
+    """Make a sensor; whenever its client waits, the emulator's clock moves instead."""
+    made = AstroZeroBpmInstanceSensor(task_id="t", **{"poke_interval": 0, "timeout": 60, **arguments})
+    made.hook.client = BpmClient(made.hook.settings, sleep=emulator.advance)
+    return made
+
+
+def poke(made: AstroZeroBpmInstanceSensor) -> dict[str, Any] | None:
+    answer = made.poke({})
+    assert bool(answer) is (answer.xcom_value is not None)
+    result: dict[str, Any] | None = answer.xcom_value
+    return result
+
+
+def test_an_instance_by_its_id(emulator: EmulatorControl) -> None:
+    instance = emulator.start("NightlyReconciliation")
+    made = sensor(emulator, instance_id=instance["id"])
+    assert poke(made) is None
+    emulator.advance(2)
+    result = poke(made)
+    assert result is not None
+    assert (result["id"], result["state"], result["bp_status"]) == (instance["id"], "Completed OK", "Done")
+
+
+def test_an_instance_by_its_key_that_does_not_exist_yet(emulator: EmulatorControl) -> None:
+    made = sensor(emulator, business_key="supplier-ACME", bpm_name="SupplierOnboarding")
+    assert poke(made) is None
+    emulator.start("PublishApproval", business_key="supplier-ACME")
+    assert poke(made) is None
+    instance = emulator.start("SupplierOnboarding", business_key="supplier-ACME")
+    assert poke(made) is None
+    emulator.act(instance["id"], "complete")
+    emulator.advance(2)
+    result = poke(made)
+    assert result is not None
+    assert result["bp_status"] == "Onboarded"
+
+
+def test_an_instance_found_by_its_key_is_followed_by_its_id(emulator: EmulatorControl) -> None:
+    emulator.start("SupplierOnboarding", business_key="k")
+    made = sensor(emulator, business_key="k")
+    poke(made)
+    poke(made)
+    emulator.reset_counts()
+    poke(made)
+    assert emulator.counts()["query"] == 1
+
+
+def test_an_end_with_another_business_status_fails(emulator: EmulatorControl) -> None:
+    instance = emulator.start("PublishApproval")
+    emulator.act(instance["id"], "reject")
+    with pytest.raises(
+        errors.WaitFailedError, match="business status 'Rejected'; asked for was .* 'Approved'"
+    ):
+        poke(sensor(emulator, instance_id=instance["id"], bp_statuses=["Approved"]))
+
+
+@pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_bad_end_fails_and_is_no_skip(state: str, mode: str, emulator: EmulatorControl) -> None:
+    instance = emulator.start("SupplierOnboarding")
+    emulator.move(instance["id"], state=state)
+    with pytest.raises(errors.WaitFailedError, match=f"ended in state '{state}'"):
+        poke(sensor(emulator, instance_id=instance["id"], mode=mode, soft_fail=True))
+    assert poke(sensor(emulator, instance_id=instance["id"], states=[state])) is not None
+
+
+def test_a_suspended_instance_is_waited_through_unless_told_otherwise(emulator: EmulatorControl) -> None:
+    instance = emulator.start("SupplierOnboarding")
+    emulator.move(instance["id"], state="Suspended")
+    assert poke(sensor(emulator, instance_id=instance["id"])) is None
+    with pytest.raises(errors.WaitFailedError, match="suspended"):
+        poke(sensor(emulator, instance_id=instance["id"], on_suspended="fail"))
+
+
+def test_an_instance_that_is_not_there_fails(emulator: EmulatorControl) -> None:
+    with pytest.raises(errors.InstanceNotFoundError, match="'002Nx' is in none of the states"):
+        poke(sensor(emulator, instance_id="002Nx"))
+
+
+def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(emulator: EmulatorControl) -> None:
+    emulator.switch(start_lag=8)
+    instance = emulator.start("SupplierOnboarding")
+    assert poke(sensor(emulator, instance_id=instance["id"])) is None
+
+
+def test_a_key_that_several_open_instances_carry_fails(emulator: EmulatorControl) -> None:
+    for _ in range(2):
+        emulator.start("SupplierOnboarding", business_key="k")
+    with pytest.raises(errors.SeveralInstancesError, match="Pass the instance_id"):
+        poke(sensor(emulator, business_key="k"))
+
+
+def test_soft_fail_skips_on_a_time_out(emulator: EmulatorControl) -> None:
+    instance = emulator.start("SupplierOnboarding")
+    arguments = {"instance_id": instance["id"], "timeout": 0}
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(emulator, **arguments).execute({})
+    with pytest.raises(AirflowSkipException):
+        sensor(emulator, **arguments, soft_fail=True).execute({})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "either instance_id or business_key"),
+        ({"instance_id": "1", "business_key": "k"}, "either instance_id or business_key"),
+        ({"instance_id": "1", "on_suspended": "ignore"}, "on_suspended"),
+        ({"instance_id": "1", "poke_interval": -1}, "poke_interval"),
+        ({"instance_id": "1", "mode": "sleep"}, "mode"),
+    ],
+)
+def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AstroZeroBpmInstanceSensor(task_id="t", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"instance_id": " "}, "instance_id"),
+        ({"business_key": ""}, "business_key"),
+        ({"instance_id": "1", "states": ["Done"]}, "states must be one of"),
+        ({"instance_id": "1", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
+    ],
+)
+def test_bad_values_ask_for_nothing(arguments: dict[str, Any], words: str, emulator: EmulatorControl) -> None:
+    with pytest.raises(ValueError, match=words):
+        poke(sensor(emulator, **arguments))
+    assert not any(emulator.counts().values())
