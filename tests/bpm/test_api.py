@@ -118,43 +118,46 @@ class NotJson:
     pass
 
 
+loose: Any = api  # its arguments are wrong on purpose below
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: api.start(""), "bpm_name must be a text that is not blank, not ''"),
-        (lambda: api.start("  "), "bpm_name"),
-        (lambda: api.start(7), "bpm_name must be a text that is not blank, not 7"),
-        (lambda: api.start(None), "bpm_name"),
-        (lambda: api.start("A", version=""), "version"),
-        (lambda: api.start("A", version=1.0), "version"),
+        (lambda: loose.start(""), "bpm_name must be a text that is not blank, not ''"),
+        (lambda: loose.start("  "), "bpm_name"),
+        (lambda: loose.start(7), "bpm_name must be a text that is not blank, not 7"),
+        (lambda: loose.start(None), "bpm_name"),
+        (lambda: loose.start("A", version=""), "version"),
+        (lambda: loose.start("A", version=1.0), "version"),
         (
-            lambda: api.start("A", variables=["a"]),
+            lambda: loose.start("A", variables=["a"]),
             "variables must be a mapping of names to JSON values, not list",
         ),
-        (lambda: api.start("A", variables="a=1"), "variables must be a mapping"),
-        (lambda: api.start("A", variables={1: "a"}), "each name in variables"),
-        (lambda: api.start("A", variables={"v": NotJson()}), "variable 'v' cannot be sent as JSON"),
-        (lambda: api.start("A", variables={"v": float("nan")}), "variable 'v' cannot be sent as JSON"),
-        (lambda: api.start("A", variables={"v": {"w": {1, 2}}}), "variable 'v' cannot be sent as JSON"),
-        (lambda: api.start("A", business_key=""), "business_key"),
-        (lambda: api.start("A", business_key="a", variables={"$Flow.BusinessKey": "b"}), "given twice"),
-        (lambda: api.start("A", title="a", variables={"$Flow.Title": "b"}), "given twice"),
-        (lambda: api.query("completed"), "state must be one of .* not 'completed'"),
+        (lambda: loose.start("A", variables="a=1"), "variables must be a mapping"),
+        (lambda: loose.start("A", variables={1: "a"}), "each name in variables"),
+        (lambda: loose.start("A", variables={"v": NotJson()}), "variable 'v' cannot be sent as JSON"),
+        (lambda: loose.start("A", variables={"v": float("nan")}), "variable 'v' cannot be sent as JSON"),
+        (lambda: loose.start("A", variables={"v": {"w": {1, 2}}}), "variable 'v' cannot be sent as JSON"),
+        (lambda: loose.start("A", business_key=""), "business_key"),
+        (lambda: loose.start("A", business_key="a", variables={"$Flow.BusinessKey": "b"}), "given twice"),
+        (lambda: loose.start("A", title="a", variables={"$Flow.Title": "b"}), "given twice"),
+        (lambda: loose.query("completed"), "state must be one of .* not 'completed'"),
         (
-            lambda: api.query("Running", order_type="down"),
+            lambda: loose.query("Running", order_type="down"),
             "order_type must be one of 'asc', 'desc', not 'down'",
         ),
-        (lambda: api.query("Running", fields=["id"]), "fields must name name, state too"),
+        (lambda: loose.query("Running", fields=["id"]), "fields must name name, state too"),
         (
-            lambda: api.act("1", "pause"),
+            lambda: loose.act("1", "pause"),
             "action must be one of 'suspend', 'resume', 'terminate', not 'pause'",
         ),
-        (lambda: api.act("", "suspend"), "instance_id"),
-        (lambda: api.act("..", "terminate"), "instance_id must be an id, not '..'"),
-        (lambda: api.delete(" "), "instance_id"),
-        (lambda: api.set_variables("1", {}), "at least one variable"),
-        (lambda: api.definitions(limit=0), "limit must be at least 1"),
-        (lambda: api.definitions(skip=-1), "skip must not be negative"),
+        (lambda: loose.act("", "suspend"), "instance_id"),
+        (lambda: loose.act("..", "terminate"), "instance_id must be an id, not '..'"),
+        (lambda: loose.delete(" "), "instance_id"),
+        (lambda: loose.set_variables("1", {}), "at least one variable"),
+        (lambda: loose.definitions(limit=0), "limit must be at least 1"),
+        (lambda: loose.definitions(skip=-1), "skip must not be negative"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_sent(build: Callable[[], Any], words: str) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 Make = Callable[..., BpmInstance]
 
-REFUSED = {"status": 400, "res_code": "405239999", "res_msg": "not now"}
+REFUSED: dict[str, Any] = {"status": 400, "res_code": "405239999", "res_msg": "not now"}
 
 
 def find(instance_id: str) -> Generator[Any, Any, BpmInstance]:

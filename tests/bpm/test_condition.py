@@ -118,7 +118,7 @@ def conditions(draw: st.DrawFn) -> WaitCondition:
         statuses,
         failing - wanted,
         failing_statuses - statuses,
-        draw(st.sampled_from(["wait", "fail"])),  # type: ignore[arg-type]
+        draw(st.sampled_from(["wait", "fail"])),
     )
 
 

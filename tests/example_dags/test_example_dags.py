@@ -45,7 +45,7 @@ def run(dag: Any, **options: Any) -> tuple[str, dict[str, str]]:
 
 
 @contextmanager
-def person(emulator: EmulatorControl, act: Callable[[dict[str, Any]], None]) -> Iterator[list[str]]:
+def person(emulator: EmulatorControl, act: Callable[[dict[str, Any]], object]) -> Iterator[list[str]]:
     """Do something with each instance that waits for a person, while the block runs."""
     done: list[str] = []
     over = Event()
@@ -72,7 +72,7 @@ def person(emulator: EmulatorControl, act: Callable[[dict[str, Any]], None]) -> 
 def test_approval_gate(outcome: str, ran: str, not_run: str, emulator: EmulatorControl) -> None:
     dag = load("approval_gate")
     dag.get_task("request_approval").poll_interval = 1
-    with person(emulator, lambda instance: emulator.act(instance["id"], outcome) and None):
+    with person(emulator, lambda instance: emulator.act(instance["id"], outcome)):
         state, tasks = run(dag)
     assert (state, tasks[ran], tasks[not_run]) == ("success", "success", "skipped")
     (instance,) = emulator.instances()
@@ -85,7 +85,7 @@ def test_approval_gate(outcome: str, ran: str, not_run: str, emulator: EmulatorC
 def test_approval_gate_stays_shut_on_a_bad_end(end: str, emulator: EmulatorControl) -> None:
     dag = load("approval_gate")
     dag.get_task("request_approval").poll_interval = 1
-    with person(emulator, lambda instance: emulator.move(instance["id"], state=end) and None):
+    with person(emulator, lambda instance: emulator.move(instance["id"], state=end)):
         state, tasks = run(dag)
     assert (state, tasks["request_approval"], tasks["publish"]) == ("failed", "failed", "upstream_failed")
 
@@ -154,7 +154,7 @@ def test_gate_on_instance(emulator: EmulatorControl) -> None:
 
     with (
         ThreadPoolExecutor(1) as pool,
-        person(emulator, lambda one: emulator.act(one["id"], "complete") and None),
+        person(emulator, lambda one: emulator.act(one["id"], "complete")),
     ):
         starting = pool.submit(start_later)
         state, tasks = run(dag, run_conf={"supplier": "Globex"})

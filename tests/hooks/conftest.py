@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.hooks import astro_zero
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 HookMaker = Callable[..., AstroZeroHook]
@@ -30,7 +28,7 @@ def make_hook(
         monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
         hook = AstroZeroHook("my_conn")
         hooks.append(hook)
-        hook.client = BpmClient(hook.settings, sleep=emulator.advance, on_token=astro_zero.mask_secret)
+        hook.client._sleep = emulator.advance
         return hook
 
     yield make

@@ -29,7 +29,7 @@ class Connection:
 
 
 def read(extra: dict[str, Any] | None = None, **fields: Any) -> Settings:
-    return settings_from(Connection(**fields, **({"extra": json.dumps(extra)} if extra is not None else {})))
+    return settings_from(Connection(**fields, extra=None if extra is None else json.dumps(extra)))
 
 
 def test_no_more_than_needed() -> None:

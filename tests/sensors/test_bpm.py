@@ -8,7 +8,6 @@ import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 
@@ -16,7 +15,7 @@ from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 def sensor(emulator: EmulatorControl, **arguments: Any) -> AstroZeroBpmInstanceSensor:
     """Make a sensor; whenever its client waits, the emulator's clock moves instead."""
     made = AstroZeroBpmInstanceSensor(task_id="t", **{"poke_interval": 0, "timeout": 60, **arguments})
-    made.hook.client = BpmClient(made.hook.settings, sleep=emulator.advance)
+    made.hook.client._sleep = emulator.advance
     return made
 
 
