@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import BaseHook
+from airflow.sdk.log import mask_secret
 
 from airflow_provider_astrobpm.bpm import api, change, launch, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient

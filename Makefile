@@ -1,0 +1,61 @@
+# Everything a person or a CI machine does with this repository. Needs make and Python 3.10 or newer.
+
+PYTHON ?= python3
+PINS ?= airflow-3.3
+OUTCOME ?= approve
+TESTS ?=
+
+BIN := .venv/bin
+CONSTRAINTS := constraints/$(PINS).txt
+STAMP := .venv/.ready-$(PINS)
+CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help env lint format test bench demo up build constraints clean
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## Create .venv with the pinned set PINS, a file name in constraints/
+
+# Always from empty: a set of pins never mixes with what another set left behind.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@echo "Creating .venv from $(CONSTRAINTS) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint $(CONSTRAINTS) uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev \
+		--constraints $(CONSTRAINTS) --build-constraints $(CONSTRAINTS)
+	@touch $@
+
+lint: $(STAMP)  ## Style, formatting and types
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary $(CODE)
+	@echo "lint: nothing to report"
+
+format: $(STAMP)  ## Rewrite the code in the project's format
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format .
+
+test: $(STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
+	@$(BIN)/pytest -n auto --dist loadgroup -q $(TESTS)
+
+bench: $(STAMP)  ## Measure what the provider adds to the parsing of a DAG file
+	@$(BIN)/python benchmarks/import_time.py
+
+demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
+	@$(BIN)/python scripts/demo.py $(OUTCOME)
+
+up: $(STAMP)  ## Start Airflow and the emulator, until Ctrl-C
+	@$(BIN)/python scripts/up.py
+
+build: $(STAMP)  ## Build the wheel and the source archive into dist/
+	@rm -rf dist
+	@$(BIN)/hatchling build
+
+constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
+	@$(BIN)/python scripts/make_constraints.py
+
+clean:  ## Remove everything that these commands made
+	@rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

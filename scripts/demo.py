@@ -1,0 +1,157 @@
+"""``make demo``: a pipeline waits for a person's approval, and a person approves or rejects.
+
+Runs ``example_dags/approval_gate.py`` in Airflow against the emulator, plays the person, and shows what
+really happened: the tasks as Airflow's database has them, the process instance as the emulator has it. Ends
+with exit code 0 only if the gate did what the person decided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from local_stack import Stack, StackError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from local_stack import Child
+
+DAG_ID = "approval_gate"
+ASKING_TASK = "request_approval"
+DAG_SECONDS = 75
+
+# What each decision must lead to; anything else is a failure of the demo.
+EXPECTED = {
+    outcome: {
+        "prepare_data": "success",
+        ASKING_TASK: "success",
+        "decide": "success",
+        "publish": "success" if outcome == "approve" else "skipped",
+        "roll_back": "success" if outcome == "reject" else "skipped",
+    }
+    for outcome in ("approve", "reject")
+}
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """What Airflow's database says about the run.
+
+    :param states: task id to state.
+    :param returned: what the asking task returned; empty if it returned nothing.
+    """
+
+    states: dict[str, str | None]
+    returned: dict[str, object]
+
+    @classmethod
+    def read(cls, database: Path) -> DagRun:
+        """Read the only run in a scratch database.
+
+        Read directly, because no Airflow command shows XComs, and each command takes seconds to start.
+        """
+        tasks = "SELECT task_id, state FROM task_instance WHERE dag_id = ?"
+        xcom = "SELECT value FROM xcom WHERE dag_id = ? AND task_id = ? AND key = 'return_value'"
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            states = dict(connection.execute(tasks, [DAG_ID]).fetchall())
+            stored = connection.execute(xcom, [DAG_ID, ASKING_TASK]).fetchone()
+        return cls(states, _decode_xcom(stored[0]) if stored else {})
+
+
+def _decode_xcom(stored: str) -> dict[str, object]:
+    value = json.loads(stored)
+    while isinstance(value, str):  # Airflow stores some as JSON within JSON
+        value = json.loads(value)
+    return dict(value)
+
+
+def play_the_person(control: EmulatorControl, dag: Child, outcome: str) -> None:
+    """Wait until the instance waits for a person, then decide.
+
+    :param dag: the running DAG; its end ends the waiting too.
+    """
+
+    def waiting() -> str | None:
+        return next((found["id"] for found in control.instances() if outcome in found["outcomes"]), None)
+
+    instance_id = dag.wait_for("process instance that waits for a person", waiting, DAG_SECONDS)
+    control.act(instance_id, outcome)
+
+
+def faults(outcome: str, run: DagRun, instance_ids: list[str]) -> list[str]:
+    """Return what is not as the person's decision demands; empty if the gate did its work."""
+    found = [
+        f"{task} should be {state}, it is {run.states.get(task)}"
+        for task, state in EXPECTED[outcome].items()
+        if run.states.get(task) != state
+    ]
+    if instance_ids != [run.returned.get("id")]:
+        found.append(f"{ASKING_TASK} returned {run.returned.get('id')}, the emulator has {instance_ids}")
+    return found
+
+
+def show(console: Console, run: DagRun, control: EmulatorControl) -> None:
+    """Print one line a task, the asking task's telling of its process instance, and last whether the gate opened."""
+    table = Table("Task", "State", "Instance", "Instance state", "Outcome", box=box.SIMPLE)
+    instances = {instance["id"]: instance for instance in control.instances()}
+    for task in EXPECTED["approve"]:
+        instance = instances.get(str(run.returned.get("id"))) if task == ASKING_TASK else None
+        about = [instance["id"], instance["state"], instance["bp_status"]] if instance else []
+        table.add_row(task, run.states.get(task) or "did not run", *about)
+    published = run.states.get("publish") == "success"
+    table.add_section()
+    table.add_row("the gate", "open" if published else "shut", "", "", str(run.returned.get("bp_status")))
+    console.print(table)
+
+
+def demonstrate(stack: Stack, console: Console, outcome: str) -> None:
+    """Run the DAG once, decide as the person, and show the end.
+
+    :raises StackError: if anything ended otherwise than ``outcome`` demands.
+    """
+    console.print("Starting the emulator ...")
+    emulator = stack.start_emulator()
+    control = EmulatorControl(emulator.url)
+    env = stack.airflow_environment(emulator)
+    console.print("Preparing Airflow's database ...")
+    stack.run("airflow db migrate", ["airflow", "db", "migrate"], env, seconds=60)
+    console.print(f"Running the DAG {DAG_ID}, which starts the process PublishApproval and waits ...")
+    dag = stack.start("airflow dags test", ["airflow", "dags", "test", DAG_ID], env)
+    play_the_person(control, dag, outcome)
+    console.print(f"A person was asked, and chose: {outcome}")
+    exit_code = dag.wait_for_end(DAG_SECONDS)
+    run = DagRun.read(stack.home / "airflow.db")
+    show(console, run, control)
+    wrong = faults(outcome, run, [instance["id"] for instance in control.instances()])
+    if exit_code != 0 or wrong:
+        raise dag.failure("; ".join([f"ended with exit code {exit_code}", *wrong]))
+
+
+def main() -> int:
+    """Parse the command line and run the demo."""
+    parser = argparse.ArgumentParser(description="Run the approval gate against the emulator.")
+    parser.add_argument("outcome", choices=sorted(EXPECTED), help="what the person decides")
+    outcome = parser.parse_args().outcome
+    console = Console(highlight=False, width=100)  # an instance id is never cut
+    try:
+        with Stack() as stack:
+            demonstrate(stack, console, outcome)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

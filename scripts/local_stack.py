@@ -1,0 +1,242 @@
+"""An emulator and an Airflow on this machine, each in a process session of its own, over a scratch folder.
+
+``Stack`` starts them and, however the script ends, stops every process of theirs and removes the folder.
+Knows nothing about what is run: ``demo.py`` and ``up.py`` decide that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType, TracebackType
+
+    from typing_extensions import Self
+
+ROOT = Path(__file__).resolve().parent.parent
+CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_Found = TypeVar("_Found")
+
+
+class StackError(Exception):
+    """Something did not come up or did not end as it should; the message says what, and shows its last output."""
+
+
+class Stopped(SystemExit):
+    """A signal asked the script to end."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Where the emulator listens, and the Airflow connection that leads to it (as JSON)."""
+
+    url: str
+    connection: str
+
+
+class Child:
+    """A process and all it starts, its output in a file."""
+
+    def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("wb") as output:
+            # A session, not a group: Airflow's own children move to groups of their own.
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, or None while the process runs."""
+        return self._process.poll()
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def failure(self, what: str, lines: int = 25) -> StackError:
+        """Return an error that says ``what`` and shows the last ``lines`` of the output."""
+        tail = "\n".join(f"  | {line}" for line in self.output().splitlines()[-lines:])
+        return StackError(f"{self.name}: {what}\n{tail}")
+
+    def wait_for(self, what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
+        """Call ``look`` until it finds something, and return that.
+
+        :param what: what is waited for, as an error names it.
+        :param seconds: how long to wait at most.
+        :raises StackError: if the process ends or the time is up before that.
+        """
+        deadline = time.monotonic() + seconds
+        while (found := look()) is None:
+            if self.exit_code is not None:
+                raise self.failure(f"ended with exit code {self.exit_code} before {what}")
+            if time.monotonic() > deadline:
+                raise self.failure(f"no {what} within {seconds:.0f} s")
+            time.sleep(0.2)
+        return found
+
+    def wait_for_end(self, seconds: float) -> int:
+        """Return the exit code.
+
+        :param seconds: how long to wait at most.
+        :raises StackError: if the process still runs then.
+        """
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self.failure(f"still running after {seconds:.0f} s") from None
+
+    def stop(self, patience: float = 6) -> None:
+        """End every process of the session: politely, and by force what is left after ``patience`` seconds."""
+        for request, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+            asked: set[int] = set()
+            deadline = time.monotonic() + seconds
+            while (members := self.members()) and time.monotonic() < deadline:
+                for process in members:
+                    if process.pid not in asked:  # one that was started meanwhile is asked too
+                        asked.add(process.pid)
+                        with suppress(psutil.NoSuchProcess):
+                            process.send_signal(request)
+                time.sleep(0.05)
+        self._process.wait()
+
+    def members(self) -> list[psutil.Process]:
+        """Return the living processes of the session."""
+        self._process.poll()
+        return [process for process in psutil.process_iter() if self._owns(process)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            return os.getsid(process.pid) == self._process.pid and process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, psutil.Error):  # it ended meanwhile, or belongs to somebody else
+            return False
+
+
+class Stack:
+    """A scratch folder and the processes that use it; leaving the ``with`` block removes both."""
+
+    def __init__(self) -> None:
+        self._cleanup = ExitStack()
+        self.home = Path()
+
+    def __enter__(self) -> Self:
+        """Make the folder, and turn signals into an orderly exit."""
+        self._cleanup.enter_context(_signals_end_the_script())
+        folder = tempfile.TemporaryDirectory(prefix="astrobpm-", ignore_cleanup_errors=True)
+        self.home = Path(self._cleanup.enter_context(folder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop all processes, newest first, then remove the folder; a second Ctrl-C does not cut this short."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        self._cleanup.__exit__(kind, error, trace)
+
+    def start(self, name: str, command: list[str], env: dict[str, str]) -> Child:
+        """Start ``command``; its output goes to a file in the scratch folder."""
+        child = Child(name, command, env, self.home / f"{name.replace(' ', '-')}.log")
+        self._cleanup.callback(child.stop)
+        return child
+
+    def run(self, name: str, command: list[str], env: dict[str, str], seconds: float) -> None:
+        """Run ``command`` to its end.
+
+        :raises StackError: if it takes longer than ``seconds``, or fails.
+        """
+        child = self.start(name, command, env)
+        code = child.wait_for_end(seconds)
+        if code != 0:
+            raise child.failure(f"ended with exit code {code}")
+
+    def start_emulator(self) -> Emulator:
+        """Start the emulator on a free port and return once it answers."""
+        command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", "--port", "0"]
+        child = self.start("emulator", command, _environment())
+        return child.wait_for("emulator's address", lambda: _parse_emulator(child.output()), seconds=20)
+
+    def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
+        """Return the environment of an Airflow that keeps all it writes in the scratch folder.
+
+        :param settings: more variables, by name.
+        """
+        return {
+            **_environment(),
+            "AIRFLOW_HOME": str(self.home),
+            CONNECTION_VARIABLE: emulator.connection,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            **settings,
+        }
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _signals_end_the_script() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP raise ``Stopped``, so that every ``finally`` runs."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without any Airflow setting, set up for talk on the loopback interface."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return {
+        **kept,
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def _parse_emulator(output: str) -> Emulator | None:
+    """Find the address and the connection in what the emulator prints at its start."""
+    export = re.search(rf"export ({CONNECTION_VARIABLE}=.*)\n", output)
+    address = re.search(r"https?://[^\s'\"]+", output)
+    if not export or not address:
+        return None
+    (assignment,) = shlex.split(export.group(1))
+    return Emulator(url=address.group().rstrip("/"), connection=assignment.partition("=")[2])

@@ -1,0 +1,65 @@
+"""Makes the files in ``constraints/`` anew: one pinned set for each Airflow line, and one of the oldest versions.
+
+Each set is resolved from ``pyproject.toml`` (dependencies and the ``dev`` group) for every supported Python at
+once, the differences between Pythons being written as markers. A file holds names and versions, nothing else.
+
+Knows nothing about how the sets are installed: that is the Makefile's part.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST_PYTHON = "3.10"
+
+# Airflow's own bounds admit newer releases with which its tasks or its API fail: each extra pin keeps one out.
+AIRFLOW_LINES: dict[str, list[str]] = {
+    "airflow-3.0": ["apache-airflow==3.0.6", "fastapi<0.132", "pyjwt<2.11"],
+    "airflow-3.1": ["apache-airflow==3.1.8"],
+    "airflow-3.2": ["apache-airflow==3.2.2", "fastapi<0.137", "svcs<26"],
+    "airflow-3.3": ["apache-airflow==3.3.2"],
+}
+
+
+def oldest_versions() -> list[str]:
+    """Return each dependency that ``pyproject.toml`` declares, pinned to its lower bound."""
+    declared = [Requirement(line) for line in metadata.requires("airflow-provider-astrobpm") or []]
+    return [
+        f"{req.name}=={bound.version}"
+        for req in declared
+        for bound in req.specifier
+        if bound.operator == ">="
+    ]
+
+
+def resolve(name: str, pins: list[str]) -> None:
+    """Write ``constraints/<name>.txt``: the newest versions that ``pins`` admit."""
+    target = ROOT / "constraints" / f"{name}.txt"
+    with tempfile.TemporaryDirectory() as folder:
+        pins_file = Path(folder, "pins.txt")
+        pins_file.write_text("\n".join(pins) + "\n")
+        options = ["--universal", "--upgrade", "--python-version", OLDEST_PYTHON, "--group", "dev"]
+        plain = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
+        files = ["--constraints", str(pins_file), "--output-file", str(target), "pyproject.toml"]
+        subprocess.run(
+            [sys.executable, "-m", "uv", "pip", "compile", *options, *plain, *files], cwd=ROOT, check=True
+        )
+    print(f"{target.relative_to(ROOT)}: {len(target.read_text().splitlines())} pins")
+
+
+def main() -> None:
+    """Resolve every set."""
+    for name, pins in AIRFLOW_LINES.items():
+        resolve(name, pins)
+    resolve("lowest", [*oldest_versions(), *AIRFLOW_LINES["airflow-3.0"]])
+
+
+if __name__ == "__main__":
+    main()
