@@ -135,24 +135,35 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.run(search.find_by_key(business_key, name=bpm_name))
 
-    def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
-        """Suspend an instance (API page 0071): people do not see it and its timers stop. See ``terminate_instance``."""
-        return self._change(instance_id, "suspend", if_closed)
+    def change_state(self, instance_id: str, action: Action, *, if_closed: IfClosed = "succeed") -> Change:
+        """Suspend, resume or terminate an instance (API page 0071), judged by outcome.
 
-    def resume_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
-        """Resume a suspended instance (API page 0071). See ``terminate_instance``."""
-        return self._change(instance_id, "resume", if_closed)
-
-    def terminate_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
-        """Terminate an instance (API page 0071). What it already is, it need not become: that succeeds too.
+        What an instance already is it need not become: suspending what is suspended, resuming what runs and
+        terminating what has ended succeed and say so.
 
         :param instance_id: the instance's id.
+        :param action: ``"suspend"``, ``"resume"`` or ``"terminate"``.
         :param if_closed: whether it is fine that the instance has ended already.
         :returns: the instance afterwards, and what happened in words.
         :raises InstanceNotFoundError: if there is no such instance.
         :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
         """
-        return self._change(instance_id, "terminate", if_closed)
+        plan = change.change_state(instance_id, action, find=self._find, if_closed=if_closed)
+        done = self.client.run(plan)
+        (self.log.info if done.visible else self.log.warning)(done.note)
+        return done
+
+    def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+        """Suspend an instance: people do not see it and its timers stop. See ``change_state``."""
+        return self.change_state(instance_id, "suspend", if_closed=if_closed)
+
+    def resume_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+        """Resume a suspended instance. See ``change_state``."""
+        return self.change_state(instance_id, "resume", if_closed=if_closed)
+
+    def terminate_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+        """Terminate an instance. See ``change_state``."""
+        return self.change_state(instance_id, "terminate", if_closed=if_closed)
 
     def delete_instance(self, instance_id: str, *, if_missing: IfMissing = "fail") -> str:
         """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
@@ -241,11 +252,6 @@ class AstroZeroHook(BaseHook):
             return False, str(error)
         seen = f"the first BPM is {definitions[0].name!r}" if definitions else "it shows no BPM to this user"
         return True, f"Connected to {self.settings.base_url}; {seen}"
-
-    def _change(self, instance_id: str, action: Action, if_closed: IfClosed) -> Change:
-        done = self.client.run(change.change_state(instance_id, action, find=self._find, if_closed=if_closed))
-        (self.log.info if done.visible else self.log.warning)(done.note)
-        return done
 
     def _find(self, instance_id: str, last_state: str | None = None) -> Plan[BpmInstance]:
         settings = self.settings

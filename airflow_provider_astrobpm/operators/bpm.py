@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
+    from airflow_provider_astrobpm.bpm.api import Action
+    from airflow_provider_astrobpm.bpm.change import IfClosed, IfMissing
     from airflow_provider_astrobpm.bpm.condition import OnSuspended
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
@@ -192,16 +193,16 @@ class _InstanceOperator(_AstroZeroOperator):
 class _ChangeStateOperator(_InstanceOperator):
     """An operator that takes an action on one instance."""
 
+    action: ClassVar[Action]
+
     def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.if_closed = checks.choice(if_closed, "if_closed", ("succeed", "fail"))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance as it is afterwards."""
-        return self.hook.as_dict(self._change().instance)
-
-    def _change(self) -> Change:
-        raise NotImplementedError
+        change = self.hook.change_state(self.instance_id, self.action, if_closed=self.if_closed)
+        return self.hook.as_dict(change.instance)
 
 
 class AstroZeroSuspendBpmInstanceOperator(_ChangeStateOperator):
@@ -214,8 +215,7 @@ class AstroZeroSuspendBpmInstanceOperator(_ChangeStateOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    def _change(self) -> Change:
-        return self.hook.suspend_instance(self.instance_id, if_closed=self.if_closed)
+    action = "suspend"
 
 
 class AstroZeroResumeBpmInstanceOperator(_ChangeStateOperator):
@@ -228,8 +228,7 @@ class AstroZeroResumeBpmInstanceOperator(_ChangeStateOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    def _change(self) -> Change:
-        return self.hook.resume_instance(self.instance_id, if_closed=self.if_closed)
+    action = "resume"
 
 
 class AstroZeroTerminateBpmInstanceOperator(_ChangeStateOperator):
@@ -242,8 +241,7 @@ class AstroZeroTerminateBpmInstanceOperator(_ChangeStateOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    def _change(self) -> Change:
-        return self.hook.terminate_instance(self.instance_id, if_closed=self.if_closed)
+    action = "terminate"
 
 
 class AstroZeroSetBpmVariablesOperator(_InstanceOperator):

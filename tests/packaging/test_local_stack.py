@@ -12,7 +12,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+import airflow
 import psutil
+from packaging.version import Version
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from local_stack import Stack
@@ -89,7 +91,8 @@ def test_up_answers_and_ends_without_a_trace(tmp_path: Path) -> None:
         with direct.open(forms, timeout=60) as answer:
             (form,) = [each for each in json.load(answer) if each["connection_type"] == "astro_zero"]
         assert form["hook_name"] == "Huawei Cloud Astro Zero"
-        assert form["extra_fields"]["access_token"]["schema"]["format"] == "password"
+        if Version(airflow.__version__) >= Version("3.2"):  # before, forms are not made of data
+            assert form["extra_fields"]["access_token"]["schema"]["format"] == "password"
         assert EmulatorControl(addresses["Emulator"]).processes()
         sessions = {os.getsid(child.pid) for child in psutil.Process(up.pid).children()} | {up.pid}
         assert len(_in_sessions(sessions)) > 5
