@@ -2,7 +2,7 @@
 
 The pipeline prepares the data, starts an approval in Astro Zero, and waits. A rejected approval ends as ``Completed OK``
 too, because the process itself went well; what the person decided is its business status, so that decides the branch.
-Only ``Approved`` publishes; anything else rolls back.
+Only ``Approved`` publishes; anything else rolls back, also an approval that broke or was cancelled. Then the run fails.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def approval_gate() -> None:
     def publish() -> None:
         print("Published.")
 
-    @task
+    @task(trigger_rule="all_done")
     def roll_back() -> None:
         print("Rolled back.")
 

@@ -38,6 +38,7 @@ BPM_ORDER = (
     "change",
     "launch",
     "wait",
+    "transport",
     "client",
 )
 

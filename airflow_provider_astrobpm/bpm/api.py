@@ -45,6 +45,7 @@ class Operation(Generic[T]):
     :param resend_if_unsure: whether it may be sent again when nobody knows if the server acted on it.
     :param needs_token: whether it carries the access token.
     :param enveloped: whether the answer is ``{"resCode", "resMsg", "result"}``.
+    :param secrets: what it sends that no message may show, should the server repeat it.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Operation(Generic[T]):
     resend_if_unsure: bool = True
     needs_token: bool = True
     enveloped: bool = True
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def target(self) -> str:
@@ -112,9 +114,10 @@ def get_token(
         path=TOKEN_PATH,
         body=urlencode(fields).encode() if as_form else _json(fields),
         content_type="application/x-www-form-urlencoded" if as_form else "application/json",
-        decode=lambda raw: msgspec.json.decode(raw, type=TokenAnswer),
+        decode=_decode_token,
         needs_token=False,
         enveloped=False,
+        secrets=(client_secret,),
     )
 
 
@@ -279,15 +282,11 @@ def definitions(
     :param limit: rows to return at most.
     :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
     """
-    if skip is not None and skip < 0:
-        raise ValueError(f"skip must not be negative, not {skip}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
     params = {
         "name": checks.text(name, "name") if name is not None else None,
         "like": "true" if like else None,
-        "skip": skip,
-        "limit": limit,
+        "skip": checks.count(skip, "skip", least=0) if skip is not None else None,
+        "limit": checks.count(limit, "limit", least=1) if limit is not None else None,
     }
     return Operation(
         kind="definitions",
@@ -324,6 +323,13 @@ def _segment(value: str, argument: str) -> str:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, allow_nan=False).encode()
+
+
+def _decode_token(raw: bytes | msgspec.Raw) -> TokenAnswer:
+    answer = msgspec.json.decode(raw, type=TokenAnswer)
+    if not checks.is_token(answer.access_token):
+        raise msgspec.ValidationError("access_token is not a token that a header can carry")
+    return answer
 
 
 def _nothing(raw: bytes | msgspec.Raw) -> None:

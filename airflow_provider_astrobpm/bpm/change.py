@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 IfClosed = Literal["succeed", "fail"]
 IfMissing = Literal["succeed", "fail"]
-SUCCEED_OR_FAIL = ("succeed", "fail")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def change_state(
     :raises InstanceClosedError: if it has ended, and ``if_closed`` is ``"fail"``.
     :raises CallError: if the action failed and the instance is not as the action wants it.
     """
-    checks.choice(if_closed, "if_closed", SUCCEED_OR_FAIL)
+    checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
     operation = api.act(instance_id, action)
     if if_closed == "fail":
         before = yield from find(instance_id)
@@ -103,7 +102,7 @@ def delete(
     :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
     :raises CallError: if the deletion failed and the instance is still there.
     """
-    checks.choice(if_missing, "if_missing", SUCCEED_OR_FAIL)
+    checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
     try:
         yield api.delete(instance_id)
     except (NotSentError, AuthenticationError):

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+
+MOST_SECONDS = 1e9  # some thirty years; operating systems cannot count much further
+SHORTEST_INTERVAL = 1.0  # seconds between two looks
+SUCCEED_OR_FAIL: tuple[Literal["succeed", "fail"], ...] = ("succeed", "fail")
 
 
 def text(value: object, argument: str) -> str:
     """Return a text that is not blank."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{argument} must be a text that is not blank, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{argument} must be a text that can be sent, not {value!r}") from None
     return value
 
 
-def texts(values: Iterable[object], argument: str) -> frozenset[str]:
-    """Return several texts, none of them blank; one text alone is a likely slip, not a list of letters."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+def texts(values: object, argument: str) -> frozenset[str]:
+    """Return several texts, none of them blank.
+
+    One text alone is a likely slip, not a list of letters; an iterator would be empty when it is read again; an empty
+    list is what a template may leave of a condition, and must not count as none asked for.
+    """
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Collection):
         raise ValueError(f"{argument} must be a list of texts, not {values!r}")
+    if not values:
+        raise ValueError(f"{argument} must not be empty; leave it out to ask for nothing")
     return frozenset(text(value, f"each of {argument}") for value in values)
 
 
@@ -28,8 +42,22 @@ def seconds(value: object, argument: str, *, least: float = 0) -> float:
     """Return a number of seconds; a ``timedelta`` is one too."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise ValueError(f"{argument} must be a number of seconds, at least {least:g}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= MOST_SECONDS:
+        raise ValueError(
+            f"{argument} must be a number of seconds, at least {least:g} and at most {MOST_SECONDS:g}, not {value!r}"
+        )
+    return value
+
+
+def poll_interval(value: object) -> float:
+    """Return the seconds between two looks."""
+    return seconds(value, "poll_interval", least=SHORTEST_INTERVAL)
+
+
+def count(value: object, argument: str, *, least: int) -> int:
+    """Return a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{argument} must be a whole number, at least {least}, not {value!r}")
     return value
 
 
@@ -52,3 +80,8 @@ def variables(value: object) -> Mapping[str, Any]:
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"variable {name!r} cannot be sent as JSON: {error}") from None
     return value
+
+
+def is_token(value: str) -> bool:
+    """Tell whether a text can be a token in a header. It is not raised about: no message may show it."""
+    return value.isascii() and value.isprintable() and bool(value) and " " not in value

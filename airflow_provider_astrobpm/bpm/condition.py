@@ -16,18 +16,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from airflow_provider_astrobpm.bpm import checks, states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 
 OnSuspended = Literal["wait", "fail"]
 ON_SUSPENDED: tuple[OnSuspended, ...] = ("wait", "fail")
+
+
+ARGUMENTS = ("states", "bp_statuses", "failed_states", "failed_bp_statuses")
+"""The arguments of a task that make its condition, all of them templates."""
+
+
+class TaskWithCondition(Protocol):
+    """An operator or sensor that waits."""
+
+    states: Collection[str] | None
+    bp_statuses: Collection[str] | None
+    failed_states: Collection[str] | None
+    failed_bp_statuses: Collection[str] | None
+    on_suspended: OnSuspended
+
+
+def given_of(task: TaskWithCondition) -> frozenset[str]:
+    """Return the arguments of the condition that the author gave; to be called before templates are rendered."""
+    return frozenset(argument for argument in ARGUMENTS if getattr(task, argument) is not None)
 
 
 class Outcome(Enum):
@@ -70,10 +89,9 @@ class WaitCondition:
     on_suspended: OnSuspended = "wait"
 
     def __post_init__(self) -> None:
-        states.require_known(self.states, "states")
-        states.require_known(self.failed_states, "failed_states")
-        checks.texts(self.bp_statuses, "bp_statuses")
-        checks.texts(self.failed_bp_statuses, "failed_bp_statuses")
+        for argument in ("states", "failed_states"):
+            if chosen := getattr(self, argument):
+                states.require_known(chosen, argument)
         checks.choice(self.on_suspended, "on_suspended", ON_SUSPENDED)
         if both := (self.states & self.failed_states) | (self.bp_statuses & self.failed_bp_statuses):
             raise ValueError(f"{sorted(both)} cannot mean success and failure at once")
@@ -82,20 +100,43 @@ class WaitCondition:
     def of(
         cls,
         *,
-        states: Iterable[str] | None = None,
-        bp_statuses: Iterable[str] | None = None,
-        failed_states: Iterable[str] | None = None,
-        failed_bp_statuses: Iterable[str] | None = None,
+        states: Collection[str] | None = None,
+        bp_statuses: Collection[str] | None = None,
+        failed_states: Collection[str] | None = None,
+        failed_bp_statuses: Collection[str] | None = None,
         on_suspended: OnSuspended = "wait",
     ) -> WaitCondition:
-        """Make a condition of what a DAG author wrote: lists, or nothing."""
+        """Make a condition of what a DAG author wrote: lists, or ``None`` for nothing asked.
+
+        :raises ValueError: as the class does, and for an empty list: a template that came out empty opens no gate.
+        """
+
+        def chosen(names: Collection[str] | None, argument: str) -> frozenset[str]:
+            return frozenset() if names is None else checks.texts(names, argument)
+
         return cls(
-            checks.texts(states or (), "states"),
-            checks.texts(bp_statuses or (), "bp_statuses"),
-            checks.texts(failed_states or (), "failed_states"),
-            checks.texts(failed_bp_statuses or (), "failed_bp_statuses"),
+            chosen(states, "states"),
+            chosen(bp_statuses, "bp_statuses"),
+            chosen(failed_states, "failed_states"),
+            chosen(failed_bp_statuses, "failed_bp_statuses"),
             on_suspended,
         )
+
+    @classmethod
+    def of_task(cls, task: TaskWithCondition, given: frozenset[str]) -> WaitCondition:
+        """Make the condition of a task whose templates have been rendered.
+
+        :param task: the operator or sensor.
+        :param given: the arguments that its author gave, from ``given_of``.
+        :raises ValueError: as ``of`` does, and for an argument that was given and came out as ``None``.
+        """
+        rendered = {argument: getattr(task, argument) for argument in ARGUMENTS}
+        for argument in given:
+            if rendered[argument] is None:
+                raise ValueError(
+                    f"{argument} was given, and came out as None; that asks for nothing and opens no gate"
+                )
+        return cls.of(**rendered, on_suspended=task.on_suspended)
 
     def judge(self, instance: BpmInstance) -> Verdict:
         """Say what this look at the instance means."""

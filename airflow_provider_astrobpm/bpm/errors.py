@@ -9,7 +9,7 @@ None of them ever holds a secret or a token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,9 @@ class AstroZeroError(Exception):
         self.attempt: str | None = None
         self.connection: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
     def locate(self, attempt: str, connection: str) -> None:
         """Say what was attempted and on which connection; what an inner call said already stays."""
         self.attempt = self.attempt or attempt
@@ -63,6 +66,13 @@ class AstroZeroError(Exception):
         answer = ", ".join(part for part in said if part)
         sentence = f"{what} ({answer})." if answer else f"{what}."
         return f"{sentence} {self.advice}".rstrip()
+
+
+def _rebuilt(kind: type[AstroZeroError], arguments: tuple[Any, ...], state: dict[str, Any]) -> AstroZeroError:
+    """Make an error again after pickling, whatever its constructor takes."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class SettingsError(AstroZeroError, ValueError):

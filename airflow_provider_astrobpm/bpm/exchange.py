@@ -7,9 +7,10 @@ a token is renewed, what counts as success, and which error an answer is. Errors
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
 
@@ -18,6 +19,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
     CallError,
+    InterruptedCallError,
     RefusedError,
     ServerError,
     ThrottledError,
@@ -25,7 +27,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
 
@@ -34,6 +36,7 @@ T = TypeVar("T")
 SUCCESS = "0"
 # No page documents how a bad token is reported; clients in the field see these two codes. A 401 says so itself.
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LONGEST_QUOTE = 500  # characters of the server's own words in an error
 
 
@@ -92,26 +95,51 @@ def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) ->
     """
     try:
         if not operation.needs_token:
-            return _Answer((yield _request(operation, {}))).read(operation)
+            return _Answer((yield _request(operation, {}))).read(operation, operation.secrets)
         headers = {}
         if csrf and operation.method != "GET":
-            headers["csrf-token"] = yield from _authorised(api.get_csrf_token(), {})
-        return (yield from _authorised(operation, headers))
+            fetch = api.get_csrf_token()
+            with _before_the_request(fetch, connection):
+                headers["csrf-token"] = yield from _authorised(fetch, {}, connection)
+        return (yield from _authorised(operation, headers, connection))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
         raise
 
 
-def _authorised(operation: Operation[T], headers: Mapping[str, str]) -> Exchange[T]:
+def _authorised(operation: Operation[T], headers: Mapping[str, str], connection: str) -> Exchange[T]:
     """Send with a token; on a refused token renew it once and send again."""
-    token: str = yield NeedToken()
-    answer = _Answer((yield _request(operation, {**headers, "access-token": token})))
+    token = yield from _token(NeedToken(), operation, connection)
+    answer = _Answer((yield _request(operation, {**headers, "access-token": token or ""})))
     if answer.refuses_token:
-        fresh: str | None = yield NeedToken(stale=token)
+        fresh = yield from _token(NeedToken(stale=token), operation, connection)
         if fresh is not None:
             token = fresh
             answer = _Answer((yield _request(operation, {**headers, "access-token": token})))
-    return answer.read(operation, secrets=(token, *headers.values()))
+    return answer.read(operation, secrets=(token or "", *headers.values()))
+
+
+def _token(need: NeedToken, operation: Operation[Any], connection: str) -> Exchange[str | None]:
+    with _before_the_request(operation, connection):
+        try:
+            token: str | None = yield need
+        except CallError as error:
+            error.passing = (
+                False  # The token was requested as often as is right; this call adds nothing to that.
+            )
+            raise
+    return token
+
+
+@contextmanager
+def _before_the_request(operation: Operation[Any], connection: str) -> Iterator[None]:
+    """Let an error say that the server did not act on the operation itself: its request was not sent, or refused."""
+    try:
+        yield
+    except CallError as error:
+        error.locate(operation.attempt, connection)
+        error.taken = False
+        raise
 
 
 def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
@@ -134,7 +162,9 @@ class _Answer:
 
     @property
     def refuses_token(self) -> bool:
-        return self.status == 401 or (self.envelope is not None and self.envelope.resCode in BAD_TOKEN_CODES)
+        # Not with a 5xx: whatever code it carries, the server may have acted before it failed.
+        code = self.envelope.resCode if self.envelope else None
+        return self.status == 401 or (self.status < 500 and code in BAD_TOKEN_CODES)
 
     def read(self, operation: Operation[T], secrets: tuple[str, ...] = ()) -> T:
         """Return the result, or raise the error that this answer is."""
@@ -145,7 +175,7 @@ class _Answer:
             return operation.decode(
                 self.envelope.result if operation.enveloped and self.envelope else self.body
             )
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UnexpectedAnswerError(
                 f"the answer has not the documented shape: {_quote(str(error), secrets)}",
                 status=self.status,
@@ -166,6 +196,7 @@ class _Answer:
 
     def _kind(self, operation: Operation[Any], secrets: tuple[str, ...]) -> tuple[type[CallError], str]:
         """Return which error this answer is, and the problem in words. The first row that fits decides."""
+        code, _ = self._words()
         media = _quote(self.headers.get("content-type", "no content type"), secrets)
         table: tuple[tuple[bool, type[CallError], str], ...] = (
             (
@@ -175,20 +206,31 @@ class _Answer:
             ),
             (self.status == 429, ThrottledError, "the server is asked too much"),
             (self.status >= 500, ServerError, "the server failed"),
+            (self.status == 408, InterruptedCallError, "the server gave up waiting for the request"),
             (
-                self.status >= 400 and not operation.needs_token,
+                not operation.needs_token
+                and (self.status == 401 or (self.status >= 400 and code is not None)),
                 AuthenticationError,
                 "the client id or the secret was refused",
             ),
-            (self.refuses_token, AuthenticationError, "the access token was refused"),
-            (self.status >= 400 or self.envelope is not None, RefusedError, "the server refused"),
+            (
+                operation.needs_token and self.refuses_token,
+                AuthenticationError,
+                "the access token was refused",
+            ),
+            (
+                operation.needs_token and self.status >= 400 and code != SUCCESS,
+                RefusedError,
+                "the server refused",
+            ),
+            (200 <= self.status < 300 and code is not None, RefusedError, "the server refused"),
         )
         for applies, kind, problem in table:
             if applies:
                 return kind, problem
         return (
             UnexpectedAnswerError,
-            f"the answer ({len(self.body)} bytes, {media}) is not JSON with a resCode",
+            f"the answer ({len(self.body)} bytes, {media}) is not the documented JSON",
         )
 
     def _words(self) -> tuple[str | None, str | None]:
@@ -202,7 +244,7 @@ class _Answer:
 def _decoded(body: bytes, shape: type[T]) -> T | None:
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -217,7 +259,8 @@ def _origin(headers: Mapping[str, str]) -> str:
 
 def _quote(text: str, secrets: tuple[str, ...]) -> str:
     """Return the server's words on one line, short, and without the secrets we know."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
+    for secret in filter(None, secrets):
+        for form in (secret, quote(secret), quote_plus(secret)):
+            text = text.replace(form, "***")
     text = " ".join(text.split())
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

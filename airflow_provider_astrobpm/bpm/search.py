@@ -14,14 +14,14 @@ from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     CallError,
     InstanceNotFoundError,
+    NotSentError,
     RefusedError,
-    ServerError,
     SeveralInstancesError,
-    UnexpectedAnswerError,
+    ThrottledError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -84,7 +84,9 @@ def find_by_id(
     if lookup == "by_id" or (lookup == "auto" and endpoint.reads_by_id is not False):
         try:
             instance: BpmInstance = yield api.get_instance(instance_id)
-        except (RefusedError, ServerError, UnexpectedAnswerError) as error:
+        except (NotSentError, ThrottledError):
+            raise
+        except CallError as error:
             failure = error
         else:
             if instance.id == instance_id:
@@ -124,14 +126,20 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
 
 def _matching(wanted: Callable[[BpmInstance], bool], *, sought: str) -> Plan[list[BpmInstance]]:
     findings = Findings()
-    for _ in range(ROUNDS):
-        for state in states.STATES:
+
+    def look(where: Iterable[str]) -> Plan[None]:
+        for state in where:
             rows = yield from _rows(state, findings)
             # An instance that moved meanwhile shows twice; the later look counts.
             findings.instances.update((row.id, row) for row in rows if wanted(row))
-        if findings.instances:
-            return list(findings.instances.values())
-    raise InstanceNotFoundError(sought, most_rows=findings.most_rows)
+
+    yield from look(states.STATES)
+    if not any(not row.is_closed for row in findings.instances.values()):
+        # An open one may have moved against the order of the search. An ended one must not be taken in its place.
+        yield from look(states.STATES if not findings.instances else states.OPEN_STATES)
+    if not findings.instances:
+        raise InstanceNotFoundError(sought, most_rows=findings.most_rows)
+    return list(findings.instances.values())
 
 
 def _rows(state: str, findings: Findings) -> Plan[list[BpmInstance]]:

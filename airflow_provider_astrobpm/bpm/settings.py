@@ -41,6 +41,7 @@ class Settings:
     :param proxy: URL of a proxy for all calls.
     :param connect_timeout: seconds to reach the server.
     :param read_timeout: seconds to wait for the next part of an answer.
+    :param answer_timeout: seconds for a whole answer, from the end of the request on.
     :param max_attempts: how often a call is sent at most, where it may be sent again.
     :param max_wait: seconds between two attempts at most, whatever the server asks for.
     :param max_response_bytes: bytes of an answer at most, unpacked.
@@ -59,6 +60,7 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     connect_timeout: float = 10
     read_timeout: float = 30
+    answer_timeout: float = 300
     max_attempts: int = 5
     max_wait: float = 30
     max_response_bytes: int = 64 * 1024 * 1024

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import AuthenticationError, CallError
+from airflow_provider_astrobpm.bpm.errors import CallError, ThrottledError
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 
 if TYPE_CHECKING:
@@ -109,11 +109,13 @@ def request_token(credentials: ClientCredentials) -> Plan[TokenAnswer]:
     The request may be a form or JSON (API page 0009), and which of them the token endpoint takes is not said. Clients
     in the field send a form, so that is tried first.
 
-    :raises AuthenticationError: if the credentials are refused either way; it tells the first refusal.
+    :raises CallError: if either is refused, the first refusal.
     """
     try:
         answer: TokenAnswer = yield api.get_token(credentials.client_id, credentials.client_secret)
-    except AuthenticationError as refusal:
+    except CallError as refusal:
+        if isinstance(refusal, ThrottledError) or not 400 <= (refusal.status or 0) < 500:
+            raise
         try:
             answer = yield api.get_token(credentials.client_id, credentials.client_secret, encoding="json")
         except CallError:

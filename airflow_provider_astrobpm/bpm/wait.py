@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-SHORTEST_INTERVAL = 1.0  # seconds
 MISSING_LOOKS = 3  # whole looks in a row that find nothing, after which an instance is gone
 MISSING_PAUSE = 5.0  # seconds between them where no interval is given
 JITTER = 0.1  # share of the interval by which a pause may be shorter
@@ -91,7 +90,7 @@ def wait_for(
     :raises InstanceNotFoundError: if the instance is gone.
     :raises CallError: if looks failed for too long, or the credentials were refused.
     """
-    checks.seconds(poll_interval, "poll_interval", least=SHORTEST_INTERVAL)
+    checks.poll_interval(poll_interval)
     checks.seconds(max_poll_failure_time, "max_poll_failure_time")
     deadline = clock() + checks.seconds(timeout, "timeout") if timeout is not None else None
     patience = _Patience(max_poll_failure_time, clock, report)

@@ -14,10 +14,12 @@ from airflow_provider_astrobpm.bpm import api, change, launch, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.states import require_known
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from typing import Literal
 
     from airflow_provider_astrobpm.bpm.api import Action, BpmDefinition, Plan
@@ -33,18 +35,19 @@ _ENDPOINTS: dict[str, search.Endpoint] = {}
 class AstroZeroHook(BaseHook):
     """Talk to the BPM API of one Astro Zero environment.
 
-    Every method raises ``SettingsError`` if the connection cannot be used, ``ValueError`` for a bad argument before
-    anything is sent, and a ``CallError`` if the call fails; all of them are in ``airflow_provider_astrobpm.bpm.errors``.
+    Every method raises ``ValueError`` for a bad argument, before anything is sent, ``SettingsError`` if the connection
+    cannot be used, and ``CallError`` if a call fails; what else it may raise it says. But for ``ValueError`` all of them
+    are in ``airflow_provider_astrobpm.bpm.errors``.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     conn_name_attr = "astro_zero_conn_id"
-    default_conn_name = "astro_zero_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "astro_zero"
     hook_name = "Huawei Cloud Astro Zero"
 
-    def __init__(self, astro_zero_conn_id: str = default_conn_name) -> None:
+    def __init__(self, astro_zero_conn_id: str = DEFAULT_CONN_ID) -> None:
         super().__init__()
         self.astro_zero_conn_id = astro_zero_conn_id
 
@@ -92,17 +95,20 @@ class AstroZeroHook(BaseHook):
 
     def query_instances(
         self,
-        states: Iterable[str],
+        states: Collection[str],
         *,
         order_field: str | None = "startTime",
         order_type: Literal["asc", "desc"] = "desc",
     ) -> list[BpmInstance]:
         """List instances by state (API page 0070): one request a state, because several at once are undocumented.
 
+        The requests are made one after another, so an instance that moves meanwhile may be missed.
+
         :param states: states to list, in this order.
         :param order_field: the column to order by; ``None`` for the server's own order.
         :param order_type: the direction.
         """
+        require_known(states, "states")
         operations = [
             api.query(state, order_field=order_field, order_type=order_type)
             for state in dict.fromkeys(states)
@@ -242,9 +248,13 @@ class AstroZeroHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and read one definition, within seconds and without changing anything."""
         try:
-            patience = min(self.settings.connect_timeout, 5), min(self.settings.read_timeout, 5)
+            settings = self.settings
             quick = replace(
-                self.settings, max_attempts=1, connect_timeout=patience[0], read_timeout=patience[1]
+                settings,
+                max_attempts=1,
+                connect_timeout=min(settings.connect_timeout, 5),
+                read_timeout=min(settings.read_timeout, 5),
+                answer_timeout=5,
             )
             with closing(BpmClient(quick, on_token=mask_secret)) as client:
                 definitions = client.call(api.definitions(limit=1))

@@ -11,7 +11,7 @@ import json
 from difflib import get_close_matches
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from airflow_provider_astrobpm.bpm import checks
@@ -77,25 +77,37 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
             "host is empty; it is the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
         )
     given_scheme = (connection.schema or "").strip().lower()
-    parts = urlsplit(host if "://" in host else f"{given_scheme or 'https'}://{host}")
+    parts = _split(host if "://" in host else f"{given_scheme or 'https'}://{host}", "host")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("host must be no more than a domain, a port and a base path")
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"schema must be https (or http), not {parts.scheme!r}")
+        raise ValueError(f"schema must be https (or http), not {(given_scheme or parts.scheme)!r}")
     if given_scheme and given_scheme != parts.scheme:
         raise ValueError(f"host says {parts.scheme!r} and schema says {given_scheme!r}")
     if not parts.hostname or any(character.isspace() for character in host):
         raise ValueError(f"host {host!r} is not a domain")
-    if connection.port and parts.port and connection.port != parts.port:
+    if connection.port is not None and parts.port and connection.port != parts.port:
         raise ValueError(f"host says port {parts.port} and port says {connection.port}")
     if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
         raise ValueError(
             f"http:// to {parts.hostname!r} would send the secret in the clear; use https, or set the extra "
             "'allow_http' to true if you mean it"
         )
-    port = connection.port or parts.port
+    port = parts.port if connection.port is None else connection.port
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"port must be from 1 to 65535, not {port}")
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def _split(url: str, argument: str) -> SplitResult:
+    """Take a URL apart; its errors do not show it, because it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, parts.hostname  # these may fail, too
+    except ValueError:
+        raise ValueError(f"{argument} is not a URL, or has a port that is none") from None
+    return parts
 
 
 def _is_loopback(host: str) -> bool:
@@ -159,15 +171,13 @@ def _count(value: object, argument: str) -> int:
 
 
 def _token(value: object, argument: str) -> str:
-    # Not by checks.text: its message would show the value.
-    if not isinstance(value, str) or not value.strip().isprintable():
-        raise ValueError(f"{argument} must be the text of a token, on one line")
+    if not isinstance(value, str) or not checks.is_token(value.strip()):
+        raise ValueError(f"{argument} must be the text of a token")
     return value.strip()
 
 
 def _proxy(value: object, argument: str) -> str:
-    # Its messages do not show the value, which may hold a password.
-    parts = urlsplit(value) if isinstance(value, str) else None
+    parts = _split(value, argument) if isinstance(value, str) else None
     if not isinstance(value, str) or not parts or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{argument} must be a URL such as http://proxy.example:3128")
     return value
@@ -187,10 +197,11 @@ def _lookup(value: object, argument: str) -> object:
 def _url_template(value: object, argument: str) -> str:
     template = checks.text(value, argument)
     try:
-        placeholders = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        fields = [tuple(field) for _, *field in Formatter().parse(template) if field[0] is not None]
     except ValueError:
-        placeholders = {"?"}
-    if not template.startswith("https://") or not placeholders <= {"host", "instance_id"}:
+        fields = [("?",)]
+    plain = {("host", "", None), ("instance_id", "", None)}
+    if not template.startswith("https://") or not plain.issuperset(fields):
         raise ValueError(
             f"{argument} must be an https:// address with no placeholders but {{host}} and {{instance_id}}, "
             f"not {value!r}"

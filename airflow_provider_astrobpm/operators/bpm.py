@@ -8,15 +8,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ON_SUSPENDED, WaitCondition
-from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, AstroZeroError, WaitFailedError
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES, require_known
+from airflow_provider_astrobpm.bpm.condition import ON_SUSPENDED, WaitCondition, given_of
+from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, WaitFailedError
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import timedelta
     from typing import Literal
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.condition import OnSuspended
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-
-DEFAULT_CONN_ID = "astro_zero_default"
 
 
 class _AstroZeroOperator(BaseOperator):
@@ -105,10 +104,10 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
         wait_for_completion: bool = True,
         poll_interval: float | timedelta = 60,
         timeout: float | timedelta | None = None,
-        states: Iterable[str] | None = None,
-        bp_statuses: Iterable[str] | None = None,
-        failed_states: Iterable[str] | None = None,
-        failed_bp_statuses: Iterable[str] | None = None,
+        states: Collection[str] | None = None,
+        bp_statuses: Collection[str] | None = None,
+        failed_states: Collection[str] | None = None,
+        failed_bp_statuses: Collection[str] | None = None,
         on_suspended: OnSuspended = "wait",
         max_poll_failure_time: float | timedelta = 600,
         **kwargs: Any,
@@ -120,7 +119,7 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
         self.business_key = business_key
         self.title = title
         self.wait_for_completion = wait_for_completion
-        self.poll_interval = checks.seconds(poll_interval, "poll_interval", least=1)
+        self.poll_interval = checks.poll_interval(poll_interval)
         self.timeout = None if timeout is None else checks.seconds(timeout, "timeout")
         self.states = states
         self.bp_statuses = bp_statuses
@@ -128,23 +127,22 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
         self.failed_bp_statuses = failed_bp_statuses
         self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
         self.max_poll_failure_time = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
+        self._given = given_of(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, and wait for it if asked to."""
-        condition = WaitCondition.of(
-            states=self.states,
-            bp_statuses=self.bp_statuses,
-            failed_states=self.failed_states,
-            failed_bp_statuses=self.failed_bp_statuses,
-            on_suspended=self.on_suspended,
-        )
+        condition = WaitCondition.of_task(self, self._given)
         instance = self._start()
-        self.log.info("Started %s, business key %r", instance, instance.business_key)
-        context["ti"].xcom_push(key="instance_id", value=instance.id)
-        if self.wait_for_completion:
-            instance = self._wait(instance, condition)
-            self.log.info("The wait is over: %s", instance)
-        return self.hook.as_dict(instance)
+        try:
+            return self._follow(instance, condition, context)
+        except (Exception, AirflowTaskTimeout) as error:
+            if isinstance(error, WaitFailedError) and error.instance.is_closed:
+                raise
+            raise AirflowFailException(
+                f"{error} Instance {instance.id!r} was left as it is and may still be open. A retry would start a "
+                "second one, so this task is not retried: wait for the instance with the sensor, or terminate it and "
+                "clear this task."
+            ) from error
 
     def _start(self) -> BpmInstance:
         try:
@@ -157,24 +155,25 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
             )
         except AmbiguousStartError as error:
             raise AirflowFailException(str(error)) from error
+        except AirflowTaskTimeout as error:
+            raise AirflowFailException(
+                f"{error}: this came while an instance of BPM {self.bpm_name!r} was being started, and nobody knows "
+                "whether it was. It is not started again: look for it, then clear this task."
+            ) from error
 
-    def _wait(self, instance: BpmInstance, condition: WaitCondition) -> BpmInstance:
-        try:
-            return self.hook.wait_for_instance(
+    def _follow(self, instance: BpmInstance, condition: WaitCondition, context: Context) -> dict[str, Any]:
+        self.log.info("Started %s, business key %r", instance, instance.business_key)
+        context["ti"].xcom_push(key="instance_id", value=instance.id)
+        if self.wait_for_completion:
+            instance = self.hook.wait_for_instance(
                 instance,
                 condition,
                 poll_interval=self.poll_interval,
                 timeout=self.timeout,
                 max_poll_failure_time=self.max_poll_failure_time,
             )
-        except AstroZeroError as error:
-            if isinstance(error, WaitFailedError) and error.instance.is_closed:
-                raise
-            raise AirflowFailException(
-                f"{error} Instance {instance.id!r} was left as it is and may still be open. A retry would start a "
-                "second one, so this task is not retried: wait for the instance with the sensor, or terminate it and "
-                "clear this task."
-            ) from error
+            self.log.info("The wait is over: %s", instance)
+        return self.hook.as_dict(instance)
 
 
 class _InstanceOperator(_AstroZeroOperator):
@@ -197,7 +196,7 @@ class _ChangeStateOperator(_InstanceOperator):
 
     def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.if_closed = checks.choice(if_closed, "if_closed", ("succeed", "fail"))
+        self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance as it is afterwards."""
@@ -280,7 +279,7 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
 
     def __init__(self, *, if_missing: IfMissing = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.if_missing = checks.choice(if_missing, "if_missing", ("succeed", "fail"))
+        self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> None:
         """Delete the instance."""
@@ -290,8 +289,9 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
 class AstroZeroQueryBpmInstancesOperator(_AstroZeroOperator):
     """List BPM instances by state (API page 0070), one request a state.
 
-    The task returns a list of dicts as the start operator returns one. How many rows Astro Zero lists at most is
-    undocumented; the newest come first.
+    The task returns a list of dicts as the start operator returns one. The states are listed one after another, so an
+    instance that moves meanwhile may be missed. How many rows Astro Zero lists at most is undocumented; the newest
+    come first.
 
     :param states: states to list; by default all in which an instance has not ended.
     :param bpm_name: keep only instances of this BPM.
@@ -311,7 +311,7 @@ class AstroZeroQueryBpmInstancesOperator(_AstroZeroOperator):
     def __init__(
         self,
         *,
-        states: Iterable[str] = OPEN_STATES,
+        states: Collection[str] = OPEN_STATES,
         bpm_name: str | None = None,
         business_key: str | None = None,
         order_field: str = "startTime",
@@ -327,7 +327,6 @@ class AstroZeroQueryBpmInstancesOperator(_AstroZeroOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """List the instances."""
-        require_known(self.states, "states")
         rows = self.hook.query_instances(
             self.states, order_field=self.order_field, order_type=self.order_type
         )

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ON_SUSPENDED, WaitCondition
+from airflow_provider_astrobpm.bpm.condition import ON_SUSPENDED, WaitCondition, given_of
 from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -30,7 +31,8 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
     The instance is given by its id, or by its business key; one that is sought by its key need not exist yet. The
     task succeeds when the instance ends in ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on
     any other end, with ``soft_fail`` too: that one turns only a time-out into a skip. It returns the instance as a
-    dict, as the start operator does.
+    dict, as the start operator does. A look that fails after the attempts that the connection allows fails the task; let
+    Airflow retry it.
 
     :param instance_id: the instance's id.
     :param business_key: the instance's business key, where the id is not known. If several instances carry it, the
@@ -62,12 +64,12 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         instance_id: str | None = None,
         business_key: str | None = None,
         bpm_name: str | None = None,
-        states: Iterable[str] | None = None,
-        bp_statuses: Iterable[str] | None = None,
-        failed_states: Iterable[str] | None = None,
-        failed_bp_statuses: Iterable[str] | None = None,
+        states: Collection[str] | None = None,
+        bp_statuses: Collection[str] | None = None,
+        failed_states: Collection[str] | None = None,
+        failed_bp_statuses: Collection[str] | None = None,
         on_suspended: OnSuspended = "wait",
-        astro_zero_conn_id: str = "astro_zero_default",
+        astro_zero_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -82,6 +84,8 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         self.failed_bp_statuses = failed_bp_statuses
         self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
         self.astro_zero_conn_id = astro_zero_conn_id
+        self._by_key = business_key is not None
+        self._given = given_of(self)
         self._seen: BpmInstance | None = None
 
     @cached_property
@@ -100,13 +104,7 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         """
         from airflow_provider_astrobpm.bpm.wait import judged  # noqa: PLC0415
 
-        condition = WaitCondition.of(
-            states=self.states,
-            bp_statuses=self.bp_statuses,
-            failed_states=self.failed_states,
-            failed_bp_statuses=self.failed_bp_statuses,
-            on_suspended=self.on_suspended,
-        )
+        condition = WaitCondition.of_task(self, self._given)
         instance = self._look()
         if instance is None:
             return PokeReturnValue(is_done=False)
@@ -121,8 +119,8 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         """Return the instance as it is now; ``None`` if its business key is not there yet."""
         if self._seen is not None:
             return self.hook.get_instance(self._seen.id, last_state=self._seen.state, patient=True)
-        if self.instance_id is not None:
-            return self.hook.get_instance(self.instance_id, patient=True)
+        if not self._by_key:
+            return self.hook.get_instance(checks.text(self.instance_id, "instance_id"), patient=True)
         try:
             return self.hook.find_instance(
                 checks.text(self.business_key, "business_key"), bpm_name=self.bpm_name

@@ -156,8 +156,8 @@ loose: Any = api  # its arguments are wrong on purpose below
         (lambda: loose.act("..", "terminate"), "instance_id must be an id, not '..'"),
         (lambda: loose.delete(" "), "instance_id"),
         (lambda: loose.set_variables("1", {}), "at least one variable"),
-        (lambda: loose.definitions(limit=0), "limit must be at least 1"),
-        (lambda: loose.definitions(skip=-1), "skip must not be negative"),
+        (lambda: loose.definitions(limit=0), "limit must be a whole number, at least 1"),
+        (lambda: loose.definitions(skip=-1), "skip must be a whole number, at least 0"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_sent(build: Callable[[], Any], words: str) -> None:

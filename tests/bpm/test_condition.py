@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import states
-from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
+from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition, given_of
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 WAITING, DONE, FAILED = Outcome.WAITING, Outcome.DONE, Outcome.FAILED
@@ -168,9 +168,39 @@ def test_an_instance_that_has_ended_ends_the_wait(condition: WaitCondition, inst
         ({"failed_bp_statuses": "Rejected"}, "failed_bp_statuses must be a list"),
         ({"states": ["Broken"], "failed_states": ["Broken"]}, "success and failure at once"),
         ({"bp_statuses": ["A"], "failed_bp_statuses": ["A"]}, "success and failure at once"),
+        ({"states": []}, "states must not be empty"),
+        ({"bp_statuses": []}, "bp_statuses must not be empty"),
+        ({"bp_statuses": ""}, "bp_statuses must be a list"),
+        ({"failed_bp_statuses": ()}, "failed_bp_statuses must not be empty"),
+        ({"bp_statuses": iter(["Approved"])}, "bp_statuses must be a list"),
+        ({"states": map(str.strip, ["Broken"])}, "states must be a list"),
+        ({"states": {"Broken": 1}}, "states must be a list"),
         ({"on_suspended": "ignore"}, "on_suspended must be one of 'wait', 'fail', not 'ignore'"),
     ],
 )
 def test_bad_conditions_are_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         WaitCondition.of(**arguments)
+
+
+class Task:
+    """As much of a task as its condition is made of."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.states: Any = None
+        self.bp_statuses: Any = None
+        self.failed_states: Any = None
+        self.failed_bp_statuses: Any = None
+        self.on_suspended: Any = "wait"
+        self.__dict__.update(arguments)
+
+
+def test_a_template_that_came_out_as_nothing_opens_no_gate() -> None:
+    task = Task(bp_statuses="{{ a template }}")
+    given = given_of(task)
+    task.bp_statuses = None
+    with pytest.raises(ValueError, match="bp_statuses was given, and came out as None"):
+        WaitCondition.of_task(task, given)
+    task.bp_statuses = ["Approved"]
+    assert WaitCondition.of_task(task, given) == WaitCondition.of(bp_statuses=["Approved"])
+    assert WaitCondition.of_task(Task(), given_of(Task())) == WaitCondition()

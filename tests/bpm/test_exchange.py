@@ -112,6 +112,10 @@ ERRORS: list[tuple[Response, type[CallError], bool | None, str]] = [
     (answer(200, REFUSED), RefusedError, False, "HTTP 200, resCode '405239999'"),
     (answer(500, REFUSED), ServerError, None, "HTTP 500, resCode '405239999'"),
     (answer(503, b"<html>"), ServerError, None, "HTTP 503"),
+    (answer(500, {"resCode": "405230602", "resMsg": "no"}), ServerError, None, "405230602"),
+    (answer(408, b""), InterruptedCallError, None, "HTTP 408"),
+    (answer(400, {"resCode": "0"}), UnexpectedAnswerError, None, "HTTP 400"),
+    (answer(200, b"[" * 200_000), UnexpectedAnswerError, None, "not the documented JSON"),
     (answer(429, b"", {"retry-after": "7"}), ThrottledError, False, "HTTP 429"),
     (
         answer(302, b"", {"location": "https://login.example/?token=t"}),
@@ -121,12 +125,12 @@ ERRORS: list[tuple[Response, type[CallError], bool | None, str]] = [
     ),
     (answer(307, b"", {"location": "/elsewhere"}), UnexpectedAnswerError, None, "another path"),
     (answer(302, b"", {"location": "http://[::"}), UnexpectedAnswerError, None, "redirects"),
-    (answer(200, b"<html>hello</html>"), UnexpectedAnswerError, None, "not JSON with a resCode"),
+    (answer(200, b"<html>hello</html>"), UnexpectedAnswerError, None, "not the documented JSON"),
     (answer(200, b""), UnexpectedAnswerError, None, "0 bytes"),
-    (answer(200, b"\xff\xfe"), UnexpectedAnswerError, None, "not JSON"),
-    (answer(200, []), UnexpectedAnswerError, None, "not JSON with a resCode"),
-    (answer(200, {"result": INSTANCE}), UnexpectedAnswerError, None, "not JSON with a resCode"),
-    (answer(200, {"resCode": 0, "result": INSTANCE}), UnexpectedAnswerError, None, "resCode"),
+    (answer(200, b"\xff\xfe"), UnexpectedAnswerError, None, "not the documented JSON"),
+    (answer(200, []), UnexpectedAnswerError, None, "not the documented JSON"),
+    (answer(200, {"result": INSTANCE}), UnexpectedAnswerError, None, "not the documented JSON"),
+    (answer(200, {"resCode": 0, "result": INSTANCE}), UnexpectedAnswerError, None, "not the documented JSON"),
     (ok({"id": "1"}), UnexpectedAnswerError, None, "has not the documented shape.*name"),
     (ok([INSTANCE]), UnexpectedAnswerError, None, "has not the documented shape"),
     (ok(None), UnexpectedAnswerError, None, "has not the documented shape"),
@@ -161,6 +165,42 @@ def test_refused_credentials(status: int) -> None:
         run(api.get_token("client", SECRET), answer(status, body))
     assert "Could not get a token on connection 'the_connection'" in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_a_wrong_address_is_not_taken_for_a_wrong_secret() -> None:
+    with pytest.raises(UnexpectedAnswerError, match="HTTP 404"):
+        run(api.get_token("client", SECRET), answer(404, b"<html>", {"content-type": "text/html"}))
+
+
+@pytest.mark.parametrize("form", [SECRET, "the%2Fclient%2Fsecret"])
+def test_a_server_that_repeats_the_secret_is_not_quoted(form: str) -> None:
+    body = {"error": "bad", "error_description": f"no client with {form} here"}
+    with pytest.raises(AuthenticationError) as caught:
+        run(api.get_token("client", SECRET if form == SECRET else "the/client/secret"), answer(400, body))
+    assert form not in str(caught.value)
+    assert "no client with *** here" in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "t\u00f6ken", "\u20ac"])
+def test_a_token_that_no_header_can_carry(token: str) -> None:
+    with pytest.raises(UnexpectedAnswerError, match="not a token that a header can carry") as caught:
+        run(api.get_token("client", SECRET), answer(200, {"access_token": token}))
+    assert not token or token not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ServerError("x"), InterruptedCallError("x"), ThrottledError("x")])
+def test_a_failed_token_request_says_that_the_call_itself_was_not_taken(error: CallError) -> None:
+    with pytest.raises(type(error)) as caught:
+        run(api.start("A"), error)
+    assert caught.value.taken is False
+    assert caught.value.passing is False  # the token request has had its attempts
+
+
+def test_a_failed_csrf_request_says_that_the_call_itself_was_not_taken() -> None:
+    with pytest.raises(ServerError, match="Could not get a CSRF token") as caught:
+        run(api.start("A"), TOKEN, answer(503, b""), csrf=True)
+    assert caught.value.taken is False
+    assert caught.value.passing is True
 
 
 def test_a_token_may_come_without_its_life() -> None:

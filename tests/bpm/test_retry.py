@@ -69,6 +69,7 @@ def test_which_operations_may_run_twice(operation: api.Operation[Any], resent: b
         ("soon", None),
         ("-1", None),
         ("²", None),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999", None),
         ("", None),
         (None, None),
     ],

@@ -14,10 +14,12 @@ from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.errors import (
     AuthenticationError,
     InstanceNotFoundError,
+    InterruptedCallError,
     NotSentError,
     RefusedError,
     ServerError,
     SeveralInstancesError,
+    ThrottledError,
     UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -107,7 +109,13 @@ class TestReadingById:
 
     @pytest.mark.parametrize(
         "failure",
-        [RefusedError("x", status=404), ServerError("x", status=500), UnexpectedAnswerError("x", status=200)],
+        [
+            RefusedError("x", status=404),
+            ServerError("x", status=500),
+            UnexpectedAnswerError("x", status=200),
+            AuthenticationError("x", status=401),
+            InterruptedCallError("x"),
+        ],
     )
     def test_auto_remembers_that_it_does_not_work(self, failure: Exception, make: Make, stage: Any) -> None:
         endpoint = search.Endpoint()
@@ -137,7 +145,7 @@ class TestReadingById:
         assert scene.run(search.find_by_id("002N1", endpoint=endpoint)).id == "002N1"
         assert endpoint.reads_by_id is True
 
-    @pytest.mark.parametrize("failure", [AuthenticationError("x"), NotSentError("x")])
+    @pytest.mark.parametrize("failure", [ThrottledError("x"), NotSentError("x")])
     def test_what_lists_would_not_mend_is_raised_at_once(self, failure: Exception, stage: Any) -> None:
         scene = stage(lambda _operation: failure)
         with pytest.raises(type(failure)):
@@ -199,8 +207,24 @@ class TestABusinessKey:
     def test_one_that_moves_during_the_search_counts_once_as_it_was_seen_last(
         self, make: Make, stage: Any
     ) -> None:
+        asked: list[str] = []
+
         def answer(operation: Operation[Any]) -> Any:
-            state = dict(operation.query)["states"]
-            return [make(state=state, business_key="k")] if state in ("Running", "Completed OK") else []
+            asked.append(dict(operation.query)["states"])
+            here = "Running" if "Completed OK" not in asked else "Completed OK"
+            return [make(state=here, business_key="k")] if asked[-1] == here else []
 
         assert stage(answer).run(search.find_by_key("k")).state == "Completed OK"
+
+    def test_an_ended_one_is_not_taken_for_an_open_one_that_moves_against_the_search(
+        self, make: Make, stage: Any
+    ) -> None:
+        asked: list[str] = []
+
+        def answer(operation: Operation[Any]) -> Any:
+            asked.append(dict(operation.query)["states"])
+            new_is = "Dispatched" if "Completed OK" not in asked else "Running"
+            rows = [make("old", "Completed OK", business_key="k"), make("new", new_is, business_key="k")]
+            return [row for row in rows if row.state == asked[-1]]
+
+        assert stage(answer).run(search.find_by_key("k")).id == "new"

@@ -88,6 +88,7 @@ def test_approval_gate_stays_shut_on_a_bad_end(end: str, emulator: EmulatorContr
     with person(emulator, lambda instance: emulator.move(instance["id"], state=end)):
         state, tasks = run(dag)
     assert (state, tasks["request_approval"], tasks["publish"]) == ("failed", "failed", "upstream_failed")
+    assert tasks["roll_back"] == "success"
 
 
 def test_nightly_launch(emulator: EmulatorControl) -> None:
@@ -96,6 +97,7 @@ def test_nightly_launch(emulator: EmulatorControl) -> None:
     assert state == "success"
     assert [tasks[f"launch[{index}]"] for index in range(3)] == ["success"] * 3
     assert {instance["variables"]["ledger"] for instance in emulator.instances()} == {"EU", "US", "CN"}
+    assert all(instance["variables"]["business_date"] for instance in emulator.instances())
 
 
 class TestMaintenanceWindow:

@@ -297,3 +297,14 @@ def test_a_csrf_token_that_is_missing_is_told(hook: AstroZeroHook, emulator: Emu
     emulator.switch(csrf_required=True)
     with pytest.raises(RefusedError, match="405230050"):
         hook.start_instance("SupplierOnboarding")
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_an_endpoint_that_fails_to_read_by_id_is_searched_by_lists(
+    status: int, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.fault("get", "status", status=status, times=100)
+    for _ in range(3):
+        assert hook.get_instance(instance.id).id == instance.id
+    assert emulator.counts()["get"] <= 2  # one look, with a second attempt or a fresh token

@@ -205,7 +205,7 @@ def test_a_certificate_file_that_is_not_there(
         "AIRFLOW_CONN_MY_CONN",
         emulator_server.connection_json()[:-1] + f', "extra": {{"{extra}": "/no/such/file.pem"}}}}',
     )
-    with pytest.raises(errors.SettingsError, match=f"'my_conn'.*extra '{extra}' names '/no/such/file.pem'"):
+    with pytest.raises(errors.SettingsError, match=f"'my_conn'.*extra '{extra}' names /no/such/file.pem"):
         AstroZeroHook("my_conn").get_conn()
 
 
@@ -214,7 +214,10 @@ ARGUMENTS: list[tuple[Call, str]] = [
     (lambda hook: hook.start_instance(7), "bpm_name"),  # type: ignore[arg-type]
     (lambda hook: hook.start_instance("A", variables={"a": object()}), "variable 'a'"),
     (lambda hook: hook.query_instances(["Finished"]), "'Finished'"),
-    (lambda hook: hook.query_instances("Running"), "state"),
+    (lambda hook: hook.query_instances("Running"), "states must be a list of texts, not 'Running'"),
+    (lambda hook: hook.query_instances([]), "states must not be empty"),
+    (lambda hook: hook.get_instance("\ud800"), "can be sent"),
+    (lambda hook: hook.get_definitions(limit="5"), "limit must be a whole number"),  # type: ignore[arg-type]
     (lambda hook: hook.get_instance(""), "instance_id"),
     (lambda hook: hook.find_instance(""), "business_key"),
     (lambda hook: hook.suspend_instance(".."), "instance_id"),

@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk import DAG
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators import bpm
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroDeleteBpmInstanceOperator,
@@ -43,6 +44,17 @@ def ti() -> TaskInstance:
 
 def run(operator: Any, ti: TaskInstance | None = None) -> Any:
     return operator.execute({"ti": ti or TaskInstance()})
+
+
+@pytest.fixture
+def make_conn(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put extras into the connection."""
+
+    def make(**extra: Any) -> None:
+        connection = {**json.loads(emulator_server.connection_json()), "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+
+    return make
 
 
 def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
@@ -124,6 +136,43 @@ class TestStart:
         assert isinstance(caught.value.__cause__, errors.AmbiguousStartError)
         assert len(emulator.instances()) == emulator.counts()["start"] == 1
         assert ti.xcoms == {}
+
+    @pytest.mark.parametrize("error", [RuntimeError("no XCom today"), AirflowTaskTimeout("time is up")])
+    def test_whatever_fails_after_the_start_is_not_retried(
+        self,
+        error: BaseException,
+        emulator: EmulatorControl,
+        monkeypatch: pytest.MonkeyPatch,
+        ti: TaskInstance,
+    ) -> None:
+        def fail(**_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(ti, "xcom_push", fail)
+        with pytest.raises(AirflowFailException, match=f"{error} Instance '.*' was left as it is"):
+            run(start(bpm_name="SupplierOnboarding"), ti)
+
+    def test_a_time_out_during_the_start_is_not_retried(
+        self, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        operator = start(bpm_name="SupplierOnboarding")
+
+        def time_out(*_: Any) -> None:
+            raise AirflowTaskTimeout("time is up")
+
+        monkeypatch.setattr(operator.hook.client, "run", time_out)
+        with pytest.raises(AirflowFailException, match="nobody knows whether it was"):
+            run(operator)
+
+    @pytest.mark.parametrize("fault", ["token", "csrf"])
+    def test_a_start_that_was_never_sent_may_be_retried(
+        self, fault: str, make_conn: Any, emulator: EmulatorControl
+    ) -> None:
+        make_conn(csrf=True, max_attempts=1)
+        emulator.fault(fault, "status", status=503, times=50)
+        with pytest.raises(errors.ServerError):
+            run(start(bpm_name="SupplierOnboarding"))
+        assert emulator.counts()["start"] == 0
 
     def test_a_refused_start_may_be_retried(self, emulator: EmulatorControl) -> None:
         with pytest.raises(errors.RefusedError, match="'NoSuch'.*405230020"):

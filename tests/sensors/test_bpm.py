@@ -98,6 +98,13 @@ def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(emulato
     assert poke(sensor(emulator, instance_id=instance["id"])) is None
 
 
+def test_an_id_that_came_out_as_none_is_told_as_that(emulator: EmulatorControl) -> None:
+    made = sensor(emulator, instance_id="{{ a template }}")
+    made.instance_id = None
+    with pytest.raises(ValueError, match="instance_id must be a text that is not blank, not None"):
+        poke(made)
+
+
 def test_a_key_that_several_open_instances_carry_fails(emulator: EmulatorControl) -> None:
     for _ in range(2):
         emulator.start("SupplierOnboarding", business_key="k")
@@ -133,6 +140,8 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
     ("arguments", "words"),
     [
         ({"instance_id": " "}, "instance_id"),
+        ({"instance_id": "1", "bp_statuses": map(str, ["Approved"])}, "bp_statuses must be a list"),
+        ({"instance_id": "1", "bp_statuses": []}, "bp_statuses must not be empty"),
         ({"business_key": ""}, "business_key"),
         ({"instance_id": "1", "states": ["Done"]}, "states must be one of"),
         ({"instance_id": "1", "bp_statuses": "Approved"}, "bp_statuses must be a list"),

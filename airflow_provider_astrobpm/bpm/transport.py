@@ -1,0 +1,278 @@
+"""A ``requests`` session that says how far a failed request got.
+
+Everything depends on one question: may the server have got the request? Error types do not answer it (a TLS error can
+come after the request as well as before), so the connections themselves mark what goes wrong while they are being
+made. What is not marked may have reached the server.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
+from http.cookiejar import DefaultCookiePolicy
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from airflow_provider_astrobpm.bpm.errors import (
+    CallError,
+    InterruptedCallError,
+    NotSentError,
+    SettingsError,
+    TlsError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_astrobpm.bpm.exchange import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+    from airflow_provider_astrobpm.bpm.exchange import Request
+    from airflow_provider_astrobpm.bpm.settings import Settings
+
+CHUNK = 64 * 1024
+
+
+class Transport:
+    """Sends requests to one environment. Threads may share it.
+
+    :param settings: where and how.
+    :raises SettingsError: if a certificate file of the settings cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        _check_files(settings)
+        self._session = _Session()
+        adapter = _Adapter(pool_maxsize=32)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._session.auth = _no_auth
+        # A login cookie of the server's would compete with the access-token header.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        if settings.client_cert:
+            self._session.cert = (settings.client_cert, settings.client_key or settings.client_cert)
+
+    def send(self, request: Request) -> Response:
+        """Send a request once and return the whole answer.
+
+        :raises NotSentError: if the server certainly did not get it.
+        :raises InterruptedCallError: if it may have got it, and no whole answer came.
+        :raises UnexpectedAnswerError: if the answer is too long, or cannot be unpacked.
+        """
+        settings = self._settings
+        try:
+            prepared = self._session.prepare_request(
+                requests.Request(
+                    request.method,
+                    f"{settings.base_url}{request.target}",
+                    headers=dict(request.headers),
+                    data=request.body,
+                )
+            )
+        except ValueError as error:  # its words may quote a header
+            raise _final(NotSentError(f"the request could not be built ({type(error).__name__})")) from None
+        # Given with each request: the environment's proxies and CA bundle would win over the session's.
+        proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
+        options = self._session.merge_environment_settings(
+            prepared.url, proxies, stream=True, verify=settings.verify, cert=None
+        )
+        timeout = (settings.connect_timeout, settings.read_timeout)
+        with _Deadline(settings.answer_timeout) as deadline:
+            try:
+                with self._session.send(
+                    prepared, timeout=timeout, allow_redirects=False, **options
+                ) as answer:
+                    body = _read(answer, settings.max_response_bytes)
+                    if deadline.passed:  # a connection that was cut may look like the end of the answer
+                        raise deadline.failure()
+                    headers = {name.lower(): value for name, value in answer.headers.items()}
+                    return Response(answer.status_code, headers, body)
+            except CallError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
+                # "from None": the original holds the request, and so the token.
+                raise (deadline.failure() if deadline.passed else _classified(error)) from None
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._session.close()
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Follow nothing; for that, requests would read the whole answer and trust its header."""
+        return None
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keep ``requests`` from adding what a ``.netrc`` file holds for this host."""
+    return request
+
+
+class _MarksConnecting:
+    """Marks what goes wrong before a request is sent, and lets the deadline know the connection in use."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[misc]
+        except Exception as error:
+            error.before_request = True  # type: ignore[attr-defined]
+            raise
+
+    def getresponse(self, *arguments: Any, **options: Any) -> Any:
+        deadline = getattr(_current, "deadline", None)
+        if deadline is not None:
+            deadline.watch(getattr(self, "sock", None))
+        return super().getresponse(*arguments, **options)  # type: ignore[misc]
+
+
+class _HttpConnection(_MarksConnecting, HTTPConnection):
+    pass
+
+
+class _HttpsConnection(_MarksConnecting, HTTPSConnection):
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self._use_own_connections(self.poolmanager)
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **options)
+        self._use_own_connections(manager)
+        return manager
+
+    @staticmethod
+    def _use_own_connections(manager: Any) -> None:
+        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+
+_current = threading.local()
+
+
+class _Deadline:
+    """Cuts the connection of this thread's call when its time is up: a server that trickles resets other time-outs.
+
+    :param seconds: for the whole answer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.passed = False
+        self._connection: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+
+    def watch(self, connection: socket.socket | None) -> None:
+        """Begin to count: the request has just been sent on this connection."""
+        self._connection = connection
+        self._timer = threading.Timer(self.seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def failure(self) -> InterruptedCallError:
+        """Return the error that the call ends with."""
+        return InterruptedCallError(f"the answer was not whole within {self.seconds:g} s")
+
+    def _cut(self) -> None:
+        self.passed = True
+        with suppress(OSError):  # it may be closed already
+            if self._connection is not None:
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        _current.deadline = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.deadline = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _read(answer: requests.Response, limit: int) -> bytes:
+    chunks, size = [], 0
+    try:
+        for chunk in answer.iter_content(CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise UnexpectedAnswerError(
+                    f"the answer is longer than {limit} bytes ('max_response_bytes')",
+                    status=answer.status_code,
+                )
+            chunks.append(chunk)
+    except requests.exceptions.ContentDecodingError:
+        raise UnexpectedAnswerError("the answer cannot be unpacked", status=answer.status_code) from None
+    return b"".join(chunks)
+
+
+def _classified(error: Exception) -> CallError:
+    causes = list(islice(_causes(error), 20))
+    innermost = causes[-1]
+    reason = f"{type(innermost).__name__}: {innermost}" if str(innermost) else type(innermost).__name__
+    if any(getattr(cause, "before_request", False) for cause in causes):
+        if any(isinstance(cause, ssl.SSLError) for cause in causes):
+            return TlsError(f"the TLS handshake failed ({reason})")
+        if any(isinstance(cause, TimeoutError) for cause in causes) or isinstance(error, requests.Timeout):
+            return NotSentError("the server could not be reached within 'connect_timeout'")
+        return NotSentError(f"the server could not be reached ({reason})")
+    if isinstance(error, requests.Timeout) or any(isinstance(cause, TimeoutError) for cause in causes):
+        return InterruptedCallError("no answer came within 'read_timeout'")
+    return InterruptedCallError(f"the connection was cut ({reason})")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and what it wraps, in the ways in which requests and urllib3 wrap, outermost first.
+
+    Not its ``__context__``: that may be an error that somebody up the stack is handling.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        wrapped = [getattr(seen, "reason", None), *seen.args, seen.__cause__]
+        seen = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
+
+
+def _final(error: CallError) -> CallError:
+    error.passing = False
+    return error
+
+
+def _check_files(settings: Settings) -> None:
+    """Load the certificates once, so that a file that is none is told before anything is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if isinstance(settings.verify, str):
+        kind = "capath" if Path(settings.verify).is_dir() else "cafile"
+        with _told(settings, "verify", settings.verify):
+            context.load_verify_locations(**{kind: settings.verify})
+    if settings.client_cert:
+        files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
+        with _told(settings, "client_cert", files):
+            context.load_cert_chain(settings.client_cert, settings.client_key)
+
+
+@contextmanager
+def _told(settings: Settings, extra: str, files: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None

@@ -1,0 +1,248 @@
+"""How far a failed start got: servers that fail at every point, played on raw sockets.
+
+Only what provably came before the request may be sent again; each server counts the starts that reached it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+HookMaker = Callable[..., AstroZeroHook]
+Play = Callable[[socket.socket], None]
+
+
+class Server:
+    """Accepts connections one after another, and lets a play happen on each."""
+
+    def __init__(self, play: Play) -> None:
+        self._play = play
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection, suppress(OSError):
+                connection.settimeout(10)
+                self._play(connection)
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._thread.join(15)
+            assert not self._thread.is_alive()
+
+
+def connect(make_hook: HookMaker, port: int, scheme: str = "http", **extra: Any) -> AstroZeroHook:
+    """Make a hook that has a token, so that its first request is the start."""
+    return make_hook(
+        {"access_token": "ready-token", "max_attempts": 4, "connect_timeout": 1, "read_timeout": 2, **extra},
+        host=f"{scheme}://127.0.0.1:{port}",
+        port=None,
+        schema=None,
+    )
+
+
+def read_request(connection: Any) -> None:
+    received = b""
+    while b'"name"' not in received:
+        chunk = connection.recv(65536)
+        if not chunk:
+            raise OSError
+        received += chunk
+
+
+def answering(raw: bytes) -> Play:
+    def play(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(raw)
+
+    return play
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def read_and_reset(connection: socket.socket) -> None:
+    read_request(connection)
+    reset(connection)
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+DEEP = b"[" * 200_000
+
+AFTER_THE_REQUEST: dict[str, Play] = {
+    "closed without a word": read_request,
+    "reset": read_and_reset,
+    "no HTTP": answering(b"hello\r\n"),
+    "half a status line": answering(b"HTTP/1.1 2"),
+    "two lengths": answering(head("HTTP/1.1 200 OK", "Content-Length: 5", "Content-Length: 7") + b"{}"),
+    "too short": answering(head("HTTP/1.1 200 OK", "Content-Length: 50") + b'{"resCode": "0"'),
+    "a redirect to no address": answering(
+        head("HTTP/1.1 302 F", "Location: http://[::1/x", "Content-Length: 0")
+    ),
+    "a redirect in another alphabet": answering(
+        head("HTTP/1.1 302 F", "Location: http://\xff\xfe/\x80", "Content-Length: 0")
+    ),
+    "deep JSON": answering(head("HTTP/1.1 200 OK", f"Content-Length: {len(DEEP)}") + DEEP),
+    "broken gzip": answering(
+        head("HTTP/1.1 200 OK", "Content-Encoding: gzip", "Content-Length: 4") + b"abcd"
+    ),
+}
+
+
+@pytest.mark.parametrize("play", AFTER_THE_REQUEST.values(), ids=AFTER_THE_REQUEST)
+def test_what_fails_after_the_request_is_ambiguous_and_sent_once(play: Play, make_hook: HookMaker) -> None:
+    with Server(play).running() as server:
+        with pytest.raises(errors.AmbiguousStartError):
+            connect(make_hook, server.port).start_instance("A")
+        assert server.connections == 1
+
+
+def test_what_somebody_else_is_handling_plays_no_part(
+    make_hook: HookMaker, free_port: int, emulator: EmulatorControl
+) -> None:
+    hook = make_hook()
+    emulator.fault("start", "drop_after", times=5)
+    try:
+        requests.get(f"http://127.0.0.1:{free_port}/", timeout=5)
+    except requests.ConnectionError:
+        with pytest.raises(errors.AmbiguousStartError):
+            hook.start_instance("SupplierOnboarding")
+    assert len(emulator.instances()) == 1
+
+
+def test_a_failure_with_the_code_of_a_bad_token_is_not_sent_again(
+    make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "status", status=500, res_code="405230602", work_done=True)
+    with pytest.raises(errors.AmbiguousStartError):
+        make_hook().start_instance("SupplierOnboarding")
+    assert len(emulator.instances()) == 1
+
+
+def test_plain_words_after_a_request_over_tls_are_ambiguous(make_hook: HookMaker, certificates: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+
+    def play(connection: socket.socket) -> None:
+        raw = connection.dup()
+        with context.wrap_socket(connection, server_side=True) as secure, raw:
+            read_request(secure)
+            raw.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    with Server(play).running() as server:
+        hook = connect(make_hook, server.port, "https", verify=str(certificates / "ca.pem"))
+        with pytest.raises(errors.AmbiguousStartError):
+            hook.start_instance("A")
+        assert server.connections == 1
+
+
+def stall(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        continue
+
+
+def greet_and_reset(connection: socket.socket) -> None:
+    connection.recv(65536)
+    reset(connection)
+
+
+@pytest.mark.parametrize(
+    ("play", "kind"),
+    [
+        (stall, errors.NotSentError),
+        (greet_and_reset, errors.NotSentError),
+        (lambda connection: connection.sendall(b"HTTP/1.1 400 no\r\n\r\n"), errors.TlsError),
+    ],
+    ids=["stalled", "reset", "not TLS"],
+)
+def test_a_handshake_that_fails_is_not_ambiguous(
+    play: Play, kind: type[errors.CallError], make_hook: HookMaker
+) -> None:
+    with Server(play).running() as server:
+        with pytest.raises(kind) as caught:
+            connect(make_hook, server.port, "https").start_instance("A")
+        assert caught.value.taken is False
+        assert server.connections == (4 if kind is errors.NotSentError else 1)
+
+
+def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(head("HTTP/1.1 407 Proxy Authentication Required", "Content-Length: 0"))
+
+    with Server(refuse).running() as server:
+        hook = connect(make_hook, 1, "https", proxy=f"http://127.0.0.1:{server.port}", max_attempts=1)
+        with pytest.raises(errors.NotSentError, match="407"):
+            hook.start_instance("A")
+
+
+def test_attempts_are_counted_once_for_a_token_too(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+    emulator.fault("token", "status", status=503, times=100)
+    with pytest.raises(errors.ServerError, match="Could not get a token"):
+        make_hook({"max_attempts": 3}).query_instances(["Running"])
+    assert emulator.counts()["token"] == 3
+
+
+TRICKLES = {
+    "header": (b"HTTP/1.1 200 OK\r\n", b"X-Slow: " + b"x" * 10_000),
+    "body": (head("HTTP/1.1 200 OK", "Content-Length: 10000"), b" " * 10_000),
+    "packed body": (
+        head("HTTP/1.1 200 OK", "Content-Encoding: gzip", "Content-Length: 10000"),
+        b"\x1f\x8b" * 5_000,
+    ),
+}
+
+
+@pytest.mark.parametrize(("at_once", "slowly"), TRICKLES.values(), ids=TRICKLES)
+def test_an_answer_that_trickles_has_an_end(at_once: bytes, slowly: bytes, make_hook: HookMaker) -> None:
+    over = threading.Event()
+
+    def trickle(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(at_once)
+        for position in range(len(slowly)):
+            connection.sendall(slowly[position : position + 1])
+            if over.wait(0.02):
+                return
+
+    with Server(trickle).running() as server:
+        hook = connect(make_hook, server.port)
+        hook.client = BpmClient(replace(hook.settings, answer_timeout=0.5))
+        try:
+            with pytest.raises(errors.AmbiguousStartError, match=r"within 0\.5 s|cannot be unpacked"):
+                hook.start_instance("A")
+        finally:
+            over.set()
