@@ -69,39 +69,46 @@ class Transport:
         :raises InterruptedCallError: if it may have got it, and no whole answer came.
         :raises UnexpectedAnswerError: if the answer is too long, or cannot be unpacked.
         """
-        settings = self._settings
+        prepared = self._prepared(request)
+        with _Deadline(self._settings.answer_timeout) as deadline:
+            try:
+                response = self._answer_to(prepared)
+            except CallError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
+                # "from None": the original holds the request, and so the token.
+                raise (deadline.failure() if deadline.passed else _classified(error)) from None
+            if deadline.passed:  # a connection that was cut may look like the end of the answer
+                raise deadline.failure()
+            return response
+
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
         try:
-            prepared = self._session.prepare_request(
+            return self._session.prepare_request(
                 requests.Request(
                     request.method,
-                    f"{settings.base_url}{request.target}",
+                    f"{self._settings.base_url}{request.target}",
                     headers=dict(request.headers),
                     data=request.body,
                 )
             )
         except ValueError as error:  # its words may quote a header
-            raise _final(NotSentError(f"the request could not be built ({type(error).__name__})")) from None
+            unsendable = NotSentError(f"the request could not be built ({type(error).__name__})")
+            unsendable.passing = False
+            raise unsendable from None
+
+    def _answer_to(self, prepared: requests.PreparedRequest) -> Response:
+        settings = self._settings
         # Given with each request: the environment's proxies and CA bundle would win over the session's.
         proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
         options = self._session.merge_environment_settings(
             prepared.url, proxies, stream=True, verify=settings.verify, cert=None
         )
         timeout = (settings.connect_timeout, settings.read_timeout)
-        with _Deadline(settings.answer_timeout) as deadline:
-            try:
-                with self._session.send(
-                    prepared, timeout=timeout, allow_redirects=False, **options
-                ) as answer:
-                    body = _read(answer, settings.max_response_bytes)
-                    if deadline.passed:  # a connection that was cut may look like the end of the answer
-                        raise deadline.failure()
-                    headers = {name.lower(): value for name, value in answer.headers.items()}
-                    return Response(answer.status_code, headers, body)
-            except CallError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
-                # "from None": the original holds the request, and so the token.
-                raise (deadline.failure() if deadline.passed else _classified(error)) from None
+        with self._session.send(prepared, timeout=timeout, allow_redirects=False, **options) as answer:
+            body = _read(answer, settings.max_response_bytes)
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return Response(answer.status_code, headers, body)
 
     def close(self) -> None:
         """Close the connections to the server."""
@@ -250,11 +257,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield seen
         wrapped = [getattr(seen, "reason", None), *seen.args, seen.__cause__]
         seen = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
-
-
-def _final(error: CallError) -> CallError:
-    error.passing = False
-    return error
 
 
 def _check_files(settings: Settings) -> None:
