@@ -124,9 +124,7 @@ def _token(need: NeedToken, operation: Operation[Any], connection: str) -> Excha
         try:
             token: str | None = yield need
         except CallError as error:
-            error.passing = (
-                False  # The token was requested as often as is right; this call adds nothing to that.
-            )
+            error.passing = False  # the token request has had its attempts
             raise
     return token
 
@@ -223,7 +221,7 @@ class _Answer:
                 RefusedError,
                 "the server refused",
             ),
-            (200 <= self.status < 300 and code is not None, RefusedError, "the server refused"),
+            (200 <= self.status < 300 and self.envelope is not None, RefusedError, "the server refused"),
         )
         for applies, kind, problem in table:
             if applies:

@@ -125,6 +125,7 @@ ERRORS: list[tuple[Response, type[CallError], bool | None, str]] = [
     ),
     (answer(307, b"", {"location": "/elsewhere"}), UnexpectedAnswerError, None, "another path"),
     (answer(302, b"", {"location": "http://[::"}), UnexpectedAnswerError, None, "redirects"),
+    (answer(200, {"error": "server_error"}), UnexpectedAnswerError, None, "not the documented JSON"),
     (answer(200, b"<html>hello</html>"), UnexpectedAnswerError, None, "not the documented JSON"),
     (answer(200, b""), UnexpectedAnswerError, None, "0 bytes"),
     (answer(200, b"\xff\xfe"), UnexpectedAnswerError, None, "not the documented JSON"),
