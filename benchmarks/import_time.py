@@ -17,9 +17,11 @@ PROCESSES = 9
 ONLY_FOR_RUNNING = ("aiohttp", "msgspec", "requests")
 
 PROBE = f"""
-import json, sys, time
+import gc, json, sys, time
 from airflow.sdk import BaseOperator, BaseSensorOperator
 loaded_before = set(sys.modules)
+gc.collect()
+gc.disable()  # a collection of what Airflow left behind may fall into any import
 begin = time.perf_counter()
 import airflow_provider_astrobpm.operators.bpm
 import airflow_provider_astrobpm.sensors.bpm

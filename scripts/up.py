@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 
 START_SECONDS = 120
 
+USAGE = """
+  Airflow   {airflow}
+  Emulator  {emulator}
+
+Unpause and trigger approval_gate in Airflow. Then, in another terminal, see who waits, and be the person:
+
+  curl {emulator}/_emulator/instances
+  curl -X POST {emulator}/_emulator/instances/INSTANCE_ID/act -d '{{"outcome": "approve"}}'
+
+Ctrl-C stops both."""
+
 
 def start_airflow(stack: Stack, emulator: Emulator) -> tuple[Child, str]:
     """Start all of Airflow and return once its API answers.
@@ -56,7 +67,7 @@ def main() -> int:
             emulator = stack.start_emulator()
             print("Starting Airflow (about 20 s) ...", flush=True)
             airflow, url = start_airflow(stack, emulator)
-            print(f"\n  Airflow   {url}\n  Emulator  {emulator.url}\n\nCtrl-C stops both.", flush=True)
+            print(USAGE.format(airflow=url, emulator=emulator.url), flush=True)
             while airflow.exit_code is None:
                 time.sleep(0.5)
             raise airflow.failure(f"ended by itself with exit code {airflow.exit_code}")

@@ -32,6 +32,7 @@ class BpmClient:
     :param tokens: the token cache; by default that of the process.
     :param sleep: lets seconds pass, between attempts and in plans.
     :param on_token: is shown every token before its first use, so that logs can mask it.
+    :param on_retry: is told in words that a call failed for the first time and is sent again.
     :raises SettingsError: if a certificate file of the settings cannot be used.
     """
 
@@ -42,11 +43,13 @@ class BpmClient:
         tokens: TokenCache = TOKENS,
         sleep: Callable[[float], None] = time.sleep,
         on_token: Callable[[str], None] = lambda _token: None,
+        on_retry: Callable[[str], None] = lambda _words: None,
     ) -> None:
         self.settings = settings
         self._tokens = tokens
         self._sleep = sleep
         self._on_token = on_token
+        self._on_retry = on_retry
         self._transport = Transport(settings)
         self._last_token: str | None = None
 
@@ -58,7 +61,13 @@ class BpmClient:
         limits = retry.policy(
             operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
         )
-        retrying: Callable[..., T] = tenacity.Retrying(**limits, sleep=self._sleep)
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            if state.attempt_number == 1 and state.outcome:
+                attempts = self.settings.max_attempts
+                self._on_retry(f"The first of up to {attempts} attempts failed. {state.outcome.exception()}")
+
+        retrying: Callable[..., T] = tenacity.Retrying(**limits, sleep=self._sleep, before_sleep=tell)
         return retrying(self._attempt, operation)
 
     def run(self, plan: Plan[T]) -> T:

@@ -34,6 +34,17 @@ ARGUMENTS = ("states", "bp_statuses", "failed_states", "failed_bp_statuses")
 """The arguments of a task that make its condition, all of them templates."""
 
 
+def check_written_states(value: object, argument: str) -> None:
+    """Check states that are written out, while the DAG is parsed; what is a template is checked when the task runs.
+
+    :raises ValueError: for an unknown state.
+    """
+    if isinstance(value, (list, tuple, set, frozenset)):
+        written = [state for state in value if isinstance(state, str) and "{" not in state]
+        if written:
+            states.require_known(written, argument)
+
+
 class TaskWithCondition(Protocol):
     """An operator or sensor that waits."""
 
@@ -45,7 +56,12 @@ class TaskWithCondition(Protocol):
 
 
 def given_of(task: TaskWithCondition) -> frozenset[str]:
-    """Return the arguments of the condition that the author gave; to be called before templates are rendered."""
+    """Return the arguments of the condition that the author gave; to be called before templates are rendered.
+
+    :raises ValueError: for an unknown state that is written out.
+    """
+    for argument in ("states", "failed_states"):
+        check_written_states(getattr(task, argument), argument)
     return frozenset(argument for argument in ARGUMENTS if getattr(task, argument) is not None)
 
 

@@ -54,18 +54,18 @@ class AstroZeroError(Exception):
         self.connection = self.connection or connection
 
     def __str__(self) -> str:
-        where = f" on connection {self.connection!r}" if self.connection else ""
-        what = (
-            f"Could not {self.attempt}{where}: {self.problem}" if self.attempt else f"{self.problem}{where}"
-        )
+        what = f"could not {self.attempt}" if self.attempt else ""
+        where = f"on connection {self.connection!r}" if self.connection else ""
+        lead = " ".join(filter(None, (what, where)))
+        sentence = f"{lead[0].upper()}{lead[1:]}: {self.problem}" if lead else self.problem
         said = [
             f"HTTP {self.status}" if self.status is not None else "",
             f"resCode {self.res_code!r}" if self.res_code is not None else "",
             f"resMsg {self.res_msg!r}" if self.res_msg else "",
         ]
-        answer = ", ".join(part for part in said if part)
-        sentence = f"{what} ({answer})." if answer else f"{what}."
-        return f"{sentence} {self.advice}".rstrip()
+        if answer := ", ".join(filter(None, said)):
+            sentence += f" ({answer})"
+        return f"{sentence}{'' if sentence.endswith('?') else '.'} {self.advice}".rstrip()
 
 
 def _rebuilt(kind: type[AstroZeroError], arguments: tuple[Any, ...], state: dict[str, Any]) -> AstroZeroError:
@@ -109,7 +109,7 @@ class TlsError(NotSentError):
     passing = False
     advice = (
         "Check the server's certificate and the extras 'verify' (a CA bundle for a private CA), 'client_cert' "
-        "and 'client_key'."
+        "and 'client_key'; or the server speaks plain http, then the scheme is http."
     )
 
 
@@ -235,5 +235,6 @@ class WaitFailedError(AstroZeroError):
 class WaitTimeoutError(AstroZeroError):
     """The deadline passed while the instance was still open. It was left as it is."""
 
-    def __init__(self, sought: str, timeout: float, last_seen: str) -> None:
-        super().__init__(f"{sought} did not get there within {timeout:g} s; last seen: {last_seen}")
+    def __init__(self, instance: BpmInstance, timeout: float) -> None:
+        self.instance = instance
+        super().__init__(f"The wait timed out after {timeout:g} s ('timeout'); last seen: {instance}")

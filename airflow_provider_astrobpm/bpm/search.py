@@ -114,13 +114,13 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
     :raises SeveralInstancesError: if the key does not say which one is meant.
     """
     checks.text(business_key, "business_key")
-    sought = f"business key {business_key!r}" + (f" of BPM {name!r}" if name else "")
+    sought = f"an instance with business key {business_key!r}" + (f" of BPM {name!r}" if name else "")
     matching = yield from _matching(
         lambda row: row.business_key == business_key and name in (None, row.name), sought=sought
     )
     still_open = [row for row in matching if not row.is_closed]
     if len(matching) > 1 and len(still_open) != 1:
-        raise SeveralInstancesError(sought, still_open or matching)
+        raise SeveralInstancesError(f"business key {business_key!r}", still_open or matching)
     return still_open[0] if still_open else matching[0]
 
 

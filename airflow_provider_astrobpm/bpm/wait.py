@@ -24,6 +24,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
@@ -65,10 +66,11 @@ def wait_for(
     condition: WaitCondition,
     *,
     find: Callable[[str, str | None], Plan[BpmInstance]],
-    poll_interval: float,
-    timeout: float | None = None,
-    max_poll_failure_time: float,
+    poll_interval: float | timedelta,
+    timeout: float | timedelta | None = None,
+    max_poll_failure_time: float | timedelta,
     report: Callable[[str], None],
+    warn: Callable[[str], None],
     clock: Callable[[], float] = time.time,
     jitter: Callable[[], float] = random.random,
 ) -> Plan[BpmInstance]:
@@ -81,6 +83,7 @@ def wait_for(
     :param timeout: seconds from now after which the wait fails; ``None`` to wait for ever.
     :param max_poll_failure_time: seconds for which looks may fail in a row.
     :param report: is told in words what changed, and nothing while nothing does.
+    :param warn: is told in words that looks begin to fail.
     :param clock: the time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
     :returns: the instance as it was seen when the condition was met.
@@ -90,20 +93,21 @@ def wait_for(
     :raises InstanceNotFoundError: if the instance is gone.
     :raises CallError: if looks failed for too long, or the credentials were refused.
     """
-    checks.poll_interval(poll_interval)
-    checks.seconds(max_poll_failure_time, "max_poll_failure_time")
-    deadline = clock() + checks.seconds(timeout, "timeout") if timeout is not None else None
-    patience = _Patience(max_poll_failure_time, clock, report)
+    poll_interval = checks.poll_interval(poll_interval)
+    patience = _Patience(checks.seconds(max_poll_failure_time, "max_poll_failure_time"), clock, report, warn)
+    timeout = None if timeout is None else checks.seconds(timeout, "timeout")
+    deadline = None if timeout is None else clock() + timeout
     while not judged(instance, condition):
         now = clock()
         if deadline is not None and now >= deadline:
-            raise WaitTimeoutError(f"The wait for {instance.id!r}", timeout or 0, str(instance))
+            raise WaitTimeoutError(instance, timeout or 0)
         pause = poll_interval * (1 - JITTER * jitter())
         yield Pause(pause if deadline is None else min(pause, deadline - now))
+        began = clock()
         try:
             seen = yield from find(instance.id, instance.state)
         except (CallError, InstanceNotFoundError) as error:
-            patience.look_failed(error)
+            patience.look_failed(error, began)
         else:
             patience.look_succeeded()
             if str(seen) != str(instance):
@@ -116,11 +120,16 @@ class _Patience:
     """How long failed looks are put up with; it speaks when something changes."""
 
     def __init__(
-        self, max_poll_failure_time: float, clock: Callable[[], float], report: Callable[[str], None]
+        self,
+        max_poll_failure_time: float,
+        clock: Callable[[], float],
+        report: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._clock = clock
         self._report = report
+        self._warn = warn
         self._failing_since: float | None = None
         self._missing = 0
 
@@ -129,18 +138,21 @@ class _Patience:
             self._report("Polls succeed again")
         self._failing_since, self._missing = None, 0
 
-    def look_failed(self, error: CallError | InstanceNotFoundError) -> None:
-        """Note a failed look, or raise its error if that was one too many."""
+    def look_failed(self, error: CallError | InstanceNotFoundError, began: float) -> None:
+        """Note a look that began then and failed, or raise its error if that was one too many."""
         if isinstance(error, InstanceNotFoundError):
             self._failing_since = None
             self._missing += 1
             if self._missing >= MISSING_LOOKS:
                 raise error
-            self._report(f"{error.problem}; looking again")
-        elif isinstance(error, AuthenticationError):
+            self._warn(f"{error.problem}; looking again")
+            return
+        if isinstance(error, AuthenticationError):
             raise error  # Asking again with the same credentials helps nobody.
-        elif self._failing_since is None:
-            self._failing_since = self._clock()
-            self._report(f"Polls fail from now on; the wait goes on. {error}")
-        elif self._clock() - self._failing_since >= self._max_poll_failure_time:
+        if self._failing_since is None:
+            self._failing_since = began
+            self._warn(f"Polls fail from now on; the wait goes on. {error}")
+        stretch = self._clock() - self._failing_since
+        if stretch >= self._max_poll_failure_time:
+            error.problem += f"; polls have failed for {stretch:.0f} s ('max_poll_failure_time')"
             raise error

@@ -61,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="the port; 0, the default, for a free one")
+    parser.add_argument("--port", type=_port, default=0, help="the port; 0, the default, for a free one")
     parser.add_argument(
         "--processes",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
-        help=f"a script of processes to offer; repeatable (default: {DEFAULT_SCRIPT.name}, which shows the form)",
+        help=f"a script of processes to offer; repeatable (default: {DEFAULT_SCRIPT}, which shows the form)",
     )
     parser.add_argument(
         "--switch", action="append", default=[], metavar="NAME=POSITION", help="see below; repeatable"
@@ -89,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what comes before every path of the API, such as /portal/x",
     )
     return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {port}")
+    return port
 
 
 def _load(files: list[Path]) -> tuple[Process, ...]:

@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import timedelta
     from typing import Literal
 
     from airflow_provider_astrobpm.bpm.api import Action, BpmDefinition, Plan
@@ -64,7 +65,7 @@ class AstroZeroHook(BaseHook):
     @cached_property
     def client(self) -> BpmClient:
         """The client for this connection."""
-        return BpmClient(self.settings, on_token=mask_secret)
+        return BpmClient(self.settings, on_token=mask_secret, on_retry=self.log.warning)
 
     def get_conn(self) -> BpmClient:
         """Return the client for this connection."""
@@ -215,9 +216,9 @@ class AstroZeroHook(BaseHook):
         instance: BpmInstance,
         condition: WaitCondition | None = None,
         *,
-        poll_interval: float = 60,
-        timeout: float | None = None,
-        max_poll_failure_time: float = 600,
+        poll_interval: float | timedelta = 60,
+        timeout: float | timedelta | None = None,
+        max_poll_failure_time: float | timedelta = 600,
     ) -> BpmInstance:
         """Wait until an instance meets a condition, holding this thread.
 
@@ -238,6 +239,7 @@ class AstroZeroHook(BaseHook):
             timeout=timeout,
             max_poll_failure_time=max_poll_failure_time,
             report=self.log.info,
+            warn=self.log.warning,
         )
         return self.client.run(plan)
 

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ON_SUSPENDED, WaitCondition, given_of
-from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, WaitFailedError
+from airflow_provider_astrobpm.bpm.condition import (
+    ON_SUSPENDED,
+    WaitCondition,
+    check_written_states,
+    given_of,
+)
+from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, InstanceNotFoundError, WaitFailedError
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
@@ -138,11 +143,20 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
         except (Exception, AirflowTaskTimeout) as error:
             if isinstance(error, WaitFailedError) and error.instance.is_closed:
                 raise
+            reason = str(error).rstrip(".") or type(error).__name__
             raise AirflowFailException(
-                f"{error} Instance {instance.id!r} was left as it is and may still be open. A retry would start a "
-                "second one, so this task is not retried: wait for the instance with the sensor, or terminate it and "
-                "clear this task."
+                f"{reason}. {self._what_now(instance, error)} A retry would start a second instance, so this task is "
+                "not retried."
             ) from error
+
+    def _what_now(self, instance: BpmInstance, error: BaseException) -> str:
+        where = f"Instance {instance.id!r} on connection {self.astro_zero_conn_id!r}"
+        if isinstance(error, InstanceNotFoundError):
+            return f"{where} could not be found any more: look for it in Astro Zero, then clear this task."
+        return (
+            f"{where} was left as it is and may still be open: wait for it with the sensor, or terminate it and clear "
+            "this task."
+        )
 
     def _start(self) -> BpmInstance:
         try:
@@ -319,6 +333,7 @@ class AstroZeroQueryBpmInstancesOperator(_AstroZeroOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_written_states(states, "states")
         self.states = states
         self.bpm_name = bpm_name
         self.business_key = business_key

@@ -74,7 +74,9 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (instance_id is None) == (business_key is None):
-            raise ValueError("give either instance_id or business_key")
+            raise ValueError("give exactly one of instance_id and business_key")
+        if bpm_name is not None and business_key is None:
+            raise ValueError("bpm_name narrows a business_key; an instance_id needs no narrowing")
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
@@ -109,7 +111,7 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         if instance is None:
             return PokeReturnValue(is_done=False)
         if str(instance) != str(self._seen):
-            self.log.info("Now %s", instance)
+            self.log.info("Seen: %s", instance)
         self._seen = instance
         if not judged(instance, condition):
             return PokeReturnValue(is_done=False)

@@ -21,7 +21,7 @@ ERRORS = [
     errors.SeveralInstancesError("business key 'k'", [INSTANCE, INSTANCE]),
     errors.InstanceClosedError(INSTANCE),
     errors.WaitFailedError(INSTANCE, "it ended"),
-    errors.WaitTimeoutError("The wait for '1'", 60, "open"),
+    errors.WaitTimeoutError(INSTANCE, 60),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,7 +25,10 @@ from airflow_provider_astrobpm.bpm.instance import BpmInstance
 Make = Callable[..., BpmInstance]
 Look = BpmInstance | Exception
 GONE = InstanceNotFoundError("instance '002N1'")
-CUT = InterruptedCallError("cut")
+
+
+def cut() -> InterruptedCallError:
+    return InterruptedCallError("cut")
 
 
 class World:
@@ -36,9 +40,11 @@ class World:
         self.pauses: list[float] = []
         self.reports: list[str] = []
         self.seen = 0
+        self.look_takes = 0.0
 
     def find(self, instance_id: str, last_state: str | None) -> Plan[BpmInstance]:
         yield api.query("Running")
+        self.now += self.look_takes
         look = self.looks[min(self.seen, len(self.looks) - 1)]
         self.seen += 1
         if isinstance(look, Exception):
@@ -52,6 +58,7 @@ class World:
             condition or WaitCondition(),
             find=self.find,
             report=self.reports.append,
+            warn=self.reports.append,
             clock=lambda: self.now,
             jitter=lambda: 0.0,
             **options,
@@ -103,7 +110,9 @@ def test_the_deadline_cuts_the_last_pause_short_and_looks_once_more(make: Make) 
 
 def test_past_the_deadline_the_wait_fails_and_says_what_was_seen_last(make: Make) -> None:
     world = World([make(bp_status="Submitted")])
-    with pytest.raises(WaitTimeoutError, match="within 100 s; last seen: instance '002N1'.*'Submitted'"):
+    with pytest.raises(
+        WaitTimeoutError, match="timed out after 100 s .*last seen: instance '002N1'.*'Submitted'"
+    ):
         world.wait(make(), timeout=100)
     assert world.now == 1100
 
@@ -117,6 +126,7 @@ def test_jitter_only_shortens(make: Make) -> None:
         poll_interval=100,
         max_poll_failure_time=0,
         report=world.reports.append,
+        warn=world.reports.append,
         jitter=lambda: 0.5,
     )
     world.drive(plan)
@@ -124,7 +134,7 @@ def test_jitter_only_shortens(make: Make) -> None:
 
 
 def test_a_failed_look_is_no_failed_wait(make: Make) -> None:
-    world = World([CUT, CUT, CUT, make(), make(state="Completed OK")])
+    world = World([cut(), cut(), cut(), make(), make(state="Completed OK")])
     assert world.wait(make()).state == "Completed OK"
     assert [report.split(".")[0] for report in world.reports[:2]] == [
         "Polls fail from now on; the wait goes on",
@@ -133,15 +143,34 @@ def test_a_failed_look_is_no_failed_wait(make: Make) -> None:
 
 
 def test_looks_may_fail_for_a_stretch_and_no_longer(make: Make) -> None:
-    world = World([CUT])
+    world = World([cut()])
     with pytest.raises(InterruptedCallError):
         world.wait(make(), max_poll_failure_time=300)
     assert world.now == 1000 + 60 + 300
     assert len(world.reports) == 1
 
 
+def test_a_stretch_is_counted_from_the_beginning_of_its_first_look(make: Make) -> None:
+    world = World([cut()])
+    world.look_takes = 100
+    with pytest.raises(InterruptedCallError, match="polls have failed for 260 s"):
+        world.wait(make(), max_poll_failure_time=200)
+
+
+def test_intervals_may_be_timedeltas(make: Make) -> None:
+    world = World([make()])
+    with pytest.raises(WaitTimeoutError, match="after 90 s"):
+        world.wait(
+            make(),
+            poll_interval=timedelta(minutes=1),
+            timeout=timedelta(seconds=90),
+            max_poll_failure_time=timedelta(hours=1),
+        )
+    assert world.pauses == [60, 30]
+
+
 def test_a_look_that_succeeds_ends_the_stretch(make: Make) -> None:
-    world = World([CUT, CUT, make(), CUT, CUT, make(state="Completed OK")])
+    world = World([cut(), cut(), make(), cut(), cut(), make(state="Completed OK")])
     assert world.wait(make(), max_poll_failure_time=100).state == "Completed OK"
 
 
@@ -171,7 +200,7 @@ STATE = st.sampled_from([*states.STATES, "Unheard Of"])
 
 
 @given(
-    looks=st.lists(STATE | st.sampled_from([GONE, CUT]), min_size=1, max_size=12),
+    looks=st.lists(STATE | st.sampled_from([GONE, cut()]), min_size=1, max_size=12),
     last=st.sampled_from(["Completed OK", "Broken", "Terminated", "Running"]),
 )
 def test_whatever_happens_on_the_way_success_was_seen(looks: list[Any], last: str, make: Make) -> None:

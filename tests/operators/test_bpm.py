@@ -149,7 +149,7 @@ class TestStart:
             raise error
 
         monkeypatch.setattr(ti, "xcom_push", fail)
-        with pytest.raises(AirflowFailException, match=f"{error} Instance '.*' was left as it is"):
+        with pytest.raises(AirflowFailException, match=f"{error}. Instance '.*' was left as it is"):
             run(start(bpm_name="SupplierOnboarding"), ti)
 
     def test_a_time_out_during_the_start_is_not_retried(

@@ -124,8 +124,10 @@ def test_soft_fail_skips_on_a_time_out(emulator: EmulatorControl) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "either instance_id or business_key"),
-        ({"instance_id": "1", "business_key": "k"}, "either instance_id or business_key"),
+        ({}, "exactly one of instance_id and business_key"),
+        ({"instance_id": "1", "business_key": "k"}, "exactly one of instance_id and business_key"),
+        ({"instance_id": "1", "bpm_name": "A"}, "bpm_name narrows a business_key"),
+        ({"instance_id": "1", "states": ["Complete"]}, "states must be one of"),
         ({"instance_id": "1", "on_suspended": "ignore"}, "on_suspended"),
         ({"instance_id": "1", "poke_interval": -1}, "poke_interval"),
         ({"instance_id": "1", "mode": "sleep"}, "mode"),
