@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -23,13 +24,49 @@ os.environ |= {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
 }
 
+from airflow_provider_astrobpm.bpm.settings import INSTANCE_LOOKUPS  # noqa: E402
 from airflow_provider_astrobpm.bpm.token import TOKENS  # noqa: E402
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl  # noqa: E402
 from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: E402
+from airflow_provider_astrobpm.emulator.switches import Switches  # noqa: E402
 
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+NUMBERS: dict[str, list[float | None]] = {
+    "row_cap": [None, 1, 100],
+    "start_lag": [0, 30],
+    "action_lag": [0, 30],
+    "utc_offset": [0, 8],
+}
+
+
+def positions() -> list[tuple[str, Any]]:
+    """Every switch in every position; numbers by example. A new switch without an example fails here."""
+    found: list[tuple[str, Any]] = []
+    for name, kind in get_type_hints(Switches).items():
+        if get_origin(kind) is Literal:
+            found += [(name, position) for position in get_args(kind)]
+        elif kind is bool:
+            found += [(name, True), (name, False)]
+        else:
+            found += [(name, position) for position in NUMBERS[name]]
+    return found
+
+
+def cases() -> list[tuple[str, str, Any]]:
+    """Every position with every look-up; where instances cannot be read by id has a test of its own."""
+    impossible = [("by_id", "get_by_id", "absent"), ("by_id", "get_by_id", "not_allowed")]
+    every = [(lookup, *position) for lookup in INSTANCE_LOOKUPS for position in positions()]
+    return [case for case in every if case not in impossible]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a look-up, a switch and a position with every look-up, in every position of every switch."""
+    if {"lookup", "switch", "position"} <= set(metafunc.fixturenames):
+        metafunc.parametrize(("lookup", "switch", "position"), cases())
 
 
 @pytest.fixture(scope="session")

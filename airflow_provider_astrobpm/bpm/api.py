@@ -272,12 +272,18 @@ def delete(instance_id: str) -> Operation[None]:
 
 
 def definitions(
-    *, name: str | None = None, like: bool = False, skip: int | None = None, limit: int | None = None
+    *,
+    name: str | None = None,
+    like: bool = False,
+    active: bool | None = None,
+    skip: int | None = None,
+    limit: int | None = None,
 ) -> Operation[list[BpmDefinition]]:
     """List BPM definitions, one row a version (page 0047).
 
     :param name: the name to look for; without it all.
     :param like: whether a part of the name is enough.
+    :param active: only enabled, or only disabled versions; sent as ``true`` or ``false``, which is undocumented.
     :param skip: rows to leave out at the beginning.
     :param limit: rows to return at most.
     :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
@@ -285,6 +291,7 @@ def definitions(
     params = {
         "name": checks.text(name, "name") if name is not None else None,
         "like": "true" if like else None,
+        "active": None if active is None else str(active).lower(),
         "skip": checks.count(skip, "skip", least=0) if skip is not None else None,
         "limit": checks.count(limit, "limit", least=1) if limit is not None else None,
     }

@@ -82,7 +82,11 @@ def change_state(
         return (yield from _after_failure(instance_id, action, find, failure, if_closed))
     if not _shows(instance, action) and not instance.is_closed:
         # The documented example of suspend shows its effect in the answer. Where the answer does not, look again.
-        instance = yield from find(instance_id)
+        try:
+            instance = yield from find(instance_id)
+        except (CallError, InstanceNotFoundError) as error:
+            note = f"{action}: accepted, and then the instance could not be read ({error.problem})"
+            return Change(instance, note, visible=False)
     if _shows(instance, action):
         return Change(instance, f"{action}: done, {instance}")
     if instance.is_closed:
@@ -97,7 +101,8 @@ def delete(
 
     :param instance_id: the instance's id.
     :param find: a plan that finds an instance by its id.
-    :param if_missing: whether it is fine that there is no such instance.
+    :param if_missing: whether it is fine that there is no such instance. Where the answer to the deletion was lost, an
+        instance that is gone counts as deleted.
     :returns: what happened, in words.
     :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
     :raises CallError: if the deletion failed and the instance is still there.

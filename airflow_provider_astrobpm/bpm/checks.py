@@ -25,6 +25,18 @@ def text(value: object, argument: str) -> str:
     return value
 
 
+def given(task: object, arguments: Iterable[str]) -> frozenset[str]:
+    """Return the optional arguments that the author of a task gave; to be asked before templates are rendered."""
+    return frozenset(argument for argument in arguments if getattr(task, argument) is not None)
+
+
+def still_given(task: object, arguments: Iterable[str]) -> None:
+    """Check that no template came out as ``None``: that would count as not given."""
+    for argument in arguments:
+        if getattr(task, argument) is None:
+            raise ValueError(f"{argument} was given, and came out as None")
+
+
 def texts(values: object, argument: str) -> frozenset[str]:
     """Return several texts, none of them blank.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_astrobpm.bpm import checks, states
 
@@ -34,6 +34,30 @@ ARGUMENTS = ("states", "bp_statuses", "failed_states", "failed_bp_statuses")
 """The arguments of a task that make its condition, all of them templates."""
 
 
+class NotGiven(Enum):
+    """The type of ``NOT_GIVEN``; an enum, because copies of its members are the same member."""
+
+    NOT_GIVEN = "not given"
+
+
+NOT_GIVEN: Any = NotGiven.NOT_GIVEN
+"""The default of those arguments. ``None`` is none: it is what a template or a mapping may leave of a condition."""
+
+
+def given_conditions(**arguments: Any) -> dict[str, Any]:
+    """Return those of a task's condition arguments that were given, before their templates are rendered.
+
+    :raises ValueError: for ``None``, and for an unknown state that is written out.
+    """
+    given = {argument: value for argument, value in arguments.items() if value is not NOT_GIVEN}
+    for argument, value in given.items():
+        if value is None:
+            raise ValueError(f"{argument} is None; leave it out to ask for nothing")
+        if argument in ("states", "failed_states"):
+            check_written_states(value, argument)
+    return given
+
+
 def check_written_states(value: object, argument: str) -> None:
     """Check states that are written out, while the DAG is parsed; what is a template is checked when the task runs.
 
@@ -43,26 +67,6 @@ def check_written_states(value: object, argument: str) -> None:
         written = [state for state in value if isinstance(state, str) and "{" not in state]
         if written:
             states.require_known(written, argument)
-
-
-class TaskWithCondition(Protocol):
-    """An operator or sensor that waits."""
-
-    states: Collection[str] | None
-    bp_statuses: Collection[str] | None
-    failed_states: Collection[str] | None
-    failed_bp_statuses: Collection[str] | None
-    on_suspended: OnSuspended
-
-
-def given_of(task: TaskWithCondition) -> frozenset[str]:
-    """Return the arguments of the condition that the author gave; to be called before templates are rendered.
-
-    :raises ValueError: for an unknown state that is written out.
-    """
-    for argument in ("states", "failed_states"):
-        check_written_states(getattr(task, argument), argument)
-    return frozenset(argument for argument in ARGUMENTS if getattr(task, argument) is not None)
 
 
 class Outcome(Enum):
@@ -122,9 +126,9 @@ class WaitCondition:
         failed_bp_statuses: Collection[str] | None = None,
         on_suspended: OnSuspended = "wait",
     ) -> WaitCondition:
-        """Make a condition of what a DAG author wrote: lists, or ``None`` for nothing asked.
+        """Make a condition of lists, or ``None`` where nothing is asked.
 
-        :raises ValueError: as the class does, and for an empty list: a template that came out empty opens no gate.
+        :raises ValueError: as the class does, and for an empty list.
         """
 
         def chosen(names: Collection[str] | None, argument: str) -> frozenset[str]:
@@ -137,22 +141,6 @@ class WaitCondition:
             chosen(failed_bp_statuses, "failed_bp_statuses"),
             on_suspended,
         )
-
-    @classmethod
-    def of_task(cls, task: TaskWithCondition, given: frozenset[str]) -> WaitCondition:
-        """Make the condition of a task whose templates have been rendered.
-
-        :param task: the operator or sensor.
-        :param given: the arguments that its author gave, from ``given_of``.
-        :raises ValueError: as ``of`` does, and for an argument that was given and came out as ``None``.
-        """
-        rendered = {argument: getattr(task, argument) for argument in ARGUMENTS}
-        for argument in given:
-            if rendered[argument] is None:
-                raise ValueError(
-                    f"{argument} was given, and came out as None; that asks for nothing and opens no gate"
-                )
-        return cls.of(**rendered, on_suspended=task.on_suspended)
 
     def judge(self, instance: BpmInstance) -> Verdict:
         """Say what this look at the instance means."""

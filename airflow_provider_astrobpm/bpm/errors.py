@@ -86,7 +86,10 @@ class CallError(AstroZeroError):
     """One call of the API did not succeed."""
 
     taken: bool | None = None
-    """Whether the server acted on the request: no, yes, or ``None`` where nobody can know."""
+    """``False`` where the server certainly did not act on the request, ``None`` where nobody can know."""
+
+    came_before = False
+    """Whether it was the token for the call that failed, and not the call."""
 
     passing = False
     """Whether the same request may well succeed in a moment."""

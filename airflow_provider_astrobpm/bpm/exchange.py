@@ -125,6 +125,7 @@ def _token(need: NeedToken, operation: Operation[Any], connection: str) -> Excha
             token: str | None = yield need
         except CallError as error:
             error.passing = False  # the token request has had its attempts
+            error.came_before = True
             raise
     return token
 

@@ -87,6 +87,8 @@ def find_by_id(
         except (NotSentError, ThrottledError):
             raise
         except CallError as error:
+            if error.came_before:
+                raise  # Listing would need the same token.
             failure = error
         else:
             if instance.id == instance_id:
@@ -114,6 +116,8 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
     :raises SeveralInstancesError: if the key does not say which one is meant.
     """
     checks.text(business_key, "business_key")
+    if name is not None:
+        checks.text(name, "bpm_name")
     sought = f"an instance with business key {business_key!r}" + (f" of BPM {name!r}" if name else "")
     matching = yield from _matching(
         lambda row: row.business_key == business_key and name in (None, row.name), sought=sought

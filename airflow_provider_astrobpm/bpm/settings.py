@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -74,7 +74,7 @@ class Settings:
         credentials = self.credentials
         own = credentials.token if isinstance(credentials, ReadyToken) else credentials.client_secret
         proxy_password = urlsplit(self.proxy).password if self.proxy else None
-        return (own, proxy_password) if proxy_password else (own,)
+        return (own, proxy_password, unquote(proxy_password)) if proxy_password else (own,)
 
     def url_of(self, instance_id: str) -> str | None:
         """Return the address of an instance for people, or ``None`` where no template is set."""

@@ -11,11 +11,12 @@ import os
 import threading
 import time
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import CallError, ThrottledError
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError, ThrottledError
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class TokenCache:
                 return under_way.result()
             except InterruptedError:
                 continue  # The thread that asked was stopped; that says nothing about the token.
+            except AstroZeroError as error:
+                own = copy(error)  # whose connection id is that of whoever asked
+                own.connection = settings.connection
+                raise own from None
 
     def _request(self, key: Hashable, mine: Future[str], request: Callable[[], TokenAnswer]) -> str:
         try:

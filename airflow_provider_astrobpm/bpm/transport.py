@@ -1,8 +1,8 @@
 """A ``requests`` session that says how far a failed request got.
 
 Everything depends on one question: may the server have got the request? Error types do not answer it (a TLS error can
-come after the request as well as before), so the connections themselves mark what goes wrong while they are being
-made. What is not marked may have reached the server.
+come after the request as well as before), so the connections themselves note when they begin to send it. Until then it
+was certainly not sent; from then on it may have arrived, whatever goes wrong.
 """
 
 from __future__ import annotations
@@ -70,17 +70,19 @@ class Transport:
         :raises UnexpectedAnswerError: if the answer is too long, or cannot be unpacked.
         """
         prepared = self._prepared(request)
-        with _Deadline(self._settings.answer_timeout) as deadline:
+        with _Sending(self._settings.answer_timeout) as sending:
             try:
                 response = self._answer_to(prepared)
-            except CallError:
-                raise
+            except CallError as error:
+                failure = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
-                # "from None": the original holds the request, and so the token.
-                raise (deadline.failure() if deadline.passed else _classified(error)) from None
-            if deadline.passed:  # a connection that was cut may look like the end of the answer
-                raise deadline.failure()
-            return response
+                failure = _classified(error, sending)
+            else:
+                if not sending.was_cut:  # a connection that was cut may look like the end of the answer
+                    return response
+                failure = sending.cut_off()
+        # Not inside "except": the original holds the request, and so the token.
+        raise failure
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
         try:
@@ -126,28 +128,37 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-class _MarksConnecting:
-    """Marks what goes wrong before a request is sent, and lets the deadline know the connection in use."""
+class _TellsHowFar:
+    """A connection that notes how far the request of this thread got."""
+
+    sock: Any
 
     def connect(self) -> None:
         try:
             super().connect()  # type: ignore[misc]
         except Exception as error:
-            error.before_request = True  # type: ignore[attr-defined]
+            _current.sending.connecting_failed = error
             raise
 
+    def request(self, *arguments: Any, **options: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _current.sending.begun = True
+        super().request(*arguments, **options)  # type: ignore[misc]
+
     def getresponse(self, *arguments: Any, **options: Any) -> Any:
-        deadline = getattr(_current, "deadline", None)
-        if deadline is not None:
-            deadline.watch(getattr(self, "sock", None))
-        return super().getresponse(*arguments, **options)  # type: ignore[misc]
+        _current.sending.watch(self.sock)
+        response = super().getresponse(*arguments, **options)  # type: ignore[misc]
+        if response.status < 200:
+            self.close()  # type: ignore[attr-defined]  # the answer that follows would be read by the next call
+        return response
 
 
-class _HttpConnection(_MarksConnecting, HTTPConnection):
+class _HttpConnection(_TellsHowFar, HTTPConnection):
     pass
 
 
-class _HttpsConnection(_MarksConnecting, HTTPSConnection):
+class _HttpsConnection(_TellsHowFar, HTTPSConnection):
     pass
 
 
@@ -177,41 +188,50 @@ class _Adapter(HTTPAdapter):
 _current = threading.local()
 
 
-class _Deadline:
-    """Cuts the connection of this thread's call when its time is up: a server that trickles resets other time-outs.
+class _Sending:
+    """How far one request got, and an end to its answer: a server that trickles never runs into a read time-out.
 
-    :param seconds: for the whole answer.
+    :param answer_timeout: seconds for the whole answer.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.passed = False
-        self._connection: socket.socket | None = None
+    def __init__(self, answer_timeout: float) -> None:
+        self.begun = False
+        """Whether the connection stood and the request began to be sent."""
+        self.connecting_failed: Exception | None = None
+        self.was_cut = False
+        self._answer_timeout = answer_timeout
+        self._over = False
+        self._lock = threading.Lock()
+        self._connection: Any = None
         self._timer: threading.Timer | None = None
 
-    def watch(self, connection: socket.socket | None) -> None:
+    def watch(self, connection: Any) -> None:
         """Begin to count: the request has just been sent on this connection."""
-        self._connection = connection
-        self._timer = threading.Timer(self.seconds, self._cut)
+        # Through a proxy that speaks TLS itself, urllib3 wraps the socket.
+        self._connection = getattr(connection, "socket", connection)
+        self._timer = threading.Timer(self._answer_timeout, self._cut)
         self._timer.daemon = True
         self._timer.start()
 
-    def failure(self) -> InterruptedCallError:
-        """Return the error that the call ends with."""
-        return InterruptedCallError(f"the answer was not whole within {self.seconds:g} s")
+    def cut_off(self) -> InterruptedCallError:
+        """Return the error that a call ends with whose time was up."""
+        return InterruptedCallError(f"the answer was not whole within {self._answer_timeout:g} s")
 
     def _cut(self) -> None:
-        self.passed = True
-        with suppress(OSError):  # it may be closed already
-            if self._connection is not None:
+        with self._lock:
+            if self._over or self._connection is None:
+                return  # the connection may serve another call by now
+            self.was_cut = True
+            with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
-        _current.deadline = self
+        _current.sending = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        _current.deadline = None
+        with self._lock:
+            self._over = True
         if self._timer is not None:
             self._timer.cancel()
 
@@ -232,19 +252,34 @@ def _read(answer: requests.Response, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _classified(error: Exception) -> CallError:
+def _classified(error: Exception, sending: _Sending) -> CallError:
     causes = list(islice(_causes(error), 20))
     innermost = causes[-1]
     reason = f"{type(innermost).__name__}: {innermost}" if str(innermost) else type(innermost).__name__
-    if any(getattr(cause, "before_request", False) for cause in causes):
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            return TlsError(f"the TLS handshake failed ({reason})")
-        if any(isinstance(cause, TimeoutError) for cause in causes) or isinstance(error, requests.Timeout):
-            return NotSentError("the server could not be reached within 'connect_timeout'")
-        return NotSentError(f"the server could not be reached ({reason})")
-    if isinstance(error, requests.Timeout) or any(isinstance(cause, TimeoutError) for cause in causes):
+    timed_out = isinstance(error, requests.Timeout) or any(
+        isinstance(cause, TimeoutError) for cause in causes
+    )
+    if not sending.begun:
+        return _not_sent(causes, reason, sending, timed_out=timed_out)
+    if sending.was_cut:
+        return sending.cut_off()
+    if timed_out:
         return InterruptedCallError("no answer came within 'read_timeout'")
     return InterruptedCallError(f"the connection was cut ({reason})")
+
+
+def _not_sent(
+    causes: list[BaseException], reason: str, sending: _Sending, *, timed_out: bool
+) -> NotSentError:
+    if sending.connecting_failed is None:
+        unsendable = NotSentError(f"the request could not be sent ({reason})")
+        unsendable.passing = False  # Nothing was tried over the network; trying again changes nothing.
+        return unsendable
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return TlsError(f"the TLS handshake failed ({reason})")
+    if timed_out:
+        return NotSentError("the server could not be reached within 'connect_timeout'")
+    return NotSentError(f"the server could not be reached ({reason})")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -269,7 +304,12 @@ def _check_files(settings: Settings) -> None:
     if settings.client_cert:
         files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
         with _told(settings, "client_cert", files):
-            context.load_cert_chain(settings.client_cert, settings.client_key)
+            context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
+
+
+def _no_password() -> str:
+    """Refuse, where OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted, which is not supported")
 
 
 @contextmanager

@@ -37,8 +37,8 @@ class AstroZeroHook(BaseHook):
     """Talk to the BPM API of one Astro Zero environment.
 
     Every method raises ``ValueError`` for a bad argument, before anything is sent, ``SettingsError`` if the connection
-    cannot be used, and ``CallError`` if a call fails; what else it may raise it says. But for ``ValueError`` all of them
-    are in ``airflow_provider_astrobpm.bpm.errors``.
+    cannot be used, and ``CallError`` if a call fails; what else it may raise it says. But for ``ValueError``, and Airflow's
+    own error for a connection that does not exist, all of them are in ``airflow_provider_astrobpm.bpm.errors``.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
@@ -195,6 +195,7 @@ class AstroZeroHook(BaseHook):
         *,
         name: str | None = None,
         like: bool = False,
+        active: bool | None = None,
         skip: int | None = None,
         limit: int | None = None,
     ) -> list[BpmDefinition]:
@@ -202,10 +203,11 @@ class AstroZeroHook(BaseHook):
 
         :param name: the name to look for; without it all.
         :param like: whether a part of the name is enough.
+        :param active: only enabled, or only disabled versions; sent as ``true`` or ``false``, which is undocumented.
         :param skip: rows to leave out at the beginning.
         :param limit: rows to return at most.
         """
-        return self.client.call(api.definitions(name=name, like=like, skip=skip, limit=limit))
+        return self.client.call(api.definitions(name=name, like=like, active=active, skip=skip, limit=limit))
 
     def get_definition(self, definition_id: str) -> dict[str, Any]:
         """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""

@@ -12,10 +12,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.condition import (
+    ARGUMENTS,
+    NOT_GIVEN,
     ON_SUSPENDED,
     WaitCondition,
     check_written_states,
-    given_of,
+    given_conditions,
 )
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, InstanceNotFoundError, WaitFailedError
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
@@ -64,8 +66,9 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
     ``task_outcome``, ``suspended``, ``is_closed``, ``business_key``, ``start_time``, ``end_time``, ``url``); its id is
     in XCom ``instance_id`` as soon as it has started.
 
-    The start is one POST. It is not sent again when it may have been taken, and a task whose instance may still be
-    open is not retried by Airflow, because a retry would start a second instance.
+    The start is one POST. It is not sent again when it may have been taken. A task that fails while its instance may
+    still be open is not retried by Airflow, because a retry would start a second one; only a worker that dies is: where
+    that matters, set ``retries=0``.
 
     :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
@@ -109,10 +112,10 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
         wait_for_completion: bool = True,
         poll_interval: float | timedelta = 60,
         timeout: float | timedelta | None = None,
-        states: Collection[str] | None = None,
-        bp_statuses: Collection[str] | None = None,
-        failed_states: Collection[str] | None = None,
-        failed_bp_statuses: Collection[str] | None = None,
+        states: Collection[str] = NOT_GIVEN,
+        bp_statuses: Collection[str] = NOT_GIVEN,
+        failed_states: Collection[str] = NOT_GIVEN,
+        failed_bp_statuses: Collection[str] = NOT_GIVEN,
         on_suspended: OnSuspended = "wait",
         max_poll_failure_time: float | timedelta = 600,
         **kwargs: Any,
@@ -126,21 +129,31 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
         self.wait_for_completion = wait_for_completion
         self.poll_interval = checks.poll_interval(poll_interval)
         self.timeout = None if timeout is None else checks.seconds(timeout, "timeout")
-        self.states = states
-        self.bp_statuses = bp_statuses
-        self.failed_states = failed_states
-        self.failed_bp_statuses = failed_bp_statuses
+        asked = given_conditions(
+            states=states,
+            bp_statuses=bp_statuses,
+            failed_states=failed_states,
+            failed_bp_statuses=failed_bp_statuses,
+        )
+        self.states = asked.get("states")
+        self.bp_statuses = asked.get("bp_statuses")
+        self.failed_states = asked.get("failed_states")
+        self.failed_bp_statuses = asked.get("failed_bp_statuses")
         self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
         self.max_poll_failure_time = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
-        self._given = given_of(self)
+        if asked and not wait_for_completion:
+            raise ValueError(f"{', '.join(asked)} means nothing with wait_for_completion=False")
+        self._given = checks.given(self, (*ARGUMENTS, "version", "variables", "business_key", "title"))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, and wait for it if asked to."""
-        condition = WaitCondition.of_task(self, self._given)
+        checks.still_given(self, self._given)
+        asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
+        condition = WaitCondition.of(**asked, on_suspended=self.on_suspended)
         instance = self._start()
         try:
             return self._follow(instance, condition, context)
-        except (Exception, AirflowTaskTimeout) as error:
+        except (Exception, AirflowTaskTimeout, SystemExit) as error:
             if isinstance(error, WaitFailedError) and error.instance.is_closed:
                 raise
             reason = str(error).rstrip(".") or type(error).__name__
@@ -169,7 +182,7 @@ class AstroZeroStartBpmInstanceOperator(_AstroZeroOperator):
             )
         except AmbiguousStartError as error:
             raise AirflowFailException(str(error)) from error
-        except AirflowTaskTimeout as error:
+        except (AirflowTaskTimeout, SystemExit) as error:
             raise AirflowFailException(
                 f"{error}: this came while an instance of BPM {self.bpm_name!r} was being started, and nobody knows "
                 "whether it was. It is not started again: look for it, then clear this task."
@@ -339,9 +352,13 @@ class AstroZeroQueryBpmInstancesOperator(_AstroZeroOperator):
         self.business_key = business_key
         self.order_field = order_field
         self.order_type = checks.choice(order_type, "order_type", ("asc", "desc"))
+        self._given = checks.given(self, ("bpm_name", "business_key"))
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """List the instances."""
+        checks.still_given(self, self._given)
+        for argument in self._given:
+            checks.text(getattr(self, argument), argument)
         rows = self.hook.query_instances(
             self.states, order_field=self.order_field, order_type=self.order_type
         )

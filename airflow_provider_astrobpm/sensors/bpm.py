@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ON_SUSPENDED, WaitCondition, given_of
+from airflow_provider_astrobpm.bpm.condition import (
+    ARGUMENTS,
+    NOT_GIVEN,
+    ON_SUSPENDED,
+    WaitCondition,
+    given_conditions,
+)
 from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
@@ -28,8 +34,8 @@ if TYPE_CHECKING:
 class AstroZeroBpmInstanceSensor(BaseSensorOperator):
     """Wait until a BPM instance has come to a good end, or to the states or business statuses asked for.
 
-    The instance is given by its id, or by its business key; one that is sought by its key need not exist yet. The
-    task succeeds when the instance ends in ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on
+    The instance is given by its id, or by its business key; one that is sought by its key need not exist yet, but
+    one that has ended counts, so a key should be one that no earlier run had. The task succeeds when the instance ends in ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on
     any other end, with ``soft_fail`` too: that one turns only a time-out into a skip. It returns the instance as a
     dict, as the start operator does. A look that fails after the attempts that the connection allows fails the task; let
     Airflow retry it.
@@ -64,10 +70,10 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         instance_id: str | None = None,
         business_key: str | None = None,
         bpm_name: str | None = None,
-        states: Collection[str] | None = None,
-        bp_statuses: Collection[str] | None = None,
-        failed_states: Collection[str] | None = None,
-        failed_bp_statuses: Collection[str] | None = None,
+        states: Collection[str] = NOT_GIVEN,
+        bp_statuses: Collection[str] = NOT_GIVEN,
+        failed_states: Collection[str] = NOT_GIVEN,
+        failed_bp_statuses: Collection[str] = NOT_GIVEN,
         on_suspended: OnSuspended = "wait",
         astro_zero_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
@@ -80,14 +86,19 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
-        self.states = states
-        self.bp_statuses = bp_statuses
-        self.failed_states = failed_states
-        self.failed_bp_statuses = failed_bp_statuses
+        asked = given_conditions(
+            states=states,
+            bp_statuses=bp_statuses,
+            failed_states=failed_states,
+            failed_bp_statuses=failed_bp_statuses,
+        )
+        self.states = asked.get("states")
+        self.bp_statuses = asked.get("bp_statuses")
+        self.failed_states = asked.get("failed_states")
+        self.failed_bp_statuses = asked.get("failed_bp_statuses")
         self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
         self.astro_zero_conn_id = astro_zero_conn_id
-        self._by_key = business_key is not None
-        self._given = given_of(self)
+        self._given = checks.given(self, (*ARGUMENTS, "instance_id", "business_key", "bpm_name"))
         self._seen: BpmInstance | None = None
 
     @cached_property
@@ -106,7 +117,9 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         """
         from airflow_provider_astrobpm.bpm.wait import judged  # noqa: PLC0415
 
-        condition = WaitCondition.of_task(self, self._given)
+        checks.still_given(self, self._given)
+        asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
+        condition = WaitCondition.of(**asked, on_suspended=self.on_suspended)
         instance = self._look()
         if instance is None:
             return PokeReturnValue(is_done=False)
@@ -121,8 +134,8 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         """Return the instance as it is now; ``None`` if its business key is not there yet."""
         if self._seen is not None:
             return self.hook.get_instance(self._seen.id, last_state=self._seen.state, patient=True)
-        if not self._by_key:
-            return self.hook.get_instance(checks.text(self.instance_id, "instance_id"), patient=True)
+        if self.instance_id is not None:
+            return self.hook.get_instance(self.instance_id, patient=True)
         try:
             return self.hook.find_instance(
                 checks.text(self.business_key, "business_key"), bpm_name=self.bpm_name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import states
-from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition, given_of
+from airflow_provider_astrobpm.bpm.condition import NOT_GIVEN, Outcome, WaitCondition, given_conditions
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 WAITING, DONE, FAILED = Outcome.WAITING, Outcome.DONE, Outcome.FAILED
@@ -183,24 +185,16 @@ def test_bad_conditions_are_refused(arguments: dict[str, Any], words: str) -> No
         WaitCondition.of(**arguments)
 
 
-class Task:
-    """As much of a task as its condition is made of."""
+def test_none_is_not_taken_for_not_given() -> None:
+    nothing = dict.fromkeys(("states", "bp_statuses", "failed_states", "failed_bp_statuses"), NOT_GIVEN)
+    assert given_conditions(**nothing) == {}
+    assert given_conditions(**{**nothing, "states": ["{{ a }}"]}) == {"states": ["{{ a }}"]}
+    for argument in nothing:
+        with pytest.raises(ValueError, match=f"{argument} is None; leave it out"):
+            given_conditions(**{**nothing, argument: None})
+    with pytest.raises(ValueError, match="states must be one of"):
+        given_conditions(**{**nothing, "states": ["{{ a }}", "Finished"]})
 
-    def __init__(self, **arguments: Any) -> None:
-        self.states: Any = None
-        self.bp_statuses: Any = None
-        self.failed_states: Any = None
-        self.failed_bp_statuses: Any = None
-        self.on_suspended: Any = "wait"
-        self.__dict__.update(arguments)
 
-
-def test_a_template_that_came_out_as_nothing_opens_no_gate() -> None:
-    task = Task(bp_statuses="{{ a template }}")
-    given = given_of(task)
-    task.bp_statuses = None
-    with pytest.raises(ValueError, match="bp_statuses was given, and came out as None"):
-        WaitCondition.of_task(task, given)
-    task.bp_statuses = ["Approved"]
-    assert WaitCondition.of_task(task, given) == WaitCondition.of(bp_statuses=["Approved"])
-    assert WaitCondition.of_task(Task(), given_of(Task())) == WaitCondition()
+def test_not_given_stays_itself_when_it_is_copied() -> None:
+    assert copy.deepcopy(NOT_GIVEN) is pickle.loads(pickle.dumps(NOT_GIVEN)) is NOT_GIVEN

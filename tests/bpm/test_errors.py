@@ -28,7 +28,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_survives_pickling_and_copying(error: errors.AstroZeroError) -> None:
     error.locate("do it", "my_conn")
-    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert vars(again).keys() == vars(error).keys()

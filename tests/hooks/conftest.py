@@ -29,8 +29,8 @@ def make_hook(
         connection["extra"] = json.dumps({"max_attempts": 2, "max_wait": 1, **(extra or {})})
         monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
         hook = AstroZeroHook("my_conn")
-        hooks.append(hook)
         hook.client._sleep = emulator.advance
+        hooks.append(hook)
         return hook
 
     yield make

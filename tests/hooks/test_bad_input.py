@@ -37,7 +37,8 @@ def check(error: BaseException, *, words: list[str], secrets: list[str]) -> None
     while seen is not None:
         for secret in secrets:
             assert secret not in f"{seen!s} {seen!r} {vars(seen)!r}"
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+        assert not getattr(seen, "request", None), "it holds the request, and so the token"
+        seen = seen.__cause__ or seen.__context__
 
 
 # What the server is asked for, the error, and its words.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -214,6 +215,85 @@ def test_attempts_are_counted_once_for_a_token_too(make_hook: HookMaker, emulato
     with pytest.raises(errors.ServerError, match="Could not get a token"):
         make_hook({"max_attempts": 3}).query_instances(["Running"])
     assert emulator.counts()["token"] == 3
+
+
+@pytest.mark.parametrize(("status", "requests_made"), [(503, 3), (401, 2)])
+def test_a_look_that_gets_no_token_does_not_ask_for_it_again(
+    status: int, requests_made: int, make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    emulator.fault("token", "status", status=status, times=100)
+    with pytest.raises(errors.CallError, match="Could not get a token"):
+        make_hook({"max_attempts": 3}).get_instance("002N1")
+    assert emulator.counts()["token"] == requests_made
+
+
+def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: HookMaker) -> None:
+    served: list[int] = []
+
+    def play(connection: socket.socket) -> None:
+        while True:
+            read_request(connection)
+            served.append(len(served) + 1)
+            body = (
+                f'{{"resCode": "0", "result": {{"id": "ID-{served[-1]}", "name": "A", "state": "Running"}}}}'
+            )
+            if served == [1]:
+                connection.sendall(head("HTTP/1.1 103 Early Hints"))
+            connection.sendall(head("HTTP/1.1 200 OK", f"Content-Length: {len(body)}") + body.encode())
+
+    with Server(play).running() as server:
+        hook = connect(make_hook, server.port)
+        with pytest.raises(errors.AmbiguousStartError, match="HTTP 103"):
+            hook.start_instance("A")
+        assert hook.start_instance("A").id == "ID-2"
+        assert hook.start_instance("A").id == "ID-3"
+        hook.client.close()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"REQUESTS_CA_BUNDLE": "/no/such/bundle.pem"},
+        {"HTTPS_PROXY": "socks5://127.0.0.1:1"},
+        {"HTTPS_PROXY": "http://ho st"},
+    ],
+)
+def test_what_fails_before_there_is_a_connection_is_not_ambiguous(
+    environment: dict[str, str], make_hook: HookMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    hook = connect(make_hook, 1, "https")
+    with pytest.raises(errors.NotSentError) as caught:
+        hook.start_instance("A")
+    assert "my_conn" in str(caught.value)
+
+
+def test_an_encrypted_key_is_refused_without_asking(make_hook: HookMaker, certificates: Path) -> None:
+    encrypted = certificates / "encrypted.key"
+    subprocess.run(
+        [
+            "openssl",
+            "rsa",
+            "-aes256",
+            "-passout",
+            "pass:password",
+            "-in",
+            "client.key",
+            "-out",
+            encrypted.name,
+        ],
+        cwd=certificates,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    with pytest.raises(errors.SettingsError, match="the key is encrypted"):
+        connect(
+            make_hook, 1, "https", client_cert=str(certificates / "client.pem"), client_key=str(encrypted)
+        )
 
 
 TRICKLES = {

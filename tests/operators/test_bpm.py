@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -137,7 +138,9 @@ class TestStart:
         assert len(emulator.instances()) == emulator.counts()["start"] == 1
         assert ti.xcoms == {}
 
-    @pytest.mark.parametrize("error", [RuntimeError("no XCom today"), AirflowTaskTimeout("time is up")])
+    @pytest.mark.parametrize(
+        "error", [RuntimeError("no XCom today"), AirflowTaskTimeout("time is up"), SystemExit("told to stop")]
+    )
     def test_whatever_fails_after_the_start_is_not_retried(
         self,
         error: BaseException,
@@ -211,6 +214,22 @@ class TestStart:
         with pytest.raises(ValueError, match=words):
             start(bpm_name="A", **arguments)
 
+    @pytest.mark.parametrize(
+        "argument", ["version", "variables", "business_key", "title", "bp_statuses", "failed_states"]
+    )
+    def test_a_template_that_came_out_as_none_starts_nothing(
+        self, argument: str, emulator: EmulatorControl
+    ) -> None:
+        operator = start(bpm_name="SupplierOnboarding", **{argument: "{{ a template }}"})
+        setattr(operator, argument, None)
+        with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
+            run(operator)
+        assert not any(emulator.counts().values())
+
+    def test_a_condition_without_a_wait_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="bp_statuses means nothing with wait_for_completion=False"):
+            start(bpm_name="A", bp_statuses=["Approved"], wait_for_completion=False)
+
     def test_intervals_may_be_timedeltas(self) -> None:
         operator = start(bpm_name="A", poll_interval=timedelta(minutes=2), timeout=timedelta(days=1))
         assert (operator.poll_interval, operator.timeout) == (120, 86400)
@@ -283,6 +302,41 @@ class TestStateChanges:
             run(AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id))
 
 
+def test_steering_and_listing_in_every_position_of_every_switch(
+    lookup: str, switch: str, position: Any, emulator: EmulatorControl, make_conn: Callable[..., None]
+) -> None:
+    emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
+    make_conn(instance_lookup=lookup, csrf=switch == "csrf_required", max_attempts=1)
+
+    def take(operator: Any, **arguments: Any) -> Any:
+        result = run(operator(task_id="t", **arguments))
+        emulator.advance(30)  # what lags shows by then
+        return result
+
+    started = take(
+        AstroZeroStartBpmInstanceOperator,
+        bpm_name="SupplierOnboarding",
+        business_key="k",
+        wait_for_completion=False,
+    )
+    only = {"instance_id": started["id"]}
+    assert [row["id"] for row in take(AstroZeroQueryBpmInstancesOperator, bpm_name="SupplierOnboarding")] == [
+        started["id"]
+    ]
+    take(AstroZeroSetBpmVariablesOperator, **only, variables={"country": "CN"})
+    assert emulator.instance(started["id"])["variables"]["country"] == "CN"
+    for _ in range(2):
+        take(AstroZeroSuspendBpmInstanceOperator, **only)
+        assert emulator.instance(started["id"])["suspended"] is True
+    for _ in range(2):
+        take(AstroZeroResumeBpmInstanceOperator, **only)
+        assert emulator.instance(started["id"])["suspended"] is False
+    take(AstroZeroTerminateBpmInstanceOperator, **only)
+    assert emulator.instance(started["id"])["closed"] is True
+    take(AstroZeroDeleteBpmInstanceOperator, **only, if_missing="succeed")
+    assert all(one["closed"] for one in emulator.instances())
+
+
 class TestQuery:
     def test_lists_the_open_ones_by_default(self, emulator: EmulatorControl) -> None:
         waiting = emulator.start("SupplierOnboarding", business_key="a")["id"]
@@ -305,6 +359,18 @@ class TestQuery:
         )
         assert [(row["id"], row["is_closed"]) for row in listed] == [(broken, True)]
         assert emulator.counts()["query"] == 2
+
+    @pytest.mark.parametrize("argument", ["bpm_name", "business_key"])
+    @pytest.mark.parametrize("value", [None, " "])
+    def test_a_filter_that_came_out_as_nothing_lists_nothing(
+        self, argument: str, value: str | None, emulator: EmulatorControl
+    ) -> None:
+        arguments: dict[str, Any] = {"bpm_name": "A", argument: "{{ a template }}"}
+        operator = AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)
+        setattr(operator, argument, value)
+        with pytest.raises(ValueError, match=argument):
+            run(operator)
+        assert not any(emulator.counts().values())
 
     def test_bad_input_asks_for_nothing(self, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="states must be one of"):
@@ -340,3 +406,14 @@ def test_no_connection_is_looked_up_before_a_task_runs(monkeypatch: pytest.Monke
             task_id="t",
             **{name: value for name, value in arguments.items() if name in operator.template_fields},
         )
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_copy_is_as_good(operator: Any) -> None:
+    arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}}
+    made = operator(
+        task_id="t", **{name: value for name, value in arguments.items() if name in operator.template_fields}
+    )
+    again = copy.deepcopy(made)
+    for field in operator.template_fields:
+        assert getattr(again, field) == getattr(made, field)

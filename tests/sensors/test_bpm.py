@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorT
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 
 
@@ -101,7 +103,7 @@ def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(emulato
 def test_an_id_that_came_out_as_none_is_told_as_that(emulator: EmulatorControl) -> None:
     made = sensor(emulator, instance_id="{{ a template }}")
     made.instance_id = None
-    with pytest.raises(ValueError, match="instance_id must be a text that is not blank, not None"):
+    with pytest.raises(ValueError, match="instance_id was given, and came out as None"):
         poke(made)
 
 
@@ -154,3 +156,46 @@ def test_bad_values_ask_for_nothing(arguments: dict[str, Any], words: str, emula
     with pytest.raises(ValueError, match=words):
         poke(sensor(emulator, **arguments))
     assert not any(emulator.counts().values())
+
+
+@pytest.mark.parametrize("argument", ["bpm_name", "bp_statuses", "states"])
+def test_a_template_that_came_out_as_none_opens_no_gate(argument: str, emulator: EmulatorControl) -> None:
+    instance = emulator.start("PublishApproval", business_key="k")
+    emulator.act(instance["id"], "reject")
+    made = sensor(emulator, business_key="k", **{argument: "{{ a template }}"})
+    setattr(made, argument, None)
+    with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
+        poke(made)
+
+
+def test_a_mapping_that_holds_none_opens_no_gate(emulator: EmulatorControl) -> None:
+    with pytest.raises(ValueError, match="bp_statuses is None; leave it out"):
+        sensor(emulator, instance_id="1", bp_statuses=None)
+
+
+def test_a_gate_in_every_position_of_every_switch(
+    lookup: str,
+    switch: str,
+    position: Any,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
+    extra = {"instance_lookup": lookup, "max_attempts": 1}
+    connection = {**json.loads(emulator_server.connection_json()), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+    seen = (switch, position) not in [("see_others", False), ("keep_closed", False)]
+    for outcome, opens in [("approve", True), ("reject", False)]:
+        instance = emulator.start("PublishApproval")
+        emulator.advance(30)
+        emulator.act(instance["id"], outcome)
+        made = sensor(emulator, instance_id=instance["id"], bp_statuses=["Approved"])
+        if opens and seen:
+            result = poke(made)
+            assert result is not None
+            assert result["bp_status"] == "Approved"
+        else:
+            with pytest.raises(errors.WaitFailedError if seen else errors.InstanceNotFoundError):
+                poke(made)
+        emulator.vanish(instance["id"])  # a cap of one row hides what is older
