@@ -85,19 +85,17 @@ class Transport:
         raise failure
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
+        url = f"{self._settings.base_url}{request.target}"
+        headers = dict(request.headers)
         try:
             return self._session.prepare_request(
-                requests.Request(
-                    request.method,
-                    f"{self._settings.base_url}{request.target}",
-                    headers=dict(request.headers),
-                    data=request.body,
-                )
+                requests.Request(request.method, url, headers=headers, data=request.body)
             )
-        except ValueError as error:  # its words may quote a header
+        except ValueError as error:
             unsendable = NotSentError(f"the request could not be built ({type(error).__name__})")
-            unsendable.passing = False
-            raise unsendable from None
+        # Not inside "except", nor with the original's words: they may quote a header.
+        unsendable.passing = False
+        raise unsendable
 
     def _answer_to(self, prepared: requests.PreparedRequest) -> Response:
         settings = self._settings
