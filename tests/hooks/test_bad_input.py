@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -264,3 +265,28 @@ def test_an_unknown_state_opens_no_gate(make_hook: HookMaker, emulator: Emulator
     with pytest.raises(errors.WaitFailedError, match="'Completed Well'"):
         hook.wait_for_instance(unknown)
     assert "Completed Well" not in states.STATES
+
+
+def test_no_secret_is_in_any_log(
+    make_hook: HookMaker,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    tokens: list[str],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("urllib3", "requests", "tenacity", "airflow"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    hook = make_hook({"csrf": True})
+    instance = START(hook)
+    emulator.revoke_tokens()
+    hook.suspend_instance(instance.id)
+    emulator.fault("query", "status", status=503, times=1)
+    READ(hook)
+    logged = caplog.text + "".join(capsys.readouterr())
+    assert "urllib3" in logged
+    assert "The first of up to 2 attempts failed" in logged
+    assert len(tokens) >= 2
+    secrets = [emulator_server.settings.client_secret, *tokens]
+    assert not [secret for secret in secrets if secret in logged]
