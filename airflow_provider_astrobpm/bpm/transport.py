@@ -136,6 +136,7 @@ class _TellsHowFar:
             super().connect()  # type: ignore[misc]
         except Exception as error:
             _current.sending.connecting_failed = error
+            self.close()  # type: ignore[attr-defined]  # older urllib3 leaves the socket of a failed handshake open
             raise
 
     def request(self, *arguments: Any, **options: Any) -> None:
