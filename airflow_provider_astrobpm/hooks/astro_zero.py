@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk.log import mask_secret
@@ -19,7 +19,7 @@ from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import timedelta
     from typing import Literal
 
@@ -29,8 +29,26 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _ENDPOINTS: dict[str, search.Endpoint] = {}
+
+
+def _names_the_connection(
+    method: Callable[Concatenate[AstroZeroHook, P], T],
+) -> Callable[Concatenate[AstroZeroHook, P], T]:
+    """Let the error for a bad argument say on which connection it was refused, as all others do."""
+
+    @wraps(method)
+    def named(self: AstroZeroHook, /, *arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(self, *arguments, **options)
+        except AstroZeroError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"On connection {self.astro_zero_conn_id!r}: {error}") from None
+
+    return named
 
 
 class AstroZeroHook(BaseHook):
@@ -71,6 +89,7 @@ class AstroZeroHook(BaseHook):
         """Return the client for this connection."""
         return self.client
 
+    @_names_the_connection
     def start_instance(
         self,
         bpm_name: str,
@@ -94,6 +113,7 @@ class AstroZeroHook(BaseHook):
         )
         return self.client.run(launch.start_once(operation, business_key))
 
+    @_names_the_connection
     def query_instances(
         self,
         states: Collection[str],
@@ -118,6 +138,7 @@ class AstroZeroHook(BaseHook):
         seen = {row.id: row for operation in operations for row in self.client.call(operation)}
         return list(seen.values())
 
+    @_names_the_connection
     def get_instance(
         self, instance_id: str, *, last_state: str | None = None, patient: bool = False
     ) -> BpmInstance:
@@ -132,6 +153,7 @@ class AstroZeroHook(BaseHook):
             return self.client.run(wait.find_patiently(instance_id, find=self._find, last_state=last_state))
         return self.client.run(self._find(instance_id, last_state))
 
+    @_names_the_connection
     def find_instance(self, business_key: str, *, bpm_name: str | None = None) -> BpmInstance:
         """Find the instance that carries a business key: the only one, or the only one that is open.
 
@@ -142,6 +164,7 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.run(search.find_by_key(business_key, name=bpm_name))
 
+    @_names_the_connection
     def change_state(self, instance_id: str, action: Action, *, if_closed: IfClosed = "succeed") -> Change:
         """Suspend, resume or terminate an instance (API page 0071), judged by outcome.
 
@@ -172,6 +195,7 @@ class AstroZeroHook(BaseHook):
         """Terminate an instance. See ``change_state``."""
         return self.change_state(instance_id, "terminate", if_closed=if_closed)
 
+    @_names_the_connection
     def delete_instance(self, instance_id: str, *, if_missing: IfMissing = "fail") -> str:
         """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
 
@@ -182,6 +206,7 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.run(change.delete(instance_id, find=self._find, if_missing=if_missing))
 
+    @_names_the_connection
     def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
         """Set variables of an instance (API page 0073). Unknown and read-only names are ignored without a word.
 
@@ -190,6 +215,7 @@ class AstroZeroHook(BaseHook):
         """
         self.client.call(api.set_variables(instance_id, variables))
 
+    @_names_the_connection
     def get_definitions(
         self,
         *,
@@ -209,10 +235,12 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.call(api.definitions(name=name, like=like, active=active, skip=skip, limit=limit))
 
+    @_names_the_connection
     def get_definition(self, definition_id: str) -> dict[str, Any]:
         """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""
         return self.client.call(api.definition(definition_id))
 
+    @_names_the_connection
     def wait_for_instance(
         self,
         instance: BpmInstance,

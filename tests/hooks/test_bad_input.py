@@ -235,8 +235,9 @@ def test_bad_arguments_reach_no_server(
     call: Call, words: str, make_hook: HookMaker, emulator: EmulatorControl
 ) -> None:
     hook = make_hook()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         call(hook)
+    check(caught.value, words=[], secrets=["emulator-only-secret"])
     assert not any(emulator.counts().values())
 
 
@@ -253,7 +254,7 @@ def test_bad_intervals(options: dict[str, Any], make_hook: HookMaker, emulator: 
     hook = make_hook()
     instance = START(hook)
     emulator.reset_counts()
-    with pytest.raises(ValueError, match="must be a number of seconds"):
+    with pytest.raises(ValueError, match="On connection 'my_conn': .* must be a number of seconds"):
         hook.wait_for_instance(instance, **options)
     assert not any(emulator.counts().values())
 
