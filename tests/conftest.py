@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -24,6 +26,13 @@ os.environ |= {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
 }
 
+# Airflow's modules warn of each other when they are first imported, and where that happens while a connection is looked
+# up, Airflow swallows the error that this would be here.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import airflow.models.dag  # noqa: F401
+
+from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: E402
 from airflow_provider_astrobpm.bpm.settings import INSTANCE_LOOKUPS  # noqa: E402
 from airflow_provider_astrobpm.bpm.token import TOKENS  # noqa: E402
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl  # noqa: E402
@@ -82,8 +91,26 @@ def emulator(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -
     control.reset()
     TOKENS.clear()
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", emulator_server.connection_json())
-    monkeypatch.setattr("airflow_provider_astrobpm.hooks.astro_zero._ENDPOINTS", {})
+    monkeypatch.setattr("airflow_provider_astrobpm.bpm.search._ENDPOINTS", {})
     return control
+
+
+def keep_emulator_time(client: BpmClient, emulator: EmulatorControl) -> None:
+    """Let a client put the emulator's clock forward instead of waiting, and go by that clock itself."""
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        emulator.advance(seconds)
+
+    client._sleep = sleep
+    client.clock = lambda: time.time() + slept
+
+
+@pytest.fixture
+def emulator_time() -> Callable[[BpmClient, EmulatorControl], None]:
+    return keep_emulator_time
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # For each room what it may import of the package, besides itself. A room never imports one beside or above it.
 ROOMS: dict[str, set[str]] = {
-    "operators": {"hooks", "bpm"},
-    "sensors": {"hooks", "bpm"},
+    "operators": {"tasks", "triggers", "hooks", "bpm"},
+    "sensors": {"tasks", "triggers", "hooks", "bpm"},
+    "tasks": {"triggers", "hooks", "bpm"},
+    "triggers": {"hooks", "bpm"},
     "hooks": {"bpm"},
     "bpm": set(),
     "emulator": {"bpm.states"},
@@ -38,8 +40,14 @@ BPM_ORDER = (
     "change",
     "launch",
     "wait",
+    "failure",
+    "tls",
     "transport",
     "client",
+    "aio_transport",
+    "aio",
+    "poller",
+    "event",
 )
 
 

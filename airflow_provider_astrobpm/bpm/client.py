@@ -25,12 +25,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def telling(on_retry: Callable[[str], None], max_attempts: int) -> Callable[[tenacity.RetryCallState], None]:
+    """Return what tells of the first failure of a call, and of no other, before it is sent again."""
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome:
+            on_retry(f"The first of up to {max_attempts} attempts failed. {state.outcome.exception()}")
+
+    return tell
+
+
 class BpmClient:
     """Talks to one Astro Zero environment. Threads may share it; close it after use.
 
     :param settings: where and how.
     :param tokens: the token cache; by default that of the process.
     :param sleep: lets seconds pass, between attempts and in plans.
+    :param clock: the time by which they pass, in seconds since the epoch.
     :param on_token: is shown every token before its first use, so that logs can mask it.
     :param on_retry: is told in words that a call failed for the first time and is sent again.
     :raises SettingsError: if a certificate file of the settings cannot be used.
@@ -42,12 +53,14 @@ class BpmClient:
         *,
         tokens: TokenCache = TOKENS,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
         on_token: Callable[[str], None] = lambda _token: None,
         on_retry: Callable[[str], None] = lambda _words: None,
     ) -> None:
         self.settings = settings
         self._tokens = tokens
         self._sleep = sleep
+        self.clock = clock
         self._on_token = on_token
         self._on_retry = on_retry
         self._transport = Transport(settings)
@@ -61,12 +74,7 @@ class BpmClient:
         limits = retry.policy(
             operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
         )
-
-        def tell(state: tenacity.RetryCallState) -> None:
-            if state.attempt_number == 1 and state.outcome:
-                attempts = self.settings.max_attempts
-                self._on_retry(f"The first of up to {attempts} attempts failed. {state.outcome.exception()}")
-
+        tell = telling(self._on_retry, self.settings.max_attempts)
         retrying: Callable[..., T] = tenacity.Retrying(**limits, sleep=self._sleep, before_sleep=tell)
         return retrying(self._attempt, operation)
 

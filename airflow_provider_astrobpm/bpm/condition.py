@@ -14,7 +14,7 @@ In this order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,6 +69,9 @@ def check_written_states(value: object, argument: str) -> None:
             states.require_known(written, argument)
 
 
+NOTHING: frozenset[str] = frozenset()  # one for all: thousands of waits ask for nothing
+
+
 class Outcome(Enum):
     """What a look at the instance means for the wait."""
 
@@ -102,10 +105,10 @@ class WaitCondition:
     :raises ValueError: for an unknown state, a blank status, or a name that would both succeed and fail.
     """
 
-    states: frozenset[str] = field(default_factory=frozenset)
-    bp_statuses: frozenset[str] = field(default_factory=frozenset)
-    failed_states: frozenset[str] = field(default_factory=frozenset)
-    failed_bp_statuses: frozenset[str] = field(default_factory=frozenset)
+    states: frozenset[str] = NOTHING
+    bp_statuses: frozenset[str] = NOTHING
+    failed_states: frozenset[str] = NOTHING
+    failed_bp_statuses: frozenset[str] = NOTHING
     on_suspended: OnSuspended = "wait"
 
     def __post_init__(self) -> None:
@@ -132,7 +135,7 @@ class WaitCondition:
         """
 
         def chosen(names: Collection[str] | None, argument: str) -> frozenset[str]:
-            return frozenset() if names is None else checks.texts(names, argument)
+            return NOTHING if names is None else checks.texts(names, argument)
 
         return cls(
             chosen(states, "states"),

@@ -9,12 +9,16 @@ None of them ever holds a secret or a token.
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+
+LONGEST_EVENT = 500  # characters of an unknown event in an error
 
 
 class AstroZeroError(Exception):
@@ -236,8 +240,30 @@ class WaitFailedError(AstroZeroError):
 
 
 class WaitTimeoutError(AstroZeroError):
-    """The deadline passed while the instance was still open. It was left as it is."""
+    """The deadline passed before the condition was met.
 
-    def __init__(self, instance: BpmInstance, timeout: float) -> None:
+    :param sought: what was waited for, such as ``instance '002N…'``.
+    :param deadline: the deadline, in seconds since the epoch.
+    :param instance: the instance as it was seen last, if it was.
+    """
+
+    def __init__(self, sought: str, deadline: float, instance: BpmInstance | None) -> None:
         self.instance = instance
-        super().__init__(f"The wait timed out after {timeout:g} s ('timeout'); last seen: {instance}")
+        moment = datetime.fromtimestamp(deadline, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        last = f"last seen: {instance}" if instance else "it was never seen"
+        super().__init__(f"The wait for {sought} timed out at {moment} ('timeout'); {last}")
+
+
+class UnknownEventError(AstroZeroError):
+    """A trigger's event is not one that its task knows, so the task cannot succeed.
+
+    :param event: what arrived.
+    :param reason: what is wrong with it.
+    """
+
+    advice = "Triggerer and worker may run different versions of this provider: install the same one, clear the task."
+
+    def __init__(self, event: object, reason: str) -> None:
+        arrived = repr(event)
+        shown = arrived if len(arrived) <= LONGEST_EVENT else f"{arrived[:LONGEST_EVENT]}…"
+        super().__init__(f"The trigger's event is not one that this task knows ({reason}): {shown}")

@@ -142,9 +142,18 @@ def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
     return msgspec.json.decode(raw, type=WireInstance).normalised()
 
 
+_ROW = msgspec.json.Decoder(WireInstance)
+
+
 def decode_rows(raw: bytes | msgspec.Raw) -> list[BpmInstance]:
     """Decode the ``result`` of a query: an array in the example of page 0070, an object in its table.
 
+    Row by row: one call for all of them would keep every other thread waiting as long as it takes.
+
     :raises msgspec.MsgspecError: if it is not JSON or not an array of instances.
     """
-    return [row.normalised() for row in msgspec.json.decode(raw, type=list[WireInstance])]
+    try:
+        return [_ROW.decode(row).normalised() for row in msgspec.json.decode(raw, type=list[msgspec.Raw])]
+    except msgspec.ValidationError:
+        msgspec.json.decode(raw, type=list[WireInstance])  # its error says which row it is
+        raise

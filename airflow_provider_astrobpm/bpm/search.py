@@ -1,17 +1,19 @@
 """Plans that find instances with the documented query alone: by state, with no id filter and no paging.
 
-A search asks for the states in which the sought instances were last seen first, because most have not moved. For
-those that left, it asks for the other states, likeliest first, each at most once. What was in none of them may have
-moved between two queries, so all states are asked once more before anything counts as not found.
+One search answers for any number of instances. It asks for the states in which they were last seen first, because most
+have not moved. For those that left, it asks for the other states, likeliest first, each at most once. What was in none
+of them may have moved between two queries, so all states are asked once more before anything counts as not found.
+
+Reading one instance by its id is undocumented. Where it works it is used when that saves requests, and for what a row
+cap may hide from the lists.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, checks, states
 from airflow_provider_astrobpm.bpm.errors import (
-    AstroZeroError,
     CallError,
     InstanceNotFoundError,
     NotSentError,
@@ -21,13 +23,22 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.settings import InstanceLookup
+    from airflow_provider_astrobpm.bpm.settings import InstanceLookup, Settings
 
-ROUNDS = 2  # the search, and one more before "not found"
+
+class BusinessKey(NamedTuple):
+    """What an instance is sought by where its id is not known."""
+
+    value: str
+    bpm_name: str | None = None
+    """The BPM's name, if only its instances count."""
+
+    def __str__(self) -> str:
+        return f"business key {self.value!r}" + (f" of BPM {self.bpm_name!r}" if self.bpm_name else "")
 
 
 class Endpoint:
@@ -37,28 +48,147 @@ class Endpoint:
     """Whether ``GET /instances/{id}``, which is undocumented, answers properly; ``None`` while nobody knows."""
 
 
+_ENDPOINTS: dict[str, Endpoint] = {}
+
+
+def endpoint_at(base_url: str) -> Endpoint:
+    """Return what this process has learnt about the environment at an address."""
+    return _ENDPOINTS.setdefault(base_url, Endpoint())
+
+
 class Findings:
-    """What one search has found."""
+    """What one search has found.
 
-    def __init__(self) -> None:
+    :param ids: the instances that are sought by their ids.
+    :param keys: the business keys that are sought.
+    """
+
+    def __init__(self, ids: Iterable[str], keys: Iterable[BusinessKey]) -> None:
         self.instances: dict[str, BpmInstance] = {}
-        self.most_rows = 0
+        self._ids = frozenset(ids)
+        self._keys: dict[str, list[BusinessKey]] = {}
+        self._carriers: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
+        for key in self._carriers:
+            self._keys.setdefault(key.value, []).append(key)
+        self._read: dict[str, CallError | None] = {}
+        self._most_rows: int | None = None
+
+    def instance(self, instance_id: str) -> BpmInstance:
+        """Return an instance that was sought by its id.
+
+        :raises InstanceNotFoundError: if it is in none of the states.
+        """
+        if found := self.instances.get(instance_id):
+            return found
+        missing = InstanceNotFoundError(
+            f"instance {instance_id!r}", most_rows=self._most_rows or 0, refusal=self._read.get(instance_id)
+        )
+        if self._most_rows is None:
+            missing.problem = f"instance {instance_id!r} could not be read by its id"
+            missing.advice = (
+                "Either there is none, or this endpoint does not read instances by id (undocumented): then set the "
+                "extra 'instance_lookup' to \"list\"."
+            )
+        raise missing
+
+    def carrier(self, key: BusinessKey) -> BpmInstance:
+        """Return the instance that carries a business key: the only one, or the only one that is open.
+
+        :raises InstanceNotFoundError: if there is none.
+        :raises SeveralInstancesError: if the key does not say which one is meant.
+        """
+        carriers = list(self._carriers[key].values())
+        if not carriers:
+            raise InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
+        still_open = [row for row in carriers if not row.is_closed]
+        if len(carriers) > 1 and len(still_open) != 1:
+            raise SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
+        return still_open[0] if still_open else carriers[0]
+
+    def take(self, rows: Sequence[BpmInstance]) -> None:
+        """Take what is sought from a list. An instance that moved meanwhile shows twice; the later look counts."""
+        self._most_rows = max(self._most_rows or 0, len(rows))
+        for row in rows:
+            if row.id in self._ids:
+                self.instances[row.id] = row
+            for key in self._keys.get(row.business_key or "", ()):
+                if key.bpm_name in (None, row.name):
+                    self._carriers[key][row.id] = row
+
+    def take_read(self, instance_id: str, answer: BpmInstance | CallError) -> bool:
+        """Take what came of reading an instance by its id, and return whether it is that instance."""
+        self._read[instance_id] = answer if isinstance(answer, CallError) else None
+        if isinstance(answer, CallError) or answer.id != instance_id:
+            return False
+        self.instances[instance_id] = answer
+        return True
+
+    def lacking(self) -> list[str]:
+        """Return the ids that were not found yet."""
+        return [one for one in self._ids if one not in self.instances]
+
+    def not_read(self) -> list[str]:
+        """Return the ids that were neither found yet nor read."""
+        return [one for one in self.lacking() if one not in self._read]
+
+    def lacks_a_key(self) -> bool:
+        """Tell whether nothing was found for a key."""
+        return not all(self._carriers.values())
+
+    def lacks_an_open_carrier(self) -> bool:
+        """Tell whether nothing but ended instances were found for a key."""
+        return any(all(row.is_closed for row in rows.values()) for rows in self._carriers.values())
+
+    def shows_what_was_read(self) -> bool:
+        """Tell whether something was found that reading by its id was tried for."""
+        return any(one in self.instances for one in self._read)
 
 
-def find_many(last_seen: Mapping[str, str | None]) -> Plan[Findings]:
-    """Find instances by their ids.
+def find(
+    last_seen: Mapping[str, str | None],
+    keys: Collection[BusinessKey] = (),
+    *,
+    lookup: InstanceLookup = "list",
+    endpoint: Endpoint | None = None,
+) -> Plan[Findings]:
+    """Find instances by their ids and by business keys.
 
     :param last_seen: for each id the state in which it was last seen, or ``None``.
-    :returns: those found; a missing id was in none of the states, twice.
+    :param keys: business keys. Every state is listed for them: several instances may carry one.
+    :param lookup: ``list`` uses the documented query alone; ``by_id`` reads ids directly, which is undocumented;
+        ``auto`` reads an id directly where that saves requests, until this proves not to work here.
+    :param endpoint: what is known of the environment; ``auto`` adds to it.
+    :raises CallError: if a call fails.
     """
-    findings = Findings()
+    endpoint = endpoint or Endpoint()
+    findings = Findings(last_seen, keys)
+    if lookup == "by_id":
+        yield from _read(findings, endpoint, only_way=True)
+        if not keys:
+            return findings
     hints = [state for state in states.STATES if state in set(last_seen.values())]
-    for _ in range(ROUNDS):
-        for state in [*hints, *(state for state in states.STATES if state not in hints)]:
-            if findings.instances.keys() >= last_seen.keys():
-                return findings
-            rows = yield from _rows(state, findings)
-            findings.instances.update((row.id, row) for row in rows if row.id in last_seen)
+    others = [state for state in states.STATES if state not in hints]
+    may_read = lookup == "auto" and endpoint.reads_by_id is not False
+    if not keys:
+        if may_read and endpoint.reads_by_id and len(last_seen) <= max(1, len(hints)):
+            yield from _read(findings, endpoint)
+        yield from _list(hints, findings)
+        if may_read and len(findings.not_read()) <= len(others):
+            yield from _read(findings, endpoint)
+        yield from _list(others, findings)
+    else:
+        yield from _list(states.STATES, findings, whole=True)
+    whole = findings.lacks_a_key()
+    if whole or (lookup != "by_id" and findings.lacking()):
+        yield from _list([*hints, *others], findings, whole=whole)
+    if not whole and findings.lacks_an_open_carrier():
+        # An open one may have moved against the order of the search. An ended one must not be taken in its place.
+        yield from _list(states.OPEN_STATES, findings, whole=True)
+    if may_read:
+        yield from _read(findings, endpoint)
+        # It exists, and yet it could not be read by its id.
+        if endpoint.reads_by_id is None and findings.shows_what_was_read():
+            endpoint.reads_by_id = False
     return findings
 
 
@@ -73,93 +203,72 @@ def find_by_id(
 
     :param instance_id: the id.
     :param last_state: the state in which it was last seen.
-    :param lookup: ``list`` uses the documented query alone; ``by_id`` reads it directly, which is undocumented;
-        ``auto`` tries to read it directly until this proves not to work here.
-    :param endpoint: what is known of the environment; ``auto`` adds to it.
+    :param lookup: as ``find`` has it.
+    :param endpoint: as ``find`` has it.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
     checks.text(instance_id, "instance_id")
-    endpoint = endpoint or Endpoint()
-    failure: CallError | None = None
-    if lookup == "by_id" or (lookup == "auto" and endpoint.reads_by_id is not False):
-        try:
-            instance: BpmInstance = yield api.get_instance(instance_id)
-        except (NotSentError, ThrottledError):
-            raise
-        except CallError as error:
-            if error.came_before:
-                raise  # Listing would need the same token.
-            failure = error
-        else:
-            if instance.id == instance_id:
-                endpoint.reads_by_id = True
-                return instance
-        if lookup == "by_id":
-            raise _unreadable(instance_id, failure)
-    findings = yield from find_many({instance_id: last_state})
-    if instance_id not in findings.instances:
-        raise InstanceNotFoundError(
-            f"instance {instance_id!r}", most_rows=findings.most_rows, refusal=failure
+    findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
+    return findings.instance(instance_id)
+
+
+def finder(settings: Settings) -> Callable[..., Plan[BpmInstance]]:
+    """Return ``find_by_id`` as a connection wants it: a function of an id and, if known, the state last seen."""
+
+    def find_it(instance_id: str, last_state: str | None = None) -> Plan[BpmInstance]:
+        return find_by_id(
+            instance_id,
+            last_state=last_state,
+            lookup=settings.instance_lookup,
+            endpoint=endpoint_at(settings.base_url),
         )
-    if lookup == "auto" and endpoint.reads_by_id is None:
-        endpoint.reads_by_id = False  # It exists, and yet it could not be read by its id.
-    return findings.instances[instance_id]
+
+    return find_it
 
 
 def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstance]:
-    """Find the instance that carries a business key. Every state is asked: several may carry it.
+    """Find the instance that carries a business key.
 
     :param business_key: the key, ``$Flow.BusinessKey``.
     :param name: the BPM's name, if only its instances count.
-    :returns: the only one, or the only one that is open.
     :raises InstanceNotFoundError: if there is none.
     :raises SeveralInstancesError: if the key does not say which one is meant.
     """
+    key = key_of(business_key, name)
+    findings = yield from find({}, [key])
+    return findings.carrier(key)
+
+
+def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
+    """Return a checked business key."""
     checks.text(business_key, "business_key")
-    if name is not None:
-        checks.text(name, "bpm_name")
-    sought = f"an instance with business key {business_key!r}" + (f" of BPM {name!r}" if name else "")
-    matching = yield from _matching(
-        lambda row: row.business_key == business_key and name in (None, row.name), sought=sought
-    )
-    still_open = [row for row in matching if not row.is_closed]
-    if len(matching) > 1 and len(still_open) != 1:
-        raise SeveralInstancesError(f"business key {business_key!r}", still_open or matching)
-    return still_open[0] if still_open else matching[0]
+    return BusinessKey(business_key, None if bpm_name is None else checks.text(bpm_name, "bpm_name"))
 
 
-def _matching(wanted: Callable[[BpmInstance], bool], *, sought: str) -> Plan[list[BpmInstance]]:
-    findings = Findings()
-
-    def look(where: Iterable[str]) -> Plan[None]:
-        for state in where:
-            rows = yield from _rows(state, findings)
-            # An instance that moved meanwhile shows twice; the later look counts.
-            findings.instances.update((row.id, row) for row in rows if wanted(row))
-
-    yield from look(states.STATES)
-    if not any(not row.is_closed for row in findings.instances.values()):
-        # An open one may have moved against the order of the search. An ended one must not be taken in its place.
-        yield from look(states.STATES if not findings.instances else states.OPEN_STATES)
-    if not findings.instances:
-        raise InstanceNotFoundError(sought, most_rows=findings.most_rows)
-    return list(findings.instances.values())
+def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:
+    """List states: all of them, or until no id lacks any more."""
+    for state in where:
+        if not whole and not findings.lacking():
+            return
+        findings.take((yield api.query(state)))
 
 
-def _rows(state: str, findings: Findings) -> Plan[list[BpmInstance]]:
-    rows: list[BpmInstance] = yield api.query(state)
-    findings.most_rows = max(findings.most_rows, len(rows))
-    return rows
+def _read(findings: Findings, endpoint: Endpoint, *, only_way: bool = False) -> Plan[None]:
+    """Read what lacks by its ids, each once in a search; only one of them while nobody knows whether that works.
 
-
-def _unreadable(instance_id: str, failure: CallError | None) -> AstroZeroError:
-    """Return the error for a direct read that failed where nothing else may be tried."""
-    if failure is not None and not isinstance(failure, RefusedError):
-        return failure
-    missing = InstanceNotFoundError(f"instance {instance_id!r}", refusal=failure)
-    missing.problem = f"instance {instance_id!r} could not be read by its id"
-    missing.advice = (
-        "Either there is none, or this endpoint does not read instances by id (undocumented): then set the extra "
-        "'instance_lookup' to \"list\"."
-    )
-    return missing
+    :param only_way: whether nothing else may be tried.
+    """
+    for instance_id in findings.not_read():
+        try:
+            answer: BpmInstance | CallError = yield api.get_instance(instance_id)
+        except CallError as error:
+            # Listing would need the same server and the same token.
+            if error.came_before or isinstance(error, (NotSentError, ThrottledError)):
+                raise
+            if only_way and not isinstance(error, RefusedError):
+                raise
+            answer = error
+        if findings.take_read(instance_id, answer):
+            endpoint.reads_by_id = True
+        elif not endpoint.reads_by_id and not only_way:
+            return

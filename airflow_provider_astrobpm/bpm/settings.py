@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 if TYPE_CHECKING:
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 InstanceLookup = Literal["auto", "list", "by_id"]
 INSTANCE_LOOKUPS: tuple[InstanceLookup, ...] = ("auto", "list", "by_id")
+
+HURRY = 5.0  # seconds to reach a server, and to wait for its answer, where somebody waits for the outcome
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,18 @@ class Settings:
         own = credentials.token if isinstance(credentials, ReadyToken) else credentials.client_secret
         proxy_password = urlsplit(self.proxy).password if self.proxy else None
         return (own, proxy_password, unquote(proxy_password)) if proxy_password else (own,)
+
+    def in_a_hurry(self, **limits: Any) -> Settings:
+        """Return the same, with little patience for a server that does not answer.
+
+        :param limits: other limits of patience, by their names.
+        """
+        return replace(
+            self,
+            connect_timeout=min(self.connect_timeout, HURRY),
+            read_timeout=min(self.read_timeout, HURRY),
+            **limits,
+        )
 
     def url_of(self, instance_id: str) -> str | None:
         """Return the address of an instance for people, or ``None`` where no template is set."""

@@ -1,11 +1,12 @@
 """The token cache: one token per credential, shared by all clients of the process.
 
-Whoever needs a token first requests it; whoever comes meanwhile, from whatever thread, waits for that one
-request. A token is renewed a little before it ends, and when the server has refused it.
+Whoever needs a token first requests it; whoever comes meanwhile, from whatever thread or event loop, waits for
+that one request. A token is renewed a little before it ends, and when the server has refused it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -13,14 +14,14 @@ import time
 from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError, ThrottledError
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Awaitable, Callable, Generator, Hashable
 
     from airflow_provider_astrobpm.bpm.api import Plan, TokenAnswer
     from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 LONGEST_MARGIN = (
     60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
 )
+
+if TYPE_CHECKING:
+    # Yields ``None`` for "request one", to be sent a TokenAnswer, or what to wait for, to be sent its result. What goes
+    # wrong meanwhile is thrown in, whatever it is: others may be waiting. Returns what ``get`` returns.
+    Acquisition = Generator[Future[str] | None, Any, str | None]
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,46 @@ class TokenCache:
         :param stale: a token that the server has just refused.
         :raises AuthenticationError: if the server refuses the credentials.
         """
+        steps = self._acquire(settings, stale)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    reply = request() if step is None else step.result()
+                except BaseException as error:  # noqa: BLE001 - the generator raises it again
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as stop:
+            return cast("str | None", stop.value)
+
+    async def aget(
+        self, settings: Settings, request: Callable[[], Awaitable[TokenAnswer]], *, stale: str | None = None
+    ) -> str | None:
+        """Return what ``get`` returns, without keeping the event loop waiting.
+
+        Whoever is cancelled while it requests a token leaves that to the next one who waits.
+
+        :param settings: whose token.
+        :param request: requests a new one; called by one thread or coroutine at a time for a credential.
+        :param stale: a token that the server has just refused.
+        :raises AuthenticationError: if the server refuses the credentials.
+        """
+        steps = self._acquire(settings, stale)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    reply = await (request() if step is None else asyncio.wrap_future(step))
+                except BaseException as error:  # noqa: BLE001 - the generator raises it again
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as stop:
+            return cast("str | None", stop.value)
+
+    def _acquire(self, settings: Settings, stale: str | None) -> Acquisition:
+        """Decide whose turn it is to request a token. The lock is never held while somebody waits."""
         if isinstance(settings.credentials, ReadyToken):
             return settings.credentials.token if stale is None else None
         key = credential_key(settings)
@@ -74,30 +120,37 @@ class TokenCache:
                 under_way = self._requests.get(key)
                 if under_way is None:
                     mine = self._requests[key] = Future()
+                    mine.set_running_or_notify_cancel()  # so that no one who waits for it can cancel it
             if under_way is None:
-                return self._request(key, mine, request)
+                return (yield from self._renewed(key, mine))
             try:
-                return under_way.result()
+                value: str = yield under_way
             except InterruptedError:
-                continue  # The thread that asked was stopped; that says nothing about the token.
+                continue  # Whoever asked was stopped; that says nothing about the token.
             except AstroZeroError as error:
                 own = copy(error)  # whose connection id is that of whoever asked
                 own.connection = settings.connection
                 raise own from None
+            return value
 
-    def _request(self, key: Hashable, mine: Future[str], request: Callable[[], TokenAnswer]) -> str:
+    def _renewed(self, key: Hashable, mine: Future[str]) -> Generator[None, Any, str]:
         try:
-            answer = request()
+            answer: TokenAnswer = yield None
+            token = _Token(answer.access_token, self._renew_at(answer.expires_in))
         except BaseException as error:
-            with self._lock:
-                self._requests.pop(key, None)
+            self._end(key, mine)
             mine.set_exception(error if isinstance(error, Exception) else InterruptedError())
             raise
+        self._end(key, mine, token)
+        mine.set_result(token.value)
+        return token.value
+
+    def _end(self, key: Hashable, mine: Future[str], token: _Token | None = None) -> None:
         with self._lock:
-            self._tokens[key] = _Token(answer.access_token, self._renew_at(answer.expires_in))
-            self._requests.pop(key, None)
-        mine.set_result(answer.access_token)
-        return answer.access_token
+            if token is not None:
+                self._tokens[key] = token
+            if self._requests.get(key) is mine:  # after a clear, it may be somebody else's
+                del self._requests[key]
 
     def _renew_at(self, expires_in: float | None) -> float | None:
         if expires_in is None:

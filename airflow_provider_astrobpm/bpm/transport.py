@@ -10,10 +10,8 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -21,21 +19,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_astrobpm.bpm.errors import (
-    CallError,
-    InterruptedCallError,
-    NotSentError,
-    SettingsError,
-    TlsError,
-    UnexpectedAnswerError,
-)
+from airflow_provider_astrobpm.bpm import failure, tls
+from airflow_provider_astrobpm.bpm.errors import CallError
 from airflow_provider_astrobpm.bpm.exchange import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Self
 
+    from airflow_provider_astrobpm.bpm.errors import InterruptedCallError
     from airflow_provider_astrobpm.bpm.exchange import Request
     from airflow_provider_astrobpm.bpm.settings import Settings
 
@@ -51,7 +42,7 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        _check_files(settings)
+        tls.check_files(settings)
         self._session = _Session()
         adapter = _Adapter(pool_maxsize=32)
         self._session.mount("https://", adapter)
@@ -74,15 +65,15 @@ class Transport:
             try:
                 response = self._answer_to(prepared)
             except CallError as error:
-                failure = error
+                problem = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
-                failure = _classified(error, sending)
+                problem = _classified(error, sending)
             else:
                 if not sending.was_cut:  # a connection that was cut may look like the end of the answer
                     return response
-                failure = sending.cut_off()
+                problem = sending.cut_off()
         # Not inside "except": the original holds the request, and so the token.
-        raise failure
+        raise problem
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
         url = f"{self._settings.base_url}{request.target}"
@@ -92,10 +83,9 @@ class Transport:
                 requests.Request(request.method, url, headers=headers, data=request.body)
             )
         except ValueError as error:
-            unsendable = NotSentError(f"the request could not be built ({type(error).__name__})")
+            problem = failure.unbuildable(error)
         # Not inside "except", nor with the original's words: they may quote a header.
-        unsendable.passing = False
-        raise unsendable
+        raise problem
 
     def _answer_to(self, prepared: requests.PreparedRequest) -> Response:
         settings = self._settings
@@ -214,7 +204,7 @@ class _Sending:
 
     def cut_off(self) -> InterruptedCallError:
         """Return the error that a call ends with whose time was up."""
-        return InterruptedCallError(f"the answer was not whole within {self._answer_timeout:g} s")
+        return failure.out_of_time(self._answer_timeout)
 
     def _cut(self) -> None:
         with self._lock:
@@ -241,79 +231,23 @@ def _read(answer: requests.Response, limit: int) -> bytes:
         for chunk in answer.iter_content(CHUNK):
             size += len(chunk)
             if size > limit:
-                raise UnexpectedAnswerError(
-                    f"the answer is longer than {limit} bytes ('max_response_bytes')",
-                    status=answer.status_code,
-                )
+                raise failure.too_long(limit, answer.status_code)
             chunks.append(chunk)
     except requests.exceptions.ContentDecodingError:
-        raise UnexpectedAnswerError("the answer cannot be unpacked", status=answer.status_code) from None
+        raise failure.not_unpacked(answer.status_code) from None
     return b"".join(chunks)
 
 
 def _classified(error: Exception, sending: _Sending) -> CallError:
-    causes = list(islice(_causes(error), 20))
+    causes = failure.causes(error)
     innermost = causes[-1]
     reason = f"{type(innermost).__name__}: {innermost}" if str(innermost) else type(innermost).__name__
     timed_out = isinstance(error, requests.Timeout) or any(
         isinstance(cause, TimeoutError) for cause in causes
     )
-    if not sending.begun:
-        return _not_sent(causes, reason, sending, timed_out=timed_out)
-    if sending.was_cut:
-        return sending.cut_off()
-    if timed_out:
-        return InterruptedCallError("no answer came within 'read_timeout'")
-    return InterruptedCallError(f"the connection was cut ({reason})")
-
-
-def _not_sent(
-    causes: list[BaseException], reason: str, sending: _Sending, *, timed_out: bool
-) -> NotSentError:
+    if sending.begun:
+        return sending.cut_off() if sending.was_cut else failure.interrupted(reason, timed_out=timed_out)
     if sending.connecting_failed is None:
-        unsendable = NotSentError(f"the request could not be sent ({reason})")
-        unsendable.passing = False  # Nothing was tried over the network; trying again changes nothing.
-        return unsendable
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return TlsError(f"the TLS handshake failed ({reason})")
-    if timed_out:
-        return NotSentError("the server could not be reached within 'connect_timeout'")
-    return NotSentError(f"the server could not be reached ({reason})")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it wraps, in the ways in which requests and urllib3 wrap, outermost first.
-
-    Not its ``__context__``: that may be an error that somebody up the stack is handling.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        wrapped = [getattr(seen, "reason", None), *seen.args, seen.__cause__]
-        seen = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
-
-
-def _check_files(settings: Settings) -> None:
-    """Load the certificates once, so that a file that is none is told before anything is sent."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if isinstance(settings.verify, str):
-        kind = "capath" if Path(settings.verify).is_dir() else "cafile"
-        with _told(settings, "verify", settings.verify):
-            context.load_verify_locations(**{kind: settings.verify})
-    if settings.client_cert:
-        files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
-        with _told(settings, "client_cert", files):
-            context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
-
-
-def _no_password() -> str:
-    """Refuse, where OpenSSL would ask at the terminal."""
-    raise ValueError("the key is encrypted, which is not supported")
-
-
-@contextmanager
-def _told(settings: Settings, extra: str, files: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None
+        return failure.unsendable(reason)
+    in_tls = any(isinstance(cause, ssl.SSLError) for cause in causes)
+    return failure.unreached(reason, timed_out=timed_out, in_tls=in_tls)

@@ -1,158 +1,328 @@
-"""The plan of a wait: look, judge, pause, look again.
+"""One wait: what it has seen, what each further look means for it, and when it wants the next.
 
-A look that fails is not a wait that fails: the wait goes on until looks have failed for a whole stretch, and a
-failed look never changes anything at Astro Zero. What is in none of the states counts as gone only after several
-whole looks.
+``Wait`` keeps the books and decides; it knows neither the server nor the clock. The plan ``wait_for`` runs one wait for
+a worker that holds its thread, the poller runs any number of them for the triggerer, and both end alike.
+
+A look that fails is not a wait that fails: the wait goes on until looks have failed for a whole stretch, and a failed
+look never changes anything at Astro Zero. What is in none of the states counts as gone only after several whole looks
+and a while.
 """
 
 from __future__ import annotations
 
 import random
-import time
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm import search
 from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.errors import (
     AuthenticationError,
     CallError,
     InstanceNotFoundError,
+    SeveralInstancesError,
     WaitFailedError,
     WaitTimeoutError,
 )
+from airflow_provider_astrobpm.bpm.retry import retry_after_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import timedelta
+    from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
+    from airflow_provider_astrobpm.bpm.settings import Settings
 
-MISSING_LOOKS = 3  # whole looks in a row that find nothing, after which an instance is gone
-MISSING_PAUSE = 5.0  # seconds between them where no interval is given
+MISSING_LOOKS = 3  # whole looks in a row that find nothing, and
+MISSING_TIME = 60.0  # seconds from the first to the last of them, after which an instance is gone
 JITTER = 0.1  # share of the interval by which a pause may be shorter
+LONGEST_BACKOFF = 60.0  # seconds between two looks while they fail, where the interval is not longer anyway
+LONGEST_RETRY_AFTER = 600.0  # seconds for which a server may ask to be left alone
 
 
-def judged(instance: BpmInstance, condition: WaitCondition) -> bool:
-    """Tell whether the wait is over.
+class Note(NamedTuple):
+    """Something that changed, for the log."""
 
-    :raises WaitFailedError: if it is over and failed.
-    """
-    verdict = condition.judge(instance)
-    if verdict.outcome is Outcome.FAILED:
-        raise WaitFailedError(instance, verdict.reason)
-    return verdict.outcome is Outcome.DONE
+    text: str
+    warning: bool = False
 
-
-def find_patiently(
-    instance_id: str, *, find: Callable[[str, str | None], Plan[BpmInstance]], last_state: str | None = None
-) -> Plan[BpmInstance]:
-    """Find an instance that may have been started a moment ago: look several times before it counts as missing.
-
-    :raises InstanceNotFoundError: if several whole looks found nothing.
-    """
-    for _ in range(MISSING_LOOKS - 1):
-        try:
-            return (yield from find(instance_id, last_state))
-        except InstanceNotFoundError:
-            yield Pause(MISSING_PAUSE)
-    return (yield from find(instance_id, last_state))
+    def write_to(self, log: Any) -> None:
+        """Write it to a log, of Python's own or like one."""
+        (log.warning if self.warning else log.info)(self.text)
 
 
-def wait_for(
-    instance: BpmInstance,
-    condition: WaitCondition,
-    *,
-    find: Callable[[str, str | None], Plan[BpmInstance]],
-    poll_interval: float | timedelta,
-    timeout: float | timedelta | None = None,
-    max_poll_failure_time: float | timedelta,
-    report: Callable[[str], None],
-    warn: Callable[[str], None],
-    clock: Callable[[], float] = time.time,
-    jitter: Callable[[], float] = random.random,
-) -> Plan[BpmInstance]:
-    """Wait until the condition is met.
+class Wait:
+    """One wait for one instance.
 
-    :param instance: the instance as it was seen last, usually in the answer to its start.
     :param condition: what to wait for.
-    :param find: a plan that finds an instance by its id, given the state in which it was last seen.
-    :param poll_interval: seconds between two looks, at least 1.
-    :param timeout: seconds from now after which the wait fails; ``None`` to wait for ever.
+    :param instance_id: the instance's id, where that is known.
+    :param key: its business key, where it is not.
+    :param seen: the instance as it was seen last, if it was.
+    :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
     :param max_poll_failure_time: seconds for which looks may fail in a row.
-    :param report: is told in words what changed, and nothing while nothing does.
-    :param warn: is told in words that looks begin to fail.
-    :param clock: the time, in seconds since the epoch.
-    :param jitter: a random number from 0 to 1.
-    :returns: the instance as it was seen when the condition was met.
-    :raises ValueError: for an interval that is none.
-    :raises WaitFailedError: if the instance ended, or came to a state, that the condition does not accept.
-    :raises WaitTimeoutError: if the deadline passed.
-    :raises InstanceNotFoundError: if the instance is gone.
-    :raises CallError: if looks failed for too long, or the credentials were refused.
     """
-    poll_interval = checks.poll_interval(poll_interval)
-    patience = _Patience(checks.seconds(max_poll_failure_time, "max_poll_failure_time"), clock, report, warn)
-    timeout = None if timeout is None else checks.seconds(timeout, "timeout")
-    deadline = None if timeout is None else clock() + timeout
-    while not judged(instance, condition):
-        now = clock()
-        if deadline is not None and now >= deadline:
-            raise WaitTimeoutError(instance, timeout or 0)
-        pause = poll_interval * (1 - JITTER * jitter())
-        yield Pause(pause if deadline is None else min(pause, deadline - now))
-        began = clock()
-        try:
-            seen = yield from find(instance.id, instance.state)
-        except (CallError, InstanceNotFoundError) as error:
-            patience.look_failed(error, began)
-        else:
-            patience.look_succeeded()
-            if str(seen) != str(instance):
-                report(f"Now {seen}")
-            instance = seen
-    return instance
 
-
-class _Patience:
-    """How long failed looks are put up with; it speaks when something changes."""
+    __slots__ = (
+        "_condition",
+        "_failing_since",
+        "_key",
+        "_max_poll_failure_time",
+        "_missing_looks",
+        "_missing_since",
+        "deadline",
+        "ending",
+        "failed_looks",
+        "instance_id",
+        "notes",
+        "seen",
+    )
 
     def __init__(
         self,
-        max_poll_failure_time: float,
-        clock: Callable[[], float],
-        report: Callable[[str], None],
-        warn: Callable[[str], None],
+        condition: WaitCondition,
+        *,
+        instance_id: str | None = None,
+        key: BusinessKey | None = None,
+        seen: BpmInstance | None = None,
+        deadline: float | None = None,
+        max_poll_failure_time: float = 600,
     ) -> None:
+        self._condition = condition
         self._max_poll_failure_time = max_poll_failure_time
-        self._clock = clock
-        self._report = report
-        self._warn = warn
         self._failing_since: float | None = None
-        self._missing = 0
+        self._missing_since: float | None = None
+        self._missing_looks = 0
+        self.instance_id = seen.id if seen else instance_id
+        self._key = key
+        self.seen = seen
+        self.deadline = deadline
+        self.failed_looks = 0
+        """How many looks have failed in a row."""
+        self.notes: list[Note] = []
+        """What changed and was not logged yet."""
+        self.ending: BpmInstance | Exception | None = None
+        """How the wait ended: the instance at its good end, or the error; ``None`` while it goes on."""
+        if seen:
+            self._judge(seen)
 
-    def look_succeeded(self) -> None:
+    def result(self) -> BpmInstance:
+        """Return the instance at its good end, or raise the error that the wait ended with."""
+        ending = self.ended()
+        if isinstance(ending, Exception):
+            raise ending
+        return ending
+
+    def ended(self) -> BpmInstance | Exception:
+        """Return how the wait ended."""
+        if self.ending is None:
+            raise RuntimeError("the wait is not over")
+        return self.ending
+
+    @property
+    def key(self) -> BusinessKey:
+        """The business key that the instance is sought by while its id is not known."""
+        if self._key is None:
+            raise RuntimeError("a wait is for an instance id or a business key")
+        return self._key
+
+    def resume(self) -> None:
+        """Go on after an error that has been dealt with."""
+        self.ending, self._failing_since, self.failed_looks = None, None, 0
+
+    def next_look_by(self) -> float | None:
+        """Return when the wait wants a look at the latest, in seconds since the epoch: where its patience ends."""
+        if self.ending is not None:
+            return None
+        ends = [] if self.deadline is None else [self.deadline]
         if self._failing_since is not None:
-            self._report("Polls succeed again")
-        self._failing_since, self._missing = None, 0
+            ends.append(self._failing_since + self._max_poll_failure_time)
+        return min(ends, default=None)
 
-    def look_failed(self, error: CallError | InstanceNotFoundError, began: float) -> None:
-        """Note a look that began then and failed, or raise its error if that was one too many."""
-        if isinstance(error, InstanceNotFoundError):
-            self._failing_since = None
-            self._missing += 1
-            if self._missing >= MISSING_LOOKS:
-                raise error
-            self._warn(f"{error.problem}; looking again")
-            return
-        if isinstance(error, AuthenticationError):
-            raise error  # Asking again with the same credentials helps nobody.
+    def is_unsure(self) -> bool:
+        """Tell whether the last look did not show the instance, though it should have."""
+        return self.ending is None and (self._failing_since is not None or self._missing_since is not None)
+
+    def look_found(self, findings: Findings, now: float) -> None:
+        """Take what a look has found."""
+        if self._failing_since is not None:
+            self._note("Polls succeed again")
+        self._failing_since, self.failed_looks = None, 0
+        try:
+            if self.instance_id is not None:
+                instance = findings.instance(self.instance_id)
+            else:
+                instance = findings.carrier(self.key)
+        except InstanceNotFoundError as error:
+            self._look_missed(error, now)
+        except SeveralInstancesError as error:
+            self.ending = error
+        else:
+            self._look_saw(instance)
+        self.check_deadline(now)
+
+    def look_failed(self, error: CallError, began: float, now: float) -> None:
+        """Take that a look which began then failed."""
+        self.failed_looks += 1
         if self._failing_since is None:
             self._failing_since = began
-            self._warn(f"Polls fail from now on; the wait goes on. {error}")
-        stretch = self._clock() - self._failing_since
-        if stretch >= self._max_poll_failure_time:
-            error.problem += f"; polls have failed for {stretch:.0f} s ('max_poll_failure_time')"
-            raise error
+            if not isinstance(error, AuthenticationError):
+                self._note(f"Polls fail from now on; the wait goes on. {error}", warning=True)
+        stretch = now - self._failing_since
+        if isinstance(error, AuthenticationError):
+            self.ending = error  # Asking again with the same credentials helps nobody.
+        elif stretch >= self._max_poll_failure_time:
+            last = copy(error)
+            last.problem += f"; polls have failed for {stretch:.0f} s ('max_poll_failure_time')"
+            self.ending = last
+        self.check_deadline(now)
+
+    def check_deadline(self, now: float) -> None:
+        """End the wait if its time is up."""
+        if self.ending is None and self.deadline is not None and now >= self.deadline:
+            self.ending = self.timed_out(self.deadline)
+
+    def timed_out(self, deadline: float) -> WaitTimeoutError:
+        """Return the error for a deadline that has passed."""
+        sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
+        return WaitTimeoutError(sought, deadline, self.seen)
+
+    def _look_missed(self, error: InstanceNotFoundError, now: float) -> None:
+        if self.instance_id is None:
+            if self._missing_looks == 0:
+                self._note(f"{error.problem}; it may still be started")
+            self._missing_looks += 1
+            return
+        if self._missing_since is None:
+            self._missing_since = now
+            self._note(f"{error.problem}; looking again", warning=True)
+        self._missing_looks += 1
+        if self._missing_looks >= MISSING_LOOKS and now - self._missing_since >= MISSING_TIME:
+            self.ending = error
+
+    def _look_saw(self, instance: BpmInstance) -> None:
+        self._missing_since, self._missing_looks = None, 0
+        if instance == self.seen:
+            return
+        if str(instance) != str(self.seen):
+            self._note(f"Now {instance}" if self.seen else f"Seen: {instance}")
+        self.instance_id, self.seen = instance.id, instance
+        self._judge(instance)
+
+    def _judge(self, instance: BpmInstance) -> None:
+        verdict = self._condition.judge(instance)
+        if verdict.outcome is Outcome.DONE:
+            self.ending = instance
+        elif verdict.outcome is Outcome.FAILED:
+            self.ending = WaitFailedError(instance, verdict.reason)
+
+    def _note(self, text: str, *, warning: bool = False) -> None:
+        self.notes.append(Note(text, warning))
+
+
+def wait_for(
+    wait: Wait,
+    *,
+    settings: Settings,
+    poll_interval: float,
+    log: Callable[[Note], None],
+    clock: Callable[[], float],
+    jitter: Callable[[], float] = random.random,
+) -> Plan[None]:
+    """Run one wait to its end: pause and look, again and again.
+
+    :param wait: the wait.
+    :param settings: the environment.
+    :param poll_interval: seconds between two looks.
+    :param log: is told what changed, and nothing while nothing does.
+    :param clock: the time, in seconds since the epoch.
+    :param jitter: a random number from 0 to 1.
+    """
+    error: CallError | None = None
+    while wait.ending is None:
+        yield Pause(pause(wait, poll_interval, error, clock(), jitter()))
+        error = yield from _look(wait, settings, log, clock)
+
+
+def look(
+    wait: Wait,
+    *,
+    settings: Settings,
+    again_after: float | None,
+    log: Callable[[Note], None],
+    clock: Callable[[], float],
+    jitter: Callable[[], float] = random.random,
+) -> Plan[None]:
+    """Look once for one wait.
+
+    :param again_after: seconds after which to look again while looks fail or do not show the instance; ``None`` never to.
+
+    The other parameters are those of ``wait_for``.
+    """
+    error = yield from _look(wait, settings, log, clock)
+    while again_after is not None and wait.is_unsure():
+        yield Pause(pause(wait, again_after, error, clock(), jitter()))
+        error = yield from _look(wait, settings, log, clock)
+
+
+def _look(
+    wait: Wait, settings: Settings, log: Callable[[Note], None], clock: Callable[[], float]
+) -> Plan[CallError | None]:
+    """Look once for one wait, and return the error if the look failed."""
+    began = clock()
+    failure: CallError | None = None
+    try:
+        findings = yield from search_for([wait], settings)
+    except CallError as error:
+        failure = error
+        wait.look_failed(error, began, clock())
+    else:
+        wait.look_found(findings, clock())
+    for note in wait.notes:
+        log(note)
+    wait.notes.clear()
+    return failure
+
+
+def search_for(waits: Iterable[Wait], settings: Settings) -> Plan[Findings]:
+    """Search for what any number of waits look for."""
+    ids: dict[str, str | None] = {}
+    keys: set[BusinessKey] = set()
+    for wait in waits:
+        if wait.instance_id is None:
+            keys.add(wait.key)
+        else:
+            ids[wait.instance_id] = wait.seen.state if wait.seen else None
+    endpoint = search.endpoint_at(settings.base_url)
+    return (yield from search.find(ids, keys, lookup=settings.instance_lookup, endpoint=endpoint))
+
+
+def pause(wait: Wait, poll_interval: float, error: CallError | None, now: float, jitter: float) -> float:
+    """Return the seconds until the next look for one wait."""
+    seconds = seconds_between(poll_interval, wait.failed_looks, error, now, jitter)
+    by = wait.next_look_by()
+    return seconds if by is None else max(0.0, min(seconds, by - now))
+
+
+def seconds_between(
+    poll_interval: float, failed_looks: int, error: CallError | None, now: float, jitter: float
+) -> float:
+    """Return the seconds between two looks: a little less than the interval, and more and more while looks fail.
+
+    :param poll_interval: the interval that was asked for, in seconds.
+    :param failed_looks: how many looks have failed in a row.
+    :param error: how the last one failed, if it did.
+    :param now: the time, in seconds since the epoch.
+    :param jitter: a random number from 0 to 1.
+    """
+    longest = max(poll_interval, LONGEST_BACKOFF)
+    seconds = min(longest, poll_interval * 2.0 ** min(failed_looks, 16)) * (1 - JITTER * jitter)
+    return max(seconds, seconds_to_leave_alone(error, now))
+
+
+def seconds_to_leave_alone(error: CallError | None, now: float) -> float:
+    """Return for how many seconds the server asks not to be asked again; the parameters are those above."""
+    asked = retry_after_seconds(error.retry_after, now) if error else None
+    return min(asked or 0.0, LONGEST_RETRY_AFTER)

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import replace
+from contextlib import asynccontextmanager, closing
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk.log import mask_secret
+from asgiref.sync import sync_to_async
 
-from airflow_provider_astrobpm.bpm import api, change, launch, search, wait
+from airflow_provider_astrobpm.bpm import api, change, checks, launch, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from datetime import timedelta
     from typing import Literal
 
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.api import Action, BpmDefinition, Plan
     from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.bpm.wait import Note, Wait
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-_ENDPOINTS: dict[str, search.Endpoint] = {}
 
 
 def _names_the_connection(
@@ -139,18 +141,13 @@ class AstroZeroHook(BaseHook):
         return list(seen.values())
 
     @_names_the_connection
-    def get_instance(
-        self, instance_id: str, *, last_state: str | None = None, patient: bool = False
-    ) -> BpmInstance:
+    def get_instance(self, instance_id: str, *, last_state: str | None = None) -> BpmInstance:
         """Find an instance by its id, as the extra ``instance_lookup`` says.
 
         :param instance_id: the instance's id.
         :param last_state: the state in which it was last seen, if that is known; it makes the search cheaper.
-        :param patient: whether to look three times, 5 s apart, before an instance counts as not found.
         :raises InstanceNotFoundError: if it is in none of the states.
         """
-        if patient:
-            return self.client.run(wait.find_patiently(instance_id, find=self._find, last_state=last_state))
         return self.client.run(self._find(instance_id, last_state))
 
     @_names_the_connection
@@ -261,17 +258,46 @@ class AstroZeroHook(BaseHook):
         :raises WaitTimeoutError: if the time was over; the instance is left as it is.
         :raises InstanceNotFoundError: if the instance is gone.
         """
-        plan = wait.wait_for(
-            instance,
-            condition or WaitCondition(),
-            find=self._find,
-            poll_interval=poll_interval,
-            timeout=timeout,
-            max_poll_failure_time=max_poll_failure_time,
-            report=self.log.info,
-            warn=self.log.warning,
+        interval = checks.poll_interval(poll_interval)
+        deadline = None if timeout is None else self.client.clock() + checks.seconds(timeout, "timeout")
+        patience = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
+        awaited = wait.Wait(
+            condition or WaitCondition(), seen=instance, deadline=deadline, max_poll_failure_time=patience
         )
-        return self.client.run(plan)
+        return self.run_wait(awaited, poll_interval=interval)
+
+    def run_wait(self, awaited: Wait, *, poll_interval: float) -> BpmInstance:
+        """Run a wait to its end, holding this thread; see ``wait_for_instance``."""
+        self.client.run(
+            wait.wait_for(
+                awaited,
+                settings=self.settings,
+                poll_interval=poll_interval,
+                log=self._log_note,
+                clock=self.client.clock,
+            )
+        )
+        return awaited.result()
+
+    def look(self, awaited: Wait, *, again_after: float | None = None) -> None:
+        """Look once for what a wait is about.
+
+        :param awaited: the wait.
+        :param again_after: seconds after which to look again while looks fail or do not show the instance; ``None``
+            never to.
+        """
+        self.client.run(
+            wait.look(
+                awaited,
+                settings=self.settings,
+                again_after=again_after,
+                log=self._log_note,
+                clock=self.client.clock,
+            )
+        )
+
+    def _log_note(self, note: Note) -> None:
+        note.write_to(self.log)
 
     def as_dict(self, instance: BpmInstance) -> dict[str, Any]:
         """Return the plain dict that tasks pass on: its address and time zone as the connection says."""
@@ -280,14 +306,7 @@ class AstroZeroHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and read one definition, within seconds and without changing anything."""
         try:
-            settings = self.settings
-            quick = replace(
-                settings,
-                max_attempts=1,
-                connect_timeout=min(settings.connect_timeout, 5),
-                read_timeout=min(settings.read_timeout, 5),
-                answer_timeout=5,
-            )
+            quick = self.settings.in_a_hurry(max_attempts=1, answer_timeout=HURRY)
             with closing(BpmClient(quick, on_token=mask_secret)) as client:
                 definitions = client.call(api.definitions(limit=1))
         except (AstroZeroError, ValueError) as error:
@@ -295,11 +314,39 @@ class AstroZeroHook(BaseHook):
         seen = f"the first BPM is {definitions[0].name!r}" if definitions else "it shows no BPM to this user"
         return True, f"Connected to {self.settings.base_url}; {seen}"
 
-    def _find(self, instance_id: str, last_state: str | None = None) -> Plan[BpmInstance]:
-        settings = self.settings
-        return search.find_by_id(
-            instance_id,
-            last_state=last_state,
-            lookup=settings.instance_lookup,
-            endpoint=_ENDPOINTS.setdefault(settings.base_url, search.Endpoint()),
-        )
+    async def async_settings(self) -> Settings:
+        """Read the connection anew, without blocking the event loop."""
+        settings = settings_from(await get_async_connection(self.astro_zero_conn_id))
+        for secret in settings.secrets():
+            await _mask(secret)
+        return settings
+
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[AsyncBpmClient]:
+        """Provide a client for ``async`` code, and close it at the end. It runs the same operations and plans.
+
+        :raises SettingsError: if the connection cannot be used.
+        """
+        async with self.make_async_client(await self.async_settings()) as client:
+            yield client
+
+    @staticmethod
+    def make_async_client(settings: Settings) -> AsyncBpmClient:
+        """Return a client for ``async`` code whose tokens are masked in Airflow's logs; close it after use."""
+        from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - a worker needs no aiohttp
+
+        return AsyncBpmClient(settings, on_token=_mask)
+
+    @property
+    def _find(self) -> Callable[..., Plan[BpmInstance]]:
+        return search.finder(self.settings)
+
+
+async def _mask(secret: str) -> None:
+    """Mask a secret in Airflow's logs, without blocking the event loop."""
+    try:
+        from airflow.sdk.log import amask_secret  # noqa: PLC0415 - since Airflow 3.3.2
+    except ImportError:
+        await sync_to_async(mask_secret)(secret)
+    else:
+        await amask_secret(secret)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -63,3 +64,17 @@ def _short(operation: Operation[Any]) -> str:
 @pytest.fixture(scope="session")
 def stage() -> type[Stage]:
     return Stage
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many interleavings were gone through, if any were."""
+    tally: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        numbers = dict(report.user_properties)
+        if "interleavings" in numbers:
+            tally.update(numbers)
+    if tally:
+        terminalreporter.write_line(
+            f"{tally['interleavings']:,} interleavings without a fault: {tally['waits']:,} waits, "
+            f"{tally['pollers']:,} pollers, {tally['looks']:,} looks, {tally['seconds']:.0f} s of work"
+        )

@@ -21,7 +21,8 @@ ERRORS = [
     errors.SeveralInstancesError("business key 'k'", [INSTANCE, INSTANCE]),
     errors.InstanceClosedError(INSTANCE),
     errors.WaitFailedError(INSTANCE, "it ended"),
-    errors.WaitTimeoutError(INSTANCE, 60),
+    errors.WaitTimeoutError("instance '1'", 60, INSTANCE),
+    errors.UnknownEventError({"status": "?"}, "no such status"),
 ]
 
 

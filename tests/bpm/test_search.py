@@ -78,7 +78,7 @@ def test_many_in_two_states_cost_two_queries(make: Make, stage: Any) -> None:
     waiting = [make(f"w{number}", "Waiting for user interaction") for number in range(500)]
     running = [make(f"r{number}", "Running") for number in range(500)]
     scene = stage(listing(*waiting, *running))
-    findings = scene.run(search.find_many({one.id: one.state for one in waiting + running}))
+    findings = scene.run(search.find({one.id: one.state for one in waiting + running}))
     assert len(findings.instances) == 1000
     assert sorted(scene.asked) == ["Running", "Waiting for user interaction"]
 
@@ -92,7 +92,7 @@ def test_whatever_was_known_before_the_same_are_found(
 ) -> None:
     instances = [make(str(number), state) for number, state in enumerate(where) if state]
     scene = stage(listing(*instances))
-    findings = scene.run(search.find_many({str(number): hints[number] for number in range(len(where))}))
+    findings = scene.run(search.find({str(number): hints[number] for number in range(len(where))}))
     assert findings.instances == {instance.id: instance for instance in instances}
     for round_of_states in (scene.asked[:12], scene.asked[12:]):
         assert len(round_of_states) == len(set(round_of_states)) <= 12

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -158,6 +162,221 @@ def test_a_thread_that_was_stopped_does_not_stop_the_others() -> None:
     with pytest.raises(SystemExit):
         results[0]()
     assert {result() for result in results[1:]} == {"token-2"}
+
+
+SECOND = replace(SETTINGS, connection="second")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test in an event loop, with an end."""
+    asyncio.run(asyncio.wait_for(main, 30))
+
+
+def in_thread(server: Server) -> Callable[[], Awaitable[TokenAnswer]]:
+    """Let coroutines request from a server that keeps a thread waiting."""
+
+    async def request() -> TokenAnswer:
+        return await asyncio.to_thread(server)
+
+    return request
+
+
+async def asked(server: SlowServer) -> None:
+    assert await asyncio.to_thread(server.asked.wait, 10)
+
+
+class Crowd:
+    """Coroutines and threads that ask one cache, the first of them before all others."""
+
+    def __init__(self, cache: TokenCache, server: SlowServer, pool: ThreadPoolExecutor) -> None:
+        self.cache, self.server, self.pool = cache, server, pool
+
+    def ask_in_thread(self, settings: Settings = SETTINGS) -> Future[str | None]:
+        return self.pool.submit(self.cache.get, settings, self.server)
+
+    def ask_in_loop(self, settings: Settings = SETTINGS) -> asyncio.Task[str | None]:
+        return asyncio.create_task(self.cache.aget(settings, in_thread(self.server)))
+
+    async def ask(self, *, first: str, coroutines: int, threads: int) -> list[str | BaseException | None]:
+        """Let one ask, then all others, then let the server answer; return what came of it, the first one's first."""
+        leader = asyncio.wrap_future(self.ask_in_thread()) if first == "thread" else self.ask_in_loop()
+        await asked(self.server)
+        others: list[Awaitable[str | None]] = [self.ask_in_loop(SECOND) for _ in range(coroutines)]
+        others += [asyncio.wrap_future(self.ask_in_thread(SECOND)) for _ in range(threads)]
+        await asyncio.sleep(0)  # every coroutine has asked now, and waits
+        self.server.go.set()
+        return await asyncio.gather(leader, *others, return_exceptions=True)
+
+
+@pytest.mark.parametrize("first", ["thread", "coroutine"])
+def test_a_hundred_coroutines_and_fifty_threads_cause_one_request(first: str) -> None:
+    server = SlowServer()
+
+    async def main() -> None:
+        with ThreadPoolExecutor(51) as pool:
+            tokens = await Crowd(TokenCache(Clock()), server, pool).ask(
+                first=first, coroutines=100, threads=50
+            )
+            assert tokens == ["token-1"] * 151
+
+    run(main())
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("first", ["thread", "coroutine"])
+def test_a_refusal_reaches_coroutines_and_threads_alike(first: str) -> None:
+    refusal = AuthenticationError("no")
+    refusal.connection = "c"
+    server = SlowServer(refusal)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(6) as pool:
+            crowd = Crowd(TokenCache(Clock()), server, pool)
+            mine, *theirs = await crowd.ask(first=first, coroutines=5, threads=0)
+            assert mine is refusal
+            for error in theirs:
+                assert isinstance(error, AuthenticationError)
+                assert error.connection == "second"
+
+    run(main())
+    assert server.requests == 1
+
+
+def test_a_coroutine_that_is_cancelled_while_it_requests_does_not_stop_the_others() -> None:
+    server = SlowServer()
+
+    async def never() -> TokenAnswer:
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def main() -> None:
+        cache = TokenCache(Clock())
+        with ThreadPoolExecutor(5) as pool:
+            crowd = Crowd(cache, server, pool)
+            first = asyncio.create_task(cache.aget(SETTINGS, never))
+            await started.wait()
+            tasks = [crowd.ask_in_loop() for _ in range(5)]
+            threads = [asyncio.wrap_future(crowd.ask_in_thread()) for _ in range(5)]
+            await asyncio.sleep(0)
+            server.go.set()
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert await asyncio.gather(*tasks, *threads) == ["token-1"] * 10
+
+    started = asyncio.Event()
+    run(main())
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("first", ["thread", "coroutine"])
+def test_a_coroutine_that_is_cancelled_while_it_waits_stops_nobody(first: str) -> None:
+    server = SlowServer()
+
+    async def main() -> None:
+        with ThreadPoolExecutor(6) as pool:
+            crowd = Crowd(TokenCache(Clock()), server, pool)
+            leader = asyncio.wrap_future(crowd.ask_in_thread()) if first == "thread" else crowd.ask_in_loop()
+            await asked(server)
+            waiting = [crowd.ask_in_loop() for _ in range(5)]
+            await asyncio.sleep(0)
+            for task in waiting[:4]:
+                task.cancel()
+            await asyncio.wait(waiting[:4])
+            assert all(task.cancelled() for task in waiting[:4])
+            server.go.set()
+            assert set(await asyncio.gather(leader, waiting[4])) == {"token-1"}
+
+    run(main())
+    assert server.requests == 1
+
+
+def test_a_coroutine_that_is_dropped_in_the_middle_keeps_nobody_waiting() -> None:
+    class Never:
+        def __await__(self) -> Any:
+            yield
+
+    async def request() -> TokenAnswer:
+        await Never()
+        raise AssertionError
+
+    cache, server = TokenCache(Clock()), Server()
+    asking = cache.aget(SETTINGS, request)
+    with suppress(StopIteration):
+        asking.send(None)
+    del asking
+    gc.collect()
+    assert cache.get(SETTINGS, server) == "token-1"
+
+
+def test_an_event_loop_goes_on_while_a_thread_requests() -> None:
+    server = SlowServer()
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            crowd = Crowd(TokenCache(Clock()), server, pool)
+            leader = crowd.ask_in_thread()
+            await asked(server)
+            mine = crowd.ask_in_loop()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not mine.done()
+            server.go.set()  # by this very loop: were it kept waiting, nobody would
+            assert (await mine, leader.result(10)) == ("token-1", "token-1")
+
+    run(main())
+
+
+def test_event_loops_in_two_threads_share_one_request() -> None:
+    server = SlowServer()
+    cache = TokenCache(Clock())
+
+    def loop() -> str | None:
+        return asyncio.run(asyncio.wait_for(cache.aget(SETTINGS, in_thread(server)), 30))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(loop)
+        assert server.asked.wait(10)
+        second = pool.submit(loop)
+        server.go.set()
+        assert (first.result(30), second.result(30)) == ("token-1", "token-1")
+    assert server.requests == 1
+
+
+def test_a_coroutine_renews_a_refused_token_once_and_a_ready_one_never() -> None:
+    server = Server()
+
+    async def request() -> TokenAnswer:
+        return server()
+
+    async def main() -> None:
+        cache = TokenCache(Clock())
+        assert await cache.aget(SETTINGS, request) == "token-1"
+        assert await cache.aget(SETTINGS, request, stale="token-1") == "token-2"
+        assert await cache.aget(SETTINGS, request, stale="token-1") == "token-2"
+        ready = replace(SETTINGS, credentials=ReadyToken("ready"))
+        assert await cache.aget(ready, request) == "ready"
+        assert await cache.aget(ready, request, stale="ready") is None
+
+    run(main())
+    assert server.requests == 2
+
+
+def test_who_was_forgotten_does_not_end_the_request_of_another() -> None:
+    cache, forgotten, server = TokenCache(Clock()), SlowServer(AuthenticationError("no")), SlowServer()
+    with ThreadPoolExecutor(3) as pool:
+        old = pool.submit(cache.get, SETTINGS, forgotten)
+        assert forgotten.asked.wait(10)
+        cache.clear()
+        new = pool.submit(cache.get, SETTINGS, server)
+        assert server.asked.wait(10)
+        forgotten.go.set()
+        assert isinstance(old.exception(10), AuthenticationError)
+        third = pool.submit(cache.get, SETTINGS, server)
+        server.go.set()
+        assert (new.result(10), third.result(10)) == ("token-1", "token-1")
+    assert server.requests == 1
 
 
 def test_a_fork_forgets_what_was_under_way() -> None:

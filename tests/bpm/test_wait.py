@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm import api, states, wait
-from airflow_provider_astrobpm.bpm.api import Pause, Plan
+from airflow_provider_astrobpm.bpm import states, wait
+from airflow_provider_astrobpm.bpm.api import Operation, Pause, Plan
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
     AuthenticationError,
+    CallError,
     InstanceNotFoundError,
     InterruptedCallError,
+    SeveralInstancesError,
+    ThrottledError,
     WaitFailedError,
     WaitTimeoutError,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.search import BusinessKey
+from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 
 Make = Callable[..., BpmInstance]
-Look = BpmInstance | Exception
-GONE = InstanceNotFoundError("instance '002N1'")
+Look = BpmInstance | list[BpmInstance] | CallError | None
+SETTINGS = Settings("my_conn", "http://wait.test", ReadyToken("t"), instance_lookup="list")
 
 
 def cut() -> InterruptedCallError:
@@ -32,65 +36,108 @@ def cut() -> InterruptedCallError:
 
 
 class World:
-    """Shows one look after another, the last one for ever, on a clock of its own."""
+    """Shows one look after another, the last one for ever, on a clock that only pauses move.
+
+    A look is an instance, several, an error, or ``None`` where there is nothing to be seen.
+    """
 
     def __init__(self, looks: Iterable[Look]) -> None:
         self.looks = list(looks)
         self.now = 1000.0
         self.pauses: list[float] = []
-        self.reports: list[str] = []
+        self.notes: list[wait.Note] = []
         self.seen = 0
         self.look_takes = 0.0
 
-    def find(self, instance_id: str, last_state: str | None) -> Plan[BpmInstance]:
-        yield api.query("Running")
-        self.now += self.look_takes
-        look = self.looks[min(self.seen, len(self.looks) - 1)]
-        self.seen += 1
-        if isinstance(look, Exception):
-            raise look
-        return look
-
-    def wait(self, first: BpmInstance, condition: WaitCondition | None = None, **options: Any) -> BpmInstance:
+    def waits(
+        self, first: BpmInstance, condition: WaitCondition | None = None, **options: Any
+    ) -> BpmInstance:
         options = {"poll_interval": 60, "timeout": None, "max_poll_failure_time": 600, **options}
-        plan = wait.wait_for(
-            first,
+        timeout = options.pop("timeout")
+        awaited = wait.Wait(
             condition or WaitCondition(),
-            find=self.find,
-            report=self.reports.append,
-            warn=self.reports.append,
-            clock=lambda: self.now,
-            jitter=lambda: 0.0,
-            **options,
+            seen=first,
+            deadline=None if timeout is None else self.now + timeout,
+            max_poll_failure_time=options.pop("max_poll_failure_time"),
         )
-        return self.drive(plan)
+        self.run(awaited, **options)
+        return awaited.result()
 
-    def drive(self, plan: Plan[BpmInstance]) -> BpmInstance:
+    def run(self, awaited: wait.Wait, *, poll_interval: float = 60, jitter: float = 0.0) -> None:
+        self.drive(
+            wait.wait_for(
+                awaited,
+                settings=SETTINGS,
+                poll_interval=poll_interval,
+                log=self.notes.append,
+                clock=lambda: self.now,
+                jitter=lambda: jitter,
+            )
+        )
+
+    def look(self, awaited: wait.Wait, again_after: float | None = None) -> None:
+        self.drive(
+            wait.look(
+                awaited,
+                settings=SETTINGS,
+                again_after=again_after,
+                log=self.notes.append,
+                clock=lambda: self.now,
+                jitter=lambda: 0.0,
+            )
+        )
+
+    def drive(self, plan: Plan[None]) -> None:
+        reply: Any = None
+        error: CallError | None = None
+        look: Look = None
+        new_look = True
         try:
             while True:
-                step = plan.send(None)
+                step = plan.throw(error) if error else plan.send(reply)
+                reply, error = None, None
                 if isinstance(step, Pause):
                     self.pauses.append(step.seconds)
                     self.now += step.seconds
-        except StopIteration as stop:
-            result: BpmInstance = stop.value
-            return result
+                    new_look = True
+                    continue
+                if new_look:
+                    look = self.looks[min(self.seen, len(self.looks) - 1)]
+                    self.seen += 1
+                    self.now += self.look_takes
+                    new_look = False
+                if isinstance(look, CallError):
+                    error = look
+                else:
+                    reply = self.rows(look, step)
+        except StopIteration:
+            return
+
+    @staticmethod
+    def rows(look: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = look if isinstance(look, list) else [look] if look else []
+        asked = dict(operation.query)["states"]
+        # A state that nobody knows cannot be asked for; such rows show among the running ones.
+        return [one for one in there if (one.state if one.state in states.STATES else "Running") == asked]
+
+    def said(self) -> list[str]:
+        return [note.text.split(".")[0] for note in self.notes]
 
 
 def test_a_start_answer_that_is_an_end_already_needs_no_look(make: Make) -> None:
     world = World([])
-    assert world.wait(make(state="Completed OK")).state == "Completed OK"
+    assert world.waits(make(state="Completed OK")).state == "Completed OK"
     with pytest.raises(WaitFailedError):
-        world.wait(make(state="Broken"))
+        world.waits(make(state="Broken"))
     assert world.pauses == []
 
 
 def test_looks_until_it_is_there_and_speaks_when_something_changes(make: Make) -> None:
     person = make(state="Waiting for user interaction")
     world = World([person, person, person, make(state="Completed OK")])
-    assert world.wait(make(state="Dispatched")).state == "Completed OK"
+    assert world.waits(make(state="Dispatched")).state == "Completed OK"
     assert world.pauses == [60] * 4
-    assert len(world.reports) == 2
+    assert len(world.notes) == 2
 
 
 @pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
@@ -98,116 +145,176 @@ def test_a_bad_end_fails(state: str, make: Make) -> None:
     with pytest.raises(
         WaitFailedError, match=f"ended in state '{state}'; asked for was state 'Completed OK'"
     ) as caught:
-        World([make(state=state)]).wait(make())
+        World([make(state=state)]).waits(make())
     assert caught.value.instance.state == state
 
 
 def test_the_deadline_cuts_the_last_pause_short_and_looks_once_more(make: Make) -> None:
     world = World([make(), make(state="Completed OK")])
-    assert world.wait(make(), timeout=100).state == "Completed OK"
+    assert world.waits(make(), timeout=100).state == "Completed OK"
     assert world.pauses == [60, 40]
 
 
 def test_past_the_deadline_the_wait_fails_and_says_what_was_seen_last(make: Make) -> None:
     world = World([make(bp_status="Submitted")])
     with pytest.raises(
-        WaitTimeoutError, match="timed out after 100 s .*last seen: instance '002N1'.*'Submitted'"
+        WaitTimeoutError,
+        match="instance '002N1' timed out at 1970-01-01 00:18:20 UTC .*last seen: instance '002N1'.*'Submitted'",
     ):
-        world.wait(make(), timeout=100)
+        world.waits(make(), timeout=100)
     assert world.now == 1100
 
 
 def test_jitter_only_shortens(make: Make) -> None:
     world = World([make(state="Completed OK")])
-    plan = wait.wait_for(
-        make(),
-        WaitCondition(),
-        find=world.find,
-        poll_interval=100,
-        max_poll_failure_time=0,
-        report=world.reports.append,
-        warn=world.reports.append,
-        jitter=lambda: 0.5,
-    )
-    world.drive(plan)
+    world.run(wait.Wait(WaitCondition(), seen=make()), poll_interval=100, jitter=0.5)
     assert world.pauses == [95]
 
 
 def test_a_failed_look_is_no_failed_wait(make: Make) -> None:
     world = World([cut(), cut(), cut(), make(), make(state="Completed OK")])
-    assert world.wait(make()).state == "Completed OK"
-    assert [report.split(".")[0] for report in world.reports[:2]] == [
-        "Polls fail from now on; the wait goes on",
-        "Polls succeed again",
-    ]
+    assert world.waits(make()).state == "Completed OK"
+    assert world.said()[:2] == ["Polls fail from now on; the wait goes on", "Polls succeed again"]
+    assert [note.warning for note in world.notes] == [True, False, False]
 
 
 def test_looks_may_fail_for_a_stretch_and_no_longer(make: Make) -> None:
     world = World([cut()])
     with pytest.raises(InterruptedCallError):
-        world.wait(make(), max_poll_failure_time=300)
+        world.waits(make(), max_poll_failure_time=300)
     assert world.now == 1000 + 60 + 300
-    assert len(world.reports) == 1
+    assert len(world.notes) == 1
 
 
 def test_a_stretch_is_counted_from_the_beginning_of_its_first_look(make: Make) -> None:
     world = World([cut()])
     world.look_takes = 100
     with pytest.raises(InterruptedCallError, match="polls have failed for 260 s"):
-        world.wait(make(), max_poll_failure_time=200)
-
-
-def test_intervals_may_be_timedeltas(make: Make) -> None:
-    world = World([make()])
-    with pytest.raises(WaitTimeoutError, match="after 90 s"):
-        world.wait(
-            make(),
-            poll_interval=timedelta(minutes=1),
-            timeout=timedelta(seconds=90),
-            max_poll_failure_time=timedelta(hours=1),
-        )
-    assert world.pauses == [60, 30]
+        world.waits(make(), max_poll_failure_time=200)
 
 
 def test_a_look_that_succeeds_ends_the_stretch(make: Make) -> None:
     world = World([cut(), cut(), make(), cut(), cut(), make(state="Completed OK")])
-    assert world.wait(make(), max_poll_failure_time=100).state == "Completed OK"
+    assert world.waits(make(), max_poll_failure_time=100).state == "Completed OK"
 
 
 def test_refused_credentials_end_the_wait_at_once(make: Make) -> None:
     world = World([AuthenticationError("no")])
     with pytest.raises(AuthenticationError):
-        world.wait(make())
+        world.waits(make())
     assert world.seen == 1
 
 
-def test_gone_is_what_several_looks_in_a_row_do_not_find(make: Make) -> None:
-    world = World([GONE, GONE, make(), GONE, GONE, GONE])
+def test_gone_is_what_several_looks_in_a_row_and_a_minute_do_not_show(make: Make) -> None:
+    world = World([None, None, make(), None])
     with pytest.raises(InstanceNotFoundError):
-        world.wait(make())
+        world.waits(make())
     assert world.seen == 6
-
-
-def test_a_patient_look(make: Make) -> None:
-    world = World([GONE, GONE, make()])
-    assert world.drive(wait.find_patiently("002N1", find=world.find)).id == "002N1"
-    assert world.pauses == [5, 5]
+    world = World([None])
     with pytest.raises(InstanceNotFoundError):
-        world.drive(wait.find_patiently("002N1", find=World([GONE]).find))
+        world.waits(make(), poll_interval=10)
+    assert world.now == 1000 + 10 + wait.MISSING_TIME
+
+
+def test_a_failed_look_says_nothing_about_what_is_missing(make: Make) -> None:
+    world = World([None, cut(), None, cut(), None])
+    with pytest.raises(InstanceNotFoundError):
+        world.waits(make())
+    assert world.seen == 5
+
+
+class TestPauses:
+    @pytest.mark.parametrize(
+        ("interval", "failed", "seconds"),
+        [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 4, 60), (5, 1000, 60), (600, 3, 600), (60, 1, 60)],
+    )
+    def test_back_off_while_looks_fail(self, interval: float, failed: int, seconds: float) -> None:
+        assert wait.seconds_between(interval, failed, None, 0.0, 0.0) == seconds
+
+    @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
+    def test_respect_what_the_server_asks_for(self, asked: str, seconds: float) -> None:
+        error = ThrottledError("x")
+        error.retry_after = asked
+        assert wait.seconds_between(5, 1, error, 0.0, 0.0) == seconds
+
+    def test_end_where_the_patience_does(self, make: Make) -> None:
+        world = World([cut()])
+        with pytest.raises(InterruptedCallError):
+            world.waits(make(), poll_interval=50, max_poll_failure_time=70)
+        assert world.pauses == [50, 60, 10]
+
+
+class TestByKey:
+    KEY = BusinessKey("k", "Approval")
+
+    def test_it_need_not_exist_yet_and_is_followed_by_its_id(self, make: Make) -> None:
+        carrier = make(business_key="k")
+        world = World([None, None, None, carrier, [carrier, make("002N2", business_key="k")], None])
+        awaited = wait.Wait(WaitCondition(), key=self.KEY)
+        world.run(awaited)
+        assert isinstance(awaited.ending, InstanceNotFoundError)
+        assert "'002N1'" in str(awaited.ending)
+        assert world.said() == [
+            "an instance with business key 'k' of BPM 'Approval' is in none of the states; it may still be started",
+            "Seen: instance '002N1' of 'Approval' in state 'Running'",
+            "instance '002N1' is in none of the states; looking again",
+        ]
+
+    def test_several_end_the_wait(self, make: Make) -> None:
+        awaited = wait.Wait(WaitCondition(), key=self.KEY)
+        World([[make(business_key="k"), make("002N2", business_key="k")]]).run(awaited)
+        assert isinstance(awaited.ending, SeveralInstancesError)
+
+    def test_a_deadline_says_that_it_was_never_seen(self) -> None:
+        awaited = wait.Wait(WaitCondition(), key=self.KEY, deadline=1100)
+        World([None]).run(awaited)
+        assert "business key 'k' of BPM 'Approval' timed out" in str(awaited.ending)
+        assert "it was never seen" in str(awaited.ending)
+
+
+class TestALook:
+    def test_is_one_unless_told_otherwise(self, make: Make) -> None:
+        for nothing in (cut(), None):
+            world = World([nothing, make()])
+            world.look(wait.Wait(WaitCondition(), instance_id="002N1"))
+            assert (world.seen, world.pauses) == (1, [])
+
+    def test_is_taken_again_until_it_shows_something(self, make: Make) -> None:
+        world = World([cut(), None, None, make()])
+        awaited = wait.Wait(WaitCondition(), instance_id="002N1")
+        world.look(awaited, again_after=20)
+        assert (world.seen, awaited.ending, awaited.seen) == (4, None, make())
+
+    def test_ends_with_the_deadline(self) -> None:
+        world = World([cut()])
+        awaited = wait.Wait(WaitCondition(), instance_id="002N1", deadline=1030)
+        world.look(awaited, again_after=20)
+        assert isinstance(awaited.ending, WaitTimeoutError)
+        assert world.now == 1030
+
+
+def test_a_wait_may_go_on_after_an_error_that_was_dealt_with(make: Make) -> None:
+    world = World([AuthenticationError("no"), make(state="Completed OK")])
+    awaited = wait.Wait(WaitCondition(), seen=make())
+    world.run(awaited)
+    assert isinstance(awaited.ending, AuthenticationError)
+    awaited.resume()
+    world.run(awaited)
+    assert awaited.result().state == "Completed OK"
 
 
 STATE = st.sampled_from([*states.STATES, "Unheard Of"])
 
 
 @given(
-    looks=st.lists(STATE | st.sampled_from([GONE, cut()]), min_size=1, max_size=12),
+    looks=st.lists(STATE | st.sampled_from([None, cut()]), min_size=1, max_size=12),
     last=st.sampled_from(["Completed OK", "Broken", "Terminated", "Running"]),
 )
 def test_whatever_happens_on_the_way_success_was_seen(looks: list[Any], last: str, make: Make) -> None:
-    world = World([look if isinstance(look, Exception) else make(state=look) for look in [*looks, last]])
+    world = World([make(state=look) if isinstance(look, str) else look for look in [*looks, last]])
     condition = WaitCondition()
     try:
-        instance = world.wait(make(), condition, timeout=100_000)
+        instance = world.waits(make(), condition, timeout=100_000)
     except (WaitFailedError, WaitTimeoutError, InstanceNotFoundError, InterruptedCallError):
         return
     assert condition.judge(instance).outcome is Outcome.DONE

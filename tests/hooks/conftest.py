@@ -19,7 +19,10 @@ HookMaker = Callable[..., AstroZeroHook]
 
 @pytest.fixture
 def make_hook(
-    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    emulator_time: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[HookMaker]:
     """Make a hook on connection ``my_conn``; whenever it waits, the emulator's clock moves instead."""
     hooks: list[AstroZeroHook] = []
@@ -29,7 +32,7 @@ def make_hook(
         connection["extra"] = json.dumps({"max_attempts": 2, "max_wait": 1, **(extra or {})})
         monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
         hook = AstroZeroHook("my_conn")
-        hook.client._sleep = emulator.advance
+        emulator_time(hook.client, emulator)
         hooks.append(hook)
         return hook
 

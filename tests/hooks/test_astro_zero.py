@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
@@ -19,6 +22,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitTimeoutError,
 )
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 HookMaker = Callable[..., AstroZeroHook]
@@ -119,7 +123,7 @@ def test_an_instance_that_vanishes_opens_no_gate(hook: AstroZeroHook, emulator: 
 
 def test_a_wait_has_an_end(hook: AstroZeroHook) -> None:
     instance = hook.start_instance("SupplierOnboarding")
-    with pytest.raises(WaitTimeoutError, match="timed out after 0 s .*last seen: instance"):
+    with pytest.raises(WaitTimeoutError, match="timed out at .*last seen: instance"):
         hook.wait_for_instance(instance, timeout=0)
 
 
@@ -284,3 +288,27 @@ def test_an_endpoint_that_fails_to_read_by_id_is_searched_by_lists(
     for _ in range(3):
         assert hook.get_instance(instance.id).id == instance.id
     assert emulator.counts()["get"] <= 2  # one look, with a second attempt or a fresh token
+
+
+def test_async_code_has_a_client_of_its_own(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    instance = emulator.start("SupplierOnboarding")
+
+    async def listed() -> list[str]:
+        async with hook.async_client() as client:
+            rows = await client.call(api.query("Waiting for user interaction"))
+        return [row.id for row in rows]
+
+    assert asyncio.run(listed()) == [instance["id"]]
+    assert emulator.counts()["token"] == 1
+    hook.query_instances(["Running"])
+    assert emulator.counts()["token"] == 1
+
+
+def test_async_code_reads_the_connection_anew(
+    hook: AstroZeroHook, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = asyncio.run(hook.async_settings())
+    changed = {**json.loads(emulator_server.connection_json()), "password": "another-secret"}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(changed))
+    after = asyncio.run(hook.async_settings())
+    assert before.secrets() != after.secrets() == ("another-secret",)

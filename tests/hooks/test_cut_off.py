@@ -5,6 +5,7 @@ Only what provably came before the request may be sent again; each server counts
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import struct
@@ -19,13 +20,40 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm import api, errors, launch
+from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
 from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.settings import Settings
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 HookMaker = Callable[..., AstroZeroHook]
 Play = Callable[[socket.socket], None]
+Start = Callable[[Settings], BpmInstance]
+
+
+def start_in_thread(settings: Settings) -> BpmInstance:
+    with BpmClient(settings, sleep=lambda _seconds: None) as client:
+        return client.run(launch.start_once(api.start("A"), None))
+
+
+def start_in_loop(settings: Settings) -> BpmInstance:
+    async def sleep(_seconds: float) -> None:
+        """Go on at once."""
+
+    async def start() -> BpmInstance:
+        async with AsyncBpmClient(settings, sleep=sleep) as client:
+            return await client.run(launch.start_once(api.start("A"), None))
+
+    return asyncio.run(asyncio.wait_for(start(), 60))
+
+
+@pytest.fixture(params=[start_in_thread, start_in_loop], ids=["sync", "async"])
+def start(request: pytest.FixtureRequest) -> Start:
+    """Start an instance of BPM ``A``, by either client."""
+    starter: Start = request.param
+    return starter
 
 
 class Server:
@@ -124,10 +152,12 @@ AFTER_THE_REQUEST: dict[str, Play] = {
 
 
 @pytest.mark.parametrize("play", AFTER_THE_REQUEST.values(), ids=AFTER_THE_REQUEST)
-def test_what_fails_after_the_request_is_ambiguous_and_sent_once(play: Play, make_hook: HookMaker) -> None:
+def test_what_fails_after_the_request_is_ambiguous_and_sent_once(
+    play: Play, make_hook: HookMaker, start: Start
+) -> None:
     with Server(play).running() as server:
         with pytest.raises(errors.AmbiguousStartError):
-            connect(make_hook, server.port).start_instance("A")
+            start(connect(make_hook, server.port).settings)
         assert server.connections == 1
 
 
@@ -153,7 +183,9 @@ def test_a_failure_with_the_code_of_a_bad_token_is_not_sent_again(
     assert len(emulator.instances()) == 1
 
 
-def test_plain_words_after_a_request_over_tls_are_ambiguous(make_hook: HookMaker, certificates: Path) -> None:
+def test_plain_words_after_a_request_over_tls_are_ambiguous(
+    make_hook: HookMaker, certificates: Path, start: Start
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
 
@@ -166,7 +198,7 @@ def test_plain_words_after_a_request_over_tls_are_ambiguous(make_hook: HookMaker
     with Server(play).running() as server:
         hook = connect(make_hook, server.port, "https", verify=str(certificates / "ca.pem"))
         with pytest.raises(errors.AmbiguousStartError):
-            hook.start_instance("A")
+            start(hook.settings)
         assert server.connections == 1
 
 
@@ -190,16 +222,16 @@ def greet_and_reset(connection: socket.socket) -> None:
     ids=["stalled", "reset", "not TLS"],
 )
 def test_a_handshake_that_fails_is_not_ambiguous(
-    play: Play, kind: type[errors.CallError], make_hook: HookMaker
+    play: Play, kind: type[errors.CallError], make_hook: HookMaker, start: Start
 ) -> None:
     with Server(play).running() as server:
         with pytest.raises(kind) as caught:
-            connect(make_hook, server.port, "https").start_instance("A")
+            start(connect(make_hook, server.port, "https").settings)
         assert caught.value.taken is False
         assert server.connections == (4 if kind is errors.NotSentError else 1)
 
 
-def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker) -> None:
+def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker, start: Start) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(head("HTTP/1.1 407 Proxy Authentication Required", "Content-Length: 0"))
@@ -207,7 +239,7 @@ def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker) -> None:
     with Server(refuse).running() as server:
         hook = connect(make_hook, 1, "https", proxy=f"http://127.0.0.1:{server.port}", max_attempts=1)
         with pytest.raises(errors.NotSentError, match="407"):
-            hook.start_instance("A")
+            start(hook.settings)
 
 
 def test_attempts_are_counted_once_for_a_token_too(make_hook: HookMaker, emulator: EmulatorControl) -> None:
@@ -227,8 +259,8 @@ def test_a_look_that_gets_no_token_does_not_ask_for_it_again(
     assert emulator.counts()["token"] == requests_made
 
 
-def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: HookMaker) -> None:
-    served: list[int] = []
+def answering_early(served: list[int]) -> Play:
+    """Answer one request after another, the first with an interim answer before the real one."""
 
     def play(connection: socket.socket) -> None:
         while True:
@@ -241,13 +273,28 @@ def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: Hoo
                 connection.sendall(head("HTTP/1.1 103 Early Hints"))
             connection.sendall(head("HTTP/1.1 200 OK", f"Content-Length: {len(body)}") + body.encode())
 
-    with Server(play).running() as server:
+    return play
+
+
+def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: HookMaker) -> None:
+    with Server(answering_early([])).running() as server:
         hook = connect(make_hook, server.port)
         with pytest.raises(errors.AmbiguousStartError, match="HTTP 103"):
             hook.start_instance("A")
         assert hook.start_instance("A").id == "ID-2"
         assert hook.start_instance("A").id == "ID-3"
         hook.client.close()
+
+
+def test_an_interim_answer_is_passed_over_in_a_loop(make_hook: HookMaker) -> None:
+    async def start_three(settings: Settings) -> list[str]:
+        async with AsyncBpmClient(settings) as client:
+            return [(await client.call(api.start("A"))).id for _ in range(3)]
+
+    with Server(answering_early([])).running() as server:
+        settings = connect(make_hook, server.port).settings
+        started = asyncio.run(asyncio.wait_for(start_three(settings), 60))
+        assert (started, server.connections) == (["ID-1", "ID-2", "ID-3"], 1)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +306,7 @@ def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: Hoo
     ],
 )
 def test_what_fails_before_there_is_a_connection_is_not_ambiguous(
-    environment: dict[str, str], make_hook: HookMaker, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], make_hook: HookMaker, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -267,8 +314,9 @@ def test_what_fails_before_there_is_a_connection_is_not_ambiguous(
         monkeypatch.delenv(name, raising=False)
     hook = connect(make_hook, 1, "https")
     with pytest.raises(errors.NotSentError) as caught:
-        hook.start_instance("A")
+        start(hook.settings)
     assert "my_conn" in str(caught.value)
+    assert caught.value.passing is False
 
 
 def test_an_encrypted_key_is_refused_without_asking(make_hook: HookMaker, certificates: Path) -> None:
@@ -307,7 +355,9 @@ TRICKLES = {
 
 
 @pytest.mark.parametrize(("at_once", "slowly"), TRICKLES.values(), ids=TRICKLES)
-def test_an_answer_that_trickles_has_an_end(at_once: bytes, slowly: bytes, make_hook: HookMaker) -> None:
+def test_an_answer_that_trickles_has_an_end(
+    at_once: bytes, slowly: bytes, make_hook: HookMaker, start: Start
+) -> None:
     over = threading.Event()
 
     def trickle(connection: socket.socket) -> None:
@@ -319,10 +369,9 @@ def test_an_answer_that_trickles_has_an_end(at_once: bytes, slowly: bytes, make_
                 return
 
     with Server(trickle).running() as server:
-        hook = connect(make_hook, server.port)
-        hook.client = BpmClient(replace(hook.settings, answer_timeout=0.5))
+        settings = replace(connect(make_hook, server.port).settings, answer_timeout=0.5)
         try:
             with pytest.raises(errors.AmbiguousStartError, match=r"within 0\.5 s|cannot be unpacked"):
-                hook.start_instance("A")
+                start(settings)
         finally:
             over.set()

@@ -1,0 +1,323 @@
+"""One poll loop for everything that waits on an endpoint in one event loop.
+
+However many wait, a look asks once for all of them. They share the client, and so its connections and its token. Who
+waits is woken only when something changed, so a wait that goes on costs a comparison a look and nothing else.
+
+A poller begins with its first subscriber and ends with its last; whoever comes then begins a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from contextvars import Context
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
+
+from airflow_provider_astrobpm.bpm import wait
+from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+    from airflow_provider_astrobpm.bpm.search import Findings
+    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.bpm.wait import Note, Wait
+
+E = TypeVar("E", bound=AstroZeroError)
+
+LATENESS = 10.0  # seconds after its deadline at which a wait ends even though its last look has not come back
+HEARTBEAT = 1.0  # seconds between two signs of life
+STALL = 1.0  # seconds by which one may be late and nothing is made of it
+FORGOTTEN = 60.0  # seconds after which a shorter stall counts more than a longer one
+AT_A_TIME = 50  # subscribers woken before the event loop may do something else
+
+
+class Subscription:
+    """A wait that a poller looks after; an async context manager that leaves the poller at its end."""
+
+    __slots__ = ("_poller", "_timer", "_waiter", "connection", "interval", "wait")
+
+    def __init__(self, poller: Poller, awaited: Wait, interval: float, connection: str) -> None:
+        self.wait = awaited
+        self.interval = interval
+        self.connection = connection
+        self._poller = poller
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def notes(self) -> list[Note]:
+        """Return what changed, as soon as something does; nothing if that is the end of the wait."""
+        while not self.has_news():
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        notes, self.wait.notes = self.wait.notes, []
+        return notes
+
+    def has_news(self) -> bool:
+        """Tell whether there is something that ``notes`` would return for."""
+        return bool(self.wait.notes) or self.wait.ending is not None
+
+    def wake(self) -> None:
+        """Let ``notes`` look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """End the wait with an error, if it has not ended."""
+        if self.wait.ending is None:
+            self.wait.ending = self.own(error) if isinstance(error, AstroZeroError) else error
+        self.wake()
+
+    def own(self, error: E) -> E:
+        """Return the error with the connection id of this subscriber."""
+        own = copy(error)
+        own.connection = self.connection
+        return own
+
+    def watch_deadline(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        """See to it that the wait ends soon after its deadline, even while a look takes long."""
+        if self.wait.deadline is not None:
+            late = max(0.0, self.wait.deadline - clock()) + LATENESS
+            self._timer = loop.call_later(late, self._end_late, loop, clock)
+
+    def _end_late(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        self.wait.check_deadline(clock())
+        if self.wait.ending is None:  # the clock was put back
+            self.watch_deadline(loop, clock)
+        else:
+            self.wake()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if isinstance(self.wait.ending, AstroZeroError):
+            self.wait.ending.connection = self.wait.ending.connection or self.connection
+        self._poller.leave(self)
+
+
+class Poller:
+    """The poll loop. It belongs to the event loop in which it is made.
+
+    :param client: the client that it uses, and closes at its end.
+    :param clock: the time, in seconds since the epoch.
+    :param jitter: a random number from 0 to 1.
+    :param on_end: is called when nobody may join any more.
+    """
+
+    def __init__(
+        self,
+        client: AsyncBpmClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._jitter = jitter
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._subscriptions: dict[Subscription, None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._has_begun = False
+        self._has_ended = False
+        self._wake = asyncio.Event()
+        self._due = 0.0
+        self._looked_at = 0.0
+        self._left_alone_until = 0.0
+        self._failed_looks = 0
+        self._heart: asyncio.TimerHandle | None = None
+        self._stall = 0.0
+        self._stalled_at = 0.0
+
+    @property
+    def settings(self) -> Settings:
+        """The environment, as the first subscriber's connection has it."""
+        return self._client.settings
+
+    def join(self, awaited: Wait, *, interval: float, connection: str) -> Subscription:
+        """Look after a wait from now on.
+
+        :param awaited: the wait.
+        :param interval: seconds between two looks at most; the smallest that a subscriber asks for counts for all.
+        :param connection: the connection id for the errors that the wait may end with.
+        """
+        subscription = Subscription(self, awaited, interval, connection)
+        now = self._loop.time()
+        if self._task is None:
+            # The first look comes at a random moment, so that many pollers that begin together do not stay together.
+            self._due = now + interval * self._jitter()
+            # Not in the context of whoever comes first: what is logged there would go to that one's log.
+            self._task = Context().run(self._loop.create_task, self._run())
+            self._beat()
+        else:
+            self._due = min(self._due, max(now + interval, self._left_alone_until))
+        self._subscriptions[subscription] = None
+        subscription.watch_deadline(self._loop, self._clock)
+        self._wake.set()
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Look after a wait no more. With the last one the poller ends."""
+        self._subscriptions.pop(subscription, None)
+        if not self._subscriptions and self._task is not None and not self._has_ended:
+            self._end()
+            if self._has_begun:  # a task that is cancelled before it begins would not close the client
+                self._task.cancel()
+
+    def stood_still(self, within: float) -> float:
+        """Return for how many seconds this process stood still, at the longest and not longer ago than ``within``."""
+        self._notice_a_stall()
+        return self._stall if self._loop.time() - self._stalled_at <= within else 0.0
+
+    async def ended(self) -> None:
+        """Wait until the poller has ended and closed its client."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        self._has_begun = True
+        try:
+            while not self._has_ended:
+                await self._sleep()
+                await self._look()
+        finally:
+            self._end()
+            for subscription in list(self._subscriptions):
+                subscription.fail(AstroZeroError("The poller was stopped"))
+            await self._client.close()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._notice_a_stall()
+        if self._heart is not None:
+            self._heart.cancel()
+            self._heart = None
+        self._on_end()
+
+    def _beat(self) -> None:
+        self._notice_a_stall()
+        self._heart = self._loop.call_later(HEARTBEAT, self._beat)
+
+    def _notice_a_stall(self) -> None:
+        now = self._loop.time()
+        late = now - self._heart.when() if self._heart is not None else 0.0
+        if late > STALL and (late >= self._stall or now - self._stalled_at > FORGOTTEN):
+            self._stall, self._stalled_at = late, now
+
+    async def _sleep(self) -> None:
+        """Sleep until the next look."""
+        while (seconds := self._seconds_to_look()) > 0:
+            self._wake.clear()
+            alarm = self._loop.call_later(seconds, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
+
+    def _seconds_to_look(self) -> float:
+        now = self._loop.time()
+        seconds = self._due - now
+        ends = [by for each in self._subscriptions if (by := each.wait.next_look_by()) is not None]
+        if ends:
+            seconds = min(seconds, min(ends) - self._clock())
+        return max(seconds, self._looked_at + SHORTEST_INTERVAL - now)
+
+    async def _look(self) -> None:
+        """Look once for everybody who is there."""
+        asked = [each for each in self._subscriptions if each.wait.ending is None]
+        began, began_at = self._clock(), self._loop.time()
+        failure: Exception | None = None
+        findings: Findings | None = None
+        try:
+            plan = wait.search_for((each.wait for each in asked), self._client.settings)
+            findings = await self._client.run(plan)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to learn of it
+            failure = error
+        self._failed_looks = self._failed_looks + 1 if failure else 0
+        self._looked_at = self._loop.time()
+        interval = min((each.interval for each in self._subscriptions), default=0.0)
+        known = failure if isinstance(failure, CallError) else None
+        now = self._clock()
+        self._left_alone_until = self._looked_at + wait.seconds_to_leave_alone(known, now)
+        # After a failure the pause is for the server: it counts from the end of the look, however long that took.
+        self._due = (self._looked_at if failure else began_at) + wait.seconds_between(
+            interval, self._failed_looks, known, now, self._jitter()
+        )
+        await self._tell(asked, findings, failure, began)
+
+    async def _tell(
+        self, asked: list[Subscription], findings: Findings | None, failure: Exception | None, began: float
+    ) -> None:
+        now = self._clock()
+        woken = 0
+        for each in asked:
+            if each not in self._subscriptions or each.wait.ending is not None:
+                continue
+            if findings is not None:
+                each.wait.look_found(findings, now)
+            elif isinstance(failure, CallError):
+                each.wait.look_failed(each.own(failure), began, now)
+            elif failure is not None:
+                each.fail(failure)
+            if each.has_news():
+                each.wake()
+                woken += 1
+                if woken % AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+
+
+class Pollers:
+    """The pollers of this process: one for each event loop and endpoint."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, Poller]] = (
+            WeakKeyDictionary()
+        )
+
+    def get(self, settings: Settings, make_client: Callable[[Settings], AsyncBpmClient]) -> Poller:
+        """Return the poller of the running event loop for an environment.
+
+        Connections share one if they say the same of everything that a look depends on.
+
+        :param settings: the environment.
+        :param make_client: makes the client of a new poller.
+        """
+        key = self.key(settings)
+        with self._lock:
+            pollers = self._pollers.setdefault(asyncio.get_running_loop(), {})
+        if key not in pollers:
+            poller = Poller(make_client(settings), on_end=lambda: self._forget(pollers, key, poller))
+            pollers[key] = poller
+        return pollers[key]
+
+    @staticmethod
+    def key(settings: Settings) -> Settings:
+        """Return what of the settings a look depends on."""
+        return replace(settings, connection="", timezone=None, instance_url=None)
+
+    @staticmethod
+    def _forget(pollers: dict[Settings, Poller], key: Settings, poller: Poller) -> None:
+        if pollers.get(key) is poller:
+            del pollers[key]
+
+
+POLLERS = Pollers()
+"""The pollers of this process."""

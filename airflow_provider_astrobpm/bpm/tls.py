@@ -1,0 +1,70 @@
+"""The certificates of an environment: checked before anything is sent, and made into a TLS context."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.util.ssl_ import create_urllib3_context
+
+from airflow_provider_astrobpm.bpm.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_astrobpm.bpm.settings import Settings
+
+
+def check_files(settings: Settings) -> None:
+    """Load the certificates once, so that a file that is none is told before anything is sent.
+
+    :raises SettingsError: if a file cannot be used.
+    """
+    _load_files(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), settings)
+
+
+def context(settings: Settings) -> ssl.SSLContext:
+    """Return a context that trusts whom ``requests`` would trust. Reads files.
+
+    :raises SettingsError: if a file of the settings cannot be used.
+    :raises OSError: if a CA bundle that the environment names cannot be used.
+    """
+    verify = ssl.CERT_NONE if settings.verify is False else ssl.CERT_REQUIRED
+    made = create_urllib3_context(cert_reqs=verify)
+    made.set_alpn_protocols(["http/1.1"])
+    _load_files(made, settings)
+    if settings.verify is True:
+        named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        _trust(made, named or DEFAULT_CA_BUNDLE_PATH)
+    return made
+
+
+def _load_files(made: ssl.SSLContext, settings: Settings) -> None:
+    if isinstance(settings.verify, str):
+        with _told(settings, "verify", settings.verify):
+            _trust(made, settings.verify)
+    if settings.client_cert:
+        files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
+        with _told(settings, "client_cert", files):
+            made.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
+
+
+def _trust(made: ssl.SSLContext, bundle: str) -> None:
+    made.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+
+
+def _no_password() -> str:
+    """Refuse, where OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted, which is not supported")
+
+
+@contextmanager
+def _told(settings: Settings, extra: str, files: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None

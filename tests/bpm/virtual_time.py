@@ -1,0 +1,278 @@
+"""An event loop on virtual time, and an Astro Zero in memory that lives in it.
+
+While nothing is ready, the loop's clock jumps to the next timer: no sleep, no sockets. Hours pass in microseconds, and
+the same callbacks run in the same order every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from airflow_provider_astrobpm.bpm import states
+from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+from airflow_provider_astrobpm.bpm.api import Operation, Plan
+from airflow_provider_astrobpm.bpm.errors import RefusedError, ServerError
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
+
+T = TypeVar("T")
+
+BEGINNING = 1_700_000_000.0  # what the wall clock shows when the loop's clock shows nothing
+FROZEN = "Frozen"  # a state that no documentation names, in rows that are listed as Running
+UNHEARD_OF = "Unheard Of"  # another, which no list shows
+MOST_AT_ONCE = 100_000  # rounds of the loop at one moment; more are a loop that never sleeps
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop whose ``time`` is a number that only timers and the test move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.rounds = 0
+        """How often the loop has gone round."""
+        self.problems: list[dict[str, Any]] = []
+        """What was given to the exception handler: nobody has asked for these errors."""
+        self.each_round: Callable[[], None] = lambda: None
+        """Is called before each round."""
+        self._end = math.inf
+        self._rounds_at_once = 0
+        self._selector = self  # BaseEventLoop asks it to wait for sockets or the next timer
+        self._clock_resolution = 1e-9
+        self.set_exception_handler(lambda _loop, context: self.problems.append(context))
+
+    def time(self) -> float:
+        """Return the virtual time."""
+        return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let this many seconds pass, or fewer if somebody calls ``stop``."""
+        self._end = self.now + seconds
+        self.run_forever()
+        self._end = math.inf
+
+    def settle(self) -> None:
+        """Run whatever can run at this moment."""
+        self.pass_time(0)
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which nothing runs, as in a process that is not scheduled."""
+        self.now += seconds
+
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """Return the timers that are still to come."""
+        return [timer for timer in self._scheduled if not timer.cancelled()]
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Be the selector: no socket is ever ready, and waiting is a jump."""
+        self.rounds += 1
+        self.each_round()
+        if timeout is not None and timeout <= 0:
+            self._rounds_at_once += 1
+            if self._rounds_at_once > MOST_AT_ONCE:
+                raise RuntimeError("the loop goes round and round, and no time passes")
+            return []
+        self._rounds_at_once = 0
+        next_timer = self._scheduled[0].when() if self._scheduled else math.inf
+        if next_timer > self._end:
+            self.now = self._end
+            self.stop()
+        elif next_timer == math.inf:
+            raise RuntimeError("nothing will ever happen any more")
+        else:
+            self.now = max(self.now, next_timer)
+        return []
+
+    _scheduled: list[asyncio.TimerHandle]
+
+    def _process_events(self, events: list[Any]) -> None:
+        """Have nothing to process: there are no sockets."""
+
+    def _write_to_self(self) -> None:
+        """Wake nobody: the loop never blocks."""
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, and see that it leaves neither tasks nor timers nor errors behind."""
+    with closing(VirtualLoop()) as loop:
+        try:
+            result = loop.run_until_complete(main)
+        except BaseException:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.settle()
+            raise
+        loop.settle()
+        assert not asyncio.all_tasks(loop)
+        assert not loop.timers()
+        assert not loop.problems
+        return result
+
+
+def instance(instance_id: str, state: str = "Running", **fields: Any) -> BpmInstance:
+    """Make an instance as it comes out of the wire: closed where its state says so."""
+    fields.setdefault("name", "Approval")
+    fields.setdefault("is_closed", states.is_terminal(state))
+    fields["suspended"] = fields.get("suspended", False) or state == states.SUSPENDED
+    return BpmInstance(id=instance_id, state=state, **fields)
+
+
+def settings(**fields: Any) -> Settings:
+    """Make the settings of a connection that reads lists alone."""
+    fields = {
+        "connection": "first_conn",
+        "base_url": "https://zero.example",
+        "credentials": ReadyToken("t"),
+        "instance_lookup": "list",
+        **fields,
+    }
+    return Settings(**fields)
+
+
+class Server:
+    """An Astro Zero that answers in virtual time, and a wall clock that may be set.
+
+    :param loop: the loop whose time it lives in.
+    """
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop = loop
+        self.rows: dict[str, BpmInstance] = {}
+        self.row_cap: int | None = None
+        self.reads: Literal["work", "absent", "broken"] = "work"
+        """What comes of reading an instance by its id."""
+        self.answer_time = 0.0
+        """Seconds from a request, and from what it reads, to its answer."""
+        self.closing_time = 0.0
+        """Seconds that it takes to close a client."""
+        self.fault: Callable[[], BaseException] | None = None
+        self.calls_to_fault = 0
+        """How many calls succeed before the fault."""
+        self.faults_left = 0
+        self.clock_offset = BEGINNING
+        self.before_look: Callable[[Look], None] = lambda _look: None
+        self.after_look: Callable[[Look], None] = lambda _look: None
+
+    def clock(self) -> float:
+        """Return the wall clock's time."""
+        return self.loop.now + self.clock_offset
+
+    def put(self, *rows: BpmInstance) -> None:
+        """Start instances, or move those that there are."""
+        self.rows |= {row.id: row for row in rows}
+
+    def fail(self, fault: Callable[[], BaseException], times: int = 1_000_000, after: int = 0) -> None:
+        """Let so many calls fail from now on, after some that succeed."""
+        self.fault, self.faults_left, self.calls_to_fault = fault, times, after
+
+    def heal(self) -> None:
+        """Let no call fail any more."""
+        self.fault = None
+
+    def listed(self, state: str) -> list[BpmInstance]:
+        """Return what a list of a state shows, newest first."""
+        rows = [
+            row for row in self.rows.values() if (row.state if row.state != FROZEN else "Running") == state
+        ]
+        return rows[::-1][: self.row_cap]
+
+    def reply(self, operation: Operation[Any]) -> Any:
+        """Return the answer to an operation as things are at this moment, or raise its error."""
+        if self.fault is not None:
+            if self.calls_to_fault > 0:
+                self.calls_to_fault -= 1
+            elif self.faults_left > 0:
+                self.faults_left -= 1
+                raise self.fault()
+        if operation.kind == "query":
+            return self.listed(operation.query[0][1])
+        instance_id = operation.path.rsplit("/", 1)[1]
+        if self.reads == "broken":
+            raise ServerError("broken", status=500)
+        if self.reads == "absent" or instance_id not in self.rows:
+            raise RefusedError("no such thing", status=404)
+        return self.rows[instance_id]
+
+
+@dataclass(eq=False)
+class Look:
+    """One run of a poller's plan, with its times by the loop's clock and by the wall clock."""
+
+    began: float
+    began_at: float
+    ended: float | None = None
+    ended_at: float = 0.0
+    asked: list[str] = field(default_factory=list)
+    """What was asked: the state of a list, or ``get``."""
+    shown: list[BpmInstance] = field(default_factory=list)
+    """All rows of all answers."""
+    listed: list[BpmInstance] = field(default_factory=list)
+    """Those of lists."""
+    failure: BaseException | None = None
+
+
+class Client(AsyncBpmClient):
+    """The client as it is, with a server in memory in place of the exchange.
+
+    :param known: the settings.
+    :param server: the server.
+    """
+
+    def __init__(self, known: Settings, server: Server) -> None:
+        super().__init__(known)
+        self.server = server
+        self.looks: list[Look] = []
+        self.closed = 0
+        self.wrongs: list[str] = []
+        """What no poller may do, and yet was done."""
+
+    async def run(self, plan: Plan[T]) -> T:
+        server = self.server
+        look = Look(server.loop.now, server.clock())
+        if self.closed:
+            self.wrongs.append("a look after the client was closed")
+        if self.looks:
+            last = self.looks[-1]
+            if last.ended is None:
+                self.wrongs.append("two looks at once")
+            elif look.began - last.began < 1 - 1e-6:
+                self.wrongs.append("two looks less than a second apart")
+        self.looks.append(look)
+        server.before_look(look)
+        try:
+            return await super().run(plan)
+        except BaseException as error:
+            look.failure = error
+            raise
+        finally:
+            look.ended, look.ended_at = server.loop.now, server.clock()
+            server.after_look(look)
+
+    async def call(self, operation: Operation[T]) -> T:
+        look = self.looks[-1]
+        look.asked.append(operation.query[0][1] if operation.kind == "query" else operation.kind)
+        if operation.kind not in ("query", "get"):
+            self.wrongs.append(f"a {operation.kind} was sent")
+        error: BaseException | None = None
+        try:
+            answer = self.server.reply(operation)
+        except Exception as failure:  # noqa: BLE001 - raised when the answer has come
+            error = failure
+        if self.server.answer_time:
+            await asyncio.sleep(self.server.answer_time)
+        if error is not None:
+            raise error
+        look.shown += answer if operation.kind == "query" else [answer]
+        look.listed += answer if operation.kind == "query" else []
+        result: T = answer
+        return result
+
+    async def close(self) -> None:
+        self.closed += 1
+        if self.server.closing_time:
+            await asyncio.sleep(self.server.closing_time)

@@ -1,0 +1,811 @@
+"""The asynchronous transport on real sockets: what it sends, once, and how it ends; TLS, proxies and idle connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import ssl
+import struct
+import threading
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import api, errors, tls
+from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.exchange import Request, Response
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
+from airflow_provider_astrobpm.bpm.token import TokenCache
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+
+Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+SECRET = "token-that-nobody-may-see"
+GET = Request("GET", "/x", {"access-token": SECRET}, None)
+POST = Request("POST", "/x", {"access-token": SECRET}, b'{"name": "A"}')
+
+
+def run(main: Coroutine[Any, Any, Any], seconds: float = 60) -> Any:
+    """Run a test in an event loop, with an end, and see that nothing is left behind or goes wrong unseen."""
+    unseen: list[dict[str, Any]] = []
+
+    async def watched() -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
+        result = await asyncio.wait_for(main, seconds)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    result = asyncio.run(watched())
+    assert unseen == []
+    return result
+
+
+class Server:
+    """Plays on every connection, in the loop of the test, and keeps what was asked."""
+
+    def __init__(self, play: Play) -> None:
+        self.play = play
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.asked = asyncio.Event()
+        """Set whenever a request has come."""
+        self.closed = asyncio.Event()
+        """Set whenever a connection has ended."""
+        self.port = 0
+
+    @asynccontextmanager
+    async def running(self, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+        handling: set[asyncio.Task[None]] = set()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task
+            handling.add(task)
+            self.connections += 1
+            try:
+                with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                    await self.play(reader, writer)
+            finally:
+                self.closed.set()
+                handling.discard(task)
+                with suppress(OSError, RuntimeError):
+                    writer.transport.abort()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in tuple(handling):
+                task.cancel()
+            if handling:
+                await asyncio.wait(tuple(handling))
+            await asyncio.sleep(0)
+
+    async def request(self, reader: asyncio.StreamReader) -> bytes:
+        """Read one request, and keep it."""
+        raw = await reader.readuntil(b"\r\n\r\n")
+        for line in raw.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                raw += await reader.readexactly(int(line.partition(b":")[2]))
+        self.requests.append(raw)
+        self.asked.set()
+        return raw
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    return head(f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers) + body
+
+
+def answering(*answers: bytes) -> Server:
+    """Answer the requests of each connection, one after another, and the last answer to all that follow."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        position = 0
+        while True:
+            await server.request(reader)
+            writer.write(answers[min(position, len(answers) - 1)])
+            await writer.drain()
+            position += 1
+
+    server = Server(play)
+    return server
+
+
+def silent() -> Server:
+    """Read requests and answer none."""
+
+    async def play(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        await reader.read()
+
+    server = Server(play)
+    return server
+
+
+def settings_for(port: int, scheme: str = "http", **fields: Any) -> Settings:
+    base = Settings("my_conn", f"{scheme}://127.0.0.1:{port}", ReadyToken(SECRET), connect_timeout=5)
+    return replace(base, **fields)
+
+
+@asynccontextmanager
+async def transport_to(port: int, scheme: str = "http", **fields: Any) -> AsyncIterator[AsyncTransport]:
+    transport = AsyncTransport(settings_for(port, scheme, **fields))
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def failure_of(call: Awaitable[Response]) -> errors.CallError:
+    """Return the error of a call, after a look for what it must not hold."""
+    with pytest.raises(errors.CallError) as caught:
+        await call
+    error = caught.value
+    assert error.__context__ is None
+    assert error.__cause__ is None
+    assert SECRET not in f"{error!r} {error} {vars(error)!r}"
+    return error
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+class TestWhatIsSent:
+    def test_the_request_as_it_is(self) -> None:
+        target = "/p%20q/a%2Fb?states=Completed%20OK&fields=id%2Cname&x=%E4%B8%AD"
+
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
+                for method in ("GET", "PUT", "POST", "DELETE"):
+                    body = b'{"a": 1}' if method in ("PUT", "POST") else None
+                    request = Request(method, target, {"content-type": "application/json"}, body)
+                    assert (await transport.send(request)).body == b"{}"
+                    raw = server.requests[-1]
+                    assert raw.startswith(f"{method} {target} HTTP/1.1\r\n".encode())
+                    assert raw.endswith(b"\r\n\r\n" + (body or b""))
+                assert server.connections == 1
+
+        run(main())
+
+    def test_a_long_body_is_sent_whole(self) -> None:
+        body = b'"' + b"x" * 3_000_000 + b'"'
+
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
+                await transport.send(replace(POST, body=body))
+                assert server.requests[0].endswith(b"\r\n\r\n" + body)
+
+        run(main())
+
+    def test_no_cookie_of_the_servers_and_no_netrc_takes_part(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+
+        async def main() -> None:
+            cookie = answer(b"{}", "Set-Cookie: access-token=other; Path=/")
+            async with answering(cookie).running() as server, transport_to(server.port) as transport:
+                await transport.send(GET)
+                await transport.send(GET)
+                for raw in server.requests:
+                    assert f"access-token: {SECRET}".encode() in raw
+                    assert b"cookie" not in raw.lower()
+                    assert b"authorization" not in raw.lower()
+
+        run(main())
+
+    def test_what_cannot_be_built(self) -> None:
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
+                error = await failure_of(transport.send(replace(GET, headers={"x": f"{SECRET}\r\ny: z"})))
+                assert isinstance(error, errors.NotSentError)
+                assert error.passing is False
+                assert "could not be built" in str(error)
+                assert server.connections == 0
+
+        run(main())
+
+
+class TestHowOftenItIsSent:
+    @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
+    @pytest.mark.parametrize("warm", [False, True], ids=["new connection", "used connection"])
+    def test_once_also_where_the_connection_breaks(self, method: str, warm: bool) -> None:
+        async def main() -> None:
+            async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                if warm:
+                    await server.request(reader)
+                    writer.write(answer(b"{}"))
+                await server.request(reader)
+                reset = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+
+            server = Server(play)
+            async with server.running(), transport_to(server.port) as transport:
+                if warm:
+                    await transport.send(GET)
+                body = b"{}" if method in ("PUT", "POST") else None
+                error = await failure_of(transport.send(replace(GET, method=method, body=body)))
+                assert type(error) is errors.InterruptedCallError
+                assert error.taken is None
+                assert "the connection was cut" in str(error)
+                assert (server.connections, len(server.requests)) == (1, 1 + warm)
+
+        run(main())
+
+    @pytest.mark.parametrize("request_", [GET, POST], ids=["GET", "POST"])
+    def test_a_connection_that_the_server_closed_is_not_used(self, request_: Request) -> None:
+        async def main() -> None:
+            async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await server.request(reader)
+                writer.write(answer(b"{}"))
+                await writer.drain()
+                writer.close()
+
+            server = Server(play)
+            async with server.running(), transport_to(server.port) as transport:
+                for count in (1, 2, 3):
+                    assert (await transport.send(request_)).status == 200
+                    assert len(server.requests) == count
+                    await server.closed.wait()
+                    server.closed.clear()
+
+        run(main())
+
+    def test_nor_if_the_loop_has_not_noticed_yet(self) -> None:
+        closed, listener = threading.Event(), socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    received = b""
+                    while b'"A"' not in received:
+                        received += connection.recv(65536)
+                    connection.sendall(answer(b"{}"))
+                closed.set()
+
+        async def main() -> None:
+            async with transport_to(listener.getsockname()[1]) as transport:
+                assert (await transport.send(POST)).status == 200
+                assert closed.wait(10)  # while nothing else happens in this loop
+                assert (await transport.send(POST)).status == 200
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with listener:
+            run(main())
+            thread.join(10)
+        assert not thread.is_alive()
+
+    def test_many_at_once_wait_for_no_connection(self) -> None:
+        async def main() -> None:
+            everyone = asyncio.Event()
+
+            async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await server.request(reader)
+                if len(server.requests) == 200:
+                    everyone.set()
+                await everyone.wait()
+                writer.write(answer(b"{}"))
+                await writer.drain()
+
+            server = Server(play)
+            async with server.running(), transport_to(server.port) as transport:
+                answers = await asyncio.gather(*(transport.send(GET) for _ in range(200)))
+                assert [each.status for each in answers] == [200] * 200
+
+        run(main())
+
+
+class TestHowItEnds:
+    def ends(self, server: Callable[[], Server], request: Request = POST, **fields: Any) -> errors.CallError:
+        async def main() -> errors.CallError:
+            async with server().running() as running, transport_to(running.port, **fields) as transport:
+                return await failure_of(transport.send(request))
+
+        error: errors.CallError = run(main())
+        return error
+
+    def test_nothing_listens(self, free_port: int) -> None:
+        async def main() -> None:
+            async with transport_to(free_port) as transport:
+                error = await failure_of(transport.send(POST))
+                assert type(error) is errors.NotSentError
+                assert (error.taken, error.passing) == (False, True)
+                assert "could not be reached (ConnectionRefusedError: " in str(error)
+
+        run(main())
+
+    def test_nobody_knows_the_name(self) -> None:
+        async def main() -> None:
+            async with transport_to(1, base_url="http://nowhere.invalid") as transport:
+                error = await failure_of(transport.send(POST))
+                assert type(error) is errors.NotSentError
+                assert "could not be reached (gaierror: " in str(error)
+
+        run(main())
+
+    def test_nobody_accepts(self) -> None:
+        with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for other in (first, second):  # who fill the queue
+                other.setblocking(False)
+                other.connect_ex(listener.getsockname())
+
+            async def main() -> None:
+                async with transport_to(listener.getsockname()[1], connect_timeout=0.3) as transport:
+                    error = await failure_of(transport.send(POST))
+                    assert type(error) is errors.NotSentError
+                    assert "could not be reached within 'connect_timeout'" in str(error)
+
+            run(main())
+
+    def test_a_server_that_says_nothing(self) -> None:
+        error = self.ends(silent, read_timeout=0.2)
+        assert type(error) is errors.InterruptedCallError
+        assert "no answer came within 'read_timeout'" in str(error)
+
+    def test_a_server_that_stops_in_the_middle(self) -> None:
+        error = self.ends(
+            lambda: answering(head("HTTP/1.1 200 OK", "Content-Length: 100") + b"{"), read_timeout=0.2
+        )
+        assert type(error) is errors.InterruptedCallError
+        assert "no answer came within 'read_timeout'" in str(error)
+
+    @pytest.mark.parametrize("length", ["Content-Length: 10000", "Transfer-Encoding: chunked", "X: y"])
+    def test_a_server_that_trickles(self, length: str) -> None:
+        def trickling() -> Server:
+            async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await server.request(reader)
+                writer.write(head("HTTP/1.1 200 OK", length))
+                for _ in range(10_000):
+                    writer.write(b"1\r\n \r\n" if "chunked" in length else b" ")
+                    await asyncio.sleep(0.02)
+
+            server = Server(play)
+            return server
+
+        error = self.ends(trickling, read_timeout=5, answer_timeout=0.3)
+        assert type(error) is errors.InterruptedCallError
+        assert "the answer was not whole within 0.3 s" in str(error)
+
+    def test_a_server_that_does_not_read_the_request(self) -> None:
+        def deaf() -> Server:
+            async def play(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await asyncio.Event().wait()
+
+            return Server(play)
+
+        error = self.ends(deaf, replace(POST, body=b"x" * 30_000_000), answer_timeout=0.5)
+        assert type(error) is errors.InterruptedCallError
+        assert "the answer was not whole within 0.5 s" in str(error)
+
+    def test_a_server_that_repeats_what_it_was_sent(self) -> None:
+        def echo() -> Server:
+            async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(b"HTTP/1.1 200 OK\r\n" + (await server.request(reader)).replace(b": ", b" : "))
+                await writer.drain()
+
+            server = Server(play)
+            return server
+
+        assert type(self.ends(echo)) is errors.InterruptedCallError
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_an_answer_that_is_too_long(self, packed: bool) -> None:
+        body = b" " * 100_001
+        raw = answer(gzip.compress(body), "Content-Encoding: gzip") if packed else answer(body)
+        error = self.ends(lambda: answering(raw), max_response_bytes=100_000)
+        assert type(error) is errors.UnexpectedAnswerError
+        assert error.status == 200
+        assert "longer than 100000 bytes ('max_response_bytes')" in str(error)
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"abcd", gzip.compress(b"abc")[:-9], gzip.compress(b"a") + b"abcd", b"x" * 10_000],
+        ids=["none", "cut off", "more behind", "long"],
+    )
+    def test_an_answer_that_is_not_packed_as_it_says(self, body: bytes) -> None:
+        error = self.ends(lambda: answering(answer(body, "Content-Encoding: gzip", status="502 Bad")))
+        assert type(error) is errors.UnexpectedAnswerError
+        assert error.status == 502
+        assert "the answer cannot be unpacked" in str(error)
+
+
+class TestAnswers:
+    def get(self, raw: bytes, **fields: Any) -> Response:
+        async def main() -> Response:
+            async with answering(raw).running() as server, transport_to(server.port, **fields) as transport:
+                return await transport.send(GET)
+
+        response: Response = run(main())
+        return response
+
+    @pytest.mark.parametrize(
+        ("encoding", "body"),
+        [
+            ("gzip", gzip.compress(b"abc" * 5_000)),
+            ("GZip", gzip.compress(b"abc" * 4_000) + gzip.compress(b"abc" * 1_000)),
+            ("deflate", zlib.compress(b"abc" * 5_000)),
+            ("identity", b"abc" * 5_000),
+            ("gzip", gzip.compress(b"abc" * 5_000, 0)),
+        ],
+        ids=["gzip", "two parts", "deflate", "plain", "long"],
+    )
+    def test_packed_ones(self, encoding: str, body: bytes) -> None:
+        assert self.get(answer(body, f"Content-Encoding: {encoding}")).body == b"abc" * 5_000
+
+    def test_one_of_just_the_length_that_is_allowed(self) -> None:
+        body = b"abc" * 5_000
+        packed = answer(gzip.compress(body), "Content-Encoding: gzip")
+        assert self.get(answer(body), max_response_bytes=len(body)).body == body
+        assert self.get(packed, max_response_bytes=len(body)).body == body
+
+    def test_an_empty_one_that_is_said_to_be_packed(self) -> None:
+        assert self.get(answer(b"", "Content-Encoding: gzip", status="401 No")).status == 401
+
+    def test_their_headers(self) -> None:
+        raw = answer(
+            b"{}", "Retry-After: 7", "X-Twice: a", "x-twice: b", "X-Odd: \xff\xfe", f"X-Long: {'x' * 20_000}"
+        )
+        headers = self.get(raw).headers
+        assert headers["retry-after"] == "7"
+        assert headers["x-twice"] == "a, b"
+        assert headers["x-odd"] == "\xff\xfe"
+        assert len(headers["x-long"]) == 20_000
+
+    @pytest.mark.parametrize(
+        "location", ["/elsewhere", "http://127.0.0.1:1/", "http://[::1/x", "\xff\xfe", ""]
+    )
+    def test_a_redirect_is_an_answer_like_others(self, location: str) -> None:
+        response = self.get(answer(b"gone", f"Location: {location}", status="302 Found"))
+        assert (response.status, response.body) == (302, b"gone")
+
+
+class TestProxies:
+    def test_one_of_the_settings_wins_over_one_of_the_environment(
+        self, free_port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port}")
+
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as proxy:
+                given = f"http://user:proxy%20password@127.0.0.1:{proxy.port}"
+                async with transport_to(1, base_url="http://somewhere.invalid", proxy=given) as transport:
+                    await transport.send(replace(GET, target="/a?b=%20c"))
+                (raw,) = proxy.requests
+                assert raw.startswith(b"GET http://somewhere.invalid/a?b=%20c HTTP/1.1\r\n")
+                assert b"proxy-authorization: basic dxnlcjpwcm94esbwyxnzd29yza==" in raw.lower()
+
+        run(main())
+
+    @pytest.mark.parametrize("exempt", [None, "somewhere.invalid", "*"])
+    def test_one_of_the_environment_is_used_unless_the_host_is_exempt(
+        self, exempt: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if exempt:
+            monkeypatch.setenv("NO_PROXY", exempt)
+
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as proxy:
+                monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+                async with transport_to(1, base_url="http://somewhere.invalid") as transport:
+                    if exempt:
+                        assert "gaierror" in str(await failure_of(transport.send(GET)))
+                    else:
+                        assert (await transport.send(GET)).status == 200
+                assert len(proxy.requests) == (0 if exempt else 1)
+
+        run(main())
+
+    def test_https_goes_through_a_tunnel(self, certificates: Path) -> None:
+        async def main() -> None:
+            async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await proxy.request(reader)
+                there, back = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(head("HTTP/1.1 200 Connection established"))
+                try:
+                    await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+                finally:
+                    back.transport.abort()
+
+            async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+                while data := await source.read(65536):
+                    sink.write(data)
+                sink.close()
+
+            proxy, server = Server(tunnel), answering(answer(b"{}"))
+            async with server.running(server_context(certificates)), proxy.running():
+                fields = {
+                    "proxy": f"http://user:proxy-password@127.0.0.1:{proxy.port}",
+                    "verify": str(certificates / "ca.pem"),
+                }
+                async with transport_to(server.port, "https", **fields) as transport:
+                    assert (await transport.send(POST)).status == 200
+                    assert (await transport.send(POST)).status == 200
+            (connect,) = proxy.requests
+            assert connect.startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\n".encode())
+            assert b"proxy-authorization: basic " in connect.lower()
+            assert SECRET.encode() not in connect
+            for raw in server.requests:
+                assert raw.startswith(b"POST /x HTTP/1.1\r\n")
+                assert b"proxy-authorization" not in raw.lower()
+
+        run(main())
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_one_that_is_not_there(self, scheme: str, free_port: int) -> None:
+        async def main() -> None:
+            proxy = f"http://user:proxy-password@127.0.0.1:{free_port}"
+            async with transport_to(1, scheme, proxy=proxy) as transport:
+                error = await failure_of(transport.send(POST))
+                assert type(error) is errors.NotSentError
+                assert "proxy-password" not in f"{error} {error!r}"
+
+        run(main())
+
+    def test_one_that_never_opens_the_tunnel(self) -> None:
+        async def main() -> None:
+            async with silent().running() as proxy:
+                fields = {"proxy": f"http://127.0.0.1:{proxy.port}", "connect_timeout": 0.3}
+                async with transport_to(1, "https", **fields) as transport:
+                    error = await failure_of(transport.send(POST))
+                assert type(error) is errors.NotSentError
+                assert "could not be reached within 'connect_timeout'" in str(error)
+                assert proxy.requests[0].startswith(b"CONNECT ")
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        "proxy",
+        ["socks5://user:proxy-password@127.0.0.1:1", "http://user:proxy-password@ho st", "http://", "://"],
+    )
+    def test_one_that_cannot_be_used(self, proxy: str) -> None:
+        async def main() -> None:
+            async with transport_to(1, proxy=proxy) as transport:
+                error = await failure_of(transport.send(POST))
+                assert type(error) is errors.NotSentError
+                assert error.passing is False
+                assert "proxy-password" not in f"{error} {error!r}"
+
+        run(main())
+
+
+def server_context(certificates: Path, *, mutual: bool = False) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certificates / "ca.pem")
+    return context
+
+
+class TestTls:
+    """Each case is also put to the sync client, which must end alike."""
+
+    @pytest.fixture(params=[False, True], ids=["tls", "mutual"])
+    def server(self, request: pytest.FixtureRequest, certificates: Path) -> Iterator[EmulatorServer]:
+        with EmulatorServer(ssl_context=server_context(certificates, mutual=request.param)) as server:
+            yield server
+
+    def start(
+        self, server: EmulatorServer, *, base_url: str | None = None, **fields: Any
+    ) -> str | errors.CallError:
+        known = server.settings
+        credentials = ClientCredentials(known.client_id, known.client_secret)
+        settings = Settings("my_conn", base_url or server.url, credentials, max_attempts=1, **fields)
+
+        async def in_loop() -> str:
+            async with AsyncBpmClient(settings, tokens=TokenCache()) as client:
+                return (await client.call(api.start("Instant"))).state
+
+        def in_thread() -> str:
+            with BpmClient(settings, tokens=TokenCache()) as client:
+                return client.call(api.start("Instant")).state
+
+        ends: list[str | errors.CallError] = []
+        for call in (lambda: run(in_loop()), in_thread):
+            try:
+                ends.append(call())
+            except errors.CallError as error:
+                ends.append(error)
+        mine, theirs = ends
+        assert type(mine) is type(theirs)
+        return mine
+
+    def files(self, certificates: Path, *names: str) -> dict[str, str]:
+        all_of_them = {"verify": "ca.pem", "client_cert": "client.pem", "client_key": "client.key"}
+        return {name: str(certificates / all_of_them[name]) for name in names or all_of_them}
+
+    def test_with_the_right_files(self, server: EmulatorServer, certificates: Path) -> None:
+        assert self.start(server, **self.files(certificates)) == "Completed OK"
+
+    def test_with_a_ca_that_the_environment_names(
+        self, server: EmulatorServer, certificates: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates / "ca.pem"))
+        files = self.files(certificates, "client_cert", "client_key")
+        assert self.start(server, **files) == "Completed OK"
+
+    def test_with_a_ca_that_nobody_knows(self, server: EmulatorServer) -> None:
+        error = self.start(server)
+        assert isinstance(error, errors.TlsError)
+        assert error.taken is False
+        assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+        assert not server.control.instances()
+
+    @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+    def test_without_a_check(self, server: EmulatorServer, certificates: Path) -> None:
+        files = self.files(certificates, "client_cert", "client_key")
+        assert self.start(server, verify=False, **files) == "Completed OK"
+
+    def test_with_another_name_than_the_certificate_has(
+        self, server: EmulatorServer, certificates: Path
+    ) -> None:
+        url = f"https://localhost:{server.port}"
+        error = self.start(server, base_url=url, **self.files(certificates))
+        assert isinstance(error, errors.TlsError)
+
+    def test_speaking_tls_to_a_plain_server(self, emulator_server: EmulatorServer) -> None:
+        url = emulator_server.url.replace("http://", "https://")
+        assert isinstance(self.start(emulator_server, base_url=url), errors.TlsError)
+
+    def test_speaking_plainly_to_a_tls_server(self, server: EmulatorServer) -> None:
+        error = self.start(server, base_url=server.url.replace("https://", "http://"))
+        assert isinstance(error, errors.CallError)
+        assert not server.control.instances()
+
+    def test_with_a_bundle_that_is_not_there(
+        self, server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CURL_CA_BUNDLE", "/no/such/bundle.pem")
+        error = self.start(server)
+        assert isinstance(error, errors.NotSentError)
+        assert error.passing is False
+
+    def test_files_are_read_once_however_many_are_in_a_hurry(
+        self, certificates: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[int] = []
+
+        def context(settings: Settings) -> ssl.SSLContext:
+            read.append(threading.get_ident())
+            return original(settings)
+
+        original = tls.context
+        monkeypatch.setattr(tls, "context", context)
+
+        async def main() -> None:
+            async with answering(answer(b"{}")).running(server_context(certificates)) as server:
+                files = {"verify": str(certificates / "ca.pem")}
+                async with transport_to(server.port, "https", **files) as transport:
+                    answers = await asyncio.gather(*(transport.send(GET) for _ in range(50)))
+                    assert {each.status for each in answers} == {200}
+
+        run(main())
+        assert len(read) == 1
+        assert read[0] != threading.get_ident()
+
+    def test_a_file_that_is_none(self, tmp_path: Path) -> None:
+        wrong = tmp_path / "wrong.pem"
+        wrong.write_text("no certificate")
+
+        async def main() -> None:
+            for scheme in ("http", "https"):
+                async with transport_to(1, scheme, client_cert=str(wrong)) as transport:
+                    with pytest.raises(errors.SettingsError, match="'client_cert' names"):
+                        await transport.send(GET)
+
+        run(main())
+
+
+class TestClosing:
+    def test_twice_and_before_it_was_used(self) -> None:
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as server:
+                transport = AsyncTransport(settings_for(server.port))
+                await transport.close()
+                await transport.send(GET)
+                await transport.close()
+                await transport.close()
+                await server.closed.wait()
+                assert (await transport.send(GET)).status == 200
+                await transport.close()
+                assert server.connections == 2
+
+        run(main())
+
+    def test_interrupts_what_is_under_way(self) -> None:
+        async def main() -> None:
+            async with silent().running() as server:
+                transport = AsyncTransport(settings_for(server.port))
+                call = asyncio.create_task(failure_of(transport.send(POST)))
+                await server.asked.wait()
+                await transport.close()
+                assert type(await call) is errors.InterruptedCallError
+
+        run(main())
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_after_a_call_was_cancelled_nothing_is_left(self, scheme: str, certificates: Path) -> None:
+        async def main() -> None:
+            context = server_context(certificates) if scheme == "https" else None
+            files = {"verify": str(certificates / "ca.pem")}
+            async with (
+                silent().running(context) as server,
+                transport_to(server.port, scheme, **files) as transport,
+            ):
+                call = asyncio.create_task(transport.send(POST))
+                await server.asked.wait()
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                await server.closed.wait()  # the server sees the end of the connection
+
+        run(main())
+
+    def test_a_connection_that_is_being_made_is_given_up(self) -> None:
+        async def main() -> None:
+            async def play(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+                await reader.read(1)
+                greeted.set()
+                await reader.read()
+
+            greeted = asyncio.Event()
+            server = Server(play)
+            async with server.running(), transport_to(server.port, "https") as transport:
+                call = asyncio.create_task(transport.send(POST))
+                await greeted.wait()
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                await server.closed.wait()
+
+        run(main())
+
+
+def test_a_time_limit_does_not_cut_the_next_call_on_the_same_connection() -> None:
+    async def main() -> None:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for wait in (0.0, 0.25, 0.25, 0.25):
+                await server.request(reader)
+                await asyncio.sleep(wait)
+                writer.write(answer(b"{}"))
+                await writer.drain()
+
+        server = Server(play)
+        async with server.running(), transport_to(server.port, answer_timeout=0.4) as transport:
+            for _ in range(4):
+                assert (await transport.send(GET)).status == 200
+            assert server.connections == 1
+
+    run(main())
