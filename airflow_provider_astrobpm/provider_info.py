@@ -23,6 +23,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("airflow_provider_astrobpm.hooks.astro_zero")],
         "operators": [_modules("airflow_provider_astrobpm.operators.bpm")],
         "sensors": [_modules("airflow_provider_astrobpm.sensors.bpm")],
+        "triggers": [_modules("airflow_provider_astrobpm.triggers.bpm")],
         "connection-types": [
             {
                 "connection-type": "astro_zero",

@@ -5,64 +5,67 @@ DAG files import this module at every parse, so the client and its libraries are
 
 from __future__ import annotations
 
-from functools import cached_property
+import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+)
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import (
-    ARGUMENTS,
-    NOT_GIVEN,
-    ON_SUSPENDED,
-    WaitCondition,
-    given_conditions,
-)
-from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
-from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+from airflow_provider_astrobpm.bpm.condition import ARGUMENTS
+from airflow_provider_astrobpm.bpm.errors import WaitTimeoutError
+from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.condition import OnSuspended
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+    from airflow_provider_astrobpm.bpm.wait import Wait
+
+LONGEST_PAUSE = 20.0  # seconds between two looks of one poke, while looks fail or do not show the instance
 
 
-class AstroZeroBpmInstanceSensor(BaseSensorOperator):
+class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
     """Wait until a BPM instance has come to a good end, or to the states or business statuses asked for.
 
     The instance is given by its id, or by its business key; one that is sought by its key need not exist yet, but
-    one that has ended counts, so a key should be one that no earlier run had. The task succeeds when the instance ends in ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on
-    any other end, with ``soft_fail`` too: that one turns only a time-out into a skip. It returns the instance as a
-    dict, as the start operator does. A look that fails after the attempts that the connection allows fails the task; let
-    Airflow retry it.
+    one that has ended counts, so a key should be one that no earlier run had. The task succeeds when the instance ends in
+    ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on any other end, with ``soft_fail`` too: that
+    one turns only a time-out into a skip. It returns the instance as a dict, as the start operator does.
+
+    A kill never terminates the instance: the sensor did not start it.
 
     :param instance_id: the instance's id.
     :param business_key: the instance's business key, where the id is not known. If several instances carry it, the
         only open one is meant; if that does not decide, the task fails and lists them.
     :param bpm_name: with ``business_key``: only instances of this BPM count.
+    :param deferrable: whether the task waits in the triggerer and holds no worker slot, whatever ``mode`` says; by default
+        as Airflow's setting ``operators.default_deferrable`` says. Not with ``silent_fail``.
+    :param poke_interval: seconds between two looks, at least 1 where the task is deferred. Deferred tasks share their
+        looks: the smallest interval of those that wait on one endpoint counts for all of them.
+    :param timeout: seconds after which the task fails and is not retried, or is skipped with ``soft_fail``.
+    :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, alone or together with ``states``.
     :param failed_states: states that fail the task.
     :param failed_bp_statuses: business statuses that fail the task, such as ``["Rejected"]``.
     :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
+    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     template_fields: Sequence[str] = (
-        "astro_zero_conn_id",
+        *WaitingTask.template_fields,
         "instance_id",
         "business_key",
         "bpm_name",
-        "states",
-        "bp_statuses",
-        "failed_states",
-        "failed_bp_statuses",
     )
-    ui_color = "#d9ecff"
 
     def __init__(
         self,
@@ -70,12 +73,6 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         instance_id: str | None = None,
         business_key: str | None = None,
         bpm_name: str | None = None,
-        states: Collection[str] = NOT_GIVEN,
-        bp_statuses: Collection[str] = NOT_GIVEN,
-        failed_states: Collection[str] = NOT_GIVEN,
-        failed_bp_statuses: Collection[str] = NOT_GIVEN,
-        on_suspended: OnSuspended = "wait",
-        astro_zero_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,60 +83,115 @@ class AstroZeroBpmInstanceSensor(BaseSensorOperator):
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
-        asked = given_conditions(
-            states=states,
-            bp_statuses=bp_statuses,
-            failed_states=failed_states,
-            failed_bp_statuses=failed_bp_statuses,
-        )
-        self.states = asked.get("states")
-        self.bp_statuses = asked.get("bp_statuses")
-        self.failed_states = asked.get("failed_states")
-        self.failed_bp_statuses = asked.get("failed_bp_statuses")
-        self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
-        self.astro_zero_conn_id = astro_zero_conn_id
         self._given = checks.given(self, (*ARGUMENTS, "instance_id", "business_key", "bpm_name"))
-        self._seen: BpmInstance | None = None
+        self._awaited: Wait | None = None
 
-    @cached_property
-    def hook(self) -> AstroZeroHook:
-        """The hook of this task."""
-        from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
+    def execute(self, context: Context) -> Any:
+        """Look, and wait if that is not the end yet."""
+        began = None
+        if self.mode == "reschedule":
+            began = context["ti"].get_first_reschedule_date(context)
+        self._awaited = awaited = self._new_wait(
+            context, (began.timestamp() if began else time.time()) + self.timeout
+        )
+        if not self.deferrable or self.silent_fail:
+            return self._poke_on(context, awaited)
+        trigger = self._trigger(
+            awaited,
+            instance_id=self.instance_id,
+            business_key=self.business_key,
+            bpm_name=self.bpm_name,
+            poll_interval=max(self.poke_interval, checks.SHORTEST_INTERVAL),
+        )
+        self.hook.look(awaited)
+        if awaited.ending is None:
+            self._defer(awaited, trigger)
+        return self._end(awaited.result)
 
-        return AstroZeroHook(self.astro_zero_conn_id)
+    def _poke_on(self, context: Context, awaited: Wait) -> Any:
+        try:
+            return super().execute(context)
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
+            if error.__cause__ is not None or awaited.deadline is None:
+                raise
+            # Airflow looked at the clock a moment after the last poke, and the time was over.
+            timed_out = awaited.timed_out(awaited.deadline)
+            try:
+                return self.hook.as_dict(self._after_timeout(timed_out, awaited.instance_id))
+            except WaitTimeoutError:
+                self.log.warning("%s", timed_out)
+            raise
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Resume with the trigger's event."""
+        return self._end(lambda: self._ending_of(event))
+
+    def _end(self, ending: Callable[[], BpmInstance]) -> dict[str, Any]:
+        """Return what a task returns that may be deferred; ``soft_fail`` and ``never_fail`` hold as they do in a poke."""
+        try:
+            return self._result(ending)
+        except AirflowSensorTimeout as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
+        except Exception as error:
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once.
+        """Look once, and again while looks fail or do not show the instance.
 
         :raises WaitFailedError: if the instance came to an end, or a state, that does not succeed.
         :raises InstanceNotFoundError: if there is no instance with this id.
         :raises SeveralInstancesError: if the business key does not say which one is meant.
+        :raises CallError: if looks failed for too long, or the credentials were refused.
+        :raises AirflowSensorTimeout: if the time is over.
         """
-        from airflow_provider_astrobpm.bpm.wait import judged  # noqa: PLC0415
+        if self._awaited is None:
+            self._awaited = self._new_wait(context, time.time() + self.timeout)
+        pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), LONGEST_PAUSE)
+        self.hook.look(self._awaited, again_after=pause)
+        if self._awaited.ending is None:
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._result(self._awaited.result))
+
+    def _get_next_poke_interval(self, *arguments: Any, **options: Any) -> float:
+        """Let the last poke come at the deadline, and not an interval later."""
+        interval: float = super()._get_next_poke_interval(*arguments, **options)
+        if self._awaited is None or self._awaited.deadline is None:
+            return interval
+        return max(0.0, min(interval, self._awaited.deadline - time.time()))
+
+    def _result(self, ending: Callable[[], BpmInstance]) -> dict[str, Any]:
+        """Return what the task does when its wait is over.
+
+        :param ending: returns the instance at its good end, or raises the error that the wait ended with.
+        """
+        try:
+            instance = ending()
+        except WaitTimeoutError as error:
+            sought = error.instance.id if error.instance else self.instance_id
+            try:
+                instance = self._after_timeout(error, sought)
+            except WaitTimeoutError:
+                raise AirflowSensorTimeout(str(error)) from error
+        self.log.info("The wait is over: %s", instance)
+        return self.hook.as_dict(instance)
+
+    def _new_wait(self, context: Context, deadline: float | None) -> Wait:
+        from airflow_provider_astrobpm.bpm import search, wait  # noqa: PLC0415
 
         checks.still_given(self, self._given)
-        asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
-        condition = WaitCondition.of(**asked, on_suspended=self.on_suspended)
-        instance = self._look()
-        if instance is None:
-            return PokeReturnValue(is_done=False)
-        if str(instance) != str(self._seen):
-            self.log.info("Seen: %s", instance)
-        self._seen = instance
-        if not judged(instance, condition):
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self.hook.as_dict(instance))
-
-    def _look(self) -> BpmInstance | None:
-        """Return the instance as it is now; ``None`` if its business key is not there yet."""
-        if self._seen is not None:
-            return self.hook.get_instance(self._seen.id, last_state=self._seen.state, patient=True)
-        if self.instance_id is not None:
-            return self.hook.get_instance(self.instance_id, patient=True)
-        try:
-            return self.hook.find_instance(
-                checks.text(self.business_key, "business_key"), bpm_name=self.bpm_name
-            )
-        except InstanceNotFoundError as error:
-            self.log.info("%s; it may still be started", error.problem)
-            return None
+        key = None
+        if self.instance_id is None:
+            key = search.key_of(checks.text(self.business_key, "business_key"), self.bpm_name)
+        else:
+            checks.text(self.instance_id, "instance_id")
+        return wait.Wait(
+            self._condition(),
+            instance_id=self.instance_id,
+            key=key,
+            deadline=deadline,
+            max_poll_failure_time=self.max_poll_failure_time,
+        )

@@ -43,11 +43,11 @@ def test_every_module_and_class_that_it_names_exists() -> None:
     info = get_provider_info()
     modules = [
         module
-        for kind in ("hooks", "operators", "sensors")
+        for kind in ("hooks", "operators", "sensors", "triggers")
         for entry in info[kind]
         for module in entry["python-modules"]
     ]
-    assert len(modules) == 3
+    assert len(modules) == 4
     for module in modules:
         importlib.import_module(module)
     (connection_type,) = info["connection-types"]

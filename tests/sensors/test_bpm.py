@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +14,19 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 
+MakeSensor = Callable[..., AstroZeroBpmInstanceSensor]
 
-def sensor(emulator: EmulatorControl, **arguments: Any) -> AstroZeroBpmInstanceSensor:
-    """Make a sensor; whenever its client waits, the emulator's clock moves instead."""
-    made = AstroZeroBpmInstanceSensor(task_id="t", **{"poke_interval": 0, "timeout": 60, **arguments})
-    made.hook.client._sleep = emulator.advance
-    return made
+
+@pytest.fixture
+def sensor(emulator: EmulatorControl, emulator_time: Any) -> MakeSensor:
+    """Make sensors; whenever their client waits, the emulator's clock moves instead."""
+
+    def make(**arguments: Any) -> AstroZeroBpmInstanceSensor:
+        made = AstroZeroBpmInstanceSensor(task_id="t", **{"poke_interval": 0, "timeout": 600, **arguments})
+        emulator_time(made.hook.client, emulator)
+        return made
+
+    return make
 
 
 def poke(made: AstroZeroBpmInstanceSensor) -> dict[str, Any] | None:
@@ -28,9 +36,9 @@ def poke(made: AstroZeroBpmInstanceSensor) -> dict[str, Any] | None:
     return result
 
 
-def test_an_instance_by_its_id(emulator: EmulatorControl) -> None:
+def test_an_instance_by_its_id(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     instance = emulator.start("NightlyReconciliation")
-    made = sensor(emulator, instance_id=instance["id"])
+    made = sensor(instance_id=instance["id"])
     assert poke(made) is None
     emulator.advance(2)
     result = poke(made)
@@ -38,8 +46,10 @@ def test_an_instance_by_its_id(emulator: EmulatorControl) -> None:
     assert (result["id"], result["state"], result["bp_status"]) == (instance["id"], "Completed OK", "Done")
 
 
-def test_an_instance_by_its_key_that_does_not_exist_yet(emulator: EmulatorControl) -> None:
-    made = sensor(emulator, business_key="supplier-ACME", bpm_name="SupplierOnboarding")
+def test_an_instance_by_its_key_that_does_not_exist_yet(
+    sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
+    made = sensor(business_key="supplier-ACME", bpm_name="SupplierOnboarding")
     assert poke(made) is None
     emulator.start("PublishApproval", business_key="supplier-ACME")
     assert poke(made) is None
@@ -52,9 +62,11 @@ def test_an_instance_by_its_key_that_does_not_exist_yet(emulator: EmulatorContro
     assert result["bp_status"] == "Onboarded"
 
 
-def test_an_instance_found_by_its_key_is_followed_by_its_id(emulator: EmulatorControl) -> None:
+def test_an_instance_found_by_its_key_is_followed_by_its_id(
+    sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
     emulator.start("SupplierOnboarding", business_key="k")
-    made = sensor(emulator, business_key="k")
+    made = sensor(business_key="k")
     poke(made)
     poke(made)
     emulator.reset_counts()
@@ -62,65 +74,71 @@ def test_an_instance_found_by_its_key_is_followed_by_its_id(emulator: EmulatorCo
     assert emulator.counts()["query"] == 1
 
 
-def test_an_end_with_another_business_status_fails(emulator: EmulatorControl) -> None:
+def test_an_end_with_another_business_status_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     instance = emulator.start("PublishApproval")
     emulator.act(instance["id"], "reject")
     with pytest.raises(
         errors.WaitFailedError, match="business status 'Rejected'; asked for was .* 'Approved'"
     ):
-        poke(sensor(emulator, instance_id=instance["id"], bp_statuses=["Approved"]))
+        poke(sensor(instance_id=instance["id"], bp_statuses=["Approved"]))
 
 
 @pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_a_bad_end_fails_and_is_no_skip(state: str, mode: str, emulator: EmulatorControl) -> None:
+def test_a_bad_end_fails_and_is_no_skip(
+    state: str, mode: str, sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
     instance = emulator.start("SupplierOnboarding")
     emulator.move(instance["id"], state=state)
     with pytest.raises(errors.WaitFailedError, match=f"ended in state '{state}'"):
-        poke(sensor(emulator, instance_id=instance["id"], mode=mode, soft_fail=True))
-    assert poke(sensor(emulator, instance_id=instance["id"], states=[state])) is not None
+        poke(sensor(instance_id=instance["id"], mode=mode, soft_fail=True))
+    assert poke(sensor(instance_id=instance["id"], states=[state])) is not None
 
 
-def test_a_suspended_instance_is_waited_through_unless_told_otherwise(emulator: EmulatorControl) -> None:
+def test_a_suspended_instance_is_waited_through_unless_told_otherwise(
+    sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
     instance = emulator.start("SupplierOnboarding")
     emulator.move(instance["id"], state="Suspended")
-    assert poke(sensor(emulator, instance_id=instance["id"])) is None
+    assert poke(sensor(instance_id=instance["id"])) is None
     with pytest.raises(errors.WaitFailedError, match="suspended"):
-        poke(sensor(emulator, instance_id=instance["id"], on_suspended="fail"))
+        poke(sensor(instance_id=instance["id"], on_suspended="fail"))
 
 
-def test_an_instance_that_is_not_there_fails(emulator: EmulatorControl) -> None:
+def test_an_instance_that_is_not_there_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     with pytest.raises(errors.InstanceNotFoundError, match="'002Nx' is in none of the states"):
-        poke(sensor(emulator, instance_id="002Nx"))
+        poke(sensor(instance_id="002Nx"))
 
 
-def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(emulator: EmulatorControl) -> None:
+def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(
+    sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
     emulator.switch(start_lag=8)
     instance = emulator.start("SupplierOnboarding")
-    assert poke(sensor(emulator, instance_id=instance["id"])) is None
+    assert poke(sensor(instance_id=instance["id"])) is None
 
 
-def test_an_id_that_came_out_as_none_is_told_as_that(emulator: EmulatorControl) -> None:
-    made = sensor(emulator, instance_id="{{ a template }}")
+def test_an_id_that_came_out_as_none_is_told_as_that(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+    made = sensor(instance_id="{{ a template }}")
     made.instance_id = None
     with pytest.raises(ValueError, match="instance_id was given, and came out as None"):
         poke(made)
 
 
-def test_a_key_that_several_open_instances_carry_fails(emulator: EmulatorControl) -> None:
+def test_a_key_that_several_open_instances_carry_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     for _ in range(2):
         emulator.start("SupplierOnboarding", business_key="k")
     with pytest.raises(errors.SeveralInstancesError, match="Pass the instance_id"):
-        poke(sensor(emulator, business_key="k"))
+        poke(sensor(business_key="k"))
 
 
-def test_soft_fail_skips_on_a_time_out(emulator: EmulatorControl) -> None:
+def test_soft_fail_skips_on_a_time_out(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     instance = emulator.start("SupplierOnboarding")
     arguments = {"instance_id": instance["id"], "timeout": 0}
     with pytest.raises(AirflowSensorTimeout):
-        sensor(emulator, **arguments).execute({})
+        sensor(**arguments).execute({})
     with pytest.raises(AirflowSkipException):
-        sensor(emulator, **arguments, soft_fail=True).execute({})
+        sensor(**arguments, soft_fail=True).execute({})
 
 
 @pytest.mark.parametrize(
@@ -152,31 +170,36 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
         ({"instance_id": "1", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
     ],
 )
-def test_bad_values_ask_for_nothing(arguments: dict[str, Any], words: str, emulator: EmulatorControl) -> None:
+def test_bad_values_ask_for_nothing(
+    arguments: dict[str, Any], words: str, sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
     with pytest.raises(ValueError, match=words):
-        poke(sensor(emulator, **arguments))
+        poke(sensor(**arguments))
     assert not any(emulator.counts().values())
 
 
 @pytest.mark.parametrize("argument", ["bpm_name", "bp_statuses", "states"])
-def test_a_template_that_came_out_as_none_opens_no_gate(argument: str, emulator: EmulatorControl) -> None:
+def test_a_template_that_came_out_as_none_opens_no_gate(
+    argument: str, sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
     instance = emulator.start("PublishApproval", business_key="k")
     emulator.act(instance["id"], "reject")
-    made = sensor(emulator, business_key="k", **{argument: "{{ a template }}"})
+    made = sensor(business_key="k", **{argument: "{{ a template }}"})
     setattr(made, argument, None)
     with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
         poke(made)
 
 
-def test_a_mapping_that_holds_none_opens_no_gate(emulator: EmulatorControl) -> None:
+def test_a_mapping_that_holds_none_opens_no_gate(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     with pytest.raises(ValueError, match="bp_statuses is None; leave it out"):
-        sensor(emulator, instance_id="1", bp_statuses=None)
+        sensor(instance_id="1", bp_statuses=None)
 
 
 def test_a_gate_in_every_position_of_every_switch(
     lookup: str,
     switch: str,
     position: Any,
+    sensor: MakeSensor,
     emulator: EmulatorControl,
     emulator_server: EmulatorServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -190,7 +213,7 @@ def test_a_gate_in_every_position_of_every_switch(
         instance = emulator.start("PublishApproval")
         emulator.advance(30)
         emulator.act(instance["id"], outcome)
-        made = sensor(emulator, instance_id=instance["id"], bp_statuses=["Approved"])
+        made = sensor(instance_id=instance["id"], bp_statuses=["Approved"])
         if opens and seen:
             result = poke(made)
             assert result is not None

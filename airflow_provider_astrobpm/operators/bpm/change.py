@@ -1,0 +1,126 @@
+"""Operators on one BPM instance: suspend, resume, terminate, set variables, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_astrobpm.bpm.api import Action
+    from airflow_provider_astrobpm.bpm.change import IfClosed, IfMissing
+
+
+class _InstanceOperator(AstroZeroTask):
+    """An operator on one instance.
+
+    :param instance_id: the instance's id.
+    """
+
+    template_fields: Sequence[str] = (*AstroZeroTask.template_fields, "instance_id")
+
+    def __init__(self, *, instance_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.instance_id = instance_id
+
+
+class _ChangeStateOperator(_InstanceOperator):
+    """An operator that takes an action on one instance."""
+
+    action: ClassVar[Action]
+
+    def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Take the action, and return the instance as it is afterwards."""
+        change = self.hook.change_state(self.instance_id, self.action, if_closed=self.if_closed)
+        return self.hook.as_dict(change.instance)
+
+
+class AstroZeroSuspendBpmInstanceOperator(_ChangeStateOperator):
+    """Suspend a BPM instance: it leaves people's to-do lists and its timers stop (API page 0071).
+
+    An instance that is suspended already is fine. The task returns the instance as a dict, as the start operator does.
+
+    :param instance_id: the instance's id.
+    :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    action = "suspend"
+
+
+class AstroZeroResumeBpmInstanceOperator(_ChangeStateOperator):
+    """Resume a suspended BPM instance (API page 0071).
+
+    An instance that is not suspended is fine. The task returns the instance as a dict, as the start operator does.
+
+    :param instance_id: the instance's id.
+    :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    action = "resume"
+
+
+class AstroZeroTerminateBpmInstanceOperator(_ChangeStateOperator):
+    """Terminate a BPM instance (API page 0071).
+
+    The task returns the instance as a dict, as the start operator does.
+
+    :param instance_id: the instance's id.
+    :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    action = "terminate"
+
+
+class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
+    """Set variables of a BPM instance (API page 0073).
+
+    Astro Zero ignores unknown and read-only variables without a word, so a successful task does not prove that a
+    value was stored.
+
+    :param instance_id: the instance's id.
+    :param variables: names and values, anything that JSON can hold.
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    template_fields: Sequence[str] = (*_InstanceOperator.template_fields, "variables")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
+
+    def __init__(self, *, variables: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.variables = variables
+
+    def execute(self, context: Context) -> None:
+        """Set the variables."""
+        self.hook.set_variables(self.instance_id, self.variables)
+        self.log.info("Sent %s to instance %r", ", ".join(map(repr, self.variables)), self.instance_id)
+
+
+class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
+    """Delete a BPM instance for good (API page 0072).
+
+    This is for clearing old data. To stop an instance, terminate it.
+
+    :param instance_id: the instance's id.
+    :param if_missing: whether it is fine that there is no such instance (``"succeed"``) or not (``"fail"``).
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    def __init__(self, *, if_missing: IfMissing = "fail", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
+
+    def execute(self, context: Context) -> None:
+        """Delete the instance."""
+        self.log.info(self.hook.delete_instance(self.instance_id, if_missing=self.if_missing))

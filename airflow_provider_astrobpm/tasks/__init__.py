@@ -1,0 +1,1 @@
+"""What the operators and the sensor are made of."""

@@ -1,0 +1,189 @@
+"""A task that waits for an instance: the arguments of its wait, its deferral, and its end, alike in every mode.
+
+DAG files import this module at every parse, so the client and its libraries are imported only when a task runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm.condition import (
+    ARGUMENTS,
+    NOT_GIVEN,
+    ON_SUSPENDED,
+    Outcome,
+    WaitCondition,
+    given_conditions,
+)
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.states import StateClass, class_of
+from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+
+try:
+    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_astrobpm.bpm.condition import OnSuspended
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.wait import Wait
+    from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+
+OnTimeout = Literal["leave", "suspend", "terminate"]
+ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
+
+DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
+"""The default of ``deferrable``: Airflow's own."""
+
+BACKSTOP = timedelta(hours=1)
+"""How long after the deadline Airflow ends a deferral by itself, should no triggerer have done so."""
+
+
+class WaitingTask(AstroZeroTask):
+    """A task that waits for an instance.
+
+    Its wait has one deadline, and ends with the same result or the same error whether it holds a worker or is deferred.
+
+    :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
+    :param bp_statuses: business statuses to wait for, alone or together with ``states``.
+    :param failed_states: states that fail the task.
+    :param failed_bp_statuses: business statuses that fail the task, such as ``["Rejected"]``.
+    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
+    :param on_timeout: what becomes of the instance when the time is over: ``"leave"``, ``"suspend"``, ``"terminate"``.
+    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
+    :param deferrable: whether the task waits in the triggerer and holds no worker slot.
+    """
+
+    template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
+
+    def __init__(
+        self,
+        *,
+        states: Collection[str] = NOT_GIVEN,
+        bp_statuses: Collection[str] = NOT_GIVEN,
+        failed_states: Collection[str] = NOT_GIVEN,
+        failed_bp_statuses: Collection[str] = NOT_GIVEN,
+        on_suspended: OnSuspended = "wait",
+        on_timeout: OnTimeout = "leave",
+        max_poll_failure_time: float | timedelta = 600,
+        deferrable: bool = DEFERRABLE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        asked = given_conditions(
+            states=states,
+            bp_statuses=bp_statuses,
+            failed_states=failed_states,
+            failed_bp_statuses=failed_bp_statuses,
+        )
+        self.states = asked.get("states")
+        self.bp_statuses = asked.get("bp_statuses")
+        self.failed_states = asked.get("failed_states")
+        self.failed_bp_statuses = asked.get("failed_bp_statuses")
+        self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
+        self.on_timeout = checks.choice(on_timeout, "on_timeout", ON_TIMEOUT)
+        self.max_poll_failure_time = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
+        self.deferrable = deferrable
+        self._asked = tuple(asked)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral. One that Airflow ended by itself ends as any wait does, and is never a skip.
+
+        A sensor of Airflow's own would turn it into one with ``soft_fail``.
+        """
+        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+
+        try:
+            return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            self.log.warning("No triggerer ended the wait at its deadline; looking once more")
+            awaited = self._new_wait(context, deadline=time.time())
+            self.hook.look(awaited)
+            return self.execute_complete(context, event.encode(awaited.ended()))
+        except TaskDeferralError as error:
+            failure = AstroZeroError(f"The trigger failed: {error}")
+            return self.execute_complete(context, event.encode(failure))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Resume with the trigger's event."""
+        raise NotImplementedError
+
+    def _new_wait(self, context: Context, deadline: float | None) -> Wait:
+        """Return the wait for what this task is about."""
+        raise NotImplementedError
+
+    def _condition(self) -> WaitCondition:
+        asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
+        return WaitCondition.of(**asked, on_suspended=self.on_suspended)
+
+    def _trigger(self, awaited: Wait | None, **arguments: Any) -> AstroZeroBpmInstanceTrigger:
+        """Return the trigger that goes on with a wait."""
+        import msgspec  # noqa: PLC0415
+
+        from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger  # noqa: PLC0415
+
+        asked: dict[str, Any] = {
+            name: sorted(value) for name in ARGUMENTS if (value := getattr(self, name)) is not None
+        }
+        trigger = AstroZeroBpmInstanceTrigger(
+            astro_zero_conn_id=self.astro_zero_conn_id,
+            seen=msgspec.to_builtins(awaited.seen) if awaited and awaited.seen else None,
+            deadline=awaited.deadline if awaited else None,
+            on_suspended=self.on_suspended,
+            max_poll_failure_time=self.max_poll_failure_time,
+            **asked,
+            **arguments,
+        )
+        json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
+        return trigger
+
+    def _defer(self, awaited: Wait, trigger: AstroZeroBpmInstanceTrigger) -> NoReturn:
+        backstop = None
+        if awaited.deadline is not None:
+            backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + BACKSTOP
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+
+    def _ending_of(self, event: object) -> BpmInstance:
+        """Return the instance at its good end, as the trigger saw it, or raise what the wait ended with.
+
+        :raises UnknownEventError: if the event is not one that a trigger sends, or tells of no success.
+        """
+        from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
+
+        ending = events.decode(event)
+        if isinstance(ending, Exception):
+            raise ending
+        if self._condition().judge(ending).outcome is not Outcome.DONE:
+            raise UnknownEventError(event, "it tells of a success that this task did not ask for")
+        return ending
+
+    def _after_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:
+        """Do what ``on_timeout`` says, and raise the error, which then says what came of it.
+
+        :returns: the instance, if it turns out to have come to its good end in the last moment.
+        """
+        if self.on_timeout == "leave" or instance_id is None:
+            raise error
+        try:
+            change = self.hook.change_state(instance_id, self.on_timeout)
+        except AstroZeroError as failure:
+            error.advice = f"By 'on_timeout' {self.on_timeout!r} was tried. {failure}"
+            raise error from None
+        # Only an end that is none of our own doing: a wait for "Terminated" is not met by terminating.
+        succeeded = class_of(change.instance.state) is StateClass.SUCCEEDED
+        if succeeded and self._condition().judge(change.instance).outcome is Outcome.DONE:
+            return change.instance
+        error.instance = change.instance
+        error.advice = f"By 'on_timeout': {change.note}."
+        raise error

@@ -1,0 +1,117 @@
+"""Whether a trigger was cancelled because a person ended its task, or for a reason that must terminate nothing.
+
+Airflow tells a trigger neither: a triggerer that comes back after another took its triggers over cancels them just as one
+whose task was marked as failed. So the task instance is looked at.
+
+| the task instance is                                         | then a person       |
+|--------------------------------------------------------------|---------------------|
+| deferred, and this try's instance is the one waited for      | did nothing         |
+| deferred, and a later try has started an instance of its own | cleared the task    |
+| in any other state, or gone with its run                     | ended the task      |
+| not to be seen                                               | perhaps did nothing |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import Context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+
+from airflow_provider_astrobpm.triggers import XCOM_KEY
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger(__name__)
+
+LOOKS = 3  # attempts to see the task instance
+PAUSE = 2.0  # seconds between them
+
+
+@dataclass(frozen=True)
+class TaskInstanceKey:
+    """Which task instance is meant."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    @classmethod
+    def of(cls, task_instance: Any) -> Self:
+        """Return the key of a task instance, in whichever shape the triggerer has it."""
+        index = task_instance.map_index
+        return cls(
+            task_instance.dag_id, task_instance.run_id, task_instance.task_id, -1 if index is None else index
+        )
+
+
+_preparation: asyncio.Task[None] | None = None
+
+
+def prepare(task: TaskInstanceKey) -> None:
+    """Look at a task instance once in this process, ahead of need: Airflow takes seconds over the first look.
+
+    :param task: any task instance that waits.
+    """
+    global _preparation  # noqa: PLW0603 - an event loop itself keeps no task alive
+    if _preparation is None:
+        _preparation = Context().run(asyncio.get_running_loop().create_task, _look_ahead(task))
+
+
+async def _look_ahead(task: TaskInstanceKey) -> None:
+    try:
+        await sync_to_async(state_of)(task)
+    except Exception as error:  # noqa: BLE001 - what is wrong with it is told when it is needed
+        log.debug("Looking at a task ahead of need failed: %s", type(error).__name__)
+
+
+async def why_it_was_no_kill(task: TaskInstanceKey, instance_id: str) -> str | None:
+    """Return why a cancelled wait was ended by nobody, or ``None`` if a person did end it.
+
+    :param task: the task instance that waited.
+    :param instance_id: the instance for which it waited.
+    """
+    for attempt in range(LOOKS):
+        if attempt:
+            await asyncio.sleep(PAUSE)
+        try:
+            state = await sync_to_async(state_of)(task)
+            if state != "deferred":
+                return None
+            waited_for = await sync_to_async(_published_instance)(task)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
+            failure = error
+        else:
+            if waited_for == instance_id:
+                return "its task is still waiting, for another triggerer has taken it over"
+            return None if waited_for else "its task is waiting again, and nobody knows for which instance"
+    return f"the state of its task could not be read ({type(failure).__name__})"
+
+
+def state_of(task: TaskInstanceKey) -> str | None:
+    """Return the state of a task instance; ``None`` also where there is none any more."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=task.dag_id, task_ids=[task.task_id], run_ids=[task.run_id], map_index=task.map_index
+    )
+    name = task.task_id if task.map_index < 0 else f"{task.task_id}_{task.map_index}"
+    state: str | None = states.get(task.run_id, {}).get(name)
+    return state
+
+
+def _published_instance(task: TaskInstanceKey) -> Any:
+    from airflow.sdk.bases.xcom import BaseXCom  # noqa: PLC0415
+
+    return BaseXCom.get_one(
+        key=XCOM_KEY,
+        dag_id=task.dag_id,
+        task_id=task.task_id,
+        run_id=task.run_id,
+        map_index=task.map_index,
+    )

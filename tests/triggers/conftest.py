@@ -1,0 +1,92 @@
+"""Runs tasks as Airflow does, without Airflow: execute, defer, run the trigger, resume."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowRescheduleException
+
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+
+
+class TaskInstance:
+    """As much of a task instance as tasks and triggers use."""
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.rescheduled: datetime | None = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
+    def get_first_reschedule_date(self, _context: Any) -> datetime | None:
+        return self.rescheduled
+
+
+class Runner:
+    """Runs one task to its end, whatever mode it waits in."""
+
+    def __init__(self) -> None:
+        self.ti = TaskInstance()
+        self.deferrals: list[TaskDeferred] = []
+        self.event: Any = None
+        self.while_deferred: Callable[[], None] = lambda: None
+
+    def end_of(self, make_task: Callable[[], Any]) -> Any:
+        """Return what a task returns, or the exception with which it ends."""
+        try:
+            return self.run(make_task)
+        except Exception as error:  # noqa: BLE001 - every one of them is an end
+            return error
+
+    def run(self, make_task: Callable[[], Any]) -> Any:
+        """Run a task; after each reschedule it is made anew, as a new process does."""
+        while True:
+            task = make_task()
+            try:
+                return task.execute({"ti": self.ti})
+            except AirflowRescheduleException as again:
+                self.ti.rescheduled = self.ti.rescheduled or again.reschedule_date
+            except TaskDeferred as deferred:
+                self.deferrals.append(deferred)
+                self.while_deferred()
+                self.event = fire(deferred.trigger)
+                return make_task().resume_execution(
+                    deferred.method_name, {"event": self.event, **(deferred.kwargs or {})}, {"ti": self.ti}
+                )
+
+
+def fire(trigger: AstroZeroBpmInstanceTrigger, seconds: float = 30) -> Any:
+    """Run a trigger, made anew from what it serialises to, and return what its event carries."""
+    path, arguments = trigger.serialize()
+    assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
+    again = type(trigger)(**arguments)
+
+    async def first_event() -> Any:
+        events = again.run()
+        try:
+            return (await asyncio.wait_for(events.__anext__(), seconds)).payload
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    return asyncio.run(first_event())
+
+
+@pytest.fixture(scope="session")
+def make_runner() -> type[Runner]:
+    return Runner

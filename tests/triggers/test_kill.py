@@ -1,0 +1,253 @@
+"""When a cancelled trigger terminates its instance, and when it must not; the emulator tells what was done.
+
+What Airflow says of the task instance is played here; a real deployment says it in ``tests/deployment``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.triggers import bpm, kill
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+
+Read = Callable[[kill.TaskInstanceKey], Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kill, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let Airflow say something of the task instance: a value, or an error."""
+
+    def read(value: Any) -> Read:
+        def answer(task: kill.TaskInstanceKey) -> Any:
+            assert task == kill.TaskInstanceKey("dag", "run", "task", -1)
+            if isinstance(value, Exception):
+                raise value
+            return value
+
+        return answer
+
+    def say(state: Any, instance: Any = None) -> None:
+        monkeypatch.setattr(kill, "state_of", read(state))
+        monkeypatch.setattr(kill, "_published_instance", read(instance))
+
+    return say
+
+
+@pytest.fixture
+def instance_id(emulator: EmulatorControl) -> str:
+    instance_id: str = emulator.start("SupplierOnboarding")["id"]
+    return instance_id
+
+
+def trigger_for(instance_id: str, make_runner: Any, **arguments: Any) -> AstroZeroBpmInstanceTrigger:
+    made = AstroZeroBpmInstanceTrigger(
+        astro_zero_conn_id="astro_zero_default",
+        instance_id=instance_id,
+        **{"terminate_on_kill": True, "poll_interval": 1, **arguments},
+    )
+    made.task_instance = make_runner().ti
+    return made
+
+
+async def settled(work: Coroutine[Any, Any, Any]) -> None:
+    """Do something, then let what it began come to its end."""
+    await work
+    if bpm._KILLS:
+        await asyncio.wait(bpm._KILLS)
+
+
+async def is_waiting(trigger: AstroZeroBpmInstanceTrigger) -> None:
+    """Return when the trigger has joined its poller."""
+    while trigger._poller is None:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+
+
+def terminations(emulator: EmulatorControl) -> int:
+    return sum(request["detail"] == "terminate" for request in emulator.requests())
+
+
+@pytest.mark.parametrize(
+    "state", ["failed", "success", "skipped", "upstream_failed", "scheduled", "running", None]
+)
+def test_a_person_ended_the_task(
+    state: str | None, airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+) -> None:
+    airflow_says(state)
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert emulator.instance(instance_id)["closed"] is True
+
+
+def test_a_person_cleared_the_task_and_its_next_try_waits_already(
+    airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+) -> None:
+    airflow_says("deferred", "002Nanother")
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert emulator.instance(instance_id)["closed"] is True
+
+
+@pytest.mark.parametrize(
+    ("state", "published"),
+    [
+        ("deferred", "mine"),
+        ("deferred", None),
+        ("deferred", RuntimeError("no XCom today")),
+        (RuntimeError("no state today"), "mine"),
+        (KeyError("run"), None),
+    ],
+)
+def test_nobody_ended_the_task_or_nobody_knows(
+    state: Any,
+    published: Any,
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+) -> None:
+    airflow_says(state, instance_id if published == "mine" else published)
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert terminations(emulator) == 0
+
+
+def test_a_state_that_is_read_at_the_third_attempt_counts(
+    emulator: EmulatorControl, instance_id: str, make_runner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([RuntimeError("no"), RuntimeError("no"), None])
+
+    def state_of(_task: kill.TaskInstanceKey) -> str:
+        if error := next(answers):
+            raise error
+        return "failed"
+
+    monkeypatch.setattr(kill, "state_of", state_of)
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert terminations(emulator) == 1
+
+
+@pytest.mark.parametrize("arguments", [{"terminate_on_kill": False}, {"deadline": time.time() - 1}])
+def test_what_is_to_be_left_is_left(
+    arguments: dict[str, Any],
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+) -> None:
+    airflow_says("failed")
+    asyncio.run(settled(trigger_for(instance_id, make_runner, **arguments).on_kill()))
+    assert terminations(emulator) == 0
+
+
+def test_a_trigger_without_a_task_terminates_nothing(
+    airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+) -> None:
+    airflow_says("failed")
+    trigger = trigger_for(instance_id, make_runner)
+    trigger.task_instance = None
+    asyncio.run(settled(trigger.on_kill()))
+    assert terminations(emulator) == 0
+
+
+def test_after_its_event_a_trigger_terminates_nothing(
+    airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+) -> None:
+    airflow_says("success")
+
+    async def fire_and_kill() -> None:
+        trigger = trigger_for(instance_id, make_runner, states=["Waiting for user interaction"])
+        events = trigger.run()
+        await asyncio.wait_for(events.__anext__(), 30)
+        await trigger.on_kill()
+        await events.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(settled(fire_and_kill()))
+    assert terminations(emulator) == 0
+
+
+def test_a_triggerer_that_stood_still_terminates_nothing(
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow_says("success")
+
+    async def stand_still_and_kill() -> None:
+        trigger = trigger_for(instance_id, make_runner, poll_interval=3600)
+        waiting = asyncio.ensure_future(trigger.run().__anext__())
+        await is_waiting(trigger)
+        loop = asyncio.get_running_loop()
+        at = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: at + 40)
+        waiting.cancel()
+        await trigger.on_kill()
+        await asyncio.wait({waiting})
+
+    asyncio.run(settled(stand_still_and_kill()))
+    assert terminations(emulator) == 0
+
+
+def test_a_kill_that_is_cut_off_is_done_all_the_same(
+    airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+) -> None:
+    airflow_says("failed")
+    emulator.fault("action", "delay", seconds=1)
+
+    async def kill_and_cut_off() -> None:
+        killing = asyncio.ensure_future(trigger_for(instance_id, make_runner).on_kill())
+        await asyncio.sleep(0)  # it begins
+        assert bpm._KILLS
+        killing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killing
+
+    asyncio.run(settled(kill_and_cut_off()))
+    assert emulator.instance(instance_id)["closed"] is True
+
+
+def test_a_termination_that_fails_says_what_to_do(
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    airflow_says("failed")
+    emulator.fault("action", "status", status=403)
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert "may still be open: terminate it by hand" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("tells", "terminated"), [(True, 0), (False, 1)])
+def test_a_cancelled_trigger_looks_by_itself_only_where_airflow_calls_no_on_kill(
+    tells: bool,
+    terminated: int,
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow_says("failed")
+    monkeypatch.setattr(bpm, "TELLS_OF_KILLS", tells)
+
+    async def wait_and_cancel() -> None:
+        trigger = trigger_for(instance_id, make_runner)
+        waiting = asyncio.ensure_future(trigger.run().__anext__())
+        await is_waiting(trigger)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(settled(wait_and_cancel()))
+    assert terminations(emulator) == terminated

@@ -1,0 +1,209 @@
+"""A wait ends alike in every mode: the same result, the same failure, the same skip, the same facts in the log."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+
+World = Callable[[EmulatorControl, str], None]
+
+
+def nothing(_emulator: EmulatorControl, _instance_id: str) -> None:
+    pass
+
+
+def approve(emulator: EmulatorControl, instance_id: str) -> None:
+    emulator.act(instance_id, "approve")
+
+
+def reject(emulator: EmulatorControl, instance_id: str) -> None:
+    emulator.act(instance_id, "reject")
+
+
+def move(state: str) -> World:
+    def happens(emulator: EmulatorControl, instance_id: str) -> None:
+        emulator.move(instance_id, state=state)
+
+    return happens
+
+
+def refuse_credentials(emulator: EmulatorControl, _instance_id: str) -> None:
+    emulator.revoke_tokens()
+    emulator.fault("token", "status", status=401, times=1000, res_code="401")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What happens while a task waits, and how it must end.
+
+    :param cause: the error with which the wait ends; ``None`` for success.
+    :param may_be_open: whether the instance may still be open then.
+    """
+
+    happens: World
+    cause: type[Exception] | None = None
+    may_be_open: bool = False
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+
+CASES = {
+    "approved": Case(approve),
+    "rejected": Case(reject, errors.WaitFailedError, arguments=(("failed_bp_statuses", ["Rejected"]),)),
+    "not the status asked for": Case(
+        reject, errors.WaitFailedError, arguments=(("bp_statuses", ["Approved"]),)
+    ),
+    "a state asked for": Case(move("Terminated"), arguments=(("states", ["Terminated"]),)),
+    "terminated": Case(move("Terminated"), errors.WaitFailedError),
+    "user terminated": Case(move("User Terminated"), errors.WaitFailedError),
+    "broken": Case(move("Broken"), errors.WaitFailedError),
+    "suspended": Case(
+        move("Suspended"), errors.WaitFailedError, may_be_open=True, arguments=(("on_suspended", "fail"),)
+    ),
+    "a failure state": Case(
+        move("Paused"), errors.WaitFailedError, may_be_open=True, arguments=(("failed_states", ["Paused"]),)
+    ),
+    "time is up": Case(nothing, errors.WaitTimeoutError, may_be_open=True, arguments=(("timeout", 0.3),)),
+    "suspended when time is up": Case(
+        nothing,
+        errors.WaitTimeoutError,
+        may_be_open=True,
+        arguments=(("timeout", 0.3), ("on_timeout", "suspend")),
+    ),
+    "terminated when time is up": Case(
+        nothing, errors.WaitTimeoutError, arguments=(("timeout", 0.3), ("on_timeout", "terminate"))
+    ),
+    "unreachable for too long": Case(
+        lambda emulator, _: emulator.fault("query", "status", status=503, times=1000),
+        errors.ServerError,
+        may_be_open=True,
+        arguments=(("max_poll_failure_time", 0),),
+    ),
+    "refused credentials": Case(refuse_credentials, errors.AuthenticationError, may_be_open=True),
+}
+SENSOR_MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "poke_interval": 1},
+    "reschedule": {"mode": "reschedule", "poke_interval": 0},
+    "deferred": {"deferrable": True, "poke_interval": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def _connection(
+    emulator_server: EmulatorServer, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"max_attempts": 1, "instance_lookup": "list"}
+    connection = {**json.loads(emulator_server.connection_json()), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+
+
+def told(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the facts that the log has told since the last call, without the ids that differ from run to run.
+
+    Airflow 3.3 logs tasks to the standard output here, older ones through Python's own logging.
+    """
+    facts = r"(?:Started|Now|Seen|Polls|The wait is over).*"
+    said = re.findall(rf"\] ({facts}?) \[air", capsys.readouterr().out)
+    said += [record.getMessage() for record in caplog.records if re.match(facts, record.getMessage())]
+    caplog.clear()
+    return [re.sub("'002N.*?'", "'...'", line) for line in said]
+
+
+def facts(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: result[key] for key in ("state", "bp_status", "suspended", "is_closed")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_start_operator(
+    name: str,
+    make_runner: Any,
+    emulator: EmulatorControl,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    case = CASES[name]
+    ends = []
+    caplog.set_level("INFO")
+    for deferrable in (False, True):
+        emulator.reset()
+        ends.append(start_and_end(case, make_runner(), emulator, deferrable=deferrable))
+        ends[-1].append(told(capsys, caplog))
+        assert ends[-1][-1], "the log tells nothing"
+    sync, deferred = ends
+    assert sync == deferred
+
+
+def start_and_end(case: Case, runner: Any, emulator: EmulatorControl, *, deferrable: bool) -> list[Any]:
+    """Let the operator start an instance and wait for it; return how that ends."""
+    push = runner.ti.xcom_push
+
+    def started(key: str, value: str) -> None:
+        push(key, value)
+        emulator.advance(5)
+        case.happens(emulator, value)
+
+    runner.ti.xcom_push = started
+    arguments = {"bpm_name": "PublishApproval", "poll_interval": 1, **dict(case.arguments)}
+    end = runner.end_of(
+        lambda: AstroZeroStartBpmInstanceOperator(task_id="task", deferrable=deferrable, **arguments)
+    )
+    assert len(runner.deferrals) == deferrable
+    (instance,) = emulator.instances()
+    if case.cause is None:
+        end = facts(end)
+    else:
+        assert isinstance(end, AirflowFailException) is case.may_be_open, end
+        cause = end.__cause__ if case.may_be_open else end
+        assert type(cause) is case.cause, end
+        end = type(end), type(cause)
+    return [end, instance["state"], instance["suspended"]]
+
+
+@pytest.mark.parametrize(("name", "soft_fail"), list(itertools.product(CASES, (False, True))))
+def test_the_sensor(name: str, soft_fail: bool, make_runner: Any, emulator: EmulatorControl) -> None:
+    case = CASES[name]
+    poked, rescheduled, deferred = (
+        wait_and_end(case, make_runner(), emulator, soft_fail=soft_fail, **how)
+        for how in SENSOR_MODES.values()
+    )
+    assert poked == rescheduled == deferred
+
+
+def wait_and_end(case: Case, runner: Any, emulator: EmulatorControl, **arguments: Any) -> list[Any]:
+    """Let the sensor wait for an instance; return how that ends."""
+    emulator.reset()
+    instance_id = emulator.start("PublishApproval")["id"]
+    emulator.advance(5)
+    deferrable = "deferrable" in arguments
+    if deferrable:
+        runner.while_deferred = lambda: case.happens(emulator, instance_id)
+    else:
+        case.happens(emulator, instance_id)
+    arguments |= {"instance_id": instance_id, **dict(case.arguments)}
+    end = runner.end_of(lambda: AstroZeroBpmInstanceSensor(task_id="task", **arguments))
+    # On a busy machine the time may be over when the worker takes its first look; then there is nothing to defer.
+    assert len(runner.deferrals) == deferrable or case.cause is errors.WaitTimeoutError
+    (instance,) = emulator.instances()
+    if case.cause is None:
+        end = facts(end)
+    elif case.cause is errors.WaitTimeoutError:
+        assert type(end) is (AirflowSkipException if arguments["soft_fail"] else AirflowSensorTimeout), end
+    else:
+        assert type(end) is case.cause, end
+    return [end if case.cause is None else type(end), instance["state"], instance["suspended"]]

@@ -1,0 +1,253 @@
+"""What a task makes of what it resumes with: nothing but a known success opens a gate."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_astrobpm.bpm import errors, event
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from airflow_provider_astrobpm.tasks import kill
+from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
+
+UNKNOWN = [
+    None,
+    {},
+    {"status": "timeout"},
+    {"status": "success"},
+    "success",
+    {"status": "success", "instance": {}},
+]
+ENDED = {"id": "1", "name": "A", "state": "Completed OK", "is_closed": True}
+NO_SUCCESS = [
+    {"status": "success", "instance": {**ENDED, "state": "Running", "is_closed": False}},
+    {"status": "success", "instance": {**ENDED, "state": "Terminated"}},
+    {"status": "success", "instance": {**ENDED, "state": "Archived"}},
+]
+# What Airflow resumes with when it ended a deferral by itself.
+AIRFLOW_FAILED = "__fail__"
+TIMED_OUT = {"error": "Trigger timeout"}
+CRASHED = {"error": "Trigger failure", "traceback": ["Traceback", "RuntimeError: no"]}
+
+
+def operator(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
+    return AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="SupplierOnboarding", **arguments)
+
+
+@pytest.fixture
+def context(make_runner: Any, emulator: EmulatorControl) -> dict[str, Any]:
+    """A context of a start operator that has started an instance and waits for it."""
+    ti = make_runner().ti
+    ti.xcom_push("instance_id", emulator.start("SupplierOnboarding")["id"])
+    return {"ti": ti}
+
+
+@pytest.mark.parametrize("arrived", [*UNKNOWN, *NO_SUCCESS], ids=repr)
+def test_an_event_that_is_no_known_success_fails_the_start_operator(arrived: Any, context: Any) -> None:
+    with pytest.raises(AirflowFailException, match="may still be open") as caught:
+        operator().resume_execution("execute_complete", {"event": arrived}, context)
+    assert type(caught.value.__cause__) is errors.UnknownEventError
+    assert repr(arrived)[:400] in str(caught.value)
+
+
+@pytest.mark.parametrize("arrived", [*UNKNOWN, *NO_SUCCESS], ids=repr)
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_an_event_that_is_no_known_success_fails_the_sensor(
+    arrived: Any, soft_fail: bool, context: Any
+) -> None:
+    sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", soft_fail=soft_fail)
+    with pytest.raises(errors.UnknownEventError, match="is not one that this task knows"):
+        sensor.resume_execution("execute_complete", {"event": arrived}, context)
+
+
+def test_never_fail_skips_whatever_fails(context: Any) -> None:
+    sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", never_fail=True)
+    with pytest.raises(AirflowSkipException):
+        sensor.resume_execution("execute_complete", {"event": None}, context)
+
+
+class TestADeferralThatAirflowEnded:
+    @pytest.fixture
+    def instance_id(self, context: Any) -> str:
+        instance_id: str = context["ti"].xcoms["instance_id"]
+        return instance_id
+
+    @pytest.mark.parametrize(("on_timeout", "closed"), [("leave", False), ("terminate", True)])
+    def test_because_the_time_was_over(
+        self,
+        on_timeout: Any,
+        closed: bool,
+        emulator: EmulatorControl,
+        context: Any,
+        instance_id: str,
+    ) -> None:
+        expected = errors.WaitTimeoutError if closed else AirflowFailException
+        with pytest.raises(expected, match=f"instance '{instance_id}' timed out"):
+            operator(on_timeout=on_timeout, timeout=1).resume_execution(AIRFLOW_FAILED, TIMED_OUT, context)
+        assert emulator.instance(instance_id)["closed"] is closed
+
+    @pytest.mark.parametrize(
+        ("soft_fail", "end"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+    )
+    def test_because_the_time_of_a_sensor_was_over(
+        self, soft_fail: bool, end: type[Exception], context: Any, instance_id: str
+    ) -> None:
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=instance_id, soft_fail=soft_fail)
+        with pytest.raises(end, match="timed out"):
+            sensor.resume_execution(AIRFLOW_FAILED, TIMED_OUT, context)
+
+    def test_though_the_instance_has_come_to_a_good_end(
+        self, emulator: EmulatorControl, context: Any, instance_id: str
+    ) -> None:
+        emulator.act(instance_id, "complete")
+        emulator.advance(2)
+        result = operator(timeout=1).resume_execution(AIRFLOW_FAILED, TIMED_OUT, context)
+        assert (result["id"], result["state"]) == (instance_id, "Completed OK")
+
+    def test_and_on_timeout_meets_one_that_has_just_come_to_its_good_end(
+        self, emulator: EmulatorControl, context: Any, instance_id: str
+    ) -> None:
+        for states, end in ((["Completed OK"], None), (["Terminated"], errors.WaitTimeoutError)):
+            task = operator(on_timeout="terminate", timeout=1, states=states)
+            timed_out = event.encode(errors.WaitTimeoutError("it", 0, None))
+            if end is None:
+                ended = emulator.start("Instant")["id"]
+                context["ti"].xcom_push("instance_id", ended)
+                assert task.execute_complete(context, timed_out)["id"] == ended
+            else:
+                context["ti"].xcom_push("instance_id", instance_id)
+                with pytest.raises(end):
+                    task.execute_complete(context, timed_out)
+
+    def test_because_the_trigger_crashed(self, context: Any, instance_id: str) -> None:
+        with pytest.raises(AirflowFailException, match="The trigger failed: .*may still be open") as caught:
+            operator().resume_execution(AIRFLOW_FAILED, CRASHED, context)
+        assert repr(instance_id) in str(caught.value)
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=instance_id, soft_fail=True)
+        with pytest.raises(errors.AstroZeroError, match="The trigger failed"):
+            sensor.resume_execution(AIRFLOW_FAILED, CRASHED, context)
+
+
+class TestWhetherToDefer:
+    def test_a_task_that_does_not_wait_does_not_defer(
+        self, emulator: EmulatorControl, make_runner: Any
+    ) -> None:
+        runner = make_runner()
+        result = runner.run(lambda: operator(wait_for_completion=False, deferrable=True))
+        assert (result["is_closed"], runner.deferrals) == (False, [])
+
+    def test_an_instance_that_has_ended_needs_no_deferral(
+        self, emulator: EmulatorControl, make_runner: Any
+    ) -> None:
+        runner = make_runner()
+        ended = emulator.start("Instant")
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=ended["id"], deferrable=True)
+        assert runner.run(lambda: sensor)["state"] == "Completed OK"
+        instant = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Instant", deferrable=True)
+        assert runner.run(lambda: instant)["state"] == "Completed OK"
+        assert runner.deferrals == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "end"), [({}, AirflowSensorTimeout), ({"soft_fail": True}, AirflowSkipException)]
+    )
+    def test_a_time_that_is_over_at_the_first_look_needs_no_deferral(
+        self, arguments: dict[str, Any], end: type[Exception], emulator: EmulatorControl, make_runner: Any
+    ) -> None:
+        runner = make_runner()
+        instance_id = emulator.start("SupplierOnboarding")["id"]
+        sensor = AstroZeroBpmInstanceSensor(
+            task_id="task", instance_id=instance_id, deferrable=True, timeout=0, **arguments
+        )
+        with pytest.raises(end):
+            runner.run(lambda: sensor)
+        assert runner.deferrals == []
+
+    @pytest.mark.parametrize("default", [True, False])
+    def test_the_default_is_that_of_airflow(self, default: bool) -> None:
+        probe = (
+            "from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator as Start;"
+            "from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor as Sensor;"
+            "print(Start(task_id='a', bpm_name='A').deferrable, Sensor(task_id='b', instance_id='1').deferrable)"
+        )
+        env = {**os.environ, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": str(default)}
+        shown = subprocess.run(
+            [sys.executable, "-c", probe], env=env, check=True, capture_output=True, text=True, timeout=120
+        )
+        assert shown.stdout.split()[-2:] == [str(default)] * 2
+
+    def test_what_could_not_be_stored_starts_nothing(
+        self, emulator: EmulatorControl, make_runner: Any
+    ) -> None:
+        unstorable = operator(deferrable=True)
+        unstorable.astro_zero_conn_id = object()  # type: ignore[assignment]
+        with pytest.raises(TypeError, match="JSON"):
+            make_runner().run(lambda: unstorable)
+        assert not any(emulator.counts().values())
+
+
+class TestAKillOnTheWorker:
+    """Airflow calls ``on_kill`` in a signal handler, so in the middle of whatever the task does."""
+
+    @pytest.fixture
+    def airflow_says(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+        def say(state: Any) -> None:
+            def state_of(task: TaskInstanceKey) -> str | None:
+                assert task == TaskInstanceKey("dag", "run", "task", -1)
+                if isinstance(state, Exception):
+                    raise state
+                value: str | None = state
+                return value
+
+            monkeypatch.setattr(kill, "state_of", state_of)
+
+        return say
+
+    @pytest.mark.parametrize(
+        ("state", "arguments", "closed"),
+        [
+            ("failed", {}, True),
+            ("success", {}, True),
+            (None, {}, True),
+            (RuntimeError("no state today"), {}, True),
+            ("running", {}, False),
+            ("failed", {"terminate_on_kill": False}, False),
+        ],
+    )
+    def test_terminates_the_instance_unless_only_the_worker_stops(
+        self,
+        state: Any,
+        arguments: dict[str, Any],
+        closed: bool,
+        airflow_says: Any,
+        emulator: EmulatorControl,
+        make_runner: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        airflow_says(state)
+        task = operator(poll_interval=1, deferrable=False, **arguments)
+
+        def interrupted(_seconds: float) -> None:
+            task.on_kill()
+            raise SystemExit("killed")
+
+        monkeypatch.setattr(task.hook.client, "_sleep", interrupted)
+        with pytest.raises(AirflowFailException, match="killed"):
+            task.execute({"ti": make_runner().ti})
+        (instance,) = emulator.instances()
+        assert instance["closed"] is closed
+
+    def test_before_the_start_terminates_nothing(self, emulator: EmulatorControl) -> None:
+        operator().on_kill()
+        assert not any(emulator.counts().values())

@@ -1,0 +1,114 @@
+"""What a trigger is stored as: through Airflow's own serialiser and back, without a secret, for later versions to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models.trigger import Trigger
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+
+try:
+    from airflow.sdk.serde import serialize
+    from airflow.serialization.decoders import smart_decode_trigger_kwargs as decode
+except (
+    ImportError
+):  # before Airflow 3.2 the arguments travel as they are, and the database stores them in its own way
+
+    def serialize(value: Any) -> Any:  # type: ignore[no-redef]
+        return value
+
+    decode = serialize
+
+STORED = sorted((Path(__file__).parent / "serialized").glob("*.json"))
+FULL: dict[str, Any] = {
+    "astro_zero_conn_id": "my_conn",
+    "instance_id": "002N000000Sy2NphoRbU",
+    "business_key": "supplier-ACME",
+    "bpm_name": "SupplierOnboarding",
+    "seen": {
+        "id": "002N000000Sy2NphoRbU",
+        "name": "SupplierOnboarding",
+        "state": "Running",
+        "suspended": False,
+    },
+    "states": ["Completed OK"],
+    "bp_statuses": ["Onboarded"],
+    "failed_states": ["Paused"],
+    "failed_bp_statuses": ["Rejected"],
+    "on_suspended": "fail",
+    "poll_interval": 30.0,
+    "deadline": 1795393267.48,
+    "max_poll_failure_time": 900.0,
+    "terminate_on_kill": True,
+}
+
+
+def through_airflow(trigger: AstroZeroBpmInstanceTrigger) -> AstroZeroBpmInstanceTrigger:
+    """Return the trigger that a triggerer makes of what the worker hands over and the database stores."""
+    path, arguments = trigger.serialize()
+    sent = json.loads(json.dumps(serialize(arguments)))
+    stored = Trigger(classpath=path, kwargs=sent)
+    arguments = {name: decode(value) for name, value in stored.kwargs.items()}  # type: ignore[no-untyped-call]
+    return AstroZeroBpmInstanceTrigger(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        FULL,
+        {"astro_zero_conn_id": "my_conn", "instance_id": "1"},
+        {"astro_zero_conn_id": "c", "business_key": "k"},
+    ],
+    ids=["full", "id", "key"],
+)
+def test_a_trigger_comes_back_as_it_went(arguments: dict[str, Any]) -> None:
+    trigger = AstroZeroBpmInstanceTrigger(**arguments)
+    assert through_airflow(trigger).serialize() == trigger.serialize()
+
+
+def test_every_argument_is_stored() -> None:
+    _, arguments = AstroZeroBpmInstanceTrigger(**FULL).serialize()
+    assert arguments == FULL
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_what_an_earlier_version_stored_is_still_read(path: Path) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    _, arguments = AstroZeroBpmInstanceTrigger(**stored["kwargs"]).serialize()
+    assert stored["classpath"] == AstroZeroBpmInstanceTrigger(**stored["kwargs"]).serialize()[0]
+    assert {name: arguments[name] for name in stored["kwargs"]} == stored["kwargs"]
+
+
+def test_there_is_something_stored() -> None:
+    assert STORED
+
+
+def test_no_secret_is_stored(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, make_runner: Any
+) -> None:
+    runner = make_runner()
+    instance = emulator.start("PublishApproval")
+    tasks = (
+        lambda: AstroZeroStartBpmInstanceOperator(
+            task_id="task", bpm_name="PublishApproval", deferrable=True, poll_interval=1, timeout=0.1
+        ),
+        lambda: AstroZeroBpmInstanceSensor(
+            task_id="task", instance_id=instance["id"], deferrable=True, poke_interval=1, timeout=0.1
+        ),
+    )
+    for task in tasks:
+        runner.end_of(task)
+    assert len(runner.deferrals) == 2
+    for deferral in runner.deferrals:
+        stored = json.dumps([deferral.trigger.serialize(), deferral.kwargs, runner.event])
+        assert emulator_server.settings.client_secret not in stored
+        assert "token" not in stored
+        assert emulator_server.settings.client_secret not in repr(deferral.trigger)
