@@ -4,6 +4,7 @@ PYTHON ?= python3
 PINS ?= airflow-3.3
 OUTCOME ?= approve
 TESTS ?=
+INTERLEAVINGS ?= 100000
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
@@ -11,10 +12,10 @@ STAMP := .venv/.ready-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test bench demo up build constraints clean
+.PHONY: help env lint format test test-deployment test-interleavings bench bench-waiting demo up build constraints clean
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## Create .venv with the pinned set PINS, a file name in constraints/
 
@@ -40,8 +41,17 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 test: $(STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
 	@$(BIN)/pytest -n auto --dist loadgroup -q $(TESTS)
 
+test-deployment: $(STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
+	@$(BIN)/pytest -m deployment -n 0 -q tests/deployment $(TESTS)
+
+test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
+	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py
+
 bench: $(STAMP)  ## Measure what the provider adds to the parsing of a DAG file
 	@$(BIN)/python benchmarks/import_time.py
+
+bench-waiting: $(STAMP)  ## Measure what waiting costs a triggerer, and write docs/performance.md (40 minutes)
+	@$(BIN)/python -m benchmarks.waiting --write
 
 demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
 	@$(BIN)/python scripts/demo.py $(OUTCOME)

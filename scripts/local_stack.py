@@ -1,25 +1,30 @@
 """An emulator and an Airflow on this machine, each in a process session of its own, over a scratch folder.
 
 ``Stack`` starts them and, however the script ends, stops every process of theirs and removes the folder.
-Knows nothing about what is run: ``demo.py`` and ``up.py`` decide that.
+``Deployment`` is an Airflow of separate components, as installations have it; they can be stopped one by one.
+Knows nothing about what is run: ``demo.py``, ``up.py`` and ``tests/deployment`` decide that.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import secrets
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import psutil
 
@@ -33,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+Whom = Literal["all", "first", "others"]
 _Found = TypeVar("_Found")
 
 
@@ -125,6 +131,19 @@ class Child:
                 time.sleep(0.05)
         self._process.wait()
 
+    def signal(self, number: int, whom: Whom = "all") -> None:
+        """Send a signal.
+
+        :param whom: which processes of the session get it: all of them, the first one before those it has started,
+            or only one of the two.
+        """
+        members = self.members()
+        first = [process for process in members if process.pid == self._process.pid]
+        others = [process for process in members if process.pid != self._process.pid]
+        for process in {"all": first + others, "first": first, "others": others}[whom]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def members(self) -> list[psutil.Process]:
         """Return the living processes of the session."""
         self._process.poll()
@@ -184,7 +203,7 @@ class Stack:
     def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
         """Return the environment of an Airflow that keeps all it writes in the scratch folder.
 
-        :param settings: more variables, by name.
+        :param settings: more variables, by name; they come before those that are set here.
         """
         return {
             **_environment(),
@@ -195,6 +214,55 @@ class Stack:
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
             **settings,
         }
+
+
+class Deployment:
+    """An Airflow whose components are processes of their own, over one database in the scratch folder.
+
+    Everybody who reaches its API may do everything. Triggerers are started by :meth:`start_triggerer` only.
+
+    :param settings: more environment variables, by name.
+    """
+
+    def __init__(self, stack: Stack, emulator: Emulator, **settings: str) -> None:
+        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        self.database = stack.home / "airflow.db"
+        self.components: list[Child] = []
+        self._stack = stack
+        self._triggerers = count(1)
+        self._env = stack.airflow_environment(
+            emulator,
+            AIRFLOW__API__BASE_URL=self.url,
+            AIRFLOW__API__HOST="127.0.0.1",
+            AIRFLOW__API__PORT=str(port),
+            AIRFLOW__API__WORKERS="1",
+            # Each process would make up its own.
+            AIRFLOW__API__SECRET_KEY=secrets.token_hex(),
+            AIRFLOW__API_AUTH__JWT_SECRET=secrets.token_hex(),
+            AIRFLOW__CORE__FERNET_KEY=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{self.url}/execution/",
+            AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
+            **settings,
+        )
+
+    def start(self) -> None:
+        """Make the database, and start everything but a triggerer; whether it works then is not waited for."""
+        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds=120)
+        with closing(sqlite3.connect(self.database)) as connection:
+            # Several processes write: readers must not stand in their way.
+            connection.execute("PRAGMA journal_mode=WAL")
+        self._start("api-server", "api-server")
+        self._start("scheduler", "scheduler", "--skip-serve-logs")
+        self._start("dag-processor", "dag-processor")
+
+    def start_triggerer(self) -> Child:
+        """Start a triggerer; it works some seconds later."""
+        return self._start(f"triggerer-{next(self._triggerers)}", "triggerer", "--skip-serve-logs")
+
+    def _start(self, name: str, *command: str) -> Child:
+        child = self._stack.start(name, ["airflow", *command], self._env)
+        self.components.append(child)
+        return child
 
 
 def free_port() -> int:

@@ -1,0 +1,30 @@
+"""DAGs of one task, which starts an instance and waits for it; they differ in how they wait.
+
+The run's id is the instance's business key, so that the instance of a run can be told.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG
+
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+
+KINDS: dict[str, dict[str, Any]] = {
+    "wait_for_person": {},
+    "wait_and_leave": {"terminate_on_kill": False},
+    # Its wait is over while the instance is still open.
+    "wait_for_status": {"bp_statuses": ["Checked"]},
+    "wait_on_worker": {"deferrable": False},
+}
+
+for dag_id, arguments in KINDS.items():
+    with DAG(dag_id, schedule=None, catchup=False, is_paused_upon_creation=False, max_active_runs=100):
+        AstroZeroStartBpmInstanceOperator(
+            task_id="wait",
+            bpm_name="PublishApproval",
+            business_key="{{ run_id }}",
+            poll_interval=2,
+            **{"deferrable": True, **arguments},
+        )

@@ -1,0 +1,91 @@
+"""Triggerers come and go, and freeze: waits go on, and nothing happens to their instances."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local_stack import Whom
+
+if TYPE_CHECKING:
+    from tests.deployment.conftest import Airflow, Wait
+
+pytestmark = pytest.mark.deployment
+
+
+# The first process of a triggerer talks to the database, its only other one runs the triggers.
+@pytest.mark.parametrize("whom", ["all", "first"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_wait_outlives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
+    wait = airflow.run("wait_for_person")
+    first = wait.until_deferred()
+    airflow.until_looked(wait)
+    airflow.triggerer.signal(number, whom)
+    airflow.expect_end(airflow.triggerer)
+    airflow.start_triggerer()
+    wait.until_deferred(by_other_than=first)
+    assert wait.logged(first, "killed") is None
+    assert airflow.actions() == []
+    wait.assert_waits()
+    wait.assert_approval_succeeds()
+    assert airflow.actions() == []
+
+
+def freeze_until_taken_over(airflow: Airflow, wait: Wait, whom: Whom) -> tuple[int, int]:
+    """Return the id of the triggerer that was frozen, and that of the one that has started the trigger since."""
+    first = wait.until_deferred()
+    airflow.until_looked(wait)
+    airflow.freeze(airflow.triggerer, whom)
+    airflow.start_triggerer()
+    second = wait.until_deferred(by_other_than=first)
+    assert wait.logged(first, "completed") is None
+    return first, second
+
+
+@pytest.mark.parametrize("whom", ["all", "first"])
+def test_a_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom: Whom) -> None:
+    frozen = airflow.triggerer
+    wait = airflow.run("wait_for_person")
+    first, second = freeze_until_taken_over(airflow, wait, whom)
+    frozen.signal(signal.SIGCONT)
+    # It learns that the trigger is no longer its own, and takes that for a person's action.
+    wait.until_logged(first, "completed")
+    assert wait.logged(first, "killed")
+    airflow.assert_no_action()
+    wait.assert_waits()
+    # On a busy machine Airflow may have given it back meanwhile.
+    assert wait.task["trigger"]["triggerer_id"] in {first, second}
+    wait.assert_approval_succeeds()
+    assert airflow.actions() == []
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["looks before it is cancelled", "is cancelled at once"])
+def test_a_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
+    airflow: Airflow, looks: bool
+) -> None:
+    frozen = airflow.triggerer
+    wait = airflow.run("wait_for_status")
+    first, second = freeze_until_taken_over(airflow, wait, "all")
+    instance_id = wait.instance["id"]
+    airflow.control.move(instance_id, bp_status="Checked")
+    wait.until_state("success")
+    assert wait.logged(second, "fired")
+    if looks:
+        # Its look may be the only one, and comes as soon as it thaws.
+        before = airflow.newest_request()
+        frozen.signal(signal.SIGCONT, "others")
+        airflow.until_looked(wait, since=before)
+    else:
+        # Nothing but the length of its absence tells this from a person who marks the task as successful.
+        airflow.control.fault("query", "delay", times=1000, seconds=5)
+    frozen.signal(signal.SIGCONT)
+    wait.until_logged(first, "completed")
+    airflow.control.clear_faults()
+    assert bool(wait.logged(first, "fired")) == looks
+    assert bool(wait.logged(first, "killed")) == (not looks)
+    airflow.assert_no_action()
+    assert not airflow.control.instance(instance_id)["closed"]
+    assert wait.returned["id"] == instance_id
+    airflow.control.act(instance_id, "approve")
