@@ -3,6 +3,7 @@
 The pipeline prepares the data, starts an approval in Astro Zero, and waits. A rejected approval ends as ``Completed OK``
 too, because the process itself went well; what the person decided is its business status, so that decides the branch.
 Only ``Approved`` publishes; anything else rolls back, also an approval that broke or was cancelled. Then the run fails.
+The task is deferred while people decide, so it holds no worker slot.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def approval_gate() -> None:
         title="Publish sales_daily of {{ run_id }}",
         poll_interval=timedelta(seconds=5),
         timeout=timedelta(days=3),
+        deferrable=True,
     )
 
     @task.branch

@@ -1,8 +1,8 @@
 """Let a pipeline wait for a process that something else started.
 
 The instance is known by its business key alone. It need not exist yet: the sensor waits for it to appear, then for it to
-come to a good end. One that has ended well already opens the gate at once: a supplier is onboarded only once. Between two
-looks the task holds no worker slot.
+come to a good end. One that has ended well already opens the gate at once: a supplier is onboarded only once. While
+it waits the task holds no worker slot.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def gate_on_instance() -> None:
         bpm_name="SupplierOnboarding",
         states=["Completed OK"],
         bp_statuses=["Onboarded"],
-        mode="reschedule",
+        deferrable=True,
         poke_interval=timedelta(minutes=1),
         timeout=timedelta(days=7),
     )
