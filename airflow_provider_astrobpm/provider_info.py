@@ -62,6 +62,10 @@ def get_provider_info() -> dict[str, Any]:
                         "Time zone of timestamps",
                         "Such as Asia/Shanghai. Without it timestamps are passed on as Astro Zero sends them.",
                     ),
+                    "start_grace": _number(
+                        "Start shows within (s)",
+                        "Seconds after which a started instance certainly shows in the lists. Default: 60.",
+                    ),
                     "instance_lookup": _field(
                         "Instance look-up",
                         "How one instance is found: by listing its state (documented), by its id (undocumented), or "

@@ -170,19 +170,38 @@ class UnexpectedAnswerError(CallError):
 class AmbiguousStartError(AstroZeroError):
     """Whether an instance was started is unknown, and a second start could start a second one.
 
-    :param cause: how the call ended.
+    :param doubt: how the call ended, or what else leaves it open, as a sentence without its full stop.
     :param business_key: the key that the instance carries if it exists.
+    :param advice: what to do; by default to look for that instance.
     """
 
-    def __init__(self, cause: CallError, business_key: str | None) -> None:
-        super().__init__(cause.problem, status=cause.status, res_code=cause.res_code, res_msg=cause.res_msg)
-        self.attempt, self.connection = cause.attempt, cause.connection
+    def __init__(self, doubt: CallError | str, business_key: str | None, advice: str | None = None) -> None:
+        if isinstance(doubt, CallError):
+            super().__init__(
+                doubt.problem, status=doubt.status, res_code=doubt.res_code, res_msg=doubt.res_msg
+            )
+            self.attempt, self.connection = doubt.attempt, doubt.connection
+        else:
+            super().__init__(doubt)
         self.business_key = business_key
         sign = f"business key {business_key!r}" if business_key else "this BPM name and about this start time"
-        self.advice = (
+        self.advice = advice or (
             "The instance may or may not have been started, so it was not started again. Look for an instance "
             f"with {sign}: if there is one, terminate it or wait for it with the sensor; then clear this task."
         )
+
+
+class OpenInstanceExistsError(AstroZeroError):
+    """An open instance carries the business key already, and ``if_open_instance_exists`` is ``"fail"``."""
+
+    advice = (
+        "Nothing was started. Wait until it has ended, or terminate it; or set if_open_instance_exists to "
+        '"adopt" to wait for it, or to "start" to start another one all the same.'
+    )
+
+    def __init__(self, instance: BpmInstance) -> None:
+        self.instance = instance
+        super().__init__(f"business key {instance.business_key!r} is carried by an open {instance}")
 
 
 class InstanceNotFoundError(AstroZeroError):

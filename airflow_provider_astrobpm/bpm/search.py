@@ -10,6 +10,7 @@ cap may hide from the lists.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, checks, states
@@ -144,6 +145,62 @@ class Findings:
         return any(one in self.instances for one in self._read)
 
 
+class Carriers:
+    """What a search for business keys has found, and how far it can be trusted.
+
+    :param wanted: tells of an instance whether its key is wanted.
+    """
+
+    def __init__(self, wanted: Callable[[BpmInstance], bool]) -> None:
+        self.instances: dict[str, BpmInstance] = {}
+        """The instances that are wanted, by their ids."""
+        self._wanted = wanted
+        self._shows_keys = False
+        self._names_without_keys: set[str] = set()
+        self._capped: list[list[BpmInstance]] = []
+
+    def take(self, rows: list[BpmInstance]) -> None:
+        """Take a list. An instance that moved meanwhile shows twice; the later look counts."""
+        if looks_capped(len(rows)):
+            self._capped.append(rows)
+        for row in rows:
+            if row.business_key in (None, row.id):
+                self._names_without_keys.add(row.name)
+            else:
+                self._shows_keys = True
+            if self._wanted(row):
+                self.instances[row.id] = row
+
+    def doubt(self, bpm_name: str, since: float | None) -> str | None:
+        """Return why an instance that was not found may exist all the same; ``None`` if it cannot.
+
+        :param bpm_name: the name of its BPM.
+        :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
+        """
+        if bpm_name in self._names_without_keys and not self._shows_keys:
+            return "the lists show no business keys here"
+        for rows in self._capped:
+            if since is None or not _reaches_back(rows, since):
+                return f"a list of exactly {len(rows)} rows looks cut off"
+        return None
+
+
+def looks_capped(rows: int) -> bool:
+    """Tell whether a list has a length at which servers cut lists off; Astro Zero's cap is undocumented."""
+    return rows >= 100 and (rows % 50 == 0 or rows & (rows - 1) == 0)
+
+
+def _reaches_back(rows: list[BpmInstance], since: float) -> bool:
+    """Tell whether a list that was cut off holds everything that was started since then: newest first, and beyond it.
+
+    Timestamps have no zone, but no zone is more than 14 hours off.
+    """
+    starts = [row.start_time or "" for row in rows]
+    long_before = datetime.fromtimestamp(since, timezone.utc) - timedelta(hours=14)
+    newest_first = starts == sorted(starts, reverse=True)
+    return newest_first and "" < starts[-1] < long_before.strftime("%Y-%m-%d %H:%M:%S")
+
+
 def find(
     last_seen: Mapping[str, str | None],
     keys: Collection[BusinessKey] = (),
@@ -243,6 +300,26 @@ def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Return a checked business key."""
     checks.text(business_key, "business_key")
     return BusinessKey(business_key, None if bpm_name is None else checks.text(bpm_name, "bpm_name"))
+
+
+def find_carriers(wanted: Callable[[BpmInstance], bool]) -> Plan[Carriers]:
+    """Find every instance whose business key is wanted, as thoroughly as the documented query allows.
+
+    :param wanted: tells so of an instance.
+    :raises CallError: if a call fails.
+    """
+    carriers = Carriers(wanted)
+    yield from _list_all(states.STATES, carriers)
+    if all(instance.is_closed for instance in carriers.instances.values()):
+        # It may have moved against the order of the search.
+        again = states.OPEN_STATES if carriers.instances else states.STATES
+        yield from _list_all(again, carriers)
+    return carriers
+
+
+def _list_all(where: Iterable[str], carriers: Carriers) -> Plan[None]:
+    for state in where:
+        carriers.take((yield api.query(state)))
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:

@@ -49,6 +49,7 @@ class Settings:
     :param max_response_bytes: bytes of an answer at most, unpacked.
     :param csrf: whether writes carry a CSRF token.
     :param timezone: the zone of the API's timestamps.
+    :param start_grace: seconds after which an instance that was started certainly shows in the lists.
     :param instance_lookup: how one instance is found by its id.
     :param instance_url: template of an instance's address for people.
     """
@@ -68,6 +69,7 @@ class Settings:
     max_response_bytes: int = 64 * 1024 * 1024
     csrf: bool = False
     timezone: tzinfo | None = None
+    start_grace: float = 60
     instance_lookup: InstanceLookup = "auto"
     instance_url: str | None = None
 

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Literal
 
+    from airflow_provider_astrobpm.bpm.adoption import Order, Record
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.api import Action, BpmDefinition, Plan
     from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import Note, Wait
 
@@ -114,6 +116,22 @@ class AstroZeroHook(BaseHook):
             bpm_name, version=version, variables=variables, business_key=business_key, title=title
         )
         return self.client.run(launch.start_once(operation, business_key))
+
+    @_names_the_connection
+    def launch(self, order: Order, record: Record | None, *, remember: Callable[[Record], None]) -> Launched:
+        """Bring about the one instance of a task: start it, or go on with the one that an earlier try has started.
+
+        :param order: what is to be started, for which try.
+        :param record: what earlier tries have written down, if they did.
+        :param remember: writes a record down for later tries.
+        :raises AmbiguousStartError: if nobody can know whether an instance was started.
+        :raises OpenInstanceExistsError: if one carries the author's key, and that was to fail.
+        """
+        order.start(order.key())  # bad arguments are refused before anything else
+        launcher = launch.Launcher(
+            order, find=self._find, remember=remember, log=self._log_note, clock=self.client.clock
+        )
+        return self.client.run(launcher.launch(record))
 
     @_names_the_connection
     def query_instances(

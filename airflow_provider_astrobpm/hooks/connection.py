@@ -223,6 +223,7 @@ EXTRAS: dict[str, Callable[[object, str], object]] = {
     "max_response_bytes": _count,
     "csrf": _truth,
     "timezone": _timezone,
+    "start_grace": _seconds,
     "instance_lookup": _lookup,
     "instance_url": _url_template,
 }

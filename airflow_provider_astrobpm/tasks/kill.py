@@ -7,7 +7,7 @@ threads of its own, with a client and a token of its own, and is given up after 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.bpm import change, search
 from airflow_provider_astrobpm.bpm.client import BpmClient
@@ -17,37 +17,57 @@ from airflow_provider_astrobpm.triggers.kill import state_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 T = TypeVar("T")
 
+
+class AtStake(NamedTuple):
+    """The instance that a task has started, or is about to."""
+
+    business_key: str
+    """A key that nobody else uses."""
+    instance_id: str | None = None
+    """Its id, once that is known."""
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
+
+
 STATE_PATIENCE = 3.0  # seconds to learn the task's state
 PATIENCE = 20.0  # seconds to terminate
 
 
-def terminate(settings: Settings, instance_id: str, task: TaskInstanceKey, log: Any) -> None:
+def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any) -> None:
     """Terminate an instance unless only the worker is being stopped, and say in the log what came of it.
 
     :param settings: the environment.
-    :param instance_id: the instance's id.
+    :param what: the instance.
     :param task: the task instance that waits for it.
     :param log: the log of the task.
     """
     # Airflow kills a task whose state somebody has changed. One that still runs dies with its worker.
     if _within(STATE_PATIENCE, lambda: state_of(task)) == "running":
-        log.warning("This worker is being stopped. Instance %r is left as it is", instance_id)
+        log.warning("This worker is being stopped. Left as it is: %s", what)
         return
     quick = settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
     def work() -> str:
         with BpmClient(quick, tokens=TokenCache()) as client:
-            return client.run(change.change_state(instance_id, "terminate", find=search.finder(quick))).note
+            find = search.finder(quick)
+            ids = [what.instance_id] if what.instance_id else client.run(_open_carriers(what.business_key))
+            done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
+            return "; ".join(done) or "there is none that shows"
 
     outcome = _within(PATIENCE, work)
-    log.warning(
-        "This task was ended by a person. Instance %r: %s", instance_id, outcome or "no answer in time"
-    )
+    log.warning("This task was ended by a person. %s: %s", what, outcome or "no answer in time")
+
+
+def _open_carriers(business_key: str) -> Plan[list[str]]:
+    carriers = yield from search.find_carriers(lambda one: one.business_key == business_key)
+    return [one.id for one in carriers.instances.values() if not one.is_closed]
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T | str | None:

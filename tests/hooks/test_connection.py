@@ -71,6 +71,7 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         "max_response_bytes": 1000,
         "csrf": True,
         "timezone": "Asia/Shanghai",
+        "start_grace": 20,
         "instance_lookup": "list",
         "instance_url": "https://{host}/studio/{instance_id}",
         "allow_http": False,
@@ -93,6 +94,7 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         max_response_bytes=1000,
         csrf=True,
         timezone=ZoneInfo("Asia/Shanghai"),
+        start_grace=20,
         instance_lookup="list",
         instance_url="https://{host}/studio/{instance_id}",
     )

@@ -22,6 +22,7 @@ class TaskInstance:
     """As much of a task instance as tasks and triggers use."""
 
     dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
+    try_number, max_tries = 1, 0
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ARGUMENTS
-from airflow_provider_astrobpm.bpm.errors import (
-    AmbiguousStartError,
-    InstanceNotFoundError,
-    WaitFailedError,
-    WaitTimeoutError,
-)
+from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, Outcome
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitFailedError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 from airflow_provider_astrobpm.triggers import XCOM_KEY
 
@@ -25,8 +20,13 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_astrobpm.bpm.adoption import Record
+    from airflow_provider_astrobpm.bpm.api import Operation
+    from airflow_provider_astrobpm.bpm.identity import IfOpenInstanceExists
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.wait import Wait
+    from airflow_provider_astrobpm.tasks.kill import AtStake
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
     from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
@@ -39,14 +39,17 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     ``task_outcome``, ``suspended``, ``is_closed``, ``business_key``, ``start_time``, ``end_time``, ``url``); its id is
     in XCom ``instance_id`` as soon as it has started.
 
-    The start is one POST. It is not sent again when it may have been taken. A task that fails while its instance may
-    still be open is not retried by Airflow, because a retry would start a second one; only a worker that dies is: where
-    that matters, set ``retries=0``.
+    One task has one instance. The start is one POST, which is never sent again when it may have been taken; a retry finds
+    what an earlier try has started by its id or its business key, and goes on with it. Clearing the task asks for a new
+    one. See ``docs/guarantees.md``.
 
     :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
     :param variables: values for the BPM's variables, anything that JSON can hold.
-    :param business_key: the instance's business key, ``$Flow.BusinessKey``.
+    :param business_key: the instance's business key, ``$Flow.BusinessKey``; by default one that names this task and is
+        used by no other.
+    :param if_open_instance_exists: what to do where an open instance carries the author's own ``business_key``:
+        ``"start"`` another one, ``"adopt"`` it as this task's, or ``"fail"``.
     :param title: the instance's title, ``$Flow.Title``.
     :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as the instance started.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot; by default as Airflow's setting
@@ -88,6 +91,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         poll_interval: float | timedelta = 60,
         timeout: float | timedelta | None = None,
         terminate_on_kill: bool = True,
+        if_open_instance_exists: IfOpenInstanceExists = "start",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -100,28 +104,33 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         self.poll_interval = checks.poll_interval(poll_interval)
         self.timeout = None if timeout is None else checks.seconds(timeout, "timeout")
         self.terminate_on_kill = terminate_on_kill
+        self.if_open_instance_exists = checks.choice(
+            if_open_instance_exists, "if_open_instance_exists", IF_OPEN_INSTANCE_EXISTS
+        )
+        if business_key is None and if_open_instance_exists != "start":
+            raise ValueError("if_open_instance_exists means nothing without a business_key")
         if self._asked and not wait_for_completion:
             raise ValueError(f"{', '.join(self._asked)} means nothing with wait_for_completion=False")
         self._given = checks.given(self, (*ARGUMENTS, "version", "variables", "business_key", "title"))
-        self._waiting_for: tuple[str, TaskInstanceKey] | None = None
+        self._at_stake: tuple[AtStake, TaskInstanceKey] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start the instance, and wait for it if asked to."""
+        """Start the instance, or go on with what an earlier try has started, and wait for it if asked to."""
         checks.still_given(self, self._given)
         self._condition()
         self._trigger_for(None)
-        instance = self._start()
-        with self._no_second_start(instance.id):
-            self.log.info("Started %s, business key %r", instance, instance.business_key)
-            context["ti"].xcom_push(key=XCOM_KEY, value=instance.id)
+        launched = self._launch(context)
+        instance = launched.instance
+        with self._says_what_stays_open(context, instance.id):
+            self._publish(instance, context)
             if not self.wait_for_completion:
                 return self.hook.as_dict(instance)
-            return self._wait_for(instance, context)
+            return self._wait_for(instance, launched.record.deadline)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
         instance_id = _published_instance(context)
-        with self._no_second_start(instance_id):
+        with self._says_what_stays_open(context, instance_id):
             try:
                 instance = self._ending_of(event)
             except WaitTimeoutError as error:
@@ -129,51 +138,92 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             return self._done(instance)
 
     def on_kill(self) -> None:
-        """Terminate the instance if a person ended the task while it waited on a worker."""
-        if self._waiting_for is not None and self.terminate_on_kill:
+        """Terminate the instance if a person ended the task while it was on a worker."""
+        if self._at_stake is not None and self.terminate_on_kill:
             from airflow_provider_astrobpm.tasks.kill import terminate  # noqa: PLC0415
 
-            terminate(self.hook.settings, *self._waiting_for, self.log)
+            terminate(self.hook.settings, *self._at_stake, self.log)
 
-    def _start(self) -> BpmInstance:
-        try:
-            return self.hook.start_instance(
+    def _launch(self, context: Context) -> Launched:
+        from airflow_provider_astrobpm.bpm import adoption, api  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.kill import AtStake  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
+
+        def operation(business_key: str) -> Operation[BpmInstance]:
+            return api.start(
                 self.bpm_name,
                 version=self.version,
                 variables=self.variables,
-                business_key=self.business_key,
+                business_key=business_key,
                 title=self.title,
             )
-        except AmbiguousStartError as error:
-            raise AirflowFailException(str(error)) from error
-        except (AirflowTaskTimeout, SystemExit) as error:
-            raise AirflowFailException(
-                f"{error}: this came while an instance of BPM {self.bpm_name!r} was being started, and nobody knows "
-                "whether it was. It is not started again: look for it, then clear this task."
-            ) from error
 
-    def _wait_for(self, instance: BpmInstance, context: Context) -> dict[str, Any]:
+        memory, this = Memory(context), Try.of(context, retries=self.retries or 0)
+        task = TaskInstanceKey.of(context["ti"])
+        order = adoption.Order(
+            start=operation,
+            bpm_name=self.bpm_name,
+            identity=this.task,
+            generation=this.generation,
+            try_number=this.number,
+            business_key=self.business_key,
+            if_open_instance_exists=self.if_open_instance_exists,
+            has_memory=bool(memory),
+            keeps_open=not self.terminate_on_kill,
+            accepts=self._accepts,
+            timeout=self.timeout,
+            grace=self.hook.settings.start_grace,
+            since=this.since,
+        )
+
+        def remember(record: Record) -> None:
+            # A kill that comes between the start and its answer knows the key alone. Others may use the author's.
+            key = order.key(record.launch)
+            if record.instance_id or (record.posted_at is not None and self.business_key is None):
+                self._at_stake = AtStake(key, record.instance_id), task
+            else:
+                self._at_stake = None
+            memory.write(record)
+
+        launched = self.hook.launch(order, memory.read(), remember=remember)
+        self._at_stake = AtStake(order.key(launched.record.launch), launched.instance.id), task
+        return launched
+
+    def _accepts(self, instance: BpmInstance) -> bool:
+        """Tell whether an instance that an earlier try has started is as this task wants it, though it has ended."""
+        return not self.wait_for_completion or self._condition().judge(instance).outcome is Outcome.DONE
+
+    def _publish(self, instance: BpmInstance, context: Context) -> None:
+        """Let everybody see which instance it is, before anything else can go wrong."""
+        url = self.hook.settings.url_of(instance.id)
+        seen = {XCOM_KEY: instance.id, "business_key": instance.business_key, "instance_url": url}
+        for key, value in seen.items():
+            if value is not None:
+                context["ti"].xcom_push(key=key, value=value)
+        self.log.info(
+            "Instance %r, business key %r%s", instance.id, instance.business_key, f": {url}" if url else ""
+        )
+
+    def _wait_for(self, instance: BpmInstance, deadline: float | None) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
         awaited = wait.Wait(
             self._condition(),
             seen=instance,
-            deadline=None if self.timeout is None else time.time() + self.timeout,
+            deadline=deadline,
             max_poll_failure_time=self.max_poll_failure_time,
         )
         if self.deferrable and awaited.ending is None:
             self._defer(awaited, self._trigger_for(awaited))
-        self._waiting_for = instance.id, TaskInstanceKey.of(context["ti"])
         try:
             ended = self.hook.run_wait(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
             ended = self._after_timeout(error, instance.id)
-        finally:
-            self._waiting_for = None
         return self._done(ended)
 
     def _done(self, instance: BpmInstance) -> dict[str, Any]:
+        self._at_stake = None
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 
@@ -192,25 +242,47 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         )
 
     @contextmanager
-    def _no_second_start(self, instance_id: str | None) -> Iterator[None]:
-        """Keep Airflow from a retry, which would start a second instance, while the first may still be open."""
+    def _says_what_stays_open(self, context: Context, instance_id: str | None) -> Iterator[None]:
+        """Let a failure say which instance it leaves open and what will become of it, and write that down."""
         try:
             yield
-        except (Exception, AirflowTaskTimeout, SystemExit) as error:
+        except (Exception, AirflowTaskTimeout) as error:
             seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
-            if seen is not None and seen.is_closed:
-                raise
-            reason = str(error).rstrip(".") or type(error).__name__
-            raise AirflowFailException(
-                f"{reason}. {self._what_now(instance_id, error)} A retry would start a second instance, so this task "
-                "is not retried."
-            ) from error
+            if seen is None or not seen.is_closed:
+                # A wait that has failed over the instance itself would fail again, were it to go on.
+                goes_on = not isinstance(error, WaitFailedError) or error.instance.suspended
+                remembered = self._remember_what_stays_open(context, instance_id, goes_on=goes_on)
+                suspended = seen is not None and seen.suspended
+                words = self._what_stays_open(instance_id, suspended, adopts=remembered and goes_on)
+                if isinstance(error, AstroZeroError):
+                    error.advice = f"{error.advice} {words}".lstrip()
+                else:
+                    self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
+            raise
 
-    def _what_now(self, instance_id: str | None, error: BaseException) -> str:
-        where = f"Instance {instance_id!r} on connection {self.astro_zero_conn_id!r}"
-        if isinstance(error, InstanceNotFoundError):
-            return f"{where} could not be found any more: look for it in Astro Zero, then clear this task."
-        return f"{where} may still be open: wait for it with the sensor, or terminate it and clear this task."
+    def _remember_what_stays_open(self, context: Context, instance_id: str | None, *, goes_on: bool) -> bool:
+        import msgspec  # noqa: PLC0415
+
+        from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
+
+        try:
+            memory = Memory(context)
+            record = memory.read()
+            if record is None or record.instance_id != instance_id:
+                return False
+            memory.write(msgspec.structs.replace(record, left_open=goes_on))
+        except Exception:
+            self.log.exception("That the instance stays open could not be written down")
+            return False
+        return True
+
+    def _what_stays_open(self, instance_id: str | None, suspended: bool, *, adopts: bool) -> str:
+        first = "Resume it: then a retry" if suspended else "A retry"
+        if adopts or not self.terminate_on_kill:
+            then = f"{first} goes on waiting for it, and so does clearing this task."
+        else:
+            then = f"{first} goes on with it; clearing this task terminates it and starts a new one."
+        return f"Instance {instance_id!r} on connection {self.astro_zero_conn_id!r} may still be open. {then}"
 
 
 def _published_instance(context: Context) -> str | None:

@@ -1,0 +1,65 @@
+"""The business keys of a task: the sign by which the instances that it started are told from all others.
+
+A key ends in the task's *generation*, which is the number of the first try since the task was last cleared, so that all
+generations of one task share what stands before it::
+
+    orders.approve.scheduled__2026-11-24T00_00-x7k2q9m4w1f8h3tz-1
+    readable, for people                       hash of the task  generation
+
+A retry keeps the key, so it finds what an earlier try has started. Where that has come to a bad end, the retry starts
+another instance, whose key says so: ``…-1.2``. Astro Zero may refuse a key that is in use (undocumented).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+IfOpenInstanceExists = Literal["start", "adopt", "fail"]
+IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "fail")
+"""What to do where an open instance carries a key that an author chose, and that others may use."""
+
+LONGEST_KEY = 64
+_HASH = 16  # characters of five bits each: two tasks share them by chance in no world
+_SUFFIX = 8  # characters kept free for the generation and the launch
+
+
+@dataclass(frozen=True)
+class TaskIdentity:
+    """Which task it is, in which run of its DAG, in all of its tries.
+
+    :param map_index: the index of a mapped task; -1 for one that is not mapped.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of this task begin with, and those of no other task."""
+        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
+        readable = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self.dag_id}.{task}.{self.run_id}")
+        whole = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index]).encode()
+        digest = base64.b32encode(hashlib.sha256(whole).digest()).decode().lower()[:_HASH]
+        return f"{readable[: LONGEST_KEY - _HASH - _SUFFIX - 2]}-{digest}-"
+
+    def key(self, generation: int, launch: int = 1) -> str:
+        """Return a business key, at most 64 characters.
+
+        :param generation: the number of the first try since the task was last cleared.
+        :param launch: which start of this generation it is; more than the first only after a bad end.
+        """
+        return f"{self.prefix}{generation}" + (f".{launch}" if launch > 1 else "")
+
+    def read(self, key: str | None) -> tuple[int, int] | None:
+        """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task."""
+        if key is None or not key.startswith(self.prefix):
+            return None
+        numbers = re.fullmatch(r"(-?\d+)(?:\.(\d+))?", key[len(self.prefix) :], re.ASCII)
+        return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None

@@ -1,0 +1,81 @@
+"""What a task knows of its other tries: which one it is, and what they have written down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm.adoption import Record
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Self
+
+KEY = "astro_zero_launch"
+
+
+class Try(NamedTuple):
+    """Which try of which task this is."""
+
+    task: TaskIdentity
+    number: int
+    generation: int
+    """The number of the first try since the task was last cleared."""
+    since: float | None
+    """When the run was due, in seconds since the epoch: before that no try can have begun."""
+
+    @classmethod
+    def of(cls, context: Context, *, retries: int) -> Self:
+        """Read it off a task's context.
+
+        A clear allows a task its retries once more, counted from the try that it has reached, so the allowance tells
+        where the count began. Airflow's sensors find the first try of a wait in the same way.
+
+        :param retries: the retries that the task may have.
+        """
+        ti = context["ti"]
+        index = getattr(ti, "map_index", None)
+        due = getattr(context.get("dag_run"), "run_after", None)
+        return cls(
+            TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index),
+            ti.try_number,
+            ti.max_tries - retries + 1,
+            due.timestamp() if due else None,
+        )
+
+
+class Memory:
+    """The record that the tries of a task share, in Airflow's task state store; before Airflow 3.3 there is none.
+
+    :param context: the context of the task.
+    """
+
+    def __init__(self, context: Context) -> None:
+        store: Any = context.get("task_state_store")
+        self._store = store
+
+    def __bool__(self) -> bool:
+        return self._store is not None
+
+    def read(self) -> Record | None:
+        """Return the record, if one was written.
+
+        :raises AstroZeroError: if it is none that this version can read.
+        """
+        written = self._store.get(KEY) if self else None
+        try:
+            return None if written is None else msgspec.convert(written, Record)
+        except msgspec.ValidationError as error:
+            raise AstroZeroError(
+                f"What an earlier try has written down ({KEY!r} in the task state store) cannot be read: {error}"
+            ) from None
+
+    def write(self, record: Record) -> None:
+        """Replace the record. It is kept as long as the run of the DAG is: a wait may take longer than any other limit."""
+        if self:
+            from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
+
+            self._store.set(KEY, msgspec.to_builtins(record), retention=NEVER_EXPIRE)
