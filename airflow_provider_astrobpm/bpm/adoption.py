@@ -173,7 +173,7 @@ def way_to_look(order: Order, record: Record | None) -> Look:
     """Return how to look for what earlier tries may have started: not at all where they certainly started nothing."""
     own = order.own(record) is not None
     if order.business_key is not None and order.if_open_instance_exists != "start":
-        return Look.ID if own and record and record.instance_id else Look.KEY
+        return Look.KEY
     if record is None:
         first_of_generation = order.try_number <= order.generation
         # After a clear, "start" with the author's key means what it says.
@@ -195,7 +195,12 @@ def pause_before_look(order: Order, record: Record | None, now: float) -> float:
         return 0.0
     if record is None:
         return 0.0 if order.has_memory or order.try_number <= 1 else order.grace
-    if record.posted_at is None or record.instance_id is not None:
+    return until_it_shows(order, record, now)
+
+
+def until_it_shows(order: Order, record: Record, now: float) -> float:
+    """Return the seconds until an instance certainly shows whose start was written down; 0 where none was sent."""
+    if record.posted_at is None:
         return 0.0
     return min(order.grace, max(0.0, record.posted_at + order.grace - now))
 
@@ -206,23 +211,31 @@ def sort_out(order: Order, record: Record | None, carriers: Carriers) -> Found |
     own_record = order.own(record)
     doubt = carriers.doubt(order.bpm_name, own_record.posted_at if own_record else order.since)
     if order.business_key is None:
-        generations = {one.id: order.identity.read(one.business_key) for one in everything}
-        own = tuple(one for one in everything if (generations[one.id] or (0,))[0] == order.generation)
-        return Found(
-            own, tuple(one for one in everything if one not in own and not one.is_closed), doubt=doubt
-        )
+        numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in everything}
+        mine = [one for one in everything if one.name == order.bpm_name]
+        own = tuple(one for one in mine if numbers[one.id][0] == order.generation)
+        older = tuple(one for one in mine if one not in own and not one.is_closed)
+        # A BPM that it calls may carry its key too; but alone that is strange.
+        alike = [one for one in everything if one not in mine and numbers[one.id][0] == order.generation]
+        if alike and not own:
+            doubt = f"its business key is carried by {alike[0]}, which is none of {order.bpm_name!r}"
+        return Found(own, older, doubt=doubt)
     if order.if_open_instance_exists == "start":
         if everything:
             return Refuse(_whose(order.business_key, everything))
         return Found(doubt=doubt)
     ids = tuple(carriers.instances)
-    if own_record and own_record.posted_at is not None and own_record.strangers is not None:
-        own = tuple(one for one in everything if one.id not in own_record.strangers)
-        return Found(own, doubt=doubt, carriers=ids)
-    still_open = [one for one in everything if not one.is_closed]
+    strangers = own_record.strangers if own_record else None
+    known = own_record.instance_id if own_record else None
+    if known is not None and known not in ids:
+        return Refuse(gone(known, order.business_key))
+    own = tuple(
+        one for one in everything if one.id == known or (strangers is not None and one.id not in strangers)
+    )
+    still_open = [one for one in everything if not one.is_closed and one not in own]
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)
-    return Found((), older, others, doubt, ids)
+    return Found(own, older, others, doubt, ids)
 
 
 def decide(order: Order, record: Record | None, found: Found) -> Decision:
@@ -283,6 +296,16 @@ def _whose(key: str, instances: tuple[BpmInstance, ...]) -> AmbiguousStartError:
         key,
         "Terminate what this task has started, if anything, then clear this task. If nobody else uses the key, set "
         'if_open_instance_exists="adopt": then a retry knows its instance by it.',
+    )
+
+
+def gone(instance_id: str, key: str) -> AmbiguousStartError:
+    """Return the error for an instance of this generation that cannot be found any more."""
+    return AmbiguousStartError(
+        f"an earlier try started instance {instance_id!r}, which is in none of the states now",
+        key,
+        "Nothing was started again. Look for it in Astro Zero, and terminate it if it is still open; then clear this "
+        "task, which starts a new one.",
     )
 
 

@@ -3,8 +3,8 @@
 A key ends in the task's *generation*, which is the number of the first try since the task was last cleared, so that all
 generations of one task share what stands before it::
 
-    orders.approve.scheduled__2026-11-24T00_00-x7k2q9m4w1f8h3tz-1
-    readable, for people                       hash of the task  generation
+    orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1
+    readable, cut off                      hash             generation
 
 A retry keeps the key, so it finds what an earlier try has started. Where that has come to a bad end, the retry starts
 another instance, whose key says so: ``…-1.2``. Astro Zero may refuse a key that is in use (undocumented).

@@ -114,10 +114,16 @@ class Launcher:
     def _decision_by_id(self, record: Record, instance_id: str) -> Plan[Decision]:
         own = self._order.own(record) is not None
         try:
-            instance = yield from self._find(instance_id)
-        except InstanceNotFoundError as missing:
+            try:
+                instance = yield from self._find(instance_id)
+            except InstanceNotFoundError:
+                if (pause := adoption.until_it_shows(self._order, record, self._clock())) <= 0:
+                    raise
+                yield Pause(pause)
+                instance = yield from self._find(instance_id)
+        except InstanceNotFoundError:
             if own:
-                return Refuse(_gone(missing, instance_id, self._order.key(record.launch)))
+                return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
             return adoption.decide(self._order, record, Found())
         older = () if own or instance.is_closed else (instance,)
         return adoption.decide(self._order, record, Found((instance,) if own else (), older))
@@ -226,12 +232,3 @@ def start_once(operation: Operation[BpmInstance], business_key: str | None) -> P
 def _pause(seconds: float) -> Plan[None]:
     if seconds > 0:
         yield Pause(seconds)
-
-
-def _gone(missing: InstanceNotFoundError, instance_id: str, key: str) -> AmbiguousStartError:
-    return AmbiguousStartError(
-        f"an earlier try started instance {instance_id!r}, and {missing.problem}",
-        key,
-        "Nothing was started again. Look for it in Astro Zero, and terminate it if it is still open; then clear this "
-        "task, which starts a new one.",
-    )

@@ -1,0 +1,258 @@
+"""What a try does before it starts anything, row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import adoption, api, states
+from airflow_provider_astrobpm.bpm.adoption import Adopt, Found, Look, Order, Record, Refuse, Start
+from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, OpenInstanceExistsError
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.search import Carriers
+
+TASK = TaskIdentity("dag", "run", "task")
+KEY, AGAIN, OLD = TASK.key(3), TASK.key(3, 2), TASK.key(1)
+SENT = Record(generation=3, posted_at=100.0)
+KNOWN = Record(generation=3, posted_at=100.0, instance_id="own")
+NOTHING = Record(generation=3)
+OLD_SENT = Record(generation=1, posted_at=100.0)
+OLD_KNOWN = Record(generation=1, posted_at=100.0, instance_id="old")
+OLD_NOTHING = Record(generation=1)
+
+
+def order(**fields: Any) -> Order:
+    """An order of the second try of the third generation; ``key`` is the author's."""
+    fields.setdefault("try_number", 4)
+    fields.setdefault("generation", 3)
+    return Order(
+        start=lambda key: api.start("Approval", business_key=key),
+        bpm_name="Approval",
+        identity=TASK,
+        accepts=lambda one: one.state == states.COMPLETED,
+        **fields,
+    )
+
+
+def instance(
+    key: str | None = KEY, state: str = "Running", instance_id: str = "own", name: str = "Approval"
+) -> BpmInstance:
+    return BpmInstance(
+        id=instance_id, name=name, state=state, business_key=key, is_closed=states.is_terminal(state)
+    )
+
+
+OPEN, GOOD, BAD = instance(), instance(state="Completed OK"), instance(state="Broken")
+LEFT = instance(OLD, instance_id="old")
+DOUBT = "the lists show no business keys here"
+
+
+class TestHowToLook:
+    @pytest.mark.parametrize(
+        ("record", "fields", "way"),
+        [
+            (None, {"try_number": 1, "generation": 1}, Look.NONE),
+            (None, {}, Look.KEY),
+            (None, {"try_number": 3}, Look.KEY),
+            (None, {"has_memory": False}, Look.KEY),
+            (NOTHING, {}, Look.NONE),
+            (SENT, {}, Look.KEY),
+            (KNOWN, {}, Look.ID),
+            (OLD_NOTHING, {"try_number": 3}, Look.NONE),
+            (OLD_SENT, {"try_number": 3}, Look.KEY),
+            (OLD_KNOWN, {"try_number": 3}, Look.ID),
+        ],
+    )
+    def test_with_a_key_of_its_own(self, record: Any, fields: dict[str, Any], way: Look) -> None:
+        assert adoption.way_to_look(order(**fields), record) is way
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "way"),
+        [
+            (None, {"try_number": 1, "generation": 1}, Look.NONE),
+            (None, {}, Look.NONE),
+            (None, {"has_memory": False}, Look.KEY),
+            (None, {"has_memory": False, "try_number": 3}, Look.NONE),
+            (SENT, {}, Look.KEY),
+            (KNOWN, {}, Look.ID),
+            (OLD_SENT, {"try_number": 3}, Look.NONE),
+            (OLD_KNOWN, {"try_number": 3}, Look.ID),
+            (None, {"try_number": 1, "generation": 1, "if_open_instance_exists": "adopt"}, Look.KEY),
+            (None, {"try_number": 1, "generation": 1, "if_open_instance_exists": "fail"}, Look.KEY),
+            (KNOWN, {"if_open_instance_exists": "fail"}, Look.KEY),
+            (OLD_KNOWN, {"if_open_instance_exists": "adopt"}, Look.KEY),
+        ],
+    )
+    def test_with_the_authors_key(self, record: Any, fields: dict[str, Any], way: Look) -> None:
+        assert adoption.way_to_look(order(business_key="k", **fields), record) is way
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "seconds"),
+        [
+            (SENT, {}, 50),
+            (Record(generation=3, posted_at=10.0), {}, 0),
+            (Record(generation=3, posted_at=1000.0), {}, 60),
+            (None, {}, 0),
+            (None, {"has_memory": False}, 60),
+            (None, {"has_memory": False, "try_number": 1, "generation": 1}, 0),
+        ],
+    )
+    def test_not_before_it_would_show(self, record: Any, fields: dict[str, Any], seconds: float) -> None:
+        assert adoption.pause_before_look(order(**fields), record, now=110.0) == seconds
+
+
+class TestTheDecision:
+    @pytest.mark.parametrize("record", [None, SENT, NOTHING])
+    @pytest.mark.parametrize(
+        ("found", "decision"),
+        [
+            (Found(), Start(KEY)),
+            (Found((OPEN,)), OPEN),
+            (Found((OPEN,), doubt=DOUBT), OPEN),
+            (Found((GOOD,)), GOOD),
+            (Found((BAD, instance(AGAIN, instance_id="2"))), instance(AGAIN, instance_id="2")),
+            (Found((BAD, instance(AGAIN, "Completed OK", "2"))), instance(AGAIN, "Completed OK", "2")),
+            (Found((BAD,)), Start(AGAIN, 2)),
+            (Found((BAD, instance(AGAIN, "Broken", "2"))), Start(TASK.key(3, 3), 3)),
+            (Found((OPEN, instance(AGAIN, instance_id="2"))), "which one to go on with"),
+            (Found((instance(name="Other"),)), "is none of 'Approval'"),
+            (Found(older=(LEFT,)), Start(KEY, terminate=(LEFT,))),
+            (Found((BAD,), (LEFT,)), Start(AGAIN, 2, (LEFT,))),
+            (Found(doubt=DOUBT), DOUBT),
+            (Found((BAD,), doubt=DOUBT), DOUBT),
+        ],
+    )
+    def test_with_a_key_of_its_own(self, record: Any, found: Found, decision: Any) -> None:
+        made = adoption.decide(order(), record, found)
+        if isinstance(decision, str):
+            assert isinstance(made, Refuse)
+            assert isinstance(made.error, AmbiguousStartError)
+            assert decision in str(made.error)
+        elif isinstance(decision, Start):
+            assert made == decision
+        else:
+            assert isinstance(made, Adopt)
+            assert made.instance == decision
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "adopts"),
+        [
+            (OLD_KNOWN, {}, False),
+            (Record(generation=1, instance_id="old", left_open=True), {}, True),
+            (None, {}, False),
+            (None, {"keeps_open": True}, True),
+            (Record(generation=3, instance_id="own", left_open=True), {}, False),
+        ],
+    )
+    def test_what_a_clear_finds_open(self, record: Any, fields: dict[str, Any], adopts: bool) -> None:
+        made = adoption.decide(order(try_number=3, **fields), record, Found(older=(LEFT,)))
+        assert isinstance(made, Adopt) if adopts else made == Start(KEY, terminate=(LEFT,))
+
+    def test_a_bpm_that_it_calls_may_carry_its_key(self) -> None:
+        called = instance(KEY, instance_id="called", name="Called")
+        carriers = Carriers(order().wants)
+        carriers.take([OPEN, called])
+        assert adoption.sort_out(order(), SENT, carriers) == Found((OPEN,))
+        alone = Carriers(order().wants)
+        alone.take([called])
+        found = adoption.sort_out(order(), SENT, alone)
+        assert isinstance(found, Found)
+        assert "which is none of 'Approval'" in str(found.doubt)
+
+    def test_what_was_left_open_of_another_bpm_is_terminated(self) -> None:
+        other = instance(OLD, instance_id="old", name="Other")
+        made = adoption.decide(order(keeps_open=True), None, Found(older=(other,)))
+        assert made == Start(KEY, terminate=(other,))
+
+    def test_a_clear_after_a_person_was_asked_to_look_starts(self) -> None:
+        told = Record(generation=1, posted_at=100.0, told=True)
+        made = adoption.decide(order(try_number=3), told, Found(doubt=DOUBT))
+        assert isinstance(made, Start)
+        assert made.warning is not None
+        still_own = Record(generation=3, posted_at=100.0, told=True)
+        assert isinstance(adoption.decide(order(), still_own, Found(doubt=DOUBT)), Refuse)
+
+    @pytest.mark.parametrize(
+        ("mode", "others", "made"),
+        [
+            ("adopt", (instance("k"),), Adopt),
+            ("adopt", (instance("k"), instance("k", instance_id="2")), Refuse),
+            ("adopt", (), Start),
+            ("fail", (instance("k"),), Refuse),
+            ("fail", (), Start),
+        ],
+    )
+    def test_with_the_authors_key(self, mode: Any, others: Any, made: type) -> None:
+        asked = order(business_key="k", if_open_instance_exists=mode)
+        decision = adoption.decide(asked, None, Found(others=others, carriers=("own",)))
+        assert type(decision) is made
+        if isinstance(decision, Refuse) and mode == "fail":
+            assert isinstance(decision.error, OpenInstanceExistsError)
+            assert not decision.told
+        if isinstance(decision, Start):
+            assert (decision.key, decision.strangers) == ("k", ("own",))
+
+
+class TestWhoseTheyAre:
+    def sort_out(self, record: Record | None, *instances: BpmInstance, **fields: Any) -> Found | Refuse:
+        asked = order(**fields)
+        carriers = Carriers(asked.wants)
+        carriers.take(list(instances))
+        return adoption.sort_out(asked, record, carriers)
+
+    def test_by_the_key_of_a_task(self) -> None:
+        closed = instance(TASK.key(2), "Broken", "closed")
+        strangers = [instance("k", instance_id="k"), instance(None, instance_id="none")]
+        found = self.sort_out(SENT, OPEN, LEFT, closed, *strangers)
+        assert found == Found((OPEN,), (LEFT,))
+
+    @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
+    def test_the_authors_key_alone_tells_nothing(self, state: str) -> None:
+        found = self.sort_out(SENT, instance("k", state), business_key="k")
+        assert isinstance(found, Refuse)
+        assert "if_open_instance_exists" in found.error.advice
+
+    def test_those_that_were_there_before_the_start_are_strangers(self) -> None:
+        record = Record(generation=3, posted_at=1.0, strangers=("before",))
+        before, mine = instance("k", instance_id="before"), instance("k", "Completed OK", "mine")
+        found = self.sort_out(record, before, mine, business_key="k", if_open_instance_exists="adopt")
+        assert found == Found((mine,), others=(before,), carriers=("before", "mine"))
+
+    def test_another_bpm_is_none_of_it(self) -> None:
+        found = self.sort_out(SENT, instance("k", name="Other"), business_key="k")
+        assert found == Found()
+
+    @pytest.mark.parametrize("fields", [{}, {"business_key": "k"}])
+    def test_where_keys_do_not_show_there_is_doubt(self, fields: dict[str, Any]) -> None:
+        hidden = instance("x", instance_id="x")
+        found = self.sort_out(SENT, hidden, **fields)
+        assert isinstance(found, Found)
+        assert found.doubt == DOUBT
+        shown = self.sort_out(SENT, hidden, instance("any", instance_id="y", name="Other"), **fields)
+        assert isinstance(shown, Found)
+        assert shown.doubt is None
+
+
+@pytest.mark.parametrize(
+    ("starts", "since", "in_doubt"),
+    [
+        (["2026-01-01 00:00:00"] * 100, None, True),
+        (["2026-01-01 00:00:00"] * 99, None, False),
+        (["2026-01-01 00:00:00"] * 101, None, False),
+        (["2026-01-01 00:00:00"] * 128, None, True),
+        (["2026-01-09 00:00:00"] * 50 + ["2026-01-01 00:00:00"] * 50, 1767916800.0, False),  # 2026-01-09
+        (["2026-01-01 00:00:00"] * 50 + ["2026-01-09 00:00:00"] * 50, 1767916800.0, True),
+        (["2026-01-08 12:00:00"] * 100, 1767916800.0, True),
+    ],
+)
+def test_a_list_that_may_be_cut_off(starts: list[str], since: float | None, in_doubt: bool) -> None:
+    carriers = Carriers(lambda _one: False)
+    carriers.take(
+        [
+            BpmInstance(id=str(n), name="A", state="Running", start_time=s, business_key="k")
+            for n, s in enumerate(starts)
+        ]
+    )
+    assert (carriers.doubt("A", since) is not None) is in_doubt

@@ -1,0 +1,47 @@
+"""The business keys of a task: readable, short, its own, and to be read back."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
+
+TASK = TaskIdentity("orders", "scheduled__2026-11-24T00:00:00+00:00", "approve")
+NAMES = st.text(min_size=1, max_size=250)
+IDENTITIES = st.builds(TaskIdentity, NAMES, NAMES, NAMES, st.integers(-1, 1023))
+
+
+def test_a_key_tells_people_what_it_belongs_to() -> None:
+    assert re.fullmatch(r"orders\.approve\.scheduled__2026-11-24T0-[a-z2-7]{16}-1", TASK.key(1))
+
+
+def test_it_never_changes() -> None:
+    """An instance that a version has started must be found by later ones."""
+    assert TASK.key(1) == "orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
+    assert TaskIdentity("d", "r", "t", 3).key(2, 2) == "d.t.3.r-7cv35cxdzj37fbpp-2.2"
+
+
+@given(task=IDENTITIES, generation=st.integers(-99, 9999), launch=st.integers(1, 99))
+def test_a_key_is_short_plain_and_can_be_read_back(task: TaskIdentity, generation: int, launch: int) -> None:
+    key = task.key(generation, launch)
+    assert len(key) <= LONGEST_KEY
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", key)
+    assert task.read(key) == (generation, launch)
+
+
+@given(task=IDENTITIES, other=IDENTITIES, generation=st.integers(1, 99))
+def test_no_task_takes_the_key_of_another_for_its_own(
+    task: TaskIdentity, other: TaskIdentity, generation: int
+) -> None:
+    assert (other.read(task.key(generation)) is not None) == (task == other)
+
+
+@pytest.mark.parametrize(
+    "key", [None, "", "k", TASK.prefix, f"{TASK.prefix}x", f"{TASK.prefix}1.", f"{TASK.key(1)} "]
+)
+def test_what_is_no_key_of_the_task(key: str | None) -> None:
+    assert TASK.read(key) is None
