@@ -123,7 +123,10 @@ class TestStart:
     @pytest.mark.parametrize(
         ("arguments", "then"),
         [
-            ({"timeout": 0}, "A retry goes on with it; clearing this task terminates it and starts a new one"),
+            (
+                {"timeout": 0},
+                "A retry goes on with it; clearing this task terminates it and starts a new one",
+            ),
             (
                 {"timeout": 0, "terminate_on_kill": False},
                 "A retry goes on waiting for it, and so does clearing this task",
@@ -159,7 +162,9 @@ class TestStart:
         with pytest.raises(type(error), match=str(error)):
             run(start(bpm_name="SupplierOnboarding"), ti)
         said = capsys.readouterr().out + caplog.text
-        assert f"Instance '{emulator.instances()[0]['id']}' on connection 'astro_zero_default' may still" in said
+        assert (
+            f"Instance '{emulator.instances()[0]['id']}' on connection 'astro_zero_default' may still" in said
+        )
 
     @pytest.mark.parametrize("fault", ["token", "csrf"])
     def test_a_start_that_was_never_sent_may_be_retried(

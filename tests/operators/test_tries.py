@@ -1,0 +1,302 @@
+"""Several tries of one start operator against the emulator: one instance, whatever happens between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+
+RETRIES = 5
+KEYS = TaskIdentity("dag", "run", "start")
+BPM = "SupplierOnboarding"
+
+
+class Died(BaseException):
+    """The worker was killed."""
+
+
+class Store(dict[str, Any]):
+    """A task state store; values take the way through JSON."""
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        assert retention.days > 1e6, "a wait may take longer"
+        self[key] = json.loads(json.dumps(value))
+
+
+class Task:
+    """One task of a run, through all its tries.
+
+    :param remembers: whether Airflow has a task state store.
+    """
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
+
+    def __init__(self, *, remembers: bool, **arguments: Any) -> None:
+        self.arguments = {"bpm_name": BPM, "timeout": 0, **arguments}
+        self.try_number, self.max_tries = 0, RETRIES
+        self.context: dict[str, Any] = {"ti": self}
+        if remembers:
+            self.context["task_state_store"] = Store()
+        self.xcoms: dict[str, Any] = {}
+        self.dies_at: str | None = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+        if key == self.dies_at:
+            self.dies_at = None
+            raise Died
+
+    def xcom_pull(self, *, key: str, **_: Any) -> Any:
+        return self.xcoms.get(key)
+
+    def try_it(self, **arguments: Any) -> dict[str, Any]:
+        """Run the next try; it does not wait long for an instance that is open."""
+        self.try_number += 1
+        self.xcoms = {}
+        operator = AstroZeroStartBpmInstanceOperator(
+            task_id="start", retries=RETRIES, poll_interval=1, **{**self.arguments, **arguments}
+        )
+        return operator.execute(self.context)  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        self.max_tries = self.try_number + RETRIES
+
+
+@pytest.fixture(autouse=True)
+def short_grace(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"start_grace": 0.2, "instance_url": "https://{host}/x/{instance_id}"}
+    connection = {**json.loads(emulator_server.connection_json()), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture(params=[True, False], ids=["a store", "no store"])
+def task(request: pytest.FixtureRequest) -> Callable[..., Task]:
+    return lambda **arguments: Task(remembers=request.param, **arguments)
+
+
+def only(emulator: EmulatorControl) -> dict[str, Any]:
+    (instance,) = emulator.instances()
+    return instance
+
+
+def test_the_first_try_costs_one_post_and_shows_what_it_started(task: Any, emulator: EmulatorControl) -> None:
+    one = task(wait_for_completion=False)
+    result = one.try_it()
+    counts = emulator.counts()
+    assert (counts["start"], counts["query"], counts["get"]) == (1, 0, 0)
+    assert one.xcoms == {
+        "instance_id": result["id"],
+        "business_key": KEYS.key(1),
+        "instance_url": result["url"],
+    }
+    assert only(emulator)["business_key"] == KEYS.key(1)
+
+
+@pytest.mark.parametrize("dies_at", ["instance_id", "business_key", "instance_url"])
+def test_a_retry_goes_on_with_what_a_dead_worker_started(
+    task: Any, dies_at: str, emulator: EmulatorControl
+) -> None:
+    one = task()
+    one.dies_at = dies_at
+    with pytest.raises(Died):
+        one.try_it()
+    with pytest.raises(errors.WaitTimeoutError, match="A retry goes on"):
+        one.try_it()
+    instance_id = only(emulator)["id"]
+    emulator.act(instance_id, "complete")
+    emulator.advance(2)
+    result = one.try_it()
+    assert (result["id"], result["state"]) == (instance_id, "Completed OK")
+    assert emulator.counts()["start"] == 1
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "not_json", "truncate"])
+def test_an_answer_that_was_lost_is_found_in_the_same_try(
+    task: Any, fault: str, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", fault, **({"work_done": True} if fault == "not_json" else {}))
+    result = task(wait_for_completion=False).try_it()
+    assert result["id"] == only(emulator)["id"]
+
+
+def test_a_start_that_came_to_nothing_is_in_doubt_and_the_retry_resolves_it(
+    task: Any, emulator: EmulatorControl
+) -> None:
+    one = task(wait_for_completion=False)
+    emulator.fault("start", "drop_before")
+    with pytest.raises(errors.AmbiguousStartError, match=f"no instance shows.*{KEYS.key(1)}"):
+        one.try_it()
+    assert emulator.instances() == []
+    assert one.try_it()["business_key"] == KEYS.key(1)
+    assert one.try_it()["id"] == only(emulator)["id"]
+
+
+def test_where_keys_do_not_show_it_is_not_started_again_by_itself(
+    task: Any, emulator: EmulatorControl
+) -> None:
+    one = task(wait_for_completion=False)
+    emulator.switch(business_keys_in_rows=False)
+    emulator.fault("start", "drop_after")
+    for _ in range(2):
+        with pytest.raises(errors.AmbiguousStartError, match="the lists show no business keys here"):
+            one.try_it()
+    one.clear()
+    if "task_state_store" in one.context:
+        one.try_it()
+        assert len(emulator.instances()) == 2
+    else:
+        with pytest.raises(errors.AmbiguousStartError):
+            one.try_it()
+        only(emulator)
+
+
+def test_where_the_look_up_is_refused_it_is_not_started_again(task: Any, emulator: EmulatorControl) -> None:
+    one = task(wait_for_completion=False)
+    emulator.fault("start", "drop_after")
+    emulator.fault("query", "status", status=403, times=100)
+    for _ in range(2):
+        with pytest.raises(errors.AmbiguousStartError):
+            one.try_it()
+    emulator.clear_faults()
+    assert one.try_it()["id"] == only(emulator)["id"]
+
+
+def test_a_bad_end_is_started_again_under_another_key(task: Any, emulator: EmulatorControl) -> None:
+    emulator.switch(duplicate_business_key="refuse")
+    one = task()
+    with pytest.raises(errors.WaitTimeoutError):
+        one.try_it()
+    emulator.break_instance(only(emulator)["id"])
+    result = one.try_it(wait_for_completion=True, timeout=None, states=["Waiting for user interaction"])
+    assert result["business_key"] == KEYS.key(1, 2)
+
+
+def test_a_clear_while_waiting_terminates_the_old_one_first(task: Any, emulator: EmulatorControl) -> None:
+    one = task(timeout=None)
+    one.dies_at = "instance_url"
+    with pytest.raises(Died):
+        one.try_it()
+    old = only(emulator)["id"]
+    one.clear()
+    result = one.try_it(wait_for_completion=False)
+    assert (emulator.instance(old)["state"], result["business_key"]) == ("Terminated", KEYS.key(2))
+    assert [each["id"] for each in emulator.instances() if not each["closed"]] == [result["id"]]
+
+
+def test_a_clear_goes_on_with_what_a_failed_wait_left_open(emulator: EmulatorControl) -> None:
+    one = Task(remembers=True)
+    with pytest.raises(
+        errors.WaitTimeoutError, match="goes on waiting for it, and so does clearing this task"
+    ):
+        one.try_it()
+    one.clear()
+    assert one.try_it(wait_for_completion=False)["id"] == only(emulator)["id"]
+
+
+def test_a_clear_goes_on_with_what_no_kill_touches(task: Any, emulator: EmulatorControl) -> None:
+    one = task(terminate_on_kill=False)
+    with pytest.raises(errors.WaitTimeoutError):
+        one.try_it()
+    one.clear()
+    assert one.try_it(wait_for_completion=False)["id"] == only(emulator)["id"]
+
+
+def test_a_failure_over_the_instance_itself_starts_anew_after_a_clear(
+    task: Any, emulator: EmulatorControl
+) -> None:
+    one = task(timeout=30, failed_bp_statuses=["Collecting"])
+    with pytest.raises(errors.WaitFailedError, match="clearing this task terminates it and starts a new one"):
+        one.try_it()
+    one.clear()
+    with pytest.raises(errors.WaitFailedError):
+        one.try_it()
+    assert sorted(each["closed"] for each in emulator.instances()) == [False, True]
+
+
+def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> None:
+    one = Task(remembers=True, timeout=3600)
+    one.dies_at = "instance_id"
+    with pytest.raises(Died):
+        one.try_it()
+    before = dict(one.context["task_state_store"])
+    one.dies_at = "instance_id"
+    with pytest.raises(Died):
+        one.try_it()
+    assert before["astro_zero_launch"]["deadline"] > 0
+    assert one.context["task_state_store"] == before
+
+
+def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorControl) -> None:
+    one = Task(remembers=True, wait_for_completion=False, timeout=None)
+    instance_id = one.try_it()["id"]
+    emulator.vanish(instance_id)
+    with pytest.raises(errors.AmbiguousStartError, match=f"'{instance_id}', which is in none of the states"):
+        one.try_it()
+    one.clear()
+    assert one.try_it()["id"] != instance_id
+
+
+class TestTheAuthorsKey:
+    @pytest.fixture
+    def others(self, emulator: EmulatorControl) -> str:
+        instance_id: str = emulator.start(BPM, business_key="k")["id"]
+        return instance_id
+
+    @pytest.mark.parametrize("mode", ["start", "adopt", "fail"])
+    def test_decides_what_an_open_instance_means(
+        self, mode: Any, task: Any, others: str, emulator: EmulatorControl
+    ) -> None:
+        one = task(business_key="k", if_open_instance_exists=mode, wait_for_completion=False)
+        if mode == "fail":
+            for _ in range(2):
+                with pytest.raises(
+                    errors.OpenInstanceExistsError, match=f"carried by an open instance '{others}'"
+                ):
+                    one.try_it()
+        else:
+            assert (one.try_it()["id"] == others) is (mode == "adopt")
+        assert len(emulator.instances()) == (2 if mode == "start" else 1)
+
+    def test_never_lets_a_retry_adopt_a_stranger(
+        self, task: Any, others: str, emulator: EmulatorControl
+    ) -> None:
+        one = task(business_key="k", wait_for_completion=False)
+        emulator.fault("start", "drop_after")
+        for _ in range(2):
+            with pytest.raises(
+                errors.AmbiguousStartError, match="carry its business key|others may use their key"
+            ):
+                one.try_it()
+        assert len(emulator.instances()) == 2
+
+    @pytest.mark.parametrize("mode", ["adopt", "fail"])
+    def test_of_a_start_in_doubt_tells_what_is_new(
+        self, mode: Any, task: Any, others: str, emulator: EmulatorControl
+    ) -> None:
+        emulator.act(others, "complete")
+        emulator.advance(2)
+        emulator.fault("start", "drop_after")
+        one = task(business_key="k", if_open_instance_exists=mode, wait_for_completion=False)
+        assert one.try_it()["id"] != others
+        assert len(emulator.instances()) == 2
+
+    def test_is_needed_for_the_choice(self) -> None:
+        with pytest.raises(ValueError, match="if_open_instance_exists means nothing without a business_key"):
+            AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name=BPM, if_open_instance_exists="adopt")
+        with pytest.raises(ValueError, match="if_open_instance_exists must be one of"):
+            AstroZeroStartBpmInstanceOperator(
+                task_id="t",
+                bpm_name=BPM,
+                business_key="k",
+                if_open_instance_exists="maybe",  # type: ignore[arg-type]
+            )
