@@ -311,7 +311,7 @@ class Pollers:
     @staticmethod
     def key(settings: Settings) -> Settings:
         """Return what of the settings a look depends on."""
-        return replace(settings, connection="", timezone=None, instance_url=None)
+        return replace(settings, connection="", timezone=None, start_grace=0, instance_url=None)
 
     @staticmethod
     def _forget(pollers: dict[Settings, Poller], key: Settings, poller: Poller) -> None:

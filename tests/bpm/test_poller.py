@@ -624,6 +624,7 @@ OTHER: dict[str, Any] = {
     "max_response_bytes": 1,
     "csrf": True,
     "timezone": timezone.utc,
+    "start_grace": 1,
     "instance_lookup": "auto",
     "instance_url": "https://{host}/{instance_id}",
 }
@@ -637,7 +638,7 @@ class TestTheRegistry:
             server = Server(VirtualLoop())
             first = pollers.get(known, lambda new: Client(new, server))
             second = pollers.get(replace(known, **{name: OTHER[name]}), lambda new: Client(new, server))
-            assert (first is second) == (name in {"connection", "timezone", "instance_url"})
+            assert (first is second) == (name in {"connection", "timezone", "start_grace", "instance_url"})
             server.loop.close()
 
         run(main())
