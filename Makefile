@@ -9,10 +9,11 @@ INTERLEAVINGS ?= 100000
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
 STAMP := .venv/.ready-$(PINS)
+HA_STAMP := .venv/.ready-ha-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-interleavings bench bench-waiting demo up build constraints clean
+.PHONY: help env lint format test test-deployment test-crash test-ha test-interleavings bench bench-waiting demo up build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,17 @@ test: $(STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
 
 test-deployment: $(STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
 	@$(BIN)/pytest -m deployment -n 0 -q tests/deployment $(TESTS)
+
+test-crash: $(STAMP)  ## Kill tasks at every point of a start and its wait (takes TESTS too)
+	@$(BIN)/pytest -m crash -n 0 -q tests/crash $(TESTS)
+
+# Only this needs Celery and PostgreSQL's drivers.
+$(HA_STAMP): $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group ha --constraints $(CONSTRAINTS)
+	@touch $@
+
+test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL (needs Debian)
+	@$(BIN)/pytest -m ha -n 0 -q tests/ha $(TESTS)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py

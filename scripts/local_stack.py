@@ -2,7 +2,7 @@
 
 ``Stack`` starts them and, however the script ends, stops every process of theirs and removes the folder.
 ``Deployment`` is an Airflow of separate components, as installations have it; they can be stopped one by one.
-Knows nothing about what is run: ``demo.py``, ``up.py`` and ``tests/deployment`` decide that.
+Knows nothing about what is run: ``demo.py``, ``up.py``, ``tests/deployment`` and ``tests/ha`` decide that.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
+DATABASE_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Whom = Literal["all", "first", "others"]
@@ -64,6 +65,7 @@ class Child:
     def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
         self.name = name
         self.log = log
+        self.end_with = signal.SIGTERM
         with log.open("wb") as output:
             # A session, not a group: Airflow's own children move to groups of their own.
             self._process = subprocess.Popen(
@@ -119,7 +121,7 @@ class Child:
 
     def stop(self, patience: float = 6) -> None:
         """End every process of the session: politely, and by force what is left after ``patience`` seconds."""
-        for request, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        for request, seconds in ((self.end_with, patience), (signal.SIGKILL, 5.0)):
             asked: set[int] = set()
             deadline = time.monotonic() + seconds
             while (members := self.members()) and time.monotonic() < deadline:
@@ -217,19 +219,22 @@ class Stack:
 
 
 class Deployment:
-    """An Airflow whose components are processes of their own, over one database in the scratch folder.
+    """An Airflow whose components are processes of their own, over one database.
 
-    Everybody who reaches its API may do everything. Triggerers are started by :meth:`start_triggerer` only.
+    Everybody who reaches its API may do everything. Triggerers are started by :meth:`start_triggerer` only, and workers
+    by :meth:`start_worker`, which only an executor that has some needs.
 
-    :param settings: more environment variables, by name.
+    :param settings: more environment variables, by name. Without one that names a database it is a file in the scratch
+        folder.
     """
 
     def __init__(self, stack: Stack, emulator: Emulator, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self.database = stack.home / "airflow.db"
+        self.database = None if DATABASE_VARIABLE in settings else stack.home / "airflow.db"
         self.components: list[Child] = []
         self._stack = stack
         self._triggerers = count(1)
+        self._workers = count(1)
         self._env = stack.airflow_environment(
             emulator,
             AIRFLOW__API__BASE_URL=self.url,
@@ -248,9 +253,10 @@ class Deployment:
     def start(self) -> None:
         """Make the database, and start everything but a triggerer; whether it works then is not waited for."""
         self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds=120)
-        with closing(sqlite3.connect(self.database)) as connection:
-            # Several processes write: readers must not stand in their way.
-            connection.execute("PRAGMA journal_mode=WAL")
+        if self.database is not None:
+            with closing(sqlite3.connect(self.database)) as connection:
+                # Several processes write: readers must not stand in their way.
+                connection.execute("PRAGMA journal_mode=WAL")
         self._start("api-server", "api-server")
         self._start("scheduler", "scheduler", "--skip-serve-logs")
         self._start("dag-processor", "dag-processor")
@@ -258,6 +264,13 @@ class Deployment:
     def start_triggerer(self) -> Child:
         """Start a triggerer; it works some seconds later."""
         return self._start(f"triggerer-{next(self._triggerers)}", "triggerer", "--skip-serve-logs")
+
+    def start_worker(self) -> Child:
+        """Start a Celery worker; it works some seconds later."""
+        name = f"worker-{next(self._workers)}"
+        # All of them share one home, where the file with a worker's process id would be the next one's too.
+        own = ["--celery-hostname", name, "--pid", str(self._stack.home / f"{name}.pid")]
+        return self._start(name, "celery", "worker", "--skip-serve-logs", *own)
 
     def _start(self, name: str, *command: str) -> Child:
         child = self._stack.start(name, ["airflow", *command], self._env)

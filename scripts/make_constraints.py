@@ -1,6 +1,6 @@
 """Makes the files in ``constraints/`` anew: one pinned set for each Airflow line, and one of the oldest versions.
 
-Each set is resolved from ``pyproject.toml`` (dependencies and the ``dev`` group) for every supported Python at
+Each set is resolved from ``pyproject.toml`` (dependencies and its groups) for every supported Python at
 once, the differences between Pythons being written as markers. A file holds names and versions, nothing else.
 
 Knows nothing about how the sets are installed: that is the Makefile's part.
@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = "3.10"
+GROUPS = ("dev", "ha")
 
 # Airflow's own bounds admit newer releases with which its tasks or its API fail: each extra pin keeps one out.
 AIRFLOW_LINES: dict[str, list[str]] = {
@@ -45,7 +46,8 @@ def resolve(name: str, pins: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pins_file = Path(folder, "pins.txt")
         pins_file.write_text("\n".join(pins) + "\n")
-        options = ["--universal", "--upgrade", "--python-version", OLDEST_PYTHON, "--group", "dev"]
+        options = ["--universal", "--upgrade", "--python-version", OLDEST_PYTHON]
+        options += [part for group in GROUPS for part in ("--group", group)]
         plain = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
         files = ["--constraints", str(pins_file), "--output-file", str(target), "pyproject.toml"]
         subprocess.run(

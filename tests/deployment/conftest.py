@@ -12,28 +12,35 @@ import re
 import signal
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.error import HTTPError
+from typing import Any, Literal
 
-import psutil
 import pytest
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.emulator.tokens import TokenStore
 from local_stack import SIGNALS, Child, Deployment, Emulator, Stack, Whom
+from tests.support.deployed import (
+    MEASURED,
+    PATIENCE,
+    DeployedAirflow,
+    Found,
+    living,
+    measured,
+    seconds_of,
+    show_measured,
+)
+
+__all__ = ["Found", "measured"]
 
 DAGS = Path(__file__).parent / "dags"
 TASK = "wait"
 HEALTH_THRESHOLD = 8  # seconds without a heartbeat after which another triggerer takes over
-PATIENCE = 90.0  # seconds for what must come
 QUIET = 8.0  # seconds for what must not come
 
 SETTINGS = {
@@ -54,64 +61,14 @@ WORDS: dict[TriggerEvent, str] = {
     "completed": "trigger completed",
 }
 
-Found = TypeVar("Found")
-MEASURED = pytest.StashKey[list[str]]()
 
-
-class Airflow:
-    """The deployment.
-
-    :param home: the folder that holds all it writes.
-    :param control: the emulator that it talks to.
-    """
+class Airflow(DeployedAirflow):
+    """The deployment, and the runs of its DAGs."""
 
     def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
-        self.home = home
-        self.control = control
-        self.deployment = deployment
+        super().__init__(deployment, home, control)
         self.triggerers: list[Child] = []
-        self._gone: list[Child] = []
         self._numbers = count(1)
-        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        self._token = ""
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Call the REST API; an answer without a body is None."""
-        request = urllib.request.Request(
-            f"{self.deployment.url}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
-            method=method,
-        )
-        try:
-            with self._direct.open(request, timeout=30) as answer:
-                return json.loads(answer.read() or b"null")
-        except HTTPError as error:
-            with error:
-                text = error.read().decode(errors="replace")
-            raise AssertionError(f"{method} {path}: HTTP {error.code} {text}") from None
-
-    def until_up(self) -> None:
-        """Wait until every component works and every DAG is there."""
-
-        def healthy() -> bool | None:
-            with suppress(OSError, AssertionError):
-                self._token = self.call("GET", "/auth/token")["access_token"]
-                states = [part["status"] for part in self.call("GET", "/api/v2/monitor/health").values()]
-                return set(states) == {"healthy"} or None
-            return None
-
-        def dags() -> bool | None:
-            assert self.call("GET", "/api/v2/importErrors")["import_errors"] == []
-            return self.call("GET", "/api/v2/dags")["total_entries"] == 4 or None
-
-        self.until("the deployment is up", healthy, 2 * PATIENCE)
-        self.until("the DAGs are there", dags)
-
-    @property
-    def scheduler(self) -> Child:
-        (scheduler,) = (child for child in self.deployment.components if child.name == "scheduler")
-        return scheduler
 
     @property
     def triggerer(self) -> Child:
@@ -121,21 +78,16 @@ class Airflow:
     def start_triggerer(self) -> None:
         self.triggerers.append(self.deployment.start_triggerer())
 
-    def expect_end(self, triggerer: Child) -> None:
-        """Wait until nothing is left of a triggerer that was told to end."""
-        self._gone.append(triggerer)
-        self.until("the triggerer has ended", lambda: not triggerer.members() or None)
-
     def settle(self) -> None:
         """Stop all triggerers but the newest, and start one if that is gone, wherever a test has ended."""
         for triggerer in self.triggerers:
             triggerer.signal(signal.SIGCONT)
         for triggerer in self.triggerers[:-1]:
-            self._gone.append(triggerer)
+            self.gone.append(triggerer)
             triggerer.stop()
         self.triggerers = self.triggerers[-1:]
         if not self.triggerer.members():
-            self._gone.append(self.triggerer)
+            self.gone.append(self.triggerer)
             self.start_triggerer()
 
     def freeze(self, triggerer: Child, whom: Whom) -> None:
@@ -144,9 +96,12 @@ class Airflow:
         There it would hold the one lock of the database, and all other components with it.
         """
 
+        database = self.deployment.database
+        assert database is not None
+
         def frozen_and_harmless() -> bool | None:
             triggerer.signal(signal.SIGSTOP, whom)
-            with closing(sqlite3.connect(self.deployment.database, timeout=3)) as connection:
+            with closing(sqlite3.connect(database, timeout=3)) as connection:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                 except sqlite3.OperationalError:
@@ -191,43 +146,12 @@ class Airflow:
 
         wait.until("a trigger looks at its instance", looked)
 
-    def until(
-        self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE, *about: Wait
-    ) -> Found:
-        """Call ``look`` until it finds something, and return that.
-
-        :param what: what is waited for.
-        :param about: the runs whose logs an error shows.
-        """
-        deadline = time.monotonic() + seconds
-        while (found := look()) is None:
-            ended = [
-                child.name
-                for child in self.deployment.components
-                if child.exit_code is not None and child not in self._gone
-            ]
-            assert not ended, f"{ended} ended by itself before {what}\n{self._logs(*about)}"
-            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self._logs(*about)}"
-            time.sleep(0.1)
-        return found
-
     def assert_no_action(self, seconds: float = QUIET) -> None:
         """Watch the emulator for a while in which nothing is done to any instance."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.actions() == []
             time.sleep(0.2)
-
-    def files_with(self, text: str) -> list[str]:
-        """Return every file of the deployment that holds ``text``."""
-        files = [path for path in self.home.rglob("*") if path.is_file()]
-        return [str(path.relative_to(self.home)) for path in files if text.encode() in path.read_bytes()]
-
-    def _logs(self, *about: Wait) -> str:
-        shown = [child.failure("its last lines").args[0] for child in self.deployment.components]
-        for wait in about:
-            shown += [f"{path.name}:\n{path.read_text()}" for path in sorted(wait.log_folder.glob("*.log"))]
-        return "\n".join(shown)
 
 
 @dataclass(frozen=True)
@@ -271,7 +195,7 @@ class Wait:
     @property
     def ended(self) -> float:
         """When the task ended, in seconds since the epoch."""
-        return _seconds(self.task["end_date"])
+        return seconds_of(self.task["end_date"])
 
     def until_deferred(self, *, by_other_than: int | None = None, tries: int = 1) -> int:
         """Wait until a triggerer runs the trigger, and return the triggerer's id.
@@ -306,7 +230,7 @@ class Wait:
         return self.until(f"the trigger of {self.run_id} is {event}", lambda: self.logged(triggerer, event))
 
     def until(self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
-        return self.airflow.until(what, look, seconds, self)
+        return self.airflow.until(what, look, seconds, self.log_folder)
 
     def logged(self, triggerer: int, event: TriggerEvent, *, tries: int = 1) -> float | None:
         """Return when a triggerer wrote this about the trigger, in seconds since the epoch, or None if it did not."""
@@ -315,7 +239,7 @@ class Wait:
         for line in lines:
             entry = json.loads(line) if line.endswith("\n") else {}  # the last line may be half written
             if re.fullmatch(WORDS[event], entry.get("event", "")):
-                return _seconds(entry["timestamp"])
+                return seconds_of(entry["timestamp"])
         return None
 
     def mark(self, state: str) -> None:
@@ -354,20 +278,6 @@ class Wait:
         return f"/api/v2/dags/{self.dag_id}/dagRuns/{self.run_id}"
 
 
-def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
-
-
-def _living(home: Path) -> list[str]:
-    """Return every process that works on the folder ``home``, by its environment: nothing can leave that."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("AIRFLOW_HOME") == str(home):
-                found.append(f"{process.pid} {process.name()}")
-    return found
-
-
 @pytest.fixture(scope="session")
 def issued_tokens() -> Iterator[list[str]]:
     """Every token that the emulator gives out."""
@@ -397,8 +307,8 @@ def deployed(
         airflow = Airflow(deployment, stack.home, emulator_server.control)
         deployment.start()
         airflow.start_triggerer()
-        airflow.until_up()
-        assert _living(stack.home)
+        airflow.until_up(dags=4)
+        assert living(stack.home)
         yield airflow
         for child in reversed(deployment.components):
             child.stop()
@@ -409,7 +319,7 @@ def deployed(
         assert {secret: files for secret in secrets if (files := airflow.files_with(secret))} == {}
         locked = sum(child.output().count("database is locked") for child in deployment.components)
         pytestconfig.stash.setdefault(MEASURED, []).append(f"'database is locked' in the logs: {locked}")
-    assert _living(stack.home) == []
+    assert living(stack.home) == []
     assert not stack.home.exists()
 
 
@@ -421,20 +331,4 @@ def airflow(deployed: Airflow) -> Airflow:
     return deployed
 
 
-@pytest.fixture
-def measured(
-    pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
-) -> Callable[[str, float], None]:
-    """Note a number of seconds; all are shown when the tests are over."""
-
-    def note(what: str, seconds: float) -> None:
-        record_property(what, seconds)
-        pytestconfig.stash.setdefault(MEASURED, []).append(f"{seconds:6.2f} s  {what}")
-
-    return note
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what was measured."""
-    for line in config.stash.get(MEASURED, []):
-        terminalreporter.write_line(line)
+pytest_terminal_summary = show_measured

@@ -1,0 +1,160 @@
+"""An Airflow of separate processes as a test sees it: through its REST API, its logs and its files.
+
+Knows nothing of what it runs: ``tests/deployment`` and ``tests/ha`` decide that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import HTTPError
+
+import psutil
+import pytest
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from local_stack import Child, Deployment
+
+PATIENCE = 90.0  # seconds for what must come
+
+Found = TypeVar("Found")
+MEASURED = pytest.StashKey[list[str]]()
+
+
+class DeployedAirflow:
+    """A deployment that tests talk to.
+
+    :param home: the folder that holds all it writes.
+    :param control: the emulator that it talks to.
+    """
+
+    def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
+        self.home = home
+        self.control = control
+        self.deployment = deployment
+        self.gone: list[Child] = []
+        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._token = ""
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Call the REST API; an answer without a body is None."""
+        request = urllib.request.Request(
+            f"{self.deployment.url}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+            method=method,
+        )
+        try:
+            with self._direct.open(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except HTTPError as error:
+            with error:
+                text = error.read().decode(errors="replace")
+            raise AssertionError(f"{method} {path}: HTTP {error.code} {text}") from None
+
+    def until_up(self, dags: int) -> None:
+        """Wait until every component works and every DAG is there.
+
+        :param dags: how many there are.
+        """
+
+        def healthy() -> bool | None:
+            with suppress(OSError, AssertionError):
+                self._token = self.call("GET", "/auth/token")["access_token"]
+                states = [part["status"] for part in self.call("GET", "/api/v2/monitor/health").values()]
+                return set(states) == {"healthy"} or None
+            return None
+
+        def parsed() -> bool | None:
+            assert self.call("GET", "/api/v2/importErrors")["import_errors"] == []
+            return self.call("GET", "/api/v2/dags")["total_entries"] == dags or None
+
+        self.until("the deployment is up", healthy, 2 * PATIENCE)
+        self.until("the DAGs are there", parsed)
+
+    @property
+    def scheduler(self) -> Child:
+        (scheduler,) = (child for child in self.deployment.components if child.name == "scheduler")
+        return scheduler
+
+    def expect_end(self, component: Child) -> None:
+        """Wait until nothing is left of a component that was told to end."""
+        self.gone.append(component)
+        self.until(f"{component.name} has ended", lambda: not component.members() or None)
+
+    def until(
+        self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE, *about: Path
+    ) -> Found:
+        """Call ``look`` until it finds something, and return that.
+
+        :param what: what is waited for.
+        :param about: the folders whose logs an error shows.
+        """
+        deadline = time.monotonic() + seconds
+        while (found := look()) is None:
+            ended = self.unexpectedly_ended()
+            assert not ended, f"{ended} ended by itself before {what}\n{self._logs(*about)}"
+            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self._logs(*about)}"
+            time.sleep(0.1)
+        return found
+
+    def unexpectedly_ended(self) -> list[str]:
+        """Return the components that have ended though nobody told them to."""
+        return [
+            child.name
+            for child in self.deployment.components
+            if child.exit_code is not None and child not in self.gone
+        ]
+
+    def files_with(self, text: str) -> list[str]:
+        """Return every file of the deployment that holds ``text``."""
+        files = [path for path in self.home.rglob("*") if path.is_file()]
+        return [str(path.relative_to(self.home)) for path in files if text.encode() in path.read_bytes()]
+
+    def _logs(self, *about: Path) -> str:
+        shown = [child.failure("its last lines").args[0] for child in self.deployment.components]
+        for folder in about:
+            shown += [f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("*.log"))]
+        return "\n".join(shown)
+
+
+def seconds_of(stamp: str) -> float:
+    """Return a time that Airflow writes, in seconds since the epoch."""
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+
+
+def living(home: Path) -> list[str]:
+    """Return every process that works on the folder ``home``, by its environment or its working directory."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            works_in_it = Path(process.cwd()).is_relative_to(home)
+            if works_in_it or process.environ().get("AIRFLOW_HOME") == str(home):
+                found.append(f"{process.pid} {process.name()}")
+    return found
+
+
+@pytest.fixture
+def measured(
+    pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
+) -> Callable[[str, float], None]:
+    """Note a number of seconds; all are shown when the tests are over."""
+
+    def note(what: str, seconds: float) -> None:
+        record_property(what, seconds)
+        pytestconfig.stash.setdefault(MEASURED, []).append(f"{seconds:6.2f} s  {what}")
+
+    return note
+
+
+def show_measured(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what was measured since this was last asked for."""
+    for line in config.stash.get(MEASURED, []):
+        terminalreporter.write_line(line)
+    config.stash[MEASURED] = []
