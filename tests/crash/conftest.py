@@ -1,0 +1,410 @@
+"""An Airflow of separate processes whose task processes die on command, and what came of the instances.
+
+A ``Run`` is one run of a DAG of ``dags/``. Many of them are under way at once, each driven by a ``Story`` in a thread of
+its own: start, wait until it has crashed, approve. The ``Board`` looks at all tasks for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from local_stack import SIGNALS, Deployment, Emulator, Stack
+from tests.deployment.conftest import SETTINGS, Airflow, Wait
+from tests.support.deployed import Found, living
+
+DAGS = Path(__file__).parent / "dags"
+DAG_COUNT = 12
+PATIENCE = 150.0  # seconds for what must come, while many runs share the machine
+LOOKS_OF_A_WAIT = 2  # after that many a task surely waits
+START_GRACE = 3  # seconds after which an instance that was started certainly shows in the lists
+EMULATORS = 50  # for runs with one of their own
+
+CRASH_SETTINGS = {
+    **SETTINGS,
+    "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+    # A supervisor that dies is missed only by its heartbeat; a busy machine must not be taken for a dead one.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "16",
+}
+
+
+class OneAtATime(Airflow):
+    """The deployment. Its only API server also serves the tasks, so the stories ask it one after the other."""
+
+    def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
+        super().__init__(deployment, home, control)
+        self._asking = threading.Lock()
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Call the REST API, again where nothing but the lock of SQLite was in the way."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with self._asking:
+                    return super().call(method, path, body)
+            except AssertionError as error:
+                if "Database error" not in str(error) or time.monotonic() > deadline:
+                    raise
+
+
+@dataclass
+class Board:
+    """What all tasks are doing, looked up for everybody at once."""
+
+    airflow: Airflow
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    heard: set[tuple[str, int]] = field(default_factory=set)
+    """The runs and tries of which the scheduler has heard that their worker is done."""
+    failure: str = ""
+    _news: threading.Condition = field(default_factory=threading.Condition)
+    _looks: int = 0
+    _read: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        """Look until told to stop."""
+        while not self._stop.wait(0.4):
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - whoever waits for news is told
+                self.failure = f"{type(error).__name__}: {error}"
+            with self._news:
+                self._looks += 1
+                self._news.notify_all()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def refresh(self) -> None:
+        """Wait for a look that has begun after this call."""
+        with self._news:
+            target = self._looks + 2
+            assert self._news.wait_for(lambda: self._looks >= target, PATIENCE), "nobody looks"
+
+    def until(self, look: Callable[[], Found | None], deadline: float) -> Found | None:
+        """Call ``look`` at all news until it finds something, and return that; None if it found nothing in time."""
+        while (found := look()) is None and time.monotonic() < deadline:
+            assert not self.failure, self.failure
+            with self._news:
+                self._news.wait(1)
+        return found
+
+    def _look(self) -> None:
+        tasks: dict[str, dict[str, Any]] = {}
+        while True:
+            page = self.airflow.call(
+                "GET", f"/api/v2/dags/~/dagRuns/~/taskInstances?limit=100&order_by=id&offset={len(tasks)}"
+            )
+            tasks |= {task["dag_run_id"]: task for task in page["task_instances"]}
+            if len(tasks) >= page["total_entries"] or not page["task_instances"]:
+                break
+        output = self.airflow.scheduler.output()
+        news, self._read = output[self._read :], output.rfind("\n") + 1
+        pattern = r"executor event with state (?:success|failed) for .*?run_id='([^']+)', try_number=(\d+)"
+        self.heard |= {(run_id, int(number)) for run_id, number in re.findall(pattern, news)}
+        self.tasks = tasks
+        ended = self.airflow.unexpectedly_ended()
+        assert not ended, f"{ended} ended by itself"
+
+
+@dataclass(frozen=True)
+class Run(Wait):
+    """One run, and what it did to the world.
+
+    :param control: the emulator that it talks to.
+    """
+
+    board: Board
+    control: EmulatorControl
+
+    @property
+    def task(self) -> dict[str, Any]:
+        return self.board.tasks.get(self.run_id, {"state": None, "try_number": 0})
+
+    @property
+    def instances(self) -> list[dict[str, Any]]:
+        return [each for each in self.control.instances() if each["title"] == self.run_id]
+
+    @property
+    def still_open(self) -> list[dict[str, Any]]:
+        return [each for each in self.instances if not each["closed"]]
+
+    @property
+    def notes(self) -> dict[str, list[dict[str, Any]]]:
+        """What each process of the task has noted, by its name: the number of the try, and which leg of it."""
+        folder = self.airflow.home / "effects" / self.run_id
+        files = sorted(folder.iterdir()) if folder.exists() else []
+        return {
+            path.name: [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+            for path in files
+        }
+
+    def effects(self, process: str = "01-first", when: str = "before") -> list[str]:
+        """Return the effects of a process, in order."""
+        return [note["effect"] for note in self.notes.get(process, []) if note.get("when") == when]
+
+    def pid(self, process: str = "01-first") -> int:
+        pid: int = self.notes[process][0]["pid"]
+        return pid
+
+    @property
+    def crashes(self) -> list[dict[str, Any]]:
+        """The crashes that have happened."""
+        return [note["crash"] for notes in self.notes.values() for note in notes if "crash" in note]
+
+    def xcom(self, key: str) -> Any:
+        return self.airflow.call("GET", f"{self._path}/taskInstances/wait/xcomEntries/{key}")["value"]
+
+    def until(self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
+        found = self.board.until(look, time.monotonic() + seconds)
+        assert found is not None, f"not within {seconds:g} s: {what}\n{self.story()}"
+        return found
+
+    def until_waiting(self, *, tries: int = 1, or_ended: bool = False) -> None:
+        """Wait until a try waits for its instance.
+
+        :param tries: the number of the try at least.
+        :param or_ended: whether a task that has ended will do.
+        """
+
+        def waiting() -> bool | None:
+            task = self.task
+            if or_ended and self.has_ended:
+                return True
+            if task["try_number"] < tries:
+                return None
+            if self.dag_id.endswith("_deferred"):
+                heard = (self.run_id, task["try_number"]) in self.board.heard
+                return (task["state"] == "deferred" and heard) or None
+            return (task["state"] == "running" and self._looks(task["try_number"]) >= LOOKS_OF_A_WAIT) or None
+
+        self.until(f"try {tries} waits", waiting)
+
+    def _looks(self, tries: int) -> int:
+        """Return how often a try has looked since it published its instance, which it does before it waits."""
+        effects = self.effects(f"{tries:02}-first", "after")
+        published = [number for number, effect in enumerate(effects) if effect.startswith("SetXCom")]
+        return sum(effect.startswith("GET ") for effect in effects[published[-1] :]) if published else 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.task["state"] in {"success", "failed"}
+
+    def until_crashed(self, crashes: int = 1) -> None:
+        self.until("it crashes", lambda: len(self.crashes) >= crashes or self.has_ended or None)
+
+    def until_ended(self) -> None:
+        self.until("the task ends", lambda: self.has_ended or None)
+
+    def until_failed(self) -> None:
+        self.until_ended()
+        assert self.task["state"] == "failed", self.story()
+
+    def until_closed(self, instance: dict[str, Any], state: str = "Terminated") -> None:
+        self.until("the instance is closed", lambda: self.control.instance(instance["id"])["closed"] or None)
+        assert self.control.instance(instance["id"])["state"] == state, self.story()
+
+    def mark(self, state: str) -> None:
+        super().mark(state)
+        self.board.refresh()
+
+    def clear(self) -> None:
+        super().clear()
+        self.board.refresh()
+
+    def approve(self, outcome: str = "approve") -> dict[str, Any]:
+        """Let a person act on everything that is open, so that the run can end whatever it has done."""
+        acted = [self.control.act(each["id"], outcome) for each in self.still_open if each["outcomes"]]
+        return acted[-1] if acted else {}
+
+    def assert_succeeds(self, instances: int = 1) -> None:
+        """Wait for the end, and check that the task has succeeded with its newest instance.
+
+        :param instances: how many must have been started.
+        """
+        self.until_ended()
+        problems = self.problems(instances)
+        assert not problems, f"{problems}\n{self.story()}"
+
+    def terminations(self) -> list[str]:
+        """Return the ids of the instances that were told to terminate, on an emulator of this run's own."""
+        entries = [entry for entry in self.control.requests() if entry["kind"] == "action"]
+        assert len(entries) == self.control.counts()["action"], "the log is too short"
+        assert {entry["detail"] for entry in entries} <= {"terminate"}
+        return [entry["path"].rpartition("/")[2] for entry in entries if entry["status"] == 200]
+
+    def problems(self, instances: int = 1) -> list[str]:
+        """Return everything that is not as it must be when the task has succeeded with its newest instance.
+
+        :param instances: how many instances must have been started.
+        """
+        if self.task["state"] != "success":
+            return [f"the task is {self.task['state']}"]
+        found = self.instances
+        wrong = [] if len(found) == instances else [f"{len(found)} instances were started, not {instances}"]
+        wrong += [f"{each['id']} is still open" for each in found if not each["closed"]]
+        result = self.returned
+        returned = next((each for each in found if each["id"] == result["id"]), None)
+        if returned is None or returned["id"] != found[-1]["id"]:
+            return [*wrong, f"{result['id']} was returned"]
+        if returned["bp_status"] != "Approved" or result["bp_status"] != "Approved":
+            wrong.append(f"{result['bp_status']} was returned, and it is {returned['bp_status']}")
+        if returned["ended"] > self.ended:
+            wrong.append("the task succeeded before its instance")
+        if self.xcom("instance_id") != returned["id"]:
+            wrong.append(f"instance_id is {self.xcom('instance_id')}")
+        keys = [each["business_key"] for each in found]
+        if None in keys or self.xcom("business_key") != keys[-1]:
+            wrong.append(f"business_key is {self.xcom('business_key')}, and the instances have {keys}")
+        return wrong + self.costs()
+
+    def costs(self) -> list[str]:
+        """Return which tries asked more of Astro Zero than they may until they start an instance or have one.
+
+        The first try looks for nothing. Any other searches once at most: each state twice.
+        """
+        wrong = []
+        for process in self.notes:
+            effects = self.effects(process)
+            if process.endswith("-resumed"):
+                continue
+            decided = [
+                number for number, each in enumerate(effects) if each.startswith(("POST start", "SetXCom"))
+            ]
+            looks = sum(each.startswith("GET ") for each in (effects[: decided[0]] if decided else effects))
+            most = 0 if process.startswith("01-") else 24
+            posts = sum(each.startswith("POST start ") for each in effects)
+            if posts > 1 or looks > most:
+                wrong.append(f"process {process} sent {posts} starts and {looks} queries before that")
+        return wrong
+
+    def story(self) -> str:
+        """Tell what happened, for an error."""
+        task, lines = self.task, []
+        lines.append(f"{self.run_id}: {task['state']}, try {task['try_number']}")
+        for each in self.instances:
+            history = [f"{event['what']}" for event in self.control.instance(each["id"])["history"]]
+            lines.append(
+                f"  {each['id']} {each['state']} {each['bp_status']} {each['business_key']}: {history}"
+            )
+        for process, notes in self.notes.items():
+            told = [
+                f"+{note['effect']}" if note["when"] == "after" else "" for note in notes if "when" in note
+            ]
+            crashed = [f"crash {note['crash']}" for note in notes if "crash" in note]
+            lines.append(f"  {process}: {' '.join(filter(None, told))} {crashed}")
+        for path in sorted(self.log_folder.glob("*.log")):
+            for line in path.read_text().splitlines()[-60:]:
+                entry = json.loads(line) if line.endswith("}") else {}
+                if entry.get("level") in {"warning", "error", "critical"} or "airflow_provider" in str(
+                    entry.get("logger")
+                ):
+                    reasons = [each.get("exc_value") for each in entry.get("error_detail") or []]
+                    lines.append(f"  {path.name}: {entry.get('event')} {reasons or ''}"[:700])
+        return "\n".join(lines)
+
+
+class World:
+    """The deployment with its emulators: the first is shared, the others serve one run each."""
+
+    def __init__(self, airflow: Airflow, board: Board, emulators: list[EmulatorControl]) -> None:
+        self.airflow = airflow
+        self.board = board
+        self._emulators = emulators
+        self._own = iter(range(1, len(emulators)))
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+
+    def run(
+        self, dag_id: str, crashes: Iterable[dict[str, Any]] = (), control: EmulatorControl | None = None
+    ) -> Run:
+        """Start a run.
+
+        :param crashes: where its processes die.
+        :param control: an emulator of its own, from :meth:`emulator`; without it the shared one.
+        """
+        control = control or self._emulators[0]
+        number = [each.url for each in self._emulators].index(control.url)
+        conf = {"connection": _connection_id(number), "crashes": list(crashes)}
+        with self._lock:
+            run_id = f"{dag_id}-{next(self._numbers)}"
+        self.airflow.call(
+            "POST",
+            f"/api/v2/dags/{dag_id}/dagRuns",
+            {"logical_date": None, "dag_run_id": run_id, "conf": conf},
+        )
+        return Run(self.airflow, dag_id, run_id, self.board, control)
+
+    def emulator(self) -> EmulatorControl:
+        """Return an emulator that nobody else uses."""
+        with self._lock:
+            return self._emulators[next(self._own)]
+
+
+Story = Callable[[World], None]
+"""What happens to one run, or to many; raises an AssertionError if it does not end well."""
+
+
+def _connection_id(number: int) -> str:
+    return f"crash_{number}"
+
+
+def _with_grace(connection: str) -> str:
+    return json.dumps({**json.loads(connection), "extra": {"start_grace": START_GRACE}})
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """The deployment, up, with one triggerer."""
+    with ExitStack() as cleanup:
+        servers = [cleanup.enter_context(EmulatorServer()) for _ in range(1 + EMULATORS)]
+        stack = cleanup.enter_context(Stack())
+        for number in SIGNALS:
+            signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
+        connections = {
+            f"AIRFLOW_CONN_{_connection_id(number).upper()}": _with_grace(server.connection_json())
+            for number, server in enumerate(servers)
+        }
+        shared = Emulator(servers[0].url, servers[0].connection_json())
+        deployment = Deployment(stack, shared, **CRASH_SETTINGS, **connections)
+        airflow = OneAtATime(deployment, stack.home, servers[0].control)
+        deployment.start()
+        airflow.start_triggerer()
+        airflow.until_up(dags=DAG_COUNT)
+        board = Board(airflow)
+        watcher = threading.Thread(target=board.watch, name="board")
+        watcher.start()
+        try:
+            yield World(airflow, board, [server.control for server in servers])
+        finally:
+            board.stop()
+            watcher.join()
+        for child in reversed(deployment.components):
+            child.stop()
+    assert living(stack.home) == []
+
+
+@pytest.fixture(scope="session")
+def told(world: World, request: pytest.FixtureRequest) -> Iterator[dict[Story, Future[None]]]:
+    """The stories that were asked for, told all at once: each by a thread, as most of its time is waiting."""
+    asked = [getattr(item, "callspec", None) for item in request.session.items]
+    stories = [spec.params["story"] for spec in asked if spec and "story" in spec.params]
+    with ThreadPoolExecutor(max_workers=len(stories) or 1) as threads:
+        yield {story: threads.submit(story, world) for story in stories}

@@ -1,0 +1,185 @@
+"""Wherever a process of a task dies, the next try goes on with what it has started, and starts nothing twice.
+
+The points at which it can die are not chosen: a run that lives on notes all its effects, and others are killed before
+and after each of them. Between two effects nothing happens that the world could see, so "after" one and "before" the
+next are the same moment. They differ in what people do meanwhile: they approve while nobody waits, or only once the next
+try does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.crash.conftest import LOOKS_OF_A_WAIT
+
+if TYPE_CHECKING:
+    from tests.crash.conftest import Run, Story, World
+
+pytestmark = pytest.mark.crash
+
+
+class Point(NamedTuple):
+    """Where a process dies.
+
+    :param approved: whether people have approved before.
+    :param early: whether they approve while nobody waits otherwise, and not only when the next try waits.
+    """
+
+    process: str
+    effect: str
+    when: str
+    whom: str = "task"
+    approved: bool = False
+    early: bool = False
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        return {"process": self.process, "effect": self.effect, "when": self.when, "whom": self.whom}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run that is killed at every point of one of its processes or of some, once for each.
+
+    :param dag_id: the DAG.
+    :param processes: those that are killed; the first try is ``01-first``, and ``01-resumed`` what follows its deferral.
+    :param crashes: where the tries before them die.
+    :param prelude: what happens until the first of them begins.
+    :param instances: how many instances are started in all.
+    :param thorough: whether processes are killed before each effect too, and supervisors with them or alone.
+    """
+
+    dag_id: str
+    processes: tuple[str, ...]
+    crashes: tuple[Point, ...] = ()
+    prelude: Callable[[Run], None] = lambda _run: None
+    instances: int = 1
+    thorough: bool = False
+
+    @property
+    def tries(self) -> int:
+        """The number of the try that is killed."""
+        return int(self.processes[0][:2])
+
+    def __call__(self, world: World) -> None:
+        """Tell the story of the run that lives on, then at once those of all that do not.
+
+        :raises AssertionError: if any of them ends badly.
+        """
+        points = self.points(world)
+        with ThreadPoolExecutor(max_workers=len(points)) as threads:
+            futures = {point: threads.submit(self.killed, world, point) for point in points}
+        bad = [f"{point}\n{error}" for point, future in futures.items() if (error := _error(future))]
+        assert not bad, "\n".join([f"{len(bad)} of {len(points)} points", *bad])
+
+    def points(self, world: World) -> list[Point]:
+        """Return every point at which a run can die, from one that does not."""
+        run = self.begin(world)
+        run.until_waiting(tries=self.tries)
+        approved = time.time()
+        run.approve()
+        run.assert_succeeds(self.instances)
+        points = []
+        for process in self.processes:
+            notes = [note for note in run.notes[process] if "effect" in note]
+            before = {note["effect"]: note["at"] > approved for note in notes if note["when"] == "before"}
+            kept = _without_mere_reading(before)
+            points += [
+                Point(
+                    process,
+                    note["effect"],
+                    note["when"],
+                    "task",
+                    note["at"] > approved,
+                    note["when"] == "after",
+                )
+                for note in notes
+                if note["effect"] in kept
+            ]
+        if not self.thorough:
+            once = [points[0], *(point for point in points if point.when == "after")]
+            return [point._replace(early=number % 2 == 1) for number, point in enumerate(once)]
+        first = [point.effect for point in points].index("POST start #1") - 1
+        return points + [
+            point._replace(whom=whom)
+            for point in points[first:]
+            if point.when == "after" and not point.approved
+            for whom in ("both", "supervisor")
+        ]
+
+    def begin(self, world: World, *points: Point) -> Run:
+        run = world.run(self.dag_id, [point.conf for point in (*self.crashes, *points)])
+        self.prelude(run)
+        return run
+
+    def killed(self, world: World, point: Point) -> None:
+        """Tell the story of a run that dies at a point."""
+        run = self.begin(world, point)
+        if point.approved:
+            run.until_waiting(tries=self.tries, or_ended=True)
+            run.approve()
+        run.until_crashed(len(self.crashes) + 1)
+        if point.early and len(run.instances) == self.instances:
+            run.approve()
+        run.until_waiting(tries=self.tries + 1, or_ended=True)
+        run.approve()
+        run.assert_succeeds(self.instances)
+        assert all(each["state"] == "Terminated" for each in run.instances[:-1]), run.story()
+        assert len(run.crashes) == len(self.crashes) + 1, f"it did not die\n{run.story()}"
+
+
+def _without_mere_reading(effects: dict[str, bool]) -> set[str]:
+    """Drop what changes nothing and lies between two more of that, and looks that come only if a wait takes long.
+
+    :param effects: the effects in order, and whether each came after the approval.
+    """
+    certain = [
+        each
+        for each in effects
+        if not each.startswith("GET ") or int(each.rpartition("#")[2]) <= LOOKS_OF_A_WAIT
+    ]
+    kept: set[str] = set()
+    for (reads, _), row in groupby(
+        certain, lambda effect: (effect.startswith(("GET ", "Get")), effects[effect])
+    ):
+        members = list(row)
+        kept |= {members[0], members[-1]} if reads else set(members)
+    return kept
+
+
+def _error(future: Future[None]) -> str | None:
+    error = future.exception()
+    return None if error is None else f"{type(error).__name__}: {error}"
+
+
+def clear_what_failed(run: Run) -> None:
+    """Clear a task that has failed and left its instance open."""
+    run.until_failed()
+    assert len(run.still_open) == 1, run.story()
+    run.clear()
+
+
+STARTED = Point("01-first", "POST start #1", "after")
+PUBLISHED = STARTED._replace(effect="SetXCom business_key #1")
+RETRIED = Point("02-first", "GetTaskStateStore astro_zero_launch #1", "after")
+
+SCENES = {
+    "first try, on a worker": Scene("plain_on_worker", ("01-first",), thorough=True),
+    "first try, deferred": Scene("plain_deferred", ("01-first", "01-resumed"), thorough=True),
+    "retry": Scene("plain_on_worker", ("02-first",), (STARTED,)),
+    "first try after a clear": Scene(
+        "stubborn_on_worker", ("03-first",), (PUBLISHED, RETRIED), clear_what_failed, instances=2
+    ),
+}
+
+
+@pytest.mark.parametrize("story", SCENES.values(), ids=SCENES)
+def test_one_instance_wherever_a_process_dies(told: dict[Story, Future[None]], story: Story) -> None:
+    told[story].result()

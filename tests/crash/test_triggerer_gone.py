@@ -1,0 +1,49 @@
+"""No triggerer runs for a while: what is approved or cleared meanwhile comes out right when one is back.
+
+Told alone: a triggerer that dies would meddle with every other story.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.crash.conftest import Run, World
+
+pytestmark = pytest.mark.crash
+
+
+def test_what_happens_while_no_triggerer_runs(world: World) -> None:
+    runs = [world.run("plain_deferred", control=world.emulator()) for _ in range(3)]
+    for run in runs:
+        run.until_waiting()
+    undisturbed, approved, cleared = runs
+    airflow = world.airflow
+    airflow.triggerer.signal(signal.SIGKILL)
+    airflow.expect_end(airflow.triggerer)
+    approved.approve()
+    (first,) = cleared.instances
+    cleared.clear()
+    # The next try of the task does on a worker what no triggerer did.
+    cleared.until_waiting(tries=2)
+    assert cleared.terminations() == [first["id"]], cleared.story()
+    assert cleared.control.instance(first["id"])["state"] == "Terminated", cleared.story()
+    assert len(cleared.still_open) == 1, cleared.story()
+    airflow.start_triggerer()
+    approved.assert_succeeds()
+    for run, instances in ((undisturbed, 1), (cleared, 2)):
+        looked_after(run)
+        assert run.task["state"] == "deferred", run.story()
+        run.approve()
+        run.assert_succeeds(instances)
+    assert undisturbed.terminations() == approved.terminations() == []
+    assert cleared.terminations() == [first["id"]], cleared.story()
+
+
+def looked_after(run: Run) -> None:
+    """Wait until the new triggerer has looked at the instance."""
+    before = run.control.counts()["query"]
+    run.until("a triggerer looks", lambda: run.control.counts()["query"] > before or None)
