@@ -45,13 +45,13 @@ test: $(STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
 test-deployment: $(STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
 	@$(BIN)/pytest -m deployment -n 0 -q tests/deployment $(TESTS)
 
-test-crash: $(STAMP)  ## Kill tasks at every point of a start and its wait (takes TESTS too)
-	@$(BIN)/pytest -m crash -n 0 -q tests/crash $(TESTS)
-
-# Only this needs Celery and PostgreSQL's drivers.
+# Only these two need PostgreSQL's drivers and Celery.
 $(HA_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group ha --constraints $(CONSTRAINTS)
 	@touch $@
+
+test-crash: $(HA_STAMP)  ## Kill tasks at every point of a start and its wait, on PostgreSQL (needs Debian, takes TESTS too)
+	@$(BIN)/pytest -m crash -n 0 -q tests/crash $(TESTS)
 
 test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL (needs Debian)
 	@$(BIN)/pytest -m ha -n 0 -q tests/ha $(TESTS)
