@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [_modules("airflow_provider_astrobpm.operators.bpm")],
         "sensors": [_modules("airflow_provider_astrobpm.sensors.bpm")],
         "triggers": [_modules("airflow_provider_astrobpm.triggers.bpm")],
+        "extra-links": ["airflow_provider_astrobpm.links.bpm.AstroZeroBpmInstanceLink"],
         "connection-types": [
             {
                 "connection-type": "astro_zero",

@@ -1,7 +1,9 @@
 """How a wait ended, as the plain JSON that a trigger hands to its task, and back.
 
 A task that resumes takes nothing on trust: an event that is empty, unknown or incomplete is an error that says what
-arrived, and never a success.
+arrived, and never a success. Nor is one that another task waited for: where Airflow keeps its database in SQLite, the id
+of a trigger that is gone is given to the next one, and a triggerer that has not noticed yet hands the old one's event to
+the new one's task.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ ERRORS: dict[str, type[AstroZeroError]] = {
 
 class _Success(msgspec.Struct, tag_field="status", tag="success", frozen=True):
     instance: BpmInstance
+    waiter: str | None = None
 
 
 class _Failure(msgspec.Struct, tag_field="status", tag="failure", frozen=True):
@@ -50,15 +53,17 @@ class _Failure(msgspec.Struct, tag_field="status", tag="failure", frozen=True):
     res_code: str | None = None
     res_msg: str | None = None
     instance: BpmInstance | None = None
+    waiter: str | None = None
 
 
-def encode(ending: BpmInstance | Exception) -> dict[str, Any]:
+def encode(ending: BpmInstance | Exception, waiter: str | None = None) -> dict[str, Any]:
     """Return an ending as an event.
 
     :param ending: the instance at its good end, or the error.
+    :param waiter: the id of the task instance that waits for it, where that is known.
     """
     if isinstance(ending, BpmInstance):
-        event: _Success | _Failure = _Success(ending)
+        event: _Success | _Failure = _Success(ending, waiter)
     elif isinstance(ending, AstroZeroError):
         name = type(ending).__name__
         event = _Failure(
@@ -71,6 +76,7 @@ def encode(ending: BpmInstance | Exception) -> dict[str, Any]:
             res_code=ending.res_code,
             res_msg=ending.res_msg,
             instance=getattr(ending, "instance", None),
+            waiter=waiter,
         )
     else:
         # Not with its words: what an unknown error says may hold anything.
@@ -78,9 +84,19 @@ def encode(ending: BpmInstance | Exception) -> dict[str, Any]:
             error=AstroZeroError.__name__,
             problem=f"The trigger failed with {type(ending).__name__}",
             advice="Its own log says more, as part of this task's log.",
+            waiter=waiter,
         )
     plain: dict[str, Any] = msgspec.to_builtins(event)
     return plain
+
+
+def is_for_another(event: object, waiter: str | None) -> bool:
+    """Tell whether an event ends a wait of another task instance.
+
+    :param waiter: the id of the task instance that the event has reached.
+    """
+    addressee = event.get("waiter") if isinstance(event, dict) else None
+    return None not in {addressee, waiter} and addressee != waiter
 
 
 def decode(event: object) -> BpmInstance | AstroZeroError:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.wait import Wait
+    from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 LONGEST_PAUSE = 20.0  # seconds between two looks of one poke, while looks fail or do not show the instance
 
@@ -96,16 +97,10 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         )
         if not self.deferrable or self.silent_fail:
             return self._poke_on(context, awaited)
-        trigger = self._trigger(
-            awaited,
-            instance_id=self.instance_id,
-            business_key=self.business_key,
-            bpm_name=self.bpm_name,
-            poll_interval=max(self.poke_interval, checks.SHORTEST_INTERVAL),
-        )
+        self._trigger_for(None)
         self.hook.look(awaited)
         if awaited.ending is None:
-            self._defer(awaited, trigger)
+            self._defer(awaited)
         return self._end(awaited.result)
 
     def _poke_on(self, context: Context, awaited: Wait) -> Any:
@@ -178,6 +173,15 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
                 raise AirflowSensorTimeout(str(error)) from error
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
+
+    def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
+        return self._trigger(
+            awaited,
+            instance_id=self.instance_id,
+            business_key=self.business_key,
+            bpm_name=self.bpm_name,
+            poll_interval=max(self.poke_interval, checks.SHORTEST_INTERVAL),
+        )
 
     def _new_wait(self, context: Context, deadline: float | None) -> Wait:
         from airflow_provider_astrobpm.bpm import search, wait  # noqa: PLC0415

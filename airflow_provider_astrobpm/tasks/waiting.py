@@ -24,6 +24,7 @@ from airflow_provider_astrobpm.bpm.condition import (
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError, WaitTimeoutError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+from airflow_provider_astrobpm.triggers import waiter
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
@@ -104,13 +105,18 @@ class WaitingTask(AstroZeroTask):
         """
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
+        arguments = dict(next_kwargs or {})
+        deadline = arguments.pop("deadline", None)
+        if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
+            self.log.warning(
+                "Airflow has handed this task an event for which another one waits; looking itself"
+            )
+            return self._look_again(context, deadline)
         try:
-            return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+            return BaseOperator.resume_execution(self, next_method, arguments, context)
         except TaskDeferralTimeout:
             self.log.warning("No triggerer ended the wait at its deadline; looking once more")
-            awaited = self._new_wait(context, deadline=time.time())
-            self.hook.look(awaited)
-            return self.execute_complete(context, event.encode(awaited.ended()))
+            return self._look_again(context, time.time())
         except TaskDeferralError as error:
             failure = AstroZeroError(f"The trigger failed: {error}")
             return self.execute_complete(context, event.encode(failure))
@@ -119,8 +125,22 @@ class WaitingTask(AstroZeroTask):
         """Resume with the trigger's event."""
         raise NotImplementedError
 
+    def _look_again(self, context: Context, deadline: float | None) -> Any:
+        """Look once, and wait on if that is not the end yet."""
+        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+
+        awaited = self._new_wait(context, deadline)
+        self.hook.look(awaited)
+        if awaited.ending is None:
+            self._defer(awaited)
+        return self.execute_complete(context, event.encode(awaited.ended()))
+
     def _new_wait(self, context: Context, deadline: float | None) -> Wait:
         """Return the wait for what this task is about."""
+        raise NotImplementedError
+
+    def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
+        """Return the trigger for a wait; for none yet, to prove that it can be made."""
         raise NotImplementedError
 
     def _condition(self) -> WaitCondition:
@@ -148,11 +168,16 @@ class WaitingTask(AstroZeroTask):
         json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
         return trigger
 
-    def _defer(self, awaited: Wait, trigger: AstroZeroBpmInstanceTrigger) -> NoReturn:
+    def _defer(self, awaited: Wait) -> NoReturn:
         backstop = None
         if awaited.deadline is not None:
             backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + BACKSTOP
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+        self.defer(
+            trigger=self._trigger_for(awaited),
+            method_name="execute_complete",
+            kwargs={"deadline": awaited.deadline},
+            timeout=backstop,
+        )
 
     def _ending_of(self, event: object) -> BpmInstance:
         """Return the instance at its good end, as the trigger saw it, or raise what the wait ended with.

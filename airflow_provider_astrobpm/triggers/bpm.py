@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
+from airflow_provider_astrobpm.triggers import waiter
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, prepare, why_it_was_no_kill
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class AstroZeroBpmInstanceTrigger(BaseTrigger):
         self.max_poll_failure_time = max_poll_failure_time
         self.terminate_on_kill = terminate_on_kill
         self._poller: Poller | None = None
+        self._awaited: Wait | None = None
         self._has_fired = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -118,7 +120,7 @@ class AstroZeroBpmInstanceTrigger(BaseTrigger):
             await asyncio.to_thread(_import_what_runs)
             from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
-            payload = event.encode(await self._end_of_wait())
+            payload = event.encode(await self._end_of_wait(), waiter(self.task_instance))
         except asyncio.CancelledError:
             if not TELLS_OF_KILLS:
                 await self.on_kill()
@@ -147,7 +149,7 @@ class AstroZeroBpmInstanceTrigger(BaseTrigger):
         if self.terminate_on_kill and self.task_instance is not None:
             prepare(TaskInstanceKey.of(self.task_instance))
         try:
-            awaited = self._wait()
+            self._awaited = awaited = self._wait()
             self._poller = POLLERS.get(await hook.async_settings(), hook.make_async_client)
             while True:
                 subscription = self._poller.join(
@@ -182,19 +184,26 @@ class AstroZeroBpmInstanceTrigger(BaseTrigger):
 
         seen, self.seen = self.seen, None  # kept once, and smaller, by the wait
         return wait.Wait(
-            WaitCondition.of(
-                states=self.states,
-                bp_statuses=self.bp_statuses,
-                failed_states=self.failed_states,
-                failed_bp_statuses=self.failed_bp_statuses,
-                on_suspended=self.on_suspended,
-            ),
+            self._condition(),
             instance_id=self.instance_id,
             key=search.key_of(self.business_key, self.bpm_name) if self.business_key else None,
             seen=msgspec.convert(seen, BpmInstance) if seen else None,
             deadline=self.deadline,
             max_poll_failure_time=self.max_poll_failure_time,
         )
+
+    def _condition(self) -> WaitCondition:
+        return WaitCondition.of(
+            states=self.states,
+            bp_statuses=self.bp_statuses,
+            failed_states=self.failed_states,
+            failed_bp_statuses=self.failed_bp_statuses,
+            on_suspended=self.on_suspended,
+        )
+
+    def _last_state(self) -> str | None:
+        seen = self._awaited.seen if self._awaited else None
+        return seen.state if seen else None
 
     async def _kill(self, instance_id: str) -> None:
         from airflow_provider_astrobpm.bpm import change, search  # noqa: PLC0415
@@ -204,9 +213,13 @@ class AstroZeroBpmInstanceTrigger(BaseTrigger):
             if reason := await self._why_no_kill(instance_id):
                 self.log.info("Instance %r is left as it is: %s", instance_id, reason)
                 return
-            self.log.info("The task was ended by a person; terminating instance %r", instance_id)
             async with AstroZeroHook(self.astro_zero_conn_id).async_client() as client:
                 find = search.finder(client.settings)
+                instance = await client.run(find(instance_id, self._last_state()))
+                if self._condition().judge(instance).outcome is not Outcome.WAITING:
+                    self.log.info("Left as it is, for its wait is over: %s", instance)
+                    return
+                self.log.info("The task was ended by a person; terminating %s", instance)
                 done = await client.run(change.change_state(instance_id, "terminate", find=find))
             self.log.info(done.note)
         except Exception:

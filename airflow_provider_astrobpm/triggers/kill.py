@@ -7,6 +7,7 @@ whose task was marked as failed. So the task instance is looked at.
 |--------------------------------------------------------------|---------------------|
 | deferred, and this try's instance is the one waited for      | did nothing         |
 | deferred, and a later try has started an instance of its own | cleared the task    |
+| in any other state, and this try says how its wait ended     | did nothing         |
 | in any other state, or gone with its run                     | ended the task      |
 | not to be seen                                               | perhaps did nothing |
 """
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_astrobpm.triggers import XCOM_KEY
+from airflow_provider_astrobpm.triggers import INSTANCE_ID, LEFT_OPEN, RETURN_VALUE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -80,10 +81,12 @@ async def why_it_was_no_kill(task: TaskInstanceKey, instance_id: str) -> str | N
         if attempt:
             await asyncio.sleep(PAUSE)
         try:
-            state = await sync_to_async(state_of)(task)
-            if state != "deferred":
-                return None
-            waited_for = await sync_to_async(_published_instance)(task)
+            if await sync_to_async(state_of)(task) != "deferred":
+                over = any([await sync_to_async(published)(task, key) for key in (RETURN_VALUE, LEFT_OPEN)])
+                return (
+                    "its task has ended its wait, for another triggerer had taken it over" if over else None
+                )
+            waited_for = await sync_to_async(published)(task, INSTANCE_ID)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
             failure = error
         else:
@@ -105,11 +108,12 @@ def state_of(task: TaskInstanceKey) -> str | None:
     return state
 
 
-def _published_instance(task: TaskInstanceKey) -> Any:
+def published(task: TaskInstanceKey, key: str) -> Any:
+    """Return what this try of a task has published under a key, or ``None``."""
     from airflow.sdk.bases.xcom import BaseXCom  # noqa: PLC0415
 
     return BaseXCom.get_one(
-        key=XCOM_KEY,
+        key=key,
         dag_id=task.dag_id,
         task_id=task.task_id,
         run_id=task.run_id,

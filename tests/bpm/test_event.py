@@ -57,6 +57,20 @@ def test_an_advice_of_its_own_arrives(make: Make) -> None:
     assert str(there_and_back(error)).endswith("Look elsewhere.")
 
 
+@pytest.mark.parametrize("ending", [RuntimeError(), errors.AstroZeroError("no"), None], ids=repr)
+def test_it_says_who_waited(ending: Exception | None, make: Make) -> None:
+    sent = event.encode(ending or make(state="Completed OK"), "this try")
+    assert not event.is_for_another(sent, "this try")
+    assert event.is_for_another(sent, "another")
+    event.decode(json.loads(json.dumps(sent)))
+
+
+@pytest.mark.parametrize("arrived", [None, {}, [], "x", {"waiter": None}, {"status": "success"}], ids=repr)
+def test_where_nobody_knows_who_waited_it_is_taken(arrived: object) -> None:
+    assert not event.is_for_another(arrived, "this try")
+    assert not event.is_for_another({"waiter": "another"}, None)
+
+
 def test_an_unexpected_error_does_not_say_what_it_may_hold() -> None:
     arrived = there_and_back(RuntimeError("the token is abc"))
     assert type(arrived) is errors.AstroZeroError

@@ -152,10 +152,12 @@ def marked_failed(world: World, dag_id: str) -> None:
     run = world.run(dag_id, control=world.emulator())
     run.until_waiting()
     (instance,) = run.instances
+    assert run.hidden(instance) == []
     run.mark("failed")
     run.until_closed(instance)
     run.until_failed()
     assert len(run.instances) == 1, run.story()
+    assert run.hidden(instance) == []
 
 
 def marked_failed_while_it_starts(world: World, dag_id: str) -> None:

@@ -117,9 +117,11 @@ def test_200_waits_outlive_a_worker_and_a_triggerer(
     note("until all tasks have ended")
     tasks, instances = airflow.tasks(), airflow.instances()
     assert sum(len(found) for found in instances.values()) == TASKS
+    counts = control.counts()
+    assert (counts["action"], counts["delete"]) == (0, 0)
     for title, task in tasks.items():
         (instance,) = instances[title]
-        assert (instance["state"], instance["closed"]) == ("Completed OK", True)  # not terminated
+        assert (instance["state"], instance["closed"]) == ("Completed OK", True)
         assert seconds_of(task["end_date"]) >= instance["ended"]
         if title.startswith("rejected "):
             assert (task["state"], instance["bp_status"]) == ("failed", "Rejected")

@@ -102,6 +102,13 @@ def test_the_first_try_costs_one_post_and_shows_what_it_started(task: Any, emula
     assert only(emulator)["business_key"] == KEYS.key(1)
 
 
+def test_a_failed_wait_says_what_it_left_open(task: Any, emulator: EmulatorControl) -> None:
+    one = task()
+    with pytest.raises(errors.WaitTimeoutError):
+        one.try_it()
+    assert one.xcoms["left_open"] == only(emulator)["id"]
+
+
 @pytest.mark.parametrize("dies_at", ["instance_id", "business_key", "instance_url"])
 def test_a_retry_goes_on_with_what_a_dead_worker_started(
     task: Any, dies_at: str, emulator: EmulatorControl

@@ -16,6 +16,7 @@ import pytest
 from packaging.version import Version
 
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.provider_info import get_provider_info
 
 PACKAGE = "airflow-provider-astrobpm"
@@ -50,6 +51,8 @@ def test_every_module_and_class_that_it_names_exists() -> None:
     assert len(modules) == 4
     for module in modules:
         importlib.import_module(module)
+    (link,) = info["extra-links"]
+    assert link == f"{AstroZeroBpmInstanceLink.__module__}.{AstroZeroBpmInstanceLink.__name__}"
     (connection_type,) = info["connection-types"]
     assert connection_type["hook-class-name"] == f"{AstroZeroHook.__module__}.{AstroZeroHook.__name__}"
     assert connection_type["connection-type"] == AstroZeroHook.conn_type

@@ -16,8 +16,6 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.triggers import bpm, kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
-Read = Callable[[kill.TaskInstanceKey], Any]
-
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,18 +26,17 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let Airflow say something of the task instance: a value, or an error."""
 
-    def read(value: Any) -> Read:
-        def answer(task: kill.TaskInstanceKey) -> Any:
-            assert task == kill.TaskInstanceKey("dag", "run", "task", -1)
-            if isinstance(value, Exception):
-                raise value
-            return value
+    def said(task: kill.TaskInstanceKey, value: Any) -> Any:
+        assert task == kill.TaskInstanceKey("dag", "run", "task", -1)
+        if isinstance(value, Exception):
+            raise value
+        return value
 
-        return answer
-
-    def say(state: Any, instance: Any = None) -> None:
-        monkeypatch.setattr(kill, "state_of", read(state))
-        monkeypatch.setattr(kill, "_published_instance", read(instance))
+    def say(state: Any, instance: Any = None, **published: Any) -> None:
+        xcoms = {"instance_id": instance, **published}
+        none = instance if isinstance(instance, Exception) else None
+        monkeypatch.setattr(kill, "state_of", lambda task: said(task, state))
+        monkeypatch.setattr(kill, "published", lambda task, key: said(task, xcoms.get(key, none)))
 
     return say
 
@@ -99,9 +96,64 @@ def test_a_person_cleared_the_task_and_its_next_try_waits_already(
 @pytest.mark.parametrize(
     ("state", "published"),
     [
+        ("success", {"return_value": {"id": "002N"}}),
+        ("failed", {"left_open": "002N"}),
+        ("up_for_retry", {"left_open": "002N"}),
+        ("running", {"left_open": "002N"}),
+    ],
+)
+def test_the_task_had_ended_its_wait_itself(
+    state: str,
+    published: dict[str, Any],
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+) -> None:
+    airflow_says(state, "002N", **published)
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert terminations(emulator) == 0
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"states": ["Waiting for user interaction"]},
+        {"failed_states": ["Waiting for user interaction"]},
+        {"bp_statuses": ["Collecting"]},
+    ],
+    ids=str,
+)
+def test_the_wait_would_have_ended_by_itself(
+    condition: dict[str, Any],
+    airflow_says: Any,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+) -> None:
+    airflow_says("running")
+    asyncio.run(settled(trigger_for(instance_id, make_runner, **condition).on_kill()))
+    assert terminations(emulator) == 0
+
+
+def test_an_instance_that_has_ended_is_left_as_it_is(
+    airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+) -> None:
+    airflow_says("failed")
+    emulator.act(instance_id, "complete")
+    emulator.advance(2)
+    assert emulator.instance(instance_id)["closed"] is True
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert terminations(emulator) == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "published"),
+    [
         ("deferred", "mine"),
         ("deferred", None),
         ("deferred", RuntimeError("no XCom today")),
+        ("failed", RuntimeError("no XCom today")),
         (RuntimeError("no state today"), "mine"),
         (KeyError("run"), None),
     ],
@@ -130,6 +182,7 @@ def test_a_state_that_is_read_at_the_third_attempt_counts(
         return "failed"
 
     monkeypatch.setattr(kill, "state_of", state_of)
+    monkeypatch.setattr(kill, "published", lambda _task, _key: None)
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert terminations(emulator) == 1
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferred,
 )
 
 from airflow_provider_astrobpm.bpm import errors, event
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
@@ -136,6 +140,47 @@ class TestADeferralThatAirflowEnded:
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=instance_id, soft_fail=True)
         with pytest.raises(errors.AstroZeroError, match="The trigger failed"):
             sensor.resume_execution(AIRFLOW_FAILED, CRASHED, context)
+
+
+class TestAnEventForWhichAnotherTaskWaited:
+    """Airflow may hand one over where its database is SQLite; see ``bpm.event``."""
+
+    @pytest.fixture
+    def strange(self, context: Any) -> dict[str, Any]:
+        """What Airflow resumes this try with: the good end of an instance that another one waited for."""
+        context["ti"].id = "this try"
+        instance = msgspec.convert(ENDED, BpmInstance)
+        return {"event": event.encode(instance, "another"), "deadline": time.time() + 3600}
+
+    @pytest.fixture
+    def tasks(self, context: Any) -> list[Any]:
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=context["ti"].xcoms["instance_id"])
+        return [operator(), sensor]
+
+    def test_opens_no_gate_and_the_wait_goes_on(
+        self, tasks: list[Any], strange: dict[str, Any], context: Any
+    ) -> None:
+        for task in tasks:
+            with pytest.raises(TaskDeferred) as deferred:
+                task.resume_execution("execute_complete", strange, context)
+            again = deferred.value
+            assert again.trigger.deadline == strange["deadline"]
+            assert again.trigger.instance_id == context["ti"].xcoms["instance_id"]
+            assert again.kwargs == {"deadline": strange["deadline"]}
+
+    def test_is_no_reason_to_wait_where_its_own_has_ended(
+        self, tasks: list[Any], strange: dict[str, Any], context: Any, emulator: EmulatorControl
+    ) -> None:
+        emulator.act(context["ti"].xcoms["instance_id"], "complete")
+        emulator.advance(2)
+        for task in tasks:
+            ended = task.resume_execution("execute_complete", strange, context)
+            assert ended["id"] == context["ti"].xcoms["instance_id"]
+
+    def test_its_own_is_taken(self, context: Any) -> None:
+        context["ti"].id = "this try"
+        own = event.encode(msgspec.convert(ENDED, BpmInstance), "this try")
+        assert operator().resume_execution("execute_complete", {"event": own}, context)["id"] == "1"
 
 
 class TestWhetherToDefer:

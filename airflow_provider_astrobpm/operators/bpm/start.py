@@ -11,8 +11,9 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, Outcome
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitFailedError, WaitTimeoutError
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
+from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
-from airflow_provider_astrobpm.triggers import XCOM_KEY
+from airflow_provider_astrobpm.triggers import INSTANCE_ID, LEFT_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         "title",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
+    operator_extra_links = (AstroZeroBpmInstanceLink(),)
 
     def __init__(
         self,
@@ -197,7 +199,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _publish(self, instance: BpmInstance, context: Context) -> None:
         """Let everybody see which instance it is, before anything else can go wrong."""
         url = self.hook.settings.url_of(instance.id)
-        seen = {XCOM_KEY: instance.id, "business_key": instance.business_key, "instance_url": url}
+        seen = {INSTANCE_ID: instance.id, "business_key": instance.business_key, INSTANCE_URL: url}
         for key, value in seen.items():
             if value is not None:
                 context["ti"].xcom_push(key=key, value=value)
@@ -215,7 +217,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             max_poll_failure_time=self.max_poll_failure_time,
         )
         if self.deferrable and awaited.ending is None:
-            self._defer(awaited, self._trigger_for(awaited))
+            self._defer(awaited)
         try:
             ended = self.hook.run_wait(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
@@ -233,7 +235,6 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         return wait.Wait(self._condition(), instance_id=_published_instance(context), deadline=deadline)
 
     def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
-        """Return the trigger for a wait; before the start, where there is none yet, to prove that it can be made."""
         return self._trigger(
             awaited,
             instance_id=awaited.instance_id if awaited else None,
@@ -266,12 +267,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
 
         try:
+            context["ti"].xcom_push(key=LEFT_OPEN, value=instance_id)
             memory = Memory(context)
             record = memory.read()
             if record is None or record.instance_id != instance_id:
                 return False
             memory.write(msgspec.structs.replace(record, left_open=goes_on))
-        except Exception:
+        except (Exception, AirflowTaskTimeout):
             self.log.exception("That the instance stays open could not be written down")
             return False
         return True
@@ -288,5 +290,5 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 def _published_instance(context: Context) -> str | None:
     """Return the id that this try published before it waited."""
     ti = context["ti"]
-    instance_id: str | None = ti.xcom_pull(task_ids=ti.task_id, key=XCOM_KEY, map_indexes=ti.map_index)
+    instance_id: str | None = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID, map_indexes=ti.map_index)
     return instance_id
