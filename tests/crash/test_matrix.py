@@ -8,6 +8,7 @@ try does.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ import pytest
 from tests.crash.conftest import LOOKS_OF_A_WAIT
 
 if TYPE_CHECKING:
+    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
     from tests.crash.conftest import Run, Story, World
 
 pytestmark = pytest.mark.crash
@@ -36,6 +38,7 @@ class Point(NamedTuple):
 
     :param approved: whether people have approved before.
     :param early: whether they approve while nobody waits otherwise, and not only when the next try waits.
+    :param deferred: whether the task is deferred by then, so that it goes on without another try.
     """
 
     process: str
@@ -44,6 +47,7 @@ class Point(NamedTuple):
     whom: str = "task"
     approved: bool = False
     early: bool = False
+    deferred: bool = False
 
     @property
     def conf(self) -> dict[str, Any]:
@@ -81,15 +85,16 @@ class Scene:
 
         :raises AssertionError: if any of them ends badly.
         """
-        points = self.points(world)
+        control = world.emulator()
+        points = self.points(world, control)
         with ThreadPoolExecutor(max_workers=len(points)) as threads:
-            futures = {point: threads.submit(self.killed, world, point) for point in points}
+            futures = {point: threads.submit(self.killed, world, control, point) for point in points}
         bad = [f"{point}\n{error}" for point, future in futures.items() if (error := _error(future))]
         assert not bad, "\n".join([f"{len(bad)} of {len(points)} points", *bad])
 
-    def points(self, world: World) -> list[Point]:
+    def points(self, world: World, control: EmulatorControl) -> list[Point]:
         """Return every point at which a run can die, from one that does not."""
-        run = self.begin(world)
+        run = self.begin(world, control)
         run.until_waiting(tries=self.tries)
         approved = time.time()
         run.approve()
@@ -99,14 +104,15 @@ class Scene:
             notes = [note for note in run.notes[process] if "effect" in note]
             before = {note["effect"]: note["at"] > approved for note in notes if note["when"] == "before"}
             kept = _without_mere_reading(before)
+            deferrals = [note["at"] for note in notes if note["effect"].startswith("DeferTask")]
             points += [
                 Point(
                     process,
                     note["effect"],
                     note["when"],
-                    "task",
-                    note["at"] > approved,
-                    note["when"] == "after",
+                    approved=note["at"] > approved,
+                    early=note["when"] == "after",
+                    deferred=note["at"] > min(deferrals, default=math.inf),
                 )
                 for note in notes
                 if note["effect"] in kept
@@ -116,7 +122,7 @@ class Scene:
             for point in points
             if point.when == "after" and not point.approved and not _reads(point.effect)
             # Nobody misses the heartbeat of a deferred task, so the executor would wait for that worker for ever.
-            if not point.effect.startswith("DeferTask")
+            if not point.deferred
             for whom in self.victims
         ]
         if not self.thorough:
@@ -124,15 +130,16 @@ class Scene:
             points = [point._replace(early=number % 2 == 1) for number, point in enumerate(points)]
         return points + others
 
-    def begin(self, world: World, *points: Point) -> Run:
-        run = world.run(self.dag_id, [point.conf for point in (*self.crashes, *points)])
+    def begin(self, world: World, control: EmulatorControl, *points: Point) -> Run:
+        crashes = [point.conf for point in (*self.crashes, *points)]
+        run = world.run(self.dag_id, crashes, control=control)
         self.prelude(run)
         return run
 
-    def killed(self, world: World, point: Point) -> None:
+    def killed(self, world: World, control: EmulatorControl, point: Point) -> None:
         """Tell the story of a run that dies at a point."""
         with nullcontext() if point.whom == "task" else FEW:
-            self._killed(self.begin(world, point), point)
+            self._killed(self.begin(world, control, point), point)
 
     def _killed(self, run: Run, point: Point) -> None:
         if point.approved:
@@ -141,7 +148,7 @@ class Scene:
         run.until_crashed(len(self.crashes) + 1)
         if point.early and len(run.instances) == self.instances:
             run.approve()
-        run.until_waiting(tries=self.tries + 1, or_ended=True)
+        run.until_waiting(tries=self.tries + (not point.deferred), or_ended=True)
         run.approve()
         run.assert_succeeds(self.instances)
         assert all(each["state"] == "Terminated" for each in run.instances[:-1]), run.story()
@@ -192,9 +199,13 @@ SCENES = {
     "first try, deferred": Scene(
         "plain_deferred", ("01-first", "01-resumed"), thorough=True, victims=("both",)
     ),
-    "retry": Scene("plain_on_worker", ("02-first",), (STARTED,)),
-    "first try after a clear": Scene(
+    "retry, on a worker": Scene("plain_on_worker", ("02-first",), (STARTED,)),
+    "retry, deferred": Scene("plain_deferred", ("02-first", "02-resumed"), (STARTED,)),
+    "first try after a clear, on a worker": Scene(
         "stubborn_on_worker", ("03-first",), (PUBLISHED, RETRIED), clear_what_failed, instances=2
+    ),
+    "first try after a clear, deferred": Scene(
+        "stubborn_deferred", ("03-first", "03-resumed"), (PUBLISHED, RETRIED), clear_what_failed, instances=2
     ),
 }
 

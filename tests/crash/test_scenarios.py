@@ -89,7 +89,7 @@ def slow_to_show(world: World, dag_id: str) -> None:
     control = world.emulator()
     control.switch(start_lag=SOON)
     died = {"process": "01-first", "effect": "POST start #1", "when": "after", "whom": "task"}
-    run = world.run(dag_id, [died], control)
+    run = world.run(dag_id, [died], control=control)
     approve_and_succeed(run, tries=2)
     assert control.counts()["start"] == 1, run.story()
 
@@ -111,7 +111,7 @@ def retry_costs_one_search(world: World, dag_id: str) -> None:
     """No wait hides the queries of a search: the second try finds that the instance has ended."""
     control = world.emulator()
     died = {"process": "01-first", "effect": "POST start #1", "when": "after", "whom": "task"}
-    run = world.run(dag_id, [died], control)
+    run = world.run(dag_id, [died], control=control)
     run.until_crashed()
     run.approve()
     run.assert_succeeds()
