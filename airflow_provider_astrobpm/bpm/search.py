@@ -159,11 +159,15 @@ class Carriers:
         self._names_without_keys: set[str] = set()
         self._capped: list[list[BpmInstance]] = []
 
-    def take(self, rows: list[BpmInstance]) -> None:
-        """Take a list. An instance that moved meanwhile shows twice; the later look counts."""
-        if looks_capped(len(rows)):
+    def take(self, rows: list[BpmInstance], reverse: Sequence[BpmInstance] = ()) -> None:
+        """Take a list. An instance that moved meanwhile shows twice; the later look counts.
+
+        :param rows: the list, newest first.
+        :param reverse: the same list oldest first, asked for where the other looks cut off.
+        """
+        if looks_capped(len(rows)) and not _are_all(rows, reverse):
             self._capped.append(rows)
-        for row in rows:
+        for row in (*rows, *reverse):
             if row.business_key in (None, row.id):
                 self._names_without_keys.add(row.name)
             else:
@@ -199,6 +203,13 @@ def _reaches_back(rows: list[BpmInstance], since: float) -> bool:
     long_before = datetime.fromtimestamp(since, timezone.utc) - timedelta(hours=14)
     newest_first = starts == sorted(starts, reverse=True)
     return newest_first and "" < starts[-1] < long_before.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _are_all(rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance]) -> bool:
+    """Tell whether a list is whole: it holds the same in both orders, and the server does order."""
+    starts, reverse_starts = ([row.start_time or "" for row in each] for each in (rows, reverse))
+    is_ordered = starts == sorted(starts, reverse=True) and reverse_starts == sorted(reverse_starts)
+    return is_ordered and len(set(starts)) > 1 and {row.id for row in rows} == {row.id for row in reverse}
 
 
 def find(
@@ -319,7 +330,9 @@ def find_carriers(wanted: Callable[[BpmInstance], bool]) -> Plan[Carriers]:
 
 def _list_all(where: Iterable[str], carriers: Carriers) -> Plan[None]:
     for state in where:
-        carriers.take((yield api.query(state)))
+        rows = yield api.query(state)
+        reverse = (yield api.query(state, order_type="asc")) if looks_capped(len(rows)) else ()
+        carriers.take(rows, reverse)
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:

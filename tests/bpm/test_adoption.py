@@ -249,10 +249,42 @@ class TestWhoseTheyAre:
 )
 def test_a_list_that_may_be_cut_off(starts: list[str], since: float | None, in_doubt: bool) -> None:
     carriers = Carriers(lambda _one: False)
-    carriers.take(
-        [
-            BpmInstance(id=str(n), name="A", state="Running", start_time=s, business_key="k")
-            for n, s in enumerate(starts)
-        ]
-    )
+    carriers.take(rows_that_started(starts))
     assert (carriers.doubt("A", since) is not None) is in_doubt
+
+
+def rows_that_started(starts: list[str]) -> list[BpmInstance]:
+    return [
+        BpmInstance(id=str(n), name="A", state="Running", start_time=s, business_key="k")
+        for n, s in enumerate(starts)
+    ]
+
+
+OLDEST_FIRST = [f"2026-01-01 00:00:{n:03}" for n in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("newest", "oldest", "in_doubt"),
+    [
+        pytest.param(range(99, -1, -1), range(100), False, id="it holds the same in both orders"),
+        pytest.param(range(149, 49, -1), range(100), True, id="the oldest are others than the newest"),
+        pytest.param(range(100), range(100), True, id="the order is not heeded"),
+        pytest.param(range(99, -1, -1), range(99, -1, -1), True, id="the other order is not heeded"),
+        pytest.param(range(99, -1, -1), range(99), True, id="one has left meanwhile"),
+    ],
+)
+def test_a_list_that_looks_cut_off_is_asked_for_in_both_orders(
+    newest: range, oldest: range, in_doubt: bool
+) -> None:
+    every = rows_that_started(OLDEST_FIRST)
+    carriers = Carriers(lambda one: one.id == "3")
+    carriers.take([every[n] for n in newest], [every[n] for n in oldest])
+    assert (carriers.doubt("A", None) is not None) is in_doubt
+    assert set(carriers.instances) == {"3"}, "what only the other order shows counts too"
+
+
+def test_rows_of_one_moment_tell_no_order() -> None:
+    rows = rows_that_started(["2026-01-01 00:00:00"] * 100)
+    carriers = Carriers(lambda _one: False)
+    carriers.take(rows, rows)
+    assert carriers.doubt("A", None)
