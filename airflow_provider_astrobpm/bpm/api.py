@@ -150,7 +150,7 @@ def start(
     :raises ValueError: for a blank name, variables that are not a mapping of names to JSON values, or a key or
         title given here and in ``variables`` alike.
     """
-    sent: dict[str, Any] = dict(checks.variables(variables or {}))
+    sent: dict[str, Any] = dict(checks.variables({} if variables is None else variables))
     for variable, value, argument in (
         (BUSINESS_KEY_VARIABLE, business_key, "business_key"),
         (TITLE_VARIABLE, title, "title"),

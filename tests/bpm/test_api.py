@@ -135,6 +135,7 @@ loose: Any = api  # its arguments are wrong on purpose below
             "variables must be a mapping of names to JSON values, not list",
         ),
         (lambda: loose.start("A", variables="a=1"), "variables must be a mapping"),
+        (lambda: loose.start("A", variables=[]), "variables must be a mapping"),
         (lambda: loose.start("A", variables={1: "a"}), "each name in variables"),
         (lambda: loose.start("A", variables={"v": NotJson()}), "variable 'v' cannot be sent as JSON"),
         (lambda: loose.start("A", variables={"v": float("nan")}), "variable 'v' cannot be sent as JSON"),
