@@ -273,6 +273,26 @@ class WaitTimeoutError(AstroZeroError):
         super().__init__(f"The wait for {sought} timed out at {moment} ('timeout'); {last}")
 
 
+class BatchChangedError(AstroZeroError):
+    """The launches of a batch are others than those that an earlier try has started.
+
+    :param number: the launch that is another one now, or is missing.
+    :param instance: what was started in its place.
+    """
+
+    advice = (
+        "Nothing was started. Give the batch its former launches again and retry, or clear the task: that terminates what "
+        "is open of the former ones and starts the new ones."
+    )
+
+    def __init__(self, number: int, instance: BpmInstance) -> None:
+        super().__init__(
+            f"The batch has changed since an earlier try began it: launch {number} is not the one that started {instance}"
+        )
+        self.number = number
+        self.instance = instance
+
+
 class UnknownEventError(AstroZeroError):
     """A trigger's event is not one that its task knows, so the task cannot succeed.
 

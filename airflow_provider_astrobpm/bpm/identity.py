@@ -8,6 +8,9 @@ generations of one task share what stands before it::
 
 A retry keeps the key, so it finds what an earlier try has started. Where that has come to a bad end, the retry starts
 another instance, whose key says so: ``…-1.2``. Astro Zero may refuse a key that is in use (undocumented).
+
+The launches of a batch have keys of their own under that of their task: ``…-1-815-k3xq``, where 815 is the launch's place
+in the batch, and the four characters tell whether another launch has taken this place since.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 IfOpenInstanceExists = Literal["start", "adopt", "fail"]
 IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "fail")
@@ -26,6 +29,22 @@ IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "
 LONGEST_KEY = 64
 _HASH = 16  # characters of five bits each: two tasks share them by chance in no world
 _SUFFIX = 8  # characters kept free for the generation and the launch
+_BATCH_SUFFIX = 20  # the same for a launch of a batch
+
+
+class BatchKey(NamedTuple):
+    """What the business key of a launch in a batch says.
+
+    :param generation: the number of the first try since the task was last cleared.
+    :param number: the launch's place in the batch, from 1.
+    :param digest: four characters that are the launch's own.
+    :param launch: which start of it this is; more than the first only after a bad end.
+    """
+
+    generation: int
+    number: int
+    digest: str
+    launch: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,11 +62,19 @@ class TaskIdentity:
     @property
     def prefix(self) -> str:
         """What the keys of this task begin with, and those of no other task."""
+        return self._prefix(_SUFFIX)
+
+    @property
+    def batch_prefix(self) -> str:
+        """What the keys of this task's batch begin with, and those of no other task."""
+        return self._prefix(_BATCH_SUFFIX)
+
+    def _prefix(self, suffix: int) -> str:
         task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
         readable = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self.dag_id}.{task}.{self.run_id}")
         whole = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index]).encode()
         digest = base64.b32encode(hashlib.sha256(whole).digest()).decode().lower()[:_HASH]
-        return f"{readable[: LONGEST_KEY - _HASH - _SUFFIX - 2]}-{digest}-"
+        return f"{readable[: LONGEST_KEY - _HASH - suffix - 2]}-{digest}-"
 
     def key(self, generation: int, launch: int = 1) -> str:
         """Return a business key, at most 64 characters.
@@ -63,3 +90,17 @@ class TaskIdentity:
             return None
         numbers = re.fullmatch(r"(-?\d+)(?:\.(\d+))?", key[len(self.prefix) :], re.ASCII)
         return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None
+
+    def batch_key(self, key: BatchKey) -> str:
+        """Return the business key of a launch in a batch, at most 64 characters."""
+        again = f".{key.launch}" if key.launch > 1 else ""
+        return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
+
+    def read_batch(self, key: str | None) -> BatchKey | None:
+        """Return what a business key says of a launch in this task's batch, or ``None`` if it is none of that."""
+        if key is None or not key.startswith(self.batch_prefix):
+            return None
+        said = re.fullmatch(
+            r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?", key[len(self.batch_prefix) :], re.ASCII
+        )
+        return BatchKey(int(said[1]), int(said[2]), said[3], int(said[4] or 1)) if said else None

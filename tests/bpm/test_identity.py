@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, BatchKey, TaskIdentity
 
 TASK = TaskIdentity("orders", "scheduled__2026-11-24T00:00:00+00:00", "approve")
 NAMES = st.text(min_size=1, max_size=250)
@@ -45,3 +45,36 @@ def test_no_task_takes_the_key_of_another_for_its_own(
 )
 def test_what_is_no_key_of_the_task(key: str | None) -> None:
     assert TASK.read(key) is None
+
+
+BATCH_KEYS = st.builds(
+    BatchKey,
+    st.integers(-9, 999),
+    st.integers(1, 9_999_999),
+    st.from_regex(r"\A[a-z2-7]{4}\Z"),
+    st.integers(1, 99),
+)
+
+
+def test_the_keys_of_a_batch_never_change_either() -> None:
+    """An instance that a version has started must be found by later ones."""
+    key = TASK.batch_key(BatchKey(1, 815, "k3xq"))
+    assert key == "orders.approve.scheduled__-zld2ojgxmkbhmtqy-1-815-k3xq"
+    assert TASK.batch_key(BatchKey(2, 7, "aaaa", 3)).endswith("-2-7-aaaa.3")
+
+
+@given(task=IDENTITIES, key=BATCH_KEYS)
+def test_the_key_of_a_launch_is_short_plain_and_can_be_read_back(task: TaskIdentity, key: BatchKey) -> None:
+    written = task.batch_key(key)
+    assert len(written) <= LONGEST_KEY
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", written)
+    assert task.read_batch(written) == key
+    assert task.read(written) is None
+    assert task.read_batch(task.key(1)) is None
+
+
+@given(task=IDENTITIES, other=IDENTITIES, key=BATCH_KEYS)
+def test_no_batch_takes_the_key_of_another_for_its_own(
+    task: TaskIdentity, other: TaskIdentity, key: BatchKey
+) -> None:
+    assert (other.read_batch(task.batch_key(key)) is not None) == (task == other)
