@@ -51,6 +51,7 @@ BPM_ORDER = (
     "client",
     "aio_transport",
     "aio",
+    "batch_start",
     "poller",
     "event",
 )

@@ -94,6 +94,14 @@ class AsyncBpmClient:
         )
         return await retrying(self._attempt, operation)
 
+    async def call_once(self, operation: Operation[T]) -> T:
+        """Run one operation and send it once, whatever comes of it; the token for it may take several attempts.
+
+        :raises CallError: how it ended.
+        :raises SettingsError: as ``call`` does.
+        """
+        return await self._attempt(operation)
+
     async def run(self, plan: Plan[T]) -> T:
         """Run a plan to its result.
 

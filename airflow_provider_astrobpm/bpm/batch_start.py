@@ -1,0 +1,235 @@
+"""Starts the launches of a batch, many at a time, and each at most once.
+
+| the POST of a launch                            | so it            | and then                                             |
+|-------------------------------------------------|------------------|------------------------------------------------------|
+| was answered with an instance                   | was started      |                                                      |
+| was refused                                     | was not started  | it has failed; the others go on                      |
+| was throttled, or never reached the server      | was not started  | all wait, as long as the server asks; then it again  |
+| met refused credentials, or TLS that fails      | was not started  | the batch stops                                      |
+| anything else                                   | may be started   | it is looked for when the others are through         |
+
+The batch also stops when waiting does not help, and when nothing but doubt comes back. What was not sent then is sent by
+a retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import retry, search, wait
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AuthenticationError,
+    CallError,
+    RefusedError,
+)
+from airflow_provider_astrobpm.bpm.launch import LOOKS_AFTER_DOUBT
+from airflow_provider_astrobpm.bpm.wait import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterator
+
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+    from airflow_provider_astrobpm.bpm.batch import Launch, Start
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+PROGRESS = 5.0  # seconds between two lines of progress
+
+
+@dataclass
+class Started:
+    """What came of the starts.
+
+    :param instances: what was started, by the numbers of the launches.
+    :param refused: the launches that the server refused, and its words.
+    """
+
+    instances: dict[int, BpmInstance] = field(default_factory=dict)
+    refused: dict[int, RefusedError] = field(default_factory=dict)
+
+
+class BatchStarter:
+    """Starts launches.
+
+    :param client: the client. Its ``max_attempts`` and ``max_wait`` hold for all launches together: how often in a row
+        the server may turn them away, and the seconds to wait then at most, where the server does not ask for more.
+    :param max_concurrency: starts under way at once.
+    :param rate_limit: starts per second at most; ``None`` for as many as there can be.
+    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param strangers: the ids that carry keys of the batch and were there before.
+    :param log: is told how it goes.
+    :param clock: the time, in seconds since the epoch.
+    :param sleep: lets seconds pass.
+    """
+
+    def __init__(
+        self,
+        client: AsyncBpmClient,
+        *,
+        max_concurrency: int = 16,
+        rate_limit: float | None = None,
+        grace: float = 60,
+        strangers: Collection[str] = (),
+        log: Callable[[Note], None],
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._client = client
+        self._max_concurrency = max_concurrency
+        self._interval = 1 / rate_limit if rate_limit else 0.0
+        self._grace = grace
+        self._strangers = frozenset(strangers)
+        self._log = log
+        self._clock = clock
+        self._sleep = sleep
+        self._started = Started()
+        self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
+        self._stopped_by: Exception | None = None
+        self._next_at = 0.0
+        self._held_at = 0.0
+        self._turned_away = 0
+        self._doubts_in_a_row = 0
+        self._began = 0.0
+        self._told_at = 0.0
+
+    async def start(self, starts: Iterator[Start], total: int | None = None) -> Started:
+        """Start launches until there are no more.
+
+        :param starts: the launches and their keys; each is taken when its turn has come.
+        :param total: how many there are, for the log.
+        :raises AmbiguousStartError: if nobody can know whether some were started.
+        :raises CallError: what stopped the batch.
+        :raises Exception: what ``starts`` raises, after what was under way has come to its end.
+        """
+        self._began = self._told_at = self._clock()
+        await asyncio.gather(*(self._work(starts, total) for _ in range(self._max_concurrency)))
+        self._tell(total, last=True)
+        if self._in_doubt:
+            await self._look_for_those_in_doubt()
+        if self._stopped_by is not None:
+            raise self._stopped_by
+        return self._started
+
+    async def _work(self, starts: Iterator[Start], total: int | None) -> None:
+        """Start one launch after the other."""
+        while self._stopped_by is None:
+            try:
+                launch, key = next(starts)
+            except StopIteration:
+                return
+            except Exception as error:  # noqa: BLE001 - it is raised when the others have ended
+                self._stopped_by = error
+                return
+            while self._stopped_by is None and not await self._send(launch, key):
+                pass
+            self._tell(total)
+
+    async def _send(self, launch: Launch, key: str) -> bool:
+        """Send the start of a launch when its turn has come; return whether that was its end."""
+        while (seconds := self._next_at - self._clock()) > 0:
+            await self._sleep(seconds)
+            if self._stopped_by is not None:
+                return False
+        self._next_at = (
+            max(self._next_at, self._clock()) + self._interval if self._interval else self._next_at
+        )
+        sent_at = self._clock()
+        try:
+            instance = await self._client.call_once(launch.operation(key))
+        except RefusedError as error:
+            self._started.refused[launch.number] = error
+        except CallError as error:
+            if error.taken is None:
+                self._doubt(launch, key, error)
+            elif retry.may_resend(error, resend_if_unsure=False):
+                self._hold(error, sent_at)
+                return False
+            else:
+                self._stopped_by = error
+                return False
+        else:
+            self._started.instances[launch.number] = instance
+            self._turned_away = self._doubts_in_a_row = 0
+        return True
+
+    def _hold(self, error: CallError, sent_at: float) -> None:
+        """Let all wait, because the server turned one away; what was sent before that pause says nothing new."""
+        if sent_at <= self._held_at:
+            return
+        self._turned_away += 1
+        if self._turned_away >= self._client.settings.max_attempts:
+            self._stopped_by = error
+            return
+        now = self._held_at = self._clock()
+        backoff = min(self._client.settings.max_wait, retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1))
+        seconds = max(backoff, wait.seconds_to_leave_alone(error, now))
+        self._next_at = max(self._next_at, now + seconds)
+        self._log(Note(f"No start is sent for {seconds:.0f} s. {error}", warning=True))
+
+    def _doubt(self, launch: Launch, key: str, error: CallError) -> None:
+        self._in_doubt[key] = launch, error
+        self._doubts_in_a_row += 1
+        if self._doubts_in_a_row >= self._max_concurrency:
+            self._stopped_by = error
+
+    async def _look_for_those_in_doubt(self) -> None:
+        """Find the instances whose answers were lost, for as long as they may take to show.
+
+        :raises AmbiguousStartError: if some do not show.
+        """
+        self._log(
+            Note(f"{len(self._in_doubt)} starts are in doubt; looking for what came of them", warning=True)
+        )
+        waited = 0.0
+        for part in LOOKS_AFTER_DOUBT:
+            await self._sleep(self._grace * (part - waited))
+            waited = part
+            try:
+                carriers = await self._client.run(search.find_carriers(self._is_in_doubt))
+            except AuthenticationError:
+                raise
+            except CallError as error:
+                self._log(Note(f"They could not be looked for. {error}", warning=True))
+                continue
+            for key, found in groupby(sorted(carriers.instances.values(), key=_key_of), key=_key_of):
+                instance, *others = found
+                if not others:
+                    launch, _ = self._in_doubt.pop(key)
+                    self._started.instances[launch.number] = instance
+            if not self._in_doubt:
+                return
+        key, (launch, failure) = next(iter(self._in_doubt.items()))
+        lost = AmbiguousStartError(failure, key)
+        lost.problem += (
+            f"; this is launch {launch.number}, and of {len(self._in_doubt) - 1} more nothing shows either"
+        )
+        raise lost from failure
+
+    def _is_in_doubt(self, instance: BpmInstance) -> bool:
+        expected = self._in_doubt.get(instance.business_key or "")
+        return (
+            expected is not None
+            and expected[0].bpm_name == instance.name
+            and instance.id not in self._strangers
+        )
+
+    def _tell(self, total: int | None, *, last: bool = False) -> None:
+        """Tell how far it is, every few seconds."""
+        now = self._clock()
+        if now - self._told_at < PROGRESS and not last:
+            return
+        self._told_at = now
+        done = len(self._started.instances) + len(self._started.refused) + len(self._in_doubt)
+        rate = done / max(now - self._began, 0.001)
+        left = "" if last or total is None or not done else f", about {(total - done) / rate:.0f} s left"
+        refused = f", {len(self._started.refused)} refused" if self._started.refused else ""
+        of_all = "" if total is None else f" of {total}"
+        self._log(Note(f"Started {len(self._started.instances)}{of_all}{refused}; {rate:.0f}/s{left}"))
+
+
+def _key_of(instance: BpmInstance) -> str:
+    return instance.business_key or ""

@@ -1,0 +1,244 @@
+"""The starts of a batch against the emulator: many at a time, each at most once, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+from airflow_provider_astrobpm.bpm.batch import Launch, Start
+from airflow_provider_astrobpm.bpm.batch_start import BatchStarter, Started
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AuthenticationError,
+    NotSentError,
+    ServerError,
+    ThrottledError,
+)
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.bpm.token import TokenCache
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+
+BPM = "SupplierOnboarding"
+ATTEMPTS = 3
+AT_ONCE = 4
+
+
+@pytest.fixture
+def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
+    del emulator  # put back to its beginning
+    known = emulator_server.settings
+    credentials = ClientCredentials(known.client_id, known.client_secret)
+    return Settings("my_conn", emulator_server.url, credentials, connect_timeout=5, max_attempts=ATTEMPTS)
+
+
+class Clock:
+    """A clock that goes on only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        until = self.now + seconds
+        await asyncio.sleep(0)
+        self.now = max(self.now, until)
+
+
+class Counting(AsyncBpmClient):
+    """Counts the starts that are under way at once."""
+
+    under_way = most = 0
+
+    async def call_once(self, operation: Any) -> Any:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            return await super().call_once(operation)
+        finally:
+            self.under_way -= 1
+
+
+class Batch:
+    """A batch that is started once, and what it said."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.notes: list[str] = []
+        self.most_at_once = 0
+
+    def start(self, starts: Iterable[Start], total: int | None = None, **arguments: Any) -> Started:
+        async def main() -> Started:
+            async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.sleep) as client:
+                starter = BatchStarter(
+                    client,
+                    log=lambda note: self.notes.append(note.text),
+                    clock=self.clock,
+                    sleep=self.clock.sleep,
+                    **{"max_concurrency": AT_ONCE, **arguments},
+                )
+                try:
+                    return await asyncio.wait_for(starter.start(iter(starts), total), 60)
+                finally:
+                    self.most_at_once = client.most
+                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"
+
+        return asyncio.run(main())
+
+
+@pytest.fixture
+def batch(settings: Settings) -> Batch:
+    return Batch(settings)
+
+
+def starts(count: int, *, bpm_name: Callable[[int], str] = lambda _number: BPM) -> list[Start]:
+    return [Start(Launch(n, bpm_name(n), variables={"n": n}), f"key-{n}") for n in range(1, count + 1)]
+
+
+def keys(emulator: EmulatorControl) -> Counter[str]:
+    return Counter(each["business_key"] for each in emulator.instances())
+
+
+def test_each_is_started_once_and_as_many_at_once_as_allowed(batch: Batch, emulator: EmulatorControl) -> None:
+    came = batch.start(starts(100))
+    assert keys(emulator) == Counter(f"key-{n}" for n in range(1, 101))
+    assert {n: one.business_key for n, one in came.instances.items()} == {
+        n: f"key-{n}" for n in range(1, 101)
+    }
+    assert came.refused == {}
+    assert batch.most_at_once == AT_ONCE
+    assert emulator.counts()["query"] == 0
+    assert batch.clock.slept == []
+
+
+def test_nothing_is_fine_too(batch: Batch, emulator: EmulatorControl) -> None:
+    assert batch.start([]) == Started()
+    assert not any(emulator.counts().values())
+
+
+def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: EmulatorControl) -> None:
+    came = batch.start(starts(30, bpm_name=lambda number: BPM if number % 3 else "NoSuchBpm"))
+    assert sorted(came.refused) == list(range(3, 31, 3))
+    assert sorted(came.instances) == [n for n in range(1, 31) if n % 3]
+    assert "NoSuchBpm" in str(came.refused[3])
+    assert sum(keys(emulator).values()) == 20
+
+
+@pytest.mark.parametrize(("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("100", 100, 100)])
+def test_all_wait_where_one_is_throttled(
+    retry_after: str | None, least: float, most: float, batch: Batch, emulator: EmulatorControl
+) -> None:
+    headers = {"retry_after": retry_after} if retry_after else {}
+    emulator.fault("start", "status", status=429, **headers)
+    came = batch.start(starts(20))
+    assert len(came.instances) == 20
+    assert max(keys(emulator).values()) == 1
+    assert least <= batch.clock.now - 1e9 <= most, "all of them together, not one after the other"
+    assert sum(note.startswith("No start is sent for") for note in batch.notes) == 1
+
+
+@pytest.mark.parametrize("name", ["drop_after", "truncate"])
+def test_what_was_started_though_its_answer_was_lost_is_found(
+    name: Any, batch: Batch, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", name, times=3)
+    came = batch.start(starts(20))
+    assert sorted(came.instances) == list(range(1, 21))
+    assert max(keys(emulator).values()) == 1
+    assert emulator.counts()["start"] == 20
+
+
+def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: EmulatorControl) -> None:
+    emulator.fault("start", "drop_before", times=2)
+    with pytest.raises(AmbiguousStartError, match="of 1 more nothing shows either") as caught:
+        batch.start(starts(20), grace=40)
+    assert "business key 'key-" in str(caught.value)
+    assert emulator.counts()["start"] == 20
+    assert len(keys(emulator)) == 18
+    assert batch.clock.now - 1e9 == pytest.approx(40), "for as long as it may take to show"
+
+
+def test_a_stranger_with_its_key_is_not_taken_for_it(batch: Batch, emulator: EmulatorControl) -> None:
+    stranger = emulator.start(BPM, business_key="key-1")["id"]
+    other = emulator.start("PublishApproval", business_key="key-1")["id"]
+    emulator.fault("start", "drop_before")
+    with pytest.raises(AmbiguousStartError):
+        batch.start(starts(1), strangers=[stranger])
+    assert {each["id"] for each in emulator.instances()} == {stranger, other}
+
+
+def test_where_nothing_but_doubt_comes_back_it_stops(batch: Batch, emulator: EmulatorControl) -> None:
+    emulator.fault("start", "status", status=500, times=1000)
+    with pytest.raises(AmbiguousStartError) as caught:
+        batch.start(starts(100))
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert emulator.counts()["start"] <= 2 * AT_ONCE
+
+
+def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "status", status=500, times=1000, work_done=True)
+    with pytest.raises(ServerError):
+        batch.start(starts(100))
+    assert emulator.counts()["start"] == sum(keys(emulator).values()) <= 2 * AT_ONCE
+
+
+def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: EmulatorControl) -> None:
+    emulator.fault("start", "status", status=429, times=1000)
+    with pytest.raises(ThrottledError):
+        batch.start(starts(100))
+    assert emulator.counts()["start"] <= ATTEMPTS * AT_ONCE
+    assert not keys(emulator)
+
+
+def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> None:
+    batch = Batch(replace(settings, base_url=f"http://127.0.0.1:{free_port}"))
+    with pytest.raises(NotSentError):
+        batch.start(starts(100))
+    assert len(batch.clock.slept) == ATTEMPTS - 1
+
+
+def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: EmulatorControl) -> None:
+    batch = Batch(replace(settings, credentials=ClientCredentials("wrong", "wrong")))
+    with pytest.raises(AuthenticationError):
+        batch.start(starts(100))
+    assert emulator.counts()["start"] == 0
+    assert batch.clock.slept == []
+
+
+def test_a_broken_list_stops_it_when_what_is_under_way_has_ended(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    def broken() -> Iterator[Start]:
+        yield from starts(10)
+        raise ValueError("line 11")
+
+    with pytest.raises(ValueError, match="line 11"):
+        batch.start(broken())
+    assert sum(keys(emulator).values()) == emulator.counts()["start"] == 10
+
+
+def test_no_more_than_the_rate_allows(batch: Batch) -> None:
+    batch.start(starts(21), rate_limit=10)
+    assert batch.clock.now - 1e9 == pytest.approx(2)
+
+
+def test_it_says_how_far_it_is(batch: Batch) -> None:
+    batch.start(starts(120), rate_limit=10, total=120)
+    progress = [note for note in batch.notes if note.startswith("Started ")]
+    assert 2 <= len(progress) <= 4
+    assert "of 120" in progress[0]
+    assert progress[0].endswith("s left")
+    assert progress[-1].startswith("Started 120 of 120; ")
