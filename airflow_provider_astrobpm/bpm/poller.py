@@ -15,7 +15,7 @@ import time
 from contextvars import Context
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_astrobpm.bpm import wait
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.search import Findings
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.bpm.wait import Note, Wait
+    from airflow_provider_astrobpm.bpm.wait import AnyWait, Note
 
 E = TypeVar("E", bound=AstroZeroError)
 
@@ -46,7 +46,7 @@ class Subscription:
 
     __slots__ = ("_poller", "_timer", "_waiter", "connection", "interval", "wait")
 
-    def __init__(self, poller: Poller, awaited: Wait, interval: float, connection: str) -> None:
+    def __init__(self, poller: Poller, awaited: AnyWait[Any], interval: float, connection: str) -> None:
         self.wait = awaited
         self.interval = interval
         self.connection = connection
@@ -77,7 +77,7 @@ class Subscription:
     def fail(self, error: Exception) -> None:
         """End the wait with an error, if it has not ended."""
         if self.wait.ending is None:
-            self.wait.ending = self.own(error) if isinstance(error, AstroZeroError) else error
+            self.wait.end(self.own(error) if isinstance(error, AstroZeroError) else error)
         self.wake()
 
     def own(self, error: E) -> E:
@@ -151,7 +151,7 @@ class Poller:
         """The environment, as the first subscriber's connection has it."""
         return self._client.settings
 
-    def join(self, awaited: Wait, *, interval: float, connection: str) -> Subscription:
+    def join(self, awaited: AnyWait[Any], *, interval: float, connection: str) -> Subscription:
         """Look after a wait from now on.
 
         :param awaited: the wait.

@@ -1,7 +1,8 @@
 """One wait: what it has seen, what each further look means for it, and when it wants the next.
 
-``Wait`` keeps the books and decides; it knows neither the server nor the clock. The plan ``wait_for`` runs one wait for
-a worker that holds its thread, the poller runs any number of them for the triggerer, and both end alike.
+A wait keeps the books and decides; it knows neither the server nor the clock. ``AnyWait`` is what it is to those who
+look for it, ``Wait`` the one for one instance. The plan ``wait_for`` runs one wait for a worker that holds its thread,
+the poller runs any number of them for the triggerer, and both end alike.
 
 A look that fails is not a wait that fails: the wait goes on until looks have failed for a whole stretch, and a failed
 look never changes anything at Astro Zero. What is in none of the states counts as gone only after several whole looks
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import random
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.bpm import search
 from airflow_provider_astrobpm.bpm.api import Pause
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
     from airflow_provider_astrobpm.bpm.settings import Settings
 
+T = TypeVar("T")
+
 MISSING_LOOKS = 3  # whole looks in a row that find nothing, and
 MISSING_TIME = 60.0  # seconds from the first to the last of them, after which an instance is gone
 JITTER = 0.1  # share of the interval by which a pause may be shorter
@@ -54,83 +57,50 @@ class Note(NamedTuple):
         (log.warning if self.warning else log.info)(self.text)
 
 
-class Wait:
-    """One wait for one instance.
+class AnyWait(Generic[T]):
+    """A wait as those who look for it know it: what it looks for, and how it bears with looks that fail.
 
-    :param condition: what to wait for.
-    :param instance_id: the instance's id, where that is known.
-    :param key: its business key, where it is not.
-    :param seen: the instance as it was seen last, if it was.
     :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
     :param max_poll_failure_time: seconds for which looks may fail in a row.
     """
 
-    __slots__ = (
-        "_condition",
-        "_failing_since",
-        "_key",
-        "_max_poll_failure_time",
-        "_missing_looks",
-        "_missing_since",
-        "deadline",
-        "ending",
-        "failed_looks",
-        "instance_id",
-        "notes",
-        "seen",
-    )
+    __slots__ = ("_failing_since", "_max_poll_failure_time", "deadline", "ending", "failed_looks", "notes")
 
-    def __init__(
-        self,
-        condition: WaitCondition,
-        *,
-        instance_id: str | None = None,
-        key: BusinessKey | None = None,
-        seen: BpmInstance | None = None,
-        deadline: float | None = None,
-        max_poll_failure_time: float = 600,
-    ) -> None:
-        self._condition = condition
+    def __init__(self, deadline: float | None, max_poll_failure_time: float) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._failing_since: float | None = None
-        self._missing_since: float | None = None
-        self._missing_looks = 0
-        self.instance_id = seen.id if seen else instance_id
-        self._key = key
-        self.seen = seen
         self.deadline = deadline
         self.failed_looks = 0
         """How many looks have failed in a row."""
         self.notes: list[Note] = []
         """What changed and was not logged yet."""
-        self.ending: BpmInstance | Exception | None = None
-        """How the wait ended: the instance at its good end, or the error; ``None`` while it goes on."""
-        if seen:
-            self._judge(seen)
+        self.ending: T | Exception | None = None
+        """How the wait ended: its good end, or the error; ``None`` while it goes on."""
 
-    def result(self) -> BpmInstance:
-        """Return the instance at its good end, or raise the error that the wait ended with."""
+    def result(self) -> T:
+        """Return the good end, or raise the error that the wait ended with."""
         ending = self.ended()
         if isinstance(ending, Exception):
             raise ending
         return ending
 
-    def ended(self) -> BpmInstance | Exception:
+    def ended(self) -> T | Exception:
         """Return how the wait ended."""
         if self.ending is None:
             raise RuntimeError("the wait is not over")
         return self.ending
 
-    @property
-    def key(self) -> BusinessKey:
-        """The business key that the instance is sought by while its id is not known."""
-        if self._key is None:
-            raise RuntimeError("a wait is for an instance id or a business key")
-        return self._key
+    def end(self, ending: T | Exception) -> None:
+        """End the wait."""
+        self.ending = ending
 
     def resume(self) -> None:
         """Go on after an error that has been dealt with."""
         self.ending, self._failing_since, self.failed_looks = None, None, 0
+
+    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+        """Add what the wait looks for: ids, each with the state it was last seen in, and business keys."""
+        raise NotImplementedError
 
     def next_look_by(self) -> float | None:
         """Return when the wait wants a look at the latest, in seconds since the epoch: where its patience ends."""
@@ -141,26 +111,12 @@ class Wait:
             ends.append(self._failing_since + self._max_poll_failure_time)
         return min(ends, default=None)
 
-    def is_unsure(self) -> bool:
-        """Tell whether the last look did not show the instance, though it should have."""
-        return self.ending is None and (self._failing_since is not None or self._missing_since is not None)
-
     def look_found(self, findings: Findings, now: float) -> None:
         """Take what a look has found."""
         if self._failing_since is not None:
             self._note("Polls succeed again")
         self._failing_since, self.failed_looks = None, 0
-        try:
-            if self.instance_id is not None:
-                instance = findings.instance(self.instance_id)
-            else:
-                instance = findings.carrier(self.key)
-        except InstanceNotFoundError as error:
-            self._look_missed(error, now)
-        except SeveralInstancesError as error:
-            self.ending = error
-        else:
-            self._look_saw(instance)
+        self._take(findings, now)
         self.check_deadline(now)
 
     def look_failed(self, error: CallError, began: float, now: float) -> None:
@@ -172,22 +128,98 @@ class Wait:
                 self._note(f"Polls fail from now on; the wait goes on. {error}", warning=True)
         stretch = now - self._failing_since
         if isinstance(error, AuthenticationError):
-            self.ending = error  # Asking again with the same credentials helps nobody.
+            self.end(error)  # Asking again with the same credentials helps nobody.
         elif stretch >= self._max_poll_failure_time:
             last = copy(error)
             last.problem += f"; polls have failed for {stretch:.0f} s ('max_poll_failure_time')"
-            self.ending = last
+            self.end(last)
         self.check_deadline(now)
 
     def check_deadline(self, now: float) -> None:
         """End the wait if its time is up."""
         if self.ending is None and self.deadline is not None and now >= self.deadline:
-            self.ending = self.timed_out(self.deadline)
+            self.end(self.timed_out(self.deadline))
+
+    def timed_out(self, deadline: float) -> WaitTimeoutError:
+        """Return the error for a deadline that has passed."""
+        raise NotImplementedError
+
+    def _take(self, findings: Findings, now: float) -> None:
+        """Judge what a look has found."""
+        raise NotImplementedError
+
+    def _note(self, text: str, *, warning: bool = False) -> None:
+        self.notes.append(Note(text, warning))
+
+
+class Wait(AnyWait["BpmInstance"]):
+    """One wait for one instance, which is its good end.
+
+    :param condition: what to wait for.
+    :param instance_id: the instance's id, where that is known.
+    :param key: its business key, where it is not.
+    :param seen: the instance as it was seen last, if it was.
+
+    The other parameters are those of ``AnyWait``.
+    """
+
+    __slots__ = ("_condition", "_key", "_missing_looks", "_missing_since", "instance_id", "seen")
+
+    def __init__(
+        self,
+        condition: WaitCondition,
+        *,
+        instance_id: str | None = None,
+        key: BusinessKey | None = None,
+        seen: BpmInstance | None = None,
+        deadline: float | None = None,
+        max_poll_failure_time: float = 600,
+    ) -> None:
+        super().__init__(deadline, max_poll_failure_time)
+        self._condition = condition
+        self._missing_since: float | None = None
+        self._missing_looks = 0
+        self.instance_id = seen.id if seen else instance_id
+        self._key = key
+        self.seen = seen
+        if seen:
+            self._judge(seen)
+
+    @property
+    def key(self) -> BusinessKey:
+        """The business key that the instance is sought by while its id is not known."""
+        if self._key is None:
+            raise RuntimeError("a wait is for an instance id or a business key")
+        return self._key
+
+    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+        """Add the instance's id, or its business key while the id is not known."""
+        if self.instance_id is None:
+            keys.add(self.key)
+        else:
+            ids[self.instance_id] = self.seen.state if self.seen else None
+
+    def is_unsure(self) -> bool:
+        """Tell whether the last look did not show the instance, though it should have."""
+        return self.ending is None and (self._failing_since is not None or self._missing_since is not None)
 
     def timed_out(self, deadline: float) -> WaitTimeoutError:
         """Return the error for a deadline that has passed."""
         sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
         return WaitTimeoutError(sought, deadline, self.seen)
+
+    def _take(self, findings: Findings, now: float) -> None:
+        try:
+            if self.instance_id is not None:
+                instance = findings.instance(self.instance_id)
+            else:
+                instance = findings.carrier(self.key)
+        except InstanceNotFoundError as error:
+            self._look_missed(error, now)
+        except SeveralInstancesError as error:
+            self.end(error)
+        else:
+            self._look_saw(instance)
 
     def _look_missed(self, error: InstanceNotFoundError, now: float) -> None:
         if self.instance_id is None:
@@ -199,8 +231,8 @@ class Wait:
             self._missing_since = now
             self._note(f"{error.problem}; looking again", warning=True)
         self._missing_looks += 1
-        if self._missing_looks >= MISSING_LOOKS and now - self._missing_since >= MISSING_TIME:
-            self.ending = error
+        if is_gone(self._missing_looks, now - self._missing_since):
+            self.end(error)
 
     def _look_saw(self, instance: BpmInstance) -> None:
         self._missing_since, self._missing_looks = None, 0
@@ -214,16 +246,22 @@ class Wait:
     def _judge(self, instance: BpmInstance) -> None:
         verdict = self._condition.judge(instance)
         if verdict.outcome is Outcome.DONE:
-            self.ending = instance
+            self.end(instance)
         elif verdict.outcome is Outcome.FAILED:
-            self.ending = WaitFailedError(instance, verdict.reason)
+            self.end(WaitFailedError(instance, verdict.reason))
 
-    def _note(self, text: str, *, warning: bool = False) -> None:
-        self.notes.append(Note(text, warning))
+
+def is_gone(looks: int, seconds: float) -> bool:
+    """Tell whether an instance counts as gone.
+
+    :param looks: how many whole looks in a row did not show it.
+    :param seconds: the time from the first to the last of them.
+    """
+    return looks >= MISSING_LOOKS and seconds >= MISSING_TIME
 
 
 def wait_for(
-    wait: Wait,
+    wait: AnyWait[Any],
     *,
     settings: Settings,
     poll_interval: float,
@@ -268,7 +306,7 @@ def look(
 
 
 def _look(
-    wait: Wait, settings: Settings, log: Callable[[Note], None], clock: Callable[[], float]
+    wait: AnyWait[Any], settings: Settings, log: Callable[[Note], None], clock: Callable[[], float]
 ) -> Plan[CallError | None]:
     """Look once for one wait, and return the error if the look failed."""
     began = clock()
@@ -286,20 +324,19 @@ def _look(
     return failure
 
 
-def search_for(waits: Iterable[Wait], settings: Settings) -> Plan[Findings]:
+def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findings]:
     """Search for what any number of waits look for."""
     ids: dict[str, str | None] = {}
     keys: set[BusinessKey] = set()
     for wait in waits:
-        if wait.instance_id is None:
-            keys.add(wait.key)
-        else:
-            ids[wait.instance_id] = wait.seen.state if wait.seen else None
+        wait.seek(ids, keys)
     endpoint = search.endpoint_at(settings.base_url)
     return (yield from search.find(ids, keys, lookup=settings.instance_lookup, endpoint=endpoint))
 
 
-def pause(wait: Wait, poll_interval: float, error: CallError | None, now: float, jitter: float) -> float:
+def pause(
+    wait: AnyWait[Any], poll_interval: float, error: CallError | None, now: float, jitter: float
+) -> float:
     """Return the seconds until the next look for one wait."""
     seconds = seconds_between(poll_interval, wait.failed_looks, error, now, jitter)
     by = wait.next_look_by()

@@ -17,10 +17,11 @@ import pytest
 from airflow_provider_astrobpm.bpm import errors, search, states
 from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
 from airflow_provider_astrobpm.bpm.poller import AT_A_TIME, HEARTBEAT, LATENESS, STALL, Poller, Pollers
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
-from airflow_provider_astrobpm.bpm.wait import Note, Wait
+from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 from tests.bpm.virtual_time import Client, Server, VirtualLoop, instance, run, settings
 
 HOUR = 3600.0
@@ -49,11 +50,13 @@ class Scene:
             options.pop("condition", WaitCondition()), instance_id=instance_id, deadline=by, **options
         )
 
-    def join(self, awaited: Wait, interval: float = 10, connection: str = "first_conn") -> asyncio.Task[Any]:
+    def join(
+        self, awaited: AnyWait[Any], interval: float = 10, connection: str = "first_conn"
+    ) -> asyncio.Task[Any]:
         """Wait as a trigger does."""
         return self.loop.create_task(self._wait(awaited, interval, connection))
 
-    async def _wait(self, awaited: Wait, interval: float, connection: str) -> Any:
+    async def _wait(self, awaited: AnyWait[Any], interval: float, connection: str) -> Any:
         async with self.poller.join(awaited, interval=interval, connection=connection) as subscription:
             while awaited.ending is None:
                 self.notes += [note.text for note in await subscription.notes()]
@@ -277,6 +280,24 @@ class TestWhatALookCosts:
 
         run(main())
 
+    def test_a_group_costs_what_one_does(self) -> None:
+        async def main() -> None:
+            scene = Scene()
+            rows = [instance(str(number), ("Running", "New")[number % 2]) for number in range(10_000)]
+            scene.server.put(*rows)
+            everybody = scene.join(GroupWait(WaitCondition(), rows))
+            single = [scene.join(scene.wait(seen=row)) for row in rows[:4]]
+            await asyncio.sleep(25)
+            assert scene.costs() == [2] * 3
+            assert scene.notes == []
+            scene.server.put(*(instance(row.id, "Completed OK") for row in rows[1:]), instance("0", "Broken"))
+            (reason,) = (await everybody).failed.values()
+            assert reason == "it ended in state 'Broken'; asked for was state 'Completed OK'"
+            assert "Closed 10000 of 10000, 1 failed" in scene.notes
+            await asyncio.gather(*single)
+
+        run(main())
+
     def test_no_wait_no_request(self) -> None:
         async def main() -> None:
             scene = Scene()
@@ -438,6 +459,28 @@ class TestHowAWaitEnds:
             endings = await asyncio.gather(scene.join(scene.wait("1")), scene.join(scene.wait("2")))
             assert [str(ending) for ending in endings] == ["a defect", "a defect"]
             assert scene.looked_at() == [0]
+
+        run(main())
+
+    def test_a_group_has_a_last_word_even_then(self) -> None:
+        async def main() -> None:
+            scene = Scene()
+            scene.server.fail(lambda: LookupError("a defect"))
+            ending = await scene.join(
+                GroupWait(WaitCondition(), [instance("1", "Completed OK"), instance("2")])
+            )
+            assert str(ending) == "a defect"
+            assert scene.notes == ["Closed 1 of 2, 0 failed"]
+
+        run(main())
+
+    def test_a_group_ends_at_its_deadline_though_a_look_takes_long(self) -> None:
+        async def main() -> None:
+            scene = Scene()
+            scene.server.answer_time = HOUR
+            awaited = GroupWait(WaitCondition(), [instance("1")], deadline=scene.server.clock() + 30)
+            assert isinstance(await scene.join(awaited), errors.WaitTimeoutError)
+            assert awaited.so_far() == GroupEnd(0, {}, ("1",))
 
         run(main())
 

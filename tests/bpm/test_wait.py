@@ -22,6 +22,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitFailedError,
     WaitTimeoutError,
 )
+from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
@@ -63,7 +64,7 @@ class World:
         self.run(awaited, **options)
         return awaited.result()
 
-    def run(self, awaited: wait.Wait, *, poll_interval: float = 60, jitter: float = 0.0) -> None:
+    def run(self, awaited: wait.AnyWait[Any], *, poll_interval: float = 60, jitter: float = 0.0) -> None:
         self.drive(
             wait.wait_for(
                 awaited,
@@ -301,6 +302,26 @@ def test_a_wait_may_go_on_after_an_error_that_was_dealt_with(make: Make) -> None
     awaited.resume()
     world.run(awaited)
     assert awaited.result().state == "Completed OK"
+
+
+def test_it_runs_a_wait_for_many_as_well(make: Make) -> None:
+    other = make("002N2")
+    world = World(
+        [[make(), other], cut(), [make(state="Completed OK"), other], make("002N2", "Completed OK")]
+    )
+    awaited = GroupWait(WaitCondition(), [make(), other])
+    world.run(awaited)
+    assert awaited.result() == GroupEnd(2, {}, ())
+    assert world.said() == [
+        "Polls fail from now on; the wait goes on",
+        "Polls succeed again",
+        "Closed 1 of 2, 0 failed; 30 an hour, about 2 min left",
+        "Closed 2 of 2, 0 failed",
+    ]
+
+
+def test_waits_are_small(make: Make) -> None:
+    assert not hasattr(wait.Wait(WaitCondition(), seen=make()), "__dict__")
 
 
 STATE = st.sampled_from([*states.STATES, "Unheard Of"])

@@ -1,0 +1,164 @@
+"""One wait for many instances: each is judged as a wait of its own would judge it, and the end is one for all.
+
+An instance that has come to its good end is forgotten, so that ten thousand cost little and less and less.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.bpm.condition import Outcome
+from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.wait import AnyWait, is_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_astrobpm.bpm.condition import WaitCondition
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
+
+PROGRESS = 10.0  # seconds from one note of the progress to the next, at least
+PACE = 600.0  # seconds over which the pace is taken
+
+
+class GroupEnd(NamedTuple):
+    """What became of the instances of a group."""
+
+    succeeded: int
+    """How many came to their good end."""
+    failed: dict[str, str]
+    """Why the others failed, by their ids, in the order of failing."""
+    open: tuple[str, ...]
+    """The ids of those of which nothing is decided."""
+
+
+class GroupWait(AnyWait[GroupEnd]):
+    """One wait for many instances. It goes on until all are decided, or too many have failed.
+
+    :param condition: what to wait for, for each of them.
+    :param members: the instances as they were seen last, or by their ids where not all of them were seen.
+    :param may_fail: how many may fail before the wait ends, whatever is open then; ``None`` for any number.
+
+    The other parameters are those of ``AnyWait``.
+    """
+
+    def __init__(
+        self,
+        condition: WaitCondition,
+        members: Iterable[BpmInstance] | Mapping[str, BpmInstance | None],
+        *,
+        deadline: float | None = None,
+        max_poll_failure_time: float = 600,
+        may_fail: int | None = None,
+    ) -> None:
+        super().__init__(deadline, max_poll_failure_time)
+        self._condition = condition
+        self._may_fail = may_fail
+        seen = members if isinstance(members, Mapping) else {one.id: one for one in members}
+        self._total = len(seen)
+        self._open: dict[str, str | None] = dict.fromkeys(seen)
+        self._missing: dict[str, tuple[float, int]] = {}
+        self._failed: dict[str, str] = {}
+        self._pace = Pace()
+        self._told, self._told_at = self._progress(), -math.inf
+        for instance in seen.values():
+            if instance:
+                self._judge(instance)
+        self._end_if_decided()
+
+    def so_far(self) -> GroupEnd:
+        """Return what has become of the instances, also when the wait ended with an error."""
+        succeeded = self._total - len(self._open) - len(self._failed)
+        return GroupEnd(succeeded, dict(self._failed), tuple(self._open))
+
+    def end(self, ending: GroupEnd | Exception) -> None:
+        """End the wait, with a last note of the progress."""
+        super().end(ending)
+        self._note(self._progress())
+
+    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+        """Add the ids of those that are open."""
+        ids.update(self._open)
+
+    def look_found(self, findings: Findings, now: float) -> None:
+        """Take what a look has found, and tell how far it is if it is time to."""
+        super().look_found(findings, now)
+        self._pace.mark(len(self._open), now)
+        progress = self._progress()
+        if self.ending is None and progress != self._told and not 0 <= now - self._told_at < PROGRESS:
+            self._told, self._told_at = progress, now
+            self._note(f"{progress}{self._pace}")
+
+    def timed_out(self, deadline: float) -> WaitTimeoutError:
+        """Return the error for a deadline that has passed."""
+        error = WaitTimeoutError(f"{self._total} instances", deadline, None)
+        timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
+        error.problem = f"{timed_out}; {len(self._open)} of {self._total} are still open"
+        return error
+
+    def _take(self, findings: Findings, now: float) -> None:
+        missed, self._missing = self._missing, {}
+        for instance_id in tuple(self._open):
+            try:
+                instance = findings.instance(instance_id)
+            except InstanceNotFoundError as error:
+                since, looks = missed.get(instance_id, (now, 0))
+                if is_gone(looks + 1, now - since):
+                    self._fail(instance_id, str(error))
+                else:
+                    self._missing[instance_id] = since, looks + 1
+            else:
+                self._judge(instance)
+        self._end_if_decided()
+
+    def _judge(self, instance: BpmInstance) -> None:
+        verdict = self._condition.judge(instance)
+        if verdict.outcome is Outcome.WAITING:
+            self._open[instance.id] = sys.intern(instance.state)  # one text for all, not one of each row
+        elif verdict.outcome is Outcome.DONE:
+            del self._open[instance.id]
+        else:
+            self._fail(instance.id, verdict.reason)
+
+    def _fail(self, instance_id: str, reason: str) -> None:
+        del self._open[instance_id]
+        self._failed[instance_id] = reason
+
+    def _end_if_decided(self) -> None:
+        if not self._open or (self._may_fail is not None and len(self._failed) > self._may_fail):
+            self.end(self.so_far())
+
+    def _progress(self) -> str:
+        missing = f", {len(self._missing)} missing" if self._missing else ""
+        return f"Closed {self._total - len(self._open)} of {self._total}, {len(self._failed)} failed{missing}"
+
+
+class Pace:
+    """How fast something becomes less, and how long it takes until nothing is left."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def mark(self, left: int, now: float) -> None:
+        """Take how much is left by now."""
+        if self._marks and now < self._marks[-1][0]:  # the clock was put back
+            self._marks.clear()
+        self._marks.append((now, left))
+        while len(self._marks) > 1 and now - self._marks[1][0] >= PACE:
+            self._marks.popleft()
+
+    def __str__(self) -> str:
+        """Say it as the end of a sentence; nothing while nobody knows."""
+        (then, before), (now, left) = self._marks[0], self._marks[-1]
+        if left >= before or now <= then:
+            return ""
+        a_minute = (before - left) * 60 / (now - then)
+        pace = f"{a_minute:.0f} a minute" if a_minute >= 1 else f"{a_minute * 60:.0f} an hour"
+        minutes = left / a_minute
+        rest = f"{max(minutes, 1):.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+        return f"; {pace}, about {rest} left"

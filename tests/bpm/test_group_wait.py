@@ -1,0 +1,359 @@
+"""The wait for many instances: what it decides, what it says meanwhile, and what it costs."""
+
+from __future__ import annotations
+
+import gc
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
+from airflow_provider_astrobpm.bpm.group_wait import PACE, PROGRESS, GroupEnd, GroupWait, Pace
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.search import Findings
+from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, AnyWait, Wait
+from tests.bpm.virtual_time import UNHEARD_OF, instance
+
+MANY = 10_000
+BROKEN = "it ended in state 'Broken'; asked for was state 'Completed OK'"
+HELD = 'it is suspended, and on_suspended is "fail"'
+
+
+def cut() -> errors.InterruptedCallError:
+    return errors.InterruptedCallError("cut")
+
+
+def sought(awaited: AnyWait[Any]) -> dict[str, str | None]:
+    ids: dict[str, str | None] = {}
+    awaited.seek(ids, set())
+    return ids
+
+
+def look(awaited: GroupWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
+    """Show it what there is, and return what it says."""
+    findings = Findings(sought(awaited), ())
+    findings.take(rows)
+    awaited.look_found(findings, now)
+    return said(awaited)
+
+
+def said(awaited: GroupWait) -> list[str]:
+    notes = [note.text for note in awaited.notes]
+    awaited.notes.clear()
+    return notes
+
+
+def group(*states: str, **options: Any) -> list[BpmInstance]:
+    """Make the instances 1, 2, 3 and so on in these states."""
+    return [instance(str(number), state, **options) for number, state in enumerate(states, 1)]
+
+
+OK, RUNS, BAD = "Completed OK", "Running", "Broken"
+
+
+class TestHowItEnds:
+    @pytest.mark.parametrize(
+        ("states", "may_fail", "ending"),
+        [
+            ([], None, GroupEnd(0, {}, ())),
+            ([OK, OK], None, GroupEnd(2, {}, ())),
+            ([OK, RUNS], None, None),
+            ([BAD, OK], None, GroupEnd(1, {"1": BROKEN}, ())),
+            ([BAD, RUNS, BAD], None, None),
+            ([BAD, RUNS], 1, None),
+            ([BAD, RUNS], 0, GroupEnd(0, {"1": BROKEN}, ("2",))),
+            ([BAD, RUNS, BAD, OK], 1, GroupEnd(1, {"1": BROKEN, "3": BROKEN}, ("2",))),
+            ([OK, RUNS], 0, None),
+            (["Suspended", UNHEARD_OF], 0, None),
+        ],
+    )
+    def test_when_all_are_decided_or_too_many_have_failed(
+        self, states: list[str], may_fail: int | None, ending: GroupEnd | None
+    ) -> None:
+        rows = group(*states)
+        assert GroupWait(WaitCondition(), rows, may_fail=may_fail).ending == ending
+        awaited = GroupWait(WaitCondition(), dict.fromkeys(row.id for row in rows), may_fail=may_fail)
+        assert awaited.ending is None or not rows
+        if rows:
+            look(awaited, *rows)
+            assert awaited.ending == ending
+
+    @pytest.mark.parametrize("row", [instance("1", "Suspended"), instance("1", suspended=True)])
+    def test_a_suspended_one_is_what_the_condition_says(self, row: BpmInstance) -> None:
+        assert GroupWait(WaitCondition(), [row]).ending is None
+        awaited = GroupWait(WaitCondition.of(on_suspended="fail"), [row])
+        assert awaited.ending == GroupEnd(0, {"1": HELD}, ())
+
+    def test_failures_are_in_the_order_of_failing(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS, RUNS, RUNS))
+        look(awaited, *group(RUNS, BAD, RUNS))
+        look(awaited, *group(BAD, RUNS, BAD))  # what was decided stays so
+        assert list(awaited.result().failed) == ["2", "1", "3"]
+
+    def test_one_counts_as_gone_as_a_single_wait_has_it(self) -> None:
+        one, other = group(RUNS, RUNS)
+        awaited = GroupWait(WaitCondition(), [one, other])
+        look(awaited, one, now=0)
+        look(awaited, other, now=MISSING_TIME / 2)
+        for number in range(MISSING_LOOKS - 1):
+            assert list(sought(awaited)) == ["1", "2"]
+            awaited.look_failed(cut(), began=MISSING_TIME, now=MISSING_TIME)  # shows nothing either way
+            look(awaited, other, now=MISSING_TIME + number)
+        look(awaited, other, now=1.5 * MISSING_TIME)
+        look(awaited, instance("2", OK), now=1.5 * MISSING_TIME)
+        (reason,) = awaited.result().failed.values()
+        assert reason.startswith("instance '1' is in none of the states. It may have been deleted")
+
+    def test_the_deadline_says_how_many_are_open(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(OK, BAD, RUNS, RUNS), deadline=100)
+        look(awaited, *group(OK, BAD, RUNS, RUNS), now=99)
+        assert awaited.ending is None
+        awaited.check_deadline(100)
+        with pytest.raises(
+            errors.WaitTimeoutError,
+            match=r"^The wait for 4 instances timed out at 1970-01-01 00:01:40 UTC \('timeout'\); 2 of 4 are still open\.$",
+        ):
+            awaited.result()
+        assert awaited.so_far() == GroupEnd(1, {"2": BROKEN}, ("3", "4"))
+
+    def test_the_deadlines_own_look_still_counts(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS), deadline=100)
+        look(awaited, *group(OK), now=100)
+        assert awaited.result().succeeded == 1
+
+    def test_looks_may_fail_for_a_stretch_and_no_longer(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(OK, RUNS), max_poll_failure_time=60)
+        awaited.look_failed(cut(), began=0, now=30)
+        assert awaited.next_look_by() == 60
+        awaited.look_failed(cut(), began=40, now=60)
+        with pytest.raises(errors.InterruptedCallError, match="polls have failed for 60 s"):
+            awaited.result()
+
+    def test_refused_credentials_end_it_at_once_and_new_ones_may_go_on(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(OK, RUNS))
+        awaited.look_failed(errors.AuthenticationError("no"), began=0, now=1)
+        assert isinstance(awaited.ending, errors.AuthenticationError)
+        awaited.resume()
+        look(awaited, *group(OK, OK))
+        assert awaited.result().succeeded == 2
+
+
+def test_it_seeks_those_that_are_open_where_they_were_last() -> None:
+    one, _, three = group(RUNS, OK, RUNS)
+    awaited = GroupWait(WaitCondition(), {"1": one, "2": None, "3": three})
+    assert sought(awaited) == {"1": RUNS, "2": None, "3": RUNS}
+    look(awaited, *group("Suspended", OK, RUNS))
+    assert sought(awaited) == {"1": "Suspended", "3": RUNS}
+
+
+class TestWhatItSays:
+    def test_how_far_it_is_when_that_has_changed_and_not_too_often(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(*[OK] * 10, *[RUNS] * 90))
+        # So many have closed, the last of them has failed.
+        for now, closed, note in (
+            (0, 10, ["Closed 10 of 100, 0 failed"]),
+            (30, 10, []),
+            (60, 40, ["Closed 40 of 100, 1 failed; 30 a minute, about 2 min left"]),
+            (60 + PROGRESS - 1, 50, []),
+            (60 + PROGRESS, 50, ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"]),
+            (120, 50, []),
+            (-3600, 60, ["Closed 60 of 100, 3 failed"]),  # the clock was put back
+            (-3599, 100, ["Closed 100 of 100, 4 failed"]),
+        ):
+            states = [OK] * (closed - 1) + [BAD if closed > 10 else OK] + [RUNS] * (100 - closed)
+            assert look(awaited, *group(*states), now=now) == note
+        assert awaited.result().succeeded == 96
+
+    def test_nothing_while_nothing_has_closed_and_a_last_word_however_it_ends(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS), deadline=100)
+        assert look(awaited, *group(RUNS), now=50) == []
+        awaited.check_deadline(100)
+        assert said(awaited) == ["Closed 0 of 1, 0 failed"]
+
+    def test_how_many_are_missing(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS, RUNS))
+        assert look(awaited, instance("1"), now=0) == ["Closed 0 of 2, 0 failed, 1 missing"]
+        assert look(awaited, *group(RUNS, RUNS), now=60) == ["Closed 0 of 2, 0 failed"]
+
+    def test_when_looks_begin_to_fail_and_succeed_again(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS))
+        for now in (0, 10):
+            awaited.look_failed(cut(), began=now, now=now)
+        assert said(awaited) == [
+            "Polls fail from now on; the wait goes on. cut. Whether the server acted on it is unknown."
+        ]
+        assert look(awaited, *group(RUNS)) == ["Polls succeed again"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ([(0, 100)], ""),
+        ([(0, 100), (60, 100)], ""),
+        ([(0, 100), (0, 90)], ""),
+        ([(0, 5094), (60, 4880)], "; 214 a minute, about 23 min left"),
+        ([(0, 100), (60, 1)], "; 99 a minute, about 1 min left"),
+        ([(0, 100), (120, 99)], "; 30 an hour, about 3 h left"),
+        ([(0, 900), (PACE, 900), (2 * PACE, 800)], "; 10 a minute, about 80 min left"),
+        ([(0, 900), (7200, 800)], "; 50 an hour, about 16 h left"),
+        ([(7200, 900), (0, 850), (60, 800)], "; 50 a minute, about 16 min left"),
+    ],
+    ids=[
+        "one mark",
+        "nothing closes",
+        "at one moment",
+        "minutes",
+        "nearly done",
+        "hours",
+        "only the last while counts",
+        "rare looks",
+        "the clock was put back",
+    ],
+)
+def test_the_pace(marks: list[tuple[float, int]], words: str) -> None:
+    pace = Pace()
+    for now, left in marks:
+        pace.mark(left, now)
+    assert str(pace) == words
+
+
+CONDITIONS = (
+    WaitCondition(),
+    WaitCondition.of(bp_statuses=["Approved"], failed_bp_statuses=["Rejected"]),
+    WaitCondition.of(on_suspended="fail"),
+    WaitCondition.of(states=["Terminated", "Suspended"], failed_states=["Waiting for user interaction"]),
+)
+LOOK = st.none() | st.builds(
+    lambda state, **fields: {"state": state, **fields},
+    st.sampled_from(
+        [RUNS, RUNS, "Waiting for user interaction", OK, BAD, "Terminated", "Suspended", UNHEARD_OF]
+    ),
+    bp_status=st.sampled_from([None, None, "Approved", "Rejected"]),
+    suspended=st.sampled_from([False, False, True]),
+)
+"""What there is of a member; ``None`` for nothing."""
+IDS = ("1", "2", "3", "4")
+
+
+@given(
+    condition=st.sampled_from(CONDITIONS),
+    known=st.fixed_dictionaries(dict.fromkeys(IDS, LOOK)),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([1, 20, 40, 70]),
+            st.sampled_from(["look"] * 8 + ["fail"] * 3 + ["refuse"]),
+            st.dictionaries(st.sampled_from(IDS), LOOK, max_size=2),
+        ),
+        max_size=15,
+    ),
+    limits=st.fixed_dictionaries(
+        {
+            "deadline": st.sampled_from([None, None, 100, 400]),
+            "max_poll_failure_time": st.sampled_from([50, 600]),
+        }
+    ),
+    may_fail=st.sampled_from([None, None, 0, 1]),
+)
+def test_it_ends_as_that_many_single_waits(
+    condition: WaitCondition,
+    known: dict[str, dict[str, Any] | None],
+    steps: list[tuple[float, str, dict[str, dict[str, Any] | None]]],
+    limits: dict[str, Any],
+    may_fail: int | None,
+) -> None:
+    def row(instance_id: str, what: dict[str, Any] | None) -> BpmInstance | None:
+        return instance(instance_id, **what) if what else None
+
+    there = {instance_id: row(instance_id, what) for instance_id, what in known.items()}
+    together = GroupWait(condition, there, **limits, may_fail=may_fail)
+    singles = {one: Wait(condition, instance_id=one, seen=seen, **limits) for one, seen in there.items()}
+    _check(together, singles, condition, may_fail)
+    now = 0.0
+    for seconds, what, moves in steps:
+        if together.ending is not None:
+            break
+        now += seconds
+        there |= {instance_id: row(instance_id, move) for instance_id, move in moves.items()}
+        findings = Findings(IDS, ())
+        findings.take([one for one in there.values() if one and one.state != UNHEARD_OF])
+        error = cut() if what == "fail" else errors.AuthenticationError("no")
+        everybody: list[AnyWait[Any]] = [together, *singles.values()]
+        for each in everybody:
+            if each.ending is not None:
+                continue
+            if what == "look":
+                each.look_found(findings, now)
+            else:
+                each.look_failed(error, now - 1, now)
+        _check(together, singles, condition, may_fail)
+
+
+def _check(
+    together: GroupWait, singles: dict[str, Wait], condition: WaitCondition, may_fail: int | None
+) -> None:
+    """See that the group stands where the single waits do."""
+    succeeded, failed, still_open = together.so_far()
+    good = [each.ending for each in singles.values() if isinstance(each.ending, BpmInstance)]
+    assert all(condition.judge(one).outcome is Outcome.DONE for one in good)
+    assert succeeded == len(good)
+    shared: set[tuple[type, str]] = set()
+    for instance_id, each in singles.items():
+        if isinstance(each.ending, errors.WaitFailedError):
+            assert each.ending.problem.endswith(f"failed: {failed.pop(instance_id)}")
+        elif isinstance(each.ending, errors.InstanceNotFoundError):
+            assert str(each.ending) == failed.pop(instance_id)
+        else:
+            assert (instance_id in still_open) == (not isinstance(each.ending, BpmInstance))
+            if isinstance(each.ending, errors.CallError):
+                shared.add((type(each.ending), str(each.ending)))
+            elif isinstance(each.ending, errors.WaitTimeoutError):
+                shared.add((type(each.ending), ""))
+    assert not failed
+    too_many = may_fail is not None and len(together.so_far().failed) > may_fail
+    if too_many or not still_open:
+        assert together.ending == together.so_far()
+    elif shared:
+        assert isinstance(together.ending, errors.AstroZeroError)
+        is_late = isinstance(together.ending, errors.WaitTimeoutError)
+        assert shared == {(type(together.ending), "" if is_late else str(together.ending))}
+    else:
+        assert together.ending is None
+
+
+class TestWhatItCosts:
+    def test_little_time_while_nothing_changes(self) -> None:
+        rows = group(*["Running", "Waiting for user interaction"] * (MANY // 2))
+        awaited = GroupWait(WaitCondition(), rows)
+        findings = Findings(sought(awaited), ())
+        findings.take(rows)
+        least = 1.0
+        for now in range(5):
+            began = time.process_time()
+            awaited.look_found(findings, now)
+            least = min(least, time.process_time() - began)
+        assert awaited.notes == []
+        print(f"{least * 1000:.1f} ms a look")  # noqa: T201 - pytest -s shows it
+        assert least < 0.05
+
+    def test_little_memory(self) -> None:
+        def row(number: int) -> BpmInstance:
+            state = "".join(["Waiting for ", "user interaction"])  # a text of its own, as decoding makes it
+            return instance(f"002N{number:014}", state, business_key=f"key-{number}")
+
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        awaited = GroupWait(WaitCondition(), (row(number) for number in range(MANY)))
+        for now in range(3):
+            look(awaited, *(row(number) for number in range(MANY)), now=now)
+        gc.collect()
+        each = (tracemalloc.get_traced_memory()[0] - before) / MANY
+        tracemalloc.stop()
+        assert len(sought(awaited)) == MANY
+        print(f"{each:.0f} bytes for each that is open")  # noqa: T201 - pytest -s shows it
+        assert each < 130
