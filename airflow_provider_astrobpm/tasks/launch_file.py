@@ -1,0 +1,180 @@
+"""The launches of a batch in a file of JSON lines or CSV, read one after the other through Airflow's object storage.
+
+What may be said of a launch is for ``bpm.batch`` to check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import reprlib
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, TextIO
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm.batch import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONGEST_LINE = 2**22  # characters: a file without line ends must not fill the memory
+BLOCK = 2**20  # bytes that a remote file is fetched by: s3fs would take fifty times as many
+
+
+def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object]]:
+    """Return the launches of a file, each with words for where it is; the file is opened when the first is asked for.
+
+    A line of JSON is a launch. The first line of a CSV file names the columns: those called like a field of a launch are
+    that field, every other one is a variable, and ``variables`` holds further ones as a JSON object. An empty cell counts
+    as not given.
+
+    :param path: where the file is: ``.jsonl``, ``.ndjson`` or ``.csv``, in UTF-8.
+    :param conn_id: the Airflow connection to read it with; without one, the one that the path names, as in
+        ``s3://aws_default@bucket/launches.jsonl``.
+    :raises ValueError: at once for a path that cannot be right; on the way for a file that is missing or broken.
+    """
+    scheme, named, address = _parts(path)
+    shown = address.partition("?")[0] if scheme else address
+    if ":" in named:
+        raise ValueError(
+            f"{shown} must be given without a password: what stands before the @ is the id of an Airflow connection"
+        )
+    launches = _FORMATS.get(PurePosixPath(shown).suffix.lower())
+    if launches is None:
+        raise ValueError(f"{shown} is no file of launches: its name must end in {', '.join(_FORMATS)}")
+
+    def opened() -> Iterator[tuple[str, object]]:
+        with _open(scheme, conn_id or named, address, shown) as file:
+            yield from launches(_lines(file, shown), shown)
+
+    return opened()
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    """Return the scheme of a path, what stands before its ``@``, and the path without that."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        return "", "", path
+    host, slash, key = rest.partition("/")
+    named, _, host = host.rpartition("@")
+    return scheme, named, f"{scheme}://{host}{slash}{key}"
+
+
+def _open(scheme: str, conn_id: str, address: str, shown: str) -> TextIO:
+    # Not through an ObjectStoragePath: on Airflow 3.0 it refuses every scheme where universal-pathlib is new, and on 3.1
+    # it takes a relative path for one from the root.
+    from airflow.sdk.io import attach  # noqa: PLC0415 - DAG files are parsed without it
+
+    storage = attach(scheme or "file", conn_id or None).fs
+    try:
+        # Bytes that are not UTF-8 come through as surrogates, so that their line can be named.
+        file: TextIO = storage.open(
+            address, "r", encoding="utf-8-sig", errors="surrogateescape", newline="", block_size=BLOCK
+        )
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {shown}") from None
+    return file
+
+
+@contextlib.contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Let an error say where it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _lines(file: TextIO, shown: str) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), 1):
+        with _at(f"line {number} of {shown}"):
+            _check_text(line)
+        yield line
+
+
+def _check_text(line: str) -> None:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"it is longer than {LONGEST_LINE} characters")
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"after {error.start} characters it is not UTF-8") from None
+    if "\0" in line:
+        raise ValueError("it holds a NUL byte, which no text does")
+
+
+def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
+            continue
+        where = f"line {number} of {shown}"
+        with _at(where):
+            launch = _decoded(line, "it")
+        yield where, launch
+
+
+def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
+    rows = _rows(lines, shown)
+    where, header = next(rows, (shown, []))
+    with _at(where):
+        _check_header(header)
+    for where, row in rows:
+        with _at(where):
+            launch = _launch(header, row)
+        yield where, launch
+
+
+def _rows(lines: Iterator[str], shown: str) -> Iterator[tuple[str, list[str]]]:
+    """Return the rows that are not blank, each with words for the line on which it begins."""
+    reader = csv.reader(lines, strict=True)
+    while True:
+        where = f"line {reader.line_num + 1} of {shown}"
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"{where}: the row that begins here is not CSV: {error}") from None
+        if row:
+            yield where, row
+
+
+def _check_header(header: list[str]) -> None:
+    if not header:
+        raise ValueError("it is empty, and its first line must name the columns")
+    for number, name in enumerate(header, 1):
+        if not name.strip():
+            raise ValueError(f"column {number} has no name")
+        if name in header[: number - 1]:
+            raise ValueError(f"column {number} has the name of another, {reprlib.repr(name)}")
+        if name != name.strip() or ";" in name or "\t" in name:
+            raise ValueError(
+                f"column {number} is called {reprlib.repr(name)}; names are separated by a comma alone"
+            )
+
+
+def _launch(header: list[str], row: list[str]) -> dict[str, Any]:
+    if len(row) != len(header):
+        raise ValueError(f"the header names {len(header)} columns, and this row has {len(row)}")
+    cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
+    if not cells:
+        raise ValueError("all its cells are empty")
+    launch: dict[str, Any] = {name: cell for name, cell in cells.items() if name in FIELDS}
+    variables: dict[str, Any] = {name: cell for name, cell in cells.items() if name not in FIELDS}
+    if "variables" in launch:
+        more = _decoded(launch.pop("variables"), "its variables", dict[str, Any])
+        if twice := [name for name in more if name in variables]:
+            raise ValueError(f"its variables hold {reprlib.repr(twice[0])}, which has a column too")
+        variables |= more
+    return {**launch, "variables": variables} if variables else launch
+
+
+def _decoded(text: str, what: str, kind: Any = object) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"{what} must be a JSON object: {error}") from None
+
+
+_FORMATS = {".jsonl": _json_launches, ".ndjson": _json_launches, ".csv": _csv_launches}
