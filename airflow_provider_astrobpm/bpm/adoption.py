@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from airflow_provider_astrobpm.bpm import search
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, OpenInstanceExistsError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     launch: int = 1
     """Which start of the generation was the last."""
     posted_at: float | None = None
-    """When the start was sent, in seconds since the epoch; ``None`` if none was, or if it certainly came to nothing."""
+    """When the start was about to be sent, in seconds since the epoch, and once its instance is known, when it had been
+    answered; ``None`` if none was sent, or if it certainly came to nothing."""
     instance_id: str | None = None
     """The instance that was started or adopted, once that is known."""
     strangers: tuple[str, ...] | None = None
@@ -181,9 +183,10 @@ def way_to_look(order: Order, record: Record | None) -> Look:
         return Look.NONE if nothing or order.try_number <= 1 else Look.KEY
     if record.instance_id is not None:
         return Look.ID
-    if record.posted_at is None or (order.business_key is not None and not own):
+    if order.business_key is not None and not own:
         return Look.NONE
-    return Look.KEY
+    # Where a person was asked to look, something may be there though no record tells of a start.
+    return Look.NONE if record.posted_at is None and not (own and record.told) else Look.KEY
 
 
 def pause_before_look(order: Order, record: Record | None, now: float) -> float:
@@ -199,9 +202,14 @@ def pause_before_look(order: Order, record: Record | None, now: float) -> float:
 
 
 def until_it_shows(order: Order, record: Record, now: float) -> float:
-    """Return the seconds until an instance certainly shows whose start was written down; 0 where none was sent."""
+    """Return the seconds until an instance certainly shows whose start was written down; 0 where none was sent.
+
+    Where it was not answered nobody knows when it was taken: a token, or throttling, may have held it up.
+    """
     if record.posted_at is None:
         return 0.0
+    if record.instance_id is None:
+        return order.grace
     return min(order.grace, max(0.0, record.posted_at + order.grace - now))
 
 
@@ -211,12 +219,15 @@ def sort_out(order: Order, record: Record | None, carriers: Carriers) -> Found |
     own_record = order.own(record)
     doubt = carriers.doubt(order.bpm_name, own_record.posted_at if own_record else order.since)
     if order.business_key is None:
-        numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in everything}
-        mine = [one for one in everything if one.name == order.bpm_name]
+        # A run that was deleted and made again has the same keys as the old one.
+        began = own_record.posted_at if own_record else None
+        current = [one for one in everything if not (began and search.started_long_before(one, began))]
+        numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in current}
+        mine = [one for one in current if one.name == order.bpm_name]
         own = tuple(one for one in mine if numbers[one.id][0] == order.generation)
         older = tuple(one for one in mine if one not in own and not one.is_closed)
         # A BPM that it calls may carry its key too; but alone that is strange.
-        alike = [one for one in everything if one not in mine and numbers[one.id][0] == order.generation]
+        alike = [one for one in current if one not in mine and numbers[one.id][0] == order.generation]
         if alike and not own:
             doubt = f"its business key is carried by {alike[0]}, which is none of {order.bpm_name!r}"
         return Found(own, older, doubt=doubt)
@@ -275,8 +286,9 @@ def _start_or_refuse(order: Order, record: Record | None, found: Found) -> Start
     # What came to nothing may still come late: with the same key it would be known for what it is.
     launch = max([last, *_launches(order, found.own)]) + 1 if found.own else last
     looked = order.if_open_instance_exists != "start"
-    strangers = found.carriers[:MOST_STRANGERS] if looked else None
-    return Start(order.key(launch), launch, found.older, strangers, warning)
+    if looked and len(found.carriers) > MOST_STRANGERS:
+        return Refuse(_too_many(len(found.carriers), order.key(launch)), told=False)
+    return Start(order.key(launch), launch, found.older, found.carriers if looked else None, warning)
 
 
 def _launches(order: Order, instances: Iterable[BpmInstance]) -> list[int]:
@@ -296,6 +308,29 @@ def _whose(key: str, instances: tuple[BpmInstance, ...]) -> AmbiguousStartError:
         key,
         "Terminate what this task has started, if anything, then clear this task. If nobody else uses the key, set "
         'if_open_instance_exists="adopt": then a retry knows its instance by it.',
+    )
+
+
+def asked(order: Order, record: Record | None) -> Record:
+    """Return what is written down when a person was asked to look: for this generation, so that only a clear answers."""
+    if record is None:
+        return Record(generation=order.generation, told=True)
+    if order.own(record) is not None:
+        return msgspec.structs.replace(record, told=True)
+    return Record(
+        generation=order.generation,
+        posted_at=record.posted_at,
+        instance_id=record.instance_id,
+        left_open=record.left_open,
+        told=True,
+    )
+
+
+def _too_many(carriers: int, key: str) -> AmbiguousStartError:
+    return AmbiguousStartError(
+        f"{carriers} instances carry its business key, too many to know later which one this task has started",
+        key,
+        'Choose a business_key that fewer have, or if_open_instance_exists="start".',
     )
 
 

@@ -80,8 +80,8 @@ class Launcher:
         yield from _pause(adoption.pause_before_look(self._order, record, self._clock()))
         decision = yield from self._decision(record)
         if isinstance(decision, Refuse):
-            if record is not None and decision.told:
-                self._remember(msgspec.structs.replace(record, told=True))
+            if decision.told:
+                self._remember(adoption.asked(self._order, record))
             raise decision.error
         if isinstance(decision, Adopt):
             return self._adopt(record, decision)
@@ -122,7 +122,8 @@ class Launcher:
                 yield Pause(pause)
                 instance = yield from self._find(instance_id)
         except InstanceNotFoundError:
-            if own:
+            # A failed wait has promised that a clear goes on with it, so it may be hidden; a person has to say.
+            if own or (record.left_open and not record.told):
                 return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
             return adoption.decide(self._order, record, Found())
         older = () if own or instance.is_closed else (instance,)
@@ -171,7 +172,9 @@ class Launcher:
                 raise
             self._log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
             instance = yield from self._find_after_doubt(start, sent, error)
-        known = msgspec.structs.replace(sent, instance_id=instance.id, deadline=self._deadline())
+        known = msgspec.structs.replace(
+            sent, instance_id=instance.id, posted_at=self._clock(), deadline=self._deadline()
+        )
         self._remember(known)
         self._log(Note(f"Started {instance}, business key {start.key!r}"))
         return Launched(instance, known)
@@ -195,6 +198,8 @@ class Launcher:
                 doubt = f"it could not be looked for: {error.problem}"
                 continue
             mine = [one for one in carriers.instances.values() if one.id not in (start.strangers or ())]
+            if sent.posted_at is not None:
+                mine = [one for one in mine if not search.started_long_before(one, sent.posted_at)]
             alone = order.business_key is None or start.strangers is not None
             if len(mine) == 1 and alone:
                 return mine[0]

@@ -195,14 +195,18 @@ def looks_capped(rows: int) -> bool:
 
 
 def _reaches_back(rows: list[BpmInstance], since: float) -> bool:
-    """Tell whether a list that was cut off holds everything that was started since then: newest first, and beyond it.
+    """Tell whether a list that was cut off holds everything that was started since then: newest first, and beyond it."""
+    starts = [row.start_time or "" for row in rows]
+    return starts == sorted(starts, reverse=True) and started_long_before(rows[-1], since)
+
+
+def started_long_before(instance: BpmInstance, moment: float) -> bool:
+    """Tell whether an instance was certainly started before a moment, in seconds since the epoch.
 
     Timestamps have no zone, but no zone is more than 14 hours off.
     """
-    starts = [row.start_time or "" for row in rows]
-    long_before = datetime.fromtimestamp(since, timezone.utc) - timedelta(hours=14)
-    newest_first = starts == sorted(starts, reverse=True)
-    return newest_first and "" < starts[-1] < long_before.strftime("%Y-%m-%d %H:%M:%S")
+    certainly = datetime.fromtimestamp(moment, timezone.utc) - timedelta(hours=14)
+    return "" < (instance.start_time or "") < certainly.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _are_all(rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance]) -> bool:

@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ARGUMENTS
 from airflow_provider_astrobpm.bpm.errors import WaitTimeoutError
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 
@@ -84,7 +83,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
-        self._given = checks.given(self, (*ARGUMENTS, "instance_id", "business_key", "bpm_name"))
+        self._given |= checks.given(self, ("instance_id", "business_key", "bpm_name"))
         self._awaited: Wait | None = None
 
     def execute(self, context: Context) -> Any:
@@ -119,7 +118,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        return self._end(lambda: self._ending_of(event))
+        return self._end(lambda: self._ending_of(event, self.instance_id))
 
     def _end(self, ending: Callable[[], BpmInstance]) -> dict[str, Any]:
         """Return what a task returns that may be deferred; ``soft_fail`` and ``never_fail`` hold as they do in a poke."""
@@ -186,14 +185,14 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
     def _new_wait(self, context: Context, deadline: float | None) -> Wait:
         from airflow_provider_astrobpm.bpm import search, wait  # noqa: PLC0415
 
-        checks.still_given(self, self._given)
+        condition = self._condition()
         key = None
         if self.instance_id is None:
             key = search.key_of(checks.text(self.business_key, "business_key"), self.bpm_name)
         else:
             checks.text(self.instance_id, "instance_id")
         return wait.Wait(
-            self._condition(),
+            condition,
             instance_id=self.instance_id,
             key=key,
             deadline=deadline,

@@ -1,13 +1,18 @@
 """Terminates an instance from within a signal handler, when Airflow kills the worker's task that waits for it.
 
 The handler interrupts the task anywhere, maybe while it holds a lock or asks for a token. So what is done is done in
-threads of its own, with a client and a token of its own, and is given up after a while.
+threads of its own, with a client and a token of its own, and is given up after a while: Airflow kills the process five
+seconds after it has asked it to end.
+
+A worker is asked to end for many reasons. Only where the state of the task was read, and is one that a person has put it
+in, the instance is terminated.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.bpm import change, search
 from airflow_provider_astrobpm.bpm.client import BpmClient
@@ -36,21 +41,27 @@ class AtStake(NamedTuple):
         return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
 
 
-STATE_PATIENCE = 3.0  # seconds to learn the task's state
-PATIENCE = 20.0  # seconds to terminate
+ENDED_BY_A_PERSON = (None, "failed", "success", "skipped", "upstream_failed", "removed", "restarting")
+"""The states of a running task that somebody has changed; without one it is gone with its run."""
+
+STATE_PATIENCE = 1.5  # seconds to learn the task's state
+PATIENCE = 3.0  # seconds to terminate
 
 
 def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any) -> None:
-    """Terminate an instance unless only the worker is being stopped, and say in the log what came of it.
+    """Terminate an instance if a person ended its task, and say in the log what came of it.
 
     :param settings: the environment.
     :param what: the instance.
     :param task: the task instance that waits for it.
     :param log: the log of the task.
     """
-    # Airflow kills a task whose state somebody has changed. One that still runs dies with its worker.
-    if _within(STATE_PATIENCE, lambda: state_of(task)) == "running":
-        log.warning("This worker is being stopped. Left as it is: %s", what)
+    seen = _within(STATE_PATIENCE, lambda: state_of(task))
+    if seen.failure is not None or seen.value not in ENDED_BY_A_PERSON:
+        why = seen.failure or f"the task is {seen.value}"
+        log.warning(
+            "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
+        )
         return
     quick = settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
@@ -62,7 +73,8 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
             return "; ".join(done) or "there is none that shows"
 
     outcome = _within(PATIENCE, work)
-    log.warning("This task was ended by a person. %s: %s", what, outcome or "no answer in time")
+    came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
+    log.warning("This task was ended by a person. %s: %s", what, came_of_it)
 
 
 def _open_carriers(business_key: str) -> Plan[list[str]]:
@@ -70,17 +82,23 @@ def _open_carriers(business_key: str) -> Plan[list[str]]:
     return [one.id for one in carriers.instances.values() if not one.is_closed]
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T | str | None:
-    """Return what came of some work, an error in words; ``None`` if it takes longer."""
-    said: list[T | str] = []
+@dataclass(frozen=True)
+class _Outcome(Generic[T]):
+    value: T | None = None
+    failure: str | None = None
+
+
+def _within(seconds: float, work: Callable[[], T]) -> _Outcome[T]:
+    """Return what came of some work in time: its result, or in words why there is none."""
+    outcomes: list[_Outcome[T]] = []
 
     def run() -> None:
         try:
-            said.append(work())
+            outcomes.append(_Outcome(work()))
         except Exception as error:  # noqa: BLE001 - it is told, and nobody is left to handle it
-            said.append(f"{type(error).__name__}: {error}")
+            outcomes.append(_Outcome(failure=f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=run, name="astro-zero-kill", daemon=True)
     thread.start()
     thread.join(seconds)
-    return said[0] if said else None
+    return outcomes[0] if outcomes else _Outcome(failure="no answer in time")

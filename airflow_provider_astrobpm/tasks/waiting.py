@@ -97,6 +97,7 @@ class WaitingTask(AstroZeroTask):
         self.max_poll_failure_time = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
         self.deferrable = deferrable
         self._asked = tuple(asked)
+        self._given = checks.given(self, ARGUMENTS)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. One that Airflow ended by itself ends as any wait does, and is never a skip.
@@ -144,6 +145,7 @@ class WaitingTask(AstroZeroTask):
         raise NotImplementedError
 
     def _condition(self) -> WaitCondition:
+        checks.still_given(self, self._given)
         asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
@@ -179,9 +181,10 @@ class WaitingTask(AstroZeroTask):
             timeout=backstop,
         )
 
-    def _ending_of(self, event: object) -> BpmInstance:
+    def _ending_of(self, event: object, instance_id: str | None) -> BpmInstance:
         """Return the instance at its good end, as the trigger saw it, or raise what the wait ended with.
 
+        :param instance_id: the instance that it must be, where that is known.
         :raises UnknownEventError: if the event is not one that a trigger sends, or tells of no success.
         """
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
@@ -189,6 +192,8 @@ class WaitingTask(AstroZeroTask):
         ending = events.decode(event)
         if isinstance(ending, Exception):
             raise ending
+        if instance_id is not None and ending.id != instance_id:
+            raise UnknownEventError(event, f"it tells of another instance than {instance_id!r}")
         if self._condition().judge(ending).outcome is not Outcome.DONE:
             raise UnknownEventError(event, "it tells of a success that this task did not ask for")
         return ending

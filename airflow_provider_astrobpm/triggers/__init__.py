@@ -7,10 +7,8 @@ from typing import Any
 # The XComs of a try. Airflow removes them when the next one begins.
 INSTANCE_ID = "instance_id"
 """The instance that it started, published before it waits."""
-LEFT_OPEN = "left_open"
-"""The instance that its wait left open when it failed."""
-RETURN_VALUE = "return_value"
-"""What it returned: Airflow's own name."""
+WAIT_OVER = "wait_over"
+"""The instance for which it waits no more, well or badly."""
 
 
 def waiter(task_instance: Any) -> str | None:

@@ -3,13 +3,16 @@
 Airflow tells a trigger neither: a triggerer that comes back after another took its triggers over cancels them just as one
 whose task was marked as failed. So the task instance is looked at.
 
-| the task instance is                                         | then a person       |
-|--------------------------------------------------------------|---------------------|
-| deferred, and this try's instance is the one waited for      | did nothing         |
-| deferred, and a later try has started an instance of its own | cleared the task    |
-| in any other state, and this try says how its wait ended     | did nothing         |
-| in any other state, or gone with its run                     | ended the task      |
-| not to be seen                                               | perhaps did nothing |
+| the task instance is                                           | then a person          |
+|----------------------------------------------------------------|------------------------|
+| deferred or running, and this instance is the one of its try   | did nothing            |
+| deferred or running, and another one is                        | cleared the task       |
+| running, scheduled or queued, and nobody can say for which one | may have: look again   |
+| and so it stays                                                | cleared the task       |
+| to be retried                                                  | did nothing            |
+| ended, and says that its wait was over                         | did nothing            |
+| ended otherwise, or gone with its run                          | ended the task         |
+| not to be seen                                                 | perhaps did nothing    |
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import asyncio
 import logging
 from contextvars import Context
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_astrobpm.triggers import INSTANCE_ID, LEFT_OPEN, RETURN_VALUE
+from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,23 +81,44 @@ async def why_it_was_no_kill(task: TaskInstanceKey, instance_id: str) -> str | N
     :param task: the task instance that waited.
     :param instance_id: the instance for which it waited.
     """
+    reason: str | None = None
     for attempt in range(LOOKS):
         if attempt:
             await asyncio.sleep(PAUSE)
         try:
-            if await sync_to_async(state_of)(task) != "deferred":
-                over = any([await sync_to_async(published)(task, key) for key in (RETURN_VALUE, LEFT_OPEN)])
-                return (
-                    "its task has ended its wait, for another triggerer had taken it over" if over else None
-                )
-            waited_for = await sync_to_async(published)(task, INSTANCE_ID)
+            sight = await sync_to_async(_look)(task, instance_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
-            failure = error
+            reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            if waited_for == instance_id:
-                return "its task is still waiting, for another triggerer has taken it over"
-            return None if waited_for else "its task is waiting again, and nobody knows for which instance"
-    return f"the state of its task could not be read ({type(failure).__name__})"
+            reason = None if sight is Sight.UNDECIDED else sight.value
+            if sight is not Sight.UNDECIDED:
+                break
+    return reason
+
+
+class Sight(Enum):
+    """What a look at a task instance says of its wait: why nobody ended it, or nothing if somebody did."""
+
+    ENDED = None
+    UNDECIDED = "its task runs, or is about to"
+    GOES_ON = "its task goes on with it, for another triggerer has taken it over"
+    UNKNOWN = "its task is waiting again, and nobody knows for which instance"
+    OVER = "its task has ended its wait, for another triggerer had taken it over"
+    RETRIED = "its task is retried"
+
+
+def _look(task: TaskInstanceKey, instance_id: str) -> Sight:
+    state = state_of(task)
+    if state in {"up_for_retry", "up_for_reschedule"}:
+        return Sight.RETRIED
+    if state in {"scheduled", "queued"}:
+        return Sight.UNDECIDED
+    if state in {"deferred", "running"}:
+        own = published(task, INSTANCE_ID)
+        if own is None:
+            return Sight.UNKNOWN if state == "deferred" else Sight.UNDECIDED
+        return Sight.GOES_ON if own == instance_id else Sight.ENDED
+    return Sight.OVER if state is not None and published(task, WAIT_OVER) == instance_id else Sight.ENDED
 
 
 def state_of(task: TaskInstanceKey) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from airflow_provider_astrobpm.bpm import adoption, api, states
@@ -59,6 +60,8 @@ class TestHowToLook:
             (None, {"has_memory": False}, Look.KEY),
             (NOTHING, {}, Look.NONE),
             (SENT, {}, Look.KEY),
+            (Record(generation=3, told=True), {}, Look.KEY),
+            (Record(generation=1, told=True), {}, Look.NONE),
             (KNOWN, {}, Look.ID),
             (OLD_NOTHING, {"try_number": 3}, Look.NONE),
             (OLD_SENT, {"try_number": 3}, Look.KEY),
@@ -91,9 +94,10 @@ class TestHowToLook:
     @pytest.mark.parametrize(
         ("record", "fields", "seconds"),
         [
-            (SENT, {}, 50),
-            (Record(generation=3, posted_at=10.0), {}, 0),
-            (Record(generation=3, posted_at=1000.0), {}, 60),
+            (SENT, {}, 60),
+            (Record(generation=3, posted_at=10.0), {}, 60),
+            (KNOWN, {"business_key": "k", "if_open_instance_exists": "adopt"}, 50),
+            (Record(generation=3, told=True), {}, 0),
             (None, {}, 0),
             (None, {"has_memory": False}, 60),
             (None, {"has_memory": False, "try_number": 1, "generation": 1}, 0),
@@ -166,6 +170,32 @@ class TestTheDecision:
         made = adoption.decide(order(keeps_open=True), None, Found(older=(other,)))
         assert made == Start(KEY, terminate=(other,))
 
+    @pytest.mark.parametrize(("carriers", "made"), [(1000, Start), (1001, Refuse)])
+    def test_where_too_many_carry_the_authors_key_nothing_is_started(
+        self, carriers: int, made: type[Start | Refuse]
+    ) -> None:
+        asked = order(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
+        found = Found(carriers=tuple(map(str, range(carriers))))
+        assert isinstance(adoption.decide(asked, None, found), made)
+
+    @pytest.mark.parametrize(
+        ("record", "written"),
+        [
+            (None, Record(generation=3, told=True)),
+            (SENT, Record(generation=3, posted_at=100.0, told=True)),
+            (
+                Record(
+                    generation=1, launch=2, posted_at=1.0, instance_id="old", left_open=True, deadline=5.0
+                ),
+                Record(generation=3, posted_at=1.0, instance_id="old", left_open=True, told=True),
+            ),
+        ],
+    )
+    def test_that_a_person_was_asked_is_written_down_for_this_generation(
+        self, record: Record | None, written: Record
+    ) -> None:
+        assert adoption.asked(order(), record) == written
+
     def test_a_clear_after_a_person_was_asked_to_look_starts(self) -> None:
         told = Record(generation=1, posted_at=100.0, told=True)
         made = adoption.decide(order(try_number=3), told, Found(doubt=DOUBT))
@@ -213,6 +243,16 @@ class TestWhoseTheyAre:
         found = self.sort_out(SENT, instance("k", state), business_key="k")
         assert isinstance(found, Refuse)
         assert "if_open_instance_exists" in found.error.advice
+
+    def test_one_that_was_started_long_before_is_that_of_a_run_that_is_gone(self) -> None:
+        old, own = (
+            msgspec.structs.replace(instance(state=state, instance_id=start), start_time=start)
+            for state, start in (("Completed OK", "2026-01-08 09:59:59"), ("Running", "2026-01-08 10:00:01"))
+        )
+        began = Record(generation=3, posted_at=1767916800.0)  # 2026-01-09, and no zone is 14 hours off
+        assert self.sort_out(began, old, own) == Found((own,))
+        assert self.sort_out(began, old) == Found()
+        assert self.sort_out(None, old) == Found((old,)), "where nobody knows when it was started"
 
     def test_those_that_were_there_before_the_start_are_strangers(self) -> None:
         record = Record(generation=3, posted_at=1.0, strangers=("before",))

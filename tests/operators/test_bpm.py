@@ -81,7 +81,7 @@ class TestStart:
             "start_time", "end_time", "url",
         }  # fmt: skip
         assert json.loads(json.dumps(result)) == result
-        assert ti.xcoms == {"instance_id": result["id"], "business_key": "k"}
+        assert ti.xcoms == {"instance_id": result["id"], "business_key": "k", "wait_over": result["id"]}
 
     def test_may_not_wait(self, emulator: EmulatorControl) -> None:
         result = run(start(bpm_name="SupplierOnboarding", wait_for_completion=False))

@@ -75,7 +75,7 @@ def terminations(emulator: EmulatorControl) -> int:
 
 
 @pytest.mark.parametrize(
-    "state", ["failed", "success", "skipped", "upstream_failed", "scheduled", "running", None]
+    "state", ["failed", "success", "skipped", "upstream_failed", "removed", "scheduled", "running", None]
 )
 def test_a_person_ended_the_task(
     state: str | None, airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
@@ -85,34 +85,63 @@ def test_a_person_ended_the_task(
     assert emulator.instance(instance_id)["closed"] is True
 
 
+@pytest.mark.parametrize("state", ["deferred", "running"])
 def test_a_person_cleared_the_task_and_its_next_try_waits_already(
-    airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
+    state: str, airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
-    airflow_says("deferred", "002Nanother")
+    airflow_says(state, "002Nanother")
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert emulator.instance(instance_id)["closed"] is True
 
 
 @pytest.mark.parametrize(
-    ("state", "published"),
+    ("state", "published", "over"),
     [
-        ("success", {"return_value": {"id": "002N"}}),
-        ("failed", {"left_open": "002N"}),
-        ("up_for_retry", {"left_open": "002N"}),
-        ("running", {"left_open": "002N"}),
+        ("success", "mine", "mine"),
+        ("failed", "mine", "mine"),
+        ("running", "mine", None),
+        ("up_for_retry", "mine", "mine"),
+        ("up_for_retry", None, None),
     ],
 )
-def test_the_task_had_ended_its_wait_itself(
+def test_the_task_has_ended_its_wait_itself_or_goes_on_with_it(
     state: str,
-    published: dict[str, Any],
+    published: str | None,
+    over: str | None,
     airflow_says: Any,
     emulator: EmulatorControl,
     instance_id: str,
     make_runner: Any,
 ) -> None:
-    airflow_says(state, "002N", **published)
+    airflow_says(state, published and instance_id, wait_over=over and instance_id)
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert terminations(emulator) == 0
+
+
+@pytest.mark.parametrize(
+    ("states", "terminated"),
+    [
+        (["queued", "queued", "running"], 0),
+        (["scheduled", "success"], 0),
+        (["queued", "failed"], 1),
+        (["scheduled", "scheduled", "queued"], 1),
+    ],
+)
+def test_a_task_that_is_about_to_run_is_looked_at_again(
+    states: list[str],
+    terminated: int,
+    emulator: EmulatorControl,
+    instance_id: str,
+    make_runner: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has resumed after its wait, or a person has cleared it."""
+    answers = iter(states)
+    xcoms = {"instance_id": instance_id, "wait_over": instance_id if "success" in states else None}
+    monkeypatch.setattr(kill, "state_of", lambda _task: next(answers))
+    monkeypatch.setattr(kill, "published", lambda _task, key: xcoms[key])
+    asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
+    assert terminations(emulator) == terminated
 
 
 @pytest.mark.parametrize(

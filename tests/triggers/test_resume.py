@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -179,8 +181,16 @@ class TestAnEventForWhichAnotherTaskWaited:
 
     def test_its_own_is_taken(self, context: Any) -> None:
         context["ti"].id = "this try"
+        context["ti"].xcom_push("instance_id", "1")
         own = event.encode(msgspec.convert(ENDED, BpmInstance), "this try")
         assert operator().resume_execution("execute_complete", {"event": own}, context)["id"] == "1"
+
+    def test_one_that_does_not_say_who_waited_must_tell_of_its_own_instance(self, context: Any) -> None:
+        strange = event.encode(msgspec.convert(ENDED, BpmInstance))
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="2")
+        for task in (operator(), sensor):
+            with pytest.raises(errors.UnknownEventError, match="it tells of another instance than"):
+                task.resume_execution("execute_complete", {"event": strange}, context)
 
 
 class TestWhetherToDefer:
@@ -263,8 +273,12 @@ class TestAKillOnTheWorker:
             ("failed", {}, True),
             ("success", {}, True),
             (None, {}, True),
-            (RuntimeError("no state today"), {}, True),
+            ("restarting", {}, True),
+            (RuntimeError("no state today"), {}, False),
             ("running", {}, False),
+            ("up_for_retry", {}, False),
+            ("queued", {}, False),
+            ("deferred", {}, False),
             ("failed", {"terminate_on_kill": False}, False),
         ],
     )
@@ -290,6 +304,37 @@ class TestAKillOnTheWorker:
             task.execute({"ti": make_runner().ti})
         (instance,) = emulator.instances()
         assert instance["closed"] is closed
+
+    def test_after_its_end_terminates_nothing(
+        self, airflow_says: Any, emulator: EmulatorControl, make_runner: Any
+    ) -> None:
+        """Airflow may end the process while callbacks run, when the task's end is known."""
+        airflow_says("success")
+        for arguments in ({"wait_for_completion": False}, {"timeout": 0}, {"deferrable": True}):
+            task = operator(**{"poll_interval": 1, "deferrable": False, **arguments})
+            with suppress(errors.WaitTimeoutError, TaskDeferred):
+                task.execute({"ti": make_runner().ti})
+            task.on_kill()
+        assert [each["closed"] for each in emulator.instances()] == [False] * 3
+
+    def test_that_finds_airflow_busy_terminates_nothing(
+        self, emulator: EmulatorControl, make_runner: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The signal may come while the task itself talks to Airflow, and holds its lock."""
+        monkeypatch.setattr(kill, "STATE_PATIENCE", 0.1)
+        done = threading.Event()
+        monkeypatch.setattr(kill, "state_of", lambda _task: done.wait(30))
+        task = operator(poll_interval=1, deferrable=False)
+
+        def interrupted(_seconds: float) -> None:
+            task.on_kill()
+            raise SystemExit("killed")
+
+        monkeypatch.setattr(task.hook.client, "_sleep", interrupted)
+        with pytest.raises(SystemExit):
+            task.execute({"ti": make_runner().ti})
+        done.set()
+        assert [each["closed"] for each in emulator.instances()] == [False]
 
     def test_before_the_start_terminates_nothing(self, emulator: EmulatorControl) -> None:
         operator().on_kill()

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, Outcome
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitFailedError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.condition import Outcome
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    InstanceNotFoundError,
+    WaitFailedError,
+    WaitTimeoutError,
+)
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
+from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
-from airflow_provider_astrobpm.triggers import INSTANCE_ID, LEFT_OPEN
+from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -113,31 +119,34 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             raise ValueError("if_open_instance_exists means nothing without a business_key")
         if self._asked and not wait_for_completion:
             raise ValueError(f"{', '.join(self._asked)} means nothing with wait_for_completion=False")
-        self._given = checks.given(self, (*ARGUMENTS, "version", "variables", "business_key", "title"))
+        self._given |= checks.given(self, ("version", "variables", "business_key", "title"))
         self._at_stake: tuple[AtStake, TaskInstanceKey] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or go on with what an earlier try has started, and wait for it if asked to."""
-        checks.still_given(self, self._given)
         self._condition()
         self._trigger_for(None)
-        launched = self._launch(context)
-        instance = launched.instance
-        with self._says_what_stays_open(context, instance.id):
-            self._publish(instance, context)
-            if not self.wait_for_completion:
-                return self.hook.as_dict(instance)
-            return self._wait_for(instance, launched.record.deadline)
+        try:
+            launched = self._launch(context)
+            instance = launched.instance
+            with self._says_what_stays_open(context, instance.id):
+                self._publish(instance, context)
+                if not self.wait_for_completion:
+                    return self.hook.as_dict(instance)
+                return self._wait_for(instance, launched.record.deadline, context)
+        finally:
+            # What ends this process from now on is no end of the task: its result is known, or it is deferred.
+            self._at_stake = None
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
         instance_id = _published_instance(context)
         with self._says_what_stays_open(context, instance_id):
             try:
-                instance = self._ending_of(event)
+                instance = self._ending_of(event, instance_id)
             except WaitTimeoutError as error:
                 instance = self._after_timeout(error, instance_id)
-            return self._done(instance)
+            return self._done(instance, context)
 
     def on_kill(self) -> None:
         """Terminate the instance if a person ended the task while it was on a worker."""
@@ -193,8 +202,14 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         return launched
 
     def _accepts(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that an earlier try has started is as this task wants it, though it has ended."""
-        return not self.wait_for_completion or self._condition().judge(instance).outcome is Outcome.DONE
+        """Tell whether an instance that an earlier try has started is as this task wants it, though it has ended.
+
+        One that was cancelled may have been by this task itself, when somebody ended it.
+        """
+        if not self.wait_for_completion:
+            return True
+        cancelled = class_of(instance.state) is StateClass.CANCELLED
+        return not cancelled and self._condition().judge(instance).outcome is Outcome.DONE
 
     def _publish(self, instance: BpmInstance, context: Context) -> None:
         """Let everybody see which instance it is, before anything else can go wrong."""
@@ -207,7 +222,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             "Instance %r, business key %r%s", instance.id, instance.business_key, f": {url}" if url else ""
         )
 
-    def _wait_for(self, instance: BpmInstance, deadline: float | None) -> dict[str, Any]:
+    def _wait_for(self, instance: BpmInstance, deadline: float | None, context: Context) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
 
         awaited = wait.Wait(
@@ -222,10 +237,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             ended = self.hook.run_wait(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
             ended = self._after_timeout(error, instance.id)
-        return self._done(ended)
+        return self._done(ended, context)
 
-    def _done(self, instance: BpmInstance) -> dict[str, Any]:
-        self._at_stake = None
+    def _done(self, instance: BpmInstance, context: Context) -> dict[str, Any]:
+        context["ti"].xcom_push(key=WAIT_OVER, value=instance.id)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 
@@ -253,8 +268,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 # A wait that has failed over the instance itself would fail again, were it to go on.
                 goes_on = not isinstance(error, WaitFailedError) or error.instance.suspended
                 remembered = self._remember_what_stays_open(context, instance_id, goes_on=goes_on)
-                suspended = seen is not None and seen.suspended
-                words = self._what_stays_open(instance_id, suspended, adopts=remembered and goes_on)
+                words = self._what_stays_open(instance_id, error, adopts=remembered and goes_on)
                 if isinstance(error, AstroZeroError):
                     error.advice = f"{error.advice} {words}".lstrip()
                 else:
@@ -267,7 +281,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
 
         try:
-            context["ti"].xcom_push(key=LEFT_OPEN, value=instance_id)
+            context["ti"].xcom_push(key=WAIT_OVER, value=instance_id)
             memory = Memory(context)
             record = memory.read()
             if record is None or record.instance_id != instance_id:
@@ -278,9 +292,16 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             return False
         return True
 
-    def _what_stays_open(self, instance_id: str | None, suspended: bool, *, adopts: bool) -> str:
-        first = "Resume it: then a retry" if suspended else "A retry"
-        if adopts or not self.terminate_on_kill:
+    def _what_stays_open(self, instance_id: str | None, error: BaseException, *, adopts: bool) -> str:
+        seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
+        first = "Resume it: then a retry" if seen is not None and seen.suspended else "A retry"
+        if isinstance(error, InstanceNotFoundError):
+            then = "A retry goes on with it if it shows again. "
+            if adopts:
+                then += "So does clearing this task; clearing it once more starts a new one all the same."
+            else:
+                then += "Clearing this task starts a new one."
+        elif adopts or not self.terminate_on_kill:
             then = f"{first} goes on waiting for it, and so does clearing this task."
         else:
             then = f"{first} goes on with it; clearing this task terminates it and starts a new one."
