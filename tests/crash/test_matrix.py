@@ -146,7 +146,9 @@ class Scene:
             run.until_waiting(tries=self.tries, or_ended=True)
             run.approve()
         run.until_crashed(len(self.crashes) + 1)
-        if point.early and len(run.instances) == self.instances:
+        # A deferred task must not resume before the scheduler has heard that its worker is done: Airflow would take it
+        # for killed from outside, and run this process once more.
+        if point.early and not point.deferred and len(run.instances) == self.instances:
             run.approve()
         run.until_waiting(tries=self.tries + (not point.deferred), or_ended=True)
         run.approve()
