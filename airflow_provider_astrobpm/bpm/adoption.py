@@ -335,7 +335,7 @@ def _too_many(carriers: int, key: str) -> AmbiguousStartError:
 
 
 def gone(instance_id: str, key: str) -> AmbiguousStartError:
-    """Return the error for an instance of this generation that cannot be found any more."""
+    """Return the error for an instance that this task goes on with, and that cannot be found any more."""
     return AmbiguousStartError(
         f"an earlier try started instance {instance_id!r}, which is in none of the states now",
         key,

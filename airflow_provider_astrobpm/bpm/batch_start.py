@@ -134,10 +134,9 @@ class BatchStarter:
             await self._sleep(seconds)
             if self._stopped_by is not None:
                 return False
-        self._next_at = (
-            max(self._next_at, self._clock()) + self._interval if self._interval else self._next_at
-        )
         sent_at = self._clock()
+        if self._interval:
+            self._next_at = sent_at + self._interval
         try:
             instance = await self._client.call_once(launch.operation(key))
         except RefusedError as error:

@@ -90,9 +90,10 @@ async def why_it_was_no_kill(task: TaskInstanceKey, instance_id: str) -> str | N
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            reason = None if sight is Sight.UNDECIDED else sight.value
             if sight is not Sight.UNDECIDED:
+                reason = sight.value
                 break
+            reason = None
     return reason
 
 
