@@ -287,7 +287,7 @@ def _start_or_refuse(order: Order, record: Record | None, found: Found) -> Start
     launch = max([last, *_launches(order, found.own)]) + 1 if found.own else last
     looked = order.if_open_instance_exists != "start"
     if looked and len(found.carriers) > MOST_STRANGERS:
-        return Refuse(_too_many(len(found.carriers), order.key(launch)), told=False)
+        return Refuse(too_many_carriers(len(found.carriers), order.key(launch)), told=False)
     return Start(order.key(launch), launch, found.older, found.carriers if looked else None, warning)
 
 
@@ -326,7 +326,8 @@ def asked(order: Order, record: Record | None) -> Record:
     )
 
 
-def _too_many(carriers: int, key: str) -> AmbiguousStartError:
+def too_many_carriers(carriers: int, key: str) -> AmbiguousStartError:
+    """Return the error for a business key of more instances than can be written down."""
     return AmbiguousStartError(
         f"{carriers} instances carry its business key, too many to know later which one this task has started",
         key,

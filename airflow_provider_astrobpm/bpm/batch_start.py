@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import retry, search, wait
+from airflow_provider_astrobpm.bpm import look, retry, search
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AuthenticationError,
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.batch import Launch, Start
+    from airflow_provider_astrobpm.bpm.batch import Start
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.launches import Launch
 
 PROGRESS = 5.0  # seconds between two lines of progress
 
@@ -60,7 +61,6 @@ class BatchStarter:
     :param max_concurrency: starts under way at once.
     :param rate_limit: starts per second at most; ``None`` for as many as there can be.
     :param grace: seconds after which an instance that was started certainly shows in the lists.
-    :param strangers: the ids that carry keys of the batch and were there before.
     :param log: is told how it goes.
     :param clock: the time, in seconds since the epoch.
     :param sleep: lets seconds pass.
@@ -73,7 +73,6 @@ class BatchStarter:
         max_concurrency: int = 16,
         rate_limit: float | None = None,
         grace: float = 60,
-        strangers: Collection[str] = (),
         log: Callable[[Note], None],
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -82,11 +81,12 @@ class BatchStarter:
         self._max_concurrency = max_concurrency
         self._interval = 1 / rate_limit if rate_limit else 0.0
         self._grace = grace
-        self._strangers = frozenset(strangers)
+        self._strangers: frozenset[str] = frozenset()
         self._log = log
         self._clock = clock
         self._sleep = sleep
-        self._started = Started()
+        self.started = Started()
+        """What has come of the starts so far."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
         self._stopped_by: Exception | None = None
         self._next_at = 0.0
@@ -96,15 +96,28 @@ class BatchStarter:
         self._began = 0.0
         self._told_at = 0.0
 
-    async def start(self, starts: Iterator[Start], total: int | None = None) -> Started:
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether something may have been started that was not found."""
+        return bool(self._in_doubt)
+
+    def stop(self, reason: Exception) -> None:
+        """Send no more starts; ``start`` raises the reason when those under way are answered. Any thread may call it."""
+        self._stopped_by = self._stopped_by or reason
+
+    async def start(
+        self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] = ()
+    ) -> Started:
         """Start launches until there are no more.
 
         :param starts: the launches and their keys; each is taken when its turn has come.
         :param total: how many there are, for the log.
+        :param strangers: the ids that carry keys of the batch and were there before.
         :raises AmbiguousStartError: if nobody can know whether some were started.
         :raises CallError: what stopped the batch.
         :raises Exception: what ``starts`` raises, after what was under way has come to its end.
         """
+        self._strangers = frozenset(strangers)
         self._began = self._told_at = self._clock()
         await asyncio.gather(*(self._work(starts, total) for _ in range(self._max_concurrency)))
         self._tell(total, last=True)
@@ -112,7 +125,7 @@ class BatchStarter:
             await self._look_for_those_in_doubt()
         if self._stopped_by is not None:
             raise self._stopped_by
-        return self._started
+        return self.started
 
     async def _work(self, starts: Iterator[Start], total: int | None) -> None:
         """Start one launch after the other."""
@@ -140,7 +153,7 @@ class BatchStarter:
         try:
             instance = await self._client.call_once(launch.operation(key))
         except RefusedError as error:
-            self._started.refused[launch.number] = error
+            self.started.refused[launch.number] = error
         except CallError as error:
             if error.taken is None:
                 self._doubt(launch, key, error)
@@ -151,7 +164,7 @@ class BatchStarter:
                 self._stopped_by = error
                 return False
         else:
-            self._started.instances[launch.number] = instance
+            self.started.instances[launch.number] = instance
             self._turned_away = self._doubts_in_a_row = 0
         return True
 
@@ -165,7 +178,7 @@ class BatchStarter:
             return
         now = self._held_at = self._clock()
         backoff = min(self._client.settings.max_wait, retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1))
-        seconds = max(backoff, wait.seconds_to_leave_alone(error, now))
+        seconds = max(backoff, look.seconds_to_leave_alone(error, now))
         self._next_at = max(self._next_at, now + seconds)
         self._log(Note(f"No start is sent for {seconds:.0f} s. {error}", warning=True))
 
@@ -198,7 +211,7 @@ class BatchStarter:
                 instance, *others = found
                 if not others:
                     launch, _ = self._in_doubt.pop(key)
-                    self._started.instances[launch.number] = instance
+                    self.started.instances[launch.number] = instance
             if not self._in_doubt:
                 return
         key, (launch, failure) = next(iter(self._in_doubt.items()))
@@ -214,6 +227,8 @@ class BatchStarter:
             expected is not None
             and expected[0].bpm_name == instance.name
             and instance.id not in self._strangers
+            # A run that was deleted and made again has the keys of the old one.
+            and not search.started_long_before(instance, self._began)
         )
 
     def _tell(self, total: int | None, *, last: bool = False) -> None:
@@ -222,12 +237,12 @@ class BatchStarter:
         if now - self._told_at < PROGRESS and not last:
             return
         self._told_at = now
-        done = len(self._started.instances) + len(self._started.refused) + len(self._in_doubt)
+        done = len(self.started.instances) + len(self.started.refused) + len(self._in_doubt)
         rate = done / max(now - self._began, 0.001)
         left = "" if last or total is None or not done else f", about {(total - done) / rate:.0f} s left"
-        refused = f", {len(self._started.refused)} refused" if self._started.refused else ""
+        refused = f", {len(self.started.refused)} refused" if self.started.refused else ""
         of_all = "" if total is None else f" of {total}"
-        self._log(Note(f"Started {len(self._started.instances)}{of_all}{refused}; {rate:.0f}/s{left}"))
+        self._log(Note(f"Started {len(self.started.instances)}{of_all}{refused}; {rate:.0f}/s{left}"))
 
 
 def _key_of(instance: BpmInstance) -> str:

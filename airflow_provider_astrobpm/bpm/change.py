@@ -80,14 +80,14 @@ def change_state(
         raise
     except CallError as failure:
         return (yield from _after_failure(instance_id, action, find, failure, if_closed))
-    if not _shows(instance, action) and not instance.is_closed:
+    if not shows(instance, action) and not instance.is_closed:
         # The documented example of suspend shows its effect in the answer. Where the answer does not, look again.
         try:
             instance = yield from find(instance_id)
         except (CallError, InstanceNotFoundError) as error:
             note = f"{action}: accepted, and then the instance could not be read ({error.problem})"
             return Change(instance, note, visible=False)
-    if _shows(instance, action):
+    if shows(instance, action):
         return Change(instance, f"{action}: done, {instance}")
     if instance.is_closed:
         return _ended(instance, action, if_closed)
@@ -138,9 +138,9 @@ def _after_failure(
         raise _with_answer(missing, failure) from None
     if instance.is_closed:
         # An answer that was lost may have been the one that ended it.
-        ended_here = failure.taken is None and _shows(instance, action)
+        ended_here = failure.taken is None and shows(instance, action)
         return _ended(instance, action, "succeed" if ended_here else if_closed)
-    if _shows(instance, action):
+    if shows(instance, action):
         return Change(instance, f"{action}: nothing to do, {instance}")
     if isinstance(failure, RefusedError):
         failure.problem = f"{failure.problem}, and the instance is {instance.state!r}"
@@ -153,7 +153,7 @@ def _ended(instance: BpmInstance, action: Action, if_closed: IfClosed) -> Change
     return Change(instance, f"{action}: nothing to do, it has ended already, {instance}")
 
 
-def _shows(instance: BpmInstance, action: Action) -> bool:
+def shows(instance: BpmInstance, action: Action) -> bool:
     """Tell whether an instance is as the action wants it."""
     if action == "terminate":
         return states.class_of(instance.state) is states.StateClass.CANCELLED

@@ -73,6 +73,22 @@ def count(value: object, argument: str, *, least: int) -> int:
     return value
 
 
+def rate(value: object, argument: str) -> float:
+    """Return how often something may happen a second."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST_SECONDS:
+        raise ValueError(f"{argument} must be a number a second, more than 0, not {value!r}")
+    return value
+
+
+def number_or_share(value: object, argument: str) -> float:
+    """Return a number of things, or a share of them below 1 as a ``float``."""
+    if isinstance(value, float) and 0 <= value < 1:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{argument} must be a whole number, or a share as a float below 1, not {value!r}")
+    return value
+
+
 def choice(value: T, argument: str, choices: Iterable[T]) -> T:
     """Return one of the choices."""
     known = tuple(choices)

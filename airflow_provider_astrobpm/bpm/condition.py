@@ -162,6 +162,11 @@ class WaitCondition:
             return Verdict(Outcome.FAILED, 'it is suspended, and on_suspended is "fail"')
         return Verdict(Outcome.WAITING, str(instance))
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether an instance that has met this once meets it for ever: where it had to end in ``Completed OK``."""
+        return not self.states and not self.bp_statuses
+
     def _is_met(self, instance: BpmInstance, seen: frozenset[str]) -> bool:
         if self.states and not seen & self.states:
             return False

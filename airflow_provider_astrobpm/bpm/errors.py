@@ -281,8 +281,8 @@ class BatchChangedError(AstroZeroError):
     """
 
     advice = (
-        "Nothing was started. Give the batch its former launches again and retry, or clear the task: that terminates what "
-        "is open of the former ones and starts the new ones."
+        "Nothing was started. Give the batch its former launches again and retry, or clear the task: that goes on with "
+        "those that are the same, terminates what is open of the others, and starts the new ones."
     )
 
     def __init__(self, number: int, instance: BpmInstance) -> None:
@@ -291,6 +291,10 @@ class BatchChangedError(AstroZeroError):
         )
         self.number = number
         self.instance = instance
+
+
+class BatchFailedError(AstroZeroError):
+    """More launches of a batch have failed than may."""
 
 
 class UnknownEventError(AstroZeroError):

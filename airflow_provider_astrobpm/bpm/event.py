@@ -4,17 +4,24 @@ A task that resumes takes nothing on trust: an event that is empty, unknown or i
 arrived, and never a success. Nor is one that another task waited for: where Airflow keeps its database in SQLite, the id
 of a trigger that is gone is given to the next one, and a triggerer that has not noticed yet hands the old one's event to
 the new one's task.
+
+A wait for a group says of each member, by its place among all, what has become of it: with one character, because there may
+be ten thousand of them, and each reason is told once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
+from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # The errors with which a wait may end; everything else arrives as the root of them.
 ERRORS: dict[str, type[AstroZeroError]] = {
@@ -56,6 +63,19 @@ class _Failure(msgspec.Struct, tag_field="status", tag="failure", frozen=True):
     waiter: str | None = None
 
 
+SUCCEEDED, FAILED, OPEN = "+-o"
+
+
+class _Group(msgspec.Struct, tag_field="status", tag="group", frozen=True):
+    outcomes: str
+    """One of the three characters for each member."""
+    reasons: list[tuple[str, list[int]]]
+    """Why members failed, in the order of failing, with the places of those that failed so."""
+    error: _Failure | None = None
+    """What ended the wait before all were decided."""
+    waiter: str | None = None
+
+
 def encode(ending: BpmInstance | Exception, waiter: str | None = None) -> dict[str, Any]:
     """Return an ending as an event.
 
@@ -63,31 +83,59 @@ def encode(ending: BpmInstance | Exception, waiter: str | None = None) -> dict[s
     :param waiter: the id of the task instance that waits for it, where that is known.
     """
     if isinstance(ending, BpmInstance):
-        event: _Success | _Failure = _Success(ending, waiter)
-    elif isinstance(ending, AstroZeroError):
-        name = type(ending).__name__
-        event = _Failure(
-            error=name if name in ERRORS else AstroZeroError.__name__,
-            problem=ending.problem,
-            advice=ending.advice,
-            attempt=ending.attempt,
-            connection=ending.connection,
-            http_status=ending.status,
-            res_code=ending.res_code,
-            res_msg=ending.res_msg,
-            instance=getattr(ending, "instance", None),
-            waiter=waiter,
-        )
-    else:
+        return _plain(_Success(ending, waiter))
+    return _plain(_failure(ending, waiter))
+
+
+def encode_group(
+    end: GroupEnd, ids: Sequence[str], error: Exception | None = None, waiter: str | None = None
+) -> dict[str, Any]:
+    """Return as an event how the wait for a group ended.
+
+    :param end: what has become of its members.
+    :param ids: their ids, in the order that the task knows.
+    :param error: what ended the wait before all were decided, if anything did.
+    :param waiter: the id of the task instance that waits for it, where that is known.
+    """
+    places = {instance_id: place for place, instance_id in enumerate(ids)}
+    still_open = set(end.open)
+    reasons: dict[str, list[int]] = {}
+    for instance_id, reason in end.failed.items():
+        reasons.setdefault(reason, []).append(places[instance_id])
+    outcomes = "".join(
+        OPEN if one in still_open else FAILED if one in end.failed else SUCCEEDED for one in ids
+    )
+    failure = None if error is None else _failure(error, None)
+    return _plain(_Group(outcomes, list(reasons.items()), failure, waiter))
+
+
+def _plain(event: msgspec.Struct) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(event)
+    return plain
+
+
+def _failure(error: Exception, waiter: str | None) -> _Failure:
+    if not isinstance(error, AstroZeroError):
         # Not with its words: what an unknown error says may hold anything.
-        event = _Failure(
+        return _Failure(
             error=AstroZeroError.__name__,
-            problem=f"The trigger failed with {type(ending).__name__}",
+            problem=f"The trigger failed with {type(error).__name__}",
             advice="Its own log says more, as part of this task's log.",
             waiter=waiter,
         )
-    plain: dict[str, Any] = msgspec.to_builtins(event)
-    return plain
+    name = type(error).__name__
+    return _Failure(
+        error=name if name in ERRORS else AstroZeroError.__name__,
+        problem=error.problem,
+        advice=error.advice,
+        attempt=error.attempt,
+        connection=error.connection,
+        http_status=error.status,
+        res_code=error.res_code,
+        res_msg=error.res_msg,
+        instance=getattr(error, "instance", None),
+        waiter=waiter,
+    )
 
 
 def is_for_another(event: object, waiter: str | None) -> bool:
@@ -104,12 +152,40 @@ def decode(event: object) -> BpmInstance | AstroZeroError:
 
     :raises UnknownEventError: if it stands for none.
     """
+    known = _known(event, _Success | _Failure)
+    return known.instance if isinstance(known, _Success) else _error(event, known)
+
+
+def decode_group(event: object, ids: Sequence[str]) -> tuple[GroupEnd | None, AstroZeroError | None]:
+    """Return what an event says of a group: what has become of its members, and what ended the wait before that.
+
+    :param ids: the ids of the members, in the order that the trigger knew.
+    :raises UnknownEventError: if it says nothing of this group.
+    """
+    known = _known(event, _Group | _Failure)
+    if isinstance(known, _Failure):
+        return None, _error(event, known)
+    if len(known.outcomes) != len(ids) or set(known.outcomes) - {SUCCEEDED, FAILED, OPEN}:
+        raise UnknownEventError(event, f"it does not tell of {len(ids)} instances")
+    by_outcome: dict[str, list[str]] = {SUCCEEDED: [], FAILED: [], OPEN: []}
+    for instance_id, outcome in zip(ids, known.outcomes, strict=True):
+        by_outcome[outcome].append(instance_id)
+    why = [(place, reason) for reason, places in known.reasons for place in places]
+    if sorted(place for place, _ in why) != [n for n, one in enumerate(known.outcomes) if one == FAILED]:
+        raise UnknownEventError(event, "it does not say why which instances failed")
+    failed = {ids[place]: reason for place, reason in why}
+    end = GroupEnd(len(by_outcome[SUCCEEDED]), failed, tuple(by_outcome[OPEN]))
+    return end, None if known.error is None else _error(event, known.error)
+
+
+def _known(event: object, kinds: Any) -> Any:
     try:
-        known = msgspec.convert(event, type=_Success | _Failure)
+        return msgspec.convert(event, type=kinds)
     except msgspec.ValidationError as error:
         raise UnknownEventError(event, str(error)) from None
-    if isinstance(known, _Success):
-        return known.instance
+
+
+def _error(event: object, known: _Failure) -> AstroZeroError:
     if known.error not in ERRORS:
         raise UnknownEventError(event, f"no error {known.error!r} is known")
     kind = ERRORS[known.error]

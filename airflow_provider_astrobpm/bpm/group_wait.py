@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError, UnknownEventError, WaitTimeoutError
 from airflow_provider_astrobpm.bpm.wait import AnyWait, is_gone
 
 if TYPE_CHECKING:
@@ -35,6 +35,33 @@ class GroupEnd(NamedTuple):
     """Why the others failed, by their ids, in the order of failing."""
     open: tuple[str, ...]
     """The ids of those of which nothing is decided."""
+
+
+def judged_again(
+    end: GroupEnd, ids: Iterable[str], seen: Mapping[str, BpmInstance], condition: WaitCondition
+) -> GroupEnd:
+    """Return what became of a group, by a later look at it: some may be decided since, and nothing is taken on trust.
+
+    :param end: what had become of the instances when the wait ended.
+    :param ids: the members.
+    :param seen: the instances of the later look, by their ids; what is gone since is not among them.
+    :param condition: what was waited for.
+    :raises UnknownEventError: if an instance counts as a success that is none.
+    """
+    failed, still_open = dict(end.failed), []
+    for instance_id in end.open:
+        verdict = condition.judge(seen[instance_id]) if instance_id in seen else None
+        if verdict is None or verdict.outcome is Outcome.WAITING:
+            still_open.append(instance_id)
+        elif verdict.outcome is Outcome.FAILED:
+            failed[instance_id] = verdict.reason
+    undecided = {*failed, *still_open}
+    succeeded = [one for one in ids if one not in undecided]
+    # A state or a status that was asked for may have passed by; the end of an instance does not.
+    for instance in [seen[one] for one in succeeded if one in seen] if condition.is_lasting else ():
+        if condition.judge(instance).outcome is not Outcome.DONE:
+            raise UnknownEventError(str(instance), "it counts as a success")
+    return GroupEnd(len(succeeded), failed, tuple(still_open))
 
 
 class GroupWait(AnyWait[GroupEnd]):
@@ -60,7 +87,8 @@ class GroupWait(AnyWait[GroupEnd]):
         self._condition = condition
         self._may_fail = may_fail
         seen = members if isinstance(members, Mapping) else {one.id: one for one in members}
-        self._total = len(seen)
+        self.ids = tuple(seen)
+        """The members."""
         self._open: dict[str, str | None] = dict.fromkeys(seen)
         self._missing: dict[str, tuple[float, int]] = {}
         self._failed: dict[str, str] = {}
@@ -73,7 +101,7 @@ class GroupWait(AnyWait[GroupEnd]):
 
     def so_far(self) -> GroupEnd:
         """Return what has become of the instances, also when the wait ended with an error."""
-        succeeded = self._total - len(self._open) - len(self._failed)
+        succeeded = len(self.ids) - len(self._open) - len(self._failed)
         return GroupEnd(succeeded, dict(self._failed), tuple(self._open))
 
     def end(self, ending: GroupEnd | Exception) -> None:
@@ -96,9 +124,9 @@ class GroupWait(AnyWait[GroupEnd]):
 
     def timed_out(self, deadline: float) -> WaitTimeoutError:
         """Return the error for a deadline that has passed."""
-        error = WaitTimeoutError(f"{self._total} instances", deadline, None)
+        error = WaitTimeoutError(f"{len(self.ids)} instances", deadline, None)
         timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
-        error.problem = f"{timed_out}; {len(self._open)} of {self._total} are still open"
+        error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error
 
     def _take(self, findings: Findings, now: float) -> None:
@@ -109,7 +137,10 @@ class GroupWait(AnyWait[GroupEnd]):
             except InstanceNotFoundError as error:
                 since, looks = missed.get(instance_id, (now, 0))
                 if is_gone(looks + 1, now - since):
-                    self._fail(instance_id, str(error))
+                    # Without its id: thousands may be gone, for the one reason.
+                    self._fail(
+                        instance_id, f"it{error.problem.removeprefix(error.sought)}. {error.advice}".rstrip()
+                    )
                 else:
                     self._missing[instance_id] = since, looks + 1
             else:
@@ -135,7 +166,26 @@ class GroupWait(AnyWait[GroupEnd]):
 
     def _progress(self) -> str:
         missing = f", {len(self._missing)} missing" if self._missing else ""
-        return f"Closed {self._total - len(self._open)} of {self._total}, {len(self._failed)} failed{missing}"
+        return f"Closed {len(self.ids) - len(self._open)} of {len(self.ids)}, {len(self._failed)} failed{missing}"
+
+
+class Roll(AnyWait["dict[str, BpmInstance]"]):
+    """One look at many instances, whatever has become of them. The first look that succeeds ends it.
+
+    :param ids: the instances, each with the state in which it was last seen, if that is known.
+    :param max_poll_failure_time: seconds for which looks may fail in a row.
+    """
+
+    def __init__(self, ids: Mapping[str, str | None], *, max_poll_failure_time: float = 600) -> None:
+        super().__init__(None, max_poll_failure_time)
+        self._ids = ids
+
+    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+        """Add all ids."""
+        ids.update(self._ids)
+
+    def _take(self, findings: Findings, now: float) -> None:
+        self.end(findings.instances)
 
 
 class Pace:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_astrobpm.bpm import wait
+from airflow_provider_astrobpm.bpm import look
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 
@@ -246,7 +246,7 @@ class Poller:
         failure: Exception | None = None
         findings: Findings | None = None
         try:
-            plan = wait.search_for((each.wait for each in asked), self._client.settings)
+            plan = look.search_for((each.wait for each in asked), self._client.settings)
             findings = await self._client.run(plan)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to learn of it
             failure = error
@@ -255,9 +255,9 @@ class Poller:
         interval = min((each.interval for each in self._subscriptions), default=0.0)
         known = failure if isinstance(failure, CallError) else None
         now = self._clock()
-        self._left_alone_until = self._looked_at + wait.seconds_to_leave_alone(known, now)
+        self._left_alone_until = self._looked_at + look.seconds_to_leave_alone(known, now)
         # After a failure the pause is for the server: it counts from the end of the look, however long that took.
-        self._due = (self._looked_at if failure else began_at) + wait.seconds_between(
+        self._due = (self._looked_at if failure else began_at) + look.seconds_between(
             interval, self._failed_looks, known, now, self._jitter()
         )
         await self._tell(asked, findings, failure, began)

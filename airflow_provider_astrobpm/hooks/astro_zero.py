@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 from asgiref.sync import sync_to_async
 
-from airflow_provider_astrobpm.bpm import api, change, checks, launch, search, wait
+from airflow_provider_astrobpm.bpm import api, change, checks, launch, look, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.bpm.wait import Note, Wait
+    from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -284,35 +284,26 @@ class AstroZeroHook(BaseHook):
         )
         return self.run_wait(awaited, poll_interval=interval)
 
-    def run_wait(self, awaited: Wait, *, poll_interval: float) -> BpmInstance:
-        """Run a wait to its end, holding this thread; see ``wait_for_instance``."""
-        self.client.run(
-            wait.wait_for(
-                awaited,
-                settings=self.settings,
-                poll_interval=poll_interval,
-                log=self._log_note,
-                clock=self.client.clock,
-            )
-        )
+    def run_wait(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
+        """Run a wait to its end, holding this thread, and return its good end; see ``wait_for_instance``."""
+        plan = look.wait_for(awaited, poll_interval=poll_interval, **self._looking)
+        self.client.run(plan)
         return awaited.result()
 
-    def look(self, awaited: Wait, *, again_after: float | None = None) -> None:
-        """Look once for what a wait is about.
+    def look(self, awaited: AnyWait[Any]) -> None:
+        """Look once for what a wait is about."""
+        self.client.run(look.once(awaited, **self._looking))
 
-        :param awaited: the wait.
-        :param again_after: seconds after which to look again while looks fail or do not show the instance; ``None``
-            never to.
+    def look_until_sure(self, awaited: Wait, *, again_after: float) -> None:
+        """Look for what a wait is about, and again while looks fail or do not show it.
+
+        :param again_after: seconds after which to look again.
         """
-        self.client.run(
-            wait.look(
-                awaited,
-                settings=self.settings,
-                again_after=again_after,
-                log=self._log_note,
-                clock=self.client.clock,
-            )
-        )
+        self.client.run(look.until_sure(awaited, again_after=again_after, **self._looking))
+
+    @property
+    def _looking(self) -> dict[str, Any]:
+        return {"settings": self.settings, "log": self._log_note, "clock": self.client.clock}
 
     def _log_note(self, note: Note) -> None:
         note.write_to(self.log)

@@ -145,7 +145,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         if self._awaited is None:
             self._awaited = self._new_wait(context, time.time() + self.timeout)
         pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), LONGEST_PAUSE)
-        self.hook.look(self._awaited, again_after=pause)
+        self.hook.look_until_sure(self._awaited, again_after=pause)
         if self._awaited.ending is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(self._awaited.result))

@@ -10,6 +10,7 @@ in, the instance is terminated.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -20,7 +21,7 @@ from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.triggers.kill import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.settings import Settings
@@ -46,6 +47,7 @@ ENDED_BY_A_PERSON = (None, "failed", "success", "skipped", "upstream_failed", "r
 
 STATE_PATIENCE = 1.5  # seconds to learn the task's state
 PATIENCE = 3.0  # seconds to terminate
+SENDING = 2.0  # seconds of these in which terminations of a batch are sent; the rest is for looking what came of them
 
 
 def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any) -> None:
@@ -56,14 +58,7 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
     :param task: the task instance that waits for it.
     :param log: the log of the task.
     """
-    seen = _within(STATE_PATIENCE, lambda: state_of(task))
-    if seen.failure is not None or seen.value not in ENDED_BY_A_PERSON:
-        why = seen.failure or f"the task is {seen.value}"
-        log.warning(
-            "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
-        )
-        return
-    quick = settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
+    quick = _hasty(settings)
 
     def work() -> str:
         with BpmClient(quick, tokens=TokenCache()) as client:
@@ -72,9 +67,65 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             return "; ".join(done) or "there is none that shows"
 
+    _if_a_person_ended(task, str(what), work, log)
+
+
+def terminate_all(
+    settings: Settings,
+    instances: Callable[[], Mapping[str, str | None]],
+    task: TaskInstanceKey,
+    log: Any,
+    *,
+    max_concurrency: int,
+) -> None:
+    """Terminate as many instances of a batch as there is time for, if a person ended its task.
+
+    :param instances: returns their ids, each with the state in which it was last seen, if that is known.
+    :param max_concurrency: calls under way at once.
+
+    The other parameters are those of ``terminate``.
+    """
+    from airflow_provider_astrobpm.bpm import group_change  # noqa: PLC0415 - a worker of single instances needs no aiohttp
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415
+
+    async def terminated() -> str:
+        async with AsyncBpmClient(_hasty(settings), tokens=TokenCache()) as client:
+            done = await group_change.change_all(
+                client,
+                instances(),
+                "terminate",
+                max_concurrency=max_concurrency,
+                patience=SENDING,
+                log=lambda note: note.write_to(log),
+            )
+        return (
+            f"{done.note}; clearing the task ends what is still open"
+            if done.failed or done.not_tried
+            else done.note
+        )
+
+    _if_a_person_ended(task, "The batch", lambda: asyncio.run(terminated()), log)
+
+
+def _if_a_person_ended(task: TaskInstanceKey, what: str, work: Callable[[], str], log: Any) -> None:
+    """Do some work if a person ended the task, and say in the log what came of it.
+
+    :param what: what it is about, as the beginning of a sentence.
+    """
+    seen = _within(STATE_PATIENCE, lambda: state_of(task))
+    if seen.failure is not None or seen.value not in ENDED_BY_A_PERSON:
+        why = seen.failure or f"the task is {seen.value}"
+        log.warning(
+            "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
+        )
+        return
     outcome = _within(PATIENCE, work)
     came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
     log.warning("This task was ended by a person. %s: %s", what, came_of_it)
+
+
+def _hasty(settings: Settings) -> Settings:
+    return settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
 
 def _open_carriers(business_key: str) -> Plan[list[str]]:

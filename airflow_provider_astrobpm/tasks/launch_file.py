@@ -1,6 +1,6 @@
 """The launches of a batch in a file of JSON lines or CSV, read one after the other through Airflow's object storage.
 
-What may be said of a launch is for ``bpm.batch`` to check.
+What may be said of a launch is for ``bpm.launches`` to check.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import reprlib
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm.batch import FIELDS
+from airflow_provider_astrobpm.bpm.launches import FIELDS
+from airflow_provider_astrobpm.tasks.storage import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from airflow_provider_astrobpm.tasks.storage import Place
 
 LONGEST_LINE = 2**22  # characters: a file without line ends must not fill the memory
 BLOCK = 2**20  # bytes that a remote file is fetched by: s3fs would take fifty times as many
@@ -34,46 +36,25 @@ def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object
         ``s3://aws_default@bucket/launches.jsonl``.
     :raises ValueError: at once for a path that cannot be right; on the way for a file that is missing or broken.
     """
-    scheme, named, address = _parts(path)
-    shown = address.partition("?")[0] if scheme else address
-    if ":" in named:
-        raise ValueError(
-            f"{shown} must be given without a password: what stands before the @ is the id of an Airflow connection"
-        )
-    launches = _FORMATS.get(PurePosixPath(shown).suffix.lower())
-    if launches is None:
-        raise ValueError(f"{shown} is no file of launches: its name must end in {', '.join(_FORMATS)}")
+    place = place_of(path, "file of launches", _FORMATS)
+    launches = _FORMATS[place.suffix]
 
     def opened() -> Iterator[tuple[str, object]]:
-        with _open(scheme, conn_id or named, address, shown) as file:
-            yield from launches(_lines(file, shown), shown)
+        with _open(place, conn_id) as file:
+            yield from launches(_lines(file, place.shown), place.shown)
 
     return opened()
 
 
-def _parts(path: str) -> tuple[str, str, str]:
-    """Return the scheme of a path, what stands before its ``@``, and the path without that."""
-    scheme, separator, rest = path.partition("://")
-    if not separator:
-        return "", "", path
-    host, slash, key = rest.partition("/")
-    named, _, host = host.rpartition("@")
-    return scheme, named, f"{scheme}://{host}{slash}{key}"
-
-
-def _open(scheme: str, conn_id: str, address: str, shown: str) -> TextIO:
-    # Not through an ObjectStoragePath: on Airflow 3.0 it refuses every scheme where universal-pathlib is new, and on 3.1
-    # it takes a relative path for one from the root.
-    from airflow.sdk.io import attach  # noqa: PLC0415 - DAG files are parsed without it
-
-    storage = attach(scheme or "file", conn_id or None).fs
+def _open(place: Place, conn_id: str | None) -> TextIO:
+    storage = place.attached(conn_id)
     try:
         # Bytes that are not UTF-8 come through as surrogates, so that their line can be named.
         file: TextIO = storage.open(
-            address, "r", encoding="utf-8-sig", errors="surrogateescape", newline="", block_size=BLOCK
+            place.address, "r", encoding="utf-8-sig", errors="surrogateescape", newline="", block_size=BLOCK
         )
     except FileNotFoundError:
-        raise ValueError(f"there is no file {shown}") from None
+        raise ValueError(f"there is no file {place.shown}") from None
     return file
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from airflow_provider_astrobpm.bpm.adoption import Record
+from airflow_provider_astrobpm.bpm.batch import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from typing_extensions import Self
 
-KEY = "astro_zero_launch"
+R = TypeVar("R", Record, BatchRecord)
+
+KEYS: dict[type[Any], str] = {Record: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
 
 
 class Try(NamedTuple):
@@ -47,35 +50,38 @@ class Try(NamedTuple):
         )
 
 
-class Memory:
+class Memory(Generic[R]):
     """The record that the tries of a task share, in Airflow's task state store; before Airflow 3.3 there is none.
 
     :param context: the context of the task.
+    :param kind: the type of the record.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, kind: type[R]) -> None:
         store: Any = context.get("task_state_store")
         self._store = store
+        self._kind: type[R] = kind
+        self._key = KEYS[kind]
 
     def __bool__(self) -> bool:
         return self._store is not None
 
-    def read(self) -> Record | None:
+    def read(self) -> R | None:
         """Return the record, if one was written.
 
         :raises AstroZeroError: if it is none that this version can read.
         """
-        written = self._store.get(KEY) if self else None
+        written = self._store.get(self._key) if self else None
         try:
-            return None if written is None else msgspec.convert(written, Record)
+            return None if written is None else msgspec.convert(written, self._kind)
         except msgspec.ValidationError as error:
             raise AstroZeroError(
-                f"What an earlier try has written down ({KEY!r} in the task state store) cannot be read: {error}"
+                f"What an earlier try has written down ({self._key!r} in the task state store) cannot be read: {error}"
             ) from None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: R) -> None:
         """Replace the record. It is kept as long as the run of the DAG is: a wait may take longer than any other limit."""
         if self:
             from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
 
-            self._store.set(KEY, msgspec.to_builtins(record), retention=NEVER_EXPIRE)
+            self._store.set(self._key, msgspec.to_builtins(record), retention=NEVER_EXPIRE)

@@ -38,11 +38,15 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.condition import OnSuspended
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.wait import Wait
+    from airflow_provider_astrobpm.bpm.wait import AnyWait, Wait
+    from airflow_provider_astrobpm.triggers.base import WaitingTrigger
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 OnTimeout = Literal["leave", "suspend", "terminate"]
 ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
+
+OnFailure = Literal["leave", "terminate"]
+ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
 
 DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 """The default of ``deferrable``: Airflow's own."""
@@ -128,49 +132,67 @@ class WaitingTask(AstroZeroTask):
 
     def _look_again(self, context: Context, deadline: float | None) -> Any:
         """Look once, and wait on if that is not the end yet."""
-        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
-
         awaited = self._new_wait(context, deadline)
         self.hook.look(awaited)
         if awaited.ending is None:
             self._defer(awaited)
-        return self.execute_complete(context, event.encode(awaited.ended()))
+        return self.execute_complete(context, self._event_of(awaited))
 
-    def _new_wait(self, context: Context, deadline: float | None) -> Wait:
+    def _new_wait(self, context: Context, deadline: float | None) -> AnyWait[Any]:
         """Return the wait for what this task is about."""
         raise NotImplementedError
 
-    def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
+    def _trigger_for(self, awaited: Any) -> WaitingTrigger:
         """Return the trigger for a wait; for none yet, to prove that it can be made."""
         raise NotImplementedError
+
+    def _event_of(self, awaited: Any) -> dict[str, Any]:
+        """Return what the trigger's event would carry, had the wait ended in the triggerer."""
+        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+
+        return event.encode(awaited.ended())
 
     def _condition(self) -> WaitCondition:
         checks.still_given(self, self._given)
         asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
+    def _has_ended_well(self, instance: BpmInstance) -> bool:
+        """Tell whether an instance that an earlier try has started, and that has ended, is as this task wants it.
+
+        One that was cancelled may have been by this task itself, when somebody ended it.
+        """
+        cancelled = class_of(instance.state) is StateClass.CANCELLED
+        return not cancelled and self._condition().judge(instance).outcome is Outcome.DONE
+
+    def _asked_of_trigger(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
+        """Return the arguments that every trigger has which goes on with a wait of this task."""
+        asked: dict[str, Any] = {
+            name: sorted(value) for name in ARGUMENTS if (value := getattr(self, name)) is not None
+        }
+        return {
+            "astro_zero_conn_id": self.astro_zero_conn_id,
+            "deadline": awaited.deadline if awaited else None,
+            "on_suspended": self.on_suspended,
+            "max_poll_failure_time": self.max_poll_failure_time,
+            **asked,
+        }
+
     def _trigger(self, awaited: Wait | None, **arguments: Any) -> AstroZeroBpmInstanceTrigger:
-        """Return the trigger that goes on with a wait."""
+        """Return the trigger that goes on with a wait for one instance."""
         import msgspec  # noqa: PLC0415
 
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger  # noqa: PLC0415
 
-        asked: dict[str, Any] = {
-            name: sorted(value) for name in ARGUMENTS if (value := getattr(self, name)) is not None
-        }
         trigger = AstroZeroBpmInstanceTrigger(
-            astro_zero_conn_id=self.astro_zero_conn_id,
             seen=msgspec.to_builtins(awaited.seen) if awaited and awaited.seen else None,
-            deadline=awaited.deadline if awaited else None,
-            on_suspended=self.on_suspended,
-            max_poll_failure_time=self.max_poll_failure_time,
-            **asked,
+            **self._asked_of_trigger(awaited),
             **arguments,
         )
         json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
         return trigger
 
-    def _defer(self, awaited: Wait) -> NoReturn:
+    def _defer(self, awaited: AnyWait[Any]) -> NoReturn:
         backstop = None
         if awaited.deadline is not None:
             backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + BACKSTOP

@@ -7,8 +7,12 @@ from typing import Any
 # The XComs of a try. Airflow removes them when the next one begins.
 INSTANCE_ID = "instance_id"
 """The instance that it started, published before it waits."""
+BATCH_KEY = "batch_key"
+"""What the business keys of the batch begin with that it has started, published before it waits."""
+INSTANCE_IDS = "instance_ids"
+"""The instances of the batch, in the order of the launches; ``None`` for a launch that has none."""
 WAIT_OVER = "wait_over"
-"""The instance for which it waits no more, well or badly."""
+"""The instance or the batch for which it waits no more, well or badly."""
 
 
 def waiter(task_instance: Any) -> str | None:

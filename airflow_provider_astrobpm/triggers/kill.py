@@ -5,8 +5,8 @@ whose task was marked as failed. So the task instance is looked at.
 
 | the task instance is                                           | then a person          |
 |----------------------------------------------------------------|------------------------|
-| deferred or running, and this instance is the one of its try   | did nothing            |
-| deferred or running, and another one is                        | cleared the task       |
+| deferred or running, and waits for the same as before          | did nothing            |
+| deferred or running, and waits for something else              | cleared the task       |
 | running, scheduled or queued, and nobody can say for which one | may have: look again   |
 | and so it stays                                                | cleared the task       |
 | to be retried                                                  | did nothing            |
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
+from airflow_provider_astrobpm.triggers import WAIT_OVER
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,18 +75,19 @@ async def _look_ahead(task: TaskInstanceKey) -> None:
         log.debug("Looking at a task ahead of need failed: %s", type(error).__name__)
 
 
-async def why_it_was_no_kill(task: TaskInstanceKey, instance_id: str) -> str | None:
+async def why_it_was_no_kill(task: TaskInstanceKey, key: str, awaited: str) -> str | None:
     """Return why a cancelled wait was ended by nobody, or ``None`` if a person did end it.
 
     :param task: the task instance that waited.
-    :param instance_id: the instance for which it waited.
+    :param key: the XCom in which a try of the task shows for what it waits.
+    :param awaited: for what this one waited.
     """
     reason: str | None = None
     for attempt in range(LOOKS):
         if attempt:
             await asyncio.sleep(PAUSE)
         try:
-            sight = await sync_to_async(_look)(task, instance_id)
+            sight = await sync_to_async(_look)(task, key, awaited)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
@@ -108,18 +109,18 @@ class Sight(Enum):
     RETRIED = "its task is retried"
 
 
-def _look(task: TaskInstanceKey, instance_id: str) -> Sight:
+def _look(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
     state = state_of(task)
     if state in {"up_for_retry", "up_for_reschedule"}:
         return Sight.RETRIED
     if state in {"scheduled", "queued"}:
         return Sight.UNDECIDED
     if state in {"deferred", "running"}:
-        own = published(task, INSTANCE_ID)
+        own = published(task, key)
         if own is None:
             return Sight.UNKNOWN if state == "deferred" else Sight.UNDECIDED
-        return Sight.GOES_ON if own == instance_id else Sight.ENDED
-    return Sight.OVER if state is not None and published(task, WAIT_OVER) == instance_id else Sight.ENDED
+        return Sight.GOES_ON if own == awaited else Sight.ENDED
+    return Sight.OVER if state is not None and published(task, WAIT_OVER) == awaited else Sight.ENDED
 
 
 def state_of(task: TaskInstanceKey) -> str | None:
@@ -136,9 +137,9 @@ def state_of(task: TaskInstanceKey) -> str | None:
 
 def published(task: TaskInstanceKey, key: str) -> Any:
     """Return what this try of a task has published under a key, or ``None``."""
-    from airflow.sdk.bases.xcom import BaseXCom  # noqa: PLC0415
+    from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415 - of the backend that the deployment uses
 
-    return BaseXCom.get_one(
+    return XCom.get_one(
         key=key,
         dag_id=task.dag_id,
         task_id=task.task_id,

@@ -1,29 +1,30 @@
-"""What a launch of a batch may be, and what becomes of it: by tables, and by random batches."""
+"""What a try does with the launches of a batch: by tables, and by random batches."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm.adoption import Record
+from airflow_provider_astrobpm.bpm.adoption import MOST_STRANGERS
 from airflow_provider_astrobpm.bpm.batch import (
-    FIELDS,
     BatchOrder,
+    BatchRecord,
     GoOn,
-    Launch,
     Ledger,
     Start,
-    launches_of,
-    numbered,
+    asked,
+    older_than,
+    seconds_to_look,
 )
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.bpm.identity import BatchKey, TaskIdentity
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.launches import Launch
 from airflow_provider_astrobpm.bpm.search import Carriers
 
 TASK = TaskIdentity("dag", "run", "task")
@@ -33,84 +34,11 @@ KEYED = Launch(1, NAME, business_key="mine")
 Make = Callable[..., BpmInstance]
 
 
-def checked(items: object, **arguments: Any) -> list[Launch]:
-    return list(launches_of(numbered(items), **arguments))
-
-
-class TestLaunches:
-    def test_what_a_batch_says_holds_for_those_that_say_nothing(self) -> None:
-        given: list[dict[str, Any]] = [
-            {},
-            {"variables": {"a": [1]}, "title": "T", "business_key": "k"},
-            {"bpm_name": "Other"},
-            {"version": "2"},
-            {"version": None},
-        ]
-        assert checked(given, bpm_name=NAME, version="1.0") == [
-            Launch(1, NAME, "1.0"),
-            Launch(2, NAME, "1.0", {"a": [1]}, "k", "T"),
-            Launch(3, "Other"),
-            Launch(4, NAME, "2"),
-            Launch(5, NAME, "1.0"),
-        ]
-
-    @pytest.mark.parametrize(
-        ("given", "said"),
-        [
-            ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name, .*, not str"),
-            ([None], "launch 1: it must be a mapping"),
-            (
-                [{}, {}, {"varaibles": {}}],
-                "launch 3: it has no field 'varaibles'; what may be given is bpm_name",
-            ),
-            ([{"bpm_name": " "}], "launch 1: bpm_name must be a text that is not blank"),
-            ([{"variables": []}], "launch 1: variables must be a mapping"),
-            ([{"variables": {"a": object()}}], "launch 1: variable 'a' cannot be sent as JSON"),
-            ([{"title": 5}], "launch 1: title must be a text"),
-            (
-                [{"business_key": "k"}, {}, {"business_key": "k"}],
-                "launch 3: its business_key 'k' is that of launch 1 too",
-            ),
-            ({"bpm_name": NAME}, "launches must be a list of mappings, not dict"),
-            ("[]", "launches must be a list of mappings, not str"),
-            (None, "launches must be a list of mappings, not NoneType"),
-        ],
-    )
-    def test_what_cannot_be_started(self, given: object, said: str) -> None:
-        with pytest.raises(ValueError, match=said):
-            checked(given, bpm_name=NAME)
-
-    def test_each_needs_a_name(self) -> None:
-        with pytest.raises(ValueError, match="launch 2: it needs a bpm_name, because the batch has none"):
-            checked([{"bpm_name": NAME}, {"title": "T"}])
-
-    def test_they_are_checked_one_by_one(self) -> None:
-        launches = launches_of(numbered([{}, "x"]), bpm_name=NAME)
-        assert next(launches) == Launch(1, NAME)
-        with pytest.raises(ValueError, match="launch 2"):
-            next(launches)
-
-    def test_its_digest_is_its_own_and_never_changes(self) -> None:
-        """An instance that a version has started must be found by later ones."""
-        assert Launch(1, NAME, variables={"a": 1, "b": 2}).digest == "whlm"
-        assert Launch(9, NAME, variables={"b": 2, "a": 1}).digest == "whlm", (
-            "wherever it stands, however it is ordered"
-        )
-        values: tuple[Any, ...] = ("B", "1", {}, "k", "t")
-        other = [
-            Launch(1, **{"bpm_name": NAME, field: value}) for field, value in zip(FIELDS, values, strict=True)
-        ]
-        assert len({one.digest for one in (FIRST, SECOND, *other)}) == 7
-
-    @given(st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.booleans())))
-    def test_its_digest_survives_the_way_through_json(self, variables: dict[str, Any]) -> None:
-        again = json.loads(json.dumps(variables))
-        assert Launch(1, NAME, variables=variables).digest == Launch(1, NAME, variables=again).digest
-
-
 def order(**fields: Any) -> BatchOrder:
     accepts = fields.pop("accepts", lambda one: one.state == "Completed OK")
-    return BatchOrder(identity=TASK, generation=fields.pop("generation", 2), accepts=accepts, **fields)
+    generation = fields.pop("generation", 2)
+    number = fields.pop("try_number", generation)
+    return BatchOrder(identity=TASK, generation=generation, try_number=number, accepts=accepts, **fields)
 
 
 def key_of(launch: Launch, generation: int = 2, again: int = 1) -> str:
@@ -125,7 +53,7 @@ def carriers_of(asked: BatchOrder, instances: Iterable[BpmInstance]) -> Carriers
 
 @pytest.fixture
 def ledger(make: Make) -> Callable[..., Ledger]:
-    def open_it(*instances: tuple[str, str], record: Record | None = None, **fields: Any) -> Ledger:
+    def open_it(*instances: tuple[str, str], record: BatchRecord | None = None, **fields: Any) -> Ledger:
         """Open one on instances, each given by its state and its business key; their ids are 0, 1 and so on."""
         asked = order(**fields)
         made = [make(str(n), state=state, business_key=key) for n, (state, key) in enumerate(instances)]
@@ -195,46 +123,145 @@ class TestLedger:
             Ledger(asked, None, carriers_of(asked, [strange])).decide(FIRST)
 
     @pytest.mark.parametrize(
-        ("left_open", "keeps_open", "adopts"),
-        [(False, False, False), (True, False, True), (False, True, True)],
+        ("unfinished", "keeps_open", "goes_on", "superseded"),
+        [
+            (False, False, [], ["0", "3"]),
+            (True, False, ["0", "1"], ["3"]),
+            (False, True, ["0"], ["3"]),
+            (True, True, ["0", "1"], ["3"]),
+        ],
     )
-    def test_what_an_older_generation_left_open(
-        self, left_open: bool, keeps_open: bool, adopts: bool, ledger: Any
+    def test_what_an_older_generation_has_started(
+        self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], ledger: Any
     ) -> None:
-        record = Record(generation=1, posted_at=1.0, left_open=left_open)
+        third, gone = Launch(3, NAME), Launch(4, "Gone")
+        record = BatchRecord(generation=1, begun_at=1.0, unfinished=unfinished)
+        states = [(OPEN, FIRST), (GOOD, SECOND), (BAD, third), (OPEN, gone)]
         found = ledger(
-            (OPEN, key_of(FIRST, 1)),
-            (GOOD, key_of(SECOND, 1)),
-            (OPEN, key_of(Launch(3, "Gone"), 1)),
-            record=record,
-            keeps_open=keeps_open,
+            *((state, key_of(launch, 1)) for state, launch in states), record=record, keeps_open=keeps_open
         )
-        first, second = found.decide(FIRST), found.decide(SECOND)
-        assert isinstance(first, GoOn) == adopts
-        assert second == Start(SECOND, key_of(SECOND)), "a clear asks again for what has ended"
-        assert [one.id for one in found.superseded()] == (["2"] if adopts else ["0", "2"])
+        decisions = [found.decide(launch) for launch in (FIRST, SECOND, third)]
+        assert [one.instance.id for one in decisions if isinstance(one, GoOn)] == goes_on
+        started = [one.launch for one in decisions if isinstance(one, Start)]
+        assert all(one == Start(one.launch, key_of(one.launch)) for one in decisions if one.launch in started)
+        assert [one.id for one in found.superseded()] == superseded
         found.check_all_seen()
+
+    def test_only_what_it_goes_on_with_counts_of_the_older_ones(self, ledger: Any) -> None:
+        """The first generation succeeded and was cleared; the third has failed, and so has its successor."""
+        instances = [(GOOD, key_of(FIRST, 1)), (GOOD, key_of(SECOND, 3)), (OPEN, key_of(Launch(3, NAME), 5))]
+        record = BatchRecord(generation=5, begun_at=1.0, unfinished=True, goes_on_from=3)
+        found = ledger(*instances, record=record, generation=7)
+        assert isinstance(found.decide(FIRST), Start)
+        assert isinstance(found.decide(SECOND), GoOn)
+        assert isinstance(found.decide(Launch(3, NAME)), GoOn)
+
+    def test_a_retry_goes_on_with_the_same_older_ones(self, ledger: Any) -> None:
+        record = BatchRecord(generation=2, begun_at=1.0, goes_on_from=1)
+        found = ledger((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
+        assert isinstance(found.decide(FIRST), GoOn), "the good end counts, whoever has brought it about"
+
+    def test_what_a_deleted_run_with_the_same_keys_has_started_is_none_of_it(self, make: Make) -> None:
+        asked_for, key = order(), key_of(FIRST)
+        old = make("1", business_key=key, start_time="2026-01-01 10:00:00")
+        new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
+        record = BatchRecord(generation=2, begun_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
+        for found, ends in (([old, new], GoOn(FIRST, new)), ([old], Start(FIRST, key))):
+            assert Ledger(asked_for, record, carriers_of(asked_for, found)).decide(FIRST) == ends
 
     def test_where_the_lists_may_hide_something_nothing_is_started(self, make: Make) -> None:
         asked = order()
         hidden = carriers_of(asked, [make("1"), make("2", business_key=None)])
         for record in (
             None,
-            Record(generation=2, posted_at=1.0, told=True),
-            Record(generation=1, posted_at=1.0),
+            BatchRecord(generation=2, begun_at=1.0, told=True),
+            BatchRecord(generation=1, begun_at=1.0),
         ):
             with pytest.raises(
                 AmbiguousStartError, match="started launch 1 cannot be told: the lists show no business"
             ):
                 Ledger(asked, record, hidden).decide(FIRST)
-        answered = Ledger(asked, Record(generation=1, posted_at=1.0, told=True), hidden)
+        answered = Ledger(asked, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
         assert answered.decide(FIRST) == Start(FIRST, key_of(FIRST))
+
+
+@pytest.mark.parametrize(
+    ("record", "order_", "seconds"),
+    [
+        (None, {"try_number": 1, "generation": 1}, None),
+        (None, {"try_number": 1, "generation": 1, "own_keys": frozenset({"k"})}, 0),
+        (None, {"try_number": 2}, 0),
+        (None, {"try_number": 2, "has_memory": False}, 60),
+        (BatchRecord(generation=2), {}, 0),
+        (BatchRecord(generation=2, begun_at=1.0), {}, 60),
+        (BatchRecord(generation=1, begun_at=1.0), {}, 60),
+        (BatchRecord(generation=2, begun_at=1.0, answered_at=980.0), {}, 40),
+        (BatchRecord(generation=2, begun_at=1.0, answered_at=900.0), {}, 0),
+        (BatchRecord(generation=2, begun_at=1.0, answered_at=2000.0), {}, 60),
+    ],
+    ids=[
+        "the very first try",
+        "others may have their keys",
+        "an earlier try wrote nothing down",
+        "nobody knows what an earlier try did",
+        "none was sent",
+        "a process died over its starts",
+        "and the task was cleared",
+        "the last answer is not long ago",
+        "it is",
+        "the clock was put back",
+    ],
+)
+def test_when_to_look_for_what_was_started_before(
+    record: BatchRecord | None, order_: dict[str, Any], seconds: float | None
+) -> None:
+    assert seconds_to_look(order(**order_), record, 1000.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("record", "oldest"),
+    [
+        (None, None),
+        (BatchRecord(generation=2), None),
+        (BatchRecord(generation=2, goes_on_from=1), 1),
+        (BatchRecord(generation=1), None),
+        (BatchRecord(generation=1, unfinished=True), 1),
+        (BatchRecord(generation=1, unfinished=True, goes_on_from=-3), -3),
+        (BatchRecord(generation=1, goes_on_from=-3), None),
+    ],
+)
+def test_which_generations_it_goes_on_with(record: BatchRecord | None, oldest: int | None) -> None:
+    assert older_than(order(), record) == oldest
+    assert order().oldest(record) == (2 if oldest is None else oldest)
+
+
+class TestAsked:
+    """What is written down when a person is to look; only a clear answers."""
+
+    def test_where_nothing_was(self) -> None:
+        assert asked(order(), None) == BatchRecord(generation=2, told=True)
+
+    @pytest.mark.parametrize("unfinished", [True, False])
+    def test_after_a_clear(self, unfinished: bool) -> None:
+        record = BatchRecord(generation=1, begun_at=1.0, strangers=("7",), unfinished=unfinished)
+        told = asked(order(), record)
+        assert (told.generation, told.told, told.begun_at) == (2, True, 1.0)
+        assert (told.strangers, told.goes_on_from) == ((("7",), 1) if unfinished else (None, None))
+        assert order().oldest(told) == (1 if unfinished else 2)
+
+    def test_in_a_retry(self) -> None:
+        record = BatchRecord(generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1)
+        assert asked(order(), record) == BatchRecord(
+            generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1, told=True
+        )
 
 
 class TestAuthorsKeys:
     """Others may use them too, so only what was not there before the first start is the batch's own."""
 
-    def decide(self, make: Make, record: Record | None, *found: BpmInstance) -> tuple[Ledger, Start | GoOn]:
+    def decide(
+        self, make: Make, record: BatchRecord | None, *found: BpmInstance
+    ) -> tuple[Ledger, Start | GoOn]:
         asked = order(own_keys=frozenset({"mine"}))
         ledger = Ledger(asked, record, carriers_of(asked, found))
         return ledger, ledger.decide(KEYED)
@@ -245,14 +272,14 @@ class TestAuthorsKeys:
     def test_a_retry_knows_its_own_by_who_was_there_before(
         self, strangers: tuple[str, ...], goes_on: bool, make: Make
     ) -> None:
-        record = Record(generation=2, posted_at=1.0, strangers=strangers)
+        record = BatchRecord(generation=2, begun_at=1.0, strangers=strangers)
         ledger, decision = self.decide(make, record, make("8", business_key="mine"))
         assert isinstance(decision, GoOn) == goes_on
         assert ledger.strangers == (() if goes_on else ("8",))
 
     def test_a_retry_that_does_not_know_who_was_there_refuses(self, make: Make) -> None:
         with pytest.raises(AmbiguousStartError, match="others may use their keys: instance '8'"):
-            self.decide(make, Record(generation=2, posted_at=1.0), make("8", business_key="mine"))
+            self.decide(make, BatchRecord(generation=2, begun_at=1.0), make("8", business_key="mine"))
 
     def test_the_first_try_starts_beside_strangers(self, make: Make) -> None:
         ledger, decision = self.decide(make, None, make("8", business_key="mine"))
@@ -261,7 +288,7 @@ class TestAuthorsKeys:
         assert ledger.superseded() == []
 
     def test_a_clear_supersedes_what_the_older_generation_started(self, make: Make) -> None:
-        record = Record(generation=1, posted_at=1.0, strangers=("7",))
+        record = BatchRecord(generation=1, begun_at=1.0, strangers=("7",))
         found = [
             make("7", business_key="mine"),
             make("8", business_key="mine"),
@@ -272,8 +299,25 @@ class TestAuthorsKeys:
         assert [one.id for one in ledger.superseded()] == ["8"]
         assert ledger.strangers == ("7", "8", "9")
 
+    def test_a_clear_after_a_failure_goes_on_with_the_older_generation(self, make: Make) -> None:
+        record = BatchRecord(generation=1, begun_at=1.0, strangers=("7",), unfinished=True)
+        found = [make("7", business_key="mine"), make("8", GOOD, business_key="mine")]
+        ledger, decision = self.decide(make, record, *found)
+        assert decision == GoOn(KEYED, found[1])
+        assert (ledger.strangers, ledger.superseded()) == (("7",), [])
+
+    def test_a_retry_without_a_memory_refuses(self, make: Make) -> None:
+        lost = order(own_keys=frozenset({"mine"}), has_memory=False, try_number=3)
+        with pytest.raises(AmbiguousStartError, match="others may use their keys: instance '8'"):
+            Ledger(lost, None, carriers_of(lost, [make("8", business_key="mine")]))
+
+    def test_too_many_strangers_cannot_be_written_down(self, make: Make) -> None:
+        found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
+        with pytest.raises(AmbiguousStartError, match="too many to know later"):
+            self.decide(make, None, *found)
+
     def test_one_of_another_bpm_is_none_of_it(self, make: Make) -> None:
-        record = Record(generation=2, posted_at=1.0, strangers=())
+        record = BatchRecord(generation=2, begun_at=1.0, strangers=())
         _, decision = self.decide(make, record, make("8", name="Other", business_key="mine"))
         assert decision == Start(KEYED, "mine")
 
@@ -299,7 +343,7 @@ def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
         BpmInstance(id=f"x{n}", name=NAME, state=OPEN, business_key=key) for n, key in enumerate(noise)
     ]
     asked = order()
-    ledger = Ledger(asked, Record(generation=2, posted_at=1.0), carriers_of(asked, instances))
+    ledger = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), carriers_of(asked, instances))
     for launch, states in zip(launches, histories, strict=True):
         if states.count(OPEN) > 1:
             with pytest.raises(AmbiguousStartError):

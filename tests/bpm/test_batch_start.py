@@ -78,7 +78,14 @@ class Batch:
         self.notes: list[str] = []
         self.most_at_once = 0
 
-    def start(self, starts: Iterable[Start], total: int | None = None, **arguments: Any) -> Started:
+    def start(
+        self,
+        starts: Iterable[Start],
+        total: int | None = None,
+        *,
+        strangers: Iterable[str] = (),
+        **arguments: Any,
+    ) -> Started:
         async def main() -> Started:
             async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.sleep) as client:
                 starter = BatchStarter(
@@ -89,7 +96,7 @@ class Batch:
                     **{"max_concurrency": AT_ONCE, **arguments},
                 )
                 try:
-                    return await asyncio.wait_for(starter.start(iter(starts), total), 60)
+                    return await asyncio.wait_for(starter.start(iter(starts), total, strangers=set(strangers)), 60)
                 finally:
                     self.most_at_once = client.most
                     assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"

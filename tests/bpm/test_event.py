@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import errors, event
+from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 Make = Callable[..., BpmInstance]
@@ -116,3 +117,68 @@ JSON = st.recursive(
 def test_no_other_json_is_taken(arrived: Any) -> None:
     with pytest.raises(errors.UnknownEventError):
         event.decode(arrived)
+
+
+class TestGroups:
+    IDS = ("1", "2", "3", "4", "5")
+    END = GroupEnd(1, {"4": "it broke", "2": "it is gone", "5": "it broke"}, ("3",))
+
+    def there_and_back(
+        self, end: GroupEnd, error: Exception | None = None
+    ) -> tuple[GroupEnd | None, errors.AstroZeroError | None]:
+        sent = json.loads(json.dumps(event.encode_group(end, self.IDS, error)))
+        return event.decode_group(sent, self.IDS)
+
+    def test_what_became_of_each(self) -> None:
+        assert self.there_and_back(self.END) == (self.END, None)
+
+    def test_what_ended_the_wait_before(self) -> None:
+        end, error = self.there_and_back(self.END, errors.WaitTimeoutError("5 instances", 0, None))
+        assert end == self.END
+        assert isinstance(error, errors.WaitTimeoutError)
+
+    def test_an_error_alone(self) -> None:
+        end, error = event.decode_group(event.encode(errors.ServerError("down")), self.IDS)
+        assert (end, type(error)) == (None, errors.ServerError)
+
+    def test_it_is_short(self) -> None:
+        ids = [f"002N{number:016}" for number in range(10_000)]
+        end = GroupEnd(0, dict.fromkeys(ids[:100], "it ended in state 'Broken'"), tuple(ids[100:]))
+        assert len(json.dumps(event.encode_group(end, ids))) < 11_000
+
+    def test_it_says_who_waits(self) -> None:
+        assert event.is_for_another(event.encode_group(self.END, self.IDS, None, "me"), "you")
+        assert not event.is_for_another(event.encode_group(self.END, self.IDS, None, "me"), "me")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"outcomes": "+-o-"},
+            {"outcomes": "+-o-?"},
+            {"outcomes": "+++++"},
+            {"outcomes": "+----"},
+            {"outcomes": None},
+            {"reasons": []},
+            {"reasons": [["it broke", [1, 3, 4, 4]]]},
+            {"reasons": [["it broke", [1, 3, 5]]]},
+            {"status": "success"},
+            {"status": "groups"},
+            {"error": "no"},
+        ],
+        ids=str,
+    )
+    def test_what_is_not_whole_is_no_success(self, change: dict[str, Any]) -> None:
+        sent = event.encode_group(self.END, self.IDS) | change
+        with pytest.raises(errors.UnknownEventError):
+            event.decode_group(sent, self.IDS)
+
+    @pytest.mark.parametrize("sent", [None, {}, [], "success", 1])
+    def test_what_is_none_at_all_neither(self, sent: object) -> None:
+        with pytest.raises(errors.UnknownEventError):
+            event.decode_group(sent, self.IDS)
+
+    def test_the_event_of_one_instance_is_none_of_a_group(self, make: Make) -> None:
+        with pytest.raises(errors.UnknownEventError):
+            event.decode_group(event.encode(make()), self.IDS)
+        with pytest.raises(errors.UnknownEventError):
+            event.decode(event.encode_group(self.END, self.IDS))

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
-from airflow_provider_astrobpm.bpm.group_wait import PACE, PROGRESS, GroupEnd, GroupWait, Pace
+from airflow_provider_astrobpm.bpm.group_wait import (
+    PACE,
+    PROGRESS,
+    GroupEnd,
+    GroupWait,
+    Pace,
+    Roll,
+    judged_again,
+)
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.search import Findings
 from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, AnyWait, Wait
@@ -107,7 +115,7 @@ class TestHowItEnds:
         look(awaited, other, now=1.5 * MISSING_TIME)
         look(awaited, instance("2", OK), now=1.5 * MISSING_TIME)
         (reason,) = awaited.result().failed.values()
-        assert reason.startswith("instance '1' is in none of the states. It may have been deleted")
+        assert reason.startswith("it is in none of the states. It may have been deleted")
 
     def test_the_deadline_says_how_many_are_open(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, BAD, RUNS, RUNS), deadline=100)
@@ -188,6 +196,55 @@ class TestWhatItSays:
             "Polls fail from now on; the wait goes on. cut. Whether the server acted on it is unknown."
         ]
         assert look(awaited, *group(RUNS)) == ["Polls succeed again"]
+
+
+class TestJudgedAgain:
+    """A later look decides what was open, and takes no success on trust."""
+
+    IDS = ("1", "2", "3", "4")
+    END = GroupEnd(1, {"2": HELD}, ("3", "4"))
+
+    def again(self, *states: str, condition: WaitCondition | None = None) -> GroupEnd:
+        seen = {one.id: one for one in group(*states)}
+        return judged_again(self.END, self.IDS, seen, condition or WaitCondition())
+
+    def test_what_is_open_may_be_decided_since(self) -> None:
+        assert self.again(OK, RUNS, RUNS, RUNS) == self.END
+        assert self.again(OK, RUNS, OK, RUNS) == GroupEnd(2, {"2": HELD}, ("4",))
+        assert self.again(OK, RUNS, OK, BAD) == GroupEnd(2, {"2": HELD, "4": BROKEN}, ())
+
+    def test_what_has_failed_stays_so(self) -> None:
+        assert self.again(OK, OK, RUNS, RUNS) == self.END
+
+    def test_what_is_gone_since_stays_as_it_was(self) -> None:
+        assert judged_again(self.END, self.IDS, {}, WaitCondition()) == self.END
+
+    @pytest.mark.parametrize("state", [RUNS, BAD, UNHEARD_OF])
+    def test_a_success_must_be_one(self, state: str) -> None:
+        with pytest.raises(errors.UnknownEventError, match="instance '1'"):
+            self.again(state, RUNS, RUNS, RUNS)
+
+    def test_a_state_that_was_asked_for_may_have_passed_by(self) -> None:
+        asked = WaitCondition.of(states=["Waiting for user interaction"])
+        assert self.again(BAD, RUNS, RUNS, RUNS, condition=asked) == self.END
+
+
+class TestRoll:
+    def test_the_first_look_that_succeeds_ends_it(self) -> None:
+        roll = Roll({"1": RUNS, "2": None})
+        roll.look_failed(cut(), began=0, now=1)
+        assert roll.ending is None
+        assert sought(roll) == {"1": RUNS, "2": None}
+        findings = Findings(sought(roll), ())
+        findings.take(group(BAD))
+        roll.look_found(findings, now=2)
+        assert roll.result() == {"1": instance("1", BAD)}
+
+    def test_looks_may_fail_for_a_stretch_and_no_longer(self) -> None:
+        roll = Roll({"1": None}, max_poll_failure_time=60)
+        roll.look_failed(cut(), began=0, now=60)
+        with pytest.raises(errors.InterruptedCallError):
+            roll.result()
 
 
 @pytest.mark.parametrize(
@@ -306,7 +363,7 @@ def _check(
         if isinstance(each.ending, errors.WaitFailedError):
             assert each.ending.problem.endswith(f"failed: {failed.pop(instance_id)}")
         elif isinstance(each.ending, errors.InstanceNotFoundError):
-            assert str(each.ending) == failed.pop(instance_id)
+            assert str(each.ending).replace(each.ending.sought, "it") == failed.pop(instance_id)
         else:
             assert (instance_id in still_open) == (not isinstance(each.ending, BpmInstance))
             if isinstance(each.ending, errors.CallError):

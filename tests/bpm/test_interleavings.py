@@ -30,17 +30,11 @@ from airflow_provider_astrobpm.bpm import errors, poller, search, states
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.look import JITTER, LONGEST_BACKOFF, LONGEST_RETRY_AFTER
 from airflow_provider_astrobpm.bpm.poller import LATENESS, Pollers, Subscription
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import Settings
-from airflow_provider_astrobpm.bpm.wait import (
-    JITTER,
-    LONGEST_BACKOFF,
-    LONGEST_RETRY_AFTER,
-    MISSING_LOOKS,
-    MISSING_TIME,
-    Wait,
-)
+from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, Wait
 from tests.bpm.virtual_time import FROZEN, UNHEARD_OF, Client, Look, Server, VirtualLoop, instance, settings
 
 INTERLEAVINGS = int(os.environ.get("INTERLEAVINGS", "500"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm import states, wait
+from airflow_provider_astrobpm.bpm import look, states, wait
 from airflow_provider_astrobpm.bpm.api import Operation, Pause, Plan
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
@@ -66,7 +66,7 @@ class World:
 
     def run(self, awaited: wait.AnyWait[Any], *, poll_interval: float = 60, jitter: float = 0.0) -> None:
         self.drive(
-            wait.wait_for(
+            look.wait_for(
                 awaited,
                 settings=SETTINGS,
                 poll_interval=poll_interval,
@@ -77,18 +77,17 @@ class World:
         )
 
     def look(self, awaited: wait.Wait, again_after: float | None = None) -> None:
-        self.drive(
-            wait.look(
-                awaited,
-                settings=SETTINGS,
-                again_after=again_after,
-                log=self.notes.append,
-                clock=lambda: self.now,
-                jitter=lambda: 0.0,
-            )
-        )
+        looking: dict[str, Any] = {
+            "settings": SETTINGS,
+            "log": self.notes.append,
+            "clock": lambda: self.now,
+        }
+        if again_after is None:
+            self.drive(look.once(awaited, **looking))
+        else:
+            self.drive(look.until_sure(awaited, again_after=again_after, jitter=lambda: 0.0, **looking))
 
-    def drive(self, plan: Plan[None]) -> None:
+    def drive(self, plan: Plan[Any]) -> None:
         reply: Any = None
         error: CallError | None = None
         look: Look = None
@@ -230,13 +229,13 @@ class TestPauses:
         [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 4, 60), (5, 1000, 60), (600, 3, 600), (60, 1, 60)],
     )
     def test_back_off_while_looks_fail(self, interval: float, failed: int, seconds: float) -> None:
-        assert wait.seconds_between(interval, failed, None, 0.0, 0.0) == seconds
+        assert look.seconds_between(interval, failed, None, 0.0, 0.0) == seconds
 
     @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
     def test_respect_what_the_server_asks_for(self, asked: str, seconds: float) -> None:
         error = ThrottledError("x")
         error.retry_after = asked
-        assert wait.seconds_between(5, 1, error, 0.0, 0.0) == seconds
+        assert look.seconds_between(5, 1, error, 0.0, 0.0) == seconds
 
     def test_end_where_the_patience_does(self, make: Make) -> None:
         world = World([cut()])

@@ -18,7 +18,7 @@ from airflow.sdk.io import attach
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm import batch
+from airflow_provider_astrobpm.bpm.launches import FIELDS, launches_of
 from airflow_provider_astrobpm.tasks import launch_file
 
 Write = Callable[[str, bytes], Path]
@@ -294,7 +294,7 @@ class TestTheFile:
     def test_is_closed_when_what_reads_it_fails(self, stored: Any) -> None:
         store = stored([b'{"title": 1}\n{}\n'])
         with pytest.raises(ValueError, match="^line 1 of s3://bucket/launches.jsonl: it needs a bpm_name"):
-            list(batch.launches_of(launch_file.read("s3://bucket/launches.jsonl")))
+            list(launches_of(launch_file.read("s3://bucket/launches.jsonl")))
         assert store.opened[0].closed
 
     @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_what_is_written_as_json_lines_reads_back_the_same(
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0;\t"), min_size=1).filter(
-    lambda name: name == name.strip() and name not in batch.FIELDS
+    lambda name: name == name.strip() and name not in FIELDS
 )
 
 

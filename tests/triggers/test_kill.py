@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.triggers import bpm, kill
+from airflow_provider_astrobpm.triggers import base, kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 
@@ -60,8 +60,8 @@ def trigger_for(instance_id: str, make_runner: Any, **arguments: Any) -> AstroZe
 async def settled(work: Coroutine[Any, Any, Any]) -> None:
     """Do something, then let what it began come to its end."""
     await work
-    if bpm._KILLS:
-        await asyncio.wait(bpm._KILLS)
+    if base._KILLS:
+        await asyncio.wait(base._KILLS)
 
 
 async def is_waiting(trigger: AstroZeroBpmInstanceTrigger) -> None:
@@ -288,7 +288,7 @@ def test_a_kill_that_is_cut_off_is_done_all_the_same(
     async def kill_and_cut_off() -> None:
         killing = asyncio.ensure_future(trigger_for(instance_id, make_runner).on_kill())
         await asyncio.sleep(0)  # it begins
-        assert bpm._KILLS
+        assert base._KILLS
         killing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await killing
@@ -321,7 +321,7 @@ def test_a_cancelled_trigger_looks_by_itself_only_where_airflow_calls_no_on_kill
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     airflow_says("failed")
-    monkeypatch.setattr(bpm, "TELLS_OF_KILLS", tells)
+    monkeypatch.setattr(base, "TELLS_OF_KILLS", tells)
 
     async def wait_and_cancel() -> None:
         trigger = trigger_for(instance_id, make_runner)

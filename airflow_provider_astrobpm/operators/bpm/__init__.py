@@ -3,6 +3,7 @@
 DAG files import this at every parse, so the client and its libraries are imported only when a task runs.
 """
 
+from airflow_provider_astrobpm.operators.bpm.batch import AstroZeroStartBpmBatchOperator
 from airflow_provider_astrobpm.operators.bpm.change import (
     AstroZeroDeleteBpmInstanceOperator,
     AstroZeroResumeBpmInstanceOperator,
@@ -18,6 +19,7 @@ __all__ = [
     "AstroZeroQueryBpmInstancesOperator",
     "AstroZeroResumeBpmInstanceOperator",
     "AstroZeroSetBpmVariablesOperator",
+    "AstroZeroStartBpmBatchOperator",
     "AstroZeroStartBpmInstanceOperator",
     "AstroZeroSuspendBpmInstanceOperator",
     "AstroZeroTerminateBpmInstanceOperator",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     InstanceNotFoundError,
@@ -16,7 +15,6 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitTimeoutError,
 )
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
-from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
@@ -170,7 +168,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 title=self.title,
             )
 
-        memory, this = Memory(context), Try.of(context, retries=self.retries or 0)
+        memory, this = Memory(context, adoption.Record), Try.of(context, retries=self.retries or 0)
         task = TaskInstanceKey.of(context["ti"])
         order = adoption.Order(
             start=operation,
@@ -202,14 +200,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         return launched
 
     def _accepts(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that an earlier try has started is as this task wants it, though it has ended.
-
-        One that was cancelled may have been by this task itself, when somebody ended it.
-        """
-        if not self.wait_for_completion:
-            return True
-        cancelled = class_of(instance.state) is StateClass.CANCELLED
-        return not cancelled and self._condition().judge(instance).outcome is Outcome.DONE
+        """Tell whether an instance that an earlier try has started is as this task wants it, though it has ended."""
+        return self._has_ended_well(instance) if self.wait_for_completion else True
 
     def _publish(self, instance: BpmInstance, context: Context) -> None:
         """Let everybody see which instance it is, before anything else can go wrong."""
@@ -278,11 +270,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _remember_what_stays_open(self, context: Context, instance_id: str | None, *, goes_on: bool) -> bool:
         import msgspec  # noqa: PLC0415
 
+        from airflow_provider_astrobpm.bpm.adoption import Record  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
 
         try:
             context["ti"].xcom_push(key=WAIT_OVER, value=instance_id)
-            memory = Memory(context)
+            memory = Memory(context, Record)
             record = memory.read()
             if record is None or record.instance_id != instance_id:
                 return False

@@ -1,0 +1,248 @@
+"""The plan of a batch: each launch has one instance, whatever crashes. It is to ``batch`` what ``launch`` is to ``adoption``.
+
+A try looks once for the whole batch, where an earlier one may have started anything; decides; terminates what older
+generations have left open and nobody goes on with; and starts what is missing. What it is about to do is written down
+before, and what it has done after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import batch, group_change, search
+from airflow_provider_astrobpm.bpm.batch import BatchRecord, GoOn, Ledger
+from airflow_provider_astrobpm.bpm.batch_start import BatchStarter
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AstroZeroError,
+    AuthenticationError,
+    CallError,
+    RefusedError,
+)
+from airflow_provider_astrobpm.bpm.wait import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+    from airflow_provider_astrobpm.bpm.batch import BatchOrder, Start
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.launches import Launch
+    from airflow_provider_astrobpm.bpm.search import Carriers
+
+UNKNOWN = "Whether an earlier try has started instances could not be found out. A retry looks again."
+
+
+class BatchLaunched(NamedTuple):
+    """What came of a batch: its instances, and what is written down about it."""
+
+    total: int
+    """How many launches there are, as far as the input was read."""
+    instances: dict[int, BpmInstance]
+    """What was started, by the numbers of the launches."""
+    refused: dict[int, RefusedError]
+    """The launches that the server refused."""
+    record: BatchRecord
+
+
+class BatchLauncher:
+    """Brings about the instances of a batch.
+
+    :param order: what is to be started, for which try.
+    :param launches: returns the launches from the first on, each time it is called.
+    :param client: the client.
+    :param remember: writes a record down, so that later tries have it even if this one dies at once.
+    :param log: is told what happens.
+    :param total: how many launches there are, if that is known. Then all is decided before anything is started.
+    :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
+    :param max_concurrency: calls under way at once.
+    :param rate_limit: starts per second at most; ``None`` for as many as there can be.
+    :param clock: the time, in seconds since the epoch.
+    :param sleep: lets seconds pass.
+    """
+
+    def __init__(
+        self,
+        order: BatchOrder,
+        launches: Callable[[], Iterator[Launch]],
+        *,
+        client: AsyncBpmClient,
+        remember: Callable[[BatchRecord], None],
+        log: Callable[[Note], None],
+        total: int | None = None,
+        may_be_refused: int | None = None,
+        max_concurrency: int = 16,
+        rate_limit: float | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._order = order
+        self._launches = launches
+        self._client = client
+        self._remember = remember
+        self._log = log
+        self._total = total
+        self._read = 0
+        self._may_be_refused = may_be_refused
+        self._max_concurrency = max_concurrency
+        self._clock = clock
+        self._sleep = sleep
+        self._adopted: dict[int, BpmInstance] = {}
+        self._starter = BatchStarter(
+            client,
+            max_concurrency=max_concurrency,
+            rate_limit=rate_limit,
+            grace=order.grace,
+            log=log,
+            clock=clock,
+            sleep=sleep,
+        )
+
+    @property
+    def instances(self) -> dict[int, BpmInstance]:
+        """What this task goes on with or has started so far, by the numbers of the launches."""
+        return self._adopted | self._starter.started.instances
+
+    def stop(self, reason: Exception) -> None:
+        """Start no more; ``launch`` raises the reason when what is under way is answered. Any thread may call it."""
+        self._starter.stop(reason)
+
+    async def launch(self, record: BatchRecord | None) -> BatchLaunched:
+        """Start what is missing of the batch, and go on with what earlier tries have started.
+
+        :param record: what earlier tries have written down, if they did.
+        :raises AmbiguousStartError: if nobody can know whether some were started.
+        :raises BatchChangedError: if the launches are others than those that an earlier try has started.
+        :raises CallError: what stopped the batch.
+        :raises ValueError: for a launch that cannot be started.
+        """
+        try:
+            return await self._launch(record)
+        except AstroZeroError as error:
+            error.connection = error.connection or self._client.settings.connection
+            raise
+
+    async def _launch(self, record: BatchRecord | None) -> BatchLaunched:
+        carriers = await self._look(record)
+        try:
+            ledger = Ledger(self._order, record, carriers)
+            to_start = self._decide_all(ledger) if self._total is not None else None
+        except AmbiguousStartError:
+            self._remember(batch.asked(self._order, record))
+            raise
+        if to_start is not None:
+            await self._terminate(ledger.superseded())
+        begun = self._new_record(record, ledger)
+        if to_start != 0:
+            await self._start(ledger, msgspec.structs.replace(begun, answered_at=None), to_start)
+        if to_start is None:
+            await self._terminate(ledger.superseded())
+        deadline = begun.deadline
+        if deadline is None and self._order.timeout is not None:
+            deadline = self._clock() + self._order.timeout
+        answered_at = self._clock() if to_start != 0 else begun.answered_at
+        done = msgspec.structs.replace(begun, answered_at=answered_at, deadline=deadline)
+        self._remember(done)
+        refused = self._starter.started.refused
+        return BatchLaunched(self._total or self._read, self.instances, refused, done)
+
+    async def _look(self, record: BatchRecord | None) -> Carriers | None:
+        """Find everything that carries a key of the batch, where there can be anything."""
+        seconds = batch.seconds_to_look(self._order, record, self._clock())
+        if seconds is None:
+            return None
+        if seconds > 0:
+            self._log(
+                Note(f"Looking in {seconds:.0f} s, when all shows that an earlier try may have started")
+            )
+            await self._sleep(seconds)
+        try:
+            return await self._client.run(search.find_carriers(self._order.wants))
+        except AuthenticationError:
+            raise
+        except CallError as error:
+            if self._order.try_number <= 1:
+                raise
+            key = f"{self._order.identity.batch_prefix}…"
+            raise AmbiguousStartError(error, key, UNKNOWN) from error
+
+    def _decide_all(self, ledger: Ledger) -> int:
+        """Decide on every launch before any is started, and return how many are to be."""
+        to_start = 0
+        for launch in self._launches():
+            decision = ledger.decide(launch)
+            if isinstance(decision, GoOn):
+                self._adopted[launch.number] = decision.instance
+            else:
+                to_start += 1
+        ledger.check_all_seen()
+        if self._adopted:
+            self._log(
+                Note(
+                    f"Going on with {len(self._adopted)} instances, and starting {to_start}, of {self._total}"
+                )
+            )
+        return to_start
+
+    async def _terminate(self, superseded: list[BpmInstance]) -> None:
+        if not superseded:
+            return
+        self._log(
+            Note(f"The task was cleared. Terminating {len(superseded)} instances that it had started before")
+        )
+        change = await group_change.change_all(
+            self._client,
+            {one.id: one.state for one in superseded},
+            "terminate",
+            max_concurrency=self._max_concurrency,
+            log=self._log,
+            clock=self._clock,
+        )
+        if change.failed or change.not_tried:
+            error = AstroZeroError(
+                f"What this task had started before could not be terminated: {change.note}"
+            )
+            error.advice = "A retry goes on with that."
+            raise error
+        self._log(Note(change.note))
+
+    def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
+        own = self._order.own(record)
+        return BatchRecord(
+            generation=self._order.generation,
+            begun_at=own.begun_at if own and own.begun_at is not None else self._clock(),
+            answered_at=own.answered_at if own else None,
+            strangers=ledger.strangers if self._order.own_keys else None,
+            # A wait that has failed is over; what goes on now is another one.
+            deadline=own.deadline if own and not own.unfinished else None,
+            goes_on_from=batch.older_than(self._order, record),
+        )
+
+    async def _start(self, ledger: Ledger, begun: BatchRecord, to_start: int | None) -> None:
+        self._remember(begun)
+        try:
+            await self._starter.start(self._starts(ledger), to_start, strangers=ledger.strangers)
+        except Exception as error:
+            if isinstance(error, AmbiguousStartError):
+                self._remember(msgspec.structs.replace(begun, told=True))
+            elif not self._starter.is_in_doubt:
+                self._remember(msgspec.structs.replace(begun, answered_at=self._clock()))
+            raise
+
+    def _starts(self, ledger: Ledger) -> Iterator[Start]:
+        for launch in self._launches():
+            self._read = launch.number
+            decision = ledger.decide(launch)
+            if isinstance(decision, GoOn):
+                self._adopted[launch.number] = decision.instance
+                continue
+            refused = len(self._starter.started.refused)
+            if self._may_be_refused is not None and refused > self._may_be_refused:
+                self._log(Note(f"{refused} launches were refused, so no more are started", warning=True))
+                return
+            yield decision
+        ledger.check_all_seen()

@@ -1,0 +1,156 @@
+"""What became of each launch of a batch, and whether the batch has failed over it. Pure.
+
+| outcome       | the launch                                                             | counts as a failure |
+|---------------|------------------------------------------------------------------------|---------------------|
+| `failed`      | was started, and its instance came to a bad end, or is gone            | yes                 |
+| `refused`     | was refused by the server                                              | yes                 |
+| `open`        | was started, and the wait ended before its instance was decided        |                     |
+| `not_started` | had no turn before the batch ended                                     |                     |
+| `started`     | was started, and nobody waited for it                                  |                     |
+| `succeeded`   | was started, and its instance came to its good end                     |                     |
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from airflow_provider_astrobpm.bpm.errors import BatchFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import tzinfo
+
+    from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+LaunchOutcome = Literal["failed", "refused", "open", "not_started", "started", "succeeded"]
+OUTCOMES: tuple[LaunchOutcome, ...] = get_args(LaunchOutcome)
+FAILURES: tuple[LaunchOutcome, ...] = ("failed", "refused")
+
+MOST_NAMED = 10  # failures that an error names
+
+COLUMNS = (
+    "number",
+    "outcome",
+    "reason",
+    "business_key",
+    "bpm_name",
+    "id",
+    "state",
+    "bp_status",
+    "start_time",
+    "end_time",
+    "url",
+)
+"""What is told of a launch."""
+
+
+def most_failures(value: float, total: int) -> int:
+    """Return how many launches may fail.
+
+    :param value: their number, or their share below 1.
+    :param total: how many launches there are.
+    """
+    # As it is written: a share of 0.29 allows 29 of 100, which as a binary fraction it would not.
+    return value if isinstance(value, int) else math.floor(Fraction(str(value)) * total)
+
+
+class LaunchEnd(NamedTuple):
+    """What became of one launch."""
+
+    number: int
+    outcome: LaunchOutcome
+    reason: str | None = None
+    id: str | None = None
+    instance: BpmInstance | None = None
+    """Its instance as it was seen last, if it was."""
+
+    def as_dict(self, *, url: str | None, timezone: tzinfo | None) -> dict[str, Any]:
+        """Return it as tasks pass it on, with the fields of ``COLUMNS``.
+
+        :param url: the address of the instance for people, if there is one.
+        :param timezone: the zone of the API's timestamps; without it they are passed on as they are.
+        """
+        seen: dict[str, Any] = self.instance.as_dict(url=url, timezone=timezone) if self.instance else {}
+        seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "id": self.id}
+        seen |= {"bpm_name": seen.get("name"), "url": url}
+        return {column: seen.get(column) for column in COLUMNS}
+
+    def __str__(self) -> str:
+        which = f" (instance {self.id!r})" if self.id else ""
+        return f"launch {self.number}{which}: {self.reason}"
+
+
+class BatchResult:
+    """What became of a batch.
+
+    :param ends: what became of each launch.
+    """
+
+    def __init__(self, ends: Iterable[LaunchEnd]) -> None:
+        self._ends = sorted(ends, key=lambda end: (OUTCOMES.index(end.outcome), end.number))
+        counted = Counter(end.outcome for end in self._ends)
+        self.counts: dict[str, int] = {outcome: counted[outcome] for outcome in reversed(OUTCOMES)}
+        """How many launches came to each outcome."""
+
+    def __iter__(self) -> Iterator[LaunchEnd]:
+        """Iterate over the launches: the failed ones first, and alike ones in their order."""
+        return iter(self._ends)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @property
+    def failures(self) -> int:
+        """How many launches have failed."""
+        return sum(self.counts[outcome] for outcome in FAILURES)
+
+    def failure(self, max_failures: float) -> BatchFailedError | None:
+        """Return the error of the batch, if more have failed than may.
+
+        :param max_failures: how many may, or which share.
+        """
+        if self.failures <= most_failures(max_failures, len(self)):
+            return None
+        named = [str(end) for end in self._ends[: min(self.failures, MOST_NAMED)]]
+        more = f"; and {self.failures - MOST_NAMED} more" if self.failures > MOST_NAMED else ""
+        return BatchFailedError(
+            f"{self.failures} of {len(self)} launches failed, and at most {max_failures} may ('max_failures'): "
+            f"{'; '.join(named)}{more}"
+        )
+
+    def __str__(self) -> str:
+        counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items() if count]
+        return f"{len(self)} launches: {', '.join(counts) or 'none'}"
+
+
+def result_of(
+    ids: Sequence[str | None],
+    refusals: Mapping[int, str],
+    end: GroupEnd | None,
+    seen: Mapping[str, BpmInstance],
+) -> BatchResult:
+    """Put together what became of a batch.
+
+    :param ids: the instance of each launch, from the first on; ``None`` for one that has none.
+    :param refusals: why launches were refused, by their numbers.
+    :param end: how the wait for them ended; ``None`` where nobody waited.
+    :param seen: the instances as they were seen last, by their ids.
+    """
+    still_open = set(end.open) if end else set()
+
+    def end_of(number: int, instance_id: str | None) -> LaunchEnd:
+        if instance_id is None:
+            refusal = refusals.get(number)
+            return LaunchEnd(number, "not_started" if refusal is None else "refused", refusal)
+        of_it = instance_id, seen.get(instance_id)
+        if end is None:
+            return LaunchEnd(number, "started", None, *of_it)
+        if (reason := end.failed.get(instance_id)) is not None:
+            return LaunchEnd(number, "failed", reason, *of_it)
+        return LaunchEnd(number, "open" if instance_id in still_open else "succeeded", None, *of_it)
+
+    return BatchResult(end_of(number, instance_id) for number, instance_id in enumerate(ids, 1))

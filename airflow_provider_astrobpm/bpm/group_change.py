@@ -1,0 +1,254 @@
+"""Changes thousands of instances, many at a time, judged by outcome as ``change`` judges one.
+
+| the PUT of an instance                                     | and then                                    |
+|------------------------------------------------------------|---------------------------------------------|
+| was answered with the effect, or with an end               | that is settled                             |
+| was accepted and shows no effect, was refused, or failed   | it is looked at when the others are through |
+| met refused credentials, throttling that lasts, no server  | nothing more is sent                        |
+
+The look is one search for all of them, and what it shows is judged by the table of ``change``. Nothing more is sent
+either when patience ends, and when no answers come back any more: each call has had its attempts then, and thousands
+of them would take hours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import api, checks, search
+from airflow_provider_astrobpm.bpm.change import shows
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    AuthenticationError,
+    CallError,
+    InstanceNotFoundError,
+    NotSentError,
+    RefusedError,
+    ThrottledError,
+)
+from airflow_provider_astrobpm.bpm.wait import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+    from airflow_provider_astrobpm.bpm.api import Action
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.search import Findings
+
+PROGRESS = 5.0  # seconds between two lines of progress
+MOST_LOST = 16  # calls in a row without an answer, after which the server counts as down
+NAMED = 3  # failures that a note names
+
+DONE: dict[Action, str] = {"suspend": "Suspended", "resume": "Resumed", "terminate": "Terminated"}
+
+
+@dataclass
+class GroupChange:
+    """What came of it. Each instance is in one of the four lists.
+
+    :param action: what was to be done.
+    :param done: the ids of those that are as the action wants them, by this action or already before.
+    :param ended: the ids of those that have ended otherwise; there was nothing to do.
+    :param failed: why the others are not as the action wants them, by their ids.
+    :param not_tried: the ids of those that were not sent any more, or were turned away by what stopped it.
+    :param instances: those that were seen, as they were seen last.
+    :param stopped_by: why nothing more was sent, unless it was for patience.
+    """
+
+    action: Action
+    done: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    not_tried: list[str] = field(default_factory=list)
+    instances: list[BpmInstance] = field(default_factory=list)
+    stopped_by: AstroZeroError | None = None
+
+    @property
+    def note(self) -> str:
+        """What came of it, as a sentence without its full stop."""
+        parts = [f"{self.action}: {len(self.done)} done"]
+        if self.ended:
+            parts.append(f"{len(self.ended)} had ended already")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed ({self._failures()})")
+        if self.not_tried:
+            why = str(self.stopped_by) if self.stopped_by else "the time for it was over"
+            parts.append(f"{len(self.not_tried)} not tried ({why.removesuffix('.')})")
+        return ", ".join(parts)
+
+    def _failures(self) -> str:
+        """Name the first failures, and each reason once: it may be the one of thousands."""
+        by_reason: dict[str, list[str]] = {}
+        for instance_id, reason in list(self.failed.items())[:NAMED]:
+            by_reason.setdefault(reason, []).append(repr(instance_id))
+        named = [
+            f"instance{'s' if len(ids) > 1 else ''} {', '.join(ids)}: {why}" for why, ids in by_reason.items()
+        ]
+        return "; ".join([*named, "…"] if len(self.failed) > NAMED else named)
+
+
+async def change_all(
+    client: AsyncBpmClient,
+    ids: Mapping[str, str | None],
+    action: Action,
+    *,
+    max_concurrency: int = 16,
+    patience: float | None = None,
+    log: Callable[[Note], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> GroupChange:
+    """Suspend, resume or terminate instances. Whatever goes wrong with them is told in what is returned.
+
+    :param client: the client; its attempts and its patience hold for each call.
+    :param ids: the instances, each with the state in which it was last seen, if that is known.
+    :param action: what to do.
+    :param max_concurrency: calls under way at once.
+    :param patience: seconds after which nothing more is sent. What is under way then comes to its end.
+    :param log: is told how far it is, if it takes a while.
+    :param clock: the time in seconds, from whatever moment on.
+    :raises ValueError: for a bad argument; nothing was sent then.
+    """
+    checks.choice(action, "action", api.ACTIONS)
+    checks.count(max_concurrency, "max_concurrency", least=1)
+    for instance_id in ids:
+        api.act(instance_id, action)
+    ends = math.inf if patience is None else clock() + patience
+    changer = _Changer(client, dict(ids), GroupChange(action), ends, log, clock)
+    await asyncio.gather(*(changer.work() for _ in range(min(max_concurrency, len(ids)))))
+    return await changer.end()
+
+
+@dataclass
+class _Changer:
+    _client: AsyncBpmClient
+    _ids: dict[str, str | None]
+    _change: GroupChange
+    _ends: float
+    _log: Callable[[Note], None]
+    _clock: Callable[[], float]
+    _lost_in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        self._to_do = iter(self._ids)
+        # What the answer has not shown as the action wants it, and how the call failed, if it was not accepted.
+        self._unsettled: dict[str, AstroZeroError | None] = {}
+        self._began = self._told_at = self._clock()
+
+    async def work(self) -> None:
+        """Change one instance after the other, until there are no more or nothing more is to be sent."""
+        while self._change.stopped_by is None and self._clock() < self._ends:
+            instance_id = next(self._to_do, None)
+            if instance_id is None:
+                return
+            await self._act(instance_id)
+            self._tell()
+
+    async def end(self) -> GroupChange:
+        """Look at what the answers have left open, and return what came of all."""
+        self._change.not_tried += self._to_do
+        if self._unsettled:
+            await self._look()
+        return self._change
+
+    async def _act(self, instance_id: str) -> None:
+        try:
+            instance = await self._client.call(api.act(instance_id, self._change.action))
+        except AstroZeroError as error:
+            if _stops(error):
+                self._change.not_tried.append(instance_id)
+            else:
+                # Without its traceback, which keeps all that was at hand when it was raised: there may be thousands.
+                self._unsettled[instance_id] = error.with_traceback(None)
+            self._lost_in_a_row = self._lost_in_a_row + 1 if _is_lost(error) else 0
+            if _stops(error) or self._lost_in_a_row >= MOST_LOST:
+                self._change.stopped_by = self._change.stopped_by or error
+        else:
+            self._lost_in_a_row = 0
+            if not self._settle(instance_id, instance):
+                self._unsettled[instance_id] = None
+
+    def _settle(self, instance_id: str, instance: BpmInstance) -> bool:
+        """Take how an instance is, and return whether the action has nothing more to wish for."""
+        if shows(instance, self._change.action):
+            self._change.done.append(instance_id)
+        elif instance.is_closed:
+            self._change.ended.append(instance_id)
+        else:
+            return False
+        self._change.instances.append(instance)
+        return True
+
+    async def _look(self) -> None:
+        settings = self._client.settings
+        plan = search.find(
+            {instance_id: self._ids[instance_id] for instance_id in self._unsettled},
+            lookup=settings.instance_lookup,
+            endpoint=search.endpoint_at(settings.base_url),
+        )
+        try:
+            findings = await self._client.run(plan)
+        except AstroZeroError as error:
+            then = f", and then the instance could not be read ({error.problem})"
+            for instance_id, failure in self._unsettled.items():
+                self._change.failed[instance_id] = _words(failure, then) if failure else f"accepted{then}"
+            return
+        for instance_id, failure in self._unsettled.items():
+            self._judge(instance_id, findings, failure)
+
+    def _judge(self, instance_id: str, findings: Findings, failure: AstroZeroError | None) -> None:
+        """Judge by the table of ``change`` how an instance is after all."""
+        try:
+            instance = findings.instance(instance_id)
+        except InstanceNotFoundError as missing:
+            missing.problem = f"it{missing.problem.removeprefix(missing.sought)}"
+            if failure:  # What the server answered to the action was the first sign of it.
+                missing.status, missing.res_code = failure.status, failure.res_code
+                missing.res_msg = failure.res_msg
+            accepted = "" if failure else "accepted, and yet "
+            self._change.failed[instance_id] = f"{accepted}{_words(missing)}"
+            return
+        if self._settle(instance_id, instance):
+            return
+        self._change.instances.append(instance)
+        then = f", and the instance is {instance.state!r}" if isinstance(failure, RefusedError) else ""
+        words = _words(failure, then) if failure else "accepted, its effect does not show yet"
+        self._change.failed[instance_id] = words
+
+    def _tell(self) -> None:
+        """Tell how far it is, every few seconds."""
+        change, now = self._change, self._clock()
+        through = len(change.done) + len(change.ended) + len(self._unsettled)
+        if now - self._told_at < PROGRESS or through in (0, len(self._ids)):
+            return
+        self._told_at = now
+        rate = through / (now - self._began)
+        others = f", {len(self._unsettled)} to be looked at" if self._unsettled else ""
+        left = "" if change.stopped_by else f", about {(len(self._ids) - through) / rate:.0f} s left"
+        so_far = f"{DONE[change.action]} {len(change.done)} of {len(self._ids)}"
+        self._log(Note(f"{so_far}{others}; {rate:.0f}/s{left}"))
+
+
+def _stops(error: AstroZeroError) -> bool:
+    """Tell whether what ended a call, after all its attempts, would end every other one too."""
+    if not isinstance(error, CallError):
+        return True
+    return isinstance(error, (AuthenticationError, NotSentError, ThrottledError)) or error.came_before
+
+
+def _is_lost(error: AstroZeroError) -> bool:
+    """Tell whether no answer of Astro Zero's came back, be it an answer that the server failed."""
+    return error.res_code is None and not isinstance(error, RefusedError)
+
+
+def _words(error: AstroZeroError, then: str = "") -> str:
+    """Return what an error says, without the id and the connection: thousands may fail for the one reason."""
+    reason = copy(error)
+    reason.problem += then
+    reason.attempt = reason.connection = None
+    return str(reason).removesuffix(".")

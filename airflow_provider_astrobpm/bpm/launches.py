@@ -1,0 +1,167 @@
+"""The input of a batch: what a launch is, and whether it can be started. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import api
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from airflow_provider_astrobpm.bpm.api import Operation
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+FIELDS = ("bpm_name", "version", "variables", "business_key", "title")
+"""What may be said of a launch."""
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """One start of a batch.
+
+    :param number: its place in the batch, from 1.
+    :param bpm_name: the BPM's name.
+    :param version: the version to run; without it the enabled one runs.
+    :param variables: values for the BPM's variables.
+    :param business_key: the author's own key; without one the launch gets one of the task's.
+    :param title: the instance's title.
+    """
+
+    number: int
+    bpm_name: str
+    version: str | None = None
+    variables: Mapping[str, Any] | None = None
+    business_key: str | None = None
+    title: str | None = None
+
+    @classmethod
+    def of(
+        cls, number: int, given: object, *, bpm_name: str | None = None, version: str | None = None
+    ) -> Self:
+        """Make a launch of what an author wrote, and check it as a start does.
+
+        :param number: its place in the batch, from 1.
+        :param given: a mapping with some of ``FIELDS``.
+        :param bpm_name: the name where it has none of its own.
+        :param version: the version of that BPM, where it names neither.
+        :raises ValueError: if it cannot be started.
+        """
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"it must be a mapping with some of {', '.join(FIELDS)}, not {type(given).__name__}"
+            )
+        if unknown := [name for name in given if name not in FIELDS]:
+            raise ValueError(f"it has no field {unknown[0]!r}; what may be given is {', '.join(FIELDS)}")
+        own = {name: value for name, value in given.items() if value is not None}
+        if "bpm_name" not in own:
+            if bpm_name is None:
+                raise ValueError("it needs a bpm_name, because the batch has none")
+            own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
+        launch = cls(number, **own)
+        launch.operation(launch.business_key)
+        return launch
+
+    @property
+    def digest(self) -> str:
+        """Four characters that tell whether another launch has taken this one's place."""
+        said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
+        whole = hashlib.sha256(msgspec.json.encode(said, order="sorted")).digest()
+        return base64.b32encode(whole).decode().lower()[:4]
+
+    def operation(self, business_key: str | None) -> Operation[BpmInstance]:
+        """Return the start, with a business key.
+
+        :raises ValueError: for arguments that cannot be sent.
+        """
+        return api.start(
+            self.bpm_name,
+            version=self.version,
+            variables=self.variables,
+            business_key=business_key,
+            title=self.title,
+        )
+
+
+def launches_of(
+    items: Iterable[tuple[str, object]], *, bpm_name: str | None = None, version: str | None = None
+) -> Iterator[Launch]:
+    """Check launches one after the other.
+
+    :param items: each launch as the author wrote it, with words for where that was.
+    :param bpm_name: the name of those that have none of their own.
+    :param version: the version of those.
+    :raises ValueError: for a launch that cannot be started, or whose business key is another's too; it says where.
+    """
+    places: dict[str, str] = {}
+    for number, (where, given) in enumerate(items, 1):
+        try:
+            launch = Launch.of(number, given, bpm_name=bpm_name, version=version)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        key = launch.business_key
+        if key is not None and (first := places.setdefault(key, where)) != where:
+            raise ValueError(f"{where}: its business_key {key!r} is that of {first} too")
+        yield launch
+
+
+def without_own_keys(launches: Iterable[Launch]) -> Iterator[Launch]:
+    """Return the launches of an input that is started as it is read.
+
+    :raises ValueError: for a business key of the author's: who else carries it must be known before the first start.
+    """
+    for launch in launches:
+        if launch.business_key is not None:
+            raise ValueError(
+                f"launch {launch.number} has a business_key of its own, which needs validate_first=True"
+            )
+        yield launch
+
+
+class Survey(NamedTuple):
+    """What is known of a whole input that was read once and found good."""
+
+    total: int
+    own_keys: frozenset[str]
+    """The authors' own business keys."""
+    digests: list[str]
+
+    @classmethod
+    def of(cls, launches: Iterable[Launch]) -> Self:
+        """Read all launches.
+
+        :raises ValueError: for one that cannot be started.
+        """
+        keys, digests = set(), []
+        for launch in launches:
+            digests.append(launch.digest)
+            if launch.business_key is not None:
+                keys.add(launch.business_key)
+        return cls(len(digests), frozenset(keys), digests)
+
+    def checked(self, launches: Iterable[Launch]) -> Iterator[Launch]:
+        """Return the launches of an input that is read again.
+
+        :raises ValueError: if it is not the same any more.
+        """
+        for number, (launch, digest) in enumerate(zip_longest(launches, self.digests), 1):
+            if launch is None or launch.digest != digest:
+                raise ValueError(
+                    f"launch {number} is another one than when the input was checked a moment ago"
+                )
+            yield launch
+
+
+def numbered(given: object) -> Iterator[tuple[str, object]]:
+    """Return the launches of a list, with words for where each is.
+
+    :raises ValueError: if it is no list.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}")
+    return ((f"launch {number}", one) for number, one in enumerate(given, 1))

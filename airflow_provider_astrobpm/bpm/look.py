@@ -1,0 +1,128 @@
+"""Looks for those who wait: the plans that run one wait, what a look asks for, and when the next is due."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.bpm import search
+from airflow_provider_astrobpm.bpm.api import Pause
+from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.retry import retry_after_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
+    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
+
+JITTER = 0.1  # share of the interval by which a pause may be shorter
+LONGEST_BACKOFF = 60.0  # seconds between two looks while they fail, where the interval is not longer anyway
+LONGEST_RETRY_AFTER = 600.0  # seconds for which a server may ask to be left alone
+
+
+def wait_for(
+    wait: AnyWait[Any],
+    *,
+    settings: Settings,
+    poll_interval: float,
+    log: Callable[[Note], None],
+    clock: Callable[[], float],
+    jitter: Callable[[], float] = random.random,
+) -> Plan[None]:
+    """Run one wait to its end: pause and look, again and again.
+
+    :param wait: the wait.
+    :param settings: the environment.
+    :param poll_interval: seconds between two looks.
+    :param log: is told what changed, and nothing while nothing does.
+    :param clock: the time, in seconds since the epoch.
+    :param jitter: a random number from 0 to 1.
+    """
+    error: CallError | None = None
+    while wait.ending is None:
+        yield Pause(pause(wait, poll_interval, error, clock(), jitter()))
+        error = yield from once(wait, settings=settings, log=log, clock=clock)
+
+
+def until_sure(
+    wait: Wait,
+    *,
+    settings: Settings,
+    again_after: float,
+    log: Callable[[Note], None],
+    clock: Callable[[], float],
+    jitter: Callable[[], float] = random.random,
+) -> Plan[None]:
+    """Look for one wait, and again while looks fail or do not show the instance.
+
+    :param again_after: seconds after which to look again.
+
+    The other parameters are those of ``wait_for``.
+    """
+    error = yield from once(wait, settings=settings, log=log, clock=clock)
+    while wait.is_unsure():
+        yield Pause(pause(wait, again_after, error, clock(), jitter()))
+        error = yield from once(wait, settings=settings, log=log, clock=clock)
+
+
+def once(
+    wait: AnyWait[Any], *, settings: Settings, log: Callable[[Note], None], clock: Callable[[], float]
+) -> Plan[CallError | None]:
+    """Look once for one wait, and return the error if the look failed."""
+    began = clock()
+    failure: CallError | None = None
+    try:
+        findings = yield from search_for([wait], settings)
+    except CallError as error:
+        failure = error
+        wait.look_failed(error, began, clock())
+    else:
+        wait.look_found(findings, clock())
+    for note in wait.notes:
+        log(note)
+    wait.notes.clear()
+    return failure
+
+
+def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findings]:
+    """Search for what any number of waits look for."""
+    ids: dict[str, str | None] = {}
+    keys: set[BusinessKey] = set()
+    for wait in waits:
+        wait.seek(ids, keys)
+    endpoint = search.endpoint_at(settings.base_url)
+    return (yield from search.find(ids, keys, lookup=settings.instance_lookup, endpoint=endpoint))
+
+
+def pause(
+    wait: AnyWait[Any], poll_interval: float, error: CallError | None, now: float, jitter: float
+) -> float:
+    """Return the seconds until the next look for one wait."""
+    seconds = seconds_between(poll_interval, wait.failed_looks, error, now, jitter)
+    by = wait.next_look_by()
+    return seconds if by is None else max(0.0, min(seconds, by - now))
+
+
+def seconds_between(
+    poll_interval: float, failed_looks: int, error: CallError | None, now: float, jitter: float
+) -> float:
+    """Return the seconds between two looks: a little less than the interval, and more and more while looks fail.
+
+    :param poll_interval: the interval that was asked for, in seconds.
+    :param failed_looks: how many looks have failed in a row.
+    :param error: how the last one failed, if it did.
+    :param now: the time, in seconds since the epoch.
+    :param jitter: a random number from 0 to 1.
+    """
+    longest = max(poll_interval, LONGEST_BACKOFF)
+    seconds = min(longest, poll_interval * 2.0 ** min(failed_looks, 16)) * (1 - JITTER * jitter)
+    return max(seconds, seconds_to_leave_alone(error, now))
+
+
+def seconds_to_leave_alone(error: CallError | None, now: float) -> float:
+    """Return for how many seconds the server asks not to be asked again; the parameters are those above."""
+    asked = retry_after_seconds(error.retry_after, now) if error else None
+    return min(asked or 0.0, LONGEST_RETRY_AFTER)

@@ -1,0 +1,474 @@
+"""The operator that starts thousands of BPM instances from one task, and waits for all of them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
+from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
+from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_IDS, WAIT_OVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import timedelta
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_astrobpm.bpm.batch_launch import BatchLaunched, BatchLauncher
+    from airflow_provider_astrobpm.bpm.batch_result import BatchResult
+    from airflow_provider_astrobpm.bpm.errors import BatchFailedError
+    from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.launches import Launch, Survey
+    from airflow_provider_astrobpm.tasks.waiting import OnFailure
+    from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
+
+MOST_RETURNED = 500  # launches that the result holds itself
+REFUSALS = "refusals"
+"""The XCom with the reasons for which launches were refused, and their numbers."""
+RESULT = "result"
+"""The XCom with what the task returns, which is there also when the task has failed."""
+
+
+class AstroZeroStartBpmBatchOperator(WaitingTask):
+    """Start many BPM instances, and wait until all of them have come to their end.
+
+    Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key`` and ``title``, and has
+    one instance, whatever crashes: a retry searches once for the whole batch, starts what is missing, and starts again
+    what was refused or has come to a bad end. So does clearing a task that has failed; clearing one that waits or has
+    succeeded asks for a new batch. See ``docs/batch.md``.
+
+    The task succeeds when no more than ``max_failures`` launches have failed. It returns how many launches came to which
+    end (``total``, ``succeeded``, ``failed``, ``refused``, ``open``, ``not_started``, ``started``), and ``launches``: what became of each of
+    the first 500, those that failed first, with their reasons. XCom ``result`` is the same, also when the task has failed.
+
+    :param launches: the launches, as a list of mappings.
+    :param launches_path: or the path of a file of them, ``.jsonl``, ``.ndjson`` or ``.csv``, in a storage that Airflow's
+        object storage can read.
+    :param launches_conn_id: the Airflow connection to read it with.
+    :param bpm_name: the BPM of the launches that name none.
+    :param version: its version; without it the enabled one runs.
+    :param validate_first: whether the whole input is checked before anything is started.
+    :param max_concurrency: calls to Astro Zero under way at once.
+    :param rate_limit: starts per second at most; by default as many as there can be.
+    :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as everything was started.
+    :param deferrable: whether the task waits in the triggerer and holds no worker slot; by default as Airflow's setting
+        ``operators.default_deferrable`` says. One trigger waits for the whole batch.
+    :param poll_interval: seconds between two looks, at least 1.
+    :param timeout: seconds after which the wait fails, from when everything was started; by default it waits for ever.
+    :param on_timeout: what becomes of what is open then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
+    :param max_failures: how many launches may fail: their number, or their share of all as a ``float`` below 1.
+    :param fail_fast: whether the task fails as soon as more have failed, and starts no more; by default all are started
+        and waited for first.
+    :param on_failure: what becomes of the instances that are open when more have failed: ``"leave"`` or ``"terminate"``.
+    :param result_path: where to write what became of each launch, as ``.jsonl``, ``.ndjson`` or ``.csv``; then the result
+        holds no ``launches``.
+    :param result_conn_id: the Airflow connection to write it with.
+    :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
+    :param bp_statuses: business statuses to wait for, alone or together with ``states``.
+    :param failed_states: states that fail a launch.
+    :param failed_bp_statuses: business statuses that fail a launch, such as ``["Rejected"]``.
+    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails its launch (``"fail"``).
+    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
+    :param terminate_on_kill: whether what is open is terminated when a person ends the waiting task: marks it as failed
+        or successful, clears it, or fails its run.
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    """
+
+    template_fields: Sequence[str] = (
+        *WaitingTask.template_fields,
+        "launches",
+        "launches_path",
+        "bpm_name",
+        "version",
+        "result_path",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"launches": "json"}
+
+    def __init__(
+        self,
+        *,
+        launches: Sequence[Mapping[str, Any]] | None = None,
+        launches_path: str | None = None,
+        launches_conn_id: str | None = None,
+        bpm_name: str | None = None,
+        version: str | None = None,
+        validate_first: bool = True,
+        max_concurrency: int = 16,
+        rate_limit: float | None = None,
+        wait_for_completion: bool = True,
+        poll_interval: float | timedelta = 60,
+        timeout: float | timedelta | None = None,
+        max_failures: float = 0,
+        fail_fast: bool = False,
+        on_failure: OnFailure = "leave",
+        result_path: str | None = None,
+        result_conn_id: str | None = None,
+        terminate_on_kill: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (launches is None) == (launches_path is None):
+            raise ValueError("give exactly one of launches and launches_path")
+        self.launches = launches
+        self.launches_path = launches_path
+        self.launches_conn_id = launches_conn_id
+        self.bpm_name = bpm_name
+        self.version = version
+        self.validate_first = validate_first
+        self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
+        self.rate_limit = None if rate_limit is None else checks.rate(rate_limit, "rate_limit")
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = checks.poll_interval(poll_interval)
+        self.timeout = None if timeout is None else checks.seconds(timeout, "timeout")
+        self.max_failures = checks.number_or_share(max_failures, "max_failures")
+        self.fail_fast = fail_fast
+        self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
+        self.result_path = result_path
+        self.result_conn_id = result_conn_id
+        self.terminate_on_kill = terminate_on_kill
+        if self._asked and not wait_for_completion:
+            raise ValueError(f"{', '.join(self._asked)} means nothing with wait_for_completion=False")
+        if fail_fast and isinstance(max_failures, float) and not validate_first:
+            raise ValueError(
+                "with validate_first=False nobody knows of how many max_failures is a share: give a number"
+            )
+        self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
+        self._launcher: BatchLauncher | None = None
+        self._awaited: GroupWait | None = None
+        self._may_fail: int | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start what is missing of the batch, and wait for it if asked to."""
+        from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
+
+        self._check(context)
+        try:
+            survey = self._survey()
+            if survey is not None and survey.total == 0:
+                self.log.info("The batch is empty: nothing is started")
+                return self._told(batch_result.BatchResult([]), context)
+            with self._says_what_a_retry_does(context):
+                launched = self._launch(context, survey)
+                return self._go_on(launched, context)
+        finally:
+            # What ends this process from now on is no end of the task: its result is known, or it is deferred.
+            self._launcher = self._awaited = None
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Resume with the trigger's event."""
+        from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
+
+        self._check(context)
+        with self._says_what_a_retry_does(context):
+            ids, refusals = self._published(context)
+            end, error = events.decode_group(event, _existing(ids))
+            if end is None:
+                raise error or UnknownEventError(event, "it tells of nothing")
+            return self._end(ids, refusals, end, error, context)
+
+    def on_kill(self) -> None:
+        """Terminate what is open of the batch if a person ended the task while it was on a worker; start no more."""
+        if self._launcher is None:
+            return
+        self._launcher.stop(AstroZeroError("This process is being ended"))
+        if self.terminate_on_kill:
+            from airflow_provider_astrobpm.tasks.kill import terminate_all  # noqa: PLC0415
+
+            terminate_all(
+                self.hook.settings, self._at_stake, self._task, self.log, max_concurrency=self.max_concurrency
+            )
+
+    def _at_stake(self) -> dict[str, str | None]:
+        """Return what may be open, each with the state in which it was last seen."""
+        ids: dict[str, str | None] = {}
+        if self._awaited is not None:
+            self._awaited.seek(ids, set())
+        elif self._launcher is not None:
+            ids |= {one.id: one.state for one in self._launcher.instances.values() if not one.is_closed}
+        return ids
+
+    # Before anything is started.
+
+    def _check(self, context: Context) -> None:
+        """Check everything but the launches, and prove that the trigger can be made."""
+        from airflow_provider_astrobpm.tasks.memory import Try  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
+
+        self._condition()
+        if self.result_path is not None:
+            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
+
+            result_file.check(self.result_path)
+        self._task = TaskInstanceKey.of(context["ti"])
+        self._this = Try.of(context, retries=self.retries or 0)
+        self._trigger_for(None)
+
+    @property
+    def _batch_key(self) -> str:
+        """What the business keys of this generation of the batch begin with, and by which its XComs are known."""
+        return f"{self._this.task.batch_prefix}{self._this.generation}-"
+
+    def _read(self) -> Callable[[], Iterator[Launch]]:
+        """Return what reads the launches from the first on, each time it is called."""
+        from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import launch_file  # noqa: PLC0415
+
+        named = {"bpm_name": self.bpm_name, "version": self.version}
+        if self.launches_path is not None:
+            path = checks.text(self.launches_path, "launches_path")
+            return lambda: launches.launches_of(
+                launch_file.read(path, conn_id=self.launches_conn_id), **named
+            )
+        items = list(
+            launches.numbered(self.launches)
+        )  # once: what comes from an upstream task may be fetched one by one
+        return lambda: launches.launches_of(items, **named)
+
+    def _survey(self) -> Survey | None:
+        """Read the whole input and check it, if it is to be checked first."""
+        from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
+
+        self._launches = self._read()
+        return launches.Survey.of(self._launches()) if self.validate_first else None
+
+    # The start.
+
+    def _launch(self, context: Context, survey: Survey | None) -> BatchLaunched:
+        from airflow_provider_astrobpm.bpm import batch, batch_launch, batch_result, launches  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import loop  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
+
+        memory, this, settings = Memory(context, batch.BatchRecord), self._this, self.hook.settings
+        order = batch.BatchOrder(
+            identity=this.task,
+            generation=this.generation,
+            try_number=this.number,
+            has_memory=bool(memory),
+            keeps_open=not self.terminate_on_kill,
+            accepts=self._accepts,
+            own_keys=survey.own_keys if survey else frozenset(),
+            timeout=self.timeout,
+            grace=settings.start_grace,
+            since=this.since,
+        )
+        total = survey.total if survey else None
+        most = batch_result.most_failures(self.max_failures, total or 0)
+        read = self._launches
+
+        def again() -> Iterator[Launch]:
+            return survey.checked(read()) if survey else launches.without_own_keys(read())
+
+        async def work() -> BatchLaunched:
+            async with self.hook.make_async_client(settings) as client:
+                self._launcher = batch_launch.BatchLauncher(
+                    order,
+                    again,
+                    client=client,
+                    remember=memory.write,
+                    log=lambda note: note.write_to(self.log),
+                    total=total,
+                    may_be_refused=most if self.fail_fast else None,
+                    max_concurrency=self.max_concurrency,
+                    rate_limit=self.rate_limit,
+                )
+                return await self._launcher.launch(memory.read())
+
+        return loop.run(work)
+
+    def _go_on(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
+        """Let everybody see what was started, and wait for it."""
+        from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
+
+        ids = [_id_of(launched.instances.get(number)) for number in range(1, launched.total + 1)]
+        refusals = {number: str(error) for number, error in launched.refused.items()}
+        self._publish(ids, refusals, context)
+        if not self.wait_for_completion:
+            seen = {one.id: one for one in launched.instances.values()}
+            result = batch_result.result_of(ids, refusals, None, seen)
+            return self._told(result, context, result.failure(self.max_failures))
+        awaited = self._new_group_wait(
+            launched.instances.values(), refusals, len(ids), launched.record.deadline
+        )
+        self._awaited = awaited
+        if self.deferrable and awaited.ending is None:
+            self._defer(awaited)
+        error = None
+        try:
+            self.hook.run_wait(awaited, poll_interval=self.poll_interval)
+        except AstroZeroError as ending:
+            error = ending
+        return self._end(ids, refusals, awaited.so_far(), error, context)
+
+    def _accepts(self, instance: BpmInstance) -> bool:
+        """Tell whether an instance that has ended is as this task wants it."""
+        return self._has_ended_well(instance) if self.wait_for_completion else True
+
+    def _publish(self, ids: list[str | None], refusals: dict[int, str], context: Context) -> None:
+        grouped: dict[str, list[int]] = {}
+        for number, reason in refusals.items():
+            grouped.setdefault(reason, []).append(number)
+        for key, value in ((BATCH_KEY, self._batch_key), (INSTANCE_IDS, ids), (REFUSALS, grouped)):
+            context["ti"].xcom_push(key=key, value=value)
+
+    def _published(self, context: Context) -> tuple[list[str | None], dict[int, str]]:
+        """Return what this try has published: the instance of each launch, and why launches were refused."""
+        ti = context["ti"]
+        found = [
+            ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+            for key in (INSTANCE_IDS, REFUSALS)
+        ]
+        if not isinstance(found[0], list) or not isinstance(found[1], dict):
+            raise AstroZeroError(
+                f"XComs {INSTANCE_IDS!r} and {REFUSALS!r} do not tell what this try has started"
+            )
+        return found[0], {number: reason for reason, numbers in found[1].items() for number in numbers}
+
+    # The wait.
+
+    def _new_group_wait(
+        self, members: Any, refusals: Mapping[int, str], total: int, deadline: float | None
+    ) -> GroupWait:
+        from airflow_provider_astrobpm.bpm import batch_result, group_wait  # noqa: PLC0415
+
+        most = batch_result.most_failures(self.max_failures, total) - len(refusals)
+        self._may_fail = most if self.fail_fast else None
+        return group_wait.GroupWait(
+            self._condition(),
+            members,
+            deadline=deadline,
+            max_poll_failure_time=self.max_poll_failure_time,
+            may_fail=self._may_fail,
+        )
+
+    def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
+        self._check(context)
+        ids, refusals = self._published(context)
+        return self._new_group_wait(dict.fromkeys(_existing(ids)), refusals, len(ids), deadline)
+
+    def _trigger_for(self, awaited: GroupWait | None) -> AstroZeroBpmBatchTrigger:
+        from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger  # noqa: PLC0415
+
+        trigger = AstroZeroBpmBatchTrigger(
+            task_key=asdict(self._task),
+            batch_key=self._batch_key,
+            may_fail=self._may_fail,
+            poll_interval=self.poll_interval,
+            terminate_on_kill=self.terminate_on_kill,
+            **self._asked_of_trigger(awaited),
+        )
+        json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
+        return trigger
+
+    def _event_of(self, awaited: GroupWait) -> dict[str, Any]:
+        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+
+        error = awaited.ending if isinstance(awaited.ending, Exception) else None
+        return event.encode_group(awaited.so_far(), awaited.ids, error)
+
+    # The end.
+
+    def _end(
+        self,
+        ids: list[str | None],
+        refusals: Mapping[int, str],
+        end: GroupEnd,
+        error: Exception | None,
+        context: Context,
+    ) -> dict[str, Any]:
+        from airflow_provider_astrobpm.tasks.batch_end import BatchEnd  # noqa: PLC0415
+
+        the_end = BatchEnd(
+            hook=self.hook,
+            condition=self._condition(),
+            max_failures=self.max_failures,
+            on_timeout=self.on_timeout,
+            on_failure=self.on_failure,
+            max_concurrency=self.max_concurrency,
+            poll_interval=self.poll_interval,
+            max_poll_failure_time=self.max_poll_failure_time,
+            log=self.log,
+        )
+        result, failure = the_end.conclude(ids, refusals, end, error)
+        return self._told(result, context, failure)
+
+    def _told(
+        self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
+    ) -> dict[str, Any]:
+        """Write down what became of the batch where the author says, and return it, or raise the error that it is."""
+        settings = self.hook.settings
+        rows = (
+            end.as_dict(url=settings.url_of(end.id) if end.id else None, timezone=settings.timezone)
+            for end in result
+        )
+        whole: dict[str, Any] = {"total": len(result), **result.counts}
+        if self.result_path is not None:
+            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
+
+            result_file.write(self.result_path, rows, conn_id=self.result_conn_id)
+            whole |= {"launches": [], "result_path": self.result_path}
+        else:
+            whole |= {"launches": list(islice(rows, MOST_RETURNED)), "result_path": None}
+            if len(result) > MOST_RETURNED:
+                self.log.warning(
+                    "The result holds %s of %s launches; set result_path to have all",
+                    MOST_RETURNED,
+                    len(result),
+                )
+        ti = context["ti"]
+        ti.xcom_push(key=RESULT, value=whole)
+        ti.xcom_push(key=WAIT_OVER, value=self._batch_key)
+        self.log.info("The batch is over. %s", result)
+        if failure is not None:
+            raise failure
+        return whole
+
+    @contextmanager
+    def _says_what_a_retry_does(self, context: Context) -> Iterator[None]:
+        """Let a failure say what a retry and a clear will do, and write down that a clear goes on with the batch."""
+        try:
+            yield
+        except (Exception, AirflowTaskTimeout) as error:
+            goes_on = self._remember_failure(context)
+            words = (
+                "A retry goes on with what is open or has ended well of this batch, and starts the rest again"
+            )
+            words += ", and so does clearing this task." if goes_on else "; clearing this task begins anew."
+            if isinstance(error, AstroZeroError):
+                error.advice = f"{error.advice} {words}".lstrip()
+            else:
+                self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
+            raise
+
+    def _remember_failure(self, context: Context) -> bool:
+        import msgspec  # noqa: PLC0415
+
+        from airflow_provider_astrobpm.bpm.batch import BatchRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
+
+        try:
+            context["ti"].xcom_push(key=WAIT_OVER, value=self._batch_key)
+            memory = Memory(context, BatchRecord)
+            record = memory.read()
+            if record is None or record.generation != self._this.generation:
+                return record is not None and record.unfinished
+            memory.write(msgspec.structs.replace(record, unfinished=True))
+        except (Exception, AirflowTaskTimeout):
+            self.log.exception("That the batch is unfinished could not be written down")
+            return False
+        return True
+
+
+def _id_of(instance: BpmInstance | None) -> str | None:
+    return None if instance is None else instance.id
+
+
+def _existing(ids: list[str | None]) -> list[str]:
+    return [one for one in ids if one is not None]

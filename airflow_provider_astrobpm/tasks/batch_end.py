@@ -1,0 +1,119 @@
+"""What a task does when the wait for its batch is over: look what has become of each instance, judge, and act on the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait
+from airflow_provider_astrobpm.bpm.errors import BatchFailedError, WaitTimeoutError
+from airflow_provider_astrobpm.tasks import loop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_astrobpm.bpm.api import Action
+    from airflow_provider_astrobpm.bpm.batch_result import BatchResult
+    from airflow_provider_astrobpm.bpm.condition import WaitCondition
+    from airflow_provider_astrobpm.bpm.group_change import GroupChange
+    from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+    from airflow_provider_astrobpm.tasks.waiting import OnFailure, OnTimeout
+
+LATE = "it was still open at the deadline ('timeout')"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchEnd:
+    """The end of a batch.
+
+    :param hook: the hook of the task.
+    :param condition: what was waited for.
+    :param max_failures: how many launches may fail, or which share.
+    :param on_timeout: what becomes of what is open at the deadline.
+    :param on_failure: what becomes of what is open when more have failed than may.
+    :param max_concurrency: calls under way at once.
+    :param poll_interval: seconds between two looks, should the first one fail.
+    :param max_poll_failure_time: seconds for which looks may fail in a row.
+    :param log: the log of the task.
+    """
+
+    hook: AstroZeroHook
+    condition: WaitCondition
+    max_failures: float
+    on_timeout: OnTimeout
+    on_failure: OnFailure
+    max_concurrency: int
+    poll_interval: float
+    max_poll_failure_time: float
+    log: Any
+
+    def conclude(
+        self,
+        ids: Sequence[str | None],
+        refusals: Mapping[int, str],
+        end: GroupEnd,
+        error: Exception | None,
+    ) -> tuple[BatchResult, BatchFailedError | None]:
+        """Return what became of each launch, and the error of the batch if it has failed.
+
+        :param ids: the instance of each launch; ``None`` for one that has none.
+        :param refusals: why launches were refused, by their numbers.
+        :param end: what had become of the instances when the wait ended.
+        :param error: what ended the wait before all were decided, if anything did.
+        :raises AstroZeroError: that error, if it was not the deadline.
+        """
+        if error is not None and not isinstance(error, WaitTimeoutError):
+            raise error
+        started = [one for one in ids if one is not None]
+        seen = self._seen(started)
+        end = group_wait.judged_again(end, started, seen, self.condition)
+        late = end.open if error is not None else ()
+        if late:
+            end = end._replace(failed=end.failed | dict.fromkeys(late, LATE), open=())
+        failure = batch_result.result_of(ids, refusals, end, seen).failure(self.max_failures)
+        notes = []
+        if late and self.on_timeout != "leave":
+            change = self._change(late, seen, self.on_timeout)
+            notes.append(f"By 'on_timeout': {change.note}.")
+        if failure is not None and self.on_failure == "terminate":
+            change = self._change(started, seen, "terminate")
+            notes.append(f"By 'on_failure': {change.note}.")
+        if failure is not None:
+            failure.advice = " ".join(notes)
+            failure.__cause__ = error
+        return batch_result.result_of(ids, refusals, end, seen), failure
+
+    def _seen(self, ids: Sequence[str]) -> dict[str, BpmInstance]:
+        """Look what has become of the instances."""
+        if not ids:
+            return {}
+        roll = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
+        self.hook.look(roll)
+        if roll.ending is None:
+            self.hook.run_wait(roll, poll_interval=self.poll_interval)
+        return roll.result()
+
+    def _change(self, ids: Sequence[str], seen: dict[str, BpmInstance], action: Action) -> GroupChange:
+        """Suspend or terminate those of some instances that are open, and take note of how they are then."""
+        still_open = {
+            one: seen[one].state if one in seen else None
+            for one in ids
+            if one not in seen or not seen[one].is_closed
+        }
+
+        async def work() -> GroupChange:
+            async with self.hook.make_async_client(self.hook.settings) as client:
+                return await group_change.change_all(
+                    client,
+                    still_open,
+                    action,
+                    max_concurrency=self.max_concurrency,
+                    log=lambda note: note.write_to(self.log),
+                )
+
+        change = loop.run(work)
+        self.log.info(change.note)
+        seen |= {one.id: one for one in change.instances}
+        return change

@@ -1,0 +1,125 @@
+"""What became of each launch of a batch, written to a file of JSON lines or CSV through Airflow's object storage.
+
+A file is there as a whole or not at all, so all rows are written to a temporary file first, and that is put in its place.
+What fsspec offers for this does not do it everywhere: a remote file that is closed after an error counts as whole, on some
+storages even without ``autocommit``, and the local one then copies what it has in another folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm.batch_result import COLUMNS
+from airflow_provider_astrobpm.tasks.storage import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from airflow_provider_astrobpm.tasks.storage import Place
+
+
+def check(path: str) -> None:
+    """Check a path before there is anything to write.
+
+    :param path: as for ``write``.
+    :raises ValueError: if it cannot be right.
+    """
+    _place(path)
+
+
+def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None = None) -> None:
+    """Write a file, in place of one that is there. On the machine itself its folder is made if it is missing.
+
+    A row is a line of JSON, or one of CSV below a line with the names of ``COLUMNS``, where ``None`` is an empty cell.
+    What the rows raise is passed on, and leaves everything as it was.
+
+    :param path: where the file is to be: ``.jsonl``, ``.ndjson`` or ``.csv``; it is in UTF-8.
+    :param rows: what became of each launch, with the fields of ``COLUMNS``.
+    :param conn_id: the Airflow connection to write it with; without one, the one that the path names, as in
+        ``s3://aws_default@bucket/result.jsonl``.
+    :raises ValueError: for a path that cannot be right.
+    :raises OSError: if the storage does not take it.
+    """
+    place = _place(path)
+    storage = place.attached(conn_id)
+    with tempfile.TemporaryDirectory() as folder:
+        # By its suffix object storages tell of what type the content is.
+        whole = Path(folder, f"result{place.suffix}")
+        # Half a surrogate pair, which no UTF-8 can hold, is told as JSON does.
+        with whole.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.writelines(_FORMATS[place.suffix](rows))
+        with _told(place):
+            _put(whole, storage, place)
+
+
+def _place(path: str) -> Place:
+    return place_of(checks.text(path, "result_path"), "file for a result", _FORMATS)
+
+
+def _put(whole: Path, storage: Any, place: Place) -> None:
+    target = storage._strip_protocol(place.address)  # noqa: SLF001 - not every storage does so itself in put_file
+    if place.is_local:
+        _replace(Path(target).resolve(), whole)  # where a link leads, as it does for whoever opens it
+    else:
+        storage.put_file(str(whole), target)
+
+
+def _replace(target: Path, whole: Path) -> None:
+    """Put a file of another folder, maybe on another disk, in the place of one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        shutil.copyfile(whole, beside)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(target, beside)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(place: Place) -> Iterator[None]:
+    """Let an error of the storage say what could not be done."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - storages raise whatever their clients do
+        raise OSError(f"the result could not be written to {place.shown}: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    # Not the error's own words, nor itself as a cause: storages quote signed addresses and keys. The system's are safe.
+    name = type(error).__name__
+    if isinstance(error, OSError) and isinstance(error.errno, int):
+        return f"{name}: {os.strerror(error.errno)}"
+    return name
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield json.dumps({column: row[column] for column in COLUMNS}, ensure_ascii=False) + "\n"
+
+
+def _csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    writer = csv.writer(_Echo())
+    yield writer.writerow(COLUMNS)
+    for row in rows:
+        yield writer.writerow([row[column] for column in COLUMNS])
+
+
+class _Echo:
+    """What is written to it, it hands back; so a CSV writer makes lines."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+_FORMATS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _csv_lines}

@@ -1,0 +1,138 @@
+"""What became of a batch: who counts as a failure, in which order it is told, and how many may fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.batch_result import (
+    COLUMNS,
+    FAILURES,
+    OUTCOMES,
+    BatchResult,
+    LaunchEnd,
+    LaunchOutcome,
+    most_failures,
+    result_of,
+)
+from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+Make = Callable[..., BpmInstance]
+
+
+@pytest.mark.parametrize(
+    ("may_fail", "total", "most"),
+    [(0, 10_000, 0), (7, 10, 7), (1, 0, 1), (0.0, 100, 0), (0.01, 99, 0), (0.01, 100, 1), (0.29, 100, 29)],
+)
+def test_how_many_may_fail(may_fail: float, total: int, most: int) -> None:
+    assert most_failures(may_fail, total) == most
+
+
+@given(st.integers(0, 10_000), st.integers(0, 99))
+def test_a_share_is_what_is_written(total: int, percent: int) -> None:
+    assert most_failures(percent / 100, total) == percent * total // 100
+
+
+def test_each_launch_has_one_end(make: Make) -> None:
+    ids = ["1", "2", None, None, "5", "6"]
+    seen = {one: make(one) for one in ("1", "2", "5")}
+    end = GroupEnd(2, {"2": "it broke"}, ("5",))
+    assert sorted(result_of(ids, {3: "no such BPM"}, end, seen)) == [
+        LaunchEnd(1, "succeeded", None, "1", seen["1"]),
+        LaunchEnd(2, "failed", "it broke", "2", seen["2"]),
+        LaunchEnd(3, "refused", "no such BPM"),
+        LaunchEnd(4, "not_started"),
+        LaunchEnd(5, "open", None, "5", seen["5"]),
+        LaunchEnd(6, "succeeded", None, "6"),
+    ]
+
+
+def test_without_a_wait_a_start_is_all_there_is(make: Make) -> None:
+    result = result_of(["1", None], {2: "no"}, None, {"1": make("1", state="Broken")})
+    assert [end.outcome for end in result] == ["refused", "started"]
+
+
+def ends(**counts: int) -> list[LaunchEnd]:
+    """Make so many launches of each outcome, the last outcome first."""
+    outcomes: list[LaunchOutcome] = [one for one in reversed(OUTCOMES) for _ in range(counts.get(one, 0))]
+    return [
+        LaunchEnd(number, one, f"reason {number}", f"id-{number}") for number, one in enumerate(outcomes, 1)
+    ]
+
+
+def test_the_failures_come_first_and_alike_ones_in_their_order() -> None:
+    result = BatchResult(ends(**dict.fromkeys(OUTCOMES, 2)))
+    assert [end.outcome for end in result] == [one for one in OUTCOMES for _ in range(2)]
+    assert [end.number for end in result] == [11, 12, 9, 10, 7, 8, 5, 6, 3, 4, 1, 2]
+    assert result.failures == 4
+    assert result.counts == dict.fromkeys(OUTCOMES, 2)
+    assert next(iter(result.counts)) == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("may_fail", "fails"), [(0, True), (2, True), (3, False), (4, False), (0.02, True), (0.03, False)]
+)
+def test_max_failures_decides(may_fail: float, fails: bool) -> None:
+    result = BatchResult(ends(succeeded=97, failed=2, refused=1))
+    assert (result.failure(may_fail) is not None) is fails
+
+
+def test_what_is_open_or_has_not_started_is_no_failure() -> None:
+    assert BatchResult(ends(succeeded=1, open=5, not_started=5, started=5)).failure(0) is None
+
+
+def test_the_error_names_the_first_failures_and_counts_the_others() -> None:
+    few = BatchResult(ends(succeeded=8, failed=1, refused=1)).failure(1)
+    assert str(few) == (
+        "2 of 10 launches failed, and at most 1 may ('max_failures'): launch 10 (instance 'id-10'): reason 10; "
+        "launch 9 (instance 'id-9'): reason 9."
+    )
+    many = str(BatchResult(ends(failed=10_000)).failure(0.5))
+    assert many.startswith("10000 of 10000 launches failed, and at most 0.5 may")
+    assert many.endswith("launch 10 (instance 'id-10'): reason 10; and 9990 more.")
+
+
+def test_it_says_what_became_of_it_in_one_line() -> None:
+    assert str(BatchResult(ends(succeeded=9, refused=1, not_started=2))) == (
+        "12 launches: 9 succeeded, 2 not started, 1 refused"
+    )
+    assert str(BatchResult([])) == "0 launches: none"
+
+
+def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
+    zone = timezone(timedelta(hours=8))
+    instance = make(
+        "7", name="Approval", bp_status="Approved", start_time="2026-01-01 10:00:00", business_key="k"
+    )
+    told = LaunchEnd(3, "succeeded", None, "7", instance).as_dict(url="https://x/7", timezone=zone)
+    assert tuple(told) == COLUMNS
+    expected: dict[str, Any] = {
+        "number": 3,
+        "outcome": "succeeded",
+        "reason": None,
+        "business_key": "k",
+        "bpm_name": "Approval",
+        "id": "7",
+        "state": instance.state,
+        "bp_status": "Approved",
+        "start_time": "2026-01-01T10:00:00+08:00",
+        "end_time": None,
+        "url": "https://x/7",
+    }
+    assert told == expected
+    refused = LaunchEnd(4, "refused", "no such BPM").as_dict(url=None, timezone=None)
+    assert {key: value for key, value in refused.items() if value is not None} == {
+        "number": 4,
+        "outcome": "refused",
+        "reason": "no such BPM",
+    }
+
+
+def test_the_failures_are_outcomes() -> None:
+    assert set(FAILURES) < set(OUTCOMES)

@@ -1,0 +1,124 @@
+"""What a launch of a batch may be, and whether an input is still what it was."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.launches import (
+    FIELDS,
+    Launch,
+    Survey,
+    launches_of,
+    numbered,
+    without_own_keys,
+)
+
+NAME = "Approval"
+FIRST, SECOND = Launch(1, NAME, variables={"n": 1}), Launch(2, NAME, variables={"n": 2})
+
+
+def checked(items: object, **arguments: Any) -> list[Launch]:
+    return list(launches_of(numbered(items), **arguments))
+
+
+class TestLaunches:
+    def test_what_a_batch_says_holds_for_those_that_say_nothing(self) -> None:
+        given: list[dict[str, Any]] = [
+            {},
+            {"variables": {"a": [1]}, "title": "T", "business_key": "k"},
+            {"bpm_name": "Other"},
+            {"version": "2"},
+            {"version": None},
+        ]
+        assert checked(given, bpm_name=NAME, version="1.0") == [
+            Launch(1, NAME, "1.0"),
+            Launch(2, NAME, "1.0", {"a": [1]}, "k", "T"),
+            Launch(3, "Other"),
+            Launch(4, NAME, "2"),
+            Launch(5, NAME, "1.0"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name, .*, not str"),
+            ([None], "launch 1: it must be a mapping"),
+            (
+                [{}, {}, {"varaibles": {}}],
+                "launch 3: it has no field 'varaibles'; what may be given is bpm_name",
+            ),
+            ([{"bpm_name": " "}], "launch 1: bpm_name must be a text that is not blank"),
+            ([{"variables": []}], "launch 1: variables must be a mapping"),
+            ([{"variables": {"a": object()}}], "launch 1: variable 'a' cannot be sent as JSON"),
+            ([{"title": 5}], "launch 1: title must be a text"),
+            (
+                [{"business_key": "k"}, {}, {"business_key": "k"}],
+                "launch 3: its business_key 'k' is that of launch 1 too",
+            ),
+            ({"bpm_name": NAME}, "launches must be a list of mappings, not dict"),
+            ("[]", "launches must be a list of mappings, not str"),
+            (None, "launches must be a list of mappings, not NoneType"),
+        ],
+    )
+    def test_what_cannot_be_started(self, given: object, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            checked(given, bpm_name=NAME)
+
+    def test_each_needs_a_name(self) -> None:
+        with pytest.raises(ValueError, match="launch 2: it needs a bpm_name, because the batch has none"):
+            checked([{"bpm_name": NAME}, {"title": "T"}])
+
+    def test_they_are_checked_one_by_one(self) -> None:
+        launches = launches_of(numbered([{}, "x"]), bpm_name=NAME)
+        assert next(launches) == Launch(1, NAME)
+        with pytest.raises(ValueError, match="launch 2"):
+            next(launches)
+
+    def test_its_digest_is_its_own_and_never_changes(self) -> None:
+        """An instance that a version has started must be found by later ones."""
+        assert Launch(1, NAME, variables={"a": 1, "b": 2}).digest == "whlm"
+        assert Launch(9, NAME, variables={"b": 2, "a": 1}).digest == "whlm", (
+            "wherever it stands, however it is ordered"
+        )
+        values: tuple[Any, ...] = ("B", "1", {}, "k", "t")
+        other = [
+            Launch(1, **{"bpm_name": NAME, field: value}) for field, value in zip(FIELDS, values, strict=True)
+        ]
+        assert len({one.digest for one in (FIRST, SECOND, *other)}) == 7
+
+    @given(st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.booleans())))
+    def test_its_digest_survives_the_way_through_json(self, variables: dict[str, Any]) -> None:
+        again = json.loads(json.dumps(variables))
+        assert Launch(1, NAME, variables=variables).digest == Launch(1, NAME, variables=again).digest
+
+
+class TestSurvey:
+    def test_what_is_known_of_a_good_input(self) -> None:
+        launches = checked([{}, {"business_key": "k"}, {"business_key": "l"}], bpm_name=NAME)
+        survey = Survey.of(launches)
+        assert (survey.total, survey.own_keys) == (3, {"k", "l"})
+        assert list(survey.checked(launches)) == launches
+
+    @pytest.mark.parametrize(
+        ("now", "number"), [([FIRST], 2), ([FIRST, SECOND, SECOND], 3), ([SECOND, FIRST], 1), ([], 1)]
+    )
+    def test_an_input_that_has_changed_since(self, now: list[Launch], number: int) -> None:
+        again = Survey.of([FIRST, SECOND]).checked(now)
+        with pytest.raises(
+            ValueError, match=f"launch {number} is another one than when the input was checked"
+        ):
+            list(again)
+
+
+def test_keys_of_the_authors_need_to_be_known_first() -> None:
+    launches = without_own_keys(checked([{}, {"business_key": "k"}], bpm_name=NAME))
+    assert next(launches).number == 1
+    with pytest.raises(
+        ValueError, match="launch 2 has a business_key of its own, which needs validate_first"
+    ):
+        next(launches)

@@ -1,0 +1,574 @@
+"""The batch operator against the emulator: each launch once, whatever happens between its tries, and a true result."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.sdk.execution_time import context
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
+from airflow_provider_astrobpm.triggers import kill
+
+HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
+needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
+RETRIES = 9
+KEYS = TaskIdentity("dag", "run", "batch")
+WAITS, ENDS = "SupplierOnboarding", "Instant"
+Fire = Callable[[Any], Any]
+
+
+class Store(dict[str, Any]):
+    """A task state store; values take the way through JSON."""
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        assert retention.days > 1e6, "a wait may take longer"
+        assert len(json.dumps(value)) < 65_535
+        self[key] = json.loads(json.dumps(value))
+
+
+class Task:
+    """One task of a run, through all its tries.
+
+    :param remembers: whether Airflow has a task state store.
+    """
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "batch", -1
+
+    def __init__(self, fire: Fire, *, remembers: bool, **arguments: Any) -> None:
+        self.fire = fire
+        self.arguments = arguments
+        self.try_number, self.max_tries = 0, RETRIES
+        self.context: dict[str, Any] = {"ti": self}
+        if remembers:
+            self.context["task_state_store"] = Store()
+        self.xcoms: dict[str, Any] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.event: Any = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
+    def operator(self, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
+        return AstroZeroStartBpmBatchOperator(
+            task_id="batch", retries=RETRIES, poll_interval=1, **{**self.arguments, **arguments}
+        )
+
+    def try_it(self, **arguments: Any) -> dict[str, Any]:
+        """Run the next try; where it defers, ``meanwhile`` happens, then its trigger runs."""
+        self.try_number += 1
+        self.xcoms = {}
+        try:
+            return self.operator(**arguments).execute(self.context)  # type: ignore[arg-type]
+        except TaskDeferred as deferred:
+            self.meanwhile()
+            self.event = self.fire(deferred.trigger)
+            result: dict[str, Any] = self.operator(**arguments).resume_execution(
+                deferred.method_name,
+                {"event": self.event, **(deferred.kwargs or {})},
+                self.context,  # type: ignore[arg-type]
+            )
+            return result
+
+    def clear(self) -> None:
+        self.max_tries = self.try_number + RETRIES
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """What the result says, also of a try that has failed, without what came to none."""
+        counts = {key: value for key, value in self.xcoms["result"].items() if isinstance(value, int)}
+        return {key: value for key, value in counts.items() if value and key != "total"}
+
+
+@pytest.fixture(autouse=True)
+def short_grace(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del emulator
+    extra = {
+        "start_grace": 0.3,
+        "max_attempts": 3,
+        "max_wait": 0.05,
+        "instance_url": "https://{host}/x/{instance_id}",
+    }
+    connection = {**json.loads(emulator_server.connection_json()), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture(
+    params=[True, False] if HAS_STORE else [False], ids=lambda has: "a store" if has else "no store"
+)
+def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Callable[..., Task]:
+    return lambda **arguments: make_task(remembers=request.param, **arguments)
+
+
+@pytest.fixture
+def make_task(fire: Fire, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
+    def make(**arguments: Any) -> Task:
+        made = Task(fire, **arguments)
+        monkeypatch.setattr(kill, "published", lambda _task, key: made.xcoms.get(key))
+        return made
+
+    return make
+
+
+def launches(count: int, bpm_name: str = WAITS, **more: Any) -> list[dict[str, Any]]:
+    return [{"bpm_name": bpm_name, "variables": {"n": number}, **more} for number in range(1, count + 1)]
+
+
+def numbers(emulator: EmulatorControl, **fields: Any) -> Counter[int]:
+    """Return how many instances each launch has, by its number."""
+    found = [
+        each for each in emulator.instances() if all(each[key] == value for key, value in fields.items())
+    ]
+    keys = [KEYS.read_batch(each["business_key"]) for each in found]
+    assert all(keys)
+    return Counter(key.number for key in keys if key)
+
+
+def complete(emulator: EmulatorControl, *but: int) -> None:
+    """Let people complete everything that waits for them, but for some launches, and the time pass that it takes then."""
+    for each in emulator.instances(name=WAITS):
+        key = KEYS.read_batch(each["business_key"])
+        if each["outcomes"] and not (key and key.number in but):
+            emulator.act(each["id"], "complete")
+    emulator.advance(5)
+
+
+def instance_of(emulator: EmulatorControl, number: int) -> dict[str, Any]:
+    found = [
+        each
+        for each in emulator.instances()
+        if (key := KEYS.read_batch(each["business_key"])) and key.number == number
+    ]
+    return found[-1]
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+class TestInEveryMode:
+    def test_all_are_started_once_and_waited_for(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(30, ENDS), deferrable=deferrable)
+        result = one.try_it()
+        assert numbers(emulator) == Counter(range(1, 31))
+        assert (result["total"], result["succeeded"], one.outcomes) == (30, 30, {"succeeded": 30})
+        assert [row["number"] for row in result["launches"]] == list(range(1, 31))
+        row, instance = result["launches"][6], instance_of(emulator, 7)
+        assert (row["id"], row["business_key"]) == (instance["id"], instance["business_key"])
+        assert (row["state"], row["outcome"], row["url"]) == ("Completed OK", "succeeded", row["url"])
+        assert row["url"].endswith(f"/x/{instance['id']}")
+        assert emulator.counts()["start"] == 30
+        assert one.xcoms["result"] == result
+
+    def test_every_failure_is_told_first_and_max_failures_decides(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        given = launches(100)
+        given[49]["bpm_name"] = "NoSuchBpm"
+        one = task(launches=given, deferrable=deferrable, timeout=60)
+
+        def happens() -> None:
+            emulator.break_instance(instance_of(emulator, 70)["id"])
+            emulator.move(instance_of(emulator, 20)["id"], state="User Terminated")
+            complete(emulator)
+
+        if deferrable:
+            one.meanwhile = happens
+        else:
+            publish = one.xcom_push
+            one.xcom_push = lambda key, value: (publish(key, value), key == "refusals" and happens())
+        with pytest.raises(errors.BatchFailedError, match="3 of 100 launches failed, and at most 0.02 may"):
+            one.try_it(max_failures=0.02)
+        assert one.outcomes == {"succeeded": 97, "failed": 2, "refused": 1}
+        rows = one.xcoms["result"]["launches"]
+        assert [(row["number"], row["outcome"]) for row in rows[:4]] == [
+            (20, "failed"),
+            (70, "failed"),
+            (50, "refused"),
+            (1, "succeeded"),
+        ]
+        reasons = [str(row["reason"]) for row in rows[:4]]
+        assert "it ended in state 'User Terminated'" in reasons[0]
+        assert "it ended in state 'Broken'" in reasons[1]
+        assert "NoSuchBpm" in reasons[2]
+        assert reasons[3] == "None"
+
+    def test_the_deadline_fails_what_is_open(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(5), deferrable=deferrable, timeout=0.2, on_timeout="suspend")
+        with pytest.raises(
+            errors.BatchFailedError, match="still open at the deadline.*By 'on_timeout': suspend"
+        ) as caught:
+            one.try_it()
+        assert isinstance(caught.value.__cause__, errors.WaitTimeoutError)
+        assert one.outcomes == {"failed": 5}
+        assert [each["suspended"] for each in emulator.instances()] == [True] * 5
+
+    def test_fail_fast_waits_no_longer_and_ends_the_rest(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        given = launches(20)
+        given[4]["bpm_name"] = "AlwaysBroken"
+        one = task(launches=given, deferrable=deferrable, fail_fast=True, on_failure="terminate")
+        with pytest.raises(errors.BatchFailedError, match="launch 5 .*'Broken'.*By 'on_failure': terminate"):
+            one.try_it()
+        assert one.outcomes == {"failed": 1, "open": 19}
+        assert numbers(emulator, closed=False) == Counter()
+        assert {row["state"] for row in one.xcoms["result"]["launches"][1:]} == {"Terminated"}
+
+    def test_a_look_that_fails_is_no_failure(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(3, ENDS, title="T"), deferrable=deferrable)
+        emulator.fault("query", "status", status=503, times=5)
+        assert one.try_it()["succeeded"] == 3
+
+    def test_looks_that_fail_for_too_long_leave_everything_as_it_is(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(3), deferrable=deferrable, max_poll_failure_time=0)
+        emulator.fault("query", "status", status=503, times=1000)
+        with pytest.raises(errors.ServerError, match="A retry goes on with what is open"):
+            one.try_it()
+        assert numbers(emulator, closed=False) == Counter([1, 2, 3])
+        emulator.clear_faults()
+        complete(emulator)
+        assert one.try_it()["succeeded"] == 3
+        assert emulator.counts()["start"] == 3
+
+
+class TestTheNextTry:
+    def test_starts_only_what_is_missing(self, task: Any, emulator: EmulatorControl) -> None:
+        """The first one is cut off by an outage in the middle of its starts."""
+        one = task(launches=launches(50, ENDS))
+        emulator.fault("start", "status", status=429, times=1000, skip=20)
+        with pytest.raises(errors.ThrottledError, match="A retry goes on"):
+            one.try_it()
+        started = numbers(emulator)
+        assert 0 < len(started) < 50
+        emulator.clear_faults()
+        emulator.reset_counts()
+        assert one.try_it()["succeeded"] == 50
+        assert numbers(emulator) == Counter(range(1, 51))
+        assert emulator.counts()["start"] == 50 - len(started)
+
+    def test_searches_once_for_the_whole_batch(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(launches=launches(50, ENDS), wait_for_completion=False)
+        one.try_it()
+        emulator.reset_counts()
+        assert one.try_it()["started"] == 50
+        assert emulator.counts()["start"] == 0
+        assert emulator.counts()["query"] <= 24
+
+    def test_starts_again_what_has_failed_and_nothing_else(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        given = launches(10)
+        one = task(launches=given, deferrable=True)
+
+        def happens() -> None:
+            emulator.break_instance(instance_of(emulator, 3)["id"])
+            complete(emulator)
+
+        one.meanwhile = happens
+        with pytest.raises(errors.BatchFailedError):
+            one.try_it()
+        one.meanwhile = lambda: complete(emulator)
+        assert one.try_it()["succeeded"] == 10
+        assert numbers(emulator) == Counter(range(1, 11)) + Counter([3])
+        assert instance_of(emulator, 3)["business_key"].endswith(".2")
+
+    def test_finds_what_was_started_though_nobody_heard_of_it(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(10, ENDS))
+        emulator.fault("start", "drop_after", times=3)
+        assert one.try_it()["succeeded"] == 10
+        assert numbers(emulator) == Counter(range(1, 11))
+
+    def test_does_not_start_what_may_be_there(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(launches=launches(5), wait_for_completion=False)
+        emulator.switch(business_keys_in_rows=False)
+        emulator.fault("start", "drop_after")
+        for _ in range(2):
+            with pytest.raises(errors.AmbiguousStartError):
+                one.try_it()
+        assert emulator.counts()["start"] == 5
+        one.clear()
+        if "task_state_store" in one.context:
+            assert one.try_it()["started"] == 5
+        else:
+            with pytest.raises(errors.AmbiguousStartError):
+                one.try_it()
+
+    def test_refuses_another_input(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(wait_for_completion=False)
+        one.try_it(launches=launches(5))
+        for changed in (launches(4), [*launches(4), {"bpm_name": ENDS}]):
+            with pytest.raises(errors.BatchChangedError, match="launch 5"):
+                one.try_it(launches=changed)
+        assert emulator.counts()["start"] == 5
+        assert one.try_it(launches=launches(6))["started"] == 6
+
+
+class TestAClear:
+    @needs_a_store
+    def test_of_a_batch_that_has_failed_goes_on_with_it(
+        self, make_task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = make_task(remembers=True, launches=launches(10), deferrable=True)
+
+        def happens() -> None:
+            emulator.break_instance(instance_of(emulator, 3)["id"])
+            complete(emulator)
+
+        one.meanwhile = happens
+        with pytest.raises(errors.BatchFailedError, match="so does clearing this task"):
+            one.try_it()
+        one.clear()
+        one.meanwhile = lambda: complete(emulator)
+        assert one.try_it()["succeeded"] == 10
+        assert numbers(emulator) == Counter(range(1, 11)) + Counter([3])
+        one.clear()
+        assert one.try_it()["succeeded"] == 10, "and one that has succeeded is asked for anew"
+        assert numbers(emulator) == Counter({n: 3 if n == 3 else 2 for n in range(1, 11)})
+
+    @needs_a_store
+    def test_after_a_deadline_goes_on_waiting(self, make_task: Any, emulator: EmulatorControl) -> None:
+        one = make_task(remembers=True, launches=launches(4), timeout=0.1)
+        with pytest.raises(errors.BatchFailedError):
+            one.try_it()
+        complete(emulator, 2)
+        one.clear()
+        with pytest.raises(errors.BatchFailedError, match="1 of 4"):
+            one.try_it()
+        complete(emulator)
+        one.clear()
+        assert one.try_it()["succeeded"] == 4
+        assert numbers(emulator) == Counter(range(1, 5))
+
+    def test_while_it_waits_begins_anew(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(launches=launches(4), deferrable=True)
+        one.fire = lambda _trigger: pytest.skip("")  # the triggerer is gone
+        with pytest.raises(pytest.skip.Exception):
+            one.try_it()
+        one.clear()
+        assert one.try_it(wait_for_completion=False)["started"] == 4
+        assert Counter(each["state"] for each in emulator.instances()) == {
+            "Terminated": 4,
+            "Waiting for user interaction": 4,
+        }
+
+    def test_keeps_what_no_kill_touches(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(launches=launches(4), wait_for_completion=False, terminate_on_kill=False)
+        one.try_it()
+        one.clear()
+        one.try_it()
+        assert numbers(emulator, closed=False) == Counter(range(1, 5))
+        assert emulator.counts()["start"] == 4
+
+
+class TestTheAuthorsKeys:
+    def given(self) -> list[dict[str, Any]]:
+        return [{"bpm_name": WAITS, "business_key": f"own-{number}"} for number in range(1, 6)]
+
+    def keys(self, emulator: EmulatorControl) -> Counter[str]:
+        return Counter(each["business_key"] for each in emulator.instances())
+
+    def test_are_used_and_others_may_have_them(self, task: Any, emulator: EmulatorControl) -> None:
+        emulator.start(WAITS, business_key="own-2")
+        one = task(launches=self.given(), wait_for_completion=False)
+        assert one.try_it()["started"] == 5
+        assert self.keys(emulator) == Counter({f"own-{n}": 2 if n == 2 else 1 for n in range(1, 6)})
+
+    def test_tell_a_retry_what_is_its_own_where_it_can_remember(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        stranger = emulator.start(WAITS, business_key="own-2")["id"]
+        one = task(launches=self.given(), wait_for_completion=False)
+        one.try_it()
+        if "task_state_store" in one.context:
+            result = one.try_it()
+            assert result["started"] == 5
+            assert stranger not in {row["id"] for row in result["launches"]}
+        else:
+            with pytest.raises(errors.AmbiguousStartError, match="others may use their keys"):
+                one.try_it()
+        assert len(emulator.instances()) == 6
+
+    def test_may_not_occur_twice(self, task: Any, emulator: EmulatorControl) -> None:
+        with pytest.raises(ValueError, match="launch 6: its business_key 'own-1' is that of launch 1 too"):
+            task(launches=[*self.given(), self.given()[0]]).try_it()
+        assert not any(emulator.counts().values())
+
+    def test_need_to_be_known_before_the_first_start(self, task: Any) -> None:
+        with pytest.raises(ValueError, match="launch 1 has a business_key of its own"):
+            task(launches=self.given(), validate_first=False).try_it()
+
+
+class TestTheInput:
+    def test_an_empty_batch_succeeds_and_starts_nothing(
+        self, task: Any, emulator: EmulatorControl, capfd: Any, caplog: Any
+    ) -> None:
+        caplog.set_level("INFO")
+        for validate_first in (True, False):
+            result = task(launches=[], validate_first=validate_first).try_it()
+            assert (result["total"], result["launches"]) == (0, [])
+        assert "The batch is empty: nothing is started" in capfd.readouterr().out + caplog.text
+        assert emulator.counts()["start"] == 0
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name"),
+            ([{}, {"variables": {"a": object()}}], "launch 2: variable 'a' cannot be sent as JSON"),
+            ("{{ launches }}", "launches must be a list of mappings, not str"),
+        ],
+    )
+    def test_nothing_is_started_of_one_that_is_not_good(
+        self, given: Any, said: str, task: Any, emulator: EmulatorControl
+    ) -> None:
+        with pytest.raises(ValueError, match=said):
+            task(launches=given, bpm_name=WAITS).try_it()
+        assert not any(emulator.counts().values())
+
+    def test_a_template_that_came_out_as_nothing_is_no_empty_batch(self, task: Any) -> None:
+        operator = task(launches=[]).operator()
+        operator.launches = None
+        with pytest.raises(ValueError, match="launches was given, and came out as None"):
+            operator.execute({"ti": Task(lambda _: None, remembers=False)})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+    def test_a_file(self, suffix: str, task: Any, tmp_path: Path, emulator: EmulatorControl) -> None:
+        path = tmp_path / f"launches.{suffix}"
+        lines = (
+            ["note", "1", "2"] if suffix == "csv" else [f'{{"variables": {{"note": "{n}"}}}}' for n in "12"]
+        )
+        path.write_text("\n".join(lines))
+        result = task(launches_path=str(path), bpm_name=ENDS).try_it()
+        assert result["succeeded"] == 2
+        assert [each["variables"]["note"] for each in emulator.instances()] == ["1", "2"]
+
+    @pytest.mark.parametrize(("validate_first", "started"), [(True, 0), (False, 2)])
+    def test_a_file_with_a_broken_line_is_named_by_it(
+        self, validate_first: bool, started: int, task: Any, tmp_path: Path, emulator: EmulatorControl
+    ) -> None:
+        path = tmp_path / "launches.jsonl"
+        path.write_text('{}\n{}\n{"title": \n{}\n')
+        one = task(launches_path=str(path), bpm_name=ENDS, validate_first=validate_first)
+        with pytest.raises(ValueError, match=rf"line 3 of {path}"):
+            one.try_it()
+        assert emulator.counts()["start"] == started
+        path.write_text("{}\n{}\n{}\n{}\n")
+        assert one.try_it()["succeeded"] == 4
+        assert numbers(emulator) == Counter(range(1, 5))
+
+
+class TestTheResult:
+    @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+    def test_is_written_where_the_author_says(self, suffix: str, task: Any, tmp_path: Path) -> None:
+        path = tmp_path / f"result.{suffix}"
+        one = task(launches=[*launches(2, ENDS), {"bpm_name": "NoSuchBpm"}], result_path=str(path))
+        with pytest.raises(errors.BatchFailedError):
+            one.try_it()
+        lines = path.read_text().splitlines()
+        rows = lines[1:] if suffix == "csv" else lines
+        assert len(rows) == 3
+        assert "refused" in rows[0]
+        assert (one.xcoms["result"]["launches"], one.xcoms["result"]["result_path"]) == ([], str(path))
+
+    def test_a_path_that_cannot_be_right_is_refused_before_anything_starts(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        with pytest.raises(ValueError, match="result.xml"):
+            task(launches=launches(2), result_path="result.xml").try_it()
+        assert not any(emulator.counts().values())
+
+    def test_holds_so_many_launches_and_no_more(self, task: Any) -> None:
+        given = [*launches(600, ENDS), {"bpm_name": "NoSuchBpm"}]
+        result = task(launches=given, wait_for_completion=False, max_failures=1).try_it()
+        assert (result["total"], result["started"], result["refused"]) == (601, 600, 1)
+        assert len(result["launches"]) == 500
+        assert result["launches"][0]["number"] == 601
+
+
+def test_fail_fast_starts_no_more(task: Any, emulator: EmulatorControl) -> None:
+    one = task(launches=launches(200, "NoSuchBpm"), fail_fast=True, max_concurrency=4, max_failures=2)
+    with pytest.raises(errors.BatchFailedError):
+        one.try_it()
+    assert 3 <= emulator.counts()["start"] <= 3 + 4
+    assert one.outcomes["not_started"] == 200 - emulator.counts()["start"]
+
+
+def test_the_trigger_is_as_short_for_many_as_for_few(make_task: Any, emulator: EmulatorControl) -> None:
+    sizes = []
+    for count in (2, 200):
+        emulator.reset()
+        one = make_task(remembers=False, launches=launches(count), deferrable=True)
+        fire = one.fire
+
+        def noting(trigger: Any, fire: Fire = fire) -> Any:
+            sizes.append(len(json.dumps(trigger.serialize())))
+            return fire(trigger)
+
+        one.fire = noting
+        one.meanwhile = lambda: complete(emulator)
+        one.try_it()
+    assert sizes[0] == sizes[1] < 1000
+
+
+def test_waiting_costs_a_request_a_state(make_task: Any, emulator: EmulatorControl) -> None:
+    one = make_task(remembers=False, launches=launches(50), deferrable=True, timeout=4.5)
+
+    def happens() -> None:
+        emulator.advance(5)
+        for number in range(1, 26):
+            emulator.move(instance_of(emulator, number)["id"], state="Running")
+        emulator.switch(get_by_id="absent")
+        emulator.reset_counts()
+
+    one.meanwhile = happens
+    with pytest.raises(errors.BatchFailedError):
+        one.try_it()
+    looks = 4.5 / 0.9 + 2  # and one at the deadline, and one by the task that resumes
+    assert emulator.counts()["query"] <= 2 * looks + 12, (
+        "each is listed once before it is known where they are"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "exactly one of launches and launches_path"),
+        ({"launches": [], "launches_path": "x.csv"}, "exactly one of launches and launches_path"),
+        ({"launches": [], "max_failures": -1}, "max_failures must be a whole number, or a share"),
+        ({"launches": [], "max_failures": 1.5}, "max_failures must be a whole number, or a share"),
+        ({"launches": [], "max_failures": True}, "max_failures must be a whole number, or a share"),
+        ({"launches": [], "max_concurrency": 0}, "max_concurrency must be a whole number, at least 1"),
+        ({"launches": [], "rate_limit": 0}, "rate_limit must be a number a second"),
+        ({"launches": [], "on_failure": "suspend"}, "on_failure must be one of"),
+        (
+            {"launches": [], "wait_for_completion": False, "states": ["Running"]},
+            "means nothing with wait_for",
+        ),
+        ({"launches": [], "fail_fast": True, "max_failures": 0.1, "validate_first": False}, "give a number"),
+    ],
+)
+def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        AstroZeroStartBpmBatchOperator(task_id="t", **arguments)
