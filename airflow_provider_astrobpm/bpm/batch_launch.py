@@ -202,13 +202,13 @@ class BatchLauncher:
             log=self._log,
             clock=self._clock,
         )
-        if change.failed or change.not_tried:
+        if not change.is_complete:
             error = AstroZeroError(
                 f"What this task had started before could not be terminated: {change.note}"
             )
             error.advice = "A retry goes on with that."
             raise error
-        self._log(Note(change.note))
+        self._log(Note(change.note, warning=bool(change.failed)))
 
     def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
         own = self._order.own(record)

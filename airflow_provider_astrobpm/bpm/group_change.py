@@ -1,14 +1,14 @@
 """Changes thousands of instances, many at a time, judged by outcome as ``change`` judges one.
 
-| the PUT of an instance                                     | and then                                    |
-|------------------------------------------------------------|---------------------------------------------|
-| was answered with the effect, or with an end               | that is settled                             |
-| was accepted and shows no effect, was refused, or failed   | it is looked at when the others are through |
-| met refused credentials, throttling that lasts, no server  | nothing more is sent                        |
+| after all its attempts, the PUT of an instance              | and then                                    |
+|-------------------------------------------------------------|---------------------------------------------|
+| was answered with the effect, or with an end                | it is settled                               |
+| was accepted and showed no effect, was refused, or failed   | it is looked at when the others are through |
+| met refused credentials or throttling, or reached no server | nothing more is sent                        |
 
-The look is one search for all of them, and what it shows is judged by the table of ``change``. Nothing more is sent
-either when patience ends, and when no answers come back any more: each call has had its attempts then, and thousands
-of them would take hours.
+That look is one search for all of them, and what it shows is judged by the table of ``change``. Nothing more is sent
+either when patience has ended, or when no answers come back any more: with all their attempts, thousands of calls to a
+server that is down would take hours.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PROGRESS = 5.0  # seconds between two lines of progress
 MOST_LOST = 16  # calls in a row without an answer, after which the server counts as down
 NAMED = 3  # failures that a note names
-
+STOPPING = (AuthenticationError, NotSentError, ThrottledError)
 DONE: dict[Action, str] = {"suspend": "Suspended", "resume": "Resumed", "terminate": "Terminated"}
 
 
@@ -56,6 +56,8 @@ class GroupChange:
     :param done: the ids of those that are as the action wants them, by this action or already before.
     :param ended: the ids of those that have ended otherwise; there was nothing to do.
     :param failed: why the others are not as the action wants them, by their ids.
+    :param in_doubt: the ids of those among the failed that may be as the action wants them all the same: it was accepted and
+        does not show, or they are gone.
     :param not_tried: the ids of those that were not sent any more, or were turned away by what stopped it.
     :param instances: those that were seen, as they were seen last.
     :param stopped_by: why nothing more was sent, unless it was for patience.
@@ -65,9 +67,15 @@ class GroupChange:
     done: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    in_doubt: set[str] = field(default_factory=set)
     not_tried: list[str] = field(default_factory=list)
     instances: list[BpmInstance] = field(default_factory=list)
     stopped_by: AstroZeroError | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether none is certainly otherwise than the action wants it."""
+        return not self.not_tried and self.failed.keys() <= self.in_doubt
 
     @property
     def note(self) -> str:
@@ -87,9 +95,7 @@ class GroupChange:
         by_reason: dict[str, list[str]] = {}
         for instance_id, reason in list(self.failed.items())[:NAMED]:
             by_reason.setdefault(reason, []).append(repr(instance_id))
-        named = [
-            f"instance{'s' if len(ids) > 1 else ''} {', '.join(ids)}: {why}" for why, ids in by_reason.items()
-        ]
+        named = [f"instance {', '.join(ids)}: {why}" for why, ids in by_reason.items()]
         return "; ".join([*named, "…"] if len(self.failed) > NAMED else named)
 
 
@@ -117,7 +123,7 @@ async def change_all(
     checks.choice(action, "action", api.ACTIONS)
     checks.count(max_concurrency, "max_concurrency", least=1)
     for instance_id in ids:
-        api.act(instance_id, action)
+        api.act(instance_id, action)  # a bad id is told before anything is sent
     ends = math.inf if patience is None else clock() + patience
     changer = _Changer(client, dict(ids), GroupChange(action), ends, log, clock)
     await asyncio.gather(*(changer.work() for _ in range(min(max_concurrency, len(ids)))))
@@ -175,14 +181,11 @@ class _Changer:
 
     def _settle(self, instance_id: str, instance: BpmInstance) -> bool:
         """Take how an instance is, and return whether the action has nothing more to wish for."""
-        if shows(instance, self._change.action):
-            self._change.done.append(instance_id)
-        elif instance.is_closed:
-            self._change.ended.append(instance_id)
-        else:
-            return False
-        self._change.instances.append(instance)
-        return True
+        is_so = shows(instance, self._change.action)
+        if is_so or instance.is_closed:
+            (self._change.done if is_so else self._change.ended).append(instance_id)
+            self._change.instances.append(instance)
+        return is_so or instance.is_closed
 
     async def _look(self) -> None:
         settings = self._client.settings
@@ -196,7 +199,9 @@ class _Changer:
         except AstroZeroError as error:
             then = f", and then the instance could not be read ({error.problem})"
             for instance_id, failure in self._unsettled.items():
-                self._change.failed[instance_id] = _words(failure, then) if failure else f"accepted{then}"
+                self._fail(
+                    instance_id, _words(failure, then) if failure else f"accepted{then}", in_doubt=not failure
+                )
             return
         for instance_id, failure in self._unsettled.items():
             self._judge(instance_id, findings, failure)
@@ -211,14 +216,19 @@ class _Changer:
                 missing.status, missing.res_code = failure.status, failure.res_code
                 missing.res_msg = failure.res_msg
             accepted = "" if failure else "accepted, and yet "
-            self._change.failed[instance_id] = f"{accepted}{_words(missing)}"
+            self._fail(instance_id, f"{accepted}{_words(missing)}", in_doubt=True)
             return
         if self._settle(instance_id, instance):
             return
         self._change.instances.append(instance)
         then = f", and the instance is {instance.state!r}" if isinstance(failure, RefusedError) else ""
         words = _words(failure, then) if failure else "accepted, its effect does not show yet"
+        self._fail(instance_id, words, in_doubt=not failure)
+
+    def _fail(self, instance_id: str, words: str, *, in_doubt: bool) -> None:
         self._change.failed[instance_id] = words
+        if in_doubt:
+            self._change.in_doubt.add(instance_id)
 
     def _tell(self) -> None:
         """Tell how far it is, every few seconds."""
@@ -236,18 +246,16 @@ class _Changer:
 
 def _stops(error: AstroZeroError) -> bool:
     """Tell whether what ended a call, after all its attempts, would end every other one too."""
-    if not isinstance(error, CallError):
-        return True
-    return isinstance(error, (AuthenticationError, NotSentError, ThrottledError)) or error.came_before
+    return not isinstance(error, CallError) or error.came_before or isinstance(error, STOPPING)
 
 
 def _is_lost(error: AstroZeroError) -> bool:
-    """Tell whether no answer of Astro Zero's came back, be it an answer that the server failed."""
+    """Tell whether Astro Zero itself said nothing; a gateway in front of it may have."""
     return error.res_code is None and not isinstance(error, RefusedError)
 
 
 def _words(error: AstroZeroError, then: str = "") -> str:
-    """Return what an error says, without the id and the connection: thousands may fail for the one reason."""
+    """Return what an error says, but for the attempt and the connection: thousands may fail for the one reason."""
     reason = copy(error)
     reason.problem += then
     reason.attempt = reason.connection = None

@@ -45,12 +45,22 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             outcome.set_result(result)
 
     thread = threading.Thread(target=copy_context().run, args=(target,), name="astro-zero-loop", daemon=True)
-    thread.start()
     try:
+        thread.start()
         return outcome.result()
     finally:
-        if not outcome.done():
-            loop, task = began.result(LONGEST_END)
-            with suppress(RuntimeError):  # it has ended in this moment
-                loop.call_soon_threadsafe(task.cancel)
-        thread.join(LONGEST_END)
+        if thread.ident is not None:
+            _end(thread, began, outcome)
+
+
+def _end(
+    thread: threading.Thread,
+    began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]],
+    outcome: Future[T],
+) -> None:
+    """Cancel what is still under way, and wait until nothing is."""
+    if not outcome.done():
+        loop, task = began.result(LONGEST_END)
+        with suppress(RuntimeError):  # it has ended in this moment
+            loop.call_soon_threadsafe(task.cancel)
+    thread.join(LONGEST_END)

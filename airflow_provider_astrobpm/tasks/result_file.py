@@ -27,16 +27,20 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.tasks.storage import Place
 
 
-def check(path: str) -> None:
-    """Check a path before there is anything to write.
+def check(path: str, *, conn_id: str | None = None) -> str:
+    """Check before there is anything to write that a path can be right, and that its storage is known here.
 
     :param path: as for ``write``.
+    :param conn_id: as for ``write``.
+    :returns: the path for people, without what may be secret in it.
     :raises ValueError: if it cannot be right.
     """
-    _place(path)
+    place = _place(path)
+    place.attached(conn_id)
+    return place.shown
 
 
-def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None = None) -> None:
+def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None = None) -> str:
     """Write a file, in place of one that is there. On the machine itself its folder is made if it is missing.
 
     A row is a line of JSON, or one of CSV below a line with the names of ``COLUMNS``, where ``None`` is an empty cell.
@@ -46,6 +50,7 @@ def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None =
     :param rows: what became of each launch, with the fields of ``COLUMNS``.
     :param conn_id: the Airflow connection to write it with; without one, the one that the path names, as in
         ``s3://aws_default@bucket/result.jsonl``.
+    :returns: the path for people, without what may be secret in it.
     :raises ValueError: for a path that cannot be right.
     :raises OSError: if the storage does not take it.
     """
@@ -59,6 +64,7 @@ def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None =
             file.writelines(_FORMATS[place.suffix](rows))
         with _told(place):
             _put(whole, storage, place)
+    return place.shown
 
 
 def _place(path: str) -> Place:

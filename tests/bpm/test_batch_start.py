@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.batch import Launch, Start
+from airflow_provider_astrobpm.bpm.batch import Start
 from airflow_provider_astrobpm.bpm.batch_start import BatchStarter, Started
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     ServerError,
     ThrottledError,
 )
+from airflow_provider_astrobpm.bpm.launches import Launch
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -96,7 +97,9 @@ class Batch:
                     **{"max_concurrency": AT_ONCE, **arguments},
                 )
                 try:
-                    return await asyncio.wait_for(starter.start(iter(starts), total, strangers=set(strangers)), 60)
+                    return await asyncio.wait_for(
+                        starter.start(iter(starts), total, strangers=set(strangers)), 60
+                    )
                 finally:
                     self.most_at_once = client.most
                     assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"

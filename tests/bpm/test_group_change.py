@@ -194,7 +194,7 @@ def test_what_is_refused_says_why_and_does_not_stop_the_others(
     assert set(change.failed) == set(ids) - closed(emulator)
     assert all(reason.startswith(why) for reason in change.failed.values())
     first, second = change.failed
-    assert f"18 done, 2 failed (instances {first!r}, {second!r}: {why}" in change.note
+    assert f"18 done, 2 failed (instance {first!r}, {second!r}: {why}" in change.note
     assert {one.id: one.state for one in change.instances} == states(emulator)
 
 
@@ -257,6 +257,7 @@ def test_what_is_gone_is_a_failure(group: Group, emulator: EmulatorControl) -> N
     change = group.change(ids)
     assert len(change.done) == 9
     assert list(change.failed) == [ids[3]]
+    assert change.is_complete
     assert change.failed[ids[3]].startswith("it is in none of the states (HTTP 400, resCode '405230030'")
 
 
@@ -266,6 +267,7 @@ def test_what_is_accepted_and_does_not_show_is_no_success(group: Group, emulator
     change = group.change(ids)
     assert change.done == []
     assert change.failed == dict.fromkeys(change.failed, "accepted, its effect does not show yet")
+    assert change.is_complete
     assert set(change.failed) == set(ids)
     emulator.advance(30)
     assert closed(emulator) == set(ids)
@@ -302,6 +304,7 @@ def test_where_the_look_fails_too_both_are_told(
         emulator.fault("action", **fault, times=6)
     change = group.change(ids)
     assert set(change.failed) == set(ids)
+    assert change.is_complete is not bool(fault)
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
         assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")

@@ -164,9 +164,32 @@ def test_gate_on_instance(emulator: EmulatorControl) -> None:
     assert (state, tasks) == ("success", {"onboarded": "success", "load_supplier": "success"})
 
 
+def test_batch_launch(emulator: EmulatorControl) -> None:
+    dag = load("batch_launch")
+    dag.get_task("reconcile").poll_interval = 1
+    state, tasks = run(dag, run_conf={"accounts": 150})
+    assert (state, tasks) == (
+        "success",
+        {"accounts": "success", "reconcile": "success", "publish": "success"},
+    )
+    ledgers = sorted(instance["variables"]["ledger"] for instance in emulator.instances())
+    assert ledgers == sorted(f"account-{number}" for number in range(150))
+    assert emulator.counts()["start"] == 150
+
+
+def test_batch_launch_stays_shut_where_too_many_fail(emulator: EmulatorControl) -> None:
+    dag = load("batch_launch")
+    reconcile = dag.get_task("reconcile")
+    reconcile.poll_interval, reconcile.retries, reconcile.bpm_name = 1, 0, "AlwaysBroken"
+    state, tasks = run(dag, run_conf={"accounts": 3})
+    assert (state, tasks["reconcile"], tasks["publish"]) == ("failed", "failed", "upstream_failed")
+    assert {instance["state"] for instance in emulator.instances()} == {"Broken"}
+
+
 def test_every_example_is_tried() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} == {
         "approval_gate",
+        "batch_launch",
         "nightly_launch",
         "maintenance_window",
         "gate_on_instance",

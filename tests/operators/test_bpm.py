@@ -384,35 +384,34 @@ OPERATORS = [
 ]
 
 
+def made(operator: Any) -> Any:
+    """Make a task with what it cannot do without."""
+    arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}, "launches": [{"title": "T"}]}
+    return operator(
+        task_id="t", **{name: value for name, value in arguments.items() if name in operator.template_fields}
+    )
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_templates_name_arguments_that_exist(operator: Any) -> None:
-    arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}}
     with DAG("d", schedule=None):
-        made = operator(
-            task_id="t",
-            **{name: value for name, value in arguments.items() if name in operator.template_fields},
-        )
+        task = made(operator)
     for field in operator.template_fields:
-        assert hasattr(made, field)
+        assert hasattr(task, field)
     assert "astro_zero_conn_id" in operator.template_fields
 
 
-def test_no_connection_is_looked_up_before_a_task_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_no_connection_is_looked_up_before_a_task_runs(
+    operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", raising=False)
-    for operator in OPERATORS:
-        arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}}
-        operator(
-            task_id="t",
-            **{name: value for name, value in arguments.items() if name in operator.template_fields},
-        )
+    made(operator)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_copy_is_as_good(operator: Any) -> None:
-    arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}}
-    made = operator(
-        task_id="t", **{name: value for name, value in arguments.items() if name in operator.template_fields}
-    )
-    again = copy.deepcopy(made)
+    task = made(operator)
+    again = copy.deepcopy(task)
     for field in operator.template_fields:
-        assert getattr(again, field) == getattr(made, field)
+        assert getattr(again, field) == getattr(task, field)

@@ -150,6 +150,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
 
         self._check(context)
+        if self.result_path is not None:
+            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
+
+            result_file.check(self.result_path, conn_id=self.result_conn_id)
         try:
             survey = self._survey()
             if survey is not None and survey.total == 0:
@@ -203,10 +207,6 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
         self._condition()
-        if self.result_path is not None:
-            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
-
-            result_file.check(self.result_path)
         self._task = TaskInstanceKey.of(context["ti"])
         self._this = Try.of(context, retries=self.retries or 0)
         self._trigger_for(None)
@@ -412,8 +412,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         if self.result_path is not None:
             from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 
-            result_file.write(self.result_path, rows, conn_id=self.result_conn_id)
-            whole |= {"launches": [], "result_path": self.result_path}
+            shown = result_file.write(self.result_path, rows, conn_id=self.result_conn_id)
+            whole |= {"launches": [], "result_path": shown}
         else:
             whole |= {"launches": list(islice(rows, MOST_RETURNED)), "result_path": None}
             if len(result) > MOST_RETURNED:

@@ -1,0 +1,88 @@
+"""A coroutine in a loop of its own: its result, its errors, and what interrupts whoever waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pytest
+
+from airflow_provider_astrobpm.tasks import loop
+
+VARIABLE: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+class TimeIsUp(BaseException):
+    """As Airflow's own, it is no ``Exception``."""
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+def test_its_result_comes_back_out_of_another_thread() -> None:
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return threading.get_ident()
+
+    assert loop.run(work) != threading.get_ident()
+
+
+def test_its_error_is_raised() -> None:
+    async def work() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        loop.run(work)
+
+
+def test_it_may_run_within_another_loop() -> None:
+    async def work() -> int:
+        return 1
+
+    async def main() -> int:
+        return loop.run(work)
+
+    assert asyncio.run(main()) == 1
+
+
+def test_it_knows_what_its_caller_knows() -> None:
+    async def work() -> str:
+        return VARIABLE.get()
+
+    VARIABLE.set("set")
+    assert loop.run(work) == "set"
+
+
+@pytest.mark.parametrize("how", ["at once", "after a while", "with an error of its own"])
+def test_a_signal_ends_it_and_is_raised_when_it_has_ended(how: str) -> None:
+    ended = []
+
+    def time_is_up(_number: int, _frame: object) -> None:
+        raise TimeIsUp
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            if how == "after a while":
+                await asyncio.sleep(0.01)
+            ended.append(how)
+            if how == "with an error of its own":
+                raise ValueError("no")
+
+    before = signal.signal(signal.SIGUSR1, time_is_up)
+    try:
+        with pytest.raises(TimeIsUp):
+            loop.run(work)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended == [how]

@@ -1,0 +1,404 @@
+"""The file of a batch's result: what is written of which rows and where, and what is left when that fails."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+import pytest
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.batch_result import COLUMNS, LaunchEnd
+from airflow_provider_astrobpm.tasks import result_file
+
+Row = dict[str, Any]
+
+HEADER = ",".join(COLUMNS).encode() + b"\r\n"
+SUFFIXES = (".jsonl", ".ndjson", ".csv")
+
+
+def row(number: int = 1, **fields: str | None) -> Row:
+    return {**LaunchEnd(number, "started").as_dict(url=None, timezone=None), **fields}
+
+
+def failing(*rows: Row, error: BaseException) -> Iterator[Row]:
+    yield from rows
+    raise error
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def read_back(path: Path) -> list[Row]:
+    """Return the rows of a file, read as anybody would."""
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, strict=True))
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def as_cells(row: Row) -> Row:
+    """Return what a CSV file can tell of a row."""
+    return {name: "" if value is None else str(value) for name, value in row.items()}
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give temporary files a folder of their own, which must be empty in the end."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "content"),
+    [
+        ("result.jsonl", [], b""),
+        ("result.csv", [], HEADER),
+        ("result.csv", [row(number=7)], HEADER + b"7,started,,,,,,,,,\r\n"),
+        (
+            "result.CSV",
+            [row(reason='it said "no", twice\r\nand é'), row(url="x")],
+            HEADER + b'1,started,"it said ""no"", twice\r\nand \xc3\xa9",,,,,,,,\r\n1,started,,,,,,,,,x\r\n',
+        ),
+        ("result.csv", [row(reason="=1+1")], HEADER + b"1,started,=1+1,,,,,,,,\r\n"),
+        ("result.csv", [row(reason="\udcff")], HEADER + b"1,started,\\udcff,,,,,,,,\r\n"),
+        ("é 100%20@.csv", [], HEADER),
+    ],
+)  # fmt: skip
+def test_what_is_written(name: str, rows: list[Row], content: bytes, tmp_path: Path) -> None:
+    result_file.write(str(tmp_path / name), rows)
+    assert content_of(tmp_path) == {name: content}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".JsonL"])
+def test_what_is_written_as_json_lines(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"result{suffix}"
+    result_file.write(str(path), [row(reason='"é"\r\n\u2028\udcff'), row(number=2)])
+    rest = ", ".join(f'"{name}": null' for name in COLUMNS[3:])
+    assert path.read_bytes().decode() == (
+        f'{{"number": 1, "outcome": "started", "reason": "\\"é\\"\\r\\n\u2028\\udcff", {rest}}}\n'
+        f'{{"number": 2, "outcome": "started", "reason": null, {rest}}}\n'
+    )
+
+
+TEXTS = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries({name: TEXTS for name in COLUMNS if name != "number"} | {"number": st.integers()}),
+        max_size=5,
+    ),
+    suffix=st.sampled_from(SUFFIXES),
+)  # fmt: skip
+def test_what_is_written_reads_back_the_same(rows: list[Row], suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"result{suffix}")
+        result_file.write(str(path), iter(rows))
+        assert read_back(path) == (list(map(as_cells, rows)) if suffix == ".csv" else rows)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+class TestALocalFile:
+    @pytest.mark.parametrize("prefix", ["", "file://", "local://"])
+    def test_is_where_its_path_says(self, prefix: str, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"é 100%20@{suffix}"
+        result_file.write(f"{prefix}{path}", [row()])
+        assert len(read_back(path)) == 1
+
+    def test_may_have_a_relative_path(
+        self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result_file.write(f"result{suffix}", [row()])
+        result_file.write(f"file://there/result{suffix}", [row()])
+        assert len(read_back(tmp_path / f"result{suffix}")) == 1
+        assert len(read_back(tmp_path / "there" / f"result{suffix}")) == 1
+
+    def test_is_written_into_a_folder_that_is_missing(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / "some" / "where" / f"result{suffix}"
+        result_file.write(str(path), [row()])
+        assert len(read_back(path)) == 1
+
+    def test_replaces_the_one_that_is_there(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"result{suffix}"
+        result_file.write(str(path), map(row, range(100)))
+        result_file.write(str(path), [row()])
+        assert len(read_back(path)) == 1
+        assert list(content_of(tmp_path)) == [path.name]
+
+    def test_may_be_read_by_whom_others_may(self, suffix: str, tmp_path: Path) -> None:
+        path, other = tmp_path / f"result{suffix}", tmp_path / "other"
+        other.touch()
+        result_file.write(str(path), [])
+        assert path.stat().st_mode == other.stat().st_mode
+        path.chmod(0o640)
+        result_file.write(str(path), [])
+        assert path.stat().st_mode & 0o777 == 0o640
+
+    def test_is_written_where_a_link_leads(self, suffix: str, tmp_path: Path) -> None:
+        path, link = tmp_path / "there" / f"result{suffix}", tmp_path / f"latest{suffix}"
+        link.symlink_to(path)
+        result_file.write(str(link), [row()])
+        result_file.write(str(link), [row()])
+        assert link.is_symlink()
+        assert len(read_back(path)) == 1
+
+    @pytest.mark.parametrize(
+        "error", [RuntimeError("told"), OSError(errno.EIO, "told"), KeyboardInterrupt("told")]
+    )
+    def test_is_left_as_it_is_when_the_rows_fail(
+        self, error: BaseException, suffix: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / f"result{suffix}"
+        path.write_bytes(b"old")
+        with pytest.raises(type(error), match="told") as caught:
+            result_file.write(str(path), failing(row(), row(), error=error))
+        assert caught.value is error
+        assert content_of(tmp_path) == {path.name: b"old"}
+
+    def test_is_not_made_when_the_rows_fail(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / "some" / f"result{suffix}"
+        with pytest.raises(RuntimeError, match="told"):
+            result_file.write(str(path), failing(row(), error=RuntimeError("told")))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_is_left_as_it_is_when_the_disk_is_full(
+        self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def copied(source: Path, target: Path) -> None:
+            target.write_bytes(source.read_bytes()[:10])
+            raise OSError(errno.ENOSPC, "full", str(target))
+
+        monkeypatch.setattr(shutil, "copyfile", copied)
+        path = tmp_path / f"result{suffix}"
+        path.write_bytes(b"old")
+        with pytest.raises(OSError, match="^the result could not be written to .*: OSError: No space left"):
+            result_file.write(str(path), [row()])
+        assert content_of(tmp_path) == {path.name: b"old"}
+
+    def test_cannot_be_where_there_is_something_else(self, suffix: str, tmp_path: Path) -> None:
+        folder = tmp_path / f"folder{suffix}"
+        folder.mkdir()
+        with pytest.raises(
+            OSError, match=f"^the result could not be written to {folder}: IsADirectoryError: Is a directory$"
+        ):
+            result_file.write(str(folder), [row()])
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match=r": NotADirectoryError: Not a directory$"):
+            result_file.write(f"{tmp_path}/file/some/result{suffix}", [row()])
+        assert content_of(tmp_path) == {"file": b""}
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="to root nothing is forbidden")
+    def test_cannot_be_where_it_is_forbidden(self, suffix: str, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with pytest.raises(OSError, match=r": PermissionError: Permission denied$"):
+            result_file.write(str(tmp_path / f"result{suffix}"), [row()])
+        tmp_path.chmod(0o700)
+
+    def test_is_never_in_memory_as_a_whole(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"result{suffix}"
+        result_file.write(str(path), [])  # so that what is imported now does not count
+        tracemalloc.start()
+        try:
+            result_file.write(str(path), (row(number, reason="x" * 2_000) for number in range(10_000)))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert path.stat().st_size > 20_000_000
+        assert most < 500_000
+        assert [int(one["number"]) for one in read_back(path)] == list(range(10_000))
+
+
+class Store(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """An object storage, which takes a file as a whole, or none."""
+
+    cachable = False
+    protocol = "s3"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.content: dict[str, bytes] = {}
+        self.names: list[str] = []
+
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        if self.error is not None:
+            raise self.error
+        self.names.append(Path(lpath).name)
+        self.content[rpath] = Path(lpath).read_bytes()
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Put a store behind a scheme and a connection."""
+
+    def made(store: Any, conn_id: str | None = None, scheme: str = "s3") -> Any:
+        monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
+        attach(scheme, conn_id, fs=store)
+        return store
+
+    return made
+
+
+class TestAnObject:
+    @pytest.mark.parametrize(
+        ("path", "conn_id", "used"),
+        [
+            ("s3://bucket/some/result.csv", None, None),
+            ("s3://bucket/some/result.csv", "mine", "mine"),
+            ("s3://named@bucket/some/result.csv", None, "named"),
+            ("s3://named@bucket/some/result.csv", "mine", "mine"),
+            ("s3://bucket/by@person/result.csv", None, None),
+        ],
+    )
+    def test_is_written_with_the_connection_asked_for(
+        self, path: str, conn_id: str | None, used: str | None, stored: Any
+    ) -> None:
+        store = stored(Store(), used)
+        result_file.write(path, [row()], conn_id=conn_id)
+        address = path.removeprefix("s3://").removeprefix("named@")
+        assert store.content == {address: HEADER + b"1,started,,,,,,,,,\r\n"}
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_is_of_a_type_that_its_suffix_tells(self, suffix: str, stored: Any) -> None:
+        store = stored(Store())
+        result_file.write(f"s3://bucket/some{suffix}?sig=secret", [row()])
+        assert store.names == [f"result{suffix}"]
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_is_put_where_it_belongs_by_a_storage_without_a_put_of_its_own(
+        self, suffix: str, stored: Any
+    ) -> None:
+        store = stored(MemoryFileSystem(skip_instance_cache=True), scheme="memory")
+        store.store, store.pseudo_dirs = {}, [""]
+        for number in (1, 2):
+            result_file.write(f"memory://some/where/result{suffix}", [row(number)])
+        assert store.find("") == [f"/some/where/result{suffix}"]
+        content = store.cat_file(f"/some/where/result{suffix}").decode()
+        if suffix == ".csv":
+            assert list(csv.DictReader(io.StringIO(content))) == [as_cells(row(2))]
+        else:
+            assert content == json.dumps(row(2)) + "\n"
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_is_not_touched_when_the_rows_fail(self, suffix: str, stored: Any) -> None:
+        store = stored(Store())
+        with pytest.raises(PermissionError, match="told") as caught:
+            result_file.write(f"s3://bucket/result{suffix}", failing(row(), error=PermissionError("told")))
+        assert store.content == {}, caught.tb  # which holds what a storage might be writing still
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (PermissionError("key secret is denied"), "PermissionError"),
+            (PermissionError(errno.EACCES, "secret", "?sig=secret"), "PermissionError: Permission denied"),
+            (FileNotFoundError("bucket?sig=secret"), "FileNotFoundError"),
+            (OSError("secret", "secret"), "OSError"),
+            (ConnectionError("https://secret"), "ConnectionError"),
+            (ValueError("secret"), "ValueError"),
+        ],
+    )
+    def test_that_cannot_be_written_is_told_without_what_must_be_kept(
+        self, error: Exception, said: str, stored: Any
+    ) -> None:
+        stored(Store(error), "secret")
+        with pytest.raises(OSError, match=".") as caught:
+            result_file.write("s3://secret@bucket/result.csv?sig=secret", [row()])
+        assert str(caught.value) == f"the result could not be written to s3://bucket/result.csv: {said}"
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+    def test_for_which_there_is_no_storage_is_told_by_airflow(self, stored: Any) -> None:
+        stored(Store())
+        with pytest.raises(ValueError, match="^No filesystem registered for scheme s4$"):
+            result_file.write("s4://bucket/result.csv", [row()])
+
+    def test_is_never_in_memory_as_a_whole(self, stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes: list[int] = []
+        monkeypatch.setattr(
+            Store, "put_file", lambda _, lpath, rpath: sizes.append(Path(lpath).stat().st_size)
+        )
+        stored(Store())
+        result_file.write("s3://bucket/result.jsonl", [])
+        tracemalloc.start()
+        try:
+            result_file.write(
+                "s3://bucket/result.jsonl", (row(number, reason="x" * 2_000) for number in range(10_000))
+            )
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert sizes[1] > 20_000_000
+        assert most < 500_000
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        *[
+            (path, rf"^{path} is no file for a result: its name must end in .jsonl, .ndjson, .csv$")
+            for path in ("result", "result.xml", ".csv", "s3://bucket", "s3://bucket/.jsonl/result.csv.gz")
+        ],
+        ("", "^result_path must be a text that is not blank, not ''$"),
+        (" \n", "^result_path must be a text that is not blank"),
+        (["result.csv"], "^result_path must be a text"),
+        ("s3://user:secret@bucket/result.csv?sig=secret", "^s3://bucket/result.csv must be given without a password"),
+        ("s3://secret@bucket/result?sig=secret.csv", "^s3://bucket/result is no file for a result"),
+    ],
+)  # fmt: skip
+def test_a_path_that_cannot_be_right_is_refused(path: Any, said: str) -> None:
+    rows = iter([row()])
+    for refusing in (result_file.check, lambda path: result_file.write(path, rows)):
+        with pytest.raises(ValueError, match=said) as caught:
+            refusing(path)
+        assert "secret" not in str(caught.value)
+    assert len(list(rows)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("result.csv", "result.csv"),
+        ("file:///some/result.JSONL", "file:///some/result.JSONL"),
+        ("memory://bucket/result.ndjson?signature=x", "memory://bucket/result.ndjson"),
+    ],
+)
+def test_a_path_that_may_be_right_is_shown_before_there_is_anything_to_write(path: str, shown: str) -> None:
+    assert result_file.check(path) == shown
+
+
+def test_a_storage_that_is_not_known_here_is_refused_before_there_is_anything_to_write() -> None:
+    with pytest.raises(ValueError, match="No filesystem registered for scheme s4"):
+        result_file.check("s4://bucket/result.ndjson")
+
+
+def test_nothing_of_the_storages_is_imported_before_it_is_needed() -> None:
+    code = """if True:
+        import sys
+        from airflow_provider_astrobpm.tasks import launch_file, result_file
+        launch_file.read("s3://bucket/launches.csv")
+        assert result_file
+        assert not {"fsspec", "airflow.sdk"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
