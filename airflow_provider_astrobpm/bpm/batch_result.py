@@ -30,7 +30,8 @@ LaunchOutcome = Literal["failed", "refused", "open", "not_started", "started", "
 OUTCOMES: tuple[LaunchOutcome, ...] = get_args(LaunchOutcome)
 FAILURES: tuple[LaunchOutcome, ...] = ("failed", "refused")
 
-MOST_NAMED = 10  # failures that an error names
+MOST_REASONS = 5  # that an error names
+MOST_NAMED = 3  # failures that it names for each of them
 
 COLUMNS = (
     "number",
@@ -80,8 +81,7 @@ class LaunchEnd(NamedTuple):
         return {column: seen.get(column) for column in COLUMNS}
 
     def __str__(self) -> str:
-        which = f" (instance {self.id!r})" if self.id else ""
-        return f"launch {self.number}{which}: {self.reason}"
+        return f"{self.number} (instance {self.id!r})" if self.id else str(self.number)
 
 
 class BatchResult:
@@ -115,12 +115,22 @@ class BatchResult:
         """
         if self.failures <= most_failures(max_failures, len(self)):
             return None
-        named = [str(end) for end in self._ends[: min(self.failures, MOST_NAMED)]]
-        more = f"; and {self.failures - MOST_NAMED} more" if self.failures > MOST_NAMED else ""
         return BatchFailedError(
             f"{self.failures} of {len(self)} launches failed, and at most {max_failures} may ('max_failures'): "
-            f"{'; '.join(named)}{more}"
+            f"{self._reasons()}"
         )
+
+    def _reasons(self) -> str:
+        """Name each reason once, with the first launches that failed for it."""
+        by_reason: dict[str, list[LaunchEnd]] = {}
+        for end in self._ends[: self.failures]:
+            by_reason.setdefault((end.reason or "").removesuffix("."), []).append(end)
+        parts = []
+        for reason, ends in list(by_reason.items())[:MOST_REASONS]:
+            more = f" and {len(ends) - MOST_NAMED} more" if len(ends) > MOST_NAMED else ""
+            parts.append(f"launch {', '.join(map(str, ends[:MOST_NAMED]))}{more}: {reason}")
+        others = len(by_reason) - MOST_REASONS
+        return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)
 
     def __str__(self) -> str:
         counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items() if count]

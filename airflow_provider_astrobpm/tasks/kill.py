@@ -67,23 +67,23 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             return "; ".join(done) or "there is none that shows"
 
-    _if_a_person_ended(task, str(what), work, log)
+    if was_ended_by_a_person(task, str(what), log):
+        _do(work, str(what), log)
 
 
 def terminate_all(
     settings: Settings,
-    instances: Callable[[], Mapping[str, str | None]],
-    task: TaskInstanceKey,
+    instances: Mapping[str, str | None],
     log: Any,
     *,
     max_concurrency: int,
 ) -> None:
-    """Terminate as many instances of a batch as there is time for, if a person ended its task.
+    """Terminate as many instances of a batch as there is time for, and say in the log what came of it.
 
-    :param instances: returns their ids, each with the state in which it was last seen, if that is known.
+    :param settings: the environment.
+    :param instances: their ids, each with the state in which it was last seen, if that is known.
+    :param log: the log of the task.
     :param max_concurrency: calls under way at once.
-
-    The other parameters are those of ``terminate``.
     """
     from airflow_provider_astrobpm.bpm import group_change  # noqa: PLC0415 - a worker of single instances needs no aiohttp
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415
@@ -92,33 +92,35 @@ def terminate_all(
         async with AsyncBpmClient(_hasty(settings), tokens=TokenCache()) as client:
             done = await group_change.change_all(
                 client,
-                instances(),
+                instances,
                 "terminate",
                 max_concurrency=max_concurrency,
                 patience=SENDING,
                 log=lambda note: note.write_to(log),
             )
-        return (
-            f"{done.note}; clearing the task ends what is still open"
-            if done.failed or done.not_tried
-            else done.note
-        )
+        return done.note if done.is_complete else f"{done.note}; clearing the task ends what is still open"
 
-    _if_a_person_ended(task, "The batch", lambda: asyncio.run(terminated()), log)
+    _do(lambda: asyncio.run(terminated()), "The batch", log)
 
 
-def _if_a_person_ended(task: TaskInstanceKey, what: str, work: Callable[[], str], log: Any) -> None:
-    """Do some work if a person ended the task, and say in the log what came of it.
+def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
+    """Tell whether a person ended the task; if not, or if nobody knows, say in the log that all is left as it is.
 
+    :param task: the task instance.
     :param what: what it is about, as the beginning of a sentence.
+    :param log: the log of the task.
     """
     seen = _within(STATE_PATIENCE, lambda: state_of(task))
-    if seen.failure is not None or seen.value not in ENDED_BY_A_PERSON:
-        why = seen.failure or f"the task is {seen.value}"
-        log.warning(
-            "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
-        )
-        return
+    if seen.failure is None and seen.value in ENDED_BY_A_PERSON:
+        return True
+    why = seen.failure or f"the task is {seen.value}"
+    log.warning(
+        "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
+    )
+    return False
+
+
+def _do(work: Callable[[], str], what: str, log: Any) -> None:
     outcome = _within(PATIENCE, work)
     came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
     log.warning("This task was ended by a person. %s: %s", what, came_of_it)

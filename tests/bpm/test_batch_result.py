@@ -87,15 +87,18 @@ def test_what_is_open_or_has_not_started_is_no_failure() -> None:
     assert BatchResult(ends(succeeded=1, open=5, not_started=5, started=5)).failure(0) is None
 
 
-def test_the_error_names_the_first_failures_and_counts_the_others() -> None:
+def test_the_error_names_each_reason_once_with_the_first_who_failed_for_it() -> None:
     few = BatchResult(ends(succeeded=8, failed=1, refused=1)).failure(1)
     assert str(few) == (
         "2 of 10 launches failed, and at most 1 may ('max_failures'): launch 10 (instance 'id-10'): reason 10; "
         "launch 9 (instance 'id-9'): reason 9."
     )
-    many = str(BatchResult(ends(failed=10_000)).failure(0.5))
-    assert many.startswith("10000 of 10000 launches failed, and at most 0.5 may")
-    assert many.endswith("launch 10 (instance 'id-10'): reason 10; and 9990 more.")
+    alike = BatchResult(LaunchEnd(n, "refused", "no such BPM.") for n in range(1, 10_001)).failure(0.5)
+    assert str(alike) == (
+        "10000 of 10000 launches failed, and at most 0.5 may ('max_failures'): "
+        "launch 1, 2, 3 and 9997 more: no such BPM."
+    )
+    assert str(BatchResult(ends(failed=100)).failure(0)).endswith(": reason 5; and 95 more reasons.")
 
 
 def test_it_says_what_became_of_it_in_one_line() -> None:

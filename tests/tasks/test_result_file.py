@@ -384,7 +384,10 @@ def test_a_path_that_cannot_be_right_is_refused(path: Any, said: str) -> None:
         ("memory://bucket/result.ndjson?signature=x", "memory://bucket/result.ndjson"),
     ],
 )
-def test_a_path_that_may_be_right_is_shown_before_there_is_anything_to_write(path: str, shown: str) -> None:
+def test_a_path_that_may_be_right_is_shown_before_there_is_anything_to_write(
+    path: str, shown: str, stored: Any
+) -> None:
+    stored(MemoryFileSystem(skip_instance_cache=True), scheme="memory")
     assert result_file.check(path) == shown
 
 

@@ -144,6 +144,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._launcher: BatchLauncher | None = None
         self._awaited: GroupWait | None = None
         self._may_fail: int | None = None
+        self._was_ended = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start what is missing of the batch, and wait for it if asked to."""
@@ -179,15 +180,16 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             return self._end(ids, refusals, end, error, context)
 
     def on_kill(self) -> None:
-        """Terminate what is open of the batch if a person ended the task while it was on a worker; start no more."""
+        """Start no more, and terminate what is open of the batch if a person ended the task while it was on a worker."""
         if self._launcher is None:
             return
-        self._launcher.stop(AstroZeroError("This process is being ended"))
-        if self.terminate_on_kill:
-            from airflow_provider_astrobpm.tasks.kill import terminate_all  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
 
-            terminate_all(
-                self.hook.settings, self._at_stake, self._task, self.log, max_concurrency=self.max_concurrency
+        self._launcher.stop(AstroZeroError("This process is being ended"))
+        self._was_ended = kill.was_ended_by_a_person(self._task, "The batch", self.log)
+        if self._was_ended and self.terminate_on_kill:
+            kill.terminate_all(
+                self.hook.settings, self._at_stake(), self.log, max_concurrency=self.max_concurrency
             )
 
     def _at_stake(self) -> dict[str, str | None]:
@@ -448,6 +450,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             raise
 
     def _remember_failure(self, context: Context) -> bool:
+        if self._was_ended:  # a clear asks for a new batch then
+            return False
         import msgspec  # noqa: PLC0415
 
         from airflow_provider_astrobpm.bpm.batch import BatchRecord  # noqa: PLC0415
