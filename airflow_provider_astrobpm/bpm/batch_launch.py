@@ -46,6 +46,8 @@ class BatchLaunched(NamedTuple):
     """What was started, by the numbers of the launches."""
     refused: dict[int, RefusedError]
     """The launches that the server refused."""
+    met: frozenset[int]
+    """The launches that have met the condition in an earlier try, whatever has become of them since."""
     record: BatchRecord
 
 
@@ -107,6 +109,11 @@ class BatchLauncher:
         """What this task goes on with or has started so far, by the numbers of the launches."""
         return self._adopted | self._starter.started.instances
 
+    @property
+    def under_way(self) -> int:
+        """How many starts are being sent."""
+        return self._starter.under_way
+
     def stop(self, reason: Exception) -> None:
         """Start no more; ``launch`` raises the reason when what is under way is answered. Any thread may call it."""
         self._starter.stop(reason)
@@ -127,28 +134,42 @@ class BatchLauncher:
             raise
 
     async def _launch(self, record: BatchRecord | None) -> BatchLaunched:
-        carriers = await self._look(record)
         try:
+            carriers = await self._look(record)
             ledger = Ledger(self._order, record, carriers)
+            begins_anew = self._order.oldest(record) == self._order.generation and not self._order.keeps_open
+            if self._total is None and begins_anew:  # whatever the input says
+                await self._terminate(ledger.superseded())
             to_start = self._decide_all(ledger) if self._total is not None else None
+            if to_start is not None:
+                await self._terminate(ledger.superseded())
         except AmbiguousStartError:
-            self._remember(batch.asked(self._order, record))
+            await self._note_down(batch.asked(self._order, record))
             raise
-        if to_start is not None:
-            await self._terminate(ledger.superseded())
         begun = self._new_record(record, ledger)
         if to_start != 0:
             await self._start(ledger, msgspec.structs.replace(begun, answered_at=None), to_start)
+            begun = msgspec.structs.replace(begun, answered_at=self._clock())
         if to_start is None:
             await self._terminate(ledger.superseded())
         deadline = begun.deadline
         if deadline is None and self._order.timeout is not None:
             deadline = self._clock() + self._order.timeout
-        answered_at = self._clock() if to_start != 0 else begun.answered_at
-        done = msgspec.structs.replace(begun, answered_at=answered_at, deadline=deadline)
-        self._remember(done)
-        refused = self._starter.started.refused
-        return BatchLaunched(self._total or self._read, self.instances, refused, done)
+        done = msgspec.structs.replace(
+            begun, own=self._order.signs_of(self.instances), deadline=deadline, unfinished=False
+        )
+        await self._note_down(done)
+        return BatchLaunched(
+            total=self._total or self._read,
+            instances=self.instances,
+            refused=self._starter.started.refused,
+            met=ledger.met & self._adopted.keys(),
+            record=done,
+        )
+
+    async def _note_down(self, record: BatchRecord) -> None:
+        # Not in this thread: Airflow takes one that awaits its answers for one that must not wait for them otherwise.
+        await asyncio.to_thread(self._remember, record)
 
     async def _look(self, record: BatchRecord | None) -> Carriers | None:
         """Find everything that carries a key of the batch, where there can be anything."""
@@ -211,26 +232,32 @@ class BatchLauncher:
         self._log(Note(change.note, warning=bool(change.failed)))
 
     def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
-        own = self._order.own(record)
+        order, own = self._order, self._order.own(record)
+        known = order.goes_on(record)
         return BatchRecord(
-            generation=self._order.generation,
+            generation=order.generation,
             begun_at=own.begun_at if own and own.begun_at is not None else self._clock(),
             answered_at=own.answered_at if own else None,
-            strangers=ledger.strangers if self._order.own_keys else None,
+            own_keys=order.sign_of_keys(),
+            own=order.signs_of(self._adopted),
+            strangers=ledger.strangers if order.own_keys else None,
+            met=known.met if known else None,
             # A wait that has failed is over; what goes on now is another one.
-            deadline=own.deadline if own and not own.unfinished else None,
-            goes_on_from=batch.older_than(self._order, record),
+            deadline=own.deadline if own and not (own.unfinished and own.answered_at) else None,
+            unfinished=True,
+            goes_on_from=order.goes_on_from(record),
         )
 
     async def _start(self, ledger: Ledger, begun: BatchRecord, to_start: int | None) -> None:
-        self._remember(begun)
+        await self._note_down(begun)
         try:
-            await self._starter.start(self._starts(ledger), to_start, strangers=ledger.strangers)
+            await self._starter.start(self._starts(ledger), to_start, strangers=begun.strangers)
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
-                self._remember(msgspec.structs.replace(begun, told=True))
+                await self._note_down(msgspec.structs.replace(begun, told=True))
             elif not self._starter.is_in_doubt:
-                self._remember(msgspec.structs.replace(begun, answered_at=self._clock()))
+                own = self._order.signs_of(self.instances)
+                await self._note_down(msgspec.structs.replace(begun, answered_at=self._clock(), own=own))
             raise
 
     def _starts(self, ledger: Ledger) -> Iterator[Start]:

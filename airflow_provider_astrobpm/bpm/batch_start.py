@@ -26,6 +26,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     AuthenticationError,
     CallError,
     RefusedError,
+    SettingsError,
 )
 from airflow_provider_astrobpm.bpm.launch import LOOKS_AFTER_DOUBT
 from airflow_provider_astrobpm.bpm.wait import Note
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.launches import Launch
 
 PROGRESS = 5.0  # seconds between two lines of progress
+FEWEST_DOUBTS = 5  # in a row, before the batch stops over them
 
 
 @dataclass
@@ -81,12 +83,14 @@ class BatchStarter:
         self._max_concurrency = max_concurrency
         self._interval = 1 / rate_limit if rate_limit else 0.0
         self._grace = grace
-        self._strangers: frozenset[str] = frozenset()
+        self._strangers: frozenset[str] | None = frozenset()
         self._log = log
         self._clock = clock
         self._sleep = sleep
         self.started = Started()
         """What has come of the starts so far."""
+        self.under_way = 0
+        """How many starts are being sent; those that ended with an error that nobody knows are never answered."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
         self._stopped_by: Exception | None = None
         self._next_at = 0.0
@@ -99,25 +103,25 @@ class BatchStarter:
     @property
     def is_in_doubt(self) -> bool:
         """Whether something may have been started that was not found."""
-        return bool(self._in_doubt)
+        return bool(self._in_doubt) or self.under_way > 0
 
     def stop(self, reason: Exception) -> None:
         """Send no more starts; ``start`` raises the reason when those under way are answered. Any thread may call it."""
         self._stopped_by = self._stopped_by or reason
 
     async def start(
-        self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] = ()
+        self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] | None = ()
     ) -> Started:
         """Start launches until there are no more.
 
         :param starts: the launches and their keys; each is taken when its turn has come.
         :param total: how many there are, for the log.
-        :param strangers: the ids that carry keys of the batch and were there before.
+        :param strangers: the ids that carry keys of the authors' own and were there before; ``None`` where nobody knows.
         :raises AmbiguousStartError: if nobody can know whether some were started.
         :raises CallError: what stopped the batch.
         :raises Exception: what ``starts`` raises, after what was under way has come to its end.
         """
-        self._strangers = frozenset(strangers)
+        self._strangers = None if strangers is None else frozenset(strangers)
         self._began = self._told_at = self._clock()
         await asyncio.gather(*(self._work(starts, total) for _ in range(self._max_concurrency)))
         self._tell(total, last=True)
@@ -129,17 +133,15 @@ class BatchStarter:
 
     async def _work(self, starts: Iterator[Start], total: int | None) -> None:
         """Start one launch after the other."""
-        while self._stopped_by is None:
-            try:
-                launch, key = next(starts)
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 - it is raised when the others have ended
-                self._stopped_by = error
-                return
-            while self._stopped_by is None and not await self._send(launch, key):
-                pass
-            self._tell(total)
+        try:
+            for launch, key in starts:
+                while self._stopped_by is None and not await self._send(launch, key):
+                    pass
+                self._tell(total)
+                if self._stopped_by is not None:
+                    return
+        except Exception as error:  # noqa: BLE001 - it is raised when the others have ended
+            self.stop(error)
 
     async def _send(self, launch: Launch, key: str) -> bool:
         """Send the start of a launch when its turn has come; return whether that was its end."""
@@ -150,22 +152,33 @@ class BatchStarter:
         sent_at = self._clock()
         if self._interval:
             self._next_at = sent_at + self._interval
+        operation = launch.operation(key)
+        self.under_way += 1
         try:
-            instance = await self._client.call_once(launch.operation(key))
-        except RefusedError as error:
-            self.started.refused[launch.number] = error
+            instance = await self._client.call_once(operation)
         except CallError as error:
-            if error.taken is None:
-                self._doubt(launch, key, error)
-            elif retry.may_resend(error, resend_if_unsure=False):
-                self._hold(error, sent_at)
-                return False
-            else:
-                self._stopped_by = error
-                return False
+            self.under_way -= 1
+            return self._has_ended(launch, key, error, sent_at)
+        except SettingsError:
+            self.under_way -= 1
+            raise
+        self.under_way -= 1
+        self.started.instances[launch.number] = instance
+        self._turned_away = self._doubts_in_a_row = 0
+        return True
+
+    def _has_ended(self, launch: Launch, key: str, error: CallError, sent_at: float) -> bool:
+        """Take that the start of a launch has failed, by the table above; return whether that was its end."""
+        if isinstance(error, RefusedError):
+            self.started.refused[launch.number] = error
+        elif error.taken is None:
+            self._doubt(launch, key, error)
+        elif retry.may_resend(error, resend_if_unsure=False):
+            self._hold(error, sent_at)
+            return False
         else:
-            self.started.instances[launch.number] = instance
-            self._turned_away = self._doubts_in_a_row = 0
+            self.stop(error)
+            return False
         return True
 
     def _hold(self, error: CallError, sent_at: float) -> None:
@@ -174,7 +187,7 @@ class BatchStarter:
             return
         self._turned_away += 1
         if self._turned_away >= self._client.settings.max_attempts:
-            self._stopped_by = error
+            self.stop(error)
             return
         now = self._held_at = self._clock()
         backoff = min(self._client.settings.max_wait, retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1))
@@ -185,8 +198,8 @@ class BatchStarter:
     def _doubt(self, launch: Launch, key: str, error: CallError) -> None:
         self._in_doubt[key] = launch, error
         self._doubts_in_a_row += 1
-        if self._doubts_in_a_row >= self._max_concurrency:
-            self._stopped_by = error
+        if self._doubts_in_a_row >= max(self._max_concurrency, FEWEST_DOUBTS):
+            self.stop(error)
 
     async def _look_for_those_in_doubt(self) -> None:
         """Find the instances whose answers were lost, for as long as they may take to show.
@@ -222,11 +235,13 @@ class BatchStarter:
         raise lost from failure
 
     def _is_in_doubt(self, instance: BpmInstance) -> bool:
-        expected = self._in_doubt.get(instance.business_key or "")
+        launch, _ = self._in_doubt.get(instance.business_key or "", (None, None))
+        if launch is None or launch.bpm_name != instance.name:
+            return False
+        others_may_have_it = self._strangers is None and launch.business_key is not None
         return (
-            expected is not None
-            and expected[0].bpm_name == instance.name
-            and instance.id not in self._strangers
+            not others_may_have_it
+            and instance.id not in (self._strangers or ())
             # A run that was deleted and made again has the keys of the old one.
             and not search.started_long_before(instance, self._began)
         )

@@ -88,6 +88,11 @@ class Verdict:
     reason: str
 
 
+# One for all: a look may judge ten thousand instances.
+_WAITING = Verdict(Outcome.WAITING, "it has not come to that yet")
+_DONE = Verdict(Outcome.DONE, "it is as was asked for")
+
+
 @dataclass(frozen=True)
 class WaitCondition:
     """What has to be true of an instance for the wait to succeed, and what ends it in failure.
@@ -155,12 +160,12 @@ class WaitCondition:
                 Outcome.FAILED, f"its business status is {instance.bp_status!r}, one of failed_bp_statuses"
             )
         if self._is_met(instance, seen):
-            return Verdict(Outcome.DONE, str(instance))
+            return _DONE
         if instance.is_closed:
             return Verdict(Outcome.FAILED, self._why_not(instance))
         if instance.suspended and self.on_suspended == "fail":
             return Verdict(Outcome.FAILED, 'it is suspended, and on_suspended is "fail"')
-        return Verdict(Outcome.WAITING, str(instance))
+        return _WAITING
 
     @property
     def is_lasting(self) -> bool:

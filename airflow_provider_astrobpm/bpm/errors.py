@@ -276,21 +276,13 @@ class WaitTimeoutError(AstroZeroError):
 class BatchChangedError(AstroZeroError):
     """The launches of a batch are others than those that an earlier try has started.
 
-    :param number: the launch that is another one now, or is missing.
-    :param instance: what was started in its place.
+    :param difference: which one is another now, in words.
     """
 
-    advice = (
-        "Nothing was started. Give the batch its former launches again and retry, or clear the task: that goes on with "
-        "those that are the same, terminates what is open of the others, and starts the new ones."
-    )
+    advice = "Nothing was started in its place. Give the batch its former launches, each in its former place, and retry."
 
-    def __init__(self, number: int, instance: BpmInstance) -> None:
-        super().__init__(
-            f"The batch has changed since an earlier try began it: launch {number} is not the one that started {instance}"
-        )
-        self.number = number
-        self.instance = instance
+    def __init__(self, difference: str) -> None:
+        super().__init__(f"The batch has changed since an earlier try began it: {difference}")
 
 
 class BatchFailedError(AstroZeroError):

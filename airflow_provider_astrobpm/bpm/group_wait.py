@@ -99,6 +99,11 @@ class GroupWait(AnyWait[GroupEnd]):
                 self._judge(instance)
         self._end_if_decided()
 
+    @property
+    def size(self) -> int:
+        """How many instances are open."""
+        return len(self._open)
+
     def so_far(self) -> GroupEnd:
         """Return what has become of the instances, also when the wait ended with an error."""
         succeeded = len(self.ids) - len(self._open) - len(self._failed)

@@ -38,13 +38,13 @@ class BatchKey(NamedTuple):
     :param generation: the number of the first try since the task was last cleared.
     :param number: the launch's place in the batch, from 1.
     :param digest: four characters that are the launch's own.
-    :param launch: which start of it this is; more than the first only after a bad end.
+    :param attempt: which start of it this is; more than the first only after a bad end.
     """
 
     generation: int
     number: int
     digest: str
-    launch: int = 1
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TaskIdentity:
 
     def batch_key(self, key: BatchKey) -> str:
         """Return the business key of a launch in a batch, at most 64 characters."""
-        again = f".{key.launch}" if key.launch > 1 else ""
+        again = f".{key.attempt}" if key.attempt > 1 else ""
         return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
 
     def read_batch(self, key: str | None) -> BatchKey | None:

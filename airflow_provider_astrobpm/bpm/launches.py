@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,14 +65,14 @@ class Launch(msgspec.Struct, frozen=True):
                 raise ValueError("it needs a bpm_name, because the batch has none")
             own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
         launch = cls(number, **own)
-        launch.operation(launch.business_key)
+        launch.operation(launch.business_key or "of the task")
         return launch
 
     @property
     def digest(self) -> str:
         """Four characters that tell whether another launch has taken this one's place."""
-        said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
-        whole = hashlib.sha256(msgspec.json.encode(said, order="sorted")).digest()
+        body = json.loads(self.operation(self.business_key).body or b"")
+        whole = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
         return base64.b32encode(whole).decode().lower()[:4]
 
     def operation(self, business_key: str | None) -> Operation[BpmInstance]:
@@ -127,8 +128,8 @@ class Survey(NamedTuple):
     """What is known of a whole input that was read once and found good."""
 
     total: int
-    own_keys: frozenset[str]
-    """The authors' own business keys."""
+    own_keys: dict[int, str]
+    """The authors' own business keys, by the numbers of their launches."""
     digests: list[str]
 
     @classmethod
@@ -137,12 +138,12 @@ class Survey(NamedTuple):
 
         :raises ValueError: for one that cannot be started.
         """
-        keys, digests = set(), []
+        keys, digests = {}, []
         for launch in launches:
             digests.append(launch.digest)
             if launch.business_key is not None:
-                keys.add(launch.business_key)
-        return cls(len(digests), frozenset(keys), digests)
+                keys[launch.number] = launch.business_key
+        return cls(len(digests), keys, digests)
 
     def checked(self, launches: Iterable[Launch]) -> Iterator[Launch]:
         """Return the launches of an input that is read again.

@@ -39,6 +39,7 @@ HEARTBEAT = 1.0  # seconds between two signs of life
 STALL = 1.0  # seconds by which one may be late and nothing is made of it
 FORGOTTEN = 60.0  # seconds after which a shorter stall counts more than a longer one
 AT_A_TIME = 50  # subscribers woken before the event loop may do something else
+JUDGED_AT_A_TIME = 5000  # instances judged before
 
 
 class Subscription:
@@ -266,10 +267,11 @@ class Poller:
         self, asked: list[Subscription], findings: Findings | None, failure: Exception | None, began: float
     ) -> None:
         now = self._clock()
-        woken = 0
+        woken = judged = 0
         for each in asked:
             if each not in self._subscriptions or each.wait.ending is not None:
                 continue
+            judged += each.wait.size
             if findings is not None:
                 each.wait.look_found(findings, now)
             elif isinstance(failure, CallError):
@@ -279,8 +281,9 @@ class Poller:
             if each.has_news():
                 each.wake()
                 woken += 1
-                if woken % AT_A_TIME == 0:
-                    await asyncio.sleep(0)
+            if woken >= AT_A_TIME or judged >= JUDGED_AT_A_TIME:
+                woken = judged = 0
+                await asyncio.sleep(0)
 
 
 class Pollers:

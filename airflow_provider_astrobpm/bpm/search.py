@@ -183,6 +183,10 @@ class Carriers:
         """
         if bpm_name in self._names_without_keys and not self._shows_keys:
             return "the lists show no business keys here"
+        return self.hides(since)
+
+    def hides(self, since: float | None) -> str | None:
+        """Return why the lists may not show all that was started since a moment; ``None`` if they do."""
         for rows in self._capped:
             if since is None or not _reaches_back(rows, since):
                 return f"a list of exactly {len(rows)} rows looks cut off"

@@ -66,6 +66,11 @@ class AnyWait(Generic[T]):
         self.ending: T | Exception | None = None
         """How the wait ended: its good end, or the error; ``None`` while it goes on."""
 
+    @property
+    def size(self) -> int:
+        """How many instances each look is about."""
+        return 1
+
     def result(self) -> T:
         """Return the good end, or raise the error that the wait ended with."""
         ending = self.ended()

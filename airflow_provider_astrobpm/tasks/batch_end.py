@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait
-from airflow_provider_astrobpm.bpm.errors import BatchFailedError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.condition import Outcome
+from airflow_provider_astrobpm.bpm.errors import BatchFailedError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import loop
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class BatchEnd:
         self,
         ids: Sequence[str | None],
         refusals: Mapping[int, str],
+        awaited: Sequence[str],
         end: GroupEnd,
         error: Exception | None,
     ) -> tuple[BatchResult, BatchFailedError | None]:
@@ -60,23 +63,27 @@ class BatchEnd:
 
         :param ids: the instance of each launch; ``None`` for one that has none.
         :param refusals: why launches were refused, by their numbers.
-        :param end: what had become of the instances when the wait ended.
+        :param awaited: the instances that were waited for; any other has met the condition before.
+        :param end: what had become of those when the wait ended.
         :param error: what ended the wait before all were decided, if anything did.
         :raises AstroZeroError: that error, if it was not the deadline.
+        :raises UnknownEventError: if a success is none, or nothing says why an instance was not decided.
         """
         if error is not None and not isinstance(error, WaitTimeoutError):
             raise error
         started = [one for one in ids if one is not None]
         seen = self._seen(started)
-        end = group_wait.judged_again(end, started, seen, self.condition)
-        late = end.open if error is not None else ()
-        if late:
-            end = end._replace(failed=end.failed | dict.fromkeys(late, LATE), open=())
-        failure = batch_result.result_of(ids, refusals, end, seen).failure(self.max_failures)
+        end = group_wait.judged_again(end, awaited, seen, self.condition)
         notes = []
-        if late and self.on_timeout != "leave":
-            change = self._change(late, seen, self.on_timeout)
-            notes.append(f"By 'on_timeout': {change.note}.")
+        if error is not None and (late := end.open):
+            if self.on_timeout != "leave":
+                change = self._change(late, seen, self.on_timeout)
+                notes.append(f"By 'on_timeout': {change.note}.")
+            failed = {one: LATE for one in late if not self._ended_well(seen.get(one))}
+            end = end._replace(failed=end.failed | failed, open=())
+        failure = batch_result.result_of(ids, refusals, end, seen).failure(self.max_failures)
+        if failure is None and end.open:
+            raise UnknownEventError(end, "it tells of no end")
         if failure is not None and self.on_failure == "terminate":
             change = self._change(started, seen, "terminate")
             notes.append(f"By 'on_failure': {change.note}.")
@@ -84,6 +91,14 @@ class BatchEnd:
             failure.advice = " ".join(notes)
             failure.__cause__ = error
         return batch_result.result_of(ids, refusals, end, seen), failure
+
+    def _ended_well(self, instance: BpmInstance | None) -> bool:
+        """Tell whether an instance came to its good end in the last moment, which is none of our own doing."""
+        return (
+            instance is not None
+            and class_of(instance.state) is StateClass.SUCCEEDED
+            and self.condition.judge(instance).outcome is Outcome.DONE
+        )
 
     def _seen(self, ids: Sequence[str]) -> dict[str, BpmInstance]:
         """Look what has become of the instances."""

@@ -11,6 +11,8 @@ BATCH_KEY = "batch_key"
 """What the business keys of the batch begin with that it has started, published before it waits."""
 INSTANCE_IDS = "instance_ids"
 """The instances of the batch, in the order of the launches; ``None`` for a launch that has none."""
+MET = "met"
+"""The launches of the batch that are not awaited, because they have met the condition in an earlier try."""
 WAIT_OVER = "wait_over"
 """The instance or the batch for which it waits no more, well or badly."""
 
@@ -19,3 +21,9 @@ def waiter(task_instance: Any) -> str | None:
     """Return the id of a task instance, in whichever shape Airflow has it: each try has another one."""
     found = getattr(task_instance, "id", None)
     return None if found is None else str(found)
+
+
+def awaited_ids(instance_ids: list[str | None], met: list[int] | None) -> list[str]:
+    """Return the instances of a batch that are waited for, as its XComs tell."""
+    done = set(met or ())
+    return [one for number, one in enumerate(instance_ids, 1) if one is not None and number not in done]

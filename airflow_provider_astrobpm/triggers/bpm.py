@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_ID, INSTANCE_IDS, kill
+from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_ID, INSTANCE_IDS, MET, awaited_ids, kill
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
 
 if TYPE_CHECKING:
@@ -156,15 +157,14 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         from airflow_provider_astrobpm.bpm.errors import AstroZeroError  # noqa: PLC0415
 
         task = kill.TaskInstanceKey(**self.task_key)
-        found = await sync_to_async(kill.published)(task, INSTANCE_IDS)
-        if (
-            not isinstance(found, list)
-            or await sync_to_async(kill.published)(task, BATCH_KEY) != self.batch_key
-        ):
+        found, batch_key, met = [
+            await sync_to_async(kill.published)(task, key) for key in (INSTANCE_IDS, BATCH_KEY, MET)
+        ]
+        if not isinstance(found, list) or batch_key != self.batch_key:
             raise AstroZeroError(
                 f"XCom {INSTANCE_IDS!r} of the task does not tell which instances it has started"
             )
-        self._ids = [one for one in found if one is not None]
+        self._ids = awaited_ids(found, met)
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
@@ -175,26 +175,19 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         return event.encode(error or RuntimeError(), waiter)
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        from airflow_provider_astrobpm.bpm import group_change, group_wait, look  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm import group_change, look  # noqa: PLC0415
 
-        if not self._ids:
-            await self._learn_ids()
-        members: dict[str, str | None] = {}
-        if self._awaited is None:
-            members.update(dict.fromkeys(self._ids))
-        else:
-            self._awaited.seek(members, set())
-        seen = await client.run(look.search_for([group_wait.Roll(members)], client.settings))
-        condition = self._condition()
-        waiting = {
-            one.id: one.state
-            for one in seen.instances.values()
-            if condition.judge(one).outcome is Outcome.WAITING
-        }
-        if not waiting:
+        awaited = self._awaited or await self._new_wait()
+        if awaited.ending is None:
+            awaited.look_found(await client.run(look.search_for([awaited], client.settings)), time.time())
+        if awaited.ending is not None:
             return f"{self._waits_for} is left as it is, for its wait is over"
-        self.log.info("The task was ended by a person; terminating %s instances of its batch", len(waiting))
+        still_open: dict[str, str | None] = {}
+        awaited.seek(still_open, set())
+        self.log.info(
+            "The task was ended by a person; terminating %s instances of its batch", len(still_open)
+        )
         change = await group_change.change_all(
-            client, waiting, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
+            client, still_open, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
         )
         return change.note

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm.adoption import MOST_STRANGERS
 from airflow_provider_astrobpm.bpm.batch import (
+    MOST_MET,
+    MOST_OWN_KEYS,
     BatchOrder,
     BatchRecord,
     GoOn,
     Ledger,
     Start,
     asked,
-    older_than,
     seconds_to_look,
 )
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, BatchChangedError
@@ -104,7 +107,7 @@ class TestLedger:
     def test_another_launch_in_its_place_is_a_changed_batch(self, ledger: Any) -> None:
         found = ledger((GOOD, key_of(Launch(1, NAME))))
         with pytest.raises(
-            BatchChangedError, match="launch 1 is not the one that started instance '0'.*clear the task"
+            BatchChangedError, match="launch 1 is not the one that started instance '0'.*and retry"
         ):
             found.decide(FIRST)
 
@@ -116,11 +119,43 @@ class TestLedger:
         found.decide(SECOND)
         found.check_all_seen()
 
-    def test_one_of_another_name_with_its_key_is_strange(self, ledger: Any, make: Make) -> None:
-        asked = order()
-        strange = make("7", name="Sub", business_key=key_of(FIRST))
-        with pytest.raises(AmbiguousStartError, match="launch 1, but is none of 'Approval'"):
-            Ledger(asked, None, carriers_of(asked, [strange])).decide(FIRST)
+    def test_one_of_another_name_with_its_key_is_strange_alone(self, make: Make) -> None:
+        """A BPM that it calls may carry its key too."""
+        asked_for, key = order(), key_of(FIRST)
+        strange, own = make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)
+        with pytest.raises(
+            AmbiguousStartError, match=f"{key!r}.*launch 1, but is none of 'Approval'|launch 1"
+        ):
+            Ledger(asked_for, None, carriers_of(asked_for, [strange])).decide(FIRST)
+        assert Ledger(asked_for, None, carriers_of(asked_for, [strange, own])).decide(FIRST) == GoOn(
+            FIRST, own
+        )
+
+    def test_what_it_has_called_goes_on_with_it(self, make: Make) -> None:
+        key = key_of(FIRST, 1)
+        found = [make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)]
+        asked_for = order()
+        record = BatchRecord(generation=1, begun_at=1.0, unfinished=True)
+        ledger = Ledger(asked_for, record, carriers_of(asked_for, found))
+        ledger.decide(FIRST)
+        assert ledger.superseded() == []
+
+    def test_the_doubt_counts_after_a_bad_end_too(self, make: Make) -> None:
+        """What was started after it may be hidden."""
+        asked_for = order()
+        carriers = carriers_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
+        carriers.take(
+            [make(f"x{n}", business_key="other", start_time="2026-01-01 10:00:00") for n in range(100)]
+        )
+        with pytest.raises(AmbiguousStartError, match="a list of exactly 100 rows looks cut off"):
+            Ledger(asked_for, BatchRecord(generation=2, begun_at=1.0), carriers).decide(FIRST)
+
+    def test_a_launch_that_has_met_the_condition_is_done_whatever_became_of_it(self, ledger: Any) -> None:
+        record = BatchRecord(generation=2, begun_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
+        found = ledger((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
+        assert isinstance(found.decide(FIRST), GoOn)
+        assert isinstance(found.decide(SECOND), Start)
+        assert found.met == {1}
 
     @pytest.mark.parametrize(
         ("unfinished", "keeps_open", "goes_on", "superseded"),
@@ -170,8 +205,8 @@ class TestLedger:
             assert Ledger(asked_for, record, carriers_of(asked_for, found)).decide(FIRST) == ends
 
     def test_where_the_lists_may_hide_something_nothing_is_started(self, make: Make) -> None:
-        asked = order()
-        hidden = carriers_of(asked, [make("1"), make("2", business_key=None)])
+        asked_for = order()
+        hidden = carriers_of(asked_for, [make("1"), make("2", business_key=None)])
         for record in (
             None,
             BatchRecord(generation=2, begun_at=1.0, told=True),
@@ -180,16 +215,35 @@ class TestLedger:
             with pytest.raises(
                 AmbiguousStartError, match="started launch 1 cannot be told: the lists show no business"
             ):
-                Ledger(asked, record, hidden).decide(FIRST)
-        answered = Ledger(asked, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
+                Ledger(asked_for, record, hidden).decide(FIRST)
+        answered = Ledger(asked_for, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
         assert answered.decide(FIRST) == Start(FIRST, key_of(FIRST))
+        very_first = order(generation=1, try_number=1)
+        assert Ledger(very_first, None, hidden).decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
+
+    @pytest.mark.parametrize(("goes_on_from", "refuses"), [(None, False), (1, True)])
+    def test_a_list_that_is_cut_off_must_reach_back_to_all_that_it_goes_on_with(
+        self, goes_on_from: int | None, refuses: bool, make: Make
+    ) -> None:
+        asked_for = order(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
+        begun = datetime(2026, 1, 10, tzinfo=timezone.utc).timestamp()
+        record = BatchRecord(generation=2, begun_at=begun, goes_on_from=goes_on_from)
+        carriers = carriers_of(asked_for, [])
+        rows = [f"2026-01-{day:02} 10:00:00" for day in (11, 10, 9, 8)]
+        carriers.take([make(f"{n}", business_key="x", start_time=rows[n // 25]) for n in range(100)])
+        ledger = Ledger(asked_for, record, carriers)
+        if refuses:
+            with pytest.raises(AmbiguousStartError, match="looks cut off"):
+                ledger.decide(FIRST)
+        else:
+            assert isinstance(ledger.decide(FIRST), Start)
 
 
 @pytest.mark.parametrize(
     ("record", "order_", "seconds"),
     [
         (None, {"try_number": 1, "generation": 1}, None),
-        (None, {"try_number": 1, "generation": 1, "own_keys": frozenset({"k"})}, 0),
+        (None, {"try_number": 1, "generation": 1, "own_keys": {1: "k"}}, 0),
         (None, {"try_number": 2}, 0),
         (None, {"try_number": 2, "has_memory": False}, 60),
         (BatchRecord(generation=2), {}, 0),
@@ -231,7 +285,7 @@ def test_when_to_look_for_what_was_started_before(
     ],
 )
 def test_which_generations_it_goes_on_with(record: BatchRecord | None, oldest: int | None) -> None:
-    assert older_than(order(), record) == oldest
+    assert order().goes_on_from(record) == oldest
     assert order().oldest(record) == (2 if oldest is None else oldest)
 
 
@@ -243,10 +297,10 @@ class TestAsked:
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
-        record = BatchRecord(generation=1, begun_at=1.0, strangers=("7",), unfinished=unfinished)
+        record = BatchRecord(generation=1, begun_at=1.0, own="abcd", unfinished=unfinished)
         told = asked(order(), record)
         assert (told.generation, told.told, told.begun_at) == (2, True, 1.0)
-        assert (told.strangers, told.goes_on_from) == ((("7",), 1) if unfinished else (None, None))
+        assert (told.own, told.goes_on_from) == (("abcd", 1) if unfinished else (None, None))
         assert order().oldest(told) == (1 if unfinished else 2)
 
     def test_in_a_retry(self) -> None:
@@ -257,69 +311,143 @@ class TestAsked:
 
 
 class TestAuthorsKeys:
-    """Others may use them too, so only what was not there before the first start is the batch's own."""
+    """Others may use them too, so only an instance whose id was written down is the batch's own."""
+
+    ORDER = order(own_keys={1: "mine"})
+
+    def known(self, instance: BpmInstance, **fields: Any) -> BatchRecord:
+        """Make the record of a try that has started an instance, and heard of it."""
+        given = {"generation": 2, "begun_at": 1.0, "answered_at": 2.0, **fields}
+        return BatchRecord(
+            own_keys=self.ORDER.sign_of_keys(), own=self.ORDER.signs_of({1: instance}), **given
+        )
 
     def decide(
-        self, make: Make, record: BatchRecord | None, *found: BpmInstance
+        self, record: BatchRecord | None, *found: BpmInstance, asked_for: BatchOrder = ORDER
     ) -> tuple[Ledger, Start | GoOn]:
-        asked = order(own_keys=frozenset({"mine"}))
-        ledger = Ledger(asked, record, carriers_of(asked, found))
+        ledger = Ledger(asked_for, record, carriers_of(asked_for, found))
         return ledger, ledger.decide(KEYED)
 
+    def test_a_retry_knows_its_own_by_its_id(self, make: Make) -> None:
+        own, other = make("8", GOOD, business_key="mine"), make("9", GOOD, business_key="mine")
+        ledger, decision = self.decide(self.known(own), own, other)
+        assert decision == GoOn(KEYED, own)
+        assert ledger.strangers == ("9",)
+
+    def test_what_others_started_meanwhile_is_never_taken_for_it(self, make: Make) -> None:
+        own, other = make("8", BAD, business_key="mine"), make("9", GOOD, business_key="mine")
+        _, decision = self.decide(self.known(own), own, other)
+        assert decision == Start(KEYED, "mine")
+
     @pytest.mark.parametrize(
-        ("strangers", "goes_on"), [((), True), (("7",), True), (("8",), False), (("7", "8"), False)]
+        ("strangers", "found", "ends"),
+        [
+            ((), ["8"], "8"),
+            (("7",), ["7", "8"], "8"),
+            (("8",), ["8"], None),
+            (("7", "8"), ["7", "8"], None),
+            (("7",), ["8", "9"], "cannot be told"),
+            (None, ["8"], "cannot be told"),
+            (None, [], None),
+        ],
     )
-    def test_a_retry_knows_its_own_by_who_was_there_before(
-        self, strangers: tuple[str, ...], goes_on: bool, make: Make
+    def test_after_a_crash_it_is_what_was_not_there_before(
+        self, strangers: tuple[str, ...] | None, found: list[str], ends: str | None, make: Make
     ) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=strangers)
-        ledger, decision = self.decide(make, record, make("8", business_key="mine"))
-        assert isinstance(decision, GoOn) == goes_on
-        assert ledger.strangers == (() if goes_on else ("8",))
+        instances = [make(one, business_key="mine") for one in found]
+        if ends == "cannot be told":
+            with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
+                self.decide(record, *instances)
+            return
+        _, decision = self.decide(record, *instances)
+        assert (decision.instance.id if isinstance(decision, GoOn) else None) == ends
 
-    def test_a_retry_that_does_not_know_who_was_there_refuses(self, make: Make) -> None:
-        with pytest.raises(AmbiguousStartError, match="others may use their keys: instance '8'"):
-            self.decide(make, BatchRecord(generation=2, begun_at=1.0), make("8", business_key="mine"))
-
-    def test_the_first_try_starts_beside_strangers(self, make: Make) -> None:
-        ledger, decision = self.decide(make, None, make("8", business_key="mine"))
-        assert decision == Start(KEYED, "mine")
-        assert ledger.strangers == ("8",)
-        assert ledger.superseded() == []
-
-    def test_a_clear_supersedes_what_the_older_generation_started(self, make: Make) -> None:
-        record = BatchRecord(generation=1, begun_at=1.0, strangers=("7",))
-        found = [
-            make("7", business_key="mine"),
-            make("8", business_key="mine"),
-            make("9", GOOD, business_key="mine"),
+    def test_what_is_of_long_ago_is_told_by_its_time(self, make: Make) -> None:
+        began = datetime(2026, 3, 1, tzinfo=timezone.utc).timestamp()
+        old = [
+            make(str(number), GOOD, business_key="mine", start_time="2026-01-01 10:00:00")
+            for number in range(2 * MOST_STRANGERS)
         ]
-        ledger, decision = self.decide(make, record, *found)
+        first = order(own_keys={1: "mine"}, generation=1, try_number=1, since=began)
+        ledger, decision = self.decide(None, *old, asked_for=first)
         assert decision == Start(KEYED, "mine")
-        assert [one.id for one in ledger.superseded()] == ["8"]
-        assert ledger.strangers == ("7", "8", "9")
+        assert ledger.strangers == ()
+        record = BatchRecord(generation=2, begun_at=began, strangers=())
+        assert self.decide(record, *old)[1] == Start(KEYED, "mine")
+
+    def test_too_many_strangers_are_not_written_down(self, make: Make) -> None:
+        found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
+        ledger, decision = self.decide(None, *found, asked_for=order(own_keys={1: "mine"}, try_number=1))
+        assert decision == Start(KEYED, "mine")
+        assert ledger.strangers is None
+
+    @pytest.mark.parametrize("keeps_open", [False, True])
+    def test_a_clear_supersedes_what_the_older_generation_started_and_nothing_else(
+        self, keeps_open: bool, make: Make
+    ) -> None:
+        own, other = make("8", business_key="mine"), make("9", business_key="mine")
+        asked_for = order(own_keys={1: "mine"}, keeps_open=keeps_open)
+        ledger, decision = self.decide(self.known(own, generation=1), own, other, asked_for=asked_for)
+        assert decision == (GoOn(KEYED, own) if keeps_open else Start(KEYED, "mine"))
+        assert [one.id for one in ledger.superseded()] == ([] if keeps_open else ["8"])
 
     def test_a_clear_after_a_failure_goes_on_with_the_older_generation(self, make: Make) -> None:
-        record = BatchRecord(generation=1, begun_at=1.0, strangers=("7",), unfinished=True)
-        found = [make("7", business_key="mine"), make("8", GOOD, business_key="mine")]
-        ledger, decision = self.decide(make, record, *found)
-        assert decision == GoOn(KEYED, found[1])
-        assert (ledger.strangers, ledger.superseded()) == (("7",), [])
+        own, other = make("8", GOOD, business_key="mine"), make("9", business_key="mine")
+        ledger, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
+        assert decision == GoOn(KEYED, own)
+        assert ledger.superseded() == []
+
+    def test_a_clear_answers_what_could_not_be_told(self, make: Make) -> None:
+        record = BatchRecord(generation=1, begun_at=1.0, told=True, unfinished=True)
+        assert self.decide(record, make("8", business_key="mine"))[1] == Start(KEYED, "mine")
 
     def test_a_retry_without_a_memory_refuses(self, make: Make) -> None:
-        lost = order(own_keys=frozenset({"mine"}), has_memory=False, try_number=3)
-        with pytest.raises(AmbiguousStartError, match="others may use their keys: instance '8'"):
-            Ledger(lost, None, carriers_of(lost, [make("8", business_key="mine")]))
+        lost = order(own_keys={1: "mine"}, has_memory=False, try_number=3)
+        with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
+            self.decide(None, make("8", business_key="mine"), asked_for=lost)
 
-    def test_too_many_strangers_cannot_be_written_down(self, make: Make) -> None:
-        found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
-        with pytest.raises(AmbiguousStartError, match="too many to know later"):
-            self.decide(make, None, *found)
+    def test_other_keys_in_a_retry_are_a_changed_batch(self, make: Make) -> None:
+        record = self.known(make("8", business_key="mine"))
+        for changed in ({1: "other"}, {2: "mine"}, {}):
+            with pytest.raises(BatchChangedError, match="the business keys of its launches"):
+                Ledger(order(own_keys=changed), record, None)
+
+    def test_a_key_for_what_was_started_without_one_is_a_changed_batch(self, make: Make) -> None:
+        asked_for = order(own_keys={1: "mine"})
+        started = make("8", business_key=key_of(Launch(1, NAME)))
+        with pytest.raises(BatchChangedError, match="launch 1"):
+            Ledger(
+                asked_for, BatchRecord(generation=2, begun_at=1.0), carriers_of(asked_for, [started])
+            ).decide(KEYED)
 
     def test_one_of_another_bpm_is_none_of_it(self, make: Make) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=())
-        _, decision = self.decide(make, record, make("8", name="Other", business_key="mine"))
+        _, decision = self.decide(record, make("8", name="Other", business_key="mine"))
         assert decision == Start(KEYED, "mine")
+
+    def test_there_may_not_be_too_many(self) -> None:
+        with pytest.raises(ValueError, match=f"may have {MOST_OWN_KEYS} launches at most"):
+            order(own_keys={MOST_OWN_KEYS + 1: "k"})
+
+
+def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
+    many = order(own_keys={number: f"key-{number}" for number in range(1, MOST_OWN_KEYS + 1)})
+    instances = {number: make(f"002N{number:016}") for number in range(1, MOST_OWN_KEYS + 1)}
+    record = BatchRecord(
+        generation=1,
+        own_keys=many.sign_of_keys(),
+        own=many.signs_of(instances),
+        strangers=tuple(f"{one.id}" for one in list(instances.values())[:MOST_STRANGERS]),
+        goes_on_from=1,
+    ).failed(unfinished=True, met=range(1, 10**6))
+    assert record.met is None
+    assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
+    record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, 2 * MOST_MET, 2))
+    assert record.met is None
+    record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MOST_MET - 1, 2))
+    assert record.numbers_met() == set(range(1, MOST_MET - 1, 2))
+    assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
 
 
 @given(

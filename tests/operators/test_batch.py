@@ -12,11 +12,14 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk.execution_time import context
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm import errors, group_change
+from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
+from airflow_provider_astrobpm.tasks import kill as task_kill
+from airflow_provider_astrobpm.tasks.memory import Memory
 from airflow_provider_astrobpm.triggers import kill
 
 HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
@@ -158,6 +161,25 @@ def instance_of(emulator: EmulatorControl, number: int) -> dict[str, Any]:
         if (key := KEYS.read_batch(each["business_key"])) and key.number == number
     ]
     return found[-1]
+
+
+class Died(BaseException):
+    """The worker was killed."""
+
+
+def stop_after(
+    monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl, starts: int, error: BaseException
+) -> None:
+    """Let the process die when so many starts were answered: nothing it does then reaches anybody."""
+    call_once = AsyncBpmClient.call_once
+
+    async def dying(client: AsyncBpmClient, operation: Any) -> Any:
+        if len(emulator.instances()) >= starts:
+            monkeypatch.setattr(Memory, "write", lambda *_: None)
+            raise error
+        return await call_once(client, operation)
+
+    monkeypatch.setattr(AsyncBpmClient, "call_once", dying)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -327,6 +349,56 @@ class TestTheNextTry:
         assert emulator.counts()["start"] == 5
         assert one.try_it(launches=launches(6))["started"] == 6
 
+    @needs_a_store
+    def test_does_not_start_again_what_has_met_a_condition_that_passed_by(
+        self, make_task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = make_task(
+            remembers=True, launches=launches(5), states=["Waiting for user interaction"], deferrable=True
+        )
+        broken: list[int] = [3]
+
+        def happens() -> None:
+            for number in broken:
+                emulator.move(instance_of(emulator, number)["id"], state="Broken")
+
+        one.when_published = happens
+        emulator.switch(start_lag=0)
+        with pytest.raises(errors.BatchFailedError, match="1 of 5"):
+            one.try_it(
+                bpm_name=None,
+                deferrable=False,
+                launches=[*launches(2), {"bpm_name": "AlwaysBroken", "variables": {}}, *launches(5)[3:]],
+            )
+        complete(emulator)
+        broken.clear()
+        one.clear()
+        result = one.try_it()
+        assert result["succeeded"] == 5
+        assert emulator.counts()["start"] == 6
+
+    def test_says_that_it_is_no_success_where_members_are_open(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(2), deferrable=True)
+        one.fire = lambda _trigger: {"status": "group", "outcomes": "oo", "reasons": []}
+        with pytest.raises(errors.UnknownEventError, match="it tells of no end"):
+            one.try_it()
+        one.fire = lambda _trigger: {"status": "group", "outcomes": "++", "reasons": []}
+        with pytest.raises(errors.UnknownEventError, match="it counts as a success"):
+            one.try_it()
+        assert len(emulator.instances()) == 2
+
+    def test_does_not_count_what_a_kill_has_ended_as_started(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(4), wait_for_completion=False)
+        one.try_it()
+        emulator.move(instance_of(emulator, 2)["id"], state="Terminated")
+        emulator.move(instance_of(emulator, 3)["id"], state="Broken")
+        assert one.try_it()["started"] == 4
+        assert numbers(emulator) == Counter([1, 2, 2, 3, 4])
+
 
 class TestAClear:
     @needs_a_store
@@ -363,6 +435,47 @@ class TestAClear:
         one.clear()
         assert one.try_it()["succeeded"] == 4
         assert numbers(emulator) == Counter(range(1, 5))
+
+    @needs_a_store
+    def test_goes_on_also_where_the_retry_could_not_even_read_its_input(
+        self, make_task: Any, tmp_path: Path, emulator: EmulatorControl
+    ) -> None:
+        path = tmp_path / "launches.jsonl"
+        path.write_text(f'{{"bpm_name": "{ENDS}"}}\n' * 3)
+        one = make_task(remembers=True, launches_path=str(path))
+        one.try_it()
+        path.rename(tmp_path / "away")
+        with pytest.raises(ValueError, match="there is no file"):
+            one.try_it()
+        (tmp_path / "away").rename(path)
+        one.clear()
+        assert one.try_it()["succeeded"] == 3
+        assert emulator.counts()["start"] == 3
+
+    @needs_a_store
+    def test_after_a_death_in_the_middle_of_the_starts_goes_on(
+        self, make_task: Any, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = make_task(remembers=True, launches=launches(40, ENDS))
+        with monkeypatch.context() as patch, pytest.raises(Died):
+            stop_after(patch, emulator, 20, Died())
+            one.try_it()
+        started = len(emulator.instances())
+        assert 20 <= started < 40
+        one.clear()
+        assert one.try_it()["succeeded"] == 40
+        assert numbers(emulator) == Counter(range(1, 41))
+
+    def test_of_an_input_that_is_not_checked_first_ends_the_old_one_first(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(4), wait_for_completion=False, validate_first=False)
+        one.try_it()
+        one.clear()
+        emulator.fault("start", "status", status=403, times=4)
+        with pytest.raises(errors.BatchFailedError):
+            one.try_it()
+        assert {each["state"] for each in emulator.instances()} == {"Terminated"}
 
     def test_while_it_waits_begins_anew(self, task: Any, emulator: EmulatorControl) -> None:
         one = task(launches=launches(4), deferrable=True)
@@ -409,9 +522,46 @@ class TestTheAuthorsKeys:
             assert result["started"] == 5
             assert stranger not in {row["id"] for row in result["launches"]}
         else:
-            with pytest.raises(errors.AmbiguousStartError, match="others may use their keys"):
+            with pytest.raises(errors.AmbiguousStartError, match="others may use their key"):
                 one.try_it()
         assert len(emulator.instances()) == 6
+
+    @needs_a_store
+    def test_never_let_a_strangers_good_end_count(self, make_task: Any, emulator: EmulatorControl) -> None:
+        one = make_task(remembers=True, launches=self.given(), deferrable=True)
+
+        def happens() -> None:
+            for each in emulator.instances():
+                if each["business_key"] == "own-2":
+                    emulator.break_instance(each["id"])
+                else:
+                    emulator.act(each["id"], "complete")
+            emulator.advance(5)
+
+        one.meanwhile = happens
+        with pytest.raises(errors.BatchFailedError, match="1 of 5"):
+            one.try_it()
+        stranger = emulator.start(ENDS, business_key="own-2")["id"]
+        other = emulator.start(WAITS, business_key="own-2")["id"]
+        emulator.act(other, "complete")
+        emulator.advance(5)
+        one.meanwhile = lambda: (
+            emulator.act(emulator.instances()[-1]["id"], "complete") and emulator.advance(5)
+        )
+        result = one.try_it()
+        assert result["succeeded"] == 5
+        assert not {stranger, other} & {row["id"] for row in result["launches"]}
+        assert emulator.counts()["start"] == 6
+
+    def test_never_let_a_clear_end_a_strangers_instance(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(launches=self.given(), wait_for_completion=False)
+        one.try_it()
+        stranger = emulator.start(WAITS, business_key="own-2")["id"]
+        one.clear()
+        one.try_it()
+        assert emulator.instance(stranger)["closed"] is False
+        closed = [each for each in emulator.instances() if each["closed"]]
+        assert len(closed) == (5 if "task_state_store" in one.context else 0)
 
     def test_may_not_occur_twice(self, task: Any, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="launch 6: its business_key 'own-1' is that of launch 1 too"):
@@ -507,6 +657,85 @@ class TestTheResult:
         assert (result["total"], result["started"], result["refused"]) == (601, 600, 1)
         assert len(result["launches"]) == 500
         assert result["launches"][0]["number"] == 601
+
+
+class TestAKillOnTheWorker:
+    """What Airflow says of the task is played; a real deployment says it in ``tests/deployment``."""
+
+    def kill_while_it_starts(
+        self, one: Task, operator: AstroZeroStartBpmBatchOperator, state: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(task_kill, "state_of", lambda _task: state)
+        push = one.xcom_push
+
+        def pushed(key: str, value: Any) -> None:
+            push(key, value)
+            if key == "refusals":  # all are started, and it begins to wait
+                operator.on_kill()
+
+        one.xcom_push = pushed  # type: ignore[method-assign]
+        one.try_number = 1
+        operator.execute(one.context)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("state", "arguments", "open_after"),
+        [
+            ("failed", {}, 0),
+            ("success", {}, 0),
+            ("running", {}, 20),
+            ("failed", {"terminate_on_kill": False}, 20),
+        ],
+    )
+    def test_ends_what_it_has_started_if_a_person_did_it(
+        self,
+        state: str,
+        arguments: dict[str, Any],
+        open_after: int,
+        make_task: Any,
+        emulator: EmulatorControl,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        one = make_task(remembers=HAS_STORE, launches=launches(20), timeout=0.1)
+        with pytest.raises(errors.BatchFailedError):
+            self.kill_while_it_starts(one, one.operator(**arguments), state, monkeypatch)
+        assert len([each for each in emulator.instances() if not each["closed"]]) == open_after
+        if HAS_STORE:
+            record = one.context["task_state_store"]["astro_zero_batch"]
+            assert record.get("unfinished", False) is (state == "running")
+
+    def test_that_comes_before_anything_starts_lets_nothing_start(
+        self, make_task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = make_task(remembers=False, launches=launches(20))
+        operator = one.operator()
+        operator.on_kill()
+        with pytest.raises(errors.AstroZeroError, match="This process is being ended"):
+            operator.execute(one.context)
+        assert emulator.counts()["start"] == 0
+
+
+def test_an_instance_that_ends_well_just_before_it_would_be_ended_succeeds(
+    task: Any, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = task(launches=launches(3), timeout=0.1, on_timeout="terminate")
+    change_all = group_change.change_all
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        emulator.act(instance_of(emulator, 2)["id"], "complete")
+        emulator.advance(5)
+        return await change_all(*arguments, **options)
+
+    monkeypatch.setattr(group_change, "change_all", late)
+    with pytest.raises(errors.BatchFailedError, match="2 of 3"):
+        one.try_it()
+    assert one.outcomes == {"succeeded": 1, "failed": 2}
+
+
+def test_a_launch_that_cannot_be_sent_is_found_by_the_check(task: Any, emulator: EmulatorControl) -> None:
+    given = [*launches(3), {"bpm_name": WAITS, "variables": {"$Flow.BusinessKey": "k"}}]
+    with pytest.raises(ValueError, match="launch 4: business_key is given twice"):
+        task(launches=given).try_it()
+    assert not any(emulator.counts().values())
 
 
 def test_fail_fast_starts_no_more(task: Any, emulator: EmulatorControl) -> None:

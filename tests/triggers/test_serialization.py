@@ -13,7 +13,8 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
-from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+from airflow_provider_astrobpm.triggers.base import WaitingTrigger
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger, AstroZeroBpmInstanceTrigger
 
 try:
     from airflow.sdk.serde import serialize
@@ -28,17 +29,8 @@ except (
     decode = serialize
 
 STORED = sorted((Path(__file__).parent / "serialized").glob("*.json"))
-FULL: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "astro_zero_conn_id": "my_conn",
-    "instance_id": "002N000000Sy2NphoRbU",
-    "business_key": "supplier-ACME",
-    "bpm_name": "SupplierOnboarding",
-    "seen": {
-        "id": "002N000000Sy2NphoRbU",
-        "name": "SupplierOnboarding",
-        "state": "Running",
-        "suspended": False,
-    },
     "states": ["Completed OK"],
     "bp_statuses": ["Onboarded"],
     "failed_states": ["Paused"],
@@ -49,41 +41,67 @@ FULL: dict[str, Any] = {
     "max_poll_failure_time": 900.0,
     "terminate_on_kill": True,
 }
+BATCH: dict[str, Any] = {
+    **COMMON,
+    "task_key": {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1},
+    "batch_key": "dag.task.run-zld2ojgxmkbhmtqy-1-",
+    "may_fail": 3,
+}
+FULL: dict[str, Any] = {
+    **COMMON,
+    "instance_id": "002N000000Sy2NphoRbU",
+    "business_key": "supplier-ACME",
+    "bpm_name": "SupplierOnboarding",
+    "seen": {
+        "id": "002N000000Sy2NphoRbU",
+        "name": "SupplierOnboarding",
+        "state": "Running",
+        "suspended": False,
+    },
+}
+TRIGGERS: dict[str, Any] = {
+    f"airflow_provider_astrobpm.triggers.bpm.{kind.__name__}": kind
+    for kind in (AstroZeroBpmBatchTrigger, AstroZeroBpmInstanceTrigger)
+}
 
 
-def through_airflow(trigger: AstroZeroBpmInstanceTrigger) -> AstroZeroBpmInstanceTrigger:
+def through_airflow(trigger: WaitingTrigger) -> WaitingTrigger:
     """Return the trigger that a triggerer makes of what the worker hands over and the database stores."""
     path, arguments = trigger.serialize()
     sent = json.loads(json.dumps(serialize(arguments)))
     stored = Trigger(classpath=path, kwargs=sent)
     arguments = {name: decode(value) for name, value in stored.kwargs.items()}  # type: ignore[no-untyped-call]
-    return AstroZeroBpmInstanceTrigger(**arguments)
+    made: WaitingTrigger = TRIGGERS[path](**arguments)
+    return made
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("kind", "arguments"),
     [
-        FULL,
-        {"astro_zero_conn_id": "my_conn", "instance_id": "1"},
-        {"astro_zero_conn_id": "c", "business_key": "k"},
+        (AstroZeroBpmInstanceTrigger, FULL),
+        (AstroZeroBpmInstanceTrigger, {"astro_zero_conn_id": "my_conn", "instance_id": "1"}),
+        (AstroZeroBpmInstanceTrigger, {"astro_zero_conn_id": "c", "business_key": "k"}),
+        (AstroZeroBpmBatchTrigger, BATCH),
     ],
-    ids=["full", "id", "key"],
+    ids=["full", "id", "key", "batch"],
 )
-def test_a_trigger_comes_back_as_it_went(arguments: dict[str, Any]) -> None:
-    trigger = AstroZeroBpmInstanceTrigger(**arguments)
+def test_a_trigger_comes_back_as_it_went(kind: Any, arguments: dict[str, Any]) -> None:
+    trigger = kind(**arguments)
     assert through_airflow(trigger).serialize() == trigger.serialize()
 
 
-def test_every_argument_is_stored() -> None:
-    _, arguments = AstroZeroBpmInstanceTrigger(**FULL).serialize()
-    assert arguments == FULL
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [(AstroZeroBpmInstanceTrigger, FULL), (AstroZeroBpmBatchTrigger, BATCH)]
+)
+def test_every_argument_is_stored(kind: Any, arguments: dict[str, Any]) -> None:
+    assert kind(**arguments).serialize()[1] == arguments
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_what_an_earlier_version_stored_is_still_read(path: Path) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
-    _, arguments = AstroZeroBpmInstanceTrigger(**stored["kwargs"]).serialize()
-    assert stored["classpath"] == AstroZeroBpmInstanceTrigger(**stored["kwargs"]).serialize()[0]
+    path_now, arguments = TRIGGERS[stored["classpath"]](**stored["kwargs"]).serialize()
+    assert path_now == stored["classpath"]
     assert {name: arguments[name] for name in stored["kwargs"]} == stored["kwargs"]
 
 

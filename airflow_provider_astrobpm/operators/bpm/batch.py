@@ -6,14 +6,15 @@ import json
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
+from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
-from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_IDS, WAIT_OVER
+from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_IDS, MET, WAIT_OVER, awaited_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 MOST_RETURNED = 500  # launches that the result holds itself
 REFUSALS = "refusals"
 """The XCom with the reasons for which launches were refused, and their numbers."""
+ENDING = "This process is being ended"
 RESULT = "result"
 """The XCom with what the task returns, which is there also when the task has failed."""
 
@@ -143,26 +145,24 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
         self._launcher: BatchLauncher | None = None
         self._awaited: GroupWait | None = None
+        self._batch = _Batch({}, "", [], [], {})
         self._may_fail: int | None = None
+        self._met: list[int] = []
+        self._is_ending = False
         self._was_ended = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start what is missing of the batch, and wait for it if asked to."""
-        from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
 
-        self._check(context)
-        if self.result_path is not None:
-            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
-
-            result_file.check(self.result_path, conn_id=self.result_conn_id)
         try:
-            survey = self._survey()
-            if survey is not None and survey.total == 0:
-                self.log.info("The batch is empty: nothing is started")
-                return self._told(batch_result.BatchResult([]), context)
-            with self._says_what_a_retry_does(context):
-                launched = self._launch(context, survey)
-                return self._go_on(launched, context)
+            with self._unfinished_if_it_fails(context):
+                self._check(context)
+                survey = self._survey()
+                if survey is not None and survey.total == 0:
+                    self.log.info("The batch is empty: nothing is started")
+                    return self._publish_result(BatchResult([]), context)
+                return self._go_on(self._launch(context, survey), context)
         finally:
             # What ends this process from now on is no end of the task: its result is known, or it is deferred.
             self._launcher = self._awaited = None
@@ -171,22 +171,30 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         """Resume with the trigger's event."""
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
 
-        self._check(context)
-        with self._says_what_a_retry_does(context):
-            ids, refusals = self._published(context)
-            end, error = events.decode_group(event, _existing(ids))
+        with self._unfinished_if_it_fails(context):
+            batch = self._published(context)
+            end, error = events.decode_group(event, batch.awaited)
             if end is None:
                 raise error or UnknownEventError(event, "it tells of nothing")
-            return self._end(ids, refusals, end, error, context)
+            return self._end(batch, end, error, context)
+
+    def _look_again(self, context: Context, deadline: float | None) -> Any:
+        with self._unfinished_if_it_fails(context):
+            return super()._look_again(context, deadline)
 
     def on_kill(self) -> None:
         """Start no more, and terminate what is open of the batch if a person ended the task while it was on a worker."""
+        self._is_ending = True
         if self._launcher is None:
             return
         from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
-        self._launcher.stop(AstroZeroError("This process is being ended"))
-        self._was_ended = kill.was_ended_by_a_person(self._task, "The batch", self.log)
+        self._launcher.stop(AstroZeroError(ENDING))
+        task = TaskInstanceKey(**self._batch.task)
+        self._was_ended = kill.was_ended_by_a_person(task, "The batch", self.log)
+        if self._launcher.under_way:
+            self.log.warning("%s starts were under way; what came of them is left", self._launcher.under_way)
         if self._was_ended and self.terminate_on_kill:
             kill.terminate_all(
                 self.hook.settings, self._at_stake(), self.log, max_concurrency=self.max_concurrency
@@ -205,18 +213,13 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     def _check(self, context: Context) -> None:
         """Check everything but the launches, and prove that the trigger can be made."""
-        from airflow_provider_astrobpm.tasks.memory import Try  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
-
         self._condition()
-        self._task = TaskInstanceKey.of(context["ti"])
-        self._this = Try.of(context, retries=self.retries or 0)
-        self._trigger_for(None)
+        if self.result_path is not None:
+            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 
-    @property
-    def _batch_key(self) -> str:
-        """What the business keys of this generation of the batch begin with, and by which its XComs are known."""
-        return f"{self._this.task.batch_prefix}{self._this.generation}-"
+            result_file.check(self.result_path, conn_id=self.result_conn_id)
+        self._batch = self._batch._replace(task=_task_of(context))
+        self._trigger_for(None)
 
     def _read(self) -> Callable[[], Iterator[Launch]]:
         """Return what reads the launches from the first on, each time it is called."""
@@ -246,9 +249,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def _launch(self, context: Context, survey: Survey | None) -> BatchLaunched:
         from airflow_provider_astrobpm.bpm import batch, batch_launch, batch_result, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import loop  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
-        memory, this, settings = Memory(context, batch.BatchRecord), self._this, self.hook.settings
+        settings, this = self.hook.settings, Try.of(context, retries=self.retries or 0)
+        memory = Memory(context, batch.BatchRecord)
         order = batch.BatchOrder(
             identity=this.task,
             generation=this.generation,
@@ -256,11 +260,14 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
-            own_keys=survey.own_keys if survey else frozenset(),
+            own_keys=survey.own_keys if survey else {},
             timeout=self.timeout,
             grace=settings.start_grace,
             since=this.since,
         )
+        record = memory.read()
+        # The sign of this try, which a trigger of an earlier one looks for: with the generation whose instances it has.
+        context["ti"].xcom_push(key=BATCH_KEY, value=f"{this.task.batch_prefix}{order.oldest(record)}-")
         total = survey.total if survey else None
         most = batch_result.most_failures(self.max_failures, total or 0)
         read = self._launches
@@ -270,7 +277,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
         async def work() -> BatchLaunched:
             async with self.hook.make_async_client(settings) as client:
-                self._launcher = batch_launch.BatchLauncher(
+                self._launcher = launcher = batch_launch.BatchLauncher(
                     order,
                     again,
                     client=client,
@@ -281,7 +288,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     max_concurrency=self.max_concurrency,
                     rate_limit=self.rate_limit,
                 )
-                return await self._launcher.launch(memory.read())
+                if self._is_ending:
+                    raise AstroZeroError(ENDING)
+                return await launcher.launch(record)
 
         return loop.run(work)
 
@@ -290,57 +299,60 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
 
         ids = [_id_of(launched.instances.get(number)) for number in range(1, launched.total + 1)]
-        refusals = {number: str(error) for number, error in launched.refused.items()}
-        self._publish(ids, refusals, context)
+        refusals: dict[str, list[int]] = {}
+        for number, error in launched.refused.items():
+            refusals.setdefault(str(error), []).append(number)
+        published = {
+            INSTANCE_IDS: ids,
+            REFUSALS: refusals,
+            **({MET: sorted(launched.met)} if launched.met else {}),
+        }
+        for key, value in published.items():
+            context["ti"].xcom_push(key=key, value=value)
+        batch = self._published(context)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
-            result = batch_result.result_of(ids, refusals, None, seen)
-            return self._told(result, context, result.failure(self.max_failures))
-        awaited = self._new_group_wait(
-            launched.instances.values(), refusals, len(ids), launched.record.deadline
-        )
-        self._awaited = awaited
+            result = batch_result.result_of(ids, batch.refusals, None, seen)
+            return self._publish_result(result, context, result.failure(self.max_failures))
+        members = [one for number, one in launched.instances.items() if number not in launched.met]
+        self._awaited = awaited = self._new_group_wait(batch, members, launched.record.deadline)
         if self.deferrable and awaited.ending is None:
             self._defer(awaited)
-        error = None
+        ending = None
         try:
             self.hook.run_wait(awaited, poll_interval=self.poll_interval)
-        except AstroZeroError as ending:
-            error = ending
-        return self._end(ids, refusals, awaited.so_far(), error, context)
+        except AstroZeroError as error:
+            ending = error
+        return self._end(batch, awaited.so_far(), ending, context)
 
     def _accepts(self, instance: BpmInstance) -> bool:
         """Tell whether an instance that has ended is as this task wants it."""
-        return self._has_ended_well(instance) if self.wait_for_completion else True
+        # One that was cancelled may have been by this task itself, when somebody ended it.
+        if not self.wait_for_completion:
+            return class_of(instance.state) is not StateClass.CANCELLED
+        return self._has_ended_well(instance)
 
-    def _publish(self, ids: list[str | None], refusals: dict[int, str], context: Context) -> None:
-        grouped: dict[str, list[int]] = {}
-        for number, reason in refusals.items():
-            grouped.setdefault(reason, []).append(number)
-        for key, value in ((BATCH_KEY, self._batch_key), (INSTANCE_IDS, ids), (REFUSALS, grouped)):
-            context["ti"].xcom_push(key=key, value=value)
-
-    def _published(self, context: Context) -> tuple[list[str | None], dict[int, str]]:
-        """Return what this try has published: the instance of each launch, and why launches were refused."""
+    def _published(self, context: Context) -> _Batch:
+        """Return what this try has published of its batch."""
         ti = context["ti"]
-        found = [
+        ids, refusals, met, key = [
             ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
-            for key in (INSTANCE_IDS, REFUSALS)
+            for key in (INSTANCE_IDS, REFUSALS, MET, BATCH_KEY)
         ]
-        if not isinstance(found[0], list) or not isinstance(found[1], dict):
+        if not isinstance(ids, list) or not isinstance(refusals, dict):
             raise AstroZeroError(
                 f"XComs {INSTANCE_IDS!r} and {REFUSALS!r} do not tell what this try has started"
             )
-        return found[0], {number: reason for reason, numbers in found[1].items() for number in numbers}
+        reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
+        return _Batch(_task_of(context), key, ids, awaited_ids(ids, met), reasons)
 
     # The wait.
 
-    def _new_group_wait(
-        self, members: Any, refusals: Mapping[int, str], total: int, deadline: float | None
-    ) -> GroupWait:
+    def _new_group_wait(self, batch: _Batch, members: Any, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.bpm import batch_result, group_wait  # noqa: PLC0415
 
-        most = batch_result.most_failures(self.max_failures, total) - len(refusals)
+        self._batch = batch
+        most = batch_result.most_failures(self.max_failures, len(batch.ids)) - len(batch.refusals)
         self._may_fail = most if self.fail_fast else None
         return group_wait.GroupWait(
             self._condition(),
@@ -351,16 +363,15 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         )
 
     def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
-        self._check(context)
-        ids, refusals = self._published(context)
-        return self._new_group_wait(dict.fromkeys(_existing(ids)), refusals, len(ids), deadline)
+        batch = self._published(context)
+        return self._new_group_wait(batch, dict.fromkeys(batch.awaited), deadline)
 
     def _trigger_for(self, awaited: GroupWait | None) -> AstroZeroBpmBatchTrigger:
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger  # noqa: PLC0415
 
         trigger = AstroZeroBpmBatchTrigger(
-            task_key=asdict(self._task),
-            batch_key=self._batch_key,
+            task_key=self._batch.task,
+            batch_key=self._batch.key,
             may_fail=self._may_fail,
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
@@ -377,14 +388,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     # The end.
 
-    def _end(
-        self,
-        ids: list[str | None],
-        refusals: Mapping[int, str],
-        end: GroupEnd,
-        error: Exception | None,
-        context: Context,
-    ) -> dict[str, Any]:
+    def _end(self, batch: _Batch, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
         from airflow_provider_astrobpm.tasks.batch_end import BatchEnd  # noqa: PLC0415
 
         the_end = BatchEnd(
@@ -398,10 +402,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             max_poll_failure_time=self.max_poll_failure_time,
             log=self.log,
         )
-        result, failure = the_end.conclude(ids, refusals, end, error)
-        return self._told(result, context, failure)
+        result, failure = the_end.conclude(batch.ids, batch.refusals, batch.awaited, end, error)
+        return self._publish_result(result, context, failure)
 
-    def _told(
+    def _publish_result(
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
     ) -> dict[str, Any]:
         """Write down what became of the batch where the author says, and return it, or raise the error that it is."""
@@ -424,17 +428,23 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     MOST_RETURNED,
                     len(result),
                 )
-        ti = context["ti"]
-        ti.xcom_push(key=RESULT, value=whole)
-        ti.xcom_push(key=WAIT_OVER, value=self._batch_key)
+        context["ti"].xcom_push(key=RESULT, value=whole)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
+            self._met = [end.number for end in result if end.outcome == "succeeded"]
             raise failure
+        self._publish_that_it_is_over(context)
         return whole
 
+    def _publish_that_it_is_over(self, context: Context) -> None:
+        """Let the trigger of this try know that its wait is over, should Airflow take its end for a kill."""
+        ti = context["ti"]
+        batch_key = ti.xcom_pull(task_ids=ti.task_id, key=BATCH_KEY, map_indexes=ti.map_index)
+        ti.xcom_push(key=WAIT_OVER, value=batch_key)
+
     @contextmanager
-    def _says_what_a_retry_does(self, context: Context) -> Iterator[None]:
-        """Let a failure say what a retry and a clear will do, and write down that a clear goes on with the batch."""
+    def _unfinished_if_it_fails(self, context: Context) -> Iterator[None]:
+        """Let a failure say what a retry and a clear will do, after writing down that a clear goes on with the batch."""
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
@@ -444,35 +454,57 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             )
             words += ", and so does clearing this task." if goes_on else "; clearing this task begins anew."
             if isinstance(error, AstroZeroError):
-                error.advice = f"{error.advice} {words}".lstrip()
+                if words not in error.advice:
+                    error.advice = f"{error.advice} {words}".lstrip()
             else:
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             raise
 
     def _remember_failure(self, context: Context) -> bool:
-        if self._was_ended:  # a clear asks for a new batch then
-            return False
-        import msgspec  # noqa: PLC0415
-
+        """Write down that the batch is unfinished, and return whether a clear goes on with it."""
         from airflow_provider_astrobpm.bpm.batch import BatchRecord  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
         try:
-            context["ti"].xcom_push(key=WAIT_OVER, value=self._batch_key)
+            self._publish_that_it_is_over(context)
             memory = Memory(context, BatchRecord)
             record = memory.read()
-            if record is None or record.generation != self._this.generation:
-                return record is not None and record.unfinished
-            memory.write(msgspec.structs.replace(record, unfinished=True))
+            if record is None:
+                return False
+            if record.generation == Try.of(context, retries=self.retries or 0).generation:
+                # Where a person ended the task, a clear asks for a new batch.
+                record = record.failed(unfinished=not self._was_ended, met=() if self._lasts else self._met)
+                memory.write(record)
         except (Exception, AirflowTaskTimeout):
             self.log.exception("That the batch is unfinished could not be written down")
             return False
-        return True
+        return record.unfinished
+
+    @property
+    def _lasts(self) -> bool:
+        return self._condition().is_lasting
+
+
+class _Batch(NamedTuple):
+    """What a try has published of its batch."""
+
+    task: dict[str, Any]
+    """Which task instance it is."""
+    key: str
+    """What the business keys of the oldest generation begin with that it goes on with."""
+    ids: list[str | None]
+    """The instance of each launch; ``None`` for one that has none."""
+    awaited: list[str]
+    """The instances that are waited for."""
+    refusals: dict[int, str]
+    """Why launches were refused, by their numbers."""
+
+
+def _task_of(context: Context) -> dict[str, Any]:
+    from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
+
+    return asdict(TaskInstanceKey.of(context["ti"]))
 
 
 def _id_of(instance: BpmInstance | None) -> str | None:
     return None if instance is None else instance.id
-
-
-def _existing(ids: list[str | None]) -> list[str]:
-    return [one for one in ids if one is not None]

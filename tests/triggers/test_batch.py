@@ -1,0 +1,217 @@
+"""The trigger of a batch: which instances it waits for, what it tells of them, and when it terminates them.
+
+What Airflow says of the task instance is played here; a real deployment says it in ``tests/deployment``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors, event
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.triggers import base, kill
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
+
+TASK = kill.TaskInstanceKey("dag", "run", "task", -1)
+MINE, OTHER = "dag.task.run-zld2ojgxmkbhmtqy-1-", "dag.task.run-zld2ojgxmkbhmtqy-2-"
+
+
+class Play:
+    """What Airflow says of the task instance."""
+
+    def __init__(self) -> None:
+        self.state: str | None = "deferred"
+        self.xcoms: dict[str, Any] = {}
+
+    def published(self, task: kill.TaskInstanceKey, key: str) -> Any:
+        assert task == TASK
+        return self.xcoms.get(key)
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> Play:
+    play = Play()
+    monkeypatch.setattr(kill, "PAUSE", 0.0)
+    monkeypatch.setattr(kill, "state_of", lambda _task: play.state)
+    monkeypatch.setattr(kill, "published", play.published)
+    return play
+
+
+@pytest.fixture
+def ids(airflow: Play, emulator: EmulatorControl) -> list[str]:
+    """Twenty instances that wait for people, the batch of the task."""
+    started: list[str] = [emulator.start("SupplierOnboarding")["id"] for _ in range(20)]
+    emulator.advance(2)
+    airflow.xcoms = {"batch_key": MINE, "instance_ids": [None, *started, None]}
+    return started
+
+
+@pytest.fixture
+def trigger(make_runner: Any) -> Callable[..., AstroZeroBpmBatchTrigger]:
+    def make(**arguments: Any) -> AstroZeroBpmBatchTrigger:
+        made = AstroZeroBpmBatchTrigger(
+            astro_zero_conn_id="astro_zero_default",
+            task_key=asdict(TASK),
+            batch_key=MINE,
+            **{"terminate_on_kill": True, "poll_interval": 1, **arguments},
+        )
+        made.task_instance = make_runner().ti
+        return made
+
+    return make
+
+
+async def first_event(trigger: AstroZeroBpmBatchTrigger) -> Any:
+    events = trigger.run()
+    try:
+        return (await asyncio.wait_for(events.__anext__(), 30)).payload
+    finally:
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+async def killed(trigger: AstroZeroBpmBatchTrigger, *, while_it_waits: bool) -> None:
+    """Kill a trigger, and let what that began come to its end."""
+    if while_it_waits:
+        waiting = asyncio.ensure_future(trigger.run().__anext__())
+        while trigger._awaited is None or None in _states(trigger):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    await trigger.on_kill()
+    if base._KILLS:
+        await asyncio.wait(base._KILLS)
+
+
+def _states(trigger: AstroZeroBpmBatchTrigger) -> set[str | None]:
+    ids: dict[str, str | None] = {}
+    assert trigger._awaited
+    trigger._awaited.seek(ids, set())
+    return set(ids.values())
+
+
+def states(emulator: EmulatorControl) -> Counter[str]:
+    return Counter(one["state"] for one in emulator.instances())
+
+
+def test_it_waits_for_those_that_the_task_has_published(
+    trigger: Any, ids: list[str], emulator: EmulatorControl
+) -> None:
+    for one in ids[1:]:
+        emulator.act(one, "complete")
+    emulator.break_instance(ids[0])
+    emulator.advance(2)
+    end, error = event.decode_group(asyncio.run(first_event(trigger())), ids)
+    assert error is None
+    assert end is not None
+    assert (end.succeeded, list(end.failed), end.open) == (19, [ids[0]], ())
+
+
+def test_a_deadline_tells_what_has_become_of_each(
+    trigger: Any, ids: list[str], emulator: EmulatorControl
+) -> None:
+    emulator.act(ids[7], "complete")
+    emulator.advance(2)
+    end, error = event.decode_group(asyncio.run(first_event(trigger(deadline=1.0))), ids)
+    assert isinstance(error, errors.WaitTimeoutError)
+    assert end is not None
+    assert (end.succeeded, end.open) == (1, (*ids[:7], *ids[8:]))
+
+
+@pytest.mark.parametrize("xcoms", [{}, {"batch_key": OTHER, "instance_ids": ["1"]}, {"instance_ids": ["1"]}])
+def test_where_the_xcoms_are_not_its_own_it_fails(xcoms: Any, trigger: Any, airflow: Play) -> None:
+    airflow.xcoms = xcoms
+    end, error = event.decode_group(asyncio.run(first_event(trigger())), [])
+    assert end is None
+    assert "does not tell which instances it has started" in str(error)
+
+
+@pytest.mark.parametrize("while_it_waits", [True, False])
+@pytest.mark.parametrize("state", ["failed", "success", "scheduled", None])
+def test_a_person_who_ends_the_task_ends_all_that_is_open(
+    state: str | None,
+    while_it_waits: bool,
+    trigger: Any,
+    airflow: Play,
+    ids: list[str],
+    emulator: EmulatorControl,
+) -> None:
+    stranger = emulator.start("SupplierOnboarding")["id"]
+    emulator.act(ids[3], "complete")
+    emulator.break_instance(ids[4])
+    emulator.advance(2)
+    airflow.state = state
+    asyncio.run(killed(trigger(), while_it_waits=while_it_waits))
+    assert states(emulator) == {
+        "Terminated": 18,
+        "Completed OK": 1,
+        "Broken": 1,
+        "Waiting for user interaction": 1,
+    }
+    assert emulator.instance(stranger)["closed"] is False
+    assert emulator.counts()["action"] == 18
+
+
+def test_a_clear_whose_next_try_waits_already_ends_the_old_batch(
+    trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+) -> None:
+    one = trigger()
+
+    async def cleared() -> None:
+        waiting = asyncio.ensure_future(one.run().__anext__())
+        while one._poller is None:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        airflow.xcoms = {"batch_key": OTHER, "instance_ids": ["another"]}
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await killed(one, while_it_waits=False)
+
+    asyncio.run(cleared())
+    assert states(emulator) == {"Terminated": len(ids)}
+
+
+@pytest.mark.parametrize(
+    ("state", "xcoms"),
+    [
+        ("deferred", {}),
+        ("running", {}),
+        ("up_for_retry", {}),
+        ("success", {"wait_over": MINE}),
+        ("failed", {"wait_over": MINE}),
+    ],
+    ids=str,
+)
+def test_what_is_no_kill_ends_nothing(
+    state: str, xcoms: Any, trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+) -> None:
+    airflow.state = state
+    airflow.xcoms |= xcoms
+    asyncio.run(killed(trigger(), while_it_waits=True))
+    assert states(emulator) == {"Waiting for user interaction": len(ids)}
+    assert emulator.counts()["action"] == 0
+
+
+@pytest.mark.parametrize("arguments", [{"terminate_on_kill": False}, {"deadline": 1.0}], ids=str)
+def test_what_is_to_be_left_is_left(
+    arguments: Any, trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+) -> None:
+    airflow.state = "failed"
+    asyncio.run(killed(trigger(**arguments), while_it_waits=False))
+    assert states(emulator) == {"Waiting for user interaction": len(ids)}
+
+
+def test_a_batch_that_has_ended_meanwhile_is_left_as_it_is(
+    trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+) -> None:
+    for one in ids:
+        emulator.act(one, "complete")
+    emulator.advance(2)
+    airflow.state = "failed"
+    asyncio.run(killed(trigger(), while_it_waits=False))
+    assert emulator.counts()["action"] == 0
+    assert states(emulator) == {"Completed OK": len(ids)}
