@@ -46,6 +46,7 @@ BPM_ORDER = (
     "adoption",
     "launch",
     "launches",
+    "batch_record",
     "batch",
     "batch_result",
     "failure",

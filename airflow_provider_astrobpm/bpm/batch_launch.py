@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import batch, group_change, search
-from airflow_provider_astrobpm.bpm.batch import BatchRecord, GoOn, Ledger
+from airflow_provider_astrobpm.bpm import batch_record, group_change, search
+from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger
+from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.batch_start import BatchStarter
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.batch import BatchOrder, Start
+    from airflow_provider_astrobpm.bpm.batch import Start
+    from airflow_provider_astrobpm.bpm.batch_record import BatchOrder
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch
     from airflow_provider_astrobpm.bpm.search import Carriers
@@ -144,7 +146,7 @@ class BatchLauncher:
             if to_start is not None:
                 await self._terminate(ledger.superseded())
         except AmbiguousStartError:
-            await self._note_down(batch.asked(self._order, record))
+            await self._note_down(batch_record.asked(self._order, record))
             raise
         begun = self._new_record(record, ledger)
         if to_start != 0:
@@ -173,7 +175,7 @@ class BatchLauncher:
 
     async def _look(self, record: BatchRecord | None) -> Carriers | None:
         """Find everything that carries a key of the batch, where there can be anything."""
-        seconds = batch.seconds_to_look(self._order, record, self._clock())
+        seconds = batch_record.seconds_to_look(self._order, record, self._clock())
         if seconds is None:
             return None
         if seconds > 0:

@@ -108,6 +108,10 @@ class BatchResult:
         """How many launches have failed."""
         return sum(self.counts[outcome] for outcome in FAILURES)
 
+    def numbers(self, outcome: LaunchOutcome) -> list[int]:
+        """Return the launches that came to an outcome."""
+        return [end.number for end in self._ends if end.outcome == outcome]
+
     def failure(self, max_failures: float) -> BatchFailedError | None:
         """Return the error of the batch, if more have failed than may.
 

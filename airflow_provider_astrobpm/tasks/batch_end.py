@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import loop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_astrobpm.bpm.api import Action
     from airflow_provider_astrobpm.bpm.batch_result import BatchResult
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+    from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure, OnTimeout
 
 LATE = "it was still open at the deadline ('timeout')"
@@ -52,28 +53,22 @@ class BatchEnd:
     log: Any
 
     def conclude(
-        self,
-        ids: Sequence[str | None],
-        refusals: Mapping[int, str],
-        awaited: Sequence[str],
-        end: GroupEnd,
-        error: Exception | None,
+        self, batch: PublishedBatch, end: GroupEnd, error: Exception | None
     ) -> tuple[BatchResult, BatchFailedError | None]:
         """Return what became of each launch, and the error of the batch if it has failed.
 
-        :param ids: the instance of each launch; ``None`` for one that has none.
-        :param refusals: why launches were refused, by their numbers.
-        :param awaited: the instances that were waited for; any other has met the condition before.
-        :param end: what had become of those when the wait ended.
+        :param batch: what was started; those of its instances that were not waited for have met the condition before.
+        :param end: what had become of the others when the wait ended.
         :param error: what ended the wait before all were decided, if anything did.
         :raises AstroZeroError: that error, if it was not the deadline.
         :raises UnknownEventError: if a success is none, or nothing says why an instance was not decided.
         """
         if error is not None and not isinstance(error, WaitTimeoutError):
             raise error
+        ids, refusals = batch.ids, batch.refusals
         started = [one for one in ids if one is not None]
         seen = self._seen(started)
-        end = group_wait.judged_again(end, awaited, seen, self.condition)
+        end = group_wait.judged_again(end, batch.awaited, seen, self.condition)
         notes = []
         if error is not None and (late := end.open):
             if self.on_timeout != "leave":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from airflow_provider_astrobpm.bpm.adoption import Record
-from airflow_provider_astrobpm.bpm.batch import BatchRecord
+from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 

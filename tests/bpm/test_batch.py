@@ -13,14 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm.adoption import MOST_STRANGERS
-from airflow_provider_astrobpm.bpm.batch import (
+from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger, Start
+from airflow_provider_astrobpm.bpm.batch_record import (
     MOST_MET,
     MOST_OWN_KEYS,
     BatchOrder,
     BatchRecord,
-    GoOn,
-    Ledger,
-    Start,
     asked,
     seconds_to_look,
 )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -14,10 +13,9 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
-from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_IDS, MET, WAIT_OVER, awaited_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
@@ -28,15 +26,12 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch, Survey
+    from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 
 MOST_RETURNED = 500  # launches that the result holds itself
-REFUSALS = "refusals"
-"""The XCom with the reasons for which launches were refused, and their numbers."""
 ENDING = "This process is being ended"
-RESULT = "result"
-"""The XCom with what the task returns, which is there also when the task has failed."""
 
 
 class AstroZeroStartBpmBatchOperator(WaitingTask):
@@ -145,24 +140,26 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
         self._launcher: BatchLauncher | None = None
         self._awaited: GroupWait | None = None
-        self._batch = _Batch({}, "", [], [], {})
+        self._published: PublishedBatch
         self._may_fail: int | None = None
-        self._met: list[int] = []
+        self._met: Collection[int] = ()
         self._is_ending = False
         self._was_ended = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start what is missing of the batch, and wait for it if asked to."""
+        from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
 
         try:
             with self._unfinished_if_it_fails(context):
                 self._check(context)
-                survey = self._survey()
+                read = self._reader()
+                survey = launches.Survey.of(read()) if self.validate_first else None
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
-                return self._go_on(self._launch(context, survey), context)
+                return self._go_on(self._launch(read, survey, context), context)
         finally:
             # What ends this process from now on is no end of the task: its result is known, or it is deferred.
             self._launcher = self._awaited = None
@@ -170,13 +167,14 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         with self._unfinished_if_it_fails(context):
-            batch = self._published(context)
-            end, error = events.decode_group(event, batch.awaited)
+            self._published = batch_xcoms.published(context)
+            end, error = events.decode_group(event, self._published.awaited)
             if end is None:
                 raise error or UnknownEventError(event, "it tells of nothing")
-            return self._end(batch, end, error, context)
+            return self._end(end, error, context)
 
     def _look_again(self, context: Context, deadline: float | None) -> Any:
         with self._unfinished_if_it_fails(context):
@@ -188,11 +186,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         if self._launcher is None:
             return
         from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
         self._launcher.stop(AstroZeroError(ENDING))
-        task = TaskInstanceKey(**self._batch.task)
-        self._was_ended = kill.was_ended_by_a_person(task, "The batch", self.log)
+        self._was_ended = kill.was_ended_by_a_person(self._published.task, "The batch", self.log)
         if self._launcher.under_way:
             self.log.warning("%s starts were under way; what came of them is left", self._launcher.under_way)
         if self._was_ended and self.terminate_on_kill:
@@ -213,47 +209,47 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     def _check(self, context: Context) -> None:
         """Check everything but the launches, and prove that the trigger can be made."""
+        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
+
         self._condition()
         if self.result_path is not None:
             from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 
             result_file.check(self.result_path, conn_id=self.result_conn_id)
-        self._batch = self._batch._replace(task=_task_of(context))
+        self._published = batch_xcoms.nothing_yet(context)
         self._trigger_for(None)
 
-    def _read(self) -> Callable[[], Iterator[Launch]]:
+    def _reader(self) -> Callable[[], Iterator[Launch]]:
         """Return what reads the launches from the first on, each time it is called."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import launch_file  # noqa: PLC0415
 
         named = {"bpm_name": self.bpm_name, "version": self.version}
         if self.launches_path is not None:
-            path = checks.text(self.launches_path, "launches_path")
-            return lambda: launches.launches_of(
-                launch_file.read(path, conn_id=self.launches_conn_id), **named
-            )
-        items = list(
-            launches.numbered(self.launches)
-        )  # once: what comes from an upstream task may be fetched one by one
+            path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
+            return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)
+        # Once, for what comes from an upstream task may be fetched one by one.
+        items = list(launches.numbered(self.launches))
         return lambda: launches.launches_of(items, **named)
-
-    def _survey(self) -> Survey | None:
-        """Read the whole input and check it, if it is to be checked first."""
-        from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
-
-        self._launches = self._read()
-        return launches.Survey.of(self._launches()) if self.validate_first else None
 
     # The start.
 
-    def _launch(self, context: Context, survey: Survey | None) -> BatchLaunched:
-        from airflow_provider_astrobpm.bpm import batch, batch_launch, batch_result, launches  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import loop  # noqa: PLC0415
+    def _launch(
+        self, read: Callable[[], Iterator[Launch]], survey: Survey | None, context: Context
+    ) -> BatchLaunched:
+        """Start what is missing.
+
+        :param read: reads the launches from the first on.
+        :param survey: what is known of them, if they were checked.
+        """
+        from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import batch_xcoms, loop  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
         settings, this = self.hook.settings, Try.of(context, retries=self.retries or 0)
-        memory = Memory(context, batch.BatchRecord)
-        order = batch.BatchOrder(
+        memory = Memory(context, batch_record.BatchRecord)
+        order = batch_record.BatchOrder(
             identity=this.task,
             generation=this.generation,
             try_number=this.number,
@@ -266,11 +262,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             since=this.since,
         )
         record = memory.read()
-        # The sign of this try, which a trigger of an earlier one looks for: with the generation whose instances it has.
-        context["ti"].xcom_push(key=BATCH_KEY, value=f"{this.task.batch_prefix}{order.oldest(record)}-")
+        key = f"{this.task.batch_prefix}{order.oldest(record)}-"
+        self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
-        most = batch_result.most_failures(self.max_failures, total or 0)
-        read = self._launches
 
         def again() -> Iterator[Launch]:
             return survey.checked(read()) if survey else launches.without_own_keys(read())
@@ -284,7 +278,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     remember=memory.write,
                     log=lambda note: note.write_to(self.log),
                     total=total,
-                    may_be_refused=most if self.fail_fast else None,
+                    may_be_refused=most_failures(self.max_failures, total or 0) if self.fail_fast else None,
                     max_concurrency=self.max_concurrency,
                     rate_limit=self.rate_limit,
                 )
@@ -297,25 +291,15 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def _go_on(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
         """Let everybody see what was started, and wait for it."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        ids = [_id_of(launched.instances.get(number)) for number in range(1, launched.total + 1)]
-        refusals: dict[str, list[int]] = {}
-        for number, error in launched.refused.items():
-            refusals.setdefault(str(error), []).append(number)
-        published = {
-            INSTANCE_IDS: ids,
-            REFUSALS: refusals,
-            **({MET: sorted(launched.met)} if launched.met else {}),
-        }
-        for key, value in published.items():
-            context["ti"].xcom_push(key=key, value=value)
-        batch = self._published(context)
+        self._published = batch = batch_xcoms.publish(context, launched)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
-            result = batch_result.result_of(ids, batch.refusals, None, seen)
+            result = batch_result.result_of(batch.ids, batch.refusals, None, seen)
             return self._publish_result(result, context, result.failure(self.max_failures))
         members = [one for number, one in launched.instances.items() if number not in launched.met]
-        self._awaited = awaited = self._new_group_wait(batch, members, launched.record.deadline)
+        self._awaited = awaited = self._new_group_wait(members, launched.record.deadline)
         if self.deferrable and awaited.ending is None:
             self._defer(awaited)
         ending = None
@@ -323,7 +307,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             self.hook.run_wait(awaited, poll_interval=self.poll_interval)
         except AstroZeroError as error:
             ending = error
-        return self._end(batch, awaited.so_far(), ending, context)
+        return self._end(awaited.so_far(), ending, context)
 
     def _accepts(self, instance: BpmInstance) -> bool:
         """Tell whether an instance that has ended is as this task wants it."""
@@ -332,27 +316,13 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             return class_of(instance.state) is not StateClass.CANCELLED
         return self._has_ended_well(instance)
 
-    def _published(self, context: Context) -> _Batch:
-        """Return what this try has published of its batch."""
-        ti = context["ti"]
-        ids, refusals, met, key = [
-            ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
-            for key in (INSTANCE_IDS, REFUSALS, MET, BATCH_KEY)
-        ]
-        if not isinstance(ids, list) or not isinstance(refusals, dict):
-            raise AstroZeroError(
-                f"XComs {INSTANCE_IDS!r} and {REFUSALS!r} do not tell what this try has started"
-            )
-        reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
-        return _Batch(_task_of(context), key, ids, awaited_ids(ids, met), reasons)
-
     # The wait.
 
-    def _new_group_wait(self, batch: _Batch, members: Any, deadline: float | None) -> GroupWait:
+    def _new_group_wait(self, members: Any, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.bpm import batch_result, group_wait  # noqa: PLC0415
 
-        self._batch = batch
-        most = batch_result.most_failures(self.max_failures, len(batch.ids)) - len(batch.refusals)
+        ids, refusals = self._published.ids, self._published.refusals
+        most = batch_result.most_failures(self.max_failures, len(ids)) - len(refusals)
         self._may_fail = most if self.fail_fast else None
         return group_wait.GroupWait(
             self._condition(),
@@ -363,18 +333,19 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         )
 
     def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
-        batch = self._published(context)
-        return self._new_group_wait(batch, dict.fromkeys(batch.awaited), deadline)
+        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
+
+        self._published = batch_xcoms.published(context)
+        return self._new_group_wait(dict.fromkeys(self._published.awaited), deadline)
 
     def _trigger_for(self, awaited: GroupWait | None) -> AstroZeroBpmBatchTrigger:
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger  # noqa: PLC0415
 
         trigger = AstroZeroBpmBatchTrigger(
-            task_key=self._batch.task,
-            batch_key=self._batch.key,
             may_fail=self._may_fail,
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
+            **self._published.for_trigger,
             **self._asked_of_trigger(awaited),
         )
         json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
@@ -388,7 +359,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     # The end.
 
-    def _end(self, batch: _Batch, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
+    def _end(self, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
         from airflow_provider_astrobpm.tasks.batch_end import BatchEnd  # noqa: PLC0415
 
         the_end = BatchEnd(
@@ -402,45 +373,38 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             max_poll_failure_time=self.max_poll_failure_time,
             log=self.log,
         )
-        result, failure = the_end.conclude(batch.ids, batch.refusals, batch.awaited, end, error)
+        result, failure = the_end.conclude(self._published, end, error)
         return self._publish_result(result, context, failure)
 
     def _publish_result(
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
     ) -> dict[str, Any]:
         """Write down what became of the batch where the author says, and return it, or raise the error that it is."""
+        from airflow_provider_astrobpm.tasks import batch_xcoms, result_file  # noqa: PLC0415
+
         settings = self.hook.settings
         rows = (
             end.as_dict(url=settings.url_of(end.id) if end.id else None, timezone=settings.timezone)
             for end in result
         )
-        whole: dict[str, Any] = {"total": len(result), **result.counts}
+        whole: dict[str, Any] = {"total": len(result), **result.counts, "launches": [], "result_path": None}
         if self.result_path is not None:
-            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
-
-            shown = result_file.write(self.result_path, rows, conn_id=self.result_conn_id)
-            whole |= {"launches": [], "result_path": shown}
+            whole["result_path"] = result_file.write(self.result_path, rows, conn_id=self.result_conn_id)
         else:
-            whole |= {"launches": list(islice(rows, MOST_RETURNED)), "result_path": None}
+            whole["launches"] = list(islice(rows, MOST_RETURNED))
             if len(result) > MOST_RETURNED:
                 self.log.warning(
                     "The result holds %s of %s launches; set result_path to have all",
                     MOST_RETURNED,
                     len(result),
                 )
-        context["ti"].xcom_push(key=RESULT, value=whole)
+        batch_xcoms.publish_result(context, whole)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
-            self._met = [end.number for end in result if end.outcome == "succeeded"]
+            self._met = () if self._condition().is_lasting else result.numbers("succeeded")
             raise failure
-        self._publish_that_it_is_over(context)
+        batch_xcoms.publish_that_it_is_over(context)
         return whole
-
-    def _publish_that_it_is_over(self, context: Context) -> None:
-        """Let the trigger of this try know that its wait is over, should Airflow take its end for a kill."""
-        ti = context["ti"]
-        batch_key = ti.xcom_pull(task_ids=ti.task_id, key=BATCH_KEY, map_indexes=ti.map_index)
-        ti.xcom_push(key=WAIT_OVER, value=batch_key)
 
     @contextmanager
     def _unfinished_if_it_fails(self, context: Context) -> Iterator[None]:
@@ -448,63 +412,31 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
-            goes_on = self._remember_failure(context)
-            words = (
-                "A retry goes on with what is open or has ended well of this batch, and starts the rest again"
-            )
-            words += ", and so does clearing this task." if goes_on else "; clearing this task begins anew."
-            if isinstance(error, AstroZeroError):
-                if words not in error.advice:
-                    error.advice = f"{error.advice} {words}".lstrip()
-            else:
+            clear = "so does clearing this task" if self._remember_failure(context) else "a clear begins anew"
+            words = f"A retry starts only what is not open and has not ended well of this batch; {clear}."
+            if not isinstance(error, AstroZeroError):
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
+            elif words not in error.advice:
+                error.advice = f"{error.advice} {words}".lstrip()
             raise
 
     def _remember_failure(self, context: Context) -> bool:
         """Write down that the batch is unfinished, and return whether a clear goes on with it."""
-        from airflow_provider_astrobpm.bpm.batch import BatchRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
         try:
-            self._publish_that_it_is_over(context)
+            batch_xcoms.publish_that_it_is_over(context)
             memory = Memory(context, BatchRecord)
             record = memory.read()
             if record is None:
                 return False
             if record.generation == Try.of(context, retries=self.retries or 0).generation:
                 # Where a person ended the task, a clear asks for a new batch.
-                record = record.failed(unfinished=not self._was_ended, met=() if self._lasts else self._met)
+                record = record.failed(unfinished=not self._was_ended, met=self._met)
                 memory.write(record)
         except (Exception, AirflowTaskTimeout):
             self.log.exception("That the batch is unfinished could not be written down")
             return False
         return record.unfinished
-
-    @property
-    def _lasts(self) -> bool:
-        return self._condition().is_lasting
-
-
-class _Batch(NamedTuple):
-    """What a try has published of its batch."""
-
-    task: dict[str, Any]
-    """Which task instance it is."""
-    key: str
-    """What the business keys of the oldest generation begin with that it goes on with."""
-    ids: list[str | None]
-    """The instance of each launch; ``None`` for one that has none."""
-    awaited: list[str]
-    """The instances that are waited for."""
-    refusals: dict[int, str]
-    """Why launches were refused, by their numbers."""
-
-
-def _task_of(context: Context) -> dict[str, Any]:
-    from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
-
-    return asdict(TaskInstanceKey.of(context["ti"]))
-
-
-def _id_of(instance: BpmInstance | None) -> str | None:
-    return None if instance is None else instance.id

@@ -1,0 +1,98 @@
+"""What a try of a batch publishes before it waits: for people, for its trigger, and for itself when it resumes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_IDS, MET, WAIT_OVER, awaited_ids
+from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_astrobpm.bpm.batch_launch import BatchLaunched
+
+REFUSALS = "refusals"
+"""The reasons for which launches were refused, and the numbers of those."""
+RESULT = "result"
+"""What the task returns; it is there also when the task has failed."""
+
+
+class PublishedBatch(NamedTuple):
+    """What a try has published of its batch."""
+
+    task: TaskInstanceKey
+    """The task instance."""
+    key: str
+    """What the business keys begin with, with the oldest generation that this one goes on with."""
+    ids: Sequence[str | None] = ()
+    """The instance of each launch; ``None`` for one that has none."""
+    awaited: Sequence[str] = ()
+    """The instances that are waited for."""
+    refusals: Mapping[int, str] = {}
+    """Why launches were refused, by their numbers."""
+
+    @property
+    def for_trigger(self) -> dict[str, Any]:
+        """The arguments by which the trigger finds it."""
+        return {"task_key": asdict(self.task), "batch_key": self.key}
+
+
+def nothing_yet(context: Context) -> PublishedBatch:
+    """Return what a try has published that has just begun."""
+    return PublishedBatch(TaskInstanceKey.of(context["ti"]), "")
+
+
+def publish_key(context: Context, key: str) -> PublishedBatch:
+    """Publish by what a trigger of an earlier try can tell whether this one goes on with its batch."""
+    context["ti"].xcom_push(key=BATCH_KEY, value=key)
+    return nothing_yet(context)._replace(key=key)
+
+
+def publish(context: Context, launched: BatchLaunched) -> PublishedBatch:
+    """Publish what was started."""
+    numbers = range(1, launched.total + 1)
+    refusals: dict[str, list[int]] = {}
+    for number, error in launched.refused.items():
+        refusals.setdefault(str(error), []).append(number)
+    seen: dict[str, Any] = {
+        INSTANCE_IDS: [one.id if (one := launched.instances.get(number)) else None for number in numbers],
+        REFUSALS: refusals,
+        **({MET: sorted(launched.met)} if launched.met else {}),
+    }
+    for name, value in seen.items():
+        context["ti"].xcom_push(key=name, value=value)
+    return published(context)
+
+
+def published(context: Context) -> PublishedBatch:
+    """Return what this try has published.
+
+    :raises AstroZeroError: if that is not there any more.
+    """
+    ids, refusals, met, key = (_pulled(context, name) for name in (INSTANCE_IDS, REFUSALS, MET, BATCH_KEY))
+    if not isinstance(ids, list) or not isinstance(refusals, dict) or not isinstance(key, str):
+        raise AstroZeroError(
+            f"XComs {INSTANCE_IDS!r}, {REFUSALS!r} and {BATCH_KEY!r} do not tell what this try has started"
+        )
+    reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
+    return PublishedBatch(TaskInstanceKey.of(context["ti"]), key, ids, awaited_ids(ids, met), reasons)
+
+
+def publish_result(context: Context, result: dict[str, Any]) -> None:
+    """Publish what became of the batch."""
+    context["ti"].xcom_push(key=RESULT, value=result)
+
+
+def publish_that_it_is_over(context: Context) -> None:
+    """Let the trigger of this try know that its wait is over, should Airflow take its end for a kill."""
+    context["ti"].xcom_push(key=WAIT_OVER, value=_pulled(context, BATCH_KEY))
+
+
+def _pulled(context: Context, name: str) -> Any:
+    ti = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=name, map_indexes=ti.map_index)
