@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+import msgspec
 import tenacity
 
 from airflow_provider_astrobpm.bpm import api, retry
@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
 from airflow_provider_astrobpm.bpm.client import telling
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, Response, exchange
-from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
+from airflow_provider_astrobpm.bpm.token import TOKENS, credential_key, request_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,8 +30,7 @@ T = TypeVar("T")
 LONGEST_READ_AT_ONCE = 64 * 1024  # bytes of an answer; a longer one is read in a thread
 
 
-@dataclass(frozen=True)
-class _Result(Generic[T]):
+class _Result(msgspec.Struct, Generic[T], frozen=True):
     """The end of an exchange; what a generator ends with cannot leave a thread."""
 
     value: T
@@ -72,6 +71,7 @@ class AsyncBpmClient:
     ) -> None:
         self.settings = settings
         self._tokens = tokens
+        self._key = credential_key(settings)
         self._sleep = sleep
         self._on_token = on_token
         self._on_retry = on_retry
@@ -159,7 +159,9 @@ class AsyncBpmClient:
             return error
 
     async def _token(self, stale: str | None) -> str | None:
-        token = await self._tokens.aget(self.settings, self._request_token, stale=stale)
+        token = self._tokens.known(self._key, stale)
+        if token is None:
+            token = await self._tokens.aget(self.settings, self._request_token, stale=stale)
         if token is not None and token != self._last_token:
             async with self._showing:
                 if token != self._last_token:

@@ -11,13 +11,15 @@ import ssl
 import sys
 import threading
 import zlib
+from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 import aiohttp
 import requests
-from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
+from requests.utils import check_header_validity, get_auth_from_url, get_environ_proxies, select_proxy
 from urllib3.util import make_headers, parse_url, wait_for_read
 from yarl import URL
 
@@ -27,7 +29,7 @@ from airflow_provider_astrobpm.bpm.exchange import Response
 from airflow_provider_astrobpm.bpm.transport import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from aiohttp.connector import Connection
     from typing_extensions import Self
@@ -41,6 +43,7 @@ KEEP_ALIVE = 15.0
 LONGEST_HEADER = 64 * 1024  # bytes, as many as ``requests`` takes
 LONGEST_WHOLE_BODY = 1024 * 1024  # bytes of a request; aiohttp wants a longer one in parts
 LONGEST_UNPACKED_AT_ONCE = 4 * 1024  # bytes of an answer; a longer one is unpacked in a thread
+MOST_URLS = 1024  # that are remembered, for ``requests`` takes long to prepare one
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})  # content encodings
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 # What may go wrong on the way to the server; anything else is wrong with the request, or with this machine.
@@ -62,9 +65,12 @@ class AsyncTransport:
         )
         self._session: aiohttp.ClientSession | None = None
         self._used: WeakSet[Any] = WeakSet()
+        self._deadlines = _Deadlines(settings.answer_timeout)
         self._reading_files = threading.Lock()  # only ever taken in a thread, never in the event loop
         self._files_are_good = False
         self._context: ssl.SSLContext | None = None
+        self._good_headers: Mapping[str, str] = {}
+        self._proxies: dict[URL, _Proxy | None] = {}
 
     async def send(self, request: Request) -> Response:
         """Send a request once and return the whole answer.
@@ -75,7 +81,7 @@ class AsyncTransport:
         :raises SettingsError: if a certificate file of the settings cannot be used; nothing was sent.
         """
         problem: AstroZeroError
-        sending = _Sending(self._settings.answer_timeout, self._used)
+        sending = _Sending(self._deadlines, self._used)
         try:
             response = await self._answer_to(request, sending)
         except AstroZeroError as error:
@@ -94,6 +100,7 @@ class AsyncTransport:
     async def close(self) -> None:
         """Close the connections to the server; what is under way on them is interrupted."""
         session, self._session = self._session, None
+        self._deadlines.stop()
         if session is None:
             return
         transports = [used.transport for used in self._used if used.transport is not None]
@@ -103,8 +110,8 @@ class AsyncTransport:
         await asyncio.sleep(0)
 
     async def _answer_to(self, request: Request, sending: _Sending) -> Response:
-        url = _url(request, self._settings.base_url)
-        proxy = _proxy_for(url, self._settings)
+        url = self._url_of(request)
+        proxy = self._proxy_to(url.origin())
         over_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
         context = await self._trust(over_tls=over_tls)
         headers = dict(request.headers)
@@ -123,7 +130,26 @@ class AsyncTransport:
         finally:
             answer.close()
         body = await _unpacked(body, answer, self._settings.max_response_bytes)
-        return Response(answer.status, _headers(answer), body)
+        return Response(answer.status, _Headers(answer.raw_headers), body)
+
+    def _url_of(self, request: Request) -> URL:
+        """Return the very URL that ``requests`` would send, and refuse what it would refuse."""
+        try:
+            if request.headers != self._good_headers:  # hardly ever: only a new token makes them others
+                for header in request.headers.items():
+                    check_header_validity(header)
+                self._good_headers = dict(request.headers)
+            return _prepared(f"{self._settings.base_url}{request.target}")
+        except ValueError as error:
+            problem = failure.unbuildable(error)
+        # Not inside "except", nor with the original's words: they may quote a header.
+        raise problem
+
+    def _proxy_to(self, origin: URL) -> _Proxy | None:
+        """Return the proxy for an origin, looked up once: ``requests`` reads the whole environment each time."""
+        if origin not in self._proxies:
+            self._proxies[origin] = _proxy_for(origin, self._settings)
+        return self._proxies[origin]
 
     async def _begun(
         self, method: str, url: URL, body: bytes | None, **options: Any
@@ -217,25 +243,65 @@ class _Answer(aiohttp.ClientResponse):
             raise _SentOnceError(error) from error
 
 
-class _Sending:
-    """How far one request got, and an end to its answer: a server that trickles never runs into a read time-out.
+class _Deadlines:
+    """An end to answers: a server that trickles never runs into a read time-out.
 
-    :param answer_timeout: seconds for the whole answer.
+    All have the same time, so the oldest is due first, and one timer does for all: it costs less than one for each.
+
+    :param seconds: the time for a whole answer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._due: dict[_Sending, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, sending: _Sending) -> None:
+        """Begin to count for a request."""
+        loop = asyncio.get_running_loop()
+        due = self._due[sending] = loop.time() + self.seconds
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._cut_what_is_due)
+
+    def discard(self, sending: _Sending) -> None:
+        """Stop counting."""
+        self._due.pop(sending, None)
+
+    def stop(self) -> None:
+        """Forget the timer; the next request begins anew, maybe in another loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+
+    def _cut_what_is_due(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        for sending, due in tuple(self._due.items()):
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._cut_what_is_due)
+                return
+            del self._due[sending]
+            sending.cut()
+
+
+class _Sending:
+    """How far one request got.
+
+    :param deadlines: end its answer.
     :param used: the connections on which something was sent before.
     """
 
-    def __init__(self, answer_timeout: float, used: WeakSet[Any]) -> None:
+    def __init__(self, deadlines: _Deadlines, used: WeakSet[Any]) -> None:
         self.connecting = False
         """Whether anything was tried over the network."""
         self.begun = False
         """Whether the connection stood and the request began to be sent."""
         self.was_cut = False
-        self._answer_timeout = answer_timeout
+        self._deadlines = deadlines
         self._used = used
         self._connection: Connection | None = None
         self._protocol: Any = None
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: Connection) -> None:
         """Note that the request is now sent on this connection, and begin to count."""
@@ -250,21 +316,21 @@ class _Sending:
         self._used.add(protocol)
         self.begun = True
         self._connection, self._protocol, self._transport = connection, protocol, transport
-        self._timer = asyncio.get_running_loop().call_later(self._answer_timeout, self._cut)
+        self._deadlines.add(self)
 
     def cut_off(self) -> CallError:
         """Return the error that a call ends with whose time was up."""
-        return failure.out_of_time(self._answer_timeout)
+        return failure.out_of_time(self._deadlines.seconds)
 
     def end(self) -> None:
         """Stop counting."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadlines.discard(self)
         if self._transport is not None and self._protocol.transport is None:
             self._transport.abort()  # it is lost, which Python 3.10 does not note in a TLS transport
-        self._timer = self._connection = self._protocol = self._transport = None
+        self._connection = self._protocol = self._transport = None
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End the answer, because its time is up."""
         # A connection that came to the end of its answer was handed back, and may serve another call by now.
         if self._connection is not None and (transport := self._connection.transport) is not None:
             self.was_cut = True
@@ -284,7 +350,8 @@ def _is_closing(transport: asyncio.Transport | None) -> bool:
 
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     chunks, size = [], 0
-    async for chunk in answer.content.iter_chunked(CHUNK):
+    while not answer.content.at_eof():
+        chunk = await answer.content.readany()
         size += len(chunk)
         if size > limit:
             raise failure.too_long(limit, answer.status)
@@ -322,26 +389,34 @@ def _unpack(body: bytes, limit: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _headers(answer: aiohttp.ClientResponse) -> Mapping[str, str]:
-    """Return the headers as ``requests`` reads them: any byte is a letter, and what comes twice is a list."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in answer.raw_headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+class _Headers(Mapping[str, str]):
+    """Headers as ``requests`` reads them, when somebody asks: hardly any answer but a refusal is asked for its own."""
+
+    def __init__(self, raw: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._raw = raw
+
+    @cached_property
+    def _read(self) -> dict[str, str]:
+        """Any byte is a letter, and what comes twice is a list."""
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in self._raw:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+    def __getitem__(self, name: str) -> str:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
-def _url(request: Request, base_url: str) -> URL:
-    """Return the very URL that ``requests`` would send, and refuse what it would refuse."""
-    try:
-        prepared = requests.Request(
-            request.method, f"{base_url}{request.target}", headers=dict(request.headers), data=request.body
-        ).prepare()
-        return URL(prepared.url or "", encoded=True)
-    except ValueError as error:
-        problem = failure.unbuildable(error)
-    # Not inside "except", nor with the original's words: they may quote a header.
-    raise problem
+@lru_cache(maxsize=MOST_URLS)
+def _prepared(url: str) -> URL:
+    return URL(requests.Request("GET", url).prepare().url or "", encoded=True)
 
 
 class _Proxy(NamedTuple):
@@ -350,9 +425,9 @@ class _Proxy(NamedTuple):
     headers: Mapping[str, str]
 
 
-def _proxy_for(url: URL, settings: Settings) -> _Proxy | None:
+def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
     """Return the proxy of the settings, or the one that ``requests`` would take from the environment."""
-    given = settings.proxy or select_proxy(str(url), get_environ_proxies(str(url)))
+    given = settings.proxy or select_proxy(str(origin), get_environ_proxies(str(origin)))
     if not given:
         return None
     try:
@@ -368,17 +443,17 @@ def _proxy_for(url: URL, settings: Settings) -> _Proxy | None:
     except ValueError as error:
         problem = failure.unsendable(f"the proxy's address is malformed, {type(error).__name__}")
     else:
-        if (impossible := _impossible(proxy.url, url)) is None:
+        if (impossible := _impossible(proxy.url, origin)) is None:
             return proxy
         problem = failure.unsendable(impossible)
     # Not inside "except": the original's words may quote a password.
     raise problem
 
 
-def _impossible(proxy: URL, url: URL) -> str | None:
+def _impossible(proxy: URL, origin: URL) -> str | None:
     if proxy.scheme not in ("http", "https"):
         return f"a proxy of scheme {proxy.scheme!r} is not supported here"
-    if (proxy.scheme, url.scheme) == ("https", "https") and sys.version_info < (3, 11):
+    if (proxy.scheme, origin.scheme) == ("https", "https") and sys.version_info < (3, 11):
         return "https through a proxy that speaks https itself needs Python 3.11"
     return None
 

@@ -7,8 +7,6 @@ a token is renewed, what counts as success, and which error an answer is. Errors
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -27,7 +25,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
 
@@ -40,33 +38,39 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LONGEST_QUOTE = 500  # characters of the server's own words in an error
 
 
-@dataclass(frozen=True)
-class NeedToken:
+class NeedToken(msgspec.Struct, frozen=True):
     """Ask for an access token other than the stale one, which the server has just refused.
 
     The reply is the token, or ``None`` where there is no other.
     """
 
-    stale: str | None = field(default=None, repr=False)
+    stale: str | None = None
+
+    def __repr__(self) -> str:
+        return "NeedToken()"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request to be sent as it is, without following redirects."""
 
     method: str
     target: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes | None
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, {self.target!r})"
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A whole answer; ``headers`` has lower-case names."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Response({self.status})"
 
 
 if TYPE_CHECKING:
@@ -99,8 +103,11 @@ def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) ->
         headers = {}
         if csrf and operation.method != "GET":
             fetch = api.get_csrf_token()
-            with _before_the_request(fetch, connection):
+            try:
                 headers["csrf-token"] = yield from _authorised(fetch, {}, connection)
+            except CallError as error:
+                _not_taken(error, fetch, connection)
+                raise
         return (yield from _authorised(operation, headers, connection))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
@@ -120,25 +127,20 @@ def _authorised(operation: Operation[T], headers: Mapping[str, str], connection:
 
 
 def _token(need: NeedToken, operation: Operation[Any], connection: str) -> Exchange[str | None]:
-    with _before_the_request(operation, connection):
-        try:
-            token: str | None = yield need
-        except CallError as error:
-            error.passing = False  # the token request has had its attempts
-            error.came_before = True
-            raise
+    try:
+        token: str | None = yield need
+    except CallError as error:
+        error.passing = False  # the token request has had its attempts
+        error.came_before = True
+        _not_taken(error, operation, connection)
+        raise
     return token
 
 
-@contextmanager
-def _before_the_request(operation: Operation[Any], connection: str) -> Iterator[None]:
+def _not_taken(error: CallError, operation: Operation[Any], connection: str) -> None:
     """Let an error say that the server did not act on the operation itself: its request was not sent, or refused."""
-    try:
-        yield
-    except CallError as error:
-        error.locate(operation.attempt, connection)
-        error.taken = False
-        raise
+    error.locate(operation.attempt, connection)
+    error.taken = False
 
 
 def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:

@@ -59,6 +59,15 @@ class TokenCache:
         self._tokens: dict[Hashable, _Token] = {}
         self._requests: dict[Hashable, Future[str]] = {}
 
+    def known(self, key: Hashable, stale: str | None = None) -> str | None:
+        """Return a token that is good for now, if one was requested before.
+
+        :param key: whose token, as ``credential_key`` tells it.
+        :param stale: a token that the server has just refused.
+        """
+        token = self._tokens.get(key)
+        return token.value if token is not None and token.value != stale and not self._is_due(token) else None
+
     def get(
         self, settings: Settings, request: Callable[[], TokenAnswer], *, stale: str | None = None
     ) -> str | None:
@@ -114,9 +123,8 @@ class TokenCache:
         key = credential_key(settings)
         while True:
             with self._lock:
-                token = self._tokens.get(key)
-                if token is not None and token.value != stale and not self._is_due(token):
-                    return token.value
+                if (known := self.known(key, stale)) is not None:
+                    return known
                 under_way = self._requests.get(key)
                 if under_way is None:
                     mine = self._requests[key] = Future()

@@ -70,6 +70,17 @@ def test_a_token_without_a_life_serves_until_it_is_refused() -> None:
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
 
 
+def test_a_token_is_known_for_as_long_as_it_is_good() -> None:
+    clock, key = Clock(), credential_key(SETTINGS)
+    cache = TokenCache(clock)
+    assert cache.known(key) is None
+    cache.get(SETTINGS, Server(expires_in=600))
+    assert cache.known(key) == "token-1"
+    assert cache.known(key, stale="token-1") is None
+    clock.now = 540
+    assert cache.known(key) is None
+
+
 def test_a_refused_token_that_was_renewed_meanwhile_is_not_renewed_again() -> None:
     server = Server()
     cache = TokenCache(Clock())

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 
 from airflow_provider_astrobpm.bpm import api, errors, tls
 from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
+from airflow_provider_astrobpm.bpm.aio_transport import MOST_URLS, AsyncTransport, _prepared
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.exchange import Request, Response
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
@@ -197,7 +198,7 @@ class TestWhatIsSent:
 
         async def main() -> None:
             async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
-                await transport.send(replace(POST, body=body))
+                await transport.send(changed(POST, body=body))
                 assert server.requests[0].endswith(b"\r\n\r\n" + body)
 
         run(main())
@@ -221,14 +222,28 @@ class TestWhatIsSent:
 
         run(main())
 
-    def test_what_cannot_be_built(self) -> None:
+    def test_no_more_urls_are_remembered_than_a_limit(self) -> None:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
-                error = await failure_of(transport.send(replace(GET, headers={"x": f"{SECRET}\r\ny: z"})))
-                assert isinstance(error, errors.NotSentError)
-                assert error.passing is False
-                assert "could not be built" in str(error)
-                assert server.connections == 0
+                for number in (*range(MOST_URLS + 10), 0):
+                    await transport.send(changed(GET, target=f"/{number}"))
+                    assert server.requests[-1].startswith(f"GET /{number} HTTP/1.1\r\n".encode())
+                assert _prepared.cache_info().currsize == MOST_URLS
+
+        run(main())
+
+    @pytest.mark.parametrize("earlier", [0, 2])
+    def test_what_cannot_be_built(self, earlier: int) -> None:
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
+                for _ in range(earlier):
+                    await transport.send(GET)
+                for _ in range(2):
+                    error = await failure_of(transport.send(changed(GET, headers={"x": f"{SECRET}\r\ny: z"})))
+                    assert isinstance(error, errors.NotSentError)
+                    assert error.passing is False
+                    assert "could not be built" in str(error)
+                assert len(server.requests) == earlier
 
         run(main())
 
@@ -251,7 +266,7 @@ class TestHowOftenItIsSent:
                 if warm:
                     await transport.send(GET)
                 body = b"{}" if method in ("PUT", "POST") else None
-                error = await failure_of(transport.send(replace(GET, method=method, body=body)))
+                error = await failure_of(transport.send(changed(GET, method=method, body=body)))
                 assert type(error) is errors.InterruptedCallError
                 assert error.taken is None
                 assert "the connection was cut" in str(error)
@@ -405,7 +420,7 @@ class TestHowItEnds:
 
             return Server(play)
 
-        error = self.ends(deaf, replace(POST, body=b"x" * 30_000_000), answer_timeout=0.5)
+        error = self.ends(deaf, changed(POST, body=b"x" * 30_000_000), answer_timeout=0.5)
         assert type(error) is errors.InterruptedCallError
         assert "the answer was not whole within 0.5 s" in str(error)
 
@@ -501,7 +516,7 @@ class TestProxies:
             async with answering(answer(b"{}")).running() as proxy:
                 given = f"http://user:proxy%20password@127.0.0.1:{proxy.port}"
                 async with transport_to(1, base_url="http://somewhere.invalid", proxy=given) as transport:
-                    await transport.send(replace(GET, target="/a?b=%20c"))
+                    await transport.send(changed(GET, target="/a?b=%20c"))
                 (raw,) = proxy.requests
                 assert raw.startswith(b"GET http://somewhere.invalid/a?b=%20c HTTP/1.1\r\n")
                 assert b"proxy-authorization: basic dxnlcjpwcm94esbwyxnzd29yza==" in raw.lower()
@@ -524,6 +539,34 @@ class TestProxies:
                     else:
                         assert (await transport.send(GET)).status == 200
                 assert len(proxy.requests) == (0 if exempt else 1)
+
+        run(main())
+
+    def test_the_environment_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def main() -> None:
+            async with answering(answer(b"{}")).running() as proxy:
+                monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+                async with transport_to(1, base_url="http://somewhere.invalid") as transport:
+                    await transport.send(GET)
+                    monkeypatch.delenv("HTTP_PROXY")
+                    await transport.send(changed(GET, target="/another"))
+                assert len(proxy.requests) == 2
+
+        run(main())
+
+    def test_two_origins_do_not_share_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def main() -> None:
+            async with (
+                answering(answer(b"{}")).running() as proxy,
+                answering(answer(b"{}")).running() as near,
+            ):
+                monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+                monkeypatch.setenv("NO_PROXY", f"localhost:{near.port}")
+                async with transport_to(1, base_url="http://localhost") as transport:
+                    for _ in range(2):
+                        for port in (1, near.port):
+                            await transport.send(changed(GET, target=f":{port}/x"))
+                assert (len(proxy.requests), len(near.requests)) == (2, 2)
 
         run(main())
 
@@ -809,3 +852,51 @@ def test_a_time_limit_does_not_cut_the_next_call_on_the_same_connection() -> Non
             assert server.connections == 1
 
     run(main())
+
+
+def test_each_answer_has_a_time_limit_of_its_own() -> None:
+    async def main() -> None:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while b"/x" in await server.request(reader):
+                writer.write(answer(b"{}"))
+            await reader.read()
+
+        async def seconds_until_it_is_cut() -> float:
+            begun = loop.time()
+            error = await failure_of(transport.send(changed(GET, target="/silence")))
+            assert "the answer was not whole within 0.4 s" in str(error)
+            return loop.time() - begun
+
+        loop = asyncio.get_running_loop()
+        server = Server(play)
+        async with server.running(), transport_to(server.port, answer_timeout=0.4) as transport:
+            for _ in range(2):
+                await transport.send(GET)
+                await asyncio.sleep(0.2)
+                earlier = asyncio.create_task(seconds_until_it_is_cut())
+                await asyncio.sleep(0.1)
+                later = asyncio.create_task(seconds_until_it_is_cut())
+                assert await earlier >= 0.4
+                assert await later >= 0.4
+                await transport.close()  # and it counts anew when it is used again
+
+    run(main())
+
+
+def test_a_time_limit_holds_in_the_next_loop_too() -> None:
+    async def given_up() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(transport.send(GET), 0.1)
+        await transport.close()
+
+    async def cut() -> None:
+        assert "the answer was not whole within 0.3 s" in str(await failure_of(transport.send(GET)))
+        await transport.close()
+
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as listener:  # to which one can connect, and which says nothing
+        port = listener.getsockname()[1]
+        transport = AsyncTransport(settings_for(port, answer_timeout=0.3, read_timeout=3))
+        run(given_up())
+        run(cut())
