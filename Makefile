@@ -13,7 +13,7 @@ HA_STAMP := .venv/.ready-ha-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-crash test-ha test-interleavings bench bench-waiting demo up build constraints clean
+.PHONY: help env lint format test test-deployment test-crash test-ha test-interleavings bench bench-waiting bench-batch demo up build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench: $(STAMP)  ## Measure what the provider adds to the parsing of a DAG file
 
 bench-waiting: $(STAMP)  ## Measure what waiting costs a triggerer, and write docs/performance.md (40 minutes)
 	@$(BIN)/python -m benchmarks.waiting --write
+
+bench-batch: $(STAMP)  ## Measure what a batch of 10,000 launches costs, and write docs/performance.md (15 minutes)
+	@$(BIN)/python -m benchmarks.batch --write
 
 demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
 	@$(BIN)/python scripts/demo.py $(OUTCOME)

@@ -154,7 +154,7 @@ def start(
     :raises ValueError: for a blank name, variables that are not a mapping of names to JSON values, or a key or
         title given here and in ``variables`` alike.
     """
-    sent: dict[str, Any] = dict(checks.variables({} if variables is None else variables))
+    sent: dict[str, Any] = dict(checks.names({} if variables is None else variables))
     for variable, value, argument in (
         (BUSINESS_KEY_VARIABLE, business_key, "business_key"),
         (TITLE_VARIABLE, title, "title"),
@@ -169,13 +169,18 @@ def start(
         body["version"] = checks.text(version, "version")
     if sent:
         body["variables"] = sent
+    try:
+        encoded = _json(body)
+    except (TypeError, ValueError, RecursionError):
+        checks.variables(sent)  # its error names the variable
+        raise
     release = f" version {version}" if version else ""
     return Operation(
         kind="start",
         attempt=f"start an instance of BPM {name!r}{release}",
         method="POST",
         path=INSTANCES_PATH,
-        body=_json(body),
+        body=encoded,
         decode=decode_instance,
         resend_if_unsure=False,
     )

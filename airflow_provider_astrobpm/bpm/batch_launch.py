@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from airflow_provider_astrobpm.bpm import batch_record, group_change, search
-from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger
+from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger, Start
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.batch_start import BatchStarter
 from airflow_provider_astrobpm.bpm.errors import (
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.batch import Start
     from airflow_provider_astrobpm.bpm.batch_record import BatchOrder
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch
@@ -142,15 +141,17 @@ class BatchLauncher:
             begins_anew = self._order.oldest(record) == self._order.generation and not self._order.keeps_open
             if self._total is None and begins_anew:  # whatever the input says
                 await self._terminate(ledger.superseded())
-            to_start = self._decide_all(ledger) if self._total is not None else None
-            if to_start is not None:
+            keys = self._decide_all(ledger) if self._total is not None else None
+            if keys is not None:
                 await self._terminate(ledger.superseded())
         except AmbiguousStartError:
             await self._note_down(batch_record.asked(self._order, record))
             raise
         begun = self._new_record(record, ledger)
+        to_start = None if keys is None else len(keys) - keys.count(None)
         if to_start != 0:
-            await self._start(ledger, msgspec.structs.replace(begun, answered_at=None), to_start)
+            starts = self._starts(ledger) if keys is None else self._decided(keys)
+            await self._start(starts, msgspec.structs.replace(begun, answered_at=None), to_start)
             begun = msgspec.structs.replace(begun, answered_at=self._clock())
         if to_start is None:
             await self._terminate(ledger.superseded())
@@ -193,23 +194,22 @@ class BatchLauncher:
             key = f"{self._order.identity.batch_prefix}…"
             raise AmbiguousStartError(error, key, UNKNOWN) from error
 
-    def _decide_all(self, ledger: Ledger) -> int:
-        """Decide on every launch before any is started, and return how many are to be."""
-        to_start = 0
+    def _decide_all(self, ledger: Ledger) -> list[str | None]:
+        """Decide on every launch before any is started: return its key, or ``None`` where it goes on with an instance."""
+        keys: list[str | None] = []
         for launch in self._launches():
             decision = ledger.decide(launch)
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance
+                keys.append(None)
             else:
-                to_start += 1
+                keys.append(decision.key)
         ledger.check_all_seen()
         if self._adopted:
             self._log(
-                Note(
-                    f"Going on with {len(self._adopted)} instances, and starting {to_start}, of {self._total}"
-                )
+                Note(f"Going on with {len(self._adopted)} of {len(keys)} launches, and starting the others")
             )
-        return to_start
+        return keys
 
     async def _terminate(self, superseded: list[BpmInstance]) -> None:
         if not superseded:
@@ -250,10 +250,10 @@ class BatchLauncher:
             goes_on_from=order.goes_on_from(record),
         )
 
-    async def _start(self, ledger: Ledger, begun: BatchRecord, to_start: int | None) -> None:
+    async def _start(self, starts: Iterator[Start], begun: BatchRecord, to_start: int | None) -> None:
         await self._note_down(begun)
         try:
-            await self._starter.start(self._starts(ledger), to_start, strangers=begun.strangers)
+            await self._starter.start(starts, to_start, strangers=begun.strangers)
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
                 await self._note_down(msgspec.structs.replace(begun, told=True))
@@ -262,16 +262,30 @@ class BatchLauncher:
                 await self._note_down(msgspec.structs.replace(begun, answered_at=self._clock(), own=own))
             raise
 
+    def _decided(self, keys: list[str | None]) -> Iterator[Start]:
+        """Return the starts that were decided on."""
+        for launch in self._launches():
+            if (key := keys[launch.number - 1]) is not None:
+                if self._are_too_many_refused():
+                    return
+                yield Start(launch, key)
+
     def _starts(self, ledger: Ledger) -> Iterator[Start]:
+        """Decide on one launch after the other, as they are read, and return those that are to be started."""
         for launch in self._launches():
             self._read = launch.number
             decision = ledger.decide(launch)
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance
-                continue
-            refused = len(self._starter.started.refused)
-            if self._may_be_refused is not None and refused > self._may_be_refused:
-                self._log(Note(f"{refused} launches were refused, so no more are started", warning=True))
+            elif self._are_too_many_refused():
                 return
-            yield decision
+            else:
+                yield decision
         ledger.check_all_seen()
+
+    def _are_too_many_refused(self) -> bool:
+        refused = len(self._starter.started.refused)
+        if self._may_be_refused is None or refused <= self._may_be_refused:
+            return False
+        self._log(Note(f"{refused} launches were refused, so no more are started", warning=True))
+        return True

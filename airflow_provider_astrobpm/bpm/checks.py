@@ -97,17 +97,24 @@ def choice(value: T, argument: str, choices: Iterable[T]) -> T:
     return value
 
 
-def variables(value: object) -> Mapping[str, Any]:
-    """Return a mapping of variable names to values that JSON can hold; the error names the variable."""
+def names(value: object) -> Mapping[str, Any]:
+    """Return a mapping of variable names to whatever values."""
     if not isinstance(value, Mapping):
         raise ValueError(f"variables must be a mapping of names to JSON values, not {type(value).__name__}")
-    for name, content in value.items():
+    for name in value:
         text(name, "each name in variables")
+    return value
+
+
+def variables(value: object) -> Mapping[str, Any]:
+    """Return a mapping of variable names to values that JSON can hold; the error names the variable."""
+    known = names(value)
+    for name, content in known.items():
         try:
             json.dumps(content, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"variable {name!r} cannot be sent as JSON: {error}") from None
-    return value
+    return known
 
 
 def is_token(value: str) -> bool:

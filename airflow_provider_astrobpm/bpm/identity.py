@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 IfOpenInstanceExists = Literal["start", "adopt", "fail"]
@@ -59,12 +60,12 @@ class TaskIdentity:
     task_id: str
     map_index: int = -1
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """What the keys of this task begin with, and those of no other task."""
         return self._prefix(_SUFFIX)
 
-    @property
+    @cached_property
     def batch_prefix(self) -> str:
         """What the keys of this task's batch begin with, and those of no other task."""
         return self._prefix(_BATCH_SUFFIX)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ FIELDS = ("bpm_name", "version", "variables", "business_key", "title")
 """What may be said of a launch."""
 
 
-class Launch(msgspec.Struct, frozen=True):
+class Launch(msgspec.Struct, frozen=True, dict=True):
     """One start of a batch.
 
     :param number: its place in the batch, from 1.
@@ -68,12 +69,16 @@ class Launch(msgspec.Struct, frozen=True):
         launch.operation(launch.business_key or "of the task")
         return launch
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Four characters that tell whether another launch has taken this one's place."""
-        body = json.loads(self.operation(self.business_key).body or b"")
-        whole = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
-        return base64.b32encode(whole).decode().lower()[:4]
+        said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
+        try:
+            text = json.dumps(said, sort_keys=True, default=dict)
+        except TypeError:  # names of several types, all of which are texts when they are sent
+            text = json.dumps(json.loads(json.dumps(said, default=dict)), sort_keys=True)
+        whole = hashlib.sha256(text.encode()).digest()
+        return base64.b32encode(whole[:5]).decode().lower()[:4]
 
     def operation(self, business_key: str | None) -> Operation[BpmInstance]:
         """Return the start, with a business key.

@@ -84,4 +84,6 @@ class Memory(Generic[R]):
         if self:
             from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
 
-            self._store.set(self._key, msgspec.to_builtins(record), retention=NEVER_EXPIRE)
+            # Plain JSON, which the store insists on; to_builtins() leaves a tuple a tuple.
+            plain = msgspec.json.decode(msgspec.json.encode(record))
+            self._store.set(self._key, plain, retention=NEVER_EXPIRE)

@@ -29,18 +29,19 @@ from tests.deployment.conftest import SETTINGS, Airflow, Wait
 from tests.support.deployed import MEASURED, Found, living, show_measured
 
 DAGS = Path(__file__).parent / "dags"
-DAG_COUNT = 12
+DAG_COUNT = 16
 MOST_TASKS = 1000
 PATIENCE = 300.0  # seconds for what must come: at first two hundred runs queue for eight workers
 LOOKS_OF_A_WAIT = 2  # after that many a task surely waits
 INSTANCE_URL = "https://astro-zero.example/{instance_id}"
 START_GRACE = 3  # seconds after which an instance that was started certainly shows in the lists
-EMULATORS = 60  # one for each story
+EMULATORS = 64  # one for each story
 
 CRASH_SETTINGS = {
     **SETTINGS,
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": str(MOST_TASKS),
+    "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "airflow.task.operators.quiet=WARNING",
     # A supervisor that dies is missed only by its heartbeat; a busy machine must not be taken for a dead one.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "14",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",

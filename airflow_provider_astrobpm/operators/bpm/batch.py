@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import contextmanager
 from itertools import islice
@@ -229,8 +230,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
             return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)
         # Once, for what comes from an upstream task may be fetched one by one.
-        items = list(launches.numbered(self.launches))
-        return lambda: launches.launches_of(items, **named)
+        items = launches.launches_of(list(launches.numbered(self.launches)), **named)
+        if not self.validate_first:
+            return lambda: items
+        checked = list(items)
+        return lambda: iter(checked)
 
     # The start.
 
@@ -244,7 +248,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         """
         from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import batch_xcoms, loop  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
         settings, this = self.hook.settings, Try.of(context, retries=self.retries or 0)
@@ -284,7 +288,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 )
                 if self._is_ending:
                     raise AstroZeroError(ENDING)
-                return await launcher.launch(record)
+                watch = asyncio.ensure_future(orphan.stop_when_given_up(launcher.stop))
+                try:
+                    return await launcher.launch(record)
+                finally:
+                    watch.cancel()
 
         return loop.run(work)
 

@@ -1,0 +1,76 @@
+"""``python -m benchmarks.batch``: measure, print, judge."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import benchmarks.batch
+from benchmarks.batch.measuring import Bench, Launching, start_emulator
+from benchmarks.batch.report import CONTENDERS, Report, write
+from benchmarks.waiting.report import PAGE
+from local_stack import Stack
+
+LAUNCHES = 10_000
+PAIRS = 5
+MAPPED = 1000  # Airflow maps a task to no more, unless somebody changed that
+SECONDS = 60.0
+WARM_UP = 100
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    options = _options()
+    with Stack() as stack:
+        report = _measure(options, stack)
+    print(f"\n{report.tables()}")
+    if options.write:
+        write(report.tables())
+    verdicts = report.judge()
+    for verdict in verdicts:
+        print(f"{'kept  ' if verdict.kept else 'MISSED'}  {verdict.words}")
+    return int(not all(verdict.kept for verdict in verdicts))
+
+
+def _measure(options: argparse.Namespace, stack: Stack) -> Report:
+    emulator = start_emulator(stack)
+    warm_up = Bench(stack, emulator, WARM_UP)  # compiles what was not compiled yet
+    for name in CONTENDERS:
+        warm_up.launch(name)
+    bench = Bench(stack, emulator, options.launches)
+    rounds = [_round(bench, number) for number in range(options.pairs)]
+    waiting = bench.wait(options.seconds)
+    print(f"waiting: {waiting}", flush=True)
+    runs = bench.deploy(options.mapped) if options.mapped else {}
+    for name, run in runs.items():
+        print(f"{name}: {run}", flush=True)
+    return Report(options.launches, rounds, waiting, options.mapped, runs)
+
+
+def _round(bench: Bench, number: int) -> dict[str, Launching]:
+    """Measure each once, every time in another order: the machine may become slower or faster meanwhile."""
+    names = [*CONTENDERS]
+    names = names[number % len(names) :] + names[: number % len(names)]
+    taken = {}
+    for name in names:
+        one = taken[name] = bench.launch(name)
+        print(
+            f"{number + 1}. {CONTENDERS[name]}: {one.rate:.0f}/s, {one.cost.seconds:.2f} s, {one.cost.cpu:.2f} s CPU,"
+            f" {one.cost.memory / 1e6:.1f} MB beyond {one.cost.idle / 1e6:.1f} MB",
+            flush=True,
+        )
+    return taken
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(benchmarks.batch.__doc__ or "").splitlines()[0])
+    parser.add_argument("--launches", type=int, default=LAUNCHES, help="launches of a batch")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="how often they are measured in turns")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to measure the wait")
+    parser.add_argument("--mapped", type=int, default=MAPPED, help="launches in a deployment; 0 for none")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What the measurements say: tables, and whether every cost is within its limit."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.waiting.measuring import STATES
+from benchmarks.waiting.report import LONGEST_BLOCK, PAGE, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.batch.measuring import Launching, Run, Waiting
+
+BEGIN, END = "<!-- batch: begin -->", "<!-- batch: end -->"
+BARE = "bare"
+CONTENDERS = {"list": "this operator, from a list", "file": "this operator, from a file", BARE: "bare loop"}
+DEPLOYED = {"batch": "one task of this operator", "mapped": "mapped tasks of the http provider"}
+
+# What the operator may cost.
+SHARE_OF_BARE = 0.9
+MOST_MEMORY = 150e6
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured.
+
+    :param count: how many launches a batch has.
+    :param rounds: by contender what each took, of all that were measured in turns.
+    :param waiting: what the wait for a batch took.
+    :param mapped: how many launches the deployment was given.
+    :param runs: by DAG what its run took; empty if there was no deployment.
+    """
+
+    count: int
+    rounds: list[dict[str, Launching]]
+    waiting: Waiting
+    mapped: int
+    runs: dict[str, Run]
+
+    def share(self, name: str) -> float:
+        """Return a contender's rate as a share of the bare loop's in the same round."""
+        return median(one[name].rate / one[BARE].rate for one in self.rounds)
+
+    def memory(self, name: str) -> int:
+        """Return the most that a contender took beyond what it took when idle."""
+        return max(one[name].cost.memory for one in self.rounds)
+
+    def judge(self) -> list[Verdict]:
+        """Hold what was measured against what it may be."""
+        verdicts = []
+        for name, title in CONTENDERS.items():
+            if name == BARE:
+                continue
+            share, memory = self.share(name), self.memory(name)
+            verdicts += [
+                Verdict(
+                    share >= SHARE_OF_BARE,
+                    f"{title}: {share:.1%} of the bare loop's rate, at least {SHARE_OF_BARE:.0%}",
+                ),
+                Verdict(
+                    memory <= MOST_MEMORY,
+                    f"{title}: {memory / 1e6:.0f} MB, at most {MOST_MEMORY / 1e6:.0f} MB",
+                ),
+            ]
+        requests, block = self.waiting.requests, self.waiting.cost.block
+        most = len(STATES)
+        return [
+            *verdicts,
+            Verdict(requests <= most, f"the wait: {requests} requests a look, at most {most}"),
+            Verdict(
+                block <= LONGEST_BLOCK,
+                f"the wait: the loop was blocked for {block:.3f} s, at most {LONGEST_BLOCK:g} s",
+            ),
+        ]
+
+    def tables(self) -> str:
+        """Return everything as Markdown."""
+        parts = [f"{_caption(len(self.rounds))}\n", self._launching(), self._waiting()]
+        return "\n".join([*parts, self._deployed()] if self.runs else parts)
+
+    def _launching(self) -> str:
+        def middle(name: str, value: Callable[[Launching], float]) -> float:
+            return median(value(one[name]) for one in self.rounds)
+
+        return (
+            f"| {self.count:,} launches by | starts a second | of the bare loop | takes | CPU | memory |\n"
+            "|:--|--:|--:|--:|--:|--:|\n"
+        ) + "".join(
+            f"| {title} | {middle(name, lambda one: one.rate):,.0f} | {self.share(name):.0%} |"
+            f" {middle(name, lambda one: one.cost.seconds):.1f} s |"
+            f" {middle(name, lambda one: one.cost.cpu):.2f} s | {self.memory(name) / 1e6:.0f} MB |\n"
+            for name, title in CONTENDERS.items()
+        )
+
+    def _waiting(self) -> str:
+        wait, cost = self.waiting, self.waiting.cost
+        return (
+            "| one trigger for | requests a look | a look takes | CPU a look | memory | longest block | while starting |\n"
+            "|--:|--:|--:|--:|--:|--:|--:|\n"
+            f"| {self.count:,} instances | {wait.requests} | {cost.look:.2f} s | {cost.cpu / max(1, wait.looks):.2f} s |"
+            f" {cost.memory / 1e6:.0f} MB | {cost.block * 1000:.0f} ms | {cost.start_block * 1000:.0f} ms |\n"
+        )
+
+    def _deployed(self) -> str:
+        return (
+            f"| {self.mapped:,} launches by | starts a second | the run takes |\n|:--|--:|--:|\n"
+        ) + "".join(
+            f"| {DEPLOYED[name]} | {run.rate:,.{0 if run.rate >= 100 else 1}f} | {run.seconds:,.0f} s |\n"
+            for name, run in self.runs.items()
+        )
+
+
+def _caption(rounds: int) -> str:
+    names = {
+        "Airflow": "apache-airflow",
+        "http provider": "apache-airflow-providers-http",
+        "aiohttp": "aiohttp",
+    }
+    versions = ", ".join(f"{title} {metadata.version(name)}" for title, name in names.items())
+    return (
+        f"On a machine with {os.cpu_count()} cores that the emulator shares, with Python {platform.python_version()},"
+        f" {versions}; the first table has the medians of {rounds} rounds, and of memory the most:"
+    )
+
+
+def write(text: str) -> None:
+    """Put the tables between the two marks of the page."""
+    before, rest = PAGE.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}")

@@ -1,0 +1,102 @@
+"""One task as a worker runs it: Airflow's own supervisor, and the process that it forks for the task.
+
+Only the API server is replaced, by ``Api``, which answers from its memory: everything that the task reads and writes goes
+the way that it goes in a deployment, and no database takes processor time meanwhile.
+
+Its arguments are the task's id, a file with the launches, and a file for the XComs of the task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+from airflow.dag_processing import dagbag  # noqa: F401 - a worker has it before it forks, as all of Airflow
+from airflow.executors.workloads.base import BundleInfo
+from airflow.executors.workloads.task import TaskInstanceDTO
+from airflow.sdk.api.client import Client
+from airflow.sdk.execution_time import task_runner  # noqa: F401 - as above
+from airflow.sdk.execution_time.supervisor import supervise_task
+
+import airflow_provider_astrobpm.operators.bpm  # noqa: F401 - the idle process has the operator
+from benchmarks.batch.orders import DAG_ID, RUN_ID
+
+LOG = "task.log"
+
+
+class Api:
+    """Answers one task as an API server does.
+
+    :param launches: what the upstream task has returned, as JSON: nothing here adds to the memory of the idle process.
+    """
+
+    def __init__(self, launches: str) -> None:
+        self.xcoms = {"return_value": launches}
+        self.state: str | None = None
+        self._store: dict[str, Any] = {}
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request."""
+        match request.method, request.url.path.strip("/").split("/"):
+            case "PATCH", ["task-instances", _, "run"]:
+                return httpx.Response(200, json={"dag_run": _run(), "max_tries": 0})
+            case "PATCH", ["task-instances", _, "state"]:
+                self.state = json.loads(request.content)["state"]
+            case "GET", ["xcoms", _, _, _, key] if key in self.xcoms:
+                return httpx.Response(200, text=f'{{"key": "{key}", "value": {self.xcoms[key]}}}')
+            case "POST", ["xcoms", _, _, _, key]:
+                self.xcoms[key] = request.content.decode()
+            case "GET", ["store", "ti", _, key] if key in self._store:
+                return httpx.Response(200, json={"value": self._store[key]})
+            case "PUT", ["store", "ti", _, key]:
+                self._store[key] = json.loads(request.content)["value"]
+            case "GET", _:
+                return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+        return httpx.Response(200, json={})
+
+
+def _run() -> dict[str, Any]:
+    now = datetime.now(timezone.utc).isoformat()
+    times = dict.fromkeys(
+        ("logical_date", "data_interval_start", "data_interval_end", "run_after", "start_date"), now
+    )
+    key = {"dag_id": DAG_ID, "run_id": RUN_ID, "run_type": "scheduled", "partition_key": None}
+    return {**times, **key, "state": "running", "end_date": None, "consumed_asset_events": []}
+
+
+def main() -> None:
+    """Run the task."""
+    task_id, launches, xcoms = sys.argv[1:]
+    api = Api(f"[{','.join(Path(launches).read_text().splitlines())}]")
+    task = TaskInstanceDTO(
+        id=uuid.uuid4(),
+        task_id=task_id,
+        dag_id=DAG_ID,
+        run_id=RUN_ID,
+        try_number=1,
+        dag_version_id=uuid.uuid4(),
+        pool_slots=1,
+        priority_weight=1,
+    )
+    client = Client(base_url=None, dry_run=True, token="", transport=httpx.MockTransport(api.answer))
+    supervise_task(
+        ti=cast("Any", task),  # executors hand over the same
+        bundle_info=BundleInfo(name="dags-folder"),
+        dag_rel_path="launch.py",
+        token="",
+        client=client,
+        log_path=LOG,
+    )
+    if api.state != "deferred":
+        sys.exit(f"the task is {api.state}:\n{Path(os.environ['AIRFLOW_HOME'], 'logs', LOG).read_text()}")
+    Path(xcoms).write_text(json.dumps({key: json.loads(text) for key, text in api.xcoms.items()}))
+
+
+if __name__ == "__main__":
+    main()
