@@ -53,11 +53,10 @@ def test_it_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_happens_while_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan, "INTERVAL", 0.0)
-    looks = iter([True] * 100 + [False])
 
     async def watched() -> None:
         watch = asyncio.ensure_future(orphan.stop_when_given_up(pytest.fail))  # type: ignore[arg-type]
-        while next(looks):
+        for _ in range(100):
             await asyncio.sleep(0)
         assert not watch.done()
         watch.cancel()
