@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
+MOST_KEPT = 20_000  # launches that are kept in memory between the check and the start; more are read again
 FIELDS = ("bpm_name", "version", "variables", "business_key", "title")
 """What may be said of a launch."""
 
@@ -135,32 +136,38 @@ class Survey(NamedTuple):
     total: int
     own_keys: dict[int, str]
     """The authors' own business keys, by the numbers of their launches."""
-    digests: list[str]
 
-    @classmethod
-    def of(cls, launches: Iterable[Launch]) -> Self:
-        """Read all launches.
 
-        :raises ValueError: for one that cannot be started.
-        """
-        keys, digests = {}, []
-        for launch in launches:
-            digests.append(launch.digest)
-            if launch.business_key is not None:
-                keys[launch.number] = launch.business_key
-        return cls(len(digests), keys, digests)
+def surveyed(read: Callable[[], Iterator[Launch]]) -> tuple[Survey, Callable[[], Iterator[Launch]]]:
+    """Read all launches, and return what is known of them, and what reads them once more.
 
-    def checked(self, launches: Iterable[Launch]) -> Iterator[Launch]:
-        """Return the launches of an input that is read again.
+    That raises ``ValueError`` too, if they are not the same any more.
 
-        :raises ValueError: if it is not the same any more.
-        """
-        for number, (launch, digest) in enumerate(zip_longest(launches, self.digests), 1):
-            if launch is None or launch.digest != digest:
-                raise ValueError(
-                    f"launch {number} is another one than when the input was checked a moment ago"
-                )
-            yield launch
+    :param read: reads the launches from the first on.
+    :raises ValueError: for one that cannot be started.
+    """
+    own_keys: dict[int, str] = {}
+    digests: list[str] = []
+    kept: list[Launch] = []
+    for launch in read():
+        digests.append(launch.digest)
+        if launch.business_key is not None:
+            own_keys[launch.number] = launch.business_key
+        if len(digests) <= MOST_KEPT:
+            kept.append(launch)
+        else:
+            kept.clear()
+    survey = Survey(len(digests), own_keys)
+    if survey.total <= MOST_KEPT:
+        return survey, lambda: iter(kept)
+    return survey, lambda: _unchanged(read(), digests)
+
+
+def _unchanged(launches: Iterator[Launch], digests: list[str]) -> Iterator[Launch]:
+    for number, (launch, digest) in enumerate(zip_longest(launches, digests), 1):
+        if launch is None or launch.digest != digest:
+            raise ValueError(f"launch {number} is another one than when the input was checked a moment ago")
+        yield launch
 
 
 def numbered(given: object) -> Iterator[tuple[str, object]]:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_astrobpm.bpm import launches
 from airflow_provider_astrobpm.bpm.launches import (
     FIELDS,
     Launch,
-    Survey,
     launches_of,
     numbered,
+    surveyed,
     without_own_keys,
 )
 
@@ -103,27 +104,44 @@ class TestLaunches:
 
 
 class TestSurvey:
+    @pytest.fixture(params=[100, 1], ids=["kept", "read again"], autouse=True)
+    def _kept(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(launches, "MOST_KEPT", request.param)
+
     def test_what_is_known_of_a_good_input(self) -> None:
-        launches = checked([{}, {"business_key": "k"}, {"business_key": "l"}], bpm_name=NAME)
-        survey = Survey.of(launches)
+        given = checked([{}, {"business_key": "k"}, {"business_key": "l"}], bpm_name=NAME)
+        survey, again = surveyed(lambda: iter(given))
         assert (survey.total, survey.own_keys) == (3, {2: "k", 3: "l"})
-        assert list(survey.checked(launches)) == launches
+        assert list(again()) == given
+        assert list(again()) == given
+
+    def test_an_empty_one(self) -> None:
+        survey, again = surveyed(lambda: iter(()))
+        assert survey.total == 0
+        assert list(again()) == []
 
     @pytest.mark.parametrize(
         ("now", "number"), [([FIRST], 2), ([FIRST, SECOND, SECOND], 3), ([SECOND, FIRST], 1), ([], 1)]
     )
-    def test_an_input_that_has_changed_since(self, now: list[Launch], number: int) -> None:
-        again = Survey.of([FIRST, SECOND]).checked(now)
+    def test_an_input_that_has_changed_since_is_never_taken_for_the_same(
+        self, now: list[Launch], number: int
+    ) -> None:
+        given = [FIRST, SECOND]
+        _, again = surveyed(lambda: iter(given))
+        given[:] = now
+        if launches.MOST_KEPT > 2:
+            assert list(again()) == [FIRST, SECOND]
+            return
         with pytest.raises(
             ValueError, match=f"launch {number} is another one than when the input was checked"
         ):
-            list(again)
+            list(again())
 
 
 def test_keys_of_the_authors_need_to_be_known_first() -> None:
-    launches = without_own_keys(checked([{}, {"business_key": "k"}], bpm_name=NAME))
-    assert next(launches).number == 1
+    given = without_own_keys(checked([{}, {"business_key": "k"}], bpm_name=NAME))
+    assert next(given).number == 1
     with pytest.raises(
         ValueError, match="launch 2 has a business_key of its own, which needs validate_first"
     ):
-        next(launches)
+        next(given)

@@ -155,8 +155,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         try:
             with self._unfinished_if_it_fails(context):
                 self._check(context)
-                read = self._reader()
-                survey = launches.Survey.of(read()) if self.validate_first else None
+                read, survey = self._reader(), None
+                if self.validate_first:
+                    survey, read = launches.surveyed(read)
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
@@ -230,11 +231,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
             return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)
         # Once, for what comes from an upstream task may be fetched one by one.
-        items = launches.launches_of(list(launches.numbered(self.launches)), **named)
-        if not self.validate_first:
-            return lambda: items
-        checked = list(items)
-        return lambda: iter(checked)
+        items = list(launches.numbered(self.launches))
+        return lambda: launches.launches_of(items, **named)
 
     # The start.
 
@@ -270,14 +268,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
 
-        def again() -> Iterator[Launch]:
-            return survey.checked(read()) if survey else launches.without_own_keys(read())
-
         async def work() -> BatchLaunched:
             async with self.hook.make_async_client(settings) as client:
                 self._launcher = launcher = batch_launch.BatchLauncher(
                     order,
-                    again,
+                    read if survey else lambda: launches.without_own_keys(read()),
                     client=client,
                     remember=memory.write,
                     log=lambda note: note.write_to(self.log),
