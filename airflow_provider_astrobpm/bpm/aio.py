@@ -143,7 +143,8 @@ class AsyncBpmClient:
         talk = exchange(operation, connection=self.settings.connection, csrf=self.settings.csrf)
         step = _resume(talk, None)
         while not isinstance(step, _Result):
-            reply = await self._reply_to(step)
+            token = self._token_at_hand(step.stale) if isinstance(step, NeedToken) else None
+            reply = token or await self._reply_to(step)
             if isinstance(reply, Response) and len(reply.body) > LONGEST_READ_AT_ONCE:
                 step = await asyncio.to_thread(_resume, talk, reply)
             else:
@@ -158,10 +159,13 @@ class AsyncBpmClient:
         except CallError as error:
             return error
 
-    async def _token(self, stale: str | None) -> str | None:
+    def _token_at_hand(self, stale: str | None) -> str | None:
+        """Return the token that this client has used before, if it is good for now."""
         token = self._tokens.known(self._key, stale)
-        if token is None:
-            token = await self._tokens.aget(self.settings, self._request_token, stale=stale)
+        return token if token == self._last_token else None
+
+    async def _token(self, stale: str | None) -> str | None:
+        token = await self._tokens.aget(self.settings, self._request_token, stale=stale)
         if token is not None and token != self._last_token:
             async with self._showing:
                 if token != self._last_token:

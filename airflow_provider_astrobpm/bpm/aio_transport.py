@@ -7,6 +7,7 @@ sent once: it notes when it begins to be sent and refuses to begin again. Whethe
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import sys
 import threading
@@ -20,7 +21,7 @@ from weakref import WeakSet
 import aiohttp
 import requests
 from requests.utils import check_header_validity, get_auth_from_url, get_environ_proxies, select_proxy
-from urllib3.util import make_headers, parse_url, wait_for_read
+from urllib3.util import make_headers, parse_url
 from yarl import URL
 
 from airflow_provider_astrobpm.bpm import failure, tls
@@ -128,7 +129,8 @@ class AsyncTransport:
         try:
             body = await _read(answer, self._settings.max_response_bytes)
         finally:
-            answer.close()
+            if not answer.closed:  # as it is when it was read to its end
+                answer.close()
         body = await _unpacked(body, answer, self._settings.max_response_bytes)
         return Response(answer.status, _Headers(answer.raw_headers), body)
 
@@ -313,7 +315,8 @@ class _Sending:
                 raise _ClosedMeanwhileError
         elif transport is None or transport.is_closing():
             raise ConnectionResetError("closed as soon as it was open")
-        self._used.add(protocol)
+        else:
+            self._used.add(protocol)
         self.begun = True
         self._connection, self._protocol, self._transport = connection, protocol, transport
         self._deadlines.add(self)
@@ -345,7 +348,9 @@ def _is_closing(transport: asyncio.Transport | None) -> bool:
     if transport is None or transport.is_closing():
         return True
     # Nothing may come before a request is sent, but for the end.
-    return wait_for_read(transport.get_extra_info("socket"), timeout=0)
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -319,6 +319,25 @@ class TestHowOftenItIsSent:
             thread.join(10)
         assert not thread.is_alive()
 
+    def test_nor_one_whose_answer_came_before_the_request_was_whole(self) -> None:
+        async def main() -> None:
+            async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer(b"{}"))
+                while await reader.read(65536):
+                    pass
+
+            server = Server(play)
+            async with server.running(), transport_to(server.port) as transport:
+                for count in (1, 2):
+                    call = transport.send(changed(POST, body=b"x" * 30_000_000))
+                    assert (await call).status == 200
+                    await server.closed.wait()
+                    server.closed.clear()
+                    assert server.connections == count
+
+        run(main())
+
     def test_many_at_once_wait_for_no_connection(self) -> None:
         async def main() -> None:
             everyone = asyncio.Event()
