@@ -243,8 +243,18 @@ class Wait:
         return None
 
     def mark(self, state: str) -> None:
-        """Mark the task, as a person does."""
-        self.airflow.call("PATCH", f"{self._path}/taskInstances/{TASK}", {"new_state": state})
+        """Mark the task, as a person does, who tries once more where Airflow's database has no answer at the moment."""
+
+        def marked() -> bool | None:
+            try:
+                self.airflow.call("PATCH", f"{self._path}/taskInstances/{TASK}", {"new_state": state})
+            except AssertionError as error:
+                if "Database error" not in str(error):
+                    raise
+                return None
+            return True
+
+        self.until(f"{self.run_id} is marked as {state}", marked)
 
     def clear(self) -> None:
         """Clear the task, as a person does: it runs again."""
