@@ -7,8 +7,8 @@ import sys
 
 import benchmarks.batch
 from benchmarks.batch.measuring import Bench, Launching, start_emulator
-from benchmarks.batch.report import CONTENDERS, Report, write
-from benchmarks.waiting.report import PAGE
+from benchmarks.batch.report import BEGIN, CONTENDERS, END, Report
+from benchmarks.waiting.report import PAGE, write
 from local_stack import Stack
 
 LAUNCHES = 10_000
@@ -25,7 +25,7 @@ def main() -> int:
         report = _measure(options, stack)
     print(f"\n{report.tables()}")
     if options.write:
-        write(report.tables())
+        write(report.tables(), BEGIN, END)
     verdicts = report.judge()
     for verdict in verdicts:
         print(f"{'kept  ' if verdict.kept else 'MISSED'}  {verdict.words}")

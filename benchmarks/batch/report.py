@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from dataclasses import dataclass
-from importlib import metadata
 from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.waiting.measuring import STATES
-from benchmarks.waiting.report import LONGEST_BLOCK, PAGE, Verdict
+from benchmarks.waiting.report import LONGEST_BLOCK, Verdict, setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,20 +115,5 @@ class Report:
 
 
 def _caption(rounds: int) -> str:
-    names = {
-        "Airflow": "apache-airflow",
-        "http provider": "apache-airflow-providers-http",
-        "aiohttp": "aiohttp",
-    }
-    versions = ", ".join(f"{title} {metadata.version(name)}" for title, name in names.items())
-    return (
-        f"On a machine with {os.cpu_count()} cores that the emulator shares, with Python {platform.python_version()},"
-        f" {versions}; the first table has the medians of {rounds} rounds, and of memory the most:"
-    )
-
-
-def write(text: str) -> None:
-    """Put the tables between the two marks of the page."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    here = setting()
+    return f"{here[0].upper()}{here[1:]}; the first table has the medians of {rounds} rounds, and of memory the most:"

@@ -118,6 +118,11 @@ def tables(costs: Costs, answer: LongAnswer | None, seconds: float) -> str:
 
 
 def _caption(seconds: float) -> str:
+    return f"In {seconds:g} s, {setting()}:"
+
+
+def setting() -> str:
+    """Return on what was measured, in words."""
     names = {
         "Airflow": "apache-airflow",
         "http provider": "apache-airflow-providers-http",
@@ -125,13 +130,13 @@ def _caption(seconds: float) -> str:
     }
     versions = ", ".join(f"{title} {metadata.version(name)}" for title, name in names.items())
     return (
-        f"In {seconds:g} s, on a machine with {os.cpu_count()} cores that the emulator shares,"
-        f" with Python {platform.python_version()}, {versions}:"
+        f"on a machine with {os.cpu_count()} cores that the emulator shares,"
+        f" with Python {platform.python_version()}, {versions}"
     )
 
 
-def write(text: str) -> None:
-    """Put the tables between the two marks of the page."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+def write(text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Put the tables between two marks of the page."""
+    before, rest = PAGE.read_text().split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text(f"{before}{begin}\n{text}{end}{after}")
