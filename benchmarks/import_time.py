@@ -8,6 +8,7 @@ task needs.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,11 @@ print(json.dumps([milliseconds, heavy]))
 
 def measure() -> tuple[float, list[str]]:
     """Import once in a fresh process; return the milliseconds, and the unwanted libraries that came along."""
-    probe = subprocess.run([sys.executable, "-c", PROBE], check=True, stdout=subprocess.PIPE, text=True)
+    # An installed package has its bytecode: without it one would measure the compiler.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
     milliseconds, heavy = json.loads(probe.stdout.splitlines()[-1])
     return float(milliseconds), list(heavy)
 
