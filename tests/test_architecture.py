@@ -13,6 +13,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # For each room what it may import of the package, besides itself. A room never imports one beside or above it.
 ROOMS: dict[str, set[str]] = {
+    "__main__": {"cli"},
+    "cli": {"hooks", "bpm"},
     "operators": {"links", "tasks", "triggers", "hooks", "bpm"},
     "sensors": {"tasks", "triggers", "hooks", "bpm"},
     "tasks": {"triggers", "hooks", "bpm"},
@@ -29,6 +31,8 @@ ROOMS: dict[str, set[str]] = {
 BPM_ORDER = (
     "checks",
     "states",
+    "places",
+    "cursor",
     "settings",
     "instance",
     "errors",
@@ -41,6 +45,7 @@ BPM_ORDER = (
     "change",
     "wait",
     "look",
+    "watch",
     "group_wait",
     "identity",
     "adoption",

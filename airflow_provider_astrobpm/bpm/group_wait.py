@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
+    from airflow_provider_astrobpm.bpm.search import Findings, Sought
 
 PROGRESS = 10.0  # seconds from one note of the progress to the next, at least
 PACE = 600.0  # seconds over which the pace is taken
@@ -114,9 +114,9 @@ class GroupWait(AnyWait[GroupEnd]):
         super().end(ending)
         self._note(self._progress())
 
-    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+    def seek(self, sought: Sought) -> None:
         """Add the ids of those that are open."""
-        ids.update(self._open)
+        sought.ids.update(self._open)
 
     def look_found(self, findings: Findings, now: float) -> None:
         """Take what a look has found, and tell how far it is if it is time to."""
@@ -185,9 +185,9 @@ class Roll(AnyWait["dict[str, BpmInstance]"]):
         super().__init__(None, max_poll_failure_time)
         self._ids = ids
 
-    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+    def seek(self, sought: Sought) -> None:
         """Add all ids."""
-        ids.update(self._ids)
+        sought.ids.update(self._ids)
 
     def _take(self, findings: Findings, now: float) -> None:
         self.end(findings.instances)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.bpm.api import Plan
-    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
+    from airflow_provider_astrobpm.bpm.search import Findings
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 
@@ -89,12 +89,15 @@ def once(
 
 def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findings]:
     """Search for what any number of waits look for."""
-    ids: dict[str, str | None] = {}
-    keys: set[BusinessKey] = set()
+    sought = search.Sought()
     for wait in waits:
-        wait.seek(ids, keys)
+        wait.seek(sought)
     endpoint = search.endpoint_at(settings.base_url)
-    return (yield from search.find(ids, keys, lookup=settings.instance_lookup, endpoint=endpoint))
+    return (
+        yield from search.find(
+            sought.ids, sought.keys, sought.lists, lookup=settings.instance_lookup, endpoint=endpoint
+        )
+    )
 
 
 def pause(

@@ -56,8 +56,8 @@ class Subscription:
         self._timer: asyncio.TimerHandle | None = None
 
     async def notes(self) -> list[Note]:
-        """Return what changed, as soon as something does; nothing if that is the end of the wait."""
-        while not self.has_news():
+        """Return what changed, as soon as there is news; nothing if that is of another kind, such as the end of the wait."""
+        while not self.wait.has_news():
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -65,10 +65,6 @@ class Subscription:
                 self._waiter = None
         notes, self.wait.notes = self.wait.notes, []
         return notes
-
-    def has_news(self) -> bool:
-        """Tell whether there is something that ``notes`` would return for."""
-        return bool(self.wait.notes) or self.wait.ending is not None
 
     def wake(self) -> None:
         """Let ``notes`` look again."""
@@ -278,7 +274,7 @@ class Poller:
                 each.wait.look_failed(each.own(failure), began, now)
             elif failure is not None:
                 each.fail(failure)
-            if each.has_news():
+            if each.wait.has_news():
                 each.wake()
                 woken += 1
             if woken >= AT_A_TIME or judged >= JUDGED_AT_A_TIME:

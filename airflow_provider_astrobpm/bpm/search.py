@@ -42,6 +42,20 @@ class BusinessKey(NamedTuple):
         return f"business key {self.value!r}" + (f" of BPM {self.bpm_name!r}" if self.bpm_name else "")
 
 
+class Sought:
+    """What a search is for."""
+
+    __slots__ = ("ids", "keys", "lists")
+
+    def __init__(self) -> None:
+        self.ids: dict[str, str | None] = {}
+        """Instances by their ids, each with the state in which it was last seen, if it was."""
+        self.keys: set[BusinessKey] = set()
+        """Instances by their business keys."""
+        self.lists: set[str] = set()
+        """States whose every instance is wanted."""
+
+
 class Endpoint:
     """What this process has learnt about one environment."""
 
@@ -62,10 +76,14 @@ class Findings:
 
     :param ids: the instances that are sought by their ids.
     :param keys: the business keys that are sought.
+    :param lists: the states whose every instance is wanted.
     """
 
-    def __init__(self, ids: Iterable[str], keys: Iterable[BusinessKey]) -> None:
+    def __init__(self, ids: Iterable[str], keys: Iterable[BusinessKey], lists: Collection[str] = ()) -> None:
         self.instances: dict[str, BpmInstance] = {}
+        self.lists: dict[str, Sequence[BpmInstance]] = {}
+        """The instances of each state that was wanted whole, in the order of the server."""
+        self._wanted_lists = lists
         self._ids = frozenset(ids)
         self._keys: dict[str, list[BusinessKey]] = {}
         self._carriers: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
@@ -106,9 +124,13 @@ class Findings:
             raise SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
         return still_open[0] if still_open else carriers[0]
 
-    def take(self, rows: Sequence[BpmInstance]) -> None:
+    def take(self, state: str, rows: Sequence[BpmInstance]) -> None:
         """Take what is sought from a list. An instance that moved meanwhile shows twice; the later look counts."""
         self._most_rows = max(self._most_rows or 0, len(rows))
+        if state in self._wanted_lists:
+            self.lists[state] = rows
+        if not self._ids and not self._keys:
+            return
         for row in rows:
             if row.id in self._ids:
                 self.instances[row.id] = row
@@ -123,6 +145,10 @@ class Findings:
             return False
         self.instances[instance_id] = answer
         return True
+
+    def lacks_a_list(self, state: str) -> bool:
+        """Tell whether a state was not listed yet whose every instance is wanted."""
+        return state in self._wanted_lists and state not in self.lists
 
     def lacking(self) -> list[str]:
         """Return the ids that were not found yet."""
@@ -223,30 +249,34 @@ def _are_all(rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance]) -> boo
 def find(
     last_seen: Mapping[str, str | None],
     keys: Collection[BusinessKey] = (),
+    lists: Collection[str] = (),
     *,
     lookup: InstanceLookup = "list",
     endpoint: Endpoint | None = None,
 ) -> Plan[Findings]:
-    """Find instances by their ids and by business keys.
+    """Find instances by their ids and by business keys, and all of some states.
 
     :param last_seen: for each id the state in which it was last seen, or ``None``.
     :param keys: business keys. Every state is listed for them: several instances may carry one.
+    :param lists: states whose every instance is wanted.
     :param lookup: ``list`` uses the documented query alone; ``by_id`` reads ids directly, which is undocumented;
         ``auto`` reads an id directly where that saves requests, until this proves not to work here.
     :param endpoint: what is known of the environment; ``auto`` adds to it.
     :raises CallError: if a call fails.
     """
     endpoint = endpoint or Endpoint()
-    findings = Findings(last_seen, keys)
+    findings = Findings(last_seen, keys, lists)
     if lookup == "by_id":
         yield from _read(findings, endpoint, only_way=True)
         if not keys:
+            yield from _list(lists, findings)
             return findings
-    hints = [state for state in states.STATES if state in set(last_seen.values())]
+    # What is listed anyway costs nothing to look through first.
+    hints = [state for state in states.STATES if state in {*last_seen.values(), *lists}]
     others = [state for state in states.STATES if state not in hints]
     may_read = lookup == "auto" and endpoint.reads_by_id is not False
     if not keys:
-        if may_read and endpoint.reads_by_id and len(last_seen) <= max(1, len(hints)):
+        if may_read and endpoint.reads_by_id and not lists and len(last_seen) <= max(1, len(hints)):
             yield from _read(findings, endpoint)
         yield from _list(hints, findings)
         if may_read and len(findings.not_read()) <= len(others):
@@ -344,11 +374,10 @@ def _list_all(where: Iterable[str], carriers: Carriers) -> Plan[None]:
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:
-    """List states: all of them, or until no id lacks any more."""
+    """List states: all of them, or those that are wanted whole, and others until no id lacks any more."""
     for state in where:
-        if not whole and not findings.lacking():
-            return
-        findings.take((yield api.query(state)))
+        if whole or findings.lacks_a_list(state) or findings.lacking():
+            findings.take(state, (yield api.query(state)))
 
 
 def _read(findings: Findings, endpoint: Endpoint, *, only_way: bool = False) -> Plan[None]:

@@ -27,7 +27,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings
+    from airflow_provider_astrobpm.bpm.search import BusinessKey, Findings, Sought
 
 T = TypeVar("T")
 
@@ -92,8 +92,12 @@ class AnyWait(Generic[T]):
         """Go on after an error that has been dealt with."""
         self.ending, self._failing_since, self.failed_looks = None, None, 0
 
-    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
-        """Add what the wait looks for: ids, each with the state it was last seen in, and business keys."""
+    def has_news(self) -> bool:
+        """Tell whether something came up that whoever waits has to deal with."""
+        return bool(self.notes) or self.ending is not None
+
+    def seek(self, sought: Sought) -> None:
+        """Add what the wait looks for."""
         raise NotImplementedError
 
     def next_look_by(self) -> float | None:
@@ -186,12 +190,12 @@ class Wait(AnyWait["BpmInstance"]):
             raise RuntimeError("a wait is for an instance id or a business key")
         return self._key
 
-    def seek(self, ids: dict[str, str | None], keys: set[BusinessKey]) -> None:
+    def seek(self, sought: Sought) -> None:
         """Add the instance's id, or its business key while the id is not known."""
         if self.instance_id is None:
-            keys.add(self.key)
+            sought.keys.add(self.key)
         else:
-            ids[self.instance_id] = self.seen.state if self.seen else None
+            sought.ids[self.instance_id] = self.seen.state if self.seen else None
 
     def is_unsure(self) -> bool:
         """Tell whether the last look did not show the instance, though it should have."""

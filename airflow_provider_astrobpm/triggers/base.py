@@ -99,7 +99,7 @@ class WaitingTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event."""
         try:
-            await asyncio.to_thread(_import_what_runs)
+            await asyncio.to_thread(import_what_runs)
             payload = self._event(await self._end_of_wait(), waiter(self.task_instance))
         except asyncio.CancelledError:
             if not TELLS_OF_KILLS:
@@ -218,7 +218,7 @@ def _longest_absence() -> float:
     return float(conf.getfloat("triggerer", "triggerer_health_check_threshold", fallback=30)) / 2
 
 
-def _import_what_runs() -> None:
+def import_what_runs() -> None:
     """Import in a thread what every run needs, and what a kill needs in a hurry."""
     for module in (
         "airflow.sdk.execution_time.task_runner",

@@ -1,4 +1,4 @@
-"""The trigger that waits for one BPM instance, and the one that waits for a batch of them."""
+"""The triggers: for one BPM instance, for a batch of them, and for all that enter a state (in ``triggers.event``)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_ID, INSTANCE_IDS, MET, awaited_ids, kill
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
+from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.group_wait import GroupWait
     from airflow_provider_astrobpm.bpm.wait import Wait
+
+__all__ = ["AstroZeroBpmBatchTrigger", "AstroZeroBpmEventTrigger", "AstroZeroBpmInstanceTrigger"]
 
 KILL_PATIENCE = 600.0  # seconds for which the instances of a batch are terminated
 
@@ -175,19 +178,19 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         return event.encode(error or RuntimeError(), waiter)
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        from airflow_provider_astrobpm.bpm import group_change, look  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm import group_change, look, search  # noqa: PLC0415
 
         awaited = self._awaited or await self._new_wait()
         if awaited.ending is None:
             awaited.look_found(await client.run(look.search_for([awaited], client.settings)), time.time())
         if awaited.ending is not None:
             return f"{self._waits_for} is left as it is, for its wait is over"
-        still_open: dict[str, str | None] = {}
-        awaited.seek(still_open, set())
+        sought = search.Sought()
+        awaited.seek(sought)
         self.log.info(
-            "The task was ended by a person; terminating %s instances of its batch", len(still_open)
+            "The task was ended by a person; terminating %s instances of its batch", len(sought.ids)
         )
         change = await group_change.change_all(
-            client, still_open, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
+            client, sought.ids, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
         )
         return change.note

@@ -23,7 +23,7 @@ from airflow_provider_astrobpm.bpm.group_wait import (
     judged_again,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.search import Findings
+from airflow_provider_astrobpm.bpm.search import Findings, Sought
 from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, AnyWait, Wait
 from tests.bpm.virtual_time import UNHEARD_OF, instance
 
@@ -37,15 +37,15 @@ def cut() -> errors.InterruptedCallError:
 
 
 def sought(awaited: AnyWait[Any]) -> dict[str, str | None]:
-    ids: dict[str, str | None] = {}
-    awaited.seek(ids, set())
-    return ids
+    found = Sought()
+    awaited.seek(found)
+    return found.ids
 
 
 def look(awaited: GroupWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     """Show it what there is, and return what it says."""
     findings = Findings(sought(awaited), ())
-    findings.take(rows)
+    findings.take("Running", rows)
     awaited.look_found(findings, now)
     return said(awaited)
 
@@ -236,7 +236,7 @@ class TestRoll:
         assert roll.ending is None
         assert sought(roll) == {"1": RUNS, "2": None}
         findings = Findings(sought(roll), ())
-        findings.take(group(BAD))
+        findings.take("Running", group(BAD))
         roll.look_found(findings, now=2)
         assert roll.result() == {"1": instance("1", BAD)}
 
@@ -337,7 +337,7 @@ def test_it_ends_as_that_many_single_waits(
         now += seconds
         there |= {instance_id: row(instance_id, move) for instance_id, move in moves.items()}
         findings = Findings(IDS, ())
-        findings.take([one for one in there.values() if one and one.state != UNHEARD_OF])
+        findings.take("Running", [one for one in there.values() if one and one.state != UNHEARD_OF])
         error = cut() if what == "fail" else errors.AuthenticationError("no")
         everybody: list[AnyWait[Any]] = [together, *singles.values()]
         for each in everybody:
@@ -387,7 +387,7 @@ class TestWhatItCosts:
         rows = group(*["Running", "Waiting for user interaction"] * (MANY // 2))
         awaited = GroupWait(WaitCondition(), rows)
         findings = Findings(sought(awaited), ())
-        findings.take(rows)
+        findings.take("Running", rows)
         least = 1.0
         for now in range(5):
             began = time.process_time()

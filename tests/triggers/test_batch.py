@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm import errors, event
+from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.triggers import base, kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
@@ -89,10 +90,10 @@ async def killed(trigger: AstroZeroBpmBatchTrigger, *, while_it_waits: bool) -> 
 
 
 def _states(trigger: AstroZeroBpmBatchTrigger) -> set[str | None]:
-    ids: dict[str, str | None] = {}
+    sought = Sought()
     assert trigger._awaited
-    trigger._awaited.seek(ids, set())
-    return set(ids.values())
+    trigger._awaited.seek(sought)
+    return set(sought.ids.values())
 
 
 def states(emulator: EmulatorControl) -> Counter[str]:

@@ -200,12 +200,16 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     def _at_stake(self) -> dict[str, str | None]:
         """Return what may be open, each with the state in which it was last seen."""
-        ids: dict[str, str | None] = {}
+        from airflow_provider_astrobpm.bpm.search import Sought  # noqa: PLC0415
+
+        sought = Sought()
         if self._awaited is not None:
-            self._awaited.seek(ids, set())
+            self._awaited.seek(sought)
         elif self._launcher is not None:
-            ids |= {one.id: one.state for one in self._launcher.instances.values() if not one.is_closed}
-        return ids
+            sought.ids |= {
+                one.id: one.state for one in self._launcher.instances.values() if not one.is_closed
+            }
+        return sought.ids
 
     # Before anything is started.
 

@@ -1,0 +1,130 @@
+"""A watch: it sees which instances of a process enter a place, look by look, and never ends by itself.
+
+Astro Zero tells of no entries; it lists what is in a state. So a watch compares two looks: what is in a place now and was
+not there before has entered. What it has seen it keeps as marks, which can be written down and read after a restart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.search import looks_capped
+from airflow_provider_astrobpm.bpm.wait import AnyWait
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.places import Places
+    from airflow_provider_astrobpm.bpm.search import Findings, Sought
+
+
+class Entry(NamedTuple):
+    """An instance that has entered a place."""
+
+    mark: str
+    instance: BpmInstance
+
+
+class Watch(AnyWait[None]):
+    """What a watch has seen, and what of it was not reported yet. Looks that fail never end it; refused credentials do.
+
+    Whoever watches takes ``entries``, reports them, says so with ``reported``, and writes ``marks`` down.
+
+    :param places: what is watched.
+    :param marks: what had been reported before; ``None`` where nothing is known, so that the first look begins it.
+    :param include_existing: whether what the first look finds counts as having entered.
+    """
+
+    def __init__(
+        self, places: Places, marks: Iterable[str] | None = None, *, include_existing: bool = False
+    ) -> None:
+        super().__init__(None, math.inf)
+        self._places = places
+        self._has_begun = marks is not None
+        self._include_existing = include_existing
+        self._digests: dict[str, str] = {}
+        self._absent_since: dict[str, float] = {}
+        self._capped: set[str] = set()
+        self._has_looked = False
+        self.marks: set[str] = set(marks or ())
+        """What was there before, or was reported."""
+        self.entries: list[Entry] = []
+        """What has entered and was not reported, in the order in which it was started."""
+        self.is_written = self._has_begun
+        """Whether the marks are written down as they are; whoever does that says so here."""
+
+    @property
+    def size(self) -> int:
+        """How many instances the last look showed."""
+        return len(self._digests)
+
+    def has_news(self) -> bool:
+        """Tell whether there is something to log, or a look has brought something to report or to write down."""
+        return super().has_news() or (self._has_looked and (bool(self.entries) or not self.is_written))
+
+    def noticed(self) -> None:
+        """Take that somebody deals with what the last look has brought; what is left counts again after the next."""
+        self._has_looked = False
+
+    def seek(self, sought: Sought) -> None:
+        """Add the lists that show the places."""
+        sought.lists.update(self._places.lists)
+
+    def reported(self, marks: Collection[str]) -> None:
+        """Take that the entries with these marks were reported."""
+        self.marks.update(marks)
+        self.entries = [entry for entry in self.entries if entry.mark not in marks]
+        self.is_written = False
+
+    def _take(self, findings: Findings, now: float) -> None:
+        before, self._digests = self._digests, {}
+        there: set[str] = set()
+        entries: dict[str, Entry] = {}
+        for state in self._places.lists:
+            rows = findings.lists[state]
+            self._tell_of_cap(state, len(rows))
+            for row in reversed(rows):  # they come newest first
+                if row.name != self._places.bpm_name:
+                    continue
+                digest = self._digests[row.id] = before.get(row.id) or digest_of(row.id)
+                for mark in self._places.marks_of(row, digest):
+                    there.add(mark)
+                    if mark not in self.marks:
+                        entries[mark] = Entry(mark, row)
+        if not self._has_begun:
+            entries = self._begin(entries)
+        self._forget(self.marks.difference(there), now)
+        self.entries = [*entries.values()]
+        self._has_looked = True
+
+    def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:
+        """Begin with what is there, and return what of it counts as having entered."""
+        self._has_begun, self.is_written = True, False
+        count = "count as new" if self._include_existing else "do not count"
+        self._note(f"Watching {self._places}; {len(there)} are there already and {count}")
+        if self._include_existing:
+            return there
+        self.marks.update(there)
+        return {}
+
+    def _forget(self, absent: set[str], now: float) -> None:
+        """Forget what has left its place."""
+        since = {mark: self._absent_since.get(mark, now) for mark in absent}
+        seen = frozenset(self._digests.values()) if since else frozenset()
+        left = {mark for mark in absent if self._places.has_left(mark, seen, now - since[mark])}
+        self._absent_since = {mark: moment for mark, moment in since.items() if mark not in left}
+        if left:
+            self.marks -= left
+            self.is_written = False
+
+    def _tell_of_cap(self, state: str, rows: int) -> None:
+        if looks_capped(rows) and state not in self._capped:
+            self._capped.add(state)
+            self._note(
+                f"The list of state {state!r} has exactly {rows} rows and looks cut off: instances that were started "
+                "before those may enter unseen",
+                warning=True,
+            )

@@ -1,0 +1,73 @@
+"""When Airflow takes an event from a trigger.
+
+A trigger yields an event into a queue of its process. About every second Airflow takes what is there and sends it to the
+process that writes it down, which answers whatever the trigger asks after that only then. Of the moment between, a trigger
+is told nothing. But Airflow has to turn the payload into plain JSON, by pydantic, to send it; so a payload that is a
+pydantic model learns of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, PrivateAttr, model_serializer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+WITHIN = 60.0  # seconds after which an event counts as taken, whatever Airflow does with payloads by then
+
+
+class Payload(BaseModel):
+    """A payload that tells when it is taken.
+
+    :param plain: what is sent in its place.
+    """
+
+    plain: dict[str, Any]
+    _on_taken: Callable[[], None] = PrivateAttr(lambda: None)
+
+    @model_serializer
+    def _serialize(self) -> dict[str, Any]:
+        self._on_taken()
+        return self.plain
+
+    def __repr__(self) -> str:
+        return repr(self.plain)
+
+
+class Taking:
+    """The events that one look has brought, and which of them Airflow has taken."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+        self._taken: set[str] = set()
+        self._news = asyncio.Event()
+
+    def payload(self, mark: str, plain: dict[str, Any]) -> Payload:
+        """Return the payload of an event.
+
+        :param mark: its sign here.
+        :param plain: what it carries.
+        """
+        payload = Payload(plain=plain)
+        payload._on_taken = lambda: self._take(mark)  # noqa: SLF001 - its own
+        self._open.add(mark)
+        return payload
+
+    async def taken(self) -> AsyncIterator[set[str]]:
+        """Yield the signs of those that were taken, as soon as some were, until none is left."""
+        while self._open:
+            try:
+                await asyncio.wait_for(self._news.wait(), WITHIN)
+            except asyncio.TimeoutError:
+                self._taken |= self._open
+            self._news.clear()
+            taken, self._taken = self._taken, set()
+            self._open -= taken
+            yield taken
+
+    def _take(self, mark: str) -> None:
+        self._taken.add(mark)
+        self._news.set()
