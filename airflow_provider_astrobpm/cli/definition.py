@@ -1,0 +1,260 @@
+"""The commands and their arguments, in the classes in which Airflow describes its own.
+
+Airflow calls ``get_cli_commands`` whenever its command line starts (since Airflow 3.2, by the key ``cli`` of the provider
+info), so importing this costs next to nothing: the module of a command is imported when the command runs. The same
+definitions make the parser of ``python -m airflow_provider_astrobpm``, on every Airflow.
+
+A command is a function of its own module. It takes the parsed arguments, gets its hook by ``session.connected(args.conn_id)``
+(a plain hook would not look into Airflow's database here), and returns its exit code, or ``None`` for 0. It lets pass what
+the hook raises: ``running`` prints each error of the provider as one sentence to stderr, without a traceback, and turns it
+into the exit code that ``exits`` has for it. ``doctor`` of ``cli/doctor.py`` does the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_YES, ActionCommand, Arg, GroupCommand
+
+from airflow_provider_astrobpm.bpm.states import STATES
+from airflow_provider_astrobpm.cli import exits
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "astro-zero"
+HELP = "Steer BPM instances of Huawei Cloud Astro Zero"
+
+
+def _arg(*flags: str, **options: Any) -> Arg:
+    return Arg(flags, **options)  # type: ignore[no-untyped-call]
+
+
+CONN_ID = _arg(
+    "--conn-id",
+    help="The Airflow connection of type astro_zero (default: %(default)s)",
+    default=DEFAULT_CONN_ID,
+    metavar="CONN_ID",
+)
+
+ID = _arg("instance_id", nargs="?", metavar="ID", help="The id of the instance")
+IDS = _arg("instance_ids", nargs="*", metavar="ID", help="The ids of the instances, instead of a filter")
+
+STATE = _arg(
+    "--state",
+    action="append",
+    metavar="STATE",
+    choices=tuple(STATES),
+    help="Only instances in this state; may be given several times. One of: " + ", ".join(STATES),
+)
+ALL = _arg("--all", action="store_true", help="Instances in all states, also those that have ended")
+PROCESS = _arg("--process", metavar="NAME", help="Only instances of the BPM of this name")
+BUSINESS_KEY = _arg("--business-key", metavar="KEY", help="Only instances that carry this business key")
+OLDER_THAN = _arg(
+    "--older-than",
+    metavar="AGE",
+    help="Only instances that were started longer ago, such as 90s, 15m, 2h, 7d or 1d12h. Needs the connection's extra "
+    "'timezone'",
+)
+YOUNGER_THAN = _arg(
+    "--younger-than", metavar="AGE", help="Only instances that were started since; as --older-than"
+)
+FILTER = (STATE, PROCESS, BUSINESS_KEY, OLDER_THAN, YOUNGER_THAN)
+
+CONCURRENCY = _arg(
+    "--concurrency",
+    type=int,
+    default=8,
+    metavar="N",
+    help="How many instances are changed at a time at most (default: %(default)s)",
+)
+VARIABLE = _arg(
+    "--variable",
+    action="append",
+    metavar="NAME=VALUE",
+    help="A variable and its value: JSON where it reads as JSON, and text otherwise. May be given several times",
+)
+VARIABLES_FILE = _arg(
+    "--variables-file",
+    metavar="PATH",
+    help="A JSON file, an object of variables and their values. Those of --variable come before it",
+)
+INTERVAL = _arg(
+    "--interval",
+    type=float,
+    default=10.0,
+    metavar="SECONDS",
+    help="Seconds between two looks, at least 1 (default: %(default)g)",
+)
+TIMEOUT = _arg(
+    "--timeout", type=float, metavar="SECONDS", help="Seconds after which the wait fails (default: never)"
+)
+
+BULK = (IDS, *FILTER, CONCURRENCY, ARG_YES, ARG_OUTPUT, CONN_ID)
+BULK_DESCRIPTION = (
+    "Give ids or a filter. Without --state a filter takes the instances that have not ended. What would be changed is shown"
+    " and\ncounted first, and you are asked; nothing else is ever changed. With --yes you are not asked, and without a"
+    " terminal you have\nto give it. Ctrl-C stops it; what is under way then comes to its end."
+)
+
+
+def _command(name: str, help_text: str, function: str, *args: Arg, description: str = "") -> ActionCommand:
+    """Describe a command.
+
+    :param function: where the function of the command is: ``module.name``, within this package.
+    """
+    return ActionCommand(
+        name=name,
+        help=help_text,
+        description=f"{help_text}.\n{description}".strip(),
+        func=_lazy(function),
+        args=args,
+        epilog=exits.table(),
+    )
+
+
+def _lazy(function: str) -> Callable[[argparse.Namespace], None]:
+    def command(args: argparse.Namespace) -> None:
+        from airflow_provider_astrobpm.cli.running import run  # noqa: PLC0415 - only when it runs
+
+        run(function, args)
+
+    return command
+
+
+COMMANDS = (
+    _command(
+        "list",
+        "List instances",
+        "reading.list_instances",
+        *FILTER,
+        ALL,
+        ARG_OUTPUT,
+        CONN_ID,
+        description="Those that have not ended, unless --state or --all says otherwise. Each state costs a request.",
+    ),
+    _command(
+        "show",
+        "Show an instance",
+        "reading.show_instance",
+        ID,
+        _arg(
+            "--business-key",
+            metavar="KEY",
+            help="The business key that it carries, where you do not have its id",
+        ),
+        _arg(
+            "--process",
+            metavar="NAME",
+            help="The BPM's name, where other BPMs' instances carry the key too",
+        ),
+        ARG_OUTPUT,
+        CONN_ID,
+    ),
+    _command(
+        "definitions",
+        "List BPM definitions, one row a version",
+        "reading.list_definitions",
+        _arg("--process", metavar="NAME", help="Only versions of the BPM of this name"),
+        _arg("--like", action="store_true", help="A part of the name is enough"),
+        _arg("--enabled", action="store_true", help="Only versions that a start takes"),
+        ARG_OUTPUT,
+        CONN_ID,
+    ),
+    _command(
+        "start",
+        "Start an instance",
+        "starting.start_instance",
+        _arg("process", metavar="PROCESS", help="The BPM's name, with its namespace where it has one"),
+        VARIABLE,
+        VARIABLES_FILE,
+        _arg("--business-key", metavar="KEY", help="The business key that the instance is to carry"),
+        _arg("--title", help="The title of the instance"),
+        _arg("--version", help="The version to run, even if it is not the enabled one"),
+        _arg("--wait", action="store_true", help="Wait until the instance has ended"),
+        INTERVAL,
+        TIMEOUT,
+        ARG_OUTPUT,
+        CONN_ID,
+        description="It is started by one request, which is never sent again when it may have been taken.",
+    ),
+    _command("suspend", "Suspend instances", "changing.suspend", *BULK, description=BULK_DESCRIPTION),
+    _command("resume", "Resume instances", "changing.resume", *BULK, description=BULK_DESCRIPTION),
+    _command("terminate", "Terminate instances", "changing.terminate", *BULK, description=BULK_DESCRIPTION),
+    _command(
+        "set",
+        "Set variables of instances",
+        "changing.set_variables",
+        VARIABLE,
+        VARIABLES_FILE,
+        *BULK,
+        description="Astro Zero ignores unknown and read-only names without a word.\n" + BULK_DESCRIPTION,
+    ),
+    _command(
+        "watch",
+        "Watch instances until they have ended",
+        "watching.watch",
+        IDS,
+        *FILTER,
+        _arg(
+            "--until-state",
+            action="append",
+            metavar="STATE",
+            choices=tuple(STATES),
+            help="Watch until they are in this state instead; may be given several times",
+        ),
+        INTERVAL,
+        TIMEOUT,
+        CONN_ID,
+        description="Give ids or a filter; those that it takes now are watched. Without a terminal each change is a line.",
+    ),
+    _command(
+        "doctor",
+        "Find out what an endpoint really does at the points that its API reference leaves open",
+        "doctor.doctor",
+        _arg(
+            "--start",
+            metavar="PROCESS",
+            help="Start an instance of this BPM to probe more, and terminate it. Without it nothing is changed",
+        ),
+        _arg(
+            "-o",
+            "--output",
+            choices=("text", "json"),
+            default="text",
+            metavar="(text, json)",
+            help="Output format (default: %(default)s)",
+        ),
+        CONN_ID,
+    ),
+)
+
+
+def get_cli_commands() -> list[GroupCommand]:
+    """Return the commands for Airflow's command line: one group."""
+    return [GroupCommand(name=NAME, help=HELP, subcommands=COMMANDS, epilog=exits.table())]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``python -m airflow_provider_astrobpm``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_astrobpm",
+        description=f"{HELP}.",
+        epilog=exits.table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for arg in command.args:
+            arg.add_to_parser(subparser)
+        subparser.set_defaults(func=command.func)
+    return parser

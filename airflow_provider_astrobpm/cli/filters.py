@@ -1,0 +1,99 @@
+"""Which instances a command is about: a filter, and the states that have to be listed for it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import checks, states
+from airflow_provider_astrobpm.cli.ages import AgeLimits, parse_age
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+    from datetime import tzinfo
+
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What an instance has to be to be meant; what is ``None`` is not asked.
+
+    :param states: states, of which it is in one. ``Suspended`` means any instance that is suspended.
+    :param bpm_name: the name of its BPM.
+    :param business_key: its business key.
+    :param ages: how old it is.
+    """
+
+    states: frozenset[str] | None = None
+    bpm_name: str | None = None
+    business_key: str | None = None
+    ages: AgeLimits | None = None
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether any instance would be meant."""
+        return self == Filter()
+
+    def states_to_list(self, otherwise: Iterable[str]) -> tuple[str, ...]:
+        """Return the states to list, each of which costs a request.
+
+        :param otherwise: those to list where the filter does not ask for a state.
+        """
+        if self.states is None:
+            return tuple(otherwise)
+        # Whether a suspended instance is listed under Suspended or under the state it was in is undocumented.
+        wanted = self.states.union(states.OPEN_STATES if states.SUSPENDED in self.states else ())
+        return tuple(state for state in states.STATES if state in wanted)
+
+    def matches(self, instance: BpmInstance, now: float) -> bool | None:
+        """Tell whether an instance is meant; ``None`` if it would be, and its age cannot be known.
+
+        :param instance: the instance.
+        :param now: the time, in seconds since the epoch.
+        """
+        if self.states is not None and not self.states & _states_shown(instance):
+            return False
+        if self.bpm_name not in (None, instance.name):
+            return False
+        if self.business_key not in (None, instance.business_key):
+            return False
+        return True if self.ages is None else self.ages.admit(instance.start_time, now)
+
+
+def _states_shown(instance: BpmInstance) -> set[str]:
+    return {instance.state, states.SUSPENDED} if instance.suspended else {instance.state}
+
+
+def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> Filter:
+    """Return the filter that a command was given.
+
+    :param args: its arguments.
+    :param timezone: the zone of the API's timestamps, if the connection says it.
+    :param conn_id: the connection, for the error.
+    :raises ValueError: for an argument that is no use, and for an age where the zone is not known.
+    """
+    for name in ("process", "business_key"):
+        if getattr(args, name) is not None:
+            checks.text(getattr(args, name), f"--{name.replace('_', '-')}")
+    ages = {
+        name: parse_age(text, f"--{name.replace('_', '-')}")
+        for name in ("older_than", "younger_than")
+        if (text := getattr(args, name)) is not None
+    }
+    if ages and timezone is None:
+        raise ValueError(
+            f"how old an instance is cannot be told on connection {conn_id!r}: Astro Zero's timestamps have no zone. Set "
+            "the extra 'timezone' of the connection to the zone they are in, such as Asia/Shanghai"
+        )
+    if {"older_than", "younger_than"} <= ages.keys() and ages["older_than"] >= ages["younger_than"]:
+        raise ValueError(
+            f"no instance is older than {args.older_than} and younger than {args.younger_than} at once"
+        )
+    return Filter(
+        states=states.require_known(args.state, "--state") if args.state else None,
+        bpm_name=args.process,
+        business_key=args.business_key,
+        ages=AgeLimits(timezone, **ages) if ages and timezone else None,
+    )

@@ -1,0 +1,62 @@
+"""Runs a command: whatever comes of it becomes an exit code, and an error of the provider one sentence on stderr."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AstroZeroError,
+    InstanceNotFoundError,
+    SettingsError,
+    SeveralInstancesError,
+)
+from airflow_provider_astrobpm.cli.exits import Exit
+
+if TYPE_CHECKING:
+    import argparse
+
+# The first that fits counts.
+EXITS: tuple[tuple[type[Exception], Exit], ...] = (
+    (SettingsError, Exit.USAGE),
+    (AirflowNotFoundException, Exit.USAGE),
+    (InstanceNotFoundError, Exit.NOT_FOUND),
+    (SeveralInstancesError, Exit.NOT_FOUND),
+    (AmbiguousStartError, Exit.AMBIGUOUS_START),
+    (AstroZeroError, Exit.FAILED),
+    (ValueError, Exit.USAGE),
+)
+
+
+def run(function: str, args: argparse.Namespace) -> None:
+    """Run a command, and exit with its code unless that is 0.
+
+    :param function: where its function is: ``module.name``, within this package.
+    :param args: its arguments.
+    """
+    module, _, name = function.rpartition(".")
+    try:
+        code = getattr(import_module(f"{__package__}.{module}"), name)(args)
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        code = Exit.INTERRUPTED
+    except tuple(kind for kind, _ in EXITS) as error:
+        say(str(error))
+        code = exit_of(error)
+    if code:
+        sys.exit(int(code))
+
+
+def exit_of(error: Exception) -> Exit:
+    """Return the exit code for an error."""
+    return next(code for kind, code in EXITS if isinstance(error, kind))
+
+
+def say(words: str) -> None:
+    """Tell the person something that is not the command's result."""
+    sys.stderr.write(f"{words}\n")
+    sys.stderr.flush()
