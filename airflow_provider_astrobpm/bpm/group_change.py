@@ -7,8 +7,8 @@
 | met refused credentials or throttling, or reached no server | nothing more is sent                        |
 
 That look is one search for all of them, and what it shows is judged by the table of ``change``. Nothing more is sent
-either when patience has ended, or when no answers come back any more: with all their attempts, thousands of calls to a
-server that is down would take hours.
+either when patience has ended, when somebody says stop, or when no answers come back any more: with all their attempts,
+thousands of calls to a server that is down would take hours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import math
 import time
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_astrobpm.bpm import api, checks, search
 from airflow_provider_astrobpm.bpm.change import shows
@@ -37,15 +37,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.api import Action
+    from airflow_provider_astrobpm.bpm.api import Action, Operation
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.search import Findings
+
+GroupAction = Literal["suspend", "resume", "terminate", "set"]
 
 PROGRESS = 5.0  # seconds between two lines of progress
 MOST_LOST = 16  # calls in a row without an answer, after which the server counts as down
 NAMED = 3  # failures that a note names
 STOPPING = (AuthenticationError, NotSentError, ThrottledError)
-DONE: dict[Action, str] = {"suspend": "Suspended", "resume": "Resumed", "terminate": "Terminated"}
+DONE: dict[GroupAction, str] = {
+    "suspend": "Suspended",
+    "resume": "Resumed",
+    "terminate": "Terminated",
+    "set": "Set the variables of",
+}
 
 
 @dataclass
@@ -63,7 +70,7 @@ class GroupChange:
     :param stopped_by: why nothing more was sent, unless it was for patience.
     """
 
-    action: Action
+    action: GroupAction
     done: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -108,6 +115,8 @@ async def change_all(
     patience: float | None = None,
     log: Callable[[Note], None],
     clock: Callable[[], float] = time.monotonic,
+    is_stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[GroupChange, int], None] = lambda _change, _through: None,
 ) -> GroupChange:
     """Suspend, resume or terminate instances. Whatever goes wrong with them is told in what is returned.
 
@@ -118,92 +127,155 @@ async def change_all(
     :param patience: seconds after which nothing more is sent. What is under way then comes to its end.
     :param log: is told how far it is, if it takes a while.
     :param clock: the time in seconds, from whatever moment on.
+    :param is_stopped: tells whether somebody said stop. Nothing more is sent then, and what is under way comes to its end.
+    :param progress: is shown after each answer what has come of it, and told how many are through. Whoever cancels this
+        knows so much about them, and no more.
     :raises ValueError: for a bad argument; nothing was sent then.
     """
     checks.choice(action, "action", api.ACTIONS)
-    checks.count(max_concurrency, "max_concurrency", least=1)
-    for instance_id in ids:
-        api.act(instance_id, action)  # a bad id is told before anything is sent
     ends = math.inf if patience is None else clock() + patience
-    changer = _Changer(client, dict(ids), GroupChange(action), ends, log, clock)
-    await asyncio.gather(*(changer.work() for _ in range(min(max_concurrency, len(ids)))))
-    return await changer.end()
+    changer = _StateChanger(
+        client,
+        dict(ids),
+        GroupChange(action),
+        log=log,
+        clock=clock,
+        is_over=lambda: is_stopped() or clock() >= ends,
+        progress=progress,
+        action=action,
+    )
+    return await changer.run(max_concurrency)
 
 
 @dataclass
-class _Changer:
-    _client: AsyncBpmClient
-    _ids: dict[str, str | None]
-    _change: GroupChange
-    _ends: float
-    _log: Callable[[Note], None]
-    _clock: Callable[[], float]
+class Changer:
+    """Sends one call for each of many instances, some at a time, for as long as that makes sense.
+
+    :param client: the client.
+    :param ids: the instances, each with the state in which it was last seen, if that is known.
+    :param change: takes what comes of it.
+
+    The other parameters are those of ``change_all``.
+    """
+
+    client: AsyncBpmClient
+    ids: dict[str, str | None]
+    change: GroupChange
+    log: Callable[[Note], None]
+    clock: Callable[[], float]
+    is_over: Callable[[], bool]
+    progress: Callable[[GroupChange, int], None]
     _lost_in_a_row: int = 0
 
     def __post_init__(self) -> None:
-        self._to_do = iter(self._ids)
-        # What the answer has not shown as the action wants it, and how the call failed, if it was not accepted.
-        self._unsettled: dict[str, AstroZeroError | None] = {}
-        self._began = self._told_at = self._clock()
+        self._to_do = iter(self.ids)
+        self.unsettled: dict[str, AstroZeroError | None] = {}
+        """What its answer has not settled, and how the call failed, if it was not accepted."""
+        self._began = self._told_at = self.clock()
 
-    async def work(self) -> None:
+    def operation(self, instance_id: str) -> Operation[Any]:
+        """Return the call for an instance."""
+        raise NotImplementedError
+
+    def settle(self, instance_id: str, answer: Any) -> bool:
+        """Take the answer for an instance, and return whether that leaves nothing to wish for."""
+        raise NotImplementedError
+
+    async def look(self) -> None:
+        """Find out what came of those that their answers have not settled."""
+        raise NotImplementedError
+
+    async def run(self, max_concurrency: int) -> GroupChange:
+        """Change all, so many at a time, and return what came of it."""
+        checks.count(max_concurrency, "max_concurrency", least=1)
+        for instance_id in self.ids:
+            self.operation(instance_id)  # a bad argument is told before anything is sent
+        await asyncio.gather(*(self._work() for _ in range(min(max_concurrency, len(self.ids)))))
+        self.change.not_tried += self._to_do
+        if self.unsettled:
+            await self.look()
+        return self.change
+
+    async def _work(self) -> None:
         """Change one instance after the other, until there are no more or nothing more is to be sent."""
-        while self._change.stopped_by is None and self._clock() < self._ends:
+        while self.change.stopped_by is None and not self.is_over():
             instance_id = next(self._to_do, None)
             if instance_id is None:
                 return
             await self._act(instance_id)
             self._tell()
 
-    async def end(self) -> GroupChange:
-        """Look at what the answers have left open, and return what came of all."""
-        self._change.not_tried += self._to_do
-        if self._unsettled:
-            await self._look()
-        return self._change
-
     async def _act(self, instance_id: str) -> None:
         try:
-            instance = await self._client.call(api.act(instance_id, self._change.action))
+            answer = await self.client.call(self.operation(instance_id))
         except AstroZeroError as error:
             if _stops(error):
-                self._change.not_tried.append(instance_id)
+                self.change.not_tried.append(instance_id)
             else:
                 # Without its traceback, which keeps all that was at hand when it was raised: there may be thousands.
-                self._unsettled[instance_id] = error.with_traceback(None)
+                self.unsettled[instance_id] = error.with_traceback(None)
             self._lost_in_a_row = self._lost_in_a_row + 1 if _is_lost(error) else 0
             if _stops(error) or self._lost_in_a_row >= MOST_LOST:
-                self._change.stopped_by = self._change.stopped_by or error
+                self.change.stopped_by = self.change.stopped_by or error
         else:
             self._lost_in_a_row = 0
-            if not self._settle(instance_id, instance):
-                self._unsettled[instance_id] = None
+            if not self.settle(instance_id, answer):
+                self.unsettled[instance_id] = None
 
-    def _settle(self, instance_id: str, instance: BpmInstance) -> bool:
-        """Take how an instance is, and return whether the action has nothing more to wish for."""
-        is_so = shows(instance, self._change.action)
+    def fail(self, instance_id: str, words: str, *, in_doubt: bool) -> None:
+        """Write down why an instance is not as it should be."""
+        self.change.failed[instance_id] = words
+        if in_doubt:
+            self.change.in_doubt.add(instance_id)
+
+    def _tell(self) -> None:
+        """Tell how far it is, and write it down every few seconds."""
+        change, now = self.change, self.clock()
+        through = len(change.done) + len(change.ended) + len(self.unsettled)
+        self.progress(change, through)
+        if now - self._told_at < PROGRESS or through in (0, len(self.ids)):
+            return
+        self._told_at = now
+        rate = through / (now - self._began)
+        others = f", {len(self.unsettled)} to be looked at" if self.unsettled else ""
+        left = "" if change.stopped_by else f", about {(len(self.ids) - through) / rate:.0f} s left"
+        so_far = f"{DONE[change.action]} {len(change.done)} of {len(self.ids)}"
+        self.log(Note(f"{so_far}{others}; {rate:.0f}/s{left}"))
+
+
+@dataclass(kw_only=True)
+class _StateChanger(Changer):
+    action: Action
+
+    def operation(self, instance_id: str) -> Operation[BpmInstance]:
+        return api.act(instance_id, self.action)
+
+    def settle(self, instance_id: str, instance: BpmInstance) -> bool:
+        is_so = shows(instance, self.action)
         if is_so or instance.is_closed:
-            (self._change.done if is_so else self._change.ended).append(instance_id)
-            self._change.instances.append(instance)
+            (self.change.done if is_so else self.change.ended).append(instance_id)
+            self.change.instances.append(instance)
         return is_so or instance.is_closed
 
-    async def _look(self) -> None:
-        settings = self._client.settings
+    async def look(self) -> None:
+        settings = self.client.settings
         plan = search.find(
-            {instance_id: self._ids[instance_id] for instance_id in self._unsettled},
+            {instance_id: self.ids[instance_id] for instance_id in self.unsettled},
             lookup=settings.instance_lookup,
             endpoint=search.endpoint_at(settings.base_url),
         )
         try:
-            findings = await self._client.run(plan)
+            findings = await self.client.run(plan)
         except AstroZeroError as error:
             then = f", and then the instance could not be read ({error.problem})"
-            for instance_id, failure in self._unsettled.items():
-                self._fail(
-                    instance_id, _words(failure, then) if failure else f"accepted{then}", in_doubt=not failure
+            for instance_id, failure in self.unsettled.items():
+                self.fail(
+                    instance_id,
+                    words_of(failure, then) if failure else f"accepted{then}",
+                    in_doubt=not failure,
                 )
             return
-        for instance_id, failure in self._unsettled.items():
+        for instance_id, failure in self.unsettled.items():
             self._judge(instance_id, findings, failure)
 
     def _judge(self, instance_id: str, findings: Findings, failure: AstroZeroError | None) -> None:
@@ -216,32 +288,14 @@ class _Changer:
                 missing.status, missing.res_code = failure.status, failure.res_code
                 missing.res_msg = failure.res_msg
             accepted = "" if failure else "accepted, and yet "
-            self._fail(instance_id, f"{accepted}{_words(missing)}", in_doubt=True)
+            self.fail(instance_id, f"{accepted}{words_of(missing)}", in_doubt=True)
             return
-        if self._settle(instance_id, instance):
+        if self.settle(instance_id, instance):
             return
-        self._change.instances.append(instance)
+        self.change.instances.append(instance)
         then = f", and the instance is {instance.state!r}" if isinstance(failure, RefusedError) else ""
-        words = _words(failure, then) if failure else "accepted, its effect does not show yet"
-        self._fail(instance_id, words, in_doubt=not failure)
-
-    def _fail(self, instance_id: str, words: str, *, in_doubt: bool) -> None:
-        self._change.failed[instance_id] = words
-        if in_doubt:
-            self._change.in_doubt.add(instance_id)
-
-    def _tell(self) -> None:
-        """Tell how far it is, every few seconds."""
-        change, now = self._change, self._clock()
-        through = len(change.done) + len(change.ended) + len(self._unsettled)
-        if now - self._told_at < PROGRESS or through in (0, len(self._ids)):
-            return
-        self._told_at = now
-        rate = through / (now - self._began)
-        others = f", {len(self._unsettled)} to be looked at" if self._unsettled else ""
-        left = "" if change.stopped_by else f", about {(len(self._ids) - through) / rate:.0f} s left"
-        so_far = f"{DONE[change.action]} {len(change.done)} of {len(self._ids)}"
-        self._log(Note(f"{so_far}{others}; {rate:.0f}/s{left}"))
+        words = words_of(failure, then) if failure else "accepted, its effect does not show yet"
+        self.fail(instance_id, words, in_doubt=not failure)
 
 
 def _stops(error: AstroZeroError) -> bool:
@@ -254,7 +308,7 @@ def _is_lost(error: AstroZeroError) -> bool:
     return error.res_code is None and not isinstance(error, RefusedError)
 
 
-def _words(error: AstroZeroError, then: str = "") -> str:
+def words_of(error: AstroZeroError, then: str = "") -> str:
     """Return what an error says, but for the attempt and the connection: thousands may fail for the one reason."""
     reason = copy(error)
     reason.problem += then

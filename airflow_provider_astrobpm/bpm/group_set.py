@@ -1,0 +1,73 @@
+"""Sets the same variables of many instances, some at a time.
+
+Nothing shows afterwards whether a variable was set (API page 0073): unknown and read-only names are ignored without a
+word, and reading variables is undocumented. So the answer is all that there is to judge by, and none is looked at again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.group_change import Changer, GroupChange, words_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+    from airflow_provider_astrobpm.bpm.api import Operation
+    from airflow_provider_astrobpm.bpm.wait import Note
+
+
+async def set_all(
+    client: AsyncBpmClient,
+    ids: Iterable[str],
+    variables: Mapping[str, Any],
+    *,
+    max_concurrency: int = 16,
+    log: Callable[[Note], None],
+    clock: Callable[[], float] = time.monotonic,
+    is_stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[GroupChange, int], None] = lambda _change, _through: None,
+) -> GroupChange:
+    """Set variables of instances. Whatever goes wrong with them is told in what is returned.
+
+    :param client: the client; its attempts hold for each call.
+    :param ids: the instances.
+    :param variables: names and values, anything that JSON can hold.
+    :raises ValueError: for a bad argument; nothing was sent then.
+
+    The other parameters are those of ``change_all``.
+    """
+    setter = _Setter(
+        client,
+        dict.fromkeys(ids),
+        GroupChange("set"),
+        log=log,
+        clock=clock,
+        is_over=is_stopped,
+        progress=progress,
+        variables=variables,
+    )
+    return await setter.run(max_concurrency)
+
+
+@dataclass(kw_only=True)
+class _Setter(Changer):
+    variables: Mapping[str, Any]
+
+    def operation(self, instance_id: str) -> Operation[None]:
+        return api.set_variables(instance_id, self.variables)
+
+    def settle(self, instance_id: str, _answer: None) -> bool:
+        self.change.done.append(instance_id)
+        return True
+
+    async def look(self) -> None:
+        for instance_id, failure in self.unsettled.items():
+            if failure:
+                may_be_set = isinstance(failure, CallError) and failure.taken is None
+                self.fail(instance_id, words_of(failure), in_doubt=may_be_set)
