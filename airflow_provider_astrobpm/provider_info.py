@@ -24,7 +24,12 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [_modules("airflow_provider_astrobpm.operators.bpm")],
         "sensors": [_modules("airflow_provider_astrobpm.sensors.bpm")],
         "triggers": [_modules("airflow_provider_astrobpm.triggers.bpm")],
+        "task-decorators": [
+            {"class-name": "airflow_provider_astrobpm.decorators.bpm.astro_bpm_task", "name": "astro_bpm"}
+        ],
+        "notifications": ["airflow_provider_astrobpm.notifications.bpm.AstroZeroStartBpmNotifier"],
         "extra-links": ["airflow_provider_astrobpm.links.bpm.AstroZeroBpmInstanceLink"],
+        "cli": ["airflow_provider_astrobpm.cli.definition.get_cli_commands"],
         "connection-types": [
             {
                 "connection-type": "astro_zero",

@@ -14,9 +14,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # For each room what it may import of the package, besides itself. A room never imports one beside or above it.
 ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
-    "cli": {"hooks", "bpm"},
+    "cli": {"doctor", "hooks", "bpm"},
+    "doctor": {"bpm"},
+    "decorators": {"operators"},
+    "notifications": {"hooks", "bpm"},
+    "policies": {"bpm"},
     "operators": {"links", "tasks", "triggers", "hooks", "bpm"},
-    "sensors": {"tasks", "triggers", "hooks", "bpm"},
+    "sensors": {"links", "tasks", "triggers", "hooks", "bpm"},
     "tasks": {"triggers", "hooks", "bpm"},
     "links": set(),
     "triggers": {"hooks", "bpm"},
@@ -30,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
 # Inside bpm/: each module may import those before it.
 BPM_ORDER = (
     "checks",
+    "meter",
     "states",
     "places",
     "cursor",
@@ -41,6 +46,7 @@ BPM_ORDER = (
     "exchange",
     "token",
     "retry",
+    "task_retry",
     "search",
     "change",
     "wait",
@@ -50,6 +56,7 @@ BPM_ORDER = (
     "identity",
     "adoption",
     "launch",
+    "incident",
     "launches",
     "batch_record",
     "batch",
@@ -62,6 +69,7 @@ BPM_ORDER = (
     "aio",
     "batch_start",
     "group_change",
+    "group_set",
     "batch_launch",
     "poller",
     "event",

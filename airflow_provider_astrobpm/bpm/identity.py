@@ -21,7 +21,10 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IfOpenInstanceExists = Literal["start", "adopt", "fail"]
 IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "fail")
@@ -48,6 +51,18 @@ class BatchKey(NamedTuple):
     attempt: int = 1
 
 
+def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
+    """Return what business keys begin with: as many of the words as there is room for, and a hash.
+
+    :param words: what people read in it.
+    :param identity: what the hash tells from everything else.
+    :param suffix: characters that are kept free for the end of the key.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", words)
+    digest = base64.b32encode(hashlib.sha256(json.dumps(identity).encode()).digest()).decode().lower()[:_HASH]
+    return f"{readable[: LONGEST_KEY - _HASH - suffix - 2]}-{digest}-"
+
+
 @dataclass(frozen=True)
 class TaskIdentity:
     """Which task it is, in which run of its DAG, in all of its tries.
@@ -72,10 +87,8 @@ class TaskIdentity:
 
     def _prefix(self, suffix: int) -> str:
         task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
-        readable = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self.dag_id}.{task}.{self.run_id}")
-        whole = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index]).encode()
-        digest = base64.b32encode(hashlib.sha256(whole).digest()).decode().lower()[:_HASH]
-        return f"{readable[: LONGEST_KEY - _HASH - suffix - 2]}-{digest}-"
+        words = f"{self.dag_id}.{task}.{self.run_id}"
+        return key_prefix(words, [self.dag_id, self.run_id, self.task_id, self.map_index], suffix=suffix)
 
     def key(self, generation: int, launch: int = 1) -> str:
         """Return a business key, at most 64 characters.

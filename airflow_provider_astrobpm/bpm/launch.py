@@ -24,14 +24,16 @@ from airflow_provider_astrobpm.bpm.errors import (
     CallError,
     InstanceNotFoundError,
 )
+from airflow_provider_astrobpm.bpm.meter import ADOPTIONS, AMBIGUOUS_STARTS, NO_METER, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from airflow_provider_astrobpm.bpm.adoption import Decision, Order, Start
     from airflow_provider_astrobpm.bpm.api import Operation, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.meter import Meter
 
 LOOKS_AFTER_DOUBT = (0.05, 0.25, 0.5, 1.0)
 """When the instance of a start in doubt is looked for, in parts of the grace."""
@@ -52,6 +54,7 @@ class Launcher:
     :param remember: writes a record down, so that later tries have it even if this one dies at once.
     :param log: is told what happens.
     :param clock: the time, in seconds since the epoch.
+    :param meter: is told what was started and adopted.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class Launcher:
         remember: Callable[[Record], None],
         log: Callable[[Note], None],
         clock: Callable[[], float],
+        meter: Meter = NO_METER,
     ) -> None:
         self._order = order
         self._find = find
         self._remember = remember
         self._log = log
         self._clock = clock
+        self._meter = meter
 
     def launch(self, record: Record | None) -> Plan[Launched]:
         """Start the instance, or go on with the one that an earlier try has started.
@@ -131,6 +136,7 @@ class Launcher:
 
     def _adopt(self, record: Record | None, decision: Adopt) -> Launched:
         self._log(Note(f"Adopted {decision.instance}: {decision.why}"))
+        self._meter.count(ADOPTIONS)
         own = self._order.own(record) or Record(generation=self._order.generation)
         # A wait that has failed is over; what goes on now is another one.
         deadline = None if own.left_open else own.deadline
@@ -170,8 +176,10 @@ class Launcher:
             if error.taken is not None:
                 self._remember(msgspec.structs.replace(sent, posted_at=None))
                 raise
+            self._meter.count(AMBIGUOUS_STARTS)
             self._log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
             instance = yield from self._find_after_doubt(start, sent, error)
+        self._meter.count(STARTS)
         known = msgspec.structs.replace(
             sent, instance_id=instance.id, posted_at=self._clock(), deadline=self._deadline()
         )
@@ -184,44 +192,87 @@ class Launcher:
 
         :raises AmbiguousStartError: if there is none, or nobody can tell.
         """
-        order, waited, doubt = self._order, 0.0, None
-        for part in LOOKS_AFTER_DOUBT:
-            yield from _pause(order.grace * (part - waited))
-            waited = part
-            try:
-                carriers = yield from search.find_carriers(
-                    lambda one: one.business_key == start.key and one.name == order.bpm_name
-                )
-            except AuthenticationError:
-                raise
-            except CallError as error:
-                doubt = f"it could not be looked for: {error.problem}"
-                continue
-            mine = [one for one in carriers.instances.values() if one.id not in (start.strangers or ())]
-            if sent.posted_at is not None:
-                mine = [one for one in mine if not search.started_long_before(one, sent.posted_at)]
-            alone = order.business_key is None or start.strangers is not None
-            if len(mine) == 1 and alone:
-                return mine[0]
-            doubt = carriers.doubt(order.bpm_name, sent.posted_at)
-            if mine:
-                doubt = f"it may be one of those that carry its business key: {adoption.listed(mine)}"
-            if doubt:
-                break
+        order = self._order
+        found = yield from look_after_doubt(
+            start.key,
+            order.bpm_name,
+            grace=order.grace,
+            posted_at=sent.posted_at,
+            strangers=start.strangers or (),
+            is_ours_alone=order.business_key is None or start.strangers is not None,
+        )
+        if found.instance is not None:
+            return found.instance
         self._remember(msgspec.structs.replace(sent, told=True))
         lost = AmbiguousStartError(failure, start.key)
-        lost.problem += f"; {doubt}" if doubt else "; no instance shows that carries its business key"
+        lost.problem += f"; {found.doubt}"
         raise lost from failure
 
     def _deadline(self) -> float | None:
         return None if self._order.timeout is None else self._clock() + self._order.timeout
 
 
-def start_once(operation: Operation[BpmInstance], business_key: str | None) -> Plan[BpmInstance]:
+class AfterDoubt(NamedTuple):
+    """What came of looking for the instance of a start in doubt."""
+
+    instance: BpmInstance | None
+    doubt: str = ""
+    """Why there is none, in words."""
+
+
+def look_after_doubt(
+    business_key: str,
+    bpm_name: str,
+    *,
+    grace: float,
+    posted_at: float | None,
+    strangers: Collection[str] = (),
+    is_ours_alone: bool = True,
+) -> Plan[AfterDoubt]:
+    """Look for the instance of a start whose answer was lost, for as long as it may take to show.
+
+    :param business_key: the key that it carries.
+    :param bpm_name: its BPM's name.
+    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param posted_at: when the start was sent, in seconds since the epoch.
+    :param strangers: the ids that carried the key before.
+    :param is_ours_alone: whether one that carries the key now, and did not before, is certainly of this start.
+    :raises AuthenticationError: if the credentials are refused.
+    """
+    waited, doubt = 0.0, None
+    for part in LOOKS_AFTER_DOUBT:
+        yield from _pause(grace * (part - waited))
+        waited = part
+        try:
+            carriers = yield from search.find_carriers(
+                lambda one: one.business_key == business_key and one.name == bpm_name
+            )
+        except AuthenticationError:
+            raise
+        except CallError as error:
+            doubt = f"it could not be looked for: {error.problem}"
+            continue
+        mine = [one for one in carriers.instances.values() if one.id not in strangers]
+        if posted_at is not None:
+            mine = [one for one in mine if not search.started_long_before(one, posted_at)]
+        if len(mine) == 1 and is_ours_alone:
+            return AfterDoubt(mine[0])
+        doubt = carriers.doubt(bpm_name, posted_at)
+        if mine:
+            doubt = f"it may be one of those that carry its business key: {adoption.listed(mine)}"
+        if doubt:
+            break
+    return AfterDoubt(None, doubt or "no instance shows that carries its business key")
+
+
+def start_once(
+    operation: Operation[BpmInstance], business_key: str | None, meter: Meter = NO_METER
+) -> Plan[BpmInstance]:
     """Start an instance for somebody who has no tries.
 
     :param operation: the start, from ``api.start``.
     :param business_key: the key it carries, for the error.
+    :param meter: is told what was started.
     :raises AmbiguousStartError: if nobody can know whether the instance was started.
     :raises CallError: if it was certainly not started.
     """
@@ -229,8 +280,10 @@ def start_once(operation: Operation[BpmInstance], business_key: str | None) -> P
         instance: BpmInstance = yield operation
     except CallError as error:
         if error.taken is None:
+            meter.count(AMBIGUOUS_STARTS)
             raise AmbiguousStartError(error, business_key) from error
         raise
+    meter.count(STARTS)
     return instance
 
 

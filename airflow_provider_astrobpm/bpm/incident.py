@@ -1,0 +1,135 @@
+"""The plan of an incident: something has failed, and one process is started over it, however often it is reported.
+
+Whoever reports keeps no record, so the business key alone tells whether an event was reported before::
+
+    incident.orders.load.scheduled__2026-1-zld2ojgxmkbhmtqy-3
+    readable, cut off                      hash             try, or clear
+
+Two reports at the very same moment do not see each other, and may start two processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.bpm import launch, search
+from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, CallError
+from airflow_provider_astrobpm.bpm.identity import key_prefix
+from airflow_provider_astrobpm.bpm.wait import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.bpm.api import Operation, Plan
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+
+_SUFFIX = 6  # characters kept free for the number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What has happened: to a task, to a run of a DAG, or to a deadline of one.
+
+    :param dag_id: the DAG.
+    :param run_id: its run.
+    :param task_id: the task, if it happened to one.
+    :param map_index: the index of a mapped task; -1 for one that is not mapped.
+    :param deadline_id: the deadline that was missed, if it was one.
+    :param number: which of several such events it is: the try of a task, or how often the run was cleared before.
+    :param since: when it happened at the earliest, in seconds since the epoch, if that is known.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str | None = None
+    map_index: int = -1
+    deadline_id: str | None = None
+    number: int = 0
+    since: float | None = None
+
+    def key(self) -> str:
+        """Return the business key of its process, at most 64 characters."""
+        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
+        what = filter(
+            None, ("incident", self.dag_id, task, "deadline" if self.deadline_id else None, self.run_id)
+        )
+        identity = [
+            "incident", self.dag_id, self.run_id, self.task_id, self.map_index, self.deadline_id, self.number
+        ]  # fmt: skip
+        return f"{key_prefix('.'.join(what), identity, suffix=_SUFFIX)}{self.number % 10**_SUFFIX}"
+
+    def __str__(self) -> str:
+        where = f"DAG {self.dag_id!r}, run {self.run_id!r}"
+        if self.deadline_id:
+            return f"missed deadline of {where}"
+        if self.task_id is None:
+            return f"end of {where}"
+        index = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        return f"try {self.number} of task {self.task_id + index!r} of {where}"
+
+
+class Reported(NamedTuple):
+    """What came of a report."""
+
+    instance: BpmInstance
+    is_new: bool
+    """Whether this report has started it."""
+
+
+def report(
+    start: Operation[BpmInstance],
+    *,
+    bpm_name: str,
+    business_key: str,
+    since: float | None,
+    grace: float,
+    clock: Callable[[], float],
+    log: Callable[[Note], None],
+) -> Plan[Reported]:
+    """Start a process, unless one of this BPM carries the business key already, open or ended.
+
+    Where the lists do not tell that for certain it is started: an incident that is reported twice does less harm than one
+    that nobody hears of.
+
+    :param start: the operation that starts it.
+    :param bpm_name: the BPM's name.
+    :param business_key: the key that it carries.
+    :param since: when the event happened at the earliest, in seconds since the epoch, if that is known.
+    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param clock: the time, in seconds since the epoch.
+    :param log: is told what happens.
+    :raises AmbiguousStartError: if nobody can know whether it was started.
+    :raises CallError: if a call failed, and nothing was started.
+    """
+    carriers = yield from search.find_carriers(
+        lambda one: one.business_key == business_key and one.name == bpm_name
+    )
+    if carriers.instances:
+        newest = max(carriers.instances.values(), key=lambda one: one.start_time or "")
+        return Reported(newest, is_new=False)
+    if doubt := carriers.doubt(bpm_name, since):
+        log(Note(f"Whether this was reported before cannot be told: {doubt}. Reporting it", warning=True))
+    posted_at = clock()
+    try:
+        instance: BpmInstance = yield start
+    except CallError as error:
+        if error.taken is not None:
+            raise
+        log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
+        found = yield from launch.look_after_doubt(business_key, bpm_name, grace=grace, posted_at=posted_at)
+        if found.instance is None:
+            raise _lost(error, bpm_name, business_key, found.doubt) from error
+        instance = found.instance
+    return Reported(instance, is_new=True)
+
+
+def _lost(failure: CallError, bpm_name: str, business_key: str, doubt: str) -> AmbiguousStartError:
+    lost = AmbiguousStartError(
+        failure,
+        business_key,
+        f"It was not started again. Look for an instance of {bpm_name!r} with business key {business_key!r}; if there is "
+        "none, start it yourself.",
+    )
+    lost.problem += f"; {doubt}"
+    return lost

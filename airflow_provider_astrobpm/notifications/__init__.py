@@ -1,0 +1,1 @@
+"""Notifiers: what Airflow calls when something has failed."""

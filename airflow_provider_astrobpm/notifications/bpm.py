@@ -1,0 +1,188 @@
+"""The notifier that starts an incident process when something has failed.
+
+DAG files import this module at every parse, so the client and its libraries are imported only when it notifies.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.notifier import BaseNotifier
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.incident import Reported
+    from airflow_provider_astrobpm.bpm.settings import Settings
+
+SOON_GIVEN_UP = 5.0  # seconds to reach the server
+MOST_ATTEMPTS = 2  # of a call: Airflow ends what takes long after a failure, and nobody would hear why
+
+
+class AstroZeroStartBpmNotifier(BaseNotifier):
+    """Start a process over a failure, once: as ``on_failure_callback`` of a DAG or a task, or for a missed deadline.
+
+    The business key tells one event from another. Where an instance of this BPM carries it already, open or ended, nothing is
+    started, and the log says which one that is. Otherwise the start is one POST, which is never sent again when it may have
+    been taken. Two notifiers that report the same event at the very same moment do not see each other, and may start two.
+
+    What goes wrong here is logged and never raised: it must not hide the failure that is reported. See
+    ``docs/incidents.md``, also for where Airflow runs it and what templates find there.
+
+    :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
+    :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
+    :param variables: values for the BPM's variables, anything that JSON can hold.
+    :param business_key: the instance's business key; by default one that names what has failed: the try of a task, the
+        end of a DAG run since it was last cleared, or the deadline.
+    :param title: the instance's title, ``$Flow.Title``.
+    :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
+    :param context: the context; Airflow passes it where a deadline was missed.
+    """
+
+    template_fields: Sequence[str] = (
+        "astro_zero_conn_id",
+        "bpm_name",
+        "version",
+        "variables",
+        "business_key",
+        "title",
+    )
+
+    def __init__(
+        self,
+        *,
+        bpm_name: str,
+        version: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        title: str | None = None,
+        astro_zero_conn_id: str = DEFAULT_CONN_ID,
+        context: Context | None = None,
+    ) -> None:
+        super().__init__()
+        self.bpm_name = checks.text(bpm_name, "bpm_name")
+        self.version = version
+        self.variables = None if variables is None else checks.variables(variables)
+        self.business_key = business_key
+        self.title = title
+        self.astro_zero_conn_id = astro_zero_conn_id
+        if context is not None:
+            self.context = context
+        self._given = checks.given(self, ("version", "variables", "business_key", "title"))
+
+    def __call__(self, *arguments: Any) -> None:
+        """Report, with templates rendered for this event alone: one notifier serves many."""
+        try:
+            super(AstroZeroStartBpmNotifier, copy(self)).__call__(*arguments)
+        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
+            self._give_up(error)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Report the event of ``context``, in an event loop."""
+        try:
+            yield from super().__await__()
+        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
+            self._give_up(error)
+
+    def notify(self, context: Context) -> None:
+        """Report an event, and hold this thread until that is done."""
+        try:
+            self._notify(context)
+        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
+            self._give_up(error)
+
+    async def async_notify(self, context: Context) -> None:
+        """Report an event, in an event loop."""
+        try:
+            await self._async_notify(context)
+        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
+            self._give_up(error)
+
+    def _notify(self, context: Context) -> None:
+        from airflow.sdk.log import mask_secret  # noqa: PLC0415
+
+        from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: PLC0415
+        from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
+
+        settings = _hasty(AstroZeroHook(self.astro_zero_conn_id).settings)
+        plan = self._plan(context, settings)
+        with BpmClient(settings, on_token=mask_secret, on_retry=self.log.warning) as client:
+            self._tell(client.run(plan), settings)
+
+    async def _async_notify(self, context: Context) -> None:
+        import asyncio  # noqa: PLC0415
+
+        # The first import of the client takes long enough to be noticed on a triggerer's event loop.
+        hook = await asyncio.to_thread(_hook, self.astro_zero_conn_id)
+        settings = _hasty(await hook.async_settings())
+        plan = self._plan(context, settings)
+        async with hook.make_async_client(settings) as client:
+            self._tell(await client.run(plan), settings)
+
+    def _plan(self, context: Context, settings: Settings) -> Plan[Reported]:
+        """Return what is to be done, after a line in the log: Airflow may end this process in the middle of it."""
+        from airflow_provider_astrobpm.bpm import api, incident  # noqa: PLC0415
+        from airflow_provider_astrobpm.notifications.context import event_of  # noqa: PLC0415
+
+        checks.still_given(self, self._given)
+        event = None if self.business_key is not None else event_of(context)
+        business_key = event.key() if event else checks.text(self.business_key, "business_key")
+        start = api.start(
+            self.bpm_name,
+            version=self.version,
+            variables=self.variables,
+            business_key=business_key,
+            title=self.title,
+        )
+        self.log.info(
+            "Reporting %s to BPM %r on connection %r, business key %r",
+            event or "an event", self.bpm_name, self.astro_zero_conn_id, business_key,
+        )  # fmt: skip
+        return incident.report(
+            start,
+            bpm_name=self.bpm_name,
+            business_key=business_key,
+            since=event.since if event else None,
+            grace=settings.start_grace,
+            clock=time.time,
+            log=lambda note: note.write_to(self.log),
+        )
+
+    def _tell(self, reported: Reported, settings: Settings) -> None:
+        words = "Started %s%s" if reported.is_new else "Nothing is started: this was reported before, to %s%s"
+        url = settings.url_of(reported.instance.id)
+        self.log.info(words, reported.instance, f": {url}" if url else "")
+
+    def _give_up(self, error: Exception) -> None:
+        self.log.error(
+            "No process was started over this that anybody knows of (%s). %s If it is needed, start %r yourself.",
+            type(error).__name__, error, self.bpm_name,
+            exc_info=None if isinstance(error, (AstroZeroError, ValueError)) else error,
+        )  # fmt: skip
+
+
+def _hook(conn_id: str) -> Any:
+    from airflow_provider_astrobpm.bpm import aio, incident  # noqa: F401, PLC0415
+    from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
+
+    return AstroZeroHook(conn_id)
+
+
+def _hasty(settings: Settings) -> Settings:
+    """Return the same, with less patience for a server that cannot be reached; one that answers may take its time."""
+    return replace(
+        settings,
+        connect_timeout=min(settings.connect_timeout, SOON_GIVEN_UP),
+        max_attempts=min(settings.max_attempts, MOST_ATTEMPTS),
+        max_wait=min(settings.max_wait, SOON_GIVEN_UP),
+    )

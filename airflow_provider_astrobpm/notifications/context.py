@@ -1,0 +1,58 @@
+"""What has happened, read off the context that Airflow gives to a callback. It differs with what calls.
+
+| called for                         | ``dag_run``            | ``ti``             | ``reason`` | ``deadline`` |
+|------------------------------------|------------------------|--------------------|------------|--------------|
+| a task                             | the run                | the task's         |            |              |
+| the end of a DAG run               | the run, mostly        | the last, mostly   | yes        |              |
+| a deadline that was missed         | the run, as plain JSON |                    |            | yes          |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_astrobpm.bpm.incident import Event
+
+
+def event_of(context: Mapping[str, Any]) -> Event:
+    """Return what has happened.
+
+    :param context: the context of a callback.
+    :raises ValueError: if it does not say of which run of which DAG it is.
+    """
+    run, ti, deadline = (context.get(name) for name in ("dag_run", "ti", "deadline"))
+    dag_id = _first(_of(run, "dag_id"), _of(ti, "dag_id"), _of(context.get("dag"), "dag_id"))
+    run_id = _first(_of(run, "run_id"), _of(run, "dag_run_id"), _of(ti, "run_id"), context.get("run_id"))
+    if dag_id is None or run_id is None:
+        raise ValueError("the context does not say of which DAG run it is; give the notifier a business_key")
+    since = _seconds(_of(run, "run_after"))
+    if deadline is not None:
+        return Event(dag_id=dag_id, run_id=run_id, deadline_id=str(_of(deadline, "id")), since=since)
+    if ti is None or "reason" in context:
+        return Event(dag_id=dag_id, run_id=run_id, number=_of(run, "clear_number") or 0, since=since)
+    index = _of(ti, "map_index")
+    return Event(
+        dag_id=dag_id,
+        run_id=run_id,
+        task_id=ti.task_id,
+        map_index=-1 if index is None else index,
+        number=ti.try_number,
+        since=since,
+    )
+
+
+def _of(owner: Any, name: str) -> Any:
+    return owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
+
+
+def _first(*values: Any) -> str | None:
+    return next((str(value) for value in values if value), None)
+
+
+def _seconds(moment: Any) -> float | None:
+    """Return a moment in seconds since the epoch, also one that came as JSON."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    return moment.timestamp() if isinstance(moment, datetime) else None

@@ -1,0 +1,1 @@
+"""Retry policies: what becomes of a task after a failure."""

@@ -1,0 +1,268 @@
+"""``@task.astro_bpm`` on real Airflow, against the emulator."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.sdk import DAG, task
+from airflow.sdk.bases.decorator import DecoratedOperator
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.decorators.bpm import SHOWN, AstroZeroBpmDecoratedOperator, astro_bpm_task
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+
+DAGS = Path(__file__).parent / "dags" / "decorated.py"
+BPM = "NightlyReconciliation"
+HOSTILE = "{{ 7 * 6 }} {% raise %} {{ var.value.secret }}"
+
+
+class TaskInstance:
+    """As much of a task instance as the operator uses, through several tries."""
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "load", -1
+    try_number, max_tries = 1, 3
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self.xcoms.get(key)
+
+
+def made(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Make a task of a function, outside of any DAG."""
+    decorated: Any = astro_bpm_task(**{"bpm_name": BPM, "poll_interval": 1, "task_id": "load", **options})
+    return decorated(function)(*arguments).operator
+
+
+def nothing() -> dict[str, Any]:
+    return {}
+
+
+def run(operator: Any, ti: TaskInstance | None = None, **context: Any) -> Any:
+    return operator.execute({"ti": ti or TaskInstance(), **context})
+
+
+class TestTheFunction:
+    def test_gives_the_variables(self, emulator: EmulatorControl) -> None:
+        result = run(made(lambda: {"ledger": "EU", "business_date": {"a": [1, None]}}))
+        (instance,) = emulator.instances()
+        assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
+        variables = instance["variables"]
+        assert (variables["ledger"], variables["business_date"]) == ("EU", {"a": [1, None]})
+
+    def test_may_give_none(self, emulator: EmulatorControl) -> None:
+        run(made(lambda: None))
+        assert len(emulator.instances()) == 1
+
+    def test_takes_arguments_and_what_it_wants_of_the_context(self, emulator: EmulatorControl) -> None:
+        def load(ledger: str, run_id: Any = None, *, ti: Any = None) -> dict[str, Any]:
+            return {"ledger": f"{ledger} {run_id} {ti.task_id}"}
+
+        run(made(load, "EU"), run_id="r1")
+        assert emulator.instances()[0]["variables"]["ledger"] == "EU r1 load"
+
+    def test_what_it_gives_is_no_template(self, emulator: EmulatorControl) -> None:
+        run(made(lambda: {"ledger": HOSTILE}))
+        assert emulator.instances()[0]["variables"]["ledger"] == HOSTILE
+
+    @pytest.mark.parametrize("given", [[("ledger", "EU")], "ledger=EU", 5, True, (n for n in "ab")])
+    def test_that_gives_something_else_starts_nothing(self, given: object, emulator: EmulatorControl) -> None:
+        def load() -> Any:
+            return given
+
+        with pytest.raises(
+            ValueError, match="load must return the variables as a mapping .*, or None for none"
+        ):
+            run(made(load))
+        assert not any(emulator.counts().values())
+
+    def test_that_gives_what_json_cannot_hold_starts_nothing(self, emulator: EmulatorControl) -> None:
+        with pytest.raises(ValueError, match="variable 'when' cannot be sent"):
+            run(made(lambda: {"when": timedelta(1)}))
+        assert not any(emulator.counts().values())
+
+    def test_that_fails_starts_nothing(self, emulator: EmulatorControl) -> None:
+        def load() -> dict[str, Any]:
+            raise LookupError("no ledger today")
+
+        with pytest.raises(LookupError, match="no ledger today"):
+            run(made(load))
+        assert not any(emulator.counts().values())
+
+    def test_runs_once_a_try_and_the_retry_goes_on_with_the_instance_that_there_is(
+        self, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
+        monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+        calls = iter(("CN", "US"))
+        operator = made(lambda: {"country": next(calls)}, bpm_name="SupplierOnboarding", timeout=0, retries=3)
+        ti = TaskInstance()
+        with pytest.raises(errors.WaitTimeoutError):
+            run(operator, ti)
+        (instance,) = emulator.instances()
+        emulator.move(instance["id"], state="Completed OK")
+        ti.try_number = 2
+        assert run(operator, ti)["id"] == instance["id"]
+        assert emulator.instance(instance["id"])["variables"]["country"] == "CN"
+        assert next(calls, None) is None
+        assert emulator.counts()["start"] == 1
+
+
+class TestParsing:
+    @pytest.mark.parametrize("variables", [{}, {"a": 1}, None, "{{ a }}"])
+    def test_variables_are_refused(self, variables: Any) -> None:
+        with pytest.raises(ValueError, match="takes no variables: they are what the function returns"):
+            made(nothing, variables=variables)
+
+    @pytest.mark.parametrize("way", ["override", "default_args"])
+    def test_variables_are_refused_however_they_come(self, way: str) -> None:
+        variables = {"a": 1}
+        decorated: Any = astro_bpm_task(bpm_name=BPM)(nothing)
+        if way == "override":
+            decorated = decorated.override(variables=variables)
+        default_args = {"variables": variables} if way == "default_args" else {}
+        with (
+            DAG("d", schedule=None, default_args=default_args),
+            pytest.raises(ValueError, match="takes no variables"),
+        ):
+            decorated()
+
+    def test_a_bpm_name_is_asked_for(self) -> None:
+        with pytest.raises(TypeError, match="bpm_name"):
+            astro_bpm_task(nothing)()
+
+    def test_only_a_plain_function_will_do(self) -> None:
+        async def later() -> dict[str, Any]:
+            return {}
+
+        def one_by_one() -> Iterator[Any]:
+            yield {}
+
+        for function in (later, one_by_one):
+            with pytest.raises(ValueError, match="takes a plain function"):
+                made(function)
+
+    def test_bad_arguments_are_refused_as_the_operator_does(self) -> None:
+        with pytest.raises(ValueError, match="poll_interval"):
+            made(nothing, bpm_name=BPM, poll_interval=0)
+
+    def test_what_the_function_says_that_it_returns_does_not_split_what_the_task_returns(self) -> None:
+        def load() -> dict[str, Any]:
+            return {}
+
+        assert made(load).multiple_outputs is False
+        assert made(load, multiple_outputs=True).multiple_outputs is True
+
+    def test_it_is_the_start_operator_in_all_else(self) -> None:
+        operator = made(nothing)
+        assert isinstance(operator, AstroZeroStartBpmInstanceOperator)
+        assert set(operator.template_fields) == {
+            *DecoratedOperator.template_fields, *AstroZeroStartBpmInstanceOperator.template_fields
+        }  # fmt: skip
+        assert [type(link) for link in operator.operator_extra_links] == [AstroZeroBpmInstanceLink]
+        assert AstroZeroBpmDecoratedOperator.custom_operator_name == "@task.astro_bpm"
+
+
+class TestDeferral:
+    """A task that resumes is given back for its page what its function had returned."""
+
+    def deferred(self, variables: Any) -> dict[str, Any]:
+        operator = made(nothing)
+        operator.variables = variables
+        with pytest.raises(TaskDeferred) as caught:
+            operator.defer(trigger=operator._trigger_for(None), method_name="m", kwargs={"deadline": 5})
+        return caught.value.kwargs or {}
+
+    def test_it_keeps_the_variables(self) -> None:
+        assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN: {"a": {"b": 1}}}
+        assert self.deferred(None) == {"deadline": 5, SHOWN: None}
+        assert self.deferred("cut off before") == {"deadline": 5, SHOWN: "cut off before"}
+
+    def test_no_more_of_them_than_airflow_shows_and_no_secret(self) -> None:
+        kept = self.deferred({"text": "x" * 10_000})[SHOWN]
+        assert isinstance(kept, str)
+        assert 4096 < len(kept) < 4200
+        kept = self.deferred({"password": "very-secret", "ledger": "EU"})[SHOWN]
+        assert kept["ledger"] == "EU"
+        assert "very-secret" not in json.dumps(kept)
+
+    def test_it_is_given_back_before_the_task_resumes(self) -> None:
+        operator = made(nothing)
+        seen: list[Any] = []
+        operator.execute_complete = lambda _context, **arguments: seen.append((operator.variables, arguments))
+        operator.resume_execution(
+            "execute_complete", {"deadline": 5, SHOWN: {"a": 1}}, {"ti": TaskInstance()}
+        )
+        assert seen == [({"a": 1}, {})]
+
+
+@pytest.mark.xdist_group("airflow")
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+class TestOnAirflow:
+    @pytest.fixture
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
+        """Run a DAG of ``dags/``, and return how each of its task instances ended."""
+        bundle = {
+            "name": "decorated",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(DAGS.parent)},
+        }
+        monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+        spec = importlib.util.spec_from_file_location("decorated", DAGS)
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+        def run(dag_id: str) -> dict[str, str]:
+            return {
+                f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id: str(ti.state)
+                for ti in module.DAGS[dag_id].test().get_task_instances()
+            }
+
+        return run
+
+    @pytest.mark.parametrize("where", ["on_worker", "deferred"])
+    def test_a_gate(self, where: str, run: Any, emulator: EmulatorControl) -> None:
+        assert run(f"gate_{where}") == {"rows": "success", "ask": "success", "after": "success"}
+        (instance,) = emulator.instances()
+        assert instance["title"].startswith("Of manual__")
+        assert instance["variables"]["business_date"] == 7
+        assert instance["variables"]["ledger"] == HOSTILE
+        assert emulator.counts()["start"] == 1
+
+    @pytest.mark.parametrize("where", ["on_worker", "deferred"])
+    def test_mapped(self, where: str, run: Any, emulator: EmulatorControl) -> None:
+        some = {f"some[{index}]": "success" for index in range(3)}
+        assert run(f"mapped_{where}") == {**some, "count": "success"}
+        variables = [one["variables"] for one in emulator.instances()]
+        told = {(each["ledger"], each["business_date"]) for each in variables}
+        assert told == {("EU", "today"), ("US", "today"), ("CN", "today")}
+        assert len({one["business_key"] for one in emulator.instances()}) == 3
+
+    @pytest.mark.parametrize("dag_id", ["with_variables", "out_as_none"])
+    def test_a_mapped_one_that_is_wrong_starts_nothing(
+        self, dag_id: str, run: Any, emulator: EmulatorControl
+    ) -> None:
+        assert run(dag_id) == {f"{dag_id}[0]": "failed"}
+        assert not emulator.counts()["start"]
+
+    def test_it_is_found_as_airflow_finds_it(self) -> None:
+        with DAG("decorated", schedule=None):
+            output: Any = task.astro_bpm(bpm_name=BPM)(nothing)()
+        assert isinstance(output.operator, AstroZeroBpmDecoratedOperator)
