@@ -1,0 +1,200 @@
+"""What a report starts, and by which key it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import api, states
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AuthenticationError,
+    InterruptedCallError,
+    RefusedError,
+    ServerError,
+)
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
+from airflow_provider_astrobpm.bpm.incident import Event, report
+
+EVENT = Event(dag_id="orders", run_id="scheduled__2026-11-24", task_id="load", number=2)
+RUN = Event(dag_id="orders", run_id="scheduled__2026-11-24")
+DEADLINE = Event(dag_id="orders", run_id="scheduled__2026-11-24", deadline_id="019a-1")
+
+
+class TestKey:
+    @pytest.mark.parametrize(
+        ("event", "begins", "ends"),
+        [
+            (EVENT, "incident.orders.load.scheduled__2026-11-", "-2"),
+            (RUN, "incident.orders.scheduled__2026-11-24-", "-0"),
+            (DEADLINE, "incident.orders.deadline.scheduled__2026", "-0"),
+            (replace(EVENT, map_index=3), "incident.orders.load.3.scheduled__2026-1", "-2"),
+            (Event(dag_id="业务 流程", run_id="r"), "incident._____.r-", "-0"),
+        ],
+    )
+    def test_it_can_be_read(self, event: Event, begins: str, ends: str) -> None:
+        assert event.key().startswith(begins)
+        assert event.key().endswith(ends)
+
+    def test_it_stays_the_same_from_version_to_version(self) -> None:
+        assert EVENT.key() == "incident.orders.load.scheduled__2026-11--rehlycpphplixkft-2"
+
+    @pytest.mark.parametrize("number", [0, 1, 999_999, 10**9])
+    def test_it_is_never_too_long(self, number: int) -> None:
+        event = Event(dag_id="d" * 250, run_id="r" * 250, task_id="t" * 250, map_index=10**6, number=number)
+        assert len(event.key()) <= LONGEST_KEY
+
+    def test_no_two_events_share_one(self) -> None:
+        events = [
+            EVENT, RUN, DEADLINE,
+            replace(EVENT, number=3), replace(RUN, number=2), replace(EVENT, map_index=0),
+            replace(EVENT, task_id="loads"), replace(EVENT, dag_id="order"), replace(EVENT, run_id="x"),
+            replace(DEADLINE, deadline_id="019a-2"), replace(EVENT, number=10**6 + 2),
+        ]  # fmt: skip
+        assert len({event.key() for event in events}) == len(events)
+
+    def test_it_is_no_key_of_the_task(self) -> None:
+        task = TaskIdentity("orders", "scheduled__2026-11-24", "load")
+        assert task.read(EVENT.key()) is None
+        assert task.read_batch(EVENT.key()) is None
+
+    def test_when_it_happened_does_not_tell_events_apart(self) -> None:
+        assert replace(EVENT, since=5.0).key() == EVENT.key()
+
+    @pytest.mark.parametrize(
+        ("event", "words"),
+        [
+            (EVENT, "try 2 of task 'load' of DAG 'orders', run 'scheduled__2026-11-24'"),
+            (
+                replace(EVENT, map_index=3),
+                "try 2 of task 'load[3]' of DAG 'orders', run 'scheduled__2026-11-24'",
+            ),
+            (RUN, "end of DAG 'orders', run 'scheduled__2026-11-24'"),
+            (DEADLINE, "missed deadline of DAG 'orders', run 'scheduled__2026-11-24'"),
+        ],
+    )
+    def test_in_words(self, event: Event, words: str) -> None:
+        assert str(event) == words
+
+
+KEY = EVENT.key()
+
+
+class TestReport:
+    @pytest.fixture
+    def reported(self, stage: Any, make: Any) -> Callable[..., Any]:
+        """Report an event at a server that answers the lists and the start as asked."""
+
+        def reported(
+            *lists: dict[str, list[Any]], start: Any = None, since: float | None = None
+        ) -> tuple[Any, Any, list[str]]:
+            """Return what came of it, the stage, and the log.
+
+            :param lists: what the lists hold by state: before the first pause, after it, and so on.
+            """
+            notes: list[str] = []
+
+            def answer(operation: Any) -> Any:
+                if operation.kind == "start":
+                    return make("new", business_key=KEY, name="Incident") if start is None else start
+                state = dict(operation.query)["states"]
+                return lists[min(len(played.paused), len(lists) - 1)].get(state, []) if lists else []
+
+            played = stage(answer)
+            plan = report(
+                api.start("Incident", business_key=KEY),
+                bpm_name="Incident",
+                business_key=KEY,
+                since=since,
+                grace=60,
+                clock=lambda: 1_000.0,
+                log=lambda note: notes.append(note.text),
+            )
+            try:
+                return played.run(plan), played, notes
+            except (AmbiguousStartError, AuthenticationError, RefusedError) as error:
+                return error, played, notes
+
+        return reported
+
+    def test_the_first_one_starts_a_process(self, reported: Any) -> None:
+        came, played, notes = reported()
+        assert (came.instance.id, came.is_new) == ("new", True)
+        assert played.asked.count("start") == 1
+        assert notes == []
+
+    @pytest.mark.parametrize("state", states.STATES)
+    def test_another_one_starts_none_whatever_became_of_it(
+        self, state: str, reported: Any, make: Any
+    ) -> None:
+        known = make("known", state, business_key=KEY, name="Incident")
+        came, played, _ = reported({state: [known]})
+        assert (came.instance, came.is_new) == (known, False)
+        assert "start" not in played.asked
+
+    def test_of_several_the_newest_is_told(self, reported: Any, make: Any) -> None:
+        several = [
+            make(name, "Broken", business_key=KEY, name="Incident", start_time=f"2026-11-{day} 10:00:00")
+            for name, day in [("old", "01"), ("new", "03"), ("middle", "02")]
+        ]
+        came, _, _ = reported({"Broken": several})
+        assert (came.instance.id, came.is_new) == ("new", False)
+
+    @pytest.mark.parametrize("other", [{"name": "Other"}, {"business_key": "other"}, {"business_key": None}])
+    def test_other_instances_do_not_count(self, other: dict[str, Any], reported: Any, make: Any) -> None:
+        row = make("other", **{"business_key": KEY, "name": "Incident", **other})
+        came, _, _ = reported({"Running": [row, make("shows", business_key="keys")]})
+        assert came.is_new
+
+    @pytest.mark.parametrize("start", [RefusedError("the server refused"), AuthenticationError("refused")])
+    def test_a_start_that_was_certainly_not_taken_is_looked_for_by_nobody(
+        self, start: Exception, reported: Any
+    ) -> None:
+        came, played, _ = reported(start=start)
+        assert came is start
+        assert played.paused == []
+
+    @pytest.mark.parametrize("start", [ServerError("the server failed"), InterruptedCallError("no answer")])
+    def test_a_start_in_doubt_is_found(self, start: Exception, reported: Any, make: Any) -> None:
+        nothing: dict[str, Any] = {}
+        there = {"Running": [make("new", business_key=KEY, name="Incident")]}
+        came, played, notes = reported(nothing, nothing, there, start=start)
+        assert (came.instance.id, came.is_new) == ("new", True)
+        assert played.asked.count("start") == 1
+        assert played.paused == [3.0, 12.0]
+        assert len(notes) == 1
+        assert notes[0].startswith("The start is in doubt; looking for what came of it")
+
+    def test_a_start_in_doubt_that_does_not_show_is_told_and_not_sent_again(self, reported: Any) -> None:
+        came, played, _ = reported(start=ServerError("the server failed", status=503))
+        assert isinstance(came, AmbiguousStartError)
+        assert str(came) == (
+            "the server failed; no instance shows that carries its business key (HTTP 503). It was not started again. "
+            f"Look for an instance of 'Incident' with business key {KEY!r}; if there is none, start it yourself."
+        )
+        assert played.asked.count("start") == 1
+        assert sum(played.paused) == 60
+
+    def test_where_the_lists_show_no_keys_it_is_started(self, reported: Any, make: Any) -> None:
+        came, _, notes = reported({"Running": [make("x", name="Incident", business_key=None)]})
+        assert came.is_new
+        assert notes == [
+            "Whether this was reported before cannot be told: the lists show no business keys here. Reporting it"
+        ]
+
+    @pytest.mark.parametrize(
+        ("since", "doubts"), [(None, True), (1_000_000_000.0, True), (2_000_000_000.0, False)]
+    )
+    def test_where_a_list_looks_cut_off_it_is_started(
+        self, since: float | None, doubts: bool, reported: Any, make: Any
+    ) -> None:
+        rows = [
+            make(f"{n}", name="Other", business_key=f"k{n}", start_time="2026-11-24 10:00:00")
+            for n in range(100)
+        ]
+        came, _, notes = reported({"Running": rows}, since=since)
+        assert came.is_new
+        assert bool(notes) is doubts

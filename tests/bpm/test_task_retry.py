@@ -1,0 +1,119 @@
+"""What becomes of a task after a failure, row by row."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.task_retry import Action, AfterFailure, after_failure
+
+INSTANCE = BpmInstance(id="002N1", name="Approval", state="Broken", is_closed=True)
+
+
+def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallError:
+    error = kind("it went wrong")
+    for name, value in attributes.items():
+        setattr(error, name, value)
+    return error
+
+
+def judged(error: BaseException, **options: Any) -> AfterFailure:
+    return after_failure(
+        error,
+        **{"is_bad_argument": False, "try_number": 1, "max_delay": 3600.0, "now": 1_000_000_000.0, **options},
+    )
+
+
+ENDS_ALIKE = (
+    errors.SettingsError("host is empty", "conn"),
+    call_error(errors.AuthenticationError),
+    call_error(errors.RefusedError),
+    call_error(errors.NotSentError, passing=False),
+    errors.InstanceClosedError(INSTANCE),
+)
+MAY_PASS = (
+    call_error(errors.NotSentError),
+    call_error(errors.InterruptedCallError),
+    call_error(errors.ThrottledError),
+    call_error(errors.ServerError),
+)
+NOBODY_KNOWS = (
+    call_error(errors.TlsError),
+    call_error(errors.UnexpectedAnswerError),
+    call_error(errors.CallError),
+    errors.AstroZeroError("the trigger failed"),
+    errors.OpenInstanceExistsError(INSTANCE),
+    errors.InstanceNotFoundError("instance '002N1'"),
+    errors.SeveralInstancesError("business key 'k'", [INSTANCE]),
+    errors.WaitFailedError(INSTANCE, "it broke"),
+    errors.WaitTimeoutError("instance '002N1'", 5.0, INSTANCE),
+    errors.BatchChangedError("launch 3 is another"),
+    errors.BatchFailedError("3 of 5 failed"),
+    errors.UnknownEventError({}, "it is empty"),
+    ValueError("of somebody else"),
+    RuntimeError("of somebody else"),
+    KeyboardInterrupt(),
+)
+IN_DOUBT = errors.AmbiguousStartError("no answer came", "key")
+
+
+def kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+@pytest.mark.parametrize("error", ENDS_ALIKE, ids=kind)
+def test_what_would_end_alike_is_not_tried_again(error: BaseException) -> None:
+    assert judged(error) == AfterFailure(Action.FAIL, f"{kind(error)}: a retry would end in the same way")
+
+
+def test_a_bad_argument_is_not_tried_again() -> None:
+    assert judged(ValueError("bpm_name must be a text"), is_bad_argument=True).action is Action.FAIL
+
+
+@pytest.mark.parametrize("error", MAY_PASS, ids=kind)
+def test_what_may_pass_is_tried_again_after_the_delay_of_the_task(error: BaseException) -> None:
+    assert judged(error) == AfterFailure(Action.RETRY, f"{kind(error)}: it may pass", None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "delay"),
+    [
+        ("120", 120),
+        ("0", 0),
+        ("86400", 3600),
+        ("Sun, 09 Sep 2001 01:48:20 GMT", 100),
+        ("Sun, 09 Sep 2001 01:40:00 GMT", 0),
+        ("soon", None),
+    ],
+)
+def test_a_server_that_asks_for_it_is_given_time(asked: str, delay: float | None) -> None:
+    for error in (errors.ThrottledError, errors.ServerError):
+        after = judged(call_error(error, retry_after=asked))
+        assert (after.action, after.delay) == (Action.RETRY, delay)
+
+
+def test_a_server_that_asks_for_it_when_it_refuses_is_not() -> None:
+    assert judged(call_error(errors.RefusedError, retry_after="5")).action is Action.FAIL
+
+
+@pytest.mark.parametrize(
+    ("try_number", "delay"), [(0, 10), (1, 10), (2, 20), (3, 40), (4, 80), (10, 3600), (5000, 3600)]
+)
+def test_a_start_in_doubt_is_tried_again_soon_and_then_ever_later(try_number: int, delay: float) -> None:
+    after = judged(IN_DOUBT, try_number=try_number)
+    assert after == AfterFailure(Action.RETRY, "AmbiguousStartError: the retry looks for the instance", delay)
+    assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
+
+
+@pytest.mark.parametrize("error", NOBODY_KNOWS, ids=kind)
+def test_of_anything_else_the_task_decides(error: BaseException) -> None:
+    assert judged(error) == AfterFailure(Action.AS_THE_TASK_SAYS)
+
+
+def test_every_error_is_in_the_table() -> None:
+    known = {each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)}
+    assert known <= {type(error) for error in (*ENDS_ALIKE, *MAY_PASS, *NOBODY_KNOWS, IN_DOUBT)}

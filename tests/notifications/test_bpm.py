@@ -1,0 +1,246 @@
+"""The notifier against the emulator, in a thread and in an event loop; ``tests/deployment`` has it called by Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.notifier import BaseNotifier
+
+from airflow_provider_astrobpm.bpm.incident import Event
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
+
+BPM = "SupplierOnboarding"
+TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=1)
+KEY = Event(dag_id="orders", run_id="r1", task_id="load", number=1).key()
+
+Report = Callable[..., None]
+
+
+def failure(**changes: Any) -> dict[str, Any]:
+    """What the callback of a task is given, but for what is not used here."""
+    ti = SimpleNamespace(**{**vars(TI), **changes})
+    return {"ti": ti, "run_id": ti.run_id, "dag": None, "exception": RuntimeError("{{ 7 * 6 }} is no number")}
+
+
+HAS_DEADLINES = hasattr(BaseNotifier, "__await__")  # from Airflow 3.1 on
+
+
+@pytest.fixture(params=["in a thread", "in an event loop"] if HAS_DEADLINES else ["in a thread"])
+def report(request: pytest.FixtureRequest) -> Report:
+    """Report as Airflow does: by calling a notifier, or by awaiting one that has its context."""
+
+    def call(context: Any = None, **arguments: Any) -> None:
+        AstroZeroStartBpmNotifier(**{"bpm_name": BPM, **arguments})(failure() if context is None else context)
+
+    def wait_for(context: Any = None, **arguments: Any) -> None:
+        async def main() -> None:
+            notifier: Any = AstroZeroStartBpmNotifier
+            event = failure() if context is None else context
+            await notifier(**{"bpm_name": BPM, **arguments}, context=event)
+
+        asyncio.run(main())
+
+    return call if request.param == "in a thread" else wait_for
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    return lambda: capsys.readouterr().out + caplog.text
+
+
+@pytest.fixture
+def make_conn(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Change the connection."""
+
+    def make(*, extra: dict[str, Any] | None = None, **fields: Any) -> None:
+        connection = {**json.loads(emulator_server.connection_json()), "extra": extra or {}, **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+
+    return make
+
+
+def test_a_failure_starts_one_process_however_often_it_is_reported(
+    report: Report, emulator: EmulatorControl, said: Callable[[], str], make_conn: Callable[..., None]
+) -> None:
+    make_conn(extra={"instance_url": "https://{host}/i/{instance_id}"})
+    report(
+        variables={"supplier": "{{ exception }}", "country": "{{ ti.task_id }}"},
+        title="{{ ti.dag_id }} has failed",
+    )
+    (instance,) = emulator.instances()
+    assert (instance["business_key"], instance["title"]) == (KEY, "orders has failed")
+    assert instance["variables"]["country"] == "load"
+    assert instance["variables"]["supplier"] == "{{ 7 * 6 }} is no number", "what a template gives is data"
+    words = said()
+    assert f"Reporting try 1 of task 'load' of DAG 'orders', run 'r1' to BPM '{BPM}'" in words
+    assert f"Started instance '{instance['id']}'" in words
+    assert f"/i/{instance['id']}" in words
+
+    report()
+    emulator.move(instance["id"], state="Completed OK")
+    report()
+    assert emulator.counts()["start"] == 1
+    assert said().count(f"Nothing is started: this was reported before, to instance '{instance['id']}'") == 2
+
+    report(failure(try_number=2))
+    assert emulator.counts()["start"] == 2
+
+
+def test_one_notifier_serves_many_events(emulator: EmulatorControl) -> None:
+    notifier = AstroZeroStartBpmNotifier(
+        bpm_name=BPM, title="{{ ti.task_id }}", variables={"country": "{{ run_id }}"}
+    )
+    notifier(failure(task_id="load"))
+    notifier(failure(task_id="store", run_id="r2"))
+    seen = {(one["title"], one["variables"]["country"]) for one in emulator.instances()}
+    assert seen == {("load", "r1"), ("store", "r2")}
+    assert notifier.title == "{{ ti.task_id }}"
+
+
+def test_a_key_of_your_own(report: Report, emulator: EmulatorControl) -> None:
+    for _ in range(2):
+        report(business_key="orders-{{ run_id }}")
+    report({"run_id": "r2"}, business_key="orders-{{ run_id }}")
+    assert {one["business_key"] for one in emulator.instances()} == {"orders-r1", "orders-r2"}
+    assert emulator.counts()["start"] == 2
+
+
+def test_the_same_event_is_another_one_for_another_bpm(report: Report, emulator: EmulatorControl) -> None:
+    report()
+    report(bpm_name="PublishApproval")
+    assert {one["name"] for one in emulator.instances()} == {BPM, "PublishApproval"}
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "truncate", "not_json"])
+def test_a_start_whose_answer_was_lost_is_found(
+    fault: str,
+    report: Report,
+    emulator: EmulatorControl,
+    said: Callable[[], str],
+    make_conn: Callable[..., None],
+) -> None:
+    make_conn(extra={"start_grace": 0.2})
+    emulator.fault("start", fault, **({"work_done": True} if fault == "not_json" else {}))
+    report()
+    (instance,) = emulator.instances()
+    assert f"Started instance '{instance['id']}'" in said()
+    assert emulator.counts()["start"] == 1
+
+
+def test_a_start_that_nobody_knows_of_is_told(
+    report: Report, emulator: EmulatorControl, said: Callable[[], str], make_conn: Callable[..., None]
+) -> None:
+    make_conn(extra={"start_grace": 0.2})
+    emulator.fault("start", "drop_before")
+    report()
+    words = said()
+    assert "It was not started again. Look for an instance of" in words
+    assert KEY in words
+    assert emulator.instances() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"bpm_name": "NoSuch"}, "RefusedError"),
+        ({"title": "{{ none }}", "business_key": "  "}, "business_key must be a text that is not blank"),
+        ({"title": "{{ nothing.at.all }}"}, "'nothing' is undefined"),
+        ({"title": "{{ unclosed"}, "TemplateSyntaxError"),
+        ({"context": {}}, "give the notifier a business_key"),
+        ({"astro_zero_conn_id": "no_such"}, "no_such"),
+    ],
+)
+def test_what_goes_wrong_is_told_and_not_raised(
+    arguments: dict[str, Any], words: str, report: Report, emulator: EmulatorControl, said: Callable[[], str]
+) -> None:
+    report(**arguments)
+    told = said()
+    assert "No process was started over this that anybody knows of" in told
+    assert words in told
+    assert emulator.instances() == []
+
+
+def test_wrong_credentials_are_told_and_not_shown(
+    report: Report, emulator: EmulatorControl, said: Callable[[], str], make_conn: Callable[..., None]
+) -> None:
+    make_conn(password="wrong-secret-of-the-test")
+    report()
+    words = said()
+    assert "AuthenticationError" in words
+    assert "Check login" in words
+    assert "wrong-secret-of-the-test" not in words
+
+
+def test_a_server_that_is_down_is_given_up_soon(
+    report: Report,
+    emulator: EmulatorControl,
+    said: Callable[[], str],
+    free_port: int,
+    make_conn: Callable[..., None],
+) -> None:
+    make_conn(host="127.0.0.1", port=free_port)
+    began = time.monotonic()
+    report()
+    assert time.monotonic() - began < 10
+    assert "the server could not be reached" in said()
+
+
+@pytest.mark.skipif(not HAS_DEADLINES, reason="nobody awaits a notifier before Airflow 3.1")
+def test_nothing_holds_the_event_loop(emulator: EmulatorControl) -> None:
+    emulator.fault("query", "delay", seconds=0.4, times=3)
+    emulator.fault("start", "delay", seconds=0.4)
+    gaps: list[float] = []
+
+    async def main() -> None:
+        async def tick() -> None:
+            while True:
+                began = time.perf_counter()
+                await asyncio.sleep(0.01)
+                gaps.append(time.perf_counter() - began)
+
+        ticking = asyncio.create_task(tick())
+        await AstroZeroStartBpmNotifier(bpm_name=BPM, context=failure())  # type: ignore[arg-type]
+        ticking.cancel()
+
+    asyncio.run(main())
+    assert len(emulator.instances()) == 1
+    assert sum(gaps) > 1.5
+    assert max(gaps) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"bpm_name": ""}, "bpm_name must be a text"),
+        ({"bpm_name": None}, "bpm_name must be a text"),
+        ({"variables": "a=1"}, "variables must be a mapping"),
+        ({"variables": {"a": object()}}, "variable 'a' cannot be sent"),
+    ],
+)
+def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AstroZeroStartBpmNotifier(**{"bpm_name": BPM, **arguments})
+
+
+def test_a_template_that_came_out_as_none_starts_nothing(
+    emulator: EmulatorControl, said: Callable[[], str]
+) -> None:
+    notifier = AstroZeroStartBpmNotifier(bpm_name=BPM, business_key="{{ a template }}")
+    notifier.business_key = None
+    notifier.notify(failure())  # type: ignore[arg-type]
+    assert "business_key was given, and came out as None" in said()
+    assert not any(emulator.counts().values())
+
+
+def test_templates_name_arguments_that_exist() -> None:
+    notifier = AstroZeroStartBpmNotifier(bpm_name=BPM)
+    for field in notifier.template_fields:
+        assert hasattr(notifier, field)

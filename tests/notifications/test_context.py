@@ -1,0 +1,73 @@
+"""What has happened, read off the contexts that Airflow gives; ``tests/deployment`` has real ones."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.incident import Event
+from airflow_provider_astrobpm.notifications.context import event_of
+
+DUE = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=2)
+RUN = SimpleNamespace(dag_id="orders", run_id="r1", clear_number=0, run_after=DUE)
+DAG = SimpleNamespace(dag_id="orders")
+MISSED = {
+    "dag_run": {"dag_id": "orders", "dag_run_id": "r1", "run_after": "2026-11-24T12:00:00Z"},
+    "deadline": {"id": "019a-1", "deadline_time": DUE},
+}
+
+
+@pytest.mark.parametrize(
+    ("context", "event"),
+    [
+        (
+            {"dag": DAG, "dag_run": RUN, "run_id": "r1", "ti": TI, "exception": ValueError()},
+            Event(dag_id="orders", run_id="r1", task_id="load", number=2, since=DUE.timestamp()),
+        ),
+        (
+            {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), "map_index": 4})},
+            Event(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
+        ),
+        (
+            {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), "map_index": None})},
+            Event(dag_id="orders", run_id="r1", task_id="load", number=2),
+        ),
+        (
+            {"dag": DAG, "dag_run": RUN, "run_id": "r1", "ti": TI, "reason": "task_failure"},
+            Event(dag_id="orders", run_id="r1", since=DUE.timestamp()),
+        ),
+        (
+            {
+                "dag": DAG,
+                "dag_run": SimpleNamespace(**{**vars(RUN), "clear_number": 3}),
+                "ti": TI,
+                "reason": "task_failure",
+            },
+            Event(dag_id="orders", run_id="r1", number=3, since=DUE.timestamp()),
+        ),
+        ({"dag": DAG, "run_id": "r1", "reason": "timed_out"}, Event(dag_id="orders", run_id="r1")),
+        (MISSED, Event(dag_id="orders", run_id="r1", deadline_id="019a-1", since=DUE.timestamp())),
+        (
+            {**MISSED, "dag_run": {"dag_id": "orders", "run_id": "r1"}},
+            Event(dag_id="orders", run_id="r1", deadline_id="019a-1"),
+        ),
+    ],
+    ids=[
+        "a task", "a mapped task", "a task by the dag processor", "a run", "a run that was cleared", "a run without more",
+        "a deadline", "a deadline of another version",
+    ],
+)  # fmt: skip
+def test_each_context(context: dict[str, Any], event: Event) -> None:
+    assert event_of(context) == event
+
+
+@pytest.mark.parametrize("context", [{}, {"dag": DAG}, {"run_id": "r1"}, {"deadline": {"id": "1"}}])
+def test_a_context_that_does_not_say_enough(context: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match="does not say of which DAG run it is; give the notifier a business_key"
+    ):
+        event_of(context)

@@ -1,0 +1,139 @@
+"""The retry policy as Airflow asks it; ``tests/deployment`` has a worker do so."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import pickle
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
+
+try:
+    from airflow.sdk import RetryAction, RetryDecision, RetryPolicy
+except ImportError:
+    HAS_POLICIES = False
+else:
+    HAS_POLICIES = True
+
+needs_policies = pytest.mark.skipif(not HAS_POLICIES, reason="tasks have no retry_policy before Airflow 3.3")
+
+
+def test_before_airflow_3_3_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "airflow_provider_astrobpm.policies.retry", None)
+    with pytest.raises(RuntimeError, match="needs Airflow 3.3 or newer.*leave it out here"):
+        astro_zero_retry_policy()
+
+
+@pytest.mark.parametrize("max_delay", [-1, "long", None, True])
+def test_a_bad_delay_fails_when_the_dag_is_parsed(max_delay: Any) -> None:
+    with pytest.raises(ValueError, match="max_delay must be a number of seconds"):
+        astro_zero_retry_policy(max_delay=max_delay)
+
+
+def decided(error: BaseException, policy: Any = None) -> RetryDecision:
+    policy = policy or astro_zero_retry_policy()
+    decision: RetryDecision = policy.evaluate(error, try_number=1, max_tries=5)
+    return decision
+
+
+def raised(act: Any, *arguments: Any, **options: Any) -> BaseException:
+    try:
+        act(*arguments, **options)
+    except Exception as error:  # noqa: BLE001
+        return error
+    pytest.fail("nothing was raised")
+
+
+@needs_policies
+class TestDecisions:
+    def test_it_is_a_policy(self) -> None:
+        assert isinstance(astro_zero_retry_policy(), RetryPolicy)
+
+    def test_refused(self, emulator: EmulatorControl) -> None:
+        task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="NoSuch")
+        decision = decided(raised(task.hook.start_instance, "NoSuch"))
+        assert decision == RetryDecision.fail("RefusedError: a retry would end in the same way")
+
+    def test_throttled(self) -> None:
+        error = errors.ThrottledError("the server is asked too much")
+        error.retry_after = "120"
+        assert decided(error) == RetryDecision.retry(
+            timedelta(minutes=2), "ThrottledError: the server asks to wait 120 s"
+        )
+        assert decided(
+            error, astro_zero_retry_policy(max_delay=timedelta(minutes=1))
+        ).retry_delay == timedelta(minutes=1)
+        error.retry_after = None
+        assert decided(error) == RetryDecision.retry(None, "ThrottledError: it may pass")
+
+    def test_in_doubt(self) -> None:
+        decision = decided(errors.AmbiguousStartError("no answer came", "key"))
+        assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(seconds=10))
+
+    def test_a_bad_argument_is_one_that_the_provider_refuses(self, emulator: EmulatorControl) -> None:
+        task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name=" ")
+        for error in (
+            raised(task.hook.start_instance, " "),
+            raised(AstroZeroStartBpmInstanceOperator, task_id="t", bpm_name="A", poll_interval=0),
+            raised(task.hook.set_variables, "1", {}),
+        ):
+            assert type(error) is ValueError
+            assert decided(error).action is RetryAction.FAIL
+
+    def test_the_valueerror_of_a_function_is_none(self) -> None:
+        def load() -> dict[str, Any]:
+            return {"rows": int("many")}
+
+        decorated: Any = astro_bpm_task(bpm_name="A")
+        error = raised(decorated(load)().operator.execute, {})
+        assert type(error) is ValueError
+        assert decided(error) == RetryDecision.default()
+        assert decided(ValueError("was never raised")) == RetryDecision.default()
+
+
+@needs_policies
+class TestInADag:
+    @pytest.fixture
+    def dag(self) -> DAG:
+        policy = astro_zero_retry_policy(max_delay=60)
+        with DAG("policies", schedule=None, default_args={"retry_policy": policy}) as dag:
+            AstroZeroStartBpmInstanceOperator(task_id="plain", bpm_name="A", retry_policy=policy)
+            AstroZeroStartBpmInstanceOperator.partial(task_id="mapped", retry_policy=policy).expand(
+                bpm_name=["A"]
+            )
+            decorated: Any = astro_bpm_task(bpm_name="A", task_id="decorated", retry_policy=policy)
+            decorated(lambda: None)()
+        return dag
+
+    @pytest.mark.filterwarnings("ignore")  # Airflow warns of its own affairs here
+    def test_the_dag_can_be_serialised_and_tells_that_there_is_one(self, dag: DAG) -> None:
+        objects = importlib.import_module("airflow.serialization.serialized_objects")
+        serialised = json.dumps(objects.DagSerialization.to_dict(dag))
+        again = objects.DagSerialization.from_dict(json.loads(serialised))
+        assert {task.task_id for task in again.tasks if task.has_retry_policy} == {
+            "plain",
+            "mapped",
+            "decorated",
+        }
+
+    def test_it_can_be_made_again(self) -> None:
+        policy = astro_zero_retry_policy(max_delay=60)
+        plain = json.loads(json.dumps(policy.serialize()))
+        assert plain["max_delay"] == 60
+        for again in (
+            type(policy).deserialize(plain),
+            copy.deepcopy(policy),
+            pickle.loads(pickle.dumps(policy)),
+        ):
+            assert again.max_delay == 60
