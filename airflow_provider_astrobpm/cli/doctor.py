@@ -1,0 +1,54 @@
+"""``doctor``: finds out what an endpoint really does, and prints the report."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import closing, contextmanager
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from airflow.sdk.log import mask_secret
+
+from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.cli.running import say
+from airflow_provider_astrobpm.cli.session import connected
+from airflow_provider_astrobpm.doctor.examination import examine
+from airflow_provider_astrobpm.doctor.sender import Sender
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+KEY = "airflow-doctor"  # begins the business key of whatever is started
+
+
+def doctor(args: argparse.Namespace) -> int | None:
+    """Examine the endpoint of a connection, print the report, and return the exit code.
+
+    Without ``--start`` nothing is changed. With it, whatever is started is terminated, also after Ctrl-C or SIGTERM.
+
+    :param args: ``conn_id``, ``start`` (the name of a process, or ``None``) and ``output`` (``"text"`` or ``"json"``).
+    :raises SettingsError: if the connection cannot be used.
+    """
+    process = None if args.start is None else checks.text(args.start, "--start")
+    with connected(args.conn_id) as hook:
+        settings = hook.settings
+    with closing(Sender(settings, on_token=mask_secret)) as sender, _terminated_as_interrupted():
+        report = examine(sender, process=process, key=f"{KEY}-{token_hex(6)}", say=say)
+    sys.stdout.write(f"{report.as_json() if args.output == 'json' else report.as_text()}\n")
+    return report.exit_code
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: in between, what was started is terminated."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

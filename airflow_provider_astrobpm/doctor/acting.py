@@ -1,0 +1,237 @@
+"""Probes of suspend, resume and terminate, on an instance that this run has started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import api, change, states
+from airflow_provider_astrobpm.bpm.instance import WireInstance
+from airflow_provider_astrobpm.doctor.asking import (
+    Ask,
+    Verdict,
+    instance_of,
+    raw,
+    rows_of,
+    text,
+    verdict,
+    why_unclear,
+)
+from airflow_provider_astrobpm.doctor.own import Own, Started, act, find, find_until, has_ended
+from airflow_provider_astrobpm.doctor.points import Point, told, untold
+from airflow_provider_astrobpm.doctor.starting import NO_SUCH_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
+
+ENDED_BY_ITSELF = "the instance ended by itself; name a process that waits for a person"
+SECOND_LOOK = 4  # seconds after the first
+OF_OPEN = ("suspend", "action_lag", "suspend_twice", "resume", "resume_twice")
+OF_TERMINATION = ("terminate", "closed_flag", "terminate_twice")
+OF_ENDED = ("ended", "suspend_ended", "variables_of_ended")
+
+
+class Acting:
+    """The life of one instance from here on.
+
+    :param own: what this run has started; the first of it is acted on.
+    :param row: the instance as it was seen last.
+    :param whole: up to how many rows a list certainly is whole.
+    :param clock: the time, in seconds since the epoch.
+    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx.
+    """
+
+    def __init__(
+        self, own: Own, row: Row, *, whole: int, clock: Callable[[], float], refuses_with_5xx: bool
+    ) -> None:
+        self._own = own
+        self._start: Started = own.starts[0]
+        self._row = row
+        self._whole = whole
+        self._clock = clock
+        self._refuses_with_5xx = refuses_with_5xx
+
+    def probe(self) -> Probing[None]:
+        """Suspend, resume and terminate it, each twice, and then act on what has ended."""
+        if not has_ended(self._row):
+            row, _ = yield from find(self._row["id"], text(self._row, "state"))
+            self._row = row or self._row
+        if has_ended(self._row):
+            self._start.end = text(self._row, "state")
+            yield from _none((*OF_OPEN, *OF_TERMINATION), ENDED_BY_ITSELF)
+        else:
+            yield from self._suspend_and_resume()
+            terminated = yield from self._terminate()
+            if not terminated:
+                yield from _none(OF_ENDED, "the instance has not ended")
+                return
+        yield from self._ended()
+
+    def _suspend_and_resume(self) -> Probing[None]:
+        before = text(self._row, "state")
+        accepted = yield act(self._own, self._row["id"], "suspend")
+        if accepted.error is not None:
+            yield from self._not_done("suspend", OF_OPEN, accepted)
+            return
+        row, lag, lists = yield from self._effect(accepted, "suspend")
+        if row is None:
+            words = f"accepted, and neither state nor flag showed it within {lag:.0f} s"
+            yield told("suspend", "nothing", words, accepted, *lists, fine=False)
+            yield from _none(OF_OPEN[1:], "the suspension never showed", accepted)
+        else:
+            yield _suspension(before, row, accepted, *lists)
+            yield told("action_lag", lag, _lag_words(lag), accepted, *lists)
+            yield from self._twice("suspend_twice", "suspend")
+        accepted = yield act(self._own, self._row["id"], "resume")
+        if accepted.error is not None:
+            yield from self._not_done("resume", ("resume", "resume_twice"), accepted)
+            return
+        row, lag, lists = yield from self._effect(accepted, "resume")
+        if row is None:
+            words = f"accepted, and the instance was still suspended {lag:.0f} s later"
+            yield told("resume", "nothing", words, accepted, *lists, fine=False)
+            yield from _none(("resume_twice",), "the resumption never showed", accepted)
+            return
+        after = text(row, "state")
+        back = "back in" if after == before else f"was {before!r} before, and is"
+        yield told("resume", after, f"it is not suspended any more, {back} {after!r}", accepted, *lists)
+        yield from self._twice("resume_twice", "resume")
+
+    def _terminate(self) -> Probing[bool]:
+        accepted = yield act(self._own, self._row["id"], "terminate")
+        if accepted.error is not None:
+            yield from self._not_done("terminate", OF_TERMINATION, accepted)
+            return False
+        row, lag, lists = yield from self._effect(accepted, "terminate")
+        if row is None:
+            words = f"accepted, and the lists did not show it ended within {lag:.0f} s"
+            yield untold("terminate", words, accepted, *lists)
+            yield untold("closed_flag", words, accepted, *lists)
+        else:
+            self._row, self._start.end = row, text(row, "state")
+            yield _termination(row, accepted, *lists)
+        again = yield act(self._own, self._row["id"], "terminate")
+        shown = next((each for each in map(instance_of, (again, accepted)) if each and has_ended(each)), None)
+        yield self._verdict("terminate_twice", again)
+        if row is not None:
+            yield _closed_flag(shown, accepted, again)
+        return row is not None
+
+    def _ended(self) -> Probing[None]:
+        """Act on the instance once it has ended, and look whether it still shows."""
+        yield from self._whether_it_still_shows()
+        yield self._verdict("suspend_ended", (yield act(self._own, self._row["id"], "suspend")))
+        operation = raw(api.set_variables(self._row["id"], {NO_SUCH_VARIABLE: "x"}))
+        seen = yield Ask(operation, csrf=self._own.csrf, remark="of an instance that has ended")
+        yield self._verdict("variables_of_ended", seen)
+
+    def _whether_it_still_shows(self) -> Probing[None]:
+        state = text(self._row, "state")
+        row, seen = yield from find(self._row["id"], state)
+        if row is None:
+            yield api.Pause(SECOND_LOOK)  # it may have moved between two lists
+            row, seen = yield from find(self._row["id"], state)
+        if row is not None:
+            yield told("ended", "kept", "the instance still shows once it has ended", seen)
+            return
+        of_its_state = yield Ask(raw(api.query(state)), remark="where it should be")
+        rows = rows_of(of_its_state)
+        if rows is None or rows_of(seen) is None:
+            yield untold("ended", why_unclear(of_its_state if rows is None else seen), seen, of_its_state)
+        elif len(rows) > self._whole:
+            words = f"the instance is not in the list of {state!r}, whose {len(rows)} rows may be cut off"
+            yield untold("ended", words, of_its_state)
+        else:
+            words = (
+                "the instance is in none of the lists once it has ended: a wait finds it missing, and fails. No success can be "
+                "seen here"
+            )
+            yield told("ended", "gone", words, of_its_state, fine=False)
+
+    def _effect(
+        self, accepted: Seen, action: api.Action
+    ) -> Probing[tuple[Row | None, float, tuple[Seen, ...]]]:
+        """Wait until an action shows.
+
+        :returns: the instance then, or ``None`` if that never came; the seconds that went by; and the list that showed it.
+        """
+
+        def shows(row: Row) -> bool:
+            if action == "terminate":
+                return has_ended(row)
+            return not has_ended(row) and is_suspended(row) == (action == "suspend")
+
+        answer = instance_of(accepted)
+        if answer is not None and shows(answer):
+            return answer, 0.0, ()
+        begun = self._clock()
+        row, seen, at = yield from find_until(self._row["id"], text(self._row, "state"), shows, self._clock)
+        return row, round(at - begun, 1), (seen,)
+
+    def _twice(self, name: str, action: Literal["suspend", "resume"]) -> Probing[None]:
+        yield self._verdict(name, (yield act(self._own, self._row["id"], action)))
+
+    def _verdict(self, name: str, seen: Seen) -> Point:
+        found = verdict(seen, refuses_with_5xx=self._refuses_with_5xx)
+        if found is Verdict.UNCLEAR:
+            return untold(name, why_unclear(seen), seen)
+        if found is Verdict.REFUSED:
+            return told(name, "refused", "refused; this provider looks at the instance then", seen)
+        return told(name, "accepted", "accepted, without a word", seen)
+
+    def _not_done(self, name: str, names: Iterable[str], seen: Seen) -> Probing[None]:
+        """Tell of an action that did not succeed; what follows from it cannot be told."""
+        if verdict(seen, refuses_with_5xx=self._refuses_with_5xx) is Verdict.REFUSED:
+            yield told(
+                name, "refused", f"refused for an instance in {text(self._row, 'state')!r}", seen, fine=False
+            )
+        else:
+            yield untold(name, why_unclear(seen), seen)
+        yield from _none((each for each in names if each != name), f"{name} did not succeed", seen)
+
+
+def is_suspended(row: Row) -> bool:
+    """Tell whether an instance is suspended, by its flag or its state."""
+    return row.get("suspended") is True or text(row, "state") == states.SUSPENDED
+
+
+def _none(names: Iterable[str], reason: str, *seen: Seen) -> Probing[None]:
+    for name in names:
+        yield untold(name, reason, *seen)
+
+
+def _lag_words(lag: float) -> str:
+    return "the answer shows it at once" if not lag else f"it showed at a look {lag:g} s after the answer"
+
+
+def _suspension(before: str, row: Row, *seen: Seen) -> Point:
+    flag, state = row.get("suspended") is True, text(row, "state")
+    changed = state != before
+    if flag and not changed:
+        return told("suspend", "flag", f"the flag 'suspended', and the state stays {state!r}", *seen)
+    if flag:
+        return told("suspend", "flag and state", f"the flag 'suspended', and the state to {state!r}", *seen)
+    return told("suspend", "state", f"the state to {state!r}, and not the flag 'suspended'", *seen)
+
+
+def _termination(row: Row, *seen: Seen) -> Point:
+    state = text(row, "state")
+    try:
+        fine = change.shows(msgspec.convert(row, WireInstance).normalised(), "terminate")
+    except msgspec.ValidationError:
+        fine = False
+    words = f"{state!r}" if fine else f"{state!r}, which this provider does not take for a termination"
+    return told("terminate", state, words, *seen, fine=fine)
+
+
+def _closed_flag(shown: Row | None, *seen: Seen) -> Point:
+    flag = None if shown is None else shown.get("isClosed")
+    if not isinstance(flag, bool):
+        return untold("closed_flag", "no answer shows the flag of an instance that has ended", *seen)
+    if flag:
+        return told("closed_flag", "true", "true once the instance has ended", *seen)
+    words = "false even then; this provider goes by the state as well"
+    return told("closed_flag", "false", words, *seen)

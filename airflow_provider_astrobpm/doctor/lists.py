@@ -1,0 +1,267 @@
+"""Probes of the lists: what the token may see, and what columns, order and length its lists have."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import api, states
+from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS
+from airflow_provider_astrobpm.bpm.search import looks_capped
+from airflow_provider_astrobpm.doctor.asking import Ask, is_forbidden, raw, rows_of, text, why_unclear
+from airflow_provider_astrobpm.doctor.points import Point, told, untold
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
+
+TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
+STAMP = "%Y-%m-%d %H:%M:%S"
+NO_ROWS = "the token sees no instance at all"
+ONLY_WITH_START = "only a run with --start can tell it"
+CREATOR = "createdBy"
+
+
+class Lists:
+    """The list of each state, as this provider asks for it: newest first, with its columns.
+
+    :param seen: what came of asking for each state.
+    """
+
+    def __init__(self, seen: Mapping[str, Seen]) -> None:
+        self.seen = seen
+        self.whole = 0
+        """The length of a list that is certainly whole; so is every list that is not longer."""
+        self.rows: dict[str, list[Row]] = {}
+        for state, answer in seen.items():
+            rows = rows_of(answer)
+            if rows is not None:
+                self.rows[state] = rows
+
+    @property
+    def filled(self) -> list[str]:
+        """The states that show instances, the longest list first."""
+        return sorted(filter(self.rows.get, self.rows), key=lambda state: -len(self.rows[state]))
+
+    @property
+    def empty(self) -> list[str]:
+        """The states that certainly show none."""
+        return [state for state, rows in self.rows.items() if not rows]
+
+    def telling(self) -> str | None:
+        """Return the state whose list tells most of order: with different start times, the longest."""
+        several = [state for state in self.filled if len(self.rows[state]) > 1]
+        return next((state for state in several if _differ(self.rows[state])), next(iter(self.filled), None))
+
+    def every(self) -> list[Row]:
+        """Return all rows."""
+        return [row for rows in self.rows.values() for row in rows]
+
+
+def list_all() -> Probing[Lists]:
+    """List definitions and every state, and tell what the token may read."""
+    seen = yield Ask(raw(api.definitions(limit=1)))
+    if seen.error is None:
+        shown = "shows at least one" if seen.result else "shows none"
+        yield told("definitions", "yes", f"the token may list definitions, and the list {shown}", seen)
+    elif is_forbidden(seen):
+        yield told("definitions", "refused", "the token may not list definitions", seen, fine=False)
+    else:
+        yield untold("definitions", why_unclear(seen), seen)
+    answers = {}
+    for state in states.STATES:
+        answers[state] = yield Ask(raw(api.query(state)))
+    lists = Lists(answers)
+    yield _access(lists)
+    yield _message(next((seen for seen in answers.values() if seen.error is None), None))
+    return lists
+
+
+def probe_lists(lists: Lists) -> Probing[None]:
+    """Tell of columns, order, length and contents of the lists."""
+    yield _fields(lists)
+    yield _ended(lists)
+    yield _newest(lists)
+    yield _keys(lists)
+    state = lists.telling()
+    if state is None:
+        for name in ("order", "own_order", "row_cap", "others"):
+            yield untold(name, NO_ROWS)
+        return
+    own = yield Ask(raw(api.query(state, fields=None, order_field=None)), remark="no order, no fields")
+    yield _own_order(own)
+    yield _others(own)
+    yield from _order_and_cap(lists, state)
+
+
+def _access(lists: Lists) -> Point:
+    refused = [state for state, seen in lists.seen.items() if is_forbidden(seen)]
+    unclear = [state for state in lists.seen if state not in lists.rows and state not in refused]
+    counts = ", ".join(f"{len(lists.rows[state])} in {state!r}" for state in lists.filled)
+    shown = f"it shows {counts}" if counts else "it shows no instance"
+    evidence = [lists.seen[state] for state in (*refused, *unclear, *lists.filled)[:4]]
+    if refused:
+        words = f"refused for {', '.join(map(repr, refused))}; {shown}"
+        return told("instances", "refused", words, *evidence, fine=False)
+    if unclear:
+        reason = why_unclear(lists.seen[unclear[0]])
+        return untold(
+            "instances", f"{', '.join(map(repr, unclear))} could not be listed ({reason})", *evidence
+        )
+    evidence = evidence or list(lists.seen.values())[:1]
+    return told("instances", "all", f"the token may list all {len(lists.rows)} states; {shown}", *evidence)
+
+
+def _message(seen: Seen | None) -> Point:
+    if seen is None:
+        return untold("success_message", "no list was answered")
+    message = seen.envelope()[1] or ""
+    return told("success_message", message, f"{message!r}", seen)
+
+
+def _fields(lists: Lists) -> Point:
+    state = next(iter(lists.filled), None)
+    if state is None:
+        return untold("fields", NO_ROWS)
+    columns, seen = set(lists.rows[state][0]), lists.seen[state]
+    more, lacking = sorted(columns.difference(ROW_FIELDS)), sorted(set(ROW_FIELDS) - columns)
+    also = f"; not sent: {', '.join(lacking)}" if lacking else ""
+    if more:
+        words = f"ignored: {len(more)} columns more came, such as {more[0]!r}; answers are longer than need be{also}"
+        return told("fields", "ignored", words, seen)
+    return told("fields", "honoured", f"honoured: the columns that were asked for, and no others{also}", seen)
+
+
+def _ended(lists: Lists) -> Point:
+    shown = [state for state in lists.filled if states.is_terminal(state)]
+    if shown:
+        words = f"they stay in the lists, in {', '.join(map(repr, shown))}"
+        return told("ended", "kept", words, lists.seen[shown[0]])
+    return untold("ended", f"the token sees no instance that has ended; {ONLY_WITH_START}")
+
+
+def _newest(lists: Lists) -> Point:
+    """Tell what the timestamps alone say of their zone: a start cannot lie in the future."""
+    stamps = [(stamp, state) for state, rows in lists.rows.items() for row in rows if (stamp := _stamp(row))]
+    if not stamps:
+        return untold("timezone", f"no timestamp was seen; {ONLY_WITH_START}")
+    stamp, state = max(stamps)
+    seen = lists.seen[state]
+    ahead = stamp - datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc).replace(tzinfo=None)
+    is_ahead = ahead > TOLERANCE
+    bound = f", {ahead} ahead of UTC, so the zone is at least that far east" if is_ahead else ""
+    return untold("timezone", f"the newest instance began at {stamp}{bound}; {ONLY_WITH_START}", seen)
+
+
+def _keys(lists: Lists) -> Point:
+    rows = [(row, state) for state, each in lists.rows.items() for row in each]
+    for row, state in rows:
+        if text(row, "businessKey") not in ("", row["id"]):
+            words = "rows carry business keys that are not their ids"
+            return told("business_keys", "carried", words, lists.seen[state])
+    if not rows:
+        return untold("business_keys", f"{NO_ROWS}; {ONLY_WITH_START}")
+    reason = "every row has its own id there, or nothing, as an instance without a key may have"
+    return untold("business_keys", f"{reason}; {ONLY_WITH_START}", lists.seen[rows[0][1]])
+
+
+def _own_order(seen: Seen) -> Point:
+    rows = rows_of(seen)
+    if rows is None:
+        return untold("own_order", why_unclear(seen), seen)
+    if not _differ(rows):
+        return untold("own_order", "no list has two instances with different start times", seen)
+    starts = [text(row, "startTime") for row in rows]
+    if starts == sorted(starts, reverse=True):
+        return told("own_order", "newest first", "newest first", seen)
+    if starts == sorted(starts):
+        return told("own_order", "oldest first", "oldest first", seen)
+    return told("own_order", "other", "not by start time", seen)
+
+
+def _others(seen: Seen) -> Point:
+    rows = rows_of(seen)
+    if rows is None:
+        return untold("others", why_unclear(seen), seen)
+    creators = {text(row, CREATOR) for row in rows if text(row, CREATOR)}
+    if len(creators) > 1:
+        return told("others", "seen", f"instances of {len(creators)} creators show", seen)
+    what = "all instances in one list have the same creator" if creators else "the rows name no creator"
+    return untold("others", f"{what}; {ONLY_WITH_START}", seen)
+
+
+def _order_and_cap(lists: Lists, state: str) -> Probing[None]:
+    newest_first, first = lists.seen[state], lists.rows[state]
+    oldest_first = yield Ask(raw(api.query(state, order_type="asc")))
+    reverse = rows_of(oldest_first)
+    if reverse is None:
+        yield untold("order", why_unclear(oldest_first), oldest_first)
+        yield untold("row_cap", why_unclear(oldest_first), oldest_first)
+        return
+    is_cut = False
+    if {row["id"] for row in first} != {row["id"] for row in reverse}:
+        # Either the server shows only one end of the list, or something has moved meanwhile.
+        again = yield Ask(raw(api.query(state)))
+        same = [row["id"] for row in rows_of(again) or ()] == [row["id"] for row in first]
+        is_cut = same and len(first) == len(reverse)
+        if not is_cut:
+            yield untold(
+                "row_cap", "instances moved between two lists; run it again", newest_first, oldest_first
+            )
+    yield _order(first, reverse, newest_first, oldest_first)
+    if is_cut:
+        words = (
+            f"a list holds {len(first)} rows at most: the newest and the oldest instances in {state!r} are others. An "
+            "instance beyond is found by its id only, where that can be read; keep fewer in one state, or delete old ones"
+        )
+        yield told("row_cap", len(first), words, newest_first, oldest_first, fine=False)
+    elif {row["id"] for row in first} == {row["id"] for row in reverse}:
+        yield _uncut(lists, state, first, reverse)
+
+
+def _uncut(lists: Lists, state: str, first: list[Row], reverse: list[Row]) -> Point:
+    newest_first = lists.seen[state]
+    is_whole = _differ(first) and _is_ordered(first, reverse)
+    for other in lists.filled:
+        rows = len(lists.rows[other])
+        if looks_capped(rows) and not (is_whole and other == state):
+            words = f"the list of {other!r} has exactly {rows} rows, which looks cut off"
+            return untold("row_cap", words, lists.seen[other])
+    if is_whole:
+        lists.whole = len(first)
+        words = f"none up to {len(first)} rows: the list of {state!r} is the same from both ends"
+        return told("row_cap", "none seen", words, newest_first)
+    longest = max(map(len, lists.rows.values()))
+    return untold(
+        "row_cap",
+        f"the longest list has {longest} row{'' if longest == 1 else 's'}, and no list tells its whole length by its order",
+        newest_first,
+    )
+
+
+def _order(first: list[Row], reverse: list[Row], *seen: Seen) -> Point:
+    both = [*first, *reverse]
+    if not _differ(both):
+        return untold("order", "no list has two instances with different start times", *seen)
+    if _is_ordered(first, reverse):
+        return told("order", "honoured", "honoured, by startTime in both directions", *seen)
+    words = "ignored: should lists ever be cut off, the newest instances may be missing"
+    return told("order", "ignored", words, *seen, fine=False)
+
+
+def _is_ordered(first: list[Row], reverse: list[Row]) -> bool:
+    starts, reverse_starts = ([text(row, "startTime") for row in rows] for rows in (first, reverse))
+    ends_fit = starts[:1] >= reverse_starts[:1]
+    return ends_fit and starts == sorted(starts, reverse=True) and reverse_starts == sorted(reverse_starts)
+
+
+def _differ(rows: list[Row]) -> bool:
+    return len({text(row, "startTime") for row in rows} - {""}) > 1
+
+
+def _stamp(row: Row) -> datetime | None:
+    try:
+        return datetime.strptime(text(row, "startTime"), STAMP)  # noqa: DTZ007 - which zone it is in is the question
+    except ValueError:
+        return None

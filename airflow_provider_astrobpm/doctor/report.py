@@ -1,0 +1,124 @@
+"""The report: all points, what was started, and the extras to set, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.doctor.points import ABOUT, Point
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.doctor.own import Started
+
+WIDTH = 110
+MARKS = {True: "ok", False: "!", None: "?"}
+LEGEND = "ok: fine for this provider   !: mind this   ?: could not be told"
+
+
+@dataclass
+class Report:
+    """What a run of the doctor has found.
+
+    :param connection: the connection id.
+    :param url: the base URL.
+    :param process: the process that was to be started; ``None`` where nothing was to be changed.
+    :param points: the points by their names.
+    :param started: what was started.
+    :param extras: the extras to set.
+    :param requests: how many were sent.
+    :param signed_in: whether the endpoint answered and there was a token.
+    :param interrupted: whether the run was ended before its time.
+    """
+
+    connection: str
+    url: str
+    process: str | None = None
+    points: dict[str, Point] = field(default_factory=dict)
+    started: list[Started] = field(default_factory=list)
+    extras: dict[str, Any] = field(default_factory=dict)
+    requests: int = 0
+    signed_in: bool = False
+    interrupted: bool = False
+
+    @property
+    def ordered(self) -> list[Point]:
+        """The points, in the order in which they are documented."""
+        return [self.points[name] for name in ABOUT if name in self.points]
+
+    @property
+    def not_ended(self) -> list[Started]:
+        """What was started, or may have been, and is not known to have ended."""
+        return [start for start in self.started if start.end is None]
+
+    @property
+    def exit_code(self) -> int:
+        """0; 1 without a token or with an instance left over; 130 when it was interrupted."""
+        return 130 if self.interrupted else int(not self.signed_in or bool(self.not_ended))
+
+    def as_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(
+            {
+                "connection": self.connection,
+                "url": self.url,
+                "mode": "read-only" if self.process is None else "start",
+                "process": self.process,
+                "requests": self.requests,
+                "signed_in": self.signed_in,
+                "interrupted": self.interrupted,
+                "points": [{**asdict(point), "about": ABOUT[point.name]} for point in self.ordered],
+                "started": [_started(start) for start in self.started],
+                "not_terminated": [_started(start) for start in self.not_ended],
+                "extras": self.extras,
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+
+    def as_text(self) -> str:
+        """Return the report for people."""
+        lines = [f"Connection {self.connection!r}, {self.url}", self._mode(), LEGEND, ""]
+        for point in self.ordered:
+            lines += _point(point)
+        lines += ["", *self._started()]
+        if not self.signed_in:
+            lines.append("Nothing else was asked.")
+        elif self.extras:
+            lines += ["Extras to set on the connection:", json.dumps(self.extras)]
+        else:
+            lines.append("No extra has to be set by what was told.")
+        return "\n".join(lines)
+
+    def _mode(self) -> str:
+        cut_short = " It was interrupted." if self.interrupted else ""
+        if self.process is None:
+            return f"Read only: {self.requests} requests, none of which changed anything.{cut_short}"
+        return f"With --start {self.process}: {self.requests} requests.{cut_short}"
+
+    def _started(self) -> list[str]:
+        if self.process is None:
+            return []
+        lines = [
+            f"Started and ended: {start} ({start.end})" for start in self.started if start.end is not None
+        ]
+        for start in self.not_ended:
+            lines += [f"NOT TERMINATED: {start}: {start.problem}", "Terminate it by hand."]
+        return [*(lines or ["Nothing was started."]), ""]
+
+
+def _point(point: Point) -> list[str]:
+    lead = f"{MARKS[point.fine]:<3}{point.name:<27}"
+    sentence = wrap(point.seen, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+    return [*sentence, *(f"{' ' * len(lead)}{line}" for line in point.evidence)]
+
+
+def _started(start: Started) -> dict[str, str | None]:
+    problem = start.problem if start.end is None else None
+    return {
+        "id": start.instance_id,
+        "business_key": start.business_key,
+        "end": start.end,
+        "problem": problem,
+    }

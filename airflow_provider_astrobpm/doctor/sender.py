@@ -1,0 +1,156 @@
+"""Sends the questions of the doctor. It decides nothing but how often a question is asked.
+
+It drives the same exchange as the client of this provider, on the same transport, so an answer is read here as it
+would be read at work. Its tokens are its own: the cache that tasks share is not touched.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import retry
+from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, Request, exchange
+from airflow_provider_astrobpm.bpm.settings import ReadyToken
+from airflow_provider_astrobpm.bpm.token import request_token
+from airflow_provider_astrobpm.bpm.transport import Transport
+from airflow_provider_astrobpm.doctor.asking import Ask, Seen, evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.bpm.exchange import Response
+    from airflow_provider_astrobpm.bpm.settings import Settings
+
+ATTEMPTS = 2  # of a question that a passing failure kept from an answer
+FIRST_WAIT = 1.0  # seconds between them, where the server does not say
+LONGEST_WAIT = 5.0  # seconds, whatever it says
+MOST_UNANSWERED = 3  # questions in a row after which no more are asked
+
+
+class Sender:
+    """Asks one endpoint.
+
+    :param settings: where and how.
+    :param sleep: lets seconds pass.
+    :param clock: the time, in seconds since the epoch.
+    :param on_token: is shown every token, so that logs can mask it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+        on_token: Callable[[str], None] = lambda _token: None,
+    ) -> None:
+        self.settings = settings
+        self.sleep = sleep
+        self.clock = clock
+        self.requests = 0
+        """How many were sent."""
+        self._on_token = on_token
+        self._transport = Transport(settings)
+        self._token: str | None = None
+        self._secrets = set(settings.secrets())
+        self._unanswered: list[CallError] = []
+
+    def ask(self, ask: Ask) -> Seen:
+        """Ask, and once more where a passing failure kept the answer away and asking again does no harm."""
+        if len(self._unanswered) >= MOST_UNANSWERED and not ask.must:
+            line = f"{ask.operation.method} {ask.operation.path} -> not asked any more"
+            return Seen(line, error=self._unanswered[-1])
+        for attempt in range(ATTEMPTS):
+            seen = self._once(ask)
+            error = seen.error
+            if attempt == ATTEMPTS - 1 or error is None:
+                break
+            if error.came_before or not retry.may_resend(
+                error, resend_if_unsure=ask.operation.resend_if_unsure
+            ):
+                break
+            asked = retry.retry_after_seconds(error.retry_after, self.clock())
+            self.sleep(min(LONGEST_WAIT, FIRST_WAIT if asked is None else asked))
+        if seen.response is not None:
+            self._unanswered.clear()
+        elif seen.error is not None:
+            self._unanswered.append(seen.error)
+        return seen
+
+    def scrub(self, text: str) -> str:
+        """Return a text without the secrets and tokens that were in use."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._transport.close()
+
+    def _once(self, ask: Ask) -> Seen:
+        operation = ask.operation
+        talk = exchange(operation, connection=self.settings.connection, csrf=ask.csrf)
+        request = Request(operation.method, ask.target or operation.target, {}, None)
+        response: Response | None = None
+        result, failure = None, None
+        try:
+            step = next(talk)
+            while True:
+                try:
+                    if isinstance(step, NeedToken):
+                        reply: Any = self._token_for(ask, step.stale)
+                    else:
+                        request, response = _altered(step, ask), None
+                        reply = response = self._send(request)
+                except CallError as error:
+                    step = talk.throw(error)
+                else:
+                    step = talk.send(reply)
+        except StopIteration as stop:
+            result = stop.value
+        except CallError as error:
+            failure = error
+        if operation.kind == "token" and result is not None:
+            self._keep(result.access_token)
+        line = evidence(request, ask.remark, response, failure, result)
+        return Seen(self.scrub(line), result, failure, response, self.clock())
+
+    def _send(self, request: Request) -> Response:
+        self.requests += 1
+        return self._transport.send(request)
+
+    def _token_for(self, ask: Ask, stale: str | None) -> str | None:
+        if ask.token is not None:
+            return ask.token if stale is None else None
+        if isinstance(self.settings.credentials, ReadyToken):
+            return self.settings.credentials.token if stale is None else None
+        if self._token is None or self._token == stale:
+            plan = request_token(self.settings.credentials)
+            step: Any = next(plan)
+            try:
+                while True:
+                    seen = self.ask(Ask(step, must=ask.must))
+                    step = plan.throw(seen.error) if seen.error else plan.send(seen.result)
+            except StopIteration:
+                pass  # the token was kept when it came
+        return cast("str", self._token)
+
+    def _keep(self, token: str) -> None:
+        if token != self._token:
+            self._on_token(token)
+        self._secrets.add(token)
+        self._token = token
+
+
+def _altered(request: Request, ask: Ask) -> Request:
+    """Return the request as the question wants it; the one for a CSRF token stays as it is."""
+    if request.target != ask.operation.target:
+        return request
+    headers = dict(request.headers)
+    if not ask.content_type:
+        del headers["content-type"]
+    return msgspec.structs.replace(request, headers=headers, target=ask.target or request.target)

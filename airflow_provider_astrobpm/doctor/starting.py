@@ -1,0 +1,218 @@
+"""Probes of a start: what it needs, when the instance shows, and what it carries. They start up to two instances."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.errors import CallError, ThrottledError
+from airflow_provider_astrobpm.doctor.asking import (
+    Ask,
+    Verdict,
+    instance_of,
+    raw,
+    rows_of,
+    text,
+    verdict,
+    why_unclear,
+)
+from airflow_provider_astrobpm.doctor.extras import is_in_grace
+from airflow_provider_astrobpm.doctor.lists import CREATOR, STAMP, TOLERANCE
+from airflow_provider_astrobpm.doctor.own import Own, Started, end_one, find_until
+from airflow_provider_astrobpm.doctor.points import Point, told, untold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
+
+NO_SUCH_VARIABLE = "NoSuchVariableOfTheDoctor"
+TITLE = "Airflow's doctor looks at this environment; please ignore, it ends by itself"
+# Whether a start carries a CSRF token, and whether it sets a variable that the process does not have.
+ATTEMPTS = ((False, True), (False, False), (True, True), (True, False))
+QUARTER = timedelta(minutes=15)
+EASTERNMOST = timedelta(hours=14)
+
+
+def start_one(own: Own, key: str, settings: Settings) -> Probing[Row | None]:
+    """Start one instance, find out what a start needs for it, and return it as the start's answer shows it.
+
+    :param key: the business key that it is to carry.
+    """
+    seen_so_far: list[Seen] = []
+    for csrf, with_variable in ATTEMPTS:
+        start, seen = yield from _start(own, key, csrf=csrf, with_variable=with_variable)
+        seen_so_far.append(seen)
+        instance = instance_of(seen)
+        if instance is not None:
+            own.csrf = csrf
+            start.instance_id = instance["id"]
+            yield told("start", "started", f"{start} was started, in state {text(instance, 'state')!r}", seen)
+            yield _csrf(settings, *seen_so_far, needed=csrf)
+            yield _unknown_variable(*seen_so_far, taken=with_variable)
+            yield _timezone(instance, seen, settings)
+            return instance
+        if seen.error is None or seen.error.taken is None or _will_not_help(seen.error):
+            break
+    words = f"{own.process!r} was not started: {_words(seen)}"
+    yield told("start", "failed", words, *seen_so_far, fine=False)
+    return None
+
+
+def probe_start(
+    own: Own,
+    instance: Row,
+    *,
+    settings: Settings,
+    places: Iterable[str],
+    clock: Callable[[], float],
+    refuses_with_5xx: bool,
+) -> Probing[Row | None]:
+    """Tell when the instance shows and what its row says, and what a second start with its key does.
+
+    :param instance: as the start's answer shows it.
+    :param places: the states that show instances.
+    :param clock: the time, in seconds since the epoch.
+    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx.
+    :returns: its row, or ``None`` if it never showed.
+    """
+    begun = clock()
+    row, seen, at = yield from find_until(instance["id"], text(instance, "state"), lambda _row: True, clock)
+    if row is None:
+        words = f"it did not show in any list within {at - begun:.0f} s, or the lists hide what has ended"
+        yield untold("start_lag", words, seen)
+    else:
+        own.starts[0].shown = True
+        lag = round(at - begun, 1)
+        words = (
+            "the first look at its list showed it"
+            if lag < 1
+            else f"it showed at a look {lag:g} s after its start"
+        )
+        yield told("start_lag", lag, words, seen, fine=is_in_grace(lag, settings))
+        yield _key_in_row(row, own.starts[0], seen)
+        yield from _others(row, places)
+    yield from _set_unknown_variable(own, instance["id"], refuses_with_5xx=refuses_with_5xx)
+    yield from _start_again(own, own.starts[0].business_key, refuses_with_5xx=refuses_with_5xx)
+    return row
+
+
+def _start(own: Own, key: str, *, csrf: bool, with_variable: bool) -> Probing[tuple[Started, Seen]]:
+    """Send one start, written down before it is sent; a refused one is crossed out."""
+    variables = {NO_SUCH_VARIABLE: "x"} if with_variable else None
+    operation = raw(api.start(own.process, variables=variables, business_key=key, title=TITLE))
+    remarks = [
+        "an unknown variable" if with_variable else "",
+        "a CSRF token" if csrf else "",
+    ]
+    start = Started(key)
+    own.starts.append(start)
+    seen = yield Ask(operation, csrf=csrf, remark=" and ".join(filter(None, remarks)))
+    if seen.error is not None and seen.error.taken is False:
+        own.starts.remove(start)
+    return start, seen
+
+
+def _will_not_help(error: CallError) -> bool:
+    """Tell whether another form of the same start would fare no better."""
+    return error.passing or isinstance(error, ThrottledError)
+
+
+def _words(seen: Seen) -> str:
+    if seen.error is None:
+        return "the answer is no instance"
+    said = f" ({seen.error.res_msg})" if seen.error.res_msg else ""
+    return f"{seen.error.problem}{said}"
+
+
+def _csrf(settings: Settings, *seen: Seen, needed: bool) -> Point:
+    if needed:
+        fine = settings.csrf
+        return told("csrf", "needed", "refused without one, taken with one: set 'csrf'", *seen, fine=fine)
+    return told("csrf", "not needed", "a start was taken without one", seen[-1])
+
+
+def _unknown_variable(*seen: Seen, taken: bool) -> Point:
+    if taken:
+        return told("unknown_variable_at_start", "ignored", "the start was taken all the same", seen[-1])
+    return told("unknown_variable_at_start", "refused", "refused; without it the start was taken", *seen[-2:])
+
+
+def _timezone(instance: Row, seen: Seen, settings: Settings) -> Point:
+    """Tell the offset from UTC: the instance began when its start was answered."""
+    try:
+        stamp = datetime.strptime(text(instance, "startTime"), STAMP)  # noqa: DTZ007 - its zone is the question
+    except ValueError:
+        return untold("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
+    now = datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc)
+    ahead = stamp - now.replace(tzinfo=None)
+    offset = round(ahead / QUARTER) * QUARTER
+    if abs(ahead - offset) > TOLERANCE or abs(offset) > EASTERNMOST:
+        reason = f"the instance began at {stamp}, when it was {now:%Y-%m-%d %H:%M:%S} UTC"
+        return untold("timezone", f"{reason}: no zone is so far off", seen)
+    hours = offset / timedelta(hours=1)
+    words = f"UTC{hours:+g} h now: the instance began at {stamp}, when it was {now:%H:%M:%S} UTC"
+    if settings.timezone is None:
+        return told(
+            "timezone", hours, f"{words}; a zone with summer time has to be set by its own name", seen
+        )
+    if now.astimezone(settings.timezone).utcoffset() == offset:
+        return told("timezone", hours, f"{words}, as the connection's {settings.timezone} says", seen)
+    return told("timezone", hours, f"{words}, and the connection says {settings.timezone}", seen, fine=False)
+
+
+def _key_in_row(row: Row, start: Started, seen: Seen) -> Point:
+    if text(row, "businessKey") == start.business_key:
+        return told("business_keys", "carried", "the row of the new instance carries its business key", seen)
+    words = (
+        "the row of the new instance does not carry its business key: what a crashed try has started is not found, and such "
+        "a task fails and asks for a person"
+    )
+    return told("business_keys", "not carried", words, seen, fine=False)
+
+
+def _others(row: Row, places: Iterable[str]) -> Probing[None]:
+    """Compare who created the instances that show with who created the new one."""
+    mine, creators = "", set()
+    for state in dict.fromkeys((text(row, "state"), *places)):
+        seen = yield Ask(raw(api.query(state, fields=None, order_field=None)), remark="who created them")
+        for each in rows_of(seen) or ():
+            creators.add(text(each, CREATOR))
+            mine = text(each, CREATOR) if each["id"] == row["id"] else mine
+        if mine and creators - {mine, ""}:
+            yield told("others", "seen", "instances that somebody else created show", seen)
+            return
+    if not mine:
+        yield untold("others", "the row of the new instance does not say who created it", seen)
+        return
+    words = "only instances of this user show: either there are no others, or this user does not see them"
+    yield told("others", "none seen", words, seen)
+
+
+def _set_unknown_variable(own: Own, instance_id: str, *, refuses_with_5xx: bool) -> Probing[None]:
+    operation = raw(api.set_variables(instance_id, {NO_SUCH_VARIABLE: "x"}))
+    seen = yield Ask(operation, csrf=own.csrf, remark="an unknown variable")
+    found = verdict(seen, refuses_with_5xx=refuses_with_5xx)
+    if found is Verdict.UNCLEAR:
+        yield untold("unknown_variable", why_unclear(seen), seen)
+    elif found is Verdict.REFUSED:
+        yield told("unknown_variable", "refused", f"refused: {_words(seen)}", seen)
+    else:
+        yield told("unknown_variable", "ignored", "accepted without a word, as it is documented", seen)
+
+
+def _start_again(own: Own, key: str, *, refuses_with_5xx: bool) -> Probing[None]:
+    start, seen = yield from _start(own, key, csrf=own.csrf, with_variable=False)
+    instance = instance_of(seen)
+    if instance is not None:
+        start.instance_id = instance["id"]
+        yield told("duplicate_key", "started", "another instance was started", seen)
+        yield from end_one(own, start)
+        return
+    if verdict(seen, refuses_with_5xx=refuses_with_5xx) is Verdict.REFUSED:
+        words = "refused: a key that an instance carries is not taken for another one"
+        yield told("duplicate_key", "refused", words, seen)
+    else:
+        yield untold("duplicate_key", why_unclear(seen), seen)

@@ -1,0 +1,89 @@
+"""Runs of the doctor on the emulator, on a clock that nobody waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.api import start
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.doctor.examination import examine
+from airflow_provider_astrobpm.doctor.report import Report
+from airflow_provider_astrobpm.doctor.sender import Sender
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+
+PROCESS = "SupplierOnboarding"
+KEY = "airflow-doctor-of-the-tests"
+WRITES = ("start", "action", "delete", "variables", "csrf")
+
+Examine = Callable[..., Report]
+
+
+@pytest.fixture
+def settings(emulator: EmulatorControl, emulator_server: EmulatorServer) -> Settings:
+    own = emulator_server.settings
+    return Settings(
+        connection="my_conn",
+        base_url=emulator_server.url,
+        credentials=ClientCredentials(own.client_id, own.client_secret),
+    )
+
+
+@pytest.fixture
+def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Callable[..., Sender]]:
+    """Make a sender that puts the emulator's clock forward instead of waiting."""
+    senders: list[Sender] = []
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        emulator.advance(seconds)
+
+    def make(kind: type[Sender] = Sender, **changes: Any) -> Sender:
+        sender = kind(replace(settings, **changes), sleep=sleep, clock=lambda: time.time() + slept)
+        senders.append(sender)
+        return sender
+
+    yield make
+    for sender in senders:
+        sender.close()
+
+
+@pytest.fixture
+def run(make_sender: Callable[..., Sender]) -> Examine:
+    """Run the doctor: read-only, or with an instance of a process."""
+
+    def run_it(process: str | None = None, **changes: Any) -> Report:
+        return examine(make_sender(**changes), process=process, key=KEY)
+
+    return run_it
+
+
+@pytest.fixture
+def populate(emulator: EmulatorControl, settings: Settings) -> Callable[..., None]:
+    """Fill the emulator: two instances of somebody's that wait, one of the machine user's, and one that has ended."""
+
+    def fill(more: int = 0) -> None:
+        for number in range(2 + more):
+            emulator.start(PROCESS, business_key=f"supplier-{number}")
+            emulator.advance(1)
+        with BpmClient(settings) as client:
+            client.call(start(PROCESS, business_key="supplier-of-the-machine"))
+        emulator.start("Instant")
+        emulator.advance(60)  # beyond every lag
+        emulator.reset_counts()
+
+    return fill
+
+
+@pytest.fixture
+def own_instances(emulator: EmulatorControl) -> Callable[[], list[dict[str, Any]]]:
+    """Return what the doctor has started."""
+    return lambda: emulator.instances(business_key=KEY)
