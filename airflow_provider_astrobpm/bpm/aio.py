@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
 from airflow_provider_astrobpm.bpm.client import telling
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, Response, exchange
+from airflow_provider_astrobpm.bpm.meter import NO_METER, TOKEN_REQUESTS, Requests
 from airflow_provider_astrobpm.bpm.token import TOKENS, credential_key, request_token
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.api import Operation, Plan, TokenAnswer
     from airflow_provider_astrobpm.bpm.exchange import Exchange, Request
+    from airflow_provider_astrobpm.bpm.meter import Meter
     from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
     from airflow_provider_astrobpm.bpm.token import TokenCache
 
@@ -58,6 +60,8 @@ class AsyncBpmClient:
     :param sleep: lets seconds pass, between attempts and in plans.
     :param on_token: is shown every token before its first use, so that logs can mask it.
     :param on_retry: is told in words that a call failed for the first time and is sent again.
+    :param meter: is told what was sent, after each call of ``call`` or when ``tell_meter`` is called, and passes it on when
+        the client is closed.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class AsyncBpmClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_token: Callable[[str], Awaitable[None]] = _show_nobody,
         on_retry: Callable[[str], None] = lambda _words: None,
+        meter: Meter = NO_METER,
     ) -> None:
         self.settings = settings
         self._tokens = tokens
@@ -75,6 +80,8 @@ class AsyncBpmClient:
         self._sleep = sleep
         self._on_token = on_token
         self._on_retry = on_retry
+        self.meter = meter
+        self._sent = Requests()
         self._transport = AsyncTransport(settings)
         self._showing = asyncio.Lock()
         self._last_token: str | None = None
@@ -92,10 +99,15 @@ class AsyncBpmClient:
         retrying: Callable[..., Awaitable[T]] = tenacity.AsyncRetrying(
             **limits, sleep=self._sleep, before_sleep=tell
         )
-        return await retrying(self._attempt, operation)
+        try:
+            return await retrying(self._attempt, operation)
+        finally:
+            self.tell_meter()
 
     async def call_once(self, operation: Operation[T]) -> T:
         """Run one operation and send it once, whatever comes of it; the token for it may take several attempts.
+
+        The meter is not told: thousands of these may be under way.
 
         :raises CallError: how it ended.
         :raises SettingsError: as ``call`` does.
@@ -126,8 +138,14 @@ class AsyncBpmClient:
             error.connection = error.connection or self.settings.connection
             raise
 
+    def tell_meter(self) -> None:
+        """Tell the meter what was sent since the last time."""
+        self._sent.tell(self.meter)
+
     async def close(self) -> None:
         """Close the connections to the server."""
+        self.tell_meter()
+        self.meter.flush()
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -155,6 +173,7 @@ class AsyncBpmClient:
         try:
             if isinstance(step, NeedToken):
                 return await self._token(step.stale)
+            self._sent[step.kind] += 1
             return await self._transport.send(step)
         except CallError as error:
             return error
@@ -174,4 +193,5 @@ class AsyncBpmClient:
         return token
 
     async def _request_token(self) -> TokenAnswer:
+        self.meter.count(TOKEN_REQUESTS)
         return await self.run(request_token(cast("ClientCredentials", self.settings.credentials)))

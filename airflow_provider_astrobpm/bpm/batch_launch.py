@@ -24,6 +24,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     CallError,
     RefusedError,
 )
+from airflow_provider_astrobpm.bpm.meter import ADOPTIONS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class BatchLauncher:
             begun = msgspec.structs.replace(begun, answered_at=self._clock())
         if to_start is None:
             await self._terminate(ledger.superseded())
+        self._client.meter.count(ADOPTIONS, len(self._adopted))
         deadline = begun.deadline
         if deadline is None and self._order.timeout is not None:
             deadline = self._clock() + self._order.timeout

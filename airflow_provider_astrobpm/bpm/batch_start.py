@@ -29,6 +29,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     SettingsError,
 )
 from airflow_provider_astrobpm.bpm.launch import LOOKS_AFTER_DOUBT
+from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class BatchStarter:
         self._doubts_in_a_row = 0
         self._began = 0.0
         self._told_at = 0.0
+        self._counted = 0
 
     @property
     def is_in_doubt(self) -> bool:
@@ -126,7 +128,10 @@ class BatchStarter:
         await asyncio.gather(*(self._work(starts, total) for _ in range(self._max_concurrency)))
         self._tell(total, last=True)
         if self._in_doubt:
-            await self._look_for_those_in_doubt()
+            try:
+                await self._look_for_those_in_doubt()
+            finally:
+                self._count()
         if self._stopped_by is not None:
             raise self._stopped_by
         return self.started
@@ -197,6 +202,7 @@ class BatchStarter:
 
     def _doubt(self, launch: Launch, key: str, error: CallError) -> None:
         self._in_doubt[key] = launch, error
+        self._client.meter.count(AMBIGUOUS_STARTS)
         self._doubts_in_a_row += 1
         if self._doubts_in_a_row >= max(self._max_concurrency, FEWEST_DOUBTS):
             self.stop(error)
@@ -252,12 +258,20 @@ class BatchStarter:
         if now - self._told_at < PROGRESS and not last:
             return
         self._told_at = now
+        self._count()
         done = len(self.started.instances) + len(self.started.refused) + len(self._in_doubt)
         rate = done / max(now - self._began, 0.001)
         left = "" if last or total is None or not done else f", about {(total - done) / rate:.0f} s left"
         refused = f", {len(self.started.refused)} refused" if self.started.refused else ""
         of_all = "" if total is None else f" of {total}"
         self._log(Note(f"Started {len(self.started.instances)}{of_all}{refused}; {rate:.0f}/s{left}"))
+
+    def _count(self) -> None:
+        """Tell the meter what was started since the last time: for each start by itself it would cost too much."""
+        more = len(self.started.instances) - self._counted
+        self._counted += more
+        self._client.meter.count(STARTS, more)
+        self._client.tell_meter()
 
 
 def _key_of(instance: BpmInstance) -> str:

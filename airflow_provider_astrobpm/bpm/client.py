@@ -10,6 +10,7 @@ import tenacity
 from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, exchange
+from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from airflow_provider_astrobpm.bpm.api import Operation, Plan, TokenAnswer
+    from airflow_provider_astrobpm.bpm.exchange import Request, Response
+    from airflow_provider_astrobpm.bpm.meter import Meter
     from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
     from airflow_provider_astrobpm.bpm.token import TokenCache
 
@@ -44,6 +47,7 @@ class BpmClient:
     :param clock: the time by which they pass, in seconds since the epoch.
     :param on_token: is shown every token before its first use, so that logs can mask it.
     :param on_retry: is told in words that a call failed for the first time and is sent again.
+    :param meter: is told what is sent, and passes it on at the end of each plan, and of each call that belongs to none.
     :raises SettingsError: if a certificate file of the settings cannot be used.
     """
 
@@ -56,6 +60,7 @@ class BpmClient:
         clock: Callable[[], float] = time.time,
         on_token: Callable[[str], None] = lambda _token: None,
         on_retry: Callable[[str], None] = lambda _words: None,
+        meter: Meter = NO_METER,
     ) -> None:
         self.settings = settings
         self._tokens = tokens
@@ -63,6 +68,7 @@ class BpmClient:
         self.clock = clock
         self._on_token = on_token
         self._on_retry = on_retry
+        self.meter = meter
         self._transport = Transport(settings)
         self._last_token: str | None = None
 
@@ -71,6 +77,12 @@ class BpmClient:
 
         :raises CallError: how the last attempt ended.
         """
+        try:
+            return self._call(operation)
+        finally:
+            self.meter.flush()
+
+    def _call(self, operation: Operation[T]) -> T:
         limits = retry.policy(
             operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
         )
@@ -93,7 +105,7 @@ class BpmClient:
                     self._sleep(step.seconds)
                     continue
                 try:
-                    reply = self.call(step)
+                    reply = self._call(step)
                 except AstroZeroError as error:
                     failure = error
         except StopIteration as stop:
@@ -101,6 +113,8 @@ class BpmClient:
         except AstroZeroError as error:
             error.connection = error.connection or self.settings.connection
             raise
+        finally:
+            self.meter.flush()
 
     def close(self) -> None:
         """Close the connections to the server."""
@@ -121,15 +135,17 @@ class BpmClient:
             step = next(talk)
             while True:
                 try:
-                    reply = (
-                        self._token(step.stale) if isinstance(step, NeedToken) else self._transport.send(step)
-                    )
+                    reply = self._token(step.stale) if isinstance(step, NeedToken) else self._send(step)
                 except CallError as error:
                     step = talk.throw(error)
                 else:
                     step = talk.send(reply)
         except StopIteration as stop:
             return cast("T", stop.value)
+
+    def _send(self, request: Request) -> Response:
+        self.meter.count(REQUESTS, kind=request.kind)
+        return self._transport.send(request)
 
     def _token(self, stale: str | None) -> str | None:
         token = self._tokens.get(self.settings, self._request_token, stale=stale)
@@ -139,4 +155,5 @@ class BpmClient:
         return token
 
     def _request_token(self) -> TokenAnswer:
+        self.meter.count(TOKEN_REQUESTS)
         return self.run(request_token(cast("ClientCredentials", self.settings.credentials)))

@@ -57,6 +57,8 @@ class Request(msgspec.Struct, frozen=True):
     target: str
     headers: Mapping[str, str]
     body: bytes | None
+    kind: str = ""
+    """The kind of its operation."""
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.target!r})"
@@ -149,6 +151,7 @@ def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
         operation.target,
         {"accept": "application/json", "content-type": operation.content_type, **headers},
         operation.body,
+        operation.kind,
     )
 
 

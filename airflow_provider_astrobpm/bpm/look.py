@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_astrobpm.bpm import search
 from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.meter import NO_METER, count_look
 from airflow_provider_astrobpm.bpm.retry import retry_after_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.meter import Meter
     from airflow_provider_astrobpm.bpm.search import Findings
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
@@ -31,6 +33,7 @@ def wait_for(
     log: Callable[[Note], None],
     clock: Callable[[], float],
     jitter: Callable[[], float] = random.random,
+    meter: Meter = NO_METER,
 ) -> Plan[None]:
     """Run one wait to its end: pause and look, again and again.
 
@@ -40,11 +43,12 @@ def wait_for(
     :param log: is told what changed, and nothing while nothing does.
     :param clock: the time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
+    :param meter: is told of each look.
     """
     error: CallError | None = None
     while wait.ending is None:
         yield Pause(pause(wait, poll_interval, error, clock(), jitter()))
-        error = yield from once(wait, settings=settings, log=log, clock=clock)
+        error = yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)
 
 
 def until_sure(
@@ -55,6 +59,7 @@ def until_sure(
     log: Callable[[Note], None],
     clock: Callable[[], float],
     jitter: Callable[[], float] = random.random,
+    meter: Meter = NO_METER,
 ) -> Plan[None]:
     """Look for one wait, and again while looks fail or do not show the instance.
 
@@ -62,14 +67,19 @@ def until_sure(
 
     The other parameters are those of ``wait_for``.
     """
-    error = yield from once(wait, settings=settings, log=log, clock=clock)
+    error = yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)
     while wait.is_unsure():
         yield Pause(pause(wait, again_after, error, clock(), jitter()))
-        error = yield from once(wait, settings=settings, log=log, clock=clock)
+        error = yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)
 
 
 def once(
-    wait: AnyWait[Any], *, settings: Settings, log: Callable[[Note], None], clock: Callable[[], float]
+    wait: AnyWait[Any],
+    *,
+    settings: Settings,
+    log: Callable[[Note], None],
+    clock: Callable[[], float],
+    meter: Meter = NO_METER,
 ) -> Plan[CallError | None]:
     """Look once for one wait, and return the error if the look failed."""
     began = clock()
@@ -81,6 +91,7 @@ def once(
         wait.look_failed(error, began, clock())
     else:
         wait.look_found(findings, clock())
+    count_look(meter, failed=failure is not None)
     for note in wait.notes:
         log(note)
     wait.notes.clear()

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_astrobpm.bpm import look
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
+from airflow_provider_astrobpm.bpm.meter import WAITERS, count_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,13 +167,15 @@ class Poller:
         else:
             self._due = min(self._due, max(now + interval, self._left_alone_until))
         self._subscriptions[subscription] = None
+        self._client.meter.gauge(WAITERS, 1)
         subscription.watch_deadline(self._loop, self._clock)
         self._wake.set()
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
         """Look after a wait no more. With the last one the poller ends."""
-        self._subscriptions.pop(subscription, None)
+        if self._subscriptions.pop(subscription, subscription) is None:
+            self._client.meter.gauge(WAITERS, -1)
         if not self._subscriptions and self._task is not None and not self._has_ended:
             self._end()
             if self._has_begun:  # a task that is cancelled before it begins would not close the client
@@ -247,6 +250,8 @@ class Poller:
             findings = await self._client.run(plan)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to learn of it
             failure = error
+        count_look(self._client.meter, failed=failure is not None)
+        self._client.meter.flush()
         self._failed_looks = self._failed_looks + 1 if failure else 0
         self._looked_at = self._loop.time()
         interval = min((each.interval for each in self._subscriptions), default=0.0)

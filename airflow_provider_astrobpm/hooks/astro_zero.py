@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
-from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, metrics
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class AstroZeroHook(BaseHook):
     @cached_property
     def client(self) -> BpmClient:
         """The client for this connection."""
-        return BpmClient(self.settings, on_token=mask_secret, on_retry=self.log.warning)
+        return BpmClient(
+            self.settings, on_token=mask_secret, on_retry=self.log.warning, meter=metrics.meter()
+        )
 
     def get_conn(self) -> BpmClient:
         """Return the client for this connection."""
@@ -115,7 +117,7 @@ class AstroZeroHook(BaseHook):
         operation = api.start(
             bpm_name, version=version, variables=variables, business_key=business_key, title=title
         )
-        return self.client.run(launch.start_once(operation, business_key))
+        return self.client.run(launch.start_once(operation, business_key, self.client.meter))
 
     @_names_the_connection
     def launch(self, order: Order, record: Record | None, *, remember: Callable[[Record], None]) -> Launched:
@@ -129,7 +131,12 @@ class AstroZeroHook(BaseHook):
         """
         order.start(order.key())  # bad arguments are refused before anything else
         launcher = launch.Launcher(
-            order, find=self._find, remember=remember, log=self._log_note, clock=self.client.clock
+            order,
+            find=self._find,
+            remember=remember,
+            log=self._log_note,
+            clock=self.client.clock,
+            meter=self.client.meter,
         )
         return self.client.run(launcher.launch(record))
 
@@ -303,7 +310,12 @@ class AstroZeroHook(BaseHook):
 
     @property
     def _looking(self) -> dict[str, Any]:
-        return {"settings": self.settings, "log": self._log_note, "clock": self.client.clock}
+        return {
+            "settings": self.settings,
+            "log": self._log_note,
+            "clock": self.client.clock,
+            "meter": self.client.meter,
+        }
 
     def _log_note(self, note: Note) -> None:
         note.write_to(self.log)
@@ -316,7 +328,7 @@ class AstroZeroHook(BaseHook):
         """Get a token and read one definition, within seconds and without changing anything."""
         try:
             quick = self.settings.in_a_hurry(max_attempts=1, answer_timeout=HURRY)
-            with closing(BpmClient(quick, on_token=mask_secret)) as client:
+            with closing(BpmClient(quick, on_token=mask_secret, meter=metrics.meter())) as client:
                 definitions = client.call(api.definitions(limit=1))
         except (AstroZeroError, ValueError) as error:
             return False, str(error)
@@ -344,7 +356,7 @@ class AstroZeroHook(BaseHook):
         """Return a client for ``async`` code whose tokens are masked in Airflow's logs; close it after use."""
         from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - a worker needs no aiohttp
 
-        return AsyncBpmClient(settings, on_token=_mask)
+        return AsyncBpmClient(settings, on_token=_mask, meter=metrics.meter())
 
     @property
     def _find(self) -> Callable[..., Plan[BpmInstance]]:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.bpm import change, search
 from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.meter import KILLS, Tally
 from airflow_provider_astrobpm.bpm.token import TokenCache
+from airflow_provider_astrobpm.hooks import metrics
 from airflow_provider_astrobpm.triggers.kill import state_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ ENDED_BY_A_PERSON = (None, "failed", "success", "skipped", "upstream_failed", "r
 
 STATE_PATIENCE = 1.5  # seconds to learn the task's state
 PATIENCE = 3.0  # seconds to terminate
+METER_PATIENCE = 0.2  # seconds to hand over what was counted meanwhile
 SENDING = 2.0  # seconds of these in which terminations of a batch are sent; the rest is for looking what came of them
 
 
@@ -58,17 +61,17 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
     :param task: the task instance that waits for it.
     :param log: the log of the task.
     """
-    quick = _hasty(settings)
+    quick, tally = _hasty(settings), Tally()
 
     def work() -> str:
-        with BpmClient(quick, tokens=TokenCache()) as client:
+        with BpmClient(quick, tokens=TokenCache(), meter=tally) as client:
             find = search.finder(quick)
             ids = [what.instance_id] if what.instance_id else client.run(_open_carriers(what.business_key))
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             return "; ".join(done) or "there is none that shows"
 
     if was_ended_by_a_person(task, str(what), log):
-        _do(work, str(what), log)
+        _do(work, str(what), log, tally)
 
 
 def terminate_all(
@@ -88,8 +91,10 @@ def terminate_all(
     from airflow_provider_astrobpm.bpm import group_change  # noqa: PLC0415 - a worker of single instances needs no aiohttp
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415
 
+    tally = Tally()
+
     async def terminated() -> str:
-        async with AsyncBpmClient(_hasty(settings), tokens=TokenCache()) as client:
+        async with AsyncBpmClient(_hasty(settings), tokens=TokenCache(), meter=tally) as client:
             done = await group_change.change_all(
                 client,
                 instances,
@@ -100,7 +105,7 @@ def terminate_all(
             )
         return done.note if done.is_complete else f"{done.note}; clearing the task ends what is still open"
 
-    _do(lambda: asyncio.run(terminated()), "The batch", log)
+    _do(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
 
 def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
@@ -120,10 +125,13 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
     return False
 
 
-def _do(work: Callable[[], str], what: str, log: Any) -> None:
+def _do(work: Callable[[], str], what: str, log: Any, tally: Tally) -> None:
+    tally.count(KILLS)
     outcome = _within(PATIENCE, work)
     came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
     log.warning("This task was ended by a person. %s: %s", what, came_of_it)
+    # Last, and with a meter of its own: the one of the process may be in use where the handler has interrupted the task.
+    _within(METER_PATIENCE, lambda: metrics.hand_over(tally))
 
 
 def _hasty(settings: Settings) -> Settings:

@@ -189,6 +189,7 @@ class WaitingTrigger(BaseTrigger):
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
     async def _kill(self) -> None:
+        from airflow_provider_astrobpm.bpm.meter import KILLS  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         try:
@@ -196,6 +197,7 @@ class WaitingTrigger(BaseTrigger):
                 self.log.info("%s left as it is: %s", self._waits_for, reason)
                 return
             async with AstroZeroHook(self.astro_zero_conn_id).async_client() as client:
+                client.meter.count(KILLS)
                 self.log.info(await self._terminate(client))
         except Exception:
             self.log.exception(
@@ -228,3 +230,4 @@ def import_what_runs() -> None:
         "airflow_provider_astrobpm.hooks.astro_zero",
     ):
         import_module(module)
+    import_module("airflow_provider_astrobpm.hooks.metrics").prepare()
