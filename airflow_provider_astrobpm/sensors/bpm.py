@@ -16,7 +16,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.errors import WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
+from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         "business_key",
         "bpm_name",
     )
+    operator_extra_links = (AstroZeroBpmInstanceLink(),)
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         self.bpm_name = bpm_name
         self._given |= checks.given(self, ("instance_id", "business_key", "bpm_name"))
         self._awaited: Wait | None = None
+        self._published: str | None = None
 
     def execute(self, context: Context) -> Any:
         """Look, and wait if that is not the end yet."""
@@ -97,7 +100,9 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         if not self.deferrable or self.silent_fail:
             return self._poke_on(context, awaited)
         self._trigger_for(None)
+        self._publish(self.instance_id, context)
         self.hook.look(awaited)
+        self._publish(awaited.instance_id, context)
         if awaited.ending is None:
             self._defer(awaited)
         return self._end(awaited.result)
@@ -118,7 +123,17 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        return self._end(lambda: self._ending_of(event, self.instance_id))
+
+        def ending() -> BpmInstance:
+            try:
+                instance = self._ending_of(event, self.instance_id)
+            except (WaitFailedError, WaitTimeoutError) as error:
+                self._publish(error.instance.id if error.instance else None, context)
+                raise
+            self._publish(instance.id, context)
+            return instance
+
+        return self._end(ending)
 
     def _end(self, ending: Callable[[], BpmInstance]) -> dict[str, Any]:
         """Return what a task returns that may be deferred; ``soft_fail`` and ``never_fail`` hold as they do in a poke."""
@@ -144,11 +159,21 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         """
         if self._awaited is None:
             self._awaited = self._new_wait(context, time.time() + self.timeout)
+        self._publish(self.instance_id, context)
         pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), LONGEST_PAUSE)
         self.hook.look_until_sure(self._awaited, again_after=pause)
+        self._publish(self._awaited.instance_id, context)
         if self._awaited.ending is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(self._awaited.result))
+
+    def _publish(self, instance_id: str | None, context: Context) -> None:
+        """Let everybody see where the instance is, as soon as it is known which one it is."""
+        if instance_id in (None, self._published):
+            return
+        self._published = instance_id
+        if instance_id is not None and (url := self.hook.settings.url_of(instance_id)):
+            context["ti"].xcom_push(key=INSTANCE_URL, value=url)
 
     def _get_next_poke_interval(self, *arguments: Any, **options: Any) -> float:
         """Let the last poke come at the deadline, and not an interval later."""

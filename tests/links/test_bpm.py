@@ -1,14 +1,21 @@
-"""The link to an instance; ``tests/crash`` asks a real Airflow for it."""
+"""The link to an instance; ``tests/deployment`` and ``tests/crash`` ask a real Airflow for it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import XCom
+from airflow.providers.common.compat.sdk import TaskDeferred, XCom
 
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.decorators.bpm import AstroZeroBpmDecoratedOperator
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 
 
 @pytest.mark.parametrize("url", ["https://astro-zero.example/1", None])
@@ -28,3 +35,101 @@ def test_it_leads_where_the_task_has_published_that_its_instance_is(
     assert link.name == "Open in Astro Zero"
     assert link.get_link(task, ti_key="this task") == (url or "")  # type: ignore[arg-type]
     assert link.xcom_key == "instance_url", "Airflow looks there while the task waits"
+
+
+def test_who_waits_for_an_instance_has_it() -> None:
+    for kind in (
+        AstroZeroStartBpmInstanceOperator,
+        AstroZeroBpmDecoratedOperator,
+        AstroZeroBpmInstanceSensor,
+    ):
+        assert [type(link) for link in kind.operator_extra_links] == [AstroZeroBpmInstanceLink]
+
+
+class TaskInstance:
+    """As much of a task instance as the sensor uses."""
+
+    dag_id, run_id, task_id, map_index, try_number = "dag", "run", "wait", -1, 1
+
+    def __init__(self) -> None:
+        self.pushed: list[tuple[str, Any]] = []
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed.append((key, value))
+
+
+class TestSensor:
+    @pytest.fixture
+    def ti(self) -> TaskInstance:
+        return TaskInstance()
+
+    @pytest.fixture
+    def sensor(
+        self, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., AstroZeroBpmInstanceSensor]:
+        """Make sensors of a connection with a template, or without."""
+
+        def make(*, template: str | None = "https://{host}/i/{instance_id}", **arguments: Any) -> Any:
+            extra = {"instance_url": template}
+            connection = {**json.loads(emulator_server.connection_json()), "extra": extra}
+            monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+            return AstroZeroBpmInstanceSensor(task_id="wait", poke_interval=1, timeout=600, **arguments)
+
+        return make
+
+    def shown(self, ti: TaskInstance, instance_id: str) -> bool:
+        """Tell whether the task has published once where the instance is, and nothing else."""
+        (one,) = ti.pushed
+        return one[0] == "instance_url" and one[1].endswith(f"/i/{instance_id}")
+
+    def test_it_publishes_an_id_before_it_looks(
+        self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+    ) -> None:
+        made = sensor(instance_id="002N1", deferrable=True)
+
+        def look(_awaited: Any) -> None:
+            assert ti.pushed
+
+        made.hook.look = look
+        with pytest.raises(TaskDeferred):
+            made.execute({"ti": ti})
+        assert self.shown(ti, "002N1")
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_it_publishes_what_a_key_has_led_to(
+        self, deferrable: bool, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+    ) -> None:
+        instance_id = emulator.start("SupplierOnboarding", business_key="k")["id"]
+        made = sensor(business_key="k", deferrable=deferrable)
+        if deferrable:
+            with pytest.raises(TaskDeferred):
+                made.execute({"ti": ti})
+        else:
+            for _ in range(2):
+                assert not made.poke({"ti": ti})
+        assert self.shown(ti, instance_id)
+
+    @pytest.mark.parametrize("outcome", ["approve", "reject"])
+    def test_it_publishes_what_the_trigger_has_found(
+        self, outcome: str, sensor: Any, ti: TaskInstance, emulator: EmulatorControl, fire: Any
+    ) -> None:
+        made = sensor(business_key="k", deferrable=True, failed_bp_statuses=["Rejected"])
+        with pytest.raises(TaskDeferred) as deferred:
+            made.execute({"ti": ti})
+        assert ti.pushed == []
+        instance_id = emulator.start("PublishApproval", business_key="k")["id"]
+        emulator.act(instance_id, outcome)
+        event = fire(deferred.value.trigger)
+        if outcome == "approve":
+            made.execute_complete({"ti": ti}, event)
+        else:
+            with pytest.raises(errors.WaitFailedError):
+                made.execute_complete({"ti": ti}, event)
+        assert self.shown(ti, instance_id)
+
+    def test_without_a_template_it_publishes_nothing(
+        self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+    ) -> None:
+        instance_id = emulator.start("SupplierOnboarding")["id"]
+        assert not sensor(instance_id=instance_id, template=None).poke({"ti": ti})
+        assert ti.pushed == []
