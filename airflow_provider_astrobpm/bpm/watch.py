@@ -53,7 +53,7 @@ class Watch(AnyWait[None]):
         """What was there before, or was reported."""
         self.entries: list[Entry] = []
         """What has entered and was not reported, in the order in which it was started."""
-        self.is_written = self._has_begun
+        self.is_written = True
         """Whether the marks are written down as they are; whoever does that says so here."""
 
     @property
@@ -77,7 +77,7 @@ class Watch(AnyWait[None]):
         """Take that the entries with these marks were reported."""
         self.marks.update(marks)
         self.entries = [entry for entry in self.entries if entry.mark not in marks]
-        self.is_written = False
+        self.is_written = self.is_written and not marks
 
     def _take(self, findings: Findings, now: float) -> None:
         before, self._digests = self._digests, {}

@@ -9,12 +9,13 @@ pydantic model learns of it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, PrivateAttr, model_serializer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 WITHIN = 60.0  # seconds after which an event counts as taken, whatever Airflow does with payloads by then
 
@@ -23,10 +24,15 @@ class Payload(BaseModel):
     """A payload that tells when it is taken.
 
     :param plain: what is sent in its place.
+    :param on_taken: is called when it is taken.
     """
 
     plain: dict[str, Any]
-    _on_taken: Callable[[], None] = PrivateAttr(lambda: None)
+    _on_taken: Callable[[], None] = PrivateAttr()
+
+    def __init__(self, plain: dict[str, Any], on_taken: Callable[[], None]) -> None:
+        super().__init__(plain=plain)
+        self._on_taken = on_taken
 
     @model_serializer
     def _serialize(self) -> dict[str, Any]:
@@ -51,23 +57,23 @@ class Taking:
         :param mark: its sign here.
         :param plain: what it carries.
         """
-        payload = Payload(plain=plain)
-        payload._on_taken = lambda: self._take(mark)  # noqa: SLF001 - its own
         self._open.add(mark)
-        return payload
+        return Payload(plain, lambda: self._take(mark))
 
     async def taken(self) -> AsyncIterator[set[str]]:
         """Yield the signs of those that were taken, as soon as some were, until none is left."""
         while self._open:
+            # Not by ``wait_for``: before Python 3.12 it may lose a cancellation.
+            alarm = asyncio.get_running_loop().call_later(WITHIN, self._take, *self._open)
             try:
-                await asyncio.wait_for(self._news.wait(), WITHIN)
-            except asyncio.TimeoutError:
-                self._taken |= self._open
+                await self._news.wait()
+            finally:
+                alarm.cancel()
             self._news.clear()
             taken, self._taken = self._taken, set()
             self._open -= taken
             yield taken
 
-    def _take(self, mark: str) -> None:
-        self._taken.add(mark)
+    def _take(self, *marks: str) -> None:
+        self._taken.update(marks)
         self._news.set()

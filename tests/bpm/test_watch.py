@@ -134,7 +134,7 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
 
 
 def test_looks_that_fail_end_it_never_and_refused_credentials_do() -> None:
-    watch = ends([])
+    watch = ends()
     for hour in range(1000):
         watch.look_failed(errors.ServerError("down"), 3600.0 * hour, 3600.0 * hour + 1)
     assert watch.ending is None
@@ -144,7 +144,9 @@ def test_looks_that_fail_end_it_never_and_refused_credentials_do() -> None:
     refused = errors.AuthenticationError("no")
     watch.look_failed(refused, 0, 1)
     assert watch.ending is refused
+    assert watch.is_written  # a watch that has not begun has nothing to write down
     watch.resume()
+    assert look(watch) == []
     assert look(watch, order(1, COMPLETED)) == ["1"]
 
 
