@@ -1,0 +1,190 @@
+"""What a task counts of its starts: started, adopted, in doubt, ended by a person; nobody waits for the clock here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.meter import Tally
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.hooks import metrics
+from airflow_provider_astrobpm.operators.bpm import (
+    AstroZeroStartBpmBatchOperator,
+    AstroZeroStartBpmInstanceOperator,
+)
+from airflow_provider_astrobpm.tasks import kill as task_kill
+from airflow_provider_astrobpm.triggers import base
+from airflow_provider_astrobpm.triggers import kill as trigger_kill
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+
+BPM = "SupplierOnboarding"
+
+
+class TaskInstance:
+    """As much of a task instance as a task uses, through several tries."""
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
+    max_tries = 5
+
+    def __init__(self) -> None:
+        self.try_number = 0
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def xcom_pull(self, *, key: str, **_: Any) -> Any:
+        return self.xcoms.get(key)
+
+
+@pytest.fixture
+def tally(
+    monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl, emulator_server: EmulatorServer
+) -> Tally:
+    """What is counted, also by what a kill counts apart; and a connection whose starts show at once."""
+    del emulator
+    counted = Tally()
+
+    def hand_over(other: Tally) -> None:
+        for (name, tags), amount in other.take()[0].items():
+            counted.count(name, amount, **dict(tags))
+
+    monkeypatch.setattr(metrics, "meter", lambda: counted)
+    monkeypatch.setattr(metrics, "hand_over", hand_over)
+    connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.1}}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+    return counted
+
+
+def of_starts(tally: Tally) -> dict[str, int]:
+    """Return what was counted of starts, and the starts and terminations that were sent."""
+    wanted = {"starts", "adoptions", "ambiguous_starts", "kills", "requests.start", "requests.terminate"}
+    counted = {".".join((name, *dict(tags).values())): n for (name, tags), n in tally.take()[0].items()}
+    return {name: n for name, n in counted.items() if name in wanted}
+
+
+def try_it(ti: TaskInstance, operator: Any) -> Any:
+    ti.try_number += 1
+    ti.xcoms = {}
+    return operator.execute({"ti": ti})
+
+
+def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
+    return AstroZeroStartBpmInstanceOperator(
+        task_id="start", retries=5, **{"bpm_name": BPM, "wait_for_completion": False, **arguments}
+    )
+
+
+def start_batch(count: int, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
+    return AstroZeroStartBpmBatchOperator(
+        task_id="start",
+        launches=[{"bpm_name": BPM}] * count,
+        retries=5,
+        **{"wait_for_completion": False, **arguments},
+    )
+
+
+def test_a_start(tally: Tally) -> None:
+    try_it(TaskInstance(), start())
+    assert of_starts(tally) == {"starts": 1, "requests.start": 1}
+
+
+def test_a_retry_that_adopts(tally: Tally) -> None:
+    ti = TaskInstance()
+    try_it(ti, start())
+    tally.take()
+    try_it(ti, start())
+    assert of_starts(tally) == {"adoptions": 1}
+
+
+def test_a_start_whose_answer_was_lost_and_whose_instance_was_found(
+    tally: Tally, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "drop_after")
+    try_it(TaskInstance(), start())
+    assert of_starts(tally) == {"ambiguous_starts": 1, "starts": 1, "requests.start": 1}
+
+
+def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: EmulatorControl) -> None:
+    ti = TaskInstance()
+    emulator.fault("start", "drop_after")
+    emulator.fault("query", "status", status=403, times=100)
+    with pytest.raises(errors.AmbiguousStartError):
+        try_it(ti, start())
+    assert of_starts(tally) == {"ambiguous_starts": 1, "requests.start": 1}
+    emulator.clear_faults()
+    try_it(ti, start())
+    assert of_starts(tally) == {"adoptions": 1}
+
+
+def test_a_start_that_was_refused_is_none(tally: Tally) -> None:
+    with pytest.raises(errors.RefusedError):
+        try_it(TaskInstance(), start(bpm_name="NoSuchBpm"))
+    assert of_starts(tally) == {"requests.start": 1}
+
+
+def test_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
+    hook = start().hook
+    hook.start_instance(BPM)
+    assert of_starts(tally) == {"starts": 1, "requests.start": 1}
+    emulator.fault("start", "drop_after")
+    with pytest.raises(errors.AmbiguousStartError):
+        hook.start_instance(BPM)
+    assert of_starts(tally) == {"ambiguous_starts": 1, "requests.start": 1}
+
+
+def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
+    ti = TaskInstance()
+    try_it(ti, start_batch(3))
+    assert of_starts(tally) == {"starts": 3, "requests.start": 3}
+    try_it(ti, start_batch(5))
+    assert of_starts(tally) == {"adoptions": 3, "starts": 2, "requests.start": 2}
+
+
+def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_kill, "state_of", lambda _task: "failed")
+    operator = start(wait_for_completion=True, deferrable=False, timeout=0)
+    ti = TaskInstance()
+    push = ti.xcom_push
+
+    def pushed(key: str, value: Any) -> None:
+        push(key, value)
+        if key == "instance_id":
+            operator.on_kill()
+
+    ti.xcom_push = pushed  # type: ignore[method-assign]
+    with pytest.raises(errors.AstroZeroError):
+        try_it(ti, operator)
+    assert of_starts(tally) == {
+        "starts": 1,
+        "kills": 1,
+        "requests.start": 1,
+        "requests.terminate": 1,
+    }
+
+
+@pytest.mark.parametrize("state", ["failed", "deferred"])
+def test_a_person_ends_a_deferred_task_or_a_triggerer_only_restarts(
+    state: str, tally: Tally, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance_id = emulator.start(BPM)["id"]
+    monkeypatch.setattr(trigger_kill, "state_of", lambda _task: state)
+    monkeypatch.setattr(
+        trigger_kill, "published", lambda _task, _key: instance_id if state == "deferred" else None
+    )
+    trigger = AstroZeroBpmInstanceTrigger(
+        astro_zero_conn_id="astro_zero_default", instance_id=instance_id, terminate_on_kill=True
+    )
+    trigger.task_instance = TaskInstance()  # type: ignore[assignment]
+
+    async def killed() -> None:
+        await trigger.on_kill()
+        await asyncio.gather(*base._KILLS)
+
+    asyncio.run(killed())
+    assert of_starts(tally) == ({"kills": 1, "requests.terminate": 1} if state == "failed" else {})
