@@ -52,6 +52,9 @@ SETTINGS = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
 }
 
+# The extras of a second connection, ``astro_zero_with_link``.
+WITH_LINK = {"instance_url": "https://astro-zero.example/instances/{instance_id}", "start_grace": 2}
+
 # What a triggerer writes about a trigger, into a log of its own for each task and triggerer.
 TriggerEvent = Literal["started", "fired", "killed", "completed"]
 WORDS: dict[TriggerEvent, str] = {
@@ -305,19 +308,32 @@ def issued_tokens() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
+def watched_server() -> Iterator[EmulatorServer]:
+    """The Astro Zero of the watchers, whose looks would count as those of the tasks that wait."""
+    with EmulatorServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def deployed(
-    emulator_server: EmulatorServer, issued_tokens: list[str], pytestconfig: pytest.Config
+    emulator_server: EmulatorServer,
+    watched_server: EmulatorServer,
+    issued_tokens: list[str],
+    pytestconfig: pytest.Config,
 ) -> Iterator[Airflow]:
     """The deployment, up; when all tests are over, what it wrote and left is checked."""
     with Stack() as stack:
         for number in SIGNALS:
             signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
         emulator = Emulator(emulator_server.url, emulator_server.connection_json())
-        deployment = Deployment(stack, emulator, **SETTINGS)
+        with_link = {**json.loads(emulator.connection), "extra": WITH_LINK}
+        linked = {"AIRFLOW_CONN_ASTRO_ZERO_WITH_LINK": json.dumps(with_link)}
+        watched = {"AIRFLOW_CONN_WATCHED_ZERO": watched_server.connection_json()}
+        deployment = Deployment(stack, emulator, **SETTINGS, **linked, **watched)
         airflow = Airflow(deployment, stack.home, emulator_server.control)
         deployment.start()
         airflow.start_triggerer()
-        airflow.until_up(dags=6)
+        airflow.until_up(dags=16)
         assert living(stack.home)
         yield airflow
         for child in reversed(deployment.components):
