@@ -68,6 +68,7 @@ class Seen:
     :param error: how this provider reads the answer, where it did not.
     :param response: the last answer, if one came.
     :param at: when it came, in seconds since the epoch.
+    :param asked: whether it was asked at all: an endpoint that has gone is not.
     """
 
     line: str
@@ -75,6 +76,7 @@ class Seen:
     error: CallError | None = None
     response: Response | None = None
     at: float = 0.0
+    asked: bool = True
 
     @property
     def status(self) -> int | None:

@@ -79,7 +79,12 @@ def _probe(sender: Sender, report: Report, own: Own, key: str) -> Probing[None]:
         return
     probing: dict[str, Any] = {"clock": sender.clock, "refuses_with_5xx": refuses_with_5xx}
     shown = yield from probe_start(own, instance, settings=settings, places=lists.filled, **probing)
-    if shown is not None and (row is None or report.points["get_by_id"].value is None):
+    if shown is not None and row is None:
+        # Nothing showed before: there is an instance to look at now.
+        lists = yield from list_all()
+        yield from probe_lists(lists)
+        yield from probe_queries(lists)
+    if shown is not None and report.points["get_by_id"].value is None:
         yield from probe_by_id(shown)
     yield from Acting(own, shown or instance, whole=lists.whole, **probing).probe()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Seconds between two looks for something that does not show yet, about a minute in all: the lists are long.
 PAUSES = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
-TERMINATIONS = 3  # attempts at an instance
+ATTEMPTS_AFTER = (0, 2, 8)  # seconds before each attempt to terminate an instance
 
 
 @dataclass
@@ -84,6 +84,8 @@ def find_until(
         row, seen = yield from find(instance_id, last_state)
         if row is not None and wanted(row):
             return row, seen, clock()
+        if not seen.asked:
+            break
         if pause is not None:
             yield api.Pause(pause)
     return None, seen, clock()
@@ -112,6 +114,8 @@ def _identify(own: Own, start: Started) -> Probing[None]:
     for pause in (*PAUSES, None):
         for state in states.STATES:
             seen = yield Ask(raw(api.query(state)), must=True)
+            if seen.error is not None and seen.error.passing:
+                break  # it may be down: try again after the pause, not state by state
             for row in rows_of(seen) or ():
                 known = {each.instance_id for each in own.starts}
                 if text(row, "businessKey") == start.business_key and row["id"] not in known:
@@ -127,7 +131,9 @@ def _identify(own: Own, start: Started) -> Probing[None]:
 def end_one(own: Own, start: Started) -> Probing[None]:
     """Terminate one instance, and write down what came of it."""
     instance_id = start.instance_id or ""
-    for _ in range(TERMINATIONS):
+    for before in ATTEMPTS_AFTER:
+        if before:
+            yield api.Pause(before)
         seen = yield act(own, instance_id, "terminate", must=True)
         answer = instance_of(seen)
         if answer is not None and has_ended(answer):
@@ -142,10 +148,12 @@ def end_one(own: Own, start: Started) -> Probing[None]:
             if row is None and accepted and start.shown and rows_of(lists) is not None:
                 start.end = "terminated, and in none of the lists any more"
                 return
+            if not lists.asked:
+                break
             if pause is not None:
                 yield api.Pause(pause)
         reason = seen.error.problem if seen.error else "it was accepted, and the instance was not seen to end"
-        start.problem = f"to terminate it was tried {TERMINATIONS} times: {reason}"
+        start.problem = f"to terminate it was tried {len(ATTEMPTS_AFTER)} times: {reason}"
 
 
 def has_ended(row: Row) -> bool:

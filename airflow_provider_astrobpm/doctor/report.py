@@ -104,8 +104,15 @@ class Report:
             f"Started and ended: {start} ({start.end})" for start in self.started if start.end is not None
         ]
         for start in self.not_ended:
-            lines += [f"NOT TERMINATED: {start}: {start.problem}", "Terminate it by hand."]
+            lines += [f"NOT TERMINATED: {start}: {start.problem}.", _what_to_do(start, self.connection)]
         return [*(lines or ["Nothing was started."]), ""]
+
+
+def _what_to_do(start: Started, connection: str) -> str:
+    if start.instance_id is not None:
+        command = f"terminate {start.instance_id} --conn-id {connection}"
+        return f"Terminate it: python -m airflow_provider_astrobpm {command}"
+    return "It may exist or not: look for it by its business key, and terminate it if it does."
 
 
 def _point(point: Point) -> list[str]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from airflow_provider_astrobpm.bpm import retry
-from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
-from airflow_provider_astrobpm.doctor.asking import Ask, Seen, evidence
+from airflow_provider_astrobpm.doctor.asking import Ask, Seen, evidence, may_be_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 2  # of a question that a passing failure kept from an answer
 FIRST_WAIT = 1.0  # seconds between them, where the server does not say
 LONGEST_WAIT = 5.0  # seconds, whatever it says
-MOST_UNANSWERED = 3  # questions in a row after which no more are asked
+MOST_FAILURES = 3  # failures in a row after which nothing is asked any more
 
 
 class Sender:
@@ -57,13 +57,14 @@ class Sender:
         self._transport = Transport(settings)
         self._token: str | None = None
         self._secrets = set(settings.secrets())
-        self._unanswered: list[CallError] = []
+        self._failures = 0
 
     def ask(self, ask: Ask) -> Seen:
         """Ask, and once more where a passing failure kept the answer away and asking again does no harm."""
-        if len(self._unanswered) >= MOST_UNANSWERED and not ask.must:
-            line = f"{ask.operation.method} {ask.operation.path} -> not asked any more"
-            return Seen(line, error=self._unanswered[-1])
+        if self._failures >= MOST_FAILURES and not ask.must:
+            line = f"{ask.operation.method} {ask.operation.path} -> not sent"
+            gone = NotSentError(f"not asked any more, after {MOST_FAILURES} failures in a row")
+            return Seen(line, error=gone, asked=False)
         for attempt in range(ATTEMPTS):
             seen = self._once(ask)
             error = seen.error
@@ -75,10 +76,8 @@ class Sender:
                 break
             asked = retry.retry_after_seconds(error.retry_after, self.clock())
             self.sleep(min(LONGEST_WAIT, FIRST_WAIT if asked is None else asked))
-        if seen.response is not None:
-            self._unanswered.clear()
-        elif seen.error is not None:
-            self._unanswered.append(seen.error)
+        has_failed = error is not None and error.passing and not may_be_refusal(seen)
+        self._failures = self._failures + 1 if has_failed else 0
         return seen
 
     def scrub(self, text: str) -> str:

@@ -39,14 +39,15 @@ def settings(emulator: EmulatorControl, emulator_server: EmulatorServer) -> Sett
 def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Callable[..., Sender]]:
     """Make a sender that puts the emulator's clock forward instead of waiting."""
     senders: list[Sender] = []
-    slept = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal slept
-        slept += seconds
-        emulator.advance(seconds)
 
     def make(kind: type[Sender] = Sender, **changes: Any) -> Sender:
+        slept = 0.0
+
+        def sleep(seconds: float) -> None:
+            nonlocal slept
+            slept += seconds
+            emulator.advance(seconds)
+
         sender = kind(replace(settings, **changes), sleep=sleep, clock=lambda: time.time() + slept)
         senders.append(sender)
         return sender

@@ -189,3 +189,17 @@ def test_in_the_first_position_of_every_switch_every_point_is_told(
     populate()
     assert [name for name, point in run(PROCESS).points.items() if point.value is None] == []
     assert [name for name, point in run().points.items() if point.value is None] == ["timezone"]
+
+
+def test_where_no_instance_shows_nothing_is_guessed(emulator: EmulatorControl, run: Examine) -> None:
+    untold = [name for name, point in run().points.items() if point.value is None]
+    needing_two = ["order", "own_order", "row_cap"]
+    needing_one = ["fields", "business_keys", "others", "ended", "get_by_id", "get_variables", "timezone"]
+    assert sorted(untold) == sorted(needing_one + needing_two)
+    report = run(PROCESS)
+    assert [name for name, point in report.points.items() if point.value is None] == needing_two
+    assert report.points["others"].value == "none seen"
+    emulator.switch(several_states="repeated", unknown_state="empty", get_by_id="row")
+    report = run(PROCESS)
+    assert report.points["states_repeated"].value == "honoured"
+    assert report.points["get_by_id"].value == "row"

@@ -1,0 +1,183 @@
+"""``doctor`` as a person runs it: a process of its own, its report on stdout, its exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.doctor.points import ABOUT, READ_ONLY, STARTING
+from airflow_provider_astrobpm.doctor.report import LEGEND
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.hooks.connection import EXTRAS
+
+PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
+COMMAND = (sys.executable, "-m", "airflow_provider_astrobpm", "doctor")
+PROCESS = "SupplierOnboarding"
+
+
+def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_without_start_nothing_is_changed(emulator: EmulatorControl, emulator_server: EmulatorServer) -> None:
+    emulator.start(PROCESS, business_key="supplier-1")
+    emulator.reset_counts()
+    run = doctor()
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith(f"Connection 'astro_zero_default', {emulator_server.url}\nRead only: ")
+    assert LEGEND in run.stdout
+    assert set(re.findall(r"^(?:ok|!|\?) +(\w+)", run.stdout, re.MULTILINE)) == set(READ_ONLY)
+    assert 'Extras to set on the connection:\n{"instance_lookup": "list"}\n' in run.stdout
+    assert emulator_server.settings.client_secret not in run.stdout
+    counts = emulator.counts()
+    assert f"Read only: {sum(counts.values())} requests" in run.stdout
+    assert not any(counts[kind] for kind in ("start", "action", "variables", "delete", "csrf"))
+
+
+def test_with_start_all_is_told_as_json_and_the_extras_fit_the_connection(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.start("Instant")
+    emulator.switch(csrf_required=True, utc_offset=8, get_by_id="action")
+    run = doctor("--start", PROCESS, "--output", "json")
+    assert (run.returncode, run.stderr) == (0, "")
+    report = json.loads(run.stdout)
+    assert {point["name"] for point in report["points"]} == set(ABOUT)
+    assert len(report["started"]) == 2
+    assert report["not_terminated"] == []
+    assert report["extras"] == {"instance_lookup": "auto", "csrf": True, "timezone": "Etc/GMT-8"}
+    assert set(report["extras"]) <= set(EXTRAS)
+    assert emulator.instances(state="Waiting for user interaction") == []
+
+    connection = json.loads(emulator_server.connection_json())
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps({**connection, "extra": report["extras"]}))
+    hook = AstroZeroHook("my_conn")
+    started = hook.as_dict(hook.start_instance(PROCESS))
+    hook.client.close()
+    assert started["start_time"].endswith("+08:00")
+    again = json.loads(doctor("--conn-id", "my_conn", "--start", PROCESS, "-o", "json").stdout)
+    assert again["extras"] == report["extras"]
+    by_name = {point["name"]: point for point in again["points"]}
+    assert by_name["csrf"]["fine"]
+    assert by_name["timezone"]["fine"]
+
+
+def test_a_wrong_secret_is_a_report_and_a_failure(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {**json.loads(emulator_server.connection_json()), "password": "something-else"}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    run = doctor("--conn-id", "my_conn")
+    assert (run.returncode, run.stderr) == (1, "")
+    assert "the client id or the secret was refused. Check login" in " ".join(run.stdout.split())
+    assert "something-else" not in run.stdout
+
+
+def test_a_host_that_is_down_is_a_report_and_a_failure(
+    free_port: int, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {**json.loads(emulator_server.connection_json()), "port": free_port}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    run = doctor("--conn-id", "my_conn", "-o", "json")
+    assert (run.returncode, run.stderr) == (1, "")
+    report = json.loads(run.stdout)
+    assert [(point["name"], point["fine"]) for point in report["points"]] == [("connection", False)]
+    assert not report["signed_in"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--conn-id", "no_such_conn"), "no_such_conn"),
+        (("--start", " "), "--start must be a text that is not blank"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_sent(
+    arguments: tuple[str, ...], words: str, emulator: EmulatorControl, airflow_database: None
+) -> None:
+    run = doctor(*arguments)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert words in run.stderr
+    assert sum(emulator.counts().values()) == 0
+
+
+@pytest.mark.parametrize("kind", ["start", "action"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_it_and_what_it_started(
+    number: signal.Signals, kind: str, emulator: EmulatorControl
+) -> None:
+    emulator.fault(kind, "delay", seconds=60, work_done=True)
+    with subprocess.Popen(
+        [*COMMAND, "--start", PROCESS, "-o", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: emulator.counts()[kind] == 1)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        errors == "Interrupted; what was started is terminated now. Interrupt again to leave it as it is.\n"
+    )
+    report = json.loads(output)
+    assert report["interrupted"]
+    assert report["not_terminated"] == []
+    assert [each["id"] for each in report["started"]] == [each["id"] for each in emulator.instances()]
+    assert all(instance["closed"] for instance in emulator.instances())
+
+
+def wait_until(condition: Callable[[], bool], patience: float = 60) -> None:
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def table(title: str) -> dict[str, Any]:
+    """Return a table of the page: its first column, and the rest of each row."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE))
+
+
+def test_the_page_names_the_points_that_there_are() -> None:
+    assert list(table("What every run tells")) == list(READ_ONLY)
+    assert list(table("What `--start` tells as well")) == list(STARTING)
+
+
+def test_the_report_on_the_page_is_that_of_a_run(emulator: EmulatorControl) -> None:
+    """Number for number, but for what differs with every run."""
+    emulator.start(PROCESS, business_key="supplier-1")
+    emulator.advance(5)
+    emulator.start(PROCESS, business_key="supplier-2")
+    emulator.start("Instant")
+    emulator.switch(business_keys_in_rows=False, get_by_id="row", utc_offset=8)
+    run = doctor("--start", PROCESS)
+    shown = re.search(r"```text\n(Connection .*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    assert settled(shown[1]) == settled(run.stdout.rstrip("\n"))
+
+
+def settled(text: str) -> list[str]:
+    """Return the words of a report, without ids, ports, keys and clocks."""
+    for pattern, name in (
+        (r"127\.0\.0\.1:\d+", "HOST"),
+        (r"002N\w{16}", "ID"),
+        (r"doctor-[0-9a-f]{12}", "KEY"),
+        (r"\d{4}-\d\d-\d\d", "DATE"),
+        (r"\d\d:\d\d:\d\d", "TIME"),
+        (r"clock is .*? this", "clock is this"),
+    ):
+        text = re.sub(pattern, name, text)
+    return text.split()

@@ -1,0 +1,275 @@
+"""Whatever goes wrong while the doctor asks, there is a report, it holds no lie, and nothing that was started stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken
+from airflow_provider_astrobpm.doctor.asking import Ask, Seen
+from airflow_provider_astrobpm.doctor.examination import examine
+from airflow_provider_astrobpm.doctor.points import ABOUT
+from airflow_provider_astrobpm.doctor.report import Report
+from airflow_provider_astrobpm.doctor.sender import Sender
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.switches import Switches
+from tests.doctor.conftest import KEY, PROCESS, Examine
+from tests.doctor.test_positions import NO_SWITCH, TRUTH
+
+OwnInstances = Callable[[], list[dict[str, Any]]]
+
+# Those that are not an answer of Astro Zero's, so that nothing may be concluded from them.
+FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("status", {"status": 500}),
+    ("status", {"status": 503, "work_done": True}),
+    ("status", {"status": 429, "retry_after": 7200}),
+    ("html", {"status": 502}),
+    ("html", {"status": 200}),
+    ("not_json", {"work_done": True}),
+    ("drop_before", {}),
+    ("drop_after", {}),
+    ("truncate", {}),
+    ("redirect", {}),
+    ("wrong_shape", {}),
+    ("wrong_types", {}),
+]
+NAMES = [f"{fault}-{'-'.join(map(str, options.values()))}" for fault, options in FAULTS]
+
+
+def assert_no_lie(report: Report) -> None:
+    """Every point that was told says what is true of the emulator as it begins."""
+    truths: dict[str, Any] = dict(NO_SWITCH)
+    for name, rows in TRUTH.items():
+        for row in rows:
+            table = row.starting if report.process else row.reading or {}
+            truths[row.point] = table.get(getattr(Switches(), name))
+    for name, point in report.points.items():
+        if name in {"connection", "start", "token_request"} or point.value is None:
+            continue  # these tell of what went wrong
+        assert point.value == truths[name] or (name == "others" and point.value == "none seen"), point
+
+
+def assert_whole(report: Report, secret: str) -> None:
+    for text in (report.as_text(), report.as_json()):
+        assert secret not in text
+        assert "Traceback" not in text
+    assert set(report.points) <= set(ABOUT)
+
+
+@pytest.mark.parametrize("process", [None, PROCESS], ids=["read-only", "start"])
+@pytest.mark.parametrize(("fault", "options"), FAULTS, ids=NAMES)
+def test_an_endpoint_where_everything_goes_wrong(
+    fault: str,
+    options: dict[str, Any],
+    process: str | None,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    populate: Callable[..., None],
+    run: Examine,
+) -> None:
+    populate()
+    emulator.fault("any", fault, times=100_000, **options)
+    report = run(process)
+    assert (report.exit_code, report.signed_in, report.started) == (1, False, [])
+    assert report.points["connection"].fine is False or report.points["token_request"].fine is False
+    assert_whole(report, emulator_server.settings.client_secret)
+
+
+@pytest.mark.parametrize("kind", ["query", "get", "start", "action", "variables", "definitions"])
+@pytest.mark.parametrize(("fault", "options"), FAULTS, ids=NAMES)
+def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
+    fault: str,
+    options: dict[str, Any],
+    kind: str,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    populate: Callable[..., None],
+    own_instances: OwnInstances,
+    run: Examine,
+) -> None:
+    populate()
+    for skip in {"query": (0, 6, 14, 25), "action": (0, 1, 3, 5, 7), "start": (0, 1)}.get(kind, (0,)):
+        emulator.clear_faults()
+        emulator.fault(kind, fault, times=2, skip=skip, **options)
+        report = run(PROCESS)
+        assert_no_lie(report)
+        assert_whole(report, emulator_server.settings.client_secret)
+        assert report.signed_in
+        assert all(instance["closed"] for instance in own_instances())
+        # A start that failed and shows nowhere may exist all the same: it is named.
+        assert report.exit_code == int(bool(report.not_ended))
+        assert not report.not_ended or (kind == "start" and report.not_ended[0].instance_id is None)
+
+
+@pytest.mark.parametrize("mode", ["cut", "503"])
+def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
+    mode: Any,
+    emulator: EmulatorControl,
+    populate: Callable[..., None],
+    own_instances: OwnInstances,
+    make_sender: Callable[..., Sender],
+) -> None:
+    populate()
+
+    class Failing(Sender):
+        def ask(self, ask: Ask) -> Seen:
+            seen = super().ask(ask)
+            if ask.operation.kind == "start":
+                emulator.outage(mode=mode)
+            return seen
+
+    report = examine(make_sender(Failing), process=PROCESS, key=KEY)
+    emulator.outage(on=False)
+    assert report.exit_code == 1
+    (left,) = report.not_ended
+    (instance,) = own_instances()
+    assert left.instance_id == instance["id"]
+    assert f"NOT TERMINATED: instance {instance['id']} with business key {KEY!r}" in report.as_text()
+
+
+def test_a_start_that_was_lost_and_shows_no_key_is_named(
+    emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
+) -> None:
+    populate()
+    emulator.switch(business_keys_in_rows=False)
+    emulator.fault("start", "drop_after")
+    report = run(PROCESS)
+    (instance,) = own_instances()
+    assert not instance["closed"]
+    assert report.exit_code == 1
+    assert f"NOT TERMINATED: an instance with business key {KEY!r}" in report.as_text()
+
+
+def test_an_action_that_is_always_refused_is_named(
+    emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
+) -> None:
+    populate()
+    emulator.fault("action", "code_in_200", times=1000, res_msg="you may not")
+    report = run(PROCESS)
+    assert report.points["suspend"].value == "refused"
+    assert report.exit_code == 1
+    assert {start.instance_id for start in report.not_ended} == {each["id"] for each in own_instances()}
+
+
+@pytest.mark.parametrize("fault", ["delay", "trickle"])
+def test_an_endpoint_that_is_too_slow(
+    fault: str, emulator: EmulatorControl, populate: Callable[..., None], run: Examine
+) -> None:
+    populate()
+    emulator.fault("query", fault, times=1000, seconds=30)
+    report = run(read_timeout=0.2, answer_timeout=0.4)
+    assert report.signed_in
+    assert report.points["instances"].value is None
+    assert report.points["order"].seen.startswith("could not be told: ")
+    assert report.requests < 15  # an endpoint that does not answer is not asked thirty times
+
+
+def test_a_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
+    report = run(PROCESS, credentials=ClientCredentials("emulator-client", "not-the-secret"))
+    assert (report.exit_code, report.requests) == (1, 2)
+    assert report.points["connection"].fine
+    assert "the client id or the secret was refused" in report.points["token_request"].seen
+    assert report.points["token_request"].evidence[0].endswith("HTTP 400, resCode 'unauthorized_client'")
+    assert_whole(report, "not-the-secret")
+    assert "Nothing else was asked." in report.as_text()
+    assert emulator.counts()["start"] == 0
+
+
+def test_a_ready_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
+    populate()
+    refused = run(credentials=ReadyToken("this-has-expired"))
+    assert (refused.exit_code, refused.points["token_request"].value) == (1, "refused")
+    assert_whole(refused, "this-has-expired")
+
+
+def test_a_host_that_is_down(free_port: int, run: Examine) -> None:
+    report = run(base_url=f"http://127.0.0.1:{free_port}")
+    assert (report.exit_code, report.requests, list(report.points)) == (1, 2, ["connection"])
+    assert "could not be reached" in report.points["connection"].seen
+    assert "Check host, port and proxy" in report.points["connection"].seen
+
+
+def test_a_process_that_cannot_be_started(
+    emulator: EmulatorControl, populate: Callable[..., None], run: Examine
+) -> None:
+    populate()
+    report = run("NoSuchProcess")
+    assert (report.exit_code, report.started, report.points["start"].fine) == (0, [], False)
+    assert "BPM NoSuchProcess does not exist" in report.points["start"].seen
+    assert "Nothing was started." in report.as_text()
+
+
+@pytest.mark.parametrize("process", ["Instant", "AlwaysBroken"])
+def test_a_process_that_ends_by_itself(
+    process: str, populate: Callable[..., None], emulator: EmulatorControl, run: Examine
+) -> None:
+    populate()
+    emulator.advance(1)
+    report = run(process)
+    assert report.exit_code == 0
+    assert all(instance["closed"] for instance in emulator.instances(business_key=KEY))
+    if process == "Instant":
+        assert "ended by itself" in report.points["suspend"].seen
+        assert report.points["suspend_ended"].value == "refused"
+
+
+class Interrupted(Sender):
+    """Is interrupted at one request, before it is sent or while its answer is awaited."""
+
+    at, sent = 0, False
+
+    def _send(self, request: Any) -> Any:
+        if self.requests + 1 != self.at:
+            return super()._send(request)
+        if self.sent:
+            super()._send(request)
+        else:
+            self.requests += 1
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", [1, 2, 15, *range(28, 48)])  # from the 30th on things are started
+def test_an_interrupt_at_any_request_terminates_what_was_started(
+    at: int,
+    sent: bool,
+    emulator: EmulatorControl,
+    populate: Callable[..., None],
+    own_instances: OwnInstances,
+    make_sender: Callable[..., Sender],
+) -> None:
+    populate()
+    sender = make_sender(type("_", (Interrupted,), {"at": at, "sent": sent}))
+    told: list[str] = []
+    report = examine(sender, process=PROCESS, key=KEY, say=told.append)
+    assert all(instance["closed"] for instance in own_instances())
+    assert (report.interrupted, report.exit_code) == (
+        sender.requests >= at,
+        130 if sender.requests >= at else 0,
+    )
+    never_sent = [start for start in report.not_ended if start.instance_id is None]
+    assert report.not_ended == never_sent
+    assert len(never_sent) <= (0 if sent else 1)
+    assert_no_lie(report)
+    report.as_text()
+
+
+def test_a_second_interrupt_names_what_is_left(
+    populate: Callable[..., None], own_instances: OwnInstances, make_sender: Callable[..., Sender]
+) -> None:
+    populate()
+
+    class Impatient(Sender):
+        def ask(self, ask: Ask) -> Seen:
+            if ask.operation.kind in {"suspend", "terminate"} and len(own_instances()) == 2:
+                raise KeyboardInterrupt
+            return super().ask(ask)
+
+    report = examine(make_sender(Impatient), process=PROCESS, key=KEY)
+    assert report.exit_code == 130
+    still_open = {instance["id"] for instance in own_instances() if not instance["closed"]}
+    assert still_open
+    assert {start.instance_id for start in report.not_ended} == still_open
