@@ -25,8 +25,12 @@ class AstroZeroBpmInstanceLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that the task has published, or nothing.
 
-        Airflow asks for it when a task is deferred and when it has ended, and publishes it once more.
+        Airflow asks for it when a task is deferred and when it has ended, and publishes it once more. What the task knows by
+        itself is not looked for: where there is none, Airflow would log an error.
         """
+        known: str | None = getattr(operator, "instance_url", None)
+        if known is not None:
+            return known
         from airflow.providers.common.compat.sdk import XCom  # noqa: PLC0415
 
         url: str | None = XCom.get_value(ti_key=ti_key, key=self.xcom_key)

@@ -94,6 +94,10 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         except Exception as error:  # noqa: BLE001 - it must not hide what is reported
             self._give_up(error)
 
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return the environment of templates; the DAG that ``dag.test()`` hands over has none."""
+        return super().get_template_env(dag if hasattr(dag, "get_template_env") else None)
+
     def notify(self, context: Context) -> None:
         """Report an event, and hold this thread until that is done."""
         try:

@@ -91,6 +91,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look, and wait if that is not the end yet."""
+        self._report_unseen(self.instance_id, name=self.bpm_name, business_key=self.business_key)
         began = None
         if self.mode == "reschedule":
             began = context["ti"].get_first_reschedule_date(context)
@@ -114,6 +115,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             if error.__cause__ is not None or awaited.deadline is None:
                 raise
             # Airflow looked at the clock a moment after the last poke, and the time was over.
+            self._report(awaited.seen)
             timed_out = awaited.timed_out(awaited.deadline)
             try:
                 return self.hook.as_dict(self._after_timeout(timed_out, awaited.instance_id))
@@ -123,6 +125,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
+        self._report_unseen(self.instance_id, name=self.bpm_name, business_key=self.business_key)
 
         def ending() -> BpmInstance:
             try:
@@ -173,6 +176,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             return
         self._published = instance_id
         if instance_id is not None and (url := self.hook.settings.url_of(instance_id)):
+            self.instance_url = url
             context["ti"].xcom_push(key=INSTANCE_URL, value=url)
 
     def _get_next_poke_interval(self, *arguments: Any, **options: Any) -> float:
@@ -189,12 +193,17 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         """
         try:
             instance = ending()
+        except WaitFailedError as error:
+            self._report(error.instance)
+            raise
         except WaitTimeoutError as error:
+            self._report(error.instance)
             sought = error.instance.id if error.instance else self.instance_id
             try:
                 instance = self._after_timeout(error, sought)
             except WaitTimeoutError:
                 raise AirflowSensorTimeout(str(error)) from error
+        self._report(instance)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 

@@ -71,6 +71,8 @@ class WaitingTask(AstroZeroTask):
     """
 
     template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
+    instance_url: str | None = ""
+    """The address of the instance that this process has published; ``None`` if an earlier one may have, before a deferral."""
 
     def __init__(
         self,
@@ -112,6 +114,7 @@ class WaitingTask(AstroZeroTask):
 
         arguments = dict(next_kwargs or {})
         deadline = arguments.pop("deadline", None)
+        self.instance_url = None
         if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
             self.log.warning(
                 "Airflow has handed this task an event for which another one waits; looking itself"

@@ -305,7 +305,7 @@ def test_csrf_token(api: Api, method: str) -> None:
 
 def test_definitions(api: Api) -> None:
     rows = api.ok("GET", DEFINITIONS)
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert set(rows[0]) == {"id", "name", "label", "version", "active", "status", "description", "config"}
     assert isinstance(json.loads(rows[0]["config"]), dict)
     assert all(row["id"].startswith("001L") for row in rows)

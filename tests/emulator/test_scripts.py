@@ -96,6 +96,7 @@ def test_the_default_processes() -> None:
         "AlwaysBroken",
         "Instant",
         "InvoiceCheck",
+        "IncidentReview",
     }
 
 

@@ -186,6 +186,36 @@ def test_batch_launch_stays_shut_where_too_many_fail(emulator: EmulatorControl) 
     assert {instance["state"] for instance in emulator.instances()} == {"Broken"}
 
 
+@pytest.mark.parametrize(
+    ("outcome", "state", "published"),
+    [("approve", "success", "success"), ("reject", "failed", "upstream_failed")],
+)
+def test_taskflow_gate(outcome: str, state: str, published: str, emulator: EmulatorControl) -> None:
+    dag = load("taskflow_gate")
+    dag.get_task("approval").poll_interval = 1
+    with person(emulator, lambda instance: emulator.act(instance["id"], outcome)):
+        ended, tasks = run(dag)
+    assert (ended, tasks["publish"]) == (state, published)
+    (instance,) = emulator.instances()
+    assert (instance["variables"]["dataset"], instance["variables"]["row_count"]) == ("sales_daily", 18204)
+
+
+def test_incident_on_failure(emulator: EmulatorControl) -> None:
+    dag = load("incident_on_failure")
+    reconcile = dag.get_task("reconcile")
+    reconcile.poll_interval, reconcile.retries = 1, 0
+    state, _ = run(dag)
+    assert state == "success"
+    assert {instance["name"] for instance in emulator.instances()} == {"NightlyReconciliation"}
+    reconcile.bpm_name = "AlwaysBroken"
+    state, _ = run(dag)
+    assert state == "failed"
+    (incident,) = (one for one in emulator.instances() if one["name"] == "IncidentReview")
+    assert incident["title"] == "incident_on_failure has failed"
+    assert incident["variables"]["source"] == "incident_on_failure"
+    assert incident["business_key"].startswith("incident.incident_on_failure.")
+
+
 def test_every_example_is_tried() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} == {
         "approval_gate",
@@ -193,4 +223,6 @@ def test_every_example_is_tried() -> None:
         "nightly_launch",
         "maintenance_window",
         "gate_on_instance",
+        "incident_on_failure",
+        "taskflow_gate",
     }

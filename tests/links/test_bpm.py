@@ -30,11 +30,22 @@ def test_it_leads_where_the_task_has_published_that_its_instance_is(
 
     monkeypatch.setattr(XCom, "get_value", get_value)
     task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Approval")
+    task.instance_url = None  # as it is after a deferral
     (link,) = task.operator_extra_links
     assert isinstance(link, AstroZeroBpmInstanceLink)
     assert link.name == "Open in Astro Zero"
     assert link.get_link(task, ti_key="this task") == (url or "")  # type: ignore[arg-type]
     assert link.xcom_key == "instance_url", "Airflow looks there while the task waits"
+
+
+@pytest.mark.parametrize("url", ["https://astro-zero.example/1", ""])
+def test_what_the_task_knows_is_not_looked_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(XCom, "get_value")
+    task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Approval")
+    (link,) = task.operator_extra_links
+    assert link.get_link(task, ti_key="this task") == ""  # type: ignore[arg-type]
+    task.instance_url = url
+    assert link.get_link(task, ti_key="this task") == url  # type: ignore[arg-type]
 
 
 def test_who_waits_for_an_instance_has_it() -> None:
