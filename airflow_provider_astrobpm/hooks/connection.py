@@ -206,6 +206,11 @@ def _url_template(value: object, argument: str) -> str:
             f"{argument} must be an https:// address with no placeholders but {{host}} and {{instance_id}}, "
             f"not {value!r}"
         )
+    parts = _split(template, argument)
+    if not parts.hostname or parts.username is not None or not template.isprintable() or " " in template:
+        raise ValueError(
+            f"{argument} must be an address with a host, and without a user, blanks and line breaks"
+        )
     return template
 
 

@@ -117,6 +117,8 @@ def test_the_address_of_an_instance() -> None:
     settings = read({"instance_url": "https://{host}/i/{instance_id}"}, host="https://host.example:32000/x")
     assert settings.url_of("a/b") == "https://host.example:32000/i/a%2Fb"
     assert read().url_of("a") is None
+    settings = read({"instance_url": "https://x:1/#/{{a}}/{instance_id}?e={host}"}, host="[::1]")
+    assert settings.url_of("1 ä") == "https://x:1/#/{a}/1%20%C3%A4?e=[::1]"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,16 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "https://x/{instance_id:d}"}, "no placeholders but"),
         ({"instance_url": "https://x/{host!r}"}, "no placeholders but"),
         ({"access_token": 5}, "extra 'access_token'"),
+        ({"instance_url": 5}, "extra 'instance_url' must be a text"),
+        ({"instance_url": "javascript:alert(1)//{instance_id}"}, "must be an https:// address"),
+        ({"instance_url": "//x/{instance_id}"}, "must be an https:// address"),
+        ({"instance_url": "https://x/{}"}, "no placeholders but"),
+        ({"instance_url": "https://x/{0}"}, "no placeholders but"),
+        ({"instance_url": "https://x/{instance_id[0]}"}, "no placeholders but"),
+        ({"instance_url": "https:///{instance_id}"}, "must be an address with a host"),
+        ({"instance_url": "https://x/ {instance_id}"}, "without a user, blanks and line breaks"),
+        ({"instance_url": "https://x/\n{instance_id}"}, "without a user, blanks and line breaks"),
+        ({"instance_url": "https://u:secret-of-proxy@x/{instance_id}"}, "without a user"),
     ],
 )
 def test_mistakes_in_the_extras(extra: dict[str, Any], words: str) -> None:
