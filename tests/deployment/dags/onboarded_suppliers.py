@@ -1,0 +1,1 @@
+../../../example_dags/onboarded_suppliers.py

@@ -1,0 +1,34 @@
+"""DAGs that assets trigger: one that a watcher has an event for, and one whose events come by the REST API.
+
+The watcher has an Astro Zero of its own, so that its looks are none of those of the tasks that wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
+
+ended = Asset(
+    "ended",
+    watchers=[
+        AssetWatcher(
+            name="ended",
+            trigger=AstroZeroBpmEventTrigger(
+                bpm_name="SupplierOnboarding", poll_interval=2, astro_zero_conn_id="watched_zero"
+            ),
+        )
+    ],
+)
+
+for asset in (ended, Asset("pushed")):
+    with DAG(f"on_{asset.name}", schedule=[asset], catchup=False, is_paused_upon_creation=False):
+
+        @task
+        def read(triggering_asset_events: dict[Asset, list[Any]] | None = None) -> list[Any]:
+            """Return what the events of this run carry."""
+            return [one.extra for events in (triggering_asset_events or {}).values() for one in events]
+
+        read()
