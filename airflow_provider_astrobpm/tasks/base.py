@@ -5,6 +5,7 @@ DAG files import this module at every parse, so the client and its libraries are
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+    from airflow_provider_astrobpm.tasks.lineage import Facts
 
 
 class AstroZeroTask(BaseOperator):
@@ -37,3 +41,43 @@ class AstroZeroTask(BaseOperator):
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         return AstroZeroHook(self.astro_zero_conn_id)
+
+    # What OpenLineage is told of a task, where its provider is installed.
+
+    _facts: Facts | None = None
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return what OpenLineage is told of this task, which has ended, well or badly; its provider calls this."""
+        from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
+
+        return lineage.operator_lineage(self._facts)
+
+    def _report(self, instance: BpmInstance | None) -> None:
+        """Let OpenLineage be told of an instance, as it was seen last; of none nothing is said."""
+        from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
+
+        if instance is not None and lineage.is_wanted():
+            self._facts = lineage.of_instance(self._known_settings(), instance)
+
+    def _report_unseen(
+        self, instance_id: str | None, *, name: str | None = None, business_key: str | None = None
+    ) -> None:
+        """Let OpenLineage be told of an instance before it is seen, should it never be."""
+        from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
+
+        if lineage.is_wanted():
+            self._facts = lineage.of_unseen(
+                self._known_settings(), instance_id, name=name, business_key=business_key
+            )
+
+    def _report_many(self, total: int, counts: Mapping[str, int], ids: Iterable[str | None]) -> None:
+        """Let OpenLineage be told of many instances."""
+        from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
+
+        if lineage.is_wanted():
+            self._facts = lineage.of_many(self._known_settings(), total, counts, ids)
+
+    def _known_settings(self) -> Settings | None:
+        with suppress(Exception):  # what is wrong with the connection is told by what the task does with it
+            return self.hook.settings
+        return None

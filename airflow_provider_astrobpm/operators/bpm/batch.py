@@ -173,6 +173,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
         with self._unfinished_if_it_fails(context):
             self._published = batch_xcoms.published(context)
+            self._report_many(len(self._published.ids), {}, self._published.ids)
             end, error = events.decode_group(event, self._published.awaited)
             if end is None:
                 raise error or UnknownEventError(event, "it tells of nothing")
@@ -301,6 +302,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         self._published = batch = batch_xcoms.publish(context, launched)
+        self._report_many(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
             result = batch_result.result_of(batch.ids, batch.refusals, None, seen)
@@ -406,6 +408,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     len(result),
                 )
         batch_xcoms.publish_result(context, whole)
+        self._report_many(len(result), result.counts, self._published.ids)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
             self._met = () if self._condition().is_lasting else result.numbers("succeeded")

@@ -40,7 +40,9 @@ class _ChangeStateOperator(_InstanceOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance as it is afterwards."""
+        self._report_unseen(self.instance_id)
         change = self.hook.change_state(self.instance_id, self.action, if_closed=self.if_closed)
+        self._report(change.instance)
         return self.hook.as_dict(change.instance)
 
 
@@ -103,6 +105,7 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
 
     def execute(self, context: Context) -> None:
         """Set the variables."""
+        self._report_unseen(self.instance_id)
         self.hook.set_variables(self.instance_id, self.variables)
         self.log.info("Sent %s to instance %r", ", ".join(map(repr, self.variables)), self.instance_id)
 
@@ -123,4 +126,5 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
 
     def execute(self, context: Context) -> None:
         """Delete the instance."""
+        self._report_unseen(self.instance_id)
         self.log.info(self.hook.delete_instance(self.instance_id, if_missing=self.if_missing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import checks
@@ -70,5 +71,6 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
             for row in rows
             if self.bpm_name in (None, row.name) and self.business_key in (None, row.business_key)
         ]
+        self._report_many(len(chosen), Counter(row.state for row in chosen), (row.id for row in chosen))
         self.log.info("Found %d instances, of which %d were asked for", len(rows), len(chosen))
         return [self.hook.as_dict(row) for row in chosen]

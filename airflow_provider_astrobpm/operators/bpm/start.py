@@ -127,6 +127,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         try:
             launched = self._launch(context)
             instance = launched.instance
+            self._report(instance)
             with self._says_what_stays_open(context, instance.id):
                 self._publish(instance, context)
                 if not self.wait_for_completion:
@@ -139,6 +140,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
         instance_id = _published_instance(context)
+        self._report_unseen(instance_id, name=self.bpm_name)
         with self._says_what_stays_open(context, instance_id):
             try:
                 instance = self._ending_of(event, instance_id)
@@ -232,6 +234,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         return self._done(ended, context)
 
     def _done(self, instance: BpmInstance, context: Context) -> dict[str, Any]:
+        self._report(instance)
         context["ti"].xcom_push(key=WAIT_OVER, value=instance.id)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
@@ -256,6 +259,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             yield
         except (Exception, AirflowTaskTimeout) as error:
             seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
+            self._report(seen)
             if seen is None or not seen.is_closed:
                 # A wait that has failed over the instance itself would fail again, were it to go on.
                 goes_on = not isinstance(error, WaitFailedError) or error.instance.suspended
