@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from airflow.cli.cli_config import ARG_OUTPUT, ARG_YES, ActionCommand, Arg, GroupCommand
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ARG_YES, ActionCommand, Arg, GroupCommand
 
 from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.cli import exits
@@ -92,7 +92,7 @@ TIMEOUT = _arg(
     "--timeout", type=float, metavar="SECONDS", help="Seconds after which the wait fails (default: never)"
 )
 
-BULK = (IDS, *FILTER, CONCURRENCY, ARG_YES, ARG_OUTPUT, CONN_ID)
+BULK = (IDS, *FILTER, CONCURRENCY, ARG_YES, ARG_OUTPUT)
 BULK_DESCRIPTION = (
     "Give ids or a filter. Without --state a filter takes the instances that have not ended. What would be changed is shown"
     " and\ncounted first, and you are asked; nothing else is ever changed. With --yes you are not asked, and without a"
@@ -110,7 +110,7 @@ def _command(name: str, help_text: str, function: str, *args: Arg, description: 
         help=help_text,
         description=f"{help_text}.\n{description}".strip(),
         func=_lazy(function),
-        args=args,
+        args=(*args, CONN_ID, ARG_VERBOSE),
         epilog=exits.table(),
     )
 
@@ -132,7 +132,6 @@ COMMANDS = (
         *FILTER,
         ALL,
         ARG_OUTPUT,
-        CONN_ID,
         description="Those that have not ended, unless --state or --all says otherwise. Each state costs a request.",
     ),
     _command(
@@ -151,7 +150,6 @@ COMMANDS = (
             help="The BPM's name, where other BPMs' instances carry the key too",
         ),
         ARG_OUTPUT,
-        CONN_ID,
     ),
     _command(
         "definitions",
@@ -161,7 +159,6 @@ COMMANDS = (
         _arg("--like", action="store_true", help="A part of the name is enough"),
         _arg("--enabled", action="store_true", help="Only versions that a start takes"),
         ARG_OUTPUT,
-        CONN_ID,
     ),
     _command(
         "start",
@@ -177,7 +174,6 @@ COMMANDS = (
         INTERVAL,
         TIMEOUT,
         ARG_OUTPUT,
-        CONN_ID,
         description="It is started by one request, which is never sent again when it may have been taken.",
     ),
     _command("suspend", "Suspend instances", "changing.suspend", *BULK, description=BULK_DESCRIPTION),
@@ -207,7 +203,6 @@ COMMANDS = (
         ),
         INTERVAL,
         TIMEOUT,
-        CONN_ID,
         description="Give ids or a filter; those that it takes now are watched. Without a terminal each change is a line.",
     ),
     _command(
@@ -227,7 +222,6 @@ COMMANDS = (
             metavar="(text, json)",
             help="Output format (default: %(default)s)",
         ),
-        CONN_ID,
     ),
 )
 

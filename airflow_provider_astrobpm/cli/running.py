@@ -1,4 +1,8 @@
-"""Runs a command: whatever comes of it becomes an exit code, and an error of the provider one sentence on stderr."""
+"""Runs a command: whatever comes of it becomes an exit code, and an error of the provider one sentence on stderr.
+
+What Airflow itself logs meanwhile is left out, as in Airflow's own commands: it would come between the rows on stdout.
+``--verbose`` lets it through.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
@@ -39,13 +44,19 @@ def run(function: str, args: argparse.Namespace) -> None:
     :param args: its arguments.
     """
     module, _, name = function.rpartition(".")
+    codes: list[int | None] = []
+
+    def command(args: argparse.Namespace) -> None:
+        codes.append(getattr(import_module(f"{__package__}.{module}"), name)(args))
+
     try:
-        code = getattr(import_module(f"{__package__}.{module}"), name)(args)
+        suppress_logs_and_warning(command)(args)
+        code = codes.pop()
     except KeyboardInterrupt:
         say("Interrupted.")
         code = Exit.INTERRUPTED
     except tuple(kind for kind, _ in EXITS) as error:
-        say(str(error))
+        say(_sentence(str(error)))
         code = exit_of(error)
     if code:
         sys.exit(int(code))
@@ -54,6 +65,11 @@ def run(function: str, args: argparse.Namespace) -> None:
 def exit_of(error: Exception) -> Exit:
     """Return the exit code for an error."""
     return next(code for kind, code in EXITS if isinstance(error, kind))
+
+
+def _sentence(words: str) -> str:
+    """Return what an error says with a capital letter and an end."""
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '?', '!')) else '.'}"
 
 
 def say(words: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm.cli.running import say
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 if TYPE_CHECKING:
@@ -42,16 +41,16 @@ class CommandLineHook(AstroZeroHook):
 
     @property
     def log(self) -> Any:
-        """Warnings go to stderr, whatever Airflow's logging does with those of tasks; there is nobody for the rest."""
-        return _log()
+        """What the hook and its client write to: warnings go to stderr, and there is nobody for the rest."""
+        return Warnings()
 
 
-def _log() -> logging.Logger:
-    log = logging.getLogger("airflow_provider_astrobpm.cli")
-    if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.WARNING)
-        log.propagate = False
-    return log
+class Warnings:
+    """A log that tells the person its warnings, as they are."""
+
+    def warning(self, words: str) -> None:
+        """Tell a warning."""
+        say(words)
+
+    def info(self, words: str) -> None:
+        """Be silent."""

@@ -1,0 +1,49 @@
+"""The commands that only read: ``list``, ``show`` and ``definitions``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.cli import output
+from airflow_provider_astrobpm.cli.filters import filter_from
+from airflow_provider_astrobpm.cli.selecting import matching
+from airflow_provider_astrobpm.cli.session import connected
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def list_instances(args: argparse.Namespace) -> None:
+    """List the instances that a filter means; by default all that have not ended."""
+    if args.all and args.state:
+        raise ValueError("--all and --state exclude each other")
+    with connected(args.conn_id) as hook:
+        wanted = filter_from(args, hook.settings.timezone, args.conn_id)
+        instances = matching(hook, wanted, tuple(STATES) if args.all else OPEN_STATES)
+        output.print_instances(hook, instances, args.output)
+
+
+def show_instance(args: argparse.Namespace) -> None:
+    """Show the instance of an id or of a business key."""
+    if (args.instance_id is None) == (args.business_key is None):
+        raise ValueError("give the instance's id or its --business-key, one of them")
+    if args.instance_id is not None and args.process is not None:
+        raise ValueError("--process goes with --business-key; an id needs no more")
+    with connected(args.conn_id) as hook:
+        if args.instance_id is not None:
+            instance = hook.get_instance(args.instance_id)
+        else:
+            instance = hook.find_instance(args.business_key, bpm_name=args.process)
+        output.print_instance(hook, instance, args.output)
+
+
+def list_definitions(args: argparse.Namespace) -> None:
+    """List BPM definitions."""
+    if args.like and args.process is None:
+        raise ValueError("--like goes with --process")
+    with connected(args.conn_id) as hook:
+        definitions = hook.get_definitions(name=args.process, like=args.like)
+        # The query could choose as well, but how it has to be asked to is undocumented.
+        shown = [one for one in definitions if one.active or not args.enabled]
+        output.print_definitions(shown, args.output)
