@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,19 @@ SECOND_LOOK = 4  # seconds after the first
 OF_OPEN = ("suspend", "action_lag", "suspend_twice", "resume", "resume_twice")
 OF_TERMINATION = ("terminate", "closed_flag", "terminate_twice")
 OF_ENDED = ("ended", "suspend_ended", "variables_of_ended")
+
+
+class Effect(NamedTuple):
+    """What came of an action that was accepted."""
+
+    row: Row | None
+    """The instance as the action wants it, if it ever showed so."""
+    last: Row | None
+    """The instance at the last look, if it showed."""
+    lag: float
+    """Seconds that went by."""
+    lists: tuple[Seen, ...]
+    """The list that showed it, where the answer did not."""
 
 
 class Acting:
@@ -71,33 +84,31 @@ class Acting:
         yield from self._ended()
 
     def _suspend_and_resume(self) -> Probing[None]:
-        before = text(self._row, "state")
         accepted = yield act(self._own, self._row["id"], "suspend")
         if accepted.error is not None:
             yield from self._not_done("suspend", OF_OPEN, accepted)
             return
-        row, lag, lists = yield from self._effect(accepted, "suspend")
-        if row is None:
-            words = f"accepted, and neither state nor flag showed it within {lag:.0f} s"
-            yield told("suspend", "nothing", words, accepted, *lists, fine=False)
-            yield from _none(OF_OPEN[1:], "the suspension never showed", accepted)
-        else:
-            yield _suspension(before, row, accepted, *lists)
-            yield told("action_lag", lag, _lag_words(lag), accepted, *lists)
-            yield from self._twice("suspend_twice", "suspend")
+        effect = yield from self._effect(accepted, "suspend")
+        if effect.row is None:
+            yield _never("suspend", effect, accepted)
+            yield from _none(OF_OPEN[1:], "the suspension was not seen", accepted)
+            return
+        yield _suspension(effect.row, accepted, *effect.lists)
+        yield told("action_lag", effect.lag, _lag_words(effect.lag), accepted, *effect.lists)
+        yield from self._twice("suspend_twice", "suspend")
         accepted = yield act(self._own, self._row["id"], "resume")
         if accepted.error is not None:
             yield from self._not_done("resume", ("resume", "resume_twice"), accepted)
             return
-        row, lag, lists = yield from self._effect(accepted, "resume")
-        if row is None:
-            words = f"accepted, and the instance was still suspended {lag:.0f} s later"
-            yield told("resume", "nothing", words, accepted, *lists, fine=False)
-            yield from _none(("resume_twice",), "the resumption never showed", accepted)
+        effect = yield from self._effect(accepted, "resume")
+        if effect.row is None:
+            yield _never("resume", effect, accepted)
+            yield from _none(("resume_twice",), "the resumption was not seen", accepted)
             return
-        after = text(row, "state")
-        back = "back in" if after == before else f"was {before!r} before, and is"
-        yield told("resume", after, f"it is not suspended any more, {back} {after!r}", accepted, *lists)
+        after = text(effect.row, "state")
+        yield told(
+            "resume", after, f"it is not suspended any more, and in {after!r}", accepted, *effect.lists
+        )
         yield from self._twice("resume_twice", "resume")
 
     def _terminate(self) -> Probing[bool]:
@@ -105,20 +116,18 @@ class Acting:
         if accepted.error is not None:
             yield from self._not_done("terminate", OF_TERMINATION, accepted)
             return False
-        row, lag, lists = yield from self._effect(accepted, "terminate")
-        if row is None:
-            words = f"accepted, and the lists did not show it ended within {lag:.0f} s"
-            yield untold("terminate", words, accepted, *lists)
-            yield untold("closed_flag", words, accepted, *lists)
-        else:
-            self._row, self._start.end = row, text(row, "state")
-            yield _termination(row, accepted, *lists)
+        effect = yield from self._effect(accepted, "terminate")
+        if effect.row is None:
+            words = f"accepted, and it was not seen to end within {effect.lag:.0f} s"
+            yield from _none(OF_TERMINATION, words, accepted, *effect.lists)
+            return False
+        self._row, self._start.end = effect.row, text(effect.row, "state")
+        yield _termination(effect.row, accepted, *effect.lists)
         again = yield act(self._own, self._row["id"], "terminate")
-        shown = next((each for each in map(instance_of, (again, accepted)) if each and has_ended(each)), None)
         yield self._verdict("terminate_twice", again)
-        if row is not None:
-            yield _closed_flag(shown, accepted, again)
-        return row is not None
+        shown = next((each for each in map(instance_of, (again, accepted)) if each and has_ended(each)), None)
+        yield _closed_flag(shown, accepted, again)
+        return True
 
     def _ended(self) -> Probing[None]:
         """Act on the instance once it has ended, and look whether it still shows."""
@@ -151,13 +160,8 @@ class Acting:
             )
             yield told("ended", "gone", words, of_its_state, fine=False)
 
-    def _effect(
-        self, accepted: Seen, action: api.Action
-    ) -> Probing[tuple[Row | None, float, tuple[Seen, ...]]]:
-        """Wait until an action shows.
-
-        :returns: the instance then, or ``None`` if that never came; the seconds that went by; and the list that showed it.
-        """
+    def _effect(self, accepted: Seen, action: api.Action) -> Probing[Effect]:
+        """Wait until an action shows."""
 
         def shows(row: Row) -> bool:
             if action == "terminate":
@@ -166,10 +170,10 @@ class Acting:
 
         answer = instance_of(accepted)
         if answer is not None and shows(answer):
-            return answer, 0.0, ()
+            return Effect(answer, answer, 0.0, ())
         begun = self._clock()
-        row, seen, at = yield from find_until(self._row["id"], text(self._row, "state"), shows, self._clock)
-        return row, round(at - begun, 1), (seen,)
+        look = yield from find_until(self._row["id"], text(self._row, "state"), shows, self._clock)
+        return Effect(look.wanted, look.last, round(look.at - begun, 1), (look.seen,))
 
     def _twice(self, name: str, action: Literal["suspend", "resume"]) -> Probing[None]:
         yield self._verdict(name, (yield act(self._own, self._row["id"], action)))
@@ -207,11 +211,20 @@ def _lag_words(lag: float) -> str:
     return "the answer shows it at once" if not lag else f"it showed at a look {lag:g} s after the answer"
 
 
-def _suspension(before: str, row: Row, *seen: Seen) -> Point:
+def _never(name: str, effect: Effect, accepted: Seen) -> Point:
+    """Tell of an action that was accepted and not seen to do anything."""
+    if effect.last is None:
+        return untold(name, "accepted, and no list shows the instance any more", accepted, *effect.lists)
+    if has_ended(effect.last):
+        return untold(name, ENDED_BY_ITSELF, accepted, *effect.lists)
+    words = f"accepted, and neither state nor flag showed it within {effect.lag:.0f} s"
+    return told(name, "nothing", words, accepted, *effect.lists, fine=False)
+
+
+def _suspension(row: Row, *seen: Seen) -> Point:
     flag, state = row.get("suspended") is True, text(row, "state")
-    changed = state != before
-    if flag and not changed:
-        return told("suspend", "flag", f"the flag 'suspended', and the state stays {state!r}", *seen)
+    if state != states.SUSPENDED:
+        return told("suspend", "flag", f"the flag 'suspended'; the state is {state!r} still", *seen)
     if flag:
         return told("suspend", "flag and state", f"the flag 'suspended', and the state to {state!r}", *seen)
     return told("suspend", "state", f"the state to {state!r}, and not the flag 'suspended'", *seen)

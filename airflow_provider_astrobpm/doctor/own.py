@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, states
 from airflow_provider_astrobpm.doctor.asking import Ask, instance_of, raw, rows_of, text
@@ -73,22 +73,32 @@ def find(instance_id: str, last_state: str) -> Probing[tuple[Row | None, Seen]]:
     return None, failed or seen
 
 
+class Look(NamedTuple):
+    """What a look that was repeated has found."""
+
+    wanted: Row | None
+    """The instance as it was wanted, if it ever showed so."""
+    last: Row | None
+    """The instance at the last look, if it showed."""
+    seen: Seen
+    """The list that showed it, or the last one."""
+    at: float
+    """The time of the last look, in seconds since the epoch."""
+
+
 def find_until(
     instance_id: str, last_state: str, wanted: Callable[[Row], bool], clock: Callable[[], float]
-) -> Probing[tuple[Row | None, Seen, float]]:
-    """Look until an instance shows as it is wanted, for about a minute.
-
-    :returns: its row, or ``None`` if it never showed so; the last list; and the time of that look.
-    """
+) -> Probing[Look]:
+    """Look until an instance shows as it is wanted, for about a minute."""
     for pause in (*PAUSES, None):
         row, seen = yield from find(instance_id, last_state)
         if row is not None and wanted(row):
-            return row, seen, clock()
+            return Look(row, row, seen, clock())
         if not seen.asked:
             break
         if pause is not None:
             yield api.Pause(pause)
-    return None, seen, clock()
+    return Look(None, row, seen, clock())
 
 
 def end_all(own: Own) -> Probing[None]:

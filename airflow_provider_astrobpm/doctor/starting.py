@@ -79,7 +79,8 @@ def probe_start(
     :returns: its row, or ``None`` if it never showed.
     """
     begun = clock()
-    row, seen, at = yield from find_until(instance["id"], text(instance, "state"), lambda _row: True, clock)
+    look = yield from find_until(instance["id"], text(instance, "state"), lambda _row: True, clock)
+    row, seen, at = look.wanted, look.seen, look.at
     if row is None:
         words = f"it did not show in any list within {at - begun:.0f} s, or the lists hide what has ended"
         yield untold("start_lag", words, seen)
