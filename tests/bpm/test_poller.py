@@ -18,10 +18,12 @@ from airflow_provider_astrobpm.bpm import errors, search, states
 from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
+from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.bpm.poller import AT_A_TIME, HEARTBEAT, LATENESS, STALL, Poller, Pollers
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
+from airflow_provider_astrobpm.bpm.watch import Watch
 from tests.bpm.virtual_time import Client, Server, VirtualLoop, instance, run, settings
 
 HOUR = 3600.0
@@ -295,6 +297,24 @@ class TestWhatALookCosts:
             assert reason == "it ended in state 'Broken'; asked for was state 'Completed OK'"
             assert "Closed 10000 of 10000, 1 failed" in scene.notes
             await asyncio.gather(*single)
+
+        run(main())
+
+    def test_a_watch_and_those_who_wait_share_the_lists(self) -> None:
+        async def main() -> None:
+            scene = Scene()
+            scene.server.put(instance("1"), instance("2"))
+            watch = Watch(Places.of("Approval", ["Completed OK", "Running"], None))
+            waiting = scene.join(scene.wait("1", seen=instance("1")))
+            async with scene.poller.join(watch, interval=10, connection="watched") as subscription:
+                assert len(await subscription.notes()) == 1
+                assert scene.costs() == [2]  # Running is asked for once, for both
+                watch.noticed()
+                scene.server.put(instance("1", "Completed OK"))
+                assert (await waiting).state == "Completed OK"
+                assert await subscription.notes() == []
+                assert [entry.instance.id for entry in watch.entries] == ["1"]
+                assert scene.costs() == [2, 2]
 
         run(main())
 
