@@ -14,6 +14,11 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, conf, redact,
 
 from airflow_provider_astrobpm.operators.bpm.start import AstroZeroStartBpmInstanceOperator
 
+try:
+    from airflow.sdk.bases.decorator import determine_kwargs
+except ImportError:  # before Airflow 3.2
+    from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[no-redef, attr-defined, unused-ignore]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -58,8 +63,8 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function, and start the instance, or go on with what an earlier try has started."""
         self.variables = self._returned(context)
-        result: dict[str, Any] = super().execute(context)
-        return result
+        # Not that of DecoratedOperator: it has nothing to do for a dict, and on Airflow 3.0 works for Python alone.
+        return AstroZeroStartBpmInstanceOperator.execute(self, context)
 
     def defer(self, *, kwargs: dict[str, Any] | None = None, **arguments: Any) -> Any:
         """Defer the task, and keep for its page what the function has returned: it is not called again."""
@@ -73,7 +78,8 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
 
     def _returned(self, context: Context) -> Mapping[str, Any] | None:
         known: Any = {**context, **self.op_kwargs}
-        returned = self.python_callable(*self.op_args, **self.determine_kwargs(known))
+        wanted = determine_kwargs(self.python_callable, self.op_args, known)
+        returned = self.python_callable(*self.op_args, **wanted)
         if returned is None or isinstance(returned, Mapping):
             return returned
         name = getattr(self.python_callable, "__name__", "the function")

