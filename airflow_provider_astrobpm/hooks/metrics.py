@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_astrobpm.bpm.meter import METRICS, NO_METER, Tally
+from airflow_provider_astrobpm.bpm.meter import METRICS, NO_METER, POLLS, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ class StatsMeter(Tally):
     def prepare(self) -> None:
         """Let Airflow do what it does for the first metric of a process: it reads files, and looks a host name up."""
         try:
-            self._stats.timer(f"{PREFIX}polls")  # is never started, and so never sent
+            self._stats.timer(f"{PREFIX}{POLLS}")  # is never started, and so never sent
             _ = self._hostname
         except Exception:  # it is told by whoever hands something over
             log.debug("Metrics could not be prepared", exc_info=True)
