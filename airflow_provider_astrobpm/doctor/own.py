@@ -33,7 +33,7 @@ class Started:
     instance_id: str | None = None
     shown: bool = False
     end: str | None = None
-    problem: str = "nobody knows whether this start was taken"
+    problem: str = "whether its start was taken is not known"
 
     def __str__(self) -> str:
         name = f"instance {self.instance_id}" if self.instance_id else "an instance"
@@ -133,9 +133,7 @@ def _identify(own: Own, start: Started) -> Probing[None]:
                     return
         if pause is not None:
             yield api.Pause(pause)
-    start.problem = (
-        "its start was not answered, and it does not show in the lists; look for it by its business key"
-    )
+    start.problem = "whether its start was taken is not known, and it does not show in the lists"
 
 
 def end_one(own: Own, start: Started) -> Probing[None]:

@@ -54,7 +54,11 @@ def start_one(own: Own, key: str, settings: Settings) -> Probing[Row | None]:
             yield _unknown_variable(*seen_so_far, taken=with_variable)
             yield _timezone(instance, seen, settings)
             return instance
-        if seen.error is None or seen.error.taken is None or _will_not_help(seen.error):
+        if seen.error is None or seen.error.taken is None:
+            words = f"whether an instance of {own.process!r} was started is not known: {_words(seen)}"
+            yield untold("start", words, *seen_so_far)
+            return None
+        if _will_not_help(seen.error):
             break
     words = f"{own.process!r} was not started: {_words(seen)}"
     yield told("start", "failed", words, *seen_so_far, fine=False)

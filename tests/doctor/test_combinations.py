@@ -50,9 +50,7 @@ def test_what_is_told_is_true_whatever_else_is_switched(
             for row in rows:
                 assert row.point not in values or values[row.point] == row.starting[chosen[name]]
     for point, truth in NO_SWITCH.items():
-        # A refusal that comes as HTTP 500 leaves it open whether there is an instance.
-        is_open = point == "start" and chosen["refusal_status"] == 500
-        assert is_open or point not in values or values[point] == truth
+        assert point not in values or values[point] == truth
     open_ones = {instance["id"] for instance in own_instances() if not instance["closed"]}
     assert open_ones <= {start.instance_id for start in report.not_ended}
     assert report.exit_code == int(bool(report.not_ended))

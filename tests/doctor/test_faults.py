@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
 from airflow_provider_astrobpm.doctor.asking import Ask, Seen
 from airflow_provider_astrobpm.doctor.examination import examine
 from airflow_provider_astrobpm.doctor.points import ABOUT
@@ -91,7 +94,7 @@ def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
     run: Examine,
 ) -> None:
     populate()
-    for skip in {"query": (0, 6, 14, 25), "action": (0, 1, 3, 5, 7), "start": (0, 1)}.get(kind, (0,)):
+    for skip in {"query": (6, 20), "action": (0, 1, 3, 5, 7), "start": (0, 1)}.get(kind, (0,)):
         emulator.clear_faults()
         emulator.fault(kind, fault, times=2, skip=skip, **options)
         report = run(PROCESS)
@@ -140,6 +143,7 @@ def test_a_start_that_was_lost_and_shows_no_key_is_named(
     (instance,) = own_instances()
     assert not instance["closed"]
     assert report.exit_code == 1
+    assert report.points["start"].value is None
     assert f"NOT TERMINATED: an instance with business key {KEY!r}" in report.as_text()
 
 
@@ -190,6 +194,30 @@ def test_a_host_that_is_down(free_port: int, run: Examine) -> None:
     assert (report.exit_code, report.requests, list(report.points)) == (1, 2, ["connection"])
     assert "could not be reached" in report.points["connection"].seen
     assert "Check host, port and proxy" in report.points["connection"].seen
+
+
+def test_a_host_that_does_not_speak_tls(settings: Settings, run: Examine) -> None:
+    report = run(base_url=settings.base_url.replace("http://", "https://"))
+    assert (report.exit_code, report.points["connection"].value) == (1, "failed")
+    assert "the TLS handshake failed" in report.points["connection"].seen
+
+
+def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
+         "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-addext", "keyUsage=critical,digitalSignature,keyCertSign"],
+        cwd=tmp_path, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with EmulatorServer(ssl_context=context) as server:
+        report = run(base_url=server.url, verify=str(tmp_path / "cert.pem"))
+        untrusted = run(base_url=server.url)
+    assert (report.exit_code, report.points["connection"].value) == (0, "https")
+    assert "over TLS, its certificate was checked" in report.points["connection"].seen
+    assert (untrusted.exit_code, untrusted.points["connection"].value) == (1, "failed")
+    assert "'verify'" in untrusted.points["connection"].seen
 
 
 def test_a_process_that_cannot_be_started(
