@@ -188,7 +188,9 @@ def test_in_the_first_position_of_every_switch_every_point_is_told(
 ) -> None:
     populate()
     assert [name for name, point in run(PROCESS).points.items() if point.value is None] == []
-    assert [name for name, point in run().points.items() if point.value is None] == ["timezone"]
+    report = run()
+    assert [name for name, point in report.points.items() if point.value is None] == ["timezone"]
+    assert report.requests == 29
 
 
 def test_where_no_instance_shows_nothing_is_guessed(emulator: EmulatorControl, run: Examine) -> None:
