@@ -1,0 +1,132 @@
+"""Commands in this process and in processes of their own, against the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from airflow_provider_astrobpm.__main__ import main
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+
+PATIENCE = 60.0
+MODULE = (sys.executable, "-m", "airflow_provider_astrobpm")
+AIRFLOW = (sys.executable, "-m", "airflow", "astro-zero")
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(emulator: EmulatorControl, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, with the connection to the emulator as it began."""
+    del emulator
+
+    def run_it(*arguments: str) -> Done:
+        capsys.readouterr()
+        try:
+            main(list(arguments))
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Done(code, out, err)
+
+    return run_it
+
+
+def connection(server: EmulatorServer, **extra: object) -> str:
+    return json.dumps({**json.loads(server.connection_json()), "extra": extra})
+
+
+@pytest.fixture
+def zone(emulator_server: EmulatorServer, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the connection say which zone the emulator's timestamps are in."""
+    del emulator
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, timezone="UTC"))
+
+
+def process(command: Sequence[str], *arguments: str, **options: Any) -> Done:
+    """Run a command in a process of its own, with no terminal."""
+    done = subprocess.run(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        **options,
+    )
+    assert "Traceback" not in done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Running:
+    """A command that runs, and what it says meanwhile."""
+
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
+        self.popen = popen
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr
+        for line in self.popen.stderr:
+            with self._news:
+                self._lines.append(line.rstrip())
+                self._news.notify_all()
+
+    def says(self, words: str) -> None:
+        """Wait until it has said something on stderr."""
+        with self._news:
+            assert self._news.wait_for(lambda: any(words in line for line in self._lines), PATIENCE), (
+                self._lines
+            )
+
+    def end(self) -> Done:
+        """Wait until it has ended."""
+        assert self.popen.stdout
+        out = self.popen.stdout.read()
+        code = self.popen.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return Done(code, out, "\n".join(self._lines))
+
+
+@contextmanager
+def running(command: Sequence[str], *arguments: str) -> Iterator[Running]:
+    """Run a command in a process of its own, and end it at last."""
+    with subprocess.Popen(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as popen:
+        try:
+            yield Running(popen)
+        finally:
+            popen.kill()

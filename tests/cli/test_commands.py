@@ -1,0 +1,435 @@
+"""The commands against the emulator: what they print, what they send, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import airflow
+import pytest
+import yaml
+from packaging.version import Version
+from rich.console import Console
+
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.bpm.wait import Wait
+from airflow_provider_astrobpm.cli import views
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from tests.cli.conftest import AIRFLOW, MODULE, Run, connection, process, running
+
+BPM = "SupplierOnboarding"
+WAITING = "Waiting for user interaction"
+SECRET = "emulator-only-secret"
+
+TAKES_COMMANDS = pytest.mark.skipif(
+    Version(airflow.__version__) < Version("3.2"), reason="Airflow takes no commands of providers"
+)
+
+
+def ids(rows: list[dict[str, object]]) -> set[object]:
+    return {row["id"] for row in rows}
+
+
+@contextmanager
+def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a command on a terminal of its own, and yield the other end of that."""
+    ours, its = os.openpty()
+    environment = os.environ | {"COLUMNS": "200", "LINES": "40", "TERM": "xterm"}
+    try:
+        with subprocess.Popen(
+            [*MODULE, *arguments], stdin=its, stdout=its, stderr=its, env=environment
+        ) as popen:
+            try:
+                yield popen, ours
+            finally:
+                popen.kill()
+    finally:
+        os.close(its)
+        os.close(ours)
+
+
+def read_until(terminal: int, words: str) -> str:
+    """Read what a command writes until it has written something."""
+    written, deadline = b"", time.monotonic() + 60
+    while words.encode() not in written:
+        ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+        assert ready, written.decode(errors="replace")
+        written += os.read(terminal, 65536)
+    return written.decode()
+
+
+class TestReading:
+    def test_list_shows_what_has_not_ended_at_a_request_a_state(
+        self, run: Run, emulator: EmulatorControl
+    ) -> None:
+        still_open = {emulator.start(BPM)["id"] for _ in range(2)}
+        emulator.start("Instant")
+        done = run("list", "--output", "json")
+        assert (done.code, done.err) == (0, "")
+        assert ids(done.rows) == still_open
+        assert emulator.counts()["query"] == len(OPEN_STATES)
+
+    def test_list_all(self, run: Run, emulator: EmulatorControl) -> None:
+        everything = {emulator.start(name)["id"] for name in (BPM, "Instant")}
+        assert ids(run("list", "--all", "--output", "json").rows) == everything
+        assert emulator.counts()["query"] == len(STATES)
+
+    def test_list_asks_only_for_the_states_of_the_filter(self, run: Run, emulator: EmulatorControl) -> None:
+        broken = emulator.break_instance(emulator.start(BPM)["id"])["id"]
+        emulator.start(BPM)
+        assert ids(run("list", "--state", "Broken", "--output", "json").rows) == {broken}
+        assert emulator.counts()["query"] == 1
+
+    def test_list_by_process_and_business_key(self, run: Run, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM, business_key="k")["id"]
+        emulator.start(BPM)
+        other = emulator.start("PublishApproval", business_key="k")["id"]
+        assert ids(run("list", "--business-key", "k", "--output", "json").rows) == {one, other}
+        assert ids(run("list", "--business-key", "k", "--process", BPM, "--output", "json").rows) == {one}
+
+    @pytest.mark.usefixtures("zone")
+    def test_list_by_age(self, run: Run, emulator: EmulatorControl) -> None:
+        emulator.start(BPM)
+        assert len(run("list", "--younger-than", "1h", "--output", "json").rows) == 1
+        assert run("list", "--older-than", "1h", "--output", "json").rows == []
+
+    def test_an_age_needs_the_zone(self, run: Run, emulator: EmulatorControl) -> None:
+        done = run("list", "--older-than", "2h")
+        assert (done.code, done.out) == (2, "")
+        assert "extra 'timezone'" in done.err
+        assert not any(emulator.counts().values())
+
+    def test_a_list_that_looks_cut_off_is_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
+        for _ in range(101):
+            emulator.start(BPM)
+        emulator.switch(row_cap=100)
+        done = run("list", "--state", WAITING, "--output", "json")
+        assert len(done.rows) == 100
+        assert "exactly 100 instances" in done.err
+
+    def test_the_formats_are_airflows(self, run: Run, emulator: EmulatorControl) -> None:
+        # A business key that looks like markup, and one that looks like a number.
+        keys = {emulator.start(BPM, business_key=key)["id"]: key for key in ("[/x]", "007")}
+        table = run("list").out
+        assert "[/x]" in table
+        assert re.match(r"id +\| name +\| version", table)
+        assert "=+=" in table
+        plain = run("list", "--output", "plain").out.splitlines()
+        assert re.match(r"id +name +version", plain[0])
+        assert {line.split("  ")[0]: "007" in line for line in plain[1:]} == {
+            one: key == "007" for one, key in keys.items()
+        }
+        as_json, as_yaml = (
+            run("list", "--output", "json").rows,
+            yaml.safe_load(run("list", "--output", "yaml").out),
+        )
+        assert as_json == as_yaml
+        assert {row["id"]: row["business_key"] for row in as_json} == keys
+
+    def test_nothing_to_list(self, run: Run) -> None:
+        assert run("list").out == "No data found\n"
+        assert run("list", "--output", "plain").out == "No data found\n"
+        assert run("list", "--output", "json").rows == []
+
+    def test_show(self, run: Run, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM, business_key="k")
+        for arguments in ((one["id"],), ("--business-key", "k"), ("--business-key", "k", "--process", BPM)):
+            (row,) = run("show", *arguments, "--output", "json").rows
+            assert (row["id"], row["state"], row["business_key"]) == (one["id"], WAITING, "k")
+        assert re.search(r"bp_status +\| Collecting", run("show", one["id"]).out)
+
+    def test_show_what_is_not_there(self, run: Run, emulator: EmulatorControl) -> None:
+        assert run("show", "nope").code == 3
+        emulator.start(BPM, business_key="k")
+        emulator.start(BPM, business_key="k")
+        done = run("show", "--business-key", "k")
+        assert (done.code, done.out) == (3, "")
+        assert "carried by 2 instances" in done.err
+
+    def test_definitions(self, run: Run) -> None:
+        versions = run("definitions", "--process", "InvoiceCheck", "--output", "json").rows
+        assert [row["version"] for row in versions] == ["1.0.0", "2.0.0"]
+        (enabled,) = run(
+            "definitions", "--process", "Invoice", "--like", "--enabled", "--output", "json"
+        ).rows
+        assert enabled["version"] == "2.0.0"
+
+
+class TestStarting:
+    def test_start(self, run: Run, emulator: EmulatorControl, tmp_path: Path) -> None:
+        file = tmp_path / "variables.json"
+        file.write_text('{"country": "DE", "risk_class": 3}', encoding="utf-8")
+        done = run(
+            *("start", BPM, "--variable", "country=CN", "--variable", "supplier=Müller"),
+            *("--variables-file", str(file), "--business-key", "k", "--title", "T", "--output", "json"),
+        )
+        (row,) = done.rows
+        assert done.code == 0
+        seen = emulator.instance(row["id"])
+        assert {key: seen["variables"][key] for key in ("country", "supplier", "risk_class")} == {
+            "country": "CN",
+            "supplier": "Müller",
+            "risk_class": 3,
+        }
+        assert (seen["business_key"], seen["title"], seen["version"]) == ("k", "T", "1.0.0")
+
+    def test_start_a_version(self, run: Run) -> None:
+        (row,) = run("start", "InvoiceCheck", "--version", "1.0.0", "--output", "json").rows
+        assert row["version"] == "1.0.0"
+
+    @pytest.mark.parametrize(
+        ("bpm", "state", "code"),
+        [("NightlyReconciliation", "Completed OK", 0), ("AlwaysBroken", "Broken", 1)],
+    )
+    def test_start_and_wait(self, bpm: str, state: str, code: int, run: Run) -> None:
+        done = run("start", bpm, "--wait", "--interval", "1", "--output", "json")
+        (row,) = done.rows
+        assert (done.code, row["state"]) == (code, state)
+        assert "Started instance" in done.err
+
+    def test_a_wait_that_takes_too_long(self, run: Run, emulator: EmulatorControl) -> None:
+        done = run("start", BPM, "--wait", "--interval", "1", "--timeout", "0")
+        assert done.code == 1
+        assert "timed out" in done.err
+        assert not emulator.instances()[0]["closed"]
+
+    def test_an_ambiguous_start_has_its_own_code_and_is_sent_once(
+        self, run: Run, emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("start", "drop_after")
+        done = run("start", BPM, "--business-key", "k")
+        assert (done.code, done.out) == (4, "")
+        assert "list --all --business-key k" in done.err
+        assert emulator.counts()["start"] == len(emulator.instances()) == 1
+
+    def test_a_refused_start(self, run: Run) -> None:
+        done = run("start", "Nowhere")
+        assert (done.code, done.out) == (1, "")
+        assert "Could not start an instance of BPM 'Nowhere'" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show",),
+        ("show", "x", "--business-key", "k"),
+        ("show", "x", "--process", BPM),
+        ("list", "--all", "--state", "Broken"),
+        ("definitions", "--like"),
+        ("start", BPM, "--variable", "x"),
+        ("start", BPM, "--interval", "0"),
+        ("start", BPM, "--timeout", "-1"),
+        ("start", " "),
+        ("start", BPM, "--business-key", "k", "--variable", "$Flow.BusinessKey=k"),
+        ("terminate", "--yes"),
+        ("terminate", "x", "--process", BPM, "--yes"),
+        ("terminate", " ", "--yes"),
+        ("terminate", "x", "--concurrency", "0", "--yes"),
+        ("set", "x", "--yes"),
+        ("watch",),
+        ("watch", "x", "--interval", "0.5"),
+        ("list", "--state", "Closed"),
+        ("list", "--conn-id", "nowhere"),
+        ("frobnicate",),
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_sends_nothing(arguments: tuple[str, ...], run: Run, emulator: EmulatorControl) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err
+    assert not any(emulator.counts().values())
+
+
+def test_an_error_is_one_sentence_without_the_secret(
+    run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = json.loads(connection(emulator_server)) | {"password": "not-the-secret"}
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps(changed))
+    done = run("list", "--conn-id", "wrong")
+    assert (done.code, done.out) == (1, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("Could not get a token on connection 'wrong'")
+    assert "not-the-secret" not in done.err
+
+
+def test_a_warning_of_the_client_goes_to_stderr(
+    run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_wait=0.01))
+    emulator.fault("query", "status", status=503)
+    done = run("list", "--output", "json")
+    assert (done.code, done.rows) == (0, [])
+    assert "The first of up to 5 attempts failed" in done.err
+
+
+class TestWatching:
+    def test_until_all_have_ended(self, run: Run, emulator: EmulatorControl) -> None:
+        one = emulator.start("NightlyReconciliation")["id"]
+        done = run("watch", one, "--interval", "1")
+        assert done.code == 0
+        assert re.search(rf"^\d\d:\d\d:\d\d Watching instance '{one}'", done.out)
+        assert "Now instance" in done.out
+        assert done.err == "1 of 1 ended well.\n"
+
+    def test_one_that_does_not_end_well(self, run: Run, emulator: EmulatorControl) -> None:
+        one, other = emulator.start("NightlyReconciliation")["id"], emulator.start("AlwaysBroken")["id"]
+        done = run("watch", one, other, "--interval", "1")
+        assert done.code == 1
+        assert f"The wait for instance {other!r} of 'AlwaysBroken' failed" in done.err
+        assert done.err.endswith("1 of 2 ended well, 1 did not.\n")
+
+    def test_until_a_state(self, run: Run, emulator: EmulatorControl) -> None:
+        emulator.start(BPM)
+        done = run("watch", "--process", BPM, "--until-state", WAITING, "--interval", "1")
+        assert (done.code, done.err) == (0, "1 of 1 ended well.\n")
+
+    def test_a_deadline(self, run: Run, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM)["id"]
+        done = run("watch", one, "--timeout", "0", "--interval", "1")
+        assert done.code == 1
+        assert "timed out" in done.err
+
+    def test_looks_that_fail_do_not_end_it(
+        self,
+        run: Run,
+        emulator: EmulatorControl,
+        emulator_server: EmulatorServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT",
+            connection(emulator_server, max_attempts=1, instance_lookup="list"),
+        )
+        waiting = [emulator.start("NightlyReconciliation")["id"] for _ in range(2)]
+        emulator.fault("query", "status", status=503, skip=2)
+        done = run("watch", *waiting, "--interval", "1")
+        assert done.code == 0
+        assert done.out.count("Polls fail from now on") == 1, "said once, not for each"
+        assert done.out.count("Polls succeed again") == 1
+
+    def test_what_is_not_there(self, run: Run) -> None:
+        assert run("watch", "nope").code == 3
+        assert run("watch", "--process", BPM).err == "Nothing to watch: no instance is meant.\n"
+
+    def test_ctrl_c(self, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM)["id"]
+        with running(MODULE, "watch", one, "--interval", "1") as watching:
+            assert watching.popen.stdout
+            assert "Watching" in watching.popen.stdout.readline()
+            watching.popen.send_signal(signal.SIGINT)
+            done = watching.end()
+        assert (done.code, done.err) == (130, "Interrupted. 0 of 1 ended well, 1 still open.")
+
+    def test_the_table_on_a_terminal(self, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM)["id"]
+        with on_a_terminal("watch", one, "--interval", "1") as (watching, terminal):
+            assert "business status" in read_until(terminal, "1 of 1 still open")
+            emulator.act(one, "reject")
+            read_until(terminal, "0 of 1 still open")
+            assert watching.wait(60) == 0
+
+    def test_the_table_shows_the_open_ones_first_and_says_what_it_does_not_show(self) -> None:
+        ended = BpmInstance(id="ended", name="A", state="Completed OK", is_closed=True)
+        still = BpmInstance(id="still", name="A", state="Running", suspended=True, business_key="[/x]")
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(views.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
+        shown = capture.get()
+        assert "still" in shown
+        assert "Running (suspended)" in shown
+        assert "[/x]" in shown
+        assert "ended" not in shown
+        assert "1 of 2 still open" in shown
+        assert "1 more are not shown" in shown
+
+
+class TestAsking:
+    @pytest.mark.parametrize(
+        ("answer", "code", "state"), [("n", 5, WAITING), ("", 5, WAITING), ("y", 0, "Terminated")]
+    )
+    def test_a_person_is_asked(self, answer: str, code: int, state: str, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM)["id"]
+        with on_a_terminal("terminate", "--process", BPM) as (asking, terminal):
+            asked = read_until(terminal, "Terminate 1 instance? [y/N]")
+            assert one in asked
+            assert emulator.counts()["action"] == 0
+            os.write(terminal, f"{answer}\n".encode())
+            read_until(terminal, "Nothing was changed." if code else "Terminated 1 of 1.")
+            assert asking.wait(60) == code
+        assert emulator.instance(one)["state"] == state
+
+
+class TestAirflow:
+    def test_both_ways_do_the_same(self, emulator: EmulatorControl) -> None:
+        emulator.start(BPM)
+        own = process(MODULE, "list", "--output", "json")
+        assert (own.code, own.err, len(own.rows)) == (0, "", 1)
+
+    @TAKES_COMMANDS
+    @pytest.mark.xdist_group("airflow")
+    @pytest.mark.usefixtures("airflow_database")
+    def test_airflow_takes_the_commands(self, emulator: EmulatorControl) -> None:
+        one = emulator.start(BPM)["id"]
+        done = process(AIRFLOW, "list", "--output", "json")
+        assert (done.code, ids(done.rows)) == (0, {one})
+        assert process(AIRFLOW, "show", "nope").code == 3
+        done = process(AIRFLOW, "terminate", one, "--yes")
+        assert done.code == 0
+        assert emulator.instance(one)["state"] == "Terminated"
+
+    @TAKES_COMMANDS
+    def test_airflow_names_them(self) -> None:
+        shown = process((sys.executable, "-m", "airflow"), "--help")
+        assert shown.code == 0
+        assert "astro-zero" in shown.out
+        shown = process(AIRFLOW, "terminate", "--help")
+        assert "exit codes:" in shown.out
+
+    @pytest.mark.xdist_group("airflow")
+    @pytest.mark.usefixtures("airflow_database")
+    def test_a_connection_in_airflows_database(
+        self, emulator: EmulatorControl, emulator_server: EmulatorServer
+    ) -> None:
+        emulator.start(BPM)
+        added = process(
+            (sys.executable, "-m", "airflow"),
+            *("connections", "add", "in_database", "--conn-json", connection(emulator_server)),
+        )
+        assert added.code == 0, added.err
+        done = process(MODULE, "list", "--conn-id", "in_database", "--output", "json")
+        assert (done.code, len(done.rows)) == (0, 1)
+
+    def test_the_definitions_import_nothing_of_a_command(self) -> None:
+        code = (
+            "import sys, airflow.cli.cli_config; before = set(sys.modules);"
+            "from airflow_provider_astrobpm.cli.definition import get_cli_commands, make_parser;"
+            "get_cli_commands(); make_parser();"
+            "print(*sorted(set(sys.modules) - before))"
+        )
+        done = process((sys.executable, "-c", code))
+        assert done.code == 0
+        own = {name for name in done.out.split() if name.startswith("airflow_provider_astrobpm.")}
+        assert own == {
+            "airflow_provider_astrobpm." + name
+            for name in ("bpm", "bpm.checks", "bpm.states", "cli", "cli.definition", "cli.exits", "hooks")
+        }
+        assert not {"requests", "aiohttp", "msgspec", "rich.progress"} & (set(done.out.split()))
+
+    def test_help_shows_the_exit_codes(self, run: Run) -> None:
+        for arguments in (("--help",), ("terminate", "--help")):
+            done = run(*arguments)
+            assert done.code == 0
+            assert "130  interrupted" in done.out

@@ -1,0 +1,341 @@
+"""What commands decide before and after they send anything, by tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AuthenticationError,
+    InstanceNotFoundError,
+    RefusedError,
+    SettingsError,
+    SeveralInstancesError,
+)
+from airflow_provider_astrobpm.bpm.group_change import GroupAction, GroupChange
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.cli.ages import AgeLimits, parse_age
+from airflow_provider_astrobpm.cli.exits import MEANINGS, Exit
+from airflow_provider_astrobpm.cli.filters import Filter, filter_from
+from airflow_provider_astrobpm.cli.plan import NAMED, Outcome, make_plan
+from airflow_provider_astrobpm.cli.running import exit_of
+from airflow_provider_astrobpm.cli.variables import variables_from
+
+UTC = timezone.utc
+NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC).timestamp()
+WAITING = "Waiting for user interaction"
+
+
+def instance(one: str = "a", **fields: Any) -> BpmInstance:
+    return BpmInstance(**{"id": one, "name": "Approval", "state": "Running", **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("15m", 900),
+        ("2h", 7200),
+        ("7d", 604_800),
+        ("2w", 1_209_600),
+        ("1d12h", 129_600),
+        (" 1H ", 3600),
+    ],
+)
+def test_an_age(text: str, seconds: float) -> None:
+    assert parse_age(text, "--older-than") == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "h", "2 h", "-2h", "1.5h", "12h1d", "2h2h", "2y", "9" * 20 + "d", "٢h"]
+)
+def test_what_is_no_age(text: str) -> None:
+    with pytest.raises(ValueError, match="--older-than must be an age such as"):
+        parse_age(text, "--older-than")
+
+
+@pytest.mark.parametrize(
+    ("start", "older", "younger", "admitted"),
+    [
+        ("2026-03-10 09:59:59", 7200, None, True),
+        ("2026-03-10 10:00:00", 7200, None, False),  # just as old is not older
+        ("2026-03-10 10:00:00", None, 7200, False),  # nor younger
+        ("2026-03-10 10:00:01", None, 7200, True),
+        ("2026-03-10 11:00:00", 1800, 7200, True),
+        ("2026-03-10 11:45:00", 1800, 7200, False),
+        ("2026-03-10 13:00:00", None, 60, True),  # the clocks differ
+        (None, 60, None, None),
+        ("yesterday", 60, None, None),
+        ("2026-03-10T09:00:00", 60, None, None),
+    ],
+)
+def test_the_age_of_an_instance(
+    start: str | None, older: float | None, younger: float | None, admitted: bool | None
+) -> None:
+    assert AgeLimits(UTC, older, younger).admit(start, NOW) is admitted
+
+
+@pytest.mark.parametrize(
+    ("minutes", "admitted"),
+    [(50, True), (70, None), (130, False)],  # it was started 60 or 120 minutes ago, or it is beyond doubt
+)
+def test_an_hour_that_comes_twice_is_no_certain_age(minutes: int, admitted: bool | None) -> None:
+    # On 25 October 2026 clocks in Berlin go from 03:00 back to 02:00; 02:30 is 00:30 and 01:30 UTC.
+    now = datetime(2026, 10, 25, 2, 30, tzinfo=UTC).timestamp()
+    limits = AgeLimits(ZoneInfo("Europe/Berlin"), older_than=minutes * 60)
+    assert limits.admit("2026-10-25 02:30:00", now) is admitted
+
+
+def test_the_zone_counts() -> None:
+    limits = AgeLimits(ZoneInfo("Asia/Shanghai"), older_than=3600)
+    assert limits.admit("2026-03-10 18:59:59", NOW) is True
+    assert limits.admit("2026-03-10 19:00:01", NOW) is False
+
+
+@pytest.mark.parametrize(
+    ("wanted", "row", "matches"),
+    [
+        (Filter(), {}, True),
+        (Filter(states=frozenset({"Running"})), {}, True),
+        (Filter(states=frozenset({"Running"})), {"suspended": True}, True),
+        (Filter(states=frozenset({"Suspended"})), {"suspended": True}, True),
+        (Filter(states=frozenset({"Suspended"})), {"suspended": False}, False),
+        (Filter(states=frozenset({WAITING})), {}, False),
+        (Filter(bpm_name="Approval"), {}, True),
+        (Filter(bpm_name="approval"), {}, False),
+        (Filter(business_key="k"), {"business_key": "k"}, True),
+        (Filter(business_key="k"), {"business_key": "kk"}, False),
+        (Filter(business_key="k"), {}, False),
+        (Filter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:00:00"}, True),
+        (Filter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:59:30"}, False),
+        (Filter(ages=AgeLimits(UTC, older_than=60)), {}, None),
+        (Filter(bpm_name="Other", ages=AgeLimits(UTC, older_than=60)), {}, False),
+    ],
+)
+def test_whom_a_filter_means(wanted: Filter, row: dict[str, Any], matches: bool | None) -> None:
+    assert wanted.matches(instance(**row), NOW) is matches
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        (None, OPEN_STATES),
+        ({"Completed OK"}, ("Completed OK",)),
+        ({"Broken", "Running"}, ("Running", "Broken")),
+        ({"Suspended"}, OPEN_STATES),
+        (
+            {"Suspended", "Broken"},
+            tuple(state for state in STATES if state in OPEN_STATES or state == "Broken"),
+        ),
+    ],
+)
+def test_which_states_are_listed(asked: set[str] | None, listed: tuple[str, ...]) -> None:
+    wanted = Filter(states=None if asked is None else frozenset(asked))
+    assert wanted.states_to_list(OPEN_STATES) == listed
+
+
+def arguments(**given: Any) -> argparse.Namespace:
+    nothing = dict.fromkeys(("state", "process", "business_key", "older_than", "younger_than"))
+    return argparse.Namespace(**{**nothing, **given})
+
+
+def test_a_filter_of_arguments() -> None:
+    assert filter_from(arguments(), None, "c").asks_nothing
+    assert filter_from(arguments(state=["Broken"], process="A", business_key="k"), None, "c") == Filter(
+        frozenset({"Broken"}), "A", "k"
+    )
+    assert filter_from(arguments(older_than="2h", younger_than="1d"), UTC, "c") == Filter(
+        ages=AgeLimits(UTC, 7200, 86_400)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "zone", "message"),
+    [
+        ({"older_than": "2h"}, None, "on connection 'c'.*extra 'timezone'"),
+        ({"younger_than": "x"}, UTC, "--younger-than must be an age"),
+        ({"older_than": "2h", "younger_than": "1h"}, UTC, "older than 2h and younger than 1h at once"),
+        ({"process": " "}, None, "--process must be a text"),
+        ({"business_key": ""}, None, "--business-key must be a text"),
+        ({"state": ["Closed"]}, None, "--state must be one of"),
+    ],
+)
+def test_a_bad_filter(given: dict[str, Any], zone: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        filter_from(arguments(**given), zone, "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x=3", 3),
+        ("x=3.5", 3.5),
+        ("x=true", True),
+        ("x=null", None),
+        ('x=["a", 1]', ["a", 1]),
+        ('x={"a": {"b": 1}}', {"a": {"b": 1}}),
+        ('x="3"', "3"),
+        ("x=CN", "CN"),
+        ("x=", ""),
+        ("x=a=b", "a=b"),
+        ("x=007", "007"),
+        ("x=NaN", "NaN"),
+        ("x=-Infinity", "-Infinity"),
+        ("x={", "{"),
+        ("x=[" * 1 + "[" * 100_000, "[" * 100_001),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_variable(text: str, value: object) -> None:
+    assert variables_from([text], None) == {"x": value}
+
+
+def test_variables_of_a_file_and_of_arguments(tmp_path: Path) -> None:
+    file = tmp_path / "variables.json"
+    file.write_text(json.dumps({"country": "DE", "risk": {"class": 2}}), encoding="utf-8")
+    assert variables_from(None, str(file)) == {"country": "DE", "risk": {"class": 2}}
+    assert variables_from(["country=CN"], str(file)) == {"country": "CN", "risk": {"class": 2}}
+    assert variables_from(None, None) == {}
+
+
+@pytest.mark.parametrize("text", ["secret", "=secret", " =secret"])
+def test_what_is_no_variable_is_not_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match="NAME=VALUE") as caught:
+        variables_from([text], None)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_variable_that_is_given_twice() -> None:
+    with pytest.raises(ValueError, match="'x' is given twice"):
+        variables_from(["x=1", "x=1"], None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"x": NaN}', "is not JSON"),
+        ('{" ": 1}', "each name"),
+    ],
+)
+def test_a_bad_file_of_variables(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "variables.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        variables_from(None, str(file))
+    with pytest.raises(ValueError, match="cannot be read"):
+        variables_from(None, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("action", "changed", "wanted", "ended"),
+    [
+        ("suspend", "run", "held", "good broken gone"),
+        ("resume", "held", "run", "good broken gone"),
+        ("terminate", "run held", "gone", "good broken"),
+        ("set", "run held good broken gone", "", ""),
+    ],
+)
+def test_what_an_action_has_to_do_with_an_instance(
+    action: GroupAction, changed: str, wanted: str, ended: str
+) -> None:
+    plan = make_plan(
+        [
+            instance("run"),
+            instance("held", suspended=True),
+            instance("good", state="Completed OK", is_closed=True),
+            instance("broken", state="Broken", is_closed=True),
+            instance("gone", state="Terminated", is_closed=True),
+        ],
+        action,
+    )
+    found = [" ".join(one.id for one in each) for each in (plan.to_change, plan.wanted, plan.ended)]
+    assert found == [changed, wanted, ended]
+
+
+def test_what_a_plan_says() -> None:
+    gone, good = (
+        instance(state="Terminated", is_closed=True),
+        instance("b", state="Completed OK", is_closed=True),
+    )
+    plan = make_plan([instance("r"), gone, good], "terminate")
+    assert (plan.count, plan.question) == ("Terminate 1 instance.", "Terminate 1 instance?")
+    assert plan.spared == "1 is terminated already, 1 has ended already"
+    assert make_plan([], "resume").nothing_to_do == "Nothing to do: no instance is meant."
+    assert make_plan([gone, gone], "terminate").nothing_to_do == "Nothing to do: 2 are terminated already."
+    assert make_plan([instance(), instance()], "set").question == "Set the variables of 2 instances?"
+
+
+def outcome(total: int, *, interrupted: bool = False, **change: Any) -> Outcome:
+    plan = make_plan([instance(f"i{number}") for number in range(total)], "terminate")
+    return Outcome(plan, GroupChange("terminate", **change), interrupted=interrupted)
+
+
+@pytest.mark.parametrize(
+    ("ended", "summary", "code"),
+    [
+        (outcome(2, done=["i0", "i1"]), "Terminated 2 of 2.", Exit.OK),
+        (outcome(2, done=["i0"], ended=["i1"]), "Terminated 1 of 2, 1 had ended already.", Exit.OK),
+        (outcome(2, done=["i0"], failed={"i1": "no"}), "Terminated 1 of 2, 1 failed.", Exit.FAILED),
+        (
+            outcome(2, done=["i0"], not_tried=["i1"], stopped_by=AuthenticationError("it was refused")),
+            "Terminated 1 of 2, 1 not tried.\nStopped: it was refused. Check",
+            Exit.FAILED,
+        ),
+        (
+            outcome(3, interrupted=True, done=["i0"], not_tried=["i1", "i2"]),
+            "Interrupted. Terminated 1 of 3, 2 not tried.\nNot tried: i1, i2. The same command goes on with them.",
+            Exit.INTERRUPTED,
+        ),
+        (
+            outcome(2, interrupted=True, done=["i0"]),
+            "Interrupted. Terminated 1 of 2, 1 unknown.\nUnknown: i1. The same command goes on with them.",
+            Exit.INTERRUPTED,
+        ),
+    ],
+)
+def test_what_is_said_of_an_outcome(ended: Outcome, summary: str, code: Exit) -> None:
+    assert ended.summary.startswith(summary)
+    assert ended.exit is code
+
+
+def test_only_some_of_those_that_were_not_tried_are_named() -> None:
+    ids = [f"i{number}" for number in range(NAMED + 3)]
+    assert f"i{NAMED - 1} and 3 more." in outcome(len(ids), not_tried=ids).summary
+
+
+def test_each_failure_is_a_line() -> None:
+    assert outcome(2, failed={"i1": "refused. Check it", "i0": "no"}).failures == [
+        "Instance 'i1' of 'Approval': refused. Check it.",
+        "Instance 'i0' of 'Approval': no.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("host is empty", "c"), Exit.USAGE),
+        (AirflowNotFoundException("no such connection"), Exit.USAGE),
+        (ValueError("bad"), Exit.USAGE),
+        (RefusedError("no"), Exit.FAILED),
+        (InstanceNotFoundError("instance 'x'"), Exit.NOT_FOUND),
+        (SeveralInstancesError("key 'x'", [instance()]), Exit.NOT_FOUND),
+        (AmbiguousStartError("lost", None), Exit.AMBIGUOUS_START),
+    ],
+)
+def test_the_exit_code_of_an_error(error: Exception, code: Exit) -> None:
+    assert exit_of(error) is code
+
+
+def test_every_exit_code_is_explained() -> None:
+    assert set(MEANINGS) == set(Exit)
