@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.incident import Reported
     from airflow_provider_astrobpm.bpm.settings import Settings
 
-SOON_GIVEN_UP = 5.0  # seconds to reach the server
-MOST_ATTEMPTS = 2  # of a call: Airflow ends what takes long after a failure, and nobody would hear why
+# Airflow ends what takes longer than 20 s after a failure, and then nobody would hear why nothing was started. A call
+# may need a token, so what one attempt takes counts four times.
+SOON_GIVEN_UP = 3.0  # seconds to reach the server, and between two attempts at most
+MOST_ATTEMPTS = 2
 
 
 class AstroZeroStartBpmNotifier(BaseNotifier):

@@ -63,7 +63,7 @@ def test_a_task_that_fails(airflow: Airflow) -> None:
     assert {each["business_key"] for each in found} == keys
 
 
-@pytest.mark.skipif(Version("3.2") > VERSION, reason="there is no SyncCallback")
+@pytest.mark.skipif(Version("3.3") > VERSION, reason="there are no deadlines, or none of both kinds")
 def test_a_deadline_that_is_missed(airflow: Airflow) -> None:
     wait = airflow.run("report_deadline")
     wait.until_deferred()

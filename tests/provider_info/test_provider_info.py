@@ -13,8 +13,10 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
+from airflow.sdk import task
 from packaging.version import Version
 
+from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.provider_info import get_provider_info
@@ -51,6 +53,9 @@ def test_every_module_and_class_that_it_names_exists() -> None:
     assert len(modules) == 4
     for module in modules:
         importlib.import_module(module)
+    for path in (*(each["class-name"] for each in info["task-decorators"]), *info["notifications"]):
+        module, _, name = path.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
     (link,) = info["extra-links"]
     assert link == f"{AstroZeroBpmInstanceLink.__module__}.{AstroZeroBpmInstanceLink.__name__}"
     (connection_type,) = info["connection-types"]
@@ -66,6 +71,11 @@ class TestOnAirflow:
         (shown,) = airflow_command("providers", "get", PACKAGE, "--full")
         assert shown["package-name"] == PACKAGE
         assert "astro_zero" in str(shown["connection-types"])
+
+    def test_what_airflow_finds_by_it(self) -> None:
+        manager = importlib.import_module("airflow.providers_manager").ProvidersManager()
+        assert "airflow_provider_astrobpm.notifications.bpm.AstroZeroStartBpmNotifier" in manager.notification
+        assert task.astro_bpm is astro_bpm_task
 
     def test_providers_hooks(self) -> None:
         (shown,) = [

@@ -50,12 +50,10 @@ MISSED: dict[str, Any] = {
     "variables": {"supplier": "{{ dag_run.dag_run_id }}", "country": "{{ deadline.id }}"},
 }
 DEADLINES: dict[str, Any] = {}
-try:
+with suppress(ImportError, ValueError):  # before Airflow 3.3 there are no deadlines, or none of both kinds
     from airflow.sdk.definitions.callback import AsyncCallback, SyncCallback
     from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-except ImportError:  # before Airflow 3.2
-    pass
-else:
+
     DEADLINES["deadline"] = [
         DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
