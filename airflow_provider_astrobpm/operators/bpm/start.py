@@ -208,6 +208,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _publish(self, instance: BpmInstance, context: Context) -> None:
         """Let everybody see which instance it is, before anything else can go wrong."""
         url = self.hook.settings.url_of(instance.id)
+        self.instance_url = url or ""
         seen = {INSTANCE_ID: instance.id, "business_key": instance.business_key, INSTANCE_URL: url}
         for key, value in seen.items():
             if value is not None:
