@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -25,8 +26,10 @@ from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.cli import views
+from airflow_provider_astrobpm.cli.definition import COMMANDS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.provider_info import get_provider_info
 from tests.cli.conftest import AIRFLOW, MODULE, Run, connection, process, running
 
 BPM = "SupplierOnboarding"
@@ -351,7 +354,7 @@ class TestWatching:
         assert "still" in shown
         assert "Running (suspended)" in shown
         assert "[/x]" in shown
-        assert "ended" not in shown
+        assert "Completed OK" not in shown
         assert "1 of 2 still open" in shown
         assert "1 more are not shown" in shown
 
@@ -427,6 +430,12 @@ class TestAirflow:
             for name in ("bpm", "bpm.checks", "bpm.states", "cli", "cli.definition", "cli.exits", "hooks")
         }
         assert not {"requests", "aiohttp", "msgspec", "rich.progress"} & (set(done.out.split()))
+
+    def test_the_provider_info_names_them(self) -> None:
+        (path,) = get_provider_info()["cli"]
+        module, _, name = path.rpartition(".")
+        (group,) = getattr(importlib.import_module(module), name)()
+        assert (group.name, tuple(group.subcommands)) == ("astro-zero", COMMANDS)
 
     def test_help_shows_the_exit_codes(self, run: Run) -> None:
         for arguments in (("--help",), ("terminate", "--help")):

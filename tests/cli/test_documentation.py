@@ -1,0 +1,43 @@
+"""Every command that docs/command-line.md shows runs, and its table of exit codes is the one of the help."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_astrobpm.cli.definition import COMMANDS
+from airflow_provider_astrobpm.cli.exits import MEANINGS
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from tests.cli.conftest import Run
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
+PREFIXES = (["airflow", "astro-zero"], ["python", "-m", "airflow_provider_astrobpm"])
+SHOWN = [line for block in re.findall(r"```shell\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.usefixtures("zone")
+@pytest.mark.parametrize("line", SHOWN)
+def test_a_command_that_is_shown(
+    line: str, run: Run, emulator: EmulatorControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "variables.json").write_text('{"supplier": "ACME"}', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    one = emulator.start("SupplierOnboarding", business_key="order-4711")["id"]
+    emulator.start("NightlyReconciliation")
+    words = shlex.split(line.replace("$ID", one))
+    (prefix,) = (each for each in PREFIXES if words[: len(each)] == each)
+    done = run(*words[len(prefix) :])
+    assert done.code == 0, done.err
+
+
+def test_every_command_is_shown_but_the_doctor_which_has_its_own_page() -> None:
+    shown = {words[2 if words[0] == "airflow" else 3] for words in map(shlex.split, SHOWN)}
+    assert shown == {command.name for command in COMMANDS} - {"doctor"}
+
+
+def test_the_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)
+    assert rows == [(str(int(code)), meaning) for code, meaning in MEANINGS.items()]
