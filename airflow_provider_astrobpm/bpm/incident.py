@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_astrobpm.bpm import launch, search
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, CallError
 from airflow_provider_astrobpm.bpm.identity import key_prefix
+from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, NO_METER, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.api import Operation, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.meter import Meter
 
 _SUFFIX = 6  # characters kept free for the number
 
@@ -86,6 +88,7 @@ def report(
     grace: float,
     clock: Callable[[], float],
     log: Callable[[Note], None],
+    meter: Meter = NO_METER,
 ) -> Plan[Reported]:
     """Start a process, unless one of this BPM carries the business key already, open or ended.
 
@@ -99,6 +102,7 @@ def report(
     :param grace: seconds after which an instance that was started certainly shows in the lists.
     :param clock: the time, in seconds since the epoch.
     :param log: is told what happens.
+    :param meter: is told what was started.
     :raises AmbiguousStartError: if nobody can know whether it was started.
     :raises CallError: if a call failed, and nothing was started.
     """
@@ -116,11 +120,13 @@ def report(
     except CallError as error:
         if error.taken is not None:
             raise
+        meter.count(AMBIGUOUS_STARTS)
         log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
         found = yield from launch.look_after_doubt(business_key, bpm_name, grace=grace, posted_at=posted_at)
         if found.instance is None:
             raise _lost(error, bpm_name, business_key, found.doubt) from error
         instance = found.instance
+    meter.count(STARTS)
     return Reported(instance, is_new=True)
 
 

@@ -92,10 +92,10 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
         """Return the variables as Airflow shows them: without secrets that it knows, and cut off where they are long."""
         if not isinstance(self.variables, Mapping):
             return self.variables
-        shown = redact(dict(self.variables), "variables")
-        text = json.dumps(shown)
+        text = json.dumps(redact(dict(self.variables), "variables"))
         limit = conf.getint("core", "max_templated_field_length")
-        return shown if len(text) <= limit else text[: limit + 1]
+        # As plain JSON, which a deferral can certainly keep.
+        return json.loads(text) if len(text) <= limit else text[: limit + 1]
 
 
 def astro_bpm_task(

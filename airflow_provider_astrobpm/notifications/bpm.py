@@ -118,11 +118,14 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         from airflow.sdk.log import mask_secret  # noqa: PLC0415
 
         from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: PLC0415
+        from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         settings = _hasty(AstroZeroHook(self.astro_zero_conn_id).settings)
         plan = self._plan(context, settings)
-        with BpmClient(settings, on_token=mask_secret, on_retry=self.log.warning) as client:
+        with BpmClient(
+            settings, on_token=mask_secret, on_retry=self.log.warning, meter=metrics.meter()
+        ) as client:
             self._tell(client.run(plan), settings)
 
     async def _async_notify(self, context: Context) -> None:
@@ -138,6 +141,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
     def _plan(self, context: Context, settings: Settings) -> Plan[Reported]:
         """Return what is to be done, after a line in the log: Airflow may end this process in the middle of it."""
         from airflow_provider_astrobpm.bpm import api, incident  # noqa: PLC0415
+        from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
         from airflow_provider_astrobpm.notifications.context import event_of  # noqa: PLC0415
 
         checks.still_given(self, self._given)
@@ -162,6 +166,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             grace=settings.start_grace,
             clock=time.time,
             log=lambda note: note.write_to(self.log),
+            meter=metrics.meter(),
         )
 
     def _tell(self, reported: Reported, settings: Settings) -> None:

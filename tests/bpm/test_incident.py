@@ -83,9 +83,30 @@ class TestKey:
 KEY = EVENT.key()
 
 
+class Noting:
+    """A meter that notes the names of what it is told."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def count(self, name: str, amount: int = 1, **tags: str) -> None:
+        self.names.append(name)
+
+    def gauge(self, name: str, change: int) -> None:
+        pytest.fail(f"nothing is measured here, but {name}")
+
+    def flush(self) -> None:
+        pytest.fail("the client does that")
+
+
 class TestReport:
     @pytest.fixture
-    def reported(self, stage: Any, make: Any) -> Callable[..., Any]:
+    def counted(self) -> list[str]:
+        """What the meter was told of the last report."""
+        return []
+
+    @pytest.fixture
+    def reported(self, counted: list[str], stage: Any, make: Any) -> Callable[..., Any]:
         """Report an event at a server that answers the lists and the start as asked."""
 
         def reported(
@@ -96,6 +117,7 @@ class TestReport:
             :param lists: what the lists hold by state: before the first pause, after it, and so on.
             """
             notes: list[str] = []
+            counted.clear()
 
             def answer(operation: Any) -> Any:
                 if operation.kind == "start":
@@ -112,6 +134,7 @@ class TestReport:
                 grace=60,
                 clock=lambda: 1_000.0,
                 log=lambda note: notes.append(note.text),
+                meter=Noting(counted),
             )
             try:
                 return played.run(plan), played, notes
@@ -120,11 +143,12 @@ class TestReport:
 
         return reported
 
-    def test_the_first_one_starts_a_process(self, reported: Any) -> None:
+    def test_the_first_one_starts_a_process(self, reported: Any, counted: list[str]) -> None:
         came, played, notes = reported()
         assert (came.instance.id, came.is_new) == ("new", True)
         assert played.asked.count("start") == 1
         assert notes == []
+        assert counted == ["starts"]
 
     @pytest.mark.parametrize("state", states.STATES)
     def test_another_one_starts_none_whatever_became_of_it(
@@ -158,17 +182,22 @@ class TestReport:
         assert played.paused == []
 
     @pytest.mark.parametrize("start", [ServerError("the server failed"), InterruptedCallError("no answer")])
-    def test_a_start_in_doubt_is_found(self, start: Exception, reported: Any, make: Any) -> None:
+    def test_a_start_in_doubt_is_found(
+        self, start: Exception, reported: Any, counted: list[str], make: Any
+    ) -> None:
         nothing: dict[str, Any] = {}
         there = {"Running": [make("new", business_key=KEY, name="Incident")]}
         came, played, notes = reported(nothing, nothing, there, start=start)
         assert (came.instance.id, came.is_new) == ("new", True)
         assert played.asked.count("start") == 1
         assert played.paused == [3.0, 12.0]
+        assert counted == ["ambiguous_starts", "starts"]
         assert len(notes) == 1
         assert notes[0].startswith("The start is in doubt; looking for what came of it")
 
-    def test_a_start_in_doubt_that_does_not_show_is_told_and_not_sent_again(self, reported: Any) -> None:
+    def test_a_start_in_doubt_that_does_not_show_is_told_and_not_sent_again(
+        self, reported: Any, counted: list[str]
+    ) -> None:
         came, played, _ = reported(start=ServerError("the server failed", status=503))
         assert isinstance(came, AmbiguousStartError)
         assert str(came) == (
@@ -177,6 +206,7 @@ class TestReport:
         )
         assert played.asked.count("start") == 1
         assert sum(played.paused) == 60
+        assert counted == ["ambiguous_starts"]
 
     def test_where_the_lists_show_no_keys_it_is_started(self, reported: Any, make: Any) -> None:
         came, _, notes = reported({"Running": [make("x", name="Incident", business_key=None)]})

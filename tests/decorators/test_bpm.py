@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,10 @@ class TestParsing:
         assert AstroZeroBpmDecoratedOperator.custom_operator_name == "@task.astro_bpm"
 
 
+class Colour(str, Enum):
+    RED = "red"
+
+
 class TestDeferral:
     """A task that resumes is given back for its page what its function had returned."""
 
@@ -190,6 +195,10 @@ class TestDeferral:
     def test_it_keeps_the_variables(self) -> None:
         assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN: {"a": {"b": 1}}}
         assert self.deferred(None) == {"deadline": 5, SHOWN: None}
+        assert self.deferred({"of": Colour.RED, "by": {1: (2, 3)}})[SHOWN] == {
+            "of": "red",
+            "by": {"1": [2, 3]},
+        }
         assert self.deferred("cut off before") == {"deadline": 5, SHOWN: "cut off before"}
 
     def test_no_more_of_them_than_airflow_shows_and_no_secret(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from airflow.providers.common.compat.notifier import BaseNotifier
 
 from airflow_provider_astrobpm.bpm.incident import Event
+from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
+from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier, _hasty
 
 BPM = "SupplierOnboarding"
 TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=1)
@@ -244,3 +246,12 @@ def test_templates_name_arguments_that_exist() -> None:
     notifier = AstroZeroStartBpmNotifier(bpm_name=BPM)
     for field in notifier.template_fields:
         assert hasattr(notifier, field)
+
+
+def test_a_server_that_answers_may_take_its_time() -> None:
+    settings = Settings("conn", "https://host.example", ReadyToken("t"), connect_timeout=10, read_timeout=30)
+    hasty = _hasty(settings)
+    assert (hasty.connect_timeout, hasty.max_attempts, hasty.max_wait) == (3, 2, 3)
+    assert (hasty.read_timeout, hasty.answer_timeout) == (30, 300)
+    quicker = replace(settings, connect_timeout=1, max_attempts=1, max_wait=0.5)
+    assert _hasty(quicker) == quicker
