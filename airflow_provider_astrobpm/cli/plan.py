@@ -124,10 +124,12 @@ class Outcome:
     def summary(self) -> str:
         """What was done and what was not, as a line or two."""
         change, total = self.change, len(self.plan.to_change)
+        failed = len(change.failed) - len(change.in_doubt)
         parts = [
             f"{DONE[change.action]} {len(change.done)} of {total}",
             f"{len(change.ended)} had ended already" if change.ended else "",
-            f"{len(change.failed)} failed" if change.failed else "",
+            f"{failed} failed" if failed else "",
+            f"{len(change.in_doubt)} not certain" if change.in_doubt else "",
             f"{len(change.not_tried)} not tried" if change.not_tried else "",
             f"{len(self.unknown)} unknown" if self.unknown else "",
         ]

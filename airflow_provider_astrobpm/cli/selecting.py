@@ -84,6 +84,12 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
                 f"Warning: Astro Zero listed exactly {len(rows)} instances in state {state!r}, which looks cut off. There "
                 "may be more than are taken here."
             )
+    if (
+        wanted.business_key is not None
+        and seen
+        and all(one.business_key in (None, one.id) for one in seen.values())
+    ):
+        say("Warning: none of the instances listed shows a business key, so one may be missed.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: left out {unknown} whose start time does not tell for certain how old they are.")
     return [one for one in seen.values() if verdicts[one.id]]

@@ -102,6 +102,13 @@ class TestReading:
         assert ids(run("list", "--business-key", "k", "--output", "json").rows) == {one, other}
         assert ids(run("list", "--business-key", "k", "--process", BPM, "--output", "json").rows) == {one}
 
+    def test_lists_without_business_keys_are_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
+        emulator.start(BPM, business_key="k")
+        emulator.switch(business_keys_in_rows=False)
+        done = run("list", "--business-key", "k", "--output", "json")
+        assert done.rows == []
+        assert "none of the instances listed shows a business key" in done.err
+
     @pytest.mark.usefixtures("zone")
     def test_list_by_age(self, run: Run, emulator: EmulatorControl) -> None:
         emulator.start(BPM)
@@ -216,6 +223,20 @@ class TestStarting:
         assert (done.code, done.out) == (4, "")
         assert "list --all --business-key k" in done.err
         assert emulator.counts()["start"] == len(emulator.instances()) == 1
+
+    def test_ctrl_c_while_it_is_started_leaves_the_start_in_doubt(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with EmulatorServer() as server:
+            monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", server.connection_json())
+            server.control.fault("start", "delay", seconds=600)
+            with running(MODULE, "start", BPM) as starting:
+                while not server.control.counts()["start"]:
+                    assert starting.popen.poll() is None
+                starting.popen.send_signal(signal.SIGINT)
+                done = starting.end()
+        assert (done.code, done.out) == (4, "")
+        assert f"list --all --process {BPM}" in done.err
 
     def test_a_refused_start(self, run: Run) -> None:
         done = run("start", "Nowhere")

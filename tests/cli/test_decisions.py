@@ -288,6 +288,11 @@ def outcome(total: int, *, interrupted: bool = False, **change: Any) -> Outcome:
         (outcome(2, done=["i0"], ended=["i1"]), "Terminated 1 of 2, 1 had ended already.", Exit.OK),
         (outcome(2, done=["i0"], failed={"i1": "no"}), "Terminated 1 of 2, 1 failed.", Exit.FAILED),
         (
+            outcome(2, failed={"i0": "no", "i1": "accepted"}, in_doubt={"i1"}),
+            "Terminated 0 of 2, 1 failed, 1 not certain.",
+            Exit.FAILED,
+        ),
+        (
             outcome(2, done=["i0"], not_tried=["i1"], stopped_by=AuthenticationError("it was refused")),
             "Terminated 1 of 2, 1 not tried.\nStopped: it was refused. Check",
             Exit.FAILED,
