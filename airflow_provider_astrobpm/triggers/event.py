@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.bpm.watch import Watch
+    from airflow_provider_astrobpm.bpm.watch import Entry, Watch
 
 SHARED = (
     "Several assets are watched by this one trigger, because theirs have equal arguments, and it cannot tell in whose store "
     "to keep what it has reported. Let their arguments differ, by the poll_interval for example"
 )
+# Airflow writes events down one by one, and gives no sign of life before it is through with all that it has taken.
+AT_A_TIME = 50
+TAKEN_EVERY = 1.0  # seconds
 PAUSE = 30.0  # seconds, at least, from a failure that a person may have to mend to the next attempt
 
 
@@ -157,21 +160,31 @@ class _Watching:
 
     async def _report(self, watch: Watch, settings: Settings) -> AsyncIterator[TriggerEvent]:
         """Fire an event for each entry that was not reported yet, and write down each as soon as Airflow has it."""
-        from airflow_provider_astrobpm.triggers.taking import Taking  # noqa: PLC0415
-
         if not watch.entries:
             return
         if self._store is not None:
             # A triggerer that took this one for dead may have reported some.
             known = await self._memory.read() or set()
             watch.reported({entry.mark for entry in watch.entries} & known)
+        while some := watch.entries[:AT_A_TIME]:
+            async for event in self._report_some(watch, some, settings):
+                yield event
+
+    async def _report_some(
+        self, watch: Watch, entries: list[Entry], settings: Settings
+    ) -> AsyncIterator[TriggerEvent]:
+        from airflow_provider_astrobpm.triggers.taking import Taking  # noqa: PLC0415
+
         taking = Taking()
-        for mark, instance in list(watch.entries):
+        for mark, instance in entries:
             plain = instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
             payload = plain if self._store is None else taking.payload(mark, plain)
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
-            if self._store is None:
-                watch.reported({mark})
+        if self._store is None:
+            watch.reported({entry.mark for entry in entries})
+            await self._write(watch)
+            if watch.entries:
+                await asyncio.sleep(TAKEN_EVERY)
         async for marks in taking.taken():
             watch.reported(marks)
             await self._write(watch)

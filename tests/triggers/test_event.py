@@ -254,6 +254,26 @@ def test_existing_ones_count_if_that_is_wanted(emulator: EmulatorControl) -> Non
     assert asyncio.run(main()) == ids
 
 
+def test_many_are_told_a_few_at_a_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow would be busy with ten thousand of them for minutes, and be taken for dead."""
+    monkeypatch.setattr(event, "AT_A_TIME", 10)
+    monkeypatch.setattr(event, "TAKEN_EVERY", 0.2)
+    ids = [end(emulator, one) for one in start(emulator, 25)]
+
+    async def main() -> tuple[list[int], list[str]]:
+        sizes = []
+        async with running(Store(), include_existing=True) as runner:
+            while len(runner.ids) < len(ids):
+                await runner.until_queued(min(10, len(ids) - len(runner.ids)))
+                sizes.append(len(runner._queue))
+                runner.take()
+            return sizes, runner.ids
+
+    sizes, told = asyncio.run(main())
+    assert sizes == [10, 10, 5]
+    assert told == ids
+
+
 def test_without_a_store_a_restart_begins_anew(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
