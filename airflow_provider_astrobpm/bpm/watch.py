@@ -53,6 +53,8 @@ class Watch(AnyWait[None]):
         """What was there before, or was reported."""
         self.entries: list[Entry] = []
         """What has entered and was not reported, in the order in which it was started."""
+        self.looks = 0
+        """How many looks have succeeded."""
         self.is_written = True
         """Whether the marks are written down as they are; whoever does that says so here."""
 
@@ -98,6 +100,7 @@ class Watch(AnyWait[None]):
             entries = self._begin(entries)
         self._forget(self.marks.difference(there), now)
         self.entries = [*entries.values()]
+        self.looks += 1
         self._has_looked = True
 
     def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:

@@ -92,15 +92,15 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
 
         await asyncio.to_thread(import_what_runs)
         watching = _Watching(self, self._places)
-        told = ""
+        told: tuple[str, int] | None = None
         while True:
             try:
                 async for event in watching.events():
-                    told = ""
                     yield event
             except Exception as error:
-                if str(error) != told:
-                    told = str(error)
+                # Once for each stretch of failures.
+                if told != (found := (str(error), watching.looks)):
+                    told = found
                     self.log.exception(
                         "Could not watch %s; trying again for as long as it takes", self._places
                     )
@@ -122,6 +122,11 @@ class _Watching:
         self._store = getattr(trigger, "asset_state_store", None)
         self._memory = WatchMemory(name, self._store)
         self._watch: Watch | None = None
+
+    @property
+    def looks(self) -> int:
+        """How many looks have succeeded so far."""
+        return self._watch.looks if self._watch else 0
 
     async def events(self) -> AsyncIterator[TriggerEvent]:
         """Yield the events until something fails, and raise that."""

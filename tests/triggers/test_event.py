@@ -351,6 +351,30 @@ def test_it_goes_on_after_whatever_fails(
     assert caplog.text.count("the API server failed") <= 4  # said when it begins, not with every attempt
 
 
+def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
+    emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event, "PAUSE", 0.05)
+    told = "Could not watch instances of"
+
+    async def main() -> None:
+        async with running(Store()) as runner:
+            await runner.until(watching(caplog))
+            for times in (1, 2):
+                emulator.fault("token", "status", status=401, times=1000)
+                emulator.revoke_tokens()
+                TOKENS.clear()
+                await runner.until(lambda times=times: caplog.text.count(told) == times)  # type: ignore[misc]
+                asked = emulator.counts()["token"]
+                await runner.until(lambda asked=asked: emulator.counts()["token"] > asked + 2)  # type: ignore[misc]
+                assert caplog.text.count(told) == times
+                emulator.clear_faults()
+                listed = emulator.counts()["query"]
+                await runner.until(lambda listed=listed: emulator.counts()["query"] >= listed + 8)  # type: ignore[misc]
+
+    asyncio.run(main())
+
+
 @has_store
 def test_several_assets_with_one_trigger_are_told_what_to_do(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
