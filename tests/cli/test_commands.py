@@ -236,6 +236,7 @@ class TestStarting:
                 starting.popen.send_signal(signal.SIGINT)
                 done = starting.end()
         assert (done.code, done.out) == (4, "")
+        assert done.err.startswith("Interrupted while the start was under way.")
         assert f"list --all --process {BPM}" in done.err
 
     def test_a_refused_start(self, run: Run) -> None:
