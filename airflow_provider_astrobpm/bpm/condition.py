@@ -152,7 +152,7 @@ class WaitCondition:
 
     def judge(self, instance: BpmInstance) -> Verdict:
         """Say what this look at the instance means."""
-        seen = _states_shown(instance)
+        seen = instance.shown_states()
         if seen & self.failed_states:
             return Verdict(Outcome.FAILED, f"it is in state {instance.state!r}, one of failed_states")
         if instance.bp_status in self.failed_bp_statuses:
@@ -194,9 +194,3 @@ class WaitCondition:
         return (
             f"it ended in state {instance.state!r}{status}; asked for was {' and '.join(filter(None, asked))}"
         )
-
-
-def _states_shown(instance: BpmInstance) -> frozenset[str]:
-    """Return the state, and ``Suspended`` beside it where only the flag of an open instance tells."""
-    held = instance.suspended and not instance.is_closed and instance.state in states.STATES
-    return frozenset({instance.state, states.SUSPENDED} if held else {instance.state})

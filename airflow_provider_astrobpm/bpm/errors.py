@@ -93,7 +93,7 @@ class CallError(AstroZeroError):
     """``False`` where the server certainly did not act on the request, ``None`` where nobody can know."""
 
     came_before = False
-    """Whether it was the token for the call that failed, and not the call."""
+    """Whether it was the token for the call that failed, and not the call; it has had its attempts then."""
 
     passing = False
     """Whether the same request may well succeed in a moment."""

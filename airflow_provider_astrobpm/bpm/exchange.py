@@ -132,7 +132,6 @@ def _token(need: NeedToken, operation: Operation[Any], connection: str) -> Excha
     try:
         token: str | None = yield need
     except CallError as error:
-        error.passing = False  # the token request has had its attempts
         error.came_before = True
         _not_taken(error, operation, connection)
         raise

@@ -190,8 +190,11 @@ class Changer:
         checks.count(max_concurrency, "max_concurrency", least=1)
         for instance_id in self.ids:
             self.operation(instance_id)  # a bad argument is told before anything is sent
-        await asyncio.gather(*(self._work() for _ in range(min(max_concurrency, len(self.ids)))))
-        self.change.not_tried += self._to_do
+        self.progress(self.change, 0)
+        try:
+            await asyncio.gather(*(self._work() for _ in range(min(max_concurrency, len(self.ids)))))
+        finally:
+            self.change.not_tried += self._to_do
         if self.unsettled:
             await self.look()
         return self.change

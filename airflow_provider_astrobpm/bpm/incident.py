@@ -13,8 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import launch, search
-from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, CallError
+from airflow_provider_astrobpm.bpm import launch, search, states
+from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
+    AuthenticationError,
+    CallError,
+    NotSentError,
+)
 from airflow_provider_astrobpm.bpm.identity import key_prefix
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, NO_METER, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.meter import Meter
 
+LOOK = 8.0  # seconds to look for earlier reports: Airflow gives whoever reports some twenty
 _SUFFIX = 6  # characters kept free for the number
 
 
@@ -106,13 +112,12 @@ def report(
     :raises AmbiguousStartError: if nobody can know whether it was started.
     :raises CallError: if a call failed, and nothing was started.
     """
-    carriers = yield from search.find_carriers(
-        lambda one: one.business_key == business_key and one.name == bpm_name
-    )
+    carriers = search.Carriers(lambda one: one.business_key == business_key and one.name == bpm_name)
+    doubt = yield from _look(carriers, clock)
     if carriers.instances:
         newest = max(carriers.instances.values(), key=lambda one: one.start_time or "")
         return Reported(newest, is_new=False)
-    if doubt := carriers.doubt(bpm_name, since):
+    if doubt := doubt or carriers.doubt(bpm_name, since):
         log(Note(f"Whether this was reported before cannot be told: {doubt}. Reporting it", warning=True))
     posted_at = clock()
     try:
@@ -128,6 +133,28 @@ def report(
         instance = found.instance
     meter.count(STARTS)
     return Reported(instance, is_new=True)
+
+
+def _look(carriers: search.Carriers, clock: Callable[[], float]) -> Plan[str | None]:
+    """Look for earlier reports, and return what leaves it open whether there are any.
+
+    The states of open instances are listed once more, for a process that has just been started moves from one to another.
+
+    :raises CallError: if the server could not be reached, or refused the credentials: then nothing can be started either.
+    """
+    doubt, until = None, clock() + LOOK
+    for state in (*states.STATES, *states.OPEN_STATES):
+        if carriers.instances:
+            break
+        if clock() >= until:
+            return f"the lists take more than {LOOK:g} s"
+        try:
+            yield from search.list_carriers([state], carriers)
+        except CallError as error:
+            if error.came_before or isinstance(error, (NotSentError, AuthenticationError)):
+                raise
+            doubt = doubt or f"state {state!r} could not be listed: {error.problem}"
+    return doubt
 
 
 def _lost(failure: CallError, bpm_name: str, business_key: str, doubt: str) -> AmbiguousStartError:

@@ -78,6 +78,11 @@ class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
             "url": url,
         }
 
+    def shown_states(self) -> frozenset[str]:
+        """Return its state, and ``Suspended`` beside it where only the flag of an open instance tells."""
+        held = self.suspended and not self.is_closed and self.state in states.STATES
+        return frozenset((self.state, states.SUSPENDED) if held else (self.state,))
+
     def __str__(self) -> str:
         status = f", business status {self.bp_status!r}" if self.bp_status else ""
         held = ", suspended" if self.suspended else ""

@@ -1,12 +1,14 @@
-"""What instances of a process may be watched for entering: states and business statuses, called *places* together.
+"""What instances of a process may be watched for entering: states, or business statuses, called *places* together.
+
+A business status counts where ``WaitCondition`` lets it count: in the states that are asked for beside it, otherwise in any
+that somebody knows and that is no bad end.
 
 When has an instance left a place in which it is not seen any more, so that it may enter it again?
 
-| the place is      | it has left                                                                                |
-|-------------------|--------------------------------------------------------------------------------------------|
-| an open state     | at once                                                                                    |
-| a state of an end | after a while: what has ended stays, and a list that is cut off must not let it enter anew |
-| a business status | at once if it is seen with another one, else after that while                              |
+| the instance                              | the place may be an end           | it may not |
+|-------------------------------------------|-----------------------------------|------------|
+| is seen with another state or status      | at once                           | at once    |
+| is not seen at all: a list may be cut off | after a while, for an end is kept | at once    |
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks, states
+from airflow_provider_astrobpm.bpm.states import StateClass
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,14 +34,16 @@ MARK = DIGEST + 2  # characters of a mark
 MOST = 256  # places that the first two of them can tell apart
 WHILE = 3600.0  # seconds for which what is not seen counts as overlooked rather than as gone
 
+BAD_ENDS = frozenset({StateClass.CANCELLED, StateClass.BROKEN})
+
 
 @dataclass(frozen=True)
 class Places:
     """The places of a process that are watched. An instance in one of them has a *mark*, a short text that stands for both.
 
     :param bpm_name: the BPM's name.
-    :param states: states.
-    :param bp_statuses: business statuses.
+    :param states: the states that are watched; with business statuses, those in which these count.
+    :param bp_statuses: the business statuses that are watched.
     """
 
     bpm_name: str
@@ -59,27 +64,27 @@ class Places:
         name = checks.text(bpm_name, "bpm_name")
         asked = frozenset() if entered is None else states.require_known(entered, "states")
         statuses = frozenset() if bp_statuses is None else checks.texts(bp_statuses, "bp_statuses")
-        if len(asked) + len(statuses) > MOST:
-            raise ValueError(
-                f"states and bp_statuses must be {MOST} at most, not {len(asked) + len(statuses)}"
-            )
+        if len(statuses) > MOST:
+            raise ValueError(f"bp_statuses must be {MOST} at most, not {len(statuses)}")
         if not asked and not statuses:
             asked = frozenset(filter(states.is_terminal, states.STATES))
         return cls(name, tuple(sorted(asked)), tuple(sorted(statuses)))
 
     @property
     def lists(self) -> tuple[str, ...]:
-        """The states whose lists show what is in them. An instance may have a business status in any state."""
-        return tuple(states.STATES) if self.bp_statuses else self.states
+        """The states whose lists show what is in them."""
+        return states.lists_that_show(self._counting)
 
     def marks_of(self, instance: BpmInstance, digest: str) -> list[str]:
         """Return the marks of an instance of this process, one for each of the places in which it is.
 
         :param digest: its ``digest_of``.
         """
-        of_state, of_status = self._numbers
-        found = (of_state.get(instance.state), of_status.get(instance.bp_status or ""))
-        return [f"{number}{digest}" for number in found if number is not None]
+        shown = instance.shown_states()
+        if not shown & self._counting:
+            return []
+        names = (instance.bp_status,) if self.bp_statuses else shown
+        return [f"{self._numbers[name]}{digest}" for name in names if name in self._numbers]
 
     def has_left(self, mark: str, seen: Collection[str], absent: float) -> bool:
         """Tell whether an instance has left a place in which it is not seen any more.
@@ -88,23 +93,34 @@ class Places:
         :param seen: the digests of all instances that are seen anywhere.
         :param absent: for how many seconds it has not been seen there.
         """
-        number = int(mark[:2], 16)
-        if number < len(self.states):
-            return absent >= WHILE or not states.is_terminal(self.states[number])
-        return absent >= WHILE or mark[2:] in seen
+        return absent >= WHILE or mark[2:] in seen or mark[:2] not in self._may_be_ends
 
     @cached_property
-    def _numbers(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The number of each state, and of each status, as marks have it."""
-        texts = [f"{number:02x}" for number in range(len(self.states) + len(self.bp_statuses))]
-        middle = len(self.states)
-        of_state = dict(zip(self.states, texts[:middle], strict=True))
-        return of_state, dict(zip(self.bp_statuses, texts[middle:], strict=True))
+    def _counting(self) -> frozenset[str]:
+        """The states in which an instance is in one of the places."""
+        if self.states:
+            return frozenset(self.states)
+        return frozenset(state for state, kind in states.STATES.items() if kind not in BAD_ENDS)
+
+    @cached_property
+    def _numbers(self) -> dict[str | None, str]:
+        """The number of each place, as marks have it."""
+        return {name: f"{number:02x}" for number, name in enumerate(self.bp_statuses or self.states)}
+
+    @cached_property
+    def _may_be_ends(self) -> frozenset[str]:
+        """The numbers of the places in which an instance may be at its end."""
+        if self.bp_statuses:
+            return frozenset(self._numbers.values() if any(map(states.is_terminal, self._counting)) else ())
+        return frozenset(self._numbers[state] for state in self.states if states.is_terminal(state))
 
     def __str__(self) -> str:
-        names = [f"state {state!r}" for state in self.states]
-        names += [f"business status {status!r}" for status in self.bp_statuses]
-        return f"instances of {self.bpm_name!r} that enter {' or '.join(names)}"
+        where = " or ".join(f"state {state!r}" for state in self.states)
+        if not self.bp_statuses:
+            return f"instances of {self.bpm_name!r} that enter {where}"
+        what = " or ".join(map(repr, self.bp_statuses))
+        within = f" in {where}" if where else ""
+        return f"instances of {self.bpm_name!r} that come to business status {what}{within}"
 
 
 def digest_of(instance_id: str) -> str:

@@ -31,7 +31,9 @@ FIRST_WAIT = (
 
 def may_resend(error: BaseException, *, resend_if_unsure: bool) -> bool:
     """Tell whether a call that ended so may be sent again."""
-    return isinstance(error, CallError) and error.passing and (error.taken is False or resend_if_unsure)
+    if not isinstance(error, CallError) or error.came_before:
+        return False
+    return error.passing and (error.taken is False or resend_if_unsure)
 
 
 def retry_after_seconds(value: str | None, now: float) -> float | None:

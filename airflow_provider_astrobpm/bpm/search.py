@@ -358,15 +358,21 @@ def find_carriers(wanted: Callable[[BpmInstance], bool]) -> Plan[Carriers]:
     :raises CallError: if a call fails.
     """
     carriers = Carriers(wanted)
-    yield from _list_all(states.STATES, carriers)
+    yield from list_carriers(states.STATES, carriers)
     if all(instance.is_closed for instance in carriers.instances.values()):
         # It may have moved against the order of the search.
         again = states.OPEN_STATES if carriers.instances else states.STATES
-        yield from _list_all(again, carriers)
+        yield from list_carriers(again, carriers)
     return carriers
 
 
-def _list_all(where: Iterable[str], carriers: Carriers) -> Plan[None]:
+def list_carriers(where: Iterable[str], carriers: Carriers) -> Plan[None]:
+    """List states for what is sought by business keys.
+
+    :param where: the states.
+    :param carriers: takes what is found.
+    :raises CallError: if a call fails.
+    """
     for state in where:
         rows = yield api.query(state)
         reverse = (yield api.query(state, order_type="asc")) if looks_capped(len(rows)) else ()

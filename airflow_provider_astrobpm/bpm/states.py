@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_astrobpm.bpm import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 class StateClass(Enum):
@@ -63,6 +63,15 @@ def class_of(state: str) -> StateClass:
 def is_terminal(state: str) -> bool:
     """Tell whether an instance in this state has ended."""
     return class_of(state) in TERMINAL_CLASSES
+
+
+def lists_that_show(wanted: Collection[str]) -> tuple[str, ...]:
+    """Return the states to list for all instances in some states.
+
+    Whether a suspended instance is listed as ``Suspended`` or in the state that it was in is undocumented.
+    """
+    also = OPEN_STATES if SUSPENDED in wanted else ()
+    return tuple(state for state in STATES if state in wanted or state in also)
 
 
 def require_known(states: Iterable[str], argument: str) -> frozenset[str]:

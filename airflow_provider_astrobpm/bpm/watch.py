@@ -52,7 +52,7 @@ class Watch(AnyWait[None]):
         self.marks: set[str] = set(marks or ())
         """What was there before, or was reported."""
         self.entries: list[Entry] = []
-        """What has entered and was not reported, in the order in which it was started."""
+        """What has entered and was not reported, state by state, in the order in which it was started."""
         self.looks = 0
         """How many looks have succeeded."""
         self.is_written = True

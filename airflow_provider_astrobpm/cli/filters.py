@@ -43,9 +43,7 @@ class Filter:
         """
         if self.states is None:
             return tuple(otherwise)
-        # Whether a suspended instance is listed under Suspended or under the state it was in is undocumented.
-        wanted = self.states.union(states.OPEN_STATES if states.SUSPENDED in self.states else ())
-        return tuple(state for state in states.STATES if state in wanted)
+        return states.lists_that_show(self.states)
 
     def matches(self, instance: BpmInstance, now: float) -> bool | None:
         """Tell whether an instance is meant; ``None`` if it would be, and its age cannot be known.
@@ -53,17 +51,13 @@ class Filter:
         :param instance: the instance.
         :param now: the time, in seconds since the epoch.
         """
-        if self.states is not None and not self.states & _states_shown(instance):
+        if self.states is not None and not self.states & instance.shown_states():
             return False
         if self.bpm_name not in (None, instance.name):
             return False
         if self.business_key not in (None, instance.business_key):
             return False
         return True if self.ages is None else self.ages.admit(instance.start_time, now)
-
-
-def _states_shown(instance: BpmInstance) -> set[str]:
-    return {instance.state, states.SUSPENDED} if instance.suspended else {instance.state}
 
 
 def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> Filter:

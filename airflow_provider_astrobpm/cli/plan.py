@@ -139,7 +139,9 @@ class Outcome:
         for ids, words in ((change.not_tried, "Not tried"), (self.unknown, "Unknown")):
             if ids:
                 rest = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-                lines.append(f"{words}: {', '.join(ids[:NAMED])}{rest}. The same command goes on with them.")
+                # Whether a variable was set does not show, so that would be set once more.
+                goes_on = "" if change.action == "set" else " The same command goes on with them."
+                lines.append(f"{words}: {', '.join(ids[:NAMED])}{rest}.{goes_on}")
         return "\n".join(lines)
 
     @property

@@ -33,6 +33,7 @@ EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SeveralInstancesError, Exit.NOT_FOUND),
     (AmbiguousStartError, Exit.AMBIGUOUS_START),
     (AstroZeroError, Exit.FAILED),
+    (UnicodeError, Exit.FAILED),  # what came of it could not be printed
     (ValueError, Exit.USAGE),
 )
 

@@ -41,6 +41,7 @@ def start_instance(args: argparse.Namespace) -> Exit:
         except KeyboardInterrupt:
             say(f"Interrupted while the start was under way. {_advice(args)}")
             return Exit.AMBIGUOUS_START
+        say(f"Started instance {instance.id!r}.")  # whatever becomes of what follows
         return _wait(hook, instance, args) if args.wait else _show(hook, instance, args)
 
 
@@ -50,7 +51,7 @@ def _show(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) 
 
 
 def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) -> Exit:
-    say(f"Started {instance}; waiting for its end.")
+    say("Waiting for its end.")
     try:
         ended = hook.wait_for_instance(instance, poll_interval=args.interval, timeout=args.timeout)
     except WaitFailedError as failed:

@@ -184,8 +184,10 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
 def _hook(conn_id: str) -> Any:
     from airflow_provider_astrobpm.bpm import aio, incident  # noqa: F401, PLC0415
+    from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
+    metrics.prepare()
     return AstroZeroHook(conn_id)
 
 

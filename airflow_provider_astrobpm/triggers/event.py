@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.watch import Entry, Watch
 
 SHARED = (
-    "Several assets are watched by this one trigger, because theirs have equal arguments, and it cannot tell in whose store "
-    "to keep what it has reported. Let their arguments differ, by the poll_interval for example"
+    "The asset's state store cannot be used. If several assets are watched by this one trigger, because theirs have equal "
+    "arguments, it cannot tell in whose store to keep what it has reported: let their arguments differ, by the poll_interval "
+    "for example"
 )
 # Airflow writes events down one by one, and gives no sign of life before it is through with all that it has taken.
 AT_A_TIME = 50
@@ -156,9 +157,9 @@ class _Watching:
 
         try:
             marks = await self._memory.read()
-        except ValueError:
+        except ValueError as error:
             # Airflow's store of several assets has to be told which of them is meant, and does not say which there are.
-            raise AstroZeroError(SHARED) from None
+            raise AstroZeroError(SHARED) from error
         if marks is not None:
             self._trigger.log.info("Watching %s goes on; %s are known", self._places, len(marks))
         return Watch(self._places, marks, include_existing=self._trigger.include_existing)
@@ -169,8 +170,7 @@ class _Watching:
             return
         if self._store is not None:
             # A triggerer that took this one for dead may have reported some.
-            known = await self._memory.read() or set()
-            watch.reported({entry.mark for entry in watch.entries} & known)
+            watch.reported(await self._memory.read() or ())
         while some := watch.entries[:AT_A_TIME]:
             async for event in self._report_some(watch, some, settings):
                 yield event
@@ -190,9 +190,15 @@ class _Watching:
             await self._write(watch)
             if watch.entries:
                 await asyncio.sleep(TAKEN_EVERY)
+        failure: Exception | None = None
         async for marks in taking.taken():
             watch.reported(marks)
-            await self._write(watch)
+            try:
+                await self._write(watch)
+            except Exception as error:  # noqa: BLE001 - Airflow takes the others all the same; it is raised below
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     async def _write(self, watch: Watch) -> None:
         await self._memory.write(watch.marks)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_astrobpm.bpm import cursor
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
+
+
+MANY = 10_000  # marks that take some milliseconds to sort; more are sorted in a thread
 
 
 class Store(Protocol):
@@ -36,18 +41,23 @@ class WatchMemory:
         self._stored: dict[str, Any] = {}
 
     async def read(self) -> set[str] | None:
-        """Return the marks that were written last, by whomever; ``None`` if none ever were."""
+        """Return the marks that were written last, by whomever; ``None`` if none ever were, or some of them are lost."""
         if self._store is not None:
             head = await self._store.aget(self._name)
             self._stored = {self._name: head}
             for key in cursor.keys(self._name, head) or ():
                 self._stored[key] = await self._store.aget(key)
         keys = cursor.keys(self._name, self._stored.get(self._name))
-        return None if keys is None else cursor.marks_in(self._stored[key] for key in keys)
+        # Were it taken for empty, a value that is lost would let its share of all that ever happened happen again.
+        if keys is None or not all(isinstance(self._stored.get(key), str) for key in keys):
+            return None
+        return cursor.marks_in(self._stored[key] for key in keys)
 
     async def write(self, marks: AbstractSet[str]) -> None:
         """Write the marks, in as few values as have changed."""
-        for key, value in [*cursor.changes(self._name, marks, self._stored)]:
+        changes = partial(cursor.changes, self._name, frozenset(marks), dict(self._stored))
+        found = await asyncio.to_thread(list, changes()) if len(marks) > MANY else [*changes()]
+        for key, value in found:
             if value is None:
                 if self._store is not None:
                     await self._store.adelete(key)

@@ -17,7 +17,9 @@ from pydantic import BaseModel, PrivateAttr, model_serializer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-WITHIN = 60.0  # seconds after which an event counts as taken, whatever Airflow does with payloads by then
+# Seconds after which an event counts as taken, should Airflow do something else with payloads one day. While its database
+# hangs it takes nothing, and what counts as taken too early is lost to a crash: so this is longer than it may hang.
+WITHIN = 1800.0
 
 
 class Payload(BaseModel):

@@ -22,6 +22,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, Request, Response, exchange
+from airflow_provider_astrobpm.bpm.retry import may_resend
 
 TOKEN, FRESH, SECRET = "token-one-123", "token-two-456", "the-client-secret"
 INSTANCE = {"id": "1", "name": "A", "state": "Running"}
@@ -193,8 +194,8 @@ def test_a_token_that_no_header_can_carry(token: str) -> None:
 def test_a_failed_token_request_says_that_the_call_itself_was_not_taken(error: CallError) -> None:
     with pytest.raises(type(error)) as caught:
         run(api.start("A"), error)
-    assert caught.value.taken is False
-    assert caught.value.passing is False  # the token request has had its attempts
+    assert (caught.value.taken, caught.value.passing) == (False, True)
+    assert not may_resend(caught.value, resend_if_unsure=True)  # the token request has had its attempts
 
 
 def test_a_failed_csrf_request_says_that_the_call_itself_was_not_taken() -> None:

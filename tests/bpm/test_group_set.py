@@ -94,10 +94,10 @@ def test_it_stops_when_somebody_says_so_and_shows_how_far_it_is(
         dict.fromkeys(ids),
         argument,
         max_concurrency=1,
-        is_stopped=lambda: len(seen) == 4,
+        is_stopped=lambda: len(seen) == 5,
         progress=lambda so_far, through: seen.append((len(so_far.done), through)),
     )
-    assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert seen == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]
     assert sorted(change.done) == sorted(ids[:4])
     assert sorted(change.not_tried) == sorted(ids[4:])
     assert change.stopped_by is None

@@ -61,7 +61,7 @@ def test_the_first_look_only_begins() -> None:
 
 def test_the_first_look_counts_if_that_is_wanted() -> None:
     watch = ends(include_existing=True)
-    assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["2", "1"]
+    assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["1", "2"]
     assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
 
 
@@ -78,12 +78,24 @@ def test_what_has_entered_while_nobody_watched_is_told() -> None:
 
 
 def test_each_place_tells_of_its_own() -> None:
-    watch = Watch(Places.of(NAME, [WAITING, COMPLETED], ["Approved"]), [])
+    watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
     assert look(watch, order(1, WAITING)) == ["1"]
+    assert look(watch, order(1, RUNNING)) == []
+    assert look(watch, order(1, COMPLETED)) == ["1"]
+
+
+def test_a_status_that_is_kept_to_the_end_is_told_once() -> None:
+    watch = Watch(Places.of(NAME, None, ["Approved"]), [])
+    assert look(watch, order(1, WAITING)) == []
     assert look(watch, order(1, WAITING, "Approved")) == ["1"]
     assert look(watch, order(1, RUNNING, "Approved")) == []
-    # It has kept the status, and enters an end.
-    assert look(watch, order(1, COMPLETED, "Approved")) == ["1"]
+    assert look(watch, order(1, COMPLETED, "Approved")) == []
+
+
+def test_a_state_and_a_status_have_to_hold_at_once() -> None:
+    watch = Watch(Places.of(NAME, [COMPLETED], ["Approved"]), [])
+    assert look(watch, order(1, RUNNING, "Approved"), order(2, COMPLETED, "Rejected")) == []
+    assert look(watch, order(1, COMPLETED, "Approved"), order(2, COMPLETED, "Rejected")) == ["1"]
 
 
 def test_an_open_state_may_be_entered_again() -> None:

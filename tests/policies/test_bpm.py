@@ -65,6 +65,26 @@ class TestDecisions:
         decision = decided(raised(task.hook.start_instance, "NoSuch"))
         assert decision == RetryDecision.fail("RefusedError: a retry would end in the same way")
 
+    def test_an_outage_before_there_is_a_token(self, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A worker that has just begun asks for a token first, so that is what fails."""
+        connection = {"conn_type": "astro_zero", "host": f"http://127.0.0.1:{free_port}", "login": "c"}
+        extra = {"max_attempts": 1}
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps({**connection, "password": "s", "extra": extra})
+        )
+        task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="A")
+        decision = decided(raised(task.hook.start_instance, "A"))
+        assert decision == RetryDecision.retry(None, "NotSentError: it may pass")
+
+    @pytest.mark.parametrize(("status", "name"), [(429, "ThrottledError"), (503, "ServerError")])
+    def test_a_token_endpoint_that_asks_for_time(
+        self, status: int, name: str, emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("token", "status", status=status, retry_after="0", times=100)
+        task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="A")
+        decision = decided(raised(task.hook.start_instance, "A"))
+        assert decision == RetryDecision.retry(timedelta(0), f"{name}: the server asks to wait 0 s")
+
     def test_throttled(self) -> None:
         error = errors.ThrottledError("the server is asked too much")
         error.retry_after = "120"
