@@ -110,19 +110,30 @@ class TestReport:
         """Report an event at a server that answers the lists and the start as asked."""
 
         def reported(
-            *lists: dict[str, list[Any]], start: Any = None, since: float | None = None
+            *lists: dict[str, list[Any]],
+            start: Any = None,
+            since: float | None = None,
+            fails: dict[str, Exception] | None = None,
+            list_takes: float = 0.0,
         ) -> tuple[Any, Any, list[str]]:
             """Return what came of it, the stage, and the log.
 
             :param lists: what the lists hold by state: before the first pause, after it, and so on.
+            :param fails: the lists that fail, and how.
+            :param list_takes: seconds that each of them takes.
             """
             notes: list[str] = []
+            now = 1_000.0
             counted.clear()
 
             def answer(operation: Any) -> Any:
+                nonlocal now
                 if operation.kind == "start":
                     return make("new", business_key=KEY, name="Incident") if start is None else start
+                now += list_takes
                 state = dict(operation.query)["states"]
+                if state in (fails or {}):
+                    return (fails or {})[state]
                 return lists[min(len(played.paused), len(lists) - 1)].get(state, []) if lists else []
 
             played = stage(answer)
@@ -132,7 +143,7 @@ class TestReport:
                 business_key=KEY,
                 since=since,
                 grace=60,
-                clock=lambda: 1_000.0,
+                clock=lambda: now,
                 log=lambda note: notes.append(note.text),
                 meter=Noting(counted),
             )
@@ -207,6 +218,38 @@ class TestReport:
         assert played.asked.count("start") == 1
         assert sum(played.paused) == 60
         assert counted == ["ambiguous_starts"]
+
+    @pytest.mark.parametrize(
+        "failure", [RefusedError("not for you"), ServerError("down"), InterruptedCallError("cut")]
+    )
+    def test_a_list_that_cannot_be_read_hides_no_failure(self, failure: Exception, reported: Any) -> None:
+        came, _, notes = reported(fails={"Broken": failure})
+        assert came.is_new
+        assert len(notes) == 1
+        assert notes[0].startswith(
+            "Whether this was reported before cannot be told: state 'Broken' could not be listed"
+        )
+
+    def test_a_list_that_cannot_be_read_does_not_keep_the_others_from_telling(
+        self, reported: Any, make: Any
+    ) -> None:
+        known = make("known", "Terminated", business_key=KEY, name="Incident")
+        came, _, _ = reported({"Terminated": [known]}, fails={"Running": ServerError("down")})
+        assert (came.instance, came.is_new) == (known, False)
+
+    def test_where_nothing_could_be_started_nothing_is_tried(self, reported: Any) -> None:
+        came, played, _ = reported(fails=dict.fromkeys(states.STATES, AuthenticationError("no")))
+        assert isinstance(came, AuthenticationError)
+        assert len(played.asked) == 1
+
+    @pytest.mark.parametrize(("list_takes", "asked"), [(0.1, 20), (1.0, 8), (5.0, 2)])
+    def test_it_does_not_look_until_airflow_loses_patience(
+        self, list_takes: float, asked: int, reported: Any
+    ) -> None:
+        came, played, notes = reported(list_takes=list_takes)
+        assert came.is_new
+        assert len(played.asked) == asked + 1
+        assert bool(notes) is (asked < 20)
 
     def test_where_the_lists_show_no_keys_it_is_started(self, reported: Any, make: Any) -> None:
         came, _, notes = reported({"Running": [make("x", name="Incident", business_key=None)]})
