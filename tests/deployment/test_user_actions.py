@@ -71,6 +71,10 @@ def test_it_terminates_the_instance(
     wait = airflow.run("wait_for_person")
     triggerer = wait.until_deferred()
     wait.assert_waits()
+    if action == "clear":
+        # On SQLite the next trigger gets the id of the last one if that is gone, and may get its event too, before the
+        # scheduler has heard of its deferral: then Airflow fails the task. So this one's trigger is not the last one.
+        airflow.run("wait_for_person").until_deferred()
     instance_id = wait.instance["id"]
     seconds = seconds_to_termination(wait, ACTIONS[action])
     measured(f"from '{action}' to the end of the instance", seconds)
