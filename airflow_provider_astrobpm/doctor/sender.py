@@ -70,9 +70,7 @@ class Sender:
             error = seen.error
             if attempt == ATTEMPTS - 1 or error is None:
                 break
-            if error.came_before or not retry.may_resend(
-                error, resend_if_unsure=ask.operation.resend_if_unsure
-            ):
+            if not retry.may_resend(error, resend_if_unsure=ask.operation.resend_if_unsure):
                 break
             asked = retry.retry_after_seconds(error.retry_after, self.clock())
             self.sleep(min(LONGEST_WAIT, FIRST_WAIT if asked is None else asked))
