@@ -20,7 +20,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks, states
-from airflow_provider_astrobpm.bpm.states import StateClass
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,8 +32,6 @@ DIGEST = (
 MARK = DIGEST + 2  # characters of a mark
 MOST = 256  # places that the first two of them can tell apart
 WHILE = 3600.0  # seconds for which what is not seen counts as overlooked rather than as gone
-
-BAD_ENDS = frozenset({StateClass.CANCELLED, StateClass.BROKEN})
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,7 @@ class Places:
     @cached_property
     def _counting(self) -> frozenset[str]:
         """The states in which an instance is in one of the places."""
-        if self.states:
-            return frozenset(self.states)
-        return frozenset(state for state, kind in states.STATES.items() if kind not in BAD_ENDS)
+        return frozenset(self.states or states.NO_BAD_END)
 
     @cached_property
     def _numbers(self) -> dict[str | None, str]:

@@ -50,6 +50,10 @@ STATES: Mapping[str, StateClass] = MappingProxyType(
 TERMINAL_CLASSES = frozenset({StateClass.SUCCEEDED, StateClass.CANCELLED, StateClass.BROKEN})
 OPEN_STATES = tuple(state for state, kind in STATES.items() if kind not in TERMINAL_CLASSES)
 """The states of an instance that has not ended."""
+NO_BAD_END = tuple(
+    state for state, kind in STATES.items() if kind not in {StateClass.CANCELLED, StateClass.BROKEN}
+)
+"""The states of an instance that has not ended, or has ended well."""
 
 COMPLETED = "Completed OK"
 SUSPENDED = "Suspended"
