@@ -41,6 +41,7 @@ class Store:
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
         self.fails = False
+        self.failures = 0
 
     async def aget(self, key: str) -> Any:
         self._check()
@@ -57,6 +58,7 @@ class Store:
 
     def _check(self) -> None:
         if self.fails:
+            self.failures += 1
             raise RuntimeError("the API server failed")
 
 
@@ -332,7 +334,7 @@ def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
             rest = [runner._queue.pop() for _ in range(6)][::-1]
             store.fails = True
             runner.take()
-            await asyncio.sleep(0.1)  # it fails to write down the four
+            await runner.until(lambda: store.failures > 0)  # it could not write down the four
             runner._queue = rest
             runner.take()
             store.fails = False
