@@ -10,6 +10,8 @@ BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
 STAMP := .venv/.ready-$(PINS)
 HA_STAMP := .venv/.ready-ha-$(PINS)
+BROWSER_STAMP := .venv/.ready-browser-$(PINS)
+DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
@@ -48,6 +50,14 @@ test-deployment: $(STAMP)  ## Run the tests against an Airflow of several proces
 # Only these two need PostgreSQL's drivers and Celery.
 $(HA_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group ha --constraints $(CONSTRAINTS)
+	@touch $@
+
+$(BROWSER_STAMP): $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group browser --constraints $(CONSTRAINTS)
+	@touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group docs --constraints $(CONSTRAINTS)
 	@touch $@
 
 test-crash: $(HA_STAMP)  ## Kill tasks at every point of a start and its wait, on PostgreSQL (needs Debian, takes TESTS too)

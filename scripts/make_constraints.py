@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = "3.10"
-GROUPS = ("dev", "ha")
+GROUPS = ("dev", "ha", "browser", "docs")
 
 # Airflow's own bounds admit newer releases with which its tasks or its API fail: each extra pin keeps one out.
 AIRFLOW_LINES: dict[str, list[str]] = {
