@@ -15,7 +15,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-crash test-ha test-interleavings bench bench-waiting bench-batch demo up build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-interleavings bench bench-waiting bench-batch demo up build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 		--constraints $(CONSTRAINTS) --build-constraints $(CONSTRAINTS)
 	@touch $@
 
-lint: $(STAMP)  ## Style, formatting and types
+lint: $(BROWSER_STAMP)  ## Style, formatting and types
 	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary $(CODE)
@@ -41,11 +41,14 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format .
 
-test: $(STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
+test: $(BROWSER_STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
 	@$(BIN)/pytest -n auto --dist loadgroup -q $(TESTS)
 
-test-deployment: $(STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
+test-deployment: $(BROWSER_STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
 	@$(BIN)/pytest -m deployment -n 0 -q tests/deployment $(TESTS)
+
+test-browser: $(BROWSER_STAMP)  ## Run the tests of the emulator's page in a browser (needs Debian, takes TESTS too)
+	@$(BIN)/pytest -m browser -n 0 -q tests/browser $(TESTS)
 
 # Only these two need PostgreSQL's drivers and Celery.
 $(HA_STAMP): $(STAMP)
