@@ -77,6 +77,7 @@ def get_provider_info() -> dict[str, Any]:
                         "How one instance is found: by listing its state (documented), by its id (undocumented), or "
                         "auto, which tries the latter once. Default: auto.",
                         enum=["auto", "list", "by_id", None],
+                        values_display={"null": "not set"},
                     ),
                     "instance_url": _field(
                         "Address of an instance",

@@ -201,7 +201,7 @@ def _url_template(value: object, argument: str) -> str:
     except ValueError:
         fields = [("?",)]
     plain = {("host", "", None), ("instance_id", "", None)}
-    if not template.startswith("https://") or not plain.issuperset(fields):
+    if not template.startswith(("https://", "http://")) or not plain.issuperset(fields):
         raise ValueError(
             f"{argument} must be an https:// address with no placeholders but {{host}} and {{instance_id}}, "
             f"not {value!r}"
@@ -210,6 +210,11 @@ def _url_template(value: object, argument: str) -> str:
     if not parts.hostname or parts.username is not None or not template.isprintable() or " " in template:
         raise ValueError(
             f"{argument} must be an address with a host, and without a user, blanks and line breaks"
+        )
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ValueError(
+            f"{argument} must be an https:// address, or an http:// one of this machine, such as "
+            f"http://127.0.0.1:8765, not {value!r}"
         )
     return template
 

@@ -121,6 +121,12 @@ def test_the_address_of_an_instance() -> None:
     assert settings.url_of("1 ä") == "https://x:1/#/{a}/1%20%C3%A4?e=[::1]"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "[::1]:1"])
+def test_the_address_of_an_instance_is_plain_http_on_this_machine_only(host: str) -> None:
+    settings = read({"instance_url": f"http://{host}/instances/{{instance_id}}"})
+    assert settings.url_of("a") == f"http://{host}/instances/a"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -177,7 +183,9 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"timezone": "Mars/Olympus"}, "time zone such as Asia/Shanghai, not 'Mars/Olympus'"),
         ({"timezone": "../etc/passwd"}, "time zone"),
         ({"instance_lookup": "magic"}, "must be one of 'auto', 'list', 'by_id', not 'magic'"),
-        ({"instance_url": "http://x/{instance_id}"}, "must be an https:// address"),
+        ({"instance_url": "http://x/{instance_id}"}, "or an http:// one of this machine"),
+        ({"instance_url": "http://{host}/{instance_id}"}, "or an http:// one of this machine"),
+        ({"instance_url": "http://127.0.0.1.example/{instance_id}"}, "or an http:// one of this machine"),
         ({"instance_url": "https://x/{secret}"}, "no placeholders but"),
         ({"instance_url": "https://x/{instance_id.__class__}"}, "no placeholders but"),
         ({"instance_url": "https://x/{"}, "must be an https:// address"),
@@ -203,6 +211,7 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "https://x/ {instance_id}"}, "without a user, blanks and line breaks"),
         ({"instance_url": "https://x/\n{instance_id}"}, "without a user, blanks and line breaks"),
         ({"instance_url": "https://u:secret-of-proxy@x/{instance_id}"}, "without a user"),
+        ({"instance_url": "http://u:secret-of-proxy@x/{instance_id}"}, "without a user"),
     ],
 )
 def test_mistakes_in_the_extras(extra: dict[str, Any], words: str) -> None:
