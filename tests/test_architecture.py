@@ -14,6 +14,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # For each room what it may import of the package, besides itself. A room never imports one beside or above it.
 ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
+    "pytest_plugin": {"testing", "emulator", "bpm"},
+    "testing": {"emulator", "hooks", "bpm"},
     "cli": {"doctor", "hooks", "bpm"},
     "doctor": {"bpm"},
     "decorators": {"operators"},
@@ -119,7 +121,7 @@ def test_a_room_imports_only_what_lies_below_it(path: Path) -> None:
             assert any(f"{inner}.".startswith(f"{name}.") for name in allowed), f"{room} imports {inner}"
 
 
-@pytest.mark.parametrize("room", ["bpm", "emulator", "provider_info"])
+@pytest.mark.parametrize("room", ["bpm", "emulator", "provider_info", "testing", "pytest_plugin"])
 def test_nothing_of_airflow_below_the_hooks(room: str) -> None:
     for path in MODULES:
         if room_of(path) == room:

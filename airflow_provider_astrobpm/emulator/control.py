@@ -13,6 +13,7 @@ import msgspec
 
 from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
 from airflow_provider_astrobpm.emulator.faults import Fault
+from airflow_provider_astrobpm.emulator.reactions import Reaction
 from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
 from airflow_provider_astrobpm.emulator.scripts import parse_script
 
@@ -74,6 +75,10 @@ class _Move(_Body, frozen=True):
     state: str | None = None
     bp_status: str | None = None
     closed: bool | None = None
+
+
+class _Change(_Body, frozen=True):
+    action: str
 
 
 class _Outage(_Body, frozen=True):
@@ -170,12 +175,25 @@ def _break(emulator: Emulator, order: Order) -> Any:
     return describe(emulator.engine.break_(order.parts["id"]), emulator)
 
 
+def _change(emulator: Emulator, order: Order) -> Any:
+    return describe(emulator.engine.act(order.parts["id"], order.read(_Change).action), emulator)
+
+
 def _move(emulator: Emulator, order: Order) -> Any:
     wanted = order.read(_Move)
     instance = emulator.engine.move(
         order.parts["id"], state=wanted.state, bp_status=wanted.bp_status, closed=wanted.closed
     )
     return describe(instance, emulator)
+
+
+def _reactions(emulator: Emulator, _: Order) -> Any:
+    return list(emulator.engine.reactions)
+
+
+def _add_reaction(emulator: Emulator, order: Order) -> Any:
+    emulator.engine.react(order.read(Reaction))
+    return _reactions(emulator, order)
 
 
 def _switches(emulator: Emulator, _: Order) -> Any:
@@ -251,7 +269,10 @@ COMMANDS = (
     Command("DELETE", "/instances/{id}", _vanish),
     Command("POST", "/instances/{id}/act", _decide),
     Command("POST", "/instances/{id}/break", _break),
+    Command("POST", "/instances/{id}/change", _change),
     Command("POST", "/instances/{id}/move", _move),
+    Command("GET", "/reactions", _reactions),
+    Command("POST", "/reactions", _add_reaction),
     Command("GET", "/switches", _switches),
     Command("PUT", "/switches", _set_switches),
     Command("GET", "/faults", _faults),

@@ -7,6 +7,7 @@ lazily: each is settled to the clock when somebody looks at it.
 from __future__ import annotations
 
 import copy
+import math
 from itertools import count
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,12 +15,14 @@ from airflow_provider_astrobpm.bpm.states import STATES, SUSPENDED, is_terminal
 from airflow_provider_astrobpm.emulator.catalogue import Catalogue
 from airflow_provider_astrobpm.emulator.ids import new_instance_id
 from airflow_provider_astrobpm.emulator.instances import Action, Instance, settable
+from airflow_provider_astrobpm.emulator.reactions import Reactions, outcomes_of
 from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from airflow_provider_astrobpm.emulator.reactions import Reaction
     from airflow_provider_astrobpm.emulator.scripts import Process
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -39,6 +42,7 @@ class Engine:
     ) -> None:
         self.switches = switches or Switches()
         self.catalogue = Catalogue(processes)
+        self.reactions = Reactions()
         self._clock = clock
         self._numbers = count(1)
         self._instances: dict[str, Instance] = {}
@@ -90,7 +94,7 @@ class Engine:
         now = self._clock()
         latest = now - self.switches.start_lag
         return [
-            instance for instance in self.instances() if instance.started <= latest and self._shown(instance)
+            instance for instance in self.instances() if instance.started <= latest and self.shows(instance)
         ]
 
     def read(self, instance_id: str) -> Instance:
@@ -147,13 +151,18 @@ class Engine:
         """Return the suspended flag that the API shows."""
         return instance.suspended and self.switches.suspend_state != "state_only"
 
+    def shows(self, instance: Instance) -> bool:
+        """Tell whether the API knows an instance, which hangs on who has started it, and whether it has ended."""
+        mine = instance.created_by == MACHINE_USER
+        return (mine or self.switches.see_others) and (not instance.closed or self.switches.keep_closed)
+
     # What only the world around the API does.
 
     def instances(self) -> list[Instance]:
         """Return every instance, oldest first, settled; no switch hides one."""
         now = self._clock()
         for instance in self._instances.values():
-            instance.settle(now)
+            self._settle(instance, now)
         return list(self._instances.values())
 
     def instance(self, instance_id: str) -> Instance:
@@ -164,8 +173,12 @@ class Engine:
         if instance_id not in self._instances:
             raise _unknown(instance_id)
         instance = self._instances[instance_id]
-        instance.settle(self._clock())
+        self._settle(instance, self._clock())
         return instance
+
+    def next_due(self) -> float:
+        """Return when an instance next moves by itself, in seconds since the epoch; infinite if none does."""
+        return min((instance.due for instance in self._instances.values()), default=math.inf)
 
     def decide(
         self,
@@ -191,10 +204,28 @@ class Engine:
         instance.settle(now)
         return instance
 
+    def react(self, reaction: Reaction) -> None:
+        """Let something be done with instances of a process as soon as it can be.
+
+        :raises Refusal: for an unknown process, and for an outcome that none of its steps offers.
+        """
+        processes = [each.process for each in self.catalogue if each.process.name == reaction.name]
+        if not processes:
+            raise Refusal(Code.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
+        offered = outcomes_of(processes)
+        for outcome in reaction.outcomes:
+            if outcome not in offered:
+                on_offer = ", ".join(offered) or "none, as no person is in it"
+                raise Refusal(
+                    Code.NO_PERSON_AWAITED,
+                    f"BPM {reaction.name} has no outcome {outcome!r}; it has {on_offer}",
+                )
+        self.reactions.add(reaction)
+
     def break_(self, instance_id: str) -> Instance:
         """Break an instance: it ends as ``Broken``."""
         instance = self.instance(instance_id)
-        instance.move("broken", self._clock(), state="Broken", bp_status=None, closed=True)
+        instance.break_(self._clock())
         return instance
 
     def move(
@@ -225,18 +256,18 @@ class Engine:
 
     # How the above decides.
 
+    def _settle(self, instance: Instance, now: float) -> None:
+        instance.settle(now)
+        self.reactions.carry_out(instance, now, self.switches.terminate_state)
+
     def _carries(self, name: str, key: str) -> bool:
         return any(
             each.process.name == name and each.business_key == key for each in self._instances.values()
         )
 
-    def _shown(self, instance: Instance) -> bool:
-        mine = instance.created_by == MACHINE_USER
-        return (mine or self.switches.see_others) and (not instance.closed or self.switches.keep_closed)
-
     def _addressed(self, instance_id: str) -> Instance:
         instance = self.instance(instance_id)
-        if not self._shown(instance):
+        if not self.shows(instance):
             raise _unknown(instance_id)
         return instance
 

@@ -70,17 +70,19 @@ class Instance:
         """What a person may decide now; empty while nobody is awaited."""
         return {} if self._step is None or self.closed or self.suspended else self._step.outcomes
 
+    @property
+    def due(self) -> float:
+        """When it moves by itself, in seconds since the epoch; infinite if it does not."""
+        return min(self._due, self._accepted[0][0] if self._accepted else math.inf)
+
     def begin(self) -> None:
         """Enter the first step, or end at once where the script has none."""
         self._enter(0, self.started)
 
     def settle(self, now: float) -> None:
         """Let happen what was due until now: steps that ran out, and actions that take effect late."""
-        while True:
-            accepted_at = self._accepted[0][0] if self._accepted else math.inf
-            if min(self._due, accepted_at) > now:
-                return
-            if accepted_at <= self._due:
+        while self.due <= now:
+            if self._accepted and self._accepted[0][0] <= self._due:
                 at, action, state = self._accepted.pop(0)
                 self._apply(action, state, at)
             else:
@@ -121,6 +123,10 @@ class Instance:
         elif self.closed and not closed:
             self.closed, self.ended = False, None
         self._note(at, what)
+
+    def break_(self, at: float) -> None:
+        """End as ``Broken``."""
+        self.move("broken", at, state="Broken", bp_status=None, closed=True)
 
     def _apply(self, action: Action, terminate_state: str, at: float) -> None:
         if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _TIMEOUT = 10.0
 
@@ -33,7 +36,7 @@ class EmulatorControl:
         self._host, self._port = parts.hostname, parts.port
 
     def __repr__(self) -> str:
-        return f"EmulatorControl({self.url!r})"
+        return f"{type(self).__name__}({self.url!r})"
 
     # What it did.
 
@@ -94,6 +97,47 @@ class EmulatorControl:
         """Complete the task that an instance waits at, as a person does, with one of its outcomes."""
         body = {"outcome": outcome, "by": by, "variables": variables or {}}
         return self._object("POST", f"{_path(instance_id)}/act", body)
+
+    def change(
+        self, instance_id: str, action: Literal["suspend", "resume", "terminate"]
+    ) -> dict[str, Any]:
+        """Suspend, resume or terminate an instance."""
+        return self._object("POST", f"{_path(instance_id)}/change", {"action": action})
+
+    def react(
+        self,
+        name: str,
+        deed: Literal["decide", "break", "suspend", "terminate"] = "decide",
+        outcomes: Sequence[str] = (),
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        by: str = "somebody",
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Let something be done with each instance of a process as soon as it can be done.
+
+        An instance gets the latest reaction that is about it, and no other.
+
+        :param name: the process.
+        :param deed: what is done. ``decide`` takes an outcome each time an instance waits for a person; the others are
+            done when somebody first looks at an instance after its start.
+        :param outcomes: what the person decides, in this order; after the last one nobody decides any more.
+        :param where: only with instances whose variables have these values.
+        :param business_key: only with instances that carry it.
+        :param by: who the person is.
+        :param variables: what the person fills in.
+        """
+        body = {
+            "name": name,
+            "deed": deed,
+            "outcomes": list(outcomes),
+            "where": dict(where or {}),
+            "business_key": business_key,
+            "by": by,
+            "variables": dict(variables or {}),
+        }
+        self._call("POST", "/reactions", body)
 
     def break_instance(self, instance_id: str) -> dict[str, Any]:
         """Break an instance: it ends as ``Broken``."""

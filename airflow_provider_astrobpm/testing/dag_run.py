@@ -1,0 +1,90 @@
+"""One run of a DAG within a test, by ``dag.test()``: quick, and over at some time even if nobody decides."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.testing.hurry import in_a_hurry
+from airflow_provider_astrobpm.testing.started import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+
+
+@dataclass(frozen=True)
+class DagResult:
+    """How a run of a DAG ended.
+
+    :param state: of the run, such as ``success``.
+    :param tasks: the state of each task, by its id; of a mapped one by ``id[0]``, ``id[1]`` and so on. ``None`` for one that
+        did not run.
+    :param dag_run: Airflow's own object of the run.
+    """
+
+    state: str
+    tasks: dict[str, str | None]
+    dag_run: Any = field(repr=False, compare=False)
+
+
+def run(
+    dag: Any,
+    control: EmulatorControl,
+    *,
+    give_up_after: float,
+    timeout: float | None,
+    max_poll_failure_time: float | None,
+    options: dict[str, Any],
+) -> DagResult:
+    """Run a DAG once in this thread; the parameters are those of ``AstroZeroEmulator.run``.
+
+    :raises AssertionError: if it still waited when it was given up.
+    """
+    with (
+        in_a_hurry(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
+        _given_up(control, give_up_after) as open_then,
+    ):
+        dag_run = dag.test(**options)
+    state = str(dag_run.state)
+    if open_then and state != "success":
+        raise AssertionError(_still_waited(open_then, give_up_after))
+    tasks = {
+        ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": ti.state and str(ti.state)
+        for ti in dag_run.get_task_instances()
+    }
+    return DagResult(state, tasks, dag_run)
+
+
+@contextmanager
+def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
+    """End every wait after a while by refusing its credentials, and yield the list that then says what was open."""
+    told: list[str] = []
+
+    def give_up() -> None:
+        still_open = [each for each in control.instances() if not each["closed"]]
+        told.extend(listing("Open were", still_open))
+        control.revoke_tokens()
+        control.fault("token", "status", status=401, times=100_000)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield told
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _still_waited(open_then: list[str], seconds: float) -> str:
+    advice = (
+        "Say before the run what a person does meanwhile, such as"
+        " astro_zero_emulator.decides('PublishApproval', 'approve')."
+    )
+    return "\n".join(
+        [f"The run was not over after {seconds:g} s, so its waits were ended.", *open_then, advice]
+    )

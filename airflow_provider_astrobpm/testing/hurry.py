@@ -1,0 +1,83 @@
+"""Lets the tasks of a DAG hurry: they look every second, and are not retried.
+
+Knows tasks by what they have, and imports nothing of Airflow.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+@contextmanager
+def in_a_hurry(
+    dag: Any, *, timeout: float | None = None, max_poll_failure_time: float | None = None
+) -> Iterator[None]:
+    """Let a DAG's tasks hurry while the block runs; afterwards they are as they were.
+
+    :param dag: the DAG.
+    :param timeout: seconds for those of this provider's tasks that have a ``timeout``; ``None`` leaves it to them.
+    :param max_poll_failure_time: seconds for all of this provider's tasks that wait; ``None`` leaves it to them.
+    """
+    with ExitStack() as changes:
+        for task in dag.tasks:
+            for argument, value in _changes(task, timeout, max_poll_failure_time).items():
+                changes.enter_context(_changed(task, argument, value))
+        yield
+
+
+def _changes(task: Any, timeout: float | None, max_poll_failure_time: float | None) -> dict[str, Any]:
+    """Return the arguments that a task gets, by name."""
+    wanted: dict[str, float] = {"retries": 0}
+    if not _is_ours(task):
+        return wanted
+    wanted |= {"poll_interval": SHORTEST_INTERVAL, "poke_interval": SHORTEST_INTERVAL}
+    if timeout is not None and _given(task, "timeout") is not None:
+        wanted["timeout"] = timeout
+    if max_poll_failure_time is not None:
+        wanted["max_poll_failure_time"] = max_poll_failure_time
+    return {argument: value for argument, value in wanted.items() if _takes(task, argument)}
+
+
+def _changed(task: Any, argument: str, value: Any) -> Any:
+    shared = _shared_arguments(task)
+    return patch.object(task, argument, value) if shared is None else patch.dict(shared, {argument: value})
+
+
+def _given(task: Any, argument: str) -> Any:
+    shared = _shared_arguments(task)
+    return getattr(task, argument, None) if shared is None else shared.get(argument)
+
+
+def _takes(task: Any, argument: str) -> bool:
+    """Tell whether a task has an argument, and the same one for all that it is mapped to."""
+    mapped_over = getattr(getattr(task, "expand_input", None), "value", None)
+    if isinstance(mapped_over, dict) and argument in mapped_over:
+        return False
+    own = (vars(base)["__init__"] for base in _class_of(task).__mro__ if "__init__" in vars(base))
+    return any(argument in inspect.signature(init).parameters for init in own)
+
+
+def _is_ours(task: Any) -> bool:
+    return any(base.__module__.partition(".")[0] == _PACKAGE for base in _class_of(task).__mro__)
+
+
+def _class_of(task: Any) -> type:
+    """Return the class of what is run: a mapped task makes it later."""
+    found: type = getattr(task, "operator_class", None) or type(task)
+    return found
+
+
+def _shared_arguments(task: Any) -> dict[str, Any] | None:
+    """Return the arguments that all have that a task is mapped to; ``None`` if it is not mapped."""
+    found: dict[str, Any] | None = getattr(task, "partial_kwargs", None)
+    return found
