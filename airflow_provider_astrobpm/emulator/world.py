@@ -31,6 +31,7 @@ class Settings:
     :param processes: what can be started.
     :param token_lifetime: seconds; 600 is the only value that the API reference shows.
     :param base_path: what comes before every path of the API, such as ``/portal/x``.
+    :param allowed_hosts: names under which browsers are shown the page, besides addresses and localhost.
     """
 
     processes: tuple[Process, ...] = field(default_factory=lambda: tuple(load_script(DEFAULT_SCRIPT)))
@@ -39,6 +40,7 @@ class Settings:
     client_secret: str = field(default=CLIENT_SECRET, repr=False)
     token_lifetime: int = TOKEN_LIFETIME
     base_path: str = ""
+    allowed_hosts: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.token_lifetime < 1:
@@ -54,6 +56,8 @@ class Settings:
 class Emulator:
     """The state of one emulator. Not thread-safe: it belongs to the event loop that serves it.
 
+    Its ``listeners`` are called after each request that may have changed something.
+
     :param source: the real time, seconds since the epoch.
     """
 
@@ -66,12 +70,18 @@ class Emulator:
         self.clock = VirtualClock(source)
         self.faults = FaultRules()
         self.traffic = Traffic()
+        self.listeners: set[Callable[[], None]] = set()
         self.reset()
 
     @property
     def switches(self) -> Switches:
         """The switches in force."""
         return self.engine.switches
+
+    def tell_listeners(self) -> None:
+        """Call every listener."""
+        for listener in tuple(self.listeners):
+            listener()
 
     def reset(self) -> None:
         """Begin anew: no instances, no tokens, no faults, no outage, the switches and processes of the settings."""
