@@ -1,7 +1,7 @@
 """The trigger that lets an asset have an event whenever an instance of a process enters a state or a business status.
 
 Airflow writes an event and what a trigger keeps of it one after the other, never both at once. So the event comes first:
-a triggerer that is killed between the two, which are some hundredths of a second apart, tells of it once more; none is lost.
+a triggerer that is killed between the two, which are some hundredths of a second apart, tells of it once more.
 """
 
 from __future__ import annotations
@@ -94,18 +94,21 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         await asyncio.to_thread(import_what_runs)
         watching = _Watching(self, self._places)
         told: tuple[str, int] | None = None
-        while True:
-            try:
-                async for event in watching.events():
-                    yield event
-            except Exception as error:
-                # Once for each stretch of failures.
-                if told != (found := (str(error), watching.looks)):
-                    told = found
-                    self.log.exception(
-                        "Could not watch %s; trying again for as long as it takes", self._places
-                    )
-            await asyncio.sleep(max(PAUSE, self.poll_interval))
+        try:
+            while True:
+                try:
+                    async for event in watching.events():
+                        yield event
+                except Exception as error:
+                    # Once for each stretch of failures.
+                    if told != (found := (str(error), watching.looks)):
+                        told = found
+                        self.log.exception(
+                            "Could not watch %s; trying again for as long as it takes", self._places
+                        )
+                await asyncio.sleep(max(PAUSE, self.poll_interval))
+        finally:
+            self.log.info("Watching %s ends here", self._places)
 
 
 class _Watching:
