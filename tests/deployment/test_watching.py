@@ -166,7 +166,8 @@ def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
         airflow.call("PUT", f"/api/v2/parseDagFile/{file_token}")  # watchers come and go when it is parsed
         here = 1 + (not paused)  # the other one has an Astro Zero of its own
         airflow.until("watchers come or go", lambda: Watched(airflow).triggers == here or None)
-        if paused:  # Airflow drops the watcher first, and tells the triggerer to stop it within the next seconds
+        if paused:
+            # Airflow drops the watcher first, and tells the triggerer to stop it within the next seconds.
             airflow.until("the watch has ended", lambda: times("ends here") > ended or None)
 
     def onboard(supplier: str) -> None:
