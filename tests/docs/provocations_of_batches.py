@@ -1,0 +1,213 @@
+"""What goes wrong with a batch, by the message as ``docs/troubleshooting.md`` quotes it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.identity import BatchKey
+from airflow_provider_astrobpm.bpm.launches import Launch
+from airflow_provider_astrobpm.triggers import kill
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
+from tests.docs.provocations_of_calls import Provocation
+from tests.docs.provocations_of_tasks import KEYS, remembered
+from tests.docs.scene import BPM, CONN_ID, Scene, Tries
+
+ONE: list[dict[str, Any]] = [{"title": "one"}]
+OWN: list[dict[str, Any]] = [{"business_key": "order-4711"}]
+
+
+def batch(launches: Any = ONE, **arguments: Any) -> Provocation:
+    """Run a batch."""
+    return lambda scene: scene.batch(launches, **arguments)
+
+
+def file(name: str, content: str | bytes) -> Provocation:
+    """Run a batch of a file of launches."""
+    return lambda scene: scene.batch(None, launches_path=scene.written(name, content))
+
+
+def begun(scene: Scene, launches: Any, tries: Tries | None = None, **arguments: Any) -> Tries:
+    """Run a try of a batch that fails over its deadline, and begin the next."""
+    tries = tries or Tries()
+    with pytest.raises(errors.BatchFailedError):
+        scene.batch(launches, tries, timeout=0, **arguments)
+    tries.again()
+    return tries
+
+
+def changed(before: Any, after: Any) -> Provocation:
+    """Retry a batch with other launches."""
+    return lambda scene: scene.batch(after, begun(scene, before))
+
+
+def changed_keys(scene: Scene) -> None:
+    """Retry a batch with other business keys."""
+    scene.batch([{"business_key": "order-4712"}], begun(scene, OWN, remembered()))
+
+
+def lost(kind: str, launches: Any = ONE, times: int = 1) -> Provocation:
+    """Run a batch whose answers are lost."""
+
+    def provoke(scene: Scene) -> None:
+        scene.emulator.fault("start", kind, times=times)
+        scene.batch(launches)
+
+    return provoke
+
+
+def lost_and_looks_that_fail(scene: Scene) -> None:
+    """Run a batch of which an answer is lost, where nothing can be looked up."""
+    scene.emulator.fault("start", "drop_after")
+    scene.emulator.fault("query", "status", status=403, times=99)
+    scene.batch(ONE)
+
+
+def retry_among(*names: str) -> Provocation:
+    """Retry a batch where instances of these BPMs carry the key of its launch."""
+
+    def provoke(scene: Scene) -> None:
+        launch = Launch(1, BPM, title="one")
+        key = KEYS.batch_key(BatchKey(1, 1, launch.digest, 1))
+        tries = Tries(remembers=False)
+        tries.again()
+        for name in names:
+            scene.started(name, business_key=key)
+        scene.batch(ONE, tries)
+
+    return provoke
+
+
+def retry_without_keys(scene: Scene) -> None:
+    """Retry a batch where the lists show no business keys."""
+    scene.emulator.switch(business_keys_in_rows=False)
+    scene.started()
+    tries = Tries(remembers=False)
+    tries.again()
+    scene.batch(ONE, tries)
+
+
+def retry_beside_others(scene: Scene) -> None:
+    """Retry a batch with keys of the author's own that others use too."""
+    scene.started(business_key="order-4711")
+    tries = Tries(remembers=False)
+    tries.again()
+    scene.batch(OWN, tries)
+
+
+def turned_away(scene: Scene) -> None:
+    """Start a batch where the server asks for patience."""
+    scene.connect({"max_attempts": 3})
+    scene.emulator.fault("start", "status", status=429)
+    scene.batch(ONE, wait_for_completion=False)
+
+
+def clear_that_ends_nothing(scene: Scene) -> None:
+    """Clear a batch that waits, where the server is down."""
+    tries = Tries(remembers=False)
+    begun(scene, [{"title": str(number)} for number in range(40)], tries)
+    tries.max_tries = 10
+    scene.emulator.fault("action", "status", status=503, times=999)
+    scene.batch(ONE, tries)
+
+
+def resumed_with_no_xcoms(scene: Scene) -> None:
+    """Resume a batch whose XComs are gone."""
+    tries = Tries()
+    with pytest.raises(TaskDeferred):
+        scene.batch(ONE, tries, deferrable=True, timeout=60)
+    tries.xcoms = {}
+    scene.operator.execute_complete(tries.context, {})
+
+
+def trigger_with_no_xcoms(scene: Scene) -> None:
+    """Let the trigger of a batch wait whose XComs are gone."""
+    scene.environment.setattr(kill, "published", lambda *_: None)
+
+    async def wait() -> None:
+        trigger = AstroZeroBpmBatchTrigger(
+            astro_zero_conn_id=CONN_ID,
+            batch_key="k",
+            task_key={"dag_id": "orders", "run_id": "run", "task_id": "gate", "map_index": -1},
+        )
+        await trigger.run().__anext__()
+
+    asyncio.run(wait())
+
+
+def result_in_the_way(scene: Scene) -> None:
+    """Write a result where there is something else."""
+    (scene.folder / "result.csv").mkdir()
+    scene.batch([], result_path=str(scene.folder / "result.csv"))
+    scene.batch([{"bpm_name": "Instant"}], result_path=str(scene.folder / "result.csv"))
+
+
+BATCHES: dict[str, Provocation] = {
+    "… of … launches failed, and at most … may ('max_failures'): …": batch([{"bpm_name": "AlwaysBroken"}]),
+    "it was still open at the deadline ('timeout')": batch(timeout=0),
+    "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0),
+    "The batch has changed since an earlier try began it: launch … is not the one that started …": changed(
+        ONE, [{"title": "two"}]
+    ),
+    "The batch has changed since an earlier try began it: launch … is missing, which started …": changed(
+        [*ONE, {"title": "two"}], ONE
+    ),
+    "The batch has changed since an earlier try began it: the business keys of its launches are not those that were "
+    "begun": changed_keys,
+    "whether an earlier try started launch … cannot be told: …": retry_without_keys,
+    "whether an earlier try started one of these for launch … cannot be told, for others may use their key: …": (
+        retry_beside_others
+    ),
+    "which one is that of launch … cannot be told of …": retry_among(BPM, BPM),
+    "… carries the business key of launch …, but is none of '…'": retry_among("PublishApproval"),
+    "… starts are in doubt; looking for what came of them": lost("drop_before"),
+    "…; this is launch …, and of … more nothing shows either": lost("drop_before"),
+    "They could not be looked for. …": lost_and_looks_that_fail,
+    "No start is sent for … s. …": turned_away,
+    "… launches were refused, so no more are started": batch(
+        [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
+    ),
+    "What this task had started before could not be terminated: …": clear_that_ends_nothing,
+    "XComs '…', '…' and '…' do not tell what this try has started": resumed_with_no_xcoms,
+    "XCom '…' of the task does not tell which instances it has started": trigger_with_no_xcoms,
+    "the result could not be written to …: …": result_in_the_way,
+    "give exactly one of launches and launches_path": batch(None),
+    "launches must be a list of mappings, not …": batch("all"),
+    "launch …: it must be a mapping with some of …, not …": batch(["one"]),
+    "launch …: it has no field '…'; what may be given is …": batch([{"name": "one"}]),
+    "launch …: it needs a bpm_name, because the batch has none": batch(bpm_name=None),
+    "launch …: its business_key '…' is that of launch … too": batch([*OWN, *OWN]),
+    "launch … has a business_key of its own, which needs validate_first=True": batch(
+        OWN, validate_first=False
+    ),
+    "with validate_first=False nobody knows of how many max_failures is a share: give a number": batch(
+        fail_fast=True, max_failures=0.5, validate_first=False
+    ),
+    "a batch in which launches have a business_key of their own may have … launches at most": batch(
+        [*ONE * 10_000, *OWN]
+    ),
+    "there is no file …": batch(None, launches_path="/no/such/launches.csv"),
+    "… is no file of launches: its name must end in …": batch(None, launches_path="/no/such/launches.xlsx"),
+    "… is no file for a result: its name must end in …": batch(result_path="/no/such/result.xlsx"),
+    "… must be given without a password: what stands before the @ is the id of an Airflow connection": batch(
+        None, launches_path="s3://key:secret@bucket/launches.csv"
+    ),
+    "line … of …: it must be a JSON object: …": file("a.jsonl", "{"),
+    "line … of …: it is longer than … characters": file("a.jsonl", "x" * (2**22 + 1)),
+    "line … of …: after … characters it is not UTF-8": file("a.csv", b"title\n\xff\n"),
+    "line … of …: it holds a NUL byte, which no text does": file("a.csv", "title\n\0\n"),
+    "line … of …: the row that begins here is not CSV: …": file("a.csv", 'title\n"a" b\n'),
+    "it is empty, and its first line must name the columns": file("a.csv", ""),
+    "line … of …: column … has no name": file("a.csv", "title,,\n"),
+    "line … of …: column … has the name of another, …": file("a.csv", "title,title\n"),
+    "line … of …: column … is called …; names are separated by a comma alone": file("a.csv", "title;a\n"),
+    "line … of …: the header names … columns, and this row has …": file("a.csv", "title\na,b\n"),
+    "line … of …: all its cells are empty": file("a.csv", 'title\n""\n'),
+    "line … of …: its variables hold …, which has a column too": file(
+        "a.csv", 'a,variables\n1,"{""a"": 2}"\n'
+    ),
+}

@@ -1,0 +1,250 @@
+"""What makes a connection, a call or an argument fail, by the message as ``docs/troubleshooting.md`` quotes it.
+
+Each provocation does to the emulator, and with this provider, what leads to the message: it is then what is raised, logged
+or printed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from airflow.sdk import Connection, task
+
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from tests.docs.scene import BPM, Scene, Tries
+
+Provocation = Callable[[Scene], Any]
+
+
+def settings(extra: Any = None, **fields: Any) -> Provocation:
+    """Read a connection of these extras and fields."""
+    return lambda scene: scene.hook(extra, **fields).settings
+
+
+def host(host: str, **fields: Any) -> Provocation:
+    """Read a connection to a host."""
+    return settings(host=host, **{"port": None, "schema": None, **fields})
+
+
+def answer(kind: str, fault: str, extra: Any = None, **parameters: Any) -> Provocation:
+    """List instances, or start one, where the answer is not what it should be."""
+
+    def provoke(scene: Scene) -> None:
+        scene.emulator.fault(kind, fault, times=9, **parameters)
+        hook = scene.hook(extra)
+        if kind == "start":
+            hook.start_instance(BPM)
+        else:
+            hook.query_instances(["Running"])
+
+    return provoke
+
+
+def hooked(call: Callable[[AstroZeroHook], Any]) -> Provocation:
+    """Call the hook."""
+    return lambda scene: call(scene.hook())
+
+
+def started(**arguments: Any) -> Provocation:
+    """Run a start operator."""
+    return lambda scene: scene.start(**arguments)
+
+
+def batch(launches: Any, **arguments: Any) -> Provocation:
+    """Run a batch operator."""
+    return lambda scene: scene.batch(launches, **arguments)
+
+
+# Not connected.
+
+
+def not_installed(_: Scene) -> None:
+    """Import this provider where it is not."""
+    python = [sys.executable, "-I", "-S", "-c", "import airflow_provider_astrobpm"]
+    raise RuntimeError(subprocess.run(python, capture_output=True, text=True, check=False, timeout=60).stderr)
+
+
+def unknown_type(_: Scene) -> None:
+    """Ask for the hook of a connection whose type is not spelled right."""
+    Connection(conn_id="approvals", conn_type="astrozero").get_hook()  # type: ignore[no-untyped-call]
+
+
+CONNECTION: dict[str, Provocation] = {
+    "The conn_id `…` isn't defined": lambda _: AstroZeroHook("of_nobody").settings,
+    'Unknown hook type "…"': unknown_type,
+    "No module named 'airflow_provider_astrobpm'": not_installed,
+    "Connection '…' cannot be used: …": settings(login=None),
+    "login (the client id) is empty, and so is the extra 'access_token'": settings(login=None),
+    "password (the client secret) is empty, and so is the extra 'access_token'": settings(password=""),
+    "host is empty": settings(host=""),
+    "host must be no more than a domain, a port and a base path": host("https://a:b@astro.example"),
+    "host is not a URL, or has a port that is none": host("astro.example:no"),
+    "host … is not a domain": host("astro example"),
+    "schema must be https (or http), not …": host("astro.example", schema="ftp"),
+    "host says … and schema says …": host("https://astro.example", schema="http"),
+    "host says port … and port says …": host("astro.example:443", port=8443),
+    "port must be from 1 to 65535, not …": host("astro.example", port=70_000),
+    "http:// to … would send the secret in the clear": host("http://astro.example"),
+    "extra is not JSON": settings(extra="verify=false"),
+    "extra must be a JSON object": settings(extra="[]"),
+    "unknown extra '…'": settings({"verfy": False}),
+    "extra '…' must be …": settings({"timezone": "Peking"}),
+    "extra 'client_key' is set without 'client_cert'": settings({"client_key": "key.pem"}),
+    "extra '…' names …: …": lambda scene: scene.hook({"verify": "/no/such/bundle.pem"}).get_conn(),
+}
+
+# Not reached, and answers that are none.
+
+
+def proxy_of_nobody(scene: Scene) -> None:
+    """Go through a proxy of a kind that there is no support for."""
+    scene.environment.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        scene.environment.delenv(name, raising=False)
+    scene.address("https://astro.example").query_instances(["Running"])
+
+
+def packed_badly(scene: Scene) -> None:
+    """Ask a server whose answer is not packed as it says."""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"plain")
+
+        def log_message(self, *_: Any) -> None:
+            """Stay quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        try:
+            hook = scene.hook(
+                {"access_token": "ready"},
+                host=f"http://127.0.0.1:{server.server_port}",
+                port=None,
+                schema=None,
+            )
+            hook.query_instances(["Running"])
+        finally:
+            thread.join(60)
+
+
+def listed(scene: Scene, url: str) -> None:
+    """List instances at an address."""
+    scene.address(url).query_instances(["Running"])
+
+
+CALLS: dict[str, Provocation] = {
+    "the server could not be reached (…)": lambda scene: listed(scene, f"http://127.0.0.1:{scene.free_port}"),
+    "the TLS handshake failed (…)": lambda scene: listed(scene, scene.server.url.replace("http:", "https:")),
+    "the request could not be sent (…)": proxy_of_nobody,
+    "no answer came within 'read_timeout'": answer("query", "delay", {"read_timeout": 0.1}, seconds=0.5),
+    "the connection was cut (…)": answer("query", "drop_after"),
+    "the server failed (HTTP 5…": answer("query", "status", status=503),
+    "the server is asked too much (HTTP 429": answer("query", "status", status=429),
+    "the server gave up waiting for the request (HTTP 408": answer("query", "status", status=408),
+    "the server redirects to …, and redirects are not followed": answer("query", "redirect"),
+    "the answer (… bytes, …) is not the documented JSON": answer("query", "html", status=200),
+    "the answer has not the documented shape: …": answer("query", "wrong_shape"),
+    "the answer is longer than … bytes ('max_response_bytes')": answer(
+        "query", "oversize", {"max_response_bytes": 10_000}, size=100_000
+    ),
+    "the answer cannot be unpacked": packed_badly,
+}
+
+# Refused.
+
+
+def ready_token(scene: Scene) -> None:
+    """Use a ready token that is not good any more."""
+    scene.hook({"access_token": "an-old-token"}).query_instances(["Running"])
+
+
+def resumed_too_early(scene: Scene) -> None:
+    """Resume an instance where the server refuses that."""
+    one = scene.started()
+    scene.hook().suspend_instance(one)
+    scene.emulator.fault("action", "status", status=403)
+    scene.hook().resume_instance(one)
+
+
+def suspended_too_late(scene: Scene) -> None:
+    """Suspend an instance that has ended, where that is no good."""
+    scene.hook().suspend_instance(scene.started("Instant"), if_closed="fail")
+
+
+REFUSALS: dict[str, Provocation] = {
+    "the client id or the secret was refused": lambda scene: scene.hook(
+        password="wrong-secret"
+    ).query_instances(["Running"]),
+    "the access token was refused": ready_token,
+    "the server refused (HTTP …, resCode '…'": hooked(lambda hook: hook.start_instance("NoSuchProcess")),
+    "the server refused, and the instance is '…'": resumed_too_early,
+    "instance '…' of '…' has ended already, in state '…'": suspended_too_late,
+}
+
+# Arguments.
+
+
+def decorated(**arguments: Any) -> Provocation:
+    """Run a task that a function was made to, with what the function returns."""
+    returned = arguments.pop("returned", None)
+
+    def provoke(_: Scene) -> None:
+        made: Any = task.astro_bpm(task_id="gate", bpm_name=BPM, **arguments)(lambda: returned)()
+        made.operator.execute(Tries().context)
+
+    return provoke
+
+
+async def variables() -> dict[str, Any]:
+    """Return variables, too late."""
+    return {}
+
+
+def came_out_as_none(scene: Scene) -> None:
+    """Run a sensor whose template came out as nothing."""
+    scene.sense(instance_id="{{ a template }}", before=lambda made: setattr(made, "instance_id", None))
+
+
+ARGUMENTS: dict[str, Provocation] = {
+    "… must be a text that is not blank, not …": hooked(lambda hook: hook.get_instance(" ")),
+    "… must be a text that can be sent, not …": hooked(lambda hook: hook.get_instance("\ud800")),
+    "… must be an id, not …": hooked(lambda hook: hook.suspend_instance("..")),
+    "… must be a list of texts, not …": started(bp_statuses="Approved"),
+    "… must not be empty; leave it out to ask for nothing": started(bp_statuses=[]),
+    "… is None; leave it out to ask for nothing": started(states=None),
+    "… must be one of …, not …": started(states=["Finished"]),
+    "… cannot mean success and failure at once": started(bp_statuses=["Yes"], failed_bp_statuses=["Yes"]),
+    "… must be a number of seconds, at least … and at most …, not …": started(poll_interval=0.1),
+    "… must be a whole number, at least …, not …": batch([], max_concurrency=0),
+    "… must be a number a second, more than 0, not …": batch([], rate_limit=0),
+    "… must be a whole number, or a share as a float below 1, not …": batch([], max_failures=1.5),
+    "variables must be a mapping of names to JSON values, not …": started(variables=["a"]),
+    "variable '…' cannot be sent as JSON: …": started(variables={"a": object()}),
+    "variables must name at least one variable to set": hooked(lambda hook: hook.set_variables("1", {})),
+    "… is given twice: as an argument and as variable '…'": started(
+        title="one", variables={"$Flow.Title": "two"}
+    ),
+    "if_open_instance_exists means nothing without a business_key": started(if_open_instance_exists="adopt"),
+    "… means nothing with wait_for_completion=False": started(states=["Running"], wait_for_completion=False),
+    "give exactly one of instance_id and business_key": lambda scene: scene.sense(),
+    "bpm_name narrows a business_key; an instance_id needs no narrowing": lambda scene: scene.sense(
+        instance_id="1", bpm_name="A"
+    ),
+    "@task.astro_bpm takes no variables": decorated(variables={"a": 1}),
+    "@task.astro_bpm takes a plain function": lambda _: task.astro_bpm(bpm_name=BPM)(variables)(),
+    "… must return the variables as a mapping of names to JSON values, or None for none, not …": decorated(
+        returned=["a"]
+    ),
+    "… was given, and came out as None": came_out_as_none,
+}

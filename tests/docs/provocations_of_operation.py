@@ -1,0 +1,288 @@
+"""What watchers, notifiers and commands say, and tasks that a person ends, by the message as the page quotes it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+from airflow_provider_astrobpm.emulator.__main__ import main as emulate
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
+from airflow_provider_astrobpm.tasks import kill as worker
+from airflow_provider_astrobpm.triggers import kill
+from airflow_provider_astrobpm.triggers.bpm import (
+    AstroZeroBpmEventTrigger,
+    AstroZeroBpmInstanceTrigger,
+)
+from tests.docs.provocations_of_calls import Provocation
+from tests.docs.scene import BPM, CONN_ID, Scene, Tries
+
+# Ended with its task.
+
+
+def ended_on_a_worker(state: str | None, fault: str | None = None) -> Provocation:
+    """Let Airflow end the process of a task that waits.
+
+    :param state: what Airflow says of the task then.
+    :param fault: what is wrong with the termination.
+    """
+
+    def provoke(scene: Scene) -> None:
+        scene.environment.setattr(worker, "state_of", lambda _: state)
+        if fault:
+            scene.emulator.fault("action", fault, status=403)
+
+        def end(operator: Any) -> None:
+            operator.on_kill()
+            raise SystemExit("killed")
+
+        scene.while_waiting = end
+        scene.start(timeout=3600)
+
+    return provoke
+
+
+def ended_while_deferred(state: str | None, fault: str | None = None) -> Provocation:
+    """Let a person end a task that is deferred; the parameters are those above."""
+
+    def provoke(scene: Scene) -> None:
+        scene.environment.setattr(kill, "state_of", lambda _: state)
+        scene.environment.setattr(kill, "published", lambda *_: None)
+        if fault:
+            scene.emulator.fault("action", fault, status=403)
+        trigger = AstroZeroBpmInstanceTrigger(
+            astro_zero_conn_id=CONN_ID, instance_id=scene.started(), terminate_on_kill=True
+        )
+        trigger.task_instance = Tries()  # type: ignore[assignment]
+        asyncio.run(trigger.on_kill())
+
+    return provoke
+
+
+def wait_without_a_connection(scene: Scene) -> None:
+    """Let a trigger wait on a connection that is not there any more."""
+    del scene
+
+    async def wait() -> None:
+        trigger = AstroZeroBpmInstanceTrigger(astro_zero_conn_id="of_nobody", instance_id="1")
+        await trigger.run().__anext__()
+
+    asyncio.run(wait())
+
+
+ENDS: dict[str, Provocation] = {
+    "This task was ended by a person. …: …": ended_on_a_worker("failed"),
+    "…: it may still be open: …": ended_on_a_worker("failed", "status"),
+    "This process is being ended, and by nobody's act on the task (…). Left as it is: …": ended_on_a_worker(
+        "running"
+    ),
+    "The task was ended by a person; terminating …": ended_while_deferred("failed"),
+    "… was to be terminated and may still be open: terminate it by hand": ended_while_deferred(
+        "failed", "status"
+    ),
+    "Instance '…' left as it is: …": ended_while_deferred("up_for_retry"),
+    "The wait could not go on": wait_without_a_connection,
+}
+
+# Asset events.
+
+
+class BrokenStore:
+    """The store of several assets, which have one trigger."""
+
+    async def aget(self, _key: str) -> Any:
+        """Fail as Airflow's does."""
+        raise ValueError("Task has 2 concrete inlets and outlets")
+
+
+def watched(words: str, store: Any = None, conn_id: str = CONN_ID) -> Provocation:
+    """Watch until something is logged."""
+
+    def provoke(scene: Scene) -> None:
+        said = asyncio.Event()
+
+        class Log:
+            def info(self, text: str, *values: Any) -> None:
+                text = text % values if values else text
+                sys.stdout.write(f"{text}\n")
+                if words in text:
+                    said.set()
+
+            warning = info
+
+            def exception(self, text: str, *values: Any) -> None:
+                self.info(f"{text % values} {sys.exc_info()[1]}")
+
+        async def watch() -> None:
+            trigger = AstroZeroBpmEventTrigger(
+                bpm_name="Instant", poll_interval=1, astro_zero_conn_id=conn_id
+            )
+            if store is not None:
+                trigger.asset_state_store = store
+            trigger._log = Log()  # type: ignore[assignment]
+            running = asyncio.ensure_future(anext(trigger.run()))
+            await asyncio.wait_for(said.wait(), 30)
+            running.cancel()
+            await asyncio.wait({running})
+
+        asyncio.run(watch())
+
+    return provoke
+
+
+def cut_off_list(scene: Scene) -> None:
+    """Watch where a list is cut off."""
+    scene.emulator.switch(row_cap=100)
+    for _ in range(101):
+        scene.started("Instant")
+    watched("looks cut off")(scene)
+
+
+EVENTS: dict[str, Provocation] = {
+    "Could not watch …; trying again for as long as it takes": watched(
+        "Could not watch", conn_id="of_nobody"
+    ),
+    "The asset's state store cannot be used. …": watched("state store cannot", BrokenStore()),
+    "Watching …; … are there already and do not count": watched("are there already"),
+    "The list of state '…' has exactly … rows and looks cut off: …": cut_off_list,
+    "bp_statuses must be … at most, not …": lambda _: AstroZeroBpmEventTrigger(
+        bpm_name="A", bp_statuses=[str(number) for number in range(257)]
+    ),
+}
+
+# Incidents.
+
+
+def report(context: Any = None, **arguments: Any) -> None:
+    """Report a failure, as Airflow does."""
+    ti = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=1)
+    known = {"ti": ti, "run_id": "r1", "dag": None} if context is None else context
+    AstroZeroStartBpmNotifier(**{"bpm_name": BPM, **arguments})(known)
+
+
+def report_twice(_: Scene) -> None:
+    """Report one failure twice."""
+    report()
+    report()
+
+
+def report_where_keys_do_not_show(scene: Scene) -> None:
+    """Report where the lists show no business keys."""
+    scene.started()
+    scene.emulator.switch(business_keys_in_rows=False)
+    report()
+
+
+def report_with_no_answer(scene: Scene) -> None:
+    """Report where the answer is lost, and nothing shows."""
+    scene.emulator.fault("start", "drop_before")
+    report()
+
+
+INCIDENTS: dict[str, Provocation] = {
+    "No process was started over this that anybody knows of (…). …": lambda _: report(
+        bpm_name="NoSuchProcess"
+    ),
+    "Nothing is started: this was reported before, to …": report_twice,
+    "Whether this was reported before cannot be told: …. Reporting it": report_where_keys_do_not_show,
+    "It was not started again. Look for an instance of '…' with business key '…'; if there is none, start it yourself.": (
+        report_with_no_answer
+    ),
+    "the context does not say of which DAG run it is; give the notifier a business_key": lambda _: report({}),
+}
+
+# The command line.
+
+
+def command(*arguments: str) -> Provocation:
+    """Run a command."""
+    return lambda scene: scene.command(*arguments)
+
+
+def with_file(content: str) -> Provocation:
+    """Set the variables of a file."""
+    return lambda scene: scene.command(
+        "set", "1", "--variables-file", scene.written("variables.json", content)
+    )
+
+
+def start_with_no_answer(scene: Scene) -> None:
+    """Start where the answer is lost."""
+    scene.emulator.fault("start", "drop_after")
+    scene.command("start", BPM)
+
+
+def many(*arguments: str, row_cap: int | None = None, **switches: Any) -> Provocation:
+    """Run a command where there are a hundred instances and one."""
+
+    def provoke(scene: Scene) -> None:
+        for _ in range(101 if row_cap else 1):
+            scene.started()
+        scene.emulator.switch(row_cap=row_cap, **switches)
+        with suppress(AssertionError):  # some succeed
+            scene.command(*arguments)
+
+    return provoke
+
+
+def confirmed_by_nobody(scene: Scene) -> None:
+    """Terminate instances with no terminal to ask at."""
+    scene.started()
+    scene.command("terminate", "--process", BPM)
+
+
+COMMANDS: dict[str, Provocation] = {
+    "how old an instance is cannot be told on connection '…': Astro Zero's timestamps have no zone.": command(
+        "list", "--older-than", "7d"
+    ),
+    "… must be an age such as 90s, 15m, 2h, 7d or 1d12h, not …": command("list", "--older-than", "a week"),
+    "say which instances: their ids, or a filter of …": command("suspend", "--yes"),
+    "give the ids of instances or a filter, not both": command("suspend", "1", "--process", "A"),
+    "give the instance's id or its --business-key, one of them": command("show"),
+    "--process goes with --business-key; an id needs no more": command("show", "1", "--process", "A"),
+    "--all and --state exclude each other": command("list", "--all", "--state", "Running"),
+    "--like goes with --process": command("definitions", "--like"),
+    "There is no terminal to ask at, so nothing was changed; give --yes": confirmed_by_nobody,
+    "Before you start it again look for it: list --all …": start_with_no_answer,
+    "Warning: Astro Zero listed exactly … instances in state '…', which looks cut off.": many(
+        "list", row_cap=100
+    ),
+    "Warning: none of the instances listed shows a business key, so one may be missed.": many(
+        "list", "--business-key", "order-4711", business_keys_in_rows=False
+    ),
+    "--variable must be NAME=VALUE": command("set", "1", "--variable", "country"),
+    "variable '…' is given twice": command("set", "1", "--variable", "a=1", "--variable", "a=2"),
+    "say which variables to set: --variable or --variables-file": command("set", "1"),
+    "--variables-file cannot be read: …": command("set", "1", "--variables-file", "/no/such/file.json"),
+    "--variables-file '…' is not JSON": with_file("{"),
+    "--variables-file '…' must be a JSON object of variables and their values": with_file("[]"),
+}
+
+# The emulator.
+
+
+def port_in_use(scene: Scene) -> None:
+    """Start an emulator where one runs."""
+    emulate(["--port", scene.server.url.rpartition(":")[2]])
+
+
+def process_file(content: str) -> Provocation:
+    """Start an emulator with processes of one's own."""
+    return lambda scene: emulate(["--processes", scene.written("processes.yaml", content)])
+
+
+EMULATOR: dict[str, Provocation] = {
+    "Cannot listen on … port …: …": port_in_use,
+    "unknown switch '…'; known are …": lambda _: emulate(["--switch", "get_by_ids=row"]),
+    "switch … has no position '…'; it has …": lambda _: emulate(["--switch", "get_by_id=rows"]),
+    "a switch is given as NAME=POSITION, not '…'": lambda _: emulate(["--switch", "get_by_id"]),
+    "…: not YAML: …": process_file("{"),
+    "…: unknown state '…'; known are …": process_file("processes: [{name: A, steps: [{state: Finished}]}]"),
+    "the emulator at … did not answer …": lambda scene: EmulatorControl(
+        f"http://127.0.0.1:{scene.free_port}"
+    ).instances(),
+    "the emulator at … refused …: …": lambda scene: scene.emulator.act("002N-of-nobody", "approve"),
+}

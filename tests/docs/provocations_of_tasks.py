@@ -1,0 +1,312 @@
+"""What makes a start, a wait or a batch fail, by the message as ``docs/troubleshooting.md`` quotes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from tests.docs.provocations_of_calls import Provocation
+from tests.docs.scene import BPM, HAS_STORE, Scene, Tries
+
+KEYS = TaskIdentity(Tries.dag_id, Tries.run_id, Tries.task_id)
+Event = Callable[[str], Any]
+
+
+def remembered() -> Tries:
+    """Return a task whose tries have a state store; where Airflow has none, this is not to be seen."""
+    if not HAS_STORE:
+        pytest.skip("there is no task state store before Airflow 3.3")
+    return Tries()
+
+
+# A start in doubt.
+
+
+def lost(scene: Scene, tries: Tries | None = None, **arguments: Any) -> Tries:
+    """Run a try whose start came to nothing, which nobody can know, and begin the next."""
+    tries = tries or Tries()
+    scene.emulator.fault("start", "drop_before")
+    with pytest.raises(errors.AmbiguousStartError):
+        scene.start(tries, **arguments)
+    tries.again()
+    return tries
+
+
+def waited_in_vain(scene: Scene, tries: Tries | None = None) -> Tries:
+    """Run a try whose time was over, and which has left its instance open."""
+    tries = tries or Tries()
+    with pytest.raises(errors.WaitTimeoutError):
+        scene.start(tries, timeout=0)
+    return tries
+
+
+def start_with_no_answer(scene: Scene) -> None:
+    """Start where the connection is cut, and nothing shows."""
+    scene.emulator.fault("start", "drop_before")
+    scene.start()
+
+
+def start_and_looks_that_fail(scene: Scene) -> None:
+    """Start where the answer is lost, and nothing can be looked up."""
+    scene.emulator.fault("start", "drop_after")
+    scene.emulator.fault("query", "status", status=503, times=99)
+    scene.start()
+
+
+def start_beside_others(scene: Scene) -> None:
+    """Start with a key of the author's own, where the answer is lost and others may use the key."""
+    scene.started(business_key="order-4711")
+    scene.emulator.fault("start", "drop_after")
+    scene.start(business_key="order-4711")
+
+
+def retry_without_keys(scene: Scene) -> None:
+    """Retry where the lists show no business keys."""
+    scene.emulator.switch(business_keys_in_rows=False)
+    scene.started()
+    tries = Tries(remembers=False)
+    tries.again()
+    scene.start(tries)
+
+
+def retry_with_a_short_list(scene: Scene) -> None:
+    """Retry where a list is cut off."""
+    scene.emulator.switch(row_cap=100, order_honoured=False)
+    for number in range(101):
+        scene.started(business_key=f"order-{number}")
+    tries = Tries(remembers=False)
+    tries.again()
+    scene.start(tries)
+
+
+def retry_that_cannot_look(scene: Scene) -> None:
+    """Retry where nothing can be looked up."""
+    tries = lost(scene)
+    scene.emulator.fault("query", "status", status=403, times=99)
+    scene.start(tries)
+
+
+def retry_among(*names: str) -> Provocation:
+    """Retry where instances of these BPMs carry the task's key."""
+
+    def provoke(scene: Scene) -> None:
+        tries = lost(scene)
+        for name in names:
+            scene.started(name, business_key=KEYS.key(1))
+        scene.start(tries)
+
+    return provoke
+
+
+def retry_beside_others(scene: Scene) -> None:
+    """Retry with a key of the author's own that others use too."""
+    tries = lost(scene, business_key="order-4711")
+    scene.started(business_key="order-4711")
+    scene.start(tries, business_key="order-4711")
+
+
+def retry_after_its_instance_is_gone(scene: Scene) -> None:
+    """Retry where the instance is not there any more."""
+    tries = waited_in_vain(scene, remembered())
+    scene.emulator.vanish(tries.xcoms["instance_id"])
+    tries.again()
+    scene.start(tries)
+
+
+def start_though_one_is_open(scene: Scene) -> None:
+    """Start with a key that an open instance carries."""
+    scene.started(business_key="order-4711")
+    scene.start(business_key="order-4711", if_open_instance_exists="fail")
+
+
+def retry_with_a_broken_record(scene: Scene) -> None:
+    """Retry after something else has written into the task's store."""
+    tries = remembered()
+    tries.store["astro_zero_launch"] = {"generation": "seven"}
+    scene.start(tries)
+
+
+def retry(scene: Scene) -> None:
+    """Retry a task whose instance is open."""
+    tries = waited_in_vain(scene)
+    tries.again()
+    scene.start(tries, timeout=0)
+
+
+def clear(scene: Scene) -> None:
+    """Clear a task whose instance is open, and which has told nobody why."""
+    tries = waited_in_vain(scene, Tries(remembers=False))
+    tries.clear()
+    scene.start(tries, timeout=0)
+
+
+STARTS: dict[str, Provocation] = {
+    "The start is in doubt; looking for what came of it. …": start_with_no_answer,
+    "…; no instance shows that carries its business key. The instance may or may not have been started, so it was not "
+    "started again.": start_with_no_answer,
+    "…; it could not be looked for: …": start_and_looks_that_fail,
+    "…; it may be one of those that carry its business key: …": start_beside_others,
+    "whether an earlier try started an instance cannot be told: …": retry_without_keys,
+    "the lists show no business keys here": retry_without_keys,
+    "a list of exactly … rows looks cut off": retry_with_a_short_list,
+    "Whether an earlier try has started an instance could not be found out. A retry looks again.": retry_that_cannot_look,
+    "which one to go on with cannot be told of …": retry_among(BPM, BPM),
+    "its business key is carried by …, which is none of '…'": retry_among("PublishApproval"),
+    "whether an earlier try started one of these cannot be told, for others may use their key: …": retry_beside_others,
+    "an earlier try started instance '…', which is in none of the states now": retry_after_its_instance_is_gone,
+    "business key '…' is carried by an open instance '…'": start_though_one_is_open,
+    "What an earlier try has written down ('…' in the task state store) cannot be read: …": retry_with_a_broken_record,
+    "Adopted instance '…' of '…' in state '…': …": retry,
+    "The task was cleared. Terminating what it had started before: …": clear,
+}
+
+# A wait that has failed.
+
+
+def bad_end(scene: Scene) -> None:
+    """Wait for an instance that breaks."""
+    scene.start(bpm_name="AlwaysBroken")
+
+
+def in_state(state: str, **arguments: Any) -> Provocation:
+    """Look at an instance in this state."""
+
+    def provoke(scene: Scene) -> None:
+        one = scene.started()
+        scene.emulator.move(one, state=state)
+        scene.sense(instance_id=one, **arguments)
+
+    return provoke
+
+
+def of_status(status: str, **arguments: Any) -> Provocation:
+    """Look at an instance of this business status."""
+
+    def provoke(scene: Scene) -> None:
+        one = scene.started()
+        scene.emulator.move(one, bp_status=status)
+        scene.sense(instance_id=one, **arguments)
+
+    return provoke
+
+
+def suspended(scene: Scene) -> None:
+    """Wait for an instance that somebody has suspended."""
+    one = scene.started()
+    scene.hook().suspend_instance(one)
+    scene.sense(instance_id=one, on_suspended="fail")
+
+
+def time_out(**arguments: Any) -> Provocation:
+    """Wait until the time is over."""
+    return lambda scene: scene.start(**{"timeout": 0, **arguments})
+
+
+def time_out_with_a_failing_action(scene: Scene) -> None:
+    """Wait until the time is over, where the instance then cannot be terminated."""
+    scene.emulator.fault("action", "status", status=403)
+    scene.start(timeout=0, on_timeout="terminate")
+
+
+def vanished(scene: Scene) -> None:
+    """Wait for an instance that is deleted meanwhile."""
+    scene.sense(instance_id="002N-of-nobody", timeout=3600, poke_interval=20)
+
+
+def capped(scene: Scene) -> None:
+    """Look for an instance where lists are cut off."""
+    scene.emulator.switch(row_cap=100)
+    for _ in range(101):
+        scene.started()
+    scene.hook({"instance_lookup": "list"}).get_instance("002N-of-nobody")
+
+
+def two_of_a_key(scene: Scene) -> None:
+    """Wait for a key that two open instances carry."""
+    for _ in range(2):
+        scene.started(business_key="order-4711")
+    scene.sense(business_key="order-4711")
+
+
+def no_key_yet(scene: Scene) -> None:
+    """Look for a key that nothing carries."""
+    scene.sense(business_key="order-4711")
+
+
+def outage(scene: Scene) -> None:
+    """Wait while the server is down."""
+    one = scene.hook().get_instance(scene.started())
+    scene.emulator.outage()
+    scene.hook().wait_for_instance(one, poll_interval=1, max_poll_failure_time=30)
+
+
+def short_outage(scene: Scene) -> None:
+    """Wait while the server is down for a moment."""
+    one = scene.hook().get_instance(scene.started())
+    scene.emulator.fault("query", "status", status=503)
+    scene.hook().wait_for_instance(one, poll_interval=1, timeout=30)
+
+
+def strange_event(scene: Scene) -> None:
+    """Resume with an event that this provider does not send."""
+    scene.resume(lambda _: {"status": "fine"})
+
+
+def crashed_trigger(scene: Scene) -> None:
+    """Let the trigger fail over something that is no error of this provider."""
+    from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+
+    scene.resume(lambda _: event.encode(RuntimeError("anything")))
+
+
+def failed_deferral(scene: Scene) -> None:
+    """Resume after Airflow has given the trigger up."""
+    scene.resume(failure="Trigger failure")
+
+
+def late_deferral(scene: Scene) -> None:
+    """Resume after Airflow has waited long enough."""
+    scene.resume(failure="Trigger timeout")
+
+
+def event_of_another(scene: Scene) -> None:
+    """Resume with an event for which another task waits."""
+    with pytest.raises(TaskDeferred):
+        scene.resume(lambda _: {"status": "success", "waiter": "another"}, ti_id="this")
+
+
+WAITS: dict[str, Provocation] = {
+    "The wait for instance '…' of '…' failed: it ended in state '…'…; asked for was …": bad_end,
+    "it is in state '…', one of failed_states": in_state("Paused", failed_states=["Paused"]),
+    "its business status is '…', one of failed_bp_statuses": of_status("No", failed_bp_statuses=["No"]),
+    'it is suspended, and on_suspended is "fail"': suspended,
+    "The wait for … timed out at … UTC ('timeout'); last seen: …": time_out(),
+    "By 'on_timeout': …": time_out(on_timeout="suspend"),
+    "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,
+    "Instance '…' on connection '…' may still be open. …": time_out(),
+    "…'timeout'); it was never seen": no_key_yet,
+    "…; it may still be started": no_key_yet,
+    "instance '…' is in none of the states": vanished,
+    "…; looking again": vanished,
+    "…; the longest answer had … rows, a row cap could hide it": capped,
+    "instance '…' could not be read by its id": lambda scene: scene.hook(
+        {"instance_lookup": "by_id"}
+    ).get_instance("002N-of-nobody"),
+    "an instance with business key '…' is in none of the states": lambda scene: scene.hook().find_instance(
+        "none"
+    ),
+    "business key '…' is carried by … instances: …": two_of_a_key,
+    "Polls fail from now on; the wait goes on. …": short_outage,
+    "Polls succeed again": short_outage,
+    "…; polls have failed for … s ('max_poll_failure_time')": outage,
+    "The trigger's event is not one that this task knows (…): …": strange_event,
+    "The trigger failed with …": crashed_trigger,
+    "The trigger failed: …": failed_deferral,
+    "No triggerer ended the wait at its deadline; looking once more": late_deferral,
+    "Airflow has handed this task an event for which another one waits; looking itself": event_of_another,
+}

@@ -1,0 +1,219 @@
+"""Where errors are made to happen: the emulator, connections to it, and tasks that are run without Airflow around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.sdk.execution_time import context
+
+from airflow_provider_astrobpm.__main__ import main
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.operators.bpm import (
+    AstroZeroStartBpmBatchOperator,
+    AstroZeroStartBpmInstanceOperator,
+)
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+
+CONN_ID = "astro_zero_default"
+BPM = "SupplierOnboarding"
+GRACE = 0.2  # seconds
+RETRIES = 9
+HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # Airflow has a task state store from 3.3 on
+
+
+class Store(dict[str, Any]):
+    """A task state store; values take the way through JSON."""
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        """Write a value."""
+        del retention
+        self[key] = json.loads(json.dumps(value))
+
+
+class Tries:
+    """The tries of one task, as much of them as an operator sees.
+
+    :param remembers: whether Airflow has a task state store.
+    """
+
+    dag_id, run_id, task_id, map_index = "orders", "run", "gate", -1
+    try_number = 1
+
+    def __init__(self, *, remembers: bool = HAS_STORE) -> None:
+        self.max_tries = RETRIES
+        self.xcoms: dict[str, Any] = {}
+        self.store = Store()
+        self.context: Any = {"ti": self}
+        if remembers:
+            self.context["task_state_store"] = self.store
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Publish a value."""
+        self.xcoms[key] = value
+
+    def xcom_pull(self, *, key: str, **_: Any) -> Any:
+        """Return what this try has published."""
+        return self.xcoms.get(key)
+
+    def again(self) -> None:
+        """Begin the next try."""
+        self.try_number += 1
+        self.xcoms = {}
+
+    def clear(self) -> None:
+        """Clear the task, and begin the next try."""
+        self.max_tries = self.try_number + RETRIES
+        self.again()
+
+
+class Scene:
+    """The emulator, and what a user of this provider does with it.
+
+    :param emulator: the emulator's controls.
+    :param server: the emulator.
+    :param folder: a scratch folder.
+    :param free_port: a port at which nothing listens.
+    :param keep_time: lets a client put the emulator's clock forward instead of waiting.
+    :param environment: sets environment variables, for one test.
+    """
+
+    def __init__(
+        self,
+        emulator: EmulatorControl,
+        server: EmulatorServer,
+        folder: Path,
+        free_port: int,
+        keep_time: Callable[[BpmClient, EmulatorControl], None],
+        environment: pytest.MonkeyPatch,
+    ) -> None:
+        self.emulator, self.server, self.folder, self.free_port = emulator, server, folder, free_port
+        self.environment = environment
+        self._keep_time = keep_time
+        self._clients: list[BpmClient] = []
+        self.while_waiting: Callable[[Any], None] | None = None
+        """What happens to an operator when it is about to wait."""
+        self.operator: Any = None
+        """The one that ran last."""
+        environment.setattr("airflow_provider_astrobpm.hooks.astro_zero.BpmClient", self._client)
+        self.connect()
+
+    def connect(self, extra: Any = None, **fields: Any) -> None:
+        """Make the connection; without arguments it is as the emulator says.
+
+        :param extra: its extras; they are few attempts and little grace otherwise.
+        :param fields: its other fields.
+        """
+        quick = {"start_grace": GRACE, "max_attempts": 1, "max_wait": 0.1}
+        extras = {**quick, **(extra or {})} if extra is None or isinstance(extra, dict) else extra
+        connection = {**json.loads(self.server.connection_json()), "extra": extras, **fields}
+        self.environment.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps(connection))
+
+    def hook(self, extra: Any = None, **fields: Any) -> AstroZeroHook:
+        """Return a hook on the connection, made anew with these extras and fields."""
+        self.connect(extra, **fields)
+        return AstroZeroHook(CONN_ID)
+
+    def address(self, url: str) -> AstroZeroHook:
+        """Return a hook on another address."""
+        return self.hook(host=url, port=None, schema=None)
+
+    def started(self, name: str = BPM, **options: Any) -> str:
+        """Return the id of an instance that somebody has started."""
+        instance_id: str = self.emulator.start(name, **options)["id"]
+        return instance_id
+
+    # Tasks.
+
+    def start(self, tries: Tries | None = None, **arguments: Any) -> Any:
+        """Run a try of the start operator."""
+        made = {"bpm_name": BPM, "poll_interval": 1, "timeout": 5, "retries": RETRIES, **arguments}
+        return self._run(AstroZeroStartBpmInstanceOperator(task_id="gate", **made), tries)
+
+    def sense(
+        self,
+        tries: Tries | None = None,
+        *,
+        before: Callable[[AstroZeroBpmInstanceSensor], None] = lambda _: None,
+        **arguments: Any,
+    ) -> Any:
+        """Run the sensor.
+
+        :param before: what happens to it before it runs.
+        """
+        made = AstroZeroBpmInstanceSensor(task_id="gate", **{"poke_interval": 1, "timeout": 0, **arguments})
+        before(made)
+        return self._run(made, tries)
+
+    def batch(self, launches: Any, tries: Tries | None = None, **arguments: Any) -> Any:
+        """Run a try of the batch operator."""
+        made = {"bpm_name": BPM, "poll_interval": 1, "timeout": 5, "retries": RETRIES, **arguments}
+        if launches is not None:
+            made["launches"] = launches
+        return self._run(AstroZeroStartBpmBatchOperator(task_id="gate", **made), tries)
+
+    def resume(
+        self,
+        event: Callable[[str], Any] | None = None,
+        *,
+        failure: str | None = None,
+        ti_id: str | None = None,
+    ) -> Any:
+        """Defer a start operator, and resume it.
+
+        :param event: makes of its instance's id what the trigger is said to have sent.
+        :param failure: or how Airflow says that the trigger came to no event.
+        :param ti_id: the id of the task instance.
+        """
+        tries = Tries()
+        operator = AstroZeroStartBpmInstanceOperator(
+            task_id="gate", bpm_name=BPM, deferrable=True, poll_interval=1, timeout=3600
+        )
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(tries.context)
+        if ti_id is not None:
+            vars(tries)["id"] = ti_id
+        method, arguments = deferred.value.method_name, dict(deferred.value.kwargs or {})
+        if event is not None:
+            arguments["event"] = event(tries.xcoms["instance_id"])
+        else:
+            method, arguments["error"] = "__fail__", failure
+        return operator.resume_execution(method, arguments, tries.context)
+
+    def written(self, name: str, content: str | bytes) -> str:
+        """Return the path of a file with this content."""
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    def command(self, *arguments: str) -> None:
+        """Run a command of the command line, whatever its exit code."""
+        try:
+            main(list(arguments))
+        except SystemExit as end:
+            assert end.code  # noqa: PT017 - an exit is no error here
+
+    def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients:
+            client.close()
+
+    def _run(self, operator: Any, tries: Tries | None) -> Any:
+        self.operator = operator
+        return operator.execute((tries or Tries()).context)
+
+    def _client(self, *arguments: Any, **options: Any) -> BpmClient:
+        """Return a client that puts the emulator's clock forward instead of waiting."""
+        made = BpmClient(*arguments, **options)
+        self._keep_time(made, self.emulator)
+        if (happens := self.while_waiting) is not None:
+            made._sleep = lambda _: happens(self.operator)
+        self._clients.append(made)
+        return made
