@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -35,10 +35,10 @@ with warnings.catch_warnings():
 
 from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: E402
 from airflow_provider_astrobpm.bpm.settings import INSTANCE_LOOKUPS  # noqa: E402
-from airflow_provider_astrobpm.bpm.token import TOKENS  # noqa: E402
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl  # noqa: E402
 from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: E402
 from airflow_provider_astrobpm.emulator.switches import Switches  # noqa: E402
+from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: E402
 
 
 def pytest_unconfigure() -> None:
@@ -80,20 +80,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def emulator_server() -> Iterator[EmulatorServer]:
-    with EmulatorServer() as server:
-        yield server
+def emulator_server(astro_zero_emulator_server: EmulatorServer) -> EmulatorServer:
+    """The server behind ``emulator``: the one that users of the pytest plugin have."""
+    return astro_zero_emulator_server
 
 
 @pytest.fixture
-def emulator(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorControl:
+def emulator(astro_zero_emulator: AstroZeroEmulator) -> AstroZeroEmulator:
     """The emulator as it began, with the connection ``astro_zero_default`` to it and nothing learnt about it yet."""
-    control = emulator_server.control
-    control.reset()
-    TOKENS.clear()
-    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", emulator_server.connection_json())
-    monkeypatch.setattr("airflow_provider_astrobpm.bpm.search._ENDPOINTS", {})
-    return control
+    return astro_zero_emulator
 
 
 def keep_emulator_time(client: BpmClient, emulator: EmulatorControl) -> None:

@@ -44,6 +44,7 @@ def run(
 
     :raises AssertionError: if it still waited when it was given up.
     """
+    __tracebackhide__ = True
     with (
         in_a_hurry(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
         _given_up(control, give_up_after) as open_then,
@@ -68,7 +69,8 @@ def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
         still_open = [each for each in control.instances() if not each["closed"]]
         told.extend(listing("Open were", still_open))
         control.revoke_tokens()
-        control.fault("token", "status", status=401, times=100_000)
+        reason = f"the test has ended every wait after {seconds:g} s"
+        control.fault("token", "status", status=401, times=100_000, res_msg=reason)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True
