@@ -1,4 +1,4 @@
-"""The web application: puts the API and the control API on the wire, with the faults and outages that were ordered."""
+"""The web application: puts the API, the control API and the page on the wire, with the faults that were ordered."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator import api, control, faults, wire
+from airflow_provider_astrobpm.emulator.page.routes import add_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ def make_app(emulator: Emulator) -> web.Application:
     """Return the application that serves an emulator."""
     app = web.Application(client_max_size=MAX_BODY)
     base = emulator.settings.base_path
+    add_page(app, emulator)
     for command in control.COMMANDS:
         app.router.add_route(command.method, control.PREFIX + command.path, _controlled(emulator, command))
     for route in api.ROUTES:
@@ -48,6 +50,7 @@ def _served(emulator: Emulator, route: api.Route) -> HttpHandler:
 
         def work() -> wire.Answer:
             answer = api.perform(emulator, route, call)
+            emulator.tell_listeners()
             entry.detail = answer.detail
             return answer
 
@@ -109,6 +112,7 @@ def _controlled(emulator: Emulator, command: control.Command) -> HttpHandler:
     async def handle(request: web.Request) -> web.StreamResponse:
         order = control.Order(dict(request.match_info), dict(request.query), await request.read())
         status, result = control.obey(emulator, command, order)
+        emulator.tell_listeners()
         return web.Response(status=status, body=msgspec.json.encode(result), content_type="application/json")
 
     return handle

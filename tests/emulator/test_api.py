@@ -345,7 +345,7 @@ def test_definition_by_id(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/"), ("PATCH", INSTANCES), ("GET", TOKEN), ("GET", "/u-route")]
+    ("method", "path"), [("POST", "/"), ("PATCH", INSTANCES), ("GET", TOKEN), ("GET", "/u-route")]
 )
 def test_anything_else_is_not_there(api: Api, method: str, path: str) -> None:
     assert api.refused(method, path) == (404, "405230060")

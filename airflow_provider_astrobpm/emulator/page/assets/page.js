@@ -1,0 +1,179 @@
+// Keeps the page up to date and sends its forms without loading it anew. Without this script all of it works too, by
+// loading pages. The server renders everything; here its answer is only put in place of what is shown, part by part, so
+// that focus, selections and what was typed stay where they are.
+"use strict";
+
+(() => {
+  const shown = document.querySelector("main");
+  const connection = document.getElementById("connection");
+
+  // ----- Putting a newer page in place of the one shown.
+
+  const isElement = (node) => node.nodeType === Node.ELEMENT_NODE;
+  const isField = (node) => node.matches("input, textarea, select");
+  const hasOptionChanged = (option) => option.selected !== option.defaultSelected;
+
+  const isTouched = (field) =>
+    field.matches("select")
+      ? [...field.options].some(hasOptionChanged) && field.selectedIndex !== 0
+      : field.value !== field.defaultValue;
+
+  // What a person is writing is left alone; and so is what was answered to a form, until another one is answered.
+  // `answered` is the form whose answer is put in place; null if something has changed elsewhere.
+  const isKept = (node, answered) =>
+    isElement(node) &&
+    ((answered === null && node.hasAttribute("data-answer")) || (node !== answered && isBeingWritten(node)));
+
+  const isBeingWritten = (node) =>
+    node.matches('form[method="post"]') && [...node.elements].some((each) => isField(each) && isTouched(each));
+
+  const isOrHoldsKept = (node, answered) =>
+    isElement(node) && [node, ...node.querySelectorAll("form")].some((each) => isKept(each, answered));
+
+  function update(node, newer, answered) {
+    if (isKept(node, answered)) return;
+    if (!isElement(node)) {
+      if (node.nodeValue !== newer.nodeValue) node.nodeValue = newer.nodeValue;
+      return;
+    }
+    const follows = node.matches("input, textarea") && !isTouched(node);
+    updateAttributes(node, newer);
+    updateChildren(node, newer, answered);
+    if (follows && isTouched(node)) node.value = node.defaultValue;
+  }
+
+  function updateAttributes(node, newer) {
+    for (const { name, value } of newer.attributes) {
+      if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+    }
+    for (const { name } of [...node.attributes]) {
+      // Whether it is open is the person's choice.
+      if (!newer.hasAttribute(name) && name !== "open") node.removeAttribute(name);
+    }
+  }
+
+  function updateChildren(node, newer, answered) {
+    const wanted = new Set([...newer.children].map((child) => child.id).filter(Boolean));
+    const present = new Map([...node.children].filter((child) => child.id).map((child) => [child.id, child]));
+    let next = node.firstChild;
+    const dropUntil = (found) => {
+      while (next && !found(next)) {
+        const after = next.nextSibling;
+        if (!isOrHoldsKept(next, answered)) next.remove();
+        next = after;
+      }
+    };
+    for (const child of [...newer.childNodes]) {
+      const same = child.id ? present.get(child.id) : undefined;
+      if (same && same.nodeName === child.nodeName) {
+        dropUntil((each) => each === same || (each.id && wanted.has(each.id)));
+        if (next === same) next = same.nextSibling;
+        else node.insertBefore(same, next);
+        update(same, child, answered);
+      } else if (!child.id && next && !next.id && next.nodeName === child.nodeName) {
+        const found = next;
+        next = found.nextSibling;
+        update(found, child, answered);
+      } else {
+        node.insertBefore(document.importNode(child, true), next);
+      }
+    }
+    dropUntil(() => false);
+  }
+
+  function show(html, answered) {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const focused = document.activeElement;
+    document.title = page.title;
+    update(shown, page.querySelector("main"), answered);
+    if (answered) (shown.querySelector('[aria-invalid="true"]') ?? shown.querySelector("#failure"))?.focus();
+    if (focused !== document.body && !focused.isConnected && document.activeElement === document.body) {
+      const notice = shown.querySelector("#notice");
+      (notice?.textContent.trim() ? notice : shown.querySelector("h1")).focus();
+    }
+  }
+
+  // ----- What changes elsewhere.
+
+  let looking = false;
+  let lookAgain = false;
+  let answers = 0;
+
+  async function look() {
+    lookAgain = true;
+    if (looking) return;
+    looking = true;
+    try {
+      while (lookAgain) {
+        lookAgain = false;
+        const before = answers;
+        const response = await fetch(location.href);
+        const html = await response.text();
+        // A form that was answered meanwhile has shown something newer.
+        if (before === answers) show(html, null);
+        else lookAgain = true;
+      }
+      say("");
+    } catch {
+      lost();
+    } finally {
+      looking = false;
+    }
+  }
+
+  const say = (text) => {
+    if (connection.textContent !== text) connection.textContent = text;
+  };
+  const lost = () => say("The emulator does not answer. What is shown may be old.");
+
+  let stream = null;
+
+  function follow() {
+    if (stream || document.hidden) return;
+    stream = new EventSource("/changes");
+    stream.onmessage = look;
+    stream.onerror = lost;
+  }
+
+  function leave() {
+    stream?.close();
+    stream = null;
+  }
+
+  // A page that nobody sees asks for nothing; browsers keep few connections to one place.
+  document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
+  addEventListener("pagehide", leave);
+  addEventListener("pageshow", follow);
+
+  // ----- Forms.
+
+  let sending = false;
+
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    const button = event.submitter;
+    if (form.getAttribute("method") !== "post") return;
+    event.preventDefault();
+    if (sending) return;
+    sending = true;
+    const body = new URLSearchParams(new FormData(form));
+    if (button?.name) body.append(button.name, button.value);
+    try {
+      const response = await fetch(button?.getAttribute("formaction") ?? form.getAttribute("action"), {
+        method: "POST",
+        body,
+      });
+      const html = await response.text();
+      answers += 1;
+      if (response.ok) form.reset();
+      show(html, form);
+      say("");
+    } catch {
+      say("The emulator does not answer. It may not have got what you have sent.");
+    } finally {
+      sending = false;
+    }
+  });
+
+  follow();
+})();

@@ -1,0 +1,35 @@
+"""The states that an instance shows, each with the class of its meaning. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm.states import SUSPENDED, class_of
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.emulator.engine import Engine
+    from airflow_provider_astrobpm.emulator.instances import Instance
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A state.
+
+    :param kind: what it means for someone who waits, such as ``waiting-for-people``; the stylesheet knows it.
+    """
+
+    state: str
+    kind: str
+
+
+def badge(state: str) -> Badge:
+    """Return the badge of a state."""
+    return Badge(state, class_of(state).value.replace(" ", "-"))
+
+
+def badges(instance: Instance, engine: Engine) -> tuple[Badge, ...]:
+    """Return the state that the API shows, and that the instance is held where its state does not say so."""
+    shown = engine.shown_state(instance)
+    held = instance.suspended and shown != SUSPENDED
+    return (badge(shown), badge(SUSPENDED)) if held else (badge(shown),)

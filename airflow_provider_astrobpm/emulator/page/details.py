@@ -1,0 +1,180 @@
+"""What the page of one instance shows: how it stands, its variables, its history, and what a person may do. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_astrobpm.emulator.clock import timestamp
+from airflow_provider_astrobpm.emulator.instances import settable
+from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page.badges import Badge, badge, badges
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.emulator.engine import Engine
+    from airflow_provider_astrobpm.emulator.instances import Instance
+
+Deed = Literal["suspend", "resume", "terminate", "break"]
+
+EVENTS_SHOWN = 200
+_LONGEST = 2_000  # characters of a text that is shown, and of a value that can be changed here
+_LINE = 60  # characters of a value that is edited in one line
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of an instance.
+
+    :param name: as it is, for the form; ``shown`` is what people see.
+    :param value: as people see it.
+    :param text: as the form has it.
+    :param form: how it is written: plain text, or JSON.
+    :param settable: whether the page lets a person set it.
+    :param why_not: why it does not; empty where that is plain.
+    :param lines: how many lines it is edited in.
+    """
+
+    name: str
+    shown: str
+    value: str
+    text: str
+    form: Literal["text", "JSON"]
+    settable: bool
+    why_not: str
+    lines: int
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An entry of the history.
+
+    :param at: the moment, as the API writes it.
+    """
+
+    at: str
+    what: str
+    state: Badge
+    bp_status: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """One instance.
+
+    :param outcomes: what a person may decide now.
+    :param deeds: what else may be done to it now.
+    :param hidden: whether the API does not know it.
+    :param lasted: how long it took until its end; empty while it is open.
+    :param earlier: how many entries of its history are not shown.
+    :param zone: of all moments.
+    """
+
+    id: str
+    process: str
+    version: str
+    title: str
+    badges: tuple[Badge, ...]
+    bp_status: str
+    bp_step: str
+    task_outcome: str
+    business_key: str
+    created_by: str
+    started: str
+    age: str
+    ended: str
+    lasted: str
+    hidden: bool
+    outcomes: tuple[str, ...]
+    deeds: tuple[Deed, ...]
+    variables: tuple[Variable, ...]
+    history: tuple[Happening, ...]
+    earlier: int
+    zone: str
+
+    @property
+    def can_set(self) -> bool:
+        """Whether there is a variable that a person may set."""
+        return any(variable.settable for variable in self.variables)
+
+
+def details(instance: Instance, engine: Engine, now: float) -> Details:
+    """Return what the page of an instance shows.
+
+    :param instance: settled to ``now``.
+    :param now: seconds since the epoch, by the emulator's clock.
+    """
+    offset = engine.switches.utc_offset
+    return Details(
+        id=instance.id,
+        process=_shown(instance.process.name),
+        version=_shown(instance.process.version),
+        title=_shown(instance.title),
+        badges=badges(instance, engine),
+        bp_status=_shown(instance.bp_status),
+        bp_step=_shown(instance.bp_step),
+        task_outcome=_shown(instance.task_outcome),
+        business_key=_shown(instance.business_key),
+        created_by=_shown(instance.created_by),
+        started=timestamp(instance.started, offset),
+        age=words.age(now - instance.started),
+        ended=timestamp(instance.ended, offset),
+        lasted="" if instance.ended is None else words.age(instance.ended - instance.started),
+        hidden=not engine.shows(instance),
+        outcomes=tuple(instance.outcomes),
+        deeds=deeds(instance, engine),
+        variables=tuple(_variable(name, instance, engine) for name in instance.variables),
+        history=_history(instance, engine),
+        earlier=max(0, len(instance.history) - EVENTS_SHOWN),
+        zone=words.zone(offset),
+    )
+
+
+def deeds(instance: Instance, engine: Engine) -> tuple[Deed, ...]:
+    """Return what may be done to an instance besides deciding. What the API does not know it does not act on."""
+    if instance.closed:
+        return ()
+    if not engine.shows(instance):
+        return ("break",)
+    return ("resume" if instance.suspended else "suspend", "terminate", "break")
+
+
+def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
+    value = instance.variables[name]
+    text = words.value_text(value)
+    why_not = _why_not(name, value, text, instance)
+    plain = isinstance(value, str)
+    several = "\n" in text or len(text) > _LINE
+    return Variable(
+        name=name,
+        shown=_shown(name),
+        value=_shown(text),
+        text=text,
+        form="text" if plain else "JSON",
+        settable=not (why_not or instance.closed) and engine.shows(instance),
+        why_not=why_not,
+        lines=min(8, text.count("\n") + 1 + len(text) // _LINE) if several else 1,
+    )
+
+
+def _why_not(name: str, value: Any, text: str, instance: Instance) -> str:
+    if not settable(instance.process, {name: value}):
+        declared = name in instance.process.variables
+        return "read-only" if declared else "not declared by the process"
+    return f"longer than {_LONGEST:,} characters, too long to be changed here" if len(text) > _LONGEST else ""
+
+
+def _history(instance: Instance, engine: Engine) -> tuple[Happening, ...]:
+    offset = engine.switches.utc_offset
+    return tuple(
+        Happening(
+            at=timestamp(event.at, offset),
+            what=_shown(event.what),
+            state=badge(event.state),
+            bp_status=_shown(event.bp_status),
+        )
+        for event in instance.history[-EVENTS_SHOWN:]
+    )
+
+
+def _shown(text: str) -> str:
+    return words.visible(text, _LONGEST)

@@ -1,0 +1,175 @@
+"""What a person sends: read, checked, and done. No HTTP here.
+
+Everything that Astro Zero would take without a word and then ignore is refused here in words, because a person is there
+to read them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
+from airflow_provider_astrobpm.emulator.instances import settable
+from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_astrobpm.emulator.engine import Engine
+    from airflow_provider_astrobpm.emulator.instances import Instance
+    from airflow_provider_astrobpm.emulator.page.details import Variable
+    from airflow_provider_astrobpm.emulator.scripts import Process
+
+PERSON = "somebody"
+NEW, OLD = "set:", "was:"
+"""What the names of the two fields of a variable begin with: what it is to be, and what it was when it was shown."""
+
+_EXAMPLE = '{"dataset": "sales_daily"}'
+_LONGEST = 200  # characters of foreign text in an error
+
+
+class FormError(Exception):
+    """A form that cannot be done; the message says why.
+
+    :param field: the name of the field that is wrong; empty if none is.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class Form(NamedTuple):
+    """What can be sent about an instance.
+
+    :param perform: does it.
+    :param done: what is said when it is done.
+    """
+
+    perform: Callable[[Engine, str, Mapping[str, str]], object]
+    done: str
+
+
+def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
+    """Start an instance.
+
+    :param fields: ``definition``, and ``business_key``, ``title`` and ``variables``, which may be empty.
+    :raises FormError: if something in them is wrong, or the start is refused.
+    """
+    text = fields.get("variables", "").strip()
+    variables = _read_object(text, "variables") if text else {}
+    try:
+        process = engine.catalogue.find(fields.get("definition", "")).process
+    except Refusal as refusal:
+        raise FormError(f"{refusal.message}. Choose one of those in the list.", "definition") from None
+    _check_names(process, variables)
+    for name, field in ((BUSINESS_KEY, "business_key"), (TITLE, "title")):
+        if fields.get(field, "").strip():
+            variables[name] = fields[field].strip()
+    try:
+        return engine.start(process.name, process.version, variables, PERSON)
+    except Refusal as refusal:
+        raise FormError(f"{refusal.message}.") from None
+
+
+def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
+    engine.decide(instance_id, fields.get("outcome", ""), PERSON)
+
+
+def _break(engine: Engine, instance_id: str, _: Mapping[str, str]) -> None:
+    if engine.instance(instance_id).closed:
+        raise FormError("The instance has ended already.")
+    engine.break_(instance_id)
+
+
+def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
+    """Set those variables that the person has changed; all of them or, if one is wrong, none."""
+    now = engine.instance(instance_id).variables
+    changed: dict[str, Any] = {}
+    for field, text in fields.items():
+        name = field.removeprefix(NEW)
+        if field.startswith(NEW) and _lines(text) != _lines(fields.get(OLD + name, "")):
+            # What was text stays text: a person need not quote it, and 007 stays 007.
+            plain = isinstance(now.get(name), str)
+            changed[name] = _lines(text) if plain else _read(text, field)
+    if not changed:
+        raise FormError("No variable was changed, so there is nothing to set.")
+    engine.set_variables(instance_id, changed)
+
+
+def _action(action: str) -> Callable[[Engine, str, Mapping[str, str]], object]:
+    return lambda engine, instance_id, _: engine.act(instance_id, action)
+
+
+FORMS: Mapping[str, Form] = {
+    "complete": Form(_complete, "The step was completed."),
+    "suspend": Form(_action("suspend"), "Suspending was accepted."),
+    "resume": Form(_action("resume"), "Resuming was accepted."),
+    "terminate": Form(_action("terminate"), "Terminating was accepted."),
+    "break": Form(_break, "The instance was broken."),
+    "variables": Form(_set_variables, "The variables were set."),
+}
+
+
+def perform(engine: Engine, name: str, instance_id: str, fields: Mapping[str, str]) -> None:
+    """Do what a form about an instance asks for.
+
+    :param name: of the form, a key of :data:`FORMS`.
+    :raises FormError: if it cannot be done.
+    """
+    try:
+        FORMS[name].perform(engine, instance_id, fields)
+    except Refusal as refusal:
+        raise FormError(f"{refusal.message}.") from None
+
+
+def text_of(variable: Variable, typed: Mapping[str, str]) -> str:
+    """Return what the field of a variable is to hold.
+
+    :param typed: the fields of a form that could not be done; of it, what the person has changed stays.
+    """
+    new, old = typed.get(NEW + variable.name), typed.get(OLD + variable.name, "")
+    return variable.text if new is None or _lines(new) == _lines(old) else new
+
+
+def _check_names(process: Process, variables: dict[str, Any]) -> None:
+    takes = [name for name in process.variables if settable(process, {name: None})]
+    if wrong := [name for name in variables if name not in takes]:
+        names = words.visible(", ".join(map(repr, wrong)), _LONGEST)
+        offered = words.visible(", ".join(takes), _LONGEST) or "no variable at all"
+        raise FormError(f"A start of {process.name} cannot set {names}; it can set {offered}.", "variables")
+
+
+def _read_object(text: str, field: str) -> dict[str, Any]:
+    value = _read(text, field)
+    if not isinstance(value, dict):
+        raise FormError(f"This must be a JSON object, such as {_EXAMPLE}.", field)
+    return value
+
+
+def _read(text: str, field: str) -> Any:
+    try:
+        return msgspec.json.decode(text.encode())
+    except (msgspec.MsgspecError, RecursionError) as error:
+        shown = "it is nested too deeply" if isinstance(error, RecursionError) else _located(str(error), text)
+    raise FormError(f"This is not JSON: {shown}.", field)
+
+
+def _located(error: str, text: str) -> str:
+    """Say in which line and column an error is; people do not count bytes."""
+    found = re.search(r" \(byte (\d+)\)$", error)
+    if not found:
+        return error
+    before = text.encode()[: int(found.group(1))].decode(errors="replace")
+    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+    return f"{error[: found.start()]} (line {line}, column {column})"
+
+
+def _lines(text: str) -> str:
+    """Undo what browsers do to line ends."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,65 @@
+"""Who is answered: a browser that shows the page to a person, and no foreign web page in the same browser. Pure.
+
+The page has no password, and whoever reaches it may use it. But any web page that a person opens elsewhere can send
+forms to an address of this machine, and can give its own name this machine's address. Both show in the headers that
+browsers send, and that no web page can change.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+
+def name_of(host: str) -> str:
+    """Return the name or address in a ``Host`` header: without the port, the brackets and a final dot."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def refused_host(host: str, allowed: Collection[str]) -> str | None:
+    """Return why a request with this ``Host`` header is not answered; ``None`` if it is.
+
+    An address cannot be a foreign page's name. Names are answered if they always mean this machine, or are allowed.
+
+    :param allowed: names, in lower case.
+    """
+    name = name_of(host)
+    if _is_address(name) or name == "localhost" or name.endswith(".localhost") or name in allowed:
+        return None
+    return (
+        f"The page is not shown under the name {name!r}: a foreign web page can give its own name the address of this"
+        " machine, and could then do here what you can do. Open the page by an IP address or as localhost. If the"
+        f" name is your own, start the emulator with --allowed-host {name or 'NAME'}."
+    )
+
+
+def refused_sender(headers: Mapping[str, str]) -> str | None:
+    """Return why a form is not taken; ``None`` if it was sent from the page itself.
+
+    :param headers: found by name in any case.
+    """
+    origin, site = headers.get("Origin", ""), headers.get("Sec-Fetch-Site", "same-origin")
+    # Whether over http or https: what matters is who has sent it.
+    sender = origin.partition("://")[2]
+    if site == "same-origin" and sender and sender == headers.get("Host", ""):
+        return None
+    came_from = f"from {origin!r}" if origin else "without saying from where (the header Origin)"
+    return (
+        f"The form was sent {came_from}, and not from this page, so nothing was done. Open the page and send the form"
+        " there. Programs use the control API instead, under /_emulator."
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True

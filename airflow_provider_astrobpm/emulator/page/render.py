@@ -1,0 +1,57 @@
+"""The page as HTML, and the headers that keep anything foreign out of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from airflow_provider_astrobpm.emulator.page import words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FOLDER = Path(__file__).parent
+_LONGEST = 1_000  # characters of a text that is no part of a view
+ASSETS = MappingProxyType({each: _FOLDER / "assets" / each for each in ("page.css", "page.js", "icon.svg")})
+HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+            " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        ),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        # Not no-referrer: with that, browsers do not say where a form was sent from.
+        "Referrer-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+)
+
+
+def render(template: str, **values: object) -> bytes:
+    """Return a template filled in.
+
+    :param template: its name, without the ending.
+    """
+    text = _environment().get_template(f"{template}.html").render(**values)
+    return text.encode("utf-8", "replace")  # half a character in a name does not hide the rest
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters["shown"] = lambda text: words.visible(text, _LONGEST)
+    return environment

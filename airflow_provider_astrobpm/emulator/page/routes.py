@@ -1,0 +1,163 @@
+"""The page on the wire: which address shows what, and what comes of a form."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode
+
+from aiohttp import web
+
+from airflow_provider_astrobpm.emulator.page import forms
+from airflow_provider_astrobpm.emulator.page.changes import Changes
+from airflow_provider_astrobpm.emulator.page.details import details
+from airflow_provider_astrobpm.emulator.page.forms import FORMS, FormError
+from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_sender
+from airflow_provider_astrobpm.emulator.page.overview import Filter, FilterError, overview
+from airflow_provider_astrobpm.emulator.page.render import ASSETS, HEADERS, render
+from airflow_provider_astrobpm.emulator.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from airflow_provider_astrobpm.emulator.instances import Instance
+    from airflow_provider_astrobpm.emulator.world import Emulator
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_RETRY_MS = 500  # after which a browser whose stream has broken off tries again
+_FORM = "application/x-www-form-urlencoded"
+
+
+def add_page(app: web.Application, emulator: Emulator) -> None:
+    """Add the page to the application that serves an emulator."""
+    page = _Page(emulator)
+    get: dict[str, Handler] = {
+        "/": page.show_overview,
+        "/instances/{id}": page.show_instance,
+        "/changes": page.stream,
+        **{f"/{name}": page.send_asset for name in ASSETS},
+    }
+    post: dict[str, Handler] = {
+        "/instances": page.start,
+        f"/instances/{{id}}/{{form:{'|'.join(FORMS)}}}": page.perform,
+    }
+    for method, handlers in (("GET", get), ("POST", post)):
+        for path, handler in handlers.items():
+            app.router.add_route(method, path, page.guarded(handler))
+    app.on_shutdown.append(page.close)
+
+
+class _Page:
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._changes = Changes(emulator)
+
+    async def close(self, _: web.Application) -> None:
+        self._changes.close()
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Answer only a browser that shows the page to a person."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            allowed = self._emulator.settings.allowed_hosts
+            refused = refused_host(request.headers.get("Host", ""), allowed)
+            if refused is None and request.method == "POST":
+                refused = refused_sender(request.headers)
+            return await handler(request) if refused is None else _trouble(403, "Not shown", refused)
+
+        return handle
+
+    # What is shown.
+
+    async def show_overview(self, request: web.Request) -> web.Response:
+        started = self._find(request.query.get("started", ""))
+        return self._overview(dict(request.query), started=started)
+
+    def _overview(self, query: dict[str, str], status: int = 200, **values: object) -> web.Response:
+        try:
+            asked = Filter.read(query)
+        except FilterError as error:
+            return _trouble(400, "Nothing to show", f"{error}.")
+        emulator = self._emulator
+        view = overview(emulator.engine, asked, emulator.clock(), emulator.clock.ahead)
+        shown = {"started": None, "error": None, "typed": {}, **values}
+        return _html(render("overview", view=view, **shown), status)
+
+    async def show_instance(self, request: web.Request) -> web.Response:
+        done = FORMS.get(request.query.get("done", ""))
+        return self._instance(request.match_info["id"], said=done.done if done else "")
+
+    def _instance(self, instance_id: str, status: int = 200, **values: object) -> web.Response:
+        instance = self._find(instance_id)
+        if instance is None:
+            gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator has begun anew."
+            return _trouble(404, "No such instance", gone)
+        view = details(instance, self._emulator.engine, self._emulator.clock())
+        shown = {"said": "", "error": None, "form": "", "typed": {}, **values}
+        names = {"new": forms.NEW, "old": forms.OLD, "text_of": forms.text_of}
+        return _html(render("instance", view=view, **names, **shown), status)
+
+    async def send_asset(self, request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(ASSETS[request.path[1:]], headers={**HEADERS, "Cache-Control": "no-cache"})
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Send a notice whenever there is something new to see."""
+        response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(f"retry: {_RETRY_MS}\n\n".encode())
+        async with aclosing(self._changes.follow()) as changes:
+            async for _ in changes:
+                if request.transport is None or request.transport.is_closing():
+                    break
+                await response.write(b"data: changed\n\n")
+        return response
+
+    # What is sent.
+
+    async def start(self, request: web.Request) -> web.Response:
+        fields = await _fields(request)
+        try:
+            instance = forms.start(self._emulator.engine, fields)
+        except FormError as error:
+            return self._overview(fields, 422, error=error, typed=fields)
+        self._emulator.tell_listeners()
+        # The filters travel with the form, as fields of the same names.
+        kept = {name: fields[name] for name in ("process", "state", "show") if fields.get(name)}
+        return _see_other(f"/?{urlencode({**kept, 'started': instance.id})}")
+
+    async def perform(self, request: web.Request) -> web.Response:
+        instance_id, form = request.match_info["id"], request.match_info["form"]
+        fields = await _fields(request)
+        try:
+            forms.perform(self._emulator.engine, form, instance_id, fields)
+        except FormError as error:
+            return self._instance(instance_id, 422, error=error, form=form, typed=fields)
+        self._emulator.tell_listeners()
+        return _see_other(f"/instances/{quote(instance_id, safe='')}?done={form}")
+
+    def _find(self, instance_id: str) -> Instance | None:
+        try:
+            return self._emulator.engine.instance(instance_id)
+        except Refusal:
+            return None
+
+
+async def _fields(request: web.Request) -> dict[str, str]:
+    if request.content_type != _FORM:
+        return {}
+    text = (await request.read()).decode(errors="replace")
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _trouble(status: int, title: str, message: str) -> web.Response:
+    return _html(render("trouble", title=title, message=message), status)
+
+
+def _html(body: bytes, status: int) -> web.Response:
+    headers = {**HEADERS, "Content-Type": "text/html; charset=utf-8"}
+    return web.Response(status=status, body=body, headers=headers)
+
+
+def _see_other(address: str) -> web.Response:
+    return web.Response(status=303, headers={**HEADERS, "Location": address})
