@@ -1,0 +1,42 @@
+"""Lets YAML and JSON blocks be read by what takes them: the emulator, or a connection."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+    from tests.docs.blocks import Block
+
+CONNECTION = "AIRFLOW_CONN_OF_A_PAGE"
+
+
+def read_yaml(block: Block, emulator: EmulatorControl) -> None:
+    """Offer the processes of a block at an emulator, and start each of them."""
+    content = yaml.safe_load(block.text)
+    assert "processes" in content, f"{block}: nothing here takes such YAML"
+    emulator.add_processes(block.text)
+    for process in content["processes"]:
+        emulator.start(process["name"], version=process.get("version"))
+
+
+def read_json(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read a connection, or the extras of one."""
+    content: dict[str, Any] = json.loads(block.text)
+    if "conn_type" not in content:
+        whole = {"conn_type": "astro_zero", "host": "example.com", "login": "id", "password": "a secret"}
+        content = {**whole, "extra": content}
+    read_connection(json.dumps(content), monkeypatch)
+
+
+def read_connection(text: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Return what a hook makes of a connection, written as JSON or as a URI."""
+    monkeypatch.setenv(CONNECTION, text)
+    return AstroZeroHook("of_a_page").settings

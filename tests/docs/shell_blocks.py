@@ -1,0 +1,120 @@
+"""Runs the shell blocks by bash, in a folder of their own, with an emulator where the page has one."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.docs.blocks import Block
+
+PORT = "8765"
+"""The emulator's port on the pages."""
+
+PATIENCE = 30.0  # seconds
+
+_BASH = ("bash", "-euo", "pipefail")
+
+
+def run_shell(block: Block, port: int, folder: Path) -> tuple[str, dict[str, str]]:
+    """Run a block, and what is noted to be run before and after it.
+
+    :param port: that of an emulator, which takes the place of the one in the text.
+    :param folder: where the commands are run.
+    :returns: what the block has printed to stdout, and the environment in which it has left its shell.
+    """
+    printed, left = folder / ".printed", folder / ".environment"
+    script = "\n".join(
+        [
+            _note(block, "setting"),
+            f"exec 3>&1 >{printed.name}",
+            block.text,
+            "exec >&3",
+            f"env -0 >{left.name}",
+            _note(block, "then"),
+        ]
+    )
+    with subprocess.Popen(
+        [*_BASH, "-c", script.replace(PORT, str(port))],
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"{block} has not ended after {PATIENCE:g} s; does it serve?") from None
+    output = printed.read_text() if printed.exists() else ""
+    assert process.returncode == 0, f"{block} ended with code {process.returncode}\n{output}{said}"
+    environment = dict(entry.partition("=")[::2] for entry in left.read_text().split("\0") if entry)
+    return output.replace(str(port), PORT), environment
+
+
+def serve(block: Block, port: int, folder: Path) -> None:
+    """Run the one command of a block until it answers at its port, and stop it as Ctrl-C does.
+
+    :param port: a free one, which takes the place of the one in the text.
+    """
+    assert PORT in block.text, f"{block} serves, and names no port {PORT}"
+    log = folder / ".log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*_BASH, "-c", f"exec {block.text.replace(PORT, str(port))}"],
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _answers(port):
+            assert process.poll() is None, f"{block} has ended\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"{block} does not answer\n{log.read_text()}"
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) == 0, f"{block} did not end well\n{log.read_text()}"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Tell whether an output is as a page shows it, where ``…`` stands for anything."""
+    parts = [re.escape(part) for part in shown.strip().split("…")]
+    return re.fullmatch(".*?".join(parts), printed.strip(), re.DOTALL) is not None
+
+
+def _note(block: Block, name: str) -> str:
+    return block.notes[name].text if name in block.notes else ""
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a person who has activated the one that runs these tests."""
+    tools = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])}
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/_emulator/counts")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
