@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             client_secret=options.client_secret,
             token_lifetime=options.token_lifetime,
             base_path=options.base_path,
+            allowed_hosts=frozenset(name.lower() for name in (options.host, *options.allowed_host)),
         )
     except (ScriptError, SwitchError, ValueError, OSError) as error:
         parser.error(str(error))
@@ -72,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--switch", action="append", default=[], metavar="NAME=POSITION", help="see below; repeatable"
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which browsers are shown the page, besides addresses, localhost and --host; repeatable",
     )
     parser.add_argument("--client-id", default=world.CLIENT_ID, help="(default: %(default)s)")
     parser.add_argument("--client-secret", default=world.CLIENT_SECRET, help="(default: %(default)s)")
@@ -111,6 +119,7 @@ async def _run(settings: world.Settings, host: str, port: int) -> None:
     async with listening(world.Emulator(settings), host, port) as actual:
         address = f"http://{f'[{host}]' if ':' in host else host}:{actual}"
         _say(f"Astro Zero emulator: {address}{settings.base_path}")
+        _say(f"Page for people:     {address}/")
         _say(f"Control API:         {address}{PREFIX}")
         _say(f"export {CONNECTION_VARIABLE}={shlex.quote(connection_json(settings, host, actual))}")
         await stop.wait()

@@ -162,6 +162,7 @@ def _read(text: str, field: str) -> Any:
 
 def _located(error: str, text: str) -> str:
     """Say in which line and column an error is; people do not count bytes."""
+    error = error.removeprefix("JSON is malformed: ")
     found = re.search(r" \(byte (\d+)\)$", error)
     if not found:
         return error
