@@ -40,6 +40,8 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: E
 from airflow_provider_astrobpm.emulator.switches import Switches  # noqa: E402
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: E402
 
+pytest_plugins = ["pytester"]  # runs pytest itself, for the tests of the pytest plugin
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,14 @@ class AstroZeroEmulator(EmulatorControl):
 
         :param conn_id: the connection id. ``astro_zero_default`` leads to the emulator already.
         :param extras: extras of the connection, such as ``max_attempts=1``.
+        :raises ValueError: for an id that no connection can have.
+        :raises TypeError: for an extra that JSON cannot hold.
         """
-        connection = json.loads(self._server.connection_json())
-        if extras:
-            connection["extra"] = extras
+        if not re.fullmatch(r"[\w.-]+", conn_id):
+            raise ValueError(f"a connection id is of letters, digits, _, . and -, not {conn_id!r}")
+        # First, because pytest may show the variables of a function that fails: none of them is a secret until here.
+        extra = json.dumps(extras)
+        connection = {**json.loads(self._server.connection_json()), "extra": extra}
         self._set_variable(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
 
     def unreachable(self) -> AbstractContextManager[None]:
