@@ -24,7 +24,7 @@ def imports(path: Path) -> set[str]:
 
 
 def test_it_shares_the_state_names_alone() -> None:
-    found = {name for path in FOLDER.glob("*.py") for name in imports(path) if name.startswith("airflow")}
+    found = {name for path in FOLDER.rglob("*.py") for name in imports(path) if name.startswith("airflow")}
     assert {name for name in found if not name.startswith(ALLOWED)} == set()
 
 
@@ -34,7 +34,7 @@ def test_it_runs_without_airflow() -> None:
 
 
 def test_modules_say_what_they_are_for_and_read_in_one_sitting() -> None:
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert ast.get_docstring(ast.parse(text)), path.name
         assert len(text.splitlines()) <= 330, path.name

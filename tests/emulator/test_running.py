@@ -156,7 +156,8 @@ def test_tls(tmp_path: Path) -> None:
         assert json.loads(server.connection_json())["schema"] == "https"
         with pytest.raises(requests.exceptions.SSLError):
             login(server.url)
-        assert requests.get(server.url, verify=str(certificate), timeout=10).status_code == 404
+        answer = requests.get(f"{server.url}/nothing", verify=str(certificate), timeout=10)
+        assert answer.status_code == 404
         assert server.control.counts()["other"] == 1
 
 
@@ -165,15 +166,16 @@ def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "mine.yaml"
     script.write_text("processes: [{name: Mine}]")
     options = ["--processes", str(script), "--switch", "get_by_id=row", "--token-lifetime", "30"]
-    options += ["--client-id", "it's me", "--client-secret", "a $ecret"]
+    options += ["--client-id", "it's me", "--client-secret", "a $ecret", "--allowed-host", "Mine.example"]
     command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        first, second, third = (process.stdout.readline().strip() for _ in range(3))
+        first, page, control, last = (process.stdout.readline().strip() for _ in range(4))
         url = first.removeprefix("Astro Zero emulator: ")
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
-        assert second == f"Control API:         {url}/_emulator"
-        word, assignment = shlex.split(third)
+        assert page == f"Page for people:     {url}/"
+        assert control == f"Control API:         {url}/_emulator"
+        word, assignment = shlex.split(last)
         name, _, value = assignment.partition("=")
         assert (word, name) == ("export", "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT")
         connection = json.loads(value)
@@ -181,6 +183,8 @@ def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
         assert login(url, connection["login"], connection["password"]).json()["expires_in"] == 30
         assert requests.get(f"{url}/_emulator/switches", timeout=10).json()["get_by_id"] == "row"
         assert requests.get(f"{url}/_emulator/processes", timeout=10).json()[0]["name"] == "Mine"
+        for name, status in (("mine.example", 200), ("yours.example", 403)):
+            assert requests.get(f"{url}/", headers={"Host": name}, timeout=10).status_code == status
         process.send_signal(ending)
         output, errors = process.communicate(timeout=10)
     assert (process.returncode, output, errors) == (0, "", "")

@@ -1,0 +1,79 @@
+"""Which browsers the page answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_sender
+
+HERE = "127.0.0.1:8765"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        HERE,
+        "10.1.2.3:80",
+        "[::1]:8765",
+        "[fe80::1]",
+        "localhost",
+        "LOCALHOST:8765",
+        "localhost.:8765",
+        "emulator.localhost:8765",
+        "mine.example:8765",
+        "Mine.Example.",
+    ],
+)
+def test_a_name_that_means_this_machine(host: str) -> None:
+    assert refused_host(host, {"mine.example"}) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:8765",
+        "evil.example",
+        "localhost.evil.example",
+        "notlocalhost",
+        "127.0.0.1.evil.example:8765",
+        "127.0.0.1@evil.example",
+        "2130706433",
+        "[evil]",
+        "[::1",
+        "",
+    ],
+)
+def test_a_foreign_name(host: str) -> None:
+    assert "--allowed-host" in str(refused_host(host, {"mine.example"}))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": f"http://{HERE}"},
+        {"Origin": f"https://{HERE}"},
+        {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"},
+    ],
+)
+def test_a_form_of_the_page(headers: dict[str, str]) -> None:
+    assert refused_sender({"Host": HERE, **headers}) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "without saying from where"),
+        ({"Origin": "null"}, "from 'null'"),
+        ({"Origin": "http://evil.example"}, "from 'http://evil.example'"),
+        ({"Origin": "http://127.0.0.1:9999"}, "from 'http://127.0.0.1:9999'"),
+        ({"Origin": f"http://{HERE}.evil.example"}, "from 'http://127.0.0.1:8765.evil"),
+        ({"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-site"}, "nothing was done"),
+        ({"Origin": f"http://{HERE}", "Sec-Fetch-Site": "cross-site"}, "nothing was done"),
+        ({"Origin": "http://", "Host": ""}, "nothing was done"),
+    ],
+)
+def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
+    refused = refused_sender({"Host": HERE, **headers})
+    assert refused is not None
+    assert words in refused

@@ -1,0 +1,261 @@
+"""What the page shows of instances, and which buttons it has for them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.states import STATES
+from airflow_provider_astrobpm.emulator.engine import Engine
+from airflow_provider_astrobpm.emulator.instances import Instance
+from airflow_provider_astrobpm.emulator.page.badges import Badge, badges
+from airflow_provider_astrobpm.emulator.page.details import EVENTS_SHOWN, Details, details
+from airflow_provider_astrobpm.emulator.page.overview import (
+    PORTION,
+    Filter,
+    FilterError,
+    Overview,
+    overview,
+    startable,
+)
+from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.switches import Switches
+
+BEGUN = 1_700_000_000.0
+WAITING = "Waiting for user interaction"
+SCRIPT = """
+processes:
+  - name: Asked
+    label: Somebody is asked
+    variables: {comment: "", amount: 1, parts: [1, 2], approved_by: ""}
+    read_only: [approved_by]
+    steps:
+      - state: Waiting for user interaction
+        bp_status: Submitted
+        bp_step: Approval
+        wait: person
+        outcomes: {approve: {bp_status: Approved}, reject: {end: {bp_status: Rejected}}}
+      - {state: Running, bp_status: Publishing, for: 60}
+  - {name: Instant, steps: [{end: {bp_status: Done}}]}
+  - {name: Old, version: 1.0.0, active: false, variables: {note: ""}}
+  - {name: Old, version: 2.0.0}
+"""
+
+
+class World:
+    """An engine under a clock that tests put forward."""
+
+    def __init__(self, **switches: Any) -> None:
+        self.now = BEGUN
+        self.engine = Engine(lambda: self.now, parse_script(SCRIPT, "test"), Switches().changed(**switches))
+
+    def overview(self, **asked: Any) -> Overview:
+        return overview(self.engine, Filter(**asked), self.now)
+
+    def details(self, instance: Instance) -> Details:
+        return details(self.engine.instance(instance.id), self.engine, self.now)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_rows_are_newest_first(world: World) -> None:
+    first = world.engine.start("Asked", variables={"$Flow.BusinessKey": "key-1", "$Flow.Title": "Mine"})
+    world.now += 7_500
+    second = world.engine.start("Instant")
+    shown = world.overview()
+    assert [row.id for row in shown.rows] == [second.id, first.id]
+    newer, older = shown.rows
+    assert (newer.process, newer.title, newer.bp_status, newer.age) == (
+        "Instant",
+        "",
+        "Done",
+        "under a minute",
+    )
+    assert (older.business_key, older.title, older.age) == ("key-1", "Mine", "2 h 5 min")
+    assert older.started == "2023-11-14 22:13:20"
+    assert (older.badges, newer.badges) == (
+        (Badge(WAITING, "waiting-for-people"),),
+        (Badge("Completed OK", "succeeded"),),
+    )
+    assert (shown.total, shown.found, shown.more, shown.ahead) == (2, 2, "", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, ["Instant", "Asked", "Asked"]),
+        ({"process": "Asked"}, ["Asked", "Asked"]),
+        ({"state": WAITING}, ["Asked", "Asked"]),
+        ({"state": "Completed OK"}, ["Instant"]),
+        ({"state": "Suspended"}, ["Asked"]),
+        ({"process": "Instant", "state": WAITING}, []),
+        ({"process": "asked"}, []),
+        ({"process": "Nothing"}, []),
+    ],
+)
+def test_filters(world: World, asked: dict[str, str], found: list[str]) -> None:
+    world.engine.start("Asked")
+    world.engine.act(world.engine.start("Asked").id, "suspend")
+    world.engine.start("Instant")
+    shown = world.overview(**asked)
+    assert [row.process for row in shown.rows] == found
+    assert (shown.total, shown.found) == (3, len(found))
+
+
+def test_what_can_be_filtered_by(world: World) -> None:
+    shown = world.overview(process="Gone", state="Odd")
+    assert [each.value for each in shown.processes] == ["Asked", "Instant", "Old", "Gone"]
+    assert [each.value for each in shown.states] == [*STATES, "Odd"]
+    assert [each.value for each in (*shown.processes, *shown.states) if each.chosen] == ["Gone", "Odd"]
+
+
+def test_a_portion_at_a_time(world: World) -> None:
+    ids = [world.engine.start("Asked").id for _ in range(PORTION + 5)]
+    shown = world.overview(process="Asked")
+    assert [row.id for row in shown.rows] == ids[: -PORTION - 1 : -1]
+    assert (shown.found, shown.more) == (PORTION + 5, f"/?process=Asked&show={2 * PORTION}")
+    more = Filter.read(dict(parse_qsl(urlsplit(shown.more).query)))
+    assert len(overview(world.engine, more, world.now).rows) == PORTION + 5
+    assert world.overview(show=PORTION + 5).more == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "asked", "address"),
+    [
+        ({}, Filter(), "/"),
+        ({"process": "", "state": ""}, Filter(), "/"),
+        ({"process": "A & B", "state": WAITING}, Filter("A & B", WAITING), None),
+        ({"show": "7"}, Filter(show=7), "/?show=7"),
+        ({"show": str(PORTION)}, Filter(), "/"),
+        ({"started": "x"}, Filter(), "/"),
+    ],
+)
+def test_an_address(query: dict[str, str], asked: Filter, address: str | None) -> None:
+    assert Filter.read(query) == asked
+    assert address in (None, asked.address)
+    assert Filter.read(dict(parse_qsl(urlsplit(asked.address).query))) == asked
+
+
+@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30])
+def test_an_address_that_asks_for_nothing(show: str) -> None:
+    with pytest.raises(FilterError, match="whole number of at least 1"):
+        Filter.read({"show": show})
+
+
+def test_the_clock_is_ahead(world: World) -> None:
+    assert overview(world.engine, Filter(), world.now, ahead=3_600.0).ahead == "1 h"
+
+
+def test_what_can_be_started(world: World) -> None:
+    assert [(each.text, each.variables) for each in startable(world.engine)] == [
+        ("Asked", ("comment", "amount", "parts")),
+        ("Instant", ()),
+        ("Old 1.0.0 (not active)", ("note",)),
+        ("Old 2.0.0", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suspend_state", "shown"),
+    [
+        ("unchanged", [WAITING, "Suspended"]),
+        ("Suspended", ["Suspended"]),
+        ("state_only", ["Suspended"]),
+    ],
+)
+def test_one_that_is_held(suspend_state: str, shown: list[str]) -> None:
+    world = World(suspend_state=suspend_state)
+    instance = world.engine.start("Asked")
+    world.engine.act(instance.id, "suspend")
+    assert [badge.state for badge in badges(instance, world.engine)] == shown
+
+
+@pytest.mark.parametrize(
+    ("happened", "outcomes", "deeds"),
+    [
+        ([], ("approve", "reject"), ("suspend", "terminate", "break")),
+        (["suspend"], (), ("resume", "terminate", "break")),
+        (["suspend", "resume"], ("approve", "reject"), ("suspend", "terminate", "break")),
+        (["approve"], (), ("suspend", "terminate", "break")),
+        (["reject"], (), ()),
+        (["terminate"], (), ()),
+    ],
+)
+def test_the_buttons(
+    world: World, happened: list[str], outcomes: tuple[str, ...], deeds: tuple[str, ...]
+) -> None:
+    instance = world.engine.start("Asked")
+    for each in happened:
+        if each in ("approve", "reject"):
+            world.engine.decide(instance.id, each)
+        else:
+            world.engine.act(instance.id, each)
+    shown = world.details(instance)
+    assert (shown.outcomes, shown.deeds) == (outcomes, deeds)
+    assert shown.can_set is bool(deeds)
+
+
+def test_what_the_api_does_not_know_it_does_not_act_on() -> None:
+    world = World(see_others=False)
+    shown = world.details(world.engine.start("Asked", created_by="Li"))
+    assert (shown.hidden, shown.deeds, shown.can_set) == (True, ("break",), False)
+    assert shown.outcomes == ("approve", "reject")
+
+
+def test_the_variables(world: World) -> None:
+    instance = world.engine.start("Asked", variables={"comment": "two\nlines"})
+    instance.variables["more"] = "x" * 3_000
+    shown = {each.name: each for each in world.details(instance).variables}
+    assert {name: (each.form, each.settable, each.lines) for name, each in shown.items()} == {
+        "comment": ("text", True, 2),
+        "amount": ("JSON", True, 1),
+        "parts": ("JSON", True, 4),
+        "approved_by": ("text", False, 1),
+        "more": ("text", False, 8),
+    }
+    assert shown["parts"].text == "[\n  1,\n  2\n]"
+    assert (shown["approved_by"].why_not, shown["more"].why_not) == (
+        "read-only",
+        "not declared by the process",
+    )
+    assert shown["more"].value.endswith("… (1,000 more characters)")
+
+
+def test_a_long_value_is_not_edited(world: World) -> None:
+    shown = world.details(world.engine.start("Asked", variables={"comment": "x" * 2_001}))
+    (comment,) = (each for each in shown.variables if each.name == "comment")
+    assert (comment.settable, comment.why_not[:28]) == (False, "longer than 2,000 characters")
+
+
+def test_the_history(world: World) -> None:
+    instance = world.engine.start("Asked")
+    world.now += 90
+    world.engine.decide(instance.id, "approve", "Li")
+    world.now += 60
+    shown = world.details(instance)
+    assert [(each.at[11:], each.what, each.state.state, each.bp_status) for each in shown.history] == [
+        ("22:13:20", f"entered {WAITING}", WAITING, "Submitted"),
+        ("22:14:50", "Li chose approve", WAITING, "Approved"),
+        ("22:14:50", "entered Running", "Running", "Publishing"),
+        ("22:15:50", "ended", "Completed OK", "Publishing"),
+    ]
+    assert (shown.age, shown.lasted, shown.task_outcome, shown.earlier) == ("2 min", "2 min", "approve", 0)
+
+
+def test_a_long_history_is_cut(world: World) -> None:
+    instance = world.engine.start("Asked")
+    for number in range(EVENTS_SHOWN + 9):
+        world.engine.set_variables(instance.id, {"amount": number})
+    shown = world.details(instance)
+    assert (len(shown.history), shown.earlier) == (EVENTS_SHOWN, 10)
+
+
+def test_the_zone_is_the_servers() -> None:
+    world = World(utc_offset=8.0)
+    shown = world.details(world.engine.start("Asked"))
+    assert (shown.started, shown.zone, shown.ended, shown.lasted) == ("2023-11-15 06:13:20", "UTC+8", "", "")
