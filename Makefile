@@ -15,7 +15,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-interleavings bench bench-waiting bench-batch demo up build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-interleavings bench bench-waiting bench-batch demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@echo "Creating .venv from $(CONSTRAINTS) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint $(CONSTRAINTS) uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable . --group dev \
 		--constraints $(CONSTRAINTS) --build-constraints $(CONSTRAINTS)
 	@touch $@
 
@@ -84,8 +84,14 @@ bench-batch: $(STAMP)  ## Measure what a batch of 10,000 launches costs, and wri
 demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
 	@$(BIN)/python scripts/demo.py $(OUTCOME)
 
-up: $(STAMP)  ## Start Airflow and the emulator, until Ctrl-C
+up: $(STAMP)  ## Start Airflow and the emulator for docs/tour.md, until Ctrl-C
 	@$(BIN)/python scripts/up.py
+
+newcomer: $(BROWSER_STAMP)  ## Install the wheel into an empty environment, and see a gate open in a browser (needs Debian)
+	@$(BIN)/python scripts/newcomer.py
+
+pictures: $(BROWSER_STAMP)  ## Make docs/pictures/ anew: screenshots of a deployment, and plots of docs/performance.md (needs Debian)
+	@$(BIN)/python scripts/pictures.py
 
 build: $(STAMP)  ## Build the wheel and the source archive into dist/
 	@rm -rf dist

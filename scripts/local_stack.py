@@ -62,7 +62,9 @@ class Emulator:
 class Child:
     """A process and all it starts, its output in a file."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], env: dict[str, str], log: Path, folder: Path = ROOT
+    ) -> None:
         self.name = name
         self.log = log
         self.end_with = signal.SIGTERM
@@ -70,7 +72,7 @@ class Child:
             # A session, not a group: Airflow's own children move to groups of their own.
             self._process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -180,9 +182,12 @@ class Stack:
             signal.signal(number, signal.SIG_IGN)
         self._cleanup.__exit__(kind, error, trace)
 
-    def start(self, name: str, command: list[str], env: dict[str, str]) -> Child:
-        """Start ``command``; its output goes to a file in the scratch folder."""
-        child = Child(name, command, env, self.home / f"{name.replace(' ', '-')}.log")
+    def start(self, name: str, command: list[str], env: dict[str, str], folder: Path = ROOT) -> Child:
+        """Start ``command``; its output goes to a file in the scratch folder.
+
+        :param folder: where it works.
+        """
+        child = Child(name, command, env, self.home / f"{name.replace(' ', '-')}.log", folder)
         self._cleanup.callback(child.stop)
         return child
 
@@ -199,8 +204,8 @@ class Stack:
     def start_emulator(self) -> Emulator:
         """Start the emulator on a free port and return once it answers."""
         command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", "--port", "0"]
-        child = self.start("emulator", command, _environment())
-        return child.wait_for("emulator's address", lambda: _parse_emulator(child.output()), seconds=20)
+        child = self.start("emulator", command, environment())
+        return child.wait_for("emulator's address", lambda: parse_emulator(child.output()), seconds=20)
 
     def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
         """Return the environment of an Airflow that keeps all it writes in the scratch folder.
@@ -208,7 +213,7 @@ class Stack:
         :param settings: more variables, by name; they come before those that are set here.
         """
         return {
-            **_environment(),
+            **environment(),
             "AIRFLOW_HOME": str(self.home),
             CONNECTION_VARIABLE: emulator.connection,
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
@@ -301,19 +306,24 @@ def _signals_end_the_script() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _environment() -> dict[str, str]:
-    """Return this process's environment without any Airflow setting, set up for talk on the loopback interface."""
+def environment(programs: str | None = None) -> dict[str, str]:
+    """Return this process's environment without any Airflow setting, set up for talk on the loopback interface.
+
+    :param programs: the folder whose programs come first; without it, that of this Python.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return {
         **kept,
-        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join(
+            [programs or sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
+        ),
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
 
 
-def _parse_emulator(output: str) -> Emulator | None:
+def parse_emulator(output: str) -> Emulator | None:
     """Find the address and the connection in what the emulator prints at its start."""
     export = re.search(rf"export ({CONNECTION_VARIABLE}=.*)\n", output)
     address = re.search(r"https?://[^\s'\"]+", output)

@@ -1,76 +1,92 @@
-"""``make up``: Airflow with the example DAGs, and the emulator they talk to, until Ctrl-C."""
+"""``make up``: Airflow with the example DAGs, and the emulator they talk to, until Ctrl-C.
+
+``docs/tour.md`` says what to click then. Every example that does nothing by itself is unpaused, the one whose watcher waits for
+suppliers too. Those with a nightly schedule stay paused: Airflow starts last night's run at once when they are unpaused.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-import urllib.request
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from local_stack import Stack, StackError, Stopped, free_port
+from airflow_api import AirflowApi, AirflowApiError
+from local_stack import ROOT, Stack, StackError, Stopped
+from standalone import start_standalone
+from steps import Steps
 
 if TYPE_CHECKING:
     from local_stack import Child, Emulator
 
 START_SECONDS = 120
 
-USAGE = """
-  Airflow   {airflow}
-  Emulator  {emulator}
+NIGHTLY = {"batch_launch", "incident_on_failure", "nightly_launch"}
+FIRST_DAG = "approval_gate"
 
-Unpause and trigger approval_gate in Airflow. Then, in another terminal, see who waits, and be the person:
+USAGE = f"""
+  Airflow     {{airflow}}/dags/{FIRST_DAG}   the gate: trigger it here
+  Emulator    {{emulator}}   the people's side: approve it here
+  The tour    docs/tour.md   what to click, step by step
 
-  curl {emulator}/_emulator/instances
-  curl -X POST {emulator}/_emulator/instances/INSTANCE_ID/act -d '{{"outcome": "approve"}}'
-
-Ctrl-C stops both."""
+Ctrl-C stops everything."""
 
 
-def start_airflow(stack: Stack, emulator: Emulator) -> tuple[Child, str]:
-    """Start all of Airflow and return once its API answers.
+@dataclass(frozen=True)
+class Tour:
+    """What ``make up`` has started.
 
-    :return: the process, and the address of the user interface.
+    :param airflow: Airflow's processes.
+    :param airflow_url: the address of its user interface.
+    :param emulator: the emulator, whose address is that of its page too.
     """
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    env = stack.airflow_environment(
-        emulator,
-        AIRFLOW__API__BASE_URL=url,
-        AIRFLOW__API__HOST="127.0.0.1",
-        AIRFLOW__API__PORT=str(port),
-        AIRFLOW__API__WORKERS="1",
-        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{url}/execution/",
-        AIRFLOW__CORE__PARALLELISM="8",
-        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
-        AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
-        AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
-    )
-    airflow = stack.start("airflow", ["airflow", "standalone"], env)
-    airflow.wait_for("answer from Airflow's API", lambda: answers(f"{url}/api/v2/version"), START_SECONDS)
-    return airflow, url
+
+    airflow: Child
+    airflow_url: str
+    emulator: Emulator
 
 
-def answers(url: str) -> bool | None:
-    """Return True if a GET of ``url`` succeeds, None otherwise."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(url, timeout=5):
-            return True
-    except OSError:
-        return None
+def start_tour(stack: Stack, steps: Steps) -> Tour:
+    """Start the emulator and Airflow, with the connection and the example DAGs in place.
+
+    :raises StackError: if one of them does not come up, or an example cannot be read.
+    """
+    with steps.step("Start the emulator"):
+        emulator = _with_link(stack.start_emulator())
+    with steps.step("Start Airflow, which takes about 20 s"):
+        env = stack.airflow_environment(emulator, AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True")
+        airflow = start_standalone(stack, env)
+        api = AirflowApi(airflow.url)
+        airflow.child.wait_for("health of Airflow", lambda: api.is_healthy() or None, START_SECONDS)
+    with steps.step("Unpause the example DAGs"):
+        names = {path.stem for path in (ROOT / "example_dags").glob("*.py")}
+        try:
+            airflow.child.wait_for(
+                "example DAGs", lambda: names.issubset(api.dag_ids()) or None, START_SECONDS
+            )
+            for dag_id in sorted(names - NIGHTLY):
+                api.unpause(dag_id)
+        except AirflowApiError as error:
+            raise airflow.child.failure(str(error)) from None
+    return Tour(airflow.child, airflow.url, emulator)
+
+
+def _with_link(emulator: Emulator) -> Emulator:
+    """Let the tasks of its connection link to the page of their instance."""
+    extra = {"instance_url": f"{emulator.url}/instances/{{instance_id}}"}
+    return replace(emulator, connection=json.dumps({**json.loads(emulator.connection), "extra": extra}))
 
 
 def main() -> int:
     """Run until a signal comes or Airflow ends by itself."""
     try:
         with Stack() as stack:
-            print("Starting the emulator ...", flush=True)
-            emulator = stack.start_emulator()
-            print("Starting Airflow (about 20 s) ...", flush=True)
-            airflow, url = start_airflow(stack, emulator)
-            print(USAGE.format(airflow=url, emulator=emulator.url), flush=True)
-            while airflow.exit_code is None:
+            tour = start_tour(stack, Steps())
+            print(USAGE.format(airflow=tour.airflow_url, emulator=tour.emulator.url), flush=True)
+            while tour.airflow.exit_code is None:
                 time.sleep(0.5)
-            raise airflow.failure(f"ended by itself with exit code {airflow.exit_code}")
+            raise tour.airflow.failure(f"ended by itself with exit code {tour.airflow.exit_code}")
     except Stopped:
         print("\nStopped.")
         return 0

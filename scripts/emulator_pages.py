@@ -1,0 +1,59 @@
+"""The emulator's page in a real browser: the steps of a person who is asked to approve."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PATIENCE = 30.0
+"""Seconds that anything on a page may take to appear."""
+
+
+class EmulatorPages:
+    """The emulator, as a person uses it.
+
+    :param page: a page of the browser.
+    :param url: the emulator's address.
+    """
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        page.set_default_timeout(PATIENCE * 1000)
+
+    def open_list(self) -> None:
+        """Open the list of instances."""
+        self.page.goto(self.url)
+        self.page.get_by_role("heading", name="Instances").wait_for()
+
+    def open_newest(self, process: str) -> None:
+        """Open the newest instance of a process from the list, which is open."""
+        self.page.get_by_role("link", name=re.compile(rf"^{re.escape(process)}\b")).first.click()
+        self.expect_instance(process)
+
+    def expect_instance(self, process: str) -> None:
+        """Wait until the page of an instance of a process is there."""
+        self.page.get_by_role("heading", name=process, exact=True).wait_for()
+
+    def decide(self, outcome: str) -> None:
+        """Complete the step at which the instance waits, whose page is open, and see that it was completed."""
+        self.page.get_by_role("button", name=outcome, exact=True).click()
+        expect(self.page.get_by_role("status").filter(has_text="The step was completed.")).to_be_visible()
+
+    def start(self, process: str, business_key: str) -> None:
+        """Start an instance from the list, which is open."""
+        self.page.get_by_text("Start an instance", exact=True).click()
+        form = self.page.locator("form").filter(has=self.page.get_by_role("button", name="Start", exact=True))
+        choice = form.get_by_label("Process", exact=True)
+        wanted = choice.get_by_role("option").filter(has_text=process).first
+        choice.select_option(value=wanted.get_attribute("value"))
+        form.get_by_label("Business key").fill(business_key)
+        form.get_by_role("button", name="Start", exact=True).click()
+        self.page.get_by_role(
+            "link", name=re.compile(rf"^{re.escape(process)}.*{re.escape(business_key)}")
+        ).first.wait_for()

@@ -1,0 +1,240 @@
+"""``make newcomer``: what somebody does who has never seen the provider, from its wheel to a gate that opens.
+
+In a scratch folder: builds the wheel, installs it with Airflow into an empty environment, copies one example DAG, and starts
+the emulator and Airflow from there. Then, in a real browser: signs in, fills in the connection, tests it, triggers the DAG,
+sees it wait, follows the link to the instance, approves, and sees the next task succeed. Nothing else of the repository is
+used. Ends with exit code 0 only if all of that was seen and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from playwright.sync_api import Error as BrowserError
+
+from airflow_pages import AirflowPages, ConnectionForm, PageError
+from emulator_pages import EmulatorPages
+from local_browser import open_page, running_browser
+from local_stack import ROOT, Stack, StackError, Stopped, environment, parse_emulator
+from standalone import start_standalone
+from steps import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page
+
+    from local_stack import Emulator
+    from standalone import Standalone
+
+CONSTRAINTS = ROOT / "constraints" / "airflow-3.3.txt"
+EXAMPLE = ROOT / "example_dags" / "approval_gate.py"
+CONN_ID = "astro_zero_default"
+GATE, NEXT_TASK = "request_approval", "publish"
+
+BUILD_SECONDS = 60
+INSTALL_SECONDS = 300
+START_SECONDS = 120
+TASK_SECONDS = 90
+
+_PASSWORDS = "simple_auth_manager_passwords.json.generated"
+
+
+class Newcomer:
+    """The environment, and what runs in it.
+
+    :param stack: what starts and stops processes; its scratch folder holds everything.
+    :param steps: what the steps are told to.
+    :param evidence: the folder that is given a picture and logs when a step in the browser fails.
+    """
+
+    def __init__(self, stack: Stack, steps: Steps, evidence: Path) -> None:
+        self._stack = stack
+        self._step = steps.step
+        self._evidence = evidence
+        self._venv = stack.home / "venv"
+        # Nothing that leads to another environment than the new one, or makes its Python another.
+        others = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+        found = environment(str(self._venv / "bin"))
+        self._env = {name: value for name, value in found.items() if name not in others}
+
+    def install(self) -> None:
+        """Build the wheel, and install it and Airflow into an empty environment."""
+        folder = self._stack.home / "dist"
+        with self._step("Build the wheel"):
+            build = [
+                sys.executable,
+                "-m",
+                "hatchling",
+                "build",
+                "--target",
+                "wheel",
+                "--directory",
+                str(folder),
+            ]
+            self._stack.run("hatchling build", build, environment(), BUILD_SECONDS)
+            (wheel,) = folder.glob("*.whl")
+        with self._step("Install it and Airflow"):
+            uv = [sys.executable, "-m", "uv"]
+            create = [*uv, "venv", "--quiet", "--python", sys.executable, str(self._venv)]
+            self._stack.run("uv venv", create, environment(), BUILD_SECONDS)
+            # Compiled, as pip does it.
+            install = [
+                *uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--compile-bytecode",
+                "--constraints",
+                str(CONSTRAINTS),
+            ]
+            install += ["--python", str(self._venv / "bin" / "python"), "apache-airflow", str(wheel)]
+            self._stack.run("uv pip install", install, environment(), INSTALL_SECONDS)
+
+    def start(self) -> tuple[Emulator, Standalone]:
+        """Start the emulator, as its guide says, and Airflow, with the example where its DAGs are.
+
+        :raises StackError: if one of them does not come up, or the provider does not come from the wheel.
+        """
+        with self._step("Start the emulator"):
+            command = ["python", "-m", "airflow_provider_astrobpm.emulator"]
+            child = self._stack.start("emulator", command, self._env, self._stack.home)
+            emulator = child.wait_for(
+                "emulator's address", lambda: parse_emulator(child.output()), seconds=20
+            )
+            self._check_origin()
+        with self._step("Start Airflow"):
+            dags = self._stack.home / "dags"
+            dags.mkdir()
+            shutil.copy(EXAMPLE, dags)
+            settings = {"AIRFLOW_HOME": str(self._stack.home), "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+            airflow = start_standalone(self._stack, {**self._env, **settings})
+            airflow.child.wait_for("answer of Airflow", lambda: airflow.answers() or None, START_SECONDS)
+        return emulator, airflow
+
+    def see_a_gate_open(self, emulator: Emulator, airflow: Standalone) -> None:
+        """Do the rest in a browser, as a person does.
+
+        :raises PageError: if a page shows something else than it should.
+        :raises BrowserError: if a page does not show what it should.
+        """
+        (password,) = json.loads((self._stack.home / _PASSWORDS).read_text()).values()
+        with running_browser() as browser, open_page(browser) as page, self._keeping_evidence(page, password):
+            pages = AirflowPages(page, airflow.url)
+            with self._step("Sign in"):
+                pages.sign_in("admin", password)
+            with self._step("Fill in the form of the connection, and save it"):
+                pages.save_connection(pages.fill_connection(_form(emulator)))
+            with self._step("Test the connection"):
+                pages.test_connection(CONN_ID)
+            with self._step("Open the DAG, and unpause it"):
+                pages.open_dag(EXAMPLE.stem, START_SECONDS)
+                pages.unpause()
+            with self._step("Trigger it"):
+                run_id = pages.trigger()
+            with self._step("See the gate deferred"):
+                pages.wait_for_task(GATE, "Deferred", TASK_SECONDS)
+            with self._step("Follow the link to the instance"):
+                pages.open_task(GATE)
+                people = EmulatorPages(pages.follow_link(), emulator.url)
+                people.expect_instance("PublishApproval")
+            with self._step("Approve"), self._keeping_evidence(people.page, password):
+                people.decide("approve")
+            with self._step("See the next task succeed"):
+                pages.open_run(EXAMPLE.stem, run_id)
+                pages.wait_for_task(NEXT_TASK, "Success", TASK_SECONDS)
+
+    def _check_origin(self) -> None:
+        """Look where Python finds the provider."""
+        what = "import airflow_provider_astrobpm as found; print(found.__file__)"
+        child = self._stack.start("python", ["python", "-c", what], self._env, self._stack.home)
+        child.wait_for_end(20)
+        found = child.output().strip()
+        if not found or not Path(found).is_relative_to(self._venv):
+            raise child.failure(f"the provider comes from {found!r}, not from the new environment")
+
+    @contextmanager
+    def _keeping_evidence(self, page: Page, password: str) -> Iterator[None]:
+        """Where a step fails, keep a picture of the page and the logs of Airflow."""
+        try:
+            yield
+        except (BrowserError, PageError):
+            with suppress(BrowserError):
+                page.screenshot(path=self._evidence / "failed.png")
+            for log in [self._stack.home / "airflow.log", *(self._stack.home / "logs").rglob("*.log")]:
+                kept = self._evidence / log.relative_to(self._stack.home)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(log.read_text(errors="replace").replace(password, "***"))
+            raise
+
+
+def _form(emulator: Emulator) -> ConnectionForm:
+    """Return what somebody types who has read what the emulator printed."""
+    connection = json.loads(emulator.connection)
+    fields = {
+        "Host": connection["host"],
+        "Client id": connection["login"],
+        "Client secret": connection["password"],
+        "Port": str(connection["port"]),
+        "Scheme": connection["schema"],
+    }
+    return ConnectionForm(
+        CONN_ID, fields, {"Address of an instance": f"{emulator.url}/instances/{{instance_id}}"}
+    )
+
+
+def _check_nothing_runs(home: Path) -> None:
+    """Look for processes whose Airflow or whose working directory is in a folder.
+
+    :raises StackError: if there is one.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("AIRFLOW_HOME") == str(home) or process.cwd().startswith(str(home)):
+                found.append(f"{process.pid} {process.name()}")
+    if found:
+        raise StackError(f"still running: {', '.join(found)}")
+
+
+def main() -> int:
+    """Do all of it, and say how long each step took."""
+    parser = argparse.ArgumentParser(description="Try the provider as somebody does who has never seen it.")
+    parser.add_argument(
+        "--evidence",
+        type=Path,
+        default=ROOT / "build" / "newcomer",
+        metavar="FOLDER",
+        help="where a picture and the logs are kept if a step fails (default: build/newcomer)",
+    )
+    evidence: Path = parser.parse_args().evidence
+    shutil.rmtree(evidence, ignore_errors=True)
+    started = time.monotonic()
+    steps = Steps()
+    try:
+        with Stack() as stack:
+            newcomer = Newcomer(stack, steps, evidence)
+            newcomer.install()
+            newcomer.see_a_gate_open(*newcomer.start())
+        _check_nothing_runs(stack.home)
+    except Stopped as stopped:
+        return int(stopped.code or 0)
+    except (StackError, BrowserError, PageError) as error:
+        print(f"\nFailed at the step: {steps.current}\n{error}", file=sys.stderr)
+        if evidence.exists():
+            print(f"\nA picture of the page and the logs are in {evidence}", file=sys.stderr)
+        return 1
+    print(f"The gate opened. All of it took {time.monotonic() - started:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
