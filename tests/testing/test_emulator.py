@@ -1,0 +1,185 @@
+"""``AstroZeroEmulator``: what a test says and asks, on the emulator over HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.emulator import EmulatorError
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+
+PERSON = {
+    "state": "Waiting for user interaction",
+    "wait": "person",
+    "outcomes": {"approve": {"bp_status": "Approved"}},
+}
+
+
+def test_a_connection_by_another_id(emulator: AstroZeroEmulator) -> None:
+    emulator.connect("astro_zero_cn", max_attempts=1, instance_lookup="list")
+    hook = AstroZeroHook("astro_zero_cn")
+    hook.start_instance("Instant")
+    assert (hook.settings.max_attempts, hook.settings.instance_lookup) == (1, "list")
+    assert AstroZeroHook().settings.max_attempts == 5
+    emulator.assert_started("Instant")
+
+
+def test_the_connection_reaches_processes(emulator: AstroZeroEmulator) -> None:
+    code = "import os; print(os.environ['AIRFLOW_CONN_ASTRO_ZERO_DEFAULT'])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert str(emulator.url.rpartition(":")[2]) in done.stdout
+
+
+@pytest.mark.parametrize("conn_id", ["", "a b", "a=b", "a\0b"])
+def test_ids_that_no_connection_has(conn_id: str, emulator: AstroZeroEmulator) -> None:
+    with pytest.raises(ValueError, match="a connection id is of letters"):
+        emulator.connect(conn_id)
+
+
+def test_an_extra_that_cannot_be(emulator: AstroZeroEmulator) -> None:
+    before = dict(os.environ)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        emulator.connect(verify={"a", "set"})
+    assert dict(os.environ) == before
+
+
+def test_unreachable_for_a_while(emulator: AstroZeroEmulator) -> None:
+    emulator.connect(max_attempts=1)
+    with emulator.unreachable(), pytest.raises(CallError, match="could not be reached"):
+        AstroZeroHook().start_instance("Instant")
+    AstroZeroHook().start_instance("Instant")
+    emulator.assert_started("Instant")
+
+
+def test_a_process_of_ones_own(emulator: AstroZeroEmulator) -> None:
+    emulator.process(
+        "Grüße 🙂", [PERSON, {"end": {"bp_status": "Done"}}], variables={"a": 1, "b": 2}, read_only=["b"]
+    )
+    emulator.decides("Grüße 🙂", "approve")
+    hook = AstroZeroHook()
+    instance_id = hook.start_instance("Grüße 🙂", variables={"a": 3, "b": 3, "c": 3}).id
+    assert hook.get_instance(instance_id).bp_status == "Done"
+    emulator.assert_started("Grüße 🙂", variables={"a": 3, "b": 2}, version="1.0.0")
+
+
+def test_a_process_in_place_of_another(emulator: AstroZeroEmulator) -> None:
+    emulator.process("PublishApproval", [{"state": "Running"}, {"end": {"state": "Broken"}}])
+    hook = AstroZeroHook()
+    instance_id = hook.start_instance("PublishApproval").id
+    assert hook.get_instance(instance_id).state == "Broken"
+
+
+def test_a_process_that_cannot_be(emulator: AstroZeroEmulator) -> None:
+    with pytest.raises(EmulatorError, match="process 'P' version 1.0.0: step 1: state is missing"):
+        emulator.process("P", [{"wait": "person"}])
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_script(as_file: bool, emulator: AstroZeroEmulator, tmp_path: Path) -> None:
+    text = "processes: [{name: Grüße}]"
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    emulator.script(path if as_file else text)
+    AstroZeroHook().start_instance("Grüße")
+    emulator.assert_started("Grüße", state="Completed OK")
+
+
+@pytest.mark.parametrize(
+    ("say", "state", "suspended"),
+    [
+        ("decides", "Completed OK", False),
+        ("breaks", "Broken", False),
+        ("suspends", "Waiting for user interaction", True),
+        ("terminates", "Terminated", False),
+    ],
+)
+def test_what_happens_meanwhile(say: str, state: str, suspended: bool, emulator: AstroZeroEmulator) -> None:
+    outcome = ["approve"] if say == "decides" else []
+    getattr(emulator, say)("PublishApproval", *outcome, where={"dataset": "a"})
+    hook = AstroZeroHook()
+    meant = hook.start_instance("PublishApproval", variables={"dataset": "a"}).id
+    other = hook.start_instance("PublishApproval", variables={"dataset": "b"}).id
+    seen = hook.get_instance(meant)
+    assert (seen.state, seen.suspended) == (state, suspended)
+    assert hook.get_instance(other).state == "Waiting for user interaction"
+
+
+class TestComplete:
+    def test_the_only_one(self, emulator: AstroZeroEmulator) -> None:
+        emulator.start("PublishApproval", business_key="old")
+        emulator.complete("PublishApproval", "reject")
+        emulator.start("PublishApproval", business_key="new")
+        done = emulator.complete("PublishApproval", "approve", by="Li", variables={"comment": "fine"})
+        assert (done["business_key"], done["bp_status"], done["variables"]["comment"]) == (
+            "new",
+            "Approved",
+            "fine",
+        )
+
+    def test_by_its_business_key(self, emulator: AstroZeroEmulator) -> None:
+        emulator.start("PublishApproval", business_key="one")
+        emulator.start("PublishApproval", business_key="other")
+        assert emulator.complete("PublishApproval", "approve", business_key="one")["business_key"] == "one"
+
+    @pytest.mark.parametrize(
+        ("count", "options", "problem"),
+        [
+            (0, {}, "0 open instances of PublishApproval, not one.\nThere are: none."),
+            (2, {}, "2 open instances of PublishApproval, not one.\nThere are:\n  PublishApproval 1.0.0"),
+            (1, {"business_key": "x"}, "0 open instances of PublishApproval with business key 'x', not one."),
+        ],
+    )
+    def test_which_one_is_meant_has_to_be_clear(
+        self, count: int, options: dict[str, Any], problem: str, emulator: AstroZeroEmulator
+    ) -> None:
+        for _ in range(count):
+            emulator.start("PublishApproval")
+        with pytest.raises(AssertionError, match=re.escape(problem)):
+            emulator.complete("PublishApproval", "approve", **options)
+        assert not any(each["closed"] for each in emulator.instances())
+
+
+def test_what_was_started_is_what_came_through_the_api(emulator: AstroZeroEmulator) -> None:
+    emulator.start("PublishApproval", business_key="a person's")
+    emulator.assert_nothing_started()
+    hook = AstroZeroHook()
+    hook.start_instance("PublishApproval", business_key="mine", variables={"dataset": "a"}, title="T")
+    hook.start_instance("Instant")
+    assert [each["name"] for each in emulator.started()] == ["PublishApproval", "Instant"]
+    assert [each["business_key"] for each in emulator.started("PublishApproval")] == ["mine"]
+    (found,) = emulator.assert_started(
+        "PublishApproval",
+        variables={"dataset": "a"},
+        business_key="mine",
+        title="T",
+        version="1.0.0",
+        state="Waiting for user interaction",
+        bp_status="Submitted",
+    )
+    assert found["variables"]["dataset"] == "a"
+    assert emulator.assert_started("PublishApproval", times=0, title="U") == []
+    with pytest.raises(AssertionError, match="Nothing was to be started. Started were:\n  PublishApproval"):
+        emulator.assert_nothing_started()
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [{"business_key": "k"}, {"title": "U"}, {"version": "2"}, {"state": "Broken"}, {"bp_status": "x"}],
+)
+def test_each_field_is_asked_about(otherwise: dict[str, Any], emulator: AstroZeroEmulator) -> None:
+    AstroZeroHook().start_instance("Instant", business_key="j", title="T")
+    (name,) = otherwise
+    with pytest.raises(AssertionError, match=f"but {name} is .*, not '{otherwise[name]}'"):
+        emulator.assert_started("Instant", **otherwise)
+
+
+def test_its_repr_says_where_it_is(emulator: AstroZeroEmulator) -> None:
+    assert repr(emulator) == f"AstroZeroEmulator({emulator.url!r})"

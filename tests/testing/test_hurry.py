@@ -1,0 +1,125 @@
+"""The tasks of a DAG hurry while a test runs it, and are as they were afterwards."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_provider_astrobpm.operators.bpm import (
+    AstroZeroStartBpmBatchOperator,
+    AstroZeroStartBpmInstanceOperator,
+    AstroZeroTerminateBpmInstanceOperator,
+)
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from airflow_provider_astrobpm.testing.hurry import in_a_hurry
+
+Arguments = dict[str, dict[str, Any]]
+
+
+class Mine(AstroZeroStartBpmInstanceOperator):
+    """An operator of a user's own."""
+
+    __module__ = "somewhere.else"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"bpm_name": "P", **kwargs})
+
+
+@pytest.fixture
+def dag() -> DAG:
+    with DAG("hurried", schedule=None, default_args={"retries": 3}) as dag:
+        AstroZeroStartBpmInstanceOperator(task_id="start", bpm_name="P", timeout=timedelta(days=3))
+        Mine(task_id="mine", poll_interval=30)
+        AstroZeroStartBpmBatchOperator(task_id="batch", bpm_name="P", launches=[{}], timeout=9)
+        AstroZeroBpmInstanceSensor(task_id="sensor", instance_id="i", timeout=90, retries=0)
+        AstroZeroTerminateBpmInstanceOperator(task_id="terminate", instance_id="i")
+        AstroZeroStartBpmInstanceOperator.partial(task_id="mapped", bpm_name="P", timeout=9).expand(
+            variables=[{"n": 1}, {"n": 2}]
+        )
+        AstroZeroStartBpmInstanceOperator.partial(task_id="own_pace", bpm_name="P").expand(
+            poll_interval=[5, 6]
+        )
+
+        @task.astro_bpm(bpm_name="P", poll_interval=20)
+        def function() -> dict[str, Any]:
+            return {}
+
+        @task(retries=2)
+        def other() -> None: ...
+
+        function()
+        other()
+    return dag
+
+
+ASKED = ("retries", "poll_interval", "poke_interval", "timeout", "max_poll_failure_time")
+
+
+def arguments(dag: DAG) -> Arguments:
+    """Return what of each task may be changed; of a mapped one what its instances share."""
+    return {
+        each.task_id: {
+            name: value
+            for name in ASKED
+            if (value := getattr(each, "partial_kwargs", vars(each)).get(name)) is not None
+        }
+        for each in dag.tasks
+    }
+
+
+BEFORE: Arguments = {
+    "start": {"retries": 3, "poll_interval": 60, "timeout": 259200, "max_poll_failure_time": 600},
+    "mine": {"retries": 3, "poll_interval": 30, "max_poll_failure_time": 600},
+    "batch": {"retries": 3, "poll_interval": 60, "timeout": 9, "max_poll_failure_time": 600},
+    "sensor": {"retries": 0, "poke_interval": 60, "timeout": 90, "max_poll_failure_time": 600},
+    "terminate": {"retries": 3},
+    "mapped": {"retries": 3, "timeout": 9},
+    "own_pace": {"retries": 3},
+    "function": {"retries": 3, "poll_interval": 20, "max_poll_failure_time": 600},
+    "other": {"retries": 2},
+}
+QUICK: Arguments = {
+    "start": {"poll_interval": 1},
+    "mine": {"poll_interval": 1},
+    "batch": {"poll_interval": 1},
+    "sensor": {"poke_interval": 1},
+    "mapped": {"poll_interval": 1},
+    "function": {"poll_interval": 1},
+}
+WITH_TIMEOUT = ("start", "batch", "sensor", "mapped")
+WAITING = (*QUICK, "own_pace")
+
+
+def in_between(**changes: dict[str, Any]) -> Arguments:
+    return {
+        name: {**BEFORE[name], "retries": 0, **QUICK.get(name, {}), **changes.get(name, {})}
+        for name in BEFORE
+    }
+
+
+def test_tasks_look_every_second_and_are_not_retried(dag: DAG) -> None:
+    assert arguments(dag) == BEFORE
+    with in_a_hurry(dag):
+        assert arguments(dag) == in_between()
+    assert arguments(dag) == BEFORE
+
+
+def test_a_time_out_is_for_those_that_have_one(dag: DAG) -> None:
+    with in_a_hurry(dag, timeout=2):
+        assert arguments(dag) == in_between(**{name: {"timeout": 2} for name in WITH_TIMEOUT})
+    assert arguments(dag) == BEFORE
+
+
+def test_looks_may_fail_for_as_long_as_one_says(dag: DAG) -> None:
+    with in_a_hurry(dag, max_poll_failure_time=3):
+        assert arguments(dag) == in_between(**{name: {"max_poll_failure_time": 3} for name in WAITING})
+    assert arguments(dag) == BEFORE
+
+
+def test_tasks_are_as_they_were_after_an_error_too(dag: DAG) -> None:
+    with pytest.raises(RuntimeError, match="in between"), in_a_hurry(dag, timeout=2):
+        raise RuntimeError("in between")
+    assert arguments(dag) == BEFORE

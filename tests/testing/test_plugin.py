@@ -1,0 +1,173 @@
+"""The plugin as pytest loads it: it costs nothing unless it is used, and each test has an emulator as it begins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "airflow_provider_astrobpm"
+
+USES_IT = """
+import json
+import threading
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+
+
+def client(monkeypatch):
+    import os
+
+    given = json.loads(os.environ["AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"])
+    credentials = ClientCredentials(given["login"], given["password"])
+    return BpmClient(Settings("c", f"http://{given['host']}:{given['port']}", credentials))
+
+
+def use(emulator, monkeypatch):
+    emulator.assert_nothing_started()
+    assert emulator.counts()["token"] == 0
+    assert emulator.faults() == []
+    one = client(monkeypatch)
+    one.call(api.start("PublishApproval"))
+    one.close()
+    emulator.assert_started("PublishApproval", state="Waiting for user interaction")
+    assert emulator.counts()["token"] == 1, "what was learnt in another test is forgotten"
+    emulator.decides("PublishApproval", "approve")
+    emulator.fault("query", "html")
+    emulator.advance(5)
+    (server,) = (each for each in threading.enumerate() if each.name == "astro-zero-emulator")
+    with open("seen.txt", "a") as seen:
+        print(emulator.url, id(server), file=seen)
+"""
+TWO_TESTS = (
+    USES_IT
+    + """
+
+def test_one(astro_zero_emulator, monkeypatch):
+    use(astro_zero_emulator, monkeypatch)
+
+
+def test_other(astro_zero_emulator, monkeypatch):
+    use(astro_zero_emulator, monkeypatch)
+"""
+)
+RUN = """
+import json, os, sys, threading
+import pytest
+
+code = pytest.main(sys.argv[1:])
+threads = [each.name for each in threading.enumerate()]
+variables = [each for each in os.environ if each.startswith("AIRFLOW_CONN_")]
+found = {"code": int(code), "threads": threads, "variables": variables, "modules": sorted(sys.modules)}
+print("FOUND", json.dumps(found))
+"""
+MEASURE = """
+import importlib, sys, time
+import pytest
+
+taken = []
+for _ in range(5):
+    for name in [each for each in sys.modules if each.startswith("airflow_provider_astrobpm")]:
+        del sys.modules[name]
+    began = time.process_time()
+    importlib.import_module("airflow_provider_astrobpm.pytest_plugin")
+    taken.append(time.process_time() - began)
+print("MILLISECONDS", min(taken) * 1000)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without a connection, whatever the environment says."""
+    monkeypatch.delenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", raising=False)
+
+
+def seen(pytester: pytest.Pytester) -> list[list[str]]:
+    return [line.split() for line in Path(pytester.path / "seen.txt").read_text().splitlines()]
+
+
+def test_it_imports_nothing_unless_it_is_used(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_something_else(): pass")
+    done = pytester.run(sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider")
+    (line,) = (each for each in done.outlines if each.startswith("FOUND "))
+    found = json.loads(line.removeprefix("FOUND "))
+    assert (found["code"], found["threads"]) == (0, ["MainThread"])
+    heavy = {"airflow", "aiohttp", "msgspec", "requests", "yaml", "tenacity", PACKAGE}
+    assert {name for name in found["modules"] if name.partition(".")[0] in heavy} == {
+        PACKAGE,
+        f"{PACKAGE}.pytest_plugin",
+    }
+
+
+def test_its_import_takes_less_than_five_milliseconds(pytester: pytest.Pytester) -> None:
+    done = pytester.run(sys.executable, "-c", MEASURE)
+    (line,) = done.outlines
+    assert float(line.removeprefix("MILLISECONDS ")) < 5
+
+
+def test_each_test_has_it_as_it_begins_and_all_share_one_server_that_stops(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers --strict-config")
+    pytester.makepyfile(TWO_TESTS)
+    done = pytester.run(sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider")
+    (line,) = (each for each in done.outlines if each.startswith("FOUND "))
+    found = json.loads(line.removeprefix("FOUND "))
+    assert (found["code"], found["threads"], found["variables"]) == (0, ["MainThread"], [])
+    assert "airflow" not in found["modules"], "the emulator needs no Airflow"
+    first, second = seen(pytester)
+    assert first == second
+
+
+def test_each_process_of_xdist_has_its_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TWO_TESTS)
+    done = pytester.runpytest_subprocess("-q", "-n", "2", "--dist", "each", "-p", "no:cacheprovider")
+    done.assert_outcomes(passed=4)
+    assert len({url for url, _ in seen(pytester)}) == 2
+
+
+def test_failures_show_no_secret(pytester: pytest.Pytester) -> None:
+    failing = """
+import pytest
+
+def test_assert(astro_zero_emulator, astro_zero_emulator_server):
+    emulator = astro_zero_emulator
+    astro_zero_emulator.assert_started("PublishApproval")
+
+def test_extra(astro_zero_emulator):
+    astro_zero_emulator.connect(verify={1})
+
+def test_conn_id(astro_zero_emulator):
+    astro_zero_emulator.connect("not an id")
+
+def test_refusal(astro_zero_emulator):
+    astro_zero_emulator.decides("Unheard", "approve")
+
+def test_complete(astro_zero_emulator):
+    astro_zero_emulator.complete("PublishApproval", "approve")
+
+@pytest.fixture
+def broken(astro_zero_emulator, monkeypatch):
+    raise RuntimeError("in a fixture")
+
+def test_fixture(broken):
+    pass
+"""
+    pytester.makepyfile(failing)
+    options = ("-vv", "--showlocals", "--tb=long", "--full-trace", "--setup-show", "-p", "no:cacheprovider")
+    done = pytester.runpytest_inprocess(*options)
+    done.assert_outcomes(failed=5, errors=1)
+    output = done.stdout.str() + done.stderr.str()
+    assert "was to be started once, and was started never" in output
+    assert "emulator-only-secret" not in output
+
+
+def test_a_failed_check_points_at_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile('def test_it(astro_zero_emulator):\n    astro_zero_emulator.assert_started("P")\n')
+    done = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(
+        ["E * AssertionError: P was to be started once*", "*test_a_failed_check*.py:2: *"]
+    )

@@ -1,0 +1,105 @@
+"""Which instances a test says were started, and what it is told if they were not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.testing.started import Expected, complaint, describe, listing, matching
+
+
+def instance(name: str = "Approval", **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": "1.0.0",
+        "business_key": "k",
+        "title": "T",
+        "state": "Running",
+        "bp_status": "Asked",
+        "suspended": False,
+        "variables": {"dataset": "a", "rows": 1, "note": None},
+        "outcomes": [],
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "variables", "differences"),
+    [
+        ({}, {}, []),
+        ({"title": "T"}, {"dataset": "a"}, []),
+        ({}, {"dataset": "a", "rows": 1}, []),
+        ({"title": "U"}, {}, ["title is 'T', not 'U'"]),
+        ({}, {"dataset": "b"}, ["variable dataset is 'a', not 'b'"]),
+        ({}, {"rows": "1"}, ["variable rows is 1, not '1'"]),
+        ({}, {"note": None}, []),
+        ({}, {"gone": None}, ["variable gone is missing, not None"]),
+        (
+            {"title": "U", "version": "2"},
+            {"rows": 2},
+            ["title is 'T', not 'U'", "version is '1.0.0', not '2'", "variable rows is 1, not 2"],
+        ),
+    ],
+)
+def test_differences(fields: dict[str, Any], variables: dict[str, Any], differences: list[str]) -> None:
+    expected = Expected("Approval", fields, variables)
+    assert expected.differences(instance()) == differences
+    assert matching(expected, [instance()]) == ([] if differences else [instance()])
+    assert matching(expected, [instance("Other")]) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "times", "first_line"),
+    [
+        (["Approval"], 1, None),
+        (["Approval", "Other"], 1, None),
+        ([], 0, None),
+        (["Approval", "Approval"], 2, None),
+        ([], 1, "Approval with title 'T' was to be started once, and was started never."),
+        (["Approval"], 0, "Approval with title 'T' was to be started never, and was started once."),
+        (["Approval"] * 3, 2, "Approval with title 'T' was to be started 2 times, and was started 3 times."),
+    ],
+)
+def test_complaint(names: list[str], times: int, first_line: str | None) -> None:
+    started = [instance(name) for name in names]
+    problem = complaint(Expected("Approval", {"title": "T"}), times, started)
+    assert (problem.splitlines()[0] if problem else None) == first_line
+
+
+def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> None:
+    started = [instance(title="U"), instance("Other", title="U")]
+    problem = complaint(Expected("Approval", {"title": "T"}), 1, started)
+    assert problem
+    first, second = (describe(each) for each in started)
+    variables = "    variables {'dataset': 'a', 'rows': 1, 'note': None}"
+    assert problem.splitlines()[1:] == [
+        "Started were:",
+        f"  {first}",
+        variables,
+        "    but title is 'U', not 'T'",
+        f"  {second}",
+        variables,
+    ]
+
+
+def test_a_complaint_over_nothing_at_all() -> None:
+    problem = complaint(Expected("Approval", {}, {"dataset": "a"}), 1, [])
+    assert problem == (
+        "Approval with variable dataset 'a' was to be started once, and was started never.\nStarted were: none."
+    )
+    assert listing("Open were", []) == ["Open were: none."]
+
+
+@pytest.mark.parametrize(
+    ("fields", "end"),
+    [
+        ({}, "'T': Running, business status 'Asked'"),
+        ({"suspended": True}, "'T': Running, suspended, business status 'Asked'"),
+        ({"outcomes": ["yes", "no"]}, "business status 'Asked', waits for a person: yes, no"),
+    ],
+)
+def test_an_instance_in_one_line(fields: dict[str, Any], end: str) -> None:
+    line = describe(instance(**fields))
+    assert line.startswith("Approval 1.0.0, business key 'k', title ")
+    assert line.endswith(end)
