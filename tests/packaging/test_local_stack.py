@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import airflow
 import psutil
 from packaging.version import Version
 
+from airflow_api import AirflowApi
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from local_stack import Stack
+from up import NIGHTLY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +59,7 @@ def test_processes_that_ignore_sigterm_are_killed() -> None:
 def _addresses(log: Path, process: subprocess.Popen[bytes], seconds: float) -> dict[str, str]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        found = dict(re.findall(r"(Airflow|Emulator) +(http://\S+)", log.read_text()))
+        found = dict(re.findall(r"(Airflow|Emulator) +(http://[^\s/]+)", log.read_text()))
         if len(found) == 2:
             return found
         time.sleep(0.2)
@@ -82,14 +82,18 @@ def test_up_answers_and_ends_without_a_trace(tmp_path: Path) -> None:
         )
     try:
         addresses = _addresses(log, up, seconds=150)
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(f"{addresses['Airflow']}/auth/token", timeout=10) as answer:
-            token = json.load(answer)["access_token"]
-        forms = urllib.request.Request(
-            f"{addresses['Airflow']}/ui/connections/hook_meta", headers={"Authorization": f"Bearer {token}"}
-        )
-        with direct.open(forms, timeout=60) as answer:
-            (form,) = [each for each in json.load(answer) if each["connection_type"] == "astro_zero"]
+        api = AirflowApi(addresses["Airflow"])
+        assert api.is_healthy()
+        dags = {dag["dag_id"]: dag for dag in api.call("GET", "/api/v2/dags")["dags"]}
+        # Unpaused, these would start a run of their own.
+        by_themselves = {dag_id for dag_id, dag in dags.items() if "*" in str(dag["timetable_summary"])}
+        assert by_themselves == NIGHTLY
+        assert {dag_id for dag_id, dag in dags.items() if dag["is_paused"]} == NIGHTLY
+        (form,) = [
+            each
+            for each in api.call("GET", "/ui/connections/hook_meta")
+            if each["connection_type"] == "astro_zero"
+        ]
         assert form["hook_name"] == "Huawei Cloud Astro Zero"
         if Version(airflow.__version__) >= Version("3.2"):  # before, forms are not made of data
             assert form["extra_fields"]["access_token"]["schema"]["format"] == "password"
