@@ -138,7 +138,7 @@ class TestReading:
         assert "=+=" in table
         plain = run("list", "--output", "plain").out.splitlines()
         assert re.match(r"id +name +version", plain[0])
-        assert {line.split("  ")[0]: "007" in line for line in plain[1:]} == {
+        assert {line.split("  ")[0]: "  007  " in line for line in plain[1:]} == {
             one: key == "007" for one, key in keys.items()
         }
         as_json, as_yaml = (
