@@ -118,6 +118,8 @@ def test_resuming(engine: Engine) -> None:
         ("variables", {}, "No variable was changed"),
         ("variables", {"set:comment": "", "was:comment": ""}, "No variable was changed"),
         ("variables", {"set:amount": "two", "was:amount": "1"}, "This is not JSON"),
+        ("variables", {"set:amount": "2", "set:approved_by": "me"}, "'approved_by' is no variable that can"),
+        ("variables", {"set:amount": "2", "set:nothing": "1"}, "'nothing' is no variable that can be set."),
     ],
 )
 def test_a_form_that_cannot_be_done(engine: Engine, form: str, fields: dict[str, str], message: str) -> None:

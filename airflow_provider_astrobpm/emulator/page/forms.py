@@ -89,13 +89,17 @@ def _break(engine: Engine, instance_id: str, _: Mapping[str, str]) -> None:
 
 def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
     """Set those variables that the person has changed; all of them or, if one is wrong, none."""
-    now = engine.instance(instance_id).variables
+    instance = engine.instance(instance_id)
     changed: dict[str, Any] = {}
     for field, text in fields.items():
         name = field.removeprefix(NEW)
         if field.startswith(NEW) and _lines(text) != _lines(fields.get(OLD + name, "")):
+            if not settable(instance.process, {name: None}):
+                raise FormError(
+                    f"{words.visible(repr(name), _LONGEST)} is no variable that can be set.", field
+                )
             # What was text stays text: a person need not quote it, and 007 stays 007.
-            plain = isinstance(now.get(name), str)
+            plain = isinstance(instance.variables.get(name), str)
             changed[name] = _lines(text) if plain else _read(text, field)
     if not changed:
         raise FormError("No variable was changed, so there is nothing to set.")

@@ -1,0 +1,171 @@
+"""Everybody can read it: with a screen reader, on a phone, in the dark, and whatever is written in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from airflow_provider_astrobpm.bpm.states import StateClass
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from airflow_provider_astrobpm.emulator import EmulatorControl
+    from tests.browser.conftest import Visit
+
+pytestmark = pytest.mark.browser
+
+PHONE = 360
+HOSTILE = [
+    "<script>document.title = 'broken in'</script>",
+    '"><img src=x onerror="document.title = \'broken in\'">',
+    "</textarea></title></template><svg onload=\"document.title = 'broken in'\">",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u202egnp.exe \u2066\u202c\u001b[31m",
+    "x" * 3_000,
+    "many words " * 300,
+    "&amp; &lt; %3Cb%3E ' \"",
+]
+
+
+def hostile_process(text: str) -> str:
+    """Return a script in which everything that can be named has a name like this."""
+    quoted = '"' + "".join(f"\\U{ord(each):08x}" for each in text) + '"'
+    outcome = f"? {quoted} : {{bp_status: {quoted}}}"  # without the ? it could not be long
+    return f"""
+processes:
+  - name: {quoted}
+    label: {quoted}
+    version: {quoted}
+    variables: {{? {quoted} : {quoted}}}
+    steps:
+      - state: Waiting for user interaction
+        name: {quoted}
+        bp_status: {quoted}
+        bp_step: {quoted}
+        element: {quoted}
+        wait: person
+        outcomes: {{{outcome}}}
+"""
+
+
+def assert_fits(page: Page) -> None:
+    """Check that nobody has to scroll sideways."""
+    width, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width <= window
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_nothing_breaks_out(visit: Visit, control: EmulatorControl, text: str) -> None:
+    """Whatever would run, or is kept from running, the browser complains of, and that fails every test here."""
+    control.add_processes(hostile_process(text))
+    instance = control.start(text, {text: text}, text, title=f"{text}!", by=text)
+    page = visit(width=PHONE)
+    expect(page.locator("#instances tbody tr")).to_have_count(1)
+    assert_fits(page)
+    page.locator("#start summary").first.click()
+    page.locator("#takes summary").click()
+    assert_fits(page)
+    offered = page.locator("#by-process option").evaluate_all("all => all.map(each => each.value)")
+    page.locator("#by-process").select_option(index=offered.index(text))
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("#instances tbody tr")).to_have_count(1)
+    page.goto(f"{control.url}/instances/{instance['id']}")
+    expect(page.get_by_role("heading", name="Actions")).to_be_visible()
+    assert_fits(page)
+    shown = page.locator("main").inner_text()
+    assert "\u202e" not in shown
+    assert "\u001b" not in shown
+    # What is shown in another way than it is comes back as it is.
+    field = page.locator("#set input[type=hidden] + *")
+    if len(text) <= 2_000:
+        field.fill("changed")
+        page.get_by_role("button", name="Set variables").click()
+        expect(page.locator("#notice")).to_have_text("The variables were set.")
+        assert control.instance(instance["id"])["variables"][text] == "changed"
+    page.locator("#outcome-1").click()
+    expect(page.locator("#notice")).to_have_text("The step was completed.")
+    assert control.instance(instance["id"])["task_outcome"] == text
+    assert page.locator("main script, main img, main svg").count() == 0
+    assert_fits(page)
+
+
+def axe_finds_nothing(page: Page, what: str) -> None:
+    for width in (1280, PHONE):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert_fits(page)
+        found = Axe().run(page)
+        problems = [
+            f"{each['impact']}: {each['help']}: {[node['html'] for node in each['nodes']]}"
+            for each in found.response["violations"]
+        ]
+        assert problems == [], f"{what}, {width} pixels wide"
+        assert "color-contrast" in {each["id"] for each in found.response["passes"]}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit: Visit, control: EmulatorControl, scheme: str) -> None:
+    control.start("AlwaysBroken")
+    control.advance(60)
+    control.act(control.start("PublishApproval", title="A title")["id"], "approve")
+    control.change(control.start("PublishApproval")["id"], "suspend")
+    control.change(control.start("PublishApproval")["id"], "terminate")
+    for state in ("Running", "CompletedOkWait"):
+        control.move(control.start("PublishApproval")["id"], state=state)
+    instance = control.start("PublishApproval", {"dataset": "sales_daily"})
+
+    page = visit(scheme=scheme)
+    classes = page.locator("#instances .badge").evaluate_all("all => all.map(each => each.classList[1])")
+    assert set(classes) == {kind.value.replace(" ", "-") for kind in StateClass}
+    page.locator("#start summary").first.click()
+    page.locator("#takes summary").click()
+    axe_finds_nothing(page, "the table")
+    page.get_by_label("Variables a JSON object").fill("{")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    axe_finds_nothing(page, "the table with an error")
+    page.goto(f"{control.url}/instances/{instance['id']}")
+    axe_finds_nothing(page, "an instance")
+    page.get_by_label("row_count JSON").fill("many")
+    page.get_by_role("button", name="Set variables").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    axe_finds_nothing(page, "an instance with an error")
+    page.goto(f"{control.url}/instances/{instance['id']}")
+    page.get_by_role("button", name="approve").click()
+    expect(page.locator("#notice")).to_have_text("The step was completed.")
+    axe_finds_nothing(page, "an instance that has ended")
+
+
+def test_it_has_a_name_for_everything(visit: Visit, control: EmulatorControl) -> None:
+    """What a screen reader goes by: one main heading, a table with a caption and headers, fields with labels."""
+    control.start("PublishApproval", business_key="release-7")
+    page = visit()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Instances")
+    table = page.get_by_role("table", name="1 instance, newest first")
+    assert table.get_by_role("columnheader").all_text_contents() == [
+        "Process",
+        "State",
+        "Business status",
+        "Business key",
+        "Age",
+    ]
+    expect(table.get_by_role("rowheader", name="PublishApproval release-7")).to_be_visible()
+    page.set_viewport_size({"width": PHONE, "height": 700})
+    expect(table.get_by_role("rowheader", name="PublishApproval release-7")).to_be_visible()
+    page.get_by_role("link", name="PublishApproval release-7").click()
+    for name in ("Actions", "Variables", "History"):
+        expect(page.get_by_role("region", name=name)).to_be_visible()
+    expect(page.get_by_role("group", name="Complete the step Approval with")).to_be_visible()
+    expect(page.get_by_role("table", name="What happened, oldest first")).to_be_visible()
+    assert page.title() == "PublishApproval release-7 | Astro Zero emulator"
+
+
+def test_nothing_moves(visit: Visit, control: EmulatorControl) -> None:
+    control.start("PublishApproval")
+    page = visit()
+    assert page.evaluate("document.getAnimations({subtree: true}).length") == 0
+    styles = "[...document.querySelectorAll('*')].map(each => getComputedStyle(each))"
+    assert page.evaluate(f"{styles}.every(each => each.transitionDuration === '0s')") is True
