@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tests.docs.markdown import Piece, pieces
 
-NOTES = ("setting", "then", "run by", "parsed only", "needs", "serves", "output")
+NOTES = ("setting", "given", "then", "run by", "parsed only", "needs", "serves", "output")
 
 _NOTE = re.compile(r"^\s*(?P<name>[a-z][a-z ]*?)\s*(?::\s*(?P<text>.*))?$")
 _EVERY = re.compile(r"^every (?P<language>\w+) block (?P<name>[a-z ]+)$")

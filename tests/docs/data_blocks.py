@@ -12,13 +12,13 @@ from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+    from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
     from tests.docs.blocks import Block
 
 CONNECTION = "AIRFLOW_CONN_OF_A_PAGE"
 
 
-def read_yaml(block: Block, emulator: EmulatorControl) -> None:
+def read_yaml(block: Block, emulator: AstroZeroEmulator) -> None:
     """Offer the processes of a block at an emulator, and start each of them."""
     content = yaml.safe_load(block.text)
     assert "processes" in content, f"{block}: nothing here takes such YAML"

@@ -23,28 +23,30 @@ PATIENCE = 30.0  # seconds
 _BASH = ("bash", "-euo", "pipefail")
 
 
-def run_shell(block: Block, port: int, folder: Path) -> tuple[str, dict[str, str]]:
-    """Run a block, and what is noted to be run before and after it.
+def run_shell(
+    block: Block, port: int, folder: Path, environment: dict[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Run a block, and the shell code that is noted to be run before it.
 
     :param port: that of an emulator, which takes the place of the one in the text.
     :param folder: where the commands are run.
+    :param environment: variables that they find besides those of this process.
     :returns: what the block has printed to stdout, and the environment in which it has left its shell.
     """
     printed, left = folder / ".printed", folder / ".environment"
     script = "\n".join(
         [
-            _note(block, "setting"),
+            block.notes["setting"].text if "setting" in block.notes else "",
             f"exec 3>&1 >{printed.name}",
             block.text,
             "exec >&3",
             f"env -0 >{left.name}",
-            _note(block, "then"),
         ]
     )
     with subprocess.Popen(
         [*_BASH, "-c", script.replace(PORT, str(port))],
         cwd=folder,
-        env=_environment(),
+        env={**_environment(), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -58,8 +60,8 @@ def run_shell(block: Block, port: int, folder: Path) -> tuple[str, dict[str, str
             raise AssertionError(f"{block} has not ended after {PATIENCE:g} s; does it serve?") from None
     output = printed.read_text() if printed.exists() else ""
     assert process.returncode == 0, f"{block} ended with code {process.returncode}\n{output}{said}"
-    environment = dict(entry.partition("=")[::2] for entry in left.read_text().split("\0") if entry)
-    return output.replace(str(port), PORT), environment
+    after = dict(entry.partition("=")[::2] for entry in left.read_text().split("\0") if entry)
+    return output.replace(str(port), PORT), after
 
 
 def serve(block: Block, port: int, folder: Path) -> None:
@@ -97,10 +99,6 @@ def matches(shown: str, printed: str) -> bool:
     """Tell whether an output is as a page shows it, where ``…`` stands for anything."""
     parts = [re.escape(part) for part in shown.strip().split("…")]
     return re.fullmatch(".*?".join(parts), printed.strip(), re.DOTALL) is not None
-
-
-def _note(block: Block, name: str) -> str:
-    return block.notes[name].text if name in block.notes else ""
 
 
 def _environment() -> dict[str, str]:

@@ -10,12 +10,12 @@ import airflow
 import pytest
 from packaging.version import Version
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
 from tests.docs.blocks import Block
 from tests.docs.data_blocks import read_connection, read_json, read_yaml
 from tests.docs.pages import ROOT, pages
-from tests.docs.python_blocks import run_python
+from tests.docs.python_blocks import run_note, run_python
 from tests.docs.shell_blocks import matches, run_shell, serve
 
 BLOCKS = [block for page in pages() for block in page.blocks()]
@@ -42,7 +42,7 @@ def _skip_if_too_old(block: Block) -> None:
 @pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
 @pytest.mark.parametrize("block", _of("python"), ids=str)
 def test_python(
-    block: Block, emulator: EmulatorControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: Block, emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _skip_if_too_old(block)
     run_python(block, emulator, tmp_path, monkeypatch)
@@ -51,29 +51,31 @@ def test_python(
 @pytest.mark.parametrize("block", _of("shell"), ids=str)
 def test_shell(
     block: Block,
-    emulator: EmulatorControl,
+    emulator: AstroZeroEmulator,
     emulator_server: EmulatorServer,
     free_port: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    del emulator
     _skip_if_too_old(block)
     if "serves" in block.notes:
         serve(block, free_port, tmp_path)
         return
-    printed, left = run_shell(block, emulator_server.port, tmp_path)
+    environment: dict[str, str] = {}
+    run_note(block, "given", {"control": emulator, "environment": environment})
+    printed, left = run_shell(block, emulator_server.port, tmp_path, environment)
     if block.output is not None:
         assert matches(block.output.text, printed), (
             f"{block} has printed\n{printed}\nand not\n{block.output.text}"
         )
+    run_note(block, "then", {"control": emulator, "printed": printed, "left": left})
     for name, value in left.items():
         if name.startswith("AIRFLOW_CONN_") and os.environ.get(name) != value:
             read_connection(value, monkeypatch)
 
 
 @pytest.mark.parametrize("block", _of("yaml"), ids=str)
-def test_yaml(block: Block, emulator: EmulatorControl) -> None:
+def test_yaml(block: Block, emulator: AstroZeroEmulator) -> None:
     read_yaml(block, emulator)
 
 
