@@ -150,6 +150,16 @@ class AirflowPages:
         if found != state:
             raise PageError(f"the task {task_id} is {found}, not {state}")
 
+    def wait_for_run(self, state: str, seconds: float) -> None:
+        """Wait until the page of the run, which is open, shows that the run is in a state.
+
+        :param state: the state as the page writes it, such as "Success".
+        :param seconds: how long that may take.
+        """
+        heading = self.page.get_by_role("heading", name="manual__")
+        shown = self.page.locator("div").filter(has=heading).get_by_text(state, exact=True)
+        shown.first.wait_for(timeout=seconds * 1000)
+
     def open_task(self, task_id: str) -> None:
         """Open a task from the table of the run, whose page is open."""
         self.page.get_by_role("row").get_by_role("link", name=task_id, exact=True).click()
@@ -170,6 +180,8 @@ class AirflowPages:
         return opened.value
 
     def show_graph(self) -> None:
-        """Show the graph of the run whose page is open."""
+        """Show the graph of the run whose page is open, all of it and nothing else."""
         self.page.get_by_role("button", name="Show Graph").click()
-        self.page.get_by_role("button", name="Fit View").wait_for()
+        self.page.get_by_role("button", name="Collapse Details Panel").click()
+        self.page.get_by_role("button", name="Fit View").click()
+        self.page.mouse.move(600, 5)  # no tip over a button

@@ -36,6 +36,11 @@ class EmulatorPages:
         self.page.get_by_role("link", name=re.compile(rf"^{re.escape(process)}\b")).first.click()
         self.expect_instance(process)
 
+    def open_instance(self, instance_id: str) -> None:
+        """Open the page of an instance."""
+        self.page.goto(f"{self.url}/instances/{instance_id}")
+        self.page.get_by_role("heading", name="Variables").wait_for()
+
     def expect_instance(self, process: str) -> None:
         """Wait until the page of an instance of a process is there."""
         self.page.get_by_role("heading", name=process, exact=True).wait_for()
