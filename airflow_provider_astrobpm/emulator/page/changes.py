@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GAP = 0.05
 """Seconds between two notices at least: many changes at once are one."""
 AT_LEAST_EVERY = 60.0
-"""Seconds after which there is a notice though nothing has changed: ages are written in minutes."""
+"""Seconds: ages change without anything else, and are written in minutes."""
 
 
 def seen(emulator: Emulator) -> tuple[object, ...]:
@@ -32,40 +32,29 @@ def seen(emulator: Emulator) -> tuple[object, ...]:
     return (*world, newest, len(instances), events)
 
 
-class Changes:
-    """Tells those who look at an emulator when to look again.
+async def changes(emulator: Emulator, at_least_every: float = AT_LEAST_EVERY) -> AsyncGenerator[None, None]:
+    """Yield at once, and then whenever somebody who looks at an emulator should look again; without end.
 
-    :param emulator: whose listeners are told of every request that may have changed something.
+    :param at_least_every: seconds after which it is time though nothing has changed.
     """
-
-    def __init__(self, emulator: Emulator) -> None:
-        self._emulator = emulator
-        self._closed = False
-
-    def close(self) -> None:
-        """End every :meth:`follow`."""
-        self._closed = True
-        self._emulator.tell_listeners()
-
-    async def follow(self) -> AsyncGenerator[None, None]:
-        """Yield at once, after every change, and at least once a minute, until this is closed."""
-        woken = asyncio.Event()
-        self._emulator.listeners.add(woken.set)
-        try:
-            while not self._closed:
-                before = seen(self._emulator)
-                yield
-                await asyncio.sleep(GAP)
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed(before, woken), AT_LEAST_EVERY)
-        finally:
-            self._emulator.listeners.discard(woken.set)
-
-    async def _changed(self, before: tuple[object, ...], woken: asyncio.Event) -> None:
-        while not self._closed:
-            woken.clear()
-            if seen(self._emulator) != before:
-                return
-            left = self._emulator.engine.next_due() - self._emulator.clock()
+    woken = asyncio.Event()
+    emulator.listeners.add(woken.set)
+    try:
+        while True:
+            before = seen(emulator)
+            yield
+            await asyncio.sleep(GAP)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))
+                await asyncio.wait_for(_changed(emulator, before, woken), at_least_every)
+    finally:
+        emulator.listeners.discard(woken.set)
+
+
+async def _changed(emulator: Emulator, before: tuple[object, ...], woken: asyncio.Event) -> None:
+    while True:
+        woken.clear()
+        if seen(emulator) != before:
+            return
+        left = emulator.engine.next_due() - emulator.clock()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))

@@ -1,0 +1,85 @@
+"""When somebody who looks at an emulator is told to look again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.page.changes import changes, seen
+from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.world import Emulator
+
+MORE = parse_script("processes: [{name: More}]", "test")
+
+
+def start(emulator: Emulator) -> str:
+    return emulator.engine.start("PublishApproval").id
+
+
+def set_switch(emulator: Emulator) -> None:
+    emulator.engine.switches = emulator.switches.changed(suspend_state="Suspended")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        start,
+        lambda emulator: emulator.engine.start("Instant"),
+        lambda emulator: emulator.engine.decide(emulator.engine.instances()[0].id, "approve"),
+        lambda emulator: emulator.engine.act(emulator.engine.instances()[0].id, "suspend"),
+        lambda emulator: emulator.engine.set_variables(emulator.engine.instances()[0].id, {"dataset": "d"}),
+        lambda emulator: emulator.engine.vanish(emulator.engine.instances()[0].id),
+        lambda emulator: emulator.engine.vanish(emulator.engine.instances()[-1].id),
+        lambda emulator: (emulator.engine.vanish(emulator.engine.instances()[-1].id), start(emulator)),
+        lambda emulator: emulator.clock.advance(60),
+        lambda emulator: emulator.engine.catalogue.add(MORE),
+        set_switch,
+        lambda emulator: emulator.reset(),
+        lambda emulator: (emulator.reset(), start(emulator), start(emulator)),
+    ],
+)
+def test_every_change_is_seen(change: Callable[[Emulator], object]) -> None:
+    emulator = Emulator()
+    start(emulator), start(emulator)
+    before = seen(emulator)
+    assert seen(emulator) == before
+    change(emulator)
+    assert seen(emulator) != before
+
+
+def test_who_looks_is_told() -> None:
+    async def look() -> int:
+        emulator = Emulator()
+        told = 0
+        async with aclosing(changes(emulator)) as notices:
+            async for _ in notices:
+                told += 1
+                assert len(emulator.listeners) == 1
+                if told == 5:
+                    break
+                emulator.tell_listeners()  # of nothing
+                asyncio.get_running_loop().call_later(0.06, start, emulator)
+                asyncio.get_running_loop().call_later(0.06, emulator.tell_listeners)
+        assert emulator.listeners == set()
+        return told
+
+    assert asyncio.run(asyncio.wait_for(look(), 10)) == 5
+
+
+@pytest.mark.parametrize(("at_least_every", "told"), [(0.01, True), (60.0, False)])
+def test_it_is_time_now_and_then(at_least_every: float, told: bool) -> None:
+    """Ages change without anything else."""
+
+    async def look() -> bool:
+        async with aclosing(changes(Emulator(), at_least_every)) as notices:
+            await anext(notices)
+            try:
+                await asyncio.wait_for(anext(notices), 0.3)
+            except asyncio.TimeoutError:
+                return False
+            return True
+
+    assert asyncio.run(look()) is told
