@@ -77,6 +77,10 @@ BPM_ORDER = (
     "event",
 )
 
+# Inside emulator/page/: each module may import those before it. The page stands beside the API and the control API.
+PAGE_ORDER = ("words", "guard", "badges", "overview", "details", "forms", "changes", "render", "routes")
+BESIDE_THE_PAGE = {"api", "control", "faults", "listing", "remote", "running", "server", "traffic", "wire"}
+
 
 def imports_of(path: Path) -> set[str]:
     """Return every module that a file imports, at whatever depth of its code, type-checking blocks included."""
@@ -136,6 +140,25 @@ def test_the_modules_of_bpm_import_only_those_before_them() -> None:
             parts = imported.split(".")
             if parts[:2] == [NAME, "bpm"]:
                 assert parts[2] in BPM_ORDER[:position], f"{module} imports {parts[2]}"
+
+
+def test_the_modules_of_the_emulators_page_import_only_those_before_them() -> None:
+    emulator = f"{NAME}.emulator."
+    page = f"{emulator}page."
+    modules = {path.stem for path in (PACKAGE / "emulator" / "page").glob("*.py")} - {"__init__"}
+    assert modules == set(PAGE_ORDER)
+    for position, module in enumerate(PAGE_ORDER):
+        imported = {f"{name}." for name in runtime_imports_of(PACKAGE / "emulator" / "page" / f"{module}.py")}
+        for before in [name.removeprefix(page).split(".")[0] for name in imported if name.startswith(page)]:
+            assert before in PAGE_ORDER[:position], f"{module} imports {before}"
+        assert not [
+            each
+            for each in BESIDE_THE_PAGE
+            if any(name.startswith(f"{emulator}{each}.") for name in imported)
+        ]
+    for path in (PACKAGE / "emulator").glob("*.py"):
+        if path.stem != "server":
+            assert not [name for name in imports_of(path) if name.startswith(page)], path
 
 
 def test_only_the_states_module_knows_the_states() -> None:
