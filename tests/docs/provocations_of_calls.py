@@ -150,6 +150,7 @@ CALLS: dict[str, Provocation] = {
     "no answer came within 'read_timeout'": answer("query", "delay", {"read_timeout": 0.1}, seconds=0.5),
     "the connection was cut (…)": answer("query", "drop_after"),
     "the server failed (HTTP 5…": answer("query", "status", status=503),
+    "The first of up to … attempts failed": answer("query", "status", {"max_attempts": 2}, status=503),
     "the server is asked too much (HTTP 429": answer("query", "status", status=429),
     "the server gave up waiting for the request (HTTP 408": answer("query", "status", status=408),
     "the server redirects to …, and redirects are not followed": answer("query", "redirect"),
