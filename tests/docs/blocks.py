@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tests.docs.markdown import Piece, pieces
 
-NOTES = ("setting", "given", "then", "run by", "parsed only", "needs", "serves", "output")
+NOTES = ("setting", "given", "then", "run by", "parsed only", "fails", "needs", "serves", "output")
 
 _NOTE = re.compile(r"^\s*(?P<name>[a-z][a-z ]*?)\s*(?::\s*(?P<text>.*))?$")
 _EVERY = re.compile(r"^every (?P<language>\w+) block (?P<name>[a-z ]+)$")
@@ -76,10 +76,13 @@ def _with_notes(page: str, text: str) -> Iterator[tuple[Piece, dict[str, Note]]]
     """Yield each code block with its own notes, and those that hold for all of its language on the page."""
     everywhere: dict[str, dict[str, Note]] = {}
     here: dict[str, Note] = {}
-    for piece in pieces(text):
+    end = Piece("prose", text.count("\n") + 1, "the end")
+    for piece in (*pieces(text), end):
         if piece.kind == "comment" and (note := _note(piece)):
             if every := _EVERY.match(note.name):
-                everywhere.setdefault(every["language"], {})[every["name"]] = note
+                everywhere.setdefault(every["language"], {})[every["name"]] = note._replace(
+                    name=every["name"]
+                )
             else:
                 here[note.name] = note
         elif piece.kind == "code":

@@ -34,13 +34,15 @@ def run_python(
     """
     for process, outcome in DECISIONS.items():
         emulator.decides(process, outcome)
-    names: dict[str, Any] = {"control": emulator, "outcomes": {}}
+    names: dict[str, Any] = {"control": emulator, "run_conf": {}, "outcomes": {}}
+    expected = "failed" if "fails" in block.notes else "success"
     run_note(block, "given", names)
-    with _loaded(block, folder, monkeypatch) as (made, dags):
+    with loaded(block, folder, monkeypatch) as (made, dags):
         if "parsed only" not in block.notes:
             for dag in dags:
-                ended = emulator.run(dag, give_up_after=PATIENCE)
-                assert ended.state == "success", f"{block}: {dag.dag_id} has ended as {ended}"
+                assert dag.tasks or "then" in block.notes, f"{block}: {dag.dag_id} has no task"
+                ended = emulator.run(dag, give_up_after=PATIENCE, run_conf=names["run_conf"])
+                assert ended.state == expected, f"{block}: {dag.dag_id} has ended as {ended}"
                 names["outcomes"][dag.dag_id] = ended.tasks
         run_note(block, "then", {**made, **names})
 
@@ -68,7 +70,7 @@ def source(block: Block) -> str:
 
 
 @contextmanager
-def _loaded(
+def loaded(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """Yield the names that a block makes, and its DAGs."""

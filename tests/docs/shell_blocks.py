@@ -34,6 +34,7 @@ def run_shell(
     :returns: what the block has printed to stdout, and the environment in which it has left its shell.
     """
     printed, left = folder / ".printed", folder / ".environment"
+    (folder / ".curlrc").write_text("fail\n")  # otherwise curl ends with 0 whatever the answer is
     script = "\n".join(
         [
             block.notes["setting"].text if "setting" in block.notes else "",
@@ -46,7 +47,7 @@ def run_shell(
     with subprocess.Popen(
         [*_BASH, "-c", script.replace(PORT, str(port))],
         cwd=folder,
-        env={**_environment(), **environment},
+        env={**_environment(), "HOME": str(folder), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import airflow
 import pytest
@@ -58,30 +59,32 @@ def test_shell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _skip_if_too_old(block)
+    elsewhere = re.search(r"^(?:make|pip|airflow standalone)\b.*", block.text, re.MULTILINE)
+    assert elsewhere is None, (
+        f"{block}: {elsewhere and elsewhere[0]!r} is nothing to do here; say what runs it"
+    )
     if "serves" in block.notes:
         serve(block, free_port, tmp_path)
         return
-    environment: dict[str, str] = {}
-    run_note(block, "given", {"control": emulator, "environment": environment})
-    printed, left = run_shell(block, emulator_server.port, tmp_path, environment)
+    names: dict[str, Any] = {"control": emulator, "environment": {}}
+    run_note(block, "given", names)
+    printed, left = run_shell(block, emulator_server.port, tmp_path, names["environment"])
     if block.output is not None:
         assert matches(block.output.text, printed), (
             f"{block} has printed\n{printed}\nand not\n{block.output.text}"
         )
-    run_note(block, "then", {"control": emulator, "printed": printed, "left": left})
+    run_note(block, "then", {**names, "printed": printed, "left": left})
     for name, value in left.items():
         if name.startswith("AIRFLOW_CONN_") and os.environ.get(name) != value:
             read_connection(value, monkeypatch)
 
 
-@pytest.mark.parametrize("block", _of("yaml"), ids=str)
-def test_yaml(block: Block, emulator: AstroZeroEmulator) -> None:
-    read_yaml(block, emulator)
-
-
-@pytest.mark.parametrize("block", _of("json"), ids=str)
-def test_json(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_json(block, monkeypatch)
+@pytest.mark.parametrize("block", [*_of("yaml"), *_of("json")], ids=str)
+def test_data(block: Block, emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    if block.language == "yaml":
+        read_yaml(block, emulator)
+    else:
+        read_json(block, monkeypatch)
 
 
 @pytest.mark.parametrize("block", _of("text"), ids=str)

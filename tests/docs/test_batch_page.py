@@ -1,0 +1,54 @@
+"""The result of a batch is as ``docs/batch.md`` shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from tests.docs.blocks import Block, blocks_of
+from tests.docs.pages import ROOT
+from tests.docs.python_blocks import loaded
+
+PAGE = "docs/batch.md"
+
+# What the page's result is one of: a launch that ends well, one that breaks, and one that is refused.
+BATCH = """
+from airflow.sdk import DAG
+
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
+
+with DAG("orders", schedule=None):
+    AstroZeroStartBpmBatchOperator(
+        task_id="reconcile",
+        bpm_name="NightlyReconciliation",
+        launches=[{}, {"bpm_name": "AlwaysBroken"}, {"bpm_name": "NoSuchProcess"}],
+        max_failures=2,
+    )
+"""
+
+
+@pytest.mark.xdist_group("airflow")  # one process, one database
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+def test_the_result(emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = (
+        each for each in blocks_of(PAGE, (ROOT / PAGE).read_text(encoding="utf-8")) if each.language == "json"
+    )
+    with loaded(Block(PAGE, 2, "python", BATCH), tmp_path, monkeypatch) as (_, dags):
+        ended = emulator.run(dags[0])
+    assert ended.state == "success"
+    result = ended.dag_run.get_task_instance("reconcile").xcom_pull()
+    shown = json.loads(block.text)
+    first, shown_first = result.pop("launches")[0], shown.pop("launches")[0]
+    assert result == shown
+    assert list(first) == list(shown_first)
+    constant = ("number", "outcome", "reason", "state", "bp_status", "url")
+    assert of(first, constant) == of(shown_first, constant)
+
+
+def of(launch: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    return {field: launch[field] for field in fields}

@@ -1,0 +1,54 @@
+"""Every link of the README and the documentation leads somewhere: within the repository, or to a page that is well known."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.docs.pages import ROOT, Link, Page, pages
+
+PAGES = {page.path: page for page in pages()}
+LINKS = [(page, link) for page in PAGES.values() for link in page.links()]
+
+# Hosts, and the beginning of the path where a host is everybody's.
+WELL_KNOWN = (
+    "https://airflow.apache.org/docs/",
+    "https://docs.python.org/",
+    "https://docs.pytest.org/",
+    "https://github.com/apache/airflow",
+    "https://jsonlines.org/",
+    "https://openlineage.io/",
+    "https://opentelemetry.io/",
+    "https://support.huaweicloud.com/",
+)
+LOOPBACK = ("http://127.0.0.1:8080", "http://127.0.0.1:8765")
+"""Where Airflow and the emulator are on the reader's own machine."""
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{page.path}:{link.line}" for page, link in LINKS])
+def test_a_link_leads_somewhere(page: Page, link: Link) -> None:
+    url = urlsplit(link.target)
+    if url.scheme or url.netloc:
+        known = (*WELL_KNOWN, *LOOPBACK)
+        assert link.target.startswith(known), f"{link.target} is on none of {', '.join(known)}"
+        return
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(page.path), unquote(url.path)))
+    if not url.path:
+        path = page.path
+    target = ROOT / path
+    assert not path.startswith(".."), f"{link.target} leads out of the repository"
+    assert target.exists(), f"there is no {path}"
+    if url.fragment:
+        assert path in PAGES, f"{link.target}: {path} is no page with anchors"
+        anchors = PAGES[path].anchors()
+        assert url.fragment in anchors, f"{path} has no {url.fragment!r}, only {sorted(anchors)}"
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    """No page is left out of the contents, which are the way to it in the built documentation."""
+    index = PAGES["docs/index.md"]
+    entries = {f"docs/{line.strip().split('<')[-1].rstrip('>')}" for line in index.text.splitlines()}
+    pages_without_index = {path for path in PAGES if path.startswith("docs/")} - {index.path}
+    assert {path.removesuffix(".md") for path in pages_without_index} <= entries
