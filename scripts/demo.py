@@ -21,6 +21,7 @@ from rich.table import Table
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from local_stack import Stack, StackError
+from steps import Steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,27 +116,32 @@ def show(console: Console, run: DagRun, control: EmulatorControl) -> None:
     console.print(table)
 
 
-def demonstrate(stack: Stack, console: Console, outcome: str) -> None:
+def demonstrate(stack: Stack, steps: Steps, outcome: str) -> None:
     """Run the DAG once, decide as the person, and show the end.
 
     :raises StackError: if anything ended otherwise than ``outcome`` demands.
     """
-    console.print("Starting the emulator ...")
-    emulator = stack.start_emulator()
+    with steps.step("Start the emulator"):
+        emulator = stack.start_emulator()
     control = EmulatorControl(emulator.url)
     env = stack.airflow_environment(emulator)
-    console.print("Preparing Airflow's database ...")
-    stack.run("airflow db migrate", ["airflow", "db", "migrate"], env, seconds=60)
-    console.print(f"Running the DAG {DAG_ID}, which starts the process PublishApproval and waits ...")
-    dag = stack.start("airflow dags test", ["airflow", "dags", "test", DAG_ID], env)
-    play_the_person(control, dag, outcome)
-    console.print(f"A person was asked, and chose: {outcome}")
-    exit_code = dag.wait_for_end(DAG_SECONDS)
+    with steps.step("Prepare Airflow's database"):
+        stack.run("airflow db migrate", ["airflow", "db", "migrate"], env, seconds=60)
+    with steps.step(f"Run the DAG {DAG_ID} until its process PublishApproval asks a person"):
+        dag = stack.start("airflow dags test", ["airflow", "dags", "test", DAG_ID], env)
+        play_the_person(control, dag, outcome)
+    with steps.step(f"The person chose: {outcome}. Let the DAG go on"):
+        exit_code = dag.wait_for_end(DAG_SECONDS)
     run = DagRun.read(stack.home / "airflow.db")
-    show(console, run, control)
+    show(steps.console, run, control)
     wrong = faults(outcome, run, [instance["id"] for instance in control.instances()])
     if exit_code != 0 or wrong:
         raise dag.failure("; ".join([f"ended with exit code {exit_code}", *wrong]))
+
+
+def make_console() -> Console:
+    """Return where the demo prints: wide enough that no id is cut, and without control characters in a pipe."""
+    return Console(highlight=False, width=100, force_terminal=sys.stdout.isatty())
 
 
 def main() -> int:
@@ -143,10 +149,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the approval gate against the emulator.")
     parser.add_argument("outcome", choices=sorted(EXPECTED), help="what the person decides")
     outcome = parser.parse_args().outcome
-    console = Console(highlight=False, width=100)  # an instance id is never cut
     try:
         with Stack() as stack:
-            demonstrate(stack, console, outcome)
+            demonstrate(stack, Steps(make_console()), outcome)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
