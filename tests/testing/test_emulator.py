@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.errors import AuthenticationError, CallError, WaitFailedError
 from airflow_provider_astrobpm.emulator import EmulatorError
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
@@ -179,6 +180,60 @@ def test_each_field_is_asked_about(otherwise: dict[str, Any], emulator: AstroZer
     (name,) = otherwise
     with pytest.raises(AssertionError, match=f"but {name} is .*, not '{otherwise[name]}'"):
         emulator.assert_started("Instant", **otherwise)
+
+
+class Dag:
+    """As much of a DAG as a run needs: its one task holds the thread while it waits."""
+
+    tasks: tuple[Any, ...] = ()
+    map_index = -1
+    task_id = "approval"
+
+    def __init__(self) -> None:
+        self.state = "running"
+        self.options: dict[str, Any] = {}
+
+    def test(self, **options: Any) -> Dag:
+        self.options = options
+        hook = AstroZeroHook()
+        instance = hook.start_instance("PublishApproval", business_key="k")
+        try:
+            hook.wait_for_instance(instance, poll_interval=1)
+        except AuthenticationError as error:
+            assert "the test has ended every wait after 0.2 s" in str(error)  # noqa: PT017 - the run goes on
+            self.state = "failed"
+        else:
+            self.state = "success"
+        return self
+
+    def get_task_instances(self) -> list[Dag]:
+        return [self]
+
+
+class TestRun:
+    def test_how_it_ended(self, emulator: AstroZeroEmulator) -> None:
+        emulator.decides("PublishApproval", "approve")
+        result = emulator.run(dag := Dag(), run_conf={"a": 1})
+        assert (result.state, result.tasks, result.dag_run) == ("success", {"approval": "success"}, dag)
+        assert dag.options == {"run_conf": {"a": 1}}
+        assert [each.name for each in threading.enumerate() if isinstance(each, threading.Timer)] == []
+
+    def test_nobody_decides(self, emulator: AstroZeroEmulator) -> None:
+        with pytest.raises(AssertionError) as caught:
+            emulator.run(Dag(), give_up_after=0.2)
+        first, title, instance, _, advice = str(caught.value).splitlines()
+        assert first == "The run was not over after 0.2 s, so its waits were ended."
+        assert title == "Open were:"
+        assert instance.startswith("  PublishApproval 1.0.0, business key 'k', ")
+        assert instance.endswith("waits for a person: approve, reject")
+        assert advice.startswith("Say before the run what a person does meanwhile, such as")
+
+    def test_a_failed_run_of_which_nothing_was_given_up_is_no_error(
+        self, emulator: AstroZeroEmulator
+    ) -> None:
+        emulator.breaks("PublishApproval")
+        with pytest.raises(WaitFailedError):
+            emulator.run(Dag())
 
 
 def test_its_repr_says_where_it_is(emulator: AstroZeroEmulator) -> None:
