@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             client_secret=options.client_secret,
             token_lifetime=options.token_lifetime,
             base_path=options.base_path,
-            allowed_hosts=frozenset(name.lower() for name in (options.host, *options.allowed_host)),
+            allowed_hosts=frozenset({options.host, *options.allowed_host}),
         )
     except (ScriptError, SwitchError, ValueError, OSError) as error:
         parser.error(str(error))

@@ -123,6 +123,12 @@ def test_what_is_being_typed_stays(visit: Visit, control: EmulatorControl) -> No
     page.get_by_role("button", name="Set variables").click()
     expect(page.get_by_role("alert")).to_contain_text("has ended as Completed OK")
     expect(comment).to_have_value("half a sentence")
+    control.vanish(instance_id)
+    expect(page.get_by_role("heading", name="No such instance")).to_be_visible()
+    with page.expect_response("**/variables"):
+        page.get_by_role("button", name="Set variables").click()
+    control.start("Instant")
+    expect(comment).to_have_value("half a sentence")
 
 
 def test_what_is_being_started_stays(visit: Visit, control: EmulatorControl) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.world import Emulator
 
 GAP = 0.05
-"""Seconds between two notices at least: many changes at once are one."""
+"""Seconds between two looks at least: many requests at once cost one."""
 AT_LEAST_EVERY = 60.0
 """Seconds: ages change without anything else, and are written in minutes."""
 
@@ -55,6 +55,7 @@ async def _changed(emulator: Emulator, before: tuple[object, ...], woken: asynci
         woken.clear()
         if seen(emulator) != before:
             return
+        await asyncio.sleep(GAP)  # whatever comes meanwhile is seen in one look
         left = emulator.engine.next_due() - emulator.clock()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))

@@ -27,11 +27,10 @@ def refused_host(host: str, allowed: Collection[str]) -> str | None:
     """Return why a request with this ``Host`` header is not answered; ``None`` if it is.
 
     An address cannot be a foreign page's name. Names are answered if they always mean this machine, or are allowed.
-
-    :param allowed: names, in lower case.
     """
     name = name_of(host)
-    if _is_address(name) or name == "localhost" or name.endswith(".localhost") or name in allowed:
+    mine = {"localhost", *(each.lower() for each in allowed)}
+    if _is_address(name) or name in mine or name.endswith(".localhost"):
         return None
     return (
         f"The page is not shown under the name {name!r}: a foreign web page can give its own name the address of this"

@@ -24,11 +24,16 @@
     isElement(node) &&
     ((answered === null && node.hasAttribute("data-answer")) || (node !== answered && isBeingWritten(node)));
 
+  const isSent = (node) => node.matches('form[method="post"]');
   const isBeingWritten = (node) =>
-    node.matches('form[method="post"]') && [...node.elements].some((each) => isField(each) && isTouched(each));
+    isSent(node) && [...node.elements].some((each) => isField(each) && isTouched(each));
 
-  const isOrHoldsKept = (node, answered) =>
-    isElement(node) && [node, ...node.querySelectorAll("form")].some((each) => isKept(each, answered));
+  // A form that was not taken, and for which there is no place any more, is still the only place of what was typed.
+  const mustStay = (node, answered) =>
+    isElement(node) &&
+    [node, ...node.querySelectorAll("form")].some(
+      (each) => isKept(each, answered) || isBeingWritten(each) || (isSent(each) && each.hasAttribute("data-answer")),
+    );
 
   function update(node, newer, answered) {
     if (isKept(node, answered)) return;
@@ -59,7 +64,7 @@
     const dropUntil = (found) => {
       while (next && !found(next)) {
         const after = next.nextSibling;
-        if (!isOrHoldsKept(next, answered)) next.remove();
+        if (!mustStay(next, answered)) next.remove();
         next = after;
       }
     };
@@ -97,20 +102,21 @@
 
   let looking = false;
   let lookAgain = false;
+  let sending = false; // a form, whose answer is shown first
   let answers = 0;
 
   async function look() {
     lookAgain = true;
-    if (looking) return;
+    if (looking || sending) return;
     looking = true;
     try {
-      while (lookAgain) {
+      while (lookAgain && !sending) {
         lookAgain = false;
         const before = answers;
         const response = await fetch(location.href);
         const html = await response.text();
-        // A form that was answered meanwhile has shown something newer.
-        if (before === answers) show(html, null);
+        // An answer to a form is newer, and says more.
+        if (!sending && before === answers) show(html, null);
         else lookAgain = true;
       }
       say("");
@@ -147,12 +153,15 @@
 
   // ----- Forms.
 
-  let sending = false;
+  function finish(form) {
+    form.reset();
+    form.removeAttribute("data-answer");
+  }
 
   document.addEventListener("submit", async (event) => {
     const form = event.target;
     const button = event.submitter;
-    if (form.getAttribute("method") !== "post") return;
+    if (!isSent(form)) return;
     event.preventDefault();
     if (sending) return;
     sending = true;
@@ -165,13 +174,14 @@
       });
       const html = await response.text();
       answers += 1;
-      if (response.ok) form.reset();
+      if (response.ok) finish(form);
       show(html, form);
       say("");
     } catch {
       say("The emulator does not answer. It may not have got what you have sent.");
     } finally {
       sending = false;
+      if (lookAgain) look();
     }
   });
 
