@@ -15,7 +15,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-interleavings bench bench-waiting bench-batch demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-interleavings docs bench bench-waiting bench-batch demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py
 
+docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
+	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs
+
 bench: $(STAMP)  ## Measure what the provider adds to the parsing of a DAG file
 	@$(BIN)/python benchmarks/import_time.py
 
@@ -101,5 +104,5 @@ constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
 	@$(BIN)/python scripts/make_constraints.py
 
 clean:  ## Remove everything that these commands made
-	@rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
