@@ -68,5 +68,6 @@ class AirflowApi:
         return [dag["dag_id"] for dag in self.call("GET", "/api/v2/dags?limit=100")["dags"]]
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG run."""
-        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+        """Let a DAG run, and read its file again, which is when Airflow begins with its watchers."""
+        dag = self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+        self.call("PUT", f"/api/v2/parseDagFile/{dag['file_token']}")

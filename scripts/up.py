@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow_api import AirflowApi, AirflowApiError
 from local_stack import ROOT, Stack, StackError, Stopped
@@ -24,13 +24,6 @@ START_SECONDS = 120
 
 NIGHTLY = {"batch_launch", "incident_on_failure", "nightly_launch"}
 FIRST_DAG = "approval_gate"
-
-USAGE = f"""
-  Airflow     {{airflow}}/dags/{FIRST_DAG}   the gate: trigger it here
-  Emulator    {{emulator}}   the people's side: approve it here
-  The tour    docs/tour.md   what to click, step by step
-
-Ctrl-C stops everything."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +71,42 @@ def _with_link(emulator: Emulator) -> Emulator:
     return replace(emulator, connection=json.dumps({**json.loads(emulator.connection), "extra": extra}))
 
 
+def _addresses(tour: Tour) -> str:
+    """Return what somebody needs who begins: where to ask, where to answer, and what else there is to see."""
+    rows = [
+        ("Airflow", f"{tour.airflow_url}/dags/{FIRST_DAG}", "the gate: trigger it here"),
+        ("Emulator", tour.emulator.url, "Astro Zero: approve it here"),
+        ("The tour", "docs/tour.md", "what to click, step by step"),
+    ]
+    width = max(len(address) for _, address, _ in rows)
+    lines = [f"  {name:<10}{address:<{width}}  {about}" for name, address, about in rows]
+    return "\n".join(["", *lines, "", "Ctrl-C stops everything."])
+
+
+def _stay(tour: Tour) -> NoReturn:
+    """Stay until a signal comes.
+
+    :raises Stopped: once it has come.
+    :raises StackError: if Airflow ends by itself.
+    """
+    try:
+        while tour.airflow.exit_code is None:
+            time.sleep(0.5)
+    except Stopped:
+        print("\nStopping ...", flush=True)
+        raise
+    raise tour.airflow.failure(f"ended by itself with exit code {tour.airflow.exit_code}")
+
+
 def main() -> int:
     """Run until a signal comes or Airflow ends by itself."""
     try:
         with Stack() as stack:
             tour = start_tour(stack, Steps())
-            print(USAGE.format(airflow=tour.airflow_url, emulator=tour.emulator.url), flush=True)
-            while tour.airflow.exit_code is None:
-                time.sleep(0.5)
-            raise tour.airflow.failure(f"ended by itself with exit code {tour.airflow.exit_code}")
+            print(_addresses(tour), flush=True)
+            _stay(tour)
     except Stopped:
-        print("\nStopped.")
+        print("Stopped.")
         return 0
     except StackError as error:
         print(error, file=sys.stderr)
