@@ -14,7 +14,7 @@ from airflow_provider_astrobpm.bpm.launches import Launch
 from airflow_provider_astrobpm.triggers import kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 from tests.docs.provocations_of_calls import Provocation
-from tests.docs.provocations_of_tasks import KEYS, remembered
+from tests.docs.provocations_of_tasks import KEYS, Silenced, remembered
 from tests.docs.scene import BPM, CONN_ID, Scene, Tries
 
 ONE: list[dict[str, Any]] = [{"title": "one"}]
@@ -139,6 +139,14 @@ def trigger_with_no_xcoms(scene: Scene) -> None:
     asyncio.run(wait())
 
 
+def cleared(scene: Scene) -> None:
+    """Clear a batch that waits."""
+    tries = Tries(remembers=False)
+    begun(scene, ONE, tries)
+    tries.max_tries += 1
+    scene.batch(ONE, tries, timeout=0)
+
+
 def result_in_the_way(scene: Scene) -> None:
     """Write a result where there is something else."""
     (scene.folder / "result.csv").mkdir()
@@ -172,6 +180,13 @@ BATCHES: dict[str, Provocation] = {
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
     ),
     "What this task had started before could not be terminated: …": clear_that_ends_nothing,
+    "The task was cleared. Terminating … instances that it had started before": cleared,
+    "That the batch is unfinished could not be written down": lambda scene: scene.batch(
+        ONE, Silenced(), timeout=0
+    ),
+    "The result holds … of … launches; set result_path to have all": batch(
+        [{"bpm_name": "Instant"}] * 501, wait_for_completion=False
+    ),
     "XComs '…', '…' and '…' do not tell what this try has started": resumed_with_no_xcoms,
     "XCom '…' of the task does not tell which instances it has started": trigger_with_no_xcoms,
     "the result could not be written to …: …": result_in_the_way,

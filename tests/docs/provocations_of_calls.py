@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.sdk import Connection, task
 
+from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from tests.docs.scene import BPM, Scene, Tries
 
@@ -232,6 +233,7 @@ ARGUMENTS: dict[str, Provocation] = {
     "… must be a whole number, or a share as a float below 1, not …": batch([], max_failures=1.5),
     "variables must be a mapping of names to JSON values, not …": started(variables=["a"]),
     "variable '…' cannot be sent as JSON: …": started(variables={"a": object()}),
+    "fields must name … too: an instance is nothing without": lambda _: api.query("Running", fields=["id"]),
     "variables must name at least one variable to set": hooked(lambda hook: hook.set_variables("1", {})),
     "… is given twice: as an argument and as variable '…'": started(
         title="one", variables={"$Flow.Title": "two"}

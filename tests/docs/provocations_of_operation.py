@@ -62,15 +62,31 @@ def ended_while_deferred(state: str | None, fault: str | None = None) -> Provoca
     return provoke
 
 
-def wait_without_a_connection(scene: Scene) -> None:
-    """Let a trigger wait on a connection that is not there any more."""
-    del scene
+def wait_on(conn_id: str) -> None:
+    """Let a trigger wait on a connection."""
 
     async def wait() -> None:
-        trigger = AstroZeroBpmInstanceTrigger(astro_zero_conn_id="of_nobody", instance_id="1")
-        await trigger.run().__anext__()
+        events = AstroZeroBpmInstanceTrigger(
+            astro_zero_conn_id=conn_id, instance_id="1", poll_interval=1
+        ).run()
+        await anext(events)
 
     asyncio.run(wait())
+
+
+def connection_that_is_gone(scene: Scene) -> None:
+    """Let a trigger wait whose token is refused, and whose connection is gone by then."""
+    settings = scene.hook().settings
+    answers = iter([settings])
+
+    async def read(_: Any) -> Any:
+        if (known := next(answers, None)) is None:
+            raise RuntimeError("the connection is gone")
+        return known
+
+    scene.environment.setattr("airflow_provider_astrobpm.hooks.astro_zero.AstroZeroHook.async_settings", read)
+    scene.emulator.fault("query", "status", status=401, times=99)
+    wait_on(CONN_ID)
 
 
 ENDS: dict[str, Provocation] = {
@@ -84,7 +100,8 @@ ENDS: dict[str, Provocation] = {
         "failed", "status"
     ),
     "Instance '…' left as it is: …": ended_while_deferred("up_for_retry"),
-    "The wait could not go on": wait_without_a_connection,
+    "The wait could not go on": lambda _: wait_on("of_nobody"),
+    "The connection could not be read again": connection_that_is_gone,
 }
 
 # Asset events.
@@ -234,11 +251,18 @@ def confirmed_by_nobody(scene: Scene) -> None:
     scene.command("terminate", "--process", BPM)
 
 
+def of_two_ages(scene: Scene) -> None:
+    """List instances that are older than they are young."""
+    scene.connect({"timezone": "UTC"})
+    scene.command("list", "--older-than", "7d", "--younger-than", "1d")
+
+
 COMMANDS: dict[str, Provocation] = {
     "how old an instance is cannot be told on connection '…': Astro Zero's timestamps have no zone.": command(
         "list", "--older-than", "7d"
     ),
     "… must be an age such as 90s, 15m, 2h, 7d or 1d12h, not …": command("list", "--older-than", "a week"),
+    "no instance is older than … and younger than … at once": of_two_ages,
     "say which instances: their ids, or a filter of …": command("suspend", "--yes"),
     "give the ids of instances or a filter, not both": command("suspend", "1", "--process", "A"),
     "give the instance's id or its --business-key, one of them": command("show"),

@@ -24,6 +24,16 @@ def remembered() -> Tries:
     return Tries()
 
 
+class Silenced(Tries):
+    """A task of which Airflow takes no XCom at its end."""
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Publish a value, unless it is the last one."""
+        if key == "wait_over":
+            raise RuntimeError("the API server failed")
+        super().xcom_push(key, value)
+
+
 # A start in doubt.
 
 
@@ -118,6 +128,18 @@ def retry_after_its_instance_is_gone(scene: Scene) -> None:
     scene.start(tries)
 
 
+def retry_with_another_process(scene: Scene) -> None:
+    """Retry after the DAG was changed to another process."""
+    tries = waited_in_vain(scene, remembered())
+    tries.again()
+    scene.start(tries, bpm_name="PublishApproval")
+
+
+def failure_that_is_not_written_down(scene: Scene) -> None:
+    """Let the time be over where Airflow takes no XCom any more."""
+    scene.start(Silenced(), timeout=0)
+
+
 def start_though_one_is_open(scene: Scene) -> None:
     """Start with a key that an open instance carries."""
     scene.started(business_key="order-4711")
@@ -157,6 +179,7 @@ STARTS: dict[str, Provocation] = {
     "Whether an earlier try has started an instance could not be found out. A retry looks again.": retry_that_cannot_look,
     "which one to go on with cannot be told of …": retry_among(BPM, BPM),
     "its business key is carried by …, which is none of '…'": retry_among("PublishApproval"),
+    "… carries this task's business key, but is none of '…'": retry_with_another_process,
     "whether an earlier try started one of these cannot be told, for others may use their key: …": retry_beside_others,
     "an earlier try started instance '…', which is in none of the states now": retry_after_its_instance_is_gone,
     "business key '…' is carried by an open instance '…'": start_though_one_is_open,
@@ -289,6 +312,7 @@ WAITS: dict[str, Provocation] = {
     "By 'on_timeout': …": time_out(on_timeout="suspend"),
     "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,
     "Instance '…' on connection '…' may still be open. …": time_out(),
+    "That the instance stays open could not be written down": failure_that_is_not_written_down,
     "…'timeout'); it was never seen": no_key_yet,
     "…; it may still be started": no_key_yet,
     "instance '…' is in none of the states": vanished,
