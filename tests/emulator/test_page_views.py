@@ -212,11 +212,11 @@ def test_the_variables(world: World) -> None:
     instance.variables["more"] = "x" * 3_000
     shown = {each.name: each for each in world.details(instance).variables}
     assert {name: (each.form, each.settable, each.lines) for name, each in shown.items()} == {
-        "comment": ("text", True, 2),
+        "comment": ("text", True, 3),
         "amount": ("JSON", True, 1),
-        "parts": ("JSON", True, 4),
+        "parts": ("JSON", True, 5),
         "approved_by": ("text", False, 1),
-        "more": ("text", False, 8),
+        "more": ("text", False, 12),
     }
     assert shown["parts"].text == "[\n  1,\n  2\n]"
     assert (shown["approved_by"].why_not, shown["more"].why_not) == (

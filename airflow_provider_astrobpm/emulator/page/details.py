@@ -18,7 +18,7 @@ Deed = Literal["suspend", "resume", "terminate", "break"]
 
 EVENTS_SHOWN = 200
 _LONGEST = 2_000  # characters of a text that is shown, and of a value that can be changed here
-_LINE = 60  # characters of a value that is edited in one line
+_LINE, _WIDE_LINE = 60, 100  # characters of a value that is edited in one line, and in each of several
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
         form="text" if plain else "JSON",
         settable=not (why_not or instance.closed) and engine.shows(instance),
         why_not=why_not,
-        lines=min(8, text.count("\n") + 1 + len(text) // _LINE) if several else 1,
+        lines=min(12, text.count("\n") + 2 + len(text) // _WIDE_LINE) if several else 1,
     )
 
 
