@@ -98,9 +98,7 @@ class EmulatorControl:
         body = {"outcome": outcome, "by": by, "variables": variables or {}}
         return self._object("POST", f"{_path(instance_id)}/act", body)
 
-    def change(
-        self, instance_id: str, action: Literal["suspend", "resume", "terminate"]
-    ) -> dict[str, Any]:
+    def change(self, instance_id: str, action: Literal["suspend", "resume", "terminate"]) -> dict[str, Any]:
         """Suspend, resume or terminate an instance."""
         return self._object("POST", f"{_path(instance_id)}/change", {"action": action})
 
