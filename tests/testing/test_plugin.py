@@ -35,7 +35,8 @@ def use(emulator, monkeypatch):
     one.call(api.start("PublishApproval"))
     one.close()
     emulator.assert_started("PublishApproval", state="Waiting for user interaction")
-    assert emulator.counts()["token"] == 1, "what was learnt in another test is forgotten"
+    counts = emulator.counts()
+    assert (counts["token"], counts["start"]) == (1, 1), "the token of another test is forgotten"
     emulator.decides("PublishApproval", "approve")
     emulator.fault("query", "html")
     emulator.advance(5)
