@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm.emulator.remote import EmulatorError
 from airflow_provider_astrobpm.testing.hurry import in_a_hurry
 from airflow_provider_astrobpm.testing.started import listing
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+
+_LOOK_EVERY = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,46 @@ def run(
 
 @contextmanager
 def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
-    """End every wait after a while by refusing its credentials, and yield the list that then says what was open."""
+    """End every wait a while after the first request by refusing credentials.
+
+    :returns: a list that says then what was open.
+    """
     told: list[str] = []
+    over = threading.Event()
+    before = _counts(control)
 
     def give_up() -> None:
         still_open = [each for each in control.instances() if not each["closed"]]
-        told.extend(listing("Open were", still_open))
         control.revoke_tokens()
         reason = f"the test has ended every wait after {seconds:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
+        told.extend(listing("Open were", still_open))
 
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
+    def watch() -> None:
+        began: float | None = None  # Airflow may take its time before the first request
+        while not over.wait(_LOOK_EVERY):
+            with suppress(EmulatorError):  # it is unreachable
+                if began is None:
+                    began = time.monotonic() if _counts(control) not in (before, None) else None
+                elif time.monotonic() - began >= seconds:
+                    give_up()
+                    return
+
+    watching = threading.Thread(target=watch, name="astro-zero-give-up", daemon=True)
+    watching.start()
     try:
         yield told
     finally:
-        timer.cancel()
-        timer.join()
+        over.set()
+        watching.join()
+
+
+def _counts(control: EmulatorControl) -> dict[str, int] | None:
+    """Return how many requests of each kind came in; ``None`` while the test lets the emulator be unreachable."""
+    try:
+        return control.counts()
+    except EmulatorError:
+        return None
 
 
 def _still_waited(open_then: list[str], seconds: float) -> str:

@@ -194,7 +194,7 @@ class AstroZeroEmulator(EmulatorControl):
         retried.
 
         :param dag: the DAG.
-        :param give_up_after: seconds after which waits are ended that nobody has ended.
+        :param give_up_after: seconds from the first request of the run on, after which waits are ended that nobody has ended.
         :param timeout: seconds in place of the ``timeout`` of this provider's tasks; one that has none gets none.
         :param max_poll_failure_time: seconds in place of the argument of the same name of this provider's tasks.
         :param options: what else ``dag.test()`` takes, such as ``run_conf``.
