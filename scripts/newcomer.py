@@ -44,6 +44,7 @@ BUILD_SECONDS = 60
 INSTALL_SECONDS = 300
 START_SECONDS = 120
 TASK_SECONDS = 90
+SHOWN_LINES = 12  # of each log, when a step has failed
 
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"
 
@@ -229,8 +230,11 @@ def main() -> int:
         return int(stopped.code or 0)
     except (StackError, BrowserError, PageError) as error:
         print(f"\nFailed at the step: {steps.current}\n{error}", file=sys.stderr)
+        for log in sorted(evidence.rglob("*.log")):
+            tail = "\n".join(f"  | {line}" for line in log.read_text().splitlines()[-SHOWN_LINES:])
+            print(f"\n{log.relative_to(evidence)}\n{tail}", file=sys.stderr)
         if evidence.exists():
-            print(f"\nA picture of the page and the logs are in {evidence}", file=sys.stderr)
+            print(f"\nA picture of the page and the whole logs are in {evidence}", file=sys.stderr)
         return 1
     print(f"The gate opened. All of it took {time.monotonic() - started:.0f} s.")
     return 0

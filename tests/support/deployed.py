@@ -5,19 +5,17 @@ Knows nothing of what it runs: ``tests/deployment`` and ``tests/ha`` decide that
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.error import HTTPError
 
 import psutil
 import pytest
 
+from airflow_api import AirflowApi, AirflowApiError
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from local_stack import Child, Deployment
 
@@ -39,24 +37,14 @@ class DeployedAirflow:
         self.control = control
         self.deployment = deployment
         self.gone: list[Child] = []
-        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        self._token = ""
+        self._api = AirflowApi(deployment.url)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Call the REST API; an answer without a body is None."""
-        request = urllib.request.Request(
-            f"{self.deployment.url}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
-            method=method,
-        )
         try:
-            with self._direct.open(request, timeout=30) as answer:
-                return json.loads(answer.read() or b"null")
-        except HTTPError as error:
-            with error:
-                text = error.read().decode(errors="replace")
-            raise AssertionError(f"{method} {path}: HTTP {error.code} {text}") from None
+            return self._api.call(method, path, body)
+        except AirflowApiError as error:
+            raise AssertionError(str(error)) from None
 
     def until_up(self, dags: int) -> None:
         """Wait until every component works and every DAG is there.
@@ -64,18 +52,11 @@ class DeployedAirflow:
         :param dags: how many there are.
         """
 
-        def healthy() -> bool | None:
-            with suppress(OSError, AssertionError):
-                self._token = self.call("GET", "/auth/token")["access_token"]
-                states = [part["status"] for part in self.call("GET", "/api/v2/monitor/health").values()]
-                return set(states) == {"healthy"} or None
-            return None
-
         def parsed() -> bool | None:
             assert self.call("GET", "/api/v2/importErrors")["import_errors"] == []
             return self.call("GET", "/api/v2/dags")["total_entries"] == dags or None
 
-        self.until("the deployment is up", healthy, 2 * PATIENCE)
+        self.until("the deployment is up", lambda: self._api.is_healthy() or None, 2 * PATIENCE)
         self.until("the DAGs are there", parsed)
 
     @property
