@@ -143,22 +143,17 @@ class AirflowPages:
         :param seconds: how long that may take.
         :raises PageError: if the task ends in another state.
         """
-        row = self.page.get_by_role("row").filter(has=self.page.get_by_role("link", name=task_id, exact=True))
-        shown = row.get_by_text(re.compile(rf"^({'|'.join({state, *_ENDED})})$"))
-        shown.first.wait_for(timeout=seconds * 1000)
-        found = shown.first.inner_text().strip()
-        if found != state:
-            raise PageError(f"the task {task_id} is {found}, not {state}")
+        self._wait_for_state(task_id, state, seconds)
 
-    def wait_for_run(self, state: str, seconds: float) -> None:
-        """Wait until the page of the run, which is open, shows that the run is in a state.
+    def wait_for_run(self, dag_id: str, run_id: str, state: str, seconds: float) -> None:
+        """Open the runs of a DAG, and wait until one of them is in a state.
 
         :param state: the state as the page writes it, such as "Success".
         :param seconds: how long that may take.
+        :raises PageError: if the run ends in another state.
         """
-        heading = self.page.get_by_role("heading", name="manual__")
-        shown = self.page.locator("div").filter(has=heading).get_by_text(state, exact=True)
-        shown.first.wait_for(timeout=seconds * 1000)
+        self.page.goto(f"{self.url}/dags/{dag_id}/runs")
+        self._wait_for_state(run_id, state, seconds)
 
     def open_task(self, task_id: str) -> None:
         """Open a task from the table of the run, whose page is open."""
@@ -185,3 +180,13 @@ class AirflowPages:
         self.page.get_by_role("button", name="Collapse Details Panel").click()
         self.page.get_by_role("button", name="Fit View").click()
         self.page.mouse.move(600, 5)  # no tip over a button
+
+    def _wait_for_state(self, name: str, state: str, seconds: float) -> None:
+        """Wait until the row of a task or a run, by its name, shows a state."""
+        link = self.page.get_by_role("link", name=name, exact=True)
+        row = self.page.get_by_role("row").filter(has=link)
+        shown = row.get_by_text(re.compile(rf"^({'|'.join({state, *_ENDED})})$"))
+        shown.first.wait_for(timeout=seconds * 1000)
+        found = shown.first.inner_text().strip()
+        if found != state:
+            raise PageError(f"{name} is {found}, not {state}")

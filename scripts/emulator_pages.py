@@ -49,16 +49,3 @@ class EmulatorPages:
         """Complete the step at which the instance waits, whose page is open, and see that it was completed."""
         self.page.get_by_role("button", name=outcome, exact=True).click()
         expect(self.page.get_by_role("status").filter(has_text="The step was completed.")).to_be_visible()
-
-    def start(self, process: str, business_key: str) -> None:
-        """Start an instance from the list, which is open."""
-        self.page.get_by_text("Start an instance", exact=True).click()
-        form = self.page.locator("form").filter(has=self.page.get_by_role("button", name="Start", exact=True))
-        choice = form.get_by_label("Process", exact=True)
-        wanted = choice.get_by_role("option").filter(has_text=process).first
-        choice.select_option(value=wanted.get_attribute("value"))
-        form.get_by_label("Business key").fill(business_key)
-        form.get_by_role("button", name="Start", exact=True).click()
-        self.page.get_by_role(
-            "link", name=re.compile(rf"^{re.escape(process)}.*{re.escape(business_key)}")
-        ).first.wait_for()
