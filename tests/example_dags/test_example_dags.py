@@ -11,7 +11,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import airflow
 import pytest
+from packaging.version import Version
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 
@@ -164,9 +166,17 @@ def test_gate_on_instance(emulator: EmulatorControl) -> None:
     assert (state, tasks) == ("success", {"onboarded": "success", "load_supplier": "success"})
 
 
-def test_batch_launch(emulator: EmulatorControl) -> None:
+def load_batch_launch() -> Any:
     dag = load("batch_launch")
-    dag.get_task("reconcile").poll_interval = 1
+    reconcile = dag.get_task("reconcile")
+    reconcile.poll_interval = 1
+    if Version(airflow.__version__) < Version("3.1"):  # there a trigger within dag.test() cannot read XComs
+        reconcile.deferrable = False
+    return dag
+
+
+def test_batch_launch(emulator: EmulatorControl) -> None:
+    dag = load_batch_launch()
     state, tasks = run(dag, run_conf={"accounts": 150})
     assert (state, tasks) == (
         "success",
@@ -178,9 +188,9 @@ def test_batch_launch(emulator: EmulatorControl) -> None:
 
 
 def test_batch_launch_stays_shut_where_too_many_fail(emulator: EmulatorControl) -> None:
-    dag = load("batch_launch")
+    dag = load_batch_launch()
     reconcile = dag.get_task("reconcile")
-    reconcile.poll_interval, reconcile.retries, reconcile.bpm_name = 1, 0, "AlwaysBroken"
+    reconcile.retries, reconcile.bpm_name = 0, "AlwaysBroken"
     state, tasks = run(dag, run_conf={"accounts": 3})
     assert (state, tasks["reconcile"], tasks["publish"]) == ("failed", "failed", "upstream_failed")
     assert {instance["state"] for instance in emulator.instances()} == {"Broken"}
