@@ -2,7 +2,7 @@
 
 ``Stack`` starts them and, however the script ends, stops every process of theirs and removes the folder.
 ``Deployment`` is an Airflow of separate components, as installations have it; they can be stopped one by one.
-Knows nothing about what is run: ``demo.py``, ``up.py``, ``tests/deployment`` and ``tests/ha`` decide that.
+Knows nothing about what is run: ``demo.py``, ``up.py``, ``newcomer.py``, ``tests/deployment`` and ``tests/ha`` decide that.
 """
 
 from __future__ import annotations
