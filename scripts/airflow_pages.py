@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import TimeoutError as PageTimeoutError
-from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,7 +122,7 @@ class AirflowPages:
         """Let the DAG run whose page is open."""
         switch = self.page.get_by_role("heading").get_by_role("checkbox")
         switch.check(force=True)  # a label is drawn over it
-        expect(switch).to_be_checked()
+        self.page.get_by_role("heading").get_by_role("checkbox", checked=True).wait_for(state="attached")
 
     def trigger(self) -> str:
         """Trigger the DAG whose page is open, wait for the page of the run, and return the run's id."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from playwright.sync_api import expect
-
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -48,4 +46,4 @@ class EmulatorPages:
     def decide(self, outcome: str) -> None:
         """Complete the step at which the instance waits, whose page is open, and see that it was completed."""
         self.page.get_by_role("button", name=outcome, exact=True).click()
-        expect(self.page.get_by_role("status").filter(has_text="The step was completed.")).to_be_visible()
+        self.page.get_by_role("status").filter(has_text="The step was completed.").wait_for()

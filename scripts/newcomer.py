@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import shutil
 import sys
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 CONSTRAINTS = ROOT / "constraints" / "airflow-3.3.txt"
 EXAMPLE = ROOT / "example_dags" / "approval_gate.py"
+USER = "admin"
 CONN_ID = "astro_zero_default"
 GATE, NEXT_TASK = "request_approval", "publish"
 
@@ -62,6 +64,7 @@ class Newcomer:
         self._step = steps.step
         self._evidence = evidence
         self._venv = stack.home / "venv"
+        self._password = secrets.token_hex()
         # Nothing that leads to another environment than the new one, or makes its Python another.
         others = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
         found = environment(str(self._venv / "bin"))
@@ -116,6 +119,8 @@ class Newcomer:
             dags = self._stack.home / "dags"
             dags.mkdir()
             shutil.copy(EXAMPLE, dags)
+            # Airflow would make one up, and print it.
+            (self._stack.home / _PASSWORDS).write_text(json.dumps({USER: self._password}))
             settings = {"AIRFLOW_HOME": str(self._stack.home), "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
             airflow = start_standalone(self._stack, {**self._env, **settings})
             airflow.child.wait_for("answer of Airflow", lambda: airflow.answers() or None, START_SECONDS)
@@ -127,11 +132,10 @@ class Newcomer:
         :raises PageError: if a page shows something else than it should.
         :raises BrowserError: if a page does not show what it should.
         """
-        (password,) = json.loads((self._stack.home / _PASSWORDS).read_text()).values()
-        with running_browser() as browser, open_page(browser) as page, self._keeping_evidence(page, password):
+        with running_browser() as browser, open_page(browser) as page, self._keeping_evidence(page):
             pages = AirflowPages(page, airflow.url)
             with self._step("Sign in"):
-                pages.sign_in("admin", password)
+                pages.sign_in(USER, self._password)
             with self._step("Fill in the form of the connection, and save it"):
                 pages.save_connection(pages.fill_connection(_form(emulator)))
             with self._step("Test the connection"):
@@ -147,7 +151,7 @@ class Newcomer:
                 pages.open_task(GATE)
                 people = EmulatorPages(pages.follow_link(), emulator.url)
                 people.expect_instance("PublishApproval")
-            with self._step("Approve"), self._keeping_evidence(people.page, password):
+            with self._step("Approve"), self._keeping_evidence(people.page):
                 people.decide("approve")
             with self._step("See the next task succeed"):
                 pages.open_run(EXAMPLE.stem, run_id)
@@ -163,17 +167,20 @@ class Newcomer:
             raise child.failure(f"the provider comes from {found!r}, not from the new environment")
 
     @contextmanager
-    def _keeping_evidence(self, page: Page, password: str) -> Iterator[None]:
-        """Where a step fails, keep a picture of the page and the logs of Airflow."""
+    def _keeping_evidence(self, page: Page) -> Iterator[None]:
+        """Where a step fails, keep a picture of the page and the logs of Airflow; of the innermost page, where there are two."""
         try:
             yield
         except (BrowserError, PageError):
+            if self._evidence.exists():
+                raise
+            self._evidence.mkdir(parents=True)
             with suppress(BrowserError):
                 page.screenshot(path=self._evidence / "failed.png")
             for log in [self._stack.home / "airflow.log", *(self._stack.home / "logs").rglob("*.log")]:
                 kept = self._evidence / log.relative_to(self._stack.home)
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(log.read_text(errors="replace").replace(password, "***"))
+                shutil.copy(log, kept)
             raise
 
 
