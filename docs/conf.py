@@ -82,6 +82,12 @@ def _prepare(_app: Sphinx, name: str, text: list[str]) -> None:
     text[0] = links_to_examples(text[0])
 
 
+def _without_arguments(_app: Sphinx, kind: str, name: str, *_: object) -> tuple[str, None] | None:
+    """Leave out what an error of the provider is made of: whoever catches one did not make it."""
+    return ("", None) if kind == "exception" and ".bpm.errors." in name else None
+
+
 def setup(app: Sphinx) -> None:
-    """Let Sphinx prepare each page when it has read it."""
+    """Let Sphinx prepare each page when it has read it, and each signature before it shows it."""
     app.connect("source-read", _prepare)
+    app.connect("autodoc-process-signature", _without_arguments)
