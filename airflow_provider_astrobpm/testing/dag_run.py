@@ -76,6 +76,9 @@ def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
 
     def give_up() -> None:
         still_open = [each for each in control.instances() if not each["closed"]]
+        # What the test lets go wrong is no end of a wait, so it would hide the refusal.
+        control.clear_faults()
+        control.outage(False)
         control.revoke_tokens()
         reason = f"the test has ended every wait after {seconds:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
@@ -98,6 +101,9 @@ def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
     finally:
         over.set()
         watching.join()
+        if told:  # another run can follow
+            with suppress(EmulatorError):
+                control.clear_faults()
 
 
 def _counts(control: EmulatorControl) -> dict[str, int] | None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -194,12 +195,14 @@ class Dag:
         self.slow = slow
         self.state = "running"
         self.options: dict[str, Any] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def test(self, **options: Any) -> Dag:
         self.options = options
         time.sleep(self.slow)
         hook = AstroZeroHook()
         instance = hook.start_instance("PublishApproval", business_key="k")
+        self.meanwhile()
         try:
             hook.wait_for_instance(instance, poll_interval=1)
         except AuthenticationError as error:
@@ -232,6 +235,24 @@ class TestRun:
         assert instance.startswith("  PublishApproval 1.0.0, business key 'k', ")
         assert instance.endswith("waits for a person: approve, reject")
         assert advice.startswith("Say before the run what a person does meanwhile, such as")
+
+    @pytest.mark.parametrize("wrong", ["fault", "outage"])
+    def test_nobody_decides_and_looks_fail(self, wrong: str, emulator: AstroZeroEmulator) -> None:
+        """A look that fails ends no wait for ten minutes, so it must not keep the run from being given up."""
+        emulator.connect(max_attempts=1)
+        dag = Dag()
+        if wrong == "fault":
+            emulator.fault("query", "status", status=503, times=1000)
+        else:
+            dag.meanwhile = emulator.outage
+        with pytest.raises(AssertionError, match="so its waits were ended"):
+            emulator.run(dag, give_up_after=0.2)
+
+    def test_another_run_can_follow(self, emulator: AstroZeroEmulator) -> None:
+        with pytest.raises(AssertionError, match="so its waits were ended"):
+            emulator.run(Dag(), give_up_after=0.2)
+        emulator.decides("PublishApproval", "approve")
+        assert emulator.run(Dag()).state == "success"
 
     def test_a_failed_run_of_which_nothing_was_given_up_is_no_error(
         self, emulator: AstroZeroEmulator
