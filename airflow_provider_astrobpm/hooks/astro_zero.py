@@ -295,7 +295,11 @@ class AstroZeroHook(BaseHook):
         """Run a wait to its end, holding this thread, and return its good end; see ``wait_for_instance``."""
         plan = look.wait_for(awaited, poll_interval=poll_interval, **self._looking)
         self.client.run(plan)
-        return awaited.result()
+        try:
+            return awaited.result()
+        except AstroZeroError as error:
+            error.connection = error.connection or self.settings.connection
+            raise
 
     def look(self, awaited: AnyWait[Any]) -> None:
         """Look once for what a wait is about."""

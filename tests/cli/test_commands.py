@@ -404,7 +404,6 @@ class TestAirflow:
         assert (own.code, own.err, len(own.rows)) == (0, "", 1)
 
     @TAKES_COMMANDS
-    @pytest.mark.xdist_group("airflow")
     @pytest.mark.usefixtures("airflow_database")
     def test_airflow_takes_the_commands(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
@@ -423,7 +422,6 @@ class TestAirflow:
         shown = process(AIRFLOW, "terminate", "--help")
         assert "exit codes:" in shown.out
 
-    @pytest.mark.xdist_group("airflow")
     @pytest.mark.usefixtures("airflow_database")
     def test_a_connection_in_airflows_database(
         self, emulator: EmulatorControl, emulator_server: EmulatorServer

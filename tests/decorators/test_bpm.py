@@ -219,7 +219,6 @@ class TestDeferral:
         assert seen == [({"a": 1}, {})]
 
 
-@pytest.mark.xdist_group("airflow")
 @pytest.mark.usefixtures("airflow_database")
 @pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
 class TestOnAirflow:

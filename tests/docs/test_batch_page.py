@@ -31,7 +31,6 @@ with DAG("orders", schedule=None):
 """
 
 
-@pytest.mark.xdist_group("airflow")  # one process, one database
 @pytest.mark.usefixtures("airflow_database")
 @pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
 def test_the_result(emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,6 @@ def _skip_if_too_old(block: Block) -> None:
             pytest.skip(f"needs {needs.text}")
 
 
-@pytest.mark.xdist_group("airflow")  # one process, one database
 @pytest.mark.usefixtures("airflow_database")
 @pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
 @pytest.mark.parametrize("block", _of("python"), ids=str)

@@ -20,7 +20,6 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 FOLDER = Path(__file__).parent.parent.parent / "example_dags"
 
 pytestmark = [
-    pytest.mark.xdist_group("airflow"),  # one process, one database
     pytest.mark.usefixtures("airflow_database"),
     pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
 ]

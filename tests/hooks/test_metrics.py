@@ -239,7 +239,6 @@ assert dag.test().state == "success"
 """
 
 
-@pytest.mark.xdist_group("airflow")
 @pytest.mark.usefixtures("airflow_database")
 def test_a_deferred_task_shows_in_statsd(
     statsd: tuple[int, list[str]], emulator: EmulatorControl, emulator_server: EmulatorServer

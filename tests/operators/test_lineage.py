@@ -255,7 +255,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.xdist_group("airflow")
 @pytest.mark.usefixtures("airflow_database")
 def test_the_events_of_a_real_run_carry_the_facet(tmp_path: Path, emulator: EmulatorControl) -> None:
     events = tmp_path / "events.jsonl"

@@ -64,7 +64,6 @@ def test_every_module_and_class_that_it_names_exists() -> None:
     assert connection_type["hook-name"] == AstroZeroHook.hook_name
 
 
-@pytest.mark.xdist_group("airflow")
 @pytest.mark.usefixtures("airflow_database")
 class TestOnAirflow:
     def test_providers_get(self) -> None:
