@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.changes import changes, seen
+from airflow_provider_astrobpm.emulator.page.changes import Changes, seen
 from airflow_provider_astrobpm.emulator.scripts import parse_script
 from airflow_provider_astrobpm.emulator.world import Emulator
 
@@ -54,7 +54,7 @@ def test_who_looks_is_told() -> None:
     async def look() -> int:
         emulator = Emulator()
         told = 0
-        async with aclosing(changes(emulator)) as notices:
+        async with aclosing(Changes(emulator).follow()) as notices:
             async for _ in notices:
                 told += 1
                 assert len(emulator.listeners) == 1
@@ -69,12 +69,42 @@ def test_who_looks_is_told() -> None:
     assert asyncio.run(asyncio.wait_for(look(), 10)) == 5
 
 
+def test_all_who_follow_share_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look goes through all instances, and the API waits meanwhile."""
+    looks = 0
+
+    def counted(emulator: Emulator) -> tuple[object, ...]:
+        nonlocal looks
+        looks += 1
+        return seen(emulator)
+
+    monkeypatch.setattr("airflow_provider_astrobpm.emulator.page.changes.seen", counted)
+    followers, rounds = 50, 4
+
+    async def look() -> None:
+        emulator = Emulator()
+        changes = Changes(emulator)
+        async with AsyncExitStack() as open_ones:
+            all_of_them = []
+            for number in range(followers):
+                all_of_them.append(await open_ones.enter_async_context(aclosing(changes.follow())))
+                await anext(all_of_them[-1])
+                await asyncio.sleep(0.001 * (number % 7))  # they do not begin at the same time
+            for _ in range(rounds):
+                start(emulator)
+                emulator.tell_listeners()
+                await asyncio.gather(*map(anext, all_of_them))
+
+    asyncio.run(asyncio.wait_for(look(), 10))
+    assert looks <= followers + 3 * rounds
+
+
 @pytest.mark.parametrize(("at_least_every", "told"), [(0.01, True), (60.0, False)])
 def test_it_is_time_now_and_then(at_least_every: float, told: bool) -> None:
     """Ages change without anything else."""
 
     async def look() -> bool:
-        async with aclosing(changes(Emulator(), at_least_every)) as notices:
+        async with aclosing(Changes(Emulator()).follow(at_least_every)) as notices:
             await anext(notices)
             try:
                 await asyncio.wait_for(anext(notices), 0.3)

@@ -1,6 +1,7 @@
 """When there is something new to see: after a request that has changed something, and when a step runs out.
 
-It looks only when it is woken or something is due, so a page on which nothing happens costs next to nothing.
+It looks only when it is woken or something is due, so a page on which nothing happens costs next to nothing. All pages
+that are open share each look, so a hundred of them cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -32,30 +33,56 @@ def seen(emulator: Emulator) -> tuple[object, ...]:
     return (*world, newest, len(instances), events)
 
 
-async def changes(emulator: Emulator, at_least_every: float = AT_LEAST_EVERY) -> AsyncGenerator[None, None]:
-    """Yield at once, and then whenever somebody who looks at an emulator should look again; without end.
+class Changes:
+    """The changes of one emulator, for all who follow them."""
 
-    :param at_least_every: seconds after which it is time though nothing has changed.
-    """
-    woken = asyncio.Event()
-    emulator.listeners.add(woken.set)
-    try:
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._seen: tuple[object, ...] | None = None
+        self._due = math.inf
+
+    async def follow(self, at_least_every: float = AT_LEAST_EVERY) -> AsyncGenerator[None, None]:
+        """Yield at once, and then whenever somebody who looks at the emulator should look again; without end.
+
+        :param at_least_every: seconds after which it is time though nothing has changed.
+        """
+        woken = asyncio.Event()
+
+        def wake() -> None:
+            self._seen = None
+            woken.set()
+
+        self._emulator.listeners.add(wake)
+        self._seen = None  # of what happened while nobody followed nothing was told
+        try:
+            while True:
+                before = self._look()
+                yield
+                await _gap()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._changed(before, woken), at_least_every)
+        finally:
+            self._emulator.listeners.discard(wake)
+
+    async def _changed(self, before: tuple[object, ...], woken: asyncio.Event) -> None:
         while True:
-            before = seen(emulator)
-            yield
-            await asyncio.sleep(GAP)
+            woken.clear()
+            if self._look() != before:
+                return
+            await _gap()  # whatever comes meanwhile is seen in one look
+            left = self._due - self._emulator.clock()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_changed(emulator, before, woken), at_least_every)
-    finally:
-        emulator.listeners.discard(woken.set)
+                await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))
+
+    def _look(self) -> tuple[object, ...]:
+        """Return what is seen now; what was seen last, if nothing can have changed since."""
+        if self._seen is None or self._due <= self._emulator.clock():
+            self._seen = seen(self._emulator)
+            self._due = self._emulator.engine.next_due()
+        return self._seen
 
 
-async def _changed(emulator: Emulator, before: tuple[object, ...], woken: asyncio.Event) -> None:
-    while True:
-        woken.clear()
-        if seen(emulator) != before:
-            return
-        await asyncio.sleep(GAP)  # whatever comes meanwhile is seen in one look
-        left = emulator.engine.next_due() - emulator.clock()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))
+async def _gap() -> None:
+    """Wait for the next of the moments in which all who follow look, so that one look does for all of them."""
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(GAP - now % GAP)

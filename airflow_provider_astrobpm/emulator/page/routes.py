@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator.page import forms
-from airflow_provider_astrobpm.emulator.page.changes import changes
+from airflow_provider_astrobpm.emulator.page.changes import Changes
 from airflow_provider_astrobpm.emulator.page.details import details
 from airflow_provider_astrobpm.emulator.page.forms import FORMS, FormError
 from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_sender
@@ -50,6 +50,7 @@ def add_page(app: web.Application, emulator: Emulator) -> None:
 class _Page:
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
+        self._changes = Changes(emulator)
 
     def guarded(self, handler: Handler) -> Handler:
         """Answer only a browser that shows the page to a person."""
@@ -101,7 +102,7 @@ class _Page:
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(f"retry: {_RETRY_MS}\n\n".encode())
-        async with aclosing(changes(self._emulator)) as notices:
+        async with aclosing(self._changes.follow()) as notices:
             async for _ in notices:
                 if request.transport is None or request.transport.is_closing():
                     break
