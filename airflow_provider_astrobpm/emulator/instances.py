@@ -38,6 +38,7 @@ class Instance:
     :param started: when, in seconds since the epoch; so are ``changed`` and ``ended``.
     :param suspended: whether it is held. A held instance does not move and its timer stands still.
     :param closed: whether it has ended.
+    :param entered: how many steps it has entered, each as often as it came to it.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Instance:
     task_outcome: str = ""
     suspended: bool = False
     closed: bool = False
+    entered: int = 0
     ended: float | None = None
     changed: float = 0.0
     history: list[Event] = field(default_factory=list)
@@ -147,6 +149,7 @@ class Instance:
             self._end(self.process.end, at)
             return
         step = self._step = self.process.steps[position]
+        self.entered += 1
         self._next = position + 1
         self._due = math.inf if step.seconds is None else at + step.seconds
         self.state = step.state

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 WAITING = "Waiting for user interaction"
+TWICE = """
+processes:
+  - name: Twice
+    steps:
+      - {state: Waiting for user interaction, wait: person, outcomes: {approve: {bp_status: Half}}}
+      - {state: Waiting for user interaction, wait: person, outcomes: {approve: {bp_status: Approved}}}
+"""
 Step = tuple[str, str, list[str]]  # a button, what is said then, and the states that are shown then
 
 
@@ -178,6 +185,24 @@ def test_somebody_else_was_quicker(
     expect(page.get_by_role("alert")).to_contain_text("Outcome 'approve' is not on offer")
     assert badges(page) == ["Completed OK"]
     assert control.instance(instance_id)["bp_status"] == "Rejected"
+
+
+def test_two_people_see_the_same_step(
+    visit: Visit, person: Callable[[str], Page], control: EmulatorControl, scripts: bool
+) -> None:
+    """The step that follows has an outcome of the same name, but the second of them has not seen that step."""
+    control.add_processes(TWICE)
+    here = f"/instances/{control.start('Twice')['id']}"
+    first, second = person(here), visit(here, java_script_enabled=False)
+    press(first, "approve")
+    expect(first.locator("#notice")).to_have_text("The step was completed.")
+    press(second, "approve")
+    expect(second.get_by_role("alert")).to_contain_text("The instance has gone on to another step")
+    assert control.instances()[0]["closed"] is False
+    press(second, "approve")
+    expect(second.locator("#state .bp-status")).to_have_text("Approved")
+    if scripts:
+        expect(first.locator("#state .bp-status")).to_have_text("Approved")
 
 
 def test_by_keyboard_alone(visit: Visit, control: EmulatorControl) -> None:

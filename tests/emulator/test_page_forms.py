@@ -19,6 +19,10 @@ processes:
       - state: Waiting for user interaction
         wait: person
         outcomes: {approve: {bp_status: Approved}}
+  - name: Twice
+    steps:
+      - {state: Waiting for user interaction, wait: person, outcomes: {approve: {bp_status: Half}}}
+      - {state: Waiting for user interaction, wait: person, outcomes: {approve: {bp_status: Approved}}}
   - {name: Old, version: 1.0.0, active: false}
   - {name: Old, version: 2.0.0}
 """
@@ -128,6 +132,17 @@ def test_a_form_that_cannot_be_done(engine: Engine, form: str, fields: dict[str,
         perform(engine, form, instance.id, fields)
     assert message in caught.value.message
     assert len(instance.history) == 1
+
+
+def test_a_decision_is_about_the_step_that_was_seen(engine: Engine) -> None:
+    instance = engine.start("Twice")
+    seen = {"outcome": "approve", "entered": str(details(instance, engine, 0.0).entered)}
+    perform(engine, "complete", instance.id, seen)
+    with pytest.raises(FormError, match="has gone on to another step"):
+        perform(engine, "complete", instance.id, seen)
+    assert not instance.closed
+    perform(engine, "complete", instance.id, {**seen, "entered": str(details(instance, engine, 0.0).entered)})
+    assert instance.bp_status == "Approved"
 
 
 @pytest.mark.parametrize("form", FORMS)

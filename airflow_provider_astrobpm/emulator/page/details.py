@@ -62,6 +62,7 @@ class Details:
     """One instance.
 
     :param outcomes: what a person may decide now.
+    :param entered: how many steps it has entered: which of them a decision is about.
     :param deeds: what else may be done to it now.
     :param hidden: whether the API does not know it.
     :param lasted: how long it took until its end; empty while it is open.
@@ -85,6 +86,7 @@ class Details:
     lasted: str
     hidden: bool
     outcomes: tuple[str, ...]
+    entered: int
     deeds: tuple[Deed, ...]
     variables: tuple[Variable, ...]
     history: tuple[Happening, ...]
@@ -121,6 +123,7 @@ def details(instance: Instance, engine: Engine, now: float) -> Details:
         lasted="" if instance.ended is None else words.age(instance.ended - instance.started),
         hidden=not engine.shows(instance),
         outcomes=tuple(instance.outcomes),
+        entered=instance.entered,
         deeds=deeds(instance, engine),
         variables=tuple(_variable(name, instance, engine) for name in instance.variables),
         history=_history(instance, engine),

@@ -78,6 +78,12 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
 
 
 def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
+    """Decide at the step that the person has seen: the next one may have an outcome of the same name."""
+    now = str(engine.instance(instance_id).entered)
+    if fields.get("entered", now) != now:
+        raise FormError(
+            "The instance has gone on to another step since this page showed it. Look at how it stands now, and decide again."
+        )
     engine.decide(instance_id, fields.get("outcome", ""), PERSON)
 
 
