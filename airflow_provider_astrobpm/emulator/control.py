@@ -1,7 +1,7 @@
 """The control API under ``/_emulator``: what people and the world do to Astro Zero, and what tests want to know.
 
 It is no part of the emulated API, and no client of that may lean on it. Answers are JSON; a failure is
-``{"error": "..."}`` with HTTP 400, or 404 for an instance that does not exist.
+``{"error": "..."}`` with HTTP 400, 404 for an instance that does not exist, or 403 for a foreign web page.
 """
 
 from __future__ import annotations

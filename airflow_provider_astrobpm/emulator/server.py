@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator import api, control, faults, wire
+from airflow_provider_astrobpm.emulator.page.guard import refused_order
 from airflow_provider_astrobpm.emulator.page.routes import add_page
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ async def _send_badly(request: web.Request, answer: wire.Answer, fault: Fault) -
 
 def _controlled(emulator: Emulator, command: control.Command) -> HttpHandler:
     async def handle(request: web.Request) -> web.StreamResponse:
+        refused = refused_order(request.method, request.headers, emulator.settings.allowed_hosts)
+        if refused is not None:
+            return web.json_response({"error": refused}, status=403)
         order = control.Order(dict(request.match_info), dict(request.query), await request.read())
         status, result = control.obey(emulator, command, order)
         emulator.tell_listeners()

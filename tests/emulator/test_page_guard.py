@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_sender
+from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_order, refused_sender
 
 HERE = "127.0.0.1:8765"
 
@@ -77,3 +77,20 @@ def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
     refused = refused_sender({"Host": HERE, **headers})
     assert refused is not None
     assert words in refused
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "taken"),
+    [
+        ("POST", {"Host": "emulator:8765"}, True),
+        ("GET", {"Host": HERE, "Sec-Fetch-Site": "none"}, True),
+        ("GET", {"Host": "evil.example", "Sec-Fetch-Site": "same-origin"}, False),
+        ("POST", {"Host": HERE, "Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}, True),
+        ("POST", {"Host": HERE, "Origin": "http://evil.example"}, False),
+        ("POST", {"Host": HERE, "Sec-Fetch-Site": "cross-site"}, False),
+        ("POST", {"Host": "evil.example", "Origin": "http://evil.example"}, False),
+    ],
+)
+def test_an_order_to_the_control_api(method: str, headers: dict[str, str], taken: bool) -> None:
+    """From programs under any name, and from no foreign web page."""
+    assert (refused_order(method, headers, set()) is None) is taken

@@ -180,6 +180,19 @@ def test_a_foreign_form_is_refused(page: Page, control: EmulatorControl, headers
     assert (after["id"], after["outcomes"]) == (instance["id"], ["approve", "reject"])
 
 
+def test_a_foreign_web_page_gives_no_orders(page: Page, control: EmulatorControl) -> None:
+    """It can send text to any address without being asked whether it may."""
+    headers = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
+    orders = f"{page.url}/_emulator/reactions"
+    answer = page.session.post(
+        orders, '{"name": "PublishApproval", "outcomes": ["approve"]}', headers=headers, timeout=10
+    )
+    assert answer.status_code == 403
+    assert "A web page sent this, from 'http://evil.example'" in answer.json()["error"]
+    assert not control.start("PublishApproval")["closed"]
+    assert [each["closed"] for each in control.instances()] == [False]
+
+
 def test_only_a_form_is_read(page: Page, control: EmulatorControl) -> None:
     here = f"/instances/{control.start('PublishApproval')['id']}/complete"
     sent: dict[str, Any] = {"json": {"outcome": "approve"}, "headers": {"Origin": page.url}}

@@ -1,6 +1,6 @@
 """Who is answered: a browser that shows the page to a person, and no foreign web page in the same browser. Pure.
 
-The page has no password, and whoever reaches it may use it. But any web page that a person opens elsewhere can send
+The page has no password, and whoever reaches it may use it; so it is with the control API, which is for programs. But any web page that a person opens elsewhere can send
 forms to an address of this machine, and can give its own name this machine's address. Both show in the headers that
 browsers send, and that no web page can change.
 """
@@ -53,6 +53,25 @@ def refused_sender(headers: Mapping[str, str]) -> str | None:
     return (
         f"The form was sent {came_from}, and not from this page, so nothing was done. Open the page and send the form"
         " there. Programs use the control API instead, under /_emulator."
+    )
+
+
+def refused_order(method: str, headers: Mapping[str, str], allowed: Collection[str]) -> str | None:
+    """Return why an order to the control API is not taken; ``None`` if it is.
+
+    Programs say nothing of where they were loaded from, and are answered. A browser says it of what can change something.
+
+    :param headers: found by name in any case.
+    """
+    if "Origin" not in headers and "Sec-Fetch-Site" not in headers:
+        return None
+    if refused := refused_host(headers.get("Host", ""), allowed):
+        return refused
+    if method == "GET" or refused_sender(headers) is None:
+        return None
+    return (
+        f"A web page sent this, from {headers.get('Origin', 'an address that it does not say')!r}, so nothing was done."
+        " The control API is for programs, which send no header Origin."
     )
 
 
