@@ -164,6 +164,15 @@ def test_a_filter_holds(visit: Visit, control: EmulatorControl) -> None:
     expect(page.locator("#instances tbody tr")).to_have_count(2)
 
 
+def test_a_filter_that_is_being_chosen_stays(visit: Visit, control: EmulatorControl) -> None:
+    page = visit()
+    page.locator("#by-process").select_option("PublishApproval")
+    control.add_processes("processes: [{name: A}]")  # one more, before it in the list
+    control.start("A")
+    expect(page.locator("#instances tbody tr")).to_have_count(1)
+    assert page.locator("#by-process").input_value() == "PublishApproval"
+
+
 def test_an_emulator_that_is_away(
     visit: Visit, server: EmulatorServer, control: EmulatorControl, complaints: list[str]
 ) -> None:
@@ -175,6 +184,12 @@ def test_an_emulator_that_is_away(
     expect(page.locator("#connection")).to_be_empty()
     control.start("Instant", business_key="after")
     expect(page.get_by_role("row", name="after")).to_be_visible()
+    page.get_by_text("Start an instance").click()
+    with server.unreachable():
+        page.get_by_role("button", name="Start", exact=True).click()
+        expect(page.locator("#connection")).to_contain_text("may not have got what you have sent")
+        page.wait_for_event("requestfailed", lambda request: request.url.endswith("/changes"))
+        expect(page.locator("#connection")).to_contain_text("may not have got what you have sent")
     complaints.clear()  # of the connections that were refused
 
 

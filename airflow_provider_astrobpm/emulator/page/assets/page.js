@@ -26,7 +26,7 @@
 
   const isSent = (node) => node.matches('form[method="post"]');
   const isBeingWritten = (node) =>
-    isSent(node) && [...node.elements].some((each) => isField(each) && isTouched(each));
+    node.matches("form") && [...node.elements].some((each) => isField(each) && isTouched(each));
 
   // A form that was not taken, and for which there is no place any more, is still the only place of what was typed.
   const mustStay = (node, answered) =>
@@ -130,7 +130,8 @@
   const say = (text) => {
     if (connection.textContent !== text) connection.textContent = text;
   };
-  const lost = () => say("The emulator does not answer. What is shown may be old.");
+  // What was said of a form says more.
+  const lost = () => say(connection.textContent || "The emulator does not answer. What is shown may be old.");
 
   let stream = null;
 
