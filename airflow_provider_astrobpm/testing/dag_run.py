@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm.bpm.checks import seconds
 from airflow_provider_astrobpm.emulator.remote import EmulatorError
 from airflow_provider_astrobpm.testing.hurry import in_a_hurry
 from airflow_provider_astrobpm.testing.started import listing
@@ -47,8 +48,19 @@ def run(
     """Run a DAG once in this thread; the parameters are those of ``AstroZeroEmulator.run``.
 
     :raises AssertionError: if it still waited when it was given up.
+    :raises TypeError: if it is no DAG.
+    :raises ValueError: for a number of seconds that is none.
     """
     __tracebackhide__ = True
+    if not hasattr(dag, "tasks"):
+        name = getattr(dag, "__name__", "the_dag")
+        raise TypeError(
+            f"run() takes a DAG, not {dag!r}. If @dag decorates that function, call it: run({name}())."
+        )
+    give_up_after = seconds(give_up_after, "give_up_after")
+    timeout = None if timeout is None else seconds(timeout, "timeout")
+    if max_poll_failure_time is not None:
+        max_poll_failure_time = seconds(max_poll_failure_time, "max_poll_failure_time")
     with (
         in_a_hurry(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
         _given_up(control, give_up_after) as open_then,
@@ -65,9 +77,10 @@ def run(
 
 
 @contextmanager
-def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
+def _given_up(control: EmulatorControl, after: float) -> Iterator[list[str]]:
     """End every wait a while after the first request by refusing credentials.
 
+    :param after: seconds.
     :returns: a list that says then what was open.
     """
     told: list[str] = []
@@ -80,7 +93,7 @@ def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
         control.clear_faults()
         control.outage(False)
         control.revoke_tokens()
-        reason = f"the test has ended every wait after {seconds:g} s"
+        reason = f"the test has ended every wait after {after:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
         told.extend(listing("Open were", still_open))
 
@@ -90,7 +103,7 @@ def _given_up(control: EmulatorControl, seconds: float) -> Iterator[list[str]]:
             with suppress(EmulatorError):  # it is unreachable
                 if began is None:
                     began = time.monotonic() if _counts(control) not in (before, None) else None
-                elif time.monotonic() - began >= seconds:
+                elif time.monotonic() - began >= after:
                     give_up()
                     return
 
@@ -114,11 +127,11 @@ def _counts(control: EmulatorControl) -> dict[str, int] | None:
         return None
 
 
-def _still_waited(open_then: list[str], seconds: float) -> str:
+def _still_waited(open_then: list[str], after: float) -> str:
     advice = (
         "Say before the run what a person does meanwhile, such as"
         " astro_zero_emulator.decides('PublishApproval', 'approve')."
     )
     return "\n".join(
-        [f"The run was not over after {seconds:g} s, so its waits were ended.", *open_then, advice]
+        [f"The run was not over after {after:g} s, so its waits were ended.", *open_then, advice]
     )

@@ -199,6 +199,8 @@ class AstroZeroEmulator(EmulatorControl):
         :param max_poll_failure_time: seconds in place of the argument of the same name of this provider's tasks.
         :param options: what else ``dag.test()`` takes, such as ``run_conf``.
         :raises AssertionError: if it had to be given up; the message lists what was open.
+        :raises TypeError: if it is no DAG.
+        :raises ValueError: for a number of seconds that is none.
         """
         __tracebackhide__ = True
         return dag_run.run(

@@ -262,5 +262,26 @@ class TestRun:
             emulator.run(Dag())
 
 
+@pytest.mark.parametrize(
+    ("dag", "options", "error"),
+    [
+        (test_a_connection_by_another_id, {}, "call it: run(test_a_connection_by_another_id())."),
+        (Dag(), {"give_up_after": -1}, "give_up_after must be a number of seconds, at least 0"),
+        (Dag(), {"timeout": "1 h"}, "timeout must be a number of seconds, at least 0"),
+        (
+            Dag(),
+            {"max_poll_failure_time": -1},
+            "max_poll_failure_time must be a number of seconds, at least 0",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be(
+    dag: Any, options: dict[str, Any], error: str, emulator: AstroZeroEmulator
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(error)):
+        emulator.run(dag, **options)
+    emulator.assert_nothing_started()
+
+
 def test_its_repr_says_where_it_is(emulator: AstroZeroEmulator) -> None:
     assert repr(emulator) == f"AstroZeroEmulator({emulator.url!r})"
