@@ -6,10 +6,9 @@ suppliers too. Those with a nightly schedule stay paused: Airflow starts last ni
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from airflow_api import AirflowApi, AirflowApiError
@@ -46,7 +45,7 @@ def start_tour(stack: Stack, steps: Steps) -> Tour:
     :raises StackError: if one of them does not come up, or an example cannot be read.
     """
     with steps.step("Start the emulator"):
-        emulator = _with_link(stack.start_emulator())
+        emulator = stack.start_emulator()
     with steps.step("Start Airflow, which takes about 20 s"):
         env = stack.airflow_environment(emulator, AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True")
         airflow = start_standalone(stack, env)
@@ -63,12 +62,6 @@ def start_tour(stack: Stack, steps: Steps) -> Tour:
         except AirflowApiError as error:
             raise airflow.child.failure(str(error)) from None
     return Tour(airflow.child, airflow.url, emulator)
-
-
-def _with_link(emulator: Emulator) -> Emulator:
-    """Let the tasks of its connection link to the page of their instance."""
-    extra = {"instance_url": f"{emulator.url}/instances/{{instance_id}}"}
-    return replace(emulator, connection=json.dumps({**json.loads(emulator.connection), "extra": extra}))
 
 
 def _addresses(tour: Tour) -> str:

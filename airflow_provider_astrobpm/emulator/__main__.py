@@ -121,7 +121,10 @@ async def _run(settings: world.Settings, host: str, port: int) -> None:
         _say(f"Astro Zero emulator: {address}{settings.base_path}")
         _say(f"Page for people:     {address}/")
         _say(f"Control API:         {address}{PREFIX}")
-        _say(f"export {CONNECTION_VARIABLE}={shlex.quote(connection_json(settings, host, actual))}")
+        # The provider takes a plain http:// address of an instance only if it is this machine's.
+        shown_at = f"{address}/instances/{{instance_id}}" if _is_loopback(host) else None
+        connection = connection_json(settings, host, actual, instance_url=shown_at)
+        _say(f"export {CONNECTION_VARIABLE}={shlex.quote(connection)}")
         await stop.wait()
 
 

@@ -51,8 +51,13 @@ async def listening(
         await asyncio.sleep(0)
 
 
-def connection_json(settings: Settings, host: str, port: int, schema: str = "http") -> str:
-    """Return the Airflow connection to an emulator, as JSON for an environment variable."""
+def connection_json(
+    settings: Settings, host: str, port: int, schema: str = "http", *, instance_url: str | None = None
+) -> str:
+    """Return the Airflow connection to an emulator, as JSON for an environment variable.
+
+    :param instance_url: where tasks are to say that their instance is shown; without it they say nothing.
+    """
     connection: dict[str, object] = {
         "conn_type": "astro_zero",
         "host": host,
@@ -64,6 +69,8 @@ def connection_json(settings: Settings, host: str, port: int, schema: str = "htt
     if settings.base_path:
         connection |= {"host": f"{schema}://{host}:{port}{settings.base_path}"}
         del connection["port"], connection["schema"]
+    if instance_url is not None:
+        connection["extra"] = {"instance_url": instance_url}
     return json.dumps(connection)
 
 

@@ -180,6 +180,7 @@ def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
         assert (word, name) == ("export", "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT")
         connection = json.loads(value)
         assert (connection["login"], connection["password"]) == ("it's me", "a $ecret")
+        assert connection["extra"] == {"instance_url": f"{url}/instances/{{instance_id}}"}
         assert login(url, connection["login"], connection["password"]).json()["expires_in"] == 30
         assert requests.get(f"{url}/_emulator/switches", timeout=10).json()["get_by_id"] == "row"
         assert requests.get(f"{url}/_emulator/processes", timeout=10).json()[0]["name"] == "Mine"
