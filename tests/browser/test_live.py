@@ -9,7 +9,7 @@ import requests
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorServer
     from tests.browser.conftest import Visit
@@ -129,6 +129,23 @@ def test_what_is_being_typed_stays(visit: Visit, control: EmulatorControl) -> No
         page.get_by_role("button", name="Set variables").click()
     control.start("Instant")
     expect(comment).to_have_value("half a sentence")
+
+
+def test_what_is_typed_while_a_form_is_sent_stays(visit: Visit, control: EmulatorControl) -> None:
+    instance_id = control.start("PublishApproval")["id"]
+    page = visit(f"/instances/{instance_id}")
+    held: list[Route] = []
+    page.route("**/variables", lambda route: held.append(route))  # noqa: PLW0108 - it marks its handlers, and cannot mark a method
+    page.get_by_label("dataset").fill("sales_daily")
+    with page.expect_request("**/variables"):
+        page.get_by_role("button", name="Set variables").click()
+    comment = page.get_by_label("comment")
+    comment.press_sequentially("half a sent")
+    held[0].continue_()
+    expect(page.locator("#notice")).to_have_text("The variables were set.")
+    comment.press_sequentially("ence")
+    expect(comment).to_have_value("half a sentence")
+    expect(page.get_by_label("dataset")).to_have_value("sales_daily")
 
 
 def test_what_is_being_started_stays(visit: Visit, control: EmulatorControl) -> None:

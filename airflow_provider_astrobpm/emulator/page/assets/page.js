@@ -25,8 +25,8 @@
     ((answered === null && node.hasAttribute("data-answer")) || (node !== answered && isBeingWritten(node)));
 
   const isSent = (node) => node.matches('form[method="post"]');
-  const isBeingWritten = (node) =>
-    node.matches("form") && [...node.elements].some((each) => isField(each) && isTouched(each));
+  const fieldsOf = (form) => [...form.elements].filter(isField);
+  const isBeingWritten = (node) => node.matches("form") && fieldsOf(node).some(isTouched);
 
   // A form that was not taken, and for which there is no place any more, is still the only place of what was typed.
   const mustStay = (node, answered) =>
@@ -154,8 +154,14 @@
 
   // ----- Forms.
 
-  function finish(form) {
-    form.reset();
+  function reset(field) {
+    if (field.matches("select")) for (const option of field.options) option.selected = option.defaultSelected;
+    else field.value = field.defaultValue;
+  }
+
+  // What was typed since it was sent stays.
+  function finish(form, sent) {
+    for (const field of fieldsOf(form)) if (field.value === sent.get(field)) reset(field);
     form.removeAttribute("data-answer");
   }
 
@@ -166,6 +172,7 @@
     event.preventDefault();
     if (sending) return;
     sending = true;
+    const sent = new Map(fieldsOf(form).map((field) => [field, field.value]));
     const body = new URLSearchParams(new FormData(form));
     if (button?.name) body.append(button.name, button.value);
     try {
@@ -175,7 +182,7 @@
       });
       const html = await response.text();
       answers += 1;
-      if (response.ok) finish(form);
+      if (response.ok) finish(form, sent);
       show(html, form);
       say("");
     } catch {
