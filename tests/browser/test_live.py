@@ -148,6 +148,15 @@ def test_what_is_typed_while_a_form_is_sent_stays(visit: Visit, control: Emulato
     expect(page.get_by_label("dataset")).to_have_value("sales_daily")
 
 
+def test_what_was_done_goes_with_its_page(visit: Visit, control: EmulatorControl) -> None:
+    page = visit(f"/instances/{control.start('PublishApproval')['id']}")
+    page.get_by_role("button", name="suspend").click()
+    expect(page.locator("#notice")).to_be_focused()
+    control.reset()
+    expect(page.get_by_role("heading", name="No such instance")).to_be_focused()
+    expect(page.locator("#notice")).to_have_count(0)
+
+
 def test_what_is_being_started_stays(visit: Visit, control: EmulatorControl) -> None:
     page = visit()
     page.get_by_text("Start an instance").click()

@@ -28,9 +28,11 @@
   const fieldsOf = (form) => [...form.elements].filter(isField);
   const isBeingWritten = (node) => node.matches("form") && fieldsOf(node).some(isTouched);
 
-  // A form that was not taken, and for which there is no place any more, is still the only place of what was typed.
+  // A form that was not taken, and for which there is no place any more, is still the only place of what was typed. What
+  // was done needs no place on a page of something else.
   const mustStay = (node, answered) =>
     isElement(node) &&
+    node.id !== "notice" &&
     [node, ...node.querySelectorAll("form")].some(
       (each) => isKept(each, answered) || isBeingWritten(each) || (isSent(each) && each.hasAttribute("data-answer")),
     );
