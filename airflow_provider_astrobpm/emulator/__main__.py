@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--allowed-host",
+        type=_host_name,
         action="append",
         default=[],
         metavar="NAME",
@@ -104,6 +105,12 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {port}")
     return port
+
+
+def _host_name(text: str) -> str:
+    if not text or ":" in text or "/" in text:
+        raise argparse.ArgumentTypeError(f"a name such as emulator.example, without a port, not {text!r}")
+    return text
 
 
 def _load(files: list[Path]) -> tuple[Process, ...]:

@@ -147,7 +147,8 @@ def test_variables_that_are_wrong_lose_nothing(page: Page, control: EmulatorCont
             "There is no instance 'none'. It was deleted, or the emulator has begun anew.",
         ),
         ("/instances/%3Cb%3E%E2%80%AE", 404, "There is no instance '<b>\\u202e'"),
-        ("/?show=ten", 400, "show in the address must be a whole number of at least 1, not 'ten'."),
+        ("/?show=ten", 400, "show in the address must be a whole number from 1 to 1000, not 'ten'."),
+        ("/?show=1001", 400, "show in the address must be a whole number from 1 to 1000, not '1001'."),
     ],
 )
 def test_addresses_that_show_nothing(page: Page, path: str, status: int, words: str) -> None:

@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.emulator.instances import Instance
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badges
 from airflow_provider_astrobpm.emulator.page.details import EVENTS_SHOWN, Details, details
 from airflow_provider_astrobpm.emulator.page.overview import (
+    MOST,
     PORTION,
     Filter,
     FilterError,
@@ -124,6 +125,14 @@ def test_a_portion_at_a_time(world: World) -> None:
     assert world.overview(show=PORTION + 5).more == ""
 
 
+def test_what_is_too_much_for_a_page_is_left_to_the_filters(world: World) -> None:
+    for _ in range(MOST + 1):
+        world.engine.start("Asked")
+    assert world.overview(show=MOST - 1).more == f"/?show={MOST}"
+    shown = world.overview(show=MOST)
+    assert (shown.found, len(shown.rows), shown.more) == (MOST + 1, MOST, "")
+
+
 @pytest.mark.parametrize(
     ("query", "asked", "address"),
     [
@@ -141,9 +150,9 @@ def test_an_address(query: dict[str, str], asked: Filter, address: str | None) -
     assert Filter.read(dict(parse_qsl(urlsplit(asked.address).query))) == asked
 
 
-@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30])
+@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30, str(MOST + 1)])
 def test_an_address_that_asks_for_nothing(show: str) -> None:
-    with pytest.raises(FilterError, match="whole number of at least 1"):
+    with pytest.raises(FilterError, match="whole number from 1 to 1000"):
         Filter.read({"show": show})
 
 

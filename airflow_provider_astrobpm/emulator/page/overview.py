@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PORTION = 100
 """How many instances are shown at first, and how many more at a time: a page of thousands is slow in any browser."""
+MOST = 1_000
+"""How many are shown at most: while a page is made the API waits. Filters lead to the others."""
 _LONGEST = 120  # characters of a text in the table
 
 
@@ -45,11 +47,11 @@ class Filter:
     def read(cls, query: Mapping[str, str]) -> Filter:
         """Read the query of an address.
 
-        :raises FilterError: if ``show`` is no positive number.
+        :raises FilterError: if ``show`` is no number from 1 to ``MOST``.
         """
         show = query.get("show", str(PORTION))
-        if not (show.isascii() and show.isdigit() and len(show) < 10 and int(show)):
-            raise FilterError(f"show in the address must be a whole number of at least 1, not {show!r}")
+        if not (show.isascii() and show.isdigit() and len(show) < 10 and 1 <= int(show) <= MOST):
+            raise FilterError(f"show in the address must be a whole number from 1 to {MOST}, not {show!r}")
         return cls(query.get("process", ""), query.get("state", ""), int(show))
 
     @property
@@ -114,7 +116,7 @@ class Overview:
 
     :param total: how many instances there are, whatever is asked for.
     :param found: how many are as asked for; the newest of them are the rows.
-    :param more: the address that shows more of them; empty if all are shown.
+    :param more: the address that shows more of them; empty if all are shown, or as many as can be.
     :param ahead: by how much the clock was put forward; empty if it was not.
     """
 
@@ -144,7 +146,9 @@ def overview(engine: Engine, asked: Filter, now: float, ahead: float = 0.0) -> O
         total=len(instances),
         found=len(found),
         rows=tuple(_row(instance, engine, now) for instance in found[: asked.show]),
-        more=replace(asked, show=asked.show + PORTION).address if len(found) > asked.show else "",
+        more=replace(asked, show=min(asked.show + PORTION, MOST)).address
+        if asked.show < min(len(found), MOST)
+        else "",
         processes=_choices(sorted(names), asked.process),
         states=_choices(list(STATES), asked.state),
         startable=startable(engine),
