@@ -99,8 +99,9 @@ class Findings:
         """
         if found := self.instances.get(instance_id):
             return found
+        refusal = self._read.get(instance_id)
         missing = InstanceNotFoundError(
-            f"instance {instance_id!r}", most_rows=self._most_rows or 0, refusal=self._read.get(instance_id)
+            f"instance {instance_id!r}", most_rows=self._most_rows or 0, refusal=refusal
         )
         if self._most_rows is None:
             missing.problem = f"instance {instance_id!r} could not be read by its id"
@@ -108,6 +109,8 @@ class Findings:
                 "Either there is none, or this endpoint does not read instances by id (undocumented): then set the "
                 "extra 'instance_lookup' to \"list\"."
             )
+        elif refusal is not None:
+            missing.problem += ", and could not be read by its id either"
         raise missing
 
     def carrier(self, key: BusinessKey) -> BpmInstance:

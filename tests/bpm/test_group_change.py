@@ -508,10 +508,11 @@ def test_bad_arguments_send_nothing(
 
 
 # What hides in these positions cannot be told from what is gone, or has not happened yet.
+GONE = "it is in none of the states, and could not be read by its id either; it could not be read by its id"
 HIDING: dict[tuple[str, Any], str] = {
     ("action_lag", 30): "accepted, its effect does not show yet",
-    ("row_cap", 1): "it is in none of the states",
-    ("keep_closed", False): "it is in none of the states, or it could not be read by its id",
+    ("row_cap", 1): GONE,
+    ("keep_closed", False): GONE,
 }
 
 

@@ -117,7 +117,8 @@ def test_a_bad_end_opens_no_gate(state: str, hook: AstroZeroHook, emulator: Emul
 def test_an_instance_that_vanishes_opens_no_gate(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.vanish(instance.id)
-    with pytest.raises(InstanceNotFoundError, match=f"{instance.id!r} is in none of the states"):
+    what = f"{instance.id!r} is in none of the states, and could not be read by its id either .HTTP 404"
+    with pytest.raises(InstanceNotFoundError, match=what):
         hook.wait_for_instance(instance)
 
 
