@@ -213,9 +213,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         for key, value in seen.items():
             if value is not None:
                 context["ti"].xcom_push(key=key, value=value)
-        self.log.info(
-            "Instance %r, business key %r%s", instance.id, instance.business_key, f": {url}" if url else ""
-        )
+        if url:
+            self.log.info("The instance is shown at %s", url)
 
     def _wait_for(self, instance: BpmInstance, deadline: float | None, context: Context) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
