@@ -321,6 +321,7 @@ def test_suspended_ones(
     assert asyncio.run(main()) == [ids[1]]
 
 
+@has_store
 def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
