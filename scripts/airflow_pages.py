@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
+from local_browser import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 PROVIDER = "Huawei Cloud Astro Zero"
 LINK = "Open in Astro Zero"
-PATIENCE = 30.0
-"""Seconds that anything on a page may take to appear."""
 
 _ENDED = ("Success", "Failed", "Upstream Failed", "Skipped", "Removed")
 _RUN_ADDRESS = re.compile(r"/runs/[^/?]+$")

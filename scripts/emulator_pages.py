@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from local_browser import PATIENCE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-PATIENCE = 30.0
-"""Seconds that anything on a page may take to appear."""
 
 
 class EmulatorPages:

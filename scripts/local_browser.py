@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 INSTALL_SECONDS = 300
 START_SECONDS = 30
+PATIENCE = 30.0
+"""Seconds that anything on the page of a script may take to appear."""
 
 # The font is Debian's smallest that has all the signs used; the browser alone brings none.
 _PACKAGES = {"chromium": "chromium", "fc-list": "fontconfig"}

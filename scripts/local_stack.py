@@ -323,6 +323,17 @@ def environment(programs: str | None = None) -> dict[str, str]:
     }
 
 
+def living(home: Path) -> list[str]:
+    """Return every process that works on the folder ``home``, by its environment or its working directory."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            works_in_it = Path(process.cwd()).is_relative_to(home)
+            if works_in_it or process.environ().get("AIRFLOW_HOME") == str(home):
+                found.append(f"{process.pid} {process.name()}")
+    return found
+
+
 def parse_emulator(output: str) -> Emulator | None:
     """Find the address and the connection in what the emulator prints at its start."""
     export = re.search(rf"export ({CONNECTION_VARIABLE}=.*)\n", output)

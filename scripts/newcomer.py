@@ -18,13 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 from playwright.sync_api import Error as BrowserError
 
 from airflow_pages import AirflowPages, ConnectionForm, PageError
 from emulator_pages import EmulatorPages
 from local_browser import open_page, running_browser
-from local_stack import ROOT, Stack, StackError, Stopped, environment, parse_emulator
+from local_stack import ROOT, Stack, StackError, Stopped, environment, living, parse_emulator
 from standalone import start_standalone
 from steps import Steps
 
@@ -200,17 +199,8 @@ def _form(emulator: Emulator) -> ConnectionForm:
 
 
 def _check_nothing_runs(home: Path) -> None:
-    """Look for processes whose Airflow or whose working directory is in a folder.
-
-    :raises StackError: if there is one.
-    """
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("AIRFLOW_HOME") == str(home) or process.cwd().startswith(str(home)):
-                found.append(f"{process.pid} {process.name()}")
-    if found:
-        raise StackError(f"still running: {', '.join(found)}")
+    if left := living(home):
+        raise StackError(f"still running: {', '.join(left)}")
 
 
 def main() -> int:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorServer
 from local_browser import open_page, running_browser
 from tests.support.deployed import measured, show_measured
+from tests.support.served import control, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
 
-__all__ = ["measured"]
+    from airflow_provider_astrobpm.emulator import EmulatorControl
+
+__all__ = ["control", "measured", "server"]
 
 # What Chromium says of an answer that is none of success; those of the page's are meant so.
 EXPECTED = ("the server responded with a status of 422", "the server responded with a status of 404")
@@ -28,18 +30,6 @@ pytest_terminal_summary = show_measured
 def browser() -> Iterator[Browser]:
     with running_browser() as started:
         yield started
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer() as running:
-        yield running
-
-
-@pytest.fixture
-def control(server: EmulatorServer) -> EmulatorControl:
-    server.control.reset()
-    return server.control
 
 
 class Visit(Protocol):

@@ -24,9 +24,9 @@ import pytest
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from local_services import install_services, start_postgres
-from local_stack import DATABASE_VARIABLE, SIGNALS, Deployment, Emulator, Stack, StackError
+from local_stack import DATABASE_VARIABLE, SIGNALS, Deployment, Emulator, Stack, StackError, living
 from tests.deployment.conftest import SETTINGS, Airflow, Wait
-from tests.support.deployed import MEASURED, Found, living, show_measured
+from tests.support.deployed import MEASURED, Found, show_measured
 
 DAGS = Path(__file__).parent / "dags"
 DAG_COUNT = 16

@@ -24,13 +24,12 @@ import pytest
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.emulator.tokens import TokenStore
-from local_stack import SIGNALS, Child, Deployment, Emulator, Stack, Whom
+from local_stack import SIGNALS, Child, Deployment, Emulator, Stack, Whom, living
 from tests.support.deployed import (
     MEASURED,
     PATIENCE,
     DeployedAirflow,
     Found,
-    living,
     measured,
     seconds_of,
     show_measured,

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorServer
+from tests.support.served import control, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorServer
+
+__all__ = ["control", "server"]
 
 TOKEN = "/baas/auth/v1.0/oauth2/token"
 INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
@@ -66,18 +70,6 @@ class Api:
         assert set(envelope) == {"resCode", "resMsg"}
         assert envelope["resMsg"]
         return answer.status_code, envelope["resCode"]
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[EmulatorServer]:
-    with EmulatorServer() as running:
-        yield running
-
-
-@pytest.fixture
-def control(server: EmulatorServer) -> EmulatorControl:
-    server.control.reset()
-    return server.control
 
 
 @pytest.fixture

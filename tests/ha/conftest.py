@@ -14,8 +14,8 @@ import pytest
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from local_services import install_services, start_postgres, start_redis
-from local_stack import DATABASE_VARIABLE, SIGNALS, Child, Deployment, Emulator, Stack
-from tests.support.deployed import DeployedAirflow, living, measured, show_measured
+from local_stack import DATABASE_VARIABLE, SIGNALS, Child, Deployment, Emulator, Stack, living
+from tests.support.deployed import DeployedAirflow, measured, show_measured
 
 __all__ = ["measured"]
 

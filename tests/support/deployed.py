@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import pytest
 
 from airflow_api import AirflowApi, AirflowApiError
@@ -108,17 +106,6 @@ class DeployedAirflow:
 def seconds_of(stamp: str) -> float:
     """Return a time that Airflow writes, in seconds since the epoch."""
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
-
-
-def living(home: Path) -> list[str]:
-    """Return every process that works on the folder ``home``, by its environment or its working directory."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            works_in_it = Path(process.cwd()).is_relative_to(home)
-            if works_in_it or process.environ().get("AIRFLOW_HOME") == str(home):
-                found.append(f"{process.pid} {process.name()}")
-    return found
 
 
 @pytest.fixture

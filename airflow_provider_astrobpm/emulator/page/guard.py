@@ -1,8 +1,8 @@
 """Who is answered: a browser that shows the page to a person, and no foreign web page in the same browser. Pure.
 
-The page has no password, and whoever reaches it may use it; so it is with the control API, which is for programs. But any web page that a person opens elsewhere can send
-forms to an address of this machine, and can give its own name this machine's address. Both show in the headers that
-browsers send, and that no web page can change.
+The page has no password, and whoever reaches it may use it; so it is with the control API, which is for programs. But any
+web page that a person opens elsewhere can send forms to an address of this machine, and can give its own name this
+machine's address. Both show in the headers that browsers send, and that no web page can change.
 """
 
 from __future__ import annotations
