@@ -142,6 +142,7 @@ def _not_taken(error: CallError, operation: Operation[Any], connection: str) -> 
     """Let an error say that the server did not act on the operation itself: its request was not sent, or refused."""
     error.locate(operation.attempt, connection)
     error.taken = False
+    error.never_reached = True
 
 
 def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from airflow_provider_astrobpm.bpm.key_form import SHORTEST_CUT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -99,11 +101,16 @@ class TaskIdentity:
         return f"{self.prefix}{generation}" + (f".{launch}" if launch > 1 else "")
 
     def read(self, key: str | None) -> tuple[int, int] | None:
-        """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task."""
-        if key is None or not key.startswith(self.prefix):
-            return None
-        numbers = re.fullmatch(r"(-?\d+)(?:\.(\d+))?", key[len(self.prefix) :], re.ASCII)
+        """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task.
+
+        A key that came back in another case, padded, or behind a prefix is recognised too.
+        """
+        numbers = self._numbers_in(key, self.prefix, r"(-?\d+)(?:\.(\d+))?")
         return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None
+
+    def resembles(self, key: str | None) -> bool:
+        """Return whether a business key may be one of this task's that was cut off."""
+        return _is_cut_off(key, self.prefix)
 
     def batch_key(self, key: BatchKey) -> str:
         """Return the business key of a launch in a batch, at most 64 characters."""
@@ -111,10 +118,29 @@ class TaskIdentity:
         return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
 
     def read_batch(self, key: str | None) -> BatchKey | None:
-        """Return what a business key says of a launch in this task's batch, or ``None`` if it is none of that."""
-        if key is None or not key.startswith(self.batch_prefix):
+        """Return what a business key says of a launch in this task's batch, or ``None`` if it is none of that.
+
+        A key that came back in another case, padded, or behind a prefix is recognised too.
+        """
+        said = self._numbers_in(key, self.batch_prefix, r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?")
+        return BatchKey(int(said[1]), int(said[2]), said[3].lower(), int(said[4] or 1)) if said else None
+
+    def resembles_batch(self, key: str | None) -> bool:
+        """Return whether a business key may be one of this task's batch that was cut off."""
+        return _is_cut_off(key, self.batch_prefix)
+
+    @staticmethod
+    def _numbers_in(key: str | None, prefix: str, numbers: str) -> re.Match[str] | None:
+        if key is None or len(key) < len(prefix):
             return None
-        said = re.fullmatch(
-            r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?", key[len(self.batch_prefix) :], re.ASCII
-        )
-        return BatchKey(int(said[1]), int(said[2]), said[3], int(said[4] or 1)) if said else None
+        core = key.strip()
+        if core.startswith(prefix):
+            return re.fullmatch(numbers, core[len(prefix) :], re.ASCII)
+        return re.search(f"{re.escape(prefix)}{numbers}$", core, re.ASCII | re.IGNORECASE)
+
+
+def _is_cut_off(key: str | None, prefix: str) -> bool:
+    """Return whether a key ends within the prefix, in whatever case and behind whatever prefix of the server's own."""
+    folded, whole = (key or "").strip().lower(), prefix.lower()
+    at = folded.find(whole[:SHORTEST_CUT])
+    return at >= 0 and whole.startswith(folded[at:])

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import launch, search, states
+from airflow_provider_astrobpm.bpm import states
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AuthenticationError,
@@ -21,6 +21,9 @@ from airflow_provider_astrobpm.bpm.errors import (
     NotSentError,
 )
 from airflow_provider_astrobpm.bpm.identity import key_prefix
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches, list_matches
+from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, NO_METER, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
@@ -112,12 +115,17 @@ def report(
     :raises AmbiguousStartError: if nobody can know whether it was started.
     :raises CallError: if a call failed, and nothing was started.
     """
-    carriers = search.Carriers(lambda one: one.business_key == business_key and one.name == bpm_name)
-    doubt = yield from _look(carriers, clock)
-    if carriers.instances:
-        newest = max(carriers.instances.values(), key=lambda one: one.start_time or "")
+    keys = KeyForms([business_key])
+    matches = KeyMatches(
+        lambda one: one.name == bpm_name and keys.sent(one.business_key) is not None,
+        resembles=keys.resembles,
+        clock=clock,
+    )
+    doubt = yield from _look(matches, clock)
+    if matches.instances:
+        newest = max(matches.instances.values(), key=lambda one: one.start_time or "")
         return Reported(newest, is_new=False)
-    if doubt := doubt or carriers.doubt(bpm_name, since):
+    if doubt := doubt or matches.doubt(bpm_name, since):
         log(Note(f"Whether this was reported before cannot be told: {doubt}. Reporting it", warning=True))
     posted_at = clock()
     try:
@@ -127,15 +135,17 @@ def report(
             raise
         meter.count(AMBIGUOUS_STARTS)
         log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
-        found = yield from launch.look_after_doubt(business_key, bpm_name, grace=grace, posted_at=posted_at)
-        if found.instance is None:
-            raise _lost(error, bpm_name, business_key, found.doubt) from error
-        instance = found.instance
+        recovery = yield from recover_lost_starts(
+            {business_key: LostStart(bpm_name)}, grace=grace, posted_at=posted_at, clock=clock
+        )
+        if business_key in recovery.doubts:
+            raise _lost(error, bpm_name, business_key, recovery.doubts[business_key]) from error
+        instance = recovery.instances[business_key]
     meter.count(STARTS)
     return Reported(instance, is_new=True)
 
 
-def _look(carriers: search.Carriers, clock: Callable[[], float]) -> Plan[str | None]:
+def _look(matches: KeyMatches, clock: Callable[[], float]) -> Plan[str | None]:
     """Look for earlier reports, and return what leaves it open whether there are any.
 
     The states of open instances are listed once more, for a process that has just been started moves from one to another.
@@ -144,12 +154,12 @@ def _look(carriers: search.Carriers, clock: Callable[[], float]) -> Plan[str | N
     """
     doubt, until = None, clock() + LOOK
     for state in (*states.STATES, *states.OPEN_STATES):
-        if carriers.instances:
+        if matches.instances:
             break
         if clock() >= until:
             return f"the lists take more than {LOOK:g} s"
         try:
-            yield from search.list_carriers([state], carriers)
+            yield from list_matches([state], matches)
         except CallError as error:
             if error.came_before or isinstance(error, (NotSentError, AuthenticationError)):
                 raise

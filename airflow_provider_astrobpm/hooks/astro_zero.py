@@ -136,6 +136,7 @@ class AstroZeroHook(BaseHook):
             remember=remember,
             log=self._log_note,
             clock=self.client.clock,
+            endpoint=search.endpoint_at(self.settings.base_url),
             meter=self.client.meter,
         )
         return self.client.run(launcher.launch(record))

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.bpm import change, search
 from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches, list_matches
 from airflow_provider_astrobpm.bpm.meter import KILLS, Tally
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.hooks import metrics
 from airflow_provider_astrobpm.triggers.kill import state_of
@@ -66,7 +69,7 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
     def work() -> str:
         with BpmClient(quick, tokens=TokenCache(), meter=tally) as client:
             find = search.finder(quick)
-            ids = [what.instance_id] if what.instance_id else client.run(_open_carriers(what.business_key))
+            ids = [what.instance_id] if what.instance_id else client.run(_open_matches(what.business_key))
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             return "; ".join(done) or "there is none that shows"
 
@@ -138,9 +141,13 @@ def _hasty(settings: Settings) -> Settings:
     return settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
 
-def _open_carriers(business_key: str) -> Plan[list[str]]:
-    carriers = yield from search.find_carriers(lambda one: one.business_key == business_key)
-    return [one.id for one in carriers.instances.values() if not one.is_closed]
+def _open_matches(business_key: str) -> Plan[list[str]]:
+    keys = KeyForms([business_key])
+    matches = KeyMatches(lambda one: keys.sent(one.business_key) is not None)
+    for _ in range(2):  # it may have moved against the order of the first pass
+        if not matches.has_open:
+            yield from list_matches(OPEN_STATES, matches)
+    return [one.id for one in matches.instances.values() if not one.is_closed]
 
 
 @dataclass(frozen=True)

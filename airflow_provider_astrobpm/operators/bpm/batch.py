@@ -150,8 +150,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start what is missing of the batch, and wait for it if asked to."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
 
+        self._begun = begin(context, BatchRecord, retries=self.retries or 0)
         try:
             with self._unfinished_if_it_fails(context):
                 self._check(context)
@@ -252,10 +255,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
-        settings, this = self.hook.settings, Try.of(context, retries=self.retries or 0)
-        memory = Memory(context, batch_record.BatchRecord)
+        memory, this, record = self._begun
+        settings = self.hook.settings
         order = batch_record.BatchOrder(
             identity=this.task,
             generation=this.generation,
@@ -267,8 +269,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             timeout=self.timeout,
             grace=settings.start_grace,
             since=this.since,
+            max_tries=this.max_tries,
+            generation_is_certain=this.generation_is_certain,
         )
-        record = memory.read()
         key = f"{this.task.batch_prefix}{order.oldest(record)}-"
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
@@ -442,7 +445,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             record = memory.read()
             if record is None:
                 return False
-            if record.generation == Try.of(context, retries=self.retries or 0).generation:
+            this = Try.of(context, retries=self.retries or 0, record=record)
+            if record.generation == this.generation:
                 # Where a person ended the task, a clear asks for a new batch.
                 record = record.failed(unfinished=not self._was_ended, met=self._met)
                 memory.write(record)

@@ -158,8 +158,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _launch(self, context: Context) -> Launched:
         from airflow_provider_astrobpm.bpm import adoption, api  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.kill import AtStake  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
         from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
+
+        memory, this, known = begin(context, adoption.Record, retries=self.retries or 0)
 
         def operation(business_key: str) -> Operation[BpmInstance]:
             return api.start(
@@ -170,7 +172,6 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 title=self.title,
             )
 
-        memory, this = Memory(context, adoption.Record), Try.of(context, retries=self.retries or 0)
         task = TaskInstanceKey.of(context["ti"])
         order = adoption.Order(
             start=operation,
@@ -186,6 +187,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             timeout=self.timeout,
             grace=self.hook.settings.start_grace,
             since=this.since,
+            max_tries=this.max_tries,
+            generation_is_certain=this.generation_is_certain,
         )
 
         def remember(record: Record) -> None:
@@ -197,7 +200,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 self._at_stake = None
             memory.write(record)
 
-        launched = self.hook.launch(order, memory.read(), remember=remember)
+        launched = self.hook.launch(order, known, remember=remember)
         self._at_stake = AtStake(order.key(launched.record.launch), launched.instance.id), task
         return launched
 
