@@ -71,7 +71,6 @@ class Order:
     :param try_number: the number of this try.
     :param business_key: the author's own key, which others may use too; without one it is the task's.
     :param if_open_instance_exists: what to do where an open instance carries the author's key.
-    :param has_memory: whether records outlive a try.
     :param keeps_open: whether an open instance of an older generation is adopted whoever left it open.
     :param accepts: tells whether an instance that has ended is what the task is to bring about.
     :param timeout: seconds for the wait, which begins with the start.
@@ -88,7 +87,6 @@ class Order:
     try_number: int
     business_key: str | None = None
     if_open_instance_exists: IfOpenInstanceExists = "start"
-    has_memory: bool = True
     keeps_open: bool = False
     accepts: Callable[[BpmInstance], bool]
     timeout: float | None = None
@@ -123,6 +121,10 @@ class Order:
     def own(self, record: Record | None) -> Record | None:
         """Return a record if it is of this generation."""
         return record if record is not None and record.generation == self.generation else None
+
+    def matters(self, instance: BpmInstance) -> bool:
+        """Return whether an instance is open or at its good end; after a bad end the task starts another one anyway."""
+        return not instance.is_closed or self.accepts(instance)
 
     def has_sent_nothing(self, record: Record | None) -> bool:
         """Return whether certainly no try of this generation has sent a start, where no record of one is there."""
@@ -258,7 +260,8 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
         numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in current}
         mine = [one for one in current if one.name == order.bpm_name]
         own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], order))
-        if unclear := [one for one in own if placed[one.id] is Placement.UNKNOWN]:
+        unclear = [one for one in own if placed[one.id] is Placement.UNKNOWN and order.matters(one)]
+        if unclear:
             return Refuse(AmbiguousStartError(unclear_time(unclear[0]), order.key()))
         older = tuple(one for one in mine if one not in own and not one.is_closed)
         # A BPM that it calls may carry its key too; but alone that is strange.

@@ -91,7 +91,10 @@ class Ledger:
         self._still_open: dict[str, BpmInstance] = {}
         self._going_on: set[str] = set()
         self._decided: set[int] = set()
-        self._unclear: dict[int, str] = {}
+        self._unclear: dict[str, str] = {}
+        """By their ids: why it is unclear whether instances are of this batch."""
+        self._unclear_ends: dict[int, str] = {}
+        """By the numbers of their launches: why it is unclear whether a good end is of this generation."""
         keys = order.authors_keys(form)
         for instance in matches.instances.values() if matches else ():
             key = order.identity.read_batch(instance.business_key)
@@ -101,11 +104,11 @@ class Ledger:
                 if self._counts(instance, key.generation):
                     self._older.setdefault((key.number, key.digest), []).append(instance)
                 elif not order.generation_is_certain and order.accepts(instance):
-                    self._unclear[key.number] = adoption.unclear_generation(instance)
-            elif (placement := self._place(instance, began)) is Placement.SINCE:
+                    self._unclear_ends[key.number] = adoption.unclear_generation(instance)
+            elif (placement := self._place(instance, began)) is not Placement.BEFORE:
                 self._own.setdefault(key.number, []).append((key, instance))
-            elif placement is Placement.UNKNOWN:
-                self._unclear[key.number] = adoption.unclear_time(instance)
+                if placement is Placement.UNKNOWN:
+                    self._unclear[instance.id] = adoption.unclear_time(instance)
             # Else it is of a run that was deleted and made again with the same keys.
 
     def _place(self, instance: BpmInstance, began: float | None) -> Placement:
@@ -147,12 +150,14 @@ class Ledger:
                 f"which one is that of launch {launch.number} cannot be told of {listed(found)}",
                 found[0].business_key,
             )
+        if found and (unclear := self._unclear.get(found[0].id)):
+            raise AmbiguousStartError(f"launch {launch.number}: {unclear}", found[0].business_key)
         if found:
             # With those that it has called, which may carry its key too.
             self._going_on |= {one.id for one in (*mine, *older) if one.business_key == found[0].business_key}
             return GoOn(launch, found[0])
         doubt = self._matches.doubt(launch.bpm_name, self._since) if self._matches else None
-        doubt = self._unclear.get(launch.number, doubt)
+        doubt = self._unclear_ends.get(launch.number, doubt)
         if doubt and not self._is_answered and not self._is_first:
             raise AmbiguousStartError(
                 f"whether an earlier try started launch {launch.number} cannot be told: {doubt}", key
@@ -227,7 +232,8 @@ class Ledger:
                 if one.id not in (record.strangers or ())
                 and self._place(one, record.begun_at) is not Placement.BEFORE
             ]
-            if len(new) > 1 or (new and record.strangers is None):
+            is_unclear = any(self._place(one, record.begun_at) is Placement.UNKNOWN for one in new)
+            if len(new) > 1 or is_unclear or (new and record.strangers is None):
                 raise self._whose(launch, new)
             known = new
         if order.own(record):

@@ -202,11 +202,14 @@ class BatchLauncher:
             raise AmbiguousStartError(error, key, UNKNOWN) from error
 
     def _has_all(self, matches: KeyMatches) -> bool:
-        """Return whether an open instance was found for each launch, so that none can be missing."""
+        """Return whether each launch has an open instance or a good end, so that none can be missing."""
         if self._total is None:
             return False
-        still_open = {one.business_key for one in matches.instances.values() if not one.is_closed}
-        return len(still_open) >= self._total
+        found = matches.instances.values()
+        return (
+            len({one.business_key for one in found if not one.is_closed or self._order.accepts(one)})
+            >= self._total
+        )
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
         """Return the record of starts that are through."""

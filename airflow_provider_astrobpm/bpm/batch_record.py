@@ -77,7 +77,6 @@ class BatchOrder:
     :param identity: the task.
     :param generation: the number of the first try since the task was last cleared.
     :param try_number: the number of this try.
-    :param has_memory: whether records outlive a try.
     :param keeps_open: whether an open instance of an older generation is adopted whoever left it open.
     :param accepts: tells whether an instance that has ended is what the task is to bring about.
     :param own_keys: the authors' own business keys in the batch, by the numbers of their launches.
@@ -91,7 +90,6 @@ class BatchOrder:
     identity: TaskIdentity
     generation: int
     try_number: int
-    has_memory: bool = True
     keeps_open: bool = False
     accepts: Callable[[BpmInstance], bool]
     own_keys: Mapping[int, str] = field(default_factory=dict)

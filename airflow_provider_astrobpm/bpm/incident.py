@@ -22,13 +22,13 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.identity import key_prefix
 from airflow_provider_astrobpm.bpm.key_form import KeyForms
-from airflow_provider_astrobpm.bpm.key_search import KeyMatches, list_matches
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches, check_longest_lists, list_matches
 from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, NO_METER, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from airflow_provider_astrobpm.bpm.api import Operation, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -153,17 +153,20 @@ def _look(matches: KeyMatches, clock: Callable[[], float]) -> Plan[str | None]:
     :raises CallError: if the server could not be reached, or refused the credentials: then nothing can be started either.
     """
     doubt, until = None, clock() + LOOK
+    lists: dict[str, Sequence[BpmInstance]] = {}
     for state in (*states.STATES, *states.OPEN_STATES):
         if matches.instances:
             break
         if clock() >= until:
             return f"the lists take more than {LOOK:g} s"
         try:
-            yield from list_matches([state], matches)
+            lists |= yield from list_matches([state], matches)
         except CallError as error:
             if error.came_before or isinstance(error, (NotSentError, AuthenticationError)):
                 raise
             doubt = doubt or f"state {state!r} could not be listed: {error.problem}"
+    if lists and not matches.instances and doubt is None:
+        yield from check_longest_lists(lists, matches)
     return doubt
 
 

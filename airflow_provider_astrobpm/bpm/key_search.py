@@ -147,16 +147,12 @@ def find_matches(
         return matches
     shuffle(every_state)
     second = yield from list_matches(every_state, matches)
-    longest = max(len(rows) for rows in second.values())
-    for state, rows in second.items():
-        if rows and len(rows) == longest and not is_enough(matches):
-            yield from _check_whole(state, rows, matches)
+    yield from check_longest_lists(second, matches)
     passes = [_open_ids(first), _open_ids(second)]
     while not is_enough(matches) and len(passes) < FEWEST_PASSES + MOST_REPEATS:
         shuffle(open_states)
         passes.append(_open_ids((yield from list_matches(open_states, matches))))
-        before, between, after = passes[-3:]
-        if len(passes) >= FEWEST_PASSES and not (before & after) - between:
+        if len(passes) >= FEWEST_PASSES and not _have_missed_any(passes[-4:]):
             return matches
     matches.take_unsteady()
     return matches
@@ -176,8 +172,29 @@ def list_matches(where: Iterable[str], matches: KeyMatches) -> Plan[dict[str, Se
     return lists
 
 
+def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMatches) -> Plan[None]:
+    """Find out whether the longest lists are whole: a server that cuts lists off cuts those.
+
+    :param lists: the rows of every state.
+    :param matches: takes what is found, and note of lists that may be cut off.
+    :raises CallError: if a call fails.
+    """
+    longest = max(len(rows) for rows in lists.values())
+    for state, rows in lists.items():
+        if rows and len(rows) == longest:
+            yield from _check_whole(state, rows, matches)
+
+
 def _open_ids(lists: dict[str, Sequence[BpmInstance]]) -> set[str]:
     return {row.id for rows in lists.values() for row in rows if not row.is_closed}
+
+
+def _have_missed_any(passes: list[set[str]]) -> bool:
+    """Return whether one of the passes has missed an instance that the ones before and after it show."""
+    return any(
+        (before & after) - between
+        for before, between, after in zip(passes, passes[1:], passes[2:], strict=False)
+    )
 
 
 def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -> Plan[None]:

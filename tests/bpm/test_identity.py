@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def test_no_task_takes_the_key_of_another_for_its_own(
 
 
 @pytest.mark.parametrize(
-    "key", [None, "", "k", TASK.prefix, f"{TASK.prefix}x", f"{TASK.prefix}1.", f"{TASK.key(1)} "]
+    "key", [None, "", "k", TASK.prefix, f"{TASK.prefix}x", f"{TASK.prefix}1.", f"{TASK.key(1)} 2"]
 )
 def test_what_is_no_key_of_the_task(key: str | None) -> None:
     assert TASK.read(key) is None
@@ -54,6 +55,27 @@ BATCH_KEYS = st.builds(
     st.from_regex(r"\A[a-z2-7]{4}\Z"),
     st.integers(1, 99),
 )
+
+
+@pytest.mark.parametrize(
+    "change", [str.upper, str.title, "  {}  ".format, "ASTRO:{}".format, "T1-{} ".format]
+)
+def test_a_key_in_another_case_padded_or_behind_a_prefix_is_recognised(change: Callable[[str], str]) -> None:
+    assert TASK.read(change(TASK.key(12, 3))) == (12, 3)
+    key = BatchKey(1, 815, "k3xq", 2)
+    assert TASK.read_batch(change(TASK.batch_key(key))) == key
+
+
+@given(task=IDENTITIES, other=IDENTITIES, length=st.integers(0, 64))
+def test_a_key_that_was_cut_off_resembles_those_of_its_task(
+    task: TaskIdentity, other: TaskIdentity, length: int
+) -> None:
+    cut = task.key(7)[:length]
+    if task.read(cut) is None:
+        assert task.resembles(cut) is (16 <= length < len(task.key(7)))
+    if len(cut) > len(task.prefix) - 2 and task != other:
+        assert not other.resembles(cut)
+    assert not task.resembles(task.key(7))
 
 
 def test_the_keys_of_a_batch_never_change_either() -> None:

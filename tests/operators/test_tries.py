@@ -337,7 +337,7 @@ class TestTheAuthorsKey:
         emulator.fault("start", "drop_after")
         for _ in range(2):
             with pytest.raises(
-                errors.AmbiguousStartError, match="carry its business key|others may use their key"
+                errors.AmbiguousStartError, match="show its business key|others may use their key"
             ):
                 one.try_it()
         assert len(emulator.instances()) == 2

@@ -262,7 +262,6 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             identity=this.task,
             generation=this.generation,
             try_number=this.number,
-            has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             own_keys=survey.own_keys if survey else {},

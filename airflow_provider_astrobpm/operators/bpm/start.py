@@ -181,7 +181,6 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             try_number=this.number,
             business_key=self.business_key,
             if_open_instance_exists=self.if_open_instance_exists,
-            has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             timeout=self.timeout,
