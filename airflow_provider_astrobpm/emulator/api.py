@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -73,6 +74,9 @@ def perform(emulator: Emulator, route: Route, call: Call) -> Answer:
         if route.kind not in ("token", "other"):
             token = call.headers.get("access-token", "")
             if not emulator.tokens.is_valid(token):
+                if route.kind == "start" and emulator.switches.refused_token_start != "nothing":  # noqa: S105
+                    with suppress(Refusal):
+                        _start(emulator, call)
                 return _bad_token(emulator.switches.bad_token)
             _check_headers(emulator, route, call, token)
         return route.handler(emulator, call)
