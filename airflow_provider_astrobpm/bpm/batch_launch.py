@@ -96,6 +96,7 @@ class BatchLauncher:
         self._clock = clock
         self._sleep = sleep
         self._adopted: dict[int, BpmInstance] = {}
+        self._had_begun = False
         self._endpoint = search.endpoint_at(client.settings.base_url)
         self._starter = BatchStarter(
             client,
@@ -215,6 +216,7 @@ class BatchLauncher:
         """Return the record of starts that are through."""
         return msgspec.structs.replace(
             begun,
+            begun_at=begun.begun_at if self._had_begun or self._starter.has_reached_server else None,
             answered_at=self._clock(),
             unproven=begun.unproven or self._starter.is_unproven,
             own=self._order.signs_of(self.instances),
@@ -263,6 +265,7 @@ class BatchLauncher:
     def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
         order, own = self._order, self._order.own(record)
         known = order.goes_on(record)
+        self._had_begun = own is not None and own.begun_at is not None
         return BatchRecord(
             generation=order.generation,
             max_tries=order.max_tries,

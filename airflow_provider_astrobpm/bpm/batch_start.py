@@ -95,6 +95,8 @@ class BatchStarter:
         """What has come of the starts so far."""
         self.under_way = 0
         """How many starts are being sent; those that ended with an error that nobody knows are never answered."""
+        self.has_reached_server = False
+        """Whether the server has answered a start, or may have received one."""
         self.is_unproven = False
         """Whether a start with a key of its author's was refused or throttled: it may have been carried out all the same."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
@@ -173,6 +175,7 @@ class BatchStarter:
             self.under_way -= 1
             raise
         self.under_way -= 1
+        self.has_reached_server = True
         self.started.instances[launch.number] = instance
         self._turned_away = self._doubts_in_a_row = 0
         if warning := self._endpoint.learn_key(key, instance):
@@ -181,8 +184,9 @@ class BatchStarter:
 
     def _has_ended(self, launch: Launch, key: str, error: CallError, sent_at: float) -> bool:
         """Take that the start of a launch has failed, by the table above; return whether that was its end."""
-        if launch.business_key is not None and not error.never_reached:
-            self.is_unproven = True
+        if not error.never_reached:
+            self.has_reached_server = True
+            self.is_unproven = self.is_unproven or launch.business_key is not None
         if isinstance(error, RefusedError):
             self.started.refused[launch.number] = error
         elif error.taken is None:

@@ -109,8 +109,8 @@ class TaskIdentity:
         return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None
 
     def resembles(self, key: str | None) -> bool:
-        """Return whether a business key may be one of this task's that was cut off."""
-        return _is_cut_off(key, self.prefix)
+        """Return whether a business key that cannot be read may be one of this task's that was cut off."""
+        return _resembles(key, self.prefix)
 
     def batch_key(self, key: BatchKey) -> str:
         """Return the business key of a launch in a batch, at most 64 characters."""
@@ -126,8 +126,8 @@ class TaskIdentity:
         return BatchKey(int(said[1]), int(said[2]), said[3].lower(), int(said[4] or 1)) if said else None
 
     def resembles_batch(self, key: str | None) -> bool:
-        """Return whether a business key may be one of this task's batch that was cut off."""
-        return _is_cut_off(key, self.batch_prefix)
+        """Return whether a business key that cannot be read may be one of this task's batch that was cut off."""
+        return _resembles(key, self.batch_prefix)
 
     @staticmethod
     def _numbers_in(key: str | None, prefix: str, numbers: str) -> re.Match[str] | None:
@@ -139,8 +139,8 @@ class TaskIdentity:
         return re.search(f"{re.escape(prefix)}{numbers}$", core, re.ASCII | re.IGNORECASE)
 
 
-def _is_cut_off(key: str | None, prefix: str) -> bool:
-    """Return whether a key ends within the prefix, in whatever case and behind whatever prefix of the server's own."""
+def _resembles(key: str | None, prefix: str) -> bool:
+    """Return whether a key ends within the prefix or begins with it, in whatever case and behind a prefix of the server's."""
     folded, whole = (key or "").strip().lower(), prefix.lower()
     at = folded.find(whole[:SHORTEST_CUT])
-    return at >= 0 and whole.startswith(folded[at:])
+    return at >= 0 and (whole.startswith(folded[at:]) or folded[at:].startswith(whole))

@@ -471,7 +471,7 @@ def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
 
 @given(
     histories=st.lists(st.lists(st.sampled_from([OPEN, GOOD, BAD]), max_size=3), min_size=1, max_size=30),
-    noise=st.lists(st.sampled_from(["", "other", TASK.key(2)]), max_size=5),
+    noise=st.lists(st.sampled_from(["", "other", TaskIdentity("dag", "run", "another").key(2)]), max_size=5),
 )
 def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
     histories: list[list[str]], noise: list[str]
