@@ -172,7 +172,7 @@ class AsyncBpmClient:
     async def _reply_to(self, step: NeedToken | Request) -> Response | CallError | str | None:
         try:
             if isinstance(step, NeedToken):
-                return await self._token(step.stale)
+                return await self._token(step)
             self._sent[step.kind] += 1
             return await self._transport.send(step)
         except CallError as error:
@@ -183,8 +183,10 @@ class AsyncBpmClient:
         token = self._tokens.known(self._key, stale)
         return token if token == self._last_token else None
 
-    async def _token(self, stale: str | None) -> str | None:
-        token = await self._tokens.aget(self.settings, self._request_token, stale=stale)
+    async def _token(self, need: NeedToken) -> str | None:
+        token = await self._tokens.aget(
+            self.settings, self._request_token, stale=need.stale, doubt=need.doubt
+        )
         if token is not None and token != self._last_token:
             async with self._showing:
                 if token != self._last_token:
@@ -194,4 +196,5 @@ class AsyncBpmClient:
 
     async def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        return await self.run(request_token(cast("ClientCredentials", self.settings.credentials)))
+        credentials = cast("ClientCredentials", self.settings.credentials)
+        return await self.run(request_token(credentials, self._tokens.encoding(self.settings)))

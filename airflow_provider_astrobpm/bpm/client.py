@@ -135,7 +135,7 @@ class BpmClient:
             step = next(talk)
             while True:
                 try:
-                    reply = self._token(step.stale) if isinstance(step, NeedToken) else self._send(step)
+                    reply = self._token(step) if isinstance(step, NeedToken) else self._send(step)
                 except CallError as error:
                     step = talk.throw(error)
                 else:
@@ -147,8 +147,8 @@ class BpmClient:
         self.meter.count(REQUESTS, kind=request.kind)
         return self._transport.send(request)
 
-    def _token(self, stale: str | None) -> str | None:
-        token = self._tokens.get(self.settings, self._request_token, stale=stale)
+    def _token(self, need: NeedToken) -> str | None:
+        token = self._tokens.get(self.settings, self._request_token, stale=need.stale, doubt=need.doubt)
         if token is not None and token != self._last_token:
             self._on_token(token)
             self._last_token = token
@@ -156,4 +156,5 @@ class BpmClient:
 
     def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        return self.run(request_token(cast("ClientCredentials", self.settings.credentials)))
+        credentials = cast("ClientCredentials", self.settings.credentials)
+        return self.run(request_token(credentials, self._tokens.encoding(self.settings)))
