@@ -124,9 +124,8 @@ def _get_token(emulator: Emulator, call: Call) -> Answer:
     token = emulator.tokens.issue(concurrent=emulator.switches.concurrent_tokens)
     seconds = emulator.tokens.lifetime
     shapes = {"number": seconds, "text": str(seconds), "zero": 0, "negative": -1, "words": "ten minutes"}
-    lifetime = (
-        {} if emulator.switches.omit_expires_in else {"expires_in": shapes[emulator.switches.expires_in]}
-    )
+    shape = emulator.switches.expires_in
+    lifetime = {} if shape == "absent" else {"expires_in": shapes[shape]}
     return wire.bare({"access_token": token, **lifetime, "token_type": "Bearer"})
 
 

@@ -88,11 +88,10 @@ class Switches:
     token_body: Literal["form", "json", "both"] = _switch(
         "both", "Which encoding the token endpoint accepts."
     )
-    omit_expires_in: bool = _switch(False, "Whether the token answer leaves out expires_in.")
-    expires_in: Literal["number", "text", "zero", "negative", "words"] = _switch(
+    expires_in: Literal["number", "text", "absent", "zero", "negative", "words"] = _switch(
         "number",
-        "What expires_in of a token answer is: the seconds, the seconds as a text, 0, less than 0, or a text that is no"
-        " number. The token ends after the same time.",
+        "What expires_in of a token answer is: the seconds, the seconds as a text, left out, 0, less than 0, or a text"
+        " that is no number. The token ends after the same time.",
     )
     concurrent_tokens: bool = _switch(True, "Whether older tokens stay valid when a new one is issued.")
     csrf_required: bool = _switch(False, "Whether POST, PUT and DELETE need the csrf-token header.")

@@ -111,13 +111,13 @@ TRUTH: dict[str, list[Row]] = {
         )
     ],
     "token_body": [both("token_request", {"form": "form", "json": "json", "both": "both"})],
-    "omit_expires_in": [both("token_lifetime", {True: "not said", False: 600})],
     "expires_in": [
         both(
             "token_lifetime",
             {
                 "number": 600,
                 "text": 600,
+                "absent": "not said",
                 "zero": "not said",
                 "negative": "not said",
                 "words": "not said",
