@@ -7,7 +7,8 @@ a token is renewed, what counts as success, and which error an answer is. Errors
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
@@ -117,8 +118,8 @@ def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
     token = yield from _token(NeedToken())
     answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
     if (yield from _may_send_again(answer, token or "")):
-        certain = answer.token_fault == "certain"
-        doubt = None if certain else f"{answer.operation.kind} {answer.status}"
+        is_certain = answer.token_fault is TokenFault.CERTAIN
+        doubt = None if is_certain else f"{answer.operation.kind} {answer.status}"
         fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
         if fresh is not None:
             answer = yield from _sent(operation, fresh, csrf=csrf)
@@ -161,7 +162,7 @@ def _may_send_again(answer: _Answer[Any], token: str) -> Exchange[bool]:
     """Return whether the token may be at fault, and the operation may be sent again with another one."""
     if answer.token_fault is None:
         return False
-    if answer.token_fault == "certain" or answer.operation.resend_if_unsure:
+    if answer.token_fault is TokenFault.CERTAIN or answer.operation.resend_if_unsure:
         return True
     if answer.status >= 500:
         return False  # whatever code it carries, the server may have acted before it failed
@@ -189,7 +190,14 @@ def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
     )
 
 
-def token_fault(response: Response) -> Literal["certain", "possible"] | None:
+class TokenFault(Enum):
+    """How surely an answer says that the access token is at fault. How that is reported is not documented."""
+
+    CERTAIN = "certain"
+    POSSIBLE = "possible"
+
+
+def token_fault(response: Response) -> TokenFault | None:
     """Return how surely an answer says that the access token is at fault; ``None`` if it says nothing of the kind."""
     return _Answer(TOKEN_PROBE, response).token_fault
 
@@ -211,12 +219,12 @@ class _Answer(Generic[T]):
         self._secrets = secrets
 
     @property
-    def token_fault(self) -> Literal["certain", "possible"] | None:
-        """How surely this says that the access token is at fault. How that is reported is not documented."""
+    def token_fault(self) -> TokenFault | None:
+        """How surely this says that the access token is at fault."""
         has_code = self.envelope is not None and self.envelope.resCode in BAD_TOKEN_CODES
         if self.status == 401 or (has_code and self.status < 500):
-            return "certain"
-        return "possible" if self.status == 403 or has_code else None
+            return TokenFault.CERTAIN
+        return TokenFault.POSSIBLE if self.status == 403 or has_code else None
 
     def read(self) -> T:
         """Return the result, or raise the error that this answer is."""
@@ -250,7 +258,7 @@ class _Answer(Generic[T]):
         """Return which error this answer is, and the problem in words. The first row that fits decides."""
         code, _ = self._words()
         media = _quote(self.headers.get("content-type", "no content type"), self._secrets)
-        needs_token, refuses_token = self.operation.needs_token, self.token_fault == "certain"
+        needs_token, is_certain = self.operation.needs_token, self.token_fault is TokenFault.CERTAIN
         table: tuple[tuple[bool, type[CallError], str], ...] = (
             (
                 300 <= self.status < 400,
@@ -276,11 +284,11 @@ class _Answer(Generic[T]):
                 "there is no token, and the answer does not say that the client id or the secret is wrong",
             ),
             (
-                refuses_token and self.is_to_fresh_token,
+                is_certain and self.is_to_fresh_token,
                 TokenRefusedError,
                 "an access token that was just issued was refused",
             ),
-            (refuses_token, AuthenticationError, "the access token was refused"),
+            (is_certain, AuthenticationError, "the access token was refused"),
             (self.status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
             (200 <= self.status < 300 and self.envelope is not None, RefusedError, "the server refused"),
         )

@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 LONGEST_MARGIN = (
     60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
 )
-DOUBT_PAUSE = 10.0  # seconds between two renewals over the same doubt, which may not be the token's fault at all
-ENCODING_REFUSALS = frozenset({"invalid_request", "unsupported_grant_type"})  # of RFC 6749: not about the client
+DOUBT_PAUSE = (
+    10.0  # seconds between two renewals over the same doubt, which may not be the token's fault at all
+)
+ENCODING_REFUSALS = frozenset(
+    {"invalid_request", "unsupported_grant_type"}
+)  # of RFC 6749: not about the client
 
 if TYPE_CHECKING:
     # Yields ``None`` for "request one", to be sent a TokenAnswer, or what to wait for, to be sent its result. What goes
@@ -70,7 +74,7 @@ class TokenCache:
         self._lock = threading.Lock()
         self._tokens: dict[Hashable, _Token] = {}
         self._requests: dict[Hashable, Future[str]] = {}
-        self._doubts = Doubts(lambda: self._clock())
+        self._doubts = Doubts()
 
     def known(self, key: Hashable, stale: str | None = None) -> str | None:
         """Return a token that is good for now, if one was requested before.
@@ -156,7 +160,7 @@ class TokenCache:
                     return known
                 under_way = self._requests.get(key)
                 if under_way is None:
-                    if doubt is not None and not self._doubts.allow((key, doubt)):
+                    if doubt is not None and not self._doubts.allow((key, doubt), self._clock()):
                         return None
                     mine = self._requests[key] = Future()
                     mine.set_running_or_notify_cancel()  # so that no one who waits for it can cancel it
@@ -201,18 +205,17 @@ class TokenCache:
 
 
 class Doubts:
-    """Sees to it that tokens are not renewed all the time over answers that may have nothing to do with them.
+    """Limits how often tokens are renewed over answers that may have nothing to do with them."""
 
-    :param clock: seconds on a clock that only goes forward.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._renewed_at: dict[Hashable, float] = {}
 
-    def allow(self, doubt: Hashable) -> bool:
-        """Return whether a token may be renewed over this doubt, and take it that it is."""
-        now = self._clock()
+    def allow(self, doubt: Hashable, now: float) -> bool:
+        """Return whether a token may be renewed over this doubt, and remember that it was.
+
+        :param doubt: whose token, and the kind of call and answer.
+        :param now: seconds on a clock that only goes forward.
+        """
         if now - self._renewed_at.get(doubt, -math.inf) < DOUBT_PAUSE:
             return False
         self._renewed_at[doubt] = now

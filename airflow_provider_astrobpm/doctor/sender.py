@@ -56,7 +56,7 @@ class Sender:
         self._on_token = on_token
         self._transport = Transport(settings)
         self._token: str | None = None
-        self._doubts = Doubts(clock)
+        self._doubts = Doubts()
         self._secrets = set(settings.secrets())
         self._failures = 0
 
@@ -127,7 +127,7 @@ class Sender:
             return ask.token if stale is None else None
         if isinstance(self.settings.credentials, ReadyToken):
             return self.settings.credentials.token if stale is None else None
-        if need.doubt is not None and not self._doubts.allow(need.doubt):
+        if need.doubt is not None and not self._doubts.allow(need.doubt, time.monotonic()):
             return None
         if self._token is None or self._token == stale:
             plan = request_token(self.settings.credentials)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.errors import AuthenticationError
-from airflow_provider_astrobpm.bpm.exchange import token_fault
+from airflow_provider_astrobpm.bpm.exchange import TokenFault, token_fault
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials
 from airflow_provider_astrobpm.bpm.states import COMPLETED
 from airflow_provider_astrobpm.doctor.asking import Ask, Verdict, raw, verdict, why_unclear
@@ -66,7 +66,7 @@ def wrong_token() -> Probing[None]:
     value = f"HTTP {seen.status}, {f'resCode {code}' if code else media}"
     if fault is None:
         meaning = "this provider does not see that the token is at fault, and does not renew it"
-    elif fault == "certain":
+    elif fault is TokenFault.CERTAIN:
         meaning = "this provider renews its token then"
     elif (seen.status or 0) >= 500:
         meaning = "this provider renews its token once then, but sends no start and no deletion again"
@@ -168,7 +168,7 @@ def _older_tokens(first: Seen, another: Seen) -> Probing[None]:
         return
     evidence = [seen]
     fault = token_fault(seen.response) if seen.response else None
-    if fault == "possible":  # or this client may not list instances at all
+    if fault is TokenFault.POSSIBLE:  # or this client may not list instances at all
         evidence.append((yield Ask(raw(api.query(COMPLETED)))))
     if fault is None or (len(evidence) == 2 and evidence[1].error is not None):
         yield untold("older_tokens", why_unclear(seen), *evidence)

@@ -78,12 +78,12 @@ class Switches:
     refusal_status: Literal[400, 404, 500, 200] = _switch(
         400, "The HTTP status of a refusal, beside its resCode."
     )
-    bad_token: Literal[
-        "401", "401_html", "400_602", "403_603", "200_602", "403", "403_html", "500_602"
-    ] = _switch(
-        "401",
-        "How an invalid or expired token is reported: HTTP 401 with JSON, 401 with an HTML page, another HTTP status"
-        " with resCode 405230602 or 405230603, or HTTP 403 with another resCode or an HTML page.",
+    bad_token: Literal["401", "401_html", "400_602", "403_603", "200_602", "403", "403_html", "500_602"] = (
+        _switch(
+            "401",
+            "How an invalid or expired token is reported: HTTP 401 with JSON, 401 with an HTML page, another HTTP status"
+            " with resCode 405230602 or 405230603, or HTTP 403 with another resCode or an HTML page.",
+        )
     )
     token_body: Literal["form", "json", "both"] = _switch(
         "both", "Which encoding the token endpoint accepts."

@@ -103,7 +103,11 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                         yield event
                 except Exception as error:
                     # Once for each stretch of failures.
-                    what = f"{type(error).__name__} {error.status}" if isinstance(error, CallError) else str(error)
+                    what = (
+                        f"{type(error).__name__} {error.status}"
+                        if isinstance(error, CallError)
+                        else str(error)
+                    )
                     if told != (found := (what, watching.looks)):
                         told = found
                         self.log.exception(
