@@ -9,7 +9,7 @@ import tenacity
 
 from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, exchange
 from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
@@ -135,13 +135,21 @@ class BpmClient:
             step = next(talk)
             while True:
                 try:
-                    reply = self._token(step) if isinstance(step, NeedToken) else self._send(step)
+                    reply = self._reply_to(step)
                 except CallError as error:
                     step = talk.throw(error)
                 else:
                     step = talk.send(reply)
         except StopIteration as stop:
             return cast("T", stop.value)
+
+    def _reply_to(self, step: NeedToken | NotTheToken | Request) -> Response | str | None:
+        if isinstance(step, NeedToken):
+            return self._token(step)
+        if isinstance(step, NotTheToken):
+            self._tokens.in_vain(self.settings, step.doubt)
+            return None
+        return self._send(step)
 
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)

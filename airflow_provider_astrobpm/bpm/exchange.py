@@ -55,6 +55,13 @@ class NeedToken(msgspec.Struct, frozen=True):
         return "NeedToken()"
 
 
+class NotTheToken(msgspec.Struct, frozen=True):
+    """Say that a fresh token did not change an answer. The reply does not matter."""
+
+    doubt: str
+    """The kind of call and answer."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """A request to be sent as it is, without following redirects."""
 
@@ -81,7 +88,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 if TYPE_CHECKING:
-    Exchange = Generator[NeedToken | Request, Any, T]
+    Exchange = Generator[NeedToken | NotTheToken | Request, Any, T]
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -124,6 +131,8 @@ def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
         if fresh is not None:
             answer = yield from _sent(operation, fresh, csrf=csrf)
             answer.is_to_fresh_token = True
+            if doubt is not None and answer.token_fault is not None:
+                yield NotTheToken(doubt)
     try:
         result: T = answer.read()
     except CallError as error:

@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 LONGEST_MARGIN = (
     60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
 )
-DOUBT_PAUSE = (
-    10.0  # seconds between two renewals over the same doubt, which may not be the token's fault at all
-)
+DOUBT_PAUSE = 10.0  # seconds without a renewal over a doubt, after one that was in vain
 ENCODING_REFUSALS = frozenset(
     {"invalid_request", "unsupported_grant_type"}
 )  # of RFC 6749: not about the client
@@ -90,6 +88,14 @@ class TokenCache:
         token = self._tokens.get(credential_key(settings))
         return token.encoding if token is not None else None
 
+    def in_vain(self, settings: Settings, doubt: str) -> None:
+        """Remember that a fresh token did not change the answer.
+
+        :param settings: whose token.
+        :param doubt: the kind of call and answer.
+        """
+        self._doubts.in_vain((credential_key(settings), doubt), self._clock())
+
     def get(
         self,
         settings: Settings,
@@ -100,7 +106,7 @@ class TokenCache:
     ) -> str | None:
         """Return a token that is good for now; ``None`` if there is no other than the one that was refused.
 
-        There is no other than a ready token, and none is requested twice in a moment over the same doubt.
+        There is no other than a ready token, and none is requested again over a doubt that was in vain just now.
 
         :param settings: whose token.
         :param request: requests a new one; called by one thread at a time for a credential.
@@ -208,18 +214,19 @@ class Doubts:
     """Limits how often tokens are renewed over answers that may have nothing to do with them."""
 
     def __init__(self) -> None:
-        self._renewed_at: dict[Hashable, float] = {}
+        self._in_vain_at: dict[Hashable, float] = {}
 
-    def allow(self, doubt: Hashable, now: float) -> bool:
-        """Return whether a token may be renewed over this doubt, and remember that it was.
+    def in_vain(self, doubt: Hashable, now: float) -> None:
+        """Remember that a fresh token did not change the answer.
 
         :param doubt: whose token, and the kind of call and answer.
         :param now: seconds on a clock that only goes forward.
         """
-        if now - self._renewed_at.get(doubt, -math.inf) < DOUBT_PAUSE:
-            return False
-        self._renewed_at[doubt] = now
-        return True
+        self._in_vain_at[doubt] = now
+
+    def allow(self, doubt: Hashable, now: float) -> bool:
+        """Return whether a token may be renewed over this doubt; the parameters are those of ``in_vain``."""
+        return now - self._in_vain_at.get(doubt, -math.inf) >= DOUBT_PAUSE
 
 
 def request_token(credentials: ClientCredentials, known: Encoding | None = None) -> Plan[TokenAnswer]:

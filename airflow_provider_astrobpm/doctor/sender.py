@@ -13,7 +13,7 @@ import msgspec
 
 from airflow_provider_astrobpm.bpm import retry
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, Request, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
@@ -101,6 +101,9 @@ class Sender:
                 try:
                     if isinstance(step, NeedToken):
                         reply: Any = self._token_for(ask, step)
+                    elif isinstance(step, NotTheToken):
+                        self._doubts.in_vain(step.doubt, time.monotonic())
+                        reply = None
                     else:
                         request, response = _altered(step, ask), None
                         reply = response = self._send(request)
