@@ -124,14 +124,15 @@ def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
     answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
-    if (yield from _may_send_again(answer, token or "")):
-        is_certain = answer.token_fault is TokenFault.CERTAIN
-        doubt = None if is_certain else f"{answer.operation.kind} {answer.status}"
+    fault = yield from _fault_of(token or "", answer)
+    if fault is not None:
+        doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
         fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
         if fresh is not None:
             answer = yield from _sent(operation, fresh, csrf=csrf)
-            answer.is_to_fresh_token = True
-            if doubt is not None and answer.token_fault is not None:
+            fault = yield from _fault_of(fresh, answer)
+            answer.refuses_fresh_token = fault is TokenFault.CERTAIN
+            if fault is TokenFault.POSSIBLE and doubt is not None:
                 yield NotTheToken(doubt)
     try:
         result: T = answer.read()
@@ -167,20 +168,20 @@ def _sent(operation: Operation[Any], token: str, *, csrf: bool) -> Exchange[_Ans
     return _Answer(operation, (yield _request(operation, headers)), tuple(headers.values()))
 
 
-def _may_send_again(answer: _Answer[Any], token: str) -> Exchange[bool]:
-    """Return whether the token may be at fault, and the operation may be sent again with another one."""
-    if answer.token_fault is None:
-        return False
-    if answer.token_fault is TokenFault.CERTAIN or answer.operation.resend_if_unsure:
-        return True
-    if answer.status >= 500:
-        return False  # whatever code it carries, the server may have acted before it failed
-    # A gateway may have refused the answer, after the work. Only a token that is refused for a safe call too is at fault.
+def _fault_of(token: str, answer: _Answer[Any]) -> Exchange[TokenFault | None]:
+    """Return how surely the token is at fault; ``None`` also where the operation may not be sent again."""
+    operation, fault = answer.operation, answer.token_fault
+    if fault is not TokenFault.POSSIBLE or operation.method == "GET":
+        return fault
+    if answer.status >= 500 and not operation.resend_if_unsure:
+        return None  # whatever code it carries, the server may have acted before it failed
+    # A right may be missing, or a gateway have refused the answer after the work. Only a token that is refused for a safe
+    # call too is at fault.
     try:
         probe = _Answer(TOKEN_PROBE, (yield _request(TOKEN_PROBE, {"access-token": token})))
     except CallError:
-        return False
-    return probe.token_fault is not None
+        return None
+    return None if probe.token_fault is None else TokenFault.CERTAIN
 
 
 def _not_taken(error: CallError, request_before: Operation[Any]) -> None:
@@ -224,7 +225,7 @@ class _Answer(Generic[T]):
         self.headers = response.headers
         self.body = response.body
         self.envelope = _decoded(response.body, _Envelope)
-        self.is_to_fresh_token = False
+        self.refuses_fresh_token = False
         self._secrets = secrets
 
     @property
@@ -267,7 +268,7 @@ class _Answer(Generic[T]):
         """Return which error this answer is, and the problem in words. The first row that fits decides."""
         code, _ = self._words()
         media = _quote(self.headers.get("content-type", "no content type"), self._secrets)
-        needs_token, is_certain = self.operation.needs_token, self.token_fault is TokenFault.CERTAIN
+        needs_token = self.operation.needs_token
         table: tuple[tuple[bool, type[CallError], str], ...] = (
             (
                 300 <= self.status < 400,
@@ -293,11 +294,11 @@ class _Answer(Generic[T]):
                 "there is no token, and the answer does not say that the client id or the secret is wrong",
             ),
             (
-                is_certain and self.is_to_fresh_token,
+                self.refuses_fresh_token,
                 TokenRefusedError,
                 "an access token that was just issued was refused",
             ),
-            (is_certain, AuthenticationError, "the access token was refused"),
+            (self.token_fault is TokenFault.CERTAIN, AuthenticationError, "the access token was refused"),
             (self.status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
             (200 <= self.status < 300 and self.envelope is not None, RefusedError, "the server refused"),
         )

@@ -110,13 +110,10 @@ POSSIBLY = [
 
 class TestATokenThatMayBeAtFault:
     @pytest.mark.parametrize(("reply", "kind"), POSSIBLY)
-    @pytest.mark.parametrize("operation", [api.query("Running"), api.act("1", "resume")])
-    def test_is_renewed_once_where_the_call_may_run_twice(
-        self, operation: api.Operation[Any], reply: Response, kind: type[CallError]
-    ) -> None:
-        _, asked = run(operation, TOKEN, reply, FRESH, ok([] if operation.method == "GET" else INSTANCE))
+    def test_is_renewed_once_for_a_read(self, reply: Response, kind: type[CallError]) -> None:
+        _, asked = run(api.query("Running"), TOKEN, reply, FRESH, ok([]))
         assert [type(step) for step in asked] == [NeedToken, Request, NeedToken, Request]
-        assert asked[2] == NeedToken(TOKEN, f"{operation.kind} {reply.status}")
+        assert asked[2] == NeedToken(TOKEN, f"query {reply.status}")
         assert asked[3].headers["access-token"] == FRESH
 
     @pytest.mark.parametrize(("reply", "kind"), POSSIBLY)
@@ -144,26 +141,52 @@ class TestATokenThatMayBeAtFault:
             run(operation, TOKEN, reply)
         assert caught.value.taken is None
 
-    @pytest.mark.parametrize("reply", [reply for reply, kind in POSSIBLY if kind is RefusedError])
-    @pytest.mark.parametrize("operation", [api.start("A"), api.delete("1")])
-    def test_what_must_not_run_twice_is_sent_again_where_a_safe_call_is_refused_too(
-        self, operation: api.Operation[Any], reply: Response
-    ) -> None:
-        _, asked = run(operation, TOKEN, reply, reply, FRESH, ok(INSTANCE))
-        need, first, probe, need_again, second = asked
-        assert (need, need_again) == (NeedToken(), NeedToken(TOKEN, f"{operation.kind} 403"))
-        assert (probe.method, probe.kind, probe.headers["access-token"]) == ("GET", "query", TOKEN)
-        assert (first.method, second.method) == (operation.method, operation.method)
+    @pytest.mark.parametrize(
+        ("operation", "reply"),
+        [
+            (operation, reply)
+            for operation in (api.start("A"), api.delete("1"), api.act("1", "resume"))
+            for reply, kind in POSSIBLY
+            if kind is RefusedError or operation.resend_if_unsure
+        ],
+    )
+    class TestForAWrite:
+        """A safe call tells whether it is."""
 
-    @pytest.mark.parametrize("reply", [reply for reply, kind in POSSIBLY if kind is RefusedError])
-    @pytest.mark.parametrize("probe", [ok([]), answer(503, b""), InterruptedCallError("no answer")])
-    def test_and_not_where_a_safe_call_is_not_refused(self, probe: Any, reply: Response) -> None:
-        with pytest.raises(RefusedError) as caught:
-            run(api.start("A"), TOKEN, reply, probe)
-        assert str(caught.value).startswith("Could not start an instance of BPM 'A'")
+        def test_is_renewed_where_a_safe_call_is_refused_too(
+            self, operation: api.Operation[Any], reply: Response
+        ) -> None:
+            _, asked = run(operation, TOKEN, reply, reply, FRESH, ok(INSTANCE))
+            need, first, probe, need_again, second = asked
+            assert (need, need_again) == (NeedToken(), NeedToken(TOKEN))
+            assert (probe.method, probe.kind, probe.headers["access-token"]) == ("GET", "query", TOKEN)
+            assert (first.method, second.method) == (operation.method, operation.method)
+
+        @pytest.mark.parametrize("probe", [ok([]), answer(503, b""), InterruptedCallError("no answer")])
+        def test_is_believed_where_a_safe_call_is_not_refused(
+            self, probe: Any, operation: api.Operation[Any], reply: Response
+        ) -> None:
+            with pytest.raises((RefusedError, ServerError)) as caught:
+                run(operation, TOKEN, reply, probe)
+            assert caught.value.attempt == operation.attempt
+            assert caught.value.status == reply.status
+
+        def test_that_was_just_issued_is_not_believed_to_be_a_refusal_of_the_call(
+            self, operation: api.Operation[Any], reply: Response
+        ) -> None:
+            with pytest.raises((TokenRefusedError, ServerError)) as caught:
+                run(operation, TOKEN, reply, reply, FRESH, reply, reply)
+            assert caught.value.passing
+
+        def test_a_fresh_token_that_a_safe_call_finds_good_makes_it_a_refusal(
+            self, operation: api.Operation[Any], reply: Response
+        ) -> None:
+            with pytest.raises((RefusedError, ServerError)):
+                run(operation, TOKEN, reply, reply, FRESH, reply, ok([]))
 
 
 UNAUTHORISED = answer(401, {"resCode": "405230602", "resMsg": "no"})
+FORBIDDEN = answer(403, b"")
 
 
 class TestACsrfToken:
@@ -187,18 +210,22 @@ class TestACsrfToken:
         assert asked[-1].headers["csrf-token"] == "csrf-2"
 
     @pytest.mark.parametrize(
-        ("reply", "kind"), [(UNAUTHORISED, TokenRefusedError), (answer(403, b""), RefusedError)]
+        ("replies", "kind"),
+        [
+            ([UNAUTHORISED, FRESH, UNAUTHORISED], TokenRefusedError),
+            ([FORBIDDEN, FORBIDDEN, FRESH, FORBIDDEN, FORBIDDEN], TokenRefusedError),
+            ([FORBIDDEN, ok([])], RefusedError),
+        ],
     )
-    def test_that_is_refused_twice_says_that_the_call_itself_was_not_taken(
-        self, reply: Response, kind: type[CallError]
+    def test_that_cannot_be_had_says_that_the_call_itself_was_not_taken(
+        self, replies: list[Any], kind: type[CallError]
     ) -> None:
-        believed = [None] if kind is RefusedError else []
         with pytest.raises(kind, match="Could not get a CSRF token on connection") as caught:
-            run(api.start("A"), TOKEN, reply, FRESH, reply, *believed, csrf=True)
+            run(api.start("A"), TOKEN, *replies, csrf=True)
         assert caught.value.taken is False
 
 
-def test_a_read_never_does() -> None:
+def test_a_read_never_fetches_a_csrf_token() -> None:
     _, asked = run(api.query("Running"), TOKEN, ok([]), csrf=True)
     assert len(asked) == 2
 
