@@ -147,12 +147,23 @@ class ServerError(CallError):
 
 
 class AuthenticationError(CallError):
-    """The client id, the secret or the token was refused."""
+    """The token endpoint refused the client id or the secret, or the server refused the connection's ready token."""
 
     taken = False
     advice = (
         "Check login (client id) and password (client secret) of the connection, or its 'access_token', and the "
         "login IP range of the machine user."
+    )
+
+
+class TokenRefusedError(CallError):
+    """The server refused a token that it had just issued: another process may have requested one meanwhile."""
+
+    taken = False
+    passing = True
+    advice = (
+        "This passes where another process requests tokens for the same client id: give Airflow a client of its own. "
+        "If it lasts, check the rights and the login IP range of the machine user."
     )
 
 

@@ -37,6 +37,7 @@ ERRORS: dict[str, type[AstroZeroError]] = {
         errors.SettingsError,
         errors.SeveralInstancesError,
         errors.ThrottledError,
+        errors.TokenRefusedError,
         errors.TlsError,
         errors.UnexpectedAnswerError,
         errors.WaitFailedError,

@@ -4,6 +4,7 @@
 |----------------------------------------------|--------------------|------------------------------------------------------|
 | it never reached the server                  | yes                | yes                                                  |
 | throttled (429)                              | yes                | yes                                                  |
+| a token that was just issued is refused      | yes                | yes                                                  |
 | interrupted, server error (5xx)              | yes                | no: whether it was taken is unknown                  |
 | TLS, credentials, refusal, unreadable answer | no                 | no                                                   |
 """

@@ -212,8 +212,8 @@ def token_body(api: Api, control: EmulatorControl) -> object:
     return [answer.json().get("error", "token") for answer in answers]
 
 
-def omit_expires_in(api: Api, control: EmulatorControl) -> object:
-    return "expires_in" in api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+def expires_in(api: Api, control: EmulatorControl) -> object:
+    return api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json().get("expires_in", "absent")
 
 
 def concurrent_tokens(api: Api, control: EmulatorControl) -> object:
@@ -309,7 +309,7 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "refusal_status": refusal,
     "bad_token": bad_token,
     "token_body": token_body,
-    "omit_expires_in": omit_expires_in,
+    "expires_in": expires_in,
     "concurrent_tokens": concurrent_tokens,
     "csrf_required": csrf_required,
     "content_type_required": content_type_required,
@@ -391,11 +391,18 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("bad_token", "400_602", [400, "405230602"]),
     ("bad_token", "403_603", [403, "405230603"]),
     ("bad_token", "200_602", [200, "405230602"]),
+    ("bad_token", "403", [403, "405230070"]),
+    ("bad_token", "403_html", [403, "<!DOCTYPE html>"]),
+    ("bad_token", "500_602", [500, "405230602"]),
     ("token_body", "form", ["token", "invalid_request"]),
     ("token_body", "json", ["invalid_request", "token"]),
     ("token_body", "both", ["token", "token"]),
-    ("omit_expires_in", False, True),
-    ("omit_expires_in", True, False),
+    ("expires_in", "absent", "absent"),
+    ("expires_in", "number", 600),
+    ("expires_in", "text", "600"),
+    ("expires_in", "zero", 0),
+    ("expires_in", "negative", -1),
+    ("expires_in", "words", "ten minutes"),
     ("concurrent_tokens", True, []),
     ("concurrent_tokens", False, (401, "405230602")),
     ("csrf_required", False, ["started", (400, "405230030")]),
