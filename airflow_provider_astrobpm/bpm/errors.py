@@ -110,6 +110,14 @@ class NotSentError(CallError):
     advice = "Check host, port and proxy of the connection, and that the server is up."
 
 
+class PreparationError(CallError):
+    """A wait could not read what it needs before it can poll: its connection, or the instances of its batch."""
+
+    taken = False
+    passing = True
+    advice = "Check that the connection exists, and that Airflow's database and secrets backend answer."
+
+
 class TlsError(NotSentError):
     """The TLS handshake failed, so no request was sent."""
 
