@@ -195,6 +195,7 @@ class _Answer:
             res_msg=_quote(message, secrets) if message else None,
         )
         error.retry_after = self.headers.get("retry-after")
+        error.unreadable = error.unreadable and 200 <= self.status < 300
         return error
 
     def _kind(self, operation: Operation[Any], secrets: tuple[str, ...]) -> tuple[type[CallError], str]:

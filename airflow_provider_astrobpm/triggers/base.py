@@ -163,6 +163,7 @@ class WaitingTrigger(BaseTrigger):
             awaited = await self._new_wait()
             settings = await self._patiently(hook.async_settings, "the connection", awaited)
             self._poller = POLLERS.get(settings, hook.make_async_client)
+            awaited.grace = settings.start_grace
             while True:
                 subscription = self._poller.join(
                     awaited, interval=self.poll_interval, connection=self.astro_zero_conn_id
@@ -183,6 +184,7 @@ class WaitingTrigger(BaseTrigger):
                     return awaited.ending
                 self.log.warning("The connection has changed; the wait goes on with its new settings")
                 self._poller = POLLERS.get(settings, hook.make_async_client)
+                awaited.grace = settings.start_grace
                 awaited.resume()
         except Exception as error:
             self.log.exception("The wait could not go on")
