@@ -59,6 +59,7 @@ BPM_ORDER = (
     "change",
     "wait",
     "look",
+    "lookup",
     "watch",
     "group_wait",
     "identity",

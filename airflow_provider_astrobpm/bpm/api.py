@@ -47,6 +47,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     :param decode: reads the envelope's ``result`` (the whole body where there is no envelope) and raises
         ``msgspec.MsgspecError`` where it is not what is documented.
     :param resend_if_unsure: whether it may be sent again when nobody knows if the server acted on it.
+    :param resend_if_unreadable: whether it may be sent again when the server did answer, and the answer makes no sense.
     :param needs_token: whether it carries the access token.
     :param enveloped: whether the answer is ``{"resCode", "resMsg", "result"}``.
     :param secrets: what it sends that no message may show, should the server repeat it.
@@ -61,6 +62,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     body: bytes | None = None
     content_type: str = "application/json"
     resend_if_unsure: bool = True
+    resend_if_unreadable: bool = False
     needs_token: bool = True
     enveloped: bool = True
     secrets: tuple[str, ...] = ()
@@ -128,6 +130,7 @@ def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form"
         body=urlencode(fields).encode() if as_form else _json(fields),
         content_type="application/x-www-form-urlencoded" if as_form else "application/json",
         decode=partial(_decode_token, encoding),
+        resend_if_unreadable=True,
         needs_token=False,
         enveloped=False,
         secrets=(client_secret,),
@@ -142,6 +145,7 @@ def get_csrf_token() -> Operation[str]:
         method="POST",
         path=CSRF_PATH,
         decode=lambda raw: msgspec.json.decode(raw, type=str),
+        resend_if_unreadable=True,
     )
 
 
@@ -230,17 +234,23 @@ def query(
         path=INSTANCES_PATH,
         query=tuple(params),
         decode=decode_rows,
+        resend_if_unreadable=True,
     )
 
 
-def get_instance(instance_id: str) -> Operation[BpmInstance]:
-    """Read one instance. Undocumented: whoever sends this must be ready for any answer."""
+def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operation[BpmInstance]:
+    """Read one instance. Undocumented: whoever sends this must be ready for any answer.
+
+    :param is_known_to_work: whether this endpoint has read an instance by its id before. If not, an answer that makes no
+        sense may be how it says that it does not.
+    """
     return Operation(
         kind="get",
         attempt=f"read instance {instance_id!r}",
         method="GET",
         path=_instance_path(instance_id),
         decode=decode_instance,
+        resend_if_unreadable=is_known_to_work,
     )
 
 
@@ -320,6 +330,7 @@ def definitions(
         path=DEFINITIONS_PATH,
         query=tuple((key, str(value)) for key, value in params.items() if value is not None),
         decode=lambda raw: msgspec.json.decode(raw, type=list[BpmDefinition]),
+        resend_if_unreadable=True,
     )
 
 
@@ -331,6 +342,7 @@ def definition(definition_id: str) -> Operation[dict[str, Any]]:
         method="GET",
         path=f"{DEFINITIONS_PATH}/{_segment(definition_id, 'definition_id')}",
         decode=lambda raw: msgspec.json.decode(raw, type=dict[str, Any]),
+        resend_if_unreadable=True,
     )
 
 

@@ -11,6 +11,7 @@ from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, exchange
 from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
 
@@ -45,6 +46,7 @@ class BpmClient:
     :param tokens: the token cache; by default that of the process.
     :param sleep: lets seconds pass, between attempts and in plans.
     :param clock: the time by which they pass, in seconds since the epoch.
+    :param steady: the same on a clock that nobody sets, in seconds from whatever moment on.
     :param on_token: is shown every token before its first use, so that logs can mask it.
     :param on_retry: is told in words that a call failed for the first time and is sent again.
     :param meter: is told what is sent, and passes it on at the end of each plan, and of each call that belongs to none.
@@ -58,6 +60,7 @@ class BpmClient:
         tokens: TokenCache = TOKENS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         on_token: Callable[[str], None] = lambda _token: None,
         on_retry: Callable[[str], None] = lambda _words: None,
         meter: Meter = NO_METER,
@@ -66,6 +69,7 @@ class BpmClient:
         self._tokens = tokens
         self._sleep = sleep
         self.clock = clock
+        self.steady = steady
         self._on_token = on_token
         self._on_retry = on_retry
         self.meter = meter
@@ -115,6 +119,10 @@ class BpmClient:
             raise
         finally:
             self.meter.flush()
+
+    def now(self) -> Moment:
+        """Return this moment."""
+        return Moment(self.clock(), self.steady())
 
     def close(self) -> None:
         """Close the connections to the server."""

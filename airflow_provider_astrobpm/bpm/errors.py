@@ -101,6 +101,9 @@ class CallError(AstroZeroError):
     passing = False
     """Whether the same request may well succeed in a moment."""
 
+    unreadable = False
+    """Whether the server did answer, and the answer makes no sense. Gateways send such answers now and then."""
+
     retry_after: str | None = None
     """The server's ``Retry-After`` header as it came."""
 
@@ -112,6 +115,14 @@ class NotSentError(CallError):
     never_reached = True
     passing = True
     advice = "Check host, port and proxy of the connection, and that the server is up."
+
+
+class PreparationError(CallError):
+    """A wait could not read what it needs before it can poll: its connection, or the instances of its batch."""
+
+    taken = False
+    passing = True
+    advice = "Check that the connection exists, and that Airflow's database and secrets backend answer."
 
 
 class TlsError(NotSentError):
@@ -177,6 +188,7 @@ class RefusedError(CallError):
 class UnexpectedAnswerError(CallError):
     """The answer is not what the API documents: not JSON, another shape, a redirect, too long."""
 
+    unreadable = True  # but for a redirect, an answer that is too long, and any that is no HTTP 2xx
     advice = (
         "Check that the connection's host is an Astro Zero environment and that no gateway answers instead."
     )
@@ -239,6 +251,25 @@ class InstanceNotFoundError(AstroZeroError):
             status=refusal.status if refusal else None,
             res_code=refusal.res_code if refusal else None,
             res_msg=refusal.res_msg if refusal else None,
+        )
+
+
+class AnotherInstanceError(AstroZeroError):
+    """Astro Zero shows another instance under an id than it has shown before, or than its task has started.
+
+    :param instance: what it shows now.
+    :param known: what was known of the instance, in words.
+    """
+
+    advice = (
+        "Ids may recur where an environment was cloned or restored from a backup. Look for the instance in Astro Zero, "
+        "by its business key."
+    )
+
+    def __init__(self, instance: BpmInstance, known: object) -> None:
+        super().__init__(
+            f"instance {instance.id!r} is another one than it was: it was {known}, and now it is {instance}, with "
+            f"business key {instance.business_key!r}"
         )
 
 

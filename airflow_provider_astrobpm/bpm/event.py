@@ -32,6 +32,7 @@ ERRORS: dict[str, type[AstroZeroError]] = {
         errors.InstanceNotFoundError,
         errors.InterruptedCallError,
         errors.NotSentError,
+        errors.PreparationError,
         errors.RefusedError,
         errors.ServerError,
         errors.SettingsError,

@@ -263,6 +263,7 @@ class _Answer(Generic[T]):
             res_msg=_quote(message, self._secrets) if message else None,
         )
         error.retry_after = self.headers.get("retry-after")
+        error.unreadable = error.unreadable and 200 <= self.status < 300
         return error
 
     def _kind(self) -> tuple[type[CallError], str]:

@@ -1,26 +1,36 @@
 """One wait for many instances: each is judged as a wait of its own would judge it, and the end is one for all.
 
-An instance that has come to its good end is forgotten, so that ten thousand cost little and less and less.
+An instance that has come to its good end is forgotten, so that ten thousand cost little and less and less. What is known of
+each besides its id and its state are eight bytes.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from array import array
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import (
+    CallError,
+    InstanceNotFoundError,
+    UnknownEventError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.bpm.sameness import bare, key_of
 from airflow_provider_astrobpm.bpm.wait import AnyWait, is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.search import Findings, Sought
+    from airflow_provider_astrobpm.bpm.moment import Moment
+    from airflow_provider_astrobpm.bpm.search import Sought
 
 PROGRESS = 10.0  # seconds from one note of the progress to the next, at least
 PACE = 600.0  # seconds over which the pace is taken
@@ -70,6 +80,7 @@ class GroupWait(AnyWait[GroupEnd]):
     :param condition: what to wait for, for each of them.
     :param members: the instances as they were seen last, or by their ids where not all of them were seen.
     :param may_fail: how many may fail before the wait ends, whatever is open then; ``None`` for any number.
+    :param names: the names of the BPMs whose instances they are, where that is known.
 
     The other parameters are those of ``AnyWait``.
     """
@@ -82,6 +93,7 @@ class GroupWait(AnyWait[GroupEnd]):
         deadline: float | None = None,
         max_poll_failure_time: float = 600,
         may_fail: int | None = None,
+        names: Collection[str] = (),
     ) -> None:
         super().__init__(deadline, max_poll_failure_time)
         self._condition = condition
@@ -89,13 +101,16 @@ class GroupWait(AnyWait[GroupEnd]):
         seen = members if isinstance(members, Mapping) else {one.id: one for one in members}
         self.ids = tuple(seen)
         """The members."""
+        self._signs = Signs(len(self.ids), names)
         self._open: dict[str, str | None] = dict.fromkeys(seen)
         self._missing: dict[str, tuple[float, int]] = {}
+        self._unpolled: dict[str, float] = {}
         self._failed: dict[str, str] = {}
         self._pace = Pace()
         self._told, self._told_at = self._progress(), -math.inf
-        for instance in seen.values():
+        for place, instance in enumerate(seen.values()):
             if instance:
+                self._signs.note_name(place, instance)
                 self._judge(instance)
         self._end_if_decided()
 
@@ -118,39 +133,60 @@ class GroupWait(AnyWait[GroupEnd]):
         """Add the ids of those that are open."""
         sought.ids.update(self._open)
 
-    def look_found(self, findings: Findings, now: float) -> None:
-        """Take what a look has found, and tell how far it is if it is time to."""
-        super().look_found(findings, now)
-        self._pace.mark(len(self._open), now)
+    def look_found(
+        self, findings: Findings, began: float, now: Moment, connection: str | None = None
+    ) -> None:
+        """Take what a poll has found, and say how far it is if it is time to."""
+        super().look_found(findings, began, now, connection)
+        self._pace.mark(len(self._open), now.steady)
         progress = self._progress()
-        if self.ending is None and progress != self._told and not 0 <= now - self._told_at < PROGRESS:
-            self._told, self._told_at = progress, now
+        if self.ending is None and progress != self._told and now.steady - self._told_at >= PROGRESS:
+            self._told, self._told_at = progress, now.steady
             self._note(f"{progress}{self._pace}")
 
-    def timed_out(self, deadline: float) -> WaitTimeoutError:
-        """Return the error for a deadline that has passed."""
+    def look_failed(self, error: CallError, began: float, now: Moment) -> None:
+        """Take that nothing could be polled for any of them."""
+        for instance_id in self._open:
+            self._unpolled.setdefault(instance_id, began)
+        super().look_failed(error, began, now)
+
+    def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         error = WaitTimeoutError(f"{len(self.ids)} instances", deadline, None)
         timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error
 
-    def _take(self, findings: Findings, now: float) -> None:
+    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         missed, self._missing = self._missing, {}
-        for instance_id in tuple(self._open):
-            try:
-                instance = findings.instance(instance_id)
-            except InstanceNotFoundError as error:
+        failing, self._unpolled = self._unpolled, {}
+        failure: CallError | None = None
+        for place, instance_id in enumerate(self.ids):
+            if instance_id not in self._open:
+                continue
+            result = findings.instance_or_error(instance_id)
+            if isinstance(result, CallError):
+                failure = failure or result
+                self._unpolled[instance_id] = failing.get(instance_id, began)
+                if instance_id in missed:
+                    self._missing[instance_id] = missed[instance_id]
+            elif isinstance(result, InstanceNotFoundError):
                 since, looks = missed.get(instance_id, (now, 0))
-                if is_gone(looks + 1, now - since):
+                if is_gone(looks + 1, now - since, self.grace):
                     # Without its id: thousands may be gone, for the one reason.
                     self._fail(
-                        instance_id, f"it{error.problem.removeprefix(error.sought)}. {error.advice}".rstrip()
+                        instance_id,
+                        f"it{result.problem.removeprefix(result.sought)}. {result.advice}".rstrip(),
                     )
                 else:
                     self._missing[instance_id] = since, looks + 1
+            elif self._signs.match(place, result):
+                self._judge(result)
             else:
-                self._judge(instance)
+                self._fail(instance_id, another(result))
         self._end_if_decided()
+        if self._failing_since is not None and self._unpolled:
+            self._failing_since = min(self._unpolled.values())
+        return failure
 
     def _judge(self, instance: BpmInstance) -> None:
         verdict = self._condition.judge(instance)
@@ -174,23 +210,77 @@ class GroupWait(AnyWait[GroupEnd]):
         return f"Closed {len(self.ids) - len(self._open)} of {len(self.ids)}, {len(self._failed)} failed{missing}"
 
 
+def another(instance: BpmInstance) -> str:
+    """Return the reason for which a member has failed whose id shows another instance now."""
+    return f"its id shows another instance than before: one of {instance.name!r}, with business key {instance.business_key!r}"
+
+
+class Signs:
+    """What is known of each member besides its id: a digest of its name and one of its business key, four bytes each.
+
+    :param count: how many members there are.
+    :param names: the names that they may have; any where none are given.
+    """
+
+    def __init__(self, count: int, names: Collection[str] = ()) -> None:
+        self._may_have = frozenset(map(bare, names))
+        self._names = array("I", bytes(4 * count))
+        self._keys = array("I", bytes(4 * count))
+
+    def note_name(self, place: int, instance: BpmInstance) -> None:
+        """Note the name of a member. Not its business key: how a start's answer shows it, the lists may not."""
+        self._names[place] = _digest(bare(instance.name))
+
+    def match(self, place: int, row: BpmInstance) -> bool:
+        """Return whether a row of a list can be of a member, and note what it shows if so."""
+        name, key = bare(row.name), key_of(row)
+        name_digest, key_digest = _digest(name), _digest(key) if key is not None else 0
+        if self._may_have and name not in self._may_have:
+            return False
+        if self._names[place] not in (0, name_digest) or (
+            key_digest and self._keys[place] not in (0, key_digest)
+        ):
+            return False
+        self._names[place] = name_digest
+        self._keys[place] = key_digest or self._keys[place]
+        return True
+
+
+def _digest(text: str) -> int:
+    """Return 32 bits that stand for a text, and are not 0, which stands for none."""
+    return (hash(text) & 0xFFFF_FFFF) or 1
+
+
 class Roll(AnyWait["dict[str, BpmInstance]"]):
-    """One look at many instances, whatever has become of them. The first look that succeeds ends it.
+    """One look at many instances, whatever has become of them. It ends as soon as polls have shown or missed each of them.
 
     :param ids: the instances, each with the state in which it was last seen, if that is known.
-    :param max_poll_failure_time: seconds for which looks may fail in a row.
+    :param max_poll_failure_time: seconds for which polls may fail in a row.
     """
 
     def __init__(self, ids: Mapping[str, str | None], *, max_poll_failure_time: float = 600) -> None:
         super().__init__(None, max_poll_failure_time)
-        self._ids = ids
+        self._left = dict(ids)
+        self.seen: dict[str, BpmInstance] = {}
+        """Those that were shown so far, by their ids."""
 
     def seek(self, sought: Sought) -> None:
-        """Add all ids."""
-        sought.ids.update(self._ids)
+        """Add the ids of which no poll has said anything yet."""
+        sought.ids.update(self._left)
 
-    def _take(self, findings: Findings, now: float) -> None:
-        self.end(findings.instances)
+    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+        failure: CallError | None = None
+        for instance_id in tuple(self._left):
+            result = findings.instance_or_error(instance_id)
+            if isinstance(result, CallError):
+                failure = failure or result
+                continue
+            del self._left[instance_id]
+            if not isinstance(result, InstanceNotFoundError):
+                self.seen[instance_id] = result
+        if failure is None:
+            self.end(self.seen)
+        return failure
 
 
 class Pace:

@@ -92,6 +92,19 @@ class Places:
         """
         return absent >= WHILE or mark[2:] in seen or mark[:2] not in self._may_be_ends
 
+    def may_be_hidden(self, mark: str, failed: Collection[str]) -> bool:
+        """Return whether an instance may be in its place though no list shows it there, because some lists failed.
+
+        :param mark: the mark of both.
+        :param failed: the states whose lists failed.
+        """
+        if not failed:
+            return False
+        place = int(mark[:2], 16)
+        if self.bp_statuses or place >= len(self.states):
+            return True
+        return not set(states.lists_that_show({self.states[place]})).isdisjoint(failed)
+
     @cached_property
     def _counting(self) -> frozenset[str]:
         """The states in which an instance is in one of the places."""

@@ -15,9 +15,11 @@ from airflow_provider_astrobpm.bpm.wait import AnyWait
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from airflow_provider_astrobpm.bpm.errors import CallError
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.places import Places
-    from airflow_provider_astrobpm.bpm.search import Findings, Sought
+    from airflow_provider_astrobpm.bpm.search import Sought
 
 
 PATIENCE = 600.0  # seconds of failed polls after which the connection is worth reading again
@@ -85,27 +87,34 @@ class Watch(AnyWait[None]):
         self.entries = [entry for entry in self.entries if entry.mark not in marks]
         self.is_written = self.is_written and not marks
 
-    def _take(self, findings: Findings, now: float) -> None:
+    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         before, self._digests = self._digests, {}
         there: set[str] = set()
         entries: dict[str, Entry] = {}
+        failed = [state for state in self._places.lists if state not in findings.lists]
+        failure = findings.failure_of(failed[0]) if failed else None
+        if failed and not self._has_begun:
+            return failure  # What is in a list that failed would count as new once it shows.
         for state in self._places.lists:
-            rows = findings.lists[state]
+            rows = findings.lists.get(state, ())
             self._tell_of_cap(state, len(rows))
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
                 digest = self._digests[row.id] = before.get(row.id) or digest_of(row.id)
+                if row.id in findings.doubts:
+                    continue
                 for mark in self._places.marks_of(row, digest):
                     there.add(mark)
                     if mark not in self.marks:
                         entries[mark] = Entry(mark, row)
         if not self._has_begun:
             entries = self._begin(entries)
-        self._forget(self.marks.difference(there), now)
+        self._forget(there, failed, {digest_of(one) for one in findings.doubts}, now)
         self.entries = [*entries.values()]
         self.looks += 1
         self._has_looked = True
+        return failure
 
     def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:
         """Begin with what is there, and return what of it counts as having entered."""
@@ -117,12 +126,26 @@ class Watch(AnyWait[None]):
         self.marks.update(there)
         return {}
 
-    def _forget(self, absent: set[str], now: float) -> None:
-        """Forget what has left its place."""
+    def _forget(
+        self, there: set[str], failed: Collection[str], doubtful: Collection[str], now: float
+    ) -> None:
+        """Forget what has left its place. What this poll could not show is neither there nor absent.
+
+        :param there: the marks of what is in its place.
+        :param failed: the states whose lists failed.
+        :param doubtful: the digests of instances of which this poll decides nothing.
+        """
+        hidden = {
+            mark
+            for mark in self.marks - there
+            if mark[2:] in doubtful or self._places.may_be_hidden(mark, failed)
+        }
+        absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
         left = {mark for mark in absent if self._places.has_left(mark, seen, now - since[mark])}
-        self._absent_since = {mark: moment for mark, moment in since.items() if mark not in left}
+        kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}
+        self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}
         if left:
             self.marks -= left
             self.is_written = False

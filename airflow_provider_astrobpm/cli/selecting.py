@@ -73,12 +73,14 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
     :param wanted: the filter.
     :param states: the states to list where the filter does not say which.
     """
-    findings = hook.client.run(search.find({}, lists=wanted.states_to_list(states)))
+    to_list = wanted.states_to_list(states)
+    findings = hook.client.run(search.find({}, lists=to_list))
+    lists = {state: findings.rows_of(state) for state in to_list}
     now = time.time()
     # An instance that moved from one state to another meanwhile shows twice; the later look counts.
-    seen = {row.id: row for rows in findings.lists.values() for row in rows}
+    seen = {one: row for one, row in findings.rows.items() if one not in findings.doubts}
     verdicts = {one.id: wanted.matches(one, now) for one in seen.values()}
-    for state, rows in findings.lists.items():
+    for state, rows in lists.items():
         if search.looks_capped(len(rows)):
             say(
                 f"Warning: Astro Zero listed exactly {len(rows)} instances in state {state!r}, which looks cut off. There "
@@ -90,6 +92,8 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
         and all(one.business_key in (None, one.id) for one in seen.values())
     ):
         say("Warning: none of the instances listed shows a business key, so one may be missed.")
+    if doubtful := len(findings.doubts):
+        say(f"Warning: left out {doubtful} that the lists show in ways that contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: left out {unknown} whose start time does not tell for certain how old they are.")
     return [one for one in seen.values() if verdicts[one.id]]

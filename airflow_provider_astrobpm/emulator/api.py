@@ -70,6 +70,10 @@ class Route:
 
 def perform(emulator: Emulator, route: Route, call: Call) -> Answer:
     """Do what a call asks for, if its token and its headers are in order, and answer."""
+    return wire.as_switched(_performed(emulator, route, call), emulator.switches)
+
+
+def _performed(emulator: Emulator, route: Route, call: Call) -> Answer:
     try:
         if route.kind not in ("token", "other"):
             token = call.headers.get("access-token", "")
@@ -156,7 +160,7 @@ def _start(emulator: Emulator, call: Call) -> Answer:
 def _query(emulator: Emulator, call: Call) -> Answer:
     """List instances by state (page 0070)."""
     query = parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank)
-    return _success(emulator, list_instances(emulator.engine, query))
+    return _listed(emulator, list_instances(emulator.engine, query))
 
 
 def _get(emulator: Emulator, call: Call) -> Answer:
@@ -211,7 +215,7 @@ def _list_definitions(emulator: Emulator, call: Call) -> Answer:
         if (name in definition.process.name if like else name in ("", definition.process.name))
         and active in ("", str(definition.process.active).lower())
     ]
-    return _success(emulator, rows[skip : None if limit is None else skip + limit])
+    return _listed(emulator, rows[skip : None if limit is None else skip + limit])
 
 
 def _get_definition(emulator: Emulator, call: Call) -> Answer:
@@ -225,6 +229,10 @@ def _nothing_here(emulator: Emulator, call: Call) -> Answer:
 
 def _success(emulator: Emulator, result: object, detail: str = "") -> Answer:
     return wire.enveloped(Code.SUCCESS, emulator.switches.success_message, result, detail=detail)
+
+
+def _listed(emulator: Emulator, rows: list[dict[str, Any]]) -> Answer:
+    return wire.listed(emulator.switches.success_message, rows, emulator.switches)
 
 
 def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | None:

@@ -109,6 +109,12 @@ class Switches:
     )
     plus_is_blank: bool = _switch(True, "Whether + in a query means a blank, as in forms.")
     success_message: Literal["Success", "成功"] = _switch("Success", "The resMsg of a success.")
+    empty_list: Literal["array", "null", "absent", "object", "text"] = _switch(
+        "array",
+        "The result of a query that finds nothing: an empty array, null, no result at all, an empty object, an empty text.",
+    )
+    numeric_codes: bool = _switch(False, "Whether resCode is sent as a number.")
+    byte_order_mark: bool = _switch(False, "Whether JSON answers begin with a byte order mark.")
     utc_offset: float = _switch(0.0, "Hours that timestamps are ahead of UTC.", at_least=-14, at_most=14)
     clock_skew: float = _switch(
         0.0,

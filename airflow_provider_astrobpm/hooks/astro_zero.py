@@ -15,6 +15,7 @@ from airflow_provider_astrobpm.bpm import api, change, checks, launch, look, sea
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, metrics
@@ -156,15 +157,20 @@ class AstroZeroHook(BaseHook):
         :param states: states to list, in this order.
         :param order_field: the column to order by; ``None`` for the server's own order.
         :param order_type: the direction.
+        :raises UnexpectedAnswerError: if rows of one instance contradict each other.
         """
         require_known(states, "states")
-        operations = [
-            api.query(state, order_field=order_field, order_type=order_type)
+        operations = {
+            state: api.query(state, order_field=order_field, order_type=order_type)
             for state in dict.fromkeys(states)
-        ]
-        # An instance that moved from one state to another meanwhile shows twice; the later look counts.
-        seen = {row.id: row for operation in operations for row in self.client.call(operation)}
-        return list(seen.values())
+        }
+        # An instance that moved from one state to another meanwhile shows twice; the later list counts.
+        findings = Findings({}, wanted_lists=operations)
+        for state, operation in operations.items():
+            findings.take(state, self.client.call(operation))
+        for doubt in findings.doubts.values():
+            raise doubt
+        return list(findings.rows.values())
 
     @_names_the_connection
     def get_instance(self, instance_id: str, *, last_state: str | None = None) -> BpmInstance:
@@ -318,7 +324,7 @@ class AstroZeroHook(BaseHook):
         return {
             "settings": self.settings,
             "log": self._log_note,
-            "clock": self.client.clock,
+            "clock": self.client.now,
             "meter": self.client.meter,
         }
 

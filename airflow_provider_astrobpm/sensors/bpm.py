@@ -116,7 +116,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
                 raise
             # Airflow looked at the clock a moment after the last poke, and the time was over.
             self._report(awaited.seen)
-            timed_out = awaited.timed_out(awaited.deadline)
+            timed_out = awaited.timed_out(awaited.deadline, self.hook.client.now())
             try:
                 return self.hook.as_dict(self._after_timeout(timed_out, awaited.instance_id))
             except WaitTimeoutError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -18,14 +18,17 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
 from airflow_provider_astrobpm.triggers import waiter
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, prepare, why_it_was_no_kill
+from airflow_provider_astrobpm.triggers.patience import patiently
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.condition import OnSuspended
     from airflow_provider_astrobpm.bpm.poller import Poller
     from airflow_provider_astrobpm.bpm.wait import AnyWait
+
+T = TypeVar("T")
 
 TELLS_OF_KILLS = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow calls ``on_kill`` (from 3.3 on); before that a trigger is only cancelled, whatever the reason."""
@@ -158,7 +161,9 @@ class WaitingTrigger(BaseTrigger):
             prepare(TaskInstanceKey.of(self.task_instance))
         try:
             awaited = await self._new_wait()
-            self._poller = POLLERS.get(await hook.async_settings(), hook.make_async_client)
+            settings = await self._patiently(hook.async_settings, "the connection", awaited)
+            self._poller = POLLERS.get(settings, hook.make_async_client)
+            awaited.grace = settings.start_grace
             while True:
                 subscription = self._poller.join(
                     awaited, interval=self.poll_interval, connection=self.astro_zero_conn_id
@@ -180,10 +185,20 @@ class WaitingTrigger(BaseTrigger):
                     return awaited.ending
                 self.log.warning("The connection has changed; the wait goes on with its new settings")
                 self._poller = POLLERS.get(settings, hook.make_async_client)
+                awaited.grace = settings.start_grace
                 awaited.resume()
         except Exception as error:
             self.log.exception("The wait could not go on")
             return error
+
+    async def _patiently(
+        self, read: Callable[[], Awaitable[T]], what: str, awaited: AnyWait[Any] | None = None
+    ) -> T:
+        """Return what is read, with the patience of the wait; the parameters are those of ``patience.patiently``."""
+        from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
+
+        books: AnyWait[Any] = awaited or AnyWait(None, self.max_poll_failure_time)
+        return await patiently(read, what, awaited=books, connection=self.astro_zero_conn_id, log=self.log)
 
     def _condition(self) -> WaitCondition:
         asked: dict[str, Any] = {argument: getattr(self, argument) for argument in ARGUMENTS}
@@ -227,6 +242,7 @@ def import_what_runs() -> None:
         "airflow.sdk.execution_time.task_runner",
         "airflow_provider_astrobpm.bpm.event",
         "airflow_provider_astrobpm.bpm.group_change",
+        "airflow_provider_astrobpm.bpm.lookup",
         "airflow_provider_astrobpm.bpm.poller",
         "airflow_provider_astrobpm.hooks.astro_zero",
     ):

@@ -160,9 +160,11 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         from airflow_provider_astrobpm.bpm.errors import AstroZeroError  # noqa: PLC0415
 
         task = kill.TaskInstanceKey(**self.task_key)
-        found, batch_key, met = [
-            await sync_to_async(kill.published)(task, key) for key in (INSTANCE_IDS, BATCH_KEY, MET)
-        ]
+
+        async def published() -> list[Any]:
+            return [await sync_to_async(kill.published)(task, key) for key in (INSTANCE_IDS, BATCH_KEY, MET)]
+
+        found, batch_key, met = await self._patiently(published, "the XComs of the task")
         if not isinstance(found, list) or batch_key != self.batch_key:
             raise AstroZeroError(
                 f"XCom {INSTANCE_IDS!r} of the task does not tell which instances it has started"

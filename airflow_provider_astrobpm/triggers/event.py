@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+from airflow_provider_astrobpm.triggers.patience import patiently
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -143,8 +144,14 @@ class _Watching:
         """Yield the events until something fails, and raise that."""
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
 
-        settings = await self._hook.async_settings()
         watch = self._watch = self._watch or await self._new_watch()
+        settings = await patiently(
+            self._hook.async_settings,
+            "the connection",
+            awaited=watch,
+            connection=self._trigger.astro_zero_conn_id,
+            log=self._trigger.log,
+        )
         poller = POLLERS.get(settings, self._hook.make_async_client)
         async with poller.join(
             watch, interval=self._trigger.poll_interval, connection=self._trigger.astro_zero_conn_id

@@ -152,7 +152,7 @@ def test_a_wait_of_two_looks_on_a_worker(
     with BpmClient(settings, tokens=TokenCache(), sleep=pause, meter=recorder) as client:
         awaited = Wait(WaitCondition(), instance_id=instance_id)
         plan = look.wait_for(
-            awaited, settings=settings, poll_interval=60, log=print, clock=client.clock, meter=client.meter
+            awaited, settings=settings, poll_interval=60, log=print, clock=client.now, meter=client.meter
         )
         client.run(plan)
     assert awaited.result().state == "Completed OK"
@@ -165,12 +165,12 @@ def test_looks_that_fail_on_a_worker(
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
     emulator.move(instance_id, state="Completed OK")
-    emulator.fault("query", "status", status=503)
+    emulator.fault("query", "status", status=503, times=2)
     once = replace(settings, max_attempts=1)
     with BpmClient(once, tokens=TokenCache(), sleep=lambda _: None, meter=recorder) as client:
         awaited = Wait(WaitCondition(), instance_id=instance_id)
         plan = look.until_sure(
-            awaited, settings=once, again_after=1, log=print, clock=client.clock, meter=client.meter
+            awaited, settings=once, again_after=1, log=print, clock=client.now, meter=client.meter
         )
         client.run(plan)
     assert (recorder.seen["polls"], recorder.seen["poll_errors"]) == (2, 1)

@@ -24,6 +24,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 
@@ -49,6 +50,10 @@ class World:
         self.notes: list[wait.Note] = []
         self.seen = 0
         self.look_takes = 0.0
+        self.set_by = 0.0  # seconds by which the wall clock was set
+
+    def moment(self) -> Moment:
+        return Moment(self.now + self.set_by, self.now)
 
     def waits(
         self, first: BpmInstance, condition: WaitCondition | None = None, **options: Any
@@ -71,7 +76,7 @@ class World:
                 settings=SETTINGS,
                 poll_interval=poll_interval,
                 log=self.notes.append,
-                clock=lambda: self.now,
+                clock=self.moment,
                 jitter=lambda: jitter,
             )
         )
@@ -80,7 +85,7 @@ class World:
         looking: dict[str, Any] = {
             "settings": SETTINGS,
             "log": self.notes.append,
-            "clock": lambda: self.now,
+            "clock": self.moment,
         }
         if again_after is None:
             self.drive(look.once(awaited, **looking))
@@ -229,13 +234,18 @@ class TestPauses:
         [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 4, 60), (5, 1000, 60), (600, 3, 600), (60, 1, 60)],
     )
     def test_back_off_while_looks_fail(self, interval: float, failed: int, seconds: float) -> None:
-        assert look.seconds_between(interval, failed, None, 0.0, 0.0) == seconds
+        failures = look.Failures()
+        for _ in range(failed):
+            failures.take(cut())
+        assert look.seconds_between(interval, failures, 0.0, 0.0) == seconds
 
     @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
     def test_respect_what_the_server_asks_for(self, asked: str, seconds: float) -> None:
         error = ThrottledError("x")
         error.retry_after = asked
-        assert look.seconds_between(5, 1, error, 0.0, 0.0) == seconds
+        failures = look.Failures()
+        failures.take(error)
+        assert look.seconds_between(5, failures, 0.0, 0.0) == seconds
 
     def test_end_where_the_patience_does(self, make: Make) -> None:
         world = World([cut()])

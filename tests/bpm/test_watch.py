@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import cursor, errors, search, states
+from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.places import WHILE, Places
-from airflow_provider_astrobpm.bpm.search import Findings, Sought
+from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
 from tests.bpm.virtual_time import instance
 
@@ -34,15 +36,19 @@ def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     watch.seek(sought)
     assert not sought.ids
     assert not sought.keys
-    findings = Findings((), (), sought.lists)
+    findings = Findings({}, (), sought.lists)
     for state in sought.lists:
         findings.take(state, [row for row in reversed(rows) if row.state == state])
-    watch.look_found(findings, now)
+    watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
     watch.noticed()
     watch.reported({entry.mark for entry in entries})
     assert not watch.entries
     return [entry.instance.id for entry in entries]
+
+
+def at(now: float) -> Moment:
+    return Moment(now, now)
 
 
 def said(watch: Watch) -> list[str]:
@@ -129,14 +135,14 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
     watch = ends([])
     sought = Sought()
     watch.seek(sought)
-    findings = Findings((), (), sought.lists)
+    findings = Findings({}, (), sought.lists)
     for state in sought.lists:
         findings.take(state, [order(1, COMPLETED)] if state == COMPLETED else [])
-    watch.look_found(findings, 0)
+    watch.look_found(findings, 0, at(0))
     assert watch.has_news()
     watch.noticed()
     assert not watch.has_news()  # whoever could not report it is not asked again and again
-    watch.look_found(findings, 1)
+    watch.look_found(findings, 1, at(1))
     assert watch.has_news()
     (entry,) = watch.entries
     watch.reported({entry.mark})
@@ -149,7 +155,7 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
     watch = ends()
     for minute in range(10):
         assert watch.ending is None
-        watch.look_failed(errors.ServerError("down"), 60.0 * minute, 60.0 * minute + 60)
+        watch.look_failed(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
     assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
         "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
@@ -157,7 +163,7 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
     watch.resume()
     assert watch.ending is None
     refused = errors.AuthenticationError("no")
-    watch.look_failed(refused, 0, 1)
+    watch.look_failed(refused, 0, at(1))
     assert watch.ending is refused
     assert watch.is_written  # a watch that has not begun has nothing to write down
     watch.resume()

@@ -251,6 +251,29 @@ def success_message(api: Api, control: EmulatorControl) -> object:
     return api.call("GET", DEFINITIONS).json()["resMsg"]
 
 
+def empty_list(api: Api, control: EmulatorControl) -> object:
+    instances = api.call("GET", INSTANCES, params={"states": "Running"}).json()
+    definitions = api.call("GET", DEFINITIONS, params={"name": "Nothing"}).json()
+    assert instances == definitions
+    return instances.get("result", "absent")
+
+
+def numeric_codes(api: Api, control: EmulatorControl) -> object:
+    refused = api.call("POST", INSTANCES, json={"name": "Nothing"}).json()["resCode"]
+    token = api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+    assert token["token_type"] == "Bearer"
+    return [api.call("GET", DEFINITIONS).json()["resCode"], refused]
+
+
+def byte_order_mark(api: Api, control: EmulatorControl) -> object:
+    answers = [
+        api.call("GET", DEFINITIONS),
+        api.call("POST", TOKEN, headers={}, data=CREDENTIALS),
+        api.call("POST", INSTANCES, json={"name": "Nothing"}),
+    ]
+    return [answer.content[:3] == b"\xef\xbb\xbf" for answer in answers]
+
+
 def utc_offset(api: Api, control: EmulatorControl) -> object:
     local = api.start("Instant")["startTime"]
     control.switch(utc_offset=0)
@@ -315,6 +338,9 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "content_type_required": content_type_required,
     "plus_is_blank": plus_is_blank,
     "success_message": success_message,
+    "empty_list": empty_list,
+    "numeric_codes": numeric_codes,
+    "byte_order_mark": byte_order_mark,
     "utc_offset": utc_offset,
     "clock_skew": clock_skew,
     "start_time_form": start_time_form,
@@ -413,6 +439,15 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("plus_is_blank", False, (400, "405230012")),
     ("success_message", "Success", "Success"),
     ("success_message", "成功", "成功"),
+    ("empty_list", "array", []),
+    ("empty_list", "null", None),
+    ("empty_list", "absent", "absent"),
+    ("empty_list", "object", {}),
+    ("empty_list", "text", ""),
+    ("numeric_codes", False, ["0", "405230020"]),
+    ("numeric_codes", True, [0, 405230020]),
+    ("byte_order_mark", False, [False] * 3),
+    ("byte_order_mark", True, [True] * 3),
     ("utc_offset", 0, 0),
     ("utc_offset", 8, 8),
     ("clock_skew", 0, 0),

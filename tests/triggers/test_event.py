@@ -18,7 +18,7 @@ from airflow.jobs import triggerer_job_runner
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_astrobpm.bpm import cursor
+from airflow_provider_astrobpm.bpm import cursor, lookup
 from airflow_provider_astrobpm.bpm.places import Places, digest_of
 from airflow_provider_astrobpm.bpm.token import TOKENS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -419,6 +419,37 @@ def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
                 await runner.until(lambda listed=listed: emulator.counts()["query"] >= listed + 8)  # type: ignore[misc]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["missing", "of no use"])
+def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
+    what: str, emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "FIRST_PAUSE", 0.05)
+    name = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
+    good = os.environ[name]
+    if what == "missing":
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, json.dumps({**json.loads(good), "host": ""}))
+    read, looked_up = AstroZeroHook.async_settings, []
+
+    async def counted(hook: AstroZeroHook) -> Any:
+        looked_up.append(hook)
+        return await read(hook)
+
+    monkeypatch.setattr(AstroZeroHook, "async_settings", counted)
+
+    async def main() -> None:
+        async with running(Store()) as runner:
+            await runner.until(lambda: len(looked_up) >= 3)
+            monkeypatch.setenv(name, good)
+            await runner.until(watching(caplog))  # sooner than after the pause for what a person has to mend
+
+    asyncio.run(main())
+    assert caplog.text.count("the connection could not be read") == 1
+    assert caplog.text.count("Polls succeed again") == 1
+    assert "Could not watch" not in caplog.text
 
 
 @has_store

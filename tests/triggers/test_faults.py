@@ -141,7 +141,7 @@ class Gate:
 
     @property
     def failed_looks(self) -> int:
-        return self.trigger._poller._failed_looks if self.trigger._poller else 0
+        return self.trigger._poller._failures.in_a_row if self.trigger._poller else 0
 
 
 async def until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -389,8 +389,9 @@ def test_a_fault_that_passes(
 
     async def scene() -> None:
         instance_id = waiting(emulator)
-        row.strike(emulator)
         gate = Gate(instance_id)
+        await until(lambda: looks(emulator))
+        row.strike(emulator)
         await until(lambda: not emulator.faults())
         emulator.act(instance_id, "approve")
         await gate.opens()
