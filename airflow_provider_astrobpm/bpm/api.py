@@ -9,13 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from airflow_provider_astrobpm.bpm import checks, states
-from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance, decode_instance, decode_rows
+from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance
+from airflow_provider_astrobpm.bpm.wire import (
+    BpmDefinition,
+    Rows,
+    decode_definitions,
+    decode_instance,
+    decode_rows,
+    decode_started,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -91,18 +100,6 @@ class TokenAnswer(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"TokenAnswer(access_token='***', expires_in={self.expires_in})"
-
-
-class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the definitions query (page 0047): one version of a BPM."""
-
-    id: str
-    name: str
-    version: str | None = None
-    label: str | None = None
-    active: bool | None = None
-    status: str | None = None
-    description: str | None = None
 
 
 def get_token(
@@ -181,7 +178,7 @@ def start(
         method="POST",
         path=INSTANCES_PATH,
         body=encoded,
-        decode=decode_instance,
+        decode=partial(decode_started, name=name),
         resend_if_unsure=False,
     )
 
@@ -192,7 +189,7 @@ def query(
     fields: Iterable[str] | None = ROW_FIELDS,
     order_field: str | None = "startTime",
     order_type: Literal["asc", "desc"] = "desc",
-) -> Operation[list[BpmInstance]]:
+) -> Operation[Rows]:
     """List the instances in one state (page 0070). Several states in one call are undocumented, as is paging.
 
     :param state: one of the twelve states.
@@ -310,7 +307,7 @@ def definitions(
         method="GET",
         path=DEFINITIONS_PATH,
         query=tuple((key, str(value)) for key, value in params.items() if value is not None),
-        decode=lambda raw: msgspec.json.decode(raw, type=list[BpmDefinition]),
+        decode=decode_definitions,
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
 from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.bpm.wait import AnyWait
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.places import Places
     from airflow_provider_astrobpm.bpm.search import Findings, Sought
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 
 class Entry(NamedTuple):
@@ -84,10 +86,12 @@ class Watch(AnyWait[None]):
     def _take(self, findings: Findings, now: float) -> None:
         before, self._digests = self._digests, {}
         there: set[str] = set()
+        unreadable: list[Unreadable] = []
         entries: dict[str, Entry] = {}
         for state in self._places.lists:
             rows = findings.lists[state]
-            self._tell_of_cap(state, len(rows))
+            self._tell_of_cap(state, length_of(rows))
+            unreadable += [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
@@ -98,7 +102,7 @@ class Watch(AnyWait[None]):
                         entries[mark] = Entry(mark, row)
         if not self._has_begun:
             entries = self._begin(entries)
-        self._forget(self.marks.difference(there), now)
+        self._forget(self.marks.difference(there), unreadable, now)
         self.entries = [*entries.values()]
         self.looks += 1
         self._has_looked = True
@@ -113,11 +117,20 @@ class Watch(AnyWait[None]):
         self.marks.update(there)
         return {}
 
-    def _forget(self, absent: set[str], now: float) -> None:
-        """Forget what has left its place."""
+    def _forget(self, absent: set[str], unreadable: list[Unreadable], now: float) -> None:
+        """Forget what has left its place.
+
+        :param unreadable: rows that could not be read: an instance of one of them may be where it was.
+        """
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
-        left = {mark for mark in absent if self._places.has_left(mark, seen, now - since[mark])}
+        unread = {None if row.id is None else digest_of(row.id) for row in unreadable}
+        left = {
+            mark
+            for mark in absent
+            if now - since[mark] >= WHILE
+            or (not unread & {None, mark[2:]} and self._places.has_left(mark, seen, now - since[mark]))
+        }
         self._absent_since = {mark: moment for mark, moment in since.items() if mark not in left}
         if left:
             self.marks -= left

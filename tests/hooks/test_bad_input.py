@@ -125,7 +125,7 @@ ANSWERS: list[tuple[str, dict[str, Any], type[errors.CallError], list[str]]] = [
     ("not_json", {}, errors.UnexpectedAnswerError, ["HTTP 200"]),
     ("html", {"status": 200}, errors.UnexpectedAnswerError, ["text/html", "HTTP 200"]),
     ("wrong_shape", {}, errors.UnexpectedAnswerError, ["HTTP 200"]),
-    ("wrong_types", {}, errors.UnexpectedAnswerError, ["HTTP 200"]),
+    ("other_fields", {"fields": {"id": None}}, errors.UnexpectedAnswerError, ["id"]),
     ("redirect", {}, errors.UnexpectedAnswerError, ["redirect"]),
     (
         "oversize",
