@@ -152,18 +152,18 @@ def start(
         title given here and in ``variables`` alike.
     """
     sent: dict[str, Any] = dict(checks.names({} if variables is None else variables))
-    for variable, value, argument in (
-        (BUSINESS_KEY_VARIABLE, business_key, "business_key"),
-        (TITLE_VARIABLE, title, "title"),
+    for variable, value, argument, check in (
+        (BUSINESS_KEY_VARIABLE, business_key, "business_key", checks.identifier),
+        (TITLE_VARIABLE, title, "title", checks.text),
     ):
         if value is None:
             continue
         if variable in sent:
             raise ValueError(f"{argument} is given twice: as an argument and as variable {variable!r}")
-        sent[variable] = checks.text(value, argument)
-    body: dict[str, Any] = {"name": checks.text(name, "bpm_name")}
+        sent[variable] = check(value, argument)
+    body: dict[str, Any] = {"name": checks.identifier(name, "bpm_name")}
     if version is not None:
-        body["version"] = checks.text(version, "version")
+        body["version"] = checks.identifier(version, "version")
     if sent:
         body["variables"] = sent
     try:
@@ -171,6 +171,8 @@ def start(
     except (TypeError, ValueError, RecursionError):
         checks.variables(sent)  # its error names the variable
         raise
+    if b"\\u0000" in encoded or b"\\ud" in encoded:
+        checks.variables(sent)  # a whole surrogate pair is fine, and so are these signs behind a backslash
     release = f" version {version}" if version else ""
     return Operation(
         kind="start",
@@ -295,7 +297,7 @@ def definitions(
     :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
     """
     params = {
-        "name": checks.text(name, "name") if name is not None else None,
+        "name": checks.identifier(name, "name") if name is not None else None,
         "like": "true" if like else None,
         "active": None if active is None else str(active).lower(),
         "skip": checks.count(skip, "skip", least=0) if skip is not None else None,
@@ -328,7 +330,7 @@ def _instance_path(instance_id: str) -> str:
 
 def _segment(value: str, argument: str) -> str:
     """Return the value as one segment of a path; ids are never taken apart, only kept from becoming a path."""
-    segment = quote(checks.text(value, argument), safe="")
+    segment = quote(checks.identifier(value, argument), safe="")
     if segment.strip(".") == "":
         raise ValueError(f"{argument} must be an id, not {value!r}")
     return segment

@@ -51,7 +51,7 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
 
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     """Find instances by their ids, with one search for all of them."""
-    sought = dict.fromkeys(checks.text(one, "ID") for one in ids)
+    sought = dict.fromkeys(checks.identifier(one, "ID") for one in ids)
     findings = hook.client.run(
         search.find(
             sought, lookup=hook.settings.instance_lookup, endpoint=search.endpoint_at(hook.settings.base_url)

@@ -164,7 +164,7 @@ class AstroZeroHook(BaseHook):
         """
         require_known(states, "states")
         asked = {
-            name: checks.text(value, name)
+            name: checks.identifier(value, name)
             for name, value in (("bpm_name", bpm_name), ("business_key", business_key))
             if value is not None
         }

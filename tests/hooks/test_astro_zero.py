@@ -233,7 +233,8 @@ def test_a_row_that_cannot_be_read_fails_only_the_listing_that_may_be_about_it(
     (row,) = hook.query_instances(["Running"], business_key="odd")
     assert (row.title, row.version, row.suspended) == ("7", "2", False)
     emulator.distort(odd.id, {"state": None})
-    for filters in ({}, {"bpm_name": "SupplierOnboarding"}, {"business_key": "odd"}):
+    every: list[dict[str, Any]] = [{}, {"bpm_name": "SupplierOnboarding"}, {"business_key": "odd"}]
+    for filters in every:
         with pytest.raises(errors.UnexpectedAnswerError) as caught:
             hook.query_instances(["Running"], **filters)
         assert f"the row of instance {odd.id!r} cannot be read, because its state is null" in str(
