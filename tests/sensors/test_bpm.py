@@ -196,7 +196,7 @@ def test_a_gate_by_what_fails_alone_says_so_once(
 ) -> None:
     instance = emulator.start("PublishApproval")["id"]
     emulator.act(instance, "approve")
-    ti = SimpleNamespace(xcom_push=lambda **_: None, get_first_reschedule_date=lambda _: None)
+    ti: Any = SimpleNamespace(xcom_push=lambda **_: None, get_first_reschedule_date=lambda _: None)
     how: dict[str, Any] = {"deferrable": True} if mode == "deferred" else {"mode": mode}
 
     def said() -> int:
