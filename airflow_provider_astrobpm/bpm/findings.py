@@ -6,10 +6,14 @@ A list that failed after all its attempts costs only those that it might have sh
 |------------------------------|-----------------------------------------------------------|------------------------------|
 | its id                       | has rows of it that contradict each other                 | that error                   |
 | its id                       | has found it                                              | the instance                 |
+| its id                       | has not found it, and a row that may be its own cannot be | that error                   |
+|                              | read                                                      |                              |
 | its id                       | has not found it, and a list failed                       | the error of the list        |
 | its id                       | has not found it                                          | ``InstanceNotFoundError``    |
 | its business key             | could not list a state at all                             | the error of the list        |
 | its business key             | has carriers whose rows contradict each other             | that error                   |
+| its business key             | has found none but ended ones, and a row that may carry   | that error                   |
+|                              | it cannot be read                                         |                              |
 | its business key             | has found none                                            | ``InstanceNotFoundError``    |
 | its business key             | has found none but ended ones, and an open state's list   | the error of the list: it    |
 |                              | failed once                                               | may hide an open one         |
@@ -31,14 +35,17 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     SeveralInstancesError,
     ThrottledError,
+    UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.sameness import doubt_between, doubts_within
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.search import BusinessKey
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 MOST_IN_VAIN = 2
 """Calls in a row that fail as those to a server that is down do, after which a search asks for nothing more. Each of them
@@ -83,6 +90,7 @@ class Findings:
             self._keys.setdefault(key.value, []).append(key)
         self._listed: set[str] = set()
         self._read: dict[str, CallError | None] = {}
+        self._unreadable: list[Unreadable] = []
         self._most_rows: int | None = None
         self._has_answer = False
         self._in_vain = 0
@@ -104,7 +112,10 @@ class Findings:
             return doubt
         if (found := self.instances.get(instance_id)) is not None:
             return found
-        return self._why_unknown(instance_id) or self._not_found(instance_id)
+        odd = next((row for row in self._unreadable if row.id in (None, instance_id)), None)
+        return self._why_unknown(instance_id) or (
+            _unreadable(odd, f"instance {instance_id!r}") if odd else self._not_found(instance_id)
+        )
 
     def carrier(self, key: BusinessKey) -> BpmInstance:
         """Return the instance that carries a business key: the only one, or the only one that is open.
@@ -115,7 +126,7 @@ class Findings:
         """
         return _raised(self.carrier_or_error(key))
 
-    def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
+    def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:  # noqa: PLR0911 - the table's rows
         """Return what ``carrier`` returns or raises."""
         for state in states.STATES:
             if state not in self._listed and (error := self.failure_of(state)):
@@ -123,6 +134,8 @@ class Findings:
         carriers = list(self._carriers[key].values())
         if doubt := next((self.doubts[row.id] for row in carriers if row.id in self.doubts), None):
             return doubt
+        if all(row.is_closed for row in carriers) and (odd := self._unreadable_with(key)):
+            return _unreadable(odd, f"an instance with {key}")
         if not carriers:
             return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
         still_open = [row for row in carriers if not row.is_closed]
@@ -133,6 +146,11 @@ class Findings:
         if len(carriers) > 1 and len(still_open) != 1:
             return SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
         return still_open[0] if still_open else carriers[0]
+
+    def _unreadable_with(self, key: BusinessKey) -> Unreadable | None:
+        """Return a row that could not be read and may carry a business key."""
+        odd = (row for row in self._unreadable if row.id not in self._carriers[key])
+        return next((row for row in odd if row.may_be(bpm_name=key.bpm_name, business_key=key.value)), None)
 
     def rows_of(self, state: str) -> Sequence[BpmInstance]:
         """Return the instances of a state that was wanted whole.
@@ -165,7 +183,8 @@ class Findings:
         """Take a list. An instance that moved meanwhile shows in two of them; the later one counts."""
         self._take_answer()
         self._listed.add(state)
-        self._most_rows = max(self._most_rows or 0, len(rows))
+        self._most_rows = max(self._most_rows or 0, length_of(rows))
+        self._unreadable += unreadable_in(rows)
         if state in self._wanted_lists:
             self.lists[state] = rows
             for row in rows:
@@ -285,6 +304,11 @@ class Findings:
 def _ends_all(error: CallError) -> bool:
     """Return whether every other call would end so too: there is no server, no token, or no permission to ask now."""
     return error.came_before or isinstance(error, (NotSentError, ThrottledError, AuthenticationError))
+
+
+def _unreadable(row: Unreadable, sought: str) -> UnexpectedAnswerError:
+    """Return the error for a row that may be the one that was sought, and cannot be read."""
+    return UnexpectedAnswerError(f"a row that may be {sought} cannot be read, because {row.reason}")
 
 
 def _raised(result: BpmInstance | AstroZeroError) -> BpmInstance:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
 from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.bpm.wait import AnyWait
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.places import Places
     from airflow_provider_astrobpm.bpm.search import Sought
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 
 PATIENCE = 600.0  # seconds of failed polls after which the connection is worth reading again
@@ -90,6 +92,7 @@ class Watch(AnyWait[None]):
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         before, self._digests = self._digests, {}
         there: set[str] = set()
+        unreadable: list[Unreadable] = []
         entries: dict[str, Entry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
@@ -97,7 +100,8 @@ class Watch(AnyWait[None]):
             return failure  # What is in a list that failed would count as new once it shows.
         for state in self._places.lists:
             rows = findings.lists.get(state, ())
-            self._tell_of_cap(state, len(rows))
+            self._tell_of_cap(state, length_of(rows))
+            unreadable += [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
@@ -110,7 +114,7 @@ class Watch(AnyWait[None]):
                         entries[mark] = Entry(mark, row)
         if not self._has_begun:
             entries = self._begin(entries)
-        self._forget(there, failed, {digest_of(one) for one in findings.doubts}, now)
+        self._forget(there, failed, {digest_of(one) for one in findings.doubts}, unreadable, now)
         self.entries = [*entries.values()]
         self.looks += 1
         self._has_looked = True
@@ -127,13 +131,19 @@ class Watch(AnyWait[None]):
         return {}
 
     def _forget(
-        self, there: set[str], failed: Collection[str], doubtful: Collection[str], now: float
+        self,
+        there: set[str],
+        failed: Collection[str],
+        doubtful: Collection[str],
+        unreadable: list[Unreadable],
+        now: float,
     ) -> None:
         """Forget what has left its place. What this poll could not show is neither there nor absent.
 
         :param there: the marks of what is in its place.
         :param failed: the states whose lists failed.
         :param doubtful: the digests of instances of which this poll decides nothing.
+        :param unreadable: rows that could not be read: an instance of one of them may be where it was.
         """
         hidden = {
             mark
@@ -143,7 +153,13 @@ class Watch(AnyWait[None]):
         absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
-        left = {mark for mark in absent if self._places.has_left(mark, seen, now - since[mark])}
+        unread = {None if row.id is None else digest_of(row.id) for row in unreadable}
+        left = {
+            mark
+            for mark in absent
+            if now - since[mark] >= WHILE
+            or (not unread & {None, mark[2:]} and self._places.has_left(mark, seen, now - since[mark]))
+        }
         kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}
         self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}
         if left:

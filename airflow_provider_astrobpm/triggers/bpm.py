@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -180,11 +179,13 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         return event.encode(error or RuntimeError(), waiter)
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        from airflow_provider_astrobpm.bpm import group_change, look, search  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm import group_change, look, moment, search  # noqa: PLC0415
 
         awaited = self._awaited or await self._new_wait()
         if awaited.ending is None:
-            awaited.look_found(await client.run(look.search_for([awaited], client.settings)), time.time())
+            began = moment.now().steady
+            findings = await client.run(look.search_for([awaited], client.settings))
+            awaited.look_found(findings, began, moment.now())
         if awaited.ending is not None:
             return f"{self._waits_for} is left as it is, for its wait is over"
         sought = search.Sought()
