@@ -129,7 +129,9 @@ class GroupWait(AnyWait[GroupEnd]):
 
     def timed_out(self, deadline: float) -> WaitTimeoutError:
         """Return the error for a deadline that has passed."""
-        error = WaitTimeoutError(f"{len(self.ids)} instances", deadline, None)
+        error = WaitTimeoutError(
+            f"{len(self.ids)} instances", deadline, None, argument=self.deadline_argument
+        )
         timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error

@@ -53,12 +53,22 @@ class AnyWait(Generic[T]):
     :param max_poll_failure_time: seconds for which looks may fail in a row.
     """
 
-    __slots__ = ("_failing_since", "_max_poll_failure_time", "deadline", "ending", "failed_looks", "notes")
+    __slots__ = (
+        "_failing_since",
+        "_max_poll_failure_time",
+        "deadline",
+        "deadline_argument",
+        "ending",
+        "failed_looks",
+        "notes",
+    )
 
     def __init__(self, deadline: float | None, max_poll_failure_time: float) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._failing_since: float | None = None
         self.deadline = deadline
+        self.deadline_argument = "timeout"
+        """The argument that set the deadline, for the error of a wait that is over then."""
         self.failed_looks = 0
         """How many looks have failed in a row."""
         self.notes: list[Note] = []
@@ -204,7 +214,7 @@ class Wait(AnyWait["BpmInstance"]):
     def timed_out(self, deadline: float) -> WaitTimeoutError:
         """Return the error for a deadline that has passed."""
         sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
-        return WaitTimeoutError(sought, deadline, self.seen)
+        return WaitTimeoutError(sought, deadline, self.seen, argument=self.deadline_argument)
 
     def _take(self, findings: Findings, now: float) -> None:
         try:
