@@ -65,6 +65,7 @@ class AnyWait(Generic[T]):
         "_failure",
         "_max_poll_failure_time",
         "deadline",
+        "deadline_argument",
         "ending",
         "failed_looks",
         "grace",
@@ -78,6 +79,8 @@ class AnyWait(Generic[T]):
         self.grace = MISSING_TIME
         """Seconds after which an instance that was started certainly shows in the lists; whoever polls sets it."""
         self.deadline = deadline
+        self.deadline_argument = "timeout"
+        """The argument that set the deadline, for the error of a wait that is over then."""
         self.failed_looks = 0
         """How many polls have failed in a row."""
         self.notes: list[Note] = []
@@ -265,7 +268,7 @@ class Wait(AnyWait["BpmInstance"]):
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
-        error = WaitTimeoutError(sought, deadline, self.seen)
+        error = WaitTimeoutError(sought, deadline, self.seen, argument=self.deadline_argument)
         if self._missing_since is not None:
             error.problem += (
                 f"; it has been in none of the states since {utc(now.wall_time_of(self._missing_since))}"
