@@ -44,7 +44,8 @@ class AtStake(NamedTuple):
         return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
 
 
-ENDED_BY_A_PERSON = (None, "failed", "success", "skipped", "upstream_failed", "removed", "restarting")
+ENDED = ("failed", "success", "skipped", "upstream_failed", "removed")
+ENDED_BY_A_PERSON = (None, *ENDED, "restarting")
 """The states of a running task that somebody has changed; without one it is gone with its run."""
 
 STATE_PATIENCE = 1.5  # seconds to learn the task's state
@@ -115,7 +116,7 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
     :param what: what it is about, as the beginning of a sentence.
     :param log: the log of the task.
     """
-    seen = _within(STATE_PATIENCE, lambda: state_of(task))
+    seen = _within(STATE_PATIENCE, lambda: _own_state(task))
     if seen.failure is None and seen.value in ENDED_BY_A_PERSON:
         return True
     why = seen.failure or f"the task is {seen.value}"
@@ -123,6 +124,24 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
         "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
     )
     return False
+
+
+def _own_state(task: TaskInstanceKey) -> str | None:
+    """Return the state of the task instance; ``None`` if it is gone with its run.
+
+    Of a task in a loop Airflow tells the state of the newest iteration. Of those that have ended it tells the region, too.
+    """
+    state = state_of(task)
+    if task.region is None or state not in ENDED:
+        return state
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
+
+    for one in RuntimeTaskInstance.get_task_breadcrumbs(task.dag_id, task.run_id):
+        region = str(one.get("region_id")), one.get("region_index")
+        if one["task_id"] == task.task_id and region == task.region:
+            ended: str = one["state"]
+            return ended
+    return "running"
 
 
 def _do(work: Callable[[], str], what: str, log: Any, tally: Tally) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from airflow_provider_astrobpm.bpm.adoption import Record
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity, region_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -43,7 +43,9 @@ class Try(NamedTuple):
         index = getattr(ti, "map_index", None)
         due = getattr(context.get("dag_run"), "run_after", None)
         return cls(
-            TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index),
+            TaskIdentity(
+                ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
+            ),
             ti.try_number,
             ti.max_tries - retries + 1,
             due.timestamp() if due else None,
