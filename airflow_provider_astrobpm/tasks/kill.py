@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.meter import KILLS, Tally
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.hooks import metrics
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.triggers.kill import state_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,10 @@ def terminate_all(
                 patience=SENDING,
                 log=lambda note: note.write_to(log),
             )
-        return done.note if done.is_complete else f"{done.note}; clearing the task ends what is still open"
+        if done.is_complete:
+            return done.note
+        more = clearing.advice("it ends only what carries a key that was made from the task")
+        return f"{done.note}; clearing the task ends what is still open.{more}"
 
     _do(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
