@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
 
 if TYPE_CHECKING:
@@ -443,8 +444,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
-            clear = "so does clearing this task" if self._remember_failure(context) else "a clear begins anew"
+            goes_on = self._remember_failure(context)
+            clear = "so does clearing this task" if goes_on else "a clear begins anew"
             words = f"A retry starts only what is not open and has not ended well of this batch; {clear}."
+            if goes_on:
+                words += clearing.advice("the batch begins anew")
             if not isinstance(error, AstroZeroError):
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             elif words not in error.advice:

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
     AstroZeroError,
     InstanceNotFoundError,
     WaitFailedError,
@@ -16,6 +17,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
 
@@ -126,7 +128,11 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         self._say_what_opens_the_gate()
         self._trigger_for(None)
         try:
-            launched = self._launch(context)
+            try:
+                launched = self._launch(context)
+            except AmbiguousStartError as error:
+                clearing.add_advice(error)
+                raise
             instance = launched.instance
             self._report(instance)
             with self._says_what_stays_open(context, instance.id):
@@ -300,10 +306,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             then = "A retry goes on with it if it shows again. "
             if adopts:
                 then += "So does clearing this task; clearing it once more starts a new one all the same."
+                then += clearing.advice("the first clear starts a new one")
             else:
                 then += "Clearing this task starts a new one."
         elif adopts or not self.terminate_on_kill:
             then = f"{first} goes on waiting for it, and so does clearing this task."
+            if adopts and (self.terminate_on_kill or self.business_key is not None):
+                then += clearing.advice("the task no longer knows this instance, and may start another one")
         else:
             then = f"{first} goes on with it; clearing this task terminates it and starts a new one."
         return f"Instance {instance_id!r} on connection {self.astro_zero_conn_id!r} may still be open. {then}"
