@@ -145,7 +145,7 @@ class Findings:
 
     def failure_of(self, state: str) -> CallError | None:
         """Return why a state could not be listed, if a list of it failed or was not asked for any more."""
-        return self.failed_lists.get(state) or self.stopped_by
+        return self._down() or self.failed_lists.get(state) or self.stopped_by
 
     @property
     def has_gaps(self) -> bool:
@@ -155,9 +155,10 @@ class Findings:
     @property
     def failure(self) -> CallError | None:
         """Why the server counts as down: it throttles, refuses or cannot be reached, or no call brought anything."""
-        if self.stopped_by is not None and _ends_all(self.stopped_by):
-            return self.stopped_by
-        return None if self._has_answer else self._first_failure
+        return self._down() or (None if self._has_answer else self._first_failure)
+
+    def _down(self) -> CallError | None:
+        return self.stopped_by if self.stopped_by is not None and _ends_all(self.stopped_by) else None
 
     # What the search tells.
 
@@ -263,8 +264,7 @@ class Findings:
                 return None
             return read or (None if instance_id in self._read else self.stopped_by)
         hint = self._last_seen.get(instance_id)
-        last = self.failed_lists.get(hint) if hint is not None else None
-        return last or self.stopped_by or next(iter(self.failed_lists.values()), None)
+        return self.failure_of(hint or "") or next(iter(self.failed_lists.values()), None)
 
     def _not_found(self, instance_id: str) -> InstanceNotFoundError:
         refusal = self._read.get(instance_id)
