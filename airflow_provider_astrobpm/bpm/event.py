@@ -61,6 +61,8 @@ class _Failure(msgspec.Struct, tag_field="status", tag="failure", frozen=True):
     res_code: str | None = None
     res_msg: str | None = None
     instance: BpmInstance | None = None
+    argument: str = "timeout"
+    """Which argument set the deadline of a wait that timed out."""
     waiter: str | None = None
 
 
@@ -135,6 +137,7 @@ def _failure(error: Exception, waiter: str | None) -> _Failure:
         res_code=error.res_code,
         res_msg=error.res_msg,
         instance=getattr(error, "instance", None),
+        argument=getattr(error, "argument", "timeout"),
         waiter=waiter,
     )
 
@@ -196,4 +199,6 @@ def _error(event: object, known: _Failure) -> AstroZeroError:
     )
     ending.advice, ending.attempt, ending.connection = known.advice, known.attempt, known.connection
     ending.__dict__["instance"] = known.instance
+    if isinstance(ending, errors.WaitTimeoutError):
+        ending.argument = known.argument
     return ending

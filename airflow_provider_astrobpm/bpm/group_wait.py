@@ -151,7 +151,9 @@ class GroupWait(AnyWait[GroupEnd]):
         super().look_failed(error, began, now)
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
-        error = WaitTimeoutError(f"{len(self.ids)} instances", deadline, None)
+        error = WaitTimeoutError(
+            f"{len(self.ids)} instances", deadline, None, argument=self.deadline_argument
+        )
         timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error

@@ -62,11 +62,12 @@ class AnyWait(Generic[T]):
 
     __slots__ = (
         "_failing_since",
-        "_failure",
         "_max_poll_failure_time",
         "deadline",
+        "deadline_argument",
         "ending",
         "failed_looks",
+        "failure",
         "grace",
         "notes",
     )
@@ -74,12 +75,15 @@ class AnyWait(Generic[T]):
     def __init__(self, deadline: float | None, max_poll_failure_time: float) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._failing_since: float | None = None
-        self._failure: CallError | None = None
         self.grace = MISSING_TIME
         """Seconds after which an instance that was started certainly shows in the lists; whoever polls sets it."""
         self.deadline = deadline
+        self.deadline_argument = "timeout"
+        """The argument that set the deadline, for the error of a wait that is over then."""
         self.failed_looks = 0
         """How many polls have failed in a row."""
+        self.failure: CallError | None = None
+        """How the last of them has failed, while they do."""
         self.notes: list[Note] = []
         """What changed and was not logged yet."""
         self.ending: T | Exception | None = None
@@ -163,7 +167,7 @@ class AnyWait(Generic[T]):
 
     def _fail_poll(self, error: CallError, began: float, now: Moment) -> None:
         self.failed_looks += 1
-        self._failure = error
+        self.failure = error
         if self._failing_since is None:
             self._failing_since = began
             if not isinstance(error, AuthenticationError):
@@ -187,7 +191,7 @@ class AnyWait(Generic[T]):
         error = self._timed_out(deadline, now)
         if self._failing_since is not None:
             since = utc(now.wall_time_of(self._failing_since))
-            error.problem += f"; polls have failed since {since}: {str(self._failure).removesuffix('.')}"
+            error.problem += f"; polls have failed since {since}: {str(self.failure).removesuffix('.')}"
         return error
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
@@ -203,7 +207,7 @@ class AnyWait(Generic[T]):
         raise NotImplementedError
 
     def _polls_succeed(self) -> None:
-        self._failing_since, self._failure, self.failed_looks = None, None, 0
+        self._failing_since, self.failure, self.failed_looks = None, None, 0
 
     def _note(self, text: str, *, warning: bool = False) -> None:
         self.notes.append(Note(text, warning))
@@ -265,7 +269,7 @@ class Wait(AnyWait["BpmInstance"]):
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
-        error = WaitTimeoutError(sought, deadline, self.seen)
+        error = WaitTimeoutError(sought, deadline, self.seen, argument=self.deadline_argument)
         if self._missing_since is not None:
             error.problem += (
                 f"; it has been in none of the states since {utc(now.wall_time_of(self._missing_since))}"

@@ -299,24 +299,25 @@ class AstroZeroHook(BaseHook):
 
     def run_wait(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
         """Run a wait to its end, holding this thread, and return its good end; see ``wait_for_instance``."""
-        plan = look.wait_for(awaited, poll_interval=poll_interval, **self._looking)
-        self.client.run(plan)
-        try:
-            return awaited.result()
-        except AstroZeroError as error:
-            error.connection = error.connection or self.settings.connection
-            raise
+        self._look_for(awaited, look.wait_for(awaited, poll_interval=poll_interval, **self._looking))
+        return awaited.result()
 
     def look(self, awaited: AnyWait[Any]) -> None:
         """Look once for what a wait is about."""
-        self.client.run(look.once(awaited, **self._looking))
+        self._look_for(awaited, look.once(awaited, **self._looking))
 
     def look_until_sure(self, awaited: Wait, *, again_after: float) -> None:
         """Look for what a wait is about, and again while looks fail or do not show it.
 
         :param again_after: seconds after which to look again.
         """
-        self.client.run(look.until_sure(awaited, again_after=again_after, **self._looking))
+        self._look_for(awaited, look.until_sure(awaited, again_after=again_after, **self._looking))
+
+    def _look_for(self, awaited: AnyWait[Any], plan: Plan[Any]) -> None:
+        """Run a plan that looks for a wait, and let the error that may end the wait name the connection."""
+        self.client.run(plan)
+        if isinstance(awaited.ending, AstroZeroError):
+            awaited.ending.connection = awaited.ending.connection or self.settings.connection
 
     @property
     def _looking(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -54,12 +55,31 @@ class Case:
 
     :param cause: the error with which the wait ends; ``None`` for success.
     :param may_be_open: whether the instance may still be open then.
+    :param words: what the error says.
     """
 
     happens: World
     cause: type[Exception] | None = None
     may_be_open: bool = False
     arguments: tuple[tuple[str, Any], ...] = ()
+    words: str = ""
+
+    def says(self, end: BaseException) -> bool:
+        """Return whether the end of a task, or its cause, says the words."""
+        return self.words in f"{end} {end.__cause__}"
+
+
+def time_is_up(limit: str, **arguments: Any) -> Case:
+    """Return the case of a time-out by one of the two arguments that limit a wait; the other one is further off."""
+    limits = {"timeout": 3600, "execution_timeout": timedelta(hours=1)}
+    limits[limit] = timedelta(seconds=0.3) if limit == "execution_timeout" else 0.3
+    return Case(
+        nothing,
+        errors.WaitTimeoutError,
+        may_be_open=arguments.get("on_timeout") != "terminate",
+        arguments=(*limits.items(), *arguments.items()),
+        words=f"UTC ({limit!r})",
+    )
 
 
 CASES = {
@@ -78,16 +98,15 @@ CASES = {
     "a failure state": Case(
         move("Paused"), errors.WaitFailedError, may_be_open=True, arguments=(("failed_states", ["Paused"]),)
     ),
-    "time is up": Case(nothing, errors.WaitTimeoutError, may_be_open=True, arguments=(("timeout", 0.3),)),
-    "suspended when time is up": Case(
-        nothing,
-        errors.WaitTimeoutError,
-        may_be_open=True,
-        arguments=(("timeout", 0.3), ("on_timeout", "suspend")),
-    ),
-    "terminated when time is up": Case(
-        nothing, errors.WaitTimeoutError, arguments=(("timeout", 0.3), ("on_timeout", "terminate"))
-    ),
+    **{
+        f"{effect}, when time is up by {limit}": time_is_up(limit, **arguments)
+        for limit in ("timeout", "execution_timeout")
+        for effect, arguments in {
+            "left": {},
+            "suspended": {"on_timeout": "suspend"},
+            "terminated": {"on_timeout": "terminate"},
+        }.items()
+    },
     "unreachable for too long": Case(
         lambda emulator, _: emulator.fault("query", "status", status=503, times=1000),
         errors.ServerError,
@@ -170,6 +189,7 @@ def start_and_end(case: Case, runner: Any, emulator: EmulatorControl, *, deferra
     else:
         assert ("may still be open" in str(end)) is case.may_be_open, end
         assert type(end) is case.cause, end
+        assert case.says(end)
         end = type(end)
     return [end, instance["state"], instance["suspended"]]
 
@@ -203,6 +223,7 @@ def wait_and_end(case: Case, runner: Any, emulator: EmulatorControl, **arguments
         end = facts(end)
     elif case.cause is errors.WaitTimeoutError:
         assert type(end) is (AirflowSkipException if arguments["soft_fail"] else AirflowSensorTimeout), end
+        assert case.says(end)
     else:
         assert type(end) is case.cause, end
     return [end if case.cause is None else type(end), instance["state"], instance["suspended"]]

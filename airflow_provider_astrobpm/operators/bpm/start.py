@@ -183,7 +183,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
-            timeout=self.timeout,
+            timeout=self._limits.seconds,
             grace=self.hook.settings.start_grace,
             since=this.since,
         )
@@ -220,15 +220,11 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
 
         awaited = wait.Wait(
-            self._condition(),
-            seen=instance,
-            deadline=deadline,
-            max_poll_failure_time=self.max_poll_failure_time,
+            self._condition(), seen=instance, max_poll_failure_time=self.max_poll_failure_time
         )
-        if self.deferrable and awaited.ending is None:
-            self._defer(awaited)
+        self._begin(self._bounded(awaited, deadline))
         try:
-            ended = self.hook.run_wait(awaited, poll_interval=self.poll_interval)
+            ended = self._hold_on(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
             ended = self._after_timeout(error, instance.id)
         return self._done(ended, context)
@@ -242,7 +238,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _new_wait(self, context: Context, deadline: float | None) -> Wait:
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
 
-        return wait.Wait(self._condition(), instance_id=_published_instance(context), deadline=deadline)
+        awaited = wait.Wait(
+            self._condition(),
+            instance_id=_published_instance(context),
+            max_poll_failure_time=self.max_poll_failure_time,
+        )
+        return self._bounded(awaited, deadline)
 
     def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
         return self._trigger(
