@@ -14,7 +14,6 @@ over a moment before the alarm: then there is time for the last poll and for ``o
 from __future__ import annotations
 
 import signal
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
