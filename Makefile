@@ -66,7 +66,7 @@ $(DOCS_STAMP): $(STAMP)
 test-crash: $(HA_STAMP)  ## Kill tasks at every point of a start and its wait, on PostgreSQL (needs Debian, takes TESTS too)
 	@$(BIN)/pytest -m crash -n 0 -q tests/crash $(TESTS)
 
-test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL (needs Debian)
+test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL, and show that odd texts kill none (needs Debian)
 	@$(BIN)/pytest -m ha -n 0 -q tests/ha $(TESTS)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm import errors, texts
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -114,7 +114,7 @@ def encode_group(
 
 def _plain(event: msgspec.Struct) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(event)
-    return plain
+    return texts.storable(plain)
 
 
 def _failure(error: Exception, waiter: str | None) -> _Failure:

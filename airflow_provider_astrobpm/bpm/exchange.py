@@ -7,12 +7,14 @@ a token is renewed, what counts as success, and which error an answer is. Errors
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm import api, texts
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -80,14 +82,18 @@ if TYPE_CHECKING:
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    resCode: str  # noqa: N815 - the wire's name
-    resMsg: str | None = None  # noqa: N815
+    resCode: str | int  # noqa: N815 - the wire's name
+    resMsg: Any = None  # noqa: N815
     result: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def code(self) -> str:
+        return str(self.resCode)
 
 
 class _OAuthError(msgspec.Struct, frozen=True):
-    error: str
-    error_description: str | None = None
+    error: str | int
+    error_description: Any = None
 
 
 def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) -> Exchange[T]:
@@ -154,24 +160,34 @@ def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
     )
 
 
+def words_of_platform(response: Response) -> tuple[str | None, str | None]:
+    """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
+    envelope = _Answer(response).envelope
+    return (envelope.code, _said(envelope.resMsg)) if envelope else (None, None)
+
+
 class _Answer:
-    """An answer and what it means."""
+    """An answer and what it means. Its texts are cleaned here of all that cannot be handed to Airflow."""
 
     def __init__(self, response: Response) -> None:
         self.status = response.status
         self.headers = response.headers
-        self.body = response.body
-        self.envelope = _decoded(response.body, _Envelope)
+        self.body = texts.storable_json(response.body)
+        self.envelope = _decoded(self.body, _Envelope)
+        if self.envelope is None:
+            with suppress(ValueError, RecursionError):
+                self.body = texts.strict_json(self.body)
+                self.envelope = _decoded(self.body, _Envelope)
 
     @property
     def refuses_token(self) -> bool:
         # Not with a 5xx: whatever code it carries, the server may have acted before it failed.
-        code = self.envelope.resCode if self.envelope else None
+        code = self.envelope.code if self.envelope else None
         return self.status == 401 or (self.status < 500 and code in BAD_TOKEN_CODES)
 
     def read(self, operation: Operation[T], secrets: tuple[str, ...] = ()) -> T:
         """Return the result, or raise the error that this answer is."""
-        succeeded = self.envelope is not None and self.envelope.resCode == SUCCESS
+        succeeded = self.envelope is not None and self.envelope.code == SUCCESS
         if not 200 <= self.status < 300 or not (succeeded or not operation.enveloped):
             raise self._error(operation, secrets)
         try:
@@ -182,7 +198,7 @@ class _Answer:
             raise UnexpectedAnswerError(
                 f"the answer has not the documented shape: {_quote(str(error), secrets)}",
                 status=self.status,
-                res_code=self.envelope.resCode if self.envelope else None,
+                res_code=_quote(self.envelope.code, secrets) if self.envelope else None,
             ) from None
 
     def _error(self, operation: Operation[Any], secrets: tuple[str, ...]) -> CallError:
@@ -240,9 +256,9 @@ class _Answer:
     def _words(self) -> tuple[str | None, str | None]:
         """Return the code and the message of either error shape."""
         if self.envelope is not None:
-            return self.envelope.resCode, self.envelope.resMsg
+            return self.envelope.code, _said(self.envelope.resMsg)
         refusal = _decoded(self.body, _OAuthError)
-        return (refusal.error, refusal.error_description) if refusal else (None, None)
+        return (str(refusal.error), _said(refusal.error_description)) if refusal else (None, None)
 
 
 def _decoded(body: bytes, shape: type[T]) -> T | None:
@@ -250,6 +266,11 @@ def _decoded(body: bytes, shape: type[T]) -> T | None:
         return msgspec.json.decode(body, type=shape)
     except UNREADABLE:
         return None
+
+
+def _said(message: Any) -> str | None:
+    """Return a message as text; it decides nothing, so it may be of any type."""
+    return message if message is None or isinstance(message, str) else json.dumps(message, ensure_ascii=False)
 
 
 def _origin(headers: Mapping[str, str]) -> str:
@@ -266,5 +287,5 @@ def _quote(text: str, secrets: tuple[str, ...]) -> str:
     for secret in filter(None, secrets):
         for form in (secret, quote(secret), quote_plus(secret)):
             text = text.replace(form, "***")
-    text = " ".join(text.split())
+    text = texts.storable(" ".join(text.split()))
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

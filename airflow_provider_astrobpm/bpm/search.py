@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_astrobpm.bpm import api, checks, states
 from airflow_provider_astrobpm.bpm.errors import CallError
 from airflow_provider_astrobpm.bpm.findings import Findings
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.wire import UNREAD_STATE, length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.api import Plan
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.settings import InstanceLookup, Settings
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 
 class BusinessKey(NamedTuple):
@@ -78,16 +80,18 @@ class Carriers:
         self._wanted = wanted
         self._shows_keys = False
         self._names_without_keys: set[str] = set()
-        self._capped: list[list[BpmInstance]] = []
+        self._capped: list[Sequence[BpmInstance]] = []
+        self._unreadable: list[Unreadable] = []
 
-    def take(self, rows: list[BpmInstance], reverse: Sequence[BpmInstance] = ()) -> None:
+    def take(self, rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance] = ()) -> None:
         """Take a list. An instance that moved meanwhile shows twice; the later look counts.
 
         :param rows: the list, newest first.
         :param reverse: the same list oldest first, asked for where the other looks cut off.
         """
-        if looks_capped(len(rows)) and not _are_all(rows, reverse):
+        if looks_capped(length_of(rows)) and not _are_all(rows, reverse):
             self._capped.append(rows)
+        self._unreadable += (*unreadable_in(rows), *unreadable_in(reverse))
         for row in (*rows, *reverse):
             if row.business_key in (None, row.id):
                 self._names_without_keys.add(row.name)
@@ -104,14 +108,30 @@ class Carriers:
         """
         if bpm_name in self._names_without_keys and not self._shows_keys:
             return "the lists show no business keys here"
-        return self.hides(since)
+        return self.hides(since, bpm_name)
 
-    def hides(self, since: float | None) -> str | None:
-        """Return why the lists may not show all that was started since a moment; ``None`` if they do."""
+    def hides(self, since: float | None, bpm_name: str | None = None) -> str | None:
+        """Return why the lists may not show all that was started since a moment; ``None`` if they do.
+
+        :param bpm_name: the name of its BPM, if only its instances count.
+        """
+        for row in self._unreadable:
+            if self._may_be_wanted(row, bpm_name):
+                return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
         for rows in self._capped:
             if since is None or not _reaches_back(rows, since):
-                return f"a list of exactly {len(rows)} rows looks cut off"
+                return f"a list of exactly {length_of(rows)} rows looks cut off"
         return None
+
+    def _may_be_wanted(self, row: Unreadable, bpm_name: str | None) -> bool:
+        if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
+            return False
+        if "businessKey" in row.unread:
+            return True
+        name = bpm_name or row.name or ""
+        return self._wanted(
+            BpmInstance(id=row.id or "", name=name, state=UNREAD_STATE, business_key=row.business_key)
+        )
 
 
 def looks_capped(rows: int) -> bool:
@@ -119,7 +139,7 @@ def looks_capped(rows: int) -> bool:
     return rows >= 100 and (rows % 50 == 0 or rows & (rows - 1) == 0)
 
 
-def _reaches_back(rows: list[BpmInstance], since: float) -> bool:
+def _reaches_back(rows: Sequence[BpmInstance], since: float) -> bool:
     """Tell whether a list that was cut off holds everything that was started since then: newest first, and beyond it."""
     starts = [row.start_time or "" for row in rows]
     return starts == sorted(starts, reverse=True) and started_long_before(rows[-1], since)
@@ -210,7 +230,7 @@ def find_by_id(
     :param endpoint: as ``find`` has it.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
-    checks.text(instance_id, "instance_id")
+    checks.identifier(instance_id, "instance_id")
     findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
     return findings.instance(instance_id)
 
@@ -244,8 +264,8 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
 
 def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Return a checked business key."""
-    checks.text(business_key, "business_key")
-    return BusinessKey(business_key, None if bpm_name is None else checks.text(bpm_name, "bpm_name"))
+    checks.identifier(business_key, "business_key")
+    return BusinessKey(business_key, None if bpm_name is None else checks.identifier(bpm_name, "bpm_name"))
 
 
 def find_carriers(wanted: Callable[[BpmInstance], bool]) -> Plan[Carriers]:
@@ -272,7 +292,7 @@ def list_carriers(where: Iterable[str], carriers: Carriers) -> Plan[None]:
     """
     for state in where:
         rows = yield api.query(state)
-        reverse = (yield api.query(state, order_type="asc")) if looks_capped(len(rows)) else ()
+        reverse = (yield api.query(state, order_type="asc")) if looks_capped(length_of(rows)) else ()
         carriers.take(rows, reverse)
 
 

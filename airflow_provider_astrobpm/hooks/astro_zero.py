@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_astrobpm.bpm import api, change, checks, launch, look, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnexpectedAnswerError
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.adoption import Order, Record
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.api import Action, BpmDefinition, Plan
+    from airflow_provider_astrobpm.bpm.api import Action, Plan
     from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
+    from airflow_provider_astrobpm.bpm.wire import BpmDefinition, Unreadable
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -148,17 +149,27 @@ class AstroZeroHook(BaseHook):
         *,
         order_field: str | None = "startTime",
         order_type: Literal["asc", "desc"] = "desc",
+        bpm_name: str | None = None,
+        business_key: str | None = None,
     ) -> list[BpmInstance]:
         """List instances by state (API page 0070): one request a state, because several at once are undocumented.
 
-        The requests are made one after another, so an instance that moves meanwhile may be missed.
+        The requests are made one after another, so an instance that moves meanwhile may be missed. A row that cannot be read
+        and may be one of those asked for is an ``UnexpectedAnswerError``.
 
         :param states: states to list, in this order.
+        :param bpm_name: the BPM's name, if only its instances count.
+        :param business_key: the business key, if only instances that carry it count.
         :param order_field: the column to order by; ``None`` for the server's own order.
         :param order_type: the direction.
         :raises UnexpectedAnswerError: if rows of one instance contradict each other.
         """
         require_known(states, "states")
+        asked = {
+            name: checks.identifier(value, name)
+            for name, value in (("bpm_name", bpm_name), ("business_key", business_key))
+            if value is not None
+        }
         operations = {
             state: api.query(state, order_field=order_field, order_type=order_type)
             for state in dict.fromkeys(states)
@@ -166,10 +177,30 @@ class AstroZeroHook(BaseHook):
         # An instance that moved from one state to another meanwhile shows twice; the later list counts.
         findings = Findings({}, wanted_lists=operations)
         for state, operation in operations.items():
-            findings.take(state, self.client.call(operation))
-        for doubt in findings.doubts.values():
-            raise doubt
-        return list(findings.rows.values())
+            rows = self.client.call(operation)
+            for odd in rows.unreadable:
+                if odd.may_be(**asked):
+                    raise self._unreadable(odd, operation.attempt)
+            findings.take(state, rows)
+        wanted = [
+            row
+            for rows in findings.lists.values()
+            for row in rows
+            if bpm_name in (None, row.name) and business_key in (None, row.business_key)
+        ]
+        for row in wanted:
+            if row.id in findings.doubts:
+                raise findings.doubts[row.id]
+        return list({row.id: row for row in wanted}.values())
+
+    def _unreadable(self, row: Unreadable, attempt: str) -> UnexpectedAnswerError:
+        which = f"the row of instance {row.id!r}" if row.id else "a row"
+        error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
+        error.advice = (
+            "Narrow the query by bpm_name or business_key to leave it out, or mend it in Astro Zero."
+        )
+        error.locate(attempt, self.settings.connection)
+        return error
 
     @_names_the_connection
     def get_instance(self, instance_id: str, *, last_state: str | None = None) -> BpmInstance:

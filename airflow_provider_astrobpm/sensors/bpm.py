@@ -97,6 +97,8 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         began = None
         if self.mode == "reschedule":
             began = context["ti"].get_first_reschedule_date(context)
+        if began is None:
+            self._say_what_opens_the_gate()
         self._awaited = awaited = self._new_wait(
             context, self._deadline(began.timestamp() if began else time.time())
         )
@@ -228,9 +230,9 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         condition = self._condition()
         key = None
         if self.instance_id is None:
-            key = search.key_of(checks.text(self.business_key, "business_key"), self.bpm_name)
+            key = search.key_of(checks.identifier(self.business_key, "business_key"), self.bpm_name)
         else:
-            checks.text(self.instance_id, "instance_id")
+            checks.identifier(self.instance_id, "instance_id")
         awaited = wait.Wait(
             condition,
             instance_id=self.instance_id,

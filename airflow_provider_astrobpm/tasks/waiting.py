@@ -207,6 +207,22 @@ class WaitingTask(AstroZeroTask):
         asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
+    def _check_identifiers(self, *arguments: str) -> None:
+        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone."""
+        for argument in arguments:
+            if (value := getattr(self, argument)) is not None:
+                checks.identifier(value, argument)
+
+    def _say_what_opens_the_gate(self) -> None:
+        """Say in the log what an author may not have thought of, who names what fails and not what succeeds."""
+        failing = self._condition().failing_statuses_alone
+        if failing:
+            self.log.warning(
+                "Any business status but %s opens this gate, a misspelt or a new one too. Name what opens it with "
+                "bp_statuses, such as bp_statuses=['Approved']",
+                " and ".join(map(repr, sorted(failing))),
+            )
+
     def _has_ended_well(self, instance: BpmInstance) -> bool:
         """Tell whether an instance that an earlier try has started, and that has ended, is as this task wants it.
 

@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, OpenInstan
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.search import Carriers
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 
 TASK = TaskIdentity("dag", "run", "task")
 KEY, AGAIN, OLD = TASK.key(3), TASK.key(3, 2), TASK.key(1)
@@ -328,3 +329,49 @@ def test_rows_of_one_moment_tell_no_order() -> None:
     carriers = Carriers(lambda _one: False)
     carriers.take(rows, rows)
     assert carriers.doubt("A", None)
+
+
+OWN_KEY = order().key()
+
+
+@pytest.mark.parametrize(
+    ("row", "in_doubt"),
+    [
+        ({"name": "Approval", "business_key": "somebody else's"}, False),
+        ({"name": "Approval"}, False),  # it shows no key, as an instance without one does
+        ({"name": "Approval", "business_key": OWN_KEY}, True),
+        ({"business_key": OWN_KEY, "unread": {"name"}}, True),
+        ({"business_key": "somebody else's", "unread": {"name"}}, False),
+        ({"name": "Approval", "unread": {"businessKey"}}, True),
+        ({"name": "B", "unread": {"businessKey"}}, False),
+        ({"unread": {"id", "name", "businessKey"}}, True),
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_row_that_cannot_be_read_leaves_open_what_it_may_be(
+    row: dict[str, Any], in_doubt: bool, reverse: bool
+) -> None:
+    odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
+    known = rows_that_started(["2026-01-01 00:00:00"])
+    carriers = Carriers(order().wants)
+    lists = (Rows(known), Rows(known, [odd])) if reverse else (Rows(known, [odd]), [])
+    carriers.take(*lists)
+    doubt = carriers.doubt("Approval", None)
+    assert (doubt is not None) is in_doubt
+    assert not in_doubt or "its state is null" in str(doubt)
+
+
+def test_a_row_that_was_read_elsewhere_leaves_nothing_open() -> None:
+    odd = Unreadable(reason="", unread=frozenset({"state", "businessKey"}), id="0", name="A")
+    carriers = Carriers(lambda one: one.business_key == "k")
+    carriers.take(Rows([], [odd]))
+    assert carriers.doubt("A", None)
+    carriers.take(rows_that_started(["2026-01-01 00:00:00"]))
+    assert carriers.doubt("A", None) is None
+
+
+def test_rows_that_cannot_be_read_count_for_the_length_of_a_list() -> None:
+    odd = Unreadable(reason="", unread=frozenset({"state"}), id="x", name="B", business_key="other")
+    carriers = Carriers(lambda _one: False)
+    carriers.take(Rows(rows_that_started(["2026-01-01 00:00:00"] * 99), [odd]))
+    assert carriers.doubt("A", None) == "a list of exactly 100 rows looks cut off"

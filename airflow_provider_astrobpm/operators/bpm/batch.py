@@ -224,7 +224,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         """Check everything but the launches, and prove that the trigger can be made."""
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        self._condition()
+        self._check_identifiers("bpm_name", "version")
+        self._say_what_opens_the_gate()
         if self.result_path is not None:
             from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 

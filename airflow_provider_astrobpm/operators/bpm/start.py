@@ -122,7 +122,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or go on with what an earlier try has started, and wait for it if asked to."""
-        self._condition()
+        self._check_identifiers("bpm_name", "version", "business_key")
+        self._say_what_opens_the_gate()
         self._trigger_for(None)
         try:
             launched = self._launch(context)
