@@ -27,6 +27,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.findings import MOST_IN_VAIN, Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.search import BusinessKey
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 from tests.bpm.virtual_time import instance
 
 ALL = list(states.STATES)
@@ -255,6 +256,53 @@ class TestContradictions:
         rows = instance("1", WAITS, business_key="1"), instance("1", RUNS, business_key="k")
         findings = stage(server(*rows)).run(search.find({"1": WAITS, "2": RUNS}))
         assert findings.instance("1").state == RUNS
+
+
+class TestRowsThatCannotBeRead:
+    @staticmethod
+    def found(row: dict[str, Any], *rows: BpmInstance, stage: Any) -> Findings:
+        odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
+
+        def answer(operation: Operation[Any]) -> Any:
+            state = dict(operation.query)["states"]
+            return Rows([one for one in rows if one.state == state], [odd] if state == RUNS else ())
+
+        findings: Findings = stage(answer).run(search.find({"1": RUNS, "2": RUNS}, [KEY]))
+        return findings
+
+    def test_they_make_their_own_instance_doubtful_and_no_other(self, stage: Any) -> None:
+        findings = self.found({"id": "1"}, instance("2", RUNS), stage=stage)
+        assert findings.instance("2").state == RUNS
+        with pytest.raises(
+            UnexpectedAnswerError, match="the row of instance '1' in the list of state 'Running' cannot"
+        ):
+            findings.instance("1")
+        assert isinstance(findings.carrier_or_error(KEY), InstanceNotFoundError)
+
+    def test_without_an_id_one_may_be_any_that_was_not_found(self, stage: Any) -> None:
+        findings = self.found({"unread": frozenset({"id"})}, instance("2", RUNS), stage=stage)
+        assert findings.instance("2").state == RUNS
+        assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
+
+    @pytest.mark.parametrize(
+        ("row", "states_of_carriers", "kind"),
+        [
+            ({"id": "1", "business_key": "k"}, [], UnexpectedAnswerError),
+            ({"id": "1", "business_key": "k"}, [WAITS], UnexpectedAnswerError),
+            ({"id": "1", "business_key": "another"}, [DONE], BpmInstance),
+            ({"id": "1", "unread": frozenset({"businessKey"})}, [DONE], UnexpectedAnswerError),
+            ({"id": "1", "unread": frozenset({"businessKey"})}, [WAITS], BpmInstance),
+            ({"id": "1", "unread": frozenset({"businessKey"})}, [], InstanceNotFoundError),
+        ],
+    )
+    def test_a_key_is_in_doubt_where_they_may_carry_it_and_that_would_decide(
+        self, row: dict[str, Any], states_of_carriers: list[str], kind: type, stage: Any
+    ) -> None:
+        carriers = [
+            instance(str(number), state, business_key="k")
+            for number, state in enumerate(states_of_carriers, 5)
+        ]
+        assert isinstance(self.found(row, *carriers, stage=stage).carrier_or_error(KEY), kind)
 
 
 FAILURES = [ServerError, UnexpectedAnswerError, RefusedError, ThrottledError, NotSentError, AuthenticationError]
