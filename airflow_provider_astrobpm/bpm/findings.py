@@ -9,14 +9,16 @@ A list that failed after all its attempts costs only those that it might have sh
 | its id                       | has not found it, and a row that may be its own cannot be | that error                   |
 |                              | read                                                      |                              |
 | its id                       | has not found it, and a list failed                       | the error of the list        |
+| its id                       | has not found it, and a row shows no id                   | the error of the row         |
 | its id                       | has not found it                                          | ``InstanceNotFoundError``    |
 | its business key             | could not list a state at all                             | the error of the list        |
+| its business key             | has a row with the key that cannot be read                | that error                   |
 | its business key             | has carriers whose rows contradict each other             | that error                   |
 | its business key             | has found none but ended ones, and a row that may carry   | that error                   |
 |                              | it cannot be read                                         |                              |
 | its business key             | has found none                                            | ``InstanceNotFoundError``    |
-| its business key             | has found none but ended ones, and an open state's list   | the error of the list: it    |
-|                              | failed once                                               | may hide an open one         |
+| its business key             | has found none but ended ones, and an open state's list   | that error: it may hide an   |
+|                              | failed once, or a row cannot be read whose key is unread  | open one                     |
 | its business key             | has found one, or one that is open                        | the instance                 |
 | its business key             | has found several                                         | ``SeveralInstancesError``    |
 """
@@ -76,7 +78,7 @@ class Findings:
         self.rows: dict[str, BpmInstance] = {}
         """All of these by their ids, each as the last list shows it."""
         self.doubts: dict[str, CallError] = {}
-        """Why nothing is decided about an instance, by its id: its rows contradict each other, or cannot be read."""
+        """Why nothing is decided about an instance, by its id: its rows contradict each other."""
         self.failed_lists: dict[str, CallError] = {}
         """How the list of a state failed, where it has failed at least once."""
         self.stopped_by: CallError | None = None
@@ -89,6 +91,8 @@ class Findings:
         for key in self._carriers:
             self._keys.setdefault(key.value, []).append(key)
         self._listed: set[str] = set()
+        self._unreadable: list[tuple[Unreadable, UnexpectedAnswerError]] = []
+        self._unread: dict[str, UnexpectedAnswerError] = {}
         self._read: dict[str, CallError | None] = {}
         self._unreadable: list[Unreadable] = []
         self._most_rows: int | None = None
@@ -108,7 +112,7 @@ class Findings:
 
     def instance_or_error(self, instance_id: str) -> BpmInstance | CallError | InstanceNotFoundError:
         """Return what ``instance`` returns or raises. Thousands may share one error."""
-        if (doubt := self.doubts.get(instance_id)) is not None:
+        if (doubt := self.doubts.get(instance_id) or self._unread.get(instance_id)) is not None:
             return doubt
         if (found := self.instances.get(instance_id)) is not None:
             return found
@@ -139,10 +143,17 @@ class Findings:
         if not carriers:
             return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
         still_open = [row for row in carriers if not row.is_closed]
-        if not still_open:
+        for odd, error in self._unreadable:
+            # With its key unread it may be any: it may hide an open instance, and is no reason to doubt one that shows.
+            counts = odd.business_key == key.value or (carriers and not still_open)
+            if counts and odd.may_be(business_key=key.value, bpm_name=key.bpm_name):
+                return error
+        if carriers and not still_open:
             for state in states.OPEN_STATES:
                 if state in self.failed_lists:
                     return self.failed_lists[state]
+        if not carriers:
+            return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
         if len(carriers) > 1 and len(still_open) != 1:
             return SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
         return still_open[0] if still_open else carriers[0]
@@ -163,7 +174,7 @@ class Findings:
 
     def failure_of(self, state: str) -> CallError | None:
         """Return why a state could not be listed, if a list of it failed or was not asked for any more."""
-        return self.failed_lists.get(state) or self.stopped_by
+        return self._down() or self.failed_lists.get(state) or self.stopped_by
 
     @property
     def has_gaps(self) -> bool:
@@ -173,9 +184,10 @@ class Findings:
     @property
     def failure(self) -> CallError | None:
         """Why the server counts as down: it throttles, refuses or cannot be reached, or no call brought anything."""
-        if self.stopped_by is not None and _ends_all(self.stopped_by):
-            return self.stopped_by
-        return None if self._has_answer else self._first_failure
+        return self._down() or (None if self._has_answer else self._first_failure)
+
+    def _down(self) -> CallError | None:
+        return self.stopped_by if self.stopped_by is not None and _ends_all(self.stopped_by) else None
 
     # What the search tells.
 
@@ -199,6 +211,16 @@ class Findings:
             for key in self._keys.get(row.business_key or "", ()):
                 if key.bpm_name in (None, row.name):
                     self._take_row(self._carriers[key], row)
+
+    def _take_unreadable(self, state: str, row: Unreadable) -> None:
+        which = f"the row of instance {row.id!r}" if row.id else "a row"
+        error = UnexpectedAnswerError(
+            f"{which} in the list of state {state!r} cannot be read, because {row.reason}"
+        )
+        error.advice = "What cannot be read decides nothing. Look at the instance in Astro Zero."
+        self._unreadable.append((row, error))
+        if row.id is not None:
+            self._unread[row.id] = error
 
     def _take_row(self, found: dict[str, BpmInstance], row: BpmInstance) -> None:
         before = found.get(row.id)
@@ -247,7 +269,8 @@ class Findings:
 
     def lacking(self) -> list[str]:
         """Return the ids that were not found yet, and that another call may show."""
-        return [one for one in self._last_seen if one not in self.instances and one not in self.doubts]
+        decided = (self.instances, self.doubts, self._unread)
+        return [one for one in self._last_seen if not any(one in each for each in decided)]
 
     def lacks_an_id(self) -> bool:
         """Return whether another list may still show an id that was not found yet, or show that there is none.
@@ -282,8 +305,8 @@ class Findings:
                 return None
             return read or (None if instance_id in self._read else self.stopped_by)
         hint = self._last_seen.get(instance_id)
-        last = self.failed_lists.get(hint) if hint is not None else None
-        return last or self.stopped_by or next(iter(self.failed_lists.values()), None)
+        nameless = (error for row, error in self._unreadable if row.id is None)
+        return self.failure_of(hint or "") or next(iter([*self.failed_lists.values(), *nameless]), None)
 
     def _not_found(self, instance_id: str) -> InstanceNotFoundError:
         refusal = self._read.get(instance_id)

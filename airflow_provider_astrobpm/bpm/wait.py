@@ -75,7 +75,6 @@ class AnyWait(Generic[T]):
     def __init__(self, deadline: float | None, max_poll_failure_time: float) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._failing_since: float | None = None
-        self._failure: CallError | None = None
         self.grace = MISSING_TIME
         """Seconds after which an instance that was started certainly shows in the lists; whoever polls sets it."""
         self.deadline = deadline
@@ -83,6 +82,8 @@ class AnyWait(Generic[T]):
         """The argument that set the deadline, for the error of a wait that is over then."""
         self.failed_looks = 0
         """How many polls have failed in a row."""
+        self.failure: CallError | None = None
+        """How the last of them has failed, while they do."""
         self.notes: list[Note] = []
         """What changed and was not logged yet."""
         self.ending: T | Exception | None = None
@@ -166,7 +167,7 @@ class AnyWait(Generic[T]):
 
     def _fail_poll(self, error: CallError, began: float, now: Moment) -> None:
         self.failed_looks += 1
-        self._failure = error
+        self.failure = error
         if self._failing_since is None:
             self._failing_since = began
             if not isinstance(error, AuthenticationError):
@@ -190,7 +191,7 @@ class AnyWait(Generic[T]):
         error = self._timed_out(deadline, now)
         if self._failing_since is not None:
             since = utc(now.wall_time_of(self._failing_since))
-            error.problem += f"; polls have failed since {since}: {str(self._failure).removesuffix('.')}"
+            error.problem += f"; polls have failed since {since}: {str(self.failure).removesuffix('.')}"
         return error
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
@@ -206,7 +207,7 @@ class AnyWait(Generic[T]):
         raise NotImplementedError
 
     def _polls_succeed(self) -> None:
-        self._failing_since, self._failure, self.failed_looks = None, None, 0
+        self._failing_since, self.failure, self.failed_looks = None, None, 0
 
     def _note(self, text: str, *, warning: bool = False) -> None:
         self.notes.append(Note(text, warning))

@@ -92,7 +92,7 @@ class Watch(AnyWait[None]):
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         before, self._digests = self._digests, {}
         there: set[str] = set()
-        unreadable: list[Unreadable] = []
+        doubtful: set[str | None] = {digest_of(one) for one in findings.doubts}
         entries: dict[str, Entry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
@@ -138,7 +138,7 @@ class Watch(AnyWait[None]):
         unreadable: list[Unreadable],
         now: float,
     ) -> None:
-        """Forget what has left its place. What this poll could not show is neither there nor absent.
+        """Forget what has left its place. What a list that failed may show is neither there nor absent.
 
         :param there: the marks of what is in its place.
         :param failed: the states whose lists failed.
@@ -146,9 +146,7 @@ class Watch(AnyWait[None]):
         :param unreadable: rows that could not be read: an instance of one of them may be where it was.
         """
         hidden = {
-            mark
-            for mark in self.marks - there
-            if mark[2:] in doubtful or self._places.may_be_hidden(mark, failed)
+            mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)
         }
         absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
@@ -158,7 +156,10 @@ class Watch(AnyWait[None]):
             mark
             for mark in absent
             if now - since[mark] >= WHILE
-            or (not unread & {None, mark[2:]} and self._places.has_left(mark, seen, now - since[mark]))
+            or (
+                doubtful.isdisjoint({None, mark[2:]})
+                and self._places.has_left(mark, seen, now - since[mark])
+            )
         }
         kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}
         self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}

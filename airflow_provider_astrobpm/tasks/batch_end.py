@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait, look
+from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
@@ -116,7 +116,7 @@ class BatchEnd:
     def _seen(
         self, ids: Sequence[str], *, patient: bool
     ) -> tuple[dict[str, BpmInstance], AstroZeroError | None]:
-        """Poll what has become of the instances, and return them, or none and why.
+        """Poll what has become of the instances, and return those that polls have shown, and why not all of them.
 
         :param patient: whether to poll for as long as polls may fail. Otherwise it polls once.
         """
@@ -125,9 +125,10 @@ class BatchEnd:
         roll = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
         if not patient:
             try:
-                return self.hook.client.run(look.search_for([roll], self.hook.settings)).instances, None
+                self.hook.look(roll)
             except AstroZeroError as error:
                 return {}, error
+            return roll.seen, roll.failure
         self.hook.look(roll)
         if roll.ending is None:
             self.hook.run_wait(roll, poll_interval=self.poll_interval)

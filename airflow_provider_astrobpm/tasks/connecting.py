@@ -10,6 +10,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm.bpm import moment
+
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wait import AnyWait
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
