@@ -6,16 +6,13 @@ A list that failed after all its attempts costs only those that it might have sh
 |------------------------------|-----------------------------------------------------------|------------------------------|
 | its id                       | has rows of it that contradict each other                 | that error                   |
 | its id                       | has found it                                              | the instance                 |
-| its id                       | has not found it, and a row that may be its own cannot be | that error                   |
-|                              | read                                                      |                              |
+| its id                       | has a row of it that cannot be read                       | that error                   |
 | its id                       | has not found it, and a list failed                       | the error of the list        |
 | its id                       | has not found it, and a row shows no id                   | the error of the row         |
 | its id                       | has not found it                                          | ``InstanceNotFoundError``    |
 | its business key             | could not list a state at all                             | the error of the list        |
 | its business key             | has a row with the key that cannot be read                | that error                   |
 | its business key             | has carriers whose rows contradict each other             | that error                   |
-| its business key             | has found none but ended ones, and a row that may carry   | that error                   |
-|                              | it cannot be read                                         |                              |
 | its business key             | has found none                                            | ``InstanceNotFoundError``    |
 | its business key             | has found none but ended ones, and an open state's list   | that error: it may hide an   |
 |                              | failed once, or a row cannot be read whose key is unread  | open one                     |
@@ -94,7 +91,6 @@ class Findings:
         self._unreadable: list[tuple[Unreadable, UnexpectedAnswerError]] = []
         self._unread: dict[str, UnexpectedAnswerError] = {}
         self._read: dict[str, CallError | None] = {}
-        self._unreadable: list[Unreadable] = []
         self._most_rows: int | None = None
         self._has_answer = False
         self._in_vain = 0
@@ -116,10 +112,7 @@ class Findings:
             return doubt
         if (found := self.instances.get(instance_id)) is not None:
             return found
-        odd = next((row for row in self._unreadable if row.id in (None, instance_id)), None)
-        return self._why_unknown(instance_id) or (
-            _unreadable(odd, f"instance {instance_id!r}") if odd else self._not_found(instance_id)
-        )
+        return self._why_unknown(instance_id) or self._not_found(instance_id)
 
     def carrier(self, key: BusinessKey) -> BpmInstance:
         """Return the instance that carries a business key: the only one, or the only one that is open.
@@ -130,18 +123,15 @@ class Findings:
         """
         return _raised(self.carrier_or_error(key))
 
-    def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:  # noqa: PLR0911 - the table's rows
+    def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
         """Return what ``carrier`` returns or raises."""
         for state in states.STATES:
             if state not in self._listed and (error := self.failure_of(state)):
                 return error
         carriers = list(self._carriers[key].values())
-        if doubt := next((self.doubts[row.id] for row in carriers if row.id in self.doubts), None):
-            return doubt
-        if all(row.is_closed for row in carriers) and (odd := self._unreadable_with(key)):
-            return _unreadable(odd, f"an instance with {key}")
-        if not carriers:
-            return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
+        for row in carriers:
+            if doubt := self.doubts.get(row.id) or self._unread.get(row.id):
+                return doubt
         still_open = [row for row in carriers if not row.is_closed]
         for odd, error in self._unreadable:
             # With its key unread it may be any: it may hide an open instance, and is no reason to doubt one that shows.
@@ -157,11 +147,6 @@ class Findings:
         if len(carriers) > 1 and len(still_open) != 1:
             return SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
         return still_open[0] if still_open else carriers[0]
-
-    def _unreadable_with(self, key: BusinessKey) -> Unreadable | None:
-        """Return a row that could not be read and may carry a business key."""
-        odd = (row for row in self._unreadable if row.id not in self._carriers[key])
-        return next((row for row in odd if row.may_be(bpm_name=key.bpm_name, business_key=key.value)), None)
 
     def rows_of(self, state: str) -> Sequence[BpmInstance]:
         """Return the instances of a state that was wanted whole.
@@ -196,7 +181,8 @@ class Findings:
         self._take_answer()
         self._listed.add(state)
         self._most_rows = max(self._most_rows or 0, length_of(rows))
-        self._unreadable += unreadable_in(rows)
+        for odd in unreadable_in(rows):
+            self._take_unreadable(state, odd)
         if state in self._wanted_lists:
             self.lists[state] = rows
             for row in rows:
@@ -327,11 +313,6 @@ class Findings:
 def _ends_all(error: CallError) -> bool:
     """Return whether every other call would end so too: there is no server, no token, or no permission to ask now."""
     return error.came_before or isinstance(error, (NotSentError, ThrottledError, AuthenticationError))
-
-
-def _unreadable(row: Unreadable, sought: str) -> UnexpectedAnswerError:
-    """Return the error for a row that may be the one that was sought, and cannot be read."""
-    return UnexpectedAnswerError(f"a row that may be {sought} cannot be read, because {row.reason}")
 
 
 def _raised(result: BpmInstance | AstroZeroError) -> BpmInstance:

@@ -62,12 +62,12 @@ class AnyWait(Generic[T]):
 
     __slots__ = (
         "_failing_since",
-        "_failure",
         "_max_poll_failure_time",
         "deadline",
         "deadline_argument",
         "ending",
         "failed_looks",
+        "failure",
         "grace",
         "notes",
     )
