@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.api import Action, Operation
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.findings import Findings
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 GroupAction = Literal["suspend", "resume", "terminate", "set"]
 
@@ -298,10 +298,7 @@ class _StateChanger(Changer):
         words = words_of(failure, then) if failure else "accepted, its effect does not show yet"
         self.fail(instance_id, words, in_doubt=not failure)
 
-
-    def _fail_unread(
-        self, instance_id: str, failure: AstroZeroError | None, error: AstroZeroError
-    ) -> None:
+    def _fail_unread(self, instance_id: str, failure: AstroZeroError | None, error: AstroZeroError) -> None:
         """Write down that an instance could not be read after its action."""
         then = f", and then the instance could not be read ({error.problem})"
         words = words_of(failure, then) if failure else f"accepted{then}"

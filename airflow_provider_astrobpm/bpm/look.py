@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 
 JITTER = 0.1  # share of the interval by which a pause may be shorter
-LONGEST_BACKOFF = 60.0  # seconds between two polls of a server that is down, where the interval is not longer anyway
+LONGEST_BACKOFF = (
+    60.0  # seconds between two polls of a server that is down, where the interval is not longer anyway
+)
 LONGEST_RETRY_AFTER = 600.0  # seconds for which a server may ask to be left alone
 
 
@@ -122,9 +124,7 @@ def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findin
     )
 
 
-def pause(
-    wait: AnyWait[Any], poll_interval: float, failures: Failures, now: Moment, jitter: float
-) -> float:
+def pause(wait: AnyWait[Any], poll_interval: float, failures: Failures, now: Moment, jitter: float) -> float:
     """Return the seconds until the next poll for one wait."""
     seconds = seconds_between(poll_interval, failures, now.wall, jitter)
     left = wait.seconds_left(now)

@@ -136,9 +136,7 @@ class Watch(AnyWait[None]):
         :param doubtful: the digests of instances of which this poll decides nothing, and ``None`` for one that may be any:
             they may be where they were.
         """
-        hidden = {
-            mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)
-        }
+        hidden = {mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)}
         absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
@@ -147,8 +145,7 @@ class Watch(AnyWait[None]):
             for mark in absent
             if now - since[mark] >= WHILE
             or (
-                doubtful.isdisjoint({None, mark[2:]})
-                and self._places.has_left(mark, seen, now - since[mark])
+                doubtful.isdisjoint({None, mark[2:]}) and self._places.has_left(mark, seen, now - since[mark])
             )
         }
         kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}

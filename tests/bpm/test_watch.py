@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from airflow_provider_astrobpm.bpm import cursor, errors, search, states
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.places import WHILE, Places
 from airflow_provider_astrobpm.bpm.moment import Moment
+from airflow_provider_astrobpm.bpm.places import WHILE, Places
 from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
 from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable

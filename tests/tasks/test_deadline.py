@@ -123,7 +123,9 @@ class TestTheAlarm:
         with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
             time.sleep(10)
         assert isinstance(awaited.ending, WaitTimeoutError)
-        assert str(awaited.ending).startswith("On connection 'my_conn': The wait for instance '1' timed out at ")
+        assert str(awaited.ending).startswith(
+            "On connection 'my_conn': The wait for instance '1' timed out at "
+        )
         assert "('execution_timeout')" in str(awaited.ending)
 
     def test_changes_nothing_about_a_wait_that_is_over(self, awaited: Wait) -> None:
