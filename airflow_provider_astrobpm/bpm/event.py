@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ERRORS: dict[str, type[AstroZeroError]] = {
     kind.__name__: kind
     for kind in (
+        errors.AnotherInstanceError,
         errors.AstroZeroError,
         errors.AuthenticationError,
         errors.InstanceNotFoundError,

@@ -125,28 +125,36 @@ class Findings:
 
     def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
         """Return what ``carrier`` returns or raises."""
-        for state in states.STATES:
-            if state not in self._listed and (error := self.failure_of(state)):
-                return error
         carriers = list(self._carriers[key].values())
-        for row in carriers:
-            if doubt := self.doubts.get(row.id) or self._unread.get(row.id):
-                return doubt
         still_open = [row for row in carriers if not row.is_closed]
-        for odd, error in self._unreadable:
-            # With its key unread it may be any: it may hide an open instance, and is no reason to doubt one that shows.
-            counts = odd.business_key == key.value or (carriers and not still_open)
-            if counts and odd.may_be(business_key=key.value, bpm_name=key.bpm_name):
-                return error
-        if carriers and not still_open:
-            for state in states.OPEN_STATES:
-                if state in self.failed_lists:
-                    return self.failed_lists[state]
+        if doubt := self._doubt_about(key, carriers, only_ended=bool(carriers) and not still_open):
+            return doubt
         if not carriers:
             return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
         if len(carriers) > 1 and len(still_open) != 1:
             return SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
         return still_open[0] if still_open else carriers[0]
+
+    def _doubt_about(
+        self, key: BusinessKey, carriers: Sequence[BpmInstance], *, only_ended: bool
+    ) -> CallError | None:
+        """Return the first reason why nothing is decided about a business key, if there is one.
+
+        :param only_ended: whether an open instance would count, and those that were found do not.
+        """
+        for state in states.STATES:
+            if state not in self._listed and (error := self.failure_of(state)):
+                return error
+        for row in carriers:
+            if error := self.doubts.get(row.id) or self._unread.get(row.id):
+                return error
+        for odd, unreadable in self._unreadable:
+            # With its key unread it may be any: it may hide an open instance, and is no reason to doubt one that shows.
+            counts = odd.business_key == key.value or only_ended
+            if counts and odd.may_be(business_key=key.value, bpm_name=key.bpm_name):
+                return unreadable
+        hidden = (self.failed_lists[state] for state in states.OPEN_STATES if state in self.failed_lists)
+        return next(hidden, None) if only_ended else None
 
     def rows_of(self, state: str) -> Sequence[BpmInstance]:
         """Return the instances of a state that was wanted whole.

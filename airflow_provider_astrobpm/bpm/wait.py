@@ -116,6 +116,11 @@ class AnyWait(Generic[T]):
         self.ending = None
         self._polls_succeed()
 
+    @property
+    def known(self) -> Known:
+        """What is known of the one instance that is waited for, besides its id."""
+        return Known()
+
     def has_news(self) -> bool:
         """Return whether something came up that whoever waits has to deal with."""
         return bool(self.notes) or self.ending is not None
@@ -225,7 +230,7 @@ class Wait(AnyWait["BpmInstance"]):
     The other parameters are those of ``AnyWait``.
     """
 
-    __slots__ = ("_condition", "_key", "_missing_looks", "_missing_since", "instance_id", "known", "seen")
+    __slots__ = ("_condition", "_key", "_known", "_missing_looks", "_missing_since", "instance_id", "seen")
 
     def __init__(
         self,
@@ -245,7 +250,8 @@ class Wait(AnyWait["BpmInstance"]):
         self.instance_id = seen.id if seen else instance_id
         self._key = key
         self.seen = seen
-        self.known = known or (Known.of(seen) if seen else Known())
+        known = known or Known()
+        self._known = known.with_more(seen) if seen else known
         if seen:
             self._judge(seen)
 
@@ -255,6 +261,11 @@ class Wait(AnyWait["BpmInstance"]):
         if self._key is None:
             raise RuntimeError("a wait is for an instance id or a business key")
         return self._key
+
+    @property
+    def known(self) -> Known:
+        """What is known of the instance besides its id."""
+        return self._known
 
     def seek(self, sought: Sought) -> None:
         """Add the instance's id, or its business key while the id is not known."""
@@ -309,13 +320,13 @@ class Wait(AnyWait["BpmInstance"]):
         self._missing_since, self._missing_looks = None, 0
         if instance == self.seen:
             return
-        if not self.known.is_of(instance):
-            self.end(AnotherInstanceError(instance, self.known))
+        if not self._known.is_of(instance):
+            self.end(AnotherInstanceError(instance, self._known))
             return
         if str(instance) != str(self.seen):
             self._note(f"Now {instance}" if self.seen else f"Seen: {instance}")
         self.instance_id, self.seen = instance.id, instance
-        self.known = self.known.with_more(instance)
+        self._known = self._known.with_more(instance)
         self._judge(instance)
 
     def _judge(self, instance: BpmInstance) -> None:

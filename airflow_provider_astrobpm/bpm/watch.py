@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.places import Places
     from airflow_provider_astrobpm.bpm.search import Sought
-    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 
 PATIENCE = 600.0  # seconds of failed polls after which the connection is worth reading again
@@ -101,7 +100,8 @@ class Watch(AnyWait[None]):
         for state in self._places.lists:
             rows = findings.lists.get(state, ())
             self._tell_of_cap(state, length_of(rows))
-            unreadable += [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
+            unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
+            doubtful |= {None if row.id is None else digest_of(row.id) for row in unreadable}
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
@@ -114,7 +114,7 @@ class Watch(AnyWait[None]):
                         entries[mark] = Entry(mark, row)
         if not self._has_begun:
             entries = self._begin(entries)
-        self._forget(there, failed, {digest_of(one) for one in findings.doubts}, unreadable, now)
+        self._forget(there, failed, doubtful, now)
         self.entries = [*entries.values()]
         self.looks += 1
         self._has_looked = True
@@ -131,34 +131,25 @@ class Watch(AnyWait[None]):
         return {}
 
     def _forget(
-        self,
-        there: set[str],
-        failed: Collection[str],
-        doubtful: Collection[str],
-        unreadable: list[Unreadable],
-        now: float,
+        self, there: set[str], failed: Collection[str], doubtful: set[str | None], now: float
     ) -> None:
         """Forget what has left its place. What a list that failed may show is neither there nor absent.
 
         :param there: the marks of what is in its place.
         :param failed: the states whose lists failed.
-        :param doubtful: the digests of instances of which this poll decides nothing.
-        :param unreadable: rows that could not be read: an instance of one of them may be where it was.
+        :param doubtful: the digests of instances of which this poll decides nothing, and ``None`` for one that may be any:
+            they may be where they were.
         """
-        hidden = {
-            mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)
-        }
+        hidden = {mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)}
         absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
-        unread = {None if row.id is None else digest_of(row.id) for row in unreadable}
         left = {
             mark
             for mark in absent
             if now - since[mark] >= WHILE
             or (
-                doubtful.isdisjoint({None, mark[2:]})
-                and self._places.has_left(mark, seen, now - since[mark])
+                doubtful.isdisjoint({None, mark[2:]}) and self._places.has_left(mark, seen, now - since[mark])
             )
         }
         kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}

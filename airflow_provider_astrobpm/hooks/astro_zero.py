@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, closing
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launch import Launched
+    from airflow_provider_astrobpm.bpm.sameness import Known
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
     from airflow_provider_astrobpm.bpm.wire import BpmDefinition, Unreadable
@@ -225,7 +226,15 @@ class AstroZeroHook(BaseHook):
         return self.client.run(search.find_by_key(business_key, name=bpm_name))
 
     @_names_the_connection
-    def change_state(self, instance_id: str, action: Action, *, if_closed: IfClosed = "succeed") -> Change:
+    def change_state(
+        self,
+        instance_id: str,
+        action: Action,
+        *,
+        if_closed: IfClosed = "succeed",
+        known: Known = change.NOTHING_KNOWN,
+        last_state: str | None = None,
+    ) -> Change:
         """Suspend, resume or terminate an instance (API page 0071), judged by outcome.
 
         What an instance already is it need not become: suspending what is suspended, resuming what runs and
@@ -234,11 +243,14 @@ class AstroZeroHook(BaseHook):
         :param instance_id: the instance's id.
         :param action: ``"suspend"``, ``"resume"`` or ``"terminate"``.
         :param if_closed: whether it is fine that the instance has ended already.
+        :param known: what is known of the instance besides its id, so that no other is changed in its place.
+        :param last_state: the state in which it was last seen, if that is known; it makes searches cheaper.
         :returns: the instance afterwards, and what happened in words.
         :raises InstanceNotFoundError: if there is no such instance.
         :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
         """
-        plan = change.change_state(instance_id, action, find=self._find, if_closed=if_closed)
+        find = partial(self._find, last_state=last_state)
+        plan = change.change_state(instance_id, action, find=find, if_closed=if_closed, known=known)
         done = self.client.run(plan)
         (self.log.info if done.visible else self.log.warning)(done.note)
         return done

@@ -237,6 +237,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             condition,
             instance_id=self.instance_id,
             key=key,
+            known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
         return self._bounded(awaited, deadline)

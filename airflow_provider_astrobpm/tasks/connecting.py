@@ -24,7 +24,7 @@ def connect(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
     :param awaited: the wait, in whose books failures are counted, and which they may end.
     :param log: the log of the task, which gets a line when look-ups begin to fail.
     """
-    from airflow_provider_astrobpm.bpm import lookup, moment  # noqa: PLC0415
+    from airflow_provider_astrobpm.bpm import lookup  # noqa: PLC0415
 
     while True:
         began = moment.now()

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_astrobpm.bpm import moment
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import timedelta

@@ -30,8 +30,8 @@ from airflow_provider_astrobpm.bpm import errors, poller, search, states
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.look import JITTER, LONGEST_BACKOFF, LONGEST_RETRY_AFTER
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.poller import LATENESS, Pollers, Subscription
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import Settings
@@ -629,7 +629,9 @@ class Interleaving(RuleBasedStateMachine):
     def _names_shown(waiter: Waiter, looks: list[Look]) -> set[str]:
         """Return the names that it has seen under its id."""
         known = waiter.given or waiter.wait.seen
-        shown = [row for look in [*waiter.earlier, *looks] if look.shows(waiter.id_before) for row in look.shown]
+        shown = [
+            row for look in [*waiter.earlier, *looks] if look.shows(waiter.id_before) for row in look.shown
+        ]
         names = {row.name for row in shown if row.id == waiter.id_before}
         return names | ({known.name} if known else set())
 

@@ -199,7 +199,8 @@ class Server:
         if operation.kind == "query":
             state = operation.query[0][1]
             if state in self.bad_lists:
-                raise self.bad_lists[state]()
+                error = self.bad_lists[state]()
+                raise error
             return self.listed(state)
         instance_id = operation.path.rsplit("/", 1)[1]
         if self.reads == "broken":
@@ -275,11 +276,12 @@ class Client(AsyncBpmClient):
         server.before_look(look)
         try:
             findings = await super().run(plan)
-            look.failure = getattr(findings, "failure", None)
-            return findings
         except BaseException as error:
             look.failure = error
             raise
+        else:
+            look.failure = getattr(findings, "failure", None)
+            return findings
         finally:
             look.ended, look.ended_at = server.loop.now, server.clock()
             server.after_look(look)

@@ -321,7 +321,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        self._published = batch = batch_xcoms.publish(context, launched)
+        self._published = batch = batch_xcoms.publish(context, launched, bpm_name=self.bpm_name)
         self._report_many(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
@@ -357,6 +357,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             members,
             max_poll_failure_time=self.max_poll_failure_time,
             may_fail=self._may_fail,
+            names=self._published.names,
         )
         return self._bounded(awaited, deadline)
 

@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitTimeoutError,
 )
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
@@ -229,7 +230,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
 
         awaited = wait.Wait(
-            self._condition(), seen=instance, max_poll_failure_time=self.max_poll_failure_time
+            self._condition(),
+            seen=instance,
+            known=Known.of(instance, self.bpm_name),
+            max_poll_failure_time=self.max_poll_failure_time,
         )
         self._begin(self._bounded(awaited, deadline))
         try:
@@ -250,6 +254,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         awaited = wait.Wait(
             self._condition(),
             instance_id=_published_instance(context),
+            known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
         return self._bounded(awaited, deadline)
@@ -258,6 +263,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         return self._trigger(
             awaited,
             instance_id=awaited.instance_id if awaited else None,
+            bpm_name=self.bpm_name,
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
         )
