@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Inside bpm/: each module may import those before it.
 BPM_ORDER = (
+    "texts",
     "checks",
     "meter",
     "states",
@@ -42,6 +43,7 @@ BPM_ORDER = (
     "cursor",
     "settings",
     "instance",
+    "wire",
     "errors",
     "timestamps",
     "key_form",

@@ -17,7 +17,15 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from airflow_provider_astrobpm.bpm import checks, states
-from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance, decode_instance, decode_rows
+from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance
+from airflow_provider_astrobpm.bpm.wire import (
+    BpmDefinition,
+    Rows,
+    decode_definitions,
+    decode_instance,
+    decode_rows,
+    decode_started,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -106,18 +114,6 @@ class _TokenBody(msgspec.Struct, frozen=True):
     expires_in: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the definitions query (page 0047): one version of a BPM."""
-
-    id: str
-    name: str
-    version: str | None = None
-    label: str | None = None
-    active: bool | None = None
-    status: str | None = None
-    description: str | None = None
-
-
 def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form") -> Operation[TokenAnswer]:
     """Request a token by client credentials. Both go in the body, never in the URL."""
     fields = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
@@ -168,18 +164,18 @@ def start(
         title given here and in ``variables`` alike.
     """
     sent: dict[str, Any] = dict(checks.names({} if variables is None else variables))
-    for variable, value, argument in (
-        (BUSINESS_KEY_VARIABLE, business_key, "business_key"),
-        (TITLE_VARIABLE, title, "title"),
+    for variable, value, argument, check in (
+        (BUSINESS_KEY_VARIABLE, business_key, "business_key", checks.identifier),
+        (TITLE_VARIABLE, title, "title", checks.text),
     ):
         if value is None:
             continue
         if variable in sent:
             raise ValueError(f"{argument} is given twice: as an argument and as variable {variable!r}")
-        sent[variable] = checks.text(value, argument)
-    body: dict[str, Any] = {"name": checks.text(name, "bpm_name")}
+        sent[variable] = check(value, argument)
+    body: dict[str, Any] = {"name": checks.identifier(name, "bpm_name")}
     if version is not None:
-        body["version"] = checks.text(version, "version")
+        body["version"] = checks.identifier(version, "version")
     if sent:
         body["variables"] = sent
     try:
@@ -187,6 +183,8 @@ def start(
     except (TypeError, ValueError, RecursionError):
         checks.variables(sent)  # its error names the variable
         raise
+    if b"\\u0000" in encoded or b"\\ud" in encoded:
+        checks.variables(sent)  # a whole surrogate pair is fine, and so are these signs behind a backslash
     release = f" version {version}" if version else ""
     return Operation(
         kind="start",
@@ -194,7 +192,7 @@ def start(
         method="POST",
         path=INSTANCES_PATH,
         body=encoded,
-        decode=decode_instance,
+        decode=partial(decode_started, name=name),
         resend_if_unsure=False,
     )
 
@@ -205,7 +203,7 @@ def query(
     fields: Iterable[str] | None = ROW_FIELDS,
     order_field: str | None = "startTime",
     order_type: Literal["asc", "desc"] = "desc",
-) -> Operation[list[BpmInstance]]:
+) -> Operation[Rows]:
     """List the instances in one state (page 0070). Several states in one call are undocumented, as is paging.
 
     :param state: one of the twelve states.
@@ -317,7 +315,7 @@ def definitions(
     :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
     """
     params = {
-        "name": checks.text(name, "name") if name is not None else None,
+        "name": checks.identifier(name, "name") if name is not None else None,
         "like": "true" if like else None,
         "active": None if active is None else str(active).lower(),
         "skip": checks.count(skip, "skip", least=0) if skip is not None else None,
@@ -329,7 +327,7 @@ def definitions(
         method="GET",
         path=DEFINITIONS_PATH,
         query=tuple((key, str(value)) for key, value in params.items() if value is not None),
-        decode=lambda raw: msgspec.json.decode(raw, type=list[BpmDefinition]),
+        decode=decode_definitions,
         resend_if_unreadable=True,
     )
 
@@ -352,7 +350,7 @@ def _instance_path(instance_id: str) -> str:
 
 def _segment(value: str, argument: str) -> str:
     """Return the value as one segment of a path; ids are never taken apart, only kept from becoming a path."""
-    segment = quote(checks.text(value, argument), safe="")
+    segment = quote(checks.identifier(value, argument), safe="")
     if segment.strip(".") == "":
         raise ValueError(f"{argument} must be an id, not {value!r}")
     return segment

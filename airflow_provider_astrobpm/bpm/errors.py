@@ -310,13 +310,17 @@ class WaitTimeoutError(AstroZeroError):
     :param sought: what was waited for, such as ``instance '002N…'``.
     :param deadline: the deadline, in seconds since the epoch.
     :param instance: the instance as it was seen last, if it was.
+    :param argument: the argument that set the deadline.
     """
 
-    def __init__(self, sought: str, deadline: float, instance: BpmInstance | None) -> None:
+    def __init__(
+        self, sought: str, deadline: float, instance: BpmInstance | None, *, argument: str = "timeout"
+    ) -> None:
         self.instance = instance
+        self.argument = argument
         moment = datetime.fromtimestamp(deadline, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         last = f"last seen: {instance}" if instance else "it was never seen"
-        super().__init__(f"The wait for {sought} timed out at {moment} ('timeout'); {last}")
+        super().__init__(f"The wait for {sought} timed out at {moment} ({argument!r}); {last}")
 
 
 class BatchChangedError(AstroZeroError):

@@ -7,13 +7,15 @@ a token is renewed, what counts as success, and which error an answer is. Errors
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm import api, texts
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -92,14 +94,18 @@ if TYPE_CHECKING:
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    resCode: str  # noqa: N815 - the wire's name
-    resMsg: str | None = None  # noqa: N815
+    resCode: str | int  # noqa: N815 - the wire's name
+    resMsg: Any = None  # noqa: N815
     result: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def code(self) -> str:
+        return str(self.resCode)
 
 
 class _OAuthError(msgspec.Struct, frozen=True):
-    error: str
-    error_description: str | None = None
+    error: str | int
+    error_description: Any = None
 
 
 def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) -> Exchange[T]:
@@ -213,8 +219,14 @@ def token_fault(response: Response) -> TokenFault | None:
     return _Answer(TOKEN_PROBE, response).token_fault
 
 
+def words_of_platform(response: Response) -> tuple[str | None, str | None]:
+    """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
+    envelope = _Answer(TOKEN_PROBE, response).envelope
+    return (envelope.code, _said(envelope.resMsg)) if envelope else (None, None)
+
+
 class _Answer(Generic[T]):
-    """An answer and what it means.
+    """An answer and what it means. Its texts are cleaned here of all that cannot be handed to Airflow.
 
     :param operation: what it answers.
     :param secrets: what no message may show, should the server repeat it.
@@ -224,22 +236,26 @@ class _Answer(Generic[T]):
         self.operation = operation
         self.status = response.status
         self.headers = response.headers
-        self.body = response.body
-        self.envelope = _decoded(response.body, _Envelope)
+        self.body = texts.storable_json(response.body)
+        self.envelope = _decoded(self.body, _Envelope)
+        if self.envelope is None:
+            with suppress(ValueError, RecursionError):
+                self.body = texts.strict_json(self.body)
+                self.envelope = _decoded(self.body, _Envelope)
         self.refuses_fresh_token = False
         self._secrets = secrets
 
     @property
     def token_fault(self) -> TokenFault | None:
         """How surely this says that the access token is at fault."""
-        has_code = self.envelope is not None and self.envelope.resCode in BAD_TOKEN_CODES
+        has_code = self.envelope is not None and self.envelope.code in BAD_TOKEN_CODES
         if self.status == 401 or (has_code and self.status < 500):
             return TokenFault.CERTAIN
         return TokenFault.POSSIBLE if self.status == 403 or has_code else None
 
     def read(self) -> T:
         """Return the result, or raise the error that this answer is."""
-        succeeded = self.envelope is not None and self.envelope.resCode == SUCCESS
+        succeeded = self.envelope is not None and self.envelope.code == SUCCESS
         if not 200 <= self.status < 300 or not (succeeded or not self.operation.enveloped):
             raise self._error()
         try:
@@ -250,7 +266,7 @@ class _Answer(Generic[T]):
             raise UnexpectedAnswerError(
                 f"the answer has not the documented shape: {_quote(str(error), self._secrets)}",
                 status=self.status,
-                res_code=self.envelope.resCode if self.envelope else None,
+                res_code=_quote(self.envelope.code, self._secrets) if self.envelope else None,
             ) from None
 
     def _error(self) -> CallError:
@@ -315,9 +331,9 @@ class _Answer(Generic[T]):
     def _words(self) -> tuple[str | None, str | None]:
         """Return the code and the message of either error shape."""
         if self.envelope is not None:
-            return self.envelope.resCode, self.envelope.resMsg
+            return self.envelope.code, _said(self.envelope.resMsg)
         refusal = _decoded(self.body, _OAuthError)
-        return (refusal.error, refusal.error_description) if refusal else (None, None)
+        return (str(refusal.error), _said(refusal.error_description)) if refusal else (None, None)
 
 
 def _decoded(body: bytes, shape: type[T]) -> T | None:
@@ -325,6 +341,11 @@ def _decoded(body: bytes, shape: type[T]) -> T | None:
         return msgspec.json.decode(body, type=shape)
     except UNREADABLE:
         return None
+
+
+def _said(message: Any) -> str | None:
+    """Return a message as text; it decides nothing, so it may be of any type."""
+    return message if message is None or isinstance(message, str) else json.dumps(message, ensure_ascii=False)
 
 
 def _origin(headers: Mapping[str, str]) -> str:
@@ -341,5 +362,5 @@ def _quote(text: str, secrets: tuple[str, ...]) -> str:
     for secret in filter(None, secrets):
         for form in (secret, quote(secret), quote_plus(secret)):
             text = text.replace(form, "***")
-    text = " ".join(text.split())
+    text = texts.storable(" ".join(text.split()))
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

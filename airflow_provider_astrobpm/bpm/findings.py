@@ -6,13 +6,16 @@ A list that failed after all its attempts costs only those that it might have sh
 |------------------------------|-----------------------------------------------------------|------------------------------|
 | its id                       | has rows of it that contradict each other                 | that error                   |
 | its id                       | has found it                                              | the instance                 |
+| its id                       | has a row of it that cannot be read                       | that error                   |
 | its id                       | has not found it, and a list failed                       | the error of the list        |
+| its id                       | has not found it, and a row shows no id                   | the error of the row         |
 | its id                       | has not found it                                          | ``InstanceNotFoundError``    |
 | its business key             | could not list a state at all                             | the error of the list        |
+| its business key             | has a row with the key that cannot be read                | that error                   |
 | its business key             | has carriers whose rows contradict each other             | that error                   |
 | its business key             | has found none                                            | ``InstanceNotFoundError``    |
-| its business key             | has found none but ended ones, and an open state's list   | the error of the list: it    |
-|                              | failed once                                               | may hide an open one         |
+| its business key             | has found none but ended ones, and an open state's list   | that error: it may hide an   |
+|                              | failed once, or a row cannot be read whose key is unread  | open one                     |
 | its business key             | has found one, or one that is open                        | the instance                 |
 | its business key             | has found several                                         | ``SeveralInstancesError``    |
 """
@@ -31,14 +34,17 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     SeveralInstancesError,
     ThrottledError,
+    UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.sameness import doubt_between, doubts_within
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.search import BusinessKey
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 MOST_IN_VAIN = 2
 """Calls in a row that fail as those to a server that is down do, after which a search asks for nothing more. Each of them
@@ -69,7 +75,7 @@ class Findings:
         self.rows: dict[str, BpmInstance] = {}
         """All of these by their ids, each as the last list shows it."""
         self.doubts: dict[str, CallError] = {}
-        """Why nothing is decided about an instance, by its id: its rows contradict each other, or cannot be read."""
+        """Why nothing is decided about an instance, by its id: its rows contradict each other."""
         self.failed_lists: dict[str, CallError] = {}
         """How the list of a state failed, where it has failed at least once."""
         self.stopped_by: CallError | None = None
@@ -82,6 +88,8 @@ class Findings:
         for key in self._carriers:
             self._keys.setdefault(key.value, []).append(key)
         self._listed: set[str] = set()
+        self._unreadable: list[tuple[Unreadable, UnexpectedAnswerError]] = []
+        self._unread: dict[str, UnexpectedAnswerError] = {}
         self._read: dict[str, CallError | None] = {}
         self._most_rows: int | None = None
         self._has_answer = False
@@ -100,7 +108,7 @@ class Findings:
 
     def instance_or_error(self, instance_id: str) -> BpmInstance | CallError | InstanceNotFoundError:
         """Return what ``instance`` returns or raises. Thousands may share one error."""
-        if (doubt := self.doubts.get(instance_id)) is not None:
+        if (doubt := self.doubts.get(instance_id) or self._unread.get(instance_id)) is not None:
             return doubt
         if (found := self.instances.get(instance_id)) is not None:
             return found
@@ -117,22 +125,36 @@ class Findings:
 
     def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
         """Return what ``carrier`` returns or raises."""
-        for state in states.STATES:
-            if state not in self._listed and (error := self.failure_of(state)):
-                return error
         carriers = list(self._carriers[key].values())
-        if doubt := next((self.doubts[row.id] for row in carriers if row.id in self.doubts), None):
+        still_open = [row for row in carriers if not row.is_closed]
+        if doubt := self._doubt_about(key, carriers, only_ended=bool(carriers) and not still_open):
             return doubt
         if not carriers:
             return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
-        still_open = [row for row in carriers if not row.is_closed]
-        if not still_open:
-            for state in states.OPEN_STATES:
-                if state in self.failed_lists:
-                    return self.failed_lists[state]
         if len(carriers) > 1 and len(still_open) != 1:
             return SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
         return still_open[0] if still_open else carriers[0]
+
+    def _doubt_about(
+        self, key: BusinessKey, carriers: Sequence[BpmInstance], *, only_ended: bool
+    ) -> CallError | None:
+        """Return the first reason why nothing is decided about a business key, if there is one.
+
+        :param only_ended: whether an open instance would count, and those that were found do not.
+        """
+        for state in states.STATES:
+            if state not in self._listed and (error := self.failure_of(state)):
+                return error
+        for row in carriers:
+            if error := self.doubts.get(row.id) or self._unread.get(row.id):
+                return error
+        for odd, unreadable in self._unreadable:
+            # With its key unread it may be any: it may hide an open instance, and is no reason to doubt one that shows.
+            counts = odd.business_key == key.value or only_ended
+            if counts and odd.may_be(business_key=key.value, bpm_name=key.bpm_name):
+                return unreadable
+        hidden = (self.failed_lists[state] for state in states.OPEN_STATES if state in self.failed_lists)
+        return next(hidden, None) if only_ended else None
 
     def rows_of(self, state: str) -> Sequence[BpmInstance]:
         """Return the instances of a state that was wanted whole.
@@ -145,7 +167,7 @@ class Findings:
 
     def failure_of(self, state: str) -> CallError | None:
         """Return why a state could not be listed, if a list of it failed or was not asked for any more."""
-        return self.failed_lists.get(state) or self.stopped_by
+        return self._down() or self.failed_lists.get(state) or self.stopped_by
 
     @property
     def has_gaps(self) -> bool:
@@ -155,9 +177,10 @@ class Findings:
     @property
     def failure(self) -> CallError | None:
         """Why the server counts as down: it throttles, refuses or cannot be reached, or no call brought anything."""
-        if self.stopped_by is not None and _ends_all(self.stopped_by):
-            return self.stopped_by
-        return None if self._has_answer else self._first_failure
+        return self._down() or (None if self._has_answer else self._first_failure)
+
+    def _down(self) -> CallError | None:
+        return self.stopped_by if self.stopped_by is not None and _ends_all(self.stopped_by) else None
 
     # What the search tells.
 
@@ -165,7 +188,9 @@ class Findings:
         """Take a list. An instance that moved meanwhile shows in two of them; the later one counts."""
         self._take_answer()
         self._listed.add(state)
-        self._most_rows = max(self._most_rows or 0, len(rows))
+        self._most_rows = max(self._most_rows or 0, length_of(rows))
+        for odd in unreadable_in(rows):
+            self._take_unreadable(state, odd)
         if state in self._wanted_lists:
             self.lists[state] = rows
             for row in rows:
@@ -180,6 +205,16 @@ class Findings:
             for key in self._keys.get(row.business_key or "", ()):
                 if key.bpm_name in (None, row.name):
                     self._take_row(self._carriers[key], row)
+
+    def _take_unreadable(self, state: str, row: Unreadable) -> None:
+        which = f"the row of instance {row.id!r}" if row.id else "a row"
+        error = UnexpectedAnswerError(
+            f"{which} in the list of state {state!r} cannot be read, because {row.reason}"
+        )
+        error.advice = "What cannot be read decides nothing. Look at the instance in Astro Zero."
+        self._unreadable.append((row, error))
+        if row.id is not None:
+            self._unread[row.id] = error
 
     def _take_row(self, found: dict[str, BpmInstance], row: BpmInstance) -> None:
         before = found.get(row.id)
@@ -228,7 +263,8 @@ class Findings:
 
     def lacking(self) -> list[str]:
         """Return the ids that were not found yet, and that another call may show."""
-        return [one for one in self._last_seen if one not in self.instances and one not in self.doubts]
+        decided = (self.instances, self.doubts, self._unread)
+        return [one for one in self._last_seen if not any(one in each for each in decided)]
 
     def lacks_an_id(self) -> bool:
         """Return whether another list may still show an id that was not found yet, or show that there is none.
@@ -263,8 +299,8 @@ class Findings:
                 return None
             return read or (None if instance_id in self._read else self.stopped_by)
         hint = self._last_seen.get(instance_id)
-        last = self.failed_lists.get(hint) if hint is not None else None
-        return last or self.stopped_by or next(iter(self.failed_lists.values()), None)
+        nameless = (error for row, error in self._unreadable if row.id is None)
+        return self.failure_of(hint or "") or next(iter([*self.failed_lists.values(), *nameless]), None)
 
     def _not_found(self, instance_id: str) -> InstanceNotFoundError:
         refusal = self._read.get(instance_id)

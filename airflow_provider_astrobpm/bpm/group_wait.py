@@ -11,6 +11,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm.condition import Outcome
@@ -48,7 +49,12 @@ class GroupEnd(NamedTuple):
 
 
 def judged_again(
-    end: GroupEnd, ids: Iterable[str], seen: Mapping[str, BpmInstance], condition: WaitCondition
+    end: GroupEnd,
+    ids: Collection[str],
+    seen: Mapping[str, BpmInstance],
+    condition: WaitCondition,
+    *,
+    others: Mapping[str, BpmInstance] = MappingProxyType({}),
 ) -> GroupEnd:
     """Return what became of a group, by a later look at it: some may be decided since, and nothing is taken on trust.
 
@@ -56,10 +62,16 @@ def judged_again(
     :param ids: the members.
     :param seen: the instances of the later look, by their ids; what is gone since is not among them.
     :param condition: what was waited for.
+    :param others: what ids of members show that is another instance. Those members have failed, whatever was told of them.
     :raises UnknownEventError: if an instance counts as a success that is none.
     """
     failed, still_open = dict(end.failed), []
+    for instance_id in ids:
+        if instance_id in others:
+            failed.setdefault(instance_id, another(others[instance_id]))
     for instance_id in end.open:
+        if instance_id in others:
+            continue
         verdict = condition.judge(seen[instance_id]) if instance_id in seen else None
         if verdict is None or verdict.outcome is Outcome.WAITING:
             still_open.append(instance_id)
@@ -80,7 +92,7 @@ class GroupWait(AnyWait[GroupEnd]):
     :param condition: what to wait for, for each of them.
     :param members: the instances as they were seen last, or by their ids where not all of them were seen.
     :param may_fail: how many may fail before the wait ends, whatever is open then; ``None`` for any number.
-    :param names: the names of the BPMs whose instances they are, where that is known.
+    :param names: the names that their BPMs may show, where these are known.
 
     The other parameters are those of ``AnyWait``.
     """
@@ -108,9 +120,8 @@ class GroupWait(AnyWait[GroupEnd]):
         self._failed: dict[str, str] = {}
         self._pace = Pace()
         self._told, self._told_at = self._progress(), -math.inf
-        for place, instance in enumerate(seen.values()):
+        for instance in seen.values():
             if instance:
-                self._signs.note_name(place, instance)
                 self._judge(instance)
         self._end_if_decided()
 
@@ -151,7 +162,9 @@ class GroupWait(AnyWait[GroupEnd]):
         super().look_failed(error, began, now)
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
-        error = WaitTimeoutError(f"{len(self.ids)} instances", deadline, None)
+        error = WaitTimeoutError(
+            f"{len(self.ids)} instances", deadline, None, argument=self.deadline_argument
+        )
         timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error
@@ -216,7 +229,9 @@ def another(instance: BpmInstance) -> str:
 
 
 class Signs:
-    """What is known of each member besides its id: a digest of its name and one of its business key, four bytes each.
+    """What polls have shown of each member besides its id: a digest of its name and one of its business key, four bytes each.
+
+    Only rows of lists are compared with each other: how the answer to a start shows them may differ.
 
     :param count: how many members there are.
     :param names: the names that they may have; any where none are given.
@@ -224,26 +239,28 @@ class Signs:
 
     def __init__(self, count: int, names: Collection[str] = ()) -> None:
         self._may_have = frozenset(map(bare, names))
+        self._seen_names: dict[str, int] = {}
         self._names = array("I", bytes(4 * count))
         self._keys = array("I", bytes(4 * count))
 
-    def note_name(self, place: int, instance: BpmInstance) -> None:
-        """Note the name of a member. Not its business key: how a start's answer shows it, the lists may not."""
-        self._names[place] = _digest(bare(instance.name))
-
     def match(self, place: int, row: BpmInstance) -> bool:
         """Return whether a row of a list can be of a member, and note what it shows if so."""
-        name, key = bare(row.name), key_of(row)
-        name_digest, key_digest = _digest(name), _digest(key) if key is not None else 0
-        if self._may_have and name not in self._may_have:
+        name = self._seen_names.get(row.name)
+        if name is None:
+            name = self._seen_names[row.name] = self._digest_of_name(bare(row.name))
+        key = key_of(row)
+        key_digest = 0 if key is None else _digest(key)
+        if not name or self._names[place] not in (0, name):
             return False
-        if self._names[place] not in (0, name_digest) or (
-            key_digest and self._keys[place] not in (0, key_digest)
-        ):
+        if key_digest and self._keys[place] not in (0, key_digest):
             return False
-        self._names[place] = name_digest
+        self._names[place] = name
         self._keys[place] = key_digest or self._keys[place]
         return True
+
+    def _digest_of_name(self, name: str) -> int:
+        """Return the digest of a name, or 0 for one that no member may have."""
+        return 0 if self._may_have and name not in self._may_have else _digest(name)
 
 
 def _digest(text: str) -> int:

@@ -20,7 +20,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     CallError,
     NotSentError,
 )
-from airflow_provider_astrobpm.bpm.identity import key_prefix
+from airflow_provider_astrobpm.bpm.identity import key_prefix, task_words
 from airflow_provider_astrobpm.bpm.key_form import KeyForms
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches, check_longest_lists, list_matches
 from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow_provider_astrobpm.bpm.api import Operation, Plan
+    from airflow_provider_astrobpm.bpm.identity import Region
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.meter import Meter
 
@@ -46,6 +47,7 @@ class Event:
     :param run_id: its run.
     :param task_id: the task, if it happened to one.
     :param map_index: the index of a mapped task; -1 for one that is not mapped.
+    :param region: where a task of a loop runs; ``None`` outside of loops.
     :param deadline_id: the deadline that was missed, if it was one.
     :param number: which of several such events it is: the try of a task, or how often the run was cleared before.
     :param since: when it happened at the earliest, in seconds since the epoch, if that is known.
@@ -55,18 +57,20 @@ class Event:
     run_id: str
     task_id: str | None = None
     map_index: int = -1
+    region: Region | None = None
     deadline_id: str | None = None
     number: int = 0
     since: float | None = None
 
     def key(self) -> str:
         """Return the business key of its process, at most 64 characters."""
-        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
+        task = self.task_id and task_words(self.task_id, self.map_index, self.region)
         what = filter(
             None, ("incident", self.dag_id, task, "deadline" if self.deadline_id else None, self.run_id)
         )
         identity = [
-            "incident", self.dag_id, self.run_id, self.task_id, self.map_index, self.deadline_id, self.number
+            "incident", self.dag_id, self.run_id, self.task_id, self.map_index, self.deadline_id, self.number,
+            *(self.region or ()),
         ]  # fmt: skip
         return f"{key_prefix('.'.join(what), identity, suffix=_SUFFIX)}{self.number % 10**_SUFFIX}"
 
@@ -77,6 +81,8 @@ class Event:
         if self.task_id is None:
             return f"end of {where}"
         index = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        if self.region is not None and not index:
+            where = f"iteration {self.region.index}, {where}"
         return f"try {self.number} of task {self.task_id + index!r} of {where}"
 
 

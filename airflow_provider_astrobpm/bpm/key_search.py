@@ -19,13 +19,15 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import api, states, timestamps
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.timestamps import Placement
+from airflow_provider_astrobpm.bpm.wire import UNREAD_STATE, length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from airflow_provider_astrobpm.bpm.api import Plan
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 FEWEST_PASSES = (
     6  # passes before an instance counts as not there: two over all states, four over the open ones
@@ -54,6 +56,7 @@ class KeyMatches:
         self._resembles = resembles
         self._clock = clock
         self._alike: dict[str, BpmInstance] = {}
+        self._unreadable: list[Unreadable] = []
         self._shows_keys = False
         self._names_without_keys: set[str] = set()
         self._cut_off: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
@@ -71,6 +74,7 @@ class KeyMatches:
         if not self.clock_is_credible:
             stamps = (row.start_time for row in rows)
             self.clock_is_credible = timestamps.is_clock_credible(stamps, self._clock())
+        self._unreadable += unreadable_in(rows)
         for row in rows:
             if row.business_key in (None, row.id):
                 self._names_without_keys.add(row.name)
@@ -113,16 +117,31 @@ class KeyMatches:
                 f"{one} shows the business key {one.business_key!r}, which may be the one that was sent, "
                 "changed by the server"
             )
-        return self.hides(since)
+        return self.hides(since, bpm_name)
 
-    def hides(self, since: float | None) -> str | None:
-        """Return why the lists may not show all that was started since a moment; ``None`` if they do."""
+    def hides(self, since: float | None, bpm_name: str | None = None) -> str | None:
+        """Return why the lists may not show all that was started since a moment; ``None`` if they do.
+
+        :param bpm_name: the name of its BPM, if only its instances count.
+        """
+        if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
+            return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
         for state, (rows, is_newest_first) in self._cut_off.items():
             if not (is_newest_first and self._was_before(rows[-1], since)):
                 return f"the list of state {state!r} may be cut off at its {len(rows)} rows"
         if self._are_unsteady:
             return "instances move from state to state faster than they can be listed"
         return None
+
+    def _may_be_wanted(self, row: Unreadable, bpm_name: str | None) -> bool:
+        if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
+            return False
+        if "businessKey" in row.unread or self._resembles(row.business_key):
+            return True
+        name = bpm_name or row.name or ""
+        return self._wanted(
+            BpmInstance(id=row.id or "", name=name, state=UNREAD_STATE, business_key=row.business_key)
+        )
 
     def _was_before(self, instance: BpmInstance, since: float | None) -> bool:
         return since is not None and self.place(instance, since) is Placement.BEFORE
@@ -179,9 +198,9 @@ def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMat
     :param matches: takes what is found, and note of lists that may be cut off.
     :raises CallError: if a call fails.
     """
-    longest = max(len(rows) for rows in lists.values())
+    longest = max(length_of(rows) for rows in lists.values())
     for state, rows in lists.items():
-        if rows and len(rows) == longest:
+        if rows and length_of(rows) == longest:
             yield from _check_whole(state, rows, matches)
 
 

@@ -58,9 +58,9 @@ class Places:
         :param bp_statuses: business statuses.
         :raises ValueError: for a blank name, an unknown state, a blank status, or too many of them.
         """
-        name = checks.text(bpm_name, "bpm_name")
+        name = checks.identifier(bpm_name, "bpm_name")
         asked = frozenset() if entered is None else states.require_known(entered, "states")
-        statuses = frozenset() if bp_statuses is None else checks.texts(bp_statuses, "bp_statuses")
+        statuses = frozenset() if bp_statuses is None else checks.statuses(bp_statuses, "bp_statuses")
         if len(statuses) > MOST:
             raise ValueError(f"bp_statuses must be {MOST} at most, not {len(statuses)}")
         if not asked and not statuses:

@@ -30,29 +30,33 @@ COMPARED = {
 
 
 class Known(NamedTuple):
-    """What is known of an instance besides its id. ``None`` is unknown."""
+    """What is known of an instance besides its id."""
 
-    name: str | None = None
+    names: tuple[str, ...] = ()
+    """The names that its BPM may show: that of a start's answer, and the one that was asked for. Any where there are none."""
     business_key: str | None = None
+    """``None`` where it is not known."""
 
     @classmethod
-    def of(cls, instance: BpmInstance) -> Known:
-        """Return what an instance shows."""
-        return cls(instance.name, key_of(instance))
+    def of(cls, instance: BpmInstance, *also_called: str) -> Known:
+        """Return what an instance shows.
+
+        :param also_called: other names that its BPM may show.
+        """
+        return cls(tuple(dict.fromkeys((instance.name, *also_called))), key_of(instance))
 
     def is_of(self, instance: BpmInstance) -> bool:
         """Return whether an instance can be the one that this is known of."""
-        shown = Known.of(instance)
-        same_name = None in (self.name, shown.name) or bare(self.name) == bare(shown.name)
-        return same_name and _same_key(self.business_key, shown.business_key)
+        has_name = not self.names or bare(instance.name) in map(bare, self.names)
+        return has_name and _same_key(self.business_key, key_of(instance))
 
     def with_more(self, instance: BpmInstance) -> Known:
         """Return what is known once an instance was seen that this is known of."""
-        return Known(self.name or instance.name, self.business_key or key_of(instance))
+        return Known(self.names or (instance.name,), self.business_key or key_of(instance))
 
     def __str__(self) -> str:
         parts = [
-            f"of {self.name!r}" if self.name else "",
+            f"of {' or '.join(map(repr, self.names))}" if self.names else "",
             f"with business key {self.business_key!r}" if self.business_key else "",
         ]
         return " ".join(filter(None, parts))
@@ -63,9 +67,9 @@ def key_of(instance: BpmInstance) -> str | None:
     return None if instance.business_key == instance.id else instance.business_key
 
 
-def bare(name: str | None) -> str:
-    """Return a BPM's name without its namespace, in front of two underscores."""
-    return (name or "").rpartition("__")[2]
+def bare(name: str) -> str:
+    """Return a BPM's name without its namespace, which stands in front of two underscores."""
+    return name.rpartition("__")[2]
 
 
 def _same_key(one: str | None, other: str | None) -> bool:

@@ -162,7 +162,7 @@ def find_by_id(
     :param endpoint: as ``find`` has it.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
-    checks.text(instance_id, "instance_id")
+    checks.identifier(instance_id, "instance_id")
     findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
     return findings.instance(instance_id)
 
@@ -196,8 +196,8 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
 
 def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Return a checked business key."""
-    checks.text(business_key, "business_key")
-    return BusinessKey(business_key, None if bpm_name is None else checks.text(bpm_name, "bpm_name"))
+    checks.identifier(business_key, "business_key")
+    return BusinessKey(business_key, None if bpm_name is None else checks.identifier(bpm_name, "bpm_name"))
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:

@@ -62,11 +62,12 @@ class AnyWait(Generic[T]):
 
     __slots__ = (
         "_failing_since",
-        "_failure",
         "_max_poll_failure_time",
         "deadline",
+        "deadline_argument",
         "ending",
         "failed_looks",
+        "failure",
         "grace",
         "notes",
     )
@@ -74,12 +75,15 @@ class AnyWait(Generic[T]):
     def __init__(self, deadline: float | None, max_poll_failure_time: float) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._failing_since: float | None = None
-        self._failure: CallError | None = None
         self.grace = MISSING_TIME
         """Seconds after which an instance that was started certainly shows in the lists; whoever polls sets it."""
         self.deadline = deadline
+        self.deadline_argument = "timeout"
+        """The argument that set the deadline, for the error of a wait that is over then."""
         self.failed_looks = 0
         """How many polls have failed in a row."""
+        self.failure: CallError | None = None
+        """How the last of them has failed, while they do."""
         self.notes: list[Note] = []
         """What changed and was not logged yet."""
         self.ending: T | Exception | None = None
@@ -111,6 +115,11 @@ class AnyWait(Generic[T]):
         """Go on after an error that has been dealt with."""
         self.ending = None
         self._polls_succeed()
+
+    @property
+    def known(self) -> Known:
+        """What is known of the one instance that is waited for, besides its id."""
+        return Known()
 
     def has_news(self) -> bool:
         """Return whether something came up that whoever waits has to deal with."""
@@ -163,7 +172,7 @@ class AnyWait(Generic[T]):
 
     def _fail_poll(self, error: CallError, began: float, now: Moment) -> None:
         self.failed_looks += 1
-        self._failure = error
+        self.failure = error
         if self._failing_since is None:
             self._failing_since = began
             if not isinstance(error, AuthenticationError):
@@ -187,7 +196,7 @@ class AnyWait(Generic[T]):
         error = self._timed_out(deadline, now)
         if self._failing_since is not None:
             since = utc(now.wall_time_of(self._failing_since))
-            error.problem += f"; polls have failed since {since}: {str(self._failure).removesuffix('.')}"
+            error.problem += f"; polls have failed since {since}: {str(self.failure).removesuffix('.')}"
         return error
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
@@ -203,7 +212,7 @@ class AnyWait(Generic[T]):
         raise NotImplementedError
 
     def _polls_succeed(self) -> None:
-        self._failing_since, self._failure, self.failed_looks = None, None, 0
+        self._failing_since, self.failure, self.failed_looks = None, None, 0
 
     def _note(self, text: str, *, warning: bool = False) -> None:
         self.notes.append(Note(text, warning))
@@ -221,7 +230,7 @@ class Wait(AnyWait["BpmInstance"]):
     The other parameters are those of ``AnyWait``.
     """
 
-    __slots__ = ("_condition", "_key", "_missing_looks", "_missing_since", "instance_id", "known", "seen")
+    __slots__ = ("_condition", "_key", "_known", "_missing_looks", "_missing_since", "instance_id", "seen")
 
     def __init__(
         self,
@@ -241,7 +250,8 @@ class Wait(AnyWait["BpmInstance"]):
         self.instance_id = seen.id if seen else instance_id
         self._key = key
         self.seen = seen
-        self.known = known or (Known.of(seen) if seen else Known())
+        known = known or Known()
+        self._known = known.with_more(seen) if seen else known
         if seen:
             self._judge(seen)
 
@@ -251,6 +261,11 @@ class Wait(AnyWait["BpmInstance"]):
         if self._key is None:
             raise RuntimeError("a wait is for an instance id or a business key")
         return self._key
+
+    @property
+    def known(self) -> Known:
+        """What is known of the instance besides its id."""
+        return self._known
 
     def seek(self, sought: Sought) -> None:
         """Add the instance's id, or its business key while the id is not known."""
@@ -265,7 +280,7 @@ class Wait(AnyWait["BpmInstance"]):
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
-        error = WaitTimeoutError(sought, deadline, self.seen)
+        error = WaitTimeoutError(sought, deadline, self.seen, argument=self.deadline_argument)
         if self._missing_since is not None:
             error.problem += (
                 f"; it has been in none of the states since {utc(now.wall_time_of(self._missing_since))}"
@@ -305,13 +320,13 @@ class Wait(AnyWait["BpmInstance"]):
         self._missing_since, self._missing_looks = None, 0
         if instance == self.seen:
             return
-        if not self.known.is_of(instance):
-            self.end(AnotherInstanceError(instance, self.known))
+        if not self._known.is_of(instance):
+            self.end(AnotherInstanceError(instance, self._known))
             return
         if str(instance) != str(self.seen):
             self._note(f"Now {instance}" if self.seen else f"Seen: {instance}")
         self.instance_id, self.seen = instance.id, instance
-        self.known = self.known.with_more(instance)
+        self._known = self._known.with_more(instance)
         self._judge(instance)
 
     def _judge(self, instance: BpmInstance) -> None:

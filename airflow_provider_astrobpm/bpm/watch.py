@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
 from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.bpm.wait import AnyWait
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -90,6 +91,7 @@ class Watch(AnyWait[None]):
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         before, self._digests = self._digests, {}
         there: set[str] = set()
+        doubtful: set[str | None] = {digest_of(one) for one in findings.doubts}
         entries: dict[str, Entry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
@@ -97,7 +99,9 @@ class Watch(AnyWait[None]):
             return failure  # What is in a list that failed would count as new once it shows.
         for state in self._places.lists:
             rows = findings.lists.get(state, ())
-            self._tell_of_cap(state, len(rows))
+            self._tell_of_cap(state, length_of(rows))
+            unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
+            doubtful |= {None if row.id is None else digest_of(row.id) for row in unreadable}
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
@@ -110,7 +114,7 @@ class Watch(AnyWait[None]):
                         entries[mark] = Entry(mark, row)
         if not self._has_begun:
             entries = self._begin(entries)
-        self._forget(there, failed, {digest_of(one) for one in findings.doubts}, now)
+        self._forget(there, failed, doubtful, now)
         self.entries = [*entries.values()]
         self.looks += 1
         self._has_looked = True
@@ -127,23 +131,27 @@ class Watch(AnyWait[None]):
         return {}
 
     def _forget(
-        self, there: set[str], failed: Collection[str], doubtful: Collection[str], now: float
+        self, there: set[str], failed: Collection[str], doubtful: set[str | None], now: float
     ) -> None:
-        """Forget what has left its place. What this poll could not show is neither there nor absent.
+        """Forget what has left its place. What a list that failed may show is neither there nor absent.
 
         :param there: the marks of what is in its place.
         :param failed: the states whose lists failed.
-        :param doubtful: the digests of instances of which this poll decides nothing.
+        :param doubtful: the digests of instances of which this poll decides nothing, and ``None`` for one that may be any:
+            they may be where they were.
         """
-        hidden = {
-            mark
-            for mark in self.marks - there
-            if mark[2:] in doubtful or self._places.may_be_hidden(mark, failed)
-        }
+        hidden = {mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)}
         absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
-        left = {mark for mark in absent if self._places.has_left(mark, seen, now - since[mark])}
+        left = {
+            mark
+            for mark in absent
+            if now - since[mark] >= WHILE
+            or (
+                doubtful.isdisjoint({None, mark[2:]}) and self._places.has_left(mark, seen, now - since[mark])
+            )
+        }
         kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}
         self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}
         if left:

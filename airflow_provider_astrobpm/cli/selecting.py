@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import checks, search
 from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 from airflow_provider_astrobpm.cli.filters import filter_from
 from airflow_provider_astrobpm.cli.running import say
 
@@ -50,7 +51,7 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
 
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     """Find instances by their ids, with one search for all of them."""
-    sought = dict.fromkeys(checks.text(one, "ID") for one in ids)
+    sought = dict.fromkeys(checks.identifier(one, "ID") for one in ids)
     findings = hook.client.run(
         search.find(
             sought, lookup=hook.settings.instance_lookup, endpoint=search.endpoint_at(hook.settings.base_url)
@@ -81,9 +82,15 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
     seen = {one: row for one, row in findings.rows.items() if one not in findings.doubts}
     verdicts = {one.id: wanted.matches(one, now) for one in seen.values()}
     for state, rows in lists.items():
-        if search.looks_capped(len(rows)):
+        for odd in unreadable_in(rows):
+            if odd.may_be(bpm_name=wanted.bpm_name, business_key=wanted.business_key):
+                which = f"instance {odd.id!r}" if odd.id else "an instance"
+                say(
+                    f"Warning: the row of {which} in state {state!r} cannot be read, because {odd.reason}. It is left out."
+                )
+        if search.looks_capped(length_of(rows)):
             say(
-                f"Warning: Astro Zero listed exactly {len(rows)} instances in state {state!r}, which looks cut off. There "
+                f"Warning: Astro Zero listed exactly {length_of(rows)} instances in state {state!r}, which looks cut off. There "
                 "may be more than are taken here."
             )
     if (

@@ -23,6 +23,7 @@ from airflow_provider_astrobpm.bpm.meter import KILLS, Tally
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.hooks import metrics
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.triggers.kill import state_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class AtStake(NamedTuple):
         return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
 
 
-ENDED_BY_A_PERSON = (None, "failed", "success", "skipped", "upstream_failed", "removed", "restarting")
+ENDED = ("failed", "success", "skipped", "upstream_failed", "removed")
+ENDED_BY_A_PERSON = (None, *ENDED, "restarting")
 """The states of a running task that somebody has changed; without one it is gone with its run."""
 
 STATE_PATIENCE = 1.5  # seconds to learn the task's state
@@ -106,7 +108,10 @@ def terminate_all(
                 patience=SENDING,
                 log=lambda note: note.write_to(log),
             )
-        return done.note if done.is_complete else f"{done.note}; clearing the task ends what is still open"
+        if done.is_complete:
+            return done.note
+        more = clearing.advice("it ends only what carries a key that was made from the task")
+        return f"{done.note}; clearing the task ends what is still open.{more}"
 
     _do(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
@@ -118,7 +123,7 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
     :param what: what it is about, as the beginning of a sentence.
     :param log: the log of the task.
     """
-    seen = _within(STATE_PATIENCE, lambda: state_of(task))
+    seen = _within(STATE_PATIENCE, lambda: _own_state(task))
     if seen.failure is None and seen.value in ENDED_BY_A_PERSON:
         return True
     why = seen.failure or f"the task is {seen.value}"
@@ -126,6 +131,24 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
         "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
     )
     return False
+
+
+def _own_state(task: TaskInstanceKey) -> str | None:
+    """Return the state of the task instance; ``None`` if it is gone with its run.
+
+    Of a task in a loop Airflow tells the state of the newest iteration. Of those that have ended it tells the region, too.
+    """
+    state = state_of(task)
+    if task.region is None or state not in ENDED:
+        return state
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
+
+    for one in RuntimeTaskInstance.get_task_breadcrumbs(task.dag_id, task.run_id):
+        region = str(one.get("region_id")), one.get("region_index")
+        if one["task_id"] == task.task_id and region == task.region:
+            ended: str = one["state"]
+            return ended
+    return "running"
 
 
 def _do(work: Callable[[], str], what: str, log: Any, tally: Tally) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from airflow_provider_astrobpm.bpm.adoption import Record
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity, region_of
 from airflow_provider_astrobpm.bpm.try_record import generation_by_record, with_intent
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class Try(NamedTuple):
             record, try_number=ti.try_number, max_tries=ti.max_tries, retries=retries
         )
         return cls(
-            TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index),
+            TaskIdentity(
+                ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
+            ),
             ti.try_number,
             ti.max_tries,
             *generation,

@@ -48,6 +48,7 @@ class WaitingTrigger(BaseTrigger):
     :param on_suspended: whether a suspended instance is waited through or fails the wait.
     :param poll_interval: seconds between two looks at most.
     :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
+    :param deadline_argument: the argument of the task that set the deadline.
     :param max_poll_failure_time: seconds for which looks may fail in a row.
     :param terminate_on_kill: whether what it waits for is terminated when a person ends the task.
     """
@@ -63,6 +64,7 @@ class WaitingTrigger(BaseTrigger):
         on_suspended: OnSuspended = "wait",
         poll_interval: float = 60,
         deadline: float | None = None,
+        deadline_argument: str = "timeout",
         max_poll_failure_time: float = 600,
         terminate_on_kill: bool = False,
     ) -> None:
@@ -75,6 +77,7 @@ class WaitingTrigger(BaseTrigger):
         self.on_suspended = on_suspended
         self.poll_interval = poll_interval
         self.deadline = deadline
+        self.deadline_argument = deadline_argument
         self.max_poll_failure_time = max_poll_failure_time
         self.terminate_on_kill = terminate_on_kill
         self._poller: Poller | None = None
@@ -88,6 +91,7 @@ class WaitingTrigger(BaseTrigger):
             "on_suspended",
             "poll_interval",
             "deadline",
+            "deadline_argument",
             "max_poll_failure_time",
             "terminate_on_kill",
         )
@@ -161,6 +165,7 @@ class WaitingTrigger(BaseTrigger):
             prepare(TaskInstanceKey.of(self.task_instance))
         try:
             awaited = await self._new_wait()
+            awaited.deadline_argument = self.deadline_argument
             settings = await self._patiently(hook.async_settings, "the connection", awaited)
             self._poller = POLLERS.get(settings, hook.make_async_client)
             awaited.grace = settings.start_grace

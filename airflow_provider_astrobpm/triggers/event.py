@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm import checks, texts
 from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.triggers.patience import patiently
@@ -199,7 +199,9 @@ class _Watching:
 
         taking = Taking()
         for mark, instance in entries:
-            plain = instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
+            plain = texts.storable(
+                instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
+            )
             payload = plain if self._store is None else taking.payload(mark, plain)
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
         if self._store is None:

@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.key_form import KeyForm
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 
 TASK = TaskIdentity("dag", "run", "task")
 KEY, AGAIN, OLD = TASK.key(3), TASK.key(3, 2), TASK.key(1)
@@ -278,7 +279,7 @@ class TestWhoseTheyAre:
         assert self.sort_out(SENT, old, recent) == Found(), "the server's clock is right"
         assert self.sort_out(None, old) == Found((old,)), "where nothing tells when a start was sent"
 
-    @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
+    @pytest.mark.parametrize("state", ["Running", "Completed OK"])
     @pytest.mark.parametrize(
         "start_time",
         [
@@ -354,3 +355,37 @@ class TestWhoseTheyAre:
         shown = self.sort_out(SENT, hidden, instance("any", instance_id="y", name="Other"), **fields)
         assert isinstance(shown, Found)
         assert shown.doubt is None
+
+
+OWN_KEY = order().key()
+
+
+@pytest.mark.parametrize(
+    ("row", "in_doubt"),
+    [
+        ({"name": "Approval", "business_key": "somebody else's"}, False),
+        ({"name": "Approval"}, False),  # it shows no key, as an instance without one does
+        ({"name": "Approval", "business_key": OWN_KEY}, True),
+        ({"business_key": OWN_KEY, "unread": {"name"}}, True),
+        ({"business_key": "somebody else's", "unread": {"name"}}, False),
+        ({"name": "Approval", "unread": {"businessKey"}}, True),
+        ({"name": "B", "unread": {"businessKey"}}, False),
+        ({"unread": {"id", "name", "businessKey"}}, True),
+    ],
+)
+def test_a_row_that_cannot_be_read_leaves_open_what_it_may_be(row: dict[str, Any], in_doubt: bool) -> None:
+    odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
+    matches = matches_of(order())
+    matches.take(Rows([instance("k", instance_id="known")], [odd]))
+    doubt = matches.doubt("Approval", None)
+    assert (doubt is not None) is in_doubt
+    assert not in_doubt or "its state is null" in str(doubt)
+
+
+def test_a_row_that_was_read_elsewhere_leaves_nothing_open() -> None:
+    odd = Unreadable(reason="", unread=frozenset({"state", "businessKey"}), id="0", name="A")
+    matches = KeyMatches(lambda one: one.business_key == "k")
+    matches.take(Rows([], [odd]))
+    assert matches.doubt("A", None)
+    matches.take([instance("k", instance_id="0", name="A")])
+    assert matches.doubt("A", None) is None

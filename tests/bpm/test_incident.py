@@ -16,11 +16,12 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     ServerError,
 )
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, Region, TaskIdentity
 from airflow_provider_astrobpm.bpm.incident import Event, report
 
 EVENT = Event(dag_id="orders", run_id="scheduled__2026-11-24", task_id="load", number=2)
 RUN = Event(dag_id="orders", run_id="scheduled__2026-11-24")
+ITERATION = replace(EVENT, region=Region("01a22064-3a54-7e6c-8d88-3d22bab58d7d", 1))
 DEADLINE = Event(dag_id="orders", run_id="scheduled__2026-11-24", deadline_id="019a-1")
 
 
@@ -32,6 +33,7 @@ class TestKey:
             (RUN, "incident.orders.scheduled__2026-11-24-", "-0"),
             (DEADLINE, "incident.orders.deadline.scheduled__2026", "-0"),
             (replace(EVENT, map_index=3), "incident.orders.load.3.scheduled__2026-1", "-2"),
+            (ITERATION, "incident.orders.load.loop1.scheduled__20", "-2"),
             (Event(dag_id="业务 流程", run_id="r"), "incident._____.r-", "-0"),
         ],
     )
@@ -52,7 +54,8 @@ class TestKey:
             EVENT, RUN, DEADLINE,
             replace(EVENT, number=3), replace(RUN, number=2), replace(EVENT, map_index=0),
             replace(EVENT, task_id="loads"), replace(EVENT, dag_id="order"), replace(EVENT, run_id="x"),
-            replace(DEADLINE, deadline_id="019a-2"), replace(EVENT, number=10**6 + 2),
+            replace(DEADLINE, deadline_id="019a-2"), ITERATION, replace(ITERATION, region=Region("019a", 1)),
+            replace(ITERATION, region=Region("01a22064-3a54-7e6c-8d88-3d22bab58d7d", 2)), replace(EVENT, number=10**6 + 2),
         ]  # fmt: skip
         assert len({event.key() for event in events}) == len(events)
 
@@ -71,6 +74,14 @@ class TestKey:
             (
                 replace(EVENT, map_index=3),
                 "try 2 of task 'load[3]' of DAG 'orders', run 'scheduled__2026-11-24'",
+            ),
+            (
+                ITERATION,
+                "try 2 of task 'load' of iteration 1, DAG 'orders', run 'scheduled__2026-11-24'",
+            ),
+            (
+                replace(ITERATION, map_index=1),
+                "try 2 of task 'load[1]' of DAG 'orders', run 'scheduled__2026-11-24'",
             ),
             (RUN, "end of DAG 'orders', run 'scheduled__2026-11-24'"),
             (DEADLINE, "missed deadline of DAG 'orders', run 'scheduled__2026-11-24'"),

@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.places import WHILE, Places
 from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 from tests.bpm.virtual_time import instance
 
 WAITING, RUNNING, COMPLETED, BROKEN = "Waiting for user interaction", "Running", "Completed OK", "Broken"
@@ -235,3 +236,34 @@ def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -
             watch = ends(cursor.marks_in(store[key] for key in keys))
     told += look(watch, *(order(one, at) for one, at in where.items()))
     assert sorted(told) == sorted(str(one) for one, at in where.items() if states.is_terminal(at))
+
+
+@pytest.mark.parametrize(
+    ("odd", "keeps"),
+    [
+        ({"id": "1", "name": NAME}, True),
+        ({"id": "1", "unread": {"name"}}, True),
+        ({"name": NAME, "unread": {"id"}}, True),
+        ({"id": "2", "name": NAME}, False),
+        ({"id": "1", "name": "Another process"}, False),
+    ],
+)
+def test_a_row_that_cannot_be_read_makes_nothing_leave(odd: dict[str, Any], keeps: bool) -> None:
+    watch = Watch(Places.of(NAME, [RUNNING], None), ())
+    row = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **odd})
+    assert look_at(watch, [order(1, RUNNING)]) == ["1"]
+    assert look_at(watch, Rows([], [row]), now=1) == []
+    assert look_at(watch, [order(1, RUNNING)], now=2) == ([] if keeps else ["1"])
+    look_at(watch, Rows([], [row]), now=3)
+    look_at(watch, Rows([], [row]), now=3 + WHILE)
+    assert watch.marks == set()
+
+
+def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str]:
+    findings = Findings({}, (), {RUNNING})
+    findings.take(RUNNING, rows)
+    watch.look_found(findings, now, at(now))
+    entered = [entry.instance.id for entry in watch.entries]
+    watch.noticed()
+    watch.reported({entry.mark for entry in watch.entries})
+    return entered

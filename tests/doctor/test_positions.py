@@ -129,6 +129,10 @@ TRUTH: dict[str, list[Row]] = {
     "content_type_required": [both("content_type", {True: "needed", False: "not needed"})],
     "plus_is_blank": [both("plus", {True: "yes", False: "no"})],
     "success_message": [both("success_message", {"Success": "Success", "成功": "成功"})],
+    # How an empty list, a code and the beginning of an answer are written makes no difference to anybody.
+    "empty_list": [],
+    "numeric_codes": [],
+    "byte_order_mark": [],
     "utc_offset": [Row("timezone", {0: None, 8: None}, {0: 0, 8: 8})],
 }
 NO_SWITCH = {  # points that no switch of the emulator changes, and what they say of it

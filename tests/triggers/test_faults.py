@@ -328,7 +328,6 @@ FAULTS = {
     "a connection reset after": Row({"fault": "drop_after"}, errors.InterruptedCallError),
     "broken JSON": Row({"fault": "not_json"}, errors.UnexpectedAnswerError),
     "another shape": Row({"fault": "wrong_shape"}, errors.UnexpectedAnswerError),
-    "other types": Row({"fault": "wrong_types"}, errors.UnexpectedAnswerError),
     "half an answer": Row({"fault": "truncate"}, errors.InterruptedCallError),
     "an answer that trickles": Row({"fault": "trickle", "seconds": 0.5}, None, {"read_timeout": 0.4}),
     "an answer that trickles too long": Row(
