@@ -57,6 +57,8 @@ NO_BAD_END = tuple(
 
 COMPLETED = "Completed OK"
 SUSPENDED = "Suspended"
+SHORT_LIVED = "Dispatched"
+"""A state that instances leave soon, so that its list is short."""
 
 
 def class_of(state: str) -> StateClass:
