@@ -35,7 +35,16 @@ def test_a_mapped_gate_stops_its_own_item_alone(airflow: Airflow) -> None:
         found = airflow.call("GET", f"{path}/taskInstances?task_id=item.{task_id}")["task_instances"]
         return {each["map_index"]: each["state"] for each in found if each["task_id"] == f"item.{task_id}"}
 
-    run.until("all are deferred", lambda: set(states("approval").values()) == {"deferred"} or None)
+    def all_deferred() -> bool | None:
+        # As in until_deferred: the scheduler must have heard of each worker that it is done.
+        heard = airflow.scheduler.output().count(done)
+        return (heard == 3 and states("approval") == dict.fromkeys(range(3), "deferred")) or None
+
+    done = (
+        f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "
+        f"task_id='item.approval', run_id='{run.run_id}', try_number=1,"
+    )
+    run.until("all are deferred", all_deferred)
     for one in airflow.control.instances(name="PublishApproval"):
         if one["business_key"].startswith("publish_each."):
             rejected = one["variables"]["dataset"] == "stock"
