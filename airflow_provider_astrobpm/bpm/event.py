@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm import errors, texts
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ERRORS: dict[str, type[AstroZeroError]] = {
     kind.__name__: kind
     for kind in (
+        errors.AnotherInstanceError,
         errors.AstroZeroError,
         errors.AuthenticationError,
         errors.InstanceNotFoundError,
@@ -38,6 +39,7 @@ ERRORS: dict[str, type[AstroZeroError]] = {
         errors.SettingsError,
         errors.SeveralInstancesError,
         errors.ThrottledError,
+        errors.TokenRefusedError,
         errors.TlsError,
         errors.UnexpectedAnswerError,
         errors.WaitFailedError,
@@ -114,7 +116,7 @@ def encode_group(
 
 def _plain(event: msgspec.Struct) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(event)
-    return plain
+    return texts.storable(plain)
 
 
 def _failure(error: Exception, waiter: str | None) -> _Failure:

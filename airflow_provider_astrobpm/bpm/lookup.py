@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, PreparationError
 
 if TYPE_CHECKING:
+    from airflow_provider_astrobpm.bpm.moment import Moment
     from airflow_provider_astrobpm.bpm.wait import AnyWait
 
 FIRST_PAUSE = 1.0  # seconds after the first failed look-up, doubled with each further one
@@ -25,7 +26,7 @@ def failed(
     *,
     connection: str,
     began: float,
-    now: float,
+    now: Moment,
     jitter: float,
 ) -> float:
     """Count a failed look-up in the books of a wait, which may end it, and return the seconds until the next one.
@@ -34,8 +35,8 @@ def failed(
     :param what: what could not be read, such as ``the connection``.
     :param error: how that failed.
     :param connection: the connection id.
-    :param began: when the look-up began, in seconds since the epoch.
-    :param now: the time, in seconds since the epoch.
+    :param began: when the look-up began, by the steady clock.
+    :param now: this moment.
     :param jitter: a random number from 0 to 1. A restart lets a thousand waits look up their connections at once.
     """
     # Only errors of this provider are quoted: what a secrets backend says may hold a secret.
@@ -44,5 +45,5 @@ def failed(
     failure.connection = connection
     wait.look_failed(failure, began, now)
     seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(wait.failed_looks - 1, 16)) * (1 - jitter / 2)
-    by = wait.next_look_by()
-    return seconds if by is None else max(0.0, min(seconds, by - now))
+    left = wait.seconds_left(now)
+    return seconds if left is None else max(0.0, min(seconds, left))

@@ -5,13 +5,14 @@ Only the bounded bookkeeping and the distorted answers are here; cutting connect
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from airflow_provider_astrobpm.emulator.refusals import Code
 from airflow_provider_astrobpm.emulator.traffic import Kind
-from airflow_provider_astrobpm.emulator.wire import Answer, enveloped, html
+from airflow_provider_astrobpm.emulator.wire import Answer, encoded, enveloped, html, plain
 
 FaultName = Literal[
     "delay",
@@ -20,10 +21,14 @@ FaultName = Literal[
     "status",
     "not_json",
     "html",
+    "text",
     "code_in_200",
     "redirect",
     "wrong_shape",
     "wrong_types",
+    "other_fields",
+    "nul",
+    "half_pair",
     "oversize",
     "truncate",
     "trickle",
@@ -37,7 +42,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule that makes requests go wrong.
 
     ``drop_before`` cuts the connection before the work is done, ``drop_after`` when it is done. ``status``,
-    ``not_json``, ``html``, ``code_in_200`` and ``redirect`` answer in place of the work, or after it with
+    ``not_json``, ``html``, ``text``, ``code_in_200`` and ``redirect`` answer in place of the work, or after it with
     ``work_done``. The others distort the real answer.
 
     :param kind: which requests.
@@ -46,12 +51,13 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :param skip: how many matching requests pass unharmed first.
     :param seconds: a wait before whatever happens; ``trickle`` spreads its answer over it.
     :param work_done: whether the work is done all the same, before the wait.
-    :param status: the HTTP status of ``status`` and ``html``.
-    :param retry_after: the header ``Retry-After`` of ``status``, as it is to be sent.
+    :param status: the HTTP status of ``status``, ``html`` and ``text``.
+    :param retry_after: the header ``Retry-After`` of the same, as it is to be sent.
     :param res_code: the ``resCode`` of ``status`` and ``code_in_200``.
-    :param res_msg: the ``resMsg`` of the same.
+    :param res_msg: the ``resMsg`` of the same, and the words of ``text``.
     :param size: by how many bytes ``oversize`` blows the answer up.
     :param location: where ``redirect`` leads.
+    :param fields: what ``other_fields`` sends in place of the fields of each instance.
     """
 
     kind: FaultKind
@@ -66,6 +72,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     res_msg: str = "A fault that was ordered"
     size: Annotated[int, msgspec.Meta(ge=1, le=256 * _MEBIBYTE)] = 16 * _MEBIBYTE
     location: str = "/somewhere/else"
+    fields: dict[str, Any] = {}
 
 
 class FaultRules:
@@ -112,19 +119,21 @@ def replacement(fault: Fault) -> Answer | None:
     """Return the answer that a fault puts in place of the real one; ``None`` where the real one is sent."""
     match fault.fault:
         case "status":
-            headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             answer = enveloped(fault.res_code, fault.res_msg, status=fault.status)
-            return msgspec.structs.replace(answer, headers=headers)
+        case "html":
+            answer = html(fault.status, "Something is wrong")
+        case "text":
+            answer = plain(fault.status, fault.res_msg)
         case "not_json":
             return Answer(200, b'{"resCode": "0", "resMsg": Success, "result": ')
-        case "html":
-            return html(fault.status, "Something is wrong")
         case "code_in_200":
             return enveloped(fault.res_code, fault.res_msg)
         case "redirect":
             return Answer(302, b"", "text/plain", {"Location": fault.location})
         case _:
             return None
+    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    return msgspec.structs.replace(answer, headers=headers)
 
 
 def distorted(fault: Fault, answer: Answer) -> Answer:
@@ -135,6 +144,12 @@ def distorted(fault: Fault, answer: Answer) -> Answer:
             body = msgspec.json.encode(_other_shape(msgspec.json.decode(answer.body)))
         case "wrong_types" if is_json:
             body = msgspec.json.encode(_other_types(msgspec.json.decode(answer.body)))
+        case "other_fields" if is_json:
+            body = encoded(_other_fields(json.loads(answer.body), fault.fields))
+        case "nul" if is_json:
+            body = encoded(_with_inside(json.loads(answer.body), "\0"))
+        case "half_pair" if is_json:
+            body = encoded(_with_inside(json.loads(answer.body), "\ud83d"))
         case "oversize":
             body = answer.body + b" " * fault.size
         case _:
@@ -158,3 +173,27 @@ def _other_types(value: Any) -> Any:
     if isinstance(value, list):
         return [_other_types(each) for each in value]
     return 7 if isinstance(value, str) else value if value is None else "seven"
+
+
+def _other_fields(document: Any, fields: dict[str, Any]) -> Any:
+    """Replace fields of the result, or of each of its rows."""
+    if isinstance(document, list):
+        return [_other_fields(each, fields) for each in document]
+    if isinstance(document, dict) and "result" in document:
+        return {**document, "result": _other_fields(document["result"], fields)}
+    return {**document, **fields} if isinstance(document, dict) else document
+
+
+def _with_inside(value: Any, character: str) -> Any:
+    """Put a character into the middle of every text that is not empty, but for ids and the envelope's code."""
+    if isinstance(value, dict):
+        return {
+            key: each if key in ("resCode", "id") else _with_inside(each, character)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_inside(each, character) for each in value]
+    if not isinstance(value, str) or not value:
+        return value
+    middle = len(value) // 2
+    return f"{value[:middle]}{character}{value[middle:]}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
-from airflow_provider_astrobpm.emulator.wire import ROW
+from airflow_provider_astrobpm.emulator.wire import ROW, row
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
@@ -44,10 +45,7 @@ def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[st
     found = [instance for instance in engine.visible() if engine.shown_state(instance) in states]
     ordered = _ordered(found, engine, order_field, descending=order_type == "desc")
     shown = {name: ROW[name] for name in columns if name in ROW} or ROW
-    return [
-        {name: column(instance, engine) for name, column in shown.items()}
-        for instance in ordered[: switches.row_cap]
-    ]
+    return [row(instance, engine, shown) for instance in ordered[: switches.row_cap]]
 
 
 def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
@@ -73,6 +71,8 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
 
 def _ordered(instances: list[Instance], engine: Engine, field: str, *, descending: bool) -> list[Instance]:
     """Order the rows; those that are equal in the field asked for, by when they were started."""
+    if field not in ROW and engine.switches.row_order == "shuffled":
+        return sorted(instances, key=lambda instance: hashlib.sha256(instance.id.encode()).digest())
     if field not in ROW:
         return sorted(instances, key=attrgetter("number"), reverse=engine.switches.row_order == "newest")
     column = ROW[field]

@@ -6,6 +6,7 @@ of the definitions.
 
 from __future__ import annotations
 
+import codecs
 import json
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
+from airflow_provider_astrobpm.emulator.refusals import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.catalogue import Definition
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
+    from airflow_provider_astrobpm.emulator.switches import Switches
 
     Column = Callable[[Instance, Engine], Any]
 
 _NO_RESULT = object()
+_PADDED = 80  # characters of a business key with the blanks behind it
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
@@ -40,9 +44,17 @@ class Answer(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+def encoded(value: object) -> bytes:
+    """Return a value as JSON, one that holds half a surrogate pair too."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
 def bare(value: object, status: int = 200) -> Answer:
     """Answer with JSON that has no envelope."""
-    return Answer(status, msgspec.json.encode(value))
+    return Answer(status, encoded(value))
 
 
 def enveloped(
@@ -52,7 +64,27 @@ def enveloped(
     envelope = {"resCode": code, "resMsg": message}
     if result is not _NO_RESULT:
         envelope |= {"result": result}  # type: ignore[dict-item]
-    return Answer(status, msgspec.json.encode(envelope), detail=detail)
+    return Answer(status, encoded(envelope), detail=detail)
+
+
+def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> Answer:
+    """Answer with the rows of a query."""
+    forms = {"array": [], "null": None, "absent": _NO_RESULT, "object": {}, "text": ""}
+    return enveloped(Code.SUCCESS, message, rows or forms[switches.empty_list])
+
+
+def as_switched(answer: Answer, switches: Switches) -> Answer:
+    """Return an answer as it is sent by the switches that concern every answer."""
+    if answer.content_type != "application/json":
+        return answer
+    body = answer.body
+    if switches.numeric_codes:
+        envelope = json.loads(body)
+        if str(envelope.get("resCode", "")).isdecimal():
+            body = encoded({**envelope, "resCode": int(envelope["resCode"])})
+    if switches.byte_order_mark:
+        body = codecs.BOM_UTF8 + body
+    return msgspec.structs.replace(answer, body=body)
 
 
 def html(status: int, title: str) -> Answer:
@@ -60,10 +92,14 @@ def html(status: int, title: str) -> Answer:
     return Answer(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
 
 
+def plain(status: int, words: str) -> Answer:
+    """Answer with words alone, as gateways do."""
+    return Answer(status, f"{words}\n".encode(), "text/plain; charset=utf-8")
+
+
 def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
     """Return an instance in the shape that starts and actions return."""
-    offset = engine.switches.utc_offset
-    return {
+    shown = {
         "name": instance.process.name,
         "version": instance.process.version,
         "id": instance.id,
@@ -75,23 +111,63 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
         "bpStatus": instance.bp_status,
         "urgency": 0,
         "taskOutcome": instance.task_outcome,
-        "businessKey": instance.business_key,
-        "startTime": timestamp(instance.started, offset),
-        "endTime": timestamp(instance.ended, offset),
+        "businessKey": shown_key(instance.business_key, engine.switches.key_form),
+        "startTime": shown_time(instance.started, engine.switches),
+        "endTime": shown_time(instance.ended, engine.switches),
         **{f"Ext{number}": "" for number in range(1, 7)},
         "Ext7": 0,
         "Ext8": 0,
         "suspended": engine.shown_suspended(instance),
         "isClosed": instance.closed and engine.switches.closed_flag == "on_close",
     }
+    return instance.distortion.applied(shown)
+
+
+def shown_key(key: str, form: str) -> str:
+    """Return a business key as it comes back, by the switch ``key_form``."""
+    match form.partition("_"):
+        case "cut", _, length:
+            return key[: int(length)]
+        case "upper", *_:
+            return key.upper()
+        case "padded", *_:
+            return key.ljust(_PADDED)
+        case "prefixed", *_:
+            return f"ASTRO:{key}"
+        case _:
+            return key
+
+
+def shown_time(moment: float | None, switches: Switches) -> str:
+    """Return when an instance began or ended as it is written, by the switch ``start_time_form``."""
+    if moment is None:
+        return ""
+    stamp = _stamp(moment, switches)
+    return {
+        "documented": stamp,
+        "zero": "0001-01-01 00:00:00",
+        "epoch": "1970-01-01 08:00:00",
+        "dash": "-",
+        "slashes": stamp.replace("-", "/"),
+        "millis": str(round((moment + switches.clock_skew * 3600) * 1000)),
+        "leading_blank": f" {stamp}",
+    }[switches.start_time_form]
+
+
+def _stamp(moment: float, switches: Switches) -> str:
+    return timestamp(moment + switches.clock_skew * 3600, switches.utc_offset)
 
 
 def _label(instance: Instance, engine: Engine) -> str:
-    return f"{instance.process.label} {timestamp(instance.started, engine.switches.utc_offset)}"
+    return f"{instance.process.label} {_stamp(instance.started, engine.switches)}"
 
 
 def _time(name: str) -> Column:
-    return lambda instance, engine: timestamp(getattr(instance, name), engine.switches.utc_offset)
+    return lambda instance, engine: shown_time(getattr(instance, name), engine.switches)
+
+
+def _date(name: str) -> Column:
+    return lambda instance, engine: _stamp(getattr(instance, name), engine.switches)
 
 
 def _user(prefix: str, user: Callable[[Instance], str]) -> dict[str, Column]:
@@ -118,13 +194,15 @@ ROW: Mapping[str, Column] = MappingProxyType(
         "curElement": lambda instance, _: instance.element,
         "description": lambda instance, _: instance.process.description,
         "businessKey": lambda instance, engine: (
-            instance.business_key if engine.switches.business_keys_in_rows else instance.id
+            shown_key(instance.business_key, engine.switches.key_form)
+            if engine.switches.business_keys_in_rows
+            else instance.id
         ),
         "urgency": lambda *_: 0,
         "startTime": _time("started"),
         "endTime": _time("ended"),
-        "createdDate": _time("started"),
-        "lastModifiedDate": _time("changed"),
+        "createdDate": _date("started"),
+        "lastModifiedDate": _date("changed"),
         "lastHandler": lambda *_: None,
         **_user("createdBy", lambda instance: instance.created_by),
         **_user("lastModifiedBy", lambda instance: instance.created_by),
@@ -133,9 +211,13 @@ ROW: Mapping[str, Column] = MappingProxyType(
 )
 
 
-def row(instance: Instance, engine: Engine) -> dict[str, Any]:
-    """Return an instance as a row of a query, with every column."""
-    return {name: column(instance, engine) for name, column in ROW.items()}
+def row(instance: Instance, engine: Engine, columns: Mapping[str, Column] = ROW) -> dict[str, Any]:
+    """Return an instance as a row of a query.
+
+    :param columns: the columns that it has; by default every one.
+    """
+    shown = {name: column(instance, engine) for name, column in columns.items()}
+    return instance.distortion.applied(shown)
 
 
 def definition_row(definition: Definition) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         began = None
         if self.mode == "reschedule":
             began = context["ti"].get_first_reschedule_date(context)
+        if began is None:
+            self._say_what_opens_the_gate()
         self._awaited = awaited = self._new_wait(
             context, self._deadline(began.timestamp() if began else time.time())
         )
@@ -123,7 +125,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             if error.__cause__ is not None or awaited.deadline is None:
                 raise
             # Airflow looked at the clock a moment after the last poke, and the time was over.
-            timed_out = awaited.timed_out(awaited.deadline)
+            timed_out = awaited.timed_out(awaited.deadline, self.hook.client.now())
             timed_out.connection = self.astro_zero_conn_id
             awaited.end(timed_out)
         return self._end(awaited.result)
@@ -228,13 +230,14 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         condition = self._condition()
         key = None
         if self.instance_id is None:
-            key = search.key_of(checks.text(self.business_key, "business_key"), self.bpm_name)
+            key = search.key_of(checks.identifier(self.business_key, "business_key"), self.bpm_name)
         else:
-            checks.text(self.instance_id, "instance_id")
+            checks.identifier(self.instance_id, "instance_id")
         awaited = wait.Wait(
             condition,
             instance_id=self.instance_id,
             key=key,
+            known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
         return self._bounded(awaited, deadline)

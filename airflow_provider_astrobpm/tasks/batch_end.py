@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait, look
+from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     UnknownEventError,
     WaitTimeoutError,
 )
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import loop
 from airflow_provider_astrobpm.tasks.deadline import despite_the_alarm
@@ -76,7 +77,10 @@ class BatchEnd:
         has_failed = batch_result.result_of(ids, refusals, end, {}).failure(self.max_failures) is not None
         # What has failed already, or has no time left, does not wait for lists that fail: what is open is acted on.
         seen, unseen = self._seen(started, patient=error is None and not has_failed)
-        end = group_wait.judged_again(end, batch.awaited, seen, self.condition)
+        # Such an instance is none of this batch's, and must not be acted on.
+        own = Known(tuple(batch.names))
+        others = {one: seen.pop(one) for one in started if one in seen and not own.is_of(seen[one])}
+        end = group_wait.judged_again(end, batch.awaited, seen, self.condition, others=others)
         notes = [f"How its instances are now could not be read: {unseen}"] if unseen else []
         if error is not None and (late := end.open):
             if self.on_timeout != "leave":
@@ -91,7 +95,8 @@ class BatchEnd:
         if failure is None and end.open:
             raise UnknownEventError(end, "it tells of no end")
         if failure is not None and self.on_failure == "terminate":
-            change = self.change(self._may_be_open(started, end), seen, "terminate")
+            ours = [one for one in self._may_be_open(started, end) if one not in others]
+            change = self.change(ours, seen, "terminate")
             notes.append(f"By 'on_failure': {change.note}.")
         if failure is not None:
             failure.advice = " ".join(notes)
@@ -116,7 +121,7 @@ class BatchEnd:
     def _seen(
         self, ids: Sequence[str], *, patient: bool
     ) -> tuple[dict[str, BpmInstance], AstroZeroError | None]:
-        """Poll what has become of the instances, and return them, or none and why.
+        """Poll what has become of the instances, and return those that polls have shown, and why not all of them.
 
         :param patient: whether to poll for as long as polls may fail. Otherwise it polls once.
         """
@@ -125,9 +130,10 @@ class BatchEnd:
         roll = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
         if not patient:
             try:
-                return self.hook.client.run(look.search_for([roll], self.hook.settings)).instances, None
+                self.hook.look(roll)
             except AstroZeroError as error:
                 return {}, error
+            return roll.seen, roll.failure
         self.hook.look(roll)
         if roll.ending is None:
             self.hook.run_wait(roll, poll_interval=self.poll_interval)

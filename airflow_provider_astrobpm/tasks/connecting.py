@@ -10,6 +10,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm.bpm import moment
+
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wait import AnyWait
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
@@ -25,7 +27,7 @@ def connect(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
     from airflow_provider_astrobpm.bpm import lookup  # noqa: PLC0415
 
     while True:
-        began = time.time()
+        began = moment.now()
         try:
             _ = hook.settings
         except Exception as error:  # noqa: BLE001 - a secrets backend may raise anything
@@ -37,8 +39,8 @@ def connect(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
             "the connection",
             failure,
             connection=hook.astro_zero_conn_id,
-            began=began,
-            now=time.time(),
+            began=began.steady,
+            now=moment.now(),
             jitter=random.random(),  # noqa: S311
         )
         for note in awaited.notes:

@@ -14,7 +14,6 @@ over a moment before the alarm: then there is time for the last poll and for ``o
 from __future__ import annotations
 
 import signal
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -103,7 +102,10 @@ def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
     except AirflowTaskTimeout:
         if awaited.ending is None:
             awaited.deadline_argument = EXECUTION_TIMEOUT
-            error = awaited.timed_out(time.time())
+            from airflow_provider_astrobpm.bpm import moment  # noqa: PLC0415
+
+            now = moment.now()
+            error = awaited.timed_out(now.wall, now)
             error.connection = connection
             awaited.end(error)
 

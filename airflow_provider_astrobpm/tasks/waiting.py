@@ -21,7 +21,13 @@ from airflow_provider_astrobpm.bpm.condition import (
     WaitCondition,
     given_conditions,
 )
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import (
+    AnotherInstanceError,
+    AstroZeroError,
+    UnknownEventError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 from airflow_provider_astrobpm.tasks.deadline import Limits, alarm_ends, despite_the_alarm, seconds_to_alarm
@@ -79,6 +85,8 @@ class WaitingTask(AstroZeroTask):
     template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
     timeout: Any
     """Seconds for the wait, as the subclasses take it; ``None`` for no limit."""
+    _known = Known()
+    """What was known of the instance besides its id before a deferral."""
     instance_url: str | None = ""
     """The address of the instance that this process has published; ``None`` if an earlier one may have, before a deferral."""
 
@@ -122,6 +130,8 @@ class WaitingTask(AstroZeroTask):
 
         arguments = dict(next_kwargs or {})
         deadline = arguments.pop("deadline", None)
+        names, business_key = arguments.pop("known", None) or ((), None)
+        self._known = Known(tuple(names), business_key)
         self.instance_url = None
         self._connect()
         if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
@@ -207,6 +217,22 @@ class WaitingTask(AstroZeroTask):
         asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
+    def _check_identifiers(self, *arguments: str) -> None:
+        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone."""
+        for argument in arguments:
+            if (value := getattr(self, argument)) is not None:
+                checks.identifier(value, argument)
+
+    def _say_what_opens_the_gate(self) -> None:
+        """Say in the log what an author may not have thought of, who names what fails and not what succeeds."""
+        failing = self._condition().failing_statuses_alone
+        if failing:
+            self.log.warning(
+                "Any business status but %s opens this gate, a misspelt or a new one too. Name what opens it with "
+                "bp_statuses, such as bp_statuses=['Approved']",
+                " and ".join(map(repr, sorted(failing))),
+            )
+
     def _has_ended_well(self, instance: BpmInstance) -> bool:
         """Tell whether an instance that an earlier try has started, and that has ended, is as this task wants it.
 
@@ -250,7 +276,10 @@ class WaitingTask(AstroZeroTask):
         self.defer(
             trigger=self._trigger_for(awaited),
             method_name="execute_complete",
-            kwargs={"deadline": awaited.deadline},
+            kwargs={
+                "deadline": awaited.deadline,
+                "known": [[*awaited.known.names], awaited.known.business_key],
+            },
             timeout=backstop,
         )
 
@@ -259,6 +288,7 @@ class WaitingTask(AstroZeroTask):
 
         :param instance_id: the instance that it must be, where that is known.
         :raises UnknownEventError: if the event is not one that a trigger sends, or tells of no success.
+        :raises AnotherInstanceError: if it tells of another instance under the same id.
         """
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
 
@@ -267,6 +297,8 @@ class WaitingTask(AstroZeroTask):
             raise ending
         if instance_id is not None and ending.id != instance_id:
             raise UnknownEventError(event, f"it tells of another instance than {instance_id!r}")
+        if not self._known.is_of(ending):
+            raise AnotherInstanceError(ending, self._known)
         if self._condition().judge(ending).outcome is not Outcome.DONE:
             raise UnknownEventError(event, "it tells of a success that this task did not ask for")
         return ending
@@ -280,7 +312,12 @@ class WaitingTask(AstroZeroTask):
         if action == "leave" or instance_id is None:
             raise error
         try:
-            change = despite_the_alarm(lambda: self.hook.change_state(instance_id, action))
+            known, last_state = self._known, None
+            if (seen := error.instance) is not None:
+                known, last_state = known.with_more(seen), seen.state
+            change = despite_the_alarm(
+                lambda: self.hook.change_state(instance_id, action, known=known, last_state=last_state)
+            )
         except Exception as failure:  # noqa: BLE001 - the connection itself may not be there any more
             words = failure if isinstance(failure, AstroZeroError) else f"{type(failure).__name__}."
             error.advice = f"By 'on_timeout' {action!r} was tried. {words}"

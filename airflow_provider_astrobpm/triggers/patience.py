@@ -28,9 +28,11 @@ async def patiently(
     :raises AstroZeroError: the end of the wait, where its patience or its time is over.
     """
     from airflow_provider_astrobpm.bpm import lookup  # noqa: PLC0415
+    from airflow_provider_astrobpm.bpm.moment import Moment  # noqa: PLC0415
 
+    steady = asyncio.get_running_loop().time  # the poller's clock
     while True:
-        began = time.time()
+        began = steady()
         try:
             return await read()
         except Exception as error:  # noqa: BLE001 - a secrets backend may raise anything
@@ -41,7 +43,7 @@ async def patiently(
             failure,
             connection=connection,
             began=began,
-            now=time.time(),
+            now=Moment(time.time(), steady()),
             jitter=random.random(),  # noqa: S311
         )
         for note in awaited.notes:

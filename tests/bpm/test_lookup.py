@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_astrobpm.bpm import lookup
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import PreparationError, SettingsError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.wait import Wait
 
 
@@ -23,7 +24,7 @@ def fail(awaited: Wait, now: float, error: Exception | None = None, jitter: floa
         error or RuntimeError("s.3cret"),
         connection="my_conn",
         began=now,
-        now=now,
+        now=Moment(now, now),
         jitter=jitter,
     )
 

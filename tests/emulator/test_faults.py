@@ -155,6 +155,28 @@ def test_wrong_types(api: Api, control: EmulatorControl) -> None:
     assert token == {"access_token": 7, "expires_in": "seven", "token_type": 7}
 
 
+def test_other_fields(api: Api, control: EmulatorControl) -> None:
+    control.fault("start", "other_fields", fields={"interviewLabel": 7, "suspended": "false"})
+    started = post_start(api).json()["result"]
+    assert (started["interviewLabel"], started["suspended"], started["state"]) == (7, "false", "Completed OK")
+    control.fault("query", "other_fields", fields={"name": None})
+    post_start(api)
+    assert [row["name"] for row in api.query("Completed OK")] == [None, None]
+    assert {row["name"] for row in api.query("Completed OK")} == {"Instant"}
+
+
+@pytest.mark.parametrize(("fault", "character"), [("nul", "\0"), ("half_pair", "\ud83d")])
+def test_a_character_in_every_text(api: Api, control: EmulatorControl, fault: str, character: str) -> None:
+    post_start(api)
+    control.fault("any", fault)
+    answer = api.call("GET", INSTANCES, params={"states": "Completed OK"}).json()
+    assert (answer["resCode"], answer["resMsg"]) == ("0", f"Suc{character}cess")
+    (row,) = answer["result"]
+    assert (row["state"], row["bpStatus"]) == (f"Comple{character}ted OK", f"Do{character}ne")
+    assert (row["title"], row["bpStep"], row["suspended"]) == (f"Ins{character}tant", "", False)
+    assert row["id"] == control.instances()[0]["id"]
+
+
 def test_distorting_what_is_no_json_leaves_it(api: Api, control: EmulatorControl) -> None:
     control.switch(bad_token="401_html")
     control.fault("query", "wrong_types")
@@ -200,3 +222,21 @@ def test_faults_wait_while_an_outage_lasts(api: Api, control: EmulatorControl) -
     control.outage(mode="503")
     post_start(api)
     assert len(control.faults()) == 1
+
+
+@pytest.mark.parametrize("work_done", [False, True])
+@pytest.mark.parametrize("fault", ["status", "html", "text"])
+@pytest.mark.parametrize("status", [400, 404, 409, 429, 499])
+def test_a_gateway_answers_a_start_before_or_after_it_was_carried_out(
+    status: int, fault: str, work_done: bool, api: Api, control: EmulatorControl
+) -> None:
+    control.fault("start", fault, status=status, retry_after=7, res_msg="no", work_done=work_done)
+    answer = post_start(api)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (status, "7")
+    assert answer.headers["Content-Type"].partition(";")[0] == {
+        "status": "application/json",
+        "html": "text/html",
+        "text": "text/plain",
+    }.get(fault)
+    assert fault != "text" or answer.text == "no\n"
+    assert len(control.instances()) == int(work_done)

@@ -394,7 +394,7 @@ class TestTheAuthorsKey:
         emulator.fault("start", "drop_after")
         for _ in range(2):
             with pytest.raises(
-                errors.AmbiguousStartError, match="carry its business key|others may use their key"
+                errors.AmbiguousStartError, match="show its business key|others may use their key"
             ):
                 one.try_it()
         assert len(emulator.instances()) == 2
@@ -420,3 +420,65 @@ class TestTheAuthorsKey:
                 business_key="k",
                 if_open_instance_exists="maybe",  # type: ignore[arg-type]
             )
+
+
+class TestOddAnswers:
+    """What decides nothing about an instance is not insisted on; what does is doubted, and only where it may be its own."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"interviewLabel": 7, "version": 2, "businessKey": None},
+            {"suspended": "false", "isClosed": "no"},
+            {"state": None},
+            {"name": None},
+            {"nextElem": {}, "taskOutcome": 1.5, "bpStatus": []},
+        ],
+    )
+    def test_a_start_that_shows_an_id_was_started(
+        self, fields: dict[str, Any], emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("start", "other_fields", fields=fields)
+        task = Task(remembers=HAS_STORE, bpm_name="NightlyReconciliation", timeout=60)
+        result = task.try_it()
+        (instance,) = emulator.instances()
+        assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
+        assert emulator.counts()["start"] == 1
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{"name": None}, {"state": None}, {"title": "half \ud83d", "version": 7}, {"suspended": "perhaps"}],
+    )
+    def test_a_row_of_somebody_else_keeps_nobody_from_being_certain(
+        self, fields: dict[str, Any], emulator: EmulatorControl
+    ) -> None:
+        foreign = emulator.start(BPM, business_key="somebody else's")["id"]
+        emulator.distort(foreign, fields)
+        emulator.fault("start", "drop_after")
+        task = Task(remembers=HAS_STORE)
+        with pytest.raises(errors.WaitTimeoutError):
+            task.try_it()
+        (own,) = (each for each in emulator.instances() if each["id"] != foreign)
+        assert task.xcoms["instance_id"] == own["id"]
+        assert emulator.counts()["start"] == 1
+
+    def test_a_row_that_may_be_its_own_does(self, emulator: EmulatorControl) -> None:
+        emulator.fault("start", "drop_before")
+        odd = emulator.start(BPM)["id"]
+        emulator.distort(odd, {"businessKey": {}})
+        task = Task(remembers=HAS_STORE)
+        with pytest.raises(
+            errors.AmbiguousStartError, match="because its businessKey is {}, and may be its own"
+        ):
+            task.try_it()
+        with pytest.raises(errors.AmbiguousStartError):
+            task.try_it()
+        assert [each["id"] for each in emulator.instances()] == [odd]
+
+    @pytest.mark.parametrize("position", ["null", "absent", "object", "text"])
+    def test_an_empty_list_in_another_form(self, position: str, emulator: EmulatorControl) -> None:
+        emulator.switch(empty_list=position)
+        emulator.fault("start", "drop_after")
+        with pytest.raises(errors.WaitTimeoutError):
+            Task(remembers=HAS_STORE).try_it()
+        assert len(emulator.instances()) == emulator.counts()["start"] == 1

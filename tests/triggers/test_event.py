@@ -487,3 +487,20 @@ def test_an_asset_takes_it() -> None:
     asset = Asset("orders", watchers=[AssetWatcher(name="ended", trigger=trigger)])
     (watcher,) = asset.watchers
     assert watcher.trigger.serialize()[1]["states"] == ["Broken", "Paused"]
+
+
+def test_what_a_database_refuses_is_in_no_event(
+    emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with running(Store() if HAS_STORE else None) as runner:
+            await runner.until(watching(caplog))
+            (odd,) = start(emulator)
+            emulator.distort(odd, {"bpStatus": "Do\0ne", "version": "\ud83d", "startTime": "\0"})
+            end(emulator, odd)
+            await runner.until_queued(1)
+            runner.take()
+            (event,) = runner.persisted
+            assert (event["id"], event["bp_status"], event["version"]) == (odd, "Do\ufffdne", "\ufffd")
+
+    asyncio.run(main())

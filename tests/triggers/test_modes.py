@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.texts import storable
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
@@ -42,6 +43,21 @@ def move(state: str) -> World:
         emulator.move(instance_id, state=state)
 
     return happens
+
+
+def distorted(outcome: str, fields: dict[str, Any], *without: str) -> World:
+    """The task of the instance is completed, and the API shows some of its fields otherwise than they are, or not."""
+
+    def happens(emulator: EmulatorControl, instance_id: str) -> None:
+        emulator.distort(instance_id, fields, without=without)
+        emulator.act(instance_id, outcome)
+
+    return happens
+
+
+NULS = dict.fromkeys(
+    ("version", "label", "title", "bpStatus", "curElement", "description", "createdBy.name"), "Appr\x00oved"
+)
 
 
 def refuse_credentials(emulator: EmulatorControl, _instance_id: str) -> None:
@@ -114,6 +130,35 @@ CASES = {
         may_be_open=True,
         arguments=(("max_poll_failure_time", 0),),
     ),
+    "a failure status with blanks around it": Case(
+        distorted("reject", {"bpStatus": "Rejected "}),
+        errors.WaitFailedError,
+        arguments=(("failed_bp_statuses", ["Rejected"]),),
+    ),
+    "a status with blanks around it": Case(
+        distorted("approve", {"bpStatus": "\tApproved "}), arguments=(("bp_statuses", [" Approved"]),)
+    ),
+    "no status at the end": Case(
+        distorted("approve", {}, "bpStatus"),
+        errors.WaitFailedError,
+        arguments=(("failed_bp_statuses", ["Rejected"]),),
+    ),
+    "no status at the end, though one is asked for": Case(
+        distorted("approve", {"bpStatus": ""}),
+        errors.WaitFailedError,
+        arguments=(("bp_statuses", ["Approved"]),),
+    ),
+    "a NUL in all texts": Case(
+        distorted("approve", NULS), errors.WaitFailedError, arguments=(("bp_statuses", ["Approved"]),)
+    ),
+    "half a surrogate pair": Case(
+        distorted("approve", {"title": "half \ud83d", "label": "\udc00"}),
+        arguments=(("bp_statuses", ["Approved"]),),
+    ),
+    "odd fields that decide nothing": Case(
+        distorted("approve", {"title": 7, "version": 1.5, "suspended": "false", "curElement": {}}),
+        arguments=(("bp_statuses", ["Approved"]),),
+    ),
     "refused credentials": Case(refuse_credentials, errors.AuthenticationError, may_be_open=True),
 }
 SENSOR_MODES: dict[str, dict[str, Any]] = {
@@ -185,6 +230,9 @@ def start_and_end(case: Case, runner: Any, emulator: EmulatorControl, *, deferra
     )
     assert len(runner.deferrals) == deferrable
     (instance,) = emulator.instances()
+    for handed_over in (runner.event, runner.ti.xcoms, end if case.cause is None else str(end)):
+        assert storable(handed_over) == handed_over
+        json.dumps(handed_over).encode()
     if case.cause is None:
         end = facts(end)
     else:
