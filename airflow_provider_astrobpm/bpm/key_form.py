@@ -43,6 +43,10 @@ class KeyForm(NamedTuple):
                     return cls(core[:-kept], case, len(core))
         return None
 
+    def keeps(self, key: str) -> bool:
+        """Return whether a key comes back whole. Of one that is cut off, the others with that beginning cannot be told."""
+        return self.length is None or len(self.prefix) + len(key.strip()) <= self.length
+
     def shown(self, key: str) -> str:
         """Return how a key comes back, without blanks around it."""
         return f"{self.prefix}{_in_case(key.strip(), self.case)}"[: self.length].strip()
@@ -61,11 +65,13 @@ class KeyForms:
     def __init__(self, keys: Iterable[str], form: KeyForm | None = None) -> None:
         sent = list(keys)
         self._exact = {key.strip(): key for key in sent}
-        self._shown: dict[str, str | None] = {}
+        self._shown: dict[str, str] = {}
+        self._cut_off: set[str] = set()
         for key in sent if form else ():
-            shown = form.shown(key) if form else key
-            # Two keys that come back alike cannot be told apart.
-            self._shown[shown] = None if shown in self._shown else key
+            if form and form.keeps(key):
+                self._shown[form.shown(key)] = key
+            elif form:
+                self._cut_off.add(form.shown(key).casefold())
         self._folded = sorted(key.strip().casefold() for key in sent)
         self._lengths = sorted({len(key) for key in self._folded if len(key) >= SHORTEST_SUFFIX})
 
@@ -79,8 +85,8 @@ class KeyForms:
     def resembles(self, shown: str | None) -> bool:
         """Return whether a key may be one of these in another case, behind a prefix, or cut off."""
         folded = (shown or "").strip().casefold()
-        if not folded:
-            return False
+        if not folded or folded in self._cut_off:
+            return bool(folded)
         at = bisect_left(self._folded, folded)
         if at < len(self._folded) and (
             self._folded[at] == folded

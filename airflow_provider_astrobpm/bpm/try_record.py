@@ -18,14 +18,17 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_tries: int | None = None
     """Airflow's ``max_tries`` of the task then. Only a clear changes it."""
     intent_of: int | None = None
-    """The newest generation of which a try wrote this record before it did anything else. Had a try of that generation sent
-    a start, the record would tell of it."""
+    """The newest generation of which a try wrote this record before any of its tries sent a start."""
     older_unknown: bool = False
-    """Whether older generations may have started what no record tells of. The first start or adoption settles that."""
+    """Whether earlier tries may have started what no record tells of. The first start or adoption settles that."""
     told: bool = False
     """Whether a person was asked to look for instances before clearing the task."""
     key_example: tuple[str, str] | None = None
     """A business key as it was sent, and as the answer to that start showed it, where the two differ."""
+
+    def tells_of(self, generation: int) -> bool:
+        """Return whether this record would tell of a start, had a try of a generation sent one."""
+        return not self.older_unknown or generation == self.intent_of
 
     @property
     def key_form(self) -> KeyForm | None:
@@ -59,8 +62,9 @@ def with_intent(
         return kind(
             generation=generation,
             max_tries=max_tries,
-            intent_of=generation,
+            intent_of=generation if try_number <= generation else None,
             older_unknown=try_number > 1,
         )
     own = {"max_tries": max_tries} if record.generation == generation else {}
-    return msgspec.structs.replace(record, intent_of=generation, **own)
+    is_proof = try_number <= generation or not record.older_unknown
+    return msgspec.structs.replace(record, intent_of=generation if is_proof else record.intent_of, **own)
