@@ -103,7 +103,8 @@ class WaitCondition:
     With neither ``states`` nor ``bp_statuses`` the instance has to end in ``Completed OK``. With ``states``
     it has to be in one of them, whichever they are: ``Terminated`` opens the gate if it was asked for. With
     ``bp_statuses`` it has to show one of those business statuses in a known state, not broken, not cancelled.
-    With both, both have to hold at the same look.
+    With both, both have to hold at the same look. An instance that has ended has to show a business status where
+    ``bp_statuses`` or ``failed_bp_statuses`` are given.
 
     :param states: states to wait for.
     :param bp_statuses: business statuses (``bpStatus``) to wait for.

@@ -144,6 +144,14 @@ def listed(scene: Scene, url: str) -> None:
     scene.address(url).query_instances(["Running"])
 
 
+def odd_row(scene: Scene) -> None:
+    """List instances of which one shows no state."""
+    instance_id = scene.started()
+    scene.emulator.move(instance_id, state="Running")
+    scene.emulator.distort(instance_id, {"state": None})
+    scene.hook().query_instances(["Running"])
+
+
 CALLS: dict[str, Provocation] = {
     "the server could not be reached (…)": lambda scene: listed(scene, f"http://127.0.0.1:{scene.free_port}"),
     "the TLS handshake failed (…)": lambda scene: listed(scene, scene.server.url.replace("http:", "https:")),
@@ -157,6 +165,7 @@ CALLS: dict[str, Provocation] = {
     "the server redirects to …, and redirects are not followed": answer("query", "redirect"),
     "the answer (… bytes, …) is not the documented JSON": answer("query", "html", status=200),
     "the answer has not the documented shape: …": answer("query", "wrong_shape"),
+    "the row of instance '…' cannot be read, because …": odd_row,
     "the answer is longer than … bytes ('max_response_bytes')": answer(
         "query", "oversize", {"max_response_bytes": 10_000}, size=100_000
     ),
@@ -220,7 +229,14 @@ def came_out_as_none(scene: Scene) -> None:
 
 ARGUMENTS: dict[str, Provocation] = {
     "… must be a text that is not blank, not …": hooked(lambda hook: hook.get_instance(" ")),
-    "… must be a text that can be sent, not …": hooked(lambda hook: hook.get_instance("\ud800")),
+    "… must not be '…': a template renders that where it finds nothing": started(business_key="None"),
+    "… must be a text without NUL and half surrogate pairs, not …": hooked(
+        lambda hook: hook.get_instance("\ud800")
+    ),
+    "… must not hold U+FFFD, which stands for a character that was lost: …": started(
+        bp_statuses=["Appr\ufffdoved"]
+    ),
+    "variable '…' must hold no text with a NUL or half a surrogate pair": started(variables={"a": ["\0"]}),
     "… must be an id, not …": hooked(lambda hook: hook.suspend_instance("..")),
     "… must be a list of texts, not …": started(bp_statuses="Approved"),
     "… must not be empty; leave it out to ask for nothing": started(bp_statuses=[]),

@@ -257,6 +257,12 @@ def of_two_ages(scene: Scene) -> None:
     scene.command("list", "--older-than", "7d", "--younger-than", "1d")
 
 
+def list_with_an_odd_row(scene: Scene) -> None:
+    """List instances of which one shows no state."""
+    scene.emulator.distort(scene.started(), {"state": None})
+    scene.command("list")
+
+
 COMMANDS: dict[str, Provocation] = {
     "how old an instance is cannot be told on connection '…': Astro Zero's timestamps have no zone.": command(
         "list", "--older-than", "7d"
@@ -274,6 +280,7 @@ COMMANDS: dict[str, Provocation] = {
     "Warning: Astro Zero listed exactly … instances in state '…', which looks cut off.": many(
         "list", row_cap=100
     ),
+    "Warning: the row of instance '…' in state '…' cannot be read, because …": list_with_an_odd_row,
     "Warning: none of the instances listed shows a business key, so one may be missed.": many(
         "list", "--business-key", "order-4711", business_keys_in_rows=False
     ),
