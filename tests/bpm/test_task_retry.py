@@ -39,6 +39,7 @@ MAY_PASS = (
     call_error(errors.NotSentError),
     call_error(errors.InterruptedCallError),
     call_error(errors.ThrottledError),
+    call_error(errors.TokenRefusedError),
     call_error(errors.ServerError),
     call_error(errors.TokenRefusedError),
     call_error(errors.PreparationError),
