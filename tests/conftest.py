@@ -48,10 +48,11 @@ def pytest_unconfigure() -> None:
 
 
 NUMBERS: dict[str, list[float | None]] = {
-    "row_cap": [None, 1, 100],
+    "row_cap": [None, 1, 37, 100],
     "start_lag": [0, 30],
     "action_lag": [0, 30],
     "utc_offset": [0, 8],
+    "clock_skew": [0, -15, 15, -100],
 }
 
 

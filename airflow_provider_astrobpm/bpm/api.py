@@ -7,6 +7,7 @@ reference (``astrozero_api_NNNN``).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 Action = Literal["suspend", "resume", "terminate"]
 ACTIONS: tuple[Action, ...] = ("suspend", "resume", "terminate")
+Encoding = Literal["form", "json"]
 
 TOKEN_PATH = "/baas/auth/v1.0/oauth2/token"  # noqa: S105 - a path
 CSRF_PATH = "/u-route/baas/sys/v1.0/csrf/get"
@@ -99,14 +101,20 @@ class TokenAnswer(msgspec.Struct, frozen=True):
 
     access_token: str
     expires_in: float | None = None
+    """Seconds for which the token is good; ``None`` where the answer does not say."""
+    encoding: Encoding = "form"
+    """How the request was encoded."""
 
     def __repr__(self) -> str:
         return f"TokenAnswer(access_token='***', expires_in={self.expires_in})"
 
 
-def get_token(
-    client_id: str, client_secret: str, *, encoding: Literal["form", "json"] = "form"
-) -> Operation[TokenAnswer]:
+class _TokenBody(msgspec.Struct, frozen=True):
+    access_token: str
+    expires_in: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form") -> Operation[TokenAnswer]:
     """Request a token by client credentials. Both go in the body, never in the URL."""
     fields = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
     as_form = encoding == "form"
@@ -117,7 +125,7 @@ def get_token(
         path=TOKEN_PATH,
         body=urlencode(fields).encode() if as_form else _json(fields),
         content_type="application/x-www-form-urlencoded" if as_form else "application/json",
-        decode=_decode_token,
+        decode=partial(_decode_token, encoding),
         resend_if_unreadable=True,
         needs_token=False,
         enveloped=False,
@@ -352,11 +360,20 @@ def _json(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def _decode_token(raw: bytes | msgspec.Raw) -> TokenAnswer:
-    answer = msgspec.json.decode(raw, type=TokenAnswer)
-    if not checks.is_token(answer.access_token):
+def _decode_token(encoding: Encoding, raw: bytes | msgspec.Raw) -> TokenAnswer:
+    body = msgspec.json.decode(raw, type=_TokenBody)
+    if not checks.is_token(body.access_token):
         raise msgspec.ValidationError("access_token is not a token that a header can carry")
-    return answer
+    return TokenAnswer(body.access_token, _lifetime(bytes(body.expires_in)), encoding)
+
+
+def _lifetime(expires_in: bytes) -> float | None:
+    """Read ``expires_in``, a number or the text of one. A token without a usable lifetime is as good as any other."""
+    try:
+        seconds = float(expires_in.strip(b'"'))
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < math.inf else None
 
 
 def _nothing(raw: bytes | msgspec.Raw) -> None:

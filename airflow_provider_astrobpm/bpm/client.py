@@ -9,7 +9,7 @@ import tenacity
 
 from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, exchange
 from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
@@ -143,7 +143,7 @@ class BpmClient:
             step = next(talk)
             while True:
                 try:
-                    reply = self._token(step.stale) if isinstance(step, NeedToken) else self._send(step)
+                    reply = self._reply_to(step)
                 except CallError as error:
                     step = talk.throw(error)
                 else:
@@ -151,12 +151,20 @@ class BpmClient:
         except StopIteration as stop:
             return cast("T", stop.value)
 
+    def _reply_to(self, step: NeedToken | NotTheToken | Request) -> Response | str | None:
+        if isinstance(step, NeedToken):
+            return self._token(step)
+        if isinstance(step, NotTheToken):
+            self._tokens.in_vain(self.settings, step.doubt)
+            return None
+        return self._send(step)
+
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)
         return self._transport.send(request)
 
-    def _token(self, stale: str | None) -> str | None:
-        token = self._tokens.get(self.settings, self._request_token, stale=stale)
+    def _token(self, need: NeedToken) -> str | None:
+        token = self._tokens.get(self.settings, self._request_token, stale=need.stale, doubt=need.doubt)
         if token is not None and token != self._last_token:
             self._on_token(token)
             self._last_token = token
@@ -164,4 +172,5 @@ class BpmClient:
 
     def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        return self.run(request_token(cast("ClientCredentials", self.settings.credentials)))
+        credentials = cast("ClientCredentials", self.settings.credentials)
+        return self.run(request_token(credentials, self._tokens.encoding(self.settings)))

@@ -90,10 +90,13 @@ class CallError(AstroZeroError):
     """One call of the API did not succeed."""
 
     taken: bool | None = None
-    """``False`` where the server certainly did not act on the request, ``None`` where nobody can know."""
+    """``False`` where the server says that it did not act on the request, ``None`` where nothing is known."""
 
     came_before = False
     """Whether it was the token for the call that failed, and not the call; it has had its attempts then."""
+
+    never_reached = False
+    """Whether the request provably did not reach the server. A server, or a gateway, may refuse what has been done."""
 
     passing = False
     """Whether the same request may well succeed in a moment."""
@@ -109,6 +112,7 @@ class NotSentError(CallError):
     """The request never reached the server: refused, name not resolved, connect timeout."""
 
     taken = False
+    never_reached = True
     passing = True
     advice = "Check host, port and proxy of the connection, and that the server is up."
 
@@ -154,12 +158,23 @@ class ServerError(CallError):
 
 
 class AuthenticationError(CallError):
-    """The client id, the secret or the token was refused."""
+    """The token endpoint refused the client id or the secret, or the server refused the connection's ready token."""
 
     taken = False
     advice = (
         "Check login (client id) and password (client secret) of the connection, or its 'access_token', and the "
         "login IP range of the machine user."
+    )
+
+
+class TokenRefusedError(CallError):
+    """The server refused a token that it had just issued: another process may have requested one meanwhile."""
+
+    taken = False
+    passing = True
+    advice = (
+        "This passes where another process requests tokens for the same client id: give Airflow a client of its own. "
+        "If it lasts, check the rights and the login IP range of the machine user."
     )
 
 

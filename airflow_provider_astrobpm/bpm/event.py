@@ -39,6 +39,7 @@ ERRORS: dict[str, type[AstroZeroError]] = {
         errors.SettingsError,
         errors.SeveralInstancesError,
         errors.ThrottledError,
+        errors.TokenRefusedError,
         errors.TlsError,
         errors.UnexpectedAnswerError,
         errors.WaitFailedError,

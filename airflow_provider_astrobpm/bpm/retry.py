@@ -4,6 +4,7 @@
 |-----------------------------------------|------------------------------------------|------------------------------------------------------|
 | it never reached the server             | yes                                      | yes                                                  |
 | throttled (429)                         | yes                                      | yes                                                  |
+| a fresh token is refused                | yes                                      | yes                                                  |
 | interrupted, server error (5xx)         | yes                                      | no: whether it was taken is unknown                  |
 | an answer that makes no sense (2xx)     | if it only reads, or asks for a token    | no: whether it was taken is unknown                  |
 | TLS, credentials, refusal, a redirect,  | no                                       | no                                                   |

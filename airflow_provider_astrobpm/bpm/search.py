@@ -11,21 +11,19 @@ cap may hide from the lists.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, checks, states
 from airflow_provider_astrobpm.bpm.errors import CallError
 from airflow_provider_astrobpm.bpm.findings import Findings
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.wire import UNREAD_STATE, length_of, unreadable_in
+from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.settings import InstanceLookup, Settings
-    from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 
 class BusinessKey(NamedTuple):
@@ -58,6 +56,28 @@ class Endpoint:
 
     reads_by_id: bool | None = None
     """Whether ``GET /instances/{id}``, which is undocumented, answers properly; ``None`` while nobody knows."""
+    key_example: tuple[str, str] | None = None
+    """A business key as it was sent, and as the answer to that start showed it, where the two differ."""
+
+    @property
+    def key_form(self) -> KeyForm | None:
+        """What the endpoint makes of business keys, if it was seen to change one."""
+        return KeyForm.of(*self.key_example) if self.key_example else None
+
+    def learn_key(self, sent: str, started: BpmInstance) -> str | None:
+        """Compare the key that a start has sent with the one that its answer shows.
+
+        :returns: a warning, the first time that they differ.
+        """
+        shown = started.business_key
+        # Where the answer shows no key, or the id in its place, it says nothing.
+        if shown in (None, sent, started.id) or self.key_example is not None:
+            return None
+        self.key_example = (sent, str(shown))
+        return (
+            f"Business key {sent!r} came back as {shown!r}. Where the answer to a start is lost, its instance may not be "
+            "found by its key, and the task then asks a person"
+        )
 
 
 _ENDPOINTS: dict[str, Endpoint] = {}
@@ -68,97 +88,9 @@ def endpoint_at(base_url: str) -> Endpoint:
     return _ENDPOINTS.setdefault(base_url, Endpoint())
 
 
-class Carriers:
-    """What a search for business keys has found, and how far it can be trusted.
-
-    :param wanted: tells of an instance whether its key is wanted.
-    """
-
-    def __init__(self, wanted: Callable[[BpmInstance], bool]) -> None:
-        self.instances: dict[str, BpmInstance] = {}
-        """The instances that are wanted, by their ids."""
-        self._wanted = wanted
-        self._shows_keys = False
-        self._names_without_keys: set[str] = set()
-        self._capped: list[Sequence[BpmInstance]] = []
-        self._unreadable: list[Unreadable] = []
-
-    def take(self, rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance] = ()) -> None:
-        """Take a list. An instance that moved meanwhile shows twice; the later look counts.
-
-        :param rows: the list, newest first.
-        :param reverse: the same list oldest first, asked for where the other looks cut off.
-        """
-        if looks_capped(length_of(rows)) and not _are_all(rows, reverse):
-            self._capped.append(rows)
-        self._unreadable += (*unreadable_in(rows), *unreadable_in(reverse))
-        for row in (*rows, *reverse):
-            if row.business_key in (None, row.id):
-                self._names_without_keys.add(row.name)
-            else:
-                self._shows_keys = True
-            if self._wanted(row):
-                self.instances[row.id] = row
-
-    def doubt(self, bpm_name: str, since: float | None) -> str | None:
-        """Return why an instance that was not found may exist all the same; ``None`` if it cannot.
-
-        :param bpm_name: the name of its BPM.
-        :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
-        """
-        if bpm_name in self._names_without_keys and not self._shows_keys:
-            return "the lists show no business keys here"
-        return self.hides(since, bpm_name)
-
-    def hides(self, since: float | None, bpm_name: str | None = None) -> str | None:
-        """Return why the lists may not show all that was started since a moment; ``None`` if they do.
-
-        :param bpm_name: the name of its BPM, if only its instances count.
-        """
-        for row in self._unreadable:
-            if self._may_be_wanted(row, bpm_name):
-                return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
-        for rows in self._capped:
-            if since is None or not _reaches_back(rows, since):
-                return f"a list of exactly {length_of(rows)} rows looks cut off"
-        return None
-
-    def _may_be_wanted(self, row: Unreadable, bpm_name: str | None) -> bool:
-        if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
-            return False
-        if "businessKey" in row.unread:
-            return True
-        name = bpm_name or row.name or ""
-        return self._wanted(
-            BpmInstance(id=row.id or "", name=name, state=UNREAD_STATE, business_key=row.business_key)
-        )
-
-
 def looks_capped(rows: int) -> bool:
     """Tell whether a list has a length at which servers cut lists off; Astro Zero's cap is undocumented."""
     return rows >= 100 and (rows % 50 == 0 or rows & (rows - 1) == 0)
-
-
-def _reaches_back(rows: Sequence[BpmInstance], since: float) -> bool:
-    """Tell whether a list that was cut off holds everything that was started since then: newest first, and beyond it."""
-    starts = [row.start_time or "" for row in rows]
-    return starts == sorted(starts, reverse=True) and started_long_before(rows[-1], since)
-
-
-def started_long_before(instance: BpmInstance, moment: float) -> bool:
-    """Tell whether an instance was certainly started before a moment, in seconds since the epoch.
-
-    Timestamps have no zone, but no zone is more than 14 hours off.
-    """
-    certainly = datetime.fromtimestamp(moment, timezone.utc) - timedelta(hours=14)
-    return "" < (instance.start_time or "") < certainly.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _are_all(rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance]) -> bool:
-    """Tell whether a list is whole: it holds the same in both orders, and the server does order."""
-    starts, reverse_starts = ([row.start_time or "" for row in each] for each in (rows, reverse))
-    is_ordered = starts == sorted(starts, reverse=True) and reverse_starts == sorted(reverse_starts)
-    return is_ordered and len(set(starts)) > 1 and {row.id for row in rows} == {row.id for row in reverse}
 
 
 def find(
@@ -266,34 +198,6 @@ def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Return a checked business key."""
     checks.identifier(business_key, "business_key")
     return BusinessKey(business_key, None if bpm_name is None else checks.identifier(bpm_name, "bpm_name"))
-
-
-def find_carriers(wanted: Callable[[BpmInstance], bool]) -> Plan[Carriers]:
-    """Find every instance whose business key is wanted, as thoroughly as the documented query allows.
-
-    :param wanted: tells so of an instance.
-    :raises CallError: if a call fails.
-    """
-    carriers = Carriers(wanted)
-    yield from list_carriers(states.STATES, carriers)
-    if all(instance.is_closed for instance in carriers.instances.values()):
-        # It may have moved against the order of the search.
-        again = states.OPEN_STATES if carriers.instances else states.STATES
-        yield from list_carriers(again, carriers)
-    return carriers
-
-
-def list_carriers(where: Iterable[str], carriers: Carriers) -> Plan[None]:
-    """List states for what is sought by business keys.
-
-    :param where: the states.
-    :param carriers: takes what is found.
-    :raises CallError: if a call fails.
-    """
-    for state in where:
-        rows = yield api.query(state)
-        reverse = (yield api.query(state, order_type="asc")) if looks_capped(length_of(rows)) else ()
-        carriers.take(rows, reverse)
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:

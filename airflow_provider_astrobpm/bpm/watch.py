@@ -6,7 +6,6 @@ not there before has entered. What it has seen it keeps as marks, which can be w
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.search import Sought
 
 
+PATIENCE = 600.0  # seconds of failed polls after which the connection is worth reading again
+
+
 class Entry(NamedTuple):
     """An instance that has entered a place."""
 
@@ -32,7 +34,9 @@ class Entry(NamedTuple):
 
 
 class Watch(AnyWait[None]):
-    """What a watch has seen, and what of it was not reported yet. Looks that fail never end it; refused credentials do.
+    """What a watch has seen, and what of it was not reported yet.
+
+    Refused credentials end it, and polls that have failed for long. It is resumed when the connection was read again.
 
     Whoever watches takes ``entries``, reports them, says so with ``reported``, and writes ``marks`` down.
 
@@ -44,7 +48,7 @@ class Watch(AnyWait[None]):
     def __init__(
         self, places: Places, marks: Iterable[str] | None = None, *, include_existing: bool = False
     ) -> None:
-        super().__init__(None, math.inf)
+        super().__init__(None, PATIENCE)
         self._places = places
         self._has_begun = marks is not None
         self._include_existing = include_existing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -77,6 +78,9 @@ def _performed(emulator: Emulator, route: Route, call: Call) -> Answer:
         if route.kind not in ("token", "other"):
             token = call.headers.get("access-token", "")
             if not emulator.tokens.is_valid(token):
+                if route.kind == "start" and emulator.switches.refused_token_start != "nothing":  # noqa: S105
+                    with suppress(Refusal):
+                        _start(emulator, call)
                 return _bad_token(emulator.switches.bad_token)
             _check_headers(emulator, route, call, token)
         return route.handler(emulator, call)
@@ -86,12 +90,13 @@ def _performed(emulator: Emulator, route: Route, call: Call) -> Answer:
 
 
 def _bad_token(position: str) -> Answer:
-    message = "The token is missing, invalid or expired"
-    if position == "401_html":
-        return wire.html(401, "Unauthorized")
-    status, _, short_code = position.partition("_")
-    code = Code.TOKEN_INVALID if short_code == "603" else Code.UNAUTHORISED
-    return wire.enveloped(code, message, status=int(status))
+    status, _, form = position.partition("_")
+    if form == "html":
+        return wire.html(int(status), "Forbidden" if status == "403" else "Unauthorized")
+    if position == "403":
+        return wire.enveloped(Code.FORBIDDEN, "Access is denied", status=403)
+    code = Code.TOKEN_INVALID if form == "603" else Code.UNAUTHORISED
+    return wire.enveloped(code, "The token is missing, invalid or expired", status=int(status))
 
 
 def _check_headers(emulator: Emulator, route: Route, call: Call, token: str) -> None:
@@ -125,7 +130,10 @@ def _get_token(emulator: Emulator, call: Call) -> Answer:
     if not all(right):
         return _token_refused("unauthorized_client", "client_id or client_secret is wrong")
     token = emulator.tokens.issue(concurrent=emulator.switches.concurrent_tokens)
-    lifetime = {} if emulator.switches.omit_expires_in else {"expires_in": emulator.tokens.lifetime}
+    seconds = emulator.tokens.lifetime
+    shapes = {"number": seconds, "text": str(seconds), "zero": 0, "negative": -1, "words": "ten minutes"}
+    shape = emulator.switches.expires_in
+    lifetime = {} if shape == "absent" else {"expires_in": shapes[shape]}
     return wire.bare({"access_token": token, **lifetime, "token_type": "Bearer"})
 
 

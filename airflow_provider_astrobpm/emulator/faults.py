@@ -12,7 +12,7 @@ import msgspec
 
 from airflow_provider_astrobpm.emulator.refusals import Code
 from airflow_provider_astrobpm.emulator.traffic import Kind
-from airflow_provider_astrobpm.emulator.wire import Answer, encoded, enveloped, html
+from airflow_provider_astrobpm.emulator.wire import Answer, encoded, enveloped, html, plain
 
 FaultName = Literal[
     "delay",
@@ -21,6 +21,7 @@ FaultName = Literal[
     "status",
     "not_json",
     "html",
+    "text",
     "code_in_200",
     "redirect",
     "wrong_shape",
@@ -41,7 +42,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule that makes requests go wrong.
 
     ``drop_before`` cuts the connection before the work is done, ``drop_after`` when it is done. ``status``,
-    ``not_json``, ``html``, ``code_in_200`` and ``redirect`` answer in place of the work, or after it with
+    ``not_json``, ``html``, ``text``, ``code_in_200`` and ``redirect`` answer in place of the work, or after it with
     ``work_done``. The others distort the real answer.
 
     :param kind: which requests.
@@ -50,10 +51,10 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :param skip: how many matching requests pass unharmed first.
     :param seconds: a wait before whatever happens; ``trickle`` spreads its answer over it.
     :param work_done: whether the work is done all the same, before the wait.
-    :param status: the HTTP status of ``status`` and ``html``.
-    :param retry_after: the header ``Retry-After`` of ``status``, as it is to be sent.
+    :param status: the HTTP status of ``status``, ``html`` and ``text``.
+    :param retry_after: the header ``Retry-After`` of the same, as it is to be sent.
     :param res_code: the ``resCode`` of ``status`` and ``code_in_200``.
-    :param res_msg: the ``resMsg`` of the same.
+    :param res_msg: the ``resMsg`` of the same, and the words of ``text``.
     :param size: by how many bytes ``oversize`` blows the answer up.
     :param location: where ``redirect`` leads.
     :param fields: what ``other_fields`` sends in place of the fields of each instance.
@@ -118,19 +119,21 @@ def replacement(fault: Fault) -> Answer | None:
     """Return the answer that a fault puts in place of the real one; ``None`` where the real one is sent."""
     match fault.fault:
         case "status":
-            headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             answer = enveloped(fault.res_code, fault.res_msg, status=fault.status)
-            return msgspec.structs.replace(answer, headers=headers)
+        case "html":
+            answer = html(fault.status, "Something is wrong")
+        case "text":
+            answer = plain(fault.status, fault.res_msg)
         case "not_json":
             return Answer(200, b'{"resCode": "0", "resMsg": Success, "result": ')
-        case "html":
-            return html(fault.status, "Something is wrong")
         case "code_in_200":
             return enveloped(fault.res_code, fault.res_msg)
         case "redirect":
             return Answer(302, b"", "text/plain", {"Location": fault.location})
         case _:
             return None
+    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    return msgspec.structs.replace(answer, headers=headers)
 
 
 def distorted(fault: Fault, answer: Answer) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -70,6 +71,8 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
 
 def _ordered(instances: list[Instance], engine: Engine, field: str, *, descending: bool) -> list[Instance]:
     """Order the rows; those that are equal in the field asked for, by when they were started."""
+    if field not in ROW and engine.switches.row_order == "shuffled":
+        return sorted(instances, key=lambda instance: hashlib.sha256(instance.id.encode()).digest())
     if field not in ROW:
         return sorted(instances, key=attrgetter("number"), reverse=engine.switches.row_order == "newest")
     column = ROW[field]

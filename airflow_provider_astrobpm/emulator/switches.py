@@ -39,8 +39,9 @@ class Switches:
         "refuse", "A query for a state that does not exist: refused, or no rows."
     )
     row_cap: int | None = _switch(None, "The most rows that one query returns; none for no cap.", at_least=1)
-    row_order: Literal["newest", "oldest"] = _switch(
-        "newest", "What comes first where no order was asked for."
+    row_order: Literal["newest", "oldest", "shuffled"] = _switch(
+        "newest",
+        "What comes first where no order was asked for; shuffled is an order of its own that hangs on the ids alone.",
     )
     fields_honoured: bool = _switch(True, "Whether fields= limits the columns of a query.")
     order_honoured: bool = _switch(True, "Whether orderField= and orderType= order the rows of a query.")
@@ -49,6 +50,11 @@ class Switches:
     )
     business_keys_in_rows: bool = _switch(
         True, "Whether rows carry the business key; if not, they carry the id there."
+    )
+    key_form: Literal["as_sent", "cut_50", "cut_20", "upper", "padded", "prefixed"] = _switch(
+        "as_sent",
+        "How business keys come back, in answers and rows: as they were sent, cut at 50 or 20 characters, in upper case,"
+        " with blanks to a width of 80, or with ASTRO: before them.",
     )
     see_others: bool = _switch(True, "Whether instances that somebody else started are visible.")
     keep_closed: bool = _switch(True, "Whether ended instances stay known to the API, or are gone at once.")
@@ -72,21 +78,30 @@ class Switches:
     duplicate_business_key: Literal["accept", "refuse"] = _switch(
         "accept", "A start with a business key that an instance of the same BPM carries already."
     )
+    refused_token_start: Literal["nothing", "started"] = _switch(
+        "nothing", "What a start does whose token is refused: nothing, or it is carried out all the same."
+    )
     unknown_variables_at_start: Literal["ignore", "refuse"] = _switch(
         "ignore", "A start with variables that the BPM does not declare."
     )
     refusal_status: Literal[400, 404, 500, 200] = _switch(
         400, "The HTTP status of a refusal, beside its resCode."
     )
-    bad_token: Literal["401", "401_html", "400_602", "403_603", "200_602"] = _switch(
-        "401",
-        "How an invalid or expired token is reported: HTTP 401 with JSON, 401 with an HTML page, or another HTTP status"
-        " with resCode 405230602 or 405230603.",
+    bad_token: Literal["401", "401_html", "400_602", "403_603", "200_602", "403", "403_html", "500_602"] = (
+        _switch(
+            "401",
+            "How an invalid or expired token is reported: HTTP 401 with JSON, 401 with an HTML page, another HTTP status"
+            " with resCode 405230602 or 405230603, or HTTP 403 with another resCode or an HTML page.",
+        )
     )
     token_body: Literal["form", "json", "both"] = _switch(
         "both", "Which encoding the token endpoint accepts."
     )
-    omit_expires_in: bool = _switch(False, "Whether the token answer leaves out expires_in.")
+    expires_in: Literal["number", "text", "absent", "zero", "negative", "words"] = _switch(
+        "number",
+        "What expires_in of a token answer is: the seconds, the seconds as a text, left out, 0, less than 0, or a text"
+        " that is no number. The token ends after the same time.",
+    )
     concurrent_tokens: bool = _switch(True, "Whether older tokens stay valid when a new one is issued.")
     csrf_required: bool = _switch(False, "Whether POST, PUT and DELETE need the csrf-token header.")
     content_type_required: bool = _switch(
@@ -101,6 +116,19 @@ class Switches:
     numeric_codes: bool = _switch(False, "Whether resCode is sent as a number.")
     byte_order_mark: bool = _switch(False, "Whether JSON answers begin with a byte order mark.")
     utc_offset: float = _switch(0.0, "Hours that timestamps are ahead of UTC.", at_least=-14, at_most=14)
+    clock_skew: float = _switch(
+        0.0,
+        "Hours by which the clock is wrong that writes the timestamps. The header Date stays right, as a gateway sets it.",
+        at_least=-100_000,
+        at_most=100_000,
+    )
+    start_time_form: Literal["documented", "zero", "epoch", "dash", "slashes", "millis", "leading_blank"] = (
+        _switch(
+            "documented",
+            "How startTime and endTime are written: as documented, always as 0001-01-01 00:00:00, always as"
+            " 1970-01-01 08:00:00, always as -, with slashes, as milliseconds since the epoch, or with a leading blank.",
+        )
+    )
 
     def changed(self, **positions: object) -> Switches:
         """Return these switches with some in another position.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Column = Callable[[Instance, Engine], Any]
 
 _NO_RESULT = object()
+_PADDED = 80  # characters of a business key with the blanks behind it
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
@@ -91,9 +92,13 @@ def html(status: int, title: str) -> Answer:
     return Answer(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
 
 
+def plain(status: int, words: str) -> Answer:
+    """Answer with words alone, as gateways do."""
+    return Answer(status, f"{words}\n".encode(), "text/plain; charset=utf-8")
+
+
 def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
     """Return an instance in the shape that starts and actions return."""
-    offset = engine.switches.utc_offset
     shown = {
         "name": instance.process.name,
         "version": instance.process.version,
@@ -106,9 +111,9 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
         "bpStatus": instance.bp_status,
         "urgency": 0,
         "taskOutcome": instance.task_outcome,
-        "businessKey": instance.business_key,
-        "startTime": timestamp(instance.started, offset),
-        "endTime": timestamp(instance.ended, offset),
+        "businessKey": shown_key(instance.business_key, engine.switches.key_form),
+        "startTime": shown_time(instance.started, engine.switches),
+        "endTime": shown_time(instance.ended, engine.switches),
         **{f"Ext{number}": "" for number in range(1, 7)},
         "Ext7": 0,
         "Ext8": 0,
@@ -118,12 +123,51 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
     return instance.distortion.applied(shown)
 
 
+def shown_key(key: str, form: str) -> str:
+    """Return a business key as it comes back, by the switch ``key_form``."""
+    match form.partition("_"):
+        case "cut", _, length:
+            return key[: int(length)]
+        case "upper", *_:
+            return key.upper()
+        case "padded", *_:
+            return key.ljust(_PADDED)
+        case "prefixed", *_:
+            return f"ASTRO:{key}"
+        case _:
+            return key
+
+
+def shown_time(moment: float | None, switches: Switches) -> str:
+    """Return when an instance began or ended as it is written, by the switch ``start_time_form``."""
+    if moment is None:
+        return ""
+    stamp = _stamp(moment, switches)
+    return {
+        "documented": stamp,
+        "zero": "0001-01-01 00:00:00",
+        "epoch": "1970-01-01 08:00:00",
+        "dash": "-",
+        "slashes": stamp.replace("-", "/"),
+        "millis": str(round((moment + switches.clock_skew * 3600) * 1000)),
+        "leading_blank": f" {stamp}",
+    }[switches.start_time_form]
+
+
+def _stamp(moment: float, switches: Switches) -> str:
+    return timestamp(moment + switches.clock_skew * 3600, switches.utc_offset)
+
+
 def _label(instance: Instance, engine: Engine) -> str:
-    return f"{instance.process.label} {timestamp(instance.started, engine.switches.utc_offset)}"
+    return f"{instance.process.label} {_stamp(instance.started, engine.switches)}"
 
 
 def _time(name: str) -> Column:
-    return lambda instance, engine: timestamp(getattr(instance, name), engine.switches.utc_offset)
+    return lambda instance, engine: shown_time(getattr(instance, name), engine.switches)
+
+
+def _date(name: str) -> Column:
+    return lambda instance, engine: _stamp(getattr(instance, name), engine.switches)
 
 
 def _user(prefix: str, user: Callable[[Instance], str]) -> dict[str, Column]:
@@ -150,13 +194,15 @@ ROW: Mapping[str, Column] = MappingProxyType(
         "curElement": lambda instance, _: instance.element,
         "description": lambda instance, _: instance.process.description,
         "businessKey": lambda instance, engine: (
-            instance.business_key if engine.switches.business_keys_in_rows else instance.id
+            shown_key(instance.business_key, engine.switches.key_form)
+            if engine.switches.business_keys_in_rows
+            else instance.id
         ),
         "urgency": lambda *_: 0,
         "startTime": _time("started"),
         "endTime": _time("ended"),
-        "createdDate": _time("started"),
-        "lastModifiedDate": _time("changed"),
+        "createdDate": _date("started"),
+        "lastModifiedDate": _date("changed"),
         "lastHandler": lambda *_: None,
         **_user("createdBy", lambda instance: instance.created_by),
         **_user("lastModifiedBy", lambda instance: instance.created_by),

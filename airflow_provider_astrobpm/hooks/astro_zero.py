@@ -18,6 +18,7 @@ from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnexpectedAnswe
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
+from airflow_provider_astrobpm.bpm.wire import unreadable_in
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, metrics
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
@@ -139,6 +140,7 @@ class AstroZeroHook(BaseHook):
             remember=remember,
             log=self._log_note,
             clock=self.client.clock,
+            endpoint=search.endpoint_at(self.settings.base_url),
             meter=self.client.meter,
         )
         return self.client.run(launcher.launch(record))
@@ -166,7 +168,7 @@ class AstroZeroHook(BaseHook):
         :raises UnexpectedAnswerError: if rows of one instance contradict each other.
         """
         require_known(states, "states")
-        asked = {
+        wanted = {
             name: checks.identifier(value, name)
             for name, value in (("bpm_name", bpm_name), ("business_key", business_key))
             if value is not None
@@ -179,20 +181,19 @@ class AstroZeroHook(BaseHook):
         findings = Findings({}, wanted_lists=operations)
         for state, operation in operations.items():
             rows = self.client.call(operation)
-            for odd in rows.unreadable:
-                if odd.may_be(**asked):
+            for odd in unreadable_in(rows):
+                if odd.may_be(**wanted):
                     raise self._unreadable(odd, operation.attempt)
             findings.take(state, rows)
-        wanted = [
+        found = [
             row
-            for rows in findings.lists.values()
-            for row in rows
+            for row in findings.rows.values()
             if bpm_name in (None, row.name) and business_key in (None, row.business_key)
         ]
-        for row in wanted:
+        for row in found:
             if row.id in findings.doubts:
                 raise findings.doubts[row.id]
-        return list({row.id: row for row in wanted}.values())
+        return found
 
     def _unreadable(self, row: Unreadable, attempt: str) -> UnexpectedAnswerError:
         which = f"the row of instance {row.id!r}" if row.id else "a row"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
@@ -48,7 +47,7 @@ class PublishedBatch(NamedTuple):
     @property
     def for_trigger(self) -> dict[str, Any]:
         """The arguments by which the trigger finds it."""
-        return {"task_key": asdict(self.task), "batch_key": self.key}
+        return {"task_key": self.task.for_trigger, "batch_key": self.key}
 
 
 def nothing_yet(context: Context) -> PublishedBatch:

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_astrobpm.bpm import moment
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import timedelta
@@ -104,6 +102,8 @@ def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
     except AirflowTaskTimeout:
         if awaited.ending is None:
             awaited.deadline_argument = EXECUTION_TIMEOUT
+            from airflow_provider_astrobpm.bpm import moment  # noqa: PLC0415
+
             now = moment.now()
             error = awaited.timed_out(now.wall, now)
             error.connection = connection

@@ -156,7 +156,7 @@ class WaitingTrigger(BaseTrigger):
 
     async def _end_of_wait(self) -> Any:
         """Return how the wait ended: its good end, or the error."""
-        from airflow_provider_astrobpm.bpm.errors import AuthenticationError  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
@@ -177,9 +177,10 @@ class WaitingTrigger(BaseTrigger):
                     while awaited.ending is None:
                         for note in await subscription.notes():
                             note.write_to(self.log)
-                if not isinstance(awaited.ending, AuthenticationError):
+                if not isinstance(awaited.ending, CallError):
                     return awaited.ending
-                # The secret may have been renewed in the days since the wait began.
+                # The secret may have been renewed in the days since the wait began. How the server reports that it does
+                # not know the old one is not documented, so any failed poll may be about that.
                 try:
                     settings = await hook.async_settings()
                 except Exception:

@@ -93,6 +93,8 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         from airflow_provider_astrobpm.triggers.base import import_what_runs  # noqa: PLC0415
 
         await asyncio.to_thread(import_what_runs)
+        from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
+
         watching = _Watching(self, self._places)
         told: tuple[str, int] | None = None
         try:
@@ -102,7 +104,12 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                         yield event
                 except Exception as error:
                     # Once for each stretch of failures.
-                    if told != (found := (str(error), watching.looks)):
+                    what = (
+                        f"{type(error).__name__} {error.status}"
+                        if isinstance(error, CallError)
+                        else str(error)
+                    )
+                    if told != (found := (what, watching.looks)):
                         told = found
                         self.log.exception(
                             "Could not watch %s; trying again for as long as it takes", self._places

@@ -100,6 +100,7 @@ class TestEveryFault:
         "not_json": {"fault": "not_json"},
         "html": {"fault": "html", "status": 200},
         "html 502": {"fault": "html", "status": 502},
+        "text 499": {"fault": "text", "status": 499},
         "code_in_200": {"fault": "code_in_200"},
         "redirect": {"fault": "redirect", "location": "https://elsewhere.invalid/?token=x"},
         "wrong_shape": {"fault": "wrong_shape"},

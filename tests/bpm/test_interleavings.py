@@ -181,7 +181,7 @@ class Interleaving(RuleBasedStateMachine):
     def begin(self, lookup: str, seed: int, rows: int, answer_time: float) -> None:
         self.settings = settings(instance_lookup=lookup)
         self.server.answer_time = answer_time
-        self.chance = Random(seed).random  # noqa: S311 - so that an example can be run again
+        self.chance = Random(seed).random
         for number, instance_id in enumerate(("1", "3", "4")):
             self._put(instance_id, (rows * number) % len(LOOKS))
 

@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.launches import Launch
 from airflow_provider_astrobpm.bpm.meter import NO_METER, Requests, Tally
 from airflow_provider_astrobpm.bpm.poller import Poller
+from airflow_provider_astrobpm.bpm.search import Endpoint
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.bpm.wait import Wait
@@ -218,7 +219,9 @@ def test_a_batch_counts_what_was_started_also_where_the_answer_was_lost(
 
     async def main() -> int:
         async with AsyncBpmClient(settings, tokens=TokenCache(), meter=recorder) as client:
-            starter = BatchStarter(client, max_concurrency=2, grace=0.1, log=lambda _: None)
+            starter = BatchStarter(
+                client, max_concurrency=2, grace=0.1, endpoint=Endpoint(), log=lambda _: None
+            )
             return len((await starter.start(iter(starts))).instances)
 
     assert asyncio.run(main()) == 7

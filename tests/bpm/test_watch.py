@@ -152,14 +152,17 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
     assert not watch.has_news()
 
 
-def test_looks_that_fail_end_it_never_and_refused_credentials_do() -> None:
+def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() -> None:
     watch = ends()
-    for hour in range(1000):
-        watch.look_failed(errors.ServerError("down"), 3600.0 * hour, at(3600.0 * hour + 1))
-    assert watch.ending is None
+    for minute in range(10):
+        assert watch.ending is None
+        watch.look_failed(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
+    assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
         "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
     ]
+    watch.resume()
+    assert watch.ending is None
     refused = errors.AuthenticationError("no")
     watch.look_failed(refused, 0, at(1))
     assert watch.ending is refused

@@ -222,3 +222,21 @@ def test_faults_wait_while_an_outage_lasts(api: Api, control: EmulatorControl) -
     control.outage(mode="503")
     post_start(api)
     assert len(control.faults()) == 1
+
+
+@pytest.mark.parametrize("work_done", [False, True])
+@pytest.mark.parametrize("fault", ["status", "html", "text"])
+@pytest.mark.parametrize("status", [400, 404, 409, 429, 499])
+def test_a_gateway_answers_a_start_before_or_after_it_was_carried_out(
+    status: int, fault: str, work_done: bool, api: Api, control: EmulatorControl
+) -> None:
+    control.fault("start", fault, status=status, retry_after=7, res_msg="no", work_done=work_done)
+    answer = post_start(api)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (status, "7")
+    assert answer.headers["Content-Type"].partition(";")[0] == {
+        "status": "application/json",
+        "html": "text/html",
+        "text": "text/plain",
+    }.get(fault)
+    assert fault != "text" or answer.text == "no\n"
+    assert len(control.instances()) == int(work_done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +21,8 @@ CSRF = "/u-route/baas/sys/v1.0/csrf/get"
 INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
 DEFINITIONS = "/u-route/baas/bp/v2.0/metadata/definitions"
 WAITING = "Waiting for user interaction"
+STAMP = "%Y-%m-%d %H:%M:%S"
+TIMES = ("startTime", "endTime")
 CREDENTIALS = {
     "grant_type": "client_credentials",
     "client_id": "emulator-client",
@@ -88,6 +92,16 @@ def business_keys_in_rows(api: Api, control: EmulatorControl) -> object:
     started = api.start("Instant", variables={"$Flow.BusinessKey": "k"})
     (row,) = api.query("Completed OK")
     return [started["businessKey"], "the id" if row["businessKey"] == started["id"] else row["businessKey"]]
+
+
+def key_form(api: Api, control: EmulatorControl) -> object:
+    key = "orders.Approve-" + 5 * "0123456789"
+    started = api.start(variables={"$Flow.BusinessKey": key})
+    (row,) = api.query(WAITING)
+    acted = api.act(started["id"], "suspend")
+    (shown,) = {started["businessKey"], row["businessKey"], acted["businessKey"]}
+    assert control.instance(started["id"])["business_key"] == key
+    return shown
 
 
 def see_others(api: Api, control: EmulatorControl) -> object:
@@ -170,6 +184,16 @@ def unknown_variables_at_start(api: Api, control: EmulatorControl) -> object:
     return started if isinstance(started, tuple) else started["state"]
 
 
+def refused_token_start(api: Api, control: EmulatorControl) -> object:
+    api.headers["access-token"] = "made-up"
+    refused = [
+        seen(api, "POST", INSTANCES, json={"name": name, "variables": {"$Flow.BusinessKey": "k"}})
+        for name in ("Instant", "Nothing")
+    ]
+    assert refused == [(401, "405230602")] * 2
+    return [each["business_key"] for each in control.instances()]
+
+
 def refusal(api: Api, control: EmulatorControl) -> object:
     return seen(api, "POST", INSTANCES, json={"name": "Nothing"})
 
@@ -188,8 +212,8 @@ def token_body(api: Api, control: EmulatorControl) -> object:
     return [answer.json().get("error", "token") for answer in answers]
 
 
-def omit_expires_in(api: Api, control: EmulatorControl) -> object:
-    return "expires_in" in api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+def expires_in(api: Api, control: EmulatorControl) -> object:
+    return api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json().get("expires_in", "absent")
 
 
 def concurrent_tokens(api: Api, control: EmulatorControl) -> object:
@@ -257,6 +281,28 @@ def utc_offset(api: Api, control: EmulatorControl) -> object:
     return (int(local[11:13]) - int(utc[11:13])) % 24
 
 
+def clock_skew(api: Api, control: EmulatorControl) -> object:
+    answer = api.call("POST", INSTANCES, json={"name": "Instant"})
+    (row,) = api.query("Completed OK")
+    assert row["createdDate"] == answer.json()["result"]["startTime"]
+    shown = datetime.strptime(row["startTime"], STAMP).replace(tzinfo=timezone.utc)
+    now = parsedate_to_datetime(answer.headers["Date"])
+    return round((shown - now).total_seconds() / 3600)
+
+
+def start_time_form(api: Api, control: EmulatorControl) -> object:
+    started = api.start("Instant")
+    assert api.start()["endTime"] == ""
+    (row,) = api.query("Completed OK")
+    moment = control.instance(started["id"])["started"]
+    stamp = datetime.fromtimestamp(moment, timezone.utc).strftime(STAMP)
+    assert row["startTime"] == started["startTime"]
+    assert row["createdDate"] == stamp
+    if row["startTime"] == str(round(moment * 1000)):
+        return "milliseconds"
+    return [row[name].replace(stamp, "right").replace(stamp.replace("-", "/"), "slashed") for name in TIMES]
+
+
 NOT_FOUND = (404, "405230060")
 SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "get_by_id": get_by_id,
@@ -269,6 +315,7 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "order_honoured": order,
     "unknown_field": unknown_field,
     "business_keys_in_rows": business_keys_in_rows,
+    "key_form": key_form,
     "see_others": see_others,
     "keep_closed": keep_closed,
     "start_lag": start_lag,
@@ -281,10 +328,11 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "deleting_open": deleting_open,
     "duplicate_business_key": duplicate_business_key,
     "unknown_variables_at_start": unknown_variables_at_start,
+    "refused_token_start": refused_token_start,
     "refusal_status": refusal,
     "bad_token": bad_token,
     "token_body": token_body,
-    "omit_expires_in": omit_expires_in,
+    "expires_in": expires_in,
     "concurrent_tokens": concurrent_tokens,
     "csrf_required": csrf_required,
     "content_type_required": content_type_required,
@@ -294,6 +342,8 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "numeric_codes": numeric_codes,
     "byte_order_mark": byte_order_mark,
     "utc_offset": utc_offset,
+    "clock_skew": clock_skew,
+    "start_time_form": start_time_form,
 }
 POSITIONS: list[tuple[str, object, object]] = [
     ("get_by_id", "absent", NOT_FOUND),
@@ -310,6 +360,7 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("unknown_state", "empty", []),
     ("row_cap", None, ["c", "a", "b"]),
     ("row_cap", 2, ["c", "a"]),
+    ("row_cap", 37, ["c", "a", "b"]),
     ("row_order", "newest", ["c", "a", "b"]),
     ("row_order", "oldest", ["b", "a", "c"]),
     ("fields_honoured", True, 2),
@@ -320,6 +371,16 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("unknown_field", "refuse", [(400, "405230014")] * 2),
     ("business_keys_in_rows", True, ["k", "k"]),
     ("business_keys_in_rows", False, ["k", "the id"]),
+    ("key_form", "as_sent", "orders.Approve-01234567890123456789012345678901234567890123456789"),
+    ("key_form", "cut_50", "orders.Approve-01234567890123456789012345678901234"),
+    ("key_form", "cut_20", "orders.Approve-01234"),
+    ("key_form", "upper", "ORDERS.APPROVE-01234567890123456789012345678901234567890123456789"),
+    (
+        "key_form",
+        "padded",
+        "orders.Approve-01234567890123456789012345678901234567890123456789               ",
+    ),
+    ("key_form", "prefixed", "ASTRO:orders.Approve-01234567890123456789012345678901234567890123456789"),
     ("see_others", True, [1, dict]),
     ("see_others", False, [0, tuple]),
     ("keep_closed", True, [1, None, 0]),
@@ -345,6 +406,8 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("duplicate_business_key", "refuse", (400, "405230024")),
     ("unknown_variables_at_start", "ignore", "Completed OK"),
     ("unknown_variables_at_start", "refuse", (400, "405230023")),
+    ("refused_token_start", "nothing", []),
+    ("refused_token_start", "started", ["k"]),
     ("refusal_status", 400, (400, "405230020")),
     ("refusal_status", 404, (404, "405230020")),
     ("refusal_status", 500, (500, "405230020")),
@@ -354,11 +417,18 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("bad_token", "400_602", [400, "405230602"]),
     ("bad_token", "403_603", [403, "405230603"]),
     ("bad_token", "200_602", [200, "405230602"]),
+    ("bad_token", "403", [403, "405230070"]),
+    ("bad_token", "403_html", [403, "<!DOCTYPE html>"]),
+    ("bad_token", "500_602", [500, "405230602"]),
     ("token_body", "form", ["token", "invalid_request"]),
     ("token_body", "json", ["invalid_request", "token"]),
     ("token_body", "both", ["token", "token"]),
-    ("omit_expires_in", False, True),
-    ("omit_expires_in", True, False),
+    ("expires_in", "absent", "absent"),
+    ("expires_in", "number", 600),
+    ("expires_in", "text", "600"),
+    ("expires_in", "zero", 0),
+    ("expires_in", "negative", -1),
+    ("expires_in", "words", "ten minutes"),
     ("concurrent_tokens", True, []),
     ("concurrent_tokens", False, (401, "405230602")),
     ("csrf_required", False, ["started", (400, "405230030")]),
@@ -380,6 +450,17 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("byte_order_mark", True, [True] * 3),
     ("utc_offset", 0, 0),
     ("utc_offset", 8, 8),
+    ("clock_skew", 0, 0),
+    ("clock_skew", -15, -15),
+    ("clock_skew", 15, 15),
+    ("clock_skew", -100, -100),
+    ("start_time_form", "documented", ["right", "right"]),
+    ("start_time_form", "zero", ["0001-01-01 00:00:00"] * 2),
+    ("start_time_form", "epoch", ["1970-01-01 08:00:00"] * 2),
+    ("start_time_form", "dash", ["-", "-"]),
+    ("start_time_form", "slashes", ["slashed", "slashed"]),
+    ("start_time_form", "millis", "milliseconds"),
+    ("start_time_form", "leading_blank", [" right", " right"]),
 ]
 
 
@@ -391,6 +472,19 @@ def test_position(
 ) -> None:
     control.switch(**{switch: position})
     assert SCENES[switch](api, control) == expected
+
+
+def test_a_list_that_is_cut_and_has_no_order(api: Api, control: EmulatorControl) -> None:
+    """Neither order asked for is kept, and it is always the same rows that are missing."""
+    control.switch(row_order="shuffled", order_honoured=False, row_cap=37)
+    ids = [api.start()["id"] for _ in range(40)]
+    either = [
+        [row["id"] for row in api.query(WAITING, orderField="startTime", orderType=order)]
+        for order in ("asc", "desc")
+    ]
+    assert either[0] == either[1]
+    assert len(set(either[0])) == 37
+    assert [each for each in ids if each in either[0]] not in (either[0], either[0][::-1])
 
 
 def test_the_table_leaves_no_switch_out() -> None:

@@ -251,6 +251,16 @@ class TestInEveryMode:
         assert one.outcomes == {"failed": 5}
         assert [each["suspended"] for each in emulator.instances()] == [True] * 5
 
+    def test_a_deadline_while_lists_fail_ends_what_is_open(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(5), deferrable=deferrable, timeout=0.2, on_timeout="terminate")
+        one.when_published = lambda: emulator.fault("query", "status", status=503, times=1000)
+        with pytest.raises(errors.BatchFailedError, match="By 'on_timeout': terminate: 5 done"):
+            one.try_it()
+        assert numbers(emulator, closed=True) == Counter([1, 2, 3, 4, 5])
+        assert one.outcomes == {"failed": 5}
+
     def test_fail_fast_waits_no_longer_and_ends_the_rest(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:

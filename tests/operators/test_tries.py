@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors
@@ -251,6 +255,59 @@ def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> 
 
 
 @needs_a_store
+@pytest.mark.parametrize("timeout", [None, 7200])
+def test_a_retry_after_a_crash_keeps_the_deadline_of_execution_timeout(
+    timeout: float | None, emulator: EmulatorControl
+) -> None:
+    one = Task(remembers=True, timeout=timeout, execution_timeout=timedelta(hours=1), deferrable=True)
+    one.dies_at = "instance_id"
+    with pytest.raises(Died):
+        one.try_it()
+    deadline = one.context["task_state_store"]["astro_zero_launch"]["deadline"]
+    assert deadline - time.time() == pytest.approx(3600 - 5, abs=5)
+    with pytest.raises(TaskDeferred) as deferred:
+        one.try_it()
+    assert deferred.value.trigger.deadline == deadline
+    assert deferred.value.trigger.deadline_argument == "execution_timeout"
+    assert one.context["task_state_store"]["astro_zero_launch"]["deadline"] == deadline
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"timeout": None}, 1),
+        ({"timeout": 0.2}, 0),
+        ({"timeout": None, "execution_timeout": timedelta(seconds=0.2)}, 0),
+        ({"timeout": None, "wait_for_completion": False}, 0),
+        ({"timeout": None, "bpm_name": "Instant"}, 0),
+    ],
+)
+def test_a_wait_without_an_end_says_so_once(
+    deferrable: bool,
+    limits: dict[str, Any],
+    says: int,
+    emulator: EmulatorControl,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    one = Task(remembers=False, deferrable=deferrable, **limits)
+    push = one.xcom_push
+
+    def completed(key: str, value: Any) -> None:
+        push(key, value)
+        if key == "instance_id" and says:
+            emulator.act(value, "complete")
+            emulator.advance(2)
+
+    one.xcom_push = completed  # type: ignore[method-assign]
+    with suppress(TaskDeferred, errors.WaitTimeoutError):
+        one.try_it()
+    assert (capsys.readouterr().out + caplog.text).count("so this task waits for ever") == says
+
+
+@needs_a_store
 def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_person_insists(
     emulator: EmulatorControl,
 ) -> None:
@@ -337,7 +394,7 @@ class TestTheAuthorsKey:
         emulator.fault("start", "drop_after")
         for _ in range(2):
             with pytest.raises(
-                errors.AmbiguousStartError, match="carry its business key|others may use their key"
+                errors.AmbiguousStartError, match="show its business key|others may use their key"
             ):
                 one.try_it()
         assert len(emulator.instances()) == 2

@@ -1,19 +1,26 @@
-"""A triggerer restarts, and Airflow cannot say yet what its triggers need: no wait ends over that."""
+"""A triggerer restarts, and Airflow cannot provide yet what its triggers need. No wait ends over that."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_astrobpm.bpm import errors, event, lookup
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.triggers import kill
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger, AstroZeroBpmInstanceTrigger
@@ -68,8 +75,6 @@ class Reads:
     """Counts how often the connection was looked up."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
-
         self.count = 0
         read = AstroZeroHook.async_settings
 
@@ -195,3 +200,99 @@ class TestABatch:
 
         end, error = event.decode_group(asyncio.run(scene()), xcoms["instance_ids"])
         assert (end and end.succeeded, error) == (3, None)
+
+
+class TestOnAWorker:
+    """A task that resumes, and a poke after the first, look up the connection anew."""
+
+    @pytest.fixture
+    def attempts(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The look-ups of the connection so far."""
+        seen: list[str] = []
+        get_connection = AstroZeroHook.get_connection.__func__  # type: ignore[attr-defined]
+
+        def counted(cls: Any, conn_id: str) -> Any:
+            seen.append(conn_id)
+            return get_connection(cls, conn_id)
+
+        monkeypatch.setattr(AstroZeroHook, "get_connection", classmethod(counted))
+        return seen
+
+    @pytest.fixture
+    def passing(self, hiccup: Callable[[], None], attempts: list[str]) -> Iterator[None]:
+        """Let the connection come back after some look-ups that fail."""
+
+        def bring_it_back() -> None:
+            deadline = time.monotonic() + 20
+            while len(attempts) < 4 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            hiccup()
+
+        with ThreadPoolExecutor(1) as pool:
+            bringing = pool.submit(bring_it_back)
+            yield
+            bringing.result(30)
+        assert len(attempts) >= 4
+
+    def test_a_task_that_resumes_waits_for_it(
+        self, emulator: EmulatorControl, make_runner: Any, passing: None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ended = emulator.start("Instant")["id"]
+        ti = make_runner().ti
+        ti.xcom_push("instance_id", ended)
+        fired = event.encode(BpmInstance(id=ended, name="Instant", state="Completed OK", is_closed=True))
+        task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Instant")
+        assert task.resume_execution("execute_complete", {"event": fired}, {"ti": ti})["id"] == ended
+        assert capsys.readouterr().out.count(BEGINS_TO_FAIL) == 1
+
+    def test_a_poke_after_the_first_waits_for_it(
+        self, emulator: EmulatorControl, make_runner: Any, passing: None
+    ) -> None:
+        ended = emulator.start("Instant")["id"]
+        runner = make_runner()
+        runner.ti.rescheduled = datetime.now(timezone.utc)
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=ended, mode="reschedule")
+        assert runner.run(lambda: sensor)["id"] == ended
+
+    def test_the_first_poke_says_at_once_what_is_wrong(
+        self, emulator: EmulatorControl, make_runner: Any, hiccup: Callable[[], None], attempts: list[str]
+    ) -> None:
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", mode="reschedule")
+        end = make_runner().end_of(lambda: sensor)
+        assert type(end).__name__ in {"AirflowNotFoundException", "SettingsError"}
+        assert len(attempts) <= 2
+
+    @pytest.mark.parametrize("soft_fail", [False, True])
+    @pytest.mark.parametrize("on_timeout", ["leave", "terminate"])
+    def test_a_deadline_that_passes_meanwhile_is_a_time_out(
+        self,
+        on_timeout: Any,
+        soft_fail: bool,
+        emulator: EmulatorControl,
+        make_runner: Any,
+        hiccup: Callable[[], None],
+    ) -> None:
+        runner = make_runner()
+        runner.ti.rescheduled = datetime.now(timezone.utc)
+        sensor = AstroZeroBpmInstanceSensor(
+            task_id="task",
+            instance_id="1",
+            mode="reschedule",
+            timeout=0.3,
+            on_timeout=on_timeout,
+            soft_fail=soft_fail,
+        )
+        end = runner.end_of(lambda: sensor)
+        assert type(end) is (AirflowSkipException if soft_fail else AirflowSensorTimeout)
+        assert "timed out at" in str(end)
+        assert ("By 'on_timeout' 'terminate' was tried." in str(end)) is (on_timeout == "terminate")
+
+    def test_a_connection_that_stays_away_fails_the_poke_after_its_patience(
+        self, emulator: EmulatorControl, make_runner: Any, hiccup: Callable[[], None]
+    ) -> None:
+        runner = make_runner()
+        runner.ti.rescheduled = datetime.now(timezone.utc)
+        sensor = AstroZeroBpmInstanceSensor(
+            task_id="task", instance_id="1", mode="reschedule", max_poll_failure_time=0.3, soft_fail=True
+        )
+        assert type(runner.end_of(lambda: sensor)) is errors.PreparationError

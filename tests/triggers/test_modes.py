@@ -81,8 +81,9 @@ class Case:
     words: str = ""
 
     def says(self, end: BaseException) -> bool:
-        """Return whether the end of a task, or its cause, says the words."""
-        return self.words in f"{end} {end.__cause__}"
+        """Return whether the end of a task, or its cause, says the words and names the connection."""
+        said = f"{end} {end.__cause__}".lower()
+        return self.words.lower() in said and "on connection 'astro_zero_default': " in said
 
 
 def time_is_up(limit: str, **arguments: Any) -> Case:
@@ -237,7 +238,7 @@ def start_and_end(case: Case, runner: Any, emulator: EmulatorControl, *, deferra
     else:
         assert ("may still be open" in str(end)) is case.may_be_open, end
         assert type(end) is case.cause, end
-        assert case.says(end)
+        assert case.says(end), end
         end = type(end)
     return [end, instance["state"], instance["suspended"]]
 
@@ -274,4 +275,5 @@ def wait_and_end(case: Case, runner: Any, emulator: EmulatorControl, **arguments
         assert case.says(end)
     else:
         assert type(end) is case.cause, end
+        assert case.says(end), end
     return [end if case.cause is None else type(end), instance["state"], instance["suspended"]]

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
 
 if TYPE_CHECKING:
@@ -151,8 +152,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start what is missing of the batch, and wait for it if asked to."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
 
+        self._begun = begin(context, BatchRecord, retries=self.retries or 0)
         try:
             with self._unfinished_if_it_fails(context):
                 self._check(context)
@@ -259,23 +263,22 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
-        settings, this = self.hook.settings, Try.of(context, retries=self.retries or 0)
-        memory = Memory(context, batch_record.BatchRecord)
+        memory, this, record = self._begun
+        settings = self.hook.settings
         order = batch_record.BatchOrder(
             identity=this.task,
             generation=this.generation,
             try_number=this.number,
-            has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             own_keys=survey.own_keys if survey else {},
             timeout=self._limits.seconds,
             grace=settings.start_grace,
             since=this.since,
+            max_tries=this.max_tries,
+            generation_is_certain=this.generation_is_certain,
         )
-        record = memory.read()
         key = f"{this.task.batch_prefix}{order.oldest(record)}-"
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
@@ -442,8 +445,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
-            clear = "so does clearing this task" if self._remember_failure(context) else "a clear begins anew"
+            goes_on = self._remember_failure(context)
+            clear = "so does clearing this task" if goes_on else "a clear begins anew"
             words = f"A retry starts only what is not open and has not ended well of this batch; {clear}."
+            if goes_on:
+                words += clearing.advice("the batch begins anew")
             if not isinstance(error, AstroZeroError):
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             elif words not in error.advice:
@@ -462,7 +468,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             record = memory.read()
             if record is None:
                 return False
-            if record.generation == Try.of(context, retries=self.retries or 0).generation:
+            this = Try.of(context, retries=self.retries or 0, record=record)
+            if record.generation == this.generation:
                 # Where a person ended the task, a clear asks for a new batch.
                 record = record.failed(unfinished=not self._was_ended, met=self._met)
                 memory.write(record)
