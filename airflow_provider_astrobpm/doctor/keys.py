@@ -19,7 +19,7 @@ _CHANGED = "Whatever looks for an instance by its key has to know this form"
 
 
 def key_in_row(row: Row, key: str, seen: Seen) -> Point:
-    """Tell whether the row of a new instance carries its business key, in whatever form."""
+    """Report whether the row of a new instance carries its business key, in whatever form."""
     if recognises(shown_key(row), key):
         how = "" if shown_key(row) == key else ", changed; see long_key"
         return told(
@@ -33,7 +33,7 @@ def key_in_row(row: Row, key: str, seen: Seen) -> Point:
 
 
 def long_key(key: str, instance: Row, row: Row | None, *seen: Seen) -> Point:
-    """Tell how a business key as long as that of a task came back.
+    """Report how a business key as long as that of a task came back.
 
     :param key: as it was sent.
     :param instance: the instance as the start's answer shows it.

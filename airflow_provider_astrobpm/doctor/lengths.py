@@ -40,7 +40,7 @@ class Squeeze(NamedTuple):
 
 
 def probe_order_and_cap(lists: Lists, state: str) -> Probing[None]:
-    """Ask for lists from both ends, and tell what that shows of their order and of the most rows that they hold.
+    """Ask for lists from both ends, and report what that shows of their order and of the most rows that they hold.
 
     :param state: the state whose list tells most of the order.
     """
@@ -56,7 +56,7 @@ def probe_order_and_cap(lists: Lists, state: str) -> Probing[None]:
 
 
 def own_order(seen: Seen) -> Point:
-    """Tell the order of a list that was asked for in no order."""
+    """Report the order of a list that was asked for in no order."""
     rows = rows_of(seen)
     if rows is None:
         return untold("own_order", why_unclear(seen), seen)

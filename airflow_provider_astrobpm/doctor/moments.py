@@ -40,7 +40,7 @@ def is_plausible(ahead: timedelta) -> bool:
 
 
 def judge(stamp: str, at: float) -> Judgement:
-    """Return what is to be thought of a start time.
+    """Return whether a start time can be read and can be true.
 
     :param stamp: as the server sent it.
     :param at: when the instance began by the clock of this machine, in seconds since the epoch.
@@ -52,7 +52,7 @@ def judge(stamp: str, at: float) -> Judgement:
 
 
 def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Point:
-    """Tell whether the start time of a new instance is in the documented format and can be true.
+    """Report whether the start time of a new instance is in the documented format and can be true.
 
     :param instance: the instance as the start's answer shows it.
     :param row: the same as a list shows it, if one does.
@@ -85,7 +85,7 @@ def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Poi
 
 
 def time_zone(instance: Row, seen: Seen, settings: Settings) -> Point:
-    """Tell the offset from UTC: the instance began when its start was answered."""
+    """Report the offset from UTC: the instance began when its start was answered."""
     stamp = parse(text(instance, "startTime"))
     if stamp is None:
         return untold("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)

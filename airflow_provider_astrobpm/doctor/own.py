@@ -51,8 +51,8 @@ class Own:
 
     :param process: the name of the process.
     :param csrf: whether writes carry a CSRF token.
-    :param unseen: whether no look through all lists has come after the last start. A start that was sent again, as its token
-        was refused, may have left an instance of which no answer told.
+    :param unseen: whether the lists have not all been read since the last start. A start that was sent again because its token
+        was refused may have left an instance that no answer named.
     """
 
     process: str

@@ -25,7 +25,7 @@ READ_ONLY: Mapping[str, str] = MappingProxyType(
         "fields": "whether fields= limits the columns of a list",
         "order": "whether orderField= and orderType= order a list",
         "own_order": "what comes first where no order is asked for",
-        "row_cap": "how many rows a list holds at most",
+        "row_cap": "how many rows a list holds at most, where answers show it",
         "business_keys": "whether the rows of a list carry the business keys",
         "others": "whether instances that somebody else created show",
         "ended": "whether instances that have ended still show",

@@ -37,7 +37,7 @@ class Known(NamedTuple):
 
 
 def probe_refused_start(own: Own, key: str, known: Known, lists: Lists) -> Probing[None]:
-    """Send a start with a token that is refused, tell whether it starts an instance, and terminate that.
+    """Send a start with a token that is refused, report whether it starts an instance, and terminate that instance.
 
     :param key: the business key that it carries; nothing else does.
     """
