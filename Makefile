@@ -11,11 +11,14 @@ CONSTRAINTS := constraints/$(PINS).txt
 STAMP := .venv/.ready-$(PINS)
 HA_STAMP := .venv/.ready-ha-$(PINS)
 BROWSER_STAMP := .venv/.ready-browser-$(PINS)
+NEXT_BIN := .venv-next/bin
+NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
+NEXT_STAMP := .venv-next/.ready
 DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-interleavings docs bench bench-waiting bench-batch demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings docs bench bench-waiting bench-batch demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,8 +69,19 @@ $(DOCS_STAMP): $(STAMP)
 test-crash: $(HA_STAMP)  ## Kill tasks at every point of a start and its wait, on PostgreSQL (needs Debian, takes TESTS too)
 	@$(BIN)/pytest -m crash -n 0 -q tests/crash $(TESTS)
 
-test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL (needs Debian)
+test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL, and show that odd texts kill none (needs Debian)
 	@$(BIN)/pytest -m ha -n 0 -q tests/ha $(TESTS)
+
+# A pre-release beside .venv, which needs Python 3.11 or newer.
+$(NEXT_STAMP): pyproject.toml $(NEXT_CONSTRAINTS) | $(STAMP)
+	@echo "Creating .venv-next from $(NEXT_CONSTRAINTS) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-next
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(NEXT_BIN)/python --editable . --group dev \
+		--constraints $(NEXT_CONSTRAINTS) --build-constraints $(NEXT_CONSTRAINTS)
+	@touch $@
+
+test-next: $(NEXT_STAMP)  ## Run the tests of the next Airflow, a pre-release, in an environment of its own (takes TESTS too)
+	@$(NEXT_BIN)/pytest -m next -n 0 -q tests/next $(TESTS)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py
@@ -104,5 +118,5 @@ constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
 	@$(BIN)/python scripts/make_constraints.py
 
 clean:  ## Remove everything that these commands made
-	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-next dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST_PYTHON = "3.10"
 GROUPS = ("dev", "ha", "browser", "docs")
 
 # Airflow's own bounds admit newer releases with which its tasks or its API fail: each extra pin keeps one out.
@@ -26,7 +25,16 @@ AIRFLOW_LINES: dict[str, list[str]] = {
     "airflow-3.1": ["apache-airflow==3.1.8"],
     "airflow-3.2": ["apache-airflow==3.2.2", "fastapi<0.137", "svcs<26"],
     "airflow-3.3": ["apache-airflow==3.3.2"],
+    # A pre-release, for make test-next. Each of its packages is named, for only then pre-releases count.
+    "airflow-3.4": [
+        "apache-airflow==3.4.0b2",
+        "apache-airflow-core==3.4.0b2",
+        "apache-airflow-task-sdk==1.4.0b2",
+    ],
 }
+
+OLDEST_PYTHON = {"airflow-3.4": "3.11"}
+"""The oldest Python of a line, where it is newer than that of the project."""
 
 
 def oldest_versions() -> list[str]:
@@ -46,7 +54,7 @@ def resolve(name: str, pins: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pins_file = Path(folder, "pins.txt")
         pins_file.write_text("\n".join(pins) + "\n")
-        options = ["--universal", "--upgrade", "--python-version", OLDEST_PYTHON]
+        options = ["--universal", "--upgrade", "--python-version", OLDEST_PYTHON.get(name, "3.10")]
         options += [part for group in GROUPS for part in ("--group", group)]
         plain = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
         files = ["--constraints", str(pins_file), "--output-file", str(target), "pyproject.toml"]

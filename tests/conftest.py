@@ -105,6 +105,7 @@ def keep_emulator_time(client: BpmClient, emulator: EmulatorControl) -> None:
 
     client._sleep = sleep
     client.clock = lambda: time.time() + slept
+    client.steady = lambda: time.monotonic() + slept
 
 
 @pytest.fixture

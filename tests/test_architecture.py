@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Inside bpm/: each module may import those before it.
 BPM_ORDER = (
+    "texts",
     "checks",
     "meter",
     "states",
@@ -42,7 +43,12 @@ BPM_ORDER = (
     "cursor",
     "settings",
     "instance",
+    "wire",
     "errors",
+    "timestamps",
+    "key_form",
+    "generation",
+    "try_record",
     "condition",
     "api",
     "exchange",
@@ -50,9 +56,12 @@ BPM_ORDER = (
     "retry",
     "task_retry",
     "search",
+    "key_search",
+    "lost_start",
     "change",
     "wait",
     "look",
+    "lookup",
     "watch",
     "group_wait",
     "identity",

@@ -12,7 +12,8 @@ What is found decides, in this order:
 | nothing, and yet there may be one                                | refuse: nobody can tell                  |
 | nothing but what has come to a bad end, or is to be terminated   | terminate what is open, and start        |
 
-A generation ends when a person clears the task.
+A generation ends when a person clears the task. Where it is uncertain which one a try belongs to, because ``retries`` was
+changed, every instance of the task counts as one of this generation, and nothing is terminated.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import search
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, OpenInstanceExistsError
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches
+from airflow_provider_astrobpm.bpm.lost_start import listed
+from airflow_provider_astrobpm.bpm.timestamps import Placement
+from airflow_provider_astrobpm.bpm.try_record import TryRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,21 +37,19 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
     from airflow_provider_astrobpm.bpm.identity import IfOpenInstanceExists, TaskIdentity
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.search import Carriers
+    from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
 MOST_STRANGERS = 1000  # ids that a record holds; Airflow bounds its length
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the tries of a task tell each other."""
+class Record(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
+    """What the tries of a task tell each other of its one instance."""
 
-    generation: int
-    """The number of the first try since the task was last cleared, as the writer had it."""
     launch: int = 1
     """Which start of the generation was the last."""
     posted_at: float | None = None
     """When the start was about to be sent, in seconds since the epoch, and once its instance is known, when it had been
-    answered; ``None`` if none was sent, or if it certainly came to nothing."""
+    answered; ``None`` if none was sent, or if the last one certainly never reached the server."""
     instance_id: str | None = None
     """The instance that was started or adopted, once that is known."""
     strangers: tuple[str, ...] | None = None
@@ -55,8 +58,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When the wait fails, in seconds since the epoch."""
     left_open: bool = False
     """Whether the wait failed and left its instance open, so that it can go on."""
-    told: bool = False
-    """Whether a person was asked to look for the instance before clearing the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +71,13 @@ class Order:
     :param try_number: the number of this try.
     :param business_key: the author's own key, which others may use too; without one it is the task's.
     :param if_open_instance_exists: what to do where an open instance carries the author's key.
-    :param has_memory: whether records outlive a try.
     :param keeps_open: whether an open instance of an older generation is adopted whoever left it open.
     :param accepts: tells whether an instance that has ended is what the task is to bring about.
     :param timeout: seconds for the wait, which begins with the start.
     :param grace: seconds after which an instance that was started certainly shows in the lists.
     :param since: when the first try of the task began at the earliest, in seconds since the epoch, if that is known.
+    :param max_tries: Airflow's ``max_tries`` of the task, if that is known.
+    :param generation_is_certain: whether the sources for the generation agree.
     """
 
     start: Callable[[str], Operation[BpmInstance]]
@@ -85,26 +87,50 @@ class Order:
     try_number: int
     business_key: str | None = None
     if_open_instance_exists: IfOpenInstanceExists = "start"
-    has_memory: bool = True
     keeps_open: bool = False
     accepts: Callable[[BpmInstance], bool]
     timeout: float | None = None
     grace: float = 60
     since: float | None = None
+    max_tries: int | None = None
+    generation_is_certain: bool = True
 
     def key(self, launch: int = 1) -> str:
         """Return the business key of a start."""
         return self.business_key or self.identity.key(self.generation, launch)
 
-    def wants(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance carries a key that this order is about."""
+    def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
+        """Return what takes the rows of a search for the instances that this order is about.
+
+        :param form: what the endpoint makes of business keys, where that is known.
+        :param clock: the time, in seconds since the epoch.
+        """
         if self.business_key is None:
-            return self.identity.read(instance.business_key) is not None
-        return instance.business_key == self.business_key and instance.name == self.bpm_name
+            return KeyMatches(
+                lambda one: self.identity.read(one.business_key) is not None,
+                resembles=self.identity.resembles,
+                clock=clock,
+            )
+        keys = KeyForms([self.business_key], form)
+        return KeyMatches(
+            lambda one: one.name == self.bpm_name and keys.sent(one.business_key) is not None,
+            resembles=keys.resembles,
+            clock=clock,
+        )
 
     def own(self, record: Record | None) -> Record | None:
         """Return a record if it is of this generation."""
         return record if record is not None and record.generation == self.generation else None
+
+    def matters(self, instance: BpmInstance) -> bool:
+        """Return whether an instance is open or at its good end; after a bad end the task starts another one anyway."""
+        return not instance.is_closed or self.accepts(instance)
+
+    def has_sent_nothing(self, record: Record | None) -> bool:
+        """Return whether certainly no try of this generation has sent a start, where no record of one is there."""
+        if self.generation_is_certain and self.try_number <= self.generation:
+            return True
+        return record is not None and self.generation in (record.intent_of, record.generation)
 
 
 class Look(Enum):
@@ -171,22 +197,30 @@ class Refuse:
 Decision = Adopt | Start | Refuse
 
 
-def way_to_look(order: Order, record: Record | None) -> Look:
-    """Return how to look for what earlier tries may have started: not at all where they certainly started nothing."""
-    own = order.own(record) is not None
-    if order.business_key is not None and order.if_open_instance_exists != "start":
+def way_to_look(order: Order, record: Record | None) -> Look:  # noqa: PLR0911 - a table in order
+    """Return how to look for what earlier tries may have started: not at all where they certainly started nothing.
+
+    :param record: what was there before this try wrote its intent.
+    """
+    is_authors = order.business_key is not None
+    if is_authors and order.if_open_instance_exists != "start":
         return Look.KEY
-    if record is None:
-        first_of_generation = order.try_number <= order.generation
-        # After a clear, "start" with the author's key means what it says.
-        nothing = order.business_key is not None and (order.has_memory or first_of_generation)
-        return Look.NONE if nothing or order.try_number <= 1 else Look.KEY
-    if record.instance_id is not None:
+    own = order.own(record)
+    if own is not None and own.instance_id is not None:
         return Look.ID
-    if order.business_key is not None and not own:
-        return Look.NONE
     # Where a person was asked to look, something may be there though no record tells of a start.
-    return Look.NONE if record.posted_at is None and not (own and record.told) else Look.KEY
+    if own is not None and (own.posted_at is not None or own.told):
+        return Look.KEY
+    if not order.has_sent_nothing(record):
+        return Look.KEY
+    # So there is nothing of this generation, but there may be something of an older one.
+    if record is not None and record.instance_id is not None:
+        return Look.ID
+    if is_authors:
+        return Look.NONE  # after a clear, "start" with the author's key means what it says
+    if record is None or record.older_unknown:
+        return Look.KEY if order.try_number > 1 else Look.NONE
+    return Look.NONE if record.posted_at is None else Look.KEY
 
 
 def pause_before_look(order: Order, record: Record | None, now: float) -> float:
@@ -194,10 +228,10 @@ def pause_before_look(order: Order, record: Record | None, now: float) -> float:
 
     :param now: the time, in seconds since the epoch.
     """
-    if way_to_look(order, record) is not Look.KEY:
+    if way_to_look(order, record) is not Look.KEY or order.try_number <= 1:
         return 0.0
-    if record is None:
-        return 0.0 if order.has_memory or order.try_number <= 1 else order.grace
+    if record is None or record.older_unknown or not (order.own(record) or order.has_sent_nothing(record)):
+        return order.grace  # nothing tells when a start was sent
     return until_it_shows(order, record, now)
 
 
@@ -213,29 +247,37 @@ def until_it_shows(order: Order, record: Record, now: float) -> float:
     return min(order.grace, max(0.0, record.posted_at + order.grace - now))
 
 
-def sort_out(order: Order, record: Record | None, carriers: Carriers) -> Found | Refuse:
+def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found | Refuse:
     """Tell whose the instances are that carry the key."""
-    everything = tuple(carriers.instances.values())
+    everything = tuple(matches.instances.values())
     own_record = order.own(record)
-    doubt = carriers.doubt(order.bpm_name, own_record.posted_at if own_record else order.since)
+    began = own_record.posted_at if own_record else None
+    doubt = matches.doubt(order.bpm_name, began if own_record else order.since)
+    # A run that was deleted and made again has the same keys as the old one.
+    placed = {one.id: matches.place(one, began) if began else Placement.SINCE for one in everything}
+    current = [one for one in everything if placed[one.id] is not Placement.BEFORE]
     if order.business_key is None:
-        # A run that was deleted and made again has the same keys as the old one.
-        began = own_record.posted_at if own_record else None
-        current = [one for one in everything if not (began and search.started_long_before(one, began))]
         numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in current}
         mine = [one for one in current if one.name == order.bpm_name]
-        own = tuple(one for one in mine if numbers[one.id][0] == order.generation)
+        own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], order))
+        unclear = [one for one in own if placed[one.id] is Placement.UNKNOWN and order.matters(one)]
+        if unclear:
+            return Refuse(AmbiguousStartError(unclear_time(unclear[0]), order.key()))
         older = tuple(one for one in mine if one not in own and not one.is_closed)
         # A BPM that it calls may carry its key too; but alone that is strange.
         alike = [one for one in current if one not in mine and numbers[one.id][0] == order.generation]
         if alike and not own:
             doubt = f"its business key is carried by {alike[0]}, which is none of {order.bpm_name!r}"
+        if not order.generation_is_certain and (
+            ended := [one for one in mine if one.is_closed and order.accepts(one)]
+        ):
+            doubt = doubt or unclear_generation(ended[0])
         return Found(own, older, doubt=doubt)
     if order.if_open_instance_exists == "start":
-        if everything:
-            return Refuse(_whose(order.business_key, everything))
+        if current:
+            return Refuse(_whose(order.business_key, current))
         return Found(doubt=doubt)
-    ids = tuple(carriers.instances)
+    ids = tuple(matches.instances)
     strangers = own_record.strangers if own_record else None
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
@@ -247,6 +289,25 @@ def sort_out(order: Order, record: Record | None, carriers: Carriers) -> Found |
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)
     return Found(own, older, others, doubt, ids)
+
+
+def _is_own(instance: BpmInstance, generation: int, order: Order) -> bool:
+    if generation == order.generation:
+        return True
+    return not order.generation_is_certain and not instance.is_closed
+
+
+def unclear_generation(instance: BpmInstance) -> str:
+    """Return the doubt about an instance that has come to its good end before or after the last clear."""
+    return f"'retries' was changed, so it is unclear whether {instance} was started before the task was last cleared"
+
+
+def unclear_time(instance: BpmInstance) -> str:
+    """Return the doubt about an instance whose time does not tell when it was started."""
+    return (
+        f"{instance} carries its business key, but its start time {instance.start_time!r} does not tell whether this run of the "
+        "DAG has started it, or a deleted one with the same id"
+    )
 
 
 def decide(order: Order, record: Record | None, found: Found) -> Decision:
@@ -261,7 +322,11 @@ def decide(order: Order, record: Record | None, found: Found) -> Decision:
     if still_open or good:
         newest = max(good, key=lambda one: one.start_time or "", default=None)
         return _the_only(still_open or [one for one in [newest] if one], key, "an earlier try started it")
-    left_open = order.keeps_open or (record is not None and order.own(record) is None and record.left_open)
+    left_open = (
+        order.keeps_open
+        or not order.generation_is_certain
+        or (record is not None and order.own(record) is None and record.left_open)
+    )
     left = [one for one in found.older if left_open and one.name == order.bpm_name]
     if left:
         return _the_only(left, key, "it was left open when the task was cleared")
@@ -302,7 +367,7 @@ def _the_only(instances: list[BpmInstance] | tuple[BpmInstance, ...], key: str, 
     return _refuse(f"which one to go on with cannot be told of {listed(instances)}", key)
 
 
-def _whose(key: str, instances: tuple[BpmInstance, ...]) -> AmbiguousStartError:
+def _whose(key: str, instances: Iterable[BpmInstance]) -> AmbiguousStartError:
     return AmbiguousStartError(
         f"whether an earlier try started one of these cannot be told, for others may use their key: {listed(instances)}",
         key,
@@ -312,16 +377,17 @@ def _whose(key: str, instances: tuple[BpmInstance, ...]) -> AmbiguousStartError:
 
 
 def asked(order: Order, record: Record | None) -> Record:
-    """Return what is written down when a person was asked to look: for this generation, so that only a clear answers."""
-    if record is None:
-        return Record(generation=order.generation, told=True)
-    if order.own(record) is not None:
-        return msgspec.structs.replace(record, told=True)
-    return Record(
+    """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
+    if record is not None and order.own(record) is not None:
+        return msgspec.structs.replace(record, told=True, intent_of=order.generation)
+    return msgspec.structs.replace(
+        record or Record(generation=order.generation),
         generation=order.generation,
-        posted_at=record.posted_at,
-        instance_id=record.instance_id,
-        left_open=record.left_open,
+        max_tries=order.max_tries,
+        intent_of=order.generation,
+        launch=1,
+        strangers=None,
+        deadline=None,
         told=True,
     )
 
@@ -347,10 +413,3 @@ def gone(instance_id: str, key: str) -> AmbiguousStartError:
 
 def _refuse(doubt: str, key: str) -> Refuse:
     return Refuse(AmbiguousStartError(doubt, key))
-
-
-def listed(instances: Iterable[BpmInstance]) -> str:
-    """Return the first of several instances in words."""
-    shown = list(instances)
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return "; ".join(str(one) for one in shown[:5]) + more

@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
 from airflow_provider_astrobpm.bpm.client import telling
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, Response, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Response, exchange
 from airflow_provider_astrobpm.bpm.meter import NO_METER, TOKEN_REQUESTS, Requests
 from airflow_provider_astrobpm.bpm.token import TOKENS, credential_key, request_token
 
@@ -38,7 +38,7 @@ class _Result(msgspec.Struct, Generic[T], frozen=True):
     value: T
 
 
-def _resume(talk: Exchange[T], reply: object) -> NeedToken | Request | _Result[T]:
+def _resume(talk: Exchange[T], reply: object) -> NeedToken | NotTheToken | Request | _Result[T]:
     try:
         return talk.throw(reply) if isinstance(reply, CallError) else talk.send(reply)
     except StopIteration as stop:
@@ -169,10 +169,13 @@ class AsyncBpmClient:
                 step = _resume(talk, reply)
         return step.value
 
-    async def _reply_to(self, step: NeedToken | Request) -> Response | CallError | str | None:
+    async def _reply_to(self, step: NeedToken | NotTheToken | Request) -> Response | CallError | str | None:
         try:
             if isinstance(step, NeedToken):
-                return await self._token(step.stale)
+                return await self._token(step)
+            if isinstance(step, NotTheToken):
+                self._tokens.in_vain(self.settings, step.doubt)
+                return None
             self._sent[step.kind] += 1
             return await self._transport.send(step)
         except CallError as error:
@@ -183,8 +186,10 @@ class AsyncBpmClient:
         token = self._tokens.known(self._key, stale)
         return token if token == self._last_token else None
 
-    async def _token(self, stale: str | None) -> str | None:
-        token = await self._tokens.aget(self.settings, self._request_token, stale=stale)
+    async def _token(self, need: NeedToken) -> str | None:
+        token = await self._tokens.aget(
+            self.settings, self._request_token, stale=need.stale, doubt=need.doubt
+        )
         if token is not None and token != self._last_token:
             async with self._showing:
                 if token != self._last_token:
@@ -194,4 +199,5 @@ class AsyncBpmClient:
 
     async def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        return await self.run(request_token(cast("ClientCredentials", self.settings.credentials)))
+        credentials = cast("ClientCredentials", self.settings.credentials)
+        return await self.run(request_token(credentials, self._tokens.encoding(self.settings)))

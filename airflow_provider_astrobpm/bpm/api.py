@@ -7,15 +7,25 @@ reference (``astrozero_api_NNNN``).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from airflow_provider_astrobpm.bpm import checks, states
-from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance, decode_instance, decode_rows
+from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance
+from airflow_provider_astrobpm.bpm.wire import (
+    BpmDefinition,
+    Rows,
+    decode_definitions,
+    decode_instance,
+    decode_rows,
+    decode_started,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +34,7 @@ T = TypeVar("T")
 
 Action = Literal["suspend", "resume", "terminate"]
 ACTIONS: tuple[Action, ...] = ("suspend", "resume", "terminate")
+Encoding = Literal["form", "json"]
 
 TOKEN_PATH = "/baas/auth/v1.0/oauth2/token"  # noqa: S105 - a path
 CSRF_PATH = "/u-route/baas/sys/v1.0/csrf/get"
@@ -44,6 +55,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     :param decode: reads the envelope's ``result`` (the whole body where there is no envelope) and raises
         ``msgspec.MsgspecError`` where it is not what is documented.
     :param resend_if_unsure: whether it may be sent again when nobody knows if the server acted on it.
+    :param resend_if_unreadable: whether it may be sent again when the server did answer, and the answer makes no sense.
     :param needs_token: whether it carries the access token.
     :param enveloped: whether the answer is ``{"resCode", "resMsg", "result"}``.
     :param secrets: what it sends that no message may show, should the server repeat it.
@@ -58,6 +70,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     body: bytes | None = None
     content_type: str = "application/json"
     resend_if_unsure: bool = True
+    resend_if_unreadable: bool = False
     needs_token: bool = True
     enveloped: bool = True
     secrets: tuple[str, ...] = ()
@@ -88,26 +101,20 @@ class TokenAnswer(msgspec.Struct, frozen=True):
 
     access_token: str
     expires_in: float | None = None
+    """Seconds for which the token is good; ``None`` where the answer does not say."""
+    encoding: Encoding = "form"
+    """How the request was encoded."""
 
     def __repr__(self) -> str:
         return f"TokenAnswer(access_token='***', expires_in={self.expires_in})"
 
 
-class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the definitions query (page 0047): one version of a BPM."""
-
-    id: str
-    name: str
-    version: str | None = None
-    label: str | None = None
-    active: bool | None = None
-    status: str | None = None
-    description: str | None = None
+class _TokenBody(msgspec.Struct, frozen=True):
+    access_token: str
+    expires_in: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def get_token(
-    client_id: str, client_secret: str, *, encoding: Literal["form", "json"] = "form"
-) -> Operation[TokenAnswer]:
+def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form") -> Operation[TokenAnswer]:
     """Request a token by client credentials. Both go in the body, never in the URL."""
     fields = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
     as_form = encoding == "form"
@@ -118,7 +125,8 @@ def get_token(
         path=TOKEN_PATH,
         body=urlencode(fields).encode() if as_form else _json(fields),
         content_type="application/x-www-form-urlencoded" if as_form else "application/json",
-        decode=_decode_token,
+        decode=partial(_decode_token, encoding),
+        resend_if_unreadable=True,
         needs_token=False,
         enveloped=False,
         secrets=(client_secret,),
@@ -133,6 +141,7 @@ def get_csrf_token() -> Operation[str]:
         method="POST",
         path=CSRF_PATH,
         decode=lambda raw: msgspec.json.decode(raw, type=str),
+        resend_if_unreadable=True,
     )
 
 
@@ -155,18 +164,18 @@ def start(
         title given here and in ``variables`` alike.
     """
     sent: dict[str, Any] = dict(checks.names({} if variables is None else variables))
-    for variable, value, argument in (
-        (BUSINESS_KEY_VARIABLE, business_key, "business_key"),
-        (TITLE_VARIABLE, title, "title"),
+    for variable, value, argument, check in (
+        (BUSINESS_KEY_VARIABLE, business_key, "business_key", checks.identifier),
+        (TITLE_VARIABLE, title, "title", checks.text),
     ):
         if value is None:
             continue
         if variable in sent:
             raise ValueError(f"{argument} is given twice: as an argument and as variable {variable!r}")
-        sent[variable] = checks.text(value, argument)
-    body: dict[str, Any] = {"name": checks.text(name, "bpm_name")}
+        sent[variable] = check(value, argument)
+    body: dict[str, Any] = {"name": checks.identifier(name, "bpm_name")}
     if version is not None:
-        body["version"] = checks.text(version, "version")
+        body["version"] = checks.identifier(version, "version")
     if sent:
         body["variables"] = sent
     try:
@@ -174,6 +183,8 @@ def start(
     except (TypeError, ValueError, RecursionError):
         checks.variables(sent)  # its error names the variable
         raise
+    if b"\\u0000" in encoded or b"\\ud" in encoded:
+        checks.variables(sent)  # a whole surrogate pair is fine, and so are these signs behind a backslash
     release = f" version {version}" if version else ""
     return Operation(
         kind="start",
@@ -181,7 +192,7 @@ def start(
         method="POST",
         path=INSTANCES_PATH,
         body=encoded,
-        decode=decode_instance,
+        decode=partial(decode_started, name=name),
         resend_if_unsure=False,
     )
 
@@ -192,7 +203,7 @@ def query(
     fields: Iterable[str] | None = ROW_FIELDS,
     order_field: str | None = "startTime",
     order_type: Literal["asc", "desc"] = "desc",
-) -> Operation[list[BpmInstance]]:
+) -> Operation[Rows]:
     """List the instances in one state (page 0070). Several states in one call are undocumented, as is paging.
 
     :param state: one of the twelve states.
@@ -221,17 +232,23 @@ def query(
         path=INSTANCES_PATH,
         query=tuple(params),
         decode=decode_rows,
+        resend_if_unreadable=True,
     )
 
 
-def get_instance(instance_id: str) -> Operation[BpmInstance]:
-    """Read one instance. Undocumented: whoever sends this must be ready for any answer."""
+def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operation[BpmInstance]:
+    """Read one instance. Undocumented: whoever sends this must be ready for any answer.
+
+    :param is_known_to_work: whether this endpoint has read an instance by its id before. If not, an answer that makes no
+        sense may be how it says that it does not.
+    """
     return Operation(
         kind="get",
         attempt=f"read instance {instance_id!r}",
         method="GET",
         path=_instance_path(instance_id),
         decode=decode_instance,
+        resend_if_unreadable=is_known_to_work,
     )
 
 
@@ -298,7 +315,7 @@ def definitions(
     :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
     """
     params = {
-        "name": checks.text(name, "name") if name is not None else None,
+        "name": checks.identifier(name, "name") if name is not None else None,
         "like": "true" if like else None,
         "active": None if active is None else str(active).lower(),
         "skip": checks.count(skip, "skip", least=0) if skip is not None else None,
@@ -310,7 +327,8 @@ def definitions(
         method="GET",
         path=DEFINITIONS_PATH,
         query=tuple((key, str(value)) for key, value in params.items() if value is not None),
-        decode=lambda raw: msgspec.json.decode(raw, type=list[BpmDefinition]),
+        decode=decode_definitions,
+        resend_if_unreadable=True,
     )
 
 
@@ -322,6 +340,7 @@ def definition(definition_id: str) -> Operation[dict[str, Any]]:
         method="GET",
         path=f"{DEFINITIONS_PATH}/{_segment(definition_id, 'definition_id')}",
         decode=lambda raw: msgspec.json.decode(raw, type=dict[str, Any]),
+        resend_if_unreadable=True,
     )
 
 
@@ -331,7 +350,7 @@ def _instance_path(instance_id: str) -> str:
 
 def _segment(value: str, argument: str) -> str:
     """Return the value as one segment of a path; ids are never taken apart, only kept from becoming a path."""
-    segment = quote(checks.text(value, argument), safe="")
+    segment = quote(checks.identifier(value, argument), safe="")
     if segment.strip(".") == "":
         raise ValueError(f"{argument} must be an id, not {value!r}")
     return segment
@@ -341,11 +360,20 @@ def _json(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def _decode_token(raw: bytes | msgspec.Raw) -> TokenAnswer:
-    answer = msgspec.json.decode(raw, type=TokenAnswer)
-    if not checks.is_token(answer.access_token):
+def _decode_token(encoding: Encoding, raw: bytes | msgspec.Raw) -> TokenAnswer:
+    body = msgspec.json.decode(raw, type=_TokenBody)
+    if not checks.is_token(body.access_token):
         raise msgspec.ValidationError("access_token is not a token that a header can carry")
-    return answer
+    return TokenAnswer(body.access_token, _lifetime(bytes(body.expires_in)), encoding)
+
+
+def _lifetime(expires_in: bytes) -> float | None:
+    """Read ``expires_in``, a number or the text of one. A token without a usable lifetime is as good as any other."""
+    try:
+        seconds = float(expires_in.strip(b'"'))
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < math.inf else None
 
 
 def _nothing(raw: bytes | msgspec.Raw) -> None:

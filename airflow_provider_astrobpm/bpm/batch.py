@@ -19,16 +19,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import adoption, search
+from airflow_provider_astrobpm.bpm import adoption
 from airflow_provider_astrobpm.bpm.batch_record import is_known
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.bpm.identity import BatchKey
+from airflow_provider_astrobpm.bpm.lost_start import listed
+from airflow_provider_astrobpm.bpm.timestamps import Placement
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.batch_record import BatchOrder, BatchRecord
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.key_form import KeyForm
+    from airflow_provider_astrobpm.bpm.key_search import KeyMatches
     from airflow_provider_astrobpm.bpm.launches import Launch
-    from airflow_provider_astrobpm.bpm.search import Carriers
 
 
 class Start(NamedTuple):
@@ -53,16 +56,22 @@ class Ledger:
 
     :param order: the batch.
     :param record: what earlier tries have written down, if they did.
-    :param carriers: what carries a key of the batch; ``None`` where nobody needed to look.
+    :param matches: what carries a key of the batch; ``None`` where no search was needed.
+    :param form: what the endpoint makes of business keys, where that is known.
     :raises BatchChangedError: if the authors' own keys are others than those that an earlier try has used.
     """
 
     def __init__(
-        self, order: BatchOrder, record: BatchRecord | None = None, carriers: Carriers | None = None
+        self,
+        order: BatchOrder,
+        record: BatchRecord | None = None,
+        matches: KeyMatches | None = None,
+        *,
+        form: KeyForm | None = None,
     ) -> None:
         self._order = order
         self._record = record
-        self._carriers = carriers
+        self._matches = matches
         self._oldest = order.oldest(record)
         own_record = order.own(record)
         if own_record and own_record.own_keys not in (None, order.sign_of_keys()):
@@ -82,22 +91,38 @@ class Ledger:
         self._still_open: dict[str, BpmInstance] = {}
         self._going_on: set[str] = set()
         self._decided: set[int] = set()
-        for instance in carriers.instances.values() if carriers else ():
+        self._unclear: dict[str, str] = {}
+        """By their ids: why it is unclear whether instances are of this batch."""
+        self._unclear_ends: dict[int, str] = {}
+        """By the numbers of their launches: why it is unclear whether a good end is of this generation."""
+        keys = order.authors_keys(form)
+        for instance in matches.instances.values() if matches else ():
             key = order.identity.read_batch(instance.business_key)
             if key is None:
-                self._keyed.setdefault(str(instance.business_key), []).append(instance)
+                self._keyed.setdefault(str(keys.sent(instance.business_key)), []).append(instance)
             elif key.generation != order.generation:
                 if self._counts(instance, key.generation):
                     self._older.setdefault((key.number, key.digest), []).append(instance)
-            elif began is None or not search.started_long_before(instance, began):
-                # Else it is of a run that was deleted and made again with the same keys.
+                elif not order.generation_is_certain and order.accepts(instance):
+                    self._unclear_ends[key.number] = adoption.unclear_generation(instance)
+            elif (placement := self._place(instance, began)) is not Placement.BEFORE:
                 self._own.setdefault(key.number, []).append((key, instance))
+                if placement is Placement.UNKNOWN:
+                    self._unclear[instance.id] = adoption.unclear_time(instance)
+            # Else it is of a run that was deleted and made again with the same keys.
+
+    def _place(self, instance: BpmInstance, began: float | None) -> Placement:
+        """Return whether an instance was started before a moment; without one it was not."""
+        if began is None or self._matches is None:
+            return Placement.SINCE
+        return self._matches.place(instance, began)
 
     def _counts(self, instance: BpmInstance, generation: int) -> bool:
-        """Tell whether an instance of an older generation may be gone on with, and remember it if it is open."""
+        """Return whether an instance of another generation counts as one of this one, and remember it if it is open."""
         if not instance.is_closed:
             self._still_open[instance.id] = instance
-        return generation >= self._oldest or (self._order.keeps_open and not instance.is_closed)
+        keeps_open = self._order.keeps_open or not self._order.generation_is_certain
+        return generation >= self._oldest or (keeps_open and not instance.is_closed)
 
     def decide(self, launch: Launch) -> Start | GoOn:
         """Decide what becomes of a launch, by the table above.
@@ -122,14 +147,17 @@ class Ledger:
         found = self._what_counts(launch, mine) or self._what_counts(launch, older)
         if len(found) > 1:
             raise AmbiguousStartError(
-                f"which one is that of launch {launch.number} cannot be told of {adoption.listed(found)}",
+                f"which one is that of launch {launch.number} cannot be told of {listed(found)}",
                 found[0].business_key,
             )
+        if found and (unclear := self._unclear.get(found[0].id)):
+            raise AmbiguousStartError(f"launch {launch.number}: {unclear}", found[0].business_key)
         if found:
             # With those that it has called, which may carry its key too.
             self._going_on |= {one.id for one in (*mine, *older) if one.business_key == found[0].business_key}
             return GoOn(launch, found[0])
-        doubt = self._carriers.doubt(launch.bpm_name, self._since) if self._carriers else None
+        doubt = self._matches.doubt(launch.bpm_name, self._since) if self._matches else None
+        doubt = self._unclear_ends.get(launch.number, doubt)
         if doubt and not self._is_answered and not self._is_first:
             raise AmbiguousStartError(
                 f"whether an earlier try started launch {launch.number} cannot be told: {doubt}", key
@@ -138,6 +166,8 @@ class Ledger:
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that nobody goes on with, by the decisions so far."""
+        if not self._order.generation_is_certain:
+            return []
         return [one for one in self._still_open.values() if one.id not in self._going_on]
 
     @property
@@ -148,12 +178,11 @@ class Ledger:
 
         :raises AmbiguousStartError: if there are too many to be written down.
         """
-        if self._carriers is None or self._carriers.hides(self._order.since):
+        if self._matches is None or self._matches.hides(self._order.since):
             return None
         carriers = [one for each in self._keyed.values() for one in each if one.id not in self._going_on]
         # Those of long ago are told by their time.
-        now = self._since
-        recent = [one for one in carriers if now is None or not search.started_long_before(one, now)]
+        recent = [one for one in carriers if self._place(one, self._since) is not Placement.BEFORE]
         return tuple(one.id for one in recent) if len(recent) <= adoption.MOST_STRANGERS else None
 
     def check_all_seen(self) -> None:
@@ -190,19 +219,21 @@ class Ledger:
         carriers = [one for one in self._keyed.get(key, ()) if one.name == launch.bpm_name]
         record, order = self._record, self._order
         if record is None or record.begun_at is None:
-            if carriers and not order.has_memory and order.try_number > order.generation:
+            if carriers and not order.has_sent_nothing(record):
                 raise self._whose(launch, carriers)
             return key, [], []
-        known = [one for one in carriers if is_known(record, launch.number, one)]
-        if not known and record.answered_at is None and not self._is_answered:
-            # The process died before it could write down what it had started.
+        known = [one for one in carriers if is_known(record, launch.number, key, one)]
+        may_be_more = record.answered_at is None or record.unproven
+        if not known and may_be_more and not self._is_answered:
+            # The process died before it could write down what it had started, or a start was refused and yet done.
             new = [
                 one
                 for one in carriers
                 if one.id not in (record.strangers or ())
-                and not search.started_long_before(one, record.begun_at)
+                and self._place(one, record.begun_at) is not Placement.BEFORE
             ]
-            if len(new) > 1 or (new and record.strangers is None):
+            is_unclear = any(self._place(one, record.begun_at) is Placement.UNKNOWN for one in new)
+            if len(new) > 1 or is_unclear or (new and record.strangers is None):
                 raise self._whose(launch, new)
             known = new
         if order.own(record):
@@ -213,6 +244,6 @@ class Ledger:
     def _whose(launch: Launch, instances: list[BpmInstance]) -> AmbiguousStartError:
         return AmbiguousStartError(
             f"whether an earlier try started one of these for launch {launch.number} cannot be told, for others may use "
-            f"their key: {adoption.listed(instances)}",
+            f"their key: {listed(instances)}",
             launch.business_key,
         )

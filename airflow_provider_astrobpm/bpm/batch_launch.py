@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import batch_record, group_change, search
+from airflow_provider_astrobpm.bpm import batch_record, group_change, key_search, search
 from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger, Start
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.batch_start import BatchStarter
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.batch_record import BatchOrder
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.key_search import KeyMatches
     from airflow_provider_astrobpm.bpm.launches import Launch
-    from airflow_provider_astrobpm.bpm.search import Carriers
 
 UNKNOWN = "Whether an earlier try has started instances could not be found out. A retry looks again."
 
@@ -96,11 +96,14 @@ class BatchLauncher:
         self._clock = clock
         self._sleep = sleep
         self._adopted: dict[int, BpmInstance] = {}
+        self._had_begun = False
+        self._endpoint = search.endpoint_at(client.settings.base_url)
         self._starter = BatchStarter(
             client,
             max_concurrency=max_concurrency,
             rate_limit=rate_limit,
             grace=order.grace,
+            endpoint=self._endpoint,
             log=log,
             clock=clock,
             sleep=sleep,
@@ -123,7 +126,7 @@ class BatchLauncher:
     async def launch(self, record: BatchRecord | None) -> BatchLaunched:
         """Start what is missing of the batch, and go on with what earlier tries have started.
 
-        :param record: what earlier tries have written down, if they did.
+        :param record: what was there before this try wrote its intent.
         :raises AmbiguousStartError: if nobody can know whether some were started.
         :raises BatchChangedError: if the launches are others than those that an earlier try has started.
         :raises CallError: what stopped the batch.
@@ -136,9 +139,11 @@ class BatchLauncher:
             raise
 
     async def _launch(self, record: BatchRecord | None) -> BatchLaunched:
+        if record is not None:
+            self._endpoint.key_example = self._endpoint.key_example or record.key_example
         try:
-            carriers = await self._look(record)
-            ledger = Ledger(self._order, record, carriers)
+            matches = await self._look(record)
+            ledger = Ledger(self._order, record, matches, form=self._endpoint.key_form)
             begins_anew = self._order.oldest(record) == self._order.generation and not self._order.keeps_open
             if self._total is None and begins_anew:  # whatever the input says
                 await self._terminate(ledger.superseded())
@@ -153,7 +158,7 @@ class BatchLauncher:
         if to_start != 0:
             starts = self._starts(ledger) if keys is None else self._decided(keys)
             await self._start(starts, msgspec.structs.replace(begun, answered_at=None), to_start)
-            begun = msgspec.structs.replace(begun, answered_at=self._clock())
+            begun = self._answered(begun)
         if to_start is None:
             await self._terminate(ledger.superseded())
         self._client.meter.count(ADOPTIONS, len(self._adopted))
@@ -176,7 +181,7 @@ class BatchLauncher:
         # Not in this thread: Airflow takes one that awaits its answers for one that must not wait for them otherwise.
         await asyncio.to_thread(self._remember, record)
 
-    async def _look(self, record: BatchRecord | None) -> Carriers | None:
+    async def _look(self, record: BatchRecord | None) -> KeyMatches | None:
         """Find everything that carries a key of the batch, where there can be anything."""
         seconds = batch_record.seconds_to_look(self._order, record, self._clock())
         if seconds is None:
@@ -187,7 +192,8 @@ class BatchLauncher:
             )
             await self._sleep(seconds)
         try:
-            return await self._client.run(search.find_carriers(self._order.wants))
+            matches = self._order.new_matches(self._endpoint.key_form, self._clock)
+            return await self._client.run(key_search.find_matches(matches, is_enough=self._has_all))
         except AuthenticationError:
             raise
         except CallError as error:
@@ -195,6 +201,27 @@ class BatchLauncher:
                 raise
             key = f"{self._order.identity.batch_prefix}…"
             raise AmbiguousStartError(error, key, UNKNOWN) from error
+
+    def _has_all(self, matches: KeyMatches) -> bool:
+        """Return whether each launch has an open instance or a good end, so that none can be missing."""
+        if self._total is None:
+            return False
+        found = matches.instances.values()
+        return (
+            len({one.business_key for one in found if not one.is_closed or self._order.accepts(one)})
+            >= self._total
+        )
+
+    def _answered(self, begun: BatchRecord) -> BatchRecord:
+        """Return the record of starts that are through."""
+        return msgspec.structs.replace(
+            begun,
+            begun_at=begun.begun_at if self._had_begun or self._starter.has_reached_server else None,
+            answered_at=self._clock(),
+            unproven=begun.unproven or self._starter.is_unproven,
+            own=self._order.signs_of(self.instances),
+            key_example=self._endpoint.key_example,
+        )
 
     def _decide_all(self, ledger: Ledger) -> list[str | None]:
         """Decide on every launch before any is started: return its key, or ``None`` where it goes on with an instance."""
@@ -238,8 +265,13 @@ class BatchLauncher:
     def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
         order, own = self._order, self._order.own(record)
         known = order.goes_on(record)
+        self._had_begun = own is not None and own.begun_at is not None
         return BatchRecord(
             generation=order.generation,
+            max_tries=order.max_tries,
+            intent_of=order.generation,
+            key_example=self._endpoint.key_example,
+            unproven=own is not None and own.unproven,
             begun_at=own.begun_at if own and own.begun_at is not None else self._clock(),
             answered_at=own.answered_at if own else None,
             own_keys=order.sign_of_keys(),
@@ -260,8 +292,7 @@ class BatchLauncher:
             if isinstance(error, AmbiguousStartError):
                 await self._note_down(msgspec.structs.replace(begun, told=True))
             elif not self._starter.is_in_doubt:
-                own = self._order.signs_of(self.instances)
-                await self._note_down(msgspec.structs.replace(begun, answered_at=self._clock(), own=own))
+                await self._note_down(self._answered(begun))
             raise
 
     def _decided(self, keys: list[str | None]) -> Iterator[Start]:

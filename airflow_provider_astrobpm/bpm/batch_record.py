@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches
+from airflow_provider_astrobpm.bpm.try_record import TryRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.identity import TaskIdentity
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
 SIGN = 4  # characters by which an instance of an author's own key is known
 MOST_MET = 60_000  # launches that are noted as having met a condition
@@ -25,15 +29,15 @@ MOST_OWN_KEYS = (
 )
 
 
-class BatchRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     """What the tries of a batch tell each other."""
 
-    generation: int
-    """The number of the first try since the task was last cleared, as the writer had it."""
     begun_at: float | None = None
     """When the first start of this generation was about to be sent, in seconds since the epoch; ``None`` if none was."""
     answered_at: float | None = None
     """When no start was under way any more; ``None`` where a process may have died over some."""
+    unproven: bool = False
+    """Whether starts with keys of the authors' own were refused or throttled: they may have been carried out all the same."""
     own_keys: str | None = None
     """What tells whether the authors' own keys are still the same ones, in the same places."""
     own: str | None = None
@@ -46,8 +50,6 @@ class BatchRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """When the wait fails, in seconds since the epoch."""
     unfinished: bool = False
     """Whether a clear goes on with the batch: its starts are under way, or its last try has failed."""
-    told: bool = False
-    """Whether a person was asked to look for instances before clearing the task."""
     goes_on_from: int | None = None
     """The oldest generation that this one goes on with, if it goes on with one."""
 
@@ -75,25 +77,27 @@ class BatchOrder:
     :param identity: the task.
     :param generation: the number of the first try since the task was last cleared.
     :param try_number: the number of this try.
-    :param has_memory: whether records outlive a try.
     :param keeps_open: whether an open instance of an older generation is adopted whoever left it open.
     :param accepts: tells whether an instance that has ended is what the task is to bring about.
     :param own_keys: the authors' own business keys in the batch, by the numbers of their launches.
     :param timeout: seconds for the wait, which begins when everything was started.
     :param grace: seconds after which an instance that was started certainly shows in the lists.
     :param since: when the first try of the task began at the earliest, in seconds since the epoch, if that is known.
+    :param max_tries: Airflow's ``max_tries`` of the task, if that is known.
+    :param generation_is_certain: whether the sources for the generation agree.
     """
 
     identity: TaskIdentity
     generation: int
     try_number: int
-    has_memory: bool = True
     keeps_open: bool = False
     accepts: Callable[[BpmInstance], bool]
     own_keys: Mapping[int, str] = field(default_factory=dict)
     timeout: float | None = None
     grace: float = 60
     since: float | None = None
+    max_tries: int | None = None
+    generation_is_certain: bool = True
 
     def __post_init__(self) -> None:
         if max(self.own_keys, default=0) > MOST_OWN_KEYS:
@@ -101,14 +105,31 @@ class BatchOrder:
                 f"a batch in which launches have a business_key of their own may have {MOST_OWN_KEYS} launches at most"
             )
 
-    @cached_property
-    def _keys(self) -> frozenset[str]:
-        return frozenset(self.own_keys.values())
+    def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
+        """Return what takes the rows of a search for the instances that this batch is about.
 
-    def wants(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance carries a key that this batch is about."""
-        key = instance.business_key
-        return key in self._keys or self.identity.read_batch(key) is not None
+        :param form: what the endpoint makes of business keys, where that is known.
+        :param clock: the time, in seconds since the epoch.
+        """
+        keys = self.authors_keys(form)
+        return KeyMatches(
+            lambda one: (
+                self.identity.read_batch(one.business_key) is not None
+                or keys.sent(one.business_key) is not None
+            ),
+            resembles=lambda key: self.identity.resembles_batch(key) or keys.resembles(key),
+            clock=clock,
+        )
+
+    def authors_keys(self, form: KeyForm | None) -> KeyForms:
+        """Return what recognises the authors' own keys."""
+        return KeyForms(self.own_keys.values(), form)
+
+    def has_sent_nothing(self, record: BatchRecord | None) -> bool:
+        """Return whether certainly no try of this generation has sent a start, where no record of one is there."""
+        if self.generation_is_certain and self.try_number <= self.generation:
+            return True
+        return record is not None and self.generation in (record.intent_of, record.generation)
 
     def own(self, record: BatchRecord | None) -> BatchRecord | None:
         """Return a record if it is of this generation."""
@@ -148,10 +169,13 @@ class BatchOrder:
         return "".join(of_each.get(number, "-" * SIGN) for number in range(1, max(self.own_keys) + 1))
 
 
-def is_known(record: BatchRecord, number: int, instance: BpmInstance) -> bool:
-    """Tell whether an instance that carries the author's own key is the one that a launch has started."""
+def is_known(record: BatchRecord, number: int, key: str, instance: BpmInstance) -> bool:
+    """Return whether an instance that carries the author's own key is the one that a launch has started.
+
+    :param key: the key as it was sent.
+    """
     noted = (record.own or "")[SIGN * (number - 1) : SIGN * number]
-    return noted == _sign(str(instance.business_key), instance.id)
+    return noted == _sign(key, instance.id)
 
 
 def _sign(*texts: str, length: int = SIGN) -> str:
@@ -162,26 +186,33 @@ def _sign(*texts: str, length: int = SIGN) -> str:
 def seconds_to_look(order: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
     """Return after how many seconds to look for what was started before; ``None`` where nothing can have been.
 
-    :param record: what earlier tries have written down, if they did.
+    :param record: what was there before this try wrote anything.
     :param now: the time, in seconds since the epoch.
     """
-    if record is None:
-        if order.try_number <= 1:
-            return 0.0 if order.own_keys else None
-        return 0.0 if order.has_memory else order.grace
+    if order.try_number <= 1:
+        return 0.0 if order.own_keys else None
+    if record is None or record.older_unknown or not (order.own(record) or order.has_sent_nothing(record)):
+        return order.grace  # nothing tells when a start was sent
     if record.begun_at is None:
-        return 0.0
+        # Where a person was asked to look, something may be there though no record tells of a start.
+        return 0.0 if record.told or order.own_keys or record.goes_on_from is not None else None
     # Where a process died over its starts nobody knows when the last of them was taken.
     since = now if record.answered_at is None else record.answered_at
     return min(order.grace, max(0.0, since + order.grace - now))
 
 
 def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
-    """Return what is written down when a person was asked to look: for this generation, so that only a clear answers."""
+    """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
     known = order.goes_on(record)
-    if known is None:
-        begun_at = record.begun_at if record else None
-        return BatchRecord(generation=order.generation, begun_at=begun_at, told=True)
+    base = BatchRecord(generation=order.generation)
+    if known is not None:
+        base = msgspec.structs.replace(known, goes_on_from=order.goes_on_from(known))
+    elif record is not None:
+        base = msgspec.structs.replace(base, begun_at=record.begun_at, key_example=record.key_example)
     return msgspec.structs.replace(
-        known, generation=order.generation, told=True, goes_on_from=order.goes_on_from(known)
+        base,
+        generation=order.generation,
+        max_tries=order.max_tries,
+        intent_of=order.generation,
+        told=True,
     )

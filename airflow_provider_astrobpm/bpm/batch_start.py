@@ -3,10 +3,11 @@
 | the POST of a launch                            | so it            | and then                                             |
 |-------------------------------------------------|------------------|------------------------------------------------------|
 | was answered with an instance                   | was started      |                                                      |
-| was refused                                     | was not started  | it has failed; the others go on                      |
-| was throttled, or never reached the server      | was not started  | all wait, as long as the server asks; then it again  |
-| met refused credentials, or TLS that fails      | was not started  | the batch stops                                      |
-| anything else                                   | may be started   | it is looked for when the others are through         |
+| never reached the server                        | was not started  | all wait; then it is sent again                      |
+| was throttled                                   | probably not     | all wait, as long as the server asks; then it again  |
+| was refused                                     | probably not     | it has failed; the others go on                      |
+| met refused credentials, or TLS that fails      | probably not     | the batch stops                                      |
+| anything else                                   | may be started   | it is searched for when the others are through       |
 
 The batch also stops when waiting does not help, and when nothing but doubt comes back. What was not sent then is sent by
 a retry.
@@ -17,18 +18,16 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import look, retry, search
+from airflow_provider_astrobpm.bpm import look, retry
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
-    AuthenticationError,
     CallError,
     RefusedError,
     SettingsError,
 )
-from airflow_provider_astrobpm.bpm.launch import LOOKS_AFTER_DOUBT
+from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.batch import Start
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch
+    from airflow_provider_astrobpm.bpm.search import Endpoint
 
 PROGRESS = 5.0  # seconds between two lines of progress
 FEWEST_DOUBTS = 5  # in a row, before the batch stops over them
@@ -64,6 +64,7 @@ class BatchStarter:
     :param max_concurrency: starts under way at once.
     :param rate_limit: starts per second at most; ``None`` for as many as there can be.
     :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param endpoint: what this process has learnt about the environment.
     :param log: is told how it goes.
     :param clock: the time, in seconds since the epoch.
     :param sleep: lets seconds pass.
@@ -76,6 +77,7 @@ class BatchStarter:
         max_concurrency: int = 16,
         rate_limit: float | None = None,
         grace: float = 60,
+        endpoint: Endpoint,
         log: Callable[[Note], None],
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -84,6 +86,7 @@ class BatchStarter:
         self._max_concurrency = max_concurrency
         self._interval = 1 / rate_limit if rate_limit else 0.0
         self._grace = grace
+        self._endpoint = endpoint
         self._strangers: frozenset[str] | None = frozenset()
         self._log = log
         self._clock = clock
@@ -92,6 +95,10 @@ class BatchStarter:
         """What has come of the starts so far."""
         self.under_way = 0
         """How many starts are being sent; those that ended with an error that nobody knows are never answered."""
+        self.has_reached_server = False
+        """Whether the server has answered a start, or may have received one."""
+        self.is_unproven = False
+        """Whether a start with a key of its author's was refused or throttled: it may have been carried out all the same."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
         self._stopped_by: Exception | None = None
         self._next_at = 0.0
@@ -168,12 +175,18 @@ class BatchStarter:
             self.under_way -= 1
             raise
         self.under_way -= 1
+        self.has_reached_server = True
         self.started.instances[launch.number] = instance
         self._turned_away = self._doubts_in_a_row = 0
+        if warning := self._endpoint.learn_key(key, instance):
+            self._log(Note(warning, warning=True))
         return True
 
     def _has_ended(self, launch: Launch, key: str, error: CallError, sent_at: float) -> bool:
         """Take that the start of a launch has failed, by the table above; return whether that was its end."""
+        if not error.never_reached:
+            self.has_reached_server = True
+            self.is_unproven = self.is_unproven or launch.business_key is not None
         if isinstance(error, RefusedError):
             self.started.refused[launch.number] = error
         elif error.taken is None:
@@ -213,44 +226,41 @@ class BatchStarter:
         :raises AmbiguousStartError: if some do not show.
         """
         self._log(
-            Note(f"{len(self._in_doubt)} starts are in doubt; looking for what came of them", warning=True)
+            Note(
+                f"The answers to {len(self._in_doubt)} starts were lost; searching for their instances",
+                warning=True,
+            )
         )
-        waited = 0.0
-        for part in LOOKS_AFTER_DOUBT:
-            await self._sleep(self._grace * (part - waited))
-            waited = part
-            try:
-                carriers = await self._client.run(search.find_carriers(self._is_in_doubt))
-            except AuthenticationError:
-                raise
-            except CallError as error:
-                self._log(Note(f"They could not be looked for. {error}", warning=True))
-                continue
-            for key, found in groupby(sorted(carriers.instances.values(), key=_key_of), key=_key_of):
-                instance, *others = found
-                if not others:
-                    launch, _ = self._in_doubt.pop(key)
-                    self.started.instances[launch.number] = instance
-            if not self._in_doubt:
-                return
+        others_may_use_keys = self._strangers is None
+        recovery = await self._client.run(
+            recover_lost_starts(
+                {
+                    key: LostStart(
+                        launch.bpm_name,
+                        is_ours_alone=not (others_may_use_keys and launch.business_key is not None),
+                    )
+                    for key, (launch, _) in self._in_doubt.items()
+                },
+                grace=self._grace,
+                posted_at=self._began,
+                clock=self._clock,
+                existing=self._strangers or (),
+                form=self._endpoint.key_form,
+            )
+        )
+        for key, instance in recovery.instances.items():
+            launch, _ = self._in_doubt.pop(key)
+            self.started.instances[launch.number] = instance
+        if not self._in_doubt:
+            return
         key, (launch, failure) = next(iter(self._in_doubt.items()))
         lost = AmbiguousStartError(failure, key)
-        lost.problem += (
-            f"; this is launch {launch.number}, and of {len(self._in_doubt) - 1} more nothing shows either"
+        lost.problem += f"; {recovery.doubts[key]}"
+        more = len(self._in_doubt) - 1
+        lost.problem += f"; this is launch {launch.number}" + (
+            f", and {more} more are like it" if more else ""
         )
         raise lost from failure
-
-    def _is_in_doubt(self, instance: BpmInstance) -> bool:
-        launch, _ = self._in_doubt.get(instance.business_key or "", (None, None))
-        if launch is None or launch.bpm_name != instance.name:
-            return False
-        others_may_have_it = self._strangers is None and launch.business_key is not None
-        return (
-            not others_may_have_it
-            and instance.id not in (self._strangers or ())
-            # A run that was deleted and made again has the keys of the old one.
-            and not search.started_long_before(instance, self._began)
-        )
 
     def _tell(self, total: int | None, *, last: bool = False) -> None:
         """Tell how far it is, every few seconds."""
@@ -272,7 +282,3 @@ class BatchStarter:
         self._counted += more
         self._client.meter.count(STARTS, more)
         self._client.tell_meter()
-
-
-def _key_of(instance: BpmInstance) -> str:
-    return instance.business_key or ""

@@ -9,6 +9,9 @@ are undocumented (API page 0071). So after a refused action the instance is read
 | ended                            | ``if_closed``    | ``if_closed``    | ``if_closed``    |
 | open, and as the action wants it | already so       | already so       | (has not ended)  |
 | open, and otherwise              | the refusal      | the refusal      | the refusal      |
+
+Where something else than its id is known of the instance, it is read before anything is sent: another instance that has got
+its id meanwhile is left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.bpm import api, checks, states
 from airflow_provider_astrobpm.bpm.errors import (
+    AnotherInstanceError,
     AuthenticationError,
     CallError,
     InstanceClosedError,
@@ -25,6 +29,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     NotSentError,
     RefusedError,
 )
+from airflow_provider_astrobpm.bpm.sameness import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Action, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
+NOTHING_KNOWN = Known()
 IfClosed = Literal["succeed", "fail"]
 IfMissing = Literal["succeed", "fail"]
 
@@ -56,6 +62,7 @@ def change_state(
     *,
     find: Callable[[str], Plan[BpmInstance]],
     if_closed: IfClosed = "succeed",
+    known: Known = NOTHING_KNOWN,
 ) -> Plan[Change]:
     """Suspend, resume or terminate an instance.
 
@@ -64,12 +71,17 @@ def change_state(
     :param find: a plan that finds an instance by its id.
     :param if_closed: whether an instance that has ended already is fine. For ``"fail"`` it is read first, because
         afterwards nobody could tell an old end from this one.
+    :param known: what is known of the instance besides its id. Where it cannot be read before, the action is sent all the
+        same.
+    :raises AnotherInstanceError: if its id shows another instance.
     :raises InstanceNotFoundError: if there is no such instance.
     :raises InstanceClosedError: if it has ended, and ``if_closed`` is ``"fail"``.
     :raises CallError: if the action failed and the instance is not as the action wants it.
     """
     checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
     operation = api.act(instance_id, action)
+    if known != NOTHING_KNOWN:
+        yield from _check_is_same(instance_id, find, known)
     if if_closed == "fail":
         before = yield from find(instance_id)
         if before.is_closed:
@@ -123,6 +135,17 @@ def delete(
             raise _with_answer(missing, failure) from None
         raise failure from None
     return f"instance {instance_id!r} deleted"
+
+
+def _check_is_same(instance_id: str, find: Callable[[str], Plan[BpmInstance]], known: Known) -> Plan[None]:
+    try:
+        instance = yield from find(instance_id)
+    except (AuthenticationError, NotSentError):
+        raise
+    except (CallError, InstanceNotFoundError):
+        return  # The action itself finds out what there is.
+    if not known.is_of(instance):
+        raise AnotherInstanceError(instance, known)
 
 
 def _after_failure(

@@ -7,7 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
+from airflow_provider_astrobpm.bpm.texts import REPLACEMENT, is_storable, storable
+
 T = TypeVar("T")
+
+RENDERED_NOTHING = frozenset({"None", "null", "undefined", "[]", "{}"})
+"""The texts that a template renders for a value that is not there, beside a blank one."""
+FOUND_NOTHING = "a template renders that where it finds nothing; check what it reads, such as dag_run.conf, params or an XCom"
 
 MOST_SECONDS = 1e9  # some thirty years; operating systems cannot count much further
 SHORTEST_INTERVAL = 1.0  # seconds between two looks
@@ -15,14 +21,30 @@ SUCCEED_OR_FAIL: tuple[Literal["succeed", "fail"], ...] = ("succeed", "fail")
 
 
 def text(value: object, argument: str) -> str:
-    """Return a text that is not blank."""
+    """Return a text that is not blank and that Airflow's database takes."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{argument} must be a text that is not blank, not {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{argument} must be a text that can be sent, not {value!r}") from None
+    if not is_storable(value):
+        raise ValueError(f"{argument} must be a text without NUL and half surrogate pairs, not {value!r}")
     return value
+
+
+def identifier(value: object, argument: str) -> str:
+    """Return a text by which something is found or told from others: an id, a key, a name, a status or a state.
+
+    A template that finds nothing renders a text all the same, such as ``None``, and another run's template renders the same
+    one. So these texts name nothing.
+    """
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{argument} must be a text that is not blank, not {value!r}: {FOUND_NOTHING}")
+    checked = text(value, argument)
+    if checked.strip() in RENDERED_NOTHING:
+        raise ValueError(f"{argument} must not be {value!r}: {FOUND_NOTHING}")
+    if REPLACEMENT in checked:
+        raise ValueError(
+            f"{argument} must not hold U+FFFD, which stands for a character that was lost: {value!r}"
+        )
+    return checked
 
 
 def given(task: object, arguments: Iterable[str]) -> frozenset[str]:
@@ -37,8 +59,8 @@ def still_given(task: object, arguments: Iterable[str]) -> None:
             raise ValueError(f"{argument} was given, and came out as None")
 
 
-def texts(values: object, argument: str) -> frozenset[str]:
-    """Return several texts, none of them blank.
+def identifiers(values: object, argument: str) -> frozenset[str]:
+    """Return several texts, each of which names something.
 
     One text alone is a likely slip, not a list of letters; an iterator would be empty when it is read again; an empty
     list is what a template may leave of a condition, and must not count as none asked for.
@@ -47,7 +69,12 @@ def texts(values: object, argument: str) -> frozenset[str]:
         raise ValueError(f"{argument} must be a list of texts, not {values!r}")
     if not values:
         raise ValueError(f"{argument} must not be empty; leave it out to ask for nothing")
-    return frozenset(text(value, f"each of {argument}") for value in values)
+    return frozenset(identifier(value, f"each of {argument}") for value in values)
+
+
+def statuses(values: object, argument: str) -> frozenset[str]:
+    """Return business statuses, without the blanks around them, which do not count."""
+    return frozenset(status.strip() for status in identifiers(values, argument))
 
 
 def seconds(value: object, argument: str, *, least: float = 0) -> float:
@@ -112,8 +139,11 @@ def variables(value: object) -> Mapping[str, Any]:
     for name, content in known.items():
         try:
             json.dumps(content, allow_nan=False)
+            is_clean = storable(content) is content
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"variable {name!r} cannot be sent as JSON: {error}") from None
+        if not is_clean:
+            raise ValueError(f"variable {name!r} must hold no text with a NUL or half a surrogate pair")
     return known
 
 

@@ -9,8 +9,9 @@ import tenacity
 
 from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, exchange
 from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
 
@@ -45,6 +46,7 @@ class BpmClient:
     :param tokens: the token cache; by default that of the process.
     :param sleep: lets seconds pass, between attempts and in plans.
     :param clock: the time by which they pass, in seconds since the epoch.
+    :param steady: the same on a clock that nobody sets, in seconds from whatever moment on.
     :param on_token: is shown every token before its first use, so that logs can mask it.
     :param on_retry: is told in words that a call failed for the first time and is sent again.
     :param meter: is told what is sent, and passes it on at the end of each plan, and of each call that belongs to none.
@@ -58,6 +60,7 @@ class BpmClient:
         tokens: TokenCache = TOKENS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         on_token: Callable[[str], None] = lambda _token: None,
         on_retry: Callable[[str], None] = lambda _words: None,
         meter: Meter = NO_METER,
@@ -66,6 +69,7 @@ class BpmClient:
         self._tokens = tokens
         self._sleep = sleep
         self.clock = clock
+        self.steady = steady
         self._on_token = on_token
         self._on_retry = on_retry
         self.meter = meter
@@ -116,6 +120,10 @@ class BpmClient:
         finally:
             self.meter.flush()
 
+    def now(self) -> Moment:
+        """Return this moment."""
+        return Moment(self.clock(), self.steady())
+
     def close(self) -> None:
         """Close the connections to the server."""
         self._transport.close()
@@ -135,7 +143,7 @@ class BpmClient:
             step = next(talk)
             while True:
                 try:
-                    reply = self._token(step.stale) if isinstance(step, NeedToken) else self._send(step)
+                    reply = self._reply_to(step)
                 except CallError as error:
                     step = talk.throw(error)
                 else:
@@ -143,12 +151,20 @@ class BpmClient:
         except StopIteration as stop:
             return cast("T", stop.value)
 
+    def _reply_to(self, step: NeedToken | NotTheToken | Request) -> Response | str | None:
+        if isinstance(step, NeedToken):
+            return self._token(step)
+        if isinstance(step, NotTheToken):
+            self._tokens.in_vain(self.settings, step.doubt)
+            return None
+        return self._send(step)
+
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)
         return self._transport.send(request)
 
-    def _token(self, stale: str | None) -> str | None:
-        token = self._tokens.get(self.settings, self._request_token, stale=stale)
+    def _token(self, need: NeedToken) -> str | None:
+        token = self._tokens.get(self.settings, self._request_token, stale=need.stale, doubt=need.doubt)
         if token is not None and token != self._last_token:
             self._on_token(token)
             self._last_token = token
@@ -156,4 +172,5 @@ class BpmClient:
 
     def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        return self.run(request_token(cast("ClientCredentials", self.settings.credentials)))
+        credentials = cast("ClientCredentials", self.settings.credentials)
+        return self.run(request_token(credentials, self._tokens.encoding(self.settings)))

@@ -6,10 +6,13 @@ Pure. The rule above all others: nothing is a success that was not asked for by 
 In this order:
 
 1. a failure state or failure business status: failed
-2. everything asked for is there: done
+2. everything asked for is there: done. An instance that has ended has to show a business status for that, where some are
+   asked for or count as failures: one that shows none may have any
 3. the instance has ended in any other way: failed
 4. the instance is suspended, and ``on_suspended`` is ``"fail"``: failed
 5. anything else: waiting
+
+Blanks around a business status do not count, neither in what is asked for nor in what an instance shows.
 """
 
 from __future__ import annotations
@@ -120,6 +123,9 @@ class WaitCondition:
         for argument in ("states", "failed_states"):
             if chosen := getattr(self, argument):
                 states.require_known(chosen, argument)
+        for argument in ("bp_statuses", "failed_bp_statuses"):
+            if chosen := getattr(self, argument):
+                object.__setattr__(self, argument, checks.statuses(chosen, argument))
         checks.choice(self.on_suspended, "on_suspended", ON_SUSPENDED)
         if both := (self.states & self.failed_states) | (self.bp_statuses & self.failed_bp_statuses):
             raise ValueError(f"{sorted(both)} cannot mean success and failure at once")
@@ -140,7 +146,7 @@ class WaitCondition:
         """
 
         def chosen(names: Collection[str] | None, argument: str) -> frozenset[str]:
-            return NOTHING if names is None else checks.texts(names, argument)
+            return NOTHING if names is None else checks.identifiers(names, argument)
 
         return cls(
             chosen(states, "states"),
@@ -153,16 +159,16 @@ class WaitCondition:
     def judge(self, instance: BpmInstance) -> Verdict:
         """Say what this look at the instance means."""
         seen = instance.shown_states()
+        # An event or a record of an older version of this provider may hold it with the blanks around it.
+        status = (instance.bp_status or "").strip() or None
         if seen & self.failed_states:
             return Verdict(Outcome.FAILED, f"it is in state {instance.state!r}, one of failed_states")
-        if instance.bp_status in self.failed_bp_statuses:
-            return Verdict(
-                Outcome.FAILED, f"its business status is {instance.bp_status!r}, one of failed_bp_statuses"
-            )
-        if self._is_met(instance, seen):
+        if status in self.failed_bp_statuses:
+            return Verdict(Outcome.FAILED, f"its business status is {status!r}, one of failed_bp_statuses")
+        if self._is_met(instance, seen, status):
             return _DONE
         if instance.is_closed:
-            return Verdict(Outcome.FAILED, self._why_not(instance))
+            return Verdict(Outcome.FAILED, self._why_not(instance, status))
         if instance.suspended and self.on_suspended == "fail":
             return Verdict(Outcome.FAILED, 'it is suspended, and on_suspended is "fail"')
         return _WAITING
@@ -172,12 +178,19 @@ class WaitCondition:
         """Whether an instance that has met this once meets it for ever: where it had to end in ``Completed OK``."""
         return not self.states and not self.bp_statuses
 
-    def _is_met(self, instance: BpmInstance, seen: frozenset[str]) -> bool:
+    @property
+    def failing_statuses_alone(self) -> frozenset[str]:
+        """The business statuses that fail, where none is asked for by name, so that any other one succeeds."""
+        return NOTHING if self.bp_statuses else self.failed_bp_statuses
+
+    def _is_met(self, instance: BpmInstance, seen: frozenset[str], status: str | None) -> bool:
         if self.states and not seen & self.states:
+            return False
+        if self.failed_bp_statuses and status is None and instance.is_closed:
             return False
         if not self.bp_statuses:
             return bool(self.states) or instance.state == states.COMPLETED
-        if instance.bp_status not in self.bp_statuses:
+        if status not in self.bp_statuses:
             return False
         if self.states or instance.state == states.COMPLETED:
             return True
@@ -185,12 +198,18 @@ class WaitCondition:
         # stands beside a state nobody knows.
         return instance.state in states.STATES and not instance.is_closed
 
-    def _why_not(self, instance: BpmInstance) -> str:
-        asked = [
-            f"state {' or '.join(map(repr, sorted(self.states or {states.COMPLETED})))}",
-            f"business status {' or '.join(map(repr, sorted(self.bp_statuses)))}" if self.bp_statuses else "",
-        ]
-        status = f" with business status {instance.bp_status!r}" if instance.bp_status else ""
-        return (
-            f"it ended in state {instance.state!r}{status}; asked for was {' and '.join(filter(None, asked))}"
-        )
+    def _why_not(self, instance: BpmInstance, status: str | None) -> str:
+        asked = [f"state {_either(self.states or {states.COMPLETED})}"]
+        if self.bp_statuses:
+            asked.append(f"business status {_either(self.bp_statuses)}")
+        elif self.failed_bp_statuses and status is None:
+            asked.append(f"a business status other than {_either(self.failed_bp_statuses)}")
+        if status is not None:
+            shown = f" with business status {status!r}"
+        else:
+            shown = " without showing a business status" if len(asked) > 1 else ""
+        return f"it ended in state {instance.state!r}{shown}; asked for was {' and '.join(asked)}"
+
+
+def _either(names: Collection[str]) -> str:
+    return " or ".join(map(repr, sorted(names)))

@@ -90,13 +90,19 @@ class CallError(AstroZeroError):
     """One call of the API did not succeed."""
 
     taken: bool | None = None
-    """``False`` where the server certainly did not act on the request, ``None`` where nobody can know."""
+    """``False`` where the server says that it did not act on the request, ``None`` where nothing is known."""
 
     came_before = False
     """Whether it was the token for the call that failed, and not the call; it has had its attempts then."""
 
+    never_reached = False
+    """Whether the request provably did not reach the server. A server, or a gateway, may refuse what has been done."""
+
     passing = False
     """Whether the same request may well succeed in a moment."""
+
+    unreadable = False
+    """Whether the server did answer, and the answer makes no sense. Gateways send such answers now and then."""
 
     retry_after: str | None = None
     """The server's ``Retry-After`` header as it came."""
@@ -106,8 +112,17 @@ class NotSentError(CallError):
     """The request never reached the server: refused, name not resolved, connect timeout."""
 
     taken = False
+    never_reached = True
     passing = True
     advice = "Check host, port and proxy of the connection, and that the server is up."
+
+
+class PreparationError(CallError):
+    """A wait could not read what it needs before it can poll: its connection, or the instances of its batch."""
+
+    taken = False
+    passing = True
+    advice = "Check that the connection exists, and that Airflow's database and secrets backend answer."
 
 
 class TlsError(NotSentError):
@@ -143,12 +158,23 @@ class ServerError(CallError):
 
 
 class AuthenticationError(CallError):
-    """The client id, the secret or the token was refused."""
+    """The token endpoint refused the client id or the secret, or the server refused the connection's ready token."""
 
     taken = False
     advice = (
         "Check login (client id) and password (client secret) of the connection, or its 'access_token', and the "
         "login IP range of the machine user."
+    )
+
+
+class TokenRefusedError(CallError):
+    """The server refused a token that it had just issued: another process may have requested one meanwhile."""
+
+    taken = False
+    passing = True
+    advice = (
+        "This passes where another process requests tokens for the same client id: give Airflow a client of its own. "
+        "If it lasts, check the rights and the login IP range of the machine user."
     )
 
 
@@ -162,6 +188,7 @@ class RefusedError(CallError):
 class UnexpectedAnswerError(CallError):
     """The answer is not what the API documents: not JSON, another shape, a redirect, too long."""
 
+    unreadable = True  # but for a redirect, an answer that is too long, and any that is no HTTP 2xx
     advice = (
         "Check that the connection's host is an Astro Zero environment and that no gateway answers instead."
     )
@@ -227,6 +254,25 @@ class InstanceNotFoundError(AstroZeroError):
         )
 
 
+class AnotherInstanceError(AstroZeroError):
+    """Astro Zero shows another instance under an id than it has shown before, or than its task has started.
+
+    :param instance: what it shows now.
+    :param known: what was known of the instance, in words.
+    """
+
+    advice = (
+        "Ids may recur where an environment was cloned or restored from a backup. Look for the instance in Astro Zero, "
+        "by its business key."
+    )
+
+    def __init__(self, instance: BpmInstance, known: object) -> None:
+        super().__init__(
+            f"instance {instance.id!r} is another one than it was: it was {known}, and now it is {instance}, with "
+            f"business key {instance.business_key!r}"
+        )
+
+
 class SeveralInstancesError(AstroZeroError):
     """A business key does not say which of several instances is meant."""
 
@@ -264,13 +310,17 @@ class WaitTimeoutError(AstroZeroError):
     :param sought: what was waited for, such as ``instance '002N…'``.
     :param deadline: the deadline, in seconds since the epoch.
     :param instance: the instance as it was seen last, if it was.
+    :param argument: the argument that set the deadline.
     """
 
-    def __init__(self, sought: str, deadline: float, instance: BpmInstance | None) -> None:
+    def __init__(
+        self, sought: str, deadline: float, instance: BpmInstance | None, *, argument: str = "timeout"
+    ) -> None:
         self.instance = instance
+        self.argument = argument
         moment = datetime.fromtimestamp(deadline, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         last = f"last seen: {instance}" if instance else "it was never seen"
-        super().__init__(f"The wait for {sought} timed out at {moment} ('timeout'); {last}")
+        super().__init__(f"The wait for {sought} timed out at {moment} ({argument!r}); {last}")
 
 
 class BatchChangedError(AstroZeroError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm import errors, texts
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 ERRORS: dict[str, type[AstroZeroError]] = {
     kind.__name__: kind
     for kind in (
+        errors.AnotherInstanceError,
         errors.AstroZeroError,
         errors.AuthenticationError,
         errors.InstanceNotFoundError,
         errors.InterruptedCallError,
         errors.NotSentError,
+        errors.PreparationError,
         errors.RefusedError,
         errors.ServerError,
         errors.SettingsError,
         errors.SeveralInstancesError,
         errors.ThrottledError,
+        errors.TokenRefusedError,
         errors.TlsError,
         errors.UnexpectedAnswerError,
         errors.WaitFailedError,
@@ -60,6 +63,8 @@ class _Failure(msgspec.Struct, tag_field="status", tag="failure", frozen=True):
     res_code: str | None = None
     res_msg: str | None = None
     instance: BpmInstance | None = None
+    argument: str = "timeout"
+    """Which argument set the deadline of a wait that timed out."""
     waiter: str | None = None
 
 
@@ -111,7 +116,7 @@ def encode_group(
 
 def _plain(event: msgspec.Struct) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(event)
-    return plain
+    return texts.storable(plain)
 
 
 def _failure(error: Exception, waiter: str | None) -> _Failure:
@@ -134,6 +139,7 @@ def _failure(error: Exception, waiter: str | None) -> _Failure:
         res_code=error.res_code,
         res_msg=error.res_msg,
         instance=getattr(error, "instance", None),
+        argument=getattr(error, "argument", "timeout"),
         waiter=waiter,
     )
 
@@ -195,4 +201,6 @@ def _error(event: object, known: _Failure) -> AstroZeroError:
     )
     ending.advice, ending.attempt, ending.connection = known.advice, known.attempt, known.connection
     ending.__dict__["instance"] = known.instance
+    if isinstance(ending, errors.WaitTimeoutError):
+        ending.argument = known.argument
     return ending

@@ -7,12 +7,15 @@ a token is renewed, what counts as success, and which error an answer is. Errors
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import json
+from contextlib import suppress
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm import api, texts
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -21,6 +24,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     ServerError,
     ThrottledError,
+    TokenRefusedError,
     UnexpectedAnswerError,
 )
 
@@ -34,6 +38,7 @@ T = TypeVar("T")
 SUCCESS = "0"
 # No page documents how a bad token is reported; clients in the field see these two codes. A 401 says so itself.
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
+TOKEN_PROBE = api.query("Dispatched")  # a safe call that every client has to be allowed, and a short list
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LONGEST_QUOTE = 500  # characters of the server's own words in an error
 
@@ -45,9 +50,18 @@ class NeedToken(msgspec.Struct, frozen=True):
     """
 
     stale: str | None = None
+    doubt: str | None = None
+    """The kind of call and answer, if the answer may have another reason than the token."""
 
     def __repr__(self) -> str:
         return "NeedToken()"
+
+
+class NotTheToken(msgspec.Struct, frozen=True):
+    """Say that a fresh token did not change an answer. The reply does not matter."""
+
+    doubt: str
+    """The kind of call and answer."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -76,18 +90,22 @@ class Response(msgspec.Struct, frozen=True):
 
 
 if TYPE_CHECKING:
-    Exchange = Generator[NeedToken | Request, Any, T]
+    Exchange = Generator[NeedToken | NotTheToken | Request, Any, T]
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    resCode: str  # noqa: N815 - the wire's name
-    resMsg: str | None = None  # noqa: N815
+    resCode: str | int  # noqa: N815 - the wire's name
+    resMsg: Any = None  # noqa: N815
     result: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def code(self) -> str:
+        return str(self.resCode)
 
 
 class _OAuthError(msgspec.Struct, frozen=True):
-    error: str
-    error_description: str | None = None
+    error: str | int
+    error_description: Any = None
 
 
 def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) -> Exchange[T]:
@@ -101,47 +119,82 @@ def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) ->
     """
     try:
         if not operation.needs_token:
-            return _Answer((yield _request(operation, {}))).read(operation, operation.secrets)
-        headers = {}
-        if csrf and operation.method != "GET":
-            fetch = api.get_csrf_token()
-            try:
-                headers["csrf-token"] = yield from _authorised(fetch, {}, connection)
-            except CallError as error:
-                _not_taken(error, fetch, connection)
-                raise
-        return (yield from _authorised(operation, headers, connection))
+            return _Answer(operation, (yield _request(operation, {})), operation.secrets).read()
+        return (yield from _authorised(operation, csrf=csrf and operation.method != "GET"))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
         raise
 
 
-def _authorised(operation: Operation[T], headers: Mapping[str, str], connection: str) -> Exchange[T]:
-    """Send with a token; on a refused token renew it once and send again."""
-    token = yield from _token(NeedToken(), operation, connection)
-    answer = _Answer((yield _request(operation, {**headers, "access-token": token or ""})))
-    if answer.refuses_token:
-        fresh = yield from _token(NeedToken(stale=token), operation, connection)
+def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
+    """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
+    token = yield from _token(NeedToken())
+    answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
+    fault = yield from _fault_of(token or "", answer)
+    if fault is not None:
+        doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
+        fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
         if fresh is not None:
-            token = fresh
-            answer = _Answer((yield _request(operation, {**headers, "access-token": token})))
-    return answer.read(operation, secrets=(token or "", *headers.values()))
+            answer = yield from _sent(operation, fresh, csrf=csrf)
+            fault = yield from _fault_of(fresh, answer)
+            answer.refuses_fresh_token = fault is TokenFault.CERTAIN
+            if fault is TokenFault.POSSIBLE and doubt is not None:
+                yield NotTheToken(doubt)
+    try:
+        result: T = answer.read()
+    except CallError as error:
+        if answer.operation is not operation:
+            _not_taken(error, answer.operation)
+        raise
+    return result
 
 
-def _token(need: NeedToken, operation: Operation[Any], connection: str) -> Exchange[str | None]:
+def _token(need: NeedToken) -> Exchange[str | None]:
     try:
         token: str | None = yield need
     except CallError as error:
-        error.came_before = True
-        _not_taken(error, operation, connection)
+        error.came_before, error.taken = True, False
         raise
     return token
 
 
-def _not_taken(error: CallError, operation: Operation[Any], connection: str) -> None:
-    """Let an error say that the server did not act on the operation itself: its request was not sent, or refused."""
-    error.locate(operation.attempt, connection)
+def _sent(operation: Operation[Any], token: str, *, csrf: bool) -> Exchange[_Answer[Any]]:
+    """Send with a token, and with a CSRF token that belongs to it; return the answer, or how that one was refused."""
+    headers = {"access-token": token}
+    if csrf:
+        fetch = api.get_csrf_token()
+        try:
+            fetched = _Answer(fetch, (yield _request(fetch, headers)), (token,))
+            if fetched.token_fault is not None:
+                return fetched
+            headers["csrf-token"] = fetched.read()
+        except CallError as error:
+            _not_taken(error, fetch)
+            raise
+    return _Answer(operation, (yield _request(operation, headers)), tuple(headers.values()))
+
+
+def _fault_of(token: str, answer: _Answer[Any]) -> Exchange[TokenFault | None]:
+    """Return how surely the token is at fault; ``None`` also where the operation may not be sent again."""
+    operation, fault = answer.operation, answer.token_fault
+    if fault is not TokenFault.POSSIBLE or operation.method == "GET":
+        return fault
+    if answer.status >= 500 and not operation.resend_if_unsure:
+        return None  # whatever code it carries, the server may have acted before it failed
+    # A right may be missing, or a gateway have refused the answer after the work. Only a token that is refused for a safe
+    # call too is at fault.
+    try:
+        probe = _Answer(TOKEN_PROBE, (yield _request(TOKEN_PROBE, {"access-token": token})))
+    except CallError:
+        return None
+    return None if probe.token_fault is None else TokenFault.CERTAIN
+
+
+def _not_taken(error: CallError, request_before: Operation[Any]) -> None:
+    """Let an error say that the server did not act on the operation itself: a request that it needs failed."""
+    error.attempt = error.attempt or request_before.attempt
     error.taken = False
+    error.never_reached = True
 
 
 def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
@@ -154,53 +207,86 @@ def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
     )
 
 
-class _Answer:
-    """An answer and what it means."""
+class TokenFault(Enum):
+    """How surely an answer says that the access token is at fault. How that is reported is not documented."""
 
-    def __init__(self, response: Response) -> None:
+    CERTAIN = "certain"
+    POSSIBLE = "possible"
+
+
+def token_fault(response: Response) -> TokenFault | None:
+    """Return how surely an answer says that the access token is at fault; ``None`` if it says nothing of the kind."""
+    return _Answer(TOKEN_PROBE, response).token_fault
+
+
+def words_of_platform(response: Response) -> tuple[str | None, str | None]:
+    """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
+    envelope = _Answer(TOKEN_PROBE, response).envelope
+    return (envelope.code, _said(envelope.resMsg)) if envelope else (None, None)
+
+
+class _Answer(Generic[T]):
+    """An answer and what it means. Its texts are cleaned here of all that cannot be handed to Airflow.
+
+    :param operation: what it answers.
+    :param secrets: what no message may show, should the server repeat it.
+    """
+
+    def __init__(self, operation: Operation[T], response: Response, secrets: tuple[str, ...] = ()) -> None:
+        self.operation = operation
         self.status = response.status
         self.headers = response.headers
-        self.body = response.body
-        self.envelope = _decoded(response.body, _Envelope)
+        self.body = texts.storable_json(response.body)
+        self.envelope = _decoded(self.body, _Envelope)
+        if self.envelope is None:
+            with suppress(ValueError, RecursionError):
+                self.body = texts.strict_json(self.body)
+                self.envelope = _decoded(self.body, _Envelope)
+        self.refuses_fresh_token = False
+        self._secrets = secrets
 
     @property
-    def refuses_token(self) -> bool:
-        # Not with a 5xx: whatever code it carries, the server may have acted before it failed.
-        code = self.envelope.resCode if self.envelope else None
-        return self.status == 401 or (self.status < 500 and code in BAD_TOKEN_CODES)
+    def token_fault(self) -> TokenFault | None:
+        """How surely this says that the access token is at fault."""
+        has_code = self.envelope is not None and self.envelope.code in BAD_TOKEN_CODES
+        if self.status == 401 or (has_code and self.status < 500):
+            return TokenFault.CERTAIN
+        return TokenFault.POSSIBLE if self.status == 403 or has_code else None
 
-    def read(self, operation: Operation[T], secrets: tuple[str, ...] = ()) -> T:
+    def read(self) -> T:
         """Return the result, or raise the error that this answer is."""
-        succeeded = self.envelope is not None and self.envelope.resCode == SUCCESS
-        if not 200 <= self.status < 300 or not (succeeded or not operation.enveloped):
-            raise self._error(operation, secrets)
+        succeeded = self.envelope is not None and self.envelope.code == SUCCESS
+        if not 200 <= self.status < 300 or not (succeeded or not self.operation.enveloped):
+            raise self._error()
         try:
-            return operation.decode(
-                self.envelope.result if operation.enveloped and self.envelope else self.body
+            return self.operation.decode(
+                self.envelope.result if self.operation.enveloped and self.envelope else self.body
             )
         except UNREADABLE as error:
             raise UnexpectedAnswerError(
-                f"the answer has not the documented shape: {_quote(str(error), secrets)}",
+                f"the answer has not the documented shape: {_quote(str(error), self._secrets)}",
                 status=self.status,
-                res_code=self.envelope.resCode if self.envelope else None,
+                res_code=_quote(self.envelope.code, self._secrets) if self.envelope else None,
             ) from None
 
-    def _error(self, operation: Operation[Any], secrets: tuple[str, ...]) -> CallError:
-        kind, problem = self._kind(operation, secrets)
+    def _error(self) -> CallError:
+        kind, problem = self._kind()
         code, message = self._words()
         error = kind(
             problem,
             status=self.status,
-            res_code=_quote(code, secrets) if code is not None else None,
-            res_msg=_quote(message, secrets) if message else None,
+            res_code=_quote(code, self._secrets) if code is not None else None,
+            res_msg=_quote(message, self._secrets) if message else None,
         )
         error.retry_after = self.headers.get("retry-after")
+        error.unreadable = error.unreadable and 200 <= self.status < 300
         return error
 
-    def _kind(self, operation: Operation[Any], secrets: tuple[str, ...]) -> tuple[type[CallError], str]:
+    def _kind(self) -> tuple[type[CallError], str]:
         """Return which error this answer is, and the problem in words. The first row that fits decides."""
         code, _ = self._words()
-        media = _quote(self.headers.get("content-type", "no content type"), secrets)
+        media = _quote(self.headers.get("content-type", "no content type"), self._secrets)
+        needs_token = self.operation.needs_token
         table: tuple[tuple[bool, type[CallError], str], ...] = (
             (
                 300 <= self.status < 400,
@@ -211,21 +297,27 @@ class _Answer:
             (self.status >= 500, ServerError, "the server failed"),
             (self.status == 408, InterruptedCallError, "the server gave up waiting for the request"),
             (
-                not operation.needs_token
-                and (self.status == 401 or (self.status >= 400 and code is not None)),
+                # Page 0011 documents the 400. Anything else may be a gateway's word.
+                not needs_token
+                and (
+                    self.status == 401
+                    or (self.status == 400 and _decoded(self.body, _OAuthError) is not None)
+                ),
                 AuthenticationError,
                 "the client id or the secret was refused",
             ),
             (
-                operation.needs_token and self.refuses_token,
-                AuthenticationError,
-                "the access token was refused",
+                not needs_token and self.status >= 400,
+                UnexpectedAnswerError,
+                "there is no token, and the answer does not say that the client id or the secret is wrong",
             ),
             (
-                operation.needs_token and self.status >= 400 and code != SUCCESS,
-                RefusedError,
-                "the server refused",
+                self.refuses_fresh_token,
+                TokenRefusedError,
+                "an access token that was just issued was refused",
             ),
+            (self.token_fault is TokenFault.CERTAIN, AuthenticationError, "the access token was refused"),
+            (self.status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
             (200 <= self.status < 300 and self.envelope is not None, RefusedError, "the server refused"),
         )
         for applies, kind, problem in table:
@@ -239,9 +331,9 @@ class _Answer:
     def _words(self) -> tuple[str | None, str | None]:
         """Return the code and the message of either error shape."""
         if self.envelope is not None:
-            return self.envelope.resCode, self.envelope.resMsg
+            return self.envelope.code, _said(self.envelope.resMsg)
         refusal = _decoded(self.body, _OAuthError)
-        return (refusal.error, refusal.error_description) if refusal else (None, None)
+        return (str(refusal.error), _said(refusal.error_description)) if refusal else (None, None)
 
 
 def _decoded(body: bytes, shape: type[T]) -> T | None:
@@ -249,6 +341,11 @@ def _decoded(body: bytes, shape: type[T]) -> T | None:
         return msgspec.json.decode(body, type=shape)
     except UNREADABLE:
         return None
+
+
+def _said(message: Any) -> str | None:
+    """Return a message as text; it decides nothing, so it may be of any type."""
+    return message if message is None or isinstance(message, str) else json.dumps(message, ensure_ascii=False)
 
 
 def _origin(headers: Mapping[str, str]) -> str:
@@ -265,5 +362,5 @@ def _quote(text: str, secrets: tuple[str, ...]) -> str:
     for secret in filter(None, secrets):
         for form in (secret, quote(secret), quote_plus(secret)):
             text = text.replace(form, "***")
-    text = " ".join(text.split())
+    text = texts.storable(" ".join(text.split()))
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

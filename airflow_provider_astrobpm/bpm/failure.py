@@ -73,9 +73,11 @@ def out_of_time(answer_timeout: float) -> InterruptedCallError:
 
 def too_long(limit: int, status: int) -> UnexpectedAnswerError:
     """Return the error for an answer of more bytes than the limit, unpacked."""
-    return UnexpectedAnswerError(
+    error = UnexpectedAnswerError(
         f"the answer is longer than {limit} bytes ('max_response_bytes')", status=status
     )
+    error.unreadable = False  # The next one would be as long.
+    return error
 
 
 def not_unpacked(status: int) -> UnexpectedAnswerError:

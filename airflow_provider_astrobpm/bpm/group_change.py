@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.api import Action, Operation
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.search import Findings
 
 GroupAction = Literal["suspend", "resume", "terminate", "set"]
 
@@ -270,22 +270,20 @@ class _StateChanger(Changer):
         try:
             findings = await self.client.run(plan)
         except AstroZeroError as error:
-            then = f", and then the instance could not be read ({error.problem})"
             for instance_id, failure in self.unsettled.items():
-                self.fail(
-                    instance_id,
-                    words_of(failure, then) if failure else f"accepted{then}",
-                    in_doubt=not failure,
-                )
+                self._fail_unread(instance_id, failure, error)
             return
         for instance_id, failure in self.unsettled.items():
             self._judge(instance_id, findings, failure)
 
     def _judge(self, instance_id: str, findings: Findings, failure: AstroZeroError | None) -> None:
         """Judge by the table of ``change`` how an instance is after all."""
-        try:
-            instance = findings.instance(instance_id)
-        except InstanceNotFoundError as missing:
+        instance = findings.instance_or_error(instance_id)
+        if isinstance(instance, CallError):
+            self._fail_unread(instance_id, failure, instance)
+            return
+        if isinstance(instance, InstanceNotFoundError):
+            missing = instance
             missing.problem = f"it{missing.problem.removeprefix(missing.sought)}"
             if failure:  # What the server answered to the action was the first sign of it.
                 missing.status, missing.res_code = failure.status, failure.res_code
@@ -298,6 +296,12 @@ class _StateChanger(Changer):
         self.change.instances.append(instance)
         then = f", and the instance is {instance.state!r}" if isinstance(failure, RefusedError) else ""
         words = words_of(failure, then) if failure else "accepted, its effect does not show yet"
+        self.fail(instance_id, words, in_doubt=not failure)
+
+    def _fail_unread(self, instance_id: str, failure: AstroZeroError | None, error: AstroZeroError) -> None:
+        """Write down that an instance could not be read after its action."""
+        then = f", and then the instance could not be read ({error.problem})"
+        words = words_of(failure, then) if failure else f"accepted{then}"
         self.fail(instance_id, words, in_doubt=not failure)
 
 

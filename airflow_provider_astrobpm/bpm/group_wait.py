@@ -1,26 +1,37 @@
 """One wait for many instances: each is judged as a wait of its own would judge it, and the end is one for all.
 
-An instance that has come to its good end is forgotten, so that ten thousand cost little and less and less.
+An instance that has come to its good end is forgotten, so that ten thousand cost little and less and less. What is known of
+each besides its id and its state are eight bytes.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from array import array
 from collections import deque
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import (
+    CallError,
+    InstanceNotFoundError,
+    UnknownEventError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.bpm.sameness import bare, key_of
 from airflow_provider_astrobpm.bpm.wait import AnyWait, is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from airflow_provider_astrobpm.bpm.condition import WaitCondition
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.search import Findings, Sought
+    from airflow_provider_astrobpm.bpm.moment import Moment
+    from airflow_provider_astrobpm.bpm.search import Sought
 
 PROGRESS = 10.0  # seconds from one note of the progress to the next, at least
 PACE = 600.0  # seconds over which the pace is taken
@@ -38,7 +49,12 @@ class GroupEnd(NamedTuple):
 
 
 def judged_again(
-    end: GroupEnd, ids: Iterable[str], seen: Mapping[str, BpmInstance], condition: WaitCondition
+    end: GroupEnd,
+    ids: Collection[str],
+    seen: Mapping[str, BpmInstance],
+    condition: WaitCondition,
+    *,
+    others: Mapping[str, BpmInstance] = MappingProxyType({}),
 ) -> GroupEnd:
     """Return what became of a group, by a later look at it: some may be decided since, and nothing is taken on trust.
 
@@ -46,10 +62,16 @@ def judged_again(
     :param ids: the members.
     :param seen: the instances of the later look, by their ids; what is gone since is not among them.
     :param condition: what was waited for.
+    :param others: what ids of members show that is another instance. Those members have failed, whatever was told of them.
     :raises UnknownEventError: if an instance counts as a success that is none.
     """
     failed, still_open = dict(end.failed), []
+    for instance_id in ids:
+        if instance_id in others:
+            failed.setdefault(instance_id, another(others[instance_id]))
     for instance_id in end.open:
+        if instance_id in others:
+            continue
         verdict = condition.judge(seen[instance_id]) if instance_id in seen else None
         if verdict is None or verdict.outcome is Outcome.WAITING:
             still_open.append(instance_id)
@@ -70,6 +92,7 @@ class GroupWait(AnyWait[GroupEnd]):
     :param condition: what to wait for, for each of them.
     :param members: the instances as they were seen last, or by their ids where not all of them were seen.
     :param may_fail: how many may fail before the wait ends, whatever is open then; ``None`` for any number.
+    :param names: the names that their BPMs may show, where these are known.
 
     The other parameters are those of ``AnyWait``.
     """
@@ -82,6 +105,7 @@ class GroupWait(AnyWait[GroupEnd]):
         deadline: float | None = None,
         max_poll_failure_time: float = 600,
         may_fail: int | None = None,
+        names: Collection[str] = (),
     ) -> None:
         super().__init__(deadline, max_poll_failure_time)
         self._condition = condition
@@ -89,8 +113,10 @@ class GroupWait(AnyWait[GroupEnd]):
         seen = members if isinstance(members, Mapping) else {one.id: one for one in members}
         self.ids = tuple(seen)
         """The members."""
+        self._signs = Signs(len(self.ids), names)
         self._open: dict[str, str | None] = dict.fromkeys(seen)
         self._missing: dict[str, tuple[float, int]] = {}
+        self._unpolled: dict[str, float] = {}
         self._failed: dict[str, str] = {}
         self._pace = Pace()
         self._told, self._told_at = self._progress(), -math.inf
@@ -118,39 +144,62 @@ class GroupWait(AnyWait[GroupEnd]):
         """Add the ids of those that are open."""
         sought.ids.update(self._open)
 
-    def look_found(self, findings: Findings, now: float) -> None:
-        """Take what a look has found, and tell how far it is if it is time to."""
-        super().look_found(findings, now)
-        self._pace.mark(len(self._open), now)
+    def look_found(
+        self, findings: Findings, began: float, now: Moment, connection: str | None = None
+    ) -> None:
+        """Take what a poll has found, and say how far it is if it is time to."""
+        super().look_found(findings, began, now, connection)
+        self._pace.mark(len(self._open), now.steady)
         progress = self._progress()
-        if self.ending is None and progress != self._told and not 0 <= now - self._told_at < PROGRESS:
-            self._told, self._told_at = progress, now
+        if self.ending is None and progress != self._told and now.steady - self._told_at >= PROGRESS:
+            self._told, self._told_at = progress, now.steady
             self._note(f"{progress}{self._pace}")
 
-    def timed_out(self, deadline: float) -> WaitTimeoutError:
-        """Return the error for a deadline that has passed."""
-        error = WaitTimeoutError(f"{len(self.ids)} instances", deadline, None)
+    def look_failed(self, error: CallError, began: float, now: Moment) -> None:
+        """Take that nothing could be polled for any of them."""
+        for instance_id in self._open:
+            self._unpolled.setdefault(instance_id, began)
+        super().look_failed(error, began, now)
+
+    def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
+        error = WaitTimeoutError(
+            f"{len(self.ids)} instances", deadline, None, argument=self.deadline_argument
+        )
         timed_out, _, _ = error.problem.rpartition("; ")  # what follows is about one instance
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error
 
-    def _take(self, findings: Findings, now: float) -> None:
+    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         missed, self._missing = self._missing, {}
-        for instance_id in tuple(self._open):
-            try:
-                instance = findings.instance(instance_id)
-            except InstanceNotFoundError as error:
+        failing, self._unpolled = self._unpolled, {}
+        failure: CallError | None = None
+        for place, instance_id in enumerate(self.ids):
+            if instance_id not in self._open:
+                continue
+            result = findings.instance_or_error(instance_id)
+            if isinstance(result, CallError):
+                failure = failure or result
+                self._unpolled[instance_id] = failing.get(instance_id, began)
+                if instance_id in missed:
+                    self._missing[instance_id] = missed[instance_id]
+            elif isinstance(result, InstanceNotFoundError):
                 since, looks = missed.get(instance_id, (now, 0))
-                if is_gone(looks + 1, now - since):
+                if is_gone(looks + 1, now - since, self.grace):
                     # Without its id: thousands may be gone, for the one reason.
                     self._fail(
-                        instance_id, f"it{error.problem.removeprefix(error.sought)}. {error.advice}".rstrip()
+                        instance_id,
+                        f"it{result.problem.removeprefix(result.sought)}. {result.advice}".rstrip(),
                     )
                 else:
                     self._missing[instance_id] = since, looks + 1
+            elif self._signs.match(place, result):
+                self._judge(result)
             else:
-                self._judge(instance)
+                self._fail(instance_id, another(result))
         self._end_if_decided()
+        if self._failing_since is not None and self._unpolled:
+            self._failing_since = min(self._unpolled.values())
+        return failure
 
     def _judge(self, instance: BpmInstance) -> None:
         verdict = self._condition.judge(instance)
@@ -174,23 +223,81 @@ class GroupWait(AnyWait[GroupEnd]):
         return f"Closed {len(self.ids) - len(self._open)} of {len(self.ids)}, {len(self._failed)} failed{missing}"
 
 
+def another(instance: BpmInstance) -> str:
+    """Return the reason for which a member has failed whose id shows another instance now."""
+    return f"its id shows another instance than before: one of {instance.name!r}, with business key {instance.business_key!r}"
+
+
+class Signs:
+    """What polls have shown of each member besides its id: a digest of its name and one of its business key, four bytes each.
+
+    Only rows of lists are compared with each other: how the answer to a start shows them may differ.
+
+    :param count: how many members there are.
+    :param names: the names that they may have; any where none are given.
+    """
+
+    def __init__(self, count: int, names: Collection[str] = ()) -> None:
+        self._may_have = frozenset(map(bare, names))
+        self._seen_names: dict[str, int] = {}
+        self._names = array("I", bytes(4 * count))
+        self._keys = array("I", bytes(4 * count))
+
+    def match(self, place: int, row: BpmInstance) -> bool:
+        """Return whether a row of a list can be of a member, and note what it shows if so."""
+        name = self._seen_names.get(row.name)
+        if name is None:
+            name = self._seen_names[row.name] = self._digest_of_name(bare(row.name))
+        key = key_of(row)
+        key_digest = 0 if key is None else _digest(key)
+        if not name or self._names[place] not in (0, name):
+            return False
+        if key_digest and self._keys[place] not in (0, key_digest):
+            return False
+        self._names[place] = name
+        self._keys[place] = key_digest or self._keys[place]
+        return True
+
+    def _digest_of_name(self, name: str) -> int:
+        """Return the digest of a name, or 0 for one that no member may have."""
+        return 0 if self._may_have and name not in self._may_have else _digest(name)
+
+
+def _digest(text: str) -> int:
+    """Return 32 bits that stand for a text, and are not 0, which stands for none."""
+    return (hash(text) & 0xFFFF_FFFF) or 1
+
+
 class Roll(AnyWait["dict[str, BpmInstance]"]):
-    """One look at many instances, whatever has become of them. The first look that succeeds ends it.
+    """One look at many instances, whatever has become of them. It ends as soon as polls have shown or missed each of them.
 
     :param ids: the instances, each with the state in which it was last seen, if that is known.
-    :param max_poll_failure_time: seconds for which looks may fail in a row.
+    :param max_poll_failure_time: seconds for which polls may fail in a row.
     """
 
     def __init__(self, ids: Mapping[str, str | None], *, max_poll_failure_time: float = 600) -> None:
         super().__init__(None, max_poll_failure_time)
-        self._ids = ids
+        self._left = dict(ids)
+        self.seen: dict[str, BpmInstance] = {}
+        """Those that were shown so far, by their ids."""
 
     def seek(self, sought: Sought) -> None:
-        """Add all ids."""
-        sought.ids.update(self._ids)
+        """Add the ids of which no poll has said anything yet."""
+        sought.ids.update(self._left)
 
-    def _take(self, findings: Findings, now: float) -> None:
-        self.end(findings.instances)
+    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+        failure: CallError | None = None
+        for instance_id in tuple(self._left):
+            result = findings.instance_or_error(instance_id)
+            if isinstance(result, CallError):
+                failure = failure or result
+                continue
+            del self._left[instance_id]
+            if not isinstance(result, InstanceNotFoundError):
+                self.seen[instance_id] = result
+        if failure is None:
+            self.end(self.seen)
+        return failure
 
 
 class Pace:

@@ -9,6 +9,8 @@ generations of one task share what stands before it::
 A retry keeps the key, so it finds what an earlier try has started. Where that has come to a bad end, the retry starts
 another instance, whose key says so: ``…-1.2``. Astro Zero may refuse a key that is in use (undocumented).
 
+A task of a loop has a key for each iteration: ``orders.review.approve.loop1…``, with the iteration's region in the hash.
+
 The launches of a batch have keys of their own under that of their task: ``…-1-815-k3xq``, where 815 is the launch's place
 in the batch, and the four characters tell whether another launch has taken this place since.
 """
@@ -21,10 +23,15 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from uuid import UUID
+
+from airflow_provider_astrobpm.bpm.key_form import SHORTEST_CUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
 
 IfOpenInstanceExists = Literal["start", "adopt", "fail"]
 IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "fail")
@@ -51,6 +58,47 @@ class BatchKey(NamedTuple):
     attempt: int = 1
 
 
+class Region(NamedTuple):
+    """Where a task instance runs that is mapped or in a loop (Airflow 3.4).
+
+    The iterations of a loop have the same DAG, run, task id and map index, and differ in this only.
+
+    :param id: Airflow's id of the region. A clear may run later iterations of a loop again in another region.
+    :param index: the place in the region: the iteration, or the map index of a mapped task.
+    """
+
+    id: str
+    index: int
+
+    @classmethod
+    def of(cls, task_instance: Any) -> Self | None:
+        """Return the region of a task instance, or ``None`` if it has none."""
+        region, index = (getattr(task_instance, name, None) for name in ("region_id", "region_index"))
+        return (
+            None if region is None or index is None or not UUID(str(region)).int else cls(str(region), index)
+        )
+
+
+def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
+    """Return the region of a task of a loop, or ``None`` outside of loops and before Airflow 3.4.
+
+    Every mapped task has a region, in a loop or not. Outside of a loop its map index identifies it, and a clear may give it
+    another region, so there the region does not count.
+
+    :param task_instance: the task instance.
+    :param context: the context of the task, or of a callback about it.
+    """
+    region = Region.of(task_instance)
+    is_mapped = task_instance.map_index is not None and task_instance.map_index >= 0
+    if region is None or not is_mapped or context.get("loop") is not None:
+        return region
+    # A callback's context may lack the loop, so look for it around the task.
+    group = getattr(getattr(task_instance, "task", None), "task_group", None)
+    while group is not None and not hasattr(group, "max_iterations"):
+        group = group.parent_group
+    return None if group is None else region
+
+
 def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
     """Return what business keys begin with: as many of the words as there is room for, and a hash.
 
@@ -63,17 +111,26 @@ def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
     return f"{readable[: LONGEST_KEY - _HASH - suffix - 2]}-{digest}-"
 
 
+def task_words(task_id: str, map_index: int, region: Region | None) -> str:
+    """Return how people read in a business key which task instance it is: ``approve``, ``approve.3``, ``approve.loop1``."""
+    if map_index >= 0:
+        return f"{task_id}.{map_index}"
+    return task_id if region is None else f"{task_id}.loop{region.index}"
+
+
 @dataclass(frozen=True)
 class TaskIdentity:
     """Which task it is, in which run of its DAG, in all of its tries.
 
     :param map_index: the index of a mapped task; -1 for one that is not mapped.
+    :param region: where a task of a loop runs; ``None`` outside of loops.
     """
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int = -1
+    region: Region | None = None
 
     @cached_property
     def prefix(self) -> str:
@@ -86,9 +143,9 @@ class TaskIdentity:
         return self._prefix(_BATCH_SUFFIX)
 
     def _prefix(self, suffix: int) -> str:
-        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
-        words = f"{self.dag_id}.{task}.{self.run_id}"
-        return key_prefix(words, [self.dag_id, self.run_id, self.task_id, self.map_index], suffix=suffix)
+        words = f"{self.dag_id}.{task_words(self.task_id, self.map_index, self.region)}.{self.run_id}"
+        identity = [self.dag_id, self.run_id, self.task_id, self.map_index, *(self.region or ())]
+        return key_prefix(words, identity, suffix=suffix)
 
     def key(self, generation: int, launch: int = 1) -> str:
         """Return a business key, at most 64 characters.
@@ -99,11 +156,16 @@ class TaskIdentity:
         return f"{self.prefix}{generation}" + (f".{launch}" if launch > 1 else "")
 
     def read(self, key: str | None) -> tuple[int, int] | None:
-        """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task."""
-        if key is None or not key.startswith(self.prefix):
-            return None
-        numbers = re.fullmatch(r"(-?\d+)(?:\.(\d+))?", key[len(self.prefix) :], re.ASCII)
+        """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task.
+
+        A key that came back in another case, padded, or behind a prefix is recognised too.
+        """
+        numbers = self._numbers_in(key, self.prefix, r"(-?\d+)(?:\.(\d+))?")
         return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None
+
+    def resembles(self, key: str | None) -> bool:
+        """Return whether a business key that cannot be read may be one of this task's that was cut off."""
+        return _resembles(key, self.prefix)
 
     def batch_key(self, key: BatchKey) -> str:
         """Return the business key of a launch in a batch, at most 64 characters."""
@@ -111,10 +173,29 @@ class TaskIdentity:
         return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
 
     def read_batch(self, key: str | None) -> BatchKey | None:
-        """Return what a business key says of a launch in this task's batch, or ``None`` if it is none of that."""
-        if key is None or not key.startswith(self.batch_prefix):
+        """Return what a business key says of a launch in this task's batch, or ``None`` if it is none of that.
+
+        A key that came back in another case, padded, or behind a prefix is recognised too.
+        """
+        said = self._numbers_in(key, self.batch_prefix, r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?")
+        return BatchKey(int(said[1]), int(said[2]), said[3].lower(), int(said[4] or 1)) if said else None
+
+    def resembles_batch(self, key: str | None) -> bool:
+        """Return whether a business key that cannot be read may be one of this task's batch that was cut off."""
+        return _resembles(key, self.batch_prefix)
+
+    @staticmethod
+    def _numbers_in(key: str | None, prefix: str, numbers: str) -> re.Match[str] | None:
+        if key is None or len(key) < len(prefix):
             return None
-        said = re.fullmatch(
-            r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?", key[len(self.batch_prefix) :], re.ASCII
-        )
-        return BatchKey(int(said[1]), int(said[2]), said[3], int(said[4] or 1)) if said else None
+        core = key.strip()
+        if core.startswith(prefix):
+            return re.fullmatch(numbers, core[len(prefix) :], re.ASCII)
+        return re.search(f"{re.escape(prefix)}{numbers}$", core, re.ASCII | re.IGNORECASE)
+
+
+def _resembles(key: str | None, prefix: str) -> bool:
+    """Return whether a key ends within the prefix or begins with it, in whatever case and behind a prefix of the server's."""
+    folded, whole = (key or "").strip().lower(), prefix.lower()
+    at = folded.find(whole[:SHORTEST_CUT])
+    return at >= 0 and (whole.startswith(folded[at:]) or folded[at:].startswith(whole))

@@ -13,21 +13,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import launch, search, states
+from airflow_provider_astrobpm.bpm import states
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AuthenticationError,
     CallError,
     NotSentError,
 )
-from airflow_provider_astrobpm.bpm.identity import key_prefix
+from airflow_provider_astrobpm.bpm.identity import key_prefix, task_words
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches, check_longest_lists, list_matches
+from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, NO_METER, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from airflow_provider_astrobpm.bpm.api import Operation, Plan
+    from airflow_provider_astrobpm.bpm.identity import Region
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.meter import Meter
 
@@ -43,6 +47,7 @@ class Event:
     :param run_id: its run.
     :param task_id: the task, if it happened to one.
     :param map_index: the index of a mapped task; -1 for one that is not mapped.
+    :param region: where a task of a loop runs; ``None`` outside of loops.
     :param deadline_id: the deadline that was missed, if it was one.
     :param number: which of several such events it is: the try of a task, or how often the run was cleared before.
     :param since: when it happened at the earliest, in seconds since the epoch, if that is known.
@@ -52,18 +57,20 @@ class Event:
     run_id: str
     task_id: str | None = None
     map_index: int = -1
+    region: Region | None = None
     deadline_id: str | None = None
     number: int = 0
     since: float | None = None
 
     def key(self) -> str:
         """Return the business key of its process, at most 64 characters."""
-        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
+        task = self.task_id and task_words(self.task_id, self.map_index, self.region)
         what = filter(
             None, ("incident", self.dag_id, task, "deadline" if self.deadline_id else None, self.run_id)
         )
         identity = [
-            "incident", self.dag_id, self.run_id, self.task_id, self.map_index, self.deadline_id, self.number
+            "incident", self.dag_id, self.run_id, self.task_id, self.map_index, self.deadline_id, self.number,
+            *(self.region or ()),
         ]  # fmt: skip
         return f"{key_prefix('.'.join(what), identity, suffix=_SUFFIX)}{self.number % 10**_SUFFIX}"
 
@@ -74,6 +81,8 @@ class Event:
         if self.task_id is None:
             return f"end of {where}"
         index = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        if self.region is not None and not index:
+            where = f"iteration {self.region.index}, {where}"
         return f"try {self.number} of task {self.task_id + index!r} of {where}"
 
 
@@ -112,12 +121,17 @@ def report(
     :raises AmbiguousStartError: if nobody can know whether it was started.
     :raises CallError: if a call failed, and nothing was started.
     """
-    carriers = search.Carriers(lambda one: one.business_key == business_key and one.name == bpm_name)
-    doubt = yield from _look(carriers, clock)
-    if carriers.instances:
-        newest = max(carriers.instances.values(), key=lambda one: one.start_time or "")
+    keys = KeyForms([business_key])
+    matches = KeyMatches(
+        lambda one: one.name == bpm_name and keys.sent(one.business_key) is not None,
+        resembles=keys.resembles,
+        clock=clock,
+    )
+    doubt = yield from _look(matches, clock)
+    if matches.instances:
+        newest = max(matches.instances.values(), key=lambda one: one.start_time or "")
         return Reported(newest, is_new=False)
-    if doubt := doubt or carriers.doubt(bpm_name, since):
+    if doubt := doubt or matches.doubt(bpm_name, since):
         log(Note(f"Whether this was reported before cannot be told: {doubt}. Reporting it", warning=True))
     posted_at = clock()
     try:
@@ -127,15 +141,17 @@ def report(
             raise
         meter.count(AMBIGUOUS_STARTS)
         log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
-        found = yield from launch.look_after_doubt(business_key, bpm_name, grace=grace, posted_at=posted_at)
-        if found.instance is None:
-            raise _lost(error, bpm_name, business_key, found.doubt) from error
-        instance = found.instance
+        recovery = yield from recover_lost_starts(
+            {business_key: LostStart(bpm_name)}, grace=grace, posted_at=posted_at, clock=clock
+        )
+        if business_key in recovery.doubts:
+            raise _lost(error, bpm_name, business_key, recovery.doubts[business_key]) from error
+        instance = recovery.instances[business_key]
     meter.count(STARTS)
     return Reported(instance, is_new=True)
 
 
-def _look(carriers: search.Carriers, clock: Callable[[], float]) -> Plan[str | None]:
+def _look(matches: KeyMatches, clock: Callable[[], float]) -> Plan[str | None]:
     """Look for earlier reports, and return what leaves it open whether there are any.
 
     The states of open instances are listed once more, for a process that has just been started moves from one to another.
@@ -143,17 +159,20 @@ def _look(carriers: search.Carriers, clock: Callable[[], float]) -> Plan[str | N
     :raises CallError: if the server could not be reached, or refused the credentials: then nothing can be started either.
     """
     doubt, until = None, clock() + LOOK
+    lists: dict[str, Sequence[BpmInstance]] = {}
     for state in (*states.STATES, *states.OPEN_STATES):
-        if carriers.instances:
+        if matches.instances:
             break
         if clock() >= until:
             return f"the lists take more than {LOOK:g} s"
         try:
-            yield from search.list_carriers([state], carriers)
+            lists |= yield from list_matches([state], matches)
         except CallError as error:
             if error.came_before or isinstance(error, (NotSentError, AuthenticationError)):
                 raise
             doubt = doubt or f"state {state!r} could not be listed: {error.problem}"
+    if lists and not matches.instances and doubt is None:
+        yield from check_longest_lists(lists, matches)
     return doubt
 
 

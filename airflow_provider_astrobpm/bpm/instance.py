@@ -2,7 +2,7 @@
 
 A start or an action answers with one object (API pages 0069 and 0071), a query with rows (0070); the names
 differ (``interviewLabel``/``label``, ``nextElem``/``curElement``) and each lacks fields that the other has.
-Fields that nobody here uses are not named, so they cost nothing and break nothing.
+Fields that nobody here uses are not named, so they cost nothing and break nothing. ``wire`` reads both.
 """
 
 from __future__ import annotations
@@ -96,69 +96,3 @@ def _zoned(stamp: str | None, timezone: tzinfo | None) -> str | None:
         return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone).isoformat()
     except ValueError:
         return stamp  # Not the documented format: passing it on loses nothing, guessing would.
-
-
-class WireInstance(msgspec.Struct, frozen=True):
-    """Both wire shapes at once, with the wire's own names."""
-
-    id: str
-    name: str
-    state: str
-    version: str | None = None
-    bpStatus: str | None = None  # noqa: N815 - the wire's name, as are the others below
-    taskOutcome: str | None = None  # noqa: N815
-    suspended: bool | None = None
-    isClosed: bool | None = None  # noqa: N815
-    businessKey: str | None = None  # noqa: N815
-    interviewLabel: str | None = None  # noqa: N815
-    label: str | None = None
-    title: str | None = None
-    nextElem: str | None = None  # noqa: N815
-    curElement: str | None = None  # noqa: N815
-    startTime: str | None = None  # noqa: N815
-    endTime: str | None = None  # noqa: N815
-
-    def normalised(self) -> BpmInstance:
-        """Return the one view."""
-        return BpmInstance(
-            id=self.id,
-            name=self.name,
-            state=self.state,
-            version=self.version or None,
-            bp_status=self.bpStatus or None,
-            task_outcome=self.taskOutcome or None,
-            # A suspended instance keeps its state in the documented example, yet a state "Suspended" exists too.
-            suspended=bool(self.suspended) or self.state == states.SUSPENDED,
-            is_closed=bool(self.isClosed) or states.is_terminal(self.state),
-            business_key=self.businessKey or None,
-            label=self.label or self.interviewLabel or None,
-            title=self.title or None,
-            current_element=self.curElement or self.nextElem or None,
-            start_time=self.startTime or None,
-            end_time=self.endTime or None,
-        )
-
-
-def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
-    """Decode the ``result`` of a start or an action.
-
-    :raises msgspec.MsgspecError: if it is not JSON or not an instance.
-    """
-    return msgspec.json.decode(raw, type=WireInstance).normalised()
-
-
-_ROW = msgspec.json.Decoder(WireInstance)
-
-
-def decode_rows(raw: bytes | msgspec.Raw) -> list[BpmInstance]:
-    """Decode the ``result`` of a query: an array in the example of page 0070, an object in its table.
-
-    Row by row: one call for all of them would keep every other thread waiting as long as it takes.
-
-    :raises msgspec.MsgspecError: if it is not JSON or not an array of instances.
-    """
-    try:
-        return [_ROW.decode(row).normalised() for row in msgspec.json.decode(raw, type=list[msgspec.Raw])]
-    except msgspec.ValidationError:
-        msgspec.json.decode(raw, type=list[WireInstance])  # its error says which row it is
-        raise

@@ -2,11 +2,15 @@
 
 A start is one POST, and what may have been taken is never sent again:
 
-| the POST                                                      | so the instance       | and then                         |
-|---------------------------------------------------------------|-----------------------|----------------------------------|
-| was answered with an instance                                 | was started           | its id is written down           |
-| never reached the server, was throttled (429), or was refused | was not started       | the try fails, a retry sends it  |
-| anything else: no whole answer, a server error, unreadable    | may have been started | it is looked for by its key      |
+| the POST                                                    | so the instance          | and then                              |
+|-------------------------------------------------------------|--------------------------|---------------------------------------|
+| was answered with an instance                               | was started              | its id is written down                |
+| never reached the server, or got no token                   | was not started          | the try fails; a retry starts         |
+| was throttled (429), or its token was refused               | was probably not started | the client sends it again             |
+| was refused, or throttled for too long                      | was probably not started | the try fails; a retry searches first |
+| anything else: no whole answer, a server error, unreadable  | may have been started    | this try searches by its key          |
+
+That a server refuses before it acts is likely and undocumented, so the record of such a start stays.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import adoption, change, search
+from airflow_provider_astrobpm.bpm import adoption, change, key_search
 from airflow_provider_astrobpm.bpm.adoption import Adopt, Found, Look, Record, Refuse
 from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.bpm.errors import (
@@ -24,19 +28,18 @@ from airflow_provider_astrobpm.bpm.errors import (
     CallError,
     InstanceNotFoundError,
 )
+from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import ADOPTIONS, AMBIGUOUS_STARTS, NO_METER, STARTS
+from airflow_provider_astrobpm.bpm.search import Endpoint
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from airflow_provider_astrobpm.bpm.adoption import Decision, Order, Start
     from airflow_provider_astrobpm.bpm.api import Operation, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.meter import Meter
-
-LOOKS_AFTER_DOUBT = (0.05, 0.25, 0.5, 1.0)
-"""When the instance of a start in doubt is looked for, in parts of the grace."""
 
 
 class Launched(NamedTuple):
@@ -54,6 +57,7 @@ class Launcher:
     :param remember: writes a record down, so that later tries have it even if this one dies at once.
     :param log: is told what happens.
     :param clock: the time, in seconds since the epoch.
+    :param endpoint: what this process has learnt about the environment.
     :param meter: is told what was started and adopted.
     """
 
@@ -65,6 +69,7 @@ class Launcher:
         remember: Callable[[Record], None],
         log: Callable[[Note], None],
         clock: Callable[[], float],
+        endpoint: Endpoint | None = None,
         meter: Meter = NO_METER,
     ) -> None:
         self._order = order
@@ -72,16 +77,19 @@ class Launcher:
         self._remember = remember
         self._log = log
         self._clock = clock
+        self._endpoint = endpoint or Endpoint()
         self._meter = meter
 
     def launch(self, record: Record | None) -> Plan[Launched]:
         """Start the instance, or go on with the one that an earlier try has started.
 
-        :param record: what earlier tries have written down, if they did.
+        :param record: what was there before this try wrote its intent.
         :raises AmbiguousStartError: if nobody can know whether an instance was started.
         :raises OpenInstanceExistsError: if one carries the author's key, and that was to fail.
-        :raises CallError: if a call failed, and this try has certainly started nothing.
+        :raises CallError: if a call failed, and this try has probably started nothing.
         """
+        if record is not None:
+            self._endpoint.key_example = self._endpoint.key_example or record.key_example
         yield from _pause(adoption.pause_before_look(self._order, record, self._clock()))
         decision = yield from self._decision(record)
         if isinstance(decision, Refuse):
@@ -102,8 +110,9 @@ class Launcher:
         way = adoption.way_to_look(order, record)
         try:
             if way is Look.KEY:
-                carriers = yield from search.find_carriers(order.wants)
-                found = adoption.sort_out(order, record, carriers)
+                matches = order.new_matches(self._endpoint.key_form, self._clock)
+                yield from key_search.find_matches(matches)
+                found = adoption.sort_out(order, record, matches)
                 return found if isinstance(found, Refuse) else adoption.decide(order, record, found)
             if way is Look.ID and record is not None and record.instance_id is not None:
                 return (yield from self._decision_by_id(record, record.instance_id))
@@ -137,11 +146,15 @@ class Launcher:
     def _adopt(self, record: Record | None, decision: Adopt) -> Launched:
         self._log(Note(f"Adopted {decision.instance}: {decision.why}"))
         self._meter.count(ADOPTIONS)
-        own = self._order.own(record) or Record(generation=self._order.generation)
+        order = self._order
+        own = order.own(record) or Record(generation=order.generation)
         # A wait that has failed is over; what goes on now is another one.
         deadline = None if own.left_open else own.deadline
         known = msgspec.structs.replace(
             own,
+            max_tries=order.max_tries,
+            intent_of=order.generation,
+            older_unknown=False,
             instance_id=decision.instance.id,
             deadline=self._deadline() if deadline is None else deadline,
             left_open=False,
@@ -165,6 +178,9 @@ class Launcher:
         operation = self._order.start(start.key)
         sent = Record(
             generation=self._order.generation,
+            max_tries=self._order.max_tries,
+            intent_of=self._order.generation,
+            key_example=self._endpoint.key_example,
             launch=start.launch,
             posted_at=self._clock(),
             strangers=start.strangers,
@@ -173,15 +189,25 @@ class Launcher:
         try:
             instance: BpmInstance = yield operation
         except CallError as error:
-            if error.taken is not None:
+            if error.never_reached:
                 self._remember(msgspec.structs.replace(sent, posted_at=None))
                 raise
+            if error.taken is not None:
+                raise
             self._meter.count(AMBIGUOUS_STARTS)
-            self._log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
+            self._log(
+                Note(f"The answer to the start was lost; searching for the instance. {error}", warning=True)
+            )
             instance = yield from self._find_after_doubt(start, sent, error)
         self._meter.count(STARTS)
+        if warning := self._endpoint.learn_key(start.key, instance):
+            self._log(Note(warning, warning=True))
         known = msgspec.structs.replace(
-            sent, instance_id=instance.id, posted_at=self._clock(), deadline=self._deadline()
+            sent,
+            instance_id=instance.id,
+            posted_at=self._clock(),
+            deadline=self._deadline(),
+            key_example=self._endpoint.key_example,
         )
         self._remember(known)
         self._log(Note(f"Started {instance}, business key {start.key!r}"))
@@ -193,76 +219,24 @@ class Launcher:
         :raises AmbiguousStartError: if there is none, or nobody can tell.
         """
         order = self._order
-        found = yield from look_after_doubt(
-            start.key,
-            order.bpm_name,
+        is_ours_alone = order.business_key is None or start.strangers is not None
+        recovery = yield from recover_lost_starts(
+            {start.key: LostStart(order.bpm_name, is_ours_alone=is_ours_alone)},
             grace=order.grace,
-            posted_at=sent.posted_at,
-            strangers=start.strangers or (),
-            is_ours_alone=order.business_key is None or start.strangers is not None,
+            posted_at=self._clock() if sent.posted_at is None else sent.posted_at,
+            clock=self._clock,
+            existing=start.strangers or (),
+            form=self._endpoint.key_form,
         )
-        if found.instance is not None:
-            return found.instance
+        if start.key in recovery.instances:
+            return recovery.instances[start.key]
         self._remember(msgspec.structs.replace(sent, told=True))
         lost = AmbiguousStartError(failure, start.key)
-        lost.problem += f"; {found.doubt}"
+        lost.problem += f"; {recovery.doubts[start.key]}"
         raise lost from failure
 
     def _deadline(self) -> float | None:
         return None if self._order.timeout is None else self._clock() + self._order.timeout
-
-
-class AfterDoubt(NamedTuple):
-    """What came of looking for the instance of a start in doubt."""
-
-    instance: BpmInstance | None
-    doubt: str = ""
-    """Why there is none, in words."""
-
-
-def look_after_doubt(
-    business_key: str,
-    bpm_name: str,
-    *,
-    grace: float,
-    posted_at: float | None,
-    strangers: Collection[str] = (),
-    is_ours_alone: bool = True,
-) -> Plan[AfterDoubt]:
-    """Look for the instance of a start whose answer was lost, for as long as it may take to show.
-
-    :param business_key: the key that it carries.
-    :param bpm_name: its BPM's name.
-    :param grace: seconds after which an instance that was started certainly shows in the lists.
-    :param posted_at: when the start was sent, in seconds since the epoch.
-    :param strangers: the ids that carried the key before.
-    :param is_ours_alone: whether one that carries the key now, and did not before, is certainly of this start.
-    :raises AuthenticationError: if the credentials are refused.
-    """
-    waited, doubt = 0.0, None
-    for part in LOOKS_AFTER_DOUBT:
-        yield from _pause(grace * (part - waited))
-        waited = part
-        try:
-            carriers = yield from search.find_carriers(
-                lambda one: one.business_key == business_key and one.name == bpm_name
-            )
-        except AuthenticationError:
-            raise
-        except CallError as error:
-            doubt = f"it could not be looked for: {error.problem}"
-            continue
-        mine = [one for one in carriers.instances.values() if one.id not in strangers]
-        if posted_at is not None:
-            mine = [one for one in mine if not search.started_long_before(one, posted_at)]
-        if len(mine) == 1 and is_ours_alone:
-            return AfterDoubt(mine[0])
-        doubt = carriers.doubt(bpm_name, posted_at)
-        if mine:
-            doubt = f"it may be one of those that carry its business key: {adoption.listed(mine)}"
-        if doubt:
-            break
-    return AfterDoubt(None, doubt or "no instance shows that carries its business key")
 
 
 def start_once(

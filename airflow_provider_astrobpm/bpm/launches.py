@@ -67,7 +67,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
                 raise ValueError("it needs a bpm_name, because the batch has none")
             own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
         launch = cls(number, **own)
-        launch.operation(launch.business_key or "of the task")
+        launch.operation("of the task" if launch.business_key is None else launch.business_key)
         return launch
 
     @cached_property

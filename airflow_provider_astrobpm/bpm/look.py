@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import search
 from airflow_provider_astrobpm.bpm.api import Pause
-from airflow_provider_astrobpm.bpm.errors import CallError
 from airflow_provider_astrobpm.bpm.meter import NO_METER, count_look
 from airflow_provider_astrobpm.bpm.retry import retry_after_seconds
 
@@ -15,13 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.errors import CallError
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.meter import Meter
-    from airflow_provider_astrobpm.bpm.search import Findings
+    from airflow_provider_astrobpm.bpm.moment import Moment
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 
 JITTER = 0.1  # share of the interval by which a pause may be shorter
-LONGEST_BACKOFF = 60.0  # seconds between two looks while they fail, where the interval is not longer anyway
+LONGEST_BACKOFF = (
+    60.0  # seconds between two polls of a server that is down, where the interval is not longer anyway
+)
 LONGEST_RETRY_AFTER = 600.0  # seconds for which a server may ask to be left alone
 
 
@@ -31,7 +34,7 @@ def wait_for(
     settings: Settings,
     poll_interval: float,
     log: Callable[[Note], None],
-    clock: Callable[[], float],
+    clock: Callable[[], Moment],
     jitter: Callable[[], float] = random.random,
     meter: Meter = NO_METER,
 ) -> Plan[None]:
@@ -41,14 +44,14 @@ def wait_for(
     :param settings: the environment.
     :param poll_interval: seconds between two looks.
     :param log: is told what changed, and nothing while nothing does.
-    :param clock: the time, in seconds since the epoch.
+    :param clock: returns this moment.
     :param jitter: a random number from 0 to 1.
     :param meter: is told of each look.
     """
-    error: CallError | None = None
+    failures = Failures()
     while wait.ending is None:
-        yield Pause(pause(wait, poll_interval, error, clock(), jitter()))
-        error = yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)
+        yield Pause(pause(wait, poll_interval, failures, clock(), jitter()))
+        failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
 
 
 def until_sure(
@@ -57,7 +60,7 @@ def until_sure(
     settings: Settings,
     again_after: float,
     log: Callable[[Note], None],
-    clock: Callable[[], float],
+    clock: Callable[[], Moment],
     jitter: Callable[[], float] = random.random,
     meter: Meter = NO_METER,
 ) -> Plan[None]:
@@ -67,10 +70,11 @@ def until_sure(
 
     The other parameters are those of ``wait_for``.
     """
-    error = yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)
+    failures = Failures()
+    failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
     while wait.is_unsure():
-        yield Pause(pause(wait, again_after, error, clock(), jitter()))
-        error = yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)
+        yield Pause(pause(wait, again_after, failures, clock(), jitter()))
+        failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
 
 
 def once(
@@ -78,24 +82,33 @@ def once(
     *,
     settings: Settings,
     log: Callable[[Note], None],
-    clock: Callable[[], float],
+    clock: Callable[[], Moment],
     meter: Meter = NO_METER,
 ) -> Plan[CallError | None]:
-    """Look once for one wait, and return the error if the look failed."""
+    """Poll once for one wait, and return the findings' ``failure``."""
     began = clock()
-    failure: CallError | None = None
-    try:
-        findings = yield from search_for([wait], settings)
-    except CallError as error:
-        failure = error
-        wait.look_failed(error, began, clock())
-    else:
-        wait.look_found(findings, clock())
-    count_look(meter, failed=failure is not None)
+    findings = yield from search_for([wait], settings)
+    wait.grace = settings.start_grace
+    wait.look_found(findings, began.steady, clock())
+    count_look(meter, failed=findings.has_gaps)
     for note in wait.notes:
         log(note)
     wait.notes.clear()
-    return failure
+    return findings.failure
+
+
+class Failures:
+    """How often a server has been down in a row, poll by poll: for that polls back off, and not for one list that fails."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self.last: CallError | None = None
+        """How the last poll failed, if it did."""
+
+    def take(self, failure: CallError | None) -> None:
+        """Take the ``failure`` of a poll's findings."""
+        self.in_a_row = self.in_a_row + 1 if failure is not None else 0
+        self.last = failure
 
 
 def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findings]:
@@ -111,32 +124,31 @@ def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findin
     )
 
 
-def pause(
-    wait: AnyWait[Any], poll_interval: float, error: CallError | None, now: float, jitter: float
-) -> float:
-    """Return the seconds until the next look for one wait."""
-    seconds = seconds_between(poll_interval, wait.failed_looks, error, now, jitter)
-    by = wait.next_look_by()
-    return seconds if by is None else max(0.0, min(seconds, by - now))
+def pause(wait: AnyWait[Any], poll_interval: float, failures: Failures, now: Moment, jitter: float) -> float:
+    """Return the seconds until the next poll for one wait."""
+    seconds = seconds_between(poll_interval, failures, now.wall, jitter)
+    left = wait.seconds_left(now)
+    return seconds if left is None else max(0.0, min(seconds, left))
 
 
-def seconds_between(
-    poll_interval: float, failed_looks: int, error: CallError | None, now: float, jitter: float
-) -> float:
-    """Return the seconds between two looks: a little less than the interval, and more and more while looks fail.
+def seconds_between(poll_interval: float, failures: Failures, now: float, jitter: float) -> float:
+    """Return the seconds between two polls: a little less than the interval, and more and more while the server is down.
 
     :param poll_interval: the interval that was asked for, in seconds.
-    :param failed_looks: how many looks have failed in a row.
-    :param error: how the last one failed, if it did.
+    :param failures: how polls have failed.
     :param now: the time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
     """
     longest = max(poll_interval, LONGEST_BACKOFF)
-    seconds = min(longest, poll_interval * 2.0 ** min(failed_looks, 16)) * (1 - JITTER * jitter)
-    return max(seconds, seconds_to_leave_alone(error, now))
+    doubled = poll_interval * 2.0 ** min(failures.in_a_row, 16)
+    return max(min(longest, doubled) * (1 - JITTER * jitter), seconds_to_leave_alone(failures.last, now))
 
 
 def seconds_to_leave_alone(error: CallError | None, now: float) -> float:
-    """Return for how many seconds the server asks not to be asked again; the parameters are those above."""
+    """Return for how many seconds the server asks not to be asked again.
+
+    :param error: how the last poll failed, if it did.
+    :param now: the time, in seconds since the epoch.
+    """
     asked = retry_after_seconds(error.retry_after, now) if error else None
     return min(asked or 0.0, LONGEST_RETRY_AFTER)

@@ -58,9 +58,9 @@ class Places:
         :param bp_statuses: business statuses.
         :raises ValueError: for a blank name, an unknown state, a blank status, or too many of them.
         """
-        name = checks.text(bpm_name, "bpm_name")
+        name = checks.identifier(bpm_name, "bpm_name")
         asked = frozenset() if entered is None else states.require_known(entered, "states")
-        statuses = frozenset() if bp_statuses is None else checks.texts(bp_statuses, "bp_statuses")
+        statuses = frozenset() if bp_statuses is None else checks.statuses(bp_statuses, "bp_statuses")
         if len(statuses) > MOST:
             raise ValueError(f"bp_statuses must be {MOST} at most, not {len(statuses)}")
         if not asked and not statuses:
@@ -91,6 +91,19 @@ class Places:
         :param absent: for how many seconds it has not been seen there.
         """
         return absent >= WHILE or mark[2:] in seen or mark[:2] not in self._may_be_ends
+
+    def may_be_hidden(self, mark: str, failed: Collection[str]) -> bool:
+        """Return whether an instance may be in its place though no list shows it there, because some lists failed.
+
+        :param mark: the mark of both.
+        :param failed: the states whose lists failed.
+        """
+        if not failed:
+            return False
+        place = int(mark[:2], 16)
+        if self.bp_statuses or place >= len(self.states):
+            return True
+        return not set(states.lists_that_show({self.states[place]})).isdisjoint(failed)
 
     @cached_property
     def _counting(self) -> frozenset[str]:

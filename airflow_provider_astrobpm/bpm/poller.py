@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_astrobpm.bpm import look
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.meter import WAITERS, count_look
+from airflow_provider_astrobpm.bpm.moment import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.search import Findings
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note
 
@@ -84,16 +85,16 @@ class Subscription:
         own.connection = self.connection
         return own
 
-    def watch_deadline(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
-        """See to it that the wait ends soon after its deadline, even while a look takes long."""
+    def watch_deadline(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
+        """See to it that the wait ends soon after its deadline, even while a poll takes long."""
         if self.wait.deadline is not None:
-            late = max(0.0, self.wait.deadline - clock()) + LATENESS
-            self._timer = loop.call_later(late, self._end_late, loop, clock)
+            late = max(0.0, self.wait.deadline - now().wall) + LATENESS
+            self._timer = loop.call_later(late, self._end_late, loop, now)
 
-    def _end_late(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
-        self.wait.check_deadline(clock())
+    def _end_late(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
+        self.wait.check_deadline(now())
         if self.wait.ending is None:  # the clock was put back
-            self.watch_deadline(loop, clock)
+            self.watch_deadline(loop, now)
         else:
             self.wake()
 
@@ -139,7 +140,7 @@ class Poller:
         self._due = 0.0
         self._looked_at = 0.0
         self._left_alone_until = 0.0
-        self._failed_looks = 0
+        self._failures = look.Failures()
         self._heart: asyncio.TimerHandle | None = None
         self._stall = 0.0
         self._stalled_at = 0.0
@@ -168,7 +169,7 @@ class Poller:
             self._due = min(self._due, max(now + interval, self._left_alone_until))
         self._subscriptions[subscription] = None
         self._client.meter.gauge(WAITERS, 1)
-        subscription.watch_deadline(self._loop, self._clock)
+        subscription.watch_deadline(self._loop, self._now)
         self._wake.set()
         return subscription
 
@@ -234,57 +235,56 @@ class Poller:
     def _seconds_to_look(self) -> float:
         now = self._loop.time()
         seconds = self._due - now
-        ends = [by for each in self._subscriptions if (by := each.wait.next_look_by()) is not None]
-        if ends:
-            seconds = min(seconds, min(ends) - self._clock())
+        moment = self._now()
+        ends = [left for each in self._subscriptions if (left := each.wait.seconds_left(moment)) is not None]
+        seconds = min([seconds, *ends])
         return max(seconds, self._looked_at + SHORTEST_INTERVAL - now)
 
     async def _look(self) -> None:
         """Look once for everybody who is there."""
         asked = [each for each in self._subscriptions if each.wait.ending is None]
-        began, began_at = self._clock(), self._loop.time()
-        failure: Exception | None = None
+        began = self._loop.time()
+        defect: Exception | None = None
         findings: Findings | None = None
         try:
             plan = look.search_for((each.wait for each in asked), self._client.settings)
             findings = await self._client.run(plan)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to learn of it
-            failure = error
-        count_look(self._client.meter, failed=failure is not None)
+            defect = error
+        count_look(self._client.meter, failed=findings is None or findings.has_gaps)
         self._client.meter.flush()
-        self._failed_looks = self._failed_looks + 1 if failure else 0
+        self._failures.take(findings.failure if findings else None)
         self._looked_at = self._loop.time()
         interval = min((each.interval for each in self._subscriptions), default=0.0)
-        known = failure if isinstance(failure, CallError) else None
         now = self._clock()
-        self._left_alone_until = self._looked_at + look.seconds_to_leave_alone(known, now)
-        # After a failure the pause is for the server: it counts from the end of the look, however long that took.
-        self._due = (self._looked_at if failure else began_at) + look.seconds_between(
-            interval, self._failed_looks, known, now, self._jitter()
-        )
-        await self._tell(asked, findings, failure, began)
+        self._left_alone_until = self._looked_at + look.seconds_to_leave_alone(self._failures.last, now)
+        # After a failure the pause is for the server: it counts from the end of the poll, however long that took.
+        pause = look.seconds_between(interval, self._failures, now, self._jitter())
+        self._due = (self._looked_at if self._failures.last else began) + pause
+        await self._tell(asked, findings, defect, began)
 
     async def _tell(
-        self, asked: list[Subscription], findings: Findings | None, failure: Exception | None, began: float
+        self, asked: list[Subscription], findings: Findings | None, defect: Exception | None, began: float
     ) -> None:
-        now = self._clock()
+        now = self._now()
         woken = judged = 0
         for each in asked:
             if each not in self._subscriptions or each.wait.ending is not None:
                 continue
             judged += each.wait.size
             if findings is not None:
-                each.wait.look_found(findings, now)
-            elif isinstance(failure, CallError):
-                each.wait.look_failed(each.own(failure), began, now)
-            elif failure is not None:
-                each.fail(failure)
+                each.wait.look_found(findings, began, now, each.connection)
+            elif defect is not None:
+                each.fail(defect)
             if each.wait.has_news():
                 each.wake()
                 woken += 1
             if woken >= AT_A_TIME or judged >= JUDGED_AT_A_TIME:
                 woken = judged = 0
                 await asyncio.sleep(0)
+
+    def _now(self) -> Moment:
+        return Moment(self._clock(), self._loop.time())
 
 
 class Pollers:

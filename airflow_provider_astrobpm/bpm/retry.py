@@ -1,11 +1,14 @@
 """When a call is sent again and how long to wait before: tenacity policies built from plain numbers.
 
-| the call ended with                          | may be sent again? | an operation that must not run twice (start, delete) |
-|----------------------------------------------|--------------------|------------------------------------------------------|
-| it never reached the server                  | yes                | yes                                                  |
-| throttled (429)                              | yes                | yes                                                  |
-| interrupted, server error (5xx)              | yes                | no: whether it was taken is unknown                  |
-| TLS, credentials, refusal, unreadable answer | no                 | no                                                   |
+| the call ended with                     | may be sent again?                       | an operation that must not run twice (start, delete) |
+|-----------------------------------------|------------------------------------------|------------------------------------------------------|
+| it never reached the server             | yes                                      | yes                                                  |
+| throttled (429)                         | yes                                      | yes                                                  |
+| a fresh token is refused                | yes                                      | yes                                                  |
+| interrupted, server error (5xx)         | yes                                      | no: whether it was taken is unknown                  |
+| an answer that makes no sense (2xx)     | if it only reads, or asks for a token    | no: whether it was taken is unknown                  |
+| TLS, credentials, refusal, a redirect,  | no                                       | no                                                   |
+| an answer that is too long              |                                          |                                                      |
 """
 
 from __future__ import annotations
@@ -29,10 +32,14 @@ FIRST_WAIT = (
 )
 
 
-def may_resend(error: BaseException, *, resend_if_unsure: bool) -> bool:
-    """Tell whether a call that ended so may be sent again."""
+def may_resend(
+    error: BaseException, *, resend_if_unsure: bool = False, resend_if_unreadable: bool = False
+) -> bool:
+    """Return whether a call that ended so may be sent again; the parameters are those of ``Operation``."""
     if not isinstance(error, CallError) or error.came_before:
         return False
+    if error.unreadable:
+        return error.taken is False or resend_if_unreadable
     return error.passing and (error.taken is False or resend_if_unsure)
 
 
@@ -76,7 +83,11 @@ def policy(
 
     return {
         "retry": tenacity.retry_if_exception(
-            lambda error: may_resend(error, resend_if_unsure=operation.resend_if_unsure)
+            lambda error: may_resend(
+                error,
+                resend_if_unsure=operation.resend_if_unsure,
+                resend_if_unreadable=operation.resend_if_unreadable,
+            )
         ),
         "stop": tenacity.stop_after_attempt(max_attempts),
         "wait": wait,

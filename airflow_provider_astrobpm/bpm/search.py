@@ -3,6 +3,7 @@
 One search answers for any number of instances. It asks for the states in which they were last seen first, because most
 have not moved. For those that left, it asks for the other states, likeliest first, each at most once. What was in none
 of them may have moved between two queries, so all states are asked once more before anything counts as not found.
+A list that fails, after all its attempts, costs only what it could have shown (``findings``).
 
 Reading one instance by its id is undocumented. Where it works it is used when that saves requests, and for what a row
 cap may hide from the lists.
@@ -10,21 +11,15 @@ cap may hide from the lists.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, checks, states
-from airflow_provider_astrobpm.bpm.errors import (
-    CallError,
-    InstanceNotFoundError,
-    NotSentError,
-    RefusedError,
-    SeveralInstancesError,
-    ThrottledError,
-)
+from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.findings import Findings
+from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -61,6 +56,28 @@ class Endpoint:
 
     reads_by_id: bool | None = None
     """Whether ``GET /instances/{id}``, which is undocumented, answers properly; ``None`` while nobody knows."""
+    key_example: tuple[str, str] | None = None
+    """A business key as it was sent, and as the answer to that start showed it, where the two differ."""
+
+    @property
+    def key_form(self) -> KeyForm | None:
+        """What the endpoint makes of business keys, if it was seen to change one."""
+        return KeyForm.of(*self.key_example) if self.key_example else None
+
+    def learn_key(self, sent: str, started: BpmInstance) -> str | None:
+        """Compare the key that a start has sent with the one that its answer shows.
+
+        :returns: a warning, the first time that they differ.
+        """
+        shown = started.business_key
+        # Where the answer shows no key, or the id in its place, it says nothing.
+        if shown in (None, sent, started.id) or self.key_example is not None:
+            return None
+        self.key_example = (sent, str(shown))
+        return (
+            f"Business key {sent!r} came back as {shown!r}. Where the answer to a start is lost, its instance may not be "
+            "found by its key, and the task then asks a person"
+        )
 
 
 _ENDPOINTS: dict[str, Endpoint] = {}
@@ -71,182 +88,9 @@ def endpoint_at(base_url: str) -> Endpoint:
     return _ENDPOINTS.setdefault(base_url, Endpoint())
 
 
-class Findings:
-    """What one search has found.
-
-    :param ids: the instances that are sought by their ids.
-    :param keys: the business keys that are sought.
-    :param lists: the states whose every instance is wanted.
-    """
-
-    def __init__(self, ids: Iterable[str], keys: Iterable[BusinessKey], lists: Collection[str] = ()) -> None:
-        self.instances: dict[str, BpmInstance] = {}
-        self.lists: dict[str, Sequence[BpmInstance]] = {}
-        """The instances of each state that was wanted whole, in the order of the server."""
-        self._wanted_lists = lists
-        self._ids = frozenset(ids)
-        self._keys: dict[str, list[BusinessKey]] = {}
-        self._carriers: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
-        for key in self._carriers:
-            self._keys.setdefault(key.value, []).append(key)
-        self._read: dict[str, CallError | None] = {}
-        self._most_rows: int | None = None
-
-    def instance(self, instance_id: str) -> BpmInstance:
-        """Return an instance that was sought by its id.
-
-        :raises InstanceNotFoundError: if it is in none of the states.
-        """
-        if found := self.instances.get(instance_id):
-            return found
-        refusal = self._read.get(instance_id)
-        missing = InstanceNotFoundError(
-            f"instance {instance_id!r}", most_rows=self._most_rows or 0, refusal=refusal
-        )
-        if self._most_rows is None:
-            missing.problem = f"instance {instance_id!r} could not be read by its id"
-            missing.advice = (
-                "Either there is none, or this endpoint does not read instances by id (undocumented): then set the "
-                "extra 'instance_lookup' to \"list\"."
-            )
-        elif refusal is not None:
-            missing.problem += ", and could not be read by its id either"
-        raise missing
-
-    def carrier(self, key: BusinessKey) -> BpmInstance:
-        """Return the instance that carries a business key: the only one, or the only one that is open.
-
-        :raises InstanceNotFoundError: if there is none.
-        :raises SeveralInstancesError: if the key does not say which one is meant.
-        """
-        carriers = list(self._carriers[key].values())
-        if not carriers:
-            raise InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
-        still_open = [row for row in carriers if not row.is_closed]
-        if len(carriers) > 1 and len(still_open) != 1:
-            raise SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
-        return still_open[0] if still_open else carriers[0]
-
-    def take(self, state: str, rows: Sequence[BpmInstance]) -> None:
-        """Take what is sought from a list. An instance that moved meanwhile shows twice; the later look counts."""
-        self._most_rows = max(self._most_rows or 0, len(rows))
-        if state in self._wanted_lists:
-            self.lists[state] = rows
-        if not self._ids and not self._keys:
-            return
-        for row in rows:
-            if row.id in self._ids:
-                self.instances[row.id] = row
-            for key in self._keys.get(row.business_key or "", ()):
-                if key.bpm_name in (None, row.name):
-                    self._carriers[key][row.id] = row
-
-    def take_read(self, instance_id: str, answer: BpmInstance | CallError) -> bool:
-        """Take what came of reading an instance by its id, and return whether it is that instance."""
-        self._read[instance_id] = answer if isinstance(answer, CallError) else None
-        if isinstance(answer, CallError) or answer.id != instance_id:
-            return False
-        self.instances[instance_id] = answer
-        return True
-
-    def lacks_a_list(self, state: str) -> bool:
-        """Tell whether a state was not listed yet whose every instance is wanted."""
-        return state in self._wanted_lists and state not in self.lists
-
-    def lacking(self) -> list[str]:
-        """Return the ids that were not found yet."""
-        return [one for one in self._ids if one not in self.instances]
-
-    def not_read(self) -> list[str]:
-        """Return the ids that were neither found yet nor read."""
-        return [one for one in self.lacking() if one not in self._read]
-
-    def lacks_a_key(self) -> bool:
-        """Tell whether nothing was found for a key."""
-        return not all(self._carriers.values())
-
-    def lacks_an_open_carrier(self) -> bool:
-        """Tell whether nothing but ended instances were found for a key."""
-        return any(all(row.is_closed for row in rows.values()) for rows in self._carriers.values())
-
-    def shows_what_was_read(self) -> bool:
-        """Tell whether something was found that reading by its id was tried for."""
-        return any(one in self.instances for one in self._read)
-
-
-class Carriers:
-    """What a search for business keys has found, and how far it can be trusted.
-
-    :param wanted: tells of an instance whether its key is wanted.
-    """
-
-    def __init__(self, wanted: Callable[[BpmInstance], bool]) -> None:
-        self.instances: dict[str, BpmInstance] = {}
-        """The instances that are wanted, by their ids."""
-        self._wanted = wanted
-        self._shows_keys = False
-        self._names_without_keys: set[str] = set()
-        self._capped: list[list[BpmInstance]] = []
-
-    def take(self, rows: list[BpmInstance], reverse: Sequence[BpmInstance] = ()) -> None:
-        """Take a list. An instance that moved meanwhile shows twice; the later look counts.
-
-        :param rows: the list, newest first.
-        :param reverse: the same list oldest first, asked for where the other looks cut off.
-        """
-        if looks_capped(len(rows)) and not _are_all(rows, reverse):
-            self._capped.append(rows)
-        for row in (*rows, *reverse):
-            if row.business_key in (None, row.id):
-                self._names_without_keys.add(row.name)
-            else:
-                self._shows_keys = True
-            if self._wanted(row):
-                self.instances[row.id] = row
-
-    def doubt(self, bpm_name: str, since: float | None) -> str | None:
-        """Return why an instance that was not found may exist all the same; ``None`` if it cannot.
-
-        :param bpm_name: the name of its BPM.
-        :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
-        """
-        if bpm_name in self._names_without_keys and not self._shows_keys:
-            return "the lists show no business keys here"
-        return self.hides(since)
-
-    def hides(self, since: float | None) -> str | None:
-        """Return why the lists may not show all that was started since a moment; ``None`` if they do."""
-        for rows in self._capped:
-            if since is None or not _reaches_back(rows, since):
-                return f"a list of exactly {len(rows)} rows looks cut off"
-        return None
-
-
 def looks_capped(rows: int) -> bool:
     """Tell whether a list has a length at which servers cut lists off; Astro Zero's cap is undocumented."""
     return rows >= 100 and (rows % 50 == 0 or rows & (rows - 1) == 0)
-
-
-def _reaches_back(rows: list[BpmInstance], since: float) -> bool:
-    """Tell whether a list that was cut off holds everything that was started since then: newest first, and beyond it."""
-    starts = [row.start_time or "" for row in rows]
-    return starts == sorted(starts, reverse=True) and started_long_before(rows[-1], since)
-
-
-def started_long_before(instance: BpmInstance, moment: float) -> bool:
-    """Tell whether an instance was certainly started before a moment, in seconds since the epoch.
-
-    Timestamps have no zone, but no zone is more than 14 hours off.
-    """
-    certainly = datetime.fromtimestamp(moment, timezone.utc) - timedelta(hours=14)
-    return "" < (instance.start_time or "") < certainly.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _are_all(rows: Sequence[BpmInstance], reverse: Sequence[BpmInstance]) -> bool:
-    """Tell whether a list is whole: it holds the same in both orders, and the server does order."""
-    starts, reverse_starts = ([row.start_time or "" for row in each] for each in (rows, reverse))
-    is_ordered = starts == sorted(starts, reverse=True) and reverse_starts == sorted(reverse_starts)
-    return is_ordered and len(set(starts)) > 1 and {row.id for row in rows} == {row.id for row in reverse}
 
 
 def find(
@@ -259,16 +103,17 @@ def find(
 ) -> Plan[Findings]:
     """Find instances by their ids and by business keys, and all of some states.
 
+    A call that fails ends nothing: what follows from it is in the findings.
+
     :param last_seen: for each id the state in which it was last seen, or ``None``.
     :param keys: business keys. Every state is listed for them: several instances may carry one.
     :param lists: states whose every instance is wanted.
     :param lookup: ``list`` uses the documented query alone; ``by_id`` reads ids directly, which is undocumented;
         ``auto`` reads an id directly where that saves requests, until this proves not to work here.
     :param endpoint: what is known of the environment; ``auto`` adds to it.
-    :raises CallError: if a call fails.
     """
     endpoint = endpoint or Endpoint()
-    findings = Findings(last_seen, keys, lists)
+    findings = Findings(last_seen, keys, lists, reads_only=lookup == "by_id")
     if lookup == "by_id":
         yield from _read(findings, endpoint, only_way=True)
         if not keys:
@@ -288,7 +133,8 @@ def find(
     else:
         yield from _list(states.STATES, findings, whole=True)
     whole = findings.lacks_a_key()
-    if whole or (lookup != "by_id" and findings.lacking()):
+    # Where a list has failed, a second round could not show that an instance is in none of the states.
+    if whole or (lookup != "by_id" and findings.lacking() and not findings.failed_lists):
         yield from _list([*hints, *others], findings, whole=whole)
     if not whole and findings.lacks_an_open_carrier():
         # An open one may have moved against the order of the search. An ended one must not be taken in its place.
@@ -316,7 +162,7 @@ def find_by_id(
     :param endpoint: as ``find`` has it.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
-    checks.text(instance_id, "instance_id")
+    checks.identifier(instance_id, "instance_id")
     findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
     return findings.instance(instance_id)
 
@@ -350,61 +196,39 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
 
 def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Return a checked business key."""
-    checks.text(business_key, "business_key")
-    return BusinessKey(business_key, None if bpm_name is None else checks.text(bpm_name, "bpm_name"))
-
-
-def find_carriers(wanted: Callable[[BpmInstance], bool]) -> Plan[Carriers]:
-    """Find every instance whose business key is wanted, as thoroughly as the documented query allows.
-
-    :param wanted: tells so of an instance.
-    :raises CallError: if a call fails.
-    """
-    carriers = Carriers(wanted)
-    yield from list_carriers(states.STATES, carriers)
-    if all(instance.is_closed for instance in carriers.instances.values()):
-        # It may have moved against the order of the search.
-        again = states.OPEN_STATES if carriers.instances else states.STATES
-        yield from list_carriers(again, carriers)
-    return carriers
-
-
-def list_carriers(where: Iterable[str], carriers: Carriers) -> Plan[None]:
-    """List states for what is sought by business keys.
-
-    :param where: the states.
-    :param carriers: takes what is found.
-    :raises CallError: if a call fails.
-    """
-    for state in where:
-        rows = yield api.query(state)
-        reverse = (yield api.query(state, order_type="asc")) if looks_capped(len(rows)) else ()
-        carriers.take(rows, reverse)
+    checks.identifier(business_key, "business_key")
+    return BusinessKey(business_key, None if bpm_name is None else checks.identifier(bpm_name, "bpm_name"))
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:
-    """List states: all of them, or those that are wanted whole, and others until no id lacks any more."""
+    """List states: all of them, or those that are wanted whole, and others until no list can show more ids."""
     for state in where:
-        if whole or findings.lacks_a_list(state) or findings.lacking():
-            findings.take(state, (yield api.query(state)))
+        if findings.stopped_by is not None:
+            return
+        if whole or findings.wants_list(state) or findings.lacks_an_id():
+            try:
+                findings.take(state, (yield api.query(state)))
+            except CallError as error:
+                findings.take_failed_list(state, error)
 
 
 def _read(findings: Findings, endpoint: Endpoint, *, only_way: bool = False) -> Plan[None]:
-    """Read what lacks by its ids, each once in a search; only one of them while nobody knows whether that works.
+    """Read what lacks by its ids, each once in a search; only one of them while it is unknown whether that works.
 
     :param only_way: whether nothing else may be tried.
     """
     for instance_id in findings.not_read():
+        if findings.stopped_by is not None:
+            return
+        is_known = bool(endpoint.reads_by_id) or only_way
         try:
-            answer: BpmInstance | CallError = yield api.get_instance(instance_id)
+            answer: BpmInstance = yield api.get_instance(instance_id, is_known_to_work=is_known)
         except CallError as error:
-            # Listing would need the same server and the same token.
-            if error.came_before or isinstance(error, (NotSentError, ThrottledError)):
-                raise
-            if only_way and not isinstance(error, RefusedError):
-                raise
-            answer = error
-        if findings.take_read(instance_id, answer):
+            findings.take_failed_read(instance_id, error)
+            has_worked = False
+        else:
+            has_worked = findings.take_read(instance_id, answer)
+        if has_worked:
             endpoint.reads_by_id = True
-        elif not endpoint.reads_by_id and not only_way:
+        elif not is_known:
             return

@@ -85,7 +85,7 @@ def require_known(states: Iterable[str], argument: str) -> frozenset[str]:
     :param argument: the argument's name, for the error.
     :raises ValueError: if a name is not one of the twelve, or one string was given instead of several.
     """
-    chosen = checks.texts(states, argument)
+    chosen = checks.identifiers(states, argument)
     for state in chosen:
         checks.choice(state, argument, STATES)
     return chosen

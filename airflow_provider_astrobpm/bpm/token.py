@@ -2,12 +2,16 @@
 
 Whoever needs a token first requests it; whoever comes meanwhile, from whatever thread or event loop, waits for
 that one request. A token is renewed a little before it ends, and when the server has refused it.
+
+Where the server ends older tokens when it issues a new one, each request costs the other processes their tokens. So
+none is requested without need.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import threading
 import time
@@ -17,18 +21,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError, ThrottledError
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    AuthenticationError,
+    CallError,
+    ThrottledError,
+)
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Hashable
 
-    from airflow_provider_astrobpm.bpm.api import Plan, TokenAnswer
+    from airflow_provider_astrobpm.bpm.api import Encoding, Plan, TokenAnswer
     from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 
 LONGEST_MARGIN = (
     60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
 )
+DOUBT_PAUSE = 10.0  # seconds without a renewal over a doubt, after one that was in vain
+ENCODING_REFUSALS = frozenset(
+    {"invalid_request", "unsupported_grant_type"}
+)  # of RFC 6749: not about the client
 
 if TYPE_CHECKING:
     # Yields ``None`` for "request one", to be sent a TokenAnswer, or what to wait for, to be sent its result. What goes
@@ -41,6 +54,7 @@ class _Token:
     value: str = field(repr=False)
     renew_at: float | None
     """``None`` where the server did not say when the token ends: it serves until it is refused."""
+    encoding: Encoding
 
 
 class TokenCache:
@@ -58,6 +72,7 @@ class TokenCache:
         self._lock = threading.Lock()
         self._tokens: dict[Hashable, _Token] = {}
         self._requests: dict[Hashable, Future[str]] = {}
+        self._doubts = Doubts()
 
     def known(self, key: Hashable, stale: str | None = None) -> str | None:
         """Return a token that is good for now, if one was requested before.
@@ -68,17 +83,38 @@ class TokenCache:
         token = self._tokens.get(key)
         return token.value if token is not None and token.value != stale and not self._is_due(token) else None
 
+    def encoding(self, settings: Settings) -> Encoding | None:
+        """Return the encoding of the request that got the last token, if there was one."""
+        token = self._tokens.get(credential_key(settings))
+        return token.encoding if token is not None else None
+
+    def in_vain(self, settings: Settings, doubt: str) -> None:
+        """Remember that a fresh token did not change the answer.
+
+        :param settings: whose token.
+        :param doubt: the kind of call and answer.
+        """
+        self._doubts.in_vain((credential_key(settings), doubt), self._clock())
+
     def get(
-        self, settings: Settings, request: Callable[[], TokenAnswer], *, stale: str | None = None
+        self,
+        settings: Settings,
+        request: Callable[[], TokenAnswer],
+        *,
+        stale: str | None = None,
+        doubt: str | None = None,
     ) -> str | None:
-        """Return a token that is good for now; ``None`` if the refused one was a ready token: there is no other.
+        """Return a token that is good for now; ``None`` if there is no other than the one that was refused.
+
+        There is no other than a ready token, and none is requested again over a doubt that was in vain just now.
 
         :param settings: whose token.
         :param request: requests a new one; called by one thread at a time for a credential.
         :param stale: a token that the server has just refused.
+        :param doubt: the kind of call and answer, if the answer may have another reason than the token.
         :raises AuthenticationError: if the server refuses the credentials.
         """
-        steps = self._acquire(settings, stale)
+        steps = self._acquire(settings, stale, doubt)
         try:
             step = next(steps)
             while True:
@@ -92,18 +128,21 @@ class TokenCache:
             return cast("str | None", stop.value)
 
     async def aget(
-        self, settings: Settings, request: Callable[[], Awaitable[TokenAnswer]], *, stale: str | None = None
+        self,
+        settings: Settings,
+        request: Callable[[], Awaitable[TokenAnswer]],
+        *,
+        stale: str | None = None,
+        doubt: str | None = None,
     ) -> str | None:
         """Return what ``get`` returns, without keeping the event loop waiting.
 
-        Whoever is cancelled while it requests a token leaves that to the next one who waits.
+        Whoever is cancelled while it requests a token leaves that to the next one who waits. The parameters are those
+        of ``get``.
 
-        :param settings: whose token.
-        :param request: requests a new one; called by one thread or coroutine at a time for a credential.
-        :param stale: a token that the server has just refused.
         :raises AuthenticationError: if the server refuses the credentials.
         """
-        steps = self._acquire(settings, stale)
+        steps = self._acquire(settings, stale, doubt)
         try:
             step = next(steps)
             while True:
@@ -116,7 +155,7 @@ class TokenCache:
         except StopIteration as stop:
             return cast("str | None", stop.value)
 
-    def _acquire(self, settings: Settings, stale: str | None) -> Acquisition:
+    def _acquire(self, settings: Settings, stale: str | None, doubt: str | None) -> Acquisition:
         """Decide whose turn it is to request a token. The lock is never held while somebody waits."""
         if isinstance(settings.credentials, ReadyToken):
             return settings.credentials.token if stale is None else None
@@ -127,6 +166,8 @@ class TokenCache:
                     return known
                 under_way = self._requests.get(key)
                 if under_way is None:
+                    if doubt is not None and not self._doubts.allow((key, doubt), self._clock()):
+                        return None
                     mine = self._requests[key] = Future()
                     mine.set_running_or_notify_cancel()  # so that no one who waits for it can cancel it
             if under_way is None:
@@ -144,7 +185,7 @@ class TokenCache:
     def _renewed(self, key: Hashable, mine: Future[str]) -> Generator[None, Any, str]:
         try:
             answer: TokenAnswer = yield None
-            token = _Token(answer.access_token, self._renew_at(answer.expires_in))
+            token = _Token(answer.access_token, self._renew_at(answer.expires_in), answer.encoding)
         except BaseException as error:
             self._end(key, mine)
             mine.set_exception(error if isinstance(error, Exception) else InterruptedError())
@@ -169,24 +210,56 @@ class TokenCache:
         return token.renew_at is not None and self._clock() >= token.renew_at
 
 
-def request_token(credentials: ClientCredentials) -> Plan[TokenAnswer]:
+class Doubts:
+    """Limits how often tokens are renewed over answers that may have nothing to do with them."""
+
+    def __init__(self) -> None:
+        self._in_vain_at: dict[Hashable, float] = {}
+
+    def in_vain(self, doubt: Hashable, now: float) -> None:
+        """Remember that a fresh token did not change the answer.
+
+        :param doubt: whose token, and the kind of call and answer.
+        :param now: seconds on a clock that only goes forward.
+        """
+        self._in_vain_at[doubt] = now
+
+    def allow(self, doubt: Hashable, now: float) -> bool:
+        """Return whether a token may be renewed over this doubt; the parameters are those of ``in_vain``."""
+        return now - self._in_vain_at.get(doubt, -math.inf) >= DOUBT_PAUSE
+
+
+def request_token(credentials: ClientCredentials, known: Encoding | None = None) -> Plan[TokenAnswer]:
     """Request a token, in the encoding that this endpoint takes.
 
     The request may be a form or JSON (API page 0009), and which of them the token endpoint takes is not said. Clients
     in the field send a form, so that is tried first.
 
-    :raises CallError: if either is refused, the first refusal.
+    :param known: the encoding that has got a token before; it is tried first.
+    :raises AuthenticationError: if the credentials were refused, and not only an encoding.
+    :raises CallError: if there is no token for another reason.
     """
+    first: Encoding = known or "form"
+    second: Encoding = "json" if first == "form" else "form"
     try:
-        answer: TokenAnswer = yield api.get_token(credentials.client_id, credentials.client_secret)
+        answer: TokenAnswer = yield api.get_token(
+            credentials.client_id, credentials.client_secret, encoding=first
+        )
     except CallError as refusal:
         if isinstance(refusal, ThrottledError) or not 400 <= (refusal.status or 0) < 500:
             raise
         try:
-            answer = yield api.get_token(credentials.client_id, credentials.client_secret, encoding="json")
-        except CallError:
+            answer = yield api.get_token(credentials.client_id, credentials.client_secret, encoding=second)
+        except CallError as later:
+            if known is None and _was_the_encoding(refusal) and not isinstance(later, AuthenticationError):
+                raise later from None
             raise refusal from None
     return answer
+
+
+def _was_the_encoding(refusal: CallError) -> bool:
+    """Return whether a refusal of the token endpoint may have been for the encoding alone."""
+    return isinstance(refusal, AuthenticationError) and refusal.res_code in ENCODING_REFUSALS
 
 
 def credential_key(settings: Settings) -> Hashable:

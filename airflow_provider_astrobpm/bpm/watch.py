@@ -6,19 +6,24 @@ not there before has entered. What it has seen it keeps as marks, which can be w
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
 from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.bpm.wait import AnyWait
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from airflow_provider_astrobpm.bpm.errors import CallError
+    from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.places import Places
-    from airflow_provider_astrobpm.bpm.search import Findings, Sought
+    from airflow_provider_astrobpm.bpm.search import Sought
+
+
+PATIENCE = 600.0  # seconds of failed polls after which the connection is worth reading again
 
 
 class Entry(NamedTuple):
@@ -29,7 +34,9 @@ class Entry(NamedTuple):
 
 
 class Watch(AnyWait[None]):
-    """What a watch has seen, and what of it was not reported yet. Looks that fail never end it; refused credentials do.
+    """What a watch has seen, and what of it was not reported yet.
+
+    Refused credentials end it, and polls that have failed for long. It is resumed when the connection was read again.
 
     Whoever watches takes ``entries``, reports them, says so with ``reported``, and writes ``marks`` down.
 
@@ -41,7 +48,7 @@ class Watch(AnyWait[None]):
     def __init__(
         self, places: Places, marks: Iterable[str] | None = None, *, include_existing: bool = False
     ) -> None:
-        super().__init__(None, math.inf)
+        super().__init__(None, PATIENCE)
         self._places = places
         self._has_begun = marks is not None
         self._include_existing = include_existing
@@ -81,27 +88,37 @@ class Watch(AnyWait[None]):
         self.entries = [entry for entry in self.entries if entry.mark not in marks]
         self.is_written = self.is_written and not marks
 
-    def _take(self, findings: Findings, now: float) -> None:
+    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         before, self._digests = self._digests, {}
         there: set[str] = set()
+        doubtful: set[str | None] = {digest_of(one) for one in findings.doubts}
         entries: dict[str, Entry] = {}
+        failed = [state for state in self._places.lists if state not in findings.lists]
+        failure = findings.failure_of(failed[0]) if failed else None
+        if failed and not self._has_begun:
+            return failure  # What is in a list that failed would count as new once it shows.
         for state in self._places.lists:
-            rows = findings.lists[state]
-            self._tell_of_cap(state, len(rows))
+            rows = findings.lists.get(state, ())
+            self._tell_of_cap(state, length_of(rows))
+            unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
+            doubtful |= {None if row.id is None else digest_of(row.id) for row in unreadable}
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
                 digest = self._digests[row.id] = before.get(row.id) or digest_of(row.id)
+                if row.id in findings.doubts:
+                    continue
                 for mark in self._places.marks_of(row, digest):
                     there.add(mark)
                     if mark not in self.marks:
                         entries[mark] = Entry(mark, row)
         if not self._has_begun:
             entries = self._begin(entries)
-        self._forget(self.marks.difference(there), now)
+        self._forget(there, failed, doubtful, now)
         self.entries = [*entries.values()]
         self.looks += 1
         self._has_looked = True
+        return failure
 
     def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:
         """Begin with what is there, and return what of it counts as having entered."""
@@ -113,12 +130,30 @@ class Watch(AnyWait[None]):
         self.marks.update(there)
         return {}
 
-    def _forget(self, absent: set[str], now: float) -> None:
-        """Forget what has left its place."""
+    def _forget(
+        self, there: set[str], failed: Collection[str], doubtful: set[str | None], now: float
+    ) -> None:
+        """Forget what has left its place. What a list that failed may show is neither there nor absent.
+
+        :param there: the marks of what is in its place.
+        :param failed: the states whose lists failed.
+        :param doubtful: the digests of instances of which this poll decides nothing, and ``None`` for one that may be any:
+            they may be where they were.
+        """
+        hidden = {mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)}
+        absent = self.marks - there - hidden
         since = {mark: self._absent_since.get(mark, now) for mark in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
-        left = {mark for mark in absent if self._places.has_left(mark, seen, now - since[mark])}
-        self._absent_since = {mark: moment for mark, moment in since.items() if mark not in left}
+        left = {
+            mark
+            for mark in absent
+            if now - since[mark] >= WHILE
+            or (
+                doubtful.isdisjoint({None, mark[2:]}) and self._places.has_left(mark, seen, now - since[mark])
+            )
+        }
+        kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}
+        self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}
         if left:
             self.marks -= left
             self.is_written = False

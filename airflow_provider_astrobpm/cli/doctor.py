@@ -31,7 +31,7 @@ def doctor(args: argparse.Namespace) -> int | None:
     :param args: ``conn_id``, ``start`` (the name of a process, or ``None``) and ``output`` (``"text"`` or ``"json"``).
     :raises SettingsError: if the connection cannot be used.
     """
-    process = None if args.start is None else checks.text(args.start, "--start")
+    process = None if args.start is None else checks.identifier(args.start, "--start")
     with connected(args.conn_id) as hook:
         settings = hook.settings
     with closing(Sender(settings, on_token=mask_secret)) as sender, _terminated_as_interrupted():

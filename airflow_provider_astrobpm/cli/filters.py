@@ -70,7 +70,7 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
     """
     for name in ("process", "business_key"):
         if getattr(args, name) is not None:
-            checks.text(getattr(args, name), f"--{name.replace('_', '-')}")
+            checks.identifier(getattr(args, name), f"--{name.replace('_', '-')}")
     ages = {
         name: parse_age(text, f"--{name.replace('_', '-')}")
         for name in ("older_than", "younger_than")

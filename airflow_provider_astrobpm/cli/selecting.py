@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import checks, search
 from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 from airflow_provider_astrobpm.cli.filters import filter_from
 from airflow_provider_astrobpm.cli.running import say
 
@@ -50,7 +51,7 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
 
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     """Find instances by their ids, with one search for all of them."""
-    sought = dict.fromkeys(checks.text(one, "ID") for one in ids)
+    sought = dict.fromkeys(checks.identifier(one, "ID") for one in ids)
     findings = hook.client.run(
         search.find(
             sought, lookup=hook.settings.instance_lookup, endpoint=search.endpoint_at(hook.settings.base_url)
@@ -73,15 +74,23 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
     :param wanted: the filter.
     :param states: the states to list where the filter does not say which.
     """
-    findings = hook.client.run(search.find({}, lists=wanted.states_to_list(states)))
+    to_list = wanted.states_to_list(states)
+    findings = hook.client.run(search.find({}, lists=to_list))
+    lists = {state: findings.rows_of(state) for state in to_list}
     now = time.time()
     # An instance that moved from one state to another meanwhile shows twice; the later look counts.
-    seen = {row.id: row for rows in findings.lists.values() for row in rows}
+    seen = {one: row for one, row in findings.rows.items() if one not in findings.doubts}
     verdicts = {one.id: wanted.matches(one, now) for one in seen.values()}
-    for state, rows in findings.lists.items():
-        if search.looks_capped(len(rows)):
+    for state, rows in lists.items():
+        for odd in unreadable_in(rows):
+            if odd.may_be(bpm_name=wanted.bpm_name, business_key=wanted.business_key):
+                which = f"instance {odd.id!r}" if odd.id else "an instance"
+                say(
+                    f"Warning: the row of {which} in state {state!r} cannot be read, because {odd.reason}. It is left out."
+                )
+        if search.looks_capped(length_of(rows)):
             say(
-                f"Warning: Astro Zero listed exactly {len(rows)} instances in state {state!r}, which looks cut off. There "
+                f"Warning: Astro Zero listed exactly {length_of(rows)} instances in state {state!r}, which looks cut off. There "
                 "may be more than are taken here."
             )
     if (
@@ -90,6 +99,8 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
         and all(one.business_key in (None, one.id) for one in seen.values())
     ):
         say("Warning: none of the instances listed shows a business key, so one may be missed.")
+    if doubtful := len(findings.doubts):
+        say(f"Warning: left out {doubtful} that the lists show in ways that contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: left out {unknown} whose start time does not tell for certain how old they are.")
     return [one for one in seen.values() if verdicts[one.id]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks, look
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import CallError, InstanceNotFoundError
+from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
@@ -53,20 +53,16 @@ def watch(args: argparse.Namespace) -> Exit:
 
 
 def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: Show) -> None:
-    error: CallError | None = None
+    failures, now = look.Failures(), hook.client.now
     show(waits, ())
     while still := [wait for wait in waits if wait.ending is None]:
-        time.sleep(look.pause(still[0], interval, error, time.time(), random.random()))  # noqa: S311 - a jitter
-        began, error = time.time(), None
-        try:
-            findings = hook.client.run(look.search_for(still, hook.settings))
-        except CallError as failure:
-            error = failure
-            for wait in still:
-                wait.look_failed(failure, began, time.time())
-        else:
-            for wait in still:
-                wait.look_found(findings, time.time())
+        time.sleep(look.pause(still[0], interval, failures, now(), random.random()))  # noqa: S311 - a jitter
+        began = now()
+        findings = hook.client.run(look.search_for(still, hook.settings))
+        failures.take(findings.failure)
+        for wait in still:
+            wait.grace = hook.settings.start_grace
+            wait.look_found(findings, began.steady, now())
         # What all of them have to say is said once.
         notes = dict.fromkeys(note.text for wait in still for note in wait.notes)
         for wait in still:

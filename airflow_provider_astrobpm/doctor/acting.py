@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from airflow_provider_astrobpm.bpm import api, change, states
-from airflow_provider_astrobpm.bpm.instance import WireInstance
+from airflow_provider_astrobpm.bpm.wire import decode_instance
 from airflow_provider_astrobpm.doctor.asking import (
     Ask,
     Verdict,
@@ -233,7 +233,7 @@ def _suspension(row: Row, *seen: Seen) -> Point:
 def _termination(row: Row, *seen: Seen) -> Point:
     state = text(row, "state")
     try:
-        fine = change.shows(msgspec.convert(row, WireInstance).normalised(), "terminate")
+        fine = change.shows(decode_instance(msgspec.json.encode(row)), "terminate")
     except msgspec.ValidationError:
         fine = False
     words = f"{state!r}" if fine else f"{state!r}, which this provider does not take for a termination"

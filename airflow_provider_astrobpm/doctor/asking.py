@@ -22,7 +22,8 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     ServerError,
 )
-from airflow_provider_astrobpm.bpm.exchange import SUCCESS, UNREADABLE
+from airflow_provider_astrobpm.bpm.exchange import SUCCESS, words_of_platform
+from airflow_provider_astrobpm.bpm.wire import EMPTY_RESULTS
 from airflow_provider_astrobpm.doctor.points import Point
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Seen:
 
     def envelope(self) -> tuple[str | None, str | None]:
         """Return ``resCode`` and ``resMsg`` of the answer, if it has them."""
-        return envelope_of(self.response) if self.response else (None, None)
+        return words_of_platform(self.response) if self.response else (None, None)
 
 
 Probing = Generator[Ask | api.Pause | Point, Any, T]
@@ -138,15 +139,12 @@ def why_unclear(seen: Seen) -> str:
 
 
 def rows_of(seen: Seen) -> list[Row] | None:
-    """Return the rows of a list; ``None`` if the answer is not a list of instances."""
-    rows = seen.result
+    """Return the rows of a list, but for those that show no id or no state; ``None`` if it is no list of instances."""
+    rows = [] if seen.result in EMPTY_RESULTS else seen.result
     if seen.error is not None or not isinstance(rows, list):
         return None
-    return (
-        rows
-        if all(isinstance(row, dict) and text(row, "id") and text(row, "state") for row in rows)
-        else None
-    )
+    known = [row for row in rows if isinstance(row, dict) and text(row, "id") and text(row, "state")]
+    return None if rows and not known else known
 
 
 def instance_of(seen: Seen) -> Row | None:
@@ -166,20 +164,6 @@ def raw(operation: Operation[Any], **changes: Any) -> Operation[Any]:
     return msgspec.structs.replace(operation, decode=msgspec.json.decode, **changes)
 
 
-class _Envelope(msgspec.Struct):
-    resCode: str | None = None  # noqa: N815 - the wire's name
-    resMsg: str | None = None  # noqa: N815
-
-
-def envelope_of(response: Response) -> tuple[str | None, str | None]:
-    """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
-    try:
-        envelope = msgspec.json.decode(response.body, type=_Envelope)
-    except UNREADABLE:
-        return None, None
-    return envelope.resCode, envelope.resMsg
-
-
 def evidence(
     request: Request, remark: str, response: Response | None, error: CallError | None, result: object
 ) -> str:
@@ -195,7 +179,7 @@ def evidence(
     asked = f"{request.method} {shown}{f' ({remark})' if remark else ''}"
     if response is None:
         return f"{asked} -> no answer: {error.problem if error else 'interrupted'}"
-    code = error.res_code if error and error.res_code else envelope_of(response)[0]
+    code = error.res_code if error and error.res_code else words_of_platform(response)[0]
     answered = [f"HTTP {response.status}"]
     if code is not None:
         answered.append(f"resCode {code[:40]!r}")

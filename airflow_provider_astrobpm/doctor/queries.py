@@ -8,8 +8,8 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.instance import WireInstance
 from airflow_provider_astrobpm.bpm.states import COMPLETED, OPEN_STATES, STATES
+from airflow_provider_astrobpm.bpm.wire import decode_instance
 from airflow_provider_astrobpm.doctor.asking import (
     Ask,
     Verdict,
@@ -211,9 +211,7 @@ def _by_id(row: Row, seen: Seen) -> Probing[None]:
 def _shape(name: str, row: Row, seen: Seen) -> Point:
     instance = instance_of(seen)
     try:
-        readable = (
-            instance is not None and msgspec.convert(instance, WireInstance).normalised().id == row["id"]
-        )
+        readable = instance is not None and decode_instance(msgspec.json.encode(instance)).id == row["id"]
     except msgspec.ValidationError:
         readable = False
     if instance is None or not readable:

@@ -13,9 +13,9 @@ import msgspec
 
 from airflow_provider_astrobpm.bpm import retry
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, Request, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
-from airflow_provider_astrobpm.bpm.token import request_token
+from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
 from airflow_provider_astrobpm.doctor.asking import Ask, Seen, evidence, may_be_refusal
 
@@ -56,6 +56,7 @@ class Sender:
         self._on_token = on_token
         self._transport = Transport(settings)
         self._token: str | None = None
+        self._doubts = Doubts()
         self._secrets = set(settings.secrets())
         self._failures = 0
 
@@ -99,7 +100,10 @@ class Sender:
             while True:
                 try:
                     if isinstance(step, NeedToken):
-                        reply: Any = self._token_for(ask, step.stale)
+                        reply: Any = self._token_for(ask, step)
+                    elif isinstance(step, NotTheToken):
+                        self._doubts.in_vain(step.doubt, time.monotonic())
+                        reply = None
                     else:
                         request, response = _altered(step, ask), None
                         reply = response = self._send(request)
@@ -120,11 +124,14 @@ class Sender:
         self.requests += 1
         return self._transport.send(request)
 
-    def _token_for(self, ask: Ask, stale: str | None) -> str | None:
+    def _token_for(self, ask: Ask, need: NeedToken) -> str | None:
+        stale = need.stale
         if ask.token is not None:
             return ask.token if stale is None else None
         if isinstance(self.settings.credentials, ReadyToken):
             return self.settings.credentials.token if stale is None else None
+        if need.doubt is not None and not self._doubts.allow(need.doubt, time.monotonic()):
+            return None
         if self._token is None or self._token == stale:
             plan = request_token(self.settings.credentials)
             step: Any = next(plan)

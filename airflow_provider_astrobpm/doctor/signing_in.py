@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.errors import AuthenticationError
+from airflow_provider_astrobpm.bpm.exchange import TokenFault, token_fault
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials
 from airflow_provider_astrobpm.bpm.states import COMPLETED
 from airflow_provider_astrobpm.doctor.asking import Ask, Verdict, raw, verdict, why_unclear
@@ -55,19 +56,23 @@ def wrong_token() -> Probing[None]:
         yield told(
             "bad_token", "accepted", "a wrong token is accepted: this is no Astro Zero", seen, fine=False
         )
-    elif seen.response is None or (seen.status or 0) >= 500:
+        return
+    fault = token_fault(seen.response) if seen.response else None
+    if seen.response is None or ((seen.status or 0) >= 500 and fault is None):
         yield untold("bad_token", why_unclear(seen), seen)
+        return
+    code, _ = seen.envelope()
+    media = seen.response.headers.get("content-type", "no content type").partition(";")[0]
+    value = f"HTTP {seen.status}, {f'resCode {code}' if code else media}"
+    if fault is None:
+        meaning = "this provider does not see that the token is at fault, and does not renew it"
+    elif fault is TokenFault.CERTAIN:
+        meaning = "this provider renews its token then"
+    elif (seen.status or 0) >= 500:
+        meaning = "this provider renews its token once then, but sends no start and no deletion again"
     else:
-        code, _ = seen.envelope()
-        media = seen.response.headers.get("content-type", "no content type").partition(";")[0]
-        value = f"HTTP {seen.status}, {f'resCode {code}' if code else media}"
-        if isinstance(seen.error, AuthenticationError):
-            yield told("bad_token", value, f"with {value}: this provider renews its token then", seen)
-        else:
-            sentence = (
-                f"with {value}: this provider does not see that the token is at fault, and does not renew it"
-            )
-            yield told("bad_token", value, sentence, seen, fine=False)
+        meaning = "this provider renews its token once then, and believes what is answered after that"
+    yield told("bad_token", value, f"with {value}: {meaning}", seen, fine=fault is not None)
 
 
 def _request(credentials: ClientCredentials, encoding: Encoding) -> api.Operation[api.TokenAnswer]:
@@ -130,7 +135,7 @@ def verdict_of_token(refused: list[Seen]) -> Verdict:
 def _lifetime(seen: Seen) -> Point:
     lifetime = seen.result.expires_in
     if lifetime is None:
-        sentence = "the answer has no expires_in: a token is used until it is refused, and renewed then"
+        sentence = "no expires_in tells when a token ends: it is used until it is refused, and renewed then"
         return told("token_lifetime", "not said", sentence, seen)
     return told(
         "token_lifetime", lifetime, f"{lifetime:g} s by expires_in; it is renewed a little earlier", seen
@@ -160,11 +165,16 @@ def _older_tokens(first: Seen, another: Seen) -> Probing[None]:
     seen = yield Ask(raw(api.query(COMPLETED)), token=older, remark="the older of two tokens")
     if seen.error is None:
         yield told("older_tokens", "kept", "a token stays good when another is requested", seen)
-    elif isinstance(seen.error, AuthenticationError):
-        sentence = (
-            "a token ends as soon as the same client requests another: processes that share a client end each other's "
-            "tokens. Calls are sent again with a new one, but give Airflow a client of its own"
-        )
-        yield told("older_tokens", "replaced", sentence, seen, fine=False)
-    else:
-        yield untold("older_tokens", why_unclear(seen), seen)
+        return
+    evidence = [seen]
+    fault = token_fault(seen.response) if seen.response else None
+    if fault is TokenFault.POSSIBLE:  # or this client may not list instances at all
+        evidence.append((yield Ask(raw(api.query(COMPLETED)))))
+    if fault is None or (len(evidence) == 2 and evidence[1].error is not None):
+        yield untold("older_tokens", why_unclear(seen), *evidence)
+        return
+    sentence = (
+        "a token ends as soon as the same client requests another, and each task of Airflow requests one. Tasks and waits "
+        "go on with a new token, which costs requests: give Airflow a client of its own, and best the triggerer another"
+    )
+    yield told("older_tokens", "replaced", sentence, *evidence, fine=False)

@@ -70,6 +70,10 @@ class Route:
 
 def perform(emulator: Emulator, route: Route, call: Call) -> Answer:
     """Do what a call asks for, if its token and its headers are in order, and answer."""
+    return wire.as_switched(_performed(emulator, route, call), emulator.switches)
+
+
+def _performed(emulator: Emulator, route: Route, call: Call) -> Answer:
     try:
         if route.kind not in ("token", "other"):
             token = call.headers.get("access-token", "")
@@ -86,12 +90,13 @@ def perform(emulator: Emulator, route: Route, call: Call) -> Answer:
 
 
 def _bad_token(position: str) -> Answer:
-    message = "The token is missing, invalid or expired"
-    if position == "401_html":
-        return wire.html(401, "Unauthorized")
-    status, _, short_code = position.partition("_")
-    code = Code.TOKEN_INVALID if short_code == "603" else Code.UNAUTHORISED
-    return wire.enveloped(code, message, status=int(status))
+    status, _, form = position.partition("_")
+    if form == "html":
+        return wire.html(int(status), "Forbidden" if status == "403" else "Unauthorized")
+    if position == "403":
+        return wire.enveloped(Code.FORBIDDEN, "Access is denied", status=403)
+    code = Code.TOKEN_INVALID if form == "603" else Code.UNAUTHORISED
+    return wire.enveloped(code, "The token is missing, invalid or expired", status=int(status))
 
 
 def _check_headers(emulator: Emulator, route: Route, call: Call, token: str) -> None:
@@ -125,7 +130,10 @@ def _get_token(emulator: Emulator, call: Call) -> Answer:
     if not all(right):
         return _token_refused("unauthorized_client", "client_id or client_secret is wrong")
     token = emulator.tokens.issue(concurrent=emulator.switches.concurrent_tokens)
-    lifetime = {} if emulator.switches.omit_expires_in else {"expires_in": emulator.tokens.lifetime}
+    seconds = emulator.tokens.lifetime
+    shapes = {"number": seconds, "text": str(seconds), "zero": 0, "negative": -1, "words": "ten minutes"}
+    shape = emulator.switches.expires_in
+    lifetime = {} if shape == "absent" else {"expires_in": shapes[shape]}
     return wire.bare({"access_token": token, **lifetime, "token_type": "Bearer"})
 
 
@@ -152,7 +160,7 @@ def _start(emulator: Emulator, call: Call) -> Answer:
 def _query(emulator: Emulator, call: Call) -> Answer:
     """List instances by state (page 0070)."""
     query = parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank)
-    return _success(emulator, list_instances(emulator.engine, query))
+    return _listed(emulator, list_instances(emulator.engine, query))
 
 
 def _get(emulator: Emulator, call: Call) -> Answer:
@@ -207,7 +215,7 @@ def _list_definitions(emulator: Emulator, call: Call) -> Answer:
         if (name in definition.process.name if like else name in ("", definition.process.name))
         and active in ("", str(definition.process.active).lower())
     ]
-    return _success(emulator, rows[skip : None if limit is None else skip + limit])
+    return _listed(emulator, rows[skip : None if limit is None else skip + limit])
 
 
 def _get_definition(emulator: Emulator, call: Call) -> Answer:
@@ -221,6 +229,10 @@ def _nothing_here(emulator: Emulator, call: Call) -> Answer:
 
 def _success(emulator: Emulator, result: object, detail: str = "") -> Answer:
     return wire.enveloped(Code.SUCCESS, emulator.switches.success_message, result, detail=detail)
+
+
+def _listed(emulator: Emulator, rows: list[dict[str, Any]]) -> Answer:
+    return wire.listed(emulator.switches.success_message, rows, emulator.switches)
 
 
 def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | None:

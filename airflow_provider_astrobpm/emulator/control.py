@@ -6,6 +6,7 @@ It is no part of the emulated API, and no client of that may lean on it. Answers
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ import msgspec
 
 from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
 from airflow_provider_astrobpm.emulator.faults import Fault
+from airflow_provider_astrobpm.emulator.instances import Distortion
 from airflow_provider_astrobpm.emulator.reactions import Reaction
 from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
 from airflow_provider_astrobpm.emulator.scripts import parse_script
@@ -75,6 +77,11 @@ class _Move(_Body, frozen=True):
     state: str | None = None
     bp_status: str | None = None
     closed: bool | None = None
+
+
+class _Distortion(_Body, frozen=True):
+    fields: dict[str, Any] = {}
+    without: tuple[str, ...] = ()
 
 
 class _Change(_Body, frozen=True):
@@ -187,6 +194,13 @@ def _move(emulator: Emulator, order: Order) -> Any:
     return describe(instance, emulator)
 
 
+def _distort(emulator: Emulator, order: Order) -> Any:
+    # Not by msgspec, which refuses what is to be tried here: half a surrogate pair.
+    wanted = msgspec.convert(json.loads(order.body or b"{}"), _Distortion)
+    distortion = Distortion(wanted.fields, wanted.without)
+    return describe(emulator.engine.distort(order.parts["id"], distortion), emulator)
+
+
 def _reactions(emulator: Emulator, _: Order) -> Any:
     return list(emulator.engine.reactions)
 
@@ -271,6 +285,7 @@ COMMANDS = (
     Command("POST", "/instances/{id}/break", _break),
     Command("POST", "/instances/{id}/change", _change),
     Command("POST", "/instances/{id}/move", _move),
+    Command("PUT", "/instances/{id}/distortion", _distort),
     Command("GET", "/reactions", _reactions),
     Command("POST", "/reactions", _add_reaction),
     Command("GET", "/switches", _switches),

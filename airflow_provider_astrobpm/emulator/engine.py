@@ -22,6 +22,7 @@ from airflow_provider_astrobpm.emulator.switches import Switches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from airflow_provider_astrobpm.emulator.instances import Distortion
     from airflow_provider_astrobpm.emulator.reactions import Reaction
     from airflow_provider_astrobpm.emulator.scripts import Process
 
@@ -247,6 +248,12 @@ class Engine:
         if closed is None:
             closed = instance.closed if state is None else is_terminal(state)
         instance.move("moved by hand", self._clock(), state=state, bp_status=bp_status, closed=closed)
+        return instance
+
+    def distort(self, instance_id: str, distortion: Distortion) -> Instance:
+        """Let the API show an instance otherwise than it is; a distortion of nothing ends that."""
+        instance = self.instance(instance_id)
+        instance.distortion = distortion
         return instance
 
     def vanish(self, instance_id: str) -> None:

@@ -5,13 +5,14 @@ Only the bounded bookkeeping and the distorted answers are here; cutting connect
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from airflow_provider_astrobpm.emulator.refusals import Code
 from airflow_provider_astrobpm.emulator.traffic import Kind
-from airflow_provider_astrobpm.emulator.wire import Answer, enveloped, html, plain
+from airflow_provider_astrobpm.emulator.wire import Answer, encoded, enveloped, html, plain
 
 FaultName = Literal[
     "delay",
@@ -25,6 +26,9 @@ FaultName = Literal[
     "redirect",
     "wrong_shape",
     "wrong_types",
+    "other_fields",
+    "nul",
+    "half_pair",
     "oversize",
     "truncate",
     "trickle",
@@ -53,6 +57,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :param res_msg: the ``resMsg`` of the same, and the words of ``text``.
     :param size: by how many bytes ``oversize`` blows the answer up.
     :param location: where ``redirect`` leads.
+    :param fields: what ``other_fields`` sends in place of the fields of each instance.
     """
 
     kind: FaultKind
@@ -67,6 +72,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     res_msg: str = "A fault that was ordered"
     size: Annotated[int, msgspec.Meta(ge=1, le=256 * _MEBIBYTE)] = 16 * _MEBIBYTE
     location: str = "/somewhere/else"
+    fields: dict[str, Any] = {}
 
 
 class FaultRules:
@@ -138,6 +144,12 @@ def distorted(fault: Fault, answer: Answer) -> Answer:
             body = msgspec.json.encode(_other_shape(msgspec.json.decode(answer.body)))
         case "wrong_types" if is_json:
             body = msgspec.json.encode(_other_types(msgspec.json.decode(answer.body)))
+        case "other_fields" if is_json:
+            body = encoded(_other_fields(json.loads(answer.body), fault.fields))
+        case "nul" if is_json:
+            body = encoded(_with_inside(json.loads(answer.body), "\0"))
+        case "half_pair" if is_json:
+            body = encoded(_with_inside(json.loads(answer.body), "\ud83d"))
         case "oversize":
             body = answer.body + b" " * fault.size
         case _:
@@ -161,3 +173,27 @@ def _other_types(value: Any) -> Any:
     if isinstance(value, list):
         return [_other_types(each) for each in value]
     return 7 if isinstance(value, str) else value if value is None else "seven"
+
+
+def _other_fields(document: Any, fields: dict[str, Any]) -> Any:
+    """Replace fields of the result, or of each of its rows."""
+    if isinstance(document, list):
+        return [_other_fields(each, fields) for each in document]
+    if isinstance(document, dict) and "result" in document:
+        return {**document, "result": _other_fields(document["result"], fields)}
+    return {**document, **fields} if isinstance(document, dict) else document
+
+
+def _with_inside(value: Any, character: str) -> Any:
+    """Put a character into the middle of every text that is not empty, but for ids and the envelope's code."""
+    if isinstance(value, dict):
+        return {
+            key: each if key in ("resCode", "id") else _with_inside(each, character)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_inside(each, character) for each in value]
+    if not isinstance(value, str) or not value:
+        return value
+    middle = len(value) // 2
+    return f"{value[:middle]}{character}{value[middle:]}"

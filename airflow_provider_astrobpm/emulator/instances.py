@@ -12,6 +12,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_astrobpm.emulator.scripts import End, Outcome, Process, Step
 
 Action = Literal["suspend", "resume", "terminate"]
@@ -30,6 +32,26 @@ class Event:
     bp_status: str
 
 
+@dataclass(frozen=True)
+class Distortion:
+    """How the API shows an instance otherwise than it is.
+
+    :param fields: values by the names of fields, sent in place of the true ones.
+    :param without: the names of fields that are left out.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def applied(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """Return an object of the API as it is sent; fields that it has not are not added."""
+        if not self.fields and not self.without:
+            return shown
+        return {
+            name: self.fields.get(name, value) for name, value in shown.items() if name not in self.without
+        }
+
+
 @dataclass
 class Instance:
     """A running or ended instance.
@@ -39,6 +61,7 @@ class Instance:
     :param suspended: whether it is held. A held instance does not move and its timer stands still.
     :param closed: whether it has ended.
     :param entered: how many steps it has entered, each as often as it came to it.
+    :param distortion: how the API shows it otherwise than it is.
     """
 
     number: int
@@ -61,6 +84,7 @@ class Instance:
     ended: float | None = None
     changed: float = 0.0
     history: list[Event] = field(default_factory=list)
+    distortion: Distortion = Distortion()
     _step: Step | None = None
     _next: int = 0
     _due: float = math.inf

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
-from airflow_provider_astrobpm.emulator.wire import ROW
+from airflow_provider_astrobpm.emulator.wire import ROW, row
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
@@ -45,10 +45,7 @@ def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[st
     found = [instance for instance in engine.visible() if engine.shown_state(instance) in states]
     ordered = _ordered(found, engine, order_field, descending=order_type == "desc")
     shown = {name: ROW[name] for name in columns if name in ROW} or ROW
-    return [
-        {name: column(instance, engine) for name, column in shown.items()}
-        for instance in ordered[: switches.row_cap]
-    ]
+    return [row(instance, engine, shown) for instance in ordered[: switches.row_cap]]
 
 
 def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:

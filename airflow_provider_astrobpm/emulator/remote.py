@@ -156,6 +156,18 @@ class EmulatorControl:
         body = {"state": state, "bp_status": bp_status, "closed": closed}
         return self._object("POST", f"{_path(instance_id)}/move", body)
 
+    def distort(
+        self, instance_id: str, fields: Mapping[str, Any] | None = None, *, without: Sequence[str] = ()
+    ) -> None:
+        """Let the API show an instance otherwise than it is, from now on; without arguments as it is again.
+
+        :param fields: values by the names of the API's fields, such as ``{"bpStatus": None, "suspended": "true"}``. What
+            an answer has no field for is not added to it.
+        :param without: the names of fields that are left out.
+        """
+        body = {"fields": dict(fields or {}), "without": list(without)}
+        self._call("PUT", f"{_path(instance_id)}/distortion", body)
+
     def vanish(self, instance_id: str) -> None:
         """Remove an instance without a trace."""
         self._call("DELETE", _path(instance_id))
@@ -176,8 +188,8 @@ class EmulatorControl:
         :param kind: token, csrf, start, query, get, action, delete, variables, get_variables, definitions,
             definition, other or any.
         :param fault: delay, drop_before, drop_after, status, not_json, html, code_in_200, redirect, wrong_shape,
-            wrong_types, oversize, truncate or trickle.
-        :param parameters: times, skip, seconds, work_done, status, retry_after, res_code, res_msg, size, location.
+            wrong_types, other_fields, nul, half_pair, oversize, truncate or trickle.
+        :param parameters: times, skip, seconds, work_done, status, retry_after, res_code, res_msg, size, location, fields.
         """
         self._call("POST", "/faults", {"kind": kind, "fault": fault, **parameters})
 

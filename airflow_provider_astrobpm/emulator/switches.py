@@ -87,15 +87,21 @@ class Switches:
     refusal_status: Literal[400, 404, 500, 200] = _switch(
         400, "The HTTP status of a refusal, beside its resCode."
     )
-    bad_token: Literal["401", "401_html", "400_602", "403_603", "200_602"] = _switch(
-        "401",
-        "How an invalid or expired token is reported: HTTP 401 with JSON, 401 with an HTML page, or another HTTP status"
-        " with resCode 405230602 or 405230603.",
+    bad_token: Literal["401", "401_html", "400_602", "403_603", "200_602", "403", "403_html", "500_602"] = (
+        _switch(
+            "401",
+            "How an invalid or expired token is reported: HTTP 401 with JSON, 401 with an HTML page, another HTTP status"
+            " with resCode 405230602 or 405230603, or HTTP 403 with another resCode or an HTML page.",
+        )
     )
     token_body: Literal["form", "json", "both"] = _switch(
         "both", "Which encoding the token endpoint accepts."
     )
-    omit_expires_in: bool = _switch(False, "Whether the token answer leaves out expires_in.")
+    expires_in: Literal["number", "text", "absent", "zero", "negative", "words"] = _switch(
+        "number",
+        "What expires_in of a token answer is: the seconds, the seconds as a text, left out, 0, less than 0, or a text"
+        " that is no number. The token ends after the same time.",
+    )
     concurrent_tokens: bool = _switch(True, "Whether older tokens stay valid when a new one is issued.")
     csrf_required: bool = _switch(False, "Whether POST, PUT and DELETE need the csrf-token header.")
     content_type_required: bool = _switch(
@@ -103,6 +109,12 @@ class Switches:
     )
     plus_is_blank: bool = _switch(True, "Whether + in a query means a blank, as in forms.")
     success_message: Literal["Success", "成功"] = _switch("Success", "The resMsg of a success.")
+    empty_list: Literal["array", "null", "absent", "object", "text"] = _switch(
+        "array",
+        "The result of a query that finds nothing: an empty array, null, no result at all, an empty object, an empty text.",
+    )
+    numeric_codes: bool = _switch(False, "Whether resCode is sent as a number.")
+    byte_order_mark: bool = _switch(False, "Whether JSON answers begin with a byte order mark.")
     utc_offset: float = _switch(0.0, "Hours that timestamps are ahead of UTC.", at_least=-14, at_most=14)
     clock_skew: float = _switch(
         0.0,

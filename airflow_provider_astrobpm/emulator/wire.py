@@ -6,6 +6,7 @@ of the definitions.
 
 from __future__ import annotations
 
+import codecs
 import json
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
+from airflow_provider_astrobpm.emulator.refusals import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,9 +44,17 @@ class Answer(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+def encoded(value: object) -> bytes:
+    """Return a value as JSON, one that holds half a surrogate pair too."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
 def bare(value: object, status: int = 200) -> Answer:
     """Answer with JSON that has no envelope."""
-    return Answer(status, msgspec.json.encode(value))
+    return Answer(status, encoded(value))
 
 
 def enveloped(
@@ -54,7 +64,27 @@ def enveloped(
     envelope = {"resCode": code, "resMsg": message}
     if result is not _NO_RESULT:
         envelope |= {"result": result}  # type: ignore[dict-item]
-    return Answer(status, msgspec.json.encode(envelope), detail=detail)
+    return Answer(status, encoded(envelope), detail=detail)
+
+
+def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> Answer:
+    """Answer with the rows of a query."""
+    forms = {"array": [], "null": None, "absent": _NO_RESULT, "object": {}, "text": ""}
+    return enveloped(Code.SUCCESS, message, rows or forms[switches.empty_list])
+
+
+def as_switched(answer: Answer, switches: Switches) -> Answer:
+    """Return an answer as it is sent by the switches that concern every answer."""
+    if answer.content_type != "application/json":
+        return answer
+    body = answer.body
+    if switches.numeric_codes:
+        envelope = json.loads(body)
+        if str(envelope.get("resCode", "")).isdecimal():
+            body = encoded({**envelope, "resCode": int(envelope["resCode"])})
+    if switches.byte_order_mark:
+        body = codecs.BOM_UTF8 + body
+    return msgspec.structs.replace(answer, body=body)
 
 
 def html(status: int, title: str) -> Answer:
@@ -69,7 +99,7 @@ def plain(status: int, words: str) -> Answer:
 
 def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
     """Return an instance in the shape that starts and actions return."""
-    return {
+    shown = {
         "name": instance.process.name,
         "version": instance.process.version,
         "id": instance.id,
@@ -90,6 +120,7 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
         "suspended": engine.shown_suspended(instance),
         "isClosed": instance.closed and engine.switches.closed_flag == "on_close",
     }
+    return instance.distortion.applied(shown)
 
 
 def shown_key(key: str, form: str) -> str:
@@ -180,9 +211,13 @@ ROW: Mapping[str, Column] = MappingProxyType(
 )
 
 
-def row(instance: Instance, engine: Engine) -> dict[str, Any]:
-    """Return an instance as a row of a query, with every column."""
-    return {name: column(instance, engine) for name, column in ROW.items()}
+def row(instance: Instance, engine: Engine, columns: Mapping[str, Column] = ROW) -> dict[str, Any]:
+    """Return an instance as a row of a query.
+
+    :param columns: the columns that it has; by default every one.
+    """
+    shown = {name: column(instance, engine) for name, column in columns.items()}
+    return instance.distortion.applied(shown)
 
 
 def definition_row(definition: Definition) -> dict[str, Any]:

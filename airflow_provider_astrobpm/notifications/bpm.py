@@ -72,7 +72,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         context: Context | None = None,
     ) -> None:
         super().__init__()
-        self.bpm_name = checks.text(bpm_name, "bpm_name")
+        self.bpm_name = checks.identifier(bpm_name, "bpm_name")
         self.version = version
         self.variables = None if variables is None else checks.variables(variables)
         self.business_key = business_key
@@ -146,7 +146,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
         checks.still_given(self, self._given)
         event = None if self.business_key is not None else event_of(context)
-        business_key = event.key() if event else checks.text(self.business_key, "business_key")
+        business_key = event.key() if event else checks.identifier(self.business_key, "business_key")
         start = api.start(
             self.bpm_name,
             version=self.version,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_astrobpm.bpm.identity import region_of
 from airflow_provider_astrobpm.bpm.incident import Event
 
 
@@ -38,6 +39,7 @@ def event_of(context: Mapping[str, Any]) -> Event:
         run_id=run_id,
         task_id=ti.task_id,
         map_index=-1 if index is None else index,
+        region=region_of(ti, context),
         number=ti.try_number,
         since=since,
     )

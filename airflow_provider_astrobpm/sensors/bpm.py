@@ -18,6 +18,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.tasks.connecting import connect
+from airflow_provider_astrobpm.tasks.deadline import alarm_ends
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 
 if TYPE_CHECKING:
@@ -95,14 +97,21 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         began = None
         if self.mode == "reschedule":
             began = context["ti"].get_first_reschedule_date(context)
+        if began is None:
+            self._say_what_opens_the_gate()
         self._awaited = awaited = self._new_wait(
-            context, (began.timestamp() if began else time.time()) + self.timeout
+            context, self._deadline(began.timestamp() if began else time.time())
         )
+        if began is not None and not self.silent_fail:
+            connect(self.hook, awaited, self.log)
+            if awaited.ending is not None:
+                return self._end(awaited.result)
         if not self.deferrable or self.silent_fail:
             return self._poke_on(context, awaited)
         self._trigger_for(None)
         self._publish(self.instance_id, context)
-        self.hook.look(awaited)
+        with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+            self.hook.look(awaited)
         self._publish(awaited.instance_id, context)
         if awaited.ending is None:
             self._defer(awaited)
@@ -110,18 +119,16 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def _poke_on(self, context: Context, awaited: Wait) -> Any:
         try:
-            return super().execute(context)
+            with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+                return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
             if error.__cause__ is not None or awaited.deadline is None:
                 raise
             # Airflow looked at the clock a moment after the last poke, and the time was over.
-            self._report(awaited.seen)
-            timed_out = awaited.timed_out(awaited.deadline)
-            try:
-                return self.hook.as_dict(self._after_timeout(timed_out, awaited.instance_id))
-            except WaitTimeoutError:
-                self.log.warning("%s", timed_out)
-            raise
+            timed_out = awaited.timed_out(awaited.deadline, self.hook.client.now())
+            timed_out.connection = self.astro_zero_conn_id
+            awaited.end(timed_out)
+        return self._end(awaited.result)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
@@ -161,10 +168,11 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         :raises AirflowSensorTimeout: if the time is over.
         """
         if self._awaited is None:
-            self._awaited = self._new_wait(context, time.time() + self.timeout)
+            self._awaited = self._new_wait(context, self._deadline(time.time()))
         self._publish(self.instance_id, context)
         pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), LONGEST_PAUSE)
-        self.hook.look_until_sure(self._awaited, again_after=pause)
+        with alarm_ends(self._awaited, connection=self.astro_zero_conn_id):
+            self.hook.look_until_sure(self._awaited, again_after=pause)
         self._publish(self._awaited.instance_id, context)
         if self._awaited.ending is None:
             return PokeReturnValue(is_done=False)
@@ -222,13 +230,19 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         condition = self._condition()
         key = None
         if self.instance_id is None:
-            key = search.key_of(checks.text(self.business_key, "business_key"), self.bpm_name)
+            key = search.key_of(checks.identifier(self.business_key, "business_key"), self.bpm_name)
         else:
-            checks.text(self.instance_id, "instance_id")
-        return wait.Wait(
+            checks.identifier(self.instance_id, "instance_id")
+        awaited = wait.Wait(
             condition,
             instance_id=self.instance_id,
             key=key,
-            deadline=deadline,
+            known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
+        return self._bounded(awaited, deadline)
+
+    def _deadline(self, began: float) -> float | None:
+        """Return when a wait fails that began at a moment, both in seconds since the epoch."""
+        seconds = self._limits.seconds
+        return None if seconds is None else began + seconds

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import batch_result, group_change, group_wait
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.bpm.errors import BatchFailedError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    BatchFailedError,
+    UnknownEventError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import loop
+from airflow_provider_astrobpm.tasks.deadline import despite_the_alarm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure, OnTimeout
 
-LATE = "it was still open at the deadline ('timeout')"
+LATE = "it was still open at the deadline ({!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,32 +67,48 @@ class BatchEnd:
         :param batch: what was started; those of its instances that were not waited for have met the condition before.
         :param end: what had become of the others when the wait ended.
         :param error: what ended the wait before all were decided, if anything did.
-        :raises AstroZeroError: that error, if it was not the deadline.
+        :raises AstroZeroError: that error, if it was not the deadline; or why a success could not be confirmed.
         :raises UnknownEventError: if a success is none, or nothing says why an instance was not decided.
         """
         if error is not None and not isinstance(error, WaitTimeoutError):
             raise error
         ids, refusals = batch.ids, batch.refusals
         started = [one for one in ids if one is not None]
-        seen = self._seen(started)
-        end = group_wait.judged_again(end, batch.awaited, seen, self.condition)
-        notes = []
+        has_failed = batch_result.result_of(ids, refusals, end, {}).failure(self.max_failures) is not None
+        # What has failed already, or has no time left, does not wait for lists that fail: what is open is acted on.
+        seen, unseen = self._seen(started, patient=error is None and not has_failed)
+        # Such an instance is none of this batch's, and must not be acted on.
+        own = Known(tuple(batch.names))
+        others = {one: seen.pop(one) for one in started if one in seen and not own.is_of(seen[one])}
+        end = group_wait.judged_again(end, batch.awaited, seen, self.condition, others=others)
+        notes = [f"How its instances are now could not be read: {unseen}"] if unseen else []
         if error is not None and (late := end.open):
             if self.on_timeout != "leave":
-                change = self._change(late, seen, self.on_timeout)
+                change = self.change(late, seen, self.on_timeout)
                 notes.append(f"By 'on_timeout': {change.note}.")
-            failed = {one: LATE for one in late if not self._ended_well(seen.get(one))}
+            reason = LATE.format(error.argument)
+            failed = {one: reason for one in late if not self._ended_well(seen.get(one))}
             end = end._replace(failed=end.failed | failed, open=())
         failure = batch_result.result_of(ids, refusals, end, seen).failure(self.max_failures)
+        if failure is None and unseen is not None:
+            raise unseen  # a success that nothing confirms opens no gate
         if failure is None and end.open:
             raise UnknownEventError(end, "it tells of no end")
         if failure is not None and self.on_failure == "terminate":
-            change = self._change(started, seen, "terminate")
+            ours = [one for one in self._may_be_open(started, end) if one not in others]
+            change = self.change(ours, seen, "terminate")
             notes.append(f"By 'on_failure': {change.note}.")
         if failure is not None:
             failure.advice = " ".join(notes)
+            failure.connection = self.hook.astro_zero_conn_id
             failure.__cause__ = error
         return batch_result.result_of(ids, refusals, end, seen), failure
+
+    def _may_be_open(self, started: Sequence[str], end: GroupEnd) -> list[str]:
+        """Return the instances that may be open, whether or not they were seen."""
+        if not self.condition.is_lasting:
+            return list(started)
+        return [one for one in started if one in end.failed or one in end.open]
 
     def _ended_well(self, instance: BpmInstance | None) -> bool:
         """Tell whether an instance came to its good end in the last moment, which is none of our own doing."""
@@ -95,18 +118,34 @@ class BatchEnd:
             and self.condition.judge(instance).outcome is Outcome.DONE
         )
 
-    def _seen(self, ids: Sequence[str]) -> dict[str, BpmInstance]:
-        """Look what has become of the instances."""
+    def _seen(
+        self, ids: Sequence[str], *, patient: bool
+    ) -> tuple[dict[str, BpmInstance], AstroZeroError | None]:
+        """Poll what has become of the instances, and return those that polls have shown, and why not all of them.
+
+        :param patient: whether to poll for as long as polls may fail. Otherwise it polls once.
+        """
         if not ids:
-            return {}
+            return {}, None
         roll = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
+        if not patient:
+            try:
+                self.hook.look(roll)
+            except AstroZeroError as error:
+                return {}, error
+            return roll.seen, roll.failure
         self.hook.look(roll)
         if roll.ending is None:
             self.hook.run_wait(roll, poll_interval=self.poll_interval)
-        return roll.result()
+        return roll.result(), None
 
-    def _change(self, ids: Sequence[str], seen: dict[str, BpmInstance], action: Action) -> GroupChange:
-        """Suspend or terminate those of some instances that are open, and take note of how they are then."""
+    def change(self, ids: Sequence[str], seen: dict[str, BpmInstance], action: Action) -> GroupChange:
+        """Suspend or terminate those of some instances that are open, and take note of how they are then.
+
+        :param ids: the instances.
+        :param seen: those that were seen, by their ids, as they were seen last.
+        :param action: what to do.
+        """
         still_open = {
             one: seen[one].state if one in seen else None
             for one in ids
@@ -123,7 +162,7 @@ class BatchEnd:
                     log=lambda note: note.write_to(self.log),
                 )
 
-        change = loop.run(work)
+        change = despite_the_alarm(lambda: loop.run(work))
         self.log.info(change.note)
         seen |= {one.id: one for one in change.instances}
         return change

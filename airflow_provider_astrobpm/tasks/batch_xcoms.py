@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_IDS, MET, WAIT_OVER, awaited_ids
+from airflow_provider_astrobpm.triggers import (
+    BATCH_KEY,
+    BPM_NAMES,
+    INSTANCE_IDS,
+    MET,
+    WAIT_OVER,
+    awaited_ids,
+)
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 if TYPE_CHECKING:
@@ -35,11 +41,13 @@ class PublishedBatch(NamedTuple):
     """The instances that are waited for."""
     refusals: Mapping[int, str] = {}
     """Why launches were refused, by their numbers."""
+    names: Sequence[str] = ()
+    """The names that the BPMs of these instances may show; any where there are none."""
 
     @property
     def for_trigger(self) -> dict[str, Any]:
         """The arguments by which the trigger finds it."""
-        return {"task_key": asdict(self.task), "batch_key": self.key}
+        return {"task_key": self.task.for_trigger, "batch_key": self.key}
 
 
 def nothing_yet(context: Context) -> PublishedBatch:
@@ -53,8 +61,11 @@ def publish_key(context: Context, key: str) -> PublishedBatch:
     return nothing_yet(context)._replace(key=key)
 
 
-def publish(context: Context, launched: BatchLaunched) -> PublishedBatch:
-    """Publish what was started."""
+def publish(context: Context, launched: BatchLaunched, *, bpm_name: str | None = None) -> PublishedBatch:
+    """Publish what was started.
+
+    :param bpm_name: the name that was asked for, which lists may show instead of that of the answers.
+    """
     numbers = range(1, launched.total + 1)
     refusals: dict[str, list[int]] = {}
     for number, error in launched.refused.items():
@@ -62,6 +73,9 @@ def publish(context: Context, launched: BatchLaunched) -> PublishedBatch:
     seen: dict[str, Any] = {
         INSTANCE_IDS: [one.id if (one := launched.instances.get(number)) else None for number in numbers],
         REFUSALS: refusals,
+        BPM_NAMES: sorted(
+            {one.name for one in launched.instances.values()} | ({bpm_name} if bpm_name else set())
+        ),
         **({MET: sorted(launched.met)} if launched.met else {}),
     }
     for name, value in seen.items():
@@ -74,13 +88,16 @@ def published(context: Context) -> PublishedBatch:
 
     :raises AstroZeroError: if that is not there any more.
     """
-    ids, refusals, met, key = (_pulled(context, name) for name in (INSTANCE_IDS, REFUSALS, MET, BATCH_KEY))
+    ids, refusals, met, key, names = (
+        _pulled(context, name) for name in (INSTANCE_IDS, REFUSALS, MET, BATCH_KEY, BPM_NAMES)
+    )
     if not isinstance(ids, list) or not isinstance(refusals, dict) or not isinstance(key, str):
         raise AstroZeroError(
             f"XComs {INSTANCE_IDS!r}, {REFUSALS!r} and {BATCH_KEY!r} do not tell what this try has started"
         )
     reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
-    return PublishedBatch(TaskInstanceKey.of(context["ti"]), key, ids, awaited_ids(ids, met), reasons)
+    awaited = awaited_ids(ids, met)
+    return PublishedBatch(TaskInstanceKey.of(context["ti"]), key, ids, awaited, reasons, names or ())
 
 
 def publish_result(context: Context, result: dict[str, Any]) -> None:

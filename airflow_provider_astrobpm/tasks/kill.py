@@ -17,9 +17,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.bpm import change, search
 from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches, list_matches
 from airflow_provider_astrobpm.bpm.meter import KILLS, Tally
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.hooks import metrics
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.triggers.kill import state_of
 
 if TYPE_CHECKING:
@@ -44,7 +48,8 @@ class AtStake(NamedTuple):
         return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
 
 
-ENDED_BY_A_PERSON = (None, "failed", "success", "skipped", "upstream_failed", "removed", "restarting")
+ENDED = ("failed", "success", "skipped", "upstream_failed", "removed")
+ENDED_BY_A_PERSON = (None, *ENDED, "restarting")
 """The states of a running task that somebody has changed; without one it is gone with its run."""
 
 STATE_PATIENCE = 1.5  # seconds to learn the task's state
@@ -66,7 +71,7 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
     def work() -> str:
         with BpmClient(quick, tokens=TokenCache(), meter=tally) as client:
             find = search.finder(quick)
-            ids = [what.instance_id] if what.instance_id else client.run(_open_carriers(what.business_key))
+            ids = [what.instance_id] if what.instance_id else client.run(_open_matches(what.business_key))
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             return "; ".join(done) or "there is none that shows"
 
@@ -103,7 +108,10 @@ def terminate_all(
                 patience=SENDING,
                 log=lambda note: note.write_to(log),
             )
-        return done.note if done.is_complete else f"{done.note}; clearing the task ends what is still open"
+        if done.is_complete:
+            return done.note
+        more = clearing.advice("it ends only what carries a key that was made from the task")
+        return f"{done.note}; clearing the task ends what is still open.{more}"
 
     _do(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
@@ -115,7 +123,7 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
     :param what: what it is about, as the beginning of a sentence.
     :param log: the log of the task.
     """
-    seen = _within(STATE_PATIENCE, lambda: state_of(task))
+    seen = _within(STATE_PATIENCE, lambda: _own_state(task))
     if seen.failure is None and seen.value in ENDED_BY_A_PERSON:
         return True
     why = seen.failure or f"the task is {seen.value}"
@@ -123,6 +131,24 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
         "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
     )
     return False
+
+
+def _own_state(task: TaskInstanceKey) -> str | None:
+    """Return the state of the task instance; ``None`` if it is gone with its run.
+
+    Of a task in a loop Airflow tells the state of the newest iteration. Of those that have ended it tells the region, too.
+    """
+    state = state_of(task)
+    if task.region is None or state not in ENDED:
+        return state
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
+
+    for one in RuntimeTaskInstance.get_task_breadcrumbs(task.dag_id, task.run_id):
+        region = str(one.get("region_id")), one.get("region_index")
+        if one["task_id"] == task.task_id and region == task.region:
+            ended: str = one["state"]
+            return ended
+    return "running"
 
 
 def _do(work: Callable[[], str], what: str, log: Any, tally: Tally) -> None:
@@ -138,9 +164,13 @@ def _hasty(settings: Settings) -> Settings:
     return settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
 
-def _open_carriers(business_key: str) -> Plan[list[str]]:
-    carriers = yield from search.find_carriers(lambda one: one.business_key == business_key)
-    return [one.id for one in carriers.instances.values() if not one.is_closed]
+def _open_matches(business_key: str) -> Plan[list[str]]:
+    keys = KeyForms([business_key])
+    matches = KeyMatches(lambda one: keys.sent(one.business_key) is not None)
+    for _ in range(2):  # it may have moved against the order of the first pass
+        if not matches.has_open:
+            yield from list_matches(OPEN_STATES, matches)
+    return [one.id for one in matches.instances.values() if not one.is_closed]
 
 
 @dataclass(frozen=True)

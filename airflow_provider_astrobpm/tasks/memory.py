@@ -9,11 +9,14 @@ import msgspec
 from airflow_provider_astrobpm.bpm.adoption import Record
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import TaskIdentity, region_of
+from airflow_provider_astrobpm.bpm.try_record import generation_by_record, with_intent
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from typing_extensions import Self
+
+    from airflow_provider_astrobpm.bpm.try_record import TryRecord
 
 R = TypeVar("R", Record, BatchRecord)
 
@@ -25,29 +28,70 @@ class Try(NamedTuple):
 
     task: TaskIdentity
     number: int
+    max_tries: int
     generation: int
     """The number of the first try since the task was last cleared."""
+    generation_is_certain: bool
+    """Whether the record and Airflow's numbers agree on it."""
     since: float | None
     """When the run was due, in seconds since the epoch: before that no try can have begun."""
 
     @classmethod
-    def of(cls, context: Context, *, retries: int) -> Self:
+    def of(cls, context: Context, *, retries: int, record: TryRecord | None) -> Self:
         """Read it off a task's context.
 
-        A clear allows a task its retries once more, counted from the try that it has reached, so the allowance tells
-        where the count began. Airflow's sensors find the first try of a wait in the same way.
-
-        :param retries: the retries that the task may have.
+        :param retries: the retries that the task has in its DAG now.
+        :param record: what earlier tries have written down, if they did.
         """
         ti = context["ti"]
         index = getattr(ti, "map_index", None)
         due = getattr(context.get("dag_run"), "run_after", None)
+        generation = generation_by_record(
+            record, try_number=ti.try_number, max_tries=ti.max_tries, retries=retries
+        )
         return cls(
-            TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index),
+            TaskIdentity(
+                ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
+            ),
             ti.try_number,
-            ti.max_tries - retries + 1,
+            ti.max_tries,
+            *generation,
             due.timestamp() if due else None,
         )
+
+
+class Begun(NamedTuple, Generic[R]):
+    """A try that has written down its intent.
+
+    :param memory: the record that the tries of its task share.
+    :param this: which try it is.
+    :param record: what earlier tries have written down, if they did.
+    """
+
+    memory: Memory[R]
+    this: Try
+    record: R | None
+
+
+def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
+    """Begin a try: write down that it has begun, before it does anything else.
+
+    A later try that finds this, and no record of a start, knows that none was sent.
+
+    :param context: the context of the task.
+    :param kind: the type of the record.
+    :param retries: the retries that the task has in its DAG now.
+    :raises AstroZeroError: if the record is none that this version can read.
+    """
+    memory = Memory(context, kind)
+    record = memory.read()
+    this = Try.of(context, retries=retries, record=record)
+    intent = with_intent(
+        record, kind, generation=this.generation, max_tries=this.max_tries, try_number=this.number
+    )
+    if intent != record:
+        memory.write(intent)
+    return Begun(memory, this, record)
 
 
 class Memory(Generic[R]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
@@ -21,9 +21,16 @@ from airflow_provider_astrobpm.bpm.condition import (
     WaitCondition,
     given_conditions,
 )
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.errors import (
+    AnotherInstanceError,
+    AstroZeroError,
+    UnknownEventError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+from airflow_provider_astrobpm.tasks.deadline import Limits, alarm_ends, despite_the_alarm, seconds_to_alarm
 from airflow_provider_astrobpm.triggers import waiter
 
 try:
@@ -42,8 +49,13 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.triggers.base import WaitingTrigger
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
+T = TypeVar("T")
+W = TypeVar("W", bound="AnyWait[Any]")
+
 OnTimeout = Literal["leave", "suspend", "terminate"]
 ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
+
+FOR_EVER = "Neither 'timeout' nor 'execution_timeout' is set, so this task waits for ever if it has to"
 
 OnFailure = Literal["leave", "terminate"]
 ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
@@ -71,6 +83,10 @@ class WaitingTask(AstroZeroTask):
     """
 
     template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
+    timeout: Any
+    """Seconds for the wait, as the subclasses take it; ``None`` for no limit."""
+    _known = Known()
+    """What was known of the instance besides its id before a deferral."""
     instance_url: str | None = ""
     """The address of the instance that this process has published; ``None`` if an earlier one may have, before a deferral."""
 
@@ -114,7 +130,10 @@ class WaitingTask(AstroZeroTask):
 
         arguments = dict(next_kwargs or {})
         deadline = arguments.pop("deadline", None)
+        names, business_key = arguments.pop("known", None) or ((), None)
+        self._known = Known(tuple(names), business_key)
         self.instance_url = None
+        self._connect()
         if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
             self.log.warning(
                 "Airflow has handed this task an event for which another one waits; looking itself"
@@ -133,6 +152,16 @@ class WaitingTask(AstroZeroTask):
         """Resume with the trigger's event."""
         raise NotImplementedError
 
+    def _connect(self) -> None:
+        """Look up the connection of a wait that is under way, with the patience that it has with polls.
+
+        If that ends in vain, whatever needs the connection next fails over it.
+        """
+        from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.connecting import connect  # noqa: PLC0415
+
+        connect(self.hook, AnyWait(None, self.max_poll_failure_time), self.log)
+
     def _look_again(self, context: Context, deadline: float | None) -> Any:
         """Look once, and wait on if that is not the end yet."""
         awaited = self._new_wait(context, deadline)
@@ -140,6 +169,34 @@ class WaitingTask(AstroZeroTask):
         if awaited.ending is None:
             self._defer(awaited)
         return self.execute_complete(context, self._event_of(awaited))
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.timeout, self.execution_timeout)
+
+    def _bounded(self, awaited: W, at: float | None) -> W:
+        """Set the deadline of a wait that goes on in this process, and return the wait.
+
+        :param at: when it fails by ``timeout`` and ``execution_timeout``, in seconds since the epoch.
+        """
+        deadline = self._limits.deadline(at, now=time.time(), alarm=seconds_to_alarm())
+        awaited.deadline, awaited.deadline_argument = deadline
+        return awaited
+
+    def _begin(self, awaited: AnyWait[Any]) -> None:
+        """Begin a wait that is not over yet: defer it if it is to be deferred."""
+        if awaited.ending is not None:
+            return
+        if awaited.deadline is None:
+            self.log.info(FOR_EVER)
+        if self.deferrable:
+            self._defer(awaited)
+
+    def _hold_on(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
+        """Hold this worker until a wait is over, and return its good end, or raise the error that it ended with."""
+        with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+            self.hook.run_wait(awaited, poll_interval=poll_interval)
+        return awaited.result()
 
     def _new_wait(self, context: Context, deadline: float | None) -> AnyWait[Any]:
         """Return the wait for what this task is about."""
@@ -160,6 +217,22 @@ class WaitingTask(AstroZeroTask):
         asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
+    def _check_identifiers(self, *arguments: str) -> None:
+        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone."""
+        for argument in arguments:
+            if (value := getattr(self, argument)) is not None:
+                checks.identifier(value, argument)
+
+    def _say_what_opens_the_gate(self) -> None:
+        """Say in the log what an author may not have thought of, who names what fails and not what succeeds."""
+        failing = self._condition().failing_statuses_alone
+        if failing:
+            self.log.warning(
+                "Any business status but %s opens this gate, a misspelt or a new one too. Name what opens it with "
+                "bp_statuses, such as bp_statuses=['Approved']",
+                " and ".join(map(repr, sorted(failing))),
+            )
+
     def _has_ended_well(self, instance: BpmInstance) -> bool:
         """Tell whether an instance that an earlier try has started, and that has ended, is as this task wants it.
 
@@ -176,6 +249,7 @@ class WaitingTask(AstroZeroTask):
         return {
             "astro_zero_conn_id": self.astro_zero_conn_id,
             "deadline": awaited.deadline if awaited else None,
+            "deadline_argument": awaited.deadline_argument if awaited else self._limits.argument,
             "on_suspended": self.on_suspended,
             "max_poll_failure_time": self.max_poll_failure_time,
             **asked,
@@ -202,7 +276,10 @@ class WaitingTask(AstroZeroTask):
         self.defer(
             trigger=self._trigger_for(awaited),
             method_name="execute_complete",
-            kwargs={"deadline": awaited.deadline},
+            kwargs={
+                "deadline": awaited.deadline,
+                "known": [[*awaited.known.names], awaited.known.business_key],
+            },
             timeout=backstop,
         )
 
@@ -211,6 +288,7 @@ class WaitingTask(AstroZeroTask):
 
         :param instance_id: the instance that it must be, where that is known.
         :raises UnknownEventError: if the event is not one that a trigger sends, or tells of no success.
+        :raises AnotherInstanceError: if it tells of another instance under the same id.
         """
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
 
@@ -219,6 +297,8 @@ class WaitingTask(AstroZeroTask):
             raise ending
         if instance_id is not None and ending.id != instance_id:
             raise UnknownEventError(event, f"it tells of another instance than {instance_id!r}")
+        if not self._known.is_of(ending):
+            raise AnotherInstanceError(ending, self._known)
         if self._condition().judge(ending).outcome is not Outcome.DONE:
             raise UnknownEventError(event, "it tells of a success that this task did not ask for")
         return ending
@@ -228,12 +308,19 @@ class WaitingTask(AstroZeroTask):
 
         :returns: the instance, if it turns out to have come to its good end in the last moment.
         """
-        if self.on_timeout == "leave" or instance_id is None:
+        action = self.on_timeout
+        if action == "leave" or instance_id is None:
             raise error
         try:
-            change = self.hook.change_state(instance_id, self.on_timeout)
-        except AstroZeroError as failure:
-            error.advice = f"By 'on_timeout' {self.on_timeout!r} was tried. {failure}"
+            known, last_state = self._known, None
+            if (seen := error.instance) is not None:
+                known, last_state = known.with_more(seen), seen.state
+            change = despite_the_alarm(
+                lambda: self.hook.change_state(instance_id, action, known=known, last_state=last_state)
+            )
+        except Exception as failure:  # noqa: BLE001 - the connection itself may not be there any more
+            words = failure if isinstance(failure, AstroZeroError) else f"{type(failure).__name__}."
+            error.advice = f"By 'on_timeout' {action!r} was tried. {words}"
             raise error from None
         # Only an end that is none of our own doing: a wait for "Terminated" is not met by terminating.
         succeeded = class_of(change.instance.state) is StateClass.SUCCEEDED

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -18,14 +18,17 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
 from airflow_provider_astrobpm.triggers import waiter
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, prepare, why_it_was_no_kill
+from airflow_provider_astrobpm.triggers.patience import patiently
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.condition import OnSuspended
     from airflow_provider_astrobpm.bpm.poller import Poller
     from airflow_provider_astrobpm.bpm.wait import AnyWait
+
+T = TypeVar("T")
 
 TELLS_OF_KILLS = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow calls ``on_kill`` (from 3.3 on); before that a trigger is only cancelled, whatever the reason."""
@@ -45,6 +48,7 @@ class WaitingTrigger(BaseTrigger):
     :param on_suspended: whether a suspended instance is waited through or fails the wait.
     :param poll_interval: seconds between two looks at most.
     :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
+    :param deadline_argument: the argument of the task that set the deadline.
     :param max_poll_failure_time: seconds for which looks may fail in a row.
     :param terminate_on_kill: whether what it waits for is terminated when a person ends the task.
     """
@@ -60,6 +64,7 @@ class WaitingTrigger(BaseTrigger):
         on_suspended: OnSuspended = "wait",
         poll_interval: float = 60,
         deadline: float | None = None,
+        deadline_argument: str = "timeout",
         max_poll_failure_time: float = 600,
         terminate_on_kill: bool = False,
     ) -> None:
@@ -72,6 +77,7 @@ class WaitingTrigger(BaseTrigger):
         self.on_suspended = on_suspended
         self.poll_interval = poll_interval
         self.deadline = deadline
+        self.deadline_argument = deadline_argument
         self.max_poll_failure_time = max_poll_failure_time
         self.terminate_on_kill = terminate_on_kill
         self._poller: Poller | None = None
@@ -85,6 +91,7 @@ class WaitingTrigger(BaseTrigger):
             "on_suspended",
             "poll_interval",
             "deadline",
+            "deadline_argument",
             "max_poll_failure_time",
             "terminate_on_kill",
         )
@@ -149,7 +156,7 @@ class WaitingTrigger(BaseTrigger):
 
     async def _end_of_wait(self) -> Any:
         """Return how the wait ended: its good end, or the error."""
-        from airflow_provider_astrobpm.bpm.errors import AuthenticationError  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
@@ -158,7 +165,10 @@ class WaitingTrigger(BaseTrigger):
             prepare(TaskInstanceKey.of(self.task_instance))
         try:
             awaited = await self._new_wait()
-            self._poller = POLLERS.get(await hook.async_settings(), hook.make_async_client)
+            awaited.deadline_argument = self.deadline_argument
+            settings = await self._patiently(hook.async_settings, "the connection", awaited)
+            self._poller = POLLERS.get(settings, hook.make_async_client)
+            awaited.grace = settings.start_grace
             while True:
                 subscription = self._poller.join(
                     awaited, interval=self.poll_interval, connection=self.astro_zero_conn_id
@@ -167,9 +177,10 @@ class WaitingTrigger(BaseTrigger):
                     while awaited.ending is None:
                         for note in await subscription.notes():
                             note.write_to(self.log)
-                if not isinstance(awaited.ending, AuthenticationError):
+                if not isinstance(awaited.ending, CallError):
                     return awaited.ending
-                # The secret may have been renewed in the days since the wait began.
+                # The secret may have been renewed in the days since the wait began. How the server reports that it does
+                # not know the old one is not documented, so any failed poll may be about that.
                 try:
                     settings = await hook.async_settings()
                 except Exception:
@@ -179,10 +190,20 @@ class WaitingTrigger(BaseTrigger):
                     return awaited.ending
                 self.log.warning("The connection has changed; the wait goes on with its new settings")
                 self._poller = POLLERS.get(settings, hook.make_async_client)
+                awaited.grace = settings.start_grace
                 awaited.resume()
         except Exception as error:
             self.log.exception("The wait could not go on")
             return error
+
+    async def _patiently(
+        self, read: Callable[[], Awaitable[T]], what: str, awaited: AnyWait[Any] | None = None
+    ) -> T:
+        """Return what is read, with the patience of the wait; the parameters are those of ``patience.patiently``."""
+        from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
+
+        books: AnyWait[Any] = awaited or AnyWait(None, self.max_poll_failure_time)
+        return await patiently(read, what, awaited=books, connection=self.astro_zero_conn_id, log=self.log)
 
     def _condition(self) -> WaitCondition:
         asked: dict[str, Any] = {argument: getattr(self, argument) for argument in ARGUMENTS}
@@ -226,6 +247,7 @@ def import_what_runs() -> None:
         "airflow.sdk.execution_time.task_runner",
         "airflow_provider_astrobpm.bpm.event",
         "airflow_provider_astrobpm.bpm.group_change",
+        "airflow_provider_astrobpm.bpm.lookup",
         "airflow_provider_astrobpm.bpm.poller",
         "airflow_provider_astrobpm.hooks.astro_zero",
     ):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.triggers import BATCH_KEY, INSTANCE_ID, INSTANCE_IDS, MET, awaited_ids, kill
+from airflow_provider_astrobpm.triggers import (
+    BATCH_KEY,
+    BPM_NAMES,
+    INSTANCE_ID,
+    INSTANCE_IDS,
+    MET,
+    awaited_ids,
+    kill,
+)
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
 from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger
 
@@ -32,7 +39,8 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     :param instance_id: the instance's id.
     :param business_key: the instance's business key, where the id is not known.
-    :param bpm_name: with ``business_key``: only instances of this BPM count.
+    :param bpm_name: with ``business_key``: only instances of this BPM count. With ``instance_id``: the name that the task has
+        asked for, which the instance may show instead of the one that it has shown so far.
     :param seen: the instance as the task saw it last, as ``msgspec.to_builtins`` makes it.
 
     The other parameters are those of ``WaitingTrigger``.
@@ -70,13 +78,17 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
 
         from airflow_provider_astrobpm.bpm import search, wait  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.instance import BpmInstance  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.sameness import Known  # noqa: PLC0415
 
-        seen, self.seen = self.seen, None  # kept once, and smaller, by the wait
+        plain, self.seen = self.seen, None  # kept once, and smaller, by the wait
+        seen = msgspec.convert(plain, BpmInstance) if plain else None
+        names = (self.bpm_name,) if self.bpm_name else ()
         self._awaited = wait.Wait(
             self._condition(),
             instance_id=self.instance_id,
             key=search.key_of(self.business_key, self.bpm_name) if self.business_key else None,
-            seen=msgspec.convert(seen, BpmInstance) if seen else None,
+            seen=seen,
+            known=Known.of(seen, *names) if seen else None,
             deadline=self.deadline,
             max_poll_failure_time=self.max_poll_failure_time,
         )
@@ -93,6 +105,8 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
         find, instance_id = search.finder(client.settings), str(self.instance_id)
         last = self._awaited.seen if self._awaited else None
         instance = await client.run(find(instance_id, last.state if last else None))
+        if self._awaited is not None and not self._awaited.known.is_of(instance):
+            return f"Left as it is, for its id shows another one now: {instance}"
         if self._condition().judge(instance).outcome is not Outcome.WAITING:
             return f"Left as it is, for its wait is over: {instance}"
         self.log.info("The task was ended by a person; terminating %s", instance)
@@ -129,6 +143,7 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         self.batch_key = batch_key
         self.may_fail = may_fail
         self._ids: list[str] = []
+        self._names: list[str] = []
         self._awaited: GroupWait | None = None
 
     @property
@@ -149,25 +164,30 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
             deadline=self.deadline,
             max_poll_failure_time=self.max_poll_failure_time,
             may_fail=self.may_fail,
+            names=self._names,
         )
         return self._awaited
 
     async def _learn_ids(self) -> None:
-        """Read from the task's XComs which instances there are.
+        """Read from the task's XComs which instances there are, and of which BPMs.
 
         :raises AstroZeroError: if they are not there.
         """
         from airflow_provider_astrobpm.bpm.errors import AstroZeroError  # noqa: PLC0415
 
         task = kill.TaskInstanceKey(**self.task_key)
-        found, batch_key, met = [
-            await sync_to_async(kill.published)(task, key) for key in (INSTANCE_IDS, BATCH_KEY, MET)
-        ]
+
+        async def published() -> list[Any]:
+            keys = (INSTANCE_IDS, BATCH_KEY, MET, BPM_NAMES)
+            return [await sync_to_async(kill.published)(task, key) for key in keys]
+
+        found, batch_key, met, names = await self._patiently(published, "the XComs of the task")
         if not isinstance(found, list) or batch_key != self.batch_key:
             raise AstroZeroError(
                 f"XCom {INSTANCE_IDS!r} of the task does not tell which instances it has started"
             )
         self._ids = awaited_ids(found, met)
+        self._names = names or []  # a task of an earlier version has published none
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
@@ -178,19 +198,23 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         return event.encode(error or RuntimeError(), waiter)
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        from airflow_provider_astrobpm.bpm import group_change, look, search  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm import group_change, look, moment, search  # noqa: PLC0415
 
         awaited = self._awaited or await self._new_wait()
+        began = moment.now()
         if awaited.ending is None:
-            awaited.look_found(await client.run(look.search_for([awaited], client.settings)), time.time())
+            findings = await client.run(look.search_for([awaited], client.settings))
+            if findings.failure is not None:
+                raise findings.failure
+            awaited.look_found(findings, began.steady, moment.now())
         if awaited.ending is not None:
             return f"{self._waits_for} is left as it is, for its wait is over"
         sought = search.Sought()
         awaited.seek(sought)
-        self.log.info(
-            "The task was ended by a person; terminating %s instances of its batch", len(sought.ids)
-        )
+        shown = {one: state for one, state in sought.ids.items() if one in findings.instances}
+        left = len(sought.ids) - len(shown)
+        self.log.info("The task was ended by a person; terminating %s instances of its batch", len(shown))
         change = await group_change.change_all(
-            client, sought.ids, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
+            client, shown, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
         )
-        return change.note
+        return f"{change.note}; {left} could not be read and may still be open" if left else change.note

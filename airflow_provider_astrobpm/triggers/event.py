@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm import checks, texts
 from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+from airflow_provider_astrobpm.triggers.patience import patiently
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -92,6 +93,8 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         from airflow_provider_astrobpm.triggers.base import import_what_runs  # noqa: PLC0415
 
         await asyncio.to_thread(import_what_runs)
+        from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
+
         watching = _Watching(self, self._places)
         told: tuple[str, int] | None = None
         try:
@@ -101,7 +104,12 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                         yield event
                 except Exception as error:
                     # Once for each stretch of failures.
-                    if told != (found := (str(error), watching.looks)):
+                    what = (
+                        f"{type(error).__name__} {error.status}"
+                        if isinstance(error, CallError)
+                        else str(error)
+                    )
+                    if told != (found := (what, watching.looks)):
                         told = found
                         self.log.exception(
                             "Could not watch %s; trying again for as long as it takes", self._places
@@ -136,8 +144,14 @@ class _Watching:
         """Yield the events until something fails, and raise that."""
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
 
-        settings = await self._hook.async_settings()
         watch = self._watch = self._watch or await self._new_watch()
+        settings = await patiently(
+            self._hook.async_settings,
+            "the connection",
+            awaited=watch,
+            connection=self._trigger.astro_zero_conn_id,
+            log=self._trigger.log,
+        )
         poller = POLLERS.get(settings, self._hook.make_async_client)
         async with poller.join(
             watch, interval=self._trigger.poll_interval, connection=self._trigger.astro_zero_conn_id
@@ -185,7 +199,9 @@ class _Watching:
 
         taking = Taking()
         for mark, instance in entries:
-            plain = instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
+            plain = texts.storable(
+                instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
+            )
             payload = plain if self._store is None else taking.payload(mark, plain)
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
         if self._store is None:

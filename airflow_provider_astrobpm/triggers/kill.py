@@ -13,6 +13,10 @@ whose task was marked as failed. So the task instance is looked at.
 | ended, and says that its wait was over                         | did nothing            |
 | ended otherwise, or gone with its run                          | ended the task         |
 | not to be seen                                                 | perhaps did nothing    |
+
+From Airflow 3.4 on a trigger reads XComs as the try that waits. In a loop nothing else can read them, and Airflow refuses
+a try that was replaced. Outside of loops the next try's XComs are read then. In a loop a try that was replaced was cleared,
+by itself or with an earlier iteration.
 """
 
 from __future__ import annotations
@@ -22,10 +26,13 @@ import logging
 from contextvars import Context
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from airflow_provider_astrobpm.bpm.identity import Region
 from airflow_provider_astrobpm.triggers import WAIT_OVER
 
 if TYPE_CHECKING:
@@ -39,20 +46,42 @@ PAUSE = 2.0  # seconds between them
 
 @dataclass(frozen=True)
 class TaskInstanceKey:
-    """Which task instance is meant."""
+    """Which task instance is meant.
+
+    :param region: the region that Airflow 3.4 gives to mapped tasks and to those of a loop.
+    """
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int
+    region: Region | None = None
 
     @classmethod
     def of(cls, task_instance: Any) -> Self:
         """Return the key of a task instance, in whichever shape the triggerer has it."""
         index = task_instance.map_index
         return cls(
-            task_instance.dag_id, task_instance.run_id, task_instance.task_id, -1 if index is None else index
+            task_instance.dag_id,
+            task_instance.run_id,
+            task_instance.task_id,
+            -1 if index is None else index,
+            Region.of(task_instance),
         )
+
+    @property
+    def for_trigger(self) -> dict[str, Any]:
+        """The arguments by which a trigger makes it again. A trigger knows the region by itself."""
+        return {
+            "dag_id": self.dag_id,
+            "run_id": self.run_id,
+            "task_id": self.task_id,
+            "map_index": self.map_index,
+        }
+
+
+class ReplacedTryError(Exception):
+    """The try that waited was replaced by another one, and nothing can be read of either."""
 
 
 _preparation: asyncio.Task[None] | None = None
@@ -110,6 +139,13 @@ class Sight(Enum):
 
 
 def _look(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
+    try:
+        return _sight(task, key, awaited)
+    except ReplacedTryError:
+        return Sight.ENDED
+
+
+def _sight(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
     state = state_of(task)
     if state in {"up_for_retry", "up_for_reschedule"}:
         return Sight.RETRIED
@@ -136,13 +172,35 @@ def state_of(task: TaskInstanceKey) -> str | None:
 
 
 def published(task: TaskInstanceKey, key: str) -> Any:
-    """Return what this try of a task has published under a key, or ``None``."""
+    """Return what this try of a task has published under a key, or ``None``.
+
+    :raises ReplacedTryError: if this try was replaced, and its task is in a loop.
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError  # noqa: PLC0415
     from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415 - of the backend that the deployment uses
 
-    return XCom.get_one(
+    read = partial(
+        XCom.get_one,
         key=key,
         dag_id=task.dag_id,
         task_id=task.task_id,
         run_id=task.run_id,
         map_index=task.map_index,
     )
+    try:
+        return read()
+    except AirflowRuntimeError as refusal:
+        if _status(refusal) != HTTPStatus.FORBIDDEN:
+            raise
+    try:
+        # A context of its own holds no try as which it would be read.
+        return Context().run(read)
+    except AirflowRuntimeError as refusal:
+        if _status(refusal) != HTTPStatus.BAD_REQUEST:
+            raise
+        raise ReplacedTryError from None
+
+
+def _status(refusal: Any) -> int | None:
+    status: int | None = (refusal.error.detail or {}).get("status_code")
+    return status

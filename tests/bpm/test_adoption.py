@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from airflow_provider_astrobpm.bpm import adoption, api, states
@@ -12,16 +11,22 @@ from airflow_provider_astrobpm.bpm.adoption import Adopt, Found, Look, Order, Re
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, OpenInstanceExistsError
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.search import Carriers
+from airflow_provider_astrobpm.bpm.key_form import KeyForm
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 
 TASK = TaskIdentity("dag", "run", "task")
 KEY, AGAIN, OLD = TASK.key(3), TASK.key(3, 2), TASK.key(1)
-SENT = Record(generation=3, posted_at=100.0)
-KNOWN = Record(generation=3, posted_at=100.0, instance_id="own")
+AT = 1767916800.0  # 2026-01-09 00:00:00 UTC
+SENT = Record(generation=3, posted_at=AT)
+KNOWN = Record(generation=3, posted_at=AT, instance_id="own")
 NOTHING = Record(generation=3)
-OLD_SENT = Record(generation=1, posted_at=100.0)
-OLD_KNOWN = Record(generation=1, posted_at=100.0, instance_id="old")
+OLD_SENT = Record(generation=1, posted_at=AT)
+OLD_KNOWN = Record(generation=1, posted_at=AT, instance_id="old")
 OLD_NOTHING = Record(generation=1)
+OLD_BEGUN = Record(generation=1, posted_at=AT, instance_id="old", intent_of=3)
+BEGUN = Record(generation=3, intent_of=3)
+BEGUN_LATE = Record(generation=3, intent_of=3, older_unknown=True)
 
 
 def order(**fields: Any) -> Order:
@@ -38,11 +43,26 @@ def order(**fields: Any) -> Order:
 
 
 def instance(
-    key: str | None = KEY, state: str = "Running", instance_id: str = "own", name: str = "Approval"
+    key: str | None = KEY,
+    state: str = "Running",
+    instance_id: str = "own",
+    name: str = "Approval",
+    start_time: str | None = "2026-01-09 00:00:05",
 ) -> BpmInstance:
     return BpmInstance(
-        id=instance_id, name=name, state=state, business_key=key, is_closed=states.is_terminal(state)
+        id=instance_id,
+        name=name,
+        state=state,
+        business_key=key,
+        is_closed=states.is_terminal(state),
+        start_time=start_time,
     )
+
+
+def matches_of(asked: Order, *instances: BpmInstance, form: KeyForm | None = None) -> KeyMatches:
+    matches = asked.new_matches(form, lambda: AT + 60)
+    matches.take(instances)
+    return matches
 
 
 OPEN, GOOD, BAD = instance(), instance(state="Completed OK"), instance(state="Broken")
@@ -57,15 +77,22 @@ class TestHowToLook:
             (None, {"try_number": 1, "generation": 1}, Look.NONE),
             (None, {}, Look.KEY),
             (None, {"try_number": 3}, Look.KEY),
-            (None, {"has_memory": False}, Look.KEY),
+            (BEGUN, {}, Look.NONE),
+            (BEGUN_LATE, {}, Look.KEY),
+            (BEGUN, {"try_number": 5, "generation": 5}, Look.NONE),
+            (BEGUN, {"generation_is_certain": False}, Look.NONE),
+            (None, {"try_number": 3, "generation_is_certain": False}, Look.KEY),
             (NOTHING, {}, Look.NONE),
             (SENT, {}, Look.KEY),
             (Record(generation=3, told=True), {}, Look.KEY),
-            (Record(generation=1, told=True), {}, Look.NONE),
+            (Record(generation=1, told=True), {}, Look.KEY),
+            (Record(generation=1, told=True), {"try_number": 3}, Look.NONE),
             (KNOWN, {}, Look.ID),
             (OLD_NOTHING, {"try_number": 3}, Look.NONE),
             (OLD_SENT, {"try_number": 3}, Look.KEY),
             (OLD_KNOWN, {"try_number": 3}, Look.ID),
+            (OLD_KNOWN, {}, Look.KEY),
+            (OLD_BEGUN, {}, Look.ID),
         ],
     )
     def test_with_a_key_of_its_own(self, record: Any, fields: dict[str, Any], way: Look) -> None:
@@ -75,9 +102,10 @@ class TestHowToLook:
         ("record", "fields", "way"),
         [
             (None, {"try_number": 1, "generation": 1}, Look.NONE),
-            (None, {}, Look.NONE),
-            (None, {"has_memory": False}, Look.KEY),
-            (None, {"has_memory": False, "try_number": 3}, Look.NONE),
+            (None, {}, Look.KEY),
+            (BEGUN, {}, Look.NONE),
+            (BEGUN_LATE, {}, Look.NONE),
+            (None, {"try_number": 3}, Look.NONE),
             (SENT, {}, Look.KEY),
             (KNOWN, {}, Look.ID),
             (OLD_SENT, {"try_number": 3}, Look.NONE),
@@ -98,13 +126,16 @@ class TestHowToLook:
             (Record(generation=3, posted_at=10.0), {}, 60),
             (KNOWN, {"business_key": "k", "if_open_instance_exists": "adopt"}, 50),
             (Record(generation=3, told=True), {}, 0),
-            (None, {}, 0),
-            (None, {"has_memory": False}, 60),
-            (None, {"has_memory": False, "try_number": 1, "generation": 1}, 0),
+            (BEGUN, {}, 0),
+            (BEGUN_LATE, {}, 60),
+            (None, {}, 60),
+            (OLD_KNOWN, {}, 60),
+            (None, {"try_number": 3}, 60),
+            (None, {"try_number": 1, "generation": 1}, 0),
         ],
     )
     def test_not_before_it_would_show(self, record: Any, fields: dict[str, Any], seconds: float) -> None:
-        assert adoption.pause_before_look(order(**fields), record, now=110.0) == seconds
+        assert adoption.pause_before_look(order(**fields), record, now=AT + 10) == seconds
 
 
 class TestTheDecision:
@@ -156,12 +187,8 @@ class TestTheDecision:
 
     def test_a_bpm_that_it_calls_may_carry_its_key(self) -> None:
         called = instance(KEY, instance_id="called", name="Called")
-        carriers = Carriers(order().wants)
-        carriers.take([OPEN, called])
-        assert adoption.sort_out(order(), SENT, carriers) == Found((OPEN,))
-        alone = Carriers(order().wants)
-        alone.take([called])
-        found = adoption.sort_out(order(), SENT, alone)
+        assert adoption.sort_out(order(), SENT, matches_of(order(), OPEN, called)) == Found((OPEN,))
+        found = adoption.sort_out(order(), SENT, matches_of(order(), called))
         assert isinstance(found, Found)
         assert "which is none of 'Approval'" in str(found.doubt)
 
@@ -181,13 +208,15 @@ class TestTheDecision:
     @pytest.mark.parametrize(
         ("record", "written"),
         [
-            (None, Record(generation=3, told=True)),
-            (SENT, Record(generation=3, posted_at=100.0, told=True)),
+            (None, Record(generation=3, intent_of=3, told=True)),
+            (SENT, Record(generation=3, intent_of=3, posted_at=AT, told=True)),
             (
                 Record(
                     generation=1, launch=2, posted_at=1.0, instance_id="old", left_open=True, deadline=5.0
                 ),
-                Record(generation=3, posted_at=1.0, instance_id="old", left_open=True, told=True),
+                Record(
+                    generation=3, intent_of=3, posted_at=1.0, instance_id="old", left_open=True, told=True
+                ),
             ),
         ],
     )
@@ -197,11 +226,11 @@ class TestTheDecision:
         assert adoption.asked(order(), record) == written
 
     def test_a_clear_after_a_person_was_asked_to_look_starts(self) -> None:
-        told = Record(generation=1, posted_at=100.0, told=True)
+        told = Record(generation=1, posted_at=AT, told=True)
         made = adoption.decide(order(try_number=3), told, Found(doubt=DOUBT))
         assert isinstance(made, Start)
         assert made.warning is not None
-        still_own = Record(generation=3, posted_at=100.0, told=True)
+        still_own = Record(generation=3, posted_at=AT, told=True)
         assert isinstance(adoption.decide(order(), still_own, Found(doubt=DOUBT)), Refuse)
 
     @pytest.mark.parametrize(
@@ -228,9 +257,7 @@ class TestTheDecision:
 class TestWhoseTheyAre:
     def sort_out(self, record: Record | None, *instances: BpmInstance, **fields: Any) -> Found | Refuse:
         asked = order(**fields)
-        carriers = Carriers(asked.wants)
-        carriers.take(list(instances))
-        return adoption.sort_out(asked, record, carriers)
+        return adoption.sort_out(asked, record, matches_of(asked, *instances))
 
     def test_by_the_key_of_a_task(self) -> None:
         closed = instance(TASK.key(2), "Broken", "closed")
@@ -244,18 +271,73 @@ class TestWhoseTheyAre:
         assert isinstance(found, Refuse)
         assert "if_open_instance_exists" in found.error.advice
 
-    def test_one_that_was_started_long_before_is_that_of_a_run_that_is_gone(self) -> None:
-        old, own = (
-            msgspec.structs.replace(instance(state=state, instance_id=start), start_time=start)
-            for state, start in (("Completed OK", "2026-01-08 09:59:59"), ("Running", "2026-01-08 10:00:01"))
-        )
-        began = Record(generation=3, posted_at=1767916800.0)  # 2026-01-09, and no zone is 14 hours off
-        assert self.sort_out(began, old, own) == Found((own,))
-        assert self.sort_out(began, old) == Found()
-        assert self.sort_out(None, old) == Found((old,)), "where nobody knows when it was started"
+    def test_one_that_was_started_long_before_is_that_of_a_deleted_run(self) -> None:
+        old = instance(state="Completed OK", instance_id="old", start_time="2026-01-08 09:59:59")
+        own = instance(start_time="2026-01-08 10:02:00")
+        assert self.sort_out(SENT, old, own) == Found((own,)), "no zone is 14 hours off"
+        recent = instance("k", instance_id="recent")
+        assert self.sort_out(SENT, old, recent) == Found(), "the server's clock is right"
+        assert self.sort_out(None, old) == Found((old,)), "where nothing tells when a start was sent"
+
+    @pytest.mark.parametrize("state", ["Running", "Completed OK"])
+    @pytest.mark.parametrize(
+        "start_time",
+        [
+            None,
+            "-",
+            "0001-01-01 00:00:00",
+            "1970-01-01 08:00:00",
+            "1767916805000",
+            " 2026-01-09 00:00:05",
+            "2026/01/09 00:00:05",
+            "2026-01-09T00:00:05",
+            "2026-13-09 00:00:05",
+            "9999-12-31 23:59:59",
+        ],
+    )
+    def test_a_time_that_says_nothing_is_doubt_and_never_old(
+        self, start_time: str | None, state: str
+    ) -> None:
+        recent = instance("k", instance_id="recent")
+        found = self.sort_out(SENT, instance(state=state, start_time=start_time), recent)
+        assert isinstance(found, Refuse)
+        assert "does not tell" in str(found.error)
+
+    def test_a_server_whose_clock_is_off_makes_nothing_old(self) -> None:
+        """Nothing in its lists began lately, by its own clock."""
+        off = instance(start_time="2026-01-08 09:00:05")
+        other = instance("k", instance_id="other", start_time="2026-01-08 08:00:00")
+        found = self.sort_out(SENT, off, other)
+        assert isinstance(found, Refuse)
+
+    @pytest.mark.parametrize("shown", [KEY.upper(), f"{KEY}   ", f"ASTRO:{KEY}"])
+    def test_a_key_that_came_back_changed_is_recognised(self, shown: str) -> None:
+        assert self.sort_out(SENT, instance(shown)) == Found((instance(shown),))
+
+    @pytest.mark.parametrize("shown", [KEY[:20], KEY[:-3].upper(), f"ASTRO:{KEY[:24]}"])
+    def test_a_key_that_was_cut_off_is_doubt(self, shown: str) -> None:
+        found = self.sort_out(SENT, instance(shown))
+        assert isinstance(found, Found)
+        assert found.own == ()
+        assert "changed by the server" in str(found.doubt)
+
+    def test_a_cut_key_from_long_before_is_no_doubt(self) -> None:
+        old = instance(KEY[:20], start_time="2026-01-05 00:00:00")
+        found = self.sort_out(SENT, old, instance("k", instance_id="recent"))
+        assert found == Found()
+
+    def test_where_retries_changed_an_open_one_of_any_generation_counts(self) -> None:
+        fields = {"generation": 4, "try_number": 4, "generation_is_certain": False}
+        other = instance(TASK.key(1), instance_id="other")
+        assert self.sort_out(None, other, **fields) == Found((other,))
+        ended = instance(TASK.key(1), "Completed OK", "ended")
+        found = self.sort_out(None, ended, **fields)
+        assert isinstance(found, Found)
+        assert (found.own, found.older) == ((), ())
+        assert "'retries' was changed" in str(found.doubt)
 
     def test_those_that_were_there_before_the_start_are_strangers(self) -> None:
-        record = Record(generation=3, posted_at=1.0, strangers=("before",))
+        record = Record(generation=3, posted_at=AT, strangers=("before",))
         before, mine = instance("k", instance_id="before"), instance("k", "Completed OK", "mine")
         found = self.sort_out(record, before, mine, business_key="k", if_open_instance_exists="adopt")
         assert found == Found((mine,), others=(before,), carriers=("before", "mine"))
@@ -275,56 +357,35 @@ class TestWhoseTheyAre:
         assert shown.doubt is None
 
 
-@pytest.mark.parametrize(
-    ("starts", "since", "in_doubt"),
-    [
-        (["2026-01-01 00:00:00"] * 100, None, True),
-        (["2026-01-01 00:00:00"] * 99, None, False),
-        (["2026-01-01 00:00:00"] * 101, None, False),
-        (["2026-01-01 00:00:00"] * 128, None, True),
-        (["2026-01-09 00:00:00"] * 50 + ["2026-01-01 00:00:00"] * 50, 1767916800.0, False),  # 2026-01-09
-        (["2026-01-01 00:00:00"] * 50 + ["2026-01-09 00:00:00"] * 50, 1767916800.0, True),
-        (["2026-01-08 12:00:00"] * 100, 1767916800.0, True),
-    ],
-)
-def test_a_list_that_may_be_cut_off(starts: list[str], since: float | None, in_doubt: bool) -> None:
-    carriers = Carriers(lambda _one: False)
-    carriers.take(rows_that_started(starts))
-    assert (carriers.doubt("A", since) is not None) is in_doubt
-
-
-def rows_that_started(starts: list[str]) -> list[BpmInstance]:
-    return [
-        BpmInstance(id=str(n), name="A", state="Running", start_time=s, business_key="k")
-        for n, s in enumerate(starts)
-    ]
-
-
-OLDEST_FIRST = [f"2026-01-01 00:00:{n:03}" for n in range(200)]
+OWN_KEY = order().key()
 
 
 @pytest.mark.parametrize(
-    ("newest", "oldest", "in_doubt"),
+    ("row", "in_doubt"),
     [
-        pytest.param(range(99, -1, -1), range(100), False, id="it holds the same in both orders"),
-        pytest.param(range(149, 49, -1), range(100), True, id="the oldest are others than the newest"),
-        pytest.param(range(100), range(100), True, id="the order is not heeded"),
-        pytest.param(range(99, -1, -1), range(99, -1, -1), True, id="the other order is not heeded"),
-        pytest.param(range(99, -1, -1), range(99), True, id="one has left meanwhile"),
+        ({"name": "Approval", "business_key": "somebody else's"}, False),
+        ({"name": "Approval"}, False),  # it shows no key, as an instance without one does
+        ({"name": "Approval", "business_key": OWN_KEY}, True),
+        ({"business_key": OWN_KEY, "unread": {"name"}}, True),
+        ({"business_key": "somebody else's", "unread": {"name"}}, False),
+        ({"name": "Approval", "unread": {"businessKey"}}, True),
+        ({"name": "B", "unread": {"businessKey"}}, False),
+        ({"unread": {"id", "name", "businessKey"}}, True),
     ],
 )
-def test_a_list_that_looks_cut_off_is_asked_for_in_both_orders(
-    newest: range, oldest: range, in_doubt: bool
-) -> None:
-    every = rows_that_started(OLDEST_FIRST)
-    carriers = Carriers(lambda one: one.id == "3")
-    carriers.take([every[n] for n in newest], [every[n] for n in oldest])
-    assert (carriers.doubt("A", None) is not None) is in_doubt
-    assert set(carriers.instances) == {"3"}, "what only the other order shows counts too"
+def test_a_row_that_cannot_be_read_leaves_open_what_it_may_be(row: dict[str, Any], in_doubt: bool) -> None:
+    odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
+    matches = matches_of(order())
+    matches.take(Rows([instance("k", instance_id="known")], [odd]))
+    doubt = matches.doubt("Approval", None)
+    assert (doubt is not None) is in_doubt
+    assert not in_doubt or "its state is null" in str(doubt)
 
 
-def test_rows_of_one_moment_tell_no_order() -> None:
-    rows = rows_that_started(["2026-01-01 00:00:00"] * 100)
-    carriers = Carriers(lambda _one: False)
-    carriers.take(rows, rows)
-    assert carriers.doubt("A", None)
+def test_a_row_that_was_read_elsewhere_leaves_nothing_open() -> None:
+    odd = Unreadable(reason="", unread=frozenset({"state", "businessKey"}), id="0", name="A")
+    matches = KeyMatches(lambda one: one.business_key == "k")
+    matches.take(Rows([], [odd]))
+    assert matches.doubt("A", None)
+    matches.take([instance("k", instance_id="0", name="A")])
+    assert matches.doubt("A", None) is None

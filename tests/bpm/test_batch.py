@@ -25,14 +25,16 @@ from airflow_provider_astrobpm.bpm.batch_record import (
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.bpm.identity import BatchKey, TaskIdentity
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.key_form import KeyForm
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches
 from airflow_provider_astrobpm.bpm.launches import Launch
-from airflow_provider_astrobpm.bpm.search import Carriers
 
 TASK = TaskIdentity("dag", "run", "task")
 NAME = "Approval"
 FIRST, SECOND = Launch(1, NAME, variables={"n": 1}), Launch(2, NAME, variables={"n": 2})
 KEYED = Launch(1, NAME, business_key="mine")
 Make = Callable[..., BpmInstance]
+LATELY = "2026-03-01 11:30:00"
 
 
 def order(**fields: Any) -> BatchOrder:
@@ -46,10 +48,22 @@ def key_of(launch: Launch, generation: int = 2, again: int = 1) -> str:
     return TASK.batch_key(BatchKey(generation, launch.number, launch.digest, again))
 
 
-def carriers_of(asked: BatchOrder, instances: Iterable[BpmInstance]) -> Carriers:
-    found = Carriers(asked.wants)
+NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc).timestamp()
+BEGUN = NOW - 3600
+
+
+def matches_of(
+    asked: BatchOrder, instances: Iterable[BpmInstance], form: KeyForm | None = None
+) -> KeyMatches:
+    found = asked.new_matches(form, lambda: NOW)
     found.take(list(instances))
     return found
+
+
+@pytest.fixture
+def make(make: Make) -> Make:
+    """Make an instance that was started lately, unless it says otherwise."""
+    return lambda *args, **fields: make(*args, **{"start_time": LATELY, **fields})
 
 
 @pytest.fixture
@@ -58,7 +72,7 @@ def ledger(make: Make) -> Callable[..., Ledger]:
         """Open one on instances, each given by its state and its business key; their ids are 0, 1 and so on."""
         asked = order(**fields)
         made = [make(str(n), state=state, business_key=key) for n, (state, key) in enumerate(instances)]
-        return Ledger(asked, record, carriers_of(asked, made))
+        return Ledger(asked, record, matches_of(asked, made))
 
     return open_it
 
@@ -124,8 +138,8 @@ class TestLedger:
         with pytest.raises(
             AmbiguousStartError, match=f"{key!r}.*launch 1, but is none of 'Approval'|launch 1"
         ):
-            Ledger(asked_for, None, carriers_of(asked_for, [strange])).decide(FIRST)
-        assert Ledger(asked_for, None, carriers_of(asked_for, [strange, own])).decide(FIRST) == GoOn(
+            Ledger(asked_for, None, matches_of(asked_for, [strange])).decide(FIRST)
+        assert Ledger(asked_for, None, matches_of(asked_for, [strange, own])).decide(FIRST) == GoOn(
             FIRST, own
         )
 
@@ -134,19 +148,17 @@ class TestLedger:
         found = [make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)]
         asked_for = order()
         record = BatchRecord(generation=1, begun_at=1.0, unfinished=True)
-        ledger = Ledger(asked_for, record, carriers_of(asked_for, found))
+        ledger = Ledger(asked_for, record, matches_of(asked_for, found))
         ledger.decide(FIRST)
         assert ledger.superseded() == []
 
     def test_the_doubt_counts_after_a_bad_end_too(self, make: Make) -> None:
         """What was started after it may be hidden."""
         asked_for = order()
-        carriers = carriers_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
-        carriers.take(
-            [make(f"x{n}", business_key="other", start_time="2026-01-01 10:00:00") for n in range(100)]
-        )
-        with pytest.raises(AmbiguousStartError, match="a list of exactly 100 rows looks cut off"):
-            Ledger(asked_for, BatchRecord(generation=2, begun_at=1.0), carriers).decide(FIRST)
+        matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
+        matches.take_cut_off("Running", [make("x", business_key="other")], is_newest_first=True)
+        with pytest.raises(AmbiguousStartError, match="may be cut off at its 1 rows"):
+            Ledger(asked_for, BatchRecord(generation=2, begun_at=BEGUN), matches).decide(FIRST)
 
     def test_a_launch_that_has_met_the_condition_is_done_whatever_became_of_it(self, ledger: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
@@ -199,12 +211,13 @@ class TestLedger:
         old = make("1", business_key=key, start_time="2026-01-01 10:00:00")
         new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
         record = BatchRecord(generation=2, begun_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
-        for found, ends in (([old, new], GoOn(FIRST, new)), ([old], Start(FIRST, key))):
-            assert Ledger(asked_for, record, carriers_of(asked_for, found)).decide(FIRST) == ends
+        recent = make("3", business_key="another")
+        for found, ends in (([old, new], GoOn(FIRST, new)), ([old, recent], Start(FIRST, key))):
+            assert Ledger(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
 
     def test_where_the_lists_may_hide_something_nothing_is_started(self, make: Make) -> None:
         asked_for = order()
-        hidden = carriers_of(asked_for, [make("1"), make("2", business_key=None)])
+        hidden = matches_of(asked_for, [make("1"), make("2", business_key=None)])
         for record in (
             None,
             BatchRecord(generation=2, begun_at=1.0, told=True),
@@ -226,12 +239,13 @@ class TestLedger:
         asked_for = order(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
         begun = datetime(2026, 1, 10, tzinfo=timezone.utc).timestamp()
         record = BatchRecord(generation=2, begun_at=begun, goes_on_from=goes_on_from)
-        carriers = carriers_of(asked_for, [])
-        rows = [f"2026-01-{day:02} 10:00:00" for day in (11, 10, 9, 8)]
-        carriers.take([make(f"{n}", business_key="x", start_time=rows[n // 25]) for n in range(100)])
-        ledger = Ledger(asked_for, record, carriers)
+        recent = make("recent", business_key="x", start_time="2026-03-01 10:00:00")
+        matches = matches_of(asked_for, [recent])
+        last = make("last", business_key="x", start_time="2026-01-08 10:00:00")
+        matches.take_cut_off("Running", [recent, last], is_newest_first=True)
+        ledger = Ledger(asked_for, record, matches)
         if refuses:
-            with pytest.raises(AmbiguousStartError, match="looks cut off"):
+            with pytest.raises(AmbiguousStartError, match="may be cut off"):
                 ledger.decide(FIRST)
         else:
             assert isinstance(ledger.decide(FIRST), Start)
@@ -242,9 +256,12 @@ class TestLedger:
     [
         (None, {"try_number": 1, "generation": 1}, None),
         (None, {"try_number": 1, "generation": 1, "own_keys": {1: "k"}}, 0),
-        (None, {"try_number": 2}, 0),
-        (None, {"try_number": 2, "has_memory": False}, 60),
-        (BatchRecord(generation=2), {}, 0),
+        (None, {"try_number": 3}, 60),
+        (None, {"try_number": 2}, 60),
+        (BatchRecord(generation=2), {"try_number": 3}, None),
+        (BatchRecord(generation=2, intent_of=2, older_unknown=True), {"try_number": 3}, 60),
+        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0), {"try_number": 3}, 60),
+        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0, intent_of=2), {"try_number": 3}, 40),
         (BatchRecord(generation=2, begun_at=1.0), {}, 60),
         (BatchRecord(generation=1, begun_at=1.0), {}, 60),
         (BatchRecord(generation=2, begun_at=1.0, answered_at=980.0), {}, 40),
@@ -254,9 +271,12 @@ class TestLedger:
     ids=[
         "the very first try",
         "others may have their keys",
-        "an earlier try wrote nothing down",
-        "nobody knows what an earlier try did",
+        "no record tells what an earlier try did",
+        "no record tells what older generations did",
         "none was sent",
+        "none was sent, but no record tells what older generations did",
+        "no record tells what an earlier try of this generation did",
+        "an earlier try of this generation has sent none",
         "a process died over its starts",
         "and the task was cleared",
         "the last answer is not long ago",
@@ -291,7 +311,7 @@ class TestAsked:
     """What is written down when a person is to look; only a clear answers."""
 
     def test_where_nothing_was(self) -> None:
-        assert asked(order(), None) == BatchRecord(generation=2, told=True)
+        assert asked(order(), None) == BatchRecord(generation=2, intent_of=2, told=True)
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
@@ -304,7 +324,7 @@ class TestAsked:
     def test_in_a_retry(self) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1)
         assert asked(order(), record) == BatchRecord(
-            generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1, told=True
+            generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1, told=True, intent_of=2
         )
 
 
@@ -323,7 +343,7 @@ class TestAuthorsKeys:
     def decide(
         self, record: BatchRecord | None, *found: BpmInstance, asked_for: BatchOrder = ORDER
     ) -> tuple[Ledger, Start | GoOn]:
-        ledger = Ledger(asked_for, record, carriers_of(asked_for, found))
+        ledger = Ledger(asked_for, record, matches_of(asked_for, found))
         return ledger, ledger.decide(KEYED)
 
     def test_a_retry_knows_its_own_by_its_id(self, make: Make) -> None:
@@ -368,11 +388,12 @@ class TestAuthorsKeys:
             for number in range(2 * MOST_STRANGERS)
         ]
         first = order(own_keys={1: "mine"}, generation=1, try_number=1, since=began)
-        ledger, decision = self.decide(None, *old, asked_for=first)
+        recent = make("recent", business_key="another")
+        ledger, decision = self.decide(None, recent, *old, asked_for=first)
         assert decision == Start(KEYED, "mine")
         assert ledger.strangers == ()
         record = BatchRecord(generation=2, begun_at=began, strangers=())
-        assert self.decide(record, *old)[1] == Start(KEYED, "mine")
+        assert self.decide(record, recent, *old)[1] == Start(KEYED, "mine")
 
     def test_too_many_strangers_are_not_written_down(self, make: Make) -> None:
         found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
@@ -401,7 +422,7 @@ class TestAuthorsKeys:
         assert self.decide(record, make("8", business_key="mine"))[1] == Start(KEYED, "mine")
 
     def test_a_retry_without_a_memory_refuses(self, make: Make) -> None:
-        lost = order(own_keys={1: "mine"}, has_memory=False, try_number=3)
+        lost = order(own_keys={1: "mine"}, try_number=3)
         with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
             self.decide(None, make("8", business_key="mine"), asked_for=lost)
 
@@ -416,7 +437,7 @@ class TestAuthorsKeys:
         started = make("8", business_key=key_of(Launch(1, NAME)))
         with pytest.raises(BatchChangedError, match="launch 1"):
             Ledger(
-                asked_for, BatchRecord(generation=2, begun_at=1.0), carriers_of(asked_for, [started])
+                asked_for, BatchRecord(generation=2, begun_at=1.0), matches_of(asked_for, [started])
             ).decide(KEYED)
 
     def test_one_of_another_bpm_is_none_of_it(self, make: Make) -> None:
@@ -450,7 +471,7 @@ def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
 
 @given(
     histories=st.lists(st.lists(st.sampled_from([OPEN, GOOD, BAD]), max_size=3), min_size=1, max_size=30),
-    noise=st.lists(st.sampled_from(["", "other", TASK.key(2)]), max_size=5),
+    noise=st.lists(st.sampled_from(["", "other", TaskIdentity("dag", "run", "another").key(2)]), max_size=5),
 )
 def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
     histories: list[list[str]], noise: list[str]
@@ -459,7 +480,12 @@ def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
     launches = [Launch(n, NAME, variables={"n": n}) for n in range(1, len(histories) + 1)]
     instances = [
         BpmInstance(
-            id=f"{launch.number}.{n}", name=NAME, state=state, is_closed=state != OPEN, business_key=key
+            id=f"{launch.number}.{n}",
+            name=NAME,
+            state=state,
+            is_closed=state != OPEN,
+            business_key=key,
+            start_time=LATELY,
         )
         for launch, states in zip(launches, histories, strict=True)
         for n, state in enumerate(states, 1)
@@ -469,7 +495,7 @@ def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
         BpmInstance(id=f"x{n}", name=NAME, state=OPEN, business_key=key) for n, key in enumerate(noise)
     ]
     asked = order()
-    ledger = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), carriers_of(asked, instances))
+    ledger = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), matches_of(asked, instances))
     for launch, states in zip(launches, histories, strict=True):
         if states.count(OPEN) > 1:
             with pytest.raises(AmbiguousStartError):

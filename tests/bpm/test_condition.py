@@ -82,6 +82,36 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Approved"}, DONE),
     ({"failed_states": ["Paused"]}, {"state": "Paused"}, FAILED),
     ({"failed_states": ["Suspended"]}, {"state": "Running", "suspended": True}, FAILED),
+    # Blanks around a status do not count.
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Rejected "}, FAILED),
+    ({"failed_bp_statuses": [" Rejected"]}, {"state": "Completed OK", "bp_status": "Rejected"}, FAILED),
+    ({"bp_statuses": ["Approved\n"]}, {"state": "Running", "bp_status": "\u3000Approved"}, DONE),
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Appr oved"}, WAITING),
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "approved"}, WAITING),
+    # One that has ended has to show a status where some were named.
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": None}, FAILED),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": " "}, FAILED),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Running", "bp_status": None}, WAITING),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Terminated", "bp_status": None}, FAILED),
+    (
+        {"failed_bp_statuses": ["Rejected"], "states": ["Completed OK"]},
+        {"state": "Completed OK", "bp_status": None},
+        FAILED,
+    ),
+    (
+        {"failed_bp_statuses": ["Rejected"], "states": ["Terminated"]},
+        {"state": "Terminated", "bp_status": None},
+        FAILED,
+    ),
+    (
+        {"failed_bp_statuses": ["Rejected"], "states": ["Running"]},
+        {"state": "Running", "bp_status": None},
+        DONE,
+    ),
+    ({"bp_statuses": ["Approved"]}, {"state": "Completed OK", "bp_status": None}, FAILED),
+    ({}, {"state": "Completed OK", "bp_status": None}, DONE),
+    # A status that was cleaned is none that was asked for.
+    ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Appr\ufffdoved"}, WAITING),
     # Suspended.
     ({}, {"state": "New", "suspended": True}, WAITING),
     ({"on_suspended": "fail"}, {"state": "New", "suspended": True}, FAILED),
@@ -107,14 +137,42 @@ def test_a_failure_says_what_was_seen_and_what_was_asked_for(make: Callable[...,
     assert "'Approved'" in reason
 
 
-STATUS = st.sampled_from(["Approved", "Rejected", "Submitted"])
+@pytest.mark.parametrize(
+    ("condition", "asked"),
+    [
+        (
+            {"failed_bp_statuses": ["Rejected"]},
+            "asked for was state 'Completed OK' and a business status other than 'Rejected'",
+        ),
+        (
+            {"bp_statuses": ["Approved"]},
+            "asked for was state 'Completed OK' and business status 'Approved'",
+        ),
+    ],
+)
+def test_an_end_without_a_status_says_so(
+    condition: dict[str, Any], asked: str, make: Callable[..., BpmInstance]
+) -> None:
+    reason = WaitCondition.of(**condition).judge(make(state="Completed OK")).reason
+    assert reason == f"it ended in state 'Completed OK' without showing a business status; {asked}"
+
+
+def test_what_succeeds_by_name_is_told_from_what_merely_does_not_fail() -> None:
+    assert WaitCondition.of(failed_bp_statuses=["No", "Nay"]).failing_statuses_alone == {"No", "Nay"}
+    assert WaitCondition.of(failed_bp_statuses=["No"], states=["Paused"]).failing_statuses_alone == {"No"}
+    assert not WaitCondition.of(failed_bp_statuses=["No"], bp_statuses=["Yes"]).failing_statuses_alone
+    assert not WaitCondition.of(states=["Paused"]).failing_statuses_alone
+
+
+STATUS = st.sampled_from(["Approved", "Rejected", "Submitted", " Approved", "Rejected\t"])
 SOME_STATES = st.frozensets(st.sampled_from(sorted(states.STATES)))
 
 
 @st.composite
 def conditions(draw: st.DrawFn) -> WaitCondition:
     wanted, failing = draw(SOME_STATES), draw(SOME_STATES)
-    statuses, failing_statuses = draw(st.frozensets(STATUS)), draw(st.frozensets(STATUS))
+    plain = STATUS.map(str.strip)
+    statuses, failing_statuses = draw(st.frozensets(plain)), draw(st.frozensets(plain))
     return WaitCondition(
         wanted,
         statuses,
@@ -147,10 +205,13 @@ def test_nothing_is_a_success_that_was_not_asked_for(condition: WaitCondition, i
         assert instance.state in condition.states or (instance.suspended and "Suspended" in condition.states)
     elif instance.is_closed:
         assert instance.state == states.COMPLETED
+    status = (instance.bp_status or "").strip()
     if condition.bp_statuses:
-        assert instance.bp_status in condition.bp_statuses
+        assert status in condition.bp_statuses
+    if condition.failed_bp_statuses and instance.is_closed:
+        assert status
     assert instance.state not in condition.failed_states
-    assert instance.bp_status not in condition.failed_bp_statuses
+    assert status not in condition.failed_bp_statuses
 
 
 @given(condition=conditions(), instance=instances())
@@ -166,6 +227,18 @@ def test_an_instance_that_has_ended_ends_the_wait(condition: WaitCondition, inst
         ({"failed_states": ["nope"]}, "failed_states must be one of .* not 'nope'"),
         ({"states": "Completed OK"}, "states must be a list of texts, not 'Completed OK'"),
         ({"bp_statuses": [" "]}, "bp_statuses"),
+        (
+            {"bp_statuses": ["None"]},
+            "each of bp_statuses must not be 'None': a template renders that",
+        ),
+        (
+            {"failed_bp_statuses": ["Rejected", "undefined"]},
+            "each of failed_bp_statuses must not be 'undefined'",
+        ),
+        ({"states": ["null"]}, "each of states must not be 'null'"),
+        ({"bp_statuses": ["Appr\0oved"]}, "each of bp_statuses must be a text without NUL"),
+        ({"bp_statuses": ["Appr\ufffdoved"]}, "each of bp_statuses must not hold U.FFFD"),
+        ({"bp_statuses": ["A "], "failed_bp_statuses": ["A"]}, "success and failure at once"),
         ({"bp_statuses": [3]}, "bp_statuses"),
         ({"failed_bp_statuses": "Rejected"}, "failed_bp_statuses must be a list"),
         ({"states": ["Broken"], "failed_states": ["Broken"]}, "success and failure at once"),

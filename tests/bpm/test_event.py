@@ -182,3 +182,26 @@ class TestGroups:
             event.decode_group(event.encode(make()), self.IDS)
         with pytest.raises(errors.UnknownEventError):
             event.decode(event.encode_group(self.END, self.IDS))
+
+
+BAD = "a NUL \0 and a half \ud83d"
+
+
+def is_clean(sent: Any) -> bool:
+    text = json.dumps(sent, ensure_ascii=False)
+    return "\\u0000" not in text and text.encode() and "\ufffd" in text  # type: ignore[return-value]
+
+
+def test_an_event_holds_nothing_that_a_database_refuses(make: Make) -> None:
+    instance = make(state="Completed OK", title=BAD, bp_status=BAD)
+    error = errors.RefusedError(BAD, status=400, res_code=BAD, res_msg=BAD)
+    error.advice, error.attempt, error.connection = BAD, BAD, BAD
+    for ending in (instance, error, errors.WaitFailedError(instance, BAD), errors.SettingsError(BAD, BAD)):
+        sent = event.encode(ending, "this try")
+        assert is_clean(sent)
+        event.decode(sent)
+    sent = event.encode_group(GroupEnd(0, {"1": BAD}, ("2",)), ["1", "2"], error)
+    assert is_clean(sent)
+    end, failure = event.decode_group(sent, ["1", "2"])
+    assert end == GroupEnd(0, {"1": "a NUL \ufffd and a half \ufffd"}, ("2",))
+    assert isinstance(failure, errors.RefusedError)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, BatchKey, TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, BatchKey, Region, TaskIdentity, region_of
 
 TASK = TaskIdentity("orders", "scheduled__2026-11-24T00:00:00+00:00", "approve")
 NAMES = st.text(min_size=1, max_size=250)
-IDENTITIES = st.builds(TaskIdentity, NAMES, NAMES, NAMES, st.integers(-1, 1023))
+REGIONS = st.none() | st.builds(Region, st.uuids().map(str), st.integers(0, 1023))
+IDENTITIES = st.builds(TaskIdentity, NAMES, NAMES, NAMES, st.integers(-1, 1023), REGIONS)
+REGION = "01a22064-3a54-7e6c-8d88-3d22bab58d7d"
+FORK = "01a22064-4d94-7b8e-b0ef-9d7314a03f65"
 
 
 def test_a_key_tells_people_what_it_belongs_to() -> None:
@@ -23,6 +30,57 @@ def test_it_never_changes() -> None:
     """An instance that a version has started must be found by later ones."""
     assert TASK.key(1) == "orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
     assert TaskIdentity("d", "r", "t", 3).key(2, 2) == "d.t.3.r-7cv35cxdzj37fbpp-2.2"
+
+
+def test_each_iteration_of_a_loop_has_keys_of_its_own_and_they_never_change() -> None:
+    first, second, again = (
+        TaskIdentity("orders", "manual__1", "review.approve", -1, Region(*region))
+        for region in ((REGION, 0), (REGION, 1), (FORK, 1))
+    )
+    assert first.key(1) == "orders.review.approve.loop0.manual__1-mezfpra6jes27dbb-1"
+    assert second.key(1) == "orders.review.approve.loop1.manual__1-fbcgzyrfqflxefpt-1"
+    assert again.key(1) == "orders.review.approve.loop1.manual__1-b6e4ahzjmo4bekds-1"
+    mapped = TaskIdentity("orders", "manual__1", "review.approve", 3, Region(REGION, 3))
+    assert mapped.key(1) == "orders.review.approve.3.manual__1-tctlvouoat5ay7z2-1"
+    batch = second.batch_key(BatchKey(1, 815, "k3xq"))
+    assert batch == "orders.review.approve.loop-fbcgzyrfqflxefpt-1-815-k3xq"
+
+
+def in_loop(depth: int) -> Any:
+    """Return a task of a group within a loop, or of a group within that."""
+    group = SimpleNamespace(max_iterations=3, parent_group=SimpleNamespace(parent_group=None))
+    for _ in range(depth):
+        group = SimpleNamespace(parent_group=group)
+    return SimpleNamespace(task_group=group)
+
+
+OUTSIDE = SimpleNamespace(task_group=SimpleNamespace(parent_group=None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "context", "region"),
+    [
+        ({"map_index": -1}, {}, None),
+        ({"map_index": None}, {}, None),
+        ({"map_index": -1, "region_id": None, "region_index": None}, {}, None),
+        ({"map_index": -1, "region_id": UUID(int=0), "region_index": -1}, {}, None),
+        ({"map_index": 2, "region_id": UUID(int=0), "region_index": 2}, {}, None),
+        ({"map_index": 2, "region_id": UUID(REGION), "region_index": 2}, {}, None),
+        ({"map_index": 2, "region_id": UUID(REGION), "region_index": 2, "task": OUTSIDE}, {}, None),
+        ({"map_index": 0, "region_id": REGION, "region_index": 0}, {"loop": None}, None),
+        ({"map_index": -1, "region_id": UUID(REGION), "region_index": 1}, {"loop": object()}, (REGION, 1)),
+        ({"map_index": -1, "region_id": REGION, "region_index": 0}, {}, (REGION, 0)),
+        ({"map_index": None, "region_id": REGION, "region_index": 0}, {}, (REGION, 0)),
+        ({"map_index": 2, "region_id": UUID(REGION), "region_index": 2}, {"loop": ()}, (REGION, 2)),
+        ({"map_index": 2, "region_id": REGION, "region_index": 2, "task": in_loop(0)}, {}, (REGION, 2)),
+        ({"map_index": 2, "region_id": REGION, "region_index": 2, "task": in_loop(2)}, {}, (REGION, 2)),
+    ],
+)
+def test_only_tasks_of_loops_are_known_by_their_region(
+    fields: dict[str, Any], context: dict[str, Any], region: tuple[str, int] | None
+) -> None:
+    """What Airflow 3.4 gives to a mapped task outside of loops must not change its keys."""
+    assert region_of(SimpleNamespace(**fields), context) == region
 
 
 @given(task=IDENTITIES, generation=st.integers(-99, 9999), launch=st.integers(1, 99))
@@ -41,7 +99,7 @@ def test_no_task_takes_the_key_of_another_for_its_own(
 
 
 @pytest.mark.parametrize(
-    "key", [None, "", "k", TASK.prefix, f"{TASK.prefix}x", f"{TASK.prefix}1.", f"{TASK.key(1)} "]
+    "key", [None, "", "k", TASK.prefix, f"{TASK.prefix}x", f"{TASK.prefix}1.", f"{TASK.key(1)} 2"]
 )
 def test_what_is_no_key_of_the_task(key: str | None) -> None:
     assert TASK.read(key) is None
@@ -54,6 +112,28 @@ BATCH_KEYS = st.builds(
     st.from_regex(r"\A[a-z2-7]{4}\Z"),
     st.integers(1, 99),
 )
+
+
+@pytest.mark.parametrize(
+    "change", [str.upper, str.title, "  {}  ".format, "ASTRO:{}".format, "T1-{} ".format]
+)
+def test_a_key_in_another_case_padded_or_behind_a_prefix_is_recognised(change: Callable[[str], str]) -> None:
+    assert TASK.read(change(TASK.key(12, 3))) == (12, 3)
+    key = BatchKey(1, 815, "k3xq", 2)
+    assert TASK.read_batch(change(TASK.batch_key(key))) == key
+
+
+@given(task=IDENTITIES, other=IDENTITIES, length=st.integers(0, 64))
+def test_a_key_that_was_cut_off_resembles_those_of_its_task(
+    task: TaskIdentity, other: TaskIdentity, length: int
+) -> None:
+    cut = task.key(7)[:length]
+    if task.read(cut) is None:
+        assert task.resembles(cut) is (length >= 16)
+    if len(cut) > len(task.prefix) - 2 and task != other:
+        assert not other.resembles(cut)
+    batch_key = task.batch_key(BatchKey(1, 2, "abcd"))[:-2]
+    assert task.resembles_batch(batch_key)
 
 
 def test_the_keys_of_a_batch_never_change_either() -> None:

@@ -8,8 +8,19 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm.instance import BpmInstance, decode_instance, decode_rows
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.wire import (
+    Unreadable,
+    WireInstance,
+    decode_definitions,
+    decode_instance,
+    decode_rows,
+    decode_started,
+    length_of,
+)
 
 # API page 0069, "Starting a BPM Instance".
 STARTED = {
@@ -90,19 +101,176 @@ def test_flag_and_state_both_count(change: dict[str, Any], suspended: bool, clos
     assert (instance.suspended, instance.is_closed) == (suspended, closed)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"id": None}, {"id": 7}, {"state": None}, {"name": 3}, {"suspended": "yes"}, {"bpStatus": {}}],
-)
-def test_a_field_of_another_type_is_an_error(change: dict[str, Any]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        decoded({**STARTED, **change})
+# What an action or a row shows, and how it is read; an error where it decides something and cannot be read.
+ODD_FIELDS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
+    ({"id": 7}, {"id": "7"}),
+    ({"name": 3}, {"name": "3"}),
+    ({"version": 2}, {"version": "2"}),
+    ({"version": 1.5}, {"version": "1.5"}),
+    ({"title": 7, "label": 8}, {"title": "7", "label": "8"}),
+    ({"title": ["a"], "startTime": {}}, {"title": None, "start_time": None}),
+    ({"title": True}, {"title": None}),
+    ({"startTime": 1566874384000}, {"start_time": "1566874384000"}),
+    ({"businessKey": 4711}, {"business_key": "4711"}),
+    ({"businessKey": ""}, {"business_key": None}),
+    ({"bpStatus": 3}, {"bp_status": "3"}),
+    ({"bpStatus": None}, {"bp_status": None}),
+    ({"bpStatus": " Approved\u3000\n"}, {"bp_status": "Approved"}),
+    ({"bpStatus": "  "}, {"bp_status": None}),
+    ({"suspended": "true"}, {"suspended": True}),
+    ({"suspended": "False"}, {"suspended": False}),
+    ({"suspended": 1}, {"suspended": True}),
+    ({"suspended": "0"}, {"suspended": False}),
+    ({"suspended": ""}, {"suspended": False}),
+    ({"isClosed": "true"}, {"is_closed": True}),
+    ({"id": None}, None),
+    ({"id": ""}, None),
+    ({"id": 1.5}, None),
+    ({"id": True}, None),
+    ({"name": None}, None),
+    ({"name": ""}, None),
+    ({"state": None}, None),
+    ({"state": 7}, None),
+    ({"state": ["Completed OK"]}, None),
+    ({"suspended": "yes"}, None),
+    ({"suspended": 2}, None),
+    ({"isClosed": {}}, None),
+    ({"bpStatus": {}}, None),
+    ({"bpStatus": True}, None),
+    ({"businessKey": 1.5}, None),
+    ({"businessKey": []}, None),
+]
+
+
+@pytest.mark.parametrize(("change", "shown"), ODD_FIELDS)
+def test_odd_fields_of_an_action_and_of_a_row(change: dict[str, Any], shown: dict[str, Any] | None) -> None:
+    other = {**ROW, "id": "2", "state": "Running"}
+    rows = decode_rows(json.dumps([other, {**ROW, **change}, other]).encode())
+    if shown is None:
+        with pytest.raises(msgspec.ValidationError):
+            decoded({**STARTED, **change})
+        (odd,) = rows.unreadable
+        assert (len(rows), length_of(rows)) == (2, 3)
+        assert odd.unread == set(change)
+        assert odd.id == (None if "id" in change else ROW["id"])
+        assert odd.name == (None if "name" in change else ROW["name"])
+        assert odd.business_key == (None if "businessKey" in change else ROW["businessKey"])
+        (field,) = change
+        assert f"its {field} is " in odd.reason
+    else:
+        action = decoded({**STARTED, **change})
+        assert {field: getattr(action, field) for field in shown} == shown
+        assert not rows.unreadable
+        assert {field: getattr(rows[1], field) for field in shown} == shown
+    assert [row.id for row in rows if row.state == "Running"] == ["2", "2"]
 
 
 @pytest.mark.parametrize("missing", ["id", "name", "state"])
 def test_a_field_without_which_there_is_no_instance(missing: str) -> None:
+    without = {key: value for key, value in STARTED.items() if key != missing}
     with pytest.raises(msgspec.ValidationError, match=missing):
-        decoded({key: value for key, value in STARTED.items() if key != missing})
+        decoded(without)
+    rows = decode_rows(json.dumps([without, STARTED]).encode())
+    assert len(rows) == 1
+    assert rows.unreadable[0].reason == f"its {missing} is missing"
+
+
+@pytest.mark.parametrize(("change", "_shown"), ODD_FIELDS)
+def test_a_start_whose_answer_shows_an_id_has_started(change: dict[str, Any], _shown: object) -> None:
+    body = json.dumps({**STARTED, "state": "Completed OK", "bpStatus": "Approved", **change}).encode()
+    if "id" in change and change["id"] != 7:
+        with pytest.raises(msgspec.ValidationError, match="id"):
+            decode_started(body, "Asked for")
+        return
+    instance = decode_started(body, "Asked for")
+    assert instance.id == str(change.get("id", STARTED["id"]))
+    if set(change) & {"state", "suspended", "isClosed", "bpStatus"} and _shown is None:
+        # It is started, and nothing else that it shows counts: the first poll tells how it is.
+        assert (instance.state, instance.bp_status, instance.is_closed) == ("unknown", None, False)
+    elif "name" in change and _shown is None:
+        assert (instance.name, instance.state) == ("Asked for", "Completed OK")
+
+
+def test_a_start_whose_answer_shows_nothing_but_an_id() -> None:
+    instance = decode_started(b'{"id": "1"}', "Asked for")
+    assert instance == BpmInstance(id="1", name="Asked for", state="unknown")
+
+
+@pytest.mark.parametrize("raw", [b"null", b"{}", b'""', b"[]"])
+def test_an_empty_list(raw: bytes) -> None:
+    rows = decode_rows(raw)
+    assert (rows, rows.unreadable) == ([], ())
+    assert decode_definitions(raw) == []
+
+
+def test_a_list_of_one_may_be_an_object() -> None:
+    assert [row.id for row in decode_rows(json.dumps(ROW).encode())] == [ROW["id"]]
+
+
+@pytest.mark.parametrize("raw", [b'{"rows": []}', b'"none"', b"7", b"true"])
+def test_what_is_no_list(raw: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode_rows(raw)
+
+
+@pytest.mark.parametrize("part", ["null", "7", '"a"', "[]", '{"id": 1e999}'])
+def test_a_row_that_is_no_instance_at_all(part: str) -> None:
+    rows = decode_rows(f"[{json.dumps(ROW)}, {part}]".encode())
+    assert [row.id for row in rows] == [ROW["id"]]
+    (odd,) = rows.unreadable
+    assert {"id", "name", "state"} <= odd.unread
+    assert odd.reason
+
+
+SOUGHT = {"bpm_name": "A", "business_key": "k"}
+
+
+@pytest.mark.parametrize(
+    ("change", "may_be"),
+    [
+        ({}, True),
+        ({"name": "B"}, False),
+        ({"business_key": "other"}, False),
+        ({"business_key": None}, False),
+        ({"name": None, "unread": {"name"}}, True),
+        ({"business_key": None, "unread": {"businessKey"}}, True),
+        ({"name": "B", "business_key": None, "unread": {"businessKey"}}, False),
+    ],
+)
+def test_what_an_unreadable_row_may_be(change: dict[str, Any], may_be: bool) -> None:
+    row = Unreadable(**{"reason": "", "unread": frozenset(), "name": "A", "business_key": "k", **change})
+    assert row.may_be(**SOUGHT) is may_be
+    assert row.may_be()
+    assert row.may_be(bpm_name="A") is (change.get("name") != "B")
+
+
+def test_odd_definitions() -> None:
+    rows = [{"id": 1, "name": "A", "version": 2, "active": "true", "label": None, "status": {}}]
+    (definition,) = decode_definitions(json.dumps(rows).encode())
+    assert (definition.id, definition.version, definition.active, definition.status) == ("1", "2", True, None)
+    with pytest.raises(msgspec.ValidationError, match="name"):
+        decode_definitions(b'[{"id": "1"}]')
+
+
+ANY_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(fields=st.dictionaries(st.sampled_from(sorted(WireInstance.__struct_fields__)), ANY_JSON))
+def test_no_row_at_all_hides_another_or_looks_like_a_success(fields: dict[str, Any]) -> None:
+    rows = decode_rows(json.dumps([ROW, {**ROW, **fields}, ROW]).encode())
+    assert length_of(rows) == 3
+    assert [row.id for row in rows].count(str(ROW["id"])) >= 2
+    for row in rows:
+        if row.state == "Completed OK":
+            assert fields["state"] == "Completed OK"
 
 
 def test_the_dict_that_tasks_pass_on() -> None:

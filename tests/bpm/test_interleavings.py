@@ -21,7 +21,7 @@ from random import Random
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -31,6 +31,7 @@ from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.look import JITTER, LONGEST_BACKOFF, LONGEST_RETRY_AFTER
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.poller import LATENESS, Pollers, Subscription
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import Settings
@@ -89,11 +90,15 @@ def _fault(kind: type[errors.CallError], **fields: Any) -> Callable[[], Exceptio
     return make
 
 
+PASSING_FAULTS = ("server error", "interrupted", "unexpected answer", "too long", "refused")
+"""Faults of one list that do not end a look."""
 FAULTS: dict[str, Callable[[], Exception]] = {
     "server error": _fault(errors.ServerError),
     "not sent": _fault(errors.NotSentError),
     "interrupted": _fault(errors.InterruptedCallError),
     "unexpected answer": _fault(errors.UnexpectedAnswerError),
+    "too long": _fault(errors.UnexpectedAnswerError, unreadable=False),
+    "refused": _fault(errors.RefusedError),
     "throttled": _fault(errors.ThrottledError),
     "throttled for 30 s": _fault(errors.ThrottledError, retry_after="30"),
     "throttled for a day": _fault(errors.ThrottledError, retry_after="86400"),
@@ -117,6 +122,8 @@ class Waiter:
         self.client: Client
         self.first_look = 0
         self.earlier: list[Look] = []
+        self.id_before: str | None = None
+        """The id that it sought in the latest look, if it sought by an id."""
         self.joined = math.inf
         self.joined_at = 0.0
         self.jumps = 0
@@ -174,7 +181,7 @@ class Interleaving(RuleBasedStateMachine):
     def begin(self, lookup: str, seed: int, rows: int, answer_time: float) -> None:
         self.settings = settings(instance_lookup=lookup)
         self.server.answer_time = answer_time
-        self.chance = Random(seed).random  # noqa: S311 - so that an example can be run again
+        self.chance = Random(seed).random
         for number, instance_id in enumerate(("1", "3", "4")):
             self._put(instance_id, (rows * number) % len(LOOKS))
 
@@ -237,6 +244,10 @@ class Interleaving(RuleBasedStateMachine):
     def move(self, instance_id: str, look: int) -> None:
         self._put(instance_id, look)
 
+    @rule(instance_id=st.sampled_from(IDS), look=st.integers(0, len(LOOKS) - 1))
+    def another_gets_its_id(self, instance_id: str, look: int) -> None:
+        self.server.put(instance(instance_id, name="Impostor", business_key="KX", **LOOKS[look]))
+
     @rule(instance_id=st.sampled_from(IDS))
     def vanish(self, instance_id: str) -> None:
         self.server.rows.pop(instance_id, None)
@@ -248,6 +259,17 @@ class Interleaving(RuleBasedStateMachine):
     )
     def fail(self, fault: str, times: int, after: int) -> None:
         self.server.fail(FAULTS[fault], times, after)
+
+    @rule(
+        lists=st.sampled_from(["", "Running", "Completed OK", "Running,Waiting for user interaction"]),
+        fault=st.sampled_from(PASSING_FAULTS),
+    )
+    def some_lists_fail(self, lists: str, fault: str) -> None:
+        self.server.bad_lists = dict.fromkeys(filter(None, lists.split(",")), FAULTS[fault])
+
+    @rule(instance_id=st.sampled_from(IDS), look=st.integers(0, len(LOOKS) - 1))
+    def shows_twice(self, instance_id: str, look: int) -> None:
+        self.server.twice[instance_id] = instance(instance_id, **FIELDS[instance_id], **LOOKS[look])
 
     @rule(answer_time=st.sampled_from([0, 0.2, 3, 90]), closing_time=st.sampled_from([0, 1]))
     def answers_take(self, answer_time: float, closing_time: float) -> None:
@@ -482,6 +504,8 @@ class Interleaving(RuleBasedStateMachine):
 
     def _check_pause(self, look: Look) -> None:
         """See that a look comes in time, and not before the server wants one, unless somebody's patience ends."""
+        for waiter in self._living():
+            waiter.id_before = waiter.wait.instance_id
         if look.began > self.stood_still_until:
             overdue = look.began - self._next_look_by(self.clients[-1].looks[:-1])
             if overdue > ABOUT:
@@ -490,8 +514,9 @@ class Interleaving(RuleBasedStateMachine):
             return
         (client, offset, until), self.left_alone_until = self.left_alone_until, None
         if client is self.clients[-1] and offset == self.server.clock_offset:
-            ends = [end for waiter in self._living() if (end := waiter.wait.next_look_by()) is not None]
-            if look.began < until - ABOUT and min(ends, default=math.inf) > look.began_at + ABOUT:
+            now = Moment(look.began_at, look.began)
+            ends = [left for waiter in self._living() if (left := waiter.wait.seconds_left(now)) is not None]
+            if look.began < until - ABOUT and min(ends, default=math.inf) > ABOUT:
                 self.wrongs.append(f"a look {until - look.began} s before the server wants one")
 
     def _count_a_look(self, look: Look) -> None:
@@ -520,9 +545,11 @@ class Interleaving(RuleBasedStateMachine):
         for waiter in self._living():
             self._demand(waiter.wait.ending is None, f"{waiter.connection} has ended and was not woken")
             if looks_made := waiter.looks():
-                hopeless = isinstance(looks_made[-1].failure, (errors.AuthenticationError, LookupError))
+                hopeless = isinstance(looks_made[-1].failure, LookupError)
+                self._demand(not hopeless, f"{waiter.connection} goes on with a defect")
                 self._demand(
-                    not hopeless, f"{waiter.connection} goes on with refused credentials, or a defect"
+                    not self._was_refused(waiter, looks_made[-1]),
+                    f"{waiter.connection} goes on with refused credentials",
                 )
             # Where the clock was put forward the next look notices; see _come_to_rest.
             if waiter.wait.deadline is not None and waiter.jumps == self.jumps:
@@ -558,7 +585,7 @@ class Interleaving(RuleBasedStateMachine):
         if isinstance(ending, errors.AstroZeroError):
             assert ending.connection == waiter.connection, f"{ending!r} names {ending.connection!r}"
         # Refused credentials end a wait at once.
-        assert not any(isinstance(look.failure, errors.AuthenticationError) for look in looks[:-1])
+        assert not any(self._was_refused(waiter, look) for look in looks[:-1])
         if isinstance(ending, (BpmInstance, errors.WaitFailedError)):
             self._check_seen(waiter, looks, ending)
         elif isinstance(ending, errors.WaitTimeoutError):
@@ -566,11 +593,13 @@ class Interleaving(RuleBasedStateMachine):
             assert self.server.clock() >= waiter.wait.deadline
         elif isinstance(ending, errors.InstanceNotFoundError):
             self._check_not_found(waiter, looks)
+        elif isinstance(ending, errors.AnotherInstanceError):
+            assert len(self._names_shown(waiter, looks)) > 1
         elif isinstance(ending, errors.SeveralInstancesError):
             assert waiter.wait.instance_id is None
             assert len({row.id for row in looks[-1].listed if waiter.means(row)}) > 1
         elif isinstance(ending, errors.AuthenticationError):
-            assert isinstance(looks[-1].failure, errors.AuthenticationError)
+            assert self._was_refused(waiter, looks[-1])
         elif isinstance(ending, errors.CallError):
             self._check_failed_reads(waiter, looks, ending)
         else:
@@ -586,30 +615,65 @@ class Interleaving(RuleBasedStateMachine):
         if row is waiter.given:
             return
         assert waiter.means(row)
+        assert self._names_shown(waiter, looks) == {row.name}
         assert any(row is shown for shown in looks[-1].shown)
-        if waiter.key is not None and all(look.failure for look in [*waiter.earlier, *looks[:-1]]):
+        assert row.id not in looks[-1].contradicted
+        if waiter.key is not None and waiter.id_before is None:
             # It was found by its key in this look: no other carries it, or no other that is open.
+            assert looks[-1].lists_everything()
+            assert not row.is_closed or looks[-1].failed_lists.isdisjoint(states.OPEN_STATES)
             carriers = {each.id: each for each in looks[-1].listed if waiter.means(each)}
             assert len(carriers) == 1 or [each for each in carriers.values() if not each.is_closed] == [row]
+
+    @staticmethod
+    def _names_shown(waiter: Waiter, looks: list[Look]) -> set[str]:
+        """Return the names that it has seen under its id."""
+        known = waiter.given or waiter.wait.seen
+        shown = [
+            row for look in [*waiter.earlier, *looks] if look.shows(waiter.id_before) for row in look.shown
+        ]
+        names = {row.name for row in shown if row.id == waiter.id_before}
+        return names | ({known.name} if known else set())
 
     def _check_not_found(self, waiter: Waiter, looks: list[Look]) -> None:
         missed: list[Look] = []
         for look in reversed([*waiter.earlier, *looks]):
-            if look.failure is None:
-                if any(row.id == waiter.wait.instance_id for row in look.shown):
-                    break
+            if look.shows(waiter.wait.instance_id):
+                break
+            if self._misses(look, waiter.wait.instance_id):
                 missed.append(look)
         assert len(missed) >= MISSING_LOOKS
-        assert missed[0].ended_at - missed[-1].ended_at >= MISSING_TIME
+        assert (missed[0].ended or 0) - (missed[-1].ended or 0) >= MISSING_TIME - ABOUT
 
     def _check_failed_reads(self, waiter: Waiter, looks: list[Look], ending: errors.CallError) -> None:
         failed: list[Look] = []
         for look in reversed(looks):
-            if look.failure is None:
+            if waiter.id_before is not None and (
+                look.shows(waiter.id_before) or self._misses(look, waiter.id_before)
+            ):
+                break
+            if waiter.id_before is None and not look.errors and not look.contradicted:
                 break
             failed.append(look)
-        assert type(failed[0].failure) is type(ending)
-        assert failed[0].ended_at - failed[-1].began_at >= waiter.wait._max_poll_failure_time
+        kinds = {type(error) for error in failed[0].errors}
+        assert type(ending) in (kinds | {errors.UnexpectedAnswerError} if failed[0].contradicted else kinds)
+        stretch = (failed[0].ended or 0) - failed[-1].began
+        assert stretch >= waiter.wait._max_poll_failure_time - ABOUT
+
+    def _misses(self, look: Look, instance_id: str | None) -> bool:
+        """Return whether a look proves that an instance is in none of the states."""
+        if self.settings.instance_lookup == "by_id":
+            return instance_id in look.refused_reads
+        return not look.errors and instance_id not in look.contradicted and not look.shows(instance_id)
+
+    def _was_refused(self, waiter: Waiter, look: Look) -> bool:
+        """Return whether the credentials were refused before this look had shown what it was made for."""
+        if not any(isinstance(error, errors.AuthenticationError) for error in look.errors):
+            return False
+        if waiter.id_before is not None:
+            told = look.shows(waiter.id_before) or self._misses(look, waiter.id_before)
+            return waiter.id_before not in look.contradicted and not told
+        return not look.lists_everything()
 
 
 RUNS = [min(A_RUN, INTERLEAVINGS - first) for first in range(0, INTERLEAVINGS, A_RUN)]
@@ -626,6 +690,7 @@ def test_in_every_order(examples: int, request: pytest.FixtureRequest) -> None:
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
+            phases=[Phase.generate, Phase.shrink],  # to explain a failure takes longer than to find it
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

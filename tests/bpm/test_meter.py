@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.launches import Launch
 from airflow_provider_astrobpm.bpm.meter import NO_METER, Requests, Tally
 from airflow_provider_astrobpm.bpm.poller import Poller
+from airflow_provider_astrobpm.bpm.search import Endpoint
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.bpm.wait import Wait
@@ -151,7 +152,7 @@ def test_a_wait_of_two_looks_on_a_worker(
     with BpmClient(settings, tokens=TokenCache(), sleep=pause, meter=recorder) as client:
         awaited = Wait(WaitCondition(), instance_id=instance_id)
         plan = look.wait_for(
-            awaited, settings=settings, poll_interval=60, log=print, clock=client.clock, meter=client.meter
+            awaited, settings=settings, poll_interval=60, log=print, clock=client.now, meter=client.meter
         )
         client.run(plan)
     assert awaited.result().state == "Completed OK"
@@ -164,12 +165,12 @@ def test_looks_that_fail_on_a_worker(
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
     emulator.move(instance_id, state="Completed OK")
-    emulator.fault("query", "status", status=503)
+    emulator.fault("query", "status", status=503, times=2)
     once = replace(settings, max_attempts=1)
     with BpmClient(once, tokens=TokenCache(), sleep=lambda _: None, meter=recorder) as client:
         awaited = Wait(WaitCondition(), instance_id=instance_id)
         plan = look.until_sure(
-            awaited, settings=once, again_after=1, log=print, clock=client.clock, meter=client.meter
+            awaited, settings=once, again_after=1, log=print, clock=client.now, meter=client.meter
         )
         client.run(plan)
     assert (recorder.seen["polls"], recorder.seen["poll_errors"]) == (2, 1)
@@ -218,7 +219,9 @@ def test_a_batch_counts_what_was_started_also_where_the_answer_was_lost(
 
     async def main() -> int:
         async with AsyncBpmClient(settings, tokens=TokenCache(), meter=recorder) as client:
-            starter = BatchStarter(client, max_concurrency=2, grace=0.1, log=lambda _: None)
+            starter = BatchStarter(
+                client, max_concurrency=2, grace=0.1, endpoint=Endpoint(), log=lambda _: None
+            )
             return len((await starter.start(iter(starts))).instances)
 
     assert asyncio.run(main()) == 7

@@ -165,9 +165,9 @@ class TestWhenItLooks:
     ) -> None:
         async def main() -> None:
             scene = Scene()
-            scene.server.put(instance("1"))
+            scene.server.put(row := instance("1"))
             scene.server.fail(fault(errors.ServerError), times=failing)
-            waiting = scene.join(scene.wait(max_poll_failure_time=HOUR), interval)
+            waiting = scene.join(scene.wait(seen=row, max_poll_failure_time=HOUR), interval)
             await asyncio.sleep(looks[-1] + 1)
             assert scene.looked_at() == looks
             await leave(waiting)
@@ -179,7 +179,7 @@ class TestWhenItLooks:
             scene = Scene()
             scene.server.answer_time = 100
             scene.server.fail(fault(errors.InterruptedCallError))
-            waiting = scene.join(scene.wait(max_poll_failure_time=HOUR), 60)
+            waiting = scene.join(scene.wait(seen=instance("1"), max_poll_failure_time=HOUR), 60)
             await asyncio.sleep(330)
             assert scene.looked_at() == [0, 160, 320]
             await leave(waiting)

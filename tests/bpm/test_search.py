@@ -228,13 +228,3 @@ class TestABusinessKey:
             return [row for row in rows if row.state == asked[-1]]
 
         assert stage(answer).run(search.find_by_key("k")).id == "new"
-
-
-@pytest.mark.parametrize(("rows", "queries"), [(99, 1), (100, 2)])
-def test_a_list_of_carriers_that_looks_cut_off_is_asked_for_in_both_orders(
-    rows: int, queries: int, make: Make, stage: Any
-) -> None:
-    scene = stage(listing(*[make(f"one-{number}") for number in range(rows)]))
-    carriers = scene.run(search.find_carriers(lambda _one: True))
-    assert len(carriers.instances) == rows
-    assert scene.asked.count("Running") == queries

@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.api import TokenAnswer
-from airflow_provider_astrobpm.bpm.errors import AuthenticationError
+from airflow_provider_astrobpm.bpm.api import Encoding, TokenAnswer
+from airflow_provider_astrobpm.bpm.errors import (
+    AuthenticationError,
+    CallError,
+    ServerError,
+    ThrottledError,
+    UnexpectedAnswerError,
+)
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
-from airflow_provider_astrobpm.bpm.token import TokenCache, credential_key
+from airflow_provider_astrobpm.bpm.token import DOUBT_PAUSE, TokenCache, credential_key, request_token
 
 SETTINGS = Settings("c", "https://host", ClientCredentials("client", "the-secret"))
 
@@ -88,6 +94,105 @@ def test_a_refused_token_that_was_renewed_meanwhile_is_not_renewed_again() -> No
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
     assert server.requests == 2
+
+
+def test_a_doubt_costs_one_token_in_a_while() -> None:
+    """A server that refuses something with 403 for ever must not be asked for a token each time."""
+    clock, server = Clock(), Server(expires_in=None)
+    cache = TokenCache(clock)
+    assert cache.get(SETTINGS, server) == "token-1"
+    assert cache.get(SETTINGS, server, stale="token-1", doubt="query 403") == "token-2"
+    assert cache.get(SETTINGS, server, stale="token-2", doubt="query 403") == "token-3"  # it helped each time
+    cache.in_vain(SETTINGS, "query 403")
+    assert cache.get(SETTINGS, server, stale="token-2", doubt="query 403") == "token-3"  # renewed meanwhile
+    assert cache.get(SETTINGS, server, stale="token-3", doubt="query 403") is None
+    assert cache.get(SETTINGS, server, stale="token-3", doubt="start 403") == "token-4"
+    assert cache.get(SETTINGS, server, stale="token-4") == "token-5"  # where there is no doubt
+    clock.now = DOUBT_PAUSE
+    assert cache.get(SETTINGS, server, stale="token-5", doubt="query 403") == "token-6"
+    assert server.requests == 6
+
+
+def test_a_doubt_about_one_credential_is_none_about_another() -> None:
+    other = replace(SETTINGS, credentials=ClientCredentials("another", "secret"))
+    cache, server = TokenCache(Clock()), Server()
+    cache.in_vain(SETTINGS, "query 403")
+    assert cache.get(SETTINGS, server, stale="token", doubt="query 403") is None
+    assert cache.get(other, server, stale="token", doubt="query 403") == "token-1"
+
+
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+
+
+def request(
+    known: Encoding | None, *replies: TokenAnswer | CallError
+) -> tuple[list[str], TokenAnswer | CallError]:
+    """Run the plan of a request; return the encodings that were sent, and its end."""
+    plan = request_token(ClientCredentials("client", "the-secret"), known)
+    sent: list[str] = []
+    try:
+        step: Any = next(plan)
+        for reply in replies:
+            sent.append(step.content_type)
+            step = plan.throw(reply) if isinstance(reply, CallError) else plan.send(reply)
+    except StopIteration as stop:
+        return sent, stop.value
+    except CallError as error:
+        return sent, error
+    raise AssertionError(step)
+
+
+TOKEN = TokenAnswer("token")
+CLIENT = AuthenticationError("no", status=400, res_code="unauthorized_client")
+BARE = AuthenticationError("no", status=401)
+ENCODING = AuthenticationError("no", status=400, res_code="invalid_request")
+UNCLEAR = UnexpectedAnswerError("no", status=404)
+DOWN = ServerError("down", status=503)
+BUSY = ThrottledError("busy", status=429)
+
+# what is known of the encoding; the answers; what was sent; how it ends
+REQUESTS: list[tuple[Encoding | None, list[TokenAnswer | CallError], list[str], TokenAnswer | CallError]] = [
+    (None, [TOKEN], [FORM], TOKEN),
+    ("form", [TOKEN], [FORM], TOKEN),
+    ("json", [TOKEN], [JSON], TOKEN),
+    (None, [ENCODING, TOKEN], [FORM, JSON], TOKEN),
+    ("form", [ENCODING, TOKEN], [FORM, JSON], TOKEN),
+    ("json", [ENCODING, TOKEN], [JSON, FORM], TOKEN),
+    (None, [UNCLEAR, TOKEN], [FORM, JSON], TOKEN),
+    (None, [DOWN], [FORM], DOWN),
+    (None, [BUSY], [FORM], BUSY),
+    (None, [CLIENT, ENCODING], [FORM, JSON], CLIENT),
+    (None, [CLIENT, UNCLEAR], [FORM, JSON], CLIENT),
+    (None, [BARE, DOWN], [FORM, JSON], BARE),
+    (None, [UNCLEAR, CLIENT], [FORM, JSON], UNCLEAR),
+    # The form was refused as a form, so nothing was said of the credentials.
+    (None, [ENCODING, CLIENT], [FORM, JSON], ENCODING),
+    (None, [ENCODING, UNCLEAR], [FORM, JSON], UNCLEAR),
+    (None, [ENCODING, DOWN], [FORM, JSON], DOWN),
+    # The known encoding is read, so its refusal is of the credentials.
+    ("json", [ENCODING, UNCLEAR], [JSON, FORM], ENCODING),
+    ("form", [CLIENT, DOWN], [FORM, JSON], CLIENT),
+]
+
+
+@pytest.mark.parametrize(("known", "replies", "sent", "end"), REQUESTS)
+def test_a_request_in_either_encoding(
+    known: Encoding | None,
+    replies: list[TokenAnswer | CallError],
+    sent: list[str],
+    end: TokenAnswer | CallError,
+) -> None:
+    encodings, ended = request(known, *replies)
+    assert encodings == sent
+    assert ended is end
+
+
+def test_the_encoding_that_got_a_token_is_known() -> None:
+    cache = TokenCache(Clock())
+    assert cache.encoding(SETTINGS) is None
+    cache.get(SETTINGS, lambda: TokenAnswer("token-1", None, "json"))
+    assert cache.encoding(SETTINGS) == "json"
+    assert cache.encoding(replace(SETTINGS, base_url="https://another")) is None
 
 
 def test_each_credential_has_its_own() -> None:

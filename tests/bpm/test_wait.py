@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,17 +14,22 @@ from airflow_provider_astrobpm.bpm import look, states, wait
 from airflow_provider_astrobpm.bpm.api import Operation, Pause, Plan
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
+    AnotherInstanceError,
     AuthenticationError,
     CallError,
     InstanceNotFoundError,
     InterruptedCallError,
+    RefusedError,
     SeveralInstancesError,
     ThrottledError,
+    UnexpectedAnswerError,
     WaitFailedError,
     WaitTimeoutError,
 )
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.moment import Moment
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 
@@ -49,6 +55,18 @@ class World:
         self.notes: list[wait.Note] = []
         self.seen = 0
         self.look_takes = 0.0
+        self.set_by = 0.0  # seconds by which the wall clock was set
+        self.setting: tuple[float, float] | None = None
+        self.settings = SETTINGS
+
+    def sets_clock(self, *, at: float, by: float) -> None:
+        """Let the wall clock be set as soon as this much time has passed."""
+        self.setting = at, by
+
+    def moment(self) -> Moment:
+        if self.setting is not None and self.now >= self.setting[0]:
+            self.set_by, self.setting = self.set_by + self.setting[1], None
+        return Moment(self.now + self.set_by, self.now)
 
     def waits(
         self, first: BpmInstance, condition: WaitCondition | None = None, **options: Any
@@ -58,7 +76,7 @@ class World:
         awaited = wait.Wait(
             condition or WaitCondition(),
             seen=first,
-            deadline=None if timeout is None else self.now + timeout,
+            deadline=None if timeout is None else self.now + self.set_by + timeout,
             max_poll_failure_time=options.pop("max_poll_failure_time"),
         )
         self.run(awaited, **options)
@@ -68,19 +86,19 @@ class World:
         self.drive(
             look.wait_for(
                 awaited,
-                settings=SETTINGS,
+                settings=self.settings,
                 poll_interval=poll_interval,
                 log=self.notes.append,
-                clock=lambda: self.now,
+                clock=self.moment,
                 jitter=lambda: jitter,
             )
         )
 
     def look(self, awaited: wait.Wait, again_after: float | None = None) -> None:
         looking: dict[str, Any] = {
-            "settings": SETTINGS,
+            "settings": self.settings,
             "log": self.notes.append,
-            "clock": lambda: self.now,
+            "clock": self.moment,
         }
         if again_after is None:
             self.drive(look.once(awaited, **looking))
@@ -216,6 +234,126 @@ def test_gone_is_what_several_looks_in_a_row_and_a_minute_do_not_show(make: Make
     assert world.now == 1000 + 10 + wait.MISSING_TIME
 
 
+def test_start_grace_counts_for_a_wait_too(make: Make) -> None:
+    world = World([None] * 3 + [make(state="Completed OK")])
+    world.settings = replace(SETTINGS, start_grace=300)
+    assert world.waits(make(), poll_interval=75).state == "Completed OK"
+    world = World([None])
+    world.settings = replace(SETTINGS, start_grace=300)
+    with pytest.raises(InstanceNotFoundError):
+        world.waits(make(), poll_interval=10)
+    assert world.now == 1000 + 10 + 300
+
+
+class TestStretches:
+    """They are as long as they are, whatever happens to the clock on the wall; the deadline is a time of that clock."""
+
+    @pytest.mark.parametrize("set_by", [3600, -3600])
+    def test_of_polls_that_fail(self, set_by: float, make: Make) -> None:
+        world = World([cut()])
+        world.sets_clock(at=1100, by=set_by)
+        with pytest.raises(InterruptedCallError, match="polls have failed for 300 s"):
+            world.waits(make(), max_poll_failure_time=300)
+        assert world.now == 1000 + 60 + 300
+
+    @pytest.mark.parametrize("set_by", [3600, -3600])
+    def test_of_an_instance_that_is_missing(self, set_by: float, make: Make) -> None:
+        world = World([None])
+        world.sets_clock(at=1015, by=set_by)
+        with pytest.raises(InstanceNotFoundError):
+            world.waits(make(), poll_interval=10)
+        assert world.now == 1000 + 10 + wait.MISSING_TIME
+
+    @pytest.mark.parametrize(("set_by", "ends_at"), [(-3600, 1300 + 3600), (100, 1200)])
+    def test_of_a_deadline_are_none(self, set_by: float, ends_at: float, make: Make) -> None:
+        world = World([make()])
+        world.sets_clock(at=1100, by=set_by)
+        with pytest.raises(WaitTimeoutError):
+            world.waits(make(), timeout=300)
+        assert world.now == ends_at
+
+
+class TestWhatATimeOutSays:
+    def test_since_when_polls_fail_and_why(self, make: Make) -> None:
+        refused = RefusedError("the server refused", status=403, res_code="405230099")
+        refused.locate("list the instances in state 'Running'", "my_conn")
+        world = World([make(), refused])
+        world.set_by = 1_800_000_000
+        with pytest.raises(WaitTimeoutError) as caught:
+            world.waits(make(), timeout=400)
+        assert str(caught.value) == (
+            "The wait for instance '002N1' timed out at 2027-01-15 08:23:20 UTC ('timeout'); last seen: instance '002N1' "
+            "of 'Approval' in state 'Running'; polls have failed since 2027-01-15 08:18:40 UTC: Could not list the "
+            "instances in state 'Running' on connection 'my_conn': the server refused (HTTP 403, resCode '405230099'). "
+            "Check names, versions and ids, and what the machine user is allowed to do."
+        )
+
+    def test_since_when_the_instance_is_missing(self, make: Make) -> None:
+        world = World([make(), None])
+        with pytest.raises(WaitTimeoutError, match="in none of the states since 1970-01-01 00:18:40 UTC"):
+            world.waits(make(), timeout=150)
+
+    def test_nothing_of_a_stretch_that_is_over(self, make: Make) -> None:
+        world = World([cut(), None, make()])
+        with pytest.raises(WaitTimeoutError) as caught:
+            world.waits(make(), timeout=400)
+        assert "since" not in str(caught.value)
+
+
+class TestAnotherInstance:
+    def test_is_never_taken_for_the_one_that_was_seen(self, make: Make) -> None:
+        world = World([make(state="Completed OK", name="Another", business_key="z")])
+        with pytest.raises(AnotherInstanceError) as caught:
+            world.waits(make(business_key="k"))
+        assert str(caught.value).startswith(
+            "instance '002N1' is another one than it was: it was of 'Approval' with business key 'k', and now it is "
+            "instance '002N1' of 'Another' in state 'Completed OK', with business key 'z'. Ids may recur"
+        )
+
+    @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
+    def test_may_differ_in_one_thing(self, other: dict[str, Any], make: Make) -> None:
+        fields = {"business_key": "k", **other}
+        with pytest.raises(AnotherInstanceError):
+            World([make(state="Completed OK", **fields)]).waits(make(business_key="k"))
+
+    def test_may_come_after_one_that_shows_no_key(self, make: Make) -> None:
+        rows = [make(business_key=key) for key in ("k", "002N1", None)]
+        world = World([*rows, make(state="Completed OK", business_key="z")])
+        with pytest.raises(AnotherInstanceError, match="with business key 'k'"):
+            world.waits(make(business_key="002N1"))
+
+    def test_is_known_from_before(self, make: Make) -> None:
+        for name, kind in (
+            ("Approval", BpmInstance),
+            ("Asked For", BpmInstance),
+            ("B", AnotherInstanceError),
+        ):
+            awaited = wait.Wait(
+                WaitCondition(), instance_id="002N1", known=Known(("Approval", "Asked For"), "k")
+            )
+            World([make(state="Completed OK", name=name)]).run(awaited)
+            assert isinstance(awaited.ending, kind)
+
+
+class OneList(World):
+    """Shows all there is in the list of the running ones."""
+
+    @staticmethod
+    def rows(look: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = look if isinstance(look, list) else [look] if look else []
+        return there if dict(operation.query)["states"] == "Running" else []
+
+
+def test_a_contradiction_decides_nothing_and_fails_the_poll(make: Make) -> None:
+    both = [make(state="Terminated"), make(state="Completed OK")]
+    for rows in (both, both[::-1], [make(bp_status="Approved"), make(bp_status="Rejected")]):
+        world = OneList([rows, rows, make(state="Completed OK")])
+        assert world.waits(make()).state == "Completed OK"
+        assert world.said()[0].startswith("Polls fail from now on")
+        with pytest.raises(UnexpectedAnswerError, match="this decides nothing; polls have failed for 600 s"):
+            OneList([rows]).waits(make())
+
+
 def test_a_failed_look_says_nothing_about_what_is_missing(make: Make) -> None:
     world = World([None, cut(), None, cut(), None])
     with pytest.raises(InstanceNotFoundError):
@@ -229,13 +367,18 @@ class TestPauses:
         [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 4, 60), (5, 1000, 60), (600, 3, 600), (60, 1, 60)],
     )
     def test_back_off_while_looks_fail(self, interval: float, failed: int, seconds: float) -> None:
-        assert look.seconds_between(interval, failed, None, 0.0, 0.0) == seconds
+        failures = look.Failures()
+        for _ in range(failed):
+            failures.take(cut())
+        assert look.seconds_between(interval, failures, 0.0, 0.0) == seconds
 
     @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
     def test_respect_what_the_server_asks_for(self, asked: str, seconds: float) -> None:
         error = ThrottledError("x")
         error.retry_after = asked
-        assert look.seconds_between(5, 1, error, 0.0, 0.0) == seconds
+        failures = look.Failures()
+        failures.take(error)
+        assert look.seconds_between(5, failures, 0.0, 0.0) == seconds
 
     def test_end_where_the_patience_does(self, make: Make) -> None:
         world = World([cut()])

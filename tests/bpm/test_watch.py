@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import cursor, errors, search, states
+from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.places import WHILE, Places
-from airflow_provider_astrobpm.bpm.search import Findings, Sought
+from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 from tests.bpm.virtual_time import instance
 
 WAITING, RUNNING, COMPLETED, BROKEN = "Waiting for user interaction", "Running", "Completed OK", "Broken"
@@ -34,15 +37,19 @@ def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     watch.seek(sought)
     assert not sought.ids
     assert not sought.keys
-    findings = Findings((), (), sought.lists)
+    findings = Findings({}, (), sought.lists)
     for state in sought.lists:
         findings.take(state, [row for row in reversed(rows) if row.state == state])
-    watch.look_found(findings, now)
+    watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
     watch.noticed()
     watch.reported({entry.mark for entry in entries})
     assert not watch.entries
     return [entry.instance.id for entry in entries]
+
+
+def at(now: float) -> Moment:
+    return Moment(now, now)
 
 
 def said(watch: Watch) -> list[str]:
@@ -129,14 +136,14 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
     watch = ends([])
     sought = Sought()
     watch.seek(sought)
-    findings = Findings((), (), sought.lists)
+    findings = Findings({}, (), sought.lists)
     for state in sought.lists:
         findings.take(state, [order(1, COMPLETED)] if state == COMPLETED else [])
-    watch.look_found(findings, 0)
+    watch.look_found(findings, 0, at(0))
     assert watch.has_news()
     watch.noticed()
     assert not watch.has_news()  # whoever could not report it is not asked again and again
-    watch.look_found(findings, 1)
+    watch.look_found(findings, 1, at(1))
     assert watch.has_news()
     (entry,) = watch.entries
     watch.reported({entry.mark})
@@ -145,16 +152,19 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
     assert not watch.has_news()
 
 
-def test_looks_that_fail_end_it_never_and_refused_credentials_do() -> None:
+def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() -> None:
     watch = ends()
-    for hour in range(1000):
-        watch.look_failed(errors.ServerError("down"), 3600.0 * hour, 3600.0 * hour + 1)
-    assert watch.ending is None
+    for minute in range(10):
+        assert watch.ending is None
+        watch.look_failed(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
+    assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
         "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
     ]
+    watch.resume()
+    assert watch.ending is None
     refused = errors.AuthenticationError("no")
-    watch.look_failed(refused, 0, 1)
+    watch.look_failed(refused, 0, at(1))
     assert watch.ending is refused
     assert watch.is_written  # a watch that has not begun has nothing to write down
     watch.resume()
@@ -226,3 +236,34 @@ def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -
             watch = ends(cursor.marks_in(store[key] for key in keys))
     told += look(watch, *(order(one, at) for one, at in where.items()))
     assert sorted(told) == sorted(str(one) for one, at in where.items() if states.is_terminal(at))
+
+
+@pytest.mark.parametrize(
+    ("odd", "keeps"),
+    [
+        ({"id": "1", "name": NAME}, True),
+        ({"id": "1", "unread": {"name"}}, True),
+        ({"name": NAME, "unread": {"id"}}, True),
+        ({"id": "2", "name": NAME}, False),
+        ({"id": "1", "name": "Another process"}, False),
+    ],
+)
+def test_a_row_that_cannot_be_read_makes_nothing_leave(odd: dict[str, Any], keeps: bool) -> None:
+    watch = Watch(Places.of(NAME, [RUNNING], None), ())
+    row = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **odd})
+    assert look_at(watch, [order(1, RUNNING)]) == ["1"]
+    assert look_at(watch, Rows([], [row]), now=1) == []
+    assert look_at(watch, [order(1, RUNNING)], now=2) == ([] if keeps else ["1"])
+    look_at(watch, Rows([], [row]), now=3)
+    look_at(watch, Rows([], [row]), now=3 + WHILE)
+    assert watch.marks == set()
+
+
+def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str]:
+    findings = Findings({}, (), {RUNNING})
+    findings.take(RUNNING, rows)
+    watch.look_found(findings, now, at(now))
+    entered = [entry.instance.id for entry in watch.entries]
+    watch.noticed()
+    watch.reported({entry.mark for entry in watch.entries})
+    return entered

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from airflow_provider_astrobpm.bpm import states
 from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
 from airflow_provider_astrobpm.bpm.api import Operation, Plan
-from airflow_provider_astrobpm.bpm.errors import RefusedError, ServerError
+from airflow_provider_astrobpm.bpm.errors import NotSentError, RefusedError, ServerError, ThrottledError
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 
@@ -154,6 +154,10 @@ class Server:
         self.calls_to_fault = 0
         """How many calls succeed before the fault."""
         self.faults_left = 0
+        self.bad_lists: dict[str, Callable[[], BaseException]] = {}
+        """How the lists of some states fail, each time."""
+        self.twice: dict[str, BpmInstance] = {}
+        """Rows that lists show beside those of the same ids."""
         self.clock_offset = BEGINNING
         self.before_look: Callable[[Look], None] = lambda _look: None
         self.after_look: Callable[[Look], None] = lambda _look: None
@@ -171,14 +175,17 @@ class Server:
         self.fault, self.faults_left, self.calls_to_fault = fault, times, after
 
     def heal(self) -> None:
-        """Let no call fail any more."""
+        """Let nothing fail any more."""
         self.fault = None
+        self.bad_lists.clear()
+        self.twice.clear()
 
     def listed(self, state: str) -> list[BpmInstance]:
         """Return what a list of a state shows, newest first."""
         rows = [
             row for row in self.rows.values() if (row.state if row.state != FROZEN else "Running") == state
         ]
+        rows += [self.twice[row.id] for row in rows if row.id in self.twice]
         return rows[::-1][: self.row_cap]
 
     def reply(self, operation: Operation[Any]) -> Any:
@@ -190,7 +197,11 @@ class Server:
                 self.faults_left -= 1
                 raise self.fault()
         if operation.kind == "query":
-            return self.listed(operation.query[0][1])
+            state = operation.query[0][1]
+            if state in self.bad_lists:
+                error = self.bad_lists[state]()
+                raise error
+            return self.listed(state)
         instance_id = operation.path.rsplit("/", 1)[1]
         if self.reads == "broken":
             raise ServerError("broken", status=500)
@@ -213,7 +224,26 @@ class Look:
     """All rows of all answers."""
     listed: list[BpmInstance] = field(default_factory=list)
     """Those of lists."""
+    shown_lists: set[str] = field(default_factory=set)
+    """The states that were listed."""
+    failed_lists: set[str] = field(default_factory=set)
+    """The states whose lists failed at least once."""
+    contradicted: set[str] = field(default_factory=set)
+    """The ids of instances that one list showed in different rows."""
+    refused_reads: set[str] = field(default_factory=set)
+    """The ids of instances that could not be read, and not because something went wrong."""
+    errors: list[BaseException] = field(default_factory=list)
+    """How calls failed, but for reads by id for which lists make up."""
     failure: BaseException | None = None
+    """A defect, or why the server counts as down."""
+
+    def shows(self, instance_id: str | None) -> bool:
+        """Return whether it shows an instance beyond doubt."""
+        return instance_id not in self.contradicted and any(row.id == instance_id for row in self.shown)
+
+    def lists_everything(self) -> bool:
+        """Return whether it has listed every state."""
+        return self.shown_lists >= set(states.STATES)
 
 
 class Client(AsyncBpmClient):
@@ -245,10 +275,13 @@ class Client(AsyncBpmClient):
         self.looks.append(look)
         server.before_look(look)
         try:
-            return await super().run(plan)
+            findings = await super().run(plan)
         except BaseException as error:
             look.failure = error
             raise
+        else:
+            look.failure = getattr(findings, "failure", None)
+            return findings
         finally:
             look.ended, look.ended_at = server.loop.now, server.clock()
             server.after_look(look)
@@ -266,11 +299,27 @@ class Client(AsyncBpmClient):
         if self.server.answer_time:
             await asyncio.sleep(self.server.answer_time)
         if error is not None:
+            if operation.kind == "query":
+                look.failed_lists.add(operation.query[0][1])
+            elif isinstance(error, RefusedError):
+                look.refused_reads.add(operation.path.rsplit("/", 1)[1])
+            if operation.kind == "query" or self._ends_a_read(error):
+                look.errors.append(error)
             raise error
+        if operation.kind == "query":
+            look.shown_lists.add(operation.query[0][1])
+            rows: dict[str, BpmInstance] = {}
+            look.contradicted |= {row.id for row in answer if rows.setdefault(row.id, row) != row}
         look.shown += answer if operation.kind == "query" else [answer]
         look.listed += answer if operation.kind == "query" else []
         result: T = answer
         return result
+
+    def _ends_a_read(self, error: BaseException) -> bool:
+        """Return whether the lists cannot make up for a read by id that failed so."""
+        if self.settings.instance_lookup == "by_id":
+            return not isinstance(error, RefusedError)
+        return isinstance(error, (NotSentError, ThrottledError)) or getattr(error, "came_before", True)
 
     async def close(self) -> None:
         self.closed += 1

@@ -129,6 +129,15 @@ class TestReading:
         assert len(done.rows) == 100
         assert "exactly 100 instances" in done.err
 
+    def test_a_row_that_cannot_be_read_is_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
+        odd, other = (emulator.start(BPM, business_key=key)["id"] for key in ("odd", "other"))
+        emulator.distort(odd, {"state": None})
+        result = run("list", "--output", "json")
+        assert ids(json.loads(result.out)) == {other}
+        assert f"the row of instance {odd!r}" in result.err
+        assert "its state is null" in result.err
+        assert run("list", "--business-key", "other", "--output", "json").err == ""
+
     def test_the_formats_are_airflows(self, run: Run, emulator: EmulatorControl) -> None:
         # A business key that looks like markup, and one that looks like a number.
         keys = {emulator.start(BPM, business_key=key)["id"]: key for key in ("[/x]", "007")}

@@ -246,7 +246,7 @@ def tell(world: World, dag_id: str) -> Killer:
 
     :raises AssertionError: if it does not end well.
     """
-    random = Random(f"{SEED} {dag_id}")  # noqa: S311 - no secret
+    random = Random(f"{SEED} {dag_id}")
     control = world.emulator()
     prepare(control, random, slow="orphaned" in dag_id)
     if "own_keys" in dag_id:

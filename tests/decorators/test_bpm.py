@@ -209,7 +209,7 @@ class TestDeferral:
         assert kept["ledger"] == "EU"
         assert "very-secret" not in json.dumps(kept)
 
-    def test_it_is_given_back_before_the_task_resumes(self) -> None:
+    def test_it_is_given_back_before_the_task_resumes(self, emulator: EmulatorControl) -> None:
         operator = made(nothing)
         seen: list[Any] = []
         operator.execute_complete = lambda _context, **arguments: seen.append((operator.variables, arguments))

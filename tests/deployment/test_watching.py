@@ -104,7 +104,7 @@ def test_twenty_ends_make_twenty_events_whoever_is_killed(
     airflow: Airflow, watched_server: EmulatorServer, measured: Callable[[str, float], None]
 ) -> None:
     seed = int(os.environ.get("WATCH_SEED", time.time_ns() % 10**6))
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     zero, watched = watched_server.control, Watched(airflow)
     airflow.until("the watch has begun", lambda: watched.kept is not None or None)
     ids = [zero.start(PROCESS)["id"] for _ in range(INSTANCES)]

@@ -172,9 +172,9 @@ BATCHES: dict[str, Provocation] = {
     ),
     "which one is that of launch … cannot be told of …": retry_among(BPM, BPM),
     "… carries the business key of launch …, but is none of '…'": retry_among("PublishApproval"),
-    "… starts are in doubt; looking for what came of them": lost("drop_before"),
-    "…; this is launch …, and of … more nothing shows either": lost("drop_before"),
-    "They could not be looked for. …": lost_and_looks_that_fail,
+    "The answers to … starts were lost; searching for their instances": lost("drop_before"),
+    "…; no instance shows its business key; this is launch …": lost("drop_before"),
+    "…; it could not be searched for: …; this is launch …": lost_and_looks_that_fail,
     "No start is sent for … s. …": turned_away,
     "… launches were refused, so no more are started": batch(
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1

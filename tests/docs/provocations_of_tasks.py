@@ -75,6 +75,37 @@ def start_beside_others(scene: Scene) -> None:
     scene.start(business_key="order-4711")
 
 
+def start_whose_key_is_changed(scene: Scene) -> None:
+    """Start where business keys come back changed."""
+    scene.emulator.switch(key_form="upper")
+    scene.start(wait_for_completion=False)
+
+
+def start_whose_key_is_cut_off(scene: Scene) -> None:
+    """Start where business keys are cut off, and the answer is lost."""
+    scene.emulator.switch(key_form="cut_20")
+    scene.emulator.fault("start", "drop_after")
+    scene.start(remembered(), business_key="a business key of 31 characters")
+
+
+def retry_with_odd_timestamps(scene: Scene) -> None:
+    """Retry where the answer was lost and timestamps have another format."""
+    tries = lost(scene, remembered())
+    scene.emulator.switch(start_time_form="slashes")
+    scene.started(business_key=KEYS.key(1))
+    scene.start(tries)
+
+
+def retry_with_fewer_retries(scene: Scene) -> None:
+    """Retry after the retries of the task were changed, with nothing recorded, where the first try's instance has ended well."""
+    tries = Tries(remembers=False)
+    scene.start(tries, wait_for_completion=False, bpm_name="Instant")
+    tries.max_tries += 3
+    tries.again()
+    tries.again()
+    scene.start(tries, bpm_name="Instant")
+
+
 def retry_without_keys(scene: Scene) -> None:
     """Retry where the lists show no business keys."""
     scene.emulator.switch(business_keys_in_rows=False)
@@ -168,14 +199,19 @@ def clear(scene: Scene) -> None:
 
 
 STARTS: dict[str, Provocation] = {
-    "The start is in doubt; looking for what came of it. …": start_with_no_answer,
-    "…; no instance shows that carries its business key. The instance may or may not have been started, so it was not "
+    "The answer to the start was lost; searching for the instance. …": start_with_no_answer,
+    "…; no instance shows its business key. The instance may or may not have been started, so it was not "
     "started again.": start_with_no_answer,
-    "…; it could not be looked for: …": start_and_looks_that_fail,
-    "…; it may be one of those that carry its business key: …": start_beside_others,
+    "…; it could not be searched for: …": start_and_looks_that_fail,
+    "…; it may be one of those that show its business key: …": start_beside_others,
+    "Business key '…' came back as '…'. …": start_whose_key_is_changed,
+    "… shows the business key '…', which may be the one that was sent, changed by the server": start_whose_key_is_cut_off,
+    "… carries its business key, but its start time '…' does not tell whether this run of the DAG has started it, or a "
+    "deleted one with the same id": retry_with_odd_timestamps,
+    "'retries' was changed, so it is unclear whether … was started before the task was last cleared": retry_with_fewer_retries,
     "whether an earlier try started an instance cannot be told: …": retry_without_keys,
     "the lists show no business keys here": retry_without_keys,
-    "a list of exactly … rows looks cut off": retry_with_a_short_list,
+    "the list of state '…' may be cut off at its … rows": retry_with_a_short_list,
     "Whether an earlier try has started an instance could not be found out. A retry looks again.": retry_that_cannot_look,
     "which one to go on with cannot be told of …": retry_among(BPM, BPM),
     "its business key is carried by …, which is none of '…'": retry_among("PublishApproval"),

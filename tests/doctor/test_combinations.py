@@ -43,7 +43,7 @@ def test_what_is_told_is_true_whatever_else_is_switched(
     by_name: dict[str, list[Any]] = {}
     for name, position in positions():
         by_name.setdefault(name, []).append(position)
-    dice = random.Random(seed)  # noqa: S311 - no secret hangs on it
+    dice = random.Random(seed)
     chosen = {name: dice.choice(choices) for name, choices in by_name.items()}
     emulator.switch(**chosen)
     report = run(PROCESS)

@@ -120,16 +120,35 @@ TRUTH: dict[str, list[Row]] = {
                 "400_602": "HTTP 400, resCode 405230602",
                 "403_603": "HTTP 403, resCode 405230603",
                 "200_602": "HTTP 200, resCode 405230602",
+                "403": "HTTP 403, resCode 405230070",
+                "403_html": "HTTP 403, text/html",
+                "500_602": "HTTP 500, resCode 405230602",
             },
         )
     ],
     "token_body": [both("token_request", {"form": "form", "json": "json", "both": "both"})],
-    "omit_expires_in": [both("token_lifetime", {True: "not said", False: 600})],
+    "expires_in": [
+        both(
+            "token_lifetime",
+            {
+                "number": 600,
+                "text": 600,
+                "absent": "not said",
+                "zero": "not said",
+                "negative": "not said",
+                "words": "not said",
+            },
+        )
+    ],
     "concurrent_tokens": [both("older_tokens", {True: "kept", False: "replaced"})],
     "csrf_required": [started("csrf", {True: "needed", False: "not needed"})],
     "content_type_required": [both("content_type", {True: "needed", False: "not needed"})],
     "plus_is_blank": [both("plus", {True: "yes", False: "no"})],
     "success_message": [both("success_message", {"Success": "Success", "成功": "成功"})],
+    # How an empty list, a code and the beginning of an answer are written makes no difference to anybody.
+    "empty_list": [],
+    "numeric_codes": [],
+    "byte_order_mark": [],
     "utc_offset": [Row("timezone", {0: None, 8: None}, {0: 0, 8: 8})],
     "clock_skew": [
         started("start_time", {0: "documented", -15: "implausible", 15: "implausible", -100: "implausible"})

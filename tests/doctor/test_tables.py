@@ -86,11 +86,21 @@ def test_what_an_answer_means(answer: Seen, knows_5xx: bool, expected: Verdict) 
 
 
 @pytest.mark.parametrize(
-    "result", [None, {}, "rows", [1], [{}], [{"id": 7, "state": "Running"}], [{"id": "1", "state": None}]]
+    "result", ["rows", 0, [1], [{}], [{"id": 7, "state": "Running"}], [{"id": "1", "state": None}]]
 )
 def test_what_is_no_list_of_instances(result: Any) -> None:
     assert asking.rows_of(seen(result)) is None
     assert asking.instance_of(seen(result)) is None
+
+
+@pytest.mark.parametrize("result", [None, {}, "", []])
+def test_an_empty_list(result: Any) -> None:
+    assert asking.rows_of(seen(result)) == []
+
+
+def test_a_row_that_shows_no_state_hides_no_other() -> None:
+    known = {"id": "1", "state": "Running", "name": None}
+    assert asking.rows_of(seen([{"id": "2", "state": None}, known, None])) == [known]
 
 
 def test_a_line_of_evidence_is_short_and_holds_no_body() -> None:

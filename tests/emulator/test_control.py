@@ -74,6 +74,22 @@ def test_break_move_and_vanish(api: Api, control: EmulatorControl) -> None:
     assert {each["id"] for each in control.instances()} == {broken, moved}
 
 
+def test_distort(api: Api, control: EmulatorControl) -> None:
+    distorted, other = (api.start("Instant", variables={"$Flow.Title": "a"})["id"] for _ in range(2))
+    control.distort(
+        distorted, {"title": "half \ud83d", "suspended": "true", "isClosed": None}, without=["bpStatus"]
+    )
+    rows = {row["id"]: row for row in api.query("Completed OK")}
+    assert (rows[distorted]["title"], rows[distorted]["suspended"]) == ("half \ud83d", "true")
+    assert not {"bpStatus", "isClosed"} & rows[distorted].keys()
+    assert (rows[other]["title"], rows[other]["bpStatus"]) == ("a", "Done")
+    control.switch(get_by_id="action")
+    read = api.ok("GET", f"{INSTANCES}/{distorted}")
+    assert (read["isClosed"], "bpStatus" in read, "title" in read) == (None, False, False)
+    control.distort(distorted)
+    assert {row["title"] for row in api.query("Completed OK")} == {"a"}
+
+
 def test_switches(control: EmulatorControl) -> None:
     assert control.switches()["row_cap"] is None
     assert control.switch(row_cap=2)["row_cap"] == 2

@@ -155,6 +155,28 @@ def test_wrong_types(api: Api, control: EmulatorControl) -> None:
     assert token == {"access_token": 7, "expires_in": "seven", "token_type": 7}
 
 
+def test_other_fields(api: Api, control: EmulatorControl) -> None:
+    control.fault("start", "other_fields", fields={"interviewLabel": 7, "suspended": "false"})
+    started = post_start(api).json()["result"]
+    assert (started["interviewLabel"], started["suspended"], started["state"]) == (7, "false", "Completed OK")
+    control.fault("query", "other_fields", fields={"name": None})
+    post_start(api)
+    assert [row["name"] for row in api.query("Completed OK")] == [None, None]
+    assert {row["name"] for row in api.query("Completed OK")} == {"Instant"}
+
+
+@pytest.mark.parametrize(("fault", "character"), [("nul", "\0"), ("half_pair", "\ud83d")])
+def test_a_character_in_every_text(api: Api, control: EmulatorControl, fault: str, character: str) -> None:
+    post_start(api)
+    control.fault("any", fault)
+    answer = api.call("GET", INSTANCES, params={"states": "Completed OK"}).json()
+    assert (answer["resCode"], answer["resMsg"]) == ("0", f"Suc{character}cess")
+    (row,) = answer["result"]
+    assert (row["state"], row["bpStatus"]) == (f"Comple{character}ted OK", f"Do{character}ne")
+    assert (row["title"], row["bpStep"], row["suspended"]) == (f"Ins{character}tant", "", False)
+    assert row["id"] == control.instances()[0]["id"]
+
+
 def test_distorting_what_is_no_json_leaves_it(api: Api, control: EmulatorControl) -> None:
     control.switch(bad_token="401_html")
     control.fault("query", "wrong_types")

@@ -195,7 +195,10 @@ def test_the_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert "bad_token = 401 | 401_html | 400_602 | 403_603 | 200_602 (default: 401)" in text
+    assert (
+        "bad_token = 401 | 401_html | 400_602 | 403_603 | 200_602 | 403 | 403_html | 500_602 (default: 401)"
+        in text
+    )
     assert "runs until it is interrupted" in text
 
 

@@ -212,8 +212,8 @@ def token_body(api: Api, control: EmulatorControl) -> object:
     return [answer.json().get("error", "token") for answer in answers]
 
 
-def omit_expires_in(api: Api, control: EmulatorControl) -> object:
-    return "expires_in" in api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+def expires_in(api: Api, control: EmulatorControl) -> object:
+    return api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json().get("expires_in", "absent")
 
 
 def concurrent_tokens(api: Api, control: EmulatorControl) -> object:
@@ -249,6 +249,29 @@ def plus_is_blank(api: Api, control: EmulatorControl) -> object:
 
 def success_message(api: Api, control: EmulatorControl) -> object:
     return api.call("GET", DEFINITIONS).json()["resMsg"]
+
+
+def empty_list(api: Api, control: EmulatorControl) -> object:
+    instances = api.call("GET", INSTANCES, params={"states": "Running"}).json()
+    definitions = api.call("GET", DEFINITIONS, params={"name": "Nothing"}).json()
+    assert instances == definitions
+    return instances.get("result", "absent")
+
+
+def numeric_codes(api: Api, control: EmulatorControl) -> object:
+    refused = api.call("POST", INSTANCES, json={"name": "Nothing"}).json()["resCode"]
+    token = api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json()
+    assert token["token_type"] == "Bearer"
+    return [api.call("GET", DEFINITIONS).json()["resCode"], refused]
+
+
+def byte_order_mark(api: Api, control: EmulatorControl) -> object:
+    answers = [
+        api.call("GET", DEFINITIONS),
+        api.call("POST", TOKEN, headers={}, data=CREDENTIALS),
+        api.call("POST", INSTANCES, json={"name": "Nothing"}),
+    ]
+    return [answer.content[:3] == b"\xef\xbb\xbf" for answer in answers]
 
 
 def utc_offset(api: Api, control: EmulatorControl) -> object:
@@ -309,12 +332,15 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "refusal_status": refusal,
     "bad_token": bad_token,
     "token_body": token_body,
-    "omit_expires_in": omit_expires_in,
+    "expires_in": expires_in,
     "concurrent_tokens": concurrent_tokens,
     "csrf_required": csrf_required,
     "content_type_required": content_type_required,
     "plus_is_blank": plus_is_blank,
     "success_message": success_message,
+    "empty_list": empty_list,
+    "numeric_codes": numeric_codes,
+    "byte_order_mark": byte_order_mark,
     "utc_offset": utc_offset,
     "clock_skew": clock_skew,
     "start_time_form": start_time_form,
@@ -391,11 +417,18 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("bad_token", "400_602", [400, "405230602"]),
     ("bad_token", "403_603", [403, "405230603"]),
     ("bad_token", "200_602", [200, "405230602"]),
+    ("bad_token", "403", [403, "405230070"]),
+    ("bad_token", "403_html", [403, "<!DOCTYPE html>"]),
+    ("bad_token", "500_602", [500, "405230602"]),
     ("token_body", "form", ["token", "invalid_request"]),
     ("token_body", "json", ["invalid_request", "token"]),
     ("token_body", "both", ["token", "token"]),
-    ("omit_expires_in", False, True),
-    ("omit_expires_in", True, False),
+    ("expires_in", "absent", "absent"),
+    ("expires_in", "number", 600),
+    ("expires_in", "text", "600"),
+    ("expires_in", "zero", 0),
+    ("expires_in", "negative", -1),
+    ("expires_in", "words", "ten minutes"),
     ("concurrent_tokens", True, []),
     ("concurrent_tokens", False, (401, "405230602")),
     ("csrf_required", False, ["started", (400, "405230030")]),
@@ -406,6 +439,15 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("plus_is_blank", False, (400, "405230012")),
     ("success_message", "Success", "Success"),
     ("success_message", "成功", "成功"),
+    ("empty_list", "array", []),
+    ("empty_list", "null", None),
+    ("empty_list", "absent", "absent"),
+    ("empty_list", "object", {}),
+    ("empty_list", "text", ""),
+    ("numeric_codes", False, ["0", "405230020"]),
+    ("numeric_codes", True, [0, 405230020]),
+    ("byte_order_mark", False, [False] * 3),
+    ("byte_order_mark", True, [True] * 3),
     ("utc_offset", 0, 0),
     ("utc_offset", 8, 8),
     ("clock_skew", 0, 0),

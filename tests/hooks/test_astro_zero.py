@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm import api, errors
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
@@ -221,6 +221,31 @@ def test_listing_says_an_instance_once_though_it_moved_meanwhile(
 
     monkeypatch.setattr(hook.client, "call", call_and_move)
     assert [row.state for row in hook.query_instances(["Running", "Paused"])] == ["Paused"]
+
+
+def test_a_row_that_cannot_be_read_fails_only_the_listing_that_may_be_about_it(
+    hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    odd, other = (hook.start_instance("SupplierOnboarding", business_key=key) for key in ("odd", "other"))
+    for one in (odd, other):
+        emulator.move(one.id, state="Running")
+    emulator.distort(odd.id, {"title": 7, "version": 2, "suspended": "false"})
+    (row,) = hook.query_instances(["Running"], business_key="odd")
+    assert (row.title, row.version, row.suspended) == ("7", "2", False)
+    emulator.distort(odd.id, {"state": None})
+    every: list[dict[str, Any]] = [{}, {"bpm_name": "SupplierOnboarding"}, {"business_key": "odd"}]
+    for filters in every:
+        with pytest.raises(errors.UnexpectedAnswerError) as caught:
+            hook.query_instances(["Running"], **filters)
+        assert f"the row of instance {odd.id!r} cannot be read, because its state is null" in str(
+            caught.value
+        )
+        assert "'Running' on connection 'my_conn'" in str(caught.value)
+    assert [row.id for row in hook.query_instances(["Running"], business_key="other")] == [other.id]
+    assert hook.query_instances(["Running"], bpm_name="Instant") == []
+    emulator.distort(odd.id, {"id": None})
+    with pytest.raises(errors.UnexpectedAnswerError, match="a row cannot be read, because its id is null"):
+        hook.query_instances(["Running"])
 
 
 class TestTheConnectionTest:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from airflow_provider_astrobpm.bpm.identity import Region
 from airflow_provider_astrobpm.bpm.incident import Event
 from airflow_provider_astrobpm.notifications.context import event_of
 
 DUE = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=2)
 RUN = SimpleNamespace(dag_id="orders", run_id="r1", clear_number=0, run_after=DUE)
+REGION = {"region_id": UUID("01a22064-3a54-7e6c-8d88-3d22bab58d7d"), "region_index": 4}
 DAG = SimpleNamespace(dag_id="orders")
 MISSED = {
     "dag_run": {"dag_id": "orders", "dag_run_id": "r1", "run_after": "2026-11-24T12:00:00Z"},
@@ -31,6 +34,16 @@ MISSED = {
         (
             {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), "map_index": 4})},
             Event(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
+        ),
+        (
+            {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), **REGION, "map_index": 4})},
+            Event(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
+        ),
+        (
+            {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), **REGION})},
+            Event(
+                dag_id="orders", run_id="r1", task_id="load", number=2, region=Region(str(REGION["region_id"]), 4)
+            ),
         ),
         (
             {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), "map_index": None})},
@@ -57,7 +70,7 @@ MISSED = {
         ),
     ],
     ids=[
-        "a task", "a mapped task", "a task by the dag processor", "a run", "a run that was cleared", "a run without more",
+        "a task", "a mapped task", "a mapped task of 3.4", "an iteration of a loop", "a task by the dag processor", "a run", "a run that was cleared", "a run without more",
         "a deadline", "a deadline of another version",
     ],
 )  # fmt: skip

@@ -251,6 +251,16 @@ class TestInEveryMode:
         assert one.outcomes == {"failed": 5}
         assert [each["suspended"] for each in emulator.instances()] == [True] * 5
 
+    def test_a_deadline_while_lists_fail_ends_what_is_open(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl
+    ) -> None:
+        one = task(launches=launches(5), deferrable=deferrable, timeout=0.2, on_timeout="terminate")
+        one.when_published = lambda: emulator.fault("query", "status", status=503, times=1000)
+        with pytest.raises(errors.BatchFailedError, match="By 'on_timeout': terminate: 5 done"):
+            one.try_it()
+        assert numbers(emulator, closed=True) == Counter([1, 2, 3, 4, 5])
+        assert one.outcomes == {"failed": 5}
+
     def test_fail_fast_waits_no_longer_and_ends_the_rest(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
@@ -597,6 +607,16 @@ class TestTheInput:
             ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name"),
             ([{}, {"variables": {"a": object()}}], "launch 2: variable 'a' cannot be sent as JSON"),
             ("{{ launches }}", "launches must be a list of mappings, not str"),
+            (
+                [{}, {"business_key": "None"}],
+                "launch 2: business_key must not be 'None': a template renders that",
+            ),
+            ([{}, {"business_key": ""}], "launch 2: business_key must be a text that is not blank, not ''"),
+            ([{"title": "a\0b"}], "launch 1: title must be a text without NUL"),
+            (
+                [{"variables": {"note": ["\ud83d"]}}],
+                "launch 1: variable 'note' must hold no text with a NUL or half",
+            ),
         ],
     )
     def test_nothing_is_started_of_one_that_is_not_good(
@@ -605,6 +625,23 @@ class TestTheInput:
         with pytest.raises(ValueError, match=said):
             task(launches=given, bpm_name=WAITS).try_it()
         assert not any(emulator.counts().values())
+
+    @pytest.mark.parametrize("argument", ["bpm_name", "version", "failed_bp_statuses"])
+    def test_a_template_that_rendered_the_text_of_nothing(
+        self, argument: str, task: Any, emulator: EmulatorControl
+    ) -> None:
+        value: Any = ["None"] if argument == "failed_bp_statuses" else "None"
+        own = {"bpm_name": WAITS, "version": "1.0.0"}
+        with pytest.raises(ValueError, match=f"{argument} must not be 'None': a template renders that"):
+            task(launches=[own], **{"bpm_name": WAITS, argument: value}).try_it()
+        assert not any(emulator.counts().values())
+
+    def test_a_gate_by_what_fails_alone_says_so_once(
+        self, task: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        task(launches=[{}, {}], bpm_name=ENDS, failed_bp_statuses=["No", "Nay"]).try_it()
+        said = capfd.readouterr().out + caplog.text
+        assert said.count("Any business status but 'Nay' and 'No' opens this gate") == 1
 
     def test_a_template_that_came_out_as_nothing_is_no_empty_batch(self, task: Any) -> None:
         operator = task(launches=[]).operator()

@@ -225,6 +225,75 @@ class TestStart:
             run(operator)
         assert not any(emulator.counts().values())
 
+    @pytest.mark.parametrize("rendered", ["None", "", " \n", "null", "undefined", "[]", "{}"])
+    @pytest.mark.parametrize(
+        "argument", ["bpm_name", "version", "business_key", "bp_statuses", "failed_states"]
+    )
+    def test_a_template_that_rendered_the_text_of_nothing_starts_nothing(
+        self, argument: str, rendered: str, emulator: EmulatorControl
+    ) -> None:
+        emulator.start("SupplierOnboarding", business_key=rendered)
+        emulator.reset_counts()
+        several = argument in ("bp_statuses", "failed_states")
+        operator = start(
+            **{"bpm_name": "SupplierOnboarding", argument: ["{{ a }}"] if several else "{{ a }}"}
+        )
+        setattr(operator, argument, [rendered] if several else rendered)
+        if argument == "business_key":
+            operator.if_open_instance_exists = "adopt"
+        with pytest.raises(
+            ValueError, match=f"{argument} must .*: a template renders that where it finds nothing"
+        ):
+            run(operator)
+        assert not any(emulator.counts().values())
+
+    @pytest.mark.parametrize("bad", ["Appr\0oved", "half \ud83d"])
+    @pytest.mark.parametrize("deferrable", [False, True])
+    @pytest.mark.parametrize(
+        "argument", ["bpm_name", "version", "business_key", "title", "bp_statuses", "variables"]
+    )
+    def test_what_a_database_refuses_starts_nothing(
+        self, argument: str, deferrable: bool, bad: str, emulator: EmulatorControl
+    ) -> None:
+        value: Any = {"bp_statuses": [bad], "variables": {"dataset": {"name": [bad]}}}.get(argument, bad)
+        operator = start(**{"bpm_name": "PublishApproval", argument: value}, deferrable=deferrable)
+        words = (
+            "variable 'dataset' must hold no text"
+            if argument == "variables"
+            else f"{argument} must be a text without"
+        )
+        with pytest.raises(ValueError, match=words):
+            run(operator)
+        assert not any(emulator.counts().values())
+
+    def test_a_whole_surrogate_pair_and_an_escaped_nul_are_fine(self, emulator: EmulatorControl) -> None:
+        fine = {"note": "a \U0001f600, and \\u0000 and \\ud83d written out"}
+        run(start(bpm_name="Instant", variables=fine, title="\U0001f600"))
+        (instance,) = emulator.instances()
+        assert (instance["variables"], instance["title"]) == (fine, "\U0001f600")
+
+    @pytest.mark.parametrize(
+        ("arguments", "warned"),
+        [
+            ({"failed_bp_statuses": ["Rejected"]}, True),
+            ({"failed_bp_statuses": ["Rejected"], "states": ["Completed OK"]}, True),
+            ({"failed_bp_statuses": ["Rejected"], "bp_statuses": ["Done"]}, False),
+            ({"bp_statuses": ["Done"]}, False),
+            ({}, False),
+        ],
+    )
+    def test_a_gate_by_what_fails_alone_says_so_once(
+        self,
+        arguments: dict[str, Any],
+        warned: bool,
+        emulator: EmulatorControl,
+        capfd: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        run(start(bpm_name="Instant", **arguments))
+        said = capfd.readouterr().out + caplog.text
+        assert said.count("Any business status but 'Rejected' opens this gate") == warned
+
     def test_a_condition_without_a_wait_is_refused(self) -> None:
         with pytest.raises(ValueError, match="bp_statuses means nothing with wait_for_completion=False"):
             start(bpm_name="A", bp_statuses=["Approved"], wait_for_completion=False)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors
@@ -251,6 +255,59 @@ def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> 
 
 
 @needs_a_store
+@pytest.mark.parametrize("timeout", [None, 7200])
+def test_a_retry_after_a_crash_keeps_the_deadline_of_execution_timeout(
+    timeout: float | None, emulator: EmulatorControl
+) -> None:
+    one = Task(remembers=True, timeout=timeout, execution_timeout=timedelta(hours=1), deferrable=True)
+    one.dies_at = "instance_id"
+    with pytest.raises(Died):
+        one.try_it()
+    deadline = one.context["task_state_store"]["astro_zero_launch"]["deadline"]
+    assert deadline - time.time() == pytest.approx(3600 - 5, abs=5)
+    with pytest.raises(TaskDeferred) as deferred:
+        one.try_it()
+    assert deferred.value.trigger.deadline == deadline
+    assert deferred.value.trigger.deadline_argument == "execution_timeout"
+    assert one.context["task_state_store"]["astro_zero_launch"]["deadline"] == deadline
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"timeout": None}, 1),
+        ({"timeout": 0.2}, 0),
+        ({"timeout": None, "execution_timeout": timedelta(seconds=0.2)}, 0),
+        ({"timeout": None, "wait_for_completion": False}, 0),
+        ({"timeout": None, "bpm_name": "Instant"}, 0),
+    ],
+)
+def test_a_wait_without_an_end_says_so_once(
+    deferrable: bool,
+    limits: dict[str, Any],
+    says: int,
+    emulator: EmulatorControl,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    one = Task(remembers=False, deferrable=deferrable, **limits)
+    push = one.xcom_push
+
+    def completed(key: str, value: Any) -> None:
+        push(key, value)
+        if key == "instance_id" and says:
+            emulator.act(value, "complete")
+            emulator.advance(2)
+
+    one.xcom_push = completed  # type: ignore[method-assign]
+    with suppress(TaskDeferred, errors.WaitTimeoutError):
+        one.try_it()
+    assert (capsys.readouterr().out + caplog.text).count("so this task waits for ever") == says
+
+
+@needs_a_store
 def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_person_insists(
     emulator: EmulatorControl,
 ) -> None:
@@ -337,7 +394,7 @@ class TestTheAuthorsKey:
         emulator.fault("start", "drop_after")
         for _ in range(2):
             with pytest.raises(
-                errors.AmbiguousStartError, match="carry its business key|others may use their key"
+                errors.AmbiguousStartError, match="show its business key|others may use their key"
             ):
                 one.try_it()
         assert len(emulator.instances()) == 2
@@ -363,3 +420,65 @@ class TestTheAuthorsKey:
                 business_key="k",
                 if_open_instance_exists="maybe",  # type: ignore[arg-type]
             )
+
+
+class TestOddAnswers:
+    """What decides nothing about an instance is not insisted on; what does is doubted, and only where it may be its own."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"interviewLabel": 7, "version": 2, "businessKey": None},
+            {"suspended": "false", "isClosed": "no"},
+            {"state": None},
+            {"name": None},
+            {"nextElem": {}, "taskOutcome": 1.5, "bpStatus": []},
+        ],
+    )
+    def test_a_start_that_shows_an_id_was_started(
+        self, fields: dict[str, Any], emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("start", "other_fields", fields=fields)
+        task = Task(remembers=HAS_STORE, bpm_name="NightlyReconciliation", timeout=60)
+        result = task.try_it()
+        (instance,) = emulator.instances()
+        assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
+        assert emulator.counts()["start"] == 1
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{"name": None}, {"state": None}, {"title": "half \ud83d", "version": 7}, {"suspended": "perhaps"}],
+    )
+    def test_a_row_of_somebody_else_keeps_nobody_from_being_certain(
+        self, fields: dict[str, Any], emulator: EmulatorControl
+    ) -> None:
+        foreign = emulator.start(BPM, business_key="somebody else's")["id"]
+        emulator.distort(foreign, fields)
+        emulator.fault("start", "drop_after")
+        task = Task(remembers=HAS_STORE)
+        with pytest.raises(errors.WaitTimeoutError):
+            task.try_it()
+        (own,) = (each for each in emulator.instances() if each["id"] != foreign)
+        assert task.xcoms["instance_id"] == own["id"]
+        assert emulator.counts()["start"] == 1
+
+    def test_a_row_that_may_be_its_own_does(self, emulator: EmulatorControl) -> None:
+        emulator.fault("start", "drop_before")
+        odd = emulator.start(BPM)["id"]
+        emulator.distort(odd, {"businessKey": {}})
+        task = Task(remembers=HAS_STORE)
+        with pytest.raises(
+            errors.AmbiguousStartError, match="because its businessKey is {}, and may be its own"
+        ):
+            task.try_it()
+        with pytest.raises(errors.AmbiguousStartError):
+            task.try_it()
+        assert [each["id"] for each in emulator.instances()] == [odd]
+
+    @pytest.mark.parametrize("position", ["null", "absent", "object", "text"])
+    def test_an_empty_list_in_another_form(self, position: str, emulator: EmulatorControl) -> None:
+        emulator.switch(empty_list=position)
+        emulator.fault("start", "drop_after")
+        with pytest.raises(errors.WaitTimeoutError):
+            Task(remembers=HAS_STORE).try_it()
+        assert len(emulator.instances()) == emulator.counts()["start"] == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,6 +170,12 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
         ({"business_key": ""}, "business_key"),
         ({"instance_id": "1", "states": ["Done"]}, "states must be one of"),
         ({"instance_id": "1", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
+        ({"business_key": "None"}, "business_key must not be 'None': a template renders that"),
+        ({"business_key": "k", "bpm_name": "None"}, "bpm_name must not be 'None'"),
+        ({"instance_id": "undefined"}, "instance_id must not be 'undefined'"),
+        ({"instance_id": "1", "bp_statuses": ["None"]}, "each of bp_statuses must not be 'None'"),
+        ({"instance_id": "1", "states": ["None"]}, "each of states must not be 'None'"),
+        ({"business_key": "a\0b"}, "business_key must be a text without NUL"),
     ],
 )
 def test_bad_values_ask_for_nothing(
@@ -176,6 +184,31 @@ def test_bad_values_ask_for_nothing(
     with pytest.raises(ValueError, match=words):
         poke(sensor(**arguments))
     assert not any(emulator.counts().values())
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
+def test_a_gate_by_what_fails_alone_says_so_once(
+    mode: str,
+    emulator: EmulatorControl,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    sensor: MakeSensor,
+) -> None:
+    instance = emulator.start("PublishApproval")["id"]
+    emulator.act(instance, "approve")
+    ti: Any = SimpleNamespace(xcom_push=lambda **_: None, get_first_reschedule_date=lambda _: None)
+    how: dict[str, Any] = {"deferrable": True} if mode == "deferred" else {"mode": mode}
+
+    def said() -> int:
+        sensor(instance_id=instance, failed_bp_statuses=["Rejected"], **how).execute({"ti": ti})
+        return (capfd.readouterr().out + caplog.text).count(
+            "Any business status but 'Rejected' opens this gate"
+        )
+
+    assert said() == 1
+    caplog.clear()
+    ti.get_first_reschedule_date = lambda _: datetime.now(timezone.utc)
+    assert said() == (mode != "reschedule")
 
 
 @pytest.mark.parametrize("argument", ["bpm_name", "bp_statuses", "states"])

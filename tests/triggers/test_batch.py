@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -58,7 +57,7 @@ def trigger(make_runner: Any) -> Callable[..., AstroZeroBpmBatchTrigger]:
     def make(**arguments: Any) -> AstroZeroBpmBatchTrigger:
         made = AstroZeroBpmBatchTrigger(
             astro_zero_conn_id="astro_zero_default",
-            task_key=asdict(TASK),
+            task_key=TASK.for_trigger,
             batch_key=MINE,
             **{"terminate_on_kill": True, "poll_interval": 1, **arguments},
         )

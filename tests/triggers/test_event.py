@@ -18,7 +18,7 @@ from airflow.jobs import triggerer_job_runner
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_astrobpm.bpm import cursor
+from airflow_provider_astrobpm.bpm import cursor, lookup
 from airflow_provider_astrobpm.bpm.places import Places, digest_of
 from airflow_provider_astrobpm.bpm.token import TOKENS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -421,6 +421,37 @@ def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("what", ["missing", "of no use"])
+def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
+    what: str, emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "FIRST_PAUSE", 0.05)
+    name = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
+    good = os.environ[name]
+    if what == "missing":
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, json.dumps({**json.loads(good), "host": ""}))
+    read, looked_up = AstroZeroHook.async_settings, []
+
+    async def counted(hook: AstroZeroHook) -> Any:
+        looked_up.append(hook)
+        return await read(hook)
+
+    monkeypatch.setattr(AstroZeroHook, "async_settings", counted)
+
+    async def main() -> None:
+        async with running(Store()) as runner:
+            await runner.until(lambda: len(looked_up) >= 3)
+            monkeypatch.setenv(name, good)
+            await runner.until(watching(caplog))  # sooner than after the pause for what a person has to mend
+
+    asyncio.run(main())
+    assert caplog.text.count("the connection could not be read") == 1
+    assert caplog.text.count("Polls succeed again") == 1
+    assert "Could not watch" not in caplog.text
+
+
 @has_store
 def test_several_assets_with_one_trigger_are_told_what_to_do(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
@@ -456,3 +487,20 @@ def test_an_asset_takes_it() -> None:
     asset = Asset("orders", watchers=[AssetWatcher(name="ended", trigger=trigger)])
     (watcher,) = asset.watchers
     assert watcher.trigger.serialize()[1]["states"] == ["Broken", "Paused"]
+
+
+def test_what_a_database_refuses_is_in_no_event(
+    emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with running(Store() if HAS_STORE else None) as runner:
+            await runner.until(watching(caplog))
+            (odd,) = start(emulator)
+            emulator.distort(odd, {"bpStatus": "Do\0ne", "version": "\ud83d", "startTime": "\0"})
+            end(emulator, odd)
+            await runner.until_queued(1)
+            runner.take()
+            (event,) = runner.persisted
+            assert (event["id"], event["bp_status"], event["version"]) == (odd, "Do\ufffdne", "\ufffd")
+
+    asyncio.run(main())

@@ -17,7 +17,7 @@ from email.utils import formatdate
 from functools import partial
 from itertools import pairwise
 from selectors import DefaultSelector, SelectorKey
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import pytest
 import requests
@@ -30,6 +30,7 @@ from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.bpm.token import TOKENS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl, EmulatorError
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.switches import Switches
 from airflow_provider_astrobpm.hooks.connection import settings_from
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
@@ -140,7 +141,7 @@ class Gate:
 
     @property
     def failed_looks(self) -> int:
-        return self.trigger._poller._failed_looks if self.trigger._poller else 0
+        return self.trigger._poller._failures.in_a_row if self.trigger._poller else 0
 
 
 async def until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -300,15 +301,17 @@ class Row:
 
     :param error: ``None`` where the look succeeds all the same.
     :param kind: which requests; for the token's, the token is revoked as well.
+    :param requests: how many of them one look sends: with a fresh token once more, for a token in two encodings.
     """
 
     fault: dict[str, Any]
     error: type[AstroZeroError] | None
     extra: dict[str, Any] = field(default_factory=dict)
     kind: str = "query"
+    requests: int = 1
 
     def strike(self, emulator: EmulatorControl, times: int = 1) -> None:
-        emulator.fault(self.kind, **self.fault, times=times)
+        emulator.fault(self.kind, **self.fault, times=min(times * self.requests, FOR_EVER))
         if self.kind == "token":
             emulator.revoke_tokens()
 
@@ -325,7 +328,6 @@ FAULTS = {
     "a connection reset after": Row({"fault": "drop_after"}, errors.InterruptedCallError),
     "broken JSON": Row({"fault": "not_json"}, errors.UnexpectedAnswerError),
     "another shape": Row({"fault": "wrong_shape"}, errors.UnexpectedAnswerError),
-    "other types": Row({"fault": "wrong_types"}, errors.UnexpectedAnswerError),
     "half an answer": Row({"fault": "truncate"}, errors.InterruptedCallError),
     "an answer that trickles": Row({"fault": "trickle", "seconds": 0.5}, None, {"read_timeout": 0.4}),
     "an answer that trickles too long": Row(
@@ -346,12 +348,26 @@ FAULTS = {
 MORE_FAULTS = {
     "500": Row(status(500), errors.ServerError),
     "a page with 200": Row({"fault": "html", "status": 200}, errors.UnexpectedAnswerError),
-    "403": Row(status(403), errors.RefusedError),
+    "403": Row(status(403), errors.RefusedError, requests=2),
+    "403, as a page": Row({"fault": "html", "status": 403}, errors.RefusedError, requests=2),
+    "401, with a fresh token too": Row(status(401), errors.TokenRefusedError, requests=2),
     "404, as a page": Row({"fault": "html", "status": 404}, errors.RefusedError),
     "408": Row(status(408), errors.InterruptedCallError),
     "a redirect": Row({"fault": "redirect"}, errors.UnexpectedAnswerError),
-    "500 with a code for bad tokens": Row(status(500, res_code="405230602"), errors.ServerError),
+    "500 with a code for bad tokens": Row(status(500, res_code="405230602"), errors.ServerError, requests=2),
     "no token: 503": Row(status(503), errors.ServerError, kind="token"),
+    "no token: 500 with a code for bad tokens": Row(
+        status(500, res_code="405230602"), errors.ServerError, kind="token"
+    ),
+    "no token: 400 of the platform": Row(status(400), errors.UnexpectedAnswerError, kind="token", requests=2),
+    "no token: 403 of the platform": Row(status(403), errors.UnexpectedAnswerError, kind="token", requests=2),
+    "no token: 404 of the platform": Row(status(404), errors.UnexpectedAnswerError, kind="token", requests=2),
+    "no token: 403, as a page": Row(
+        {"fault": "html", "status": 403}, errors.UnexpectedAnswerError, kind="token", requests=2
+    ),
+    "no token: 404, as a page": Row(
+        {"fault": "html", "status": 404}, errors.UnexpectedAnswerError, kind="token", requests=2
+    ),
     "no token: 429": Row(status(429), errors.ThrottledError, kind="token"),
     "no token: reset": Row({"fault": "drop_before"}, errors.InterruptedCallError, kind="token"),
     "no token: broken JSON": Row({"fault": "not_json"}, errors.UnexpectedAnswerError, kind="token"),
@@ -372,8 +388,9 @@ def test_a_fault_that_passes(
 
     async def scene() -> None:
         instance_id = waiting(emulator)
-        row.strike(emulator)
         gate = Gate(instance_id)
+        await until(lambda: looks(emulator))
+        row.strike(emulator)
         await until(lambda: not emulator.faults())
         emulator.act(instance_id, "approve")
         await gate.opens()
@@ -709,7 +726,7 @@ def test_a_token_that_ends_is_renewed_without_a_word(
 
 
 @pytest.mark.parametrize("how", END_OF_TOKENS)
-@pytest.mark.parametrize("report", ["401", "401_html", "400_602", "403_603", "200_602"])
+@pytest.mark.parametrize("report", get_args(get_type_hints(Switches)["bad_token"]))
 def test_a_token_that_ends_in_whatever_way_that_is_reported(
     report: str,
     how: str,
@@ -734,6 +751,97 @@ def test_a_token_is_renewed_before_it_ends(fast_time: Play, emulator: EmulatorCo
     fast_time(scene())
     assert emulator.counts()["token"] == 3
     assert {request["status"] for request in emulator.requests()} == {200}
+
+
+@pytest.mark.parametrize("shape", ["text", "absent", "zero", "negative", "words"])
+def test_a_token_whose_end_is_told_oddly_or_not_at_all(
+    shape: str, fast_time: Play, emulator: EmulatorControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.switch(expires_in=shape)
+
+    async def scene() -> None:
+        instance_id = waiting(emulator)
+        gate = Gate(instance_id, poll_interval=20)
+        await asyncio.sleep(1500)  # a token lives for 600
+        emulator.act(instance_id, "approve")
+        await gate.opens()
+
+    fast_time(scene())
+    assert notes(capsys) == []
+    assert emulator.counts()["token"] == 3
+    # What ends unseen is refused once; what says its end, as a text, is renewed before.
+    refused = sum(request["status"] == 401 for request in emulator.requests())
+    assert refused == (0 if shape == "text" else 2)
+
+
+@pytest.fixture
+def take_token(emulator: EmulatorControl, emulator_server: EmulatorServer) -> Callable[[], str]:
+    """Request a token as another process with the same client does."""
+    fields = {
+        "grant_type": "client_credentials",
+        "client_id": emulator_server.settings.client_id,
+        "client_secret": emulator_server.settings.client_secret,
+    }
+
+    def take() -> str:
+        answer = requests.post(emulator_server.url + api.TOKEN_PATH, data=fields, timeout=10)
+        return str(answer.json()["access_token"])
+
+    return take
+
+
+@pytest.mark.parametrize("report", ["401", "403_html", "500_602"])
+def test_fifty_waits_where_each_new_token_ends_the_older_one(
+    report: str,
+    fast_time: Play,
+    emulator: EmulatorControl,
+    take_token: Callable[[], str],
+    connect: Connect,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A task that begins every second requests a token of its own."""
+    emulator.switch(concurrent_tokens=False, bad_token=report)
+    connect()  # with as many attempts as usual
+
+    async def tasks() -> None:
+        while True:
+            await asyncio.to_thread(take_token)
+            await asyncio.sleep(1)
+
+    async def scene() -> None:
+        ids = [waiting(emulator) for _ in range(50)]
+        gates = [Gate(each, poll_interval=5) for each in ids]
+        others = asyncio.ensure_future(tasks())
+        await asyncio.sleep(120)
+        for each in ids:
+            emulator.act(each, "approve")
+        await asyncio.gather(*[gate.opens() for gate in gates])
+        others.cancel()
+
+    fast_time(scene())
+    assert notes(capsys) == []  # not one poll failed
+
+
+def test_a_race_for_tokens_that_is_lost_again_and_again(
+    fast_time: Play, emulator: EmulatorControl, connect: Connect, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each fresh token is refused for 300 s: the wait outlives it, and does not ask all the time."""
+    connect(instance_lookup="list")
+
+    async def scene() -> None:
+        instance_id = waiting(emulator)
+        gate = Gate(instance_id, poll_interval=10)
+        await until(lambda: looks(emulator))
+        emulator.fault("query", **status(401), times=FOR_EVER)
+        await asyncio.sleep(300)
+        assert not gate.has_fired
+        emulator.clear_faults()
+        emulator.act(instance_id, "approve")
+        await gate.opens()
+
+    fast_time(scene())
+    assert notes(capsys) == [FAIL, SUCCEED]
+    assert emulator.counts()["token"] <= 1 + 8 * 5  # polls of five attempts, further and further apart
 
 
 @pytest.fixture
@@ -809,6 +917,32 @@ def test_a_connection_that_was_changed_for_the_worse(
 
     fast_time(scene())
     assert notes(capsys) == ["The connection has changed"]
+
+
+def test_a_changed_connection_is_read_anew_whatever_the_token_endpoint_says(
+    fast_time: Play,
+    emulator: EmulatorControl,
+    change_secret: Callable[[str], None],
+    connect: Connect,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The old secret is refused in a way that may mean anything, so the polls have to fail for a while first."""
+
+    async def scene() -> None:
+        instance_id = waiting(emulator)
+        gate = Gate(instance_id, max_poll_failure_time=100)
+        await until(lambda: looks(emulator))
+        emulator.fault("token", **status(403), times=FOR_EVER)
+        change_secret("another-secret")
+        connect(password="another-secret", max_attempts=1, instance_lookup="list")
+        before = gate.trigger._poller
+        await until(lambda: gate.trigger._poller is not before, 200)
+        emulator.clear_faults()
+        emulator.act(instance_id, "approve")
+        await gate.opens()
+
+    fast_time(scene())
+    assert notes(capsys)[:2] == [FAIL, "The connection has changed"]
 
 
 @pytest.mark.parametrize("good_at_first", [False, True])

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.texts import storable
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
@@ -43,6 +45,21 @@ def move(state: str) -> World:
     return happens
 
 
+def distorted(outcome: str, fields: dict[str, Any], *without: str) -> World:
+    """The task of the instance is completed, and the API shows some of its fields otherwise than they are, or not."""
+
+    def happens(emulator: EmulatorControl, instance_id: str) -> None:
+        emulator.distort(instance_id, fields, without=without)
+        emulator.act(instance_id, outcome)
+
+    return happens
+
+
+NULS = dict.fromkeys(
+    ("version", "label", "title", "bpStatus", "curElement", "description", "createdBy.name"), "Appr\x00oved"
+)
+
+
 def refuse_credentials(emulator: EmulatorControl, _instance_id: str) -> None:
     emulator.revoke_tokens()
     emulator.fault("token", "status", status=401, times=1000, res_code="401")
@@ -54,12 +71,32 @@ class Case:
 
     :param cause: the error with which the wait ends; ``None`` for success.
     :param may_be_open: whether the instance may still be open then.
+    :param words: what the error says.
     """
 
     happens: World
     cause: type[Exception] | None = None
     may_be_open: bool = False
     arguments: tuple[tuple[str, Any], ...] = ()
+    words: str = ""
+
+    def says(self, end: BaseException) -> bool:
+        """Return whether the end of a task, or its cause, says the words and names the connection."""
+        said = f"{end} {end.__cause__}".lower()
+        return self.words.lower() in said and "on connection 'astro_zero_default': " in said
+
+
+def time_is_up(limit: str, **arguments: Any) -> Case:
+    """Return the case of a time-out by one of the two arguments that limit a wait; the other one is further off."""
+    limits = {"timeout": 3600, "execution_timeout": timedelta(hours=1)}
+    limits[limit] = timedelta(seconds=0.3) if limit == "execution_timeout" else 0.3
+    return Case(
+        nothing,
+        errors.WaitTimeoutError,
+        may_be_open=arguments.get("on_timeout") != "terminate",
+        arguments=(*limits.items(), *arguments.items()),
+        words=f"UTC ({limit!r})",
+    )
 
 
 CASES = {
@@ -78,21 +115,49 @@ CASES = {
     "a failure state": Case(
         move("Paused"), errors.WaitFailedError, may_be_open=True, arguments=(("failed_states", ["Paused"]),)
     ),
-    "time is up": Case(nothing, errors.WaitTimeoutError, may_be_open=True, arguments=(("timeout", 0.3),)),
-    "suspended when time is up": Case(
-        nothing,
-        errors.WaitTimeoutError,
-        may_be_open=True,
-        arguments=(("timeout", 0.3), ("on_timeout", "suspend")),
-    ),
-    "terminated when time is up": Case(
-        nothing, errors.WaitTimeoutError, arguments=(("timeout", 0.3), ("on_timeout", "terminate"))
-    ),
+    **{
+        f"{effect}, when time is up by {limit}": time_is_up(limit, **arguments)
+        for limit in ("timeout", "execution_timeout")
+        for effect, arguments in {
+            "left": {},
+            "suspended": {"on_timeout": "suspend"},
+            "terminated": {"on_timeout": "terminate"},
+        }.items()
+    },
     "unreachable for too long": Case(
         lambda emulator, _: emulator.fault("query", "status", status=503, times=1000),
         errors.ServerError,
         may_be_open=True,
         arguments=(("max_poll_failure_time", 0),),
+    ),
+    "a failure status with blanks around it": Case(
+        distorted("reject", {"bpStatus": "Rejected "}),
+        errors.WaitFailedError,
+        arguments=(("failed_bp_statuses", ["Rejected"]),),
+    ),
+    "a status with blanks around it": Case(
+        distorted("approve", {"bpStatus": "\tApproved "}), arguments=(("bp_statuses", [" Approved"]),)
+    ),
+    "no status at the end": Case(
+        distorted("approve", {}, "bpStatus"),
+        errors.WaitFailedError,
+        arguments=(("failed_bp_statuses", ["Rejected"]),),
+    ),
+    "no status at the end, though one is asked for": Case(
+        distorted("approve", {"bpStatus": ""}),
+        errors.WaitFailedError,
+        arguments=(("bp_statuses", ["Approved"]),),
+    ),
+    "a NUL in all texts": Case(
+        distorted("approve", NULS), errors.WaitFailedError, arguments=(("bp_statuses", ["Approved"]),)
+    ),
+    "half a surrogate pair": Case(
+        distorted("approve", {"title": "half \ud83d", "label": "\udc00"}),
+        arguments=(("bp_statuses", ["Approved"]),),
+    ),
+    "odd fields that decide nothing": Case(
+        distorted("approve", {"title": 7, "version": 1.5, "suspended": "false", "curElement": {}}),
+        arguments=(("bp_statuses", ["Approved"]),),
     ),
     "refused credentials": Case(refuse_credentials, errors.AuthenticationError, may_be_open=True),
 }
@@ -165,11 +230,15 @@ def start_and_end(case: Case, runner: Any, emulator: EmulatorControl, *, deferra
     )
     assert len(runner.deferrals) == deferrable
     (instance,) = emulator.instances()
+    for handed_over in (runner.event, runner.ti.xcoms, end if case.cause is None else str(end)):
+        assert storable(handed_over) == handed_over
+        json.dumps(handed_over).encode()
     if case.cause is None:
         end = facts(end)
     else:
         assert ("may still be open" in str(end)) is case.may_be_open, end
         assert type(end) is case.cause, end
+        assert case.says(end), end
         end = type(end)
     return [end, instance["state"], instance["suspended"]]
 
@@ -203,6 +272,8 @@ def wait_and_end(case: Case, runner: Any, emulator: EmulatorControl, **arguments
         end = facts(end)
     elif case.cause is errors.WaitTimeoutError:
         assert type(end) is (AirflowSkipException if arguments["soft_fail"] else AirflowSensorTimeout), end
+        assert case.says(end)
     else:
         assert type(end) is case.cause, end
+        assert case.says(end), end
     return [end if case.cause is None else type(end), instance["state"], instance["suspended"]]

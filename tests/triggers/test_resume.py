@@ -179,6 +179,18 @@ class TestAnEventForWhichAnotherTaskWaited:
             ended = task.resume_execution("execute_complete", strange, context)
             assert ended["id"] == context["ti"].xcoms["instance_id"]
 
+    def test_looks_itself_with_the_patience_that_the_author_gave(
+        self, strange: dict[str, Any], context: Any, emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("any", "status", status=503, times=1000)
+        sensor = AstroZeroBpmInstanceSensor(
+            task_id="task", instance_id=context["ti"].xcoms["instance_id"], max_poll_failure_time=0
+        )
+        for task in (operator(max_poll_failure_time=0), sensor):
+            task.hook.client._sleep = lambda _: None
+            with pytest.raises(errors.ServerError, match="'max_poll_failure_time'"):
+                task.resume_execution("execute_complete", strange, context)
+
     def test_its_own_is_taken(self, context: Any) -> None:
         context["ti"].id = "this try"
         context["ti"].xcom_push("instance_id", "1")

@@ -38,6 +38,7 @@ COMMON: dict[str, Any] = {
     "on_suspended": "fail",
     "poll_interval": 30.0,
     "deadline": 1795393267.48,
+    "deadline_argument": "execution_timeout",
     "max_poll_failure_time": 900.0,
     "terminate_on_kill": True,
 }

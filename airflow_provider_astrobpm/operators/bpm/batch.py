@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch, Survey
+    from airflow_provider_astrobpm.tasks.batch_end import BatchEnd
     from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
@@ -150,8 +152,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start what is missing of the batch, and wait for it if asked to."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
+        from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
 
+        self._begun = begin(context, BatchRecord, retries=self.retries or 0)
         try:
             with self._unfinished_if_it_fails(context):
                 self._check(context)
@@ -161,7 +166,12 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
-                return self._go_on(self._launch(read, survey, context), context)
+                try:
+                    launched = self._launch(read, survey, context)
+                except AirflowTaskTimeout:
+                    self._out_of_time()
+                    raise
+                return self._go_on(launched, context)
         finally:
             # What ends this process from now on is no end of the task: its result is known, or it is deferred.
             self._launcher = self._awaited = None
@@ -218,7 +228,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         """Check everything but the launches, and prove that the trigger can be made."""
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        self._condition()
+        self._check_identifiers("bpm_name", "version")
+        self._say_what_opens_the_gate()
         if self.result_path is not None:
             from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 
@@ -252,23 +263,22 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
 
-        settings, this = self.hook.settings, Try.of(context, retries=self.retries or 0)
-        memory = Memory(context, batch_record.BatchRecord)
+        memory, this, record = self._begun
+        settings = self.hook.settings
         order = batch_record.BatchOrder(
             identity=this.task,
             generation=this.generation,
             try_number=this.number,
-            has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             own_keys=survey.own_keys if survey else {},
-            timeout=self.timeout,
+            timeout=self._limits.seconds,
             grace=settings.start_grace,
             since=this.since,
+            max_tries=this.max_tries,
+            generation_is_certain=this.generation_is_certain,
         )
-        record = memory.read()
         key = f"{this.task.batch_prefix}{order.oldest(record)}-"
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
@@ -296,12 +306,22 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
         return loop.run(work)
 
+    def _out_of_time(self) -> None:
+        """Do what ``on_timeout`` says with what was started, if ``execution_timeout`` is over before everything was."""
+        if self.on_timeout == "leave" or self._launcher is None:
+            return
+        self.log.warning(
+            "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on"
+        )
+        seen = {one.id: one for one in self._launcher.instances.values()}
+        self._batch_end.change(list(seen), seen, self.on_timeout)
+
     def _go_on(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
         """Let everybody see what was started, and wait for it."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        self._published = batch = batch_xcoms.publish(context, launched)
+        self._published = batch = batch_xcoms.publish(context, launched, bpm_name=self.bpm_name)
         self._report_many(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
@@ -309,11 +329,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             return self._publish_result(result, context, result.failure(self.max_failures))
         members = [one for number, one in launched.instances.items() if number not in launched.met]
         self._awaited = awaited = self._new_group_wait(members, launched.record.deadline)
-        if self.deferrable and awaited.ending is None:
-            self._defer(awaited)
+        self._begin(awaited)
         ending = None
         try:
-            self.hook.run_wait(awaited, poll_interval=self.poll_interval)
+            self._hold_on(awaited, poll_interval=self.poll_interval)
         except AstroZeroError as error:
             ending = error
         return self._end(awaited.so_far(), ending, context)
@@ -333,13 +352,14 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         ids, refusals = self._published.ids, self._published.refusals
         most = batch_result.most_failures(self.max_failures, len(ids)) - len(refusals)
         self._may_fail = most if self.fail_fast else None
-        return group_wait.GroupWait(
+        awaited = group_wait.GroupWait(
             self._condition(),
             members,
-            deadline=deadline,
             max_poll_failure_time=self.max_poll_failure_time,
             may_fail=self._may_fail,
+            names=self._published.names,
         )
+        return self._bounded(awaited, deadline)
 
     def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
@@ -369,9 +389,14 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     # The end.
 
     def _end(self, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
+        result, failure = self._batch_end.conclude(self._published, end, error)
+        return self._publish_result(result, context, failure)
+
+    @property
+    def _batch_end(self) -> BatchEnd:
         from airflow_provider_astrobpm.tasks.batch_end import BatchEnd  # noqa: PLC0415
 
-        the_end = BatchEnd(
+        return BatchEnd(
             hook=self.hook,
             condition=self._condition(),
             max_failures=self.max_failures,
@@ -382,8 +407,6 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             max_poll_failure_time=self.max_poll_failure_time,
             log=self.log,
         )
-        result, failure = the_end.conclude(self._published, end, error)
-        return self._publish_result(result, context, failure)
 
     def _publish_result(
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
@@ -422,8 +445,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
-            clear = "so does clearing this task" if self._remember_failure(context) else "a clear begins anew"
+            goes_on = self._remember_failure(context)
+            clear = "so does clearing this task" if goes_on else "a clear begins anew"
             words = f"A retry starts only what is not open and has not ended well of this batch; {clear}."
+            if goes_on:
+                words += clearing.advice("the batch begins anew")
             if not isinstance(error, AstroZeroError):
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             elif words not in error.advice:
@@ -442,7 +468,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             record = memory.read()
             if record is None:
                 return False
-            if record.generation == Try.of(context, retries=self.retries or 0).generation:
+            this = Try.of(context, retries=self.retries or 0, record=record)
+            if record.generation == this.generation:
                 # Where a person ended the task, a clear asks for a new batch.
                 record = record.failed(unfinished=not self._was_ended, met=self._met)
                 memory.write(record)

@@ -61,16 +61,13 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """List the instances."""
         checks.still_given(self, self._given)
-        for argument in self._given:
-            checks.text(getattr(self, argument), argument)
-        rows = self.hook.query_instances(
-            self.states, order_field=self.order_field, order_type=self.order_type
+        found = self.hook.query_instances(
+            self.states,
+            order_field=self.order_field,
+            order_type=self.order_type,
+            bpm_name=self.bpm_name,
+            business_key=self.business_key,
         )
-        chosen = [
-            row
-            for row in rows
-            if self.bpm_name in (None, row.name) and self.business_key in (None, row.business_key)
-        ]
-        self._report_many(len(chosen), Counter(row.state for row in chosen), (row.id for row in chosen))
-        self.log.info("Found %d instances, of which %d were asked for", len(rows), len(chosen))
-        return [self.hook.as_dict(row) for row in chosen]
+        self._report_many(len(found), Counter(row.state for row in found), (row.id for row in found))
+        self.log.info("Found %d instances", len(found))
+        return [self.hook.as_dict(row) for row in found]

@@ -9,13 +9,16 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import (
+    AmbiguousStartError,
     AstroZeroError,
     InstanceNotFoundError,
     WaitFailedError,
     WaitTimeoutError,
 )
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
 
@@ -122,10 +125,15 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or go on with what an earlier try has started, and wait for it if asked to."""
-        self._condition()
+        self._check_identifiers("bpm_name", "version", "business_key")
+        self._say_what_opens_the_gate()
         self._trigger_for(None)
         try:
-            launched = self._launch(context)
+            try:
+                launched = self._launch(context)
+            except AmbiguousStartError as error:
+                clearing.add_advice(error)
+                raise
             instance = launched.instance
             self._report(instance)
             with self._says_what_stays_open(context, instance.id):
@@ -158,8 +166,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _launch(self, context: Context) -> Launched:
         from airflow_provider_astrobpm.bpm import adoption, api  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.kill import AtStake  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
         from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
+
+        memory, this, known = begin(context, adoption.Record, retries=self.retries or 0)
 
         def operation(business_key: str) -> Operation[BpmInstance]:
             return api.start(
@@ -170,7 +180,6 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 title=self.title,
             )
 
-        memory, this = Memory(context, adoption.Record), Try.of(context, retries=self.retries or 0)
         task = TaskInstanceKey.of(context["ti"])
         order = adoption.Order(
             start=operation,
@@ -180,12 +189,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             try_number=this.number,
             business_key=self.business_key,
             if_open_instance_exists=self.if_open_instance_exists,
-            has_memory=bool(memory),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
-            timeout=self.timeout,
+            timeout=self._limits.seconds,
             grace=self.hook.settings.start_grace,
             since=this.since,
+            max_tries=this.max_tries,
+            generation_is_certain=this.generation_is_certain,
         )
 
         def remember(record: Record) -> None:
@@ -197,7 +207,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 self._at_stake = None
             memory.write(record)
 
-        launched = self.hook.launch(order, memory.read(), remember=remember)
+        launched = self.hook.launch(order, known, remember=remember)
         self._at_stake = AtStake(order.key(launched.record.launch), launched.instance.id), task
         return launched
 
@@ -222,13 +232,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         awaited = wait.Wait(
             self._condition(),
             seen=instance,
-            deadline=deadline,
+            known=Known.of(instance, self.bpm_name),
             max_poll_failure_time=self.max_poll_failure_time,
         )
-        if self.deferrable and awaited.ending is None:
-            self._defer(awaited)
+        self._begin(self._bounded(awaited, deadline))
         try:
-            ended = self.hook.run_wait(awaited, poll_interval=self.poll_interval)
+            ended = self._hold_on(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
             ended = self._after_timeout(error, instance.id)
         return self._done(ended, context)
@@ -242,12 +251,19 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def _new_wait(self, context: Context, deadline: float | None) -> Wait:
         from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
 
-        return wait.Wait(self._condition(), instance_id=_published_instance(context), deadline=deadline)
+        awaited = wait.Wait(
+            self._condition(),
+            instance_id=_published_instance(context),
+            known=self._known,
+            max_poll_failure_time=self.max_poll_failure_time,
+        )
+        return self._bounded(awaited, deadline)
 
     def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
         return self._trigger(
             awaited,
             instance_id=awaited.instance_id if awaited else None,
+            bpm_name=self.bpm_name,
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
         )
@@ -296,10 +312,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             then = "A retry goes on with it if it shows again. "
             if adopts:
                 then += "So does clearing this task; clearing it once more starts a new one all the same."
+                then += clearing.advice("the first clear starts a new one")
             else:
                 then += "Clearing this task starts a new one."
         elif adopts or not self.terminate_on_kill:
             then = f"{first} goes on waiting for it, and so does clearing this task."
+            if adopts and (self.terminate_on_kill or self.business_key is not None):
+                then += clearing.advice("the task no longer knows this instance, and may start another one")
         else:
             then = f"{first} goes on with it; clearing this task terminates it and starts a new one."
         return f"Instance {instance_id!r} on connection {self.astro_zero_conn_id!r} may still be open. {then}"

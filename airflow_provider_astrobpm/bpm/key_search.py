@@ -1,0 +1,248 @@
+"""Finds every instance whose business key matters to a task, and says how far the search can be trusted.
+
+The documented query lists one state, without paging and without a filter. A search lists all states. That an instance is
+*not* there is certain only on evidence:
+
+- The lists are whole. A server cuts lists off at one length, so only the longest lists can be cut off; each of those holds
+  the same rows in both orders, or is ordered newest first and reaches back beyond the start.
+- The lists show business keys, and no key there resembles the one that is missing.
+- Nothing was missed because it moved between two queries. All states are listed twice and the open ones four times more, each
+  time in another order: an instance that moves to and fro within a second is then missed once in a thousand searches. An
+  instance that one pass misses, and the passes before and after it show, proves that listing misses instances here;
+  then the open states are listed again until a pass misses none.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import api, states, timestamps
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.timestamps import Placement
+from airflow_provider_astrobpm.bpm.wire import UNREAD_STATE, length_of, unreadable_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.wire import Unreadable
+
+FEWEST_PASSES = (
+    6  # passes before an instance counts as not there: two over all states, four over the open ones
+)
+MOST_REPEATS = 4  # further passes over the open states while passes miss instances
+
+
+class KeyMatches:
+    """What a search for business keys has found.
+
+    :param wanted: returns whether an instance carries a key that is wanted.
+    :param resembles: returns whether a business key may be one that is wanted, changed by the server.
+    :param clock: the time, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[BpmInstance], bool],
+        *,
+        resembles: Callable[[str | None], bool] = lambda _key: False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.instances: dict[str, BpmInstance] = {}
+        """The instances that are wanted, by their ids."""
+        self._wanted = wanted
+        self._resembles = resembles
+        self._clock = clock
+        self._alike: dict[str, BpmInstance] = {}
+        self._unreadable: list[Unreadable] = []
+        self._shows_keys = False
+        self._names_without_keys: set[str] = set()
+        self._cut_off: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
+        self._are_unsteady = False
+        self.clock_is_credible = False
+        """Whether the lists show that the server's clock is right."""
+
+    @property
+    def has_open(self) -> bool:
+        """Whether an open instance is among them."""
+        return any(not one.is_closed for one in self.instances.values())
+
+    def take(self, rows: Sequence[BpmInstance]) -> None:
+        """Take a list. An instance that moved meanwhile shows twice; the later row counts."""
+        if not self.clock_is_credible:
+            stamps = (row.start_time for row in rows)
+            self.clock_is_credible = timestamps.is_clock_credible(stamps, self._clock())
+        self._unreadable += unreadable_in(rows)
+        for row in rows:
+            if row.business_key in (None, row.id):
+                self._names_without_keys.add(row.name)
+            else:
+                self._shows_keys = True
+            if self._wanted(row):
+                self.instances[row.id] = row
+            elif self._resembles(row.business_key):
+                self._alike[row.id] = row
+
+    def take_cut_off(self, state: str, rows: Sequence[BpmInstance], *, is_newest_first: bool) -> None:
+        """Take note that a list may be cut off.
+
+        :param rows: its rows, the newest first if the server orders.
+        :param is_newest_first: whether the server was seen to order them so.
+        """
+        self._cut_off[state] = rows, is_newest_first
+
+    def take_unsteady(self) -> None:
+        """Take note that instances move faster than they can be listed."""
+        self._are_unsteady = True
+
+    def place(self, instance: BpmInstance, moment: float) -> Placement:
+        """Return whether an instance was started before a moment, in seconds since the epoch."""
+        return timestamps.place(
+            instance.start_time, moment, self._clock(), clock_is_credible=self.clock_is_credible
+        )
+
+    def doubt(self, bpm_name: str, since: float | None) -> str | None:
+        """Return why an instance that was not found may exist all the same; ``None`` if it cannot.
+
+        :param bpm_name: the name of its BPM.
+        :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
+        """
+        if bpm_name in self._names_without_keys and not self._shows_keys:
+            return "the lists show no business keys here"
+        alike = (one for one in self._alike.values() if one.name == bpm_name)
+        if one := next((one for one in alike if not self._was_before(one, since)), None):
+            return (
+                f"{one} shows the business key {one.business_key!r}, which may be the one that was sent, "
+                "changed by the server"
+            )
+        return self.hides(since, bpm_name)
+
+    def hides(self, since: float | None, bpm_name: str | None = None) -> str | None:
+        """Return why the lists may not show all that was started since a moment; ``None`` if they do.
+
+        :param bpm_name: the name of its BPM, if only its instances count.
+        """
+        if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
+            return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
+        for state, (rows, is_newest_first) in self._cut_off.items():
+            if not (is_newest_first and self._was_before(rows[-1], since)):
+                return f"the list of state {state!r} may be cut off at its {len(rows)} rows"
+        if self._are_unsteady:
+            return "instances move from state to state faster than they can be listed"
+        return None
+
+    def _may_be_wanted(self, row: Unreadable, bpm_name: str | None) -> bool:
+        if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
+            return False
+        if "businessKey" in row.unread or self._resembles(row.business_key):
+            return True
+        name = bpm_name or row.name or ""
+        return self._wanted(
+            BpmInstance(id=row.id or "", name=name, state=UNREAD_STATE, business_key=row.business_key)
+        )
+
+    def _was_before(self, instance: BpmInstance, since: float | None) -> bool:
+        return since is not None and self.place(instance, since) is Placement.BEFORE
+
+
+def find_matches(
+    matches: KeyMatches,
+    *,
+    is_enough: Callable[[KeyMatches], bool] = lambda matches: matches.has_open,
+    shuffle: Callable[[list[str]], None] = random.shuffle,
+) -> Plan[KeyMatches]:
+    """Find every instance whose business key is wanted, as thoroughly as the documented query allows.
+
+    :param matches: takes what is found.
+    :param is_enough: returns whether nothing that may be missing matters any more.
+    :param shuffle: brings a list into another order.
+    :raises CallError: if a call fails.
+    """
+    every_state, open_states = list(states.STATES), list(states.OPEN_STATES)
+    first = yield from list_matches(every_state, matches)
+    if is_enough(matches):
+        return matches
+    shuffle(every_state)
+    second = yield from list_matches(every_state, matches)
+    yield from check_longest_lists(second, matches)
+    passes = [_open_ids(first), _open_ids(second)]
+    while not is_enough(matches) and len(passes) < FEWEST_PASSES + MOST_REPEATS:
+        shuffle(open_states)
+        passes.append(_open_ids((yield from list_matches(open_states, matches))))
+        if len(passes) >= FEWEST_PASSES and not _have_missed_any(passes[-4:]):
+            return matches
+    matches.take_unsteady()
+    return matches
+
+
+def list_matches(where: Iterable[str], matches: KeyMatches) -> Plan[dict[str, Sequence[BpmInstance]]]:
+    """List states once, and return their rows.
+
+    :param where: the states.
+    :param matches: takes what is found.
+    :raises CallError: if a call fails.
+    """
+    lists: dict[str, Sequence[BpmInstance]] = {}
+    for state in where:
+        lists[state] = rows = yield api.query(state)
+        matches.take(rows)
+    return lists
+
+
+def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMatches) -> Plan[None]:
+    """Find out whether the longest lists are whole: a server that cuts lists off cuts those.
+
+    :param lists: the rows of every state.
+    :param matches: takes what is found, and note of lists that may be cut off.
+    :raises CallError: if a call fails.
+    """
+    longest = max(length_of(rows) for rows in lists.values())
+    for state, rows in lists.items():
+        if rows and length_of(rows) == longest:
+            yield from _check_whole(state, rows, matches)
+
+
+def _open_ids(lists: dict[str, Sequence[BpmInstance]]) -> set[str]:
+    return {row.id for rows in lists.values() for row in rows if not row.is_closed}
+
+
+def _have_missed_any(passes: list[set[str]]) -> bool:
+    """Return whether one of the passes has missed an instance that the ones before and after it show."""
+    return any(
+        (before & after) - between
+        for before, between, after in zip(passes, passes[1:], passes[2:], strict=False)
+    )
+
+
+def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -> Plan[None]:
+    """Take note of a list that may be cut off: ask for it in the other order, and by id where many began at once."""
+    oldest_first = yield api.query(state, order_type="asc")
+    matches.take(oldest_first)
+    is_ordered = _is_ordered(
+        [row.start_time or "" for row in rows], [row.start_time or "" for row in oldest_first]
+    )
+    if _same(rows, oldest_first) and (len(rows) == 1 or is_ordered):
+        return
+    if not is_ordered and len({row.start_time for row in rows}) == 1:
+        descending = yield api.query(state, order_field="id", order_type="desc")
+        ascending = yield api.query(state, order_field="id", order_type="asc")
+        matches.take(ascending)
+        ids_are_ordered = _is_ordered([row.id for row in descending], [row.id for row in ascending])
+        if ids_are_ordered and _same(descending, ascending):
+            return
+    matches.take_cut_off(state, rows, is_newest_first=is_ordered)
+
+
+def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
+    return {row.id for row in rows} == {row.id for row in others}
+
+
+def _is_ordered(descending: list[str], ascending: list[str]) -> bool:
+    """Return whether the server was seen to order two lists of the same state."""
+    return (
+        len(set(descending)) > 1
+        and descending == sorted(descending, reverse=True)
+        and ascending == sorted(ascending)
+    )

@@ -1,0 +1,130 @@
+"""Finds the instances of starts whose answers were lost, for one start and for thousands alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.bpm.api import Pause
+from airflow_provider_astrobpm.bpm.errors import AuthenticationError, CallError
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches, list_matches
+from airflow_provider_astrobpm.bpm.states import STATES
+from airflow_provider_astrobpm.bpm.timestamps import Placement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.bpm.key_form import KeyForm
+
+SEARCHES = (0.05, 0.25, 0.5, 1.0)
+"""When the instances are searched for, in parts of the grace."""
+SHOWN_AT_MOST = 5
+
+
+class LostStart(NamedTuple):
+    """A start whose answer was lost.
+
+    :param bpm_name: the BPM's name.
+    :param is_ours_alone: whether one instance that carries the key now, and did not before, is certainly of this start.
+    """
+
+    bpm_name: str
+    is_ours_alone: bool = True
+
+
+class Recovery(NamedTuple):
+    """What the searches found, by the business keys of the starts."""
+
+    instances: dict[str, BpmInstance]
+    doubts: dict[str, str]
+    """Why the instance of a start is unknown, in words."""
+
+
+def recover_lost_starts(
+    lost: Mapping[str, LostStart],
+    *,
+    grace: float,
+    posted_at: float,
+    clock: Callable[[], float],
+    existing: Collection[str] = (),
+    form: KeyForm | None = None,
+) -> Plan[Recovery]:
+    """Find the instances of starts whose answers were lost, for as long as they may take to show.
+
+    The searches end early where a reason was found that more time does not change.
+
+    :param lost: the starts, by their business keys.
+    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param posted_at: when the first of the starts was sent, in seconds since the epoch.
+    :param clock: the time, in seconds since the epoch.
+    :param existing: the ids of instances that carried such keys before.
+    :param form: what the endpoint makes of business keys, where that is known.
+    :raises AuthenticationError: if the credentials are refused.
+    """
+    keys, found, doubts = KeyForms(lost, form), {}, dict.fromkeys(lost, "")
+
+    def is_wanted(instance: BpmInstance) -> bool:
+        return keys.sent(instance.business_key) is not None
+
+    waited = 0.0
+    for part in SEARCHES:
+        if grace > 0:
+            yield Pause(grace * (part - waited))
+        waited = part
+        matches = KeyMatches(is_wanted, resembles=keys.resembles, clock=clock)
+        try:
+            yield from list_matches(STATES, matches)
+        except AuthenticationError:
+            raise
+        except CallError as error:
+            doubts = dict.fromkeys(doubts, f"it could not be searched for: {error.problem}")
+            continue
+        candidates = _candidates(matches, keys, lost, existing, posted_at)
+        for key in list(doubts):
+            mine = candidates.get(key, [])
+            if len(mine) == 1 and lost[key].is_ours_alone and _is_placed(matches, mine[0], posted_at):
+                found[key] = mine[0]
+                del doubts[key]
+            elif mine:
+                doubts[key] = _which(mine)
+            else:
+                doubts[key] = matches.doubt(lost[key].bpm_name, posted_at) or ""
+        if all(doubts.values()):
+            break
+    return Recovery(
+        found, {key: doubt or "no instance shows its business key" for key, doubt in doubts.items()}
+    )
+
+
+def _candidates(
+    matches: KeyMatches,
+    keys: KeyForms,
+    lost: Mapping[str, LostStart],
+    existing: Collection[str],
+    posted_at: float,
+) -> dict[str, list[BpmInstance]]:
+    """Return what may be the instance of each start."""
+    candidates: dict[str, list[BpmInstance]] = {}
+    for one in matches.instances.values():
+        key = keys.sent(one.business_key)
+        is_new = one.id not in existing and matches.place(one, posted_at) is not Placement.BEFORE
+        if key is not None and is_new and one.name == lost[key].bpm_name:
+            candidates.setdefault(key, []).append(one)
+    return candidates
+
+
+def _is_placed(matches: KeyMatches, instance: BpmInstance, posted_at: float) -> bool:
+    return matches.place(instance, posted_at) is Placement.SINCE
+
+
+def _which(instances: list[BpmInstance]) -> str:
+    return f"it may be one of those that show its business key: {listed(instances)}"
+
+
+def listed(instances: Iterable[BpmInstance]) -> str:
+    """Return the first of several instances in words."""
+    shown = list(instances)
+    more = f" and {len(shown) - SHOWN_AT_MOST} more" if len(shown) > SHOWN_AT_MOST else ""
+    return "; ".join(str(one) for one in shown[:SHOWN_AT_MOST]) + more

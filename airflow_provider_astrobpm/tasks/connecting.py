@@ -1,0 +1,51 @@
+"""Looks up the connection of a wait that is under way, with the patience of the wait.
+
+Each poke of a rescheduled sensor, and each resumption of a deferred task, is a process of its own that looks up the
+connection anew. ``triggers.patience`` does the same in the triggerer.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.bpm import moment
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.bpm.wait import AnyWait
+    from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+
+def connect(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
+    """Look up the connection, and again for as long as the wait bears with polls that fail.
+
+    :param hook: the hook, which keeps what it has read.
+    :param awaited: the wait, in whose books failures are counted, and which they may end.
+    :param log: the log of the task, which gets a line when look-ups begin to fail.
+    """
+    from airflow_provider_astrobpm.bpm import lookup  # noqa: PLC0415
+
+    while True:
+        began = moment.now()
+        try:
+            _ = hook.settings
+        except Exception as error:  # noqa: BLE001 - a secrets backend may raise anything
+            failure = error
+        else:
+            return
+        pause = lookup.failed(
+            awaited,
+            "the connection",
+            failure,
+            connection=hook.astro_zero_conn_id,
+            began=began.steady,
+            now=moment.now(),
+            jitter=random.random(),  # noqa: S311
+        )
+        for note in awaited.notes:
+            note.write_to(log)
+        awaited.notes.clear()
+        if awaited.ending is not None:
+            return
+        time.sleep(pause)

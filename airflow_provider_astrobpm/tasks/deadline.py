@@ -1,0 +1,118 @@
+"""When a wait ends: ``timeout`` and Airflow's ``execution_timeout`` are two ends of one deadline.
+
+Airflow enforces ``execution_timeout`` with an alarm in the process of the task. A deferred task has no process, and each
+process that resumes it begins the time anew. So the wait keeps ``execution_timeout`` as a part of its own deadline. It is
+over a moment before the alarm: then there is time for the last poll and for ``on_timeout``.
+
+| the alarm comes                                | then                                                     |
+|------------------------------------------------|----------------------------------------------------------|
+| before the deadline, in a poll that takes long | it ends the wait as the deadline would                   |
+| while ``on_timeout`` is at work                | that is done again, because the alarm comes once         |
+| before the wait has begun                      | it ends the try; a retry resumes what the try has started|
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import timedelta
+
+    from airflow_provider_astrobpm.bpm.wait import AnyWait
+
+T = TypeVar("T")
+
+TIMEOUT, EXECUTION_TIMEOUT = "timeout", "execution_timeout"
+LEAD = 0.1  # share of execution_timeout by which the wait is over before the alarm
+LONGEST_LEAD = 5.0  # seconds of that at most
+
+
+class Deadline(NamedTuple):
+    """When a wait fails."""
+
+    at: float | None
+    """In seconds since the epoch; ``None`` for never."""
+    argument: str
+    """The argument that says so."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a wait may take.
+
+    :param timeout: seconds for the wait; ``None`` for no limit.
+    :param execution_timeout: Airflow's limit for the task.
+    """
+
+    timeout: float | None
+    execution_timeout: timedelta | None
+
+    @property
+    def _lead(self) -> float:
+        return min(LONGEST_LEAD, LEAD * self._execution) if self._execution else 0.0
+
+    @property
+    def _execution(self) -> float | None:
+        return None if self.execution_timeout is None else self.execution_timeout.total_seconds()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long a wait may take from its start, in seconds; ``None`` for no limit."""
+        execution = None if self._execution is None else self._execution - self._lead
+        return min((one for one in (self.timeout, execution) if one is not None), default=None)
+
+    @property
+    def argument(self) -> str:
+        """Which argument says so."""
+        return TIMEOUT if self.seconds == self.timeout else EXECUTION_TIMEOUT
+
+    def deadline(self, at: float | None, *, now: float, alarm: float | None) -> Deadline:
+        """Return the deadline of a wait that goes on in this process.
+
+        :param at: when the wait fails by ``seconds``, in seconds since the epoch.
+        :param now: the time, in seconds since the epoch.
+        :param alarm: seconds until the alarm of this process, if there is one.
+        """
+        by_alarm = None if self._execution is None or alarm is None else now + alarm - self._lead
+        if by_alarm is not None and (at is None or by_alarm < at):
+            return Deadline(by_alarm, EXECUTION_TIMEOUT)
+        return Deadline(at, self.argument)
+
+
+def seconds_to_alarm() -> float | None:
+    """Return the seconds until the alarm of this process, or ``None`` if none is set."""
+    seconds, _ = signal.getitimer(signal.ITIMER_REAL)
+    return seconds or None
+
+
+@contextmanager
+def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
+    """Take Airflow's alarm for the deadline of a wait, if it comes while the wait still goes on.
+
+    :param connection: the connection id, for the error that the wait ends with.
+    """
+    try:
+        yield
+    except AirflowTaskTimeout:
+        if awaited.ending is None:
+            awaited.deadline_argument = EXECUTION_TIMEOUT
+            from airflow_provider_astrobpm.bpm import moment  # noqa: PLC0415
+
+            now = moment.now()
+            error = awaited.timed_out(now.wall, now)
+            error.connection = connection
+            awaited.end(error)
+
+
+def despite_the_alarm(act: Callable[[], T]) -> T:
+    """Return what is done, also where Airflow's alarm interrupts it. The alarm comes once, so it is then done again."""
+    try:
+        return act()
+    except AirflowTaskTimeout:
+        return act()

@@ -1,0 +1,94 @@
+"""To which generation a try belongs: the table, and random tasks whose retries change."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.generation import Generation, RecordedTries, generation_of
+from airflow_provider_astrobpm.bpm.try_record import TryRecord, generation_by_record, with_intent
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "retries", "recorded", "generation"),
+    [
+        (1, 3, 3, None, Generation(1)),
+        (3, 3, 3, None, Generation(1)),
+        (2, 4, 3, None, Generation(2)),
+        (2, 3, 1, None, Generation(2, is_certain=False)),
+        (2, 3, 5, None, Generation(1, is_certain=False)),
+        (2, 3, 1, RecordedTries(1, 3), Generation(1)),
+        (2, 3, 5, RecordedTries(1, 3), Generation(1)),
+        (3, 5, 3, RecordedTries(1, 3), Generation(3)),
+        (4, 5, 3, RecordedTries(3, 5), Generation(3)),
+        (3, 5, 1, RecordedTries(1, 3), Generation(3, is_certain=False)),
+        (3, 5, 6, RecordedTries(1, 3), Generation(3, is_certain=False)),
+        (2, 3, 3, RecordedTries(1), Generation(1)),
+        (2, 4, 3, RecordedTries(1), Generation(2)),
+        (2, 3, 1, RecordedTries(1), Generation(1, is_certain=False)),
+        (2, 3, 5, RecordedTries(1), Generation(1, is_certain=False)),
+    ],
+    ids=[
+        "first try",
+        "retry",
+        "cleared",
+        "3 to 1, nothing recorded",
+        "3 to 5, nothing recorded",
+        "3 to 1",
+        "3 to 5",
+        "cleared, and recorded before",
+        "retried after a clear",
+        "cleared, 3 to 1",
+        "cleared, 3 to 6",
+        "an older version's record",
+        "an older version's record, cleared",
+        "an older version's record, 3 to 1",
+        "an older version's record, 3 to 5",
+    ],
+)
+def test_the_table(
+    try_number: int, max_tries: int, retries: int, recorded: RecordedTries | None, generation: Generation
+) -> None:
+    found = generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
+    assert found == generation
+
+
+@given(
+    at_first=st.integers(0, 6),
+    tries=st.lists(
+        st.tuples(st.sampled_from(["retry", "clear"]), st.integers(0, 6)), min_size=1, max_size=12
+    ),
+)
+def test_a_generation_that_is_certain_is_right(at_first: int, tries: list[tuple[str, int]]) -> None:
+    """With a store: Airflow's numbers as it keeps them, and ``retries`` that changes with each new version of the DAG."""
+    record: TryRecord | None = None
+    max_tries, truth = at_first, 1
+    before = at_first
+    for number, (why, retries) in enumerate([("first", at_first), *tries], 1):
+        if why == "clear":
+            max_tries, truth = number - 1 + before, number
+        before = retries
+        is_hidden = why == "clear" and record is not None and record.max_tries == max_tries
+        found = generation_by_record(record, try_number=number, max_tries=max_tries, retries=retries)
+        assert 1 <= found.number <= number
+        if is_hidden:  # the clear cannot be told from a retry, and nothing of the generation before is ended
+            assert found.number < number
+            return
+        if why != "clear":
+            assert found.is_certain
+            assert record is None or found.number == record.generation
+        else:
+            assert found.number > (record.generation if record else 0)
+            if found.is_certain and retries == max_tries - truth + 1:
+                assert found.number == truth
+        record = TryRecord(generation=found.number, max_tries=max_tries)
+
+
+@pytest.mark.parametrize("try_number", [1, 2])
+def test_an_intent_tells_that_a_try_has_begun(try_number: int) -> None:
+    intent = with_intent(None, TryRecord, generation=try_number, max_tries=3, try_number=try_number)
+    assert (intent.generation, intent.max_tries, intent.intent_of) == (try_number, 3, try_number)
+    assert intent.older_unknown is (try_number > 1)
+    later = with_intent(intent, TryRecord, generation=try_number + 1, max_tries=5, try_number=4)
+    assert (later.generation, later.max_tries, later.intent_of) == (try_number, 3, try_number + 1)

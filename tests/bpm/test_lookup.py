@@ -1,0 +1,78 @@
+"""A look-up that fails counts as a poll that fails: the same patience, the same deadline, one line in the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import lookup
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.errors import PreparationError, SettingsError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.moment import Moment
+from airflow_provider_astrobpm.bpm.wait import Wait
+
+
+def wait(**arguments: Any) -> Wait:
+    return Wait(WaitCondition(), instance_id="1", **arguments)
+
+
+def fail(awaited: Wait, now: float, error: Exception | None = None, jitter: float = 0) -> float:
+    return lookup.failed(
+        awaited,
+        "the connection",
+        error or RuntimeError("s.3cret"),
+        connection="my_conn",
+        began=now,
+        now=Moment(now, now),
+        jitter=jitter,
+    )
+
+
+def test_pauses_grow_to_a_minute() -> None:
+    awaited = wait()
+    assert [fail(awaited, 0) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+@pytest.mark.parametrize(("jitter", "pause"), [(0, 8), (0.5, 6), (1, 4)])
+def test_many_that_fail_together_do_not_come_back_together(jitter: float, pause: float) -> None:
+    awaited = wait()
+    for _ in range(3):
+        fail(awaited, 0)
+    assert fail(awaited, 0, jitter=jitter) == pause
+
+
+def test_a_stretch_of_failures_has_one_line_and_one_end() -> None:
+    awaited = wait(max_poll_failure_time=100)
+    for now in range(0, 100, 10):
+        pause = fail(awaited, now)
+        assert awaited.ending is None
+        assert now + pause <= 100, "the last look-up comes when the patience ends"
+    fail(awaited, 100)
+    assert isinstance(awaited.ending, PreparationError)
+    assert str(awaited.ending) == (
+        "On connection 'my_conn': the connection could not be read (RuntimeError); polls have failed for 100 s "
+        "('max_poll_failure_time'). Check that the connection exists, and that Airflow's database and secrets backend "
+        "answer."
+    )
+    (note,) = awaited.notes
+    assert note.warning
+    assert "the connection could not be read (RuntimeError)" in note.text
+
+
+def test_the_deadline_counts_all_the_while() -> None:
+    awaited = wait(deadline=30)
+    assert fail(awaited, 29.5) == 0.5
+    fail(awaited, 30)
+    assert isinstance(awaited.ending, WaitTimeoutError)
+
+
+def test_what_is_wrong_with_the_settings_is_quoted_and_nothing_else_is() -> None:
+    for error, words in (
+        (SettingsError("host is empty", "my_conn"), "host is empty"),
+        (RuntimeError("s.3cret"), "RuntimeError"),
+    ):
+        awaited = wait(max_poll_failure_time=0)
+        fail(awaited, 0, error)
+        assert words in str(awaited.ending)
+        assert "s.3cret" not in str(awaited.ending)

@@ -1,0 +1,50 @@
+"""Whether two rows can be of one instance: by table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm.sameness import Known
+from tests.bpm.virtual_time import instance
+
+LONG = "orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
+
+
+@pytest.mark.parametrize(
+    ("known", "shown", "same"),
+    [
+        ({}, {"name": "B"}, False),
+        ({"name": "ns__Approval"}, {}, True),
+        ({}, {"name": "ns__Approval"}, True),
+        ({"name": "ns__Approval"}, {"name": "ns__Another"}, False),
+        ({"business_key": "k"}, {"business_key": "k"}, True),
+        ({"business_key": "k"}, {"business_key": "another"}, False),
+        ({"business_key": "k"}, {}, True),
+        ({}, {"business_key": "k"}, True),
+        ({"business_key": "1"}, {"business_key": "k"}, True),
+        ({"business_key": "k"}, {"business_key": "1"}, True),
+        ({"business_key": "Order 4711"}, {"business_key": " ORDER 4711"}, True),
+        ({"business_key": "order-1"}, {"business_key": "order-12"}, False),
+        ({"business_key": LONG}, {"business_key": LONG[:50]}, True),
+        ({"business_key": LONG}, {"business_key": f"T01-{LONG}"}, True),
+        ({"business_key": LONG}, {"business_key": LONG[:40] + "x" * 10}, False),
+        ({"business_key": LONG}, {"business_key": LONG[:10]}, False),
+    ],
+)
+def test_by_name_and_key(known: dict[str, Any], shown: dict[str, Any], same: bool) -> None:
+    one, other = instance("1", **known), instance("1", "Completed OK", **shown)
+    assert Known.of(one).is_of(other) is same
+    assert Known.of(other).is_of(one) is same
+
+
+def test_what_is_known_stays_and_more_comes_to_it() -> None:
+    known = Known.of(instance("1", business_key="1"), "Asked For")
+    assert str(known) == "of 'Approval' or 'Asked For'"
+    known = known.with_more(instance("1", name="Asked For", business_key="k"))
+    assert str(known) == "of 'Approval' or 'Asked For' with business key 'k'"
+    assert known.with_more(instance("1")) == known
+    assert known.is_of(instance("1", name="Approval"))
+    assert not known.is_of(instance("1", name="A Third"))
+    assert Known().is_of(instance("1"))

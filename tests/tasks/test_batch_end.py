@@ -1,0 +1,125 @@
+"""The end of a batch while lists fail: what is open is acted on all the same, and no success goes unconfirmed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.tasks.batch_end import BatchEnd
+from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
+from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
+
+TASK = TaskInstanceKey("dag", "run", "batch", -1)
+
+
+def batch_end(**arguments: Any) -> BatchEnd:
+    return BatchEnd(
+        **{
+            "hook": AstroZeroHook(),
+            "condition": WaitCondition(),
+            "max_failures": 0,
+            "on_timeout": "leave",
+            "on_failure": "leave",
+            "max_concurrency": 4,
+            "poll_interval": 1,
+            "max_poll_failure_time": 600,
+            "log": logging.getLogger(__name__),
+            **arguments,
+        }
+    )
+
+
+def late(argument: str = "timeout") -> errors.WaitTimeoutError:
+    return errors.WaitTimeoutError("4 instances", time.time(), None, argument=argument)
+
+
+@pytest.fixture
+def ids(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Four instances: one has ended well, three wait for a person. No list can be had."""
+    connection = {**json.loads(emulator_server.connection_json()), "extra": {"max_attempts": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+    good = emulator.start("Instant")["id"]
+    started = [good, *(emulator.start("SupplierOnboarding")["id"] for _ in range(3))]
+    for kind in ("query", "get"):
+        emulator.fault(kind, "status", status=503, times=1000)
+    return started
+
+
+def batch(ids: list[str]) -> PublishedBatch:
+    return PublishedBatch(TASK, "key-", ids, ids)
+
+
+def closed(emulator: EmulatorControl, ids: list[str]) -> list[bool]:
+    return [emulator.instance(one)["closed"] for one in ids]
+
+
+@pytest.mark.parametrize(
+    ("on_timeout", "ends"), [("terminate", [True] * 4), ("suspend", [True, False, False, False])]
+)
+@pytest.mark.parametrize("argument", ["timeout", "execution_timeout"])
+def test_on_timeout_is_tried_though_nothing_can_be_read(
+    argument: str, on_timeout: str, ends: list[bool], ids: list[str], emulator: EmulatorControl
+) -> None:
+    began = time.monotonic()
+    result, failure = batch_end(on_timeout=on_timeout).conclude(
+        batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late(argument)
+    )
+    assert time.monotonic() - began < 20, "it polls once and not for max_poll_failure_time"
+    assert closed(emulator, ids) == ends
+    assert [emulator.instance(one)["suspended"] for one in ids[1:]] == [on_timeout == "suspend"] * 3
+    assert result.counts["failed"] == 3
+    assert failure is not None
+    assert f"it was still open at the deadline ({argument!r})" in str(failure)
+    assert "How its instances are now could not be read: " in str(failure)
+    assert f"By 'on_timeout': {on_timeout}: 3 done" in str(failure)
+    assert str(failure).startswith("On connection 'astro_zero_default': 3 of 4 launches failed")
+
+
+def test_nothing_is_done_where_on_timeout_says_so(ids: list[str], emulator: EmulatorControl) -> None:
+    _, failure = batch_end().conclude(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
+    assert failure is not None
+    assert closed(emulator, ids) == [True, False, False, False]
+    assert emulator.counts()["action"] == 0
+
+
+def test_a_success_that_nothing_confirms_is_none(ids: list[str], emulator: EmulatorControl) -> None:
+    """Three may fail, and three are late; but that the first has ended well is the trigger's word alone."""
+    end = batch_end(on_timeout="terminate", max_failures=3)
+    with pytest.raises(errors.ServerError):
+        end.conclude(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
+    assert closed(emulator, ids) == [True] * 4
+
+
+def test_a_batch_that_has_failed_anyway_ends_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
+    """It has failed fast, and was told to terminate the rest."""
+    end = GroupEnd(1, {ids[1]: "it is in state 'Paused'"}, tuple(ids[2:]))
+    result, failure = batch_end(on_failure="terminate").conclude(batch(ids), end, None)
+    assert failure is not None
+    assert "By 'on_failure': terminate: 3 done" in str(failure)
+    assert closed(emulator, ids) == [True] * 4
+    acted_on = {
+        entry["path"].rpartition("/")[2] for entry in emulator.requests() if entry["kind"] == "action"
+    }
+    assert acted_on == set(ids[1:]), "what has ended well is left alone"
+    assert result.counts["open"] == 2
+
+
+def test_a_batch_that_has_succeeded_is_confirmed_with_the_patience_of_a_wait(
+    ids: list[str], emulator: EmulatorControl
+) -> None:
+    end = GroupEnd(4, {}, ())
+    with pytest.raises(errors.ServerError, match="'max_poll_failure_time'"):
+        batch_end(max_poll_failure_time=0).conclude(batch(ids), end, None)
+    assert emulator.counts()["action"] == 0

@@ -1,0 +1,156 @@
+"""``timeout`` and ``execution_timeout`` as one deadline, by table; and Airflow's own alarm, which is the last resort."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitTimeoutError
+from airflow_provider_astrobpm.bpm.wait import Wait
+from airflow_provider_astrobpm.tasks.deadline import (
+    LONGEST_LEAD,
+    Limits,
+    alarm_ends,
+    despite_the_alarm,
+    seconds_to_alarm,
+)
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "execution_timeout", "seconds", "argument"),
+    [
+        (None, None, None, "timeout"),
+        (60, None, 60, "timeout"),
+        (0, None, 0, "timeout"),
+        (None, HOUR, 3595, "execution_timeout"),
+        (60, HOUR, 60, "timeout"),
+        (3598, HOUR, 3595, "execution_timeout"),
+        (7200, HOUR, 3595, "execution_timeout"),
+        (None, timedelta(seconds=10), 9, "execution_timeout"),
+        (0, timedelta(seconds=10), 0, "timeout"),
+    ],
+)
+def test_the_shorter_one_counts(
+    timeout: float | None, execution_timeout: timedelta | None, seconds: float | None, argument: str
+) -> None:
+    limits = Limits(timeout, execution_timeout)
+    assert (limits.seconds, limits.argument) == (seconds, argument)
+
+
+@pytest.mark.parametrize(
+    ("limits", "at", "alarm", "deadline"),
+    [
+        (Limits(None, None), None, None, (None, "timeout")),
+        (Limits(60, None), 1060, None, (1060, "timeout")),
+        # Without execution_timeout an alarm is none of Airflow's.
+        (Limits(60, None), 1060, 10, (1060, "timeout")),
+        # A deferred task has no alarm; the time counts from the start all the same.
+        (Limits(None, HOUR), 1500, None, (1500, "execution_timeout")),
+        # The start took a while, and the alarm was set before it.
+        (Limits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
+        (Limits(3590, HOUR), 4590, 3540, (4535, "execution_timeout")),
+        # A retry after a crash: the alarm begins anew, the deadline does not.
+        (Limits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
+        (Limits(600, HOUR), 1200, 3600, (1200, "timeout")),
+        # What an earlier version has written down knows of no execution_timeout.
+        (Limits(None, HOUR), None, 3600, (4595, "execution_timeout")),
+    ],
+)
+def test_the_deadline_in_a_process(
+    limits: Limits, at: float | None, alarm: float | None, deadline: tuple[float | None, str]
+) -> None:
+    assert tuple(limits.deadline(at, now=1000, alarm=alarm)) == deadline
+
+
+@given(
+    timeout=st.none() | st.floats(0, 1e6),
+    execution=st.floats(0.001, 1e6),
+    launched=st.floats(0, 1e4),
+)
+def test_a_wait_is_over_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
+    """Whatever the start costs of the time, the last poll and ``on_timeout`` come before the alarm."""
+    limits = Limits(timeout, timedelta(seconds=execution))
+    alarm = limits.execution_timeout.total_seconds() if limits.execution_timeout else 0
+    assert limits.seconds is not None
+    deadline = limits.deadline(launched + limits.seconds, now=launched, alarm=max(0.0, alarm - launched))
+    assert deadline.at is not None
+    lead = min(LONGEST_LEAD, alarm / 10)
+    assert deadline.at <= max(alarm, launched) - lead + 1e-3
+    if timeout is not None:
+        assert deadline.at <= launched + timeout
+
+
+@contextmanager
+def alarm_in(seconds: float) -> Iterator[None]:
+    """Set an alarm as Airflow does."""
+
+    def ring(*_: object) -> None:
+        raise AirflowTaskTimeout("Timeout, PID: 1")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_how_long_there_is_until_the_alarm() -> None:
+    assert seconds_to_alarm() is None
+    with alarm_in(100):
+        assert 99 < (seconds_to_alarm() or 0) <= 100
+    assert seconds_to_alarm() is None
+
+
+class TestTheAlarm:
+    @pytest.fixture
+    def awaited(self) -> Wait:
+        return Wait(WaitCondition(), instance_id="1")
+
+    def test_ends_a_wait_as_its_deadline_does(self, awaited: Wait) -> None:
+        with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
+            time.sleep(10)
+        assert isinstance(awaited.ending, WaitTimeoutError)
+        assert str(awaited.ending).startswith(
+            "On connection 'my_conn': The wait for instance '1' timed out at "
+        )
+        assert "('execution_timeout')" in str(awaited.ending)
+
+    def test_changes_nothing_about_a_wait_that_is_over(self, awaited: Wait) -> None:
+        over = AstroZeroError("over")
+        with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
+            awaited.end(over)
+            time.sleep(10)
+        assert awaited.ending is over
+
+    def test_lets_what_it_interrupts_be_done_again(self) -> None:
+        tries = []
+
+        def act() -> str:
+            tries.append(1)
+            if len(tries) == 1:
+                time.sleep(10)
+            return "done"
+
+        with alarm_in(0.05):
+            assert despite_the_alarm(act) == "done"
+        assert len(tries) == 2
+
+    def test_lets_no_error_pass_for_done(self) -> None:
+        def act() -> None:
+            raise AstroZeroError("no")
+
+        with pytest.raises(AstroZeroError, match="no"):
+            despite_the_alarm(act)
