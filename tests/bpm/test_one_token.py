@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.bpm.batch_start import BatchStarter, Started
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.group_change import GroupChange, change_all
 from airflow_provider_astrobpm.bpm.launches import Launch
+from airflow_provider_astrobpm.bpm.search import Endpoint
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -207,7 +208,7 @@ def start_many(settings: Settings, count: int) -> Started:
 
     async def main() -> Started:
         async with AsyncBpmClient(settings, tokens=TokenCache()) as client:
-            starter = BatchStarter(client, log=lambda _note: None, max_concurrency=16)
+            starter = BatchStarter(client, endpoint=Endpoint(), log=lambda _note: None, max_concurrency=16)
             return await asyncio.wait_for(starter.start(iter(starts), count), 60)
 
     return asyncio.run(main())
