@@ -180,11 +180,23 @@ def ready_token(scene: Scene) -> None:
     scene.hook({"access_token": "an-old-token"}).query_instances(["Running"])
 
 
+def fresh_token(scene: Scene) -> None:
+    """Use tokens that are ended at once by another process."""
+    scene.emulator.fault("query", "status", status=401, times=10)
+    scene.hook({"max_attempts": 1}).query_instances(["Running"])
+
+
+def no_token(scene: Scene) -> None:
+    """Meet a gateway's page in place of the token endpoint."""
+    scene.emulator.fault("token", "html", status=404, times=10)
+    scene.hook().query_instances(["Running"])
+
+
 def resumed_too_early(scene: Scene) -> None:
     """Resume an instance where the server refuses that."""
     one = scene.started()
     scene.hook().suspend_instance(one)
-    scene.emulator.fault("action", "status", status=403)
+    scene.emulator.fault("action", "status", status=400)
     scene.hook().resume_instance(one)
 
 
@@ -198,6 +210,8 @@ REFUSALS: dict[str, Provocation] = {
         password="wrong-secret"
     ).query_instances(["Running"]),
     "the access token was refused": ready_token,
+    "an access token that was just issued was refused": fresh_token,
+    "there is no token, and the answer does not say that the client id or the secret is wrong": no_token,
     "the server refused (HTTP …, resCode '…'": hooked(lambda hook: hook.start_instance("NoSuchProcess")),
     "the server refused, and the instance is '…'": resumed_too_early,
     "instance '…' of '…' has ended already, in state '…'": suspended_too_late,
