@@ -5,22 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY
+from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
-from airflow_provider_astrobpm.doctor.signs import change_of, recognises, shown_key
+from airflow_provider_astrobpm.doctor.signs import shown_key
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.asking import Row, Seen
 
-_CUT = (
-    "The hash and the number at its end, which tell tasks, runs and tries apart, are lost or incomplete: a task whose start's "
-    "answer is lost cannot be certain which instance is its own, and asks for a person"
+_LOST = (
+    "It is not recognised: a retry after a lost answer finds nothing by it, and may start a second instance"
 )
-_CHANGED = "Whatever looks for an instance by its key has to know this form"
+_CUT = (
+    "The end, which tells tasks, runs and tries apart, is lost or incomplete: a retry after a lost answer cannot be certain which "
+    "instance is its own, and fails with AmbiguousStartError"
+)
+_RECOGNISED = "It is recognised in the keys that this provider makes, and in a key of your own once the answer to a start has shown it"
 
 
 def key_in_row(row: Row, key: str, seen: Seen) -> Point:
     """Report whether the row of a new instance carries its business key, in whatever form."""
-    if recognises(shown_key(row), key):
+    if shown_key(row) and KeyForm.of(key, shown_key(row)) is not None:
         how = "" if shown_key(row) == key else ", changed; see long_key"
         return told(
             "business_keys", "carried", f"the row of the new instance carries its business key{how}", seen
@@ -57,5 +61,26 @@ def long_key(key: str, instance: Row, row: Row | None, *seen: Seen) -> Point:
         if len(set(changes.values())) > 1
         else ""
     )
-    meaning = _CUT if change.startswith("cut") else _CHANGED
+    meaning = _meaning(key, shown["the row"] or shown["the start's answer"])
     return told("long_key", change, f"{parts}.{differ} {meaning}", *seen, fine=False)
+
+
+def change_of(sent: str, shown: str) -> str:
+    """Return how a business key came back, in a few words: ``as sent``, ``cut at 50``, ``upper case`` and so on."""
+    form = KeyForm.of(sent, shown)
+    if form is None:
+        return "changed"
+    changes = [
+        "prefixed" if form.prefix else "",
+        f"{form.case} case" if form.case else "",
+        f"cut at {form.length}" if form.length is not None else "",
+        "padded" if shown != shown.strip() else "",
+    ]
+    return " and ".join(filter(None, changes)) or "as sent"
+
+
+def _meaning(sent: str, shown: str) -> str:
+    form = KeyForm.of(sent, shown)
+    if form is None or not KeyForms([sent]).resembles(shown):
+        return _LOST
+    return _RECOGNISED if form.length is None else _CUT

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import api, states
+from airflow_provider_astrobpm.bpm import api, states, timestamps
 from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS
 from airflow_provider_astrobpm.doctor.asking import Ask, is_forbidden, raw, rows_of, text, why_unclear
 from airflow_provider_astrobpm.doctor.lengths import differ, own_order, probe_order_and_cap
-from airflow_provider_astrobpm.doctor.moments import TOLERANCE, is_plausible, parse
+from airflow_provider_astrobpm.doctor.moments import TOLERANCE, is_plausible
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _ended(lists: Lists) -> Point:
 def _newest(lists: Lists) -> Point:
     """Tell what the timestamps alone say of their zone: a start cannot lie in the future."""
     starts = [(text(row, "startTime"), state) for state, rows in lists.rows.items() for row in rows]
-    stamps = [(stamp, state) for start, state in starts if (stamp := parse(start)) is not None]
+    stamps = [(stamp, state) for start, state in starts if (stamp := timestamps.read(start)) is not None]
     if not stamps:
         what = f"no timestamp in the documented format, but {starts[0][0]!r}" if starts else "no timestamp"
         return untold("timezone", f"{what} was seen; {ONLY_WITH_START}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
+from airflow_provider_astrobpm.bpm import timestamps
 from airflow_provider_astrobpm.doctor.asking import text
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
 
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.asking import Row, Seen
 
 TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
-WESTERNMOST, EASTERNMOST = timedelta(hours=-12), timedelta(hours=14)
 QUARTER = timedelta(minutes=15)
 DOCUMENTED = "YYYY-MM-DD HH:MM:SS"
-_STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 _MEANING = (
     "a retry cannot tell by it whether an instance that it finds is of an older run: a start whose answer is lost ends in "
     "AmbiguousStartError instead of being resumed"
@@ -26,29 +24,20 @@ _MEANING = (
 Judgement = Literal["documented", "implausible", "unreadable"]
 
 
-def parse(stamp: str) -> datetime | None:
-    """Return a timestamp that is in the documented format to the letter, else ``None``. Its zone is not known."""
-    try:
-        return datetime.fromisoformat(stamp) if _STAMP.fullmatch(stamp) else None
-    except ValueError:
-        return None
-
-
 def is_plausible(ahead: timedelta) -> bool:
     """Return whether a timestamp of this moment may be so far ahead of UTC, in whatever zone it is."""
-    return WESTERNMOST - TOLERANCE <= ahead <= EASTERNMOST + TOLERANCE
+    return abs(ahead) <= timestamps.ZONES + TOLERANCE
 
 
 def judge(stamp: str, at: float) -> Judgement:
-    """Return whether a start time can be read and can be true.
+    """Return whether a start time can be read and can be true, as the search for a lost start judges it.
 
     :param stamp: as the server sent it.
     :param at: when the instance began by the clock of this machine, in seconds since the epoch.
     """
-    moment = parse(stamp)
-    if moment is None:
+    if timestamps.read(stamp) is None:
         return "unreadable"
-    return "documented" if is_plausible(moment - _utc(at)) else "implausible"
+    return "documented" if timestamps.is_clock_credible([stamp], at) else "implausible"
 
 
 def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Point:
@@ -86,7 +75,7 @@ def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Poi
 
 def time_zone(instance: Row, seen: Seen, settings: Settings) -> Point:
     """Report the offset from UTC: the instance began when its start was answered."""
-    stamp = parse(text(instance, "startTime"))
+    stamp = timestamps.read(text(instance, "startTime"))
     if stamp is None:
         return untold("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
     now = datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc)

@@ -46,18 +46,3 @@ def shown_key(row: Row) -> str:
     """Return the business key that an instance shows; the empty text where it shows none, or its id in place of it."""
     key = text(row, "businessKey")
     return "" if key.strip() == row["id"] else key
-
-
-def change_of(sent: str, shown: str) -> str:
-    """Return how a business key came back, in a few words: ``as sent``, ``cut at 50``, ``upper case`` and so on."""
-    if shown == sent:
-        return "as sent"
-    if shown.strip() == sent:
-        return "padded"
-    if sent.startswith(shown):
-        return f"cut at {len(shown)}"
-    if shown == sent.upper():
-        return "upper case"
-    if shown.endswith(sent):
-        return "prefixed"
-    return "changed"

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import (
-    AuthenticationError,
-    CallError,
-    NotSentError,
-    RefusedError,
-    ThrottledError,
-)
+from airflow_provider_astrobpm.bpm.errors import CallError, ThrottledError
 from airflow_provider_astrobpm.doctor.asking import (
     Ask,
     Verdict,
@@ -126,13 +120,13 @@ def _start(own: Own, key: str, *, csrf: bool, with_variable: bool) -> Probing[tu
     seen = yield Ask(operation, csrf=csrf, remark=" and ".join(filter(None, remarks)))
     if is_not_sent(seen):
         own.starts.remove(start)
-    start.refused = isinstance(seen.error, (RefusedError, AuthenticationError, ThrottledError))
+    start.refused = seen.error is not None and seen.error.taken is False
     return start, seen
 
 
 def is_not_sent(seen: Seen) -> bool:
     """Return whether a request certainly did not reach the server."""
-    return isinstance(seen.error, NotSentError)
+    return seen.error is not None and seen.error.never_reached
 
 
 def _will_not_help(error: CallError) -> bool:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
+from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
 from airflow_provider_astrobpm.doctor import keys, moments
 from airflow_provider_astrobpm.doctor.asking import Seen
-from airflow_provider_astrobpm.doctor.signs import carries, change_of, make_key, recognises, title_of
+from airflow_provider_astrobpm.doctor.signs import carries, make_key, recognises, title_of
 
 KEY, OTHER = make_key("0123456789ab"), make_key("ba9876543210")
 SEEN = Seen("asked -> answered")
@@ -46,13 +47,15 @@ def test_the_key_is_as_long_and_as_mixed_as_one_of_a_task() -> None:
         (KEY.ljust(80), "padded"),
         (f" {KEY}", "padded"),
         (f"ASTRO:{KEY}", "prefixed"),
-        (KEY.lower(), "changed"),
-        (KEY.upper()[:50], "changed"),
-        (OTHER, "changed"),
+        (KEY.lower(), "lower case"),
+        (KEY.upper()[:50], "upper case and cut at 50"),
+        (f"ASTRO:{KEY}"[:50], "prefixed and cut at 50"),
+        (KEY[:50].ljust(80), "cut at 50 and padded"),
+        (OTHER[::-1], "changed"),
     ],
 )
 def test_how_a_key_came_back(shown: str, change: str) -> None:
-    assert change_of(KEY, shown) == change
+    assert keys.change_of(KEY, shown) == change
     for in_row in (shown, "", "002N1", None):
         answer = row(businessKey=shown)
         of_row = None if in_row is None else row(businessKey=in_row)
@@ -66,7 +69,7 @@ def test_rows_and_the_answer_may_show_the_key_differently() -> None:
     point = keys.long_key(KEY, row(businessKey=KEY), row(businessKey=KEY[:50]), SEEN)
     assert (point.value, point.fine) == ("cut at 50", False)
     assert "as sent in the start's answer, cut at 50 in the row. The two differ" in point.seen
-    assert "asks for a person" in point.seen
+    assert "AmbiguousStartError" in point.seen
     point = keys.long_key(KEY, row(businessKey=KEY[:50]), row(businessKey=KEY), SEEN)
     assert (point.value, point.fine) == ("as sent", False)
     assert keys.long_key(KEY, row(), row(businessKey=KEY), SEEN).fine is True
@@ -109,10 +112,10 @@ def test_what_is_no_key_of_the_doctor_is_nobodys_sign(key: str) -> None:
     ("stamp", "value"),
     [
         ("2026-01-31 20:00:01", "documented"),
-        ("2026-02-01 10:02:00", "documented"),  # 14 hours east
-        ("2026-01-31 07:58:00", "documented"),  # 12 hours west
-        ("2026-02-01 10:04:00", "implausible"),
-        ("2026-01-31 07:56:00", "implausible"),
+        ("2026-02-01 10:00:00", "documented"),  # 14 hours ahead
+        ("2026-01-31 06:00:00", "documented"),  # 14 hours behind
+        ("2026-02-01 10:00:01", "implausible"),
+        ("2026-01-31 05:59:59", "implausible"),
         ("0001-01-01 00:00:00", "implausible"),
         ("1970-01-01 08:00:00", "implausible"),
         ("9999-12-31 23:59:59", "implausible"),
@@ -147,7 +150,21 @@ def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
     assert moments.start_time(row(), None, NOW, SEEN).value is None
 
 
-@given(st.datetimes())
-def test_whatever_is_written_as_documented_is_read_back(moment: datetime) -> None:
-    moment = moment.replace(microsecond=0)
-    assert moments.parse(moment.isoformat(sep=" ")) == moment
+@pytest.mark.parametrize(
+    ("shown", "meaning"),
+    [
+        (KEY.upper(), "It is recognised in the keys that this provider makes"),
+        (f"ASTRO:{KEY}", "It is recognised in the keys that this provider makes"),
+        (KEY[:16], "fails with AmbiguousStartError"),
+        (KEY[:15], "may start a second instance"),
+        (f"ASTRO:{KEY}"[:50], "may start a second instance"),
+        (OTHER[::-1], "may start a second instance"),
+    ],
+)
+def test_what_a_changed_key_means_for_tasks(shown: str, meaning: str) -> None:
+    """The same as the search for a lost start makes of it."""
+    point = keys.long_key(KEY, row(), row(businessKey=shown), SEEN)
+    assert meaning in point.seen
+    known = KeyForms([KEY], KeyForm.of(KEY, shown))
+    assert KeyForms([KEY]).resembles(shown) is ("second instance" not in meaning)
+    assert known.sent(shown) == KEY or "is recognised" not in meaning
