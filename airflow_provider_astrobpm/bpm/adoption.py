@@ -344,7 +344,7 @@ def unclear_time(instance: BpmInstance) -> str:
     )
 
 
-def decide(order: Order, record: Record | None, found: Found) -> Decision:
+def decide(order: Order, record: Record | None, found: Found) -> Decision:  # noqa: PLR0911 - the table's rows
     """Decide what a try does, by the table above."""
     key = order.key()
     if misnamed := [one for one in found.own if one.name != order.bpm_name]:

@@ -64,11 +64,11 @@ class Region(NamedTuple):
     The iterations of a loop have the same DAG, run, task id and map index, and differ in this only.
 
     :param id: Airflow's id of the region. A clear may run later iterations of a loop again in another region.
-    :param index: the place in the region: the iteration, or the map index of a mapped task.
+    :param place: the place in the region: the iteration, or the map index of a mapped task.
     """
 
     id: str
-    index: int
+    place: int
 
     @classmethod
     def of(cls, task_instance: Any) -> Self | None:
@@ -115,7 +115,7 @@ def task_words(task_id: str, map_index: int, region: Region | None) -> str:
     """Return how people read in a business key which task instance it is: ``approve``, ``approve.3``, ``approve.loop1``."""
     if map_index >= 0:
         return f"{task_id}.{map_index}"
-    return task_id if region is None else f"{task_id}.loop{region.index}"
+    return task_id if region is None else f"{task_id}.loop{region.place}"
 
 
 @dataclass(frozen=True)
