@@ -26,7 +26,11 @@ AIRFLOW_LINES: dict[str, list[str]] = {
     "airflow-3.2": ["apache-airflow==3.2.2", "fastapi<0.137", "svcs<26"],
     "airflow-3.3": ["apache-airflow==3.3.2"],
     # A pre-release, for make test-next. Each of its packages is named, for only then pre-releases count.
-    "airflow-3.4": ["apache-airflow==3.4.0b2", "apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2"],
+    "airflow-3.4": [
+        "apache-airflow==3.4.0b2",
+        "apache-airflow-core==3.4.0b2",
+        "apache-airflow-task-sdk==1.4.0b2",
+    ],
 }
 
 OLDEST_PYTHON = {"airflow-3.4": "3.11"}
