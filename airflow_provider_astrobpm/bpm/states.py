@@ -57,6 +57,8 @@ NO_BAD_END = tuple(
 
 COMPLETED = "Completed OK"
 SUSPENDED = "Suspended"
+BRIEF = "Dispatched"
+"""A state in which instances do not stay, so that its list is short."""
 
 
 def class_of(state: str) -> StateClass:
