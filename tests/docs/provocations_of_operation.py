@@ -75,8 +75,8 @@ def wait_on(conn_id: str) -> None:
 
 
 def connection_that_is_gone(scene: Scene) -> None:
-    """Let a trigger wait whose token is refused, and whose connection is gone by then."""
-    settings = scene.hook().settings
+    """Let a trigger wait whose ready token is refused, and whose connection is gone by then."""
+    settings = scene.hook({"access_token": "an-old-token"}).settings
     answers = iter([settings])
 
     async def read(_: Any) -> Any:
@@ -85,7 +85,6 @@ def connection_that_is_gone(scene: Scene) -> None:
         return known
 
     scene.environment.setattr("airflow_provider_astrobpm.hooks.astro_zero.AstroZeroHook.async_settings", read)
-    scene.emulator.fault("query", "status", status=401, times=99)
     wait_on(CONN_ID)
 
 
