@@ -18,7 +18,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings docs bench bench-waiting bench-batch demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-waiting: $(STAMP)  ## Measure what waiting costs a triggerer, and write do
 
 bench-batch: $(STAMP)  ## Measure what a batch of 10,000 launches costs, and write docs/performance.md (15 minutes)
 	@$(BIN)/python -m benchmarks.batch --write
+
+bench-tokens: $(STAMP)  ## Let 200 waits lose their token every second, and count what is lost (10 minutes)
+	@$(BIN)/python -m benchmarks.tokens
 
 demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
 	@$(BIN)/python scripts/demo.py $(OUTCOME)

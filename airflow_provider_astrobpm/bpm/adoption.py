@@ -278,7 +278,9 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
             doubt = doubt or unclear_generation(ended[0])
         return Found(own, older, doubt=doubt)
     if order.if_open_instance_exists == "start":
-        current = [one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE]
+        current = [
+            one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE
+        ]
         if current:
             return Refuse(_whose(order.business_key, current))
         return Found(doubt=doubt)
@@ -342,7 +344,7 @@ def unclear_time(instance: BpmInstance) -> str:
     )
 
 
-def decide(order: Order, record: Record | None, found: Found) -> Decision:
+def decide(order: Order, record: Record | None, found: Found) -> Decision:  # noqa: PLR0911 - the table's rows
     """Decide what a try does, by the table above."""
     key = order.key()
     if misnamed := [one for one in found.own if one.name != order.bpm_name]:

@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api, texts
+from airflow_provider_astrobpm.bpm import api, states, texts
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -38,7 +38,7 @@ T = TypeVar("T")
 SUCCESS = "0"
 # No page documents how a bad token is reported; clients in the field see these two codes. A 401 says so itself.
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
-TOKEN_PROBE = api.query("Dispatched")  # a safe call that every client has to be allowed, and a short list
+TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LONGEST_QUOTE = 500  # characters of the server's own words in an error
 

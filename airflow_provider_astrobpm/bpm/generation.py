@@ -46,7 +46,7 @@ class RecordedTries(NamedTuple):
     max_tries: int | None = None
 
 
-def generation_of(
+def generation_of(  # noqa: PLR0911 - the table's rows
     *, try_number: int, max_tries: int, retries: int, recorded: RecordedTries | None = None
 ) -> Generation:
     """Return the generation of a try, by the table above.

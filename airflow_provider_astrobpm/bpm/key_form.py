@@ -73,6 +73,7 @@ class KeyForms:
             elif form:
                 self._cut_off.add(form.shown(key).casefold())
         self._folded = sorted(key.strip().casefold() for key in sent)
+        self._heads = {key[:SHORTEST_CUT] for key in self._folded if len(key) >= SHORTEST_CUT}
         self._lengths = sorted({len(key) for key in self._folded if len(key) >= SHORTEST_SUFFIX})
 
     def sent(self, shown: str | None) -> str | None:
@@ -83,17 +84,23 @@ class KeyForms:
         return self._exact.get(core) or self._shown.get(core)
 
     def resembles(self, shown: str | None) -> bool:
-        """Return whether a key may be one of these in another case, behind a prefix, or cut off."""
+        """Return whether a key may be one of these in another case, behind a prefix, cut off, or several of that."""
         folded = (shown or "").strip().casefold()
-        if not folded or folded in self._cut_off:
-            return bool(folded)
-        at = bisect_left(self._folded, folded)
-        if at < len(self._folded) and (
-            self._folded[at] == folded
-            or (len(folded) >= SHORTEST_CUT and self._folded[at].startswith(folded))
-        ):
+        if not folded:
+            return False
+        if folded in self._cut_off or self._has(folded):
             return True
-        return any(self._has(folded[-length:]) for length in self._lengths if length < len(folded))
+        if any(self._has(folded[-length:]) for length in self._lengths if length < len(folded)):
+            return True
+        begins = range(len(folded) - SHORTEST_CUT + 1)
+        return any(
+            folded[at : at + SHORTEST_CUT] in self._heads and self._has_beginning(folded[at:])
+            for at in begins
+        )
+
+    def _has_beginning(self, folded: str) -> bool:
+        at = bisect_left(self._folded, folded)
+        return at < len(self._folded) and self._folded[at].startswith(folded)
 
     def _has(self, folded: str) -> bool:
         at = bisect_left(self._folded, folded)

@@ -163,11 +163,29 @@ class History:
     seed: int = 0
 
 
-KEYS = ("as sent", "cut at 50", "cut at 20", "upper case", "padded", "prefixed", "prefixed and cut", "hidden", "the id")
+KEYS = (
+    "as sent",
+    "cut at 50",
+    "cut at 20",
+    "upper case",
+    "padded",
+    "prefixed",
+    "prefixed and cut",
+    "hidden",
+    "the id",
+)
 ANSWERED_KEYS = ("as listed", "as sent", "none", "the id")
 STAMPS = ("as documented", "zero", "epoch", "dash", "none", "iso", "millis", "leading blank", "mixed")
 ORDERS = ("as asked", "by stamp", "newest first", "oldest first", "any")
-FOREIGN = ("same BPM", "same BPM without key", "other BPM", "other run", "deleted run", "author's key", "author's key, other BPM")
+FOREIGN = (
+    "same BPM",
+    "same BPM without key",
+    "other BPM",
+    "other run",
+    "deleted run",
+    "author's key",
+    "author's key, other BPM",
+)
 PUT_FAULTS = ("cut before", "cut after", "refused", "500 after")
 
 
@@ -237,7 +255,9 @@ def _any_try(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str]) -> T
 
 
 def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, has_store: bool) -> Step:
-    kind = pick(("try",) * 10 + ("clear",) * 5 + ("move",) * 5 + ("retries",) * 2 + ("iterate", "lose", "upgrade"))
+    kind = pick(
+        ("try",) * 10 + ("clear",) * 5 + ("move",) * 5 + ("retries",) * 2 + ("iterate", "lose", "upgrade")
+    )
     if kind == "try" or (kind in ("lose", "upgrade") and not has_store):
         return _any_try(pick, seldom, faults)
     if kind == "clear":

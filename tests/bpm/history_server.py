@@ -45,7 +45,21 @@ class Owner(NamedTuple):
 class Item:
     """An instance, with what only the model knows of it."""
 
-    __slots__ = ("foreign", "id", "is_called", "is_known_by_record", "is_the_tasks", "key", "name", "number", "owner", "row", "shows_from", "stamp", "started")
+    __slots__ = (
+        "foreign",
+        "id",
+        "is_called",
+        "is_known_by_record",
+        "is_the_tasks",
+        "key",
+        "name",
+        "number",
+        "owner",
+        "row",
+        "shows_from",
+        "stamp",
+        "started",
+    )
 
     def __init__(self, number: int, name: str, key: str | None, started: float, shows_from: float) -> None:
         self.number = number
@@ -116,7 +130,10 @@ def _status(status: int, code: str = "405230001") -> Response:
 
 def _both(name: str, answer: Response | CallError) -> dict[str, Fault]:
     """Return an answer that comes instead of the work, and one that comes after it."""
-    return {f"{name} before": Fault(answers=((False, answer),)), f"{name} after": Fault(answers=((True, answer),))}
+    return {
+        f"{name} before": Fault(answers=((False, answer),)),
+        f"{name} after": Fault(answers=((True, answer),)),
+    }
 
 
 BAD_TOKEN = _status(401, "405230602")
@@ -151,13 +168,17 @@ FAULTS: dict[str, Fault] = {
     "429 after, then no connection": Fault(answers=((True, Response(429, {}, b"")),), then="no connection"),
     "429 after, then no token": Fault(answers=((True, Response(429, {}, b"")),), then="no token"),
     "403 for the token": Fault(answers=((False, _status(403)),), refuses_a_query=True),
-    "429 after": Fault(answers=((True, Response(429, {}, b"")),), is_assumed_away=True, needs_one_attempt=True),
+    "429 after": Fault(
+        answers=((True, Response(429, {}, b"")),), is_assumed_away=True, needs_one_attempt=True
+    ),
     "token refused, then after": Fault(
         answers=((False, BAD_TOKEN), (True, BAD_TOKEN)), is_assumed_away=True, needs_one_attempt=True
     ),
     "token refused after": Fault(answers=((True, BAD_TOKEN),), is_assumed_away=True),
 }
-USED_FAULTS = tuple(name for name, fault in FAULTS.items() if not fault.is_assumed_away or fault.needs_one_attempt)
+USED_FAULTS = tuple(
+    name for name, fault in FAULTS.items() if not fault.is_assumed_away or fault.needs_one_attempt
+)
 
 
 class HistoryServer:
@@ -169,7 +190,9 @@ class HistoryServer:
     :param seed: of the order of lists that have none.
     """
 
-    def __init__(self, habits: Server, clock: Callable[[], float], own: Callable[[Any], Owner], seed: int) -> None:
+    def __init__(
+        self, habits: Server, clock: Callable[[], float], own: Callable[[Any], Owner], seed: int
+    ) -> None:
         self.habits = habits
         self.clock = clock
         self._own = own
@@ -235,7 +258,12 @@ class HistoryServer:
 
     def seems_to_be_from(self, item: Item) -> float | None:
         """Return when an instance was started by its start time, if that is as documented; in seconds since the epoch."""
-        if item.stamp is None or len(item.stamp) != 19 or not item.stamp.startswith("20") or "T" in item.stamp:
+        if (
+            item.stamp is None
+            or len(item.stamp) != 19
+            or not item.stamp.startswith("20")
+            or "T" in item.stamp
+        ):
             return None
         return (datetime.fromisoformat(item.stamp) - datetime(1970, 1, 1)) / timedelta(seconds=1)  # noqa: DTZ001
 

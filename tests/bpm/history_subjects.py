@@ -138,7 +138,9 @@ class One:
             except AstroZeroError as failure:
                 error = failure
 
-    def after_failure(self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any) -> Any:
+    def after_failure(
+        self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any
+    ) -> Any:
         """Return what a try writes down whose wait has failed, or ``None`` for nothing."""
         del generation, met
         if not launched or record is None or record.instance_id != launched[1].id:
@@ -214,7 +216,9 @@ class Batch:
                 raise Died from None  # without what its tasks hold
             return launched.instances, launched.met
 
-    def after_failure(self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any) -> Any:
+    def after_failure(
+        self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any
+    ) -> Any:
         """Return what a try writes down that has failed, or ``None`` for nothing."""
         del ending
         if record is None or record.generation != generation:

@@ -51,7 +51,6 @@ from airflow_provider_astrobpm.bpm.try_record import TryRecord, began_at_earlies
 from tests.bpm.history import (
     DAY,
     GRACE,
-    GRACE,
     HOUR,
     Clear,
     Foreign,
@@ -176,7 +175,9 @@ class World:
     def _upgrade(self) -> None:
         if self.store is None:
             return
-        fields = {each.name: each.default for each in msgspec.structs.fields(self.store) if each.name in NEW_FIELDS}
+        fields = {
+            each.name: each.default for each in msgspec.structs.fields(self.store) if each.name in NEW_FIELDS
+        }
         old: Any = msgspec.structs.replace(self.store, **fields)
         began = old.posted_at if self.history.subject == "one" else old.begun_at
         self.store = old if began is not None or old.told or getattr(old, "instance_id", None) else None
@@ -293,8 +294,13 @@ class World:
     def remember(self, record: Any) -> None:
         """Write a record down."""
         self._effect()
-        if getattr(record, "instance_id", None) is not None and not record.told and (
-            getattr(self.store, "instance_id", None) != record.instance_id or self.store.generation != record.generation
+        if (
+            getattr(record, "instance_id", None) is not None
+            and not record.told
+            and (
+                getattr(self.store, "instance_id", None) != record.instance_id
+                or self.store.generation != record.generation
+            )
         ):
             self._check_owner(1, self.server.items[record.instance_id])
         if self.history.has_store:
@@ -358,7 +364,9 @@ class World:
         live: dict[Owner, Item] = {}
         for one in self.server.items.values():
             if one.owner is not None and one.is_open and not one.is_called:
-                looks_cleared = self.is_mistaken and (self.subject.authors_keys or getattr(self.prior, "told", False))
+                looks_cleared = self.is_mistaken and (
+                    self.subject.authors_keys or getattr(self.prior, "told", False)
+                )
                 if looks_cleared:
                     self.excused.add(one.owner)
                 if one.owner in live and one.owner not in self.excused:
@@ -429,7 +437,10 @@ class World:
             return True
         return self.is_mistaken or (
             self.prior is not None
-            and (getattr(self.prior, "unfinished", False) or getattr(self.prior, "goes_on_from", None) is not None)
+            and (
+                getattr(self.prior, "unfinished", False)
+                or getattr(self.prior, "goes_on_from", None) is not None
+            )
         )
 
     def _may_be_taken(self, item: Item) -> bool:
@@ -440,7 +451,12 @@ class World:
         began = getattr(self.prior, "posted_at", None) or getattr(self.prior, "begun_at", None)
         if began is not None and self.since is not None:
             return seems is not None and seems >= min(began, self.since) - ZONES - 1
-        return seems is None or self.since is None or seems >= self.since - ZONES or not self.did_clock_seem_right
+        return (
+            seems is None
+            or self.since is None
+            or seems >= self.since - ZONES
+            or not self.did_clock_seem_right
+        )
 
     def _clock_seems_right(self) -> bool:
         stamps = map(self.server.seems_to_be_from, self.server.items.values())
@@ -489,7 +505,9 @@ class World:
             self.take(Try(later=3 * DAY))
             if self.failure is None:
                 return
-            assert isinstance(self.failure, (AmbiguousStartError, OpenInstanceExistsError)), repr(self.failure)
+            assert isinstance(self.failure, (AmbiguousStartError, OpenInstanceExistsError)), repr(
+                self.failure
+            )
             if clears >= 1:
                 self._terminate_what_shows_a_key()
             self._clear(keeps_store=True)
@@ -499,5 +517,3 @@ class World:
         for one in self.server.items.values():
             if one.owner is not None or one.foreign in ("deleted run", "author's key"):
                 self.server.move(one, "Terminated")
-
-

@@ -293,7 +293,7 @@ def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorCon
     assert group.change(ids).note == "terminate: 5 done"
 
 
-@pytest.mark.parametrize("fault", [{}, {"fault": "status", "status": 403}])
+@pytest.mark.parametrize("fault", [{}, {"fault": "status", "status": 404}])
 def test_where_the_look_fails_too_both_are_told(
     fault: dict[str, Any], group: Group, emulator: EmulatorControl
 ) -> None:
@@ -308,20 +308,22 @@ def test_where_the_look_fails_too_both_are_told(
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
         assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
-    assert emulator.counts()["query"] == ATTEMPTS
+    probes = 6 if fault else 0  # whether the token is at fault
+    assert emulator.counts()["query"] == ATTEMPTS + probes
 
 
 def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 60)
     for instance_id in ids[:20]:
         emulator.move(instance_id, state="Completed OK")
-    emulator.fault("action", "status", status=403, times=20, skip=20)
+    emulator.fault("action", "status", status=404, times=20, skip=20)
     emulator.switch(action_lag=30)
     change = group.change(ids)
     assert len(change.ended) == 20
     assert len(change.failed) == 40
-    # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more.
-    assert requests(emulator) == {"action": 60, "query": 3}
+    # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more. And for each refusal
+    # whether the token is at fault.
+    assert requests(emulator) == {"action": 60, "query": 3 + 20}
 
 
 def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: EmulatorControl) -> None:

@@ -15,6 +15,45 @@ pytestmark = pytest.mark.deployment
 POLL_INTERVAL = 2.0  # of the DAG
 
 
+def test_execution_timeout_counts_while_a_task_is_deferred(airflow: Airflow) -> None:
+    """Airflow itself counts it anew on each resumption, and not in between."""
+    wait = airflow.run("wait_with_execution_timeout")
+    triggerer = wait.until_deferred()
+    wait.until_state("failed")
+    assert wait.logged(triggerer, "fired")
+    assert wait.instance["state"] == "Terminated"
+    assert airflow.actions() == [("terminate", wait.instance["id"])]
+    log = (wait.log_folder / "attempt=1.log").read_text()
+    assert "UTC ('execution_timeout'); last seen: instance" in log
+
+
+def test_a_mapped_gate_stops_its_own_item_alone(airflow: Airflow) -> None:
+    run = airflow.run("publish_each")
+    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}"
+
+    def states(task_id: str) -> dict[int, str | None]:
+        found = airflow.call("GET", f"{path}/taskInstances?task_id=item.{task_id}")["task_instances"]
+        return {each["map_index"]: each["state"] for each in found if each["task_id"] == f"item.{task_id}"}
+
+    def all_deferred() -> bool | None:
+        # As in until_deferred: the scheduler must have heard of each worker that it is done.
+        heard = airflow.scheduler.output().count(done)
+        return (heard == 3 and states("approval") == dict.fromkeys(range(3), "deferred")) or None
+
+    done = (
+        f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "
+        f"task_id='item.approval', run_id='{run.run_id}', try_number=1,"
+    )
+    run.until("all are deferred", all_deferred)
+    for one in airflow.control.instances(name="PublishApproval"):
+        if one["business_key"].startswith("publish_each."):
+            rejected = one["variables"]["dataset"] == "stock"
+            airflow.control.act(one["id"], "reject" if rejected else "approve")
+    run.until("the run has ended", lambda: airflow.call("GET", path)["state"] == "failed" or None)
+    assert states("approval") == {0: "success", 1: "failed", 2: "success"}
+    assert states("publish") == {0: "success", 1: "upstream_failed", 2: "success"}
+
+
 def test_waits_hold_no_worker_and_end_soon(airflow: Airflow, measured: Callable[[str, float], None]) -> None:
     waits = [airflow.run("wait_for_person") for _ in range(10)]
     triggerers = [wait.until_deferred() for wait in waits]

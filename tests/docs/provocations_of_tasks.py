@@ -125,6 +125,14 @@ def retry_with_a_short_list(scene: Scene) -> None:
     scene.start(tries)
 
 
+def retry_with_an_odd_row(scene: Scene) -> None:
+    """Retry where the business key of an instance cannot be read."""
+    scene.emulator.distort(scene.started(), {"businessKey": {}})
+    tries = Tries(remembers=False)
+    tries.again()
+    scene.start(tries)
+
+
 def retry_that_cannot_look(scene: Scene) -> None:
     """Retry where nothing can be looked up."""
     tries = lost(scene)
@@ -212,6 +220,7 @@ STARTS: dict[str, Provocation] = {
     "whether an earlier try started an instance cannot be told: …": retry_without_keys,
     "the lists show no business keys here": retry_without_keys,
     "the list of state '…' may be cut off at its … rows": retry_with_a_short_list,
+    "a row of the lists cannot be read, because …, and may be its own": retry_with_an_odd_row,
     "Whether an earlier try has started an instance could not be found out. A retry looks again.": retry_that_cannot_look,
     "which one to go on with cannot be told of …": retry_among(BPM, BPM),
     "its business key is carried by …, which is none of '…'": retry_among("PublishApproval"),
@@ -344,6 +353,9 @@ WAITS: dict[str, Provocation] = {
     "it is in state '…', one of failed_states": in_state("Paused", failed_states=["Paused"]),
     "its business status is '…', one of failed_bp_statuses": of_status("No", failed_bp_statuses=["No"]),
     'it is suspended, and on_suspended is "fail"': suspended,
+    "Any business status but … opens this gate, a misspelt or a new one too. …": of_status(
+        "No", failed_bp_statuses=["No"]
+    ),
     "The wait for … timed out at … UTC ('timeout'); last seen: …": time_out(),
     "By 'on_timeout': …": time_out(on_timeout="suspend"),
     "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,

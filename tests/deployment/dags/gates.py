@@ -1,8 +1,10 @@
-"""A DAG that publishes only after somebody has approved it; the run's id is the instance's business key."""
+"""DAGs that publish only after somebody has approved it, one thing or each of several."""
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, task
+from typing import Any
+
+from airflow.sdk import DAG, task, task_group
 
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 
@@ -21,3 +23,25 @@ with DAG("publish_after_approval", schedule=None, catchup=False, is_paused_upon_
         return "published"
 
     approval >> publish()
+
+with DAG("publish_each", schedule=None, catchup=False, is_paused_upon_creation=False):
+
+    @task_group
+    def item(name: Any) -> None:
+        """Publish one thing after its approval."""
+        approval = AstroZeroStartBpmInstanceOperator(
+            task_id="approval",
+            bpm_name="PublishApproval",
+            variables={"dataset": name},
+            bp_statuses=["Approved"],
+            poll_interval=2,
+            deferrable=True,
+        )
+
+        @task
+        def publish() -> str:
+            return "published"
+
+        approval >> publish()
+
+    item.expand(name=["sales", "stock", "staff"])

@@ -5,6 +5,7 @@ The run's id is the instance's business key, so that the instance of a run can b
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG
@@ -17,6 +18,10 @@ KINDS: dict[str, dict[str, Any]] = {
     # Its wait is over while the instance is still open.
     "wait_for_status": {"bp_statuses": ["Checked"]},
     "wait_on_worker": {"deferrable": False},
+    "wait_with_execution_timeout": {
+        "execution_timeout": timedelta(seconds=12),
+        "on_timeout": "terminate",
+    },
 }
 
 for dag_id, arguments in KINDS.items():
