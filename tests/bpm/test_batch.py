@@ -260,8 +260,8 @@ class TestLedger:
         (None, {"try_number": 2}, 60),
         (BatchRecord(generation=2), {"try_number": 3}, None),
         (BatchRecord(generation=2, intent_of=2, older_unknown=True), {"try_number": 3}, 60),
-        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0), {"try_number": 3}, 60),
-        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0, intent_of=2), {"try_number": 3}, 40),
+        (BatchRecord(generation=2, older_unknown=True), {"try_number": 3}, 60),
+        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0), {"try_number": 3}, 40),
         (BatchRecord(generation=2, begun_at=1.0), {}, 60),
         (BatchRecord(generation=1, begun_at=1.0), {}, 60),
         (BatchRecord(generation=2, begun_at=1.0, answered_at=980.0), {}, 40),
@@ -311,7 +311,7 @@ class TestAsked:
     """What is written down when a person is to look; only a clear answers."""
 
     def test_where_nothing_was(self) -> None:
-        assert asked(order(), None) == BatchRecord(generation=2, intent_of=2, told=True)
+        assert asked(order(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:

@@ -170,10 +170,9 @@ def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
 ) -> None:
     """Even where the lists could prove nothing."""
     emulator.switch(business_keys_in_rows=False)
-    AstroZeroHook().start_instance(BPM)
+    emulator.start(BPM)
     task = Task(subject, has_store=True)
     emulator.fault("token", "status", status=503, times=10)
-    emulator.revoke_tokens()
     assert task.try_it() is None
     emulator.clear_faults()
     emulator.reset_counts()
