@@ -305,24 +305,24 @@ def _of_this_run(
 
     :returns: the instances, and the ids of those whose time does not tell.
     """
-    began = record.posted_at if record else None
-    found = [
-        one
-        for one in matches.instances.values()
-        if (order.identity.read(one.business_key) or (0, 0))[0] <= order.try_number
-    ]
-    moment = order.since if began is None else began
-    if moment is None:
-        return found, frozenset()
-    placed = {one.id: matches.place(one, moment) for one in found}
-    current = [one for one in found if placed[one.id] is not Placement.BEFORE]
-    unclear = frozenset(one.id for one in current if placed[one.id] is Placement.UNKNOWN)
-    if began is None:
-        return current, frozenset()  # nothing better is known than when the run was due
-    if record is not None and record.told and order.own(record) is None:
+    own = order.own(record)
+    of_own = own.posted_at if own is not None and own.posted_at is not None else order.since
+    current, unclear = [], set()
+    for one in matches.instances.values():
+        generation = (order.identity.read(one.business_key) or (0, 0))[0]
+        moment = of_own if generation == order.generation else order.since
+        placement = Placement.SINCE if moment is None else matches.place(one, moment)
+        if generation > order.try_number or placement is Placement.BEFORE:
+            continue
+        current.append(one)
+        if placement is Placement.UNKNOWN:
+            unclear.add(one.id)
+    if record is None or record.posted_at is None:
+        return current, frozenset()  # no record tells of a start, so nothing better is known
+    if record.told and own is None:
         # A person was asked to look, and has cleared the task.
         return [one for one in current if one.id not in unclear], frozenset()
-    return current, unclear
+    return current, frozenset(unclear)
 
 
 def _is_own(instance: BpmInstance, generation: int, order: Order) -> bool:
@@ -420,6 +420,7 @@ def asked(order: Order, record: Record | None) -> Record:
         generation=order.generation,
         max_tries=order.max_tries,
         try_number=order.try_number,
+        since=order.since,
     )
     if order.own(record) is not None:
         return msgspec.structs.replace(begun, told=True)

@@ -77,7 +77,8 @@ class Ledger:
         if own_record and own_record.own_keys not in (None, order.sign_of_keys()):
             raise BatchChangedError("the business keys of its launches are not those that were begun")
         began = own_record.begun_at if own_record else None
-        self._since = order.since if began is None or order.keeps_open else began
+        goes_on_with_older = order.keeps_open or order.goes_on_from(record) is not None
+        self._since = order.since if began is None or goes_on_with_older else began
         # A person was asked to look, and has cleared the task.
         self._is_answered = record is not None and own_record is None and record.told
         self._is_first = record is None and order.try_number <= 1
@@ -117,9 +118,11 @@ class Ledger:
             key.generation == order.generation and not order.may_have_sent(self._record)
         ):
             return False
-        began = self._record.begun_at if self._record else None
+        own = order.own(self._record) if key.generation == order.generation else None
+        began = own.begun_at if own else None
         placement = self._place(instance, order.since if began is None else began)
-        if placement is Placement.UNKNOWN and began is not None:
+        # Where no record tells of a start, nothing better is known.
+        if placement is Placement.UNKNOWN and self._record and self._record.begun_at is not None:
             self._unclear[instance.id] = adoption.unclear_time(instance)
             return not self._is_answered
         return placement is not Placement.BEFORE
@@ -181,7 +184,7 @@ class Ledger:
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that nobody goes on with, by the decisions so far."""
-        if self._order.keeps_open or not self._order.generation_is_certain:
+        if not self._order.generation_is_certain:
             return []
         left = self._going_on | self._unclear.keys()
         return [one for one in self._still_open.values() if one.id not in left]

@@ -271,19 +271,18 @@ class BatchLauncher:
     def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
         order, own = self._order, self._order.own(record)
         known = order.goes_on(record)
-        goes_on = known is not None or order.keeps_open or not order.generation_is_certain
-        had_begun_at = record.begun_at if record and goes_on else None
-        if had_begun_at is None and order.try_number > 1 and (record is None or record.older_unknown):
-            # Earlier tries may have started what this one goes on with.
-            had_begun_at = order.since or 0.0
-        self._had_begun = had_begun_at is not None
+        begun_at = own.begun_at if own else None
+        if begun_at is None and order.try_number > 1 and (record is None or record.older_unknown):
+            begun_at = order.since or 0.0  # earlier tries may have begun it
+        self._had_begun = begun_at is not None
         return BatchRecord(
             generation=order.generation,
             max_tries=order.max_tries,
             intent_of=order.generation,
+            since=order.since,
             key_example=self._endpoint.key_example,
             unproven=own is not None and own.unproven,
-            begun_at=self._clock() if had_begun_at is None else had_begun_at,
+            begun_at=self._clock() if begun_at is None else begun_at,
             answered_at=own.answered_at if own else None,
             own_keys=order.sign_of_keys(),
             own=order.signs_of(self._adopted),

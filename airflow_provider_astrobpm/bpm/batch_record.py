@@ -33,8 +33,7 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     """What the tries of a batch tell each other."""
 
     begun_at: float | None = None
-    """When the first start of this generation, or of the oldest one that it goes on with, was about to be sent, in seconds
-    since the epoch; ``None`` if none was."""
+    """When the first start of this generation was about to be sent, in seconds since the epoch; ``None`` if none was."""
     answered_at: float | None = None
     """When no start was under way any more; ``None`` where a process may have died over some."""
     unproven: bool = False
@@ -218,6 +217,7 @@ def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
         generation=order.generation,
         max_tries=order.max_tries,
         try_number=order.try_number,
+        since=order.since,
     )
     base = BatchRecord(generation=order.generation)
     if known is not None:
@@ -230,5 +230,6 @@ def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
         max_tries=order.max_tries,
         intent_of=begun.intent_of,
         older_unknown=begun.older_unknown,
+        since=begun.since,
         told=True,
     )

@@ -130,21 +130,24 @@ def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
     answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
-    fault = yield from _fault_of(token or "", answer)
-    if fault is not None:
-        doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
-        fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
-        if fresh is not None:
-            answer = yield from _sent(operation, fresh, csrf=csrf)
-            fault = yield from _fault_of(fresh, answer)
-            answer.refuses_fresh_token = fault is TokenFault.CERTAIN
-            if fault is TokenFault.POSSIBLE and doubt is not None:
-                yield NotTheToken(doubt)
+    has_reached = answer.operation is operation
     try:
+        fault = yield from _fault_of(token or "", answer)
+        if fault is not None:
+            doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
+            fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
+            if fresh is not None:
+                answer = yield from _sent(operation, fresh, csrf=csrf)
+                fault = yield from _fault_of(fresh, answer)
+                answer.refuses_fresh_token = fault is TokenFault.CERTAIN
+                if fault is TokenFault.POSSIBLE and doubt is not None:
+                    yield NotTheToken(doubt)
         result: T = answer.read()
     except CallError as error:
         if answer.operation is not operation:
             _not_taken(error, answer.operation)
+        if has_reached:
+            error.never_reached = False
         raise
     return result
 
@@ -153,7 +156,7 @@ def _token(need: NeedToken) -> Exchange[str | None]:
     try:
         token: str | None = yield need
     except CallError as error:
-        error.came_before, error.taken = True, False
+        error.came_before, error.taken, error.never_reached = True, False, True
         raise
     return token
 

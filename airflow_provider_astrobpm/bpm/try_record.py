@@ -21,6 +21,8 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The newest generation of which a try wrote this record before any of its tries sent a start."""
     older_unknown: bool = False
     """Whether earlier tries may have started what no record tells of. The first start or adoption settles that."""
+    since: float | None = None
+    """When the first try of the task began at the earliest, in seconds since the epoch, if that is known."""
     told: bool = False
     """Whether a person was asked to look for instances before clearing the task."""
     key_example: tuple[str, str] | None = None
@@ -47,8 +49,29 @@ def generation_by_record(
     return generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
 
 
+def began_at_earliest(
+    record: TryRecord | None, *, try_number: int, now: float, due: float | None
+) -> float | None:
+    """Return when the first try of a task began at the earliest, in seconds since the epoch, if that is known.
+
+    :param record: what earlier tries have written down, if they did.
+    :param try_number: the number of this try.
+    :param now: the time.
+    :param due: when its run was due.
+    """
+    if try_number <= 1:
+        return now
+    return due if record is None or record.since is None else record.since
+
+
 def with_intent(
-    record: R | None, kind: type[R], *, generation: int, max_tries: int | None, try_number: int
+    record: R | None,
+    kind: type[R],
+    *,
+    generation: int,
+    max_tries: int | None,
+    try_number: int,
+    since: float | None = None,
 ) -> R:
     """Return what a try writes down before it does anything else.
 
@@ -57,6 +80,7 @@ def with_intent(
     :param generation: the generation of the try.
     :param max_tries: Airflow's ``max_tries`` of the task.
     :param try_number: the number of the try.
+    :param since: when the first try of the task began at the earliest, if that is known.
     """
     if record is None:
         return kind(
@@ -64,7 +88,10 @@ def with_intent(
             max_tries=max_tries,
             intent_of=generation if try_number <= generation else None,
             older_unknown=try_number > 1,
+            since=since,
         )
-    own = {"max_tries": max_tries} if record.generation == generation else {}
-    is_proof = try_number <= generation or not record.older_unknown
-    return msgspec.structs.replace(record, intent_of=generation if is_proof else record.intent_of, **own)
+    if record.generation != generation:
+        return msgspec.structs.replace(record, intent_of=generation)
+    # A record that was lost and written anew does not prove what the tries of its generation have sent before.
+    intent_of = record.intent_of if record.older_unknown else generation
+    return msgspec.structs.replace(record, intent_of=intent_of, max_tries=max_tries)

@@ -101,6 +101,8 @@ class Fault:
     :param answers: for each time that it is sent: whether the server does the work, and what comes back; ``None`` is its
         answer. What is sent more often is answered.
     :param renews: whether there is another token where one was refused.
+    :param renewal: why there is none.
+    :param then: what comes of it when it is sent again after that, each time.
     :param refuses_a_query: whether the token is refused for a query too.
     :param is_assumed_away: whether ``docs/guarantees.md`` assumes that no server does this.
     :param needs_one_attempt: whether it does so unless the call is sent once only.
@@ -109,7 +111,9 @@ class Fault:
     token: CallError | None = None
     answers: tuple[tuple[bool, Response | CallError | None], ...] = ()
     renews: bool = True
+    renewal: CallError | None = None
     refuses_a_query: bool = False
+    then: str | None = None
     is_assumed_away: bool = False
     needs_one_attempt: bool = False
 
@@ -157,6 +161,12 @@ FAULTS: dict[str, Fault] = {
     "token refused": Fault(answers=((False, BAD_TOKEN),)),
     "token refused twice": Fault(answers=((False, BAD_TOKEN), (False, BAD_TOKEN))),
     "token refused after, none other": Fault(answers=((True, BAD_TOKEN),), renews=False),
+    "token refused after, no other to be had": Fault(answers=((True, BAD_TOKEN),), renewal=ServerError("no", status=503)),
+    "token refused after, then no connection": Fault(
+        answers=((True, BAD_TOKEN), (False, NotSentError("no connection"))), then="no connection"
+    ),
+    "429 after, then no connection": Fault(answers=((True, Response(429, {}, b"")),), then="no connection"),
+    "429 after, then no token": Fault(answers=((True, Response(429, {}, b"")),), then="no token"),
     "403 for the token": Fault(answers=((False, _status(403)),), refuses_a_query=True),
     "429 after": Fault(
         answers=((True, Response(429, {}, b"")),), is_assumed_away=True, needs_one_attempt=True
@@ -316,7 +326,7 @@ class HistoryServer:
 
     def _token(self, need: NeedToken, fault: Fault) -> str | CallError | None:
         if need.stale is not None:
-            return "another" if fault.renews else None
+            return copy(fault.renewal) or ("another" if fault.renews else None)
         return copy(fault.token) or "token"  # errors are written into
 
     def _reply(

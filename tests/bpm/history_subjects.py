@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm.batch_launch import BatchLauncher
 from airflow_provider_astrobpm.bpm.batch_record import BatchOrder, BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.generation import Generation
-from airflow_provider_astrobpm.bpm.identity import BatchKey, TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import BatchKey, Region, TaskIdentity
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.launch import Launcher
 from airflow_provider_astrobpm.bpm.launches import Launch
@@ -64,12 +64,13 @@ class Process(Protocol):
         """Send a call once."""
 
 
-def identity_of(region: int, run_id: str = "scheduled__2026-11-24T00:00:00+00:00") -> TaskIdentity:
-    """Return the identity of the task in an iteration of its loop.
+def identity_of(run_id: str, iteration: int | None) -> TaskIdentity:
+    """Return the identity of the task.
 
-    The map index stands in for the region while identities have none.
+    :param iteration: which iteration of its loop it is; ``None`` where it is in none.
     """
-    return TaskIdentity("orders", run_id, "approve", -1 if region == 0 else region)
+    region = None if iteration is None else Region("01a22064-3a54-7e6c-8d88-3d22bab58d7d", iteration)
+    return TaskIdentity("orders", run_id, "approve", region=region)
 
 
 class One:

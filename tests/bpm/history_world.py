@@ -47,7 +47,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.generation import Generation
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.try_record import TryRecord, generation_by_record, with_intent
+from airflow_provider_astrobpm.bpm.try_record import TryRecord, began_at_earliest, generation_by_record, with_intent
 from tests.bpm.history import (
     DAY,
     GRACE,
@@ -68,8 +68,9 @@ from tests.bpm.history_server import FAULTS, HistoryServer, Item, Owner
 from tests.bpm.history_subjects import AUTHORS_KEY, NAME, Batch, Died, One, identity_of
 
 BEGINNING = 1_790_000_000.0  # 2026-09-21, in seconds since the epoch
+RUN, OLDER_RUN = "scheduled__2026-11-24T00:00:00+00:00", "scheduled__2026-11-23T00:00:00+00:00"
 ZONES = 14 * HOUR
-NEW_FIELDS = ("max_tries", "intent_of", "older_unknown", "key_example")
+NEW_FIELDS = ("max_tries", "intent_of", "older_unknown", "key_example", "since")
 MOST_CLEARS = 4
 
 
@@ -85,8 +86,10 @@ class World:
         self.server = HistoryServer(history.server, self.clock, self._owner_of, history.seed)
         self.server.terminating = self._check_termination
         self.subject: Any = One(history) if history.subject == "one" else Batch(history)
-        self.since = None if history.run_age is None else BEGINNING - history.run_age * DAY
+        self.due = None if history.run_age is None else BEGINNING - history.run_age * DAY
+        self.since: float | None = None
         self.retries, self.has_changed_retries = history.retries, False
+        self.is_loop = any(isinstance(step, Iterate) for step in history.steps)
         self.region = -1
         self.wrongs: list[str] = []
         self.excused: set[Owner] = set()
@@ -102,6 +105,7 @@ class World:
         self.is_dead = False
         self.is_excused = False
         self.faults: Iterator[str] = iter(())
+        self.then: str | None = None
 
     def clock(self) -> float:
         """Return the time, in seconds since the epoch."""
@@ -142,7 +146,7 @@ class World:
         self.region += 1
         if self.subject.authors_keys:
             self.elapsed += GRACE  # others may use its keys, and what they have started shows
-        self.identity = identity_of(self.region)
+        self.identity = identity_of(RUN, self.region if self.is_loop else None)
         self.number, self.max_tries, self.generation = 0, self.retries, 1
         self.retries_at_clear = self.retries
         self.label: int | None = None
@@ -192,7 +196,7 @@ class World:
             "same BPM": "someone's",
             "same BPM without key": None,
             "other BPM": "someone's",
-            "other run": self.subject.key(identity_of(0, "scheduled__2026-11-23T00:00:00+00:00"), 1, launch),
+            "other run": self.subject.key(identity_of(OLDER_RUN, None), 1, launch),
             "deleted run": self.subject.key(self.identity, 1 + number % 2, launch),
             "author's key": self.subject.authors_keys.get(launch, AUTHORS_KEY),
             "author's key, other BPM": self.subject.authors_keys.get(launch, AUTHORS_KEY),
@@ -215,7 +219,7 @@ class World:
         self.step, self.prior = step, self.store
         self.effects = self.calls = self.looks = 0
         self.is_dead = False
-        self.faults = iter(step.faults)
+        self.faults, self.then = iter(step.faults), None
         self.server.lag = step.lag
         self.started: list[int] = []
         self.did_clock_seem_right = self._clock_seems_right()
@@ -245,6 +249,7 @@ class World:
         self.this = generation_by_record(
             self.prior, try_number=self.number, max_tries=self.max_tries, retries=self.retries
         )
+        self.since = began_at_earliest(self.prior, try_number=self.number, now=self.clock(), due=self.due)
         has_no_numbers = self.prior is None or self.prior.max_tries is None
         hides_a_clear = (
             self.prior is not None
@@ -262,6 +267,7 @@ class World:
             generation=self.this.number,
             max_tries=self.max_tries,
             try_number=self.number,
+            since=self.since,
         )
         if intent != self.prior and self.history.has_store:
             self.remember(intent)
@@ -303,12 +309,13 @@ class World:
 
     def call(self, operation: Operation[Any]) -> Iterator[float]:
         """Send a call, again where it may be; yields seconds to let pass, and returns the answer."""
+        limits: Any = None
         for attempt in count(1):
             try:
                 return (yield from self.send(operation))
             except CallError as error:
-                may = retry.may_resend(error, resend_if_unsure=operation.resend_if_unsure)
-                if not may or attempt >= self.history.max_attempts:
+                limits = limits or retry.policy(operation, max_attempts=0, max_wait=0)
+                if not limits["retry"].predicate(error) or attempt >= self.history.max_attempts:
                     raise
             yield 2.0
         return None
@@ -322,7 +329,8 @@ class World:
         answer, error = None, None
         try:
             if operation.kind == "start":
-                fault = FAULTS[next(self.faults, "fine")]
+                fault = FAULTS[self.then or next(self.faults, "fine")]
+                self.then = fault.then or self.then
                 if fault.needs_one_attempt and self.history.max_attempts > 1:
                     fault = FAULTS["fine"]
                 answer = self.server.post(operation, fault)
@@ -372,12 +380,14 @@ class World:
             if not self._may_be_taken(item):
                 self.wrongs.append(f"{item} was terminated, which others had started")
             return
+        if any(map(self._may_be_taken, self.server.items.values())):
+            return
         if self.is_mistaken or (item.is_known_by_record and not self.is_store_whole):
             return
         left = self.prior is not None and getattr(self.prior, "left_open", False)
         if (
             not self.this.is_certain
-            or self.history.keeps_open
+            or (self.history.keeps_open and not item.is_called)
             or item.owner[:2] == (self.region, self.generation)
             or item.owner.region != self.region
             or (left and self.prior.instance_id == item.id)
@@ -439,8 +449,8 @@ class World:
             return False
         seems = self.server.seems_to_be_from(item)
         began = getattr(self.prior, "posted_at", None) or getattr(self.prior, "begun_at", None)
-        if began is not None:
-            return seems is not None and seems >= began - ZONES - 1
+        if began is not None and self.since is not None:
+            return seems is not None and seems >= min(began, self.since) - ZONES - 1
         return (
             seems is None
             or self.since is None
@@ -463,6 +473,7 @@ class World:
             and getattr(self.store, "posted_at", None) is None
             and getattr(self.store, "instance_id", None) is None
             and getattr(self.store, "begun_at", None) is None
+            and getattr(self.store, "goes_on_from", None) is None
         )
 
     def _is_without_faults(self, step: Try) -> bool:

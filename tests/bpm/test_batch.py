@@ -40,7 +40,7 @@ LATELY = "2026-03-01 11:30:00"
 def order(**fields: Any) -> BatchOrder:
     accepts = fields.pop("accepts", lambda one: one.state == "Completed OK")
     generation = fields.pop("generation", 2)
-    number = fields.pop("try_number", generation)
+    number = fields.pop("try_number", generation + 1)
     return BatchOrder(identity=TASK, generation=generation, try_number=number, accepts=accepts, **fields)
 
 
