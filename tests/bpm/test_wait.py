@@ -323,7 +323,11 @@ class TestAnotherInstance:
             world.waits(make(business_key="002N1"))
 
     def test_is_known_from_before(self, make: Make) -> None:
-        for name, kind in (("Approval", BpmInstance), ("Asked For", BpmInstance), ("B", AnotherInstanceError)):
+        for name, kind in (
+            ("Approval", BpmInstance),
+            ("Asked For", BpmInstance),
+            ("B", AnotherInstanceError),
+        ):
             awaited = wait.Wait(
                 WaitCondition(), instance_id="002N1", known=Known(("Approval", "Asked For"), "k")
             )
