@@ -172,8 +172,8 @@ class TestLedger:
         [
             (False, False, [], ["0", "3"]),
             (True, False, ["0", "1"], ["3"]),
-            (False, True, ["0"], []),
-            (True, True, ["0", "1"], []),
+            (False, True, ["0"], ["3"]),
+            (True, True, ["0", "1"], ["3"]),
         ],
     )
     def test_what_an_older_generation_has_started(
@@ -232,14 +232,13 @@ class TestLedger:
         very_first = order(generation=1, try_number=1)
         assert Ledger(very_first, None, hidden).decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
 
-    @pytest.mark.parametrize(("day", "refuses"), [(10, False), (5, True)])
-    def test_a_list_that_is_cut_off_must_reach_back_to_the_first_start(
-        self, day: int, refuses: bool, make: Make
+    @pytest.mark.parametrize(("goes_on_from", "refuses"), [(None, False), (1, True)])
+    def test_a_list_that_is_cut_off_must_reach_back_to_all_that_it_goes_on_with(
+        self, goes_on_from: int | None, refuses: bool, make: Make
     ) -> None:
-        """That is the first one of the oldest generation that this one goes on with."""
         asked_for = order(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
-        begun = datetime(2026, 1, day, tzinfo=timezone.utc).timestamp()
-        record = BatchRecord(generation=2, begun_at=begun, goes_on_from=1)
+        begun = datetime(2026, 1, 10, tzinfo=timezone.utc).timestamp()
+        record = BatchRecord(generation=2, begun_at=begun, goes_on_from=goes_on_from)
         recent = make("recent", business_key="x", start_time="2026-03-01 10:00:00")
         matches = matches_of(asked_for, [recent])
         last = make("last", business_key="x", start_time="2026-01-08 10:00:00")
@@ -312,7 +311,7 @@ class TestAsked:
     """What is written down when a person is to look; only a clear answers."""
 
     def test_where_nothing_was(self) -> None:
-        assert asked(order(), None) == BatchRecord(generation=2, intent_of=2, older_unknown=True, told=True)
+        assert asked(order(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
