@@ -171,7 +171,7 @@ def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
 ) -> None:
     """Even where the lists could prove nothing."""
     emulator.switch(business_keys_in_rows=False)
-    AstroZeroHook().start_instance(BPM)
+    emulator.start(BPM)
     task = Task(subject, has_store=True)
     emulator.fault("token", "status", status=503, times=10)
     TOKENS.clear()
