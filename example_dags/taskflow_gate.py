@@ -1,7 +1,7 @@
 """Publish data only after somebody has approved it, with TaskFlow.
 
-The function returns the variables of the approval; its task starts the approval and waits, deferred while people decide. A
-rejected approval fails the task, so nothing is published.
+The function returns the variables of the approval; its task starts the approval and waits, deferred while people decide. It
+succeeds when the approval shows the business status ``Approved``; any other end fails it, so nothing is published.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def taskflow_gate() -> None:
     @task.astro_bpm(
         bpm_name="PublishApproval",
         title="Publish sales_daily of {{ run_id }}",
-        failed_bp_statuses=["Rejected"],
+        bp_statuses=["Approved"],
         poll_interval=timedelta(seconds=5),
         timeout=timedelta(days=3),
         deferrable=True,

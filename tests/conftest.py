@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import hypothesis
 import pytest
 
 # Before anything imports Airflow: each test process gets a home of its own and leaves nothing behind.
@@ -39,6 +40,10 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl  # noqa: E
 from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: E402
 from airflow_provider_astrobpm.emulator.switches import Switches  # noqa: E402
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: E402
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 pytest_plugins = ["pytester"]  # runs pytest itself, for the tests of the pytest plugin
 

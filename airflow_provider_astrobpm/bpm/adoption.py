@@ -29,7 +29,7 @@ from airflow_provider_astrobpm.bpm.key_form import KeyForms
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches
 from airflow_provider_astrobpm.bpm.lost_start import listed
 from airflow_provider_astrobpm.bpm.timestamps import Placement
-from airflow_provider_astrobpm.bpm.try_record import TryRecord
+from airflow_provider_astrobpm.bpm.try_record import TryRecord, with_intent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -130,7 +130,15 @@ class Order:
         """Return whether certainly no try of this generation has sent a start, where no record of one is there."""
         if self.generation_is_certain and self.try_number <= self.generation:
             return True
-        return record is not None and self.generation in (record.intent_of, record.generation)
+        return record is not None and record.tells_of(self.generation)
+
+    def may_have_sent(self, record: Record | None) -> bool:
+        """Return whether a try of this generation may have sent a start."""
+        own = self.own(record)
+        # Where a person was asked to look, something may be there though no record tells of a start.
+        if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
+            return True
+        return not self.has_sent_nothing(record)
 
 
 class Look(Enum):
@@ -208,10 +216,7 @@ def way_to_look(order: Order, record: Record | None) -> Look:  # noqa: PLR0911 -
     own = order.own(record)
     if own is not None and own.instance_id is not None:
         return Look.ID
-    # Where a person was asked to look, something may be there though no record tells of a start.
-    if own is not None and (own.posted_at is not None or own.told):
-        return Look.KEY
-    if not order.has_sent_nothing(record):
+    if order.may_have_sent(record):
         return Look.KEY
     # So there is nothing of this generation, but there may be something of an older one.
     if record is not None and record.instance_id is not None:
@@ -253,17 +258,16 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
     own_record = order.own(record)
     began = own_record.posted_at if own_record else None
     doubt = matches.doubt(order.bpm_name, began if own_record else order.since)
-    # A run that was deleted and made again has the same keys as the old one.
-    placed = {one.id: matches.place(one, began) if began else Placement.SINCE for one in everything}
-    current = [one for one in everything if placed[one.id] is not Placement.BEFORE]
     if order.business_key is None:
+        current, unclear = _of_this_run(order, record, matches)
         numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in current}
         mine = [one for one in current if one.name == order.bpm_name]
         own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], order))
-        unclear = [one for one in own if placed[one.id] is Placement.UNKNOWN and order.matters(one)]
-        if unclear:
-            return Refuse(AmbiguousStartError(unclear_time(unclear[0]), order.key()))
+        if not order.may_have_sent(record):
+            own = ()  # what carries its key is of a deleted run
         older = tuple(one for one in mine if one not in own and not one.is_closed)
+        if in_doubt := [one for one in (*own, *older) if one.id in unclear and order.matters(one)]:
+            return Refuse(AmbiguousStartError(unclear_time(in_doubt[0]), order.key()))
         # A BPM that it calls may carry its key too; but alone that is strange.
         alike = [one for one in current if one not in mine and numbers[one.id][0] == order.generation]
         if alike and not own:
@@ -274,6 +278,9 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
             doubt = doubt or unclear_generation(ended[0])
         return Found(own, older, doubt=doubt)
     if order.if_open_instance_exists == "start":
+        current = [
+            one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE
+        ]
         if current:
             return Refuse(_whose(order.business_key, current))
         return Found(doubt=doubt)
@@ -289,6 +296,33 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)
     return Found(own, older, others, doubt, ids)
+
+
+def _of_this_run(
+    order: Order, record: Record | None, matches: KeyMatches
+) -> tuple[list[BpmInstance], frozenset[str]]:
+    """Return what this run of the DAG may have started: a deleted one with the same id has the same keys.
+
+    :returns: the instances, and the ids of those whose time does not tell.
+    """
+    own = order.own(record)
+    of_own = own.posted_at if own is not None and own.posted_at is not None else order.since
+    current, unclear = [], set()
+    for one in matches.instances.values():
+        generation = (order.identity.read(one.business_key) or (0, 0))[0]
+        moment = of_own if generation == order.generation else order.since
+        placement = Placement.SINCE if moment is None else matches.place(one, moment)
+        if generation > order.try_number or placement is Placement.BEFORE:
+            continue
+        current.append(one)
+        if placement is Placement.UNKNOWN:
+            unclear.add(one.id)
+    if record is None or record.posted_at is None:
+        return current, frozenset()  # no record tells of a start, so nothing better is known
+    if record.told and own is None:
+        # A person was asked to look, and has cleared the task.
+        return [one for one in current if one.id not in unclear], frozenset()
+    return current, frozenset(unclear)
 
 
 def _is_own(instance: BpmInstance, generation: int, order: Order) -> bool:
@@ -310,7 +344,7 @@ def unclear_time(instance: BpmInstance) -> str:
     )
 
 
-def decide(order: Order, record: Record | None, found: Found) -> Decision:
+def decide(order: Order, record: Record | None, found: Found) -> Decision:  # noqa: PLR0911 - the table's rows
     """Decide what a try does, by the table above."""
     key = order.key()
     if misnamed := [one for one in found.own if one.name != order.bpm_name]:
@@ -319,6 +353,8 @@ def decide(order: Order, record: Record | None, found: Found) -> Decision:
         )
     still_open = [one for one in found.own if not one.is_closed]
     good = [one for one in found.own if order.accepts(one)]
+    if good and not still_open and not order.generation_is_certain:
+        return _refuse(unclear_generation(good[0]), key)
     if still_open or good:
         newest = max(good, key=lambda one: one.start_time or "", default=None)
         return _the_only(still_open or [one for one in [newest] if one], key, "an earlier try started it")
@@ -378,14 +414,23 @@ def _whose(key: str, instances: Iterable[BpmInstance]) -> AmbiguousStartError:
 
 def asked(order: Order, record: Record | None) -> Record:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    if record is not None and order.own(record) is not None:
-        return msgspec.structs.replace(record, told=True, intent_of=order.generation)
-    return msgspec.structs.replace(
-        record or Record(generation=order.generation),
+    begun = with_intent(
+        record,
+        Record,
         generation=order.generation,
         max_tries=order.max_tries,
-        intent_of=order.generation,
+        try_number=order.try_number,
+        since=order.since,
+    )
+    if order.own(record) is not None:
+        return msgspec.structs.replace(begun, told=True)
+    return msgspec.structs.replace(
+        begun,
+        generation=order.generation,
+        max_tries=order.max_tries,
         launch=1,
+        # A retry goes on with what a failed wait has left open. Anything else is of an older generation.
+        instance_id=begun.instance_id if begun.left_open else None,
         strangers=None,
         deadline=None,
         told=True,

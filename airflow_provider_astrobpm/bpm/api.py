@@ -350,10 +350,9 @@ def _instance_path(instance_id: str) -> str:
 
 def _segment(value: str, argument: str) -> str:
     """Return the value as one segment of a path; ids are never taken apart, only kept from becoming a path."""
-    segment = quote(checks.identifier(value, argument), safe="")
-    if segment.strip(".") == "":
+    if not checks.is_id(checks.identifier(value, argument)):
         raise ValueError(f"{argument} must be an id, not {value!r}")
-    return segment
+    return quote(value, safe="")
 
 
 def _json(value: object) -> bytes:

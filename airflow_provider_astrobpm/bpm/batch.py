@@ -100,16 +100,32 @@ class Ledger:
             key = order.identity.read_batch(instance.business_key)
             if key is None:
                 self._keyed.setdefault(str(keys.sent(instance.business_key)), []).append(instance)
-            elif key.generation != order.generation:
-                if self._counts(instance, key.generation):
-                    self._older.setdefault((key.number, key.digest), []).append(instance)
-                elif not order.generation_is_certain and order.accepts(instance):
-                    self._unclear_ends[key.number] = adoption.unclear_generation(instance)
-            elif (placement := self._place(instance, began)) is not Placement.BEFORE:
+            elif not self._is_of_this_run(instance, key):
+                continue
+            elif key.generation == order.generation:
                 self._own.setdefault(key.number, []).append((key, instance))
-                if placement is Placement.UNKNOWN:
-                    self._unclear[instance.id] = adoption.unclear_time(instance)
-            # Else it is of a run that was deleted and made again with the same keys.
+            elif self._counts(instance, key.generation):
+                self._older.setdefault((key.number, key.digest), []).append(instance)
+            elif not order.generation_is_certain and order.accepts(instance):
+                self._unclear_ends[key.number] = adoption.unclear_generation(instance)
+            elif instance.id in self._unclear and not instance.is_closed:
+                raise AmbiguousStartError(self._unclear[instance.id], instance.business_key)
+
+    def _is_of_this_run(self, instance: BpmInstance, key: BatchKey) -> bool:
+        """Return whether this run of the DAG may have started an instance: a deleted one has the same keys."""
+        order = self._order
+        if key.generation > order.try_number or (
+            key.generation == order.generation and not order.may_have_sent(self._record)
+        ):
+            return False
+        own = order.own(self._record) if key.generation == order.generation else None
+        began = own.begun_at if own else None
+        placement = self._place(instance, order.since if began is None else began)
+        # Where no record tells of a start, nothing better is known.
+        if placement is Placement.UNKNOWN and self._record and self._record.begun_at is not None:
+            self._unclear[instance.id] = adoption.unclear_time(instance)
+            return not self._is_answered
+        return placement is not Placement.BEFORE
 
     def _place(self, instance: BpmInstance, began: float | None) -> Placement:
         """Return whether an instance was started before a moment; without one it was not."""
@@ -152,6 +168,8 @@ class Ledger:
             )
         if found and (unclear := self._unclear.get(found[0].id)):
             raise AmbiguousStartError(f"launch {launch.number}: {unclear}", found[0].business_key)
+        if found and found[0].is_closed and not self._order.generation_is_certain:
+            raise AmbiguousStartError(adoption.unclear_generation(found[0]), found[0].business_key)
         if found:
             # With those that it has called, which may carry its key too.
             self._going_on |= {one.id for one in (*mine, *older) if one.business_key == found[0].business_key}
@@ -168,7 +186,8 @@ class Ledger:
         """Return the open instances of older generations that nobody goes on with, by the decisions so far."""
         if not self._order.generation_is_certain:
             return []
-        return [one for one in self._still_open.values() if one.id not in self._going_on]
+        left = self._going_on | self._unclear.keys()
+        return [one for one in self._still_open.values() if one.id not in left]
 
     @property
     def strangers(self) -> tuple[str, ...] | None:
@@ -200,7 +219,7 @@ class Ledger:
         :raises AmbiguousStartError: if all of them are of other BPMs, which is strange.
         """
         named = [one for one in instances if one.name == launch.bpm_name]
-        if instances and not named:
+        if instances and not named and not self._is_answered:
             raise AmbiguousStartError(
                 f"{instances[0]} carries the business key of launch {launch.number}, but is none of {launch.bpm_name!r}",
                 instances[0].business_key,
@@ -219,7 +238,7 @@ class Ledger:
         carriers = [one for one in self._keyed.get(key, ()) if one.name == launch.bpm_name]
         record, order = self._record, self._order
         if record is None or record.begun_at is None:
-            if carriers and not order.has_sent_nothing(record):
+            if carriers and order.may_have_sent(record):
                 raise self._whose(launch, carriers)
             return key, [], []
         known = [one for one in carriers if is_known(record, launch.number, key, one)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -193,7 +194,8 @@ class BatchLauncher:
             await self._sleep(seconds)
         try:
             matches = self._order.new_matches(self._endpoint.key_form, self._clock)
-            return await self._client.run(key_search.find_matches(matches, is_enough=self._has_all))
+            is_enough = partial(self._has_all, record)
+            return await self._client.run(key_search.find_matches(matches, is_enough=is_enough))
         except AuthenticationError:
             raise
         except CallError as error:
@@ -202,21 +204,25 @@ class BatchLauncher:
             key = f"{self._order.identity.batch_prefix}…"
             raise AmbiguousStartError(error, key, UNKNOWN) from error
 
-    def _has_all(self, matches: KeyMatches) -> bool:
+    def _has_all(self, record: BatchRecord | None, matches: KeyMatches) -> bool:
         """Return whether each launch has an open instance or a good end, so that none can be missing."""
-        if self._total is None:
-            return False
         found = matches.instances.values()
-        return (
-            len({one.business_key for one in found if not one.is_closed or self._order.accepts(one)})
-            >= self._total
-        )
+        keys = {one.business_key for one in found if not one.is_closed or self._order.accepts(one)}
+        if self._total is None or len(keys) < self._total:
+            return False
+        # Others may carry such keys too.
+        try:
+            ledger = Ledger(self._order, record, matches, form=self._endpoint.key_form)
+            return all(isinstance(ledger.decide(launch), GoOn) for launch in self._launches())
+        except AstroZeroError:
+            return False
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
         """Return the record of starts that are through."""
+        is_begun = self._had_begun or self._adopted or self._starter.has_reached_server
         return msgspec.structs.replace(
             begun,
-            begun_at=begun.begun_at if self._had_begun or self._starter.has_reached_server else None,
+            begun_at=begun.begun_at if is_begun else None,
             answered_at=self._clock(),
             unproven=begun.unproven or self._starter.is_unproven,
             own=self._order.signs_of(self.instances),
@@ -265,14 +271,18 @@ class BatchLauncher:
     def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
         order, own = self._order, self._order.own(record)
         known = order.goes_on(record)
-        self._had_begun = own is not None and own.begun_at is not None
+        begun_at = own.begun_at if own else None
+        if begun_at is None and order.try_number > 1 and (record is None or record.older_unknown):
+            begun_at = order.since or 0.0  # earlier tries may have begun it
+        self._had_begun = begun_at is not None
         return BatchRecord(
             generation=order.generation,
             max_tries=order.max_tries,
             intent_of=order.generation,
+            since=order.since,
             key_example=self._endpoint.key_example,
             unproven=own is not None and own.unproven,
-            begun_at=own.begun_at if own and own.begun_at is not None else self._clock(),
+            begun_at=self._clock() if begun_at is None else begun_at,
             answered_at=own.answered_at if own else None,
             own_keys=order.sign_of_keys(),
             own=order.signs_of(self._adopted),

@@ -11,7 +11,7 @@ import msgspec
 
 from airflow_provider_astrobpm.bpm.key_form import KeyForms
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches
-from airflow_provider_astrobpm.bpm.try_record import TryRecord
+from airflow_provider_astrobpm.bpm.try_record import TryRecord, with_intent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -129,7 +129,14 @@ class BatchOrder:
         """Return whether certainly no try of this generation has sent a start, where no record of one is there."""
         if self.generation_is_certain and self.try_number <= self.generation:
             return True
-        return record is not None and self.generation in (record.intent_of, record.generation)
+        return record is not None and record.tells_of(self.generation)
+
+    def may_have_sent(self, record: BatchRecord | None) -> bool:
+        """Return whether a try of this generation may have sent a start."""
+        own = self.own(record)
+        if own is not None and (own.begun_at is not None or own.told):
+            return True
+        return not self.has_sent_nothing(record)
 
     def own(self, record: BatchRecord | None) -> BatchRecord | None:
         """Return a record if it is of this generation."""
@@ -204,6 +211,14 @@ def seconds_to_look(order: BatchOrder, record: BatchRecord | None, now: float) -
 def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
     known = order.goes_on(record)
+    begun = with_intent(
+        record,
+        BatchRecord,
+        generation=order.generation,
+        max_tries=order.max_tries,
+        try_number=order.try_number,
+        since=order.since,
+    )
     base = BatchRecord(generation=order.generation)
     if known is not None:
         base = msgspec.structs.replace(known, goes_on_from=order.goes_on_from(known))
@@ -213,6 +228,8 @@ def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
         base,
         generation=order.generation,
         max_tries=order.max_tries,
-        intent_of=order.generation,
+        intent_of=begun.intent_of,
+        older_unknown=begun.older_unknown,
+        since=begun.since,
         told=True,
     )

@@ -47,6 +47,17 @@ def identifier(value: object, argument: str) -> str:
     return checked
 
 
+def is_id(value: str) -> bool:
+    """Return whether a text can be an id: whether it names something, and stays one segment of a path.
+
+    What the server sends as one and cannot be is not taken for one, or a call about it would fail before it is sent.
+    """
+    if value.isalnum():  # nearly every id is, and ten thousand of them may be asked about
+        return value not in RENDERED_NOTHING
+    bare = value.strip()
+    return bool(bare.strip(".")) and bare not in RENDERED_NOTHING and REPLACEMENT not in value
+
+
 def given(task: object, arguments: Iterable[str]) -> frozenset[str]:
     """Return the optional arguments that the author of a task gave; to be asked before templates are rendered."""
     return frozenset(argument for argument in arguments if getattr(task, argument) is not None)

@@ -7,7 +7,8 @@ In this order:
 
 1. a failure state or failure business status: failed
 2. everything asked for is there: done. An instance that has ended has to show a business status for that, where some are
-   asked for or count as failures: one that shows none may have any
+   asked for or count as failures: one that shows none may have any. So may one that shows a status of which characters were
+   lost (U+FFFD)
 3. the instance has ended in any other way: failed
 4. the instance is suspended, and ``on_suspended`` is ``"fail"``: failed
 5. anything else: waiting
@@ -22,6 +23,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_astrobpm.bpm import checks, states
+from airflow_provider_astrobpm.bpm.texts import REPLACEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -103,7 +105,8 @@ class WaitCondition:
     With neither ``states`` nor ``bp_statuses`` the instance has to end in ``Completed OK``. With ``states``
     it has to be in one of them, whichever they are: ``Terminated`` opens the gate if it was asked for. With
     ``bp_statuses`` it has to show one of those business statuses in a known state, not broken, not cancelled.
-    With both, both have to hold at the same look.
+    With both, both have to hold at the same look. An instance that has ended has to show a business status where
+    ``bp_statuses`` or ``failed_bp_statuses`` are given.
 
     :param states: states to wait for.
     :param bp_statuses: business statuses (``bpStatus``) to wait for.
@@ -186,7 +189,7 @@ class WaitCondition:
     def _is_met(self, instance: BpmInstance, seen: frozenset[str], status: str | None) -> bool:
         if self.states and not seen & self.states:
             return False
-        if self.failed_bp_statuses and status is None and instance.is_closed:
+        if self.failed_bp_statuses and (REPLACEMENT in status if status else instance.is_closed):
             return False
         if not self.bp_statuses:
             return bool(self.states) or instance.state == states.COMPLETED
@@ -202,7 +205,7 @@ class WaitCondition:
         asked = [f"state {_either(self.states or {states.COMPLETED})}"]
         if self.bp_statuses:
             asked.append(f"business status {_either(self.bp_statuses)}")
-        elif self.failed_bp_statuses and status is None:
+        elif self.failed_bp_statuses and (status is None or REPLACEMENT in status):
             asked.append(f"a business status other than {_either(self.failed_bp_statuses)}")
         if status is not None:
             shown = f" with business status {status!r}"

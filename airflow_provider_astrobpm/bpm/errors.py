@@ -96,7 +96,8 @@ class CallError(AstroZeroError):
     """Whether it was the token for the call that failed, and not the call; it has had its attempts then."""
 
     never_reached = False
-    """Whether the request provably did not reach the server. A server, or a gateway, may refuse what has been done."""
+    """Whether the request provably did not reach the server, in any attempt. A server, or a gateway, may refuse what it has
+    done."""
 
     passing = False
     """Whether the same request may well succeed in a moment."""

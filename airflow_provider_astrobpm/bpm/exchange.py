@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api, texts
+from airflow_provider_astrobpm.bpm import api, states, texts
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -38,7 +38,7 @@ T = TypeVar("T")
 SUCCESS = "0"
 # No page documents how a bad token is reported; clients in the field see these two codes. A 401 says so itself.
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
-TOKEN_PROBE = api.query("Dispatched")  # a safe call that every client has to be allowed, and a short list
+TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 LONGEST_QUOTE = 500  # characters of the server's own words in an error
 
@@ -130,21 +130,24 @@ def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
     answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
-    fault = yield from _fault_of(token or "", answer)
-    if fault is not None:
-        doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
-        fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
-        if fresh is not None:
-            answer = yield from _sent(operation, fresh, csrf=csrf)
-            fault = yield from _fault_of(fresh, answer)
-            answer.refuses_fresh_token = fault is TokenFault.CERTAIN
-            if fault is TokenFault.POSSIBLE and doubt is not None:
-                yield NotTheToken(doubt)
+    has_reached = answer.operation is operation
     try:
+        fault = yield from _fault_of(token or "", answer)
+        if fault is not None:
+            doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
+            fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
+            if fresh is not None:
+                answer = yield from _sent(operation, fresh, csrf=csrf)
+                fault = yield from _fault_of(fresh, answer)
+                answer.refuses_fresh_token = fault is TokenFault.CERTAIN
+                if fault is TokenFault.POSSIBLE and doubt is not None:
+                    yield NotTheToken(doubt)
         result: T = answer.read()
     except CallError as error:
         if answer.operation is not operation:
             _not_taken(error, answer.operation)
+        if has_reached:
+            error.never_reached = False
         raise
     return result
 
@@ -153,7 +156,7 @@ def _token(need: NeedToken) -> Exchange[str | None]:
     try:
         token: str | None = yield need
     except CallError as error:
-        error.came_before, error.taken = True, False
+        error.came_before, error.taken, error.never_reached = True, False, True
         raise
     return token
 

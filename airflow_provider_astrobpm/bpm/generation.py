@@ -6,10 +6,13 @@ recorded is checked first:
 
 | recorded                               | computed from today's ``retries``               | the generation           |
 |----------------------------------------|-------------------------------------------------|--------------------------|
-| the same ``max_tries``                 | anything                                        | as recorded              |
+| the same ``max_tries``                 | after the recorded one, and not after this try: | as recorded, uncertain   |
+|                                        | ``retries`` has changed, with a clear or not    |                          |
+| the same ``max_tries``                 | anything else                                   | as recorded              |
 | another ``max_tries``                  | after the recorded one, and not after this try  | as computed              |
 | another ``max_tries``                  | anything else: ``retries`` has changed          | this try's, uncertain    |
 | no ``max_tries``, by an older version  | before the recorded one, or after this try      | as recorded, uncertain   |
+| nothing, and this is the first try     | anything                                        | 1                        |
 | nothing                                | before the first try, or after this one         | the nearest, uncertain   |
 | nothing, or no ``max_tries``           | anything else                                   | as computed              |
 
@@ -43,7 +46,7 @@ class RecordedTries(NamedTuple):
     max_tries: int | None = None
 
 
-def generation_of(
+def generation_of(  # noqa: PLR0911 - the table's rows
     *, try_number: int, max_tries: int, retries: int, recorded: RecordedTries | None = None
 ) -> Generation:
     """Return the generation of a try, by the table above.
@@ -54,11 +57,14 @@ def generation_of(
     :param recorded: what an earlier try has recorded, if one did.
     """
     computed = max_tries - retries + 1
+    if recorded is None and try_number <= 1:
+        return Generation(1)
     if recorded is None:
         nearest = min(max(computed, 1), try_number)
         return Generation(nearest, is_certain=nearest == computed)
     if recorded.max_tries == max_tries:
-        return Generation(recorded.generation)
+        # A clear after as many tries as ``retries`` was lowered by leaves ``max_tries`` as it was.
+        return Generation(recorded.generation, is_certain=not recorded.generation < computed <= try_number)
     if recorded.max_tries is None:
         if recorded.generation <= computed <= try_number:
             return Generation(computed)

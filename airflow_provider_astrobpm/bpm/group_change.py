@@ -4,7 +4,7 @@
 |-------------------------------------------------------------|---------------------------------------------|
 | was answered with the effect, or with an end                | it is settled                               |
 | was accepted and showed no effect, was refused, or failed   | it is looked at when the others are through |
-| met refused credentials or throttling, or reached no server | nothing more is sent                        |
+| met refused credentials or tokens, or throttling, or reached no server | nothing more is sent             |
 
 That look is one search for all of them, and what it shows is judged by the table of ``change``. Nothing more is sent
 either when patience has ended, when somebody says stop, or when no answers come back any more: with all their attempts,
@@ -30,6 +30,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     NotSentError,
     RefusedError,
     ThrottledError,
+    TokenRefusedError,
 )
 from airflow_provider_astrobpm.bpm.wait import Note
 
@@ -46,7 +47,7 @@ GroupAction = Literal["suspend", "resume", "terminate", "set"]
 PROGRESS = 5.0  # seconds between two lines of progress
 MOST_LOST = 16  # calls in a row without an answer, after which the server counts as down
 NAMED = 3  # failures that a note names
-STOPPING = (AuthenticationError, NotSentError, ThrottledError)
+STOPPING = (AuthenticationError, NotSentError, ThrottledError, TokenRefusedError)
 DONE: dict[GroupAction, str] = {
     "suspend": "Suspended",
     "resume": "Resumed",

@@ -64,19 +64,19 @@ class Region(NamedTuple):
     The iterations of a loop have the same DAG, run, task id and map index, and differ in this only.
 
     :param id: Airflow's id of the region. A clear may run later iterations of a loop again in another region.
-    :param index: the place in the region: the iteration, or the map index of a mapped task.
+    :param place: the place in the region: the iteration, or the map index of a mapped task.
     """
 
     id: str
-    index: int
+    place: int
 
     @classmethod
     def of(cls, task_instance: Any) -> Self | None:
         """Return the region of a task instance, or ``None`` if it has none."""
         region, index = (getattr(task_instance, name, None) for name in ("region_id", "region_index"))
-        return (
-            None if region is None or index is None or not UUID(str(region)).int else cls(str(region), index)
-        )
+        if region is None or index is None or not UUID(str(region)).int:
+            return None
+        return cls(str(region), index)
 
 
 def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
@@ -89,8 +89,9 @@ def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
     :param context: the context of the task, or of a callback about it.
     """
     region = Region.of(task_instance)
-    is_mapped = task_instance.map_index is not None and task_instance.map_index >= 0
-    if region is None or not is_mapped or context.get("loop") is not None:
+    if region is None or context.get("loop") is not None:
+        return region
+    if task_instance.map_index is None or task_instance.map_index < 0:
         return region
     # A callback's context may lack the loop, so look for it around the task.
     group = getattr(getattr(task_instance, "task", None), "task_group", None)
@@ -115,7 +116,7 @@ def task_words(task_id: str, map_index: int, region: Region | None) -> str:
     """Return how people read in a business key which task instance it is: ``approve``, ``approve.3``, ``approve.loop1``."""
     if map_index >= 0:
         return f"{task_id}.{map_index}"
-    return task_id if region is None else f"{task_id}.loop{region.index}"
+    return task_id if region is None else f"{task_id}.loop{region.place}"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Event:
             return f"end of {where}"
         index = f"[{self.map_index}]" if self.map_index >= 0 else ""
         if self.region is not None and not index:
-            where = f"iteration {self.region.index}, {where}"
+            where = f"iteration {self.region.place}, {where}"
         return f"try {self.number} of task {self.task_id + index!r} of {where}"
 
 

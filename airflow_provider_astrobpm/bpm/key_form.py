@@ -43,6 +43,10 @@ class KeyForm(NamedTuple):
                     return cls(core[:-kept], case, len(core))
         return None
 
+    def keeps(self, key: str) -> bool:
+        """Return whether a key comes back whole. Of one that is cut off, the others with that beginning cannot be told."""
+        return self.length is None or len(self.prefix) + len(key.strip()) <= self.length
+
     def shown(self, key: str) -> str:
         """Return how a key comes back, without blanks around it."""
         return f"{self.prefix}{_in_case(key.strip(), self.case)}"[: self.length].strip()
@@ -61,12 +65,15 @@ class KeyForms:
     def __init__(self, keys: Iterable[str], form: KeyForm | None = None) -> None:
         sent = list(keys)
         self._exact = {key.strip(): key for key in sent}
-        self._shown: dict[str, str | None] = {}
+        self._shown: dict[str, str] = {}
+        self._cut_off: set[str] = set()
         for key in sent if form else ():
-            shown = form.shown(key) if form else key
-            # Two keys that come back alike cannot be told apart.
-            self._shown[shown] = None if shown in self._shown else key
+            if form and form.keeps(key):
+                self._shown[form.shown(key)] = key
+            elif form:
+                self._cut_off.add(form.shown(key).casefold())
         self._folded = sorted(key.strip().casefold() for key in sent)
+        self._heads = {key[:SHORTEST_CUT] for key in self._folded if len(key) >= SHORTEST_CUT}
         self._lengths = sorted({len(key) for key in self._folded if len(key) >= SHORTEST_SUFFIX})
 
     def sent(self, shown: str | None) -> str | None:
@@ -77,17 +84,23 @@ class KeyForms:
         return self._exact.get(core) or self._shown.get(core)
 
     def resembles(self, shown: str | None) -> bool:
-        """Return whether a key may be one of these in another case, behind a prefix, or cut off."""
+        """Return whether a key may be one of these in another case, behind a prefix, cut off, or several of that."""
         folded = (shown or "").strip().casefold()
         if not folded:
             return False
-        at = bisect_left(self._folded, folded)
-        if at < len(self._folded) and (
-            self._folded[at] == folded
-            or (len(folded) >= SHORTEST_CUT and self._folded[at].startswith(folded))
-        ):
+        if folded in self._cut_off or self._has(folded):
             return True
-        return any(self._has(folded[-length:]) for length in self._lengths if length < len(folded))
+        if any(self._has(folded[-length:]) for length in self._lengths if length < len(folded)):
+            return True
+        begins = range(len(folded) - SHORTEST_CUT + 1)
+        return any(
+            folded[at : at + SHORTEST_CUT] in self._heads and self._has_beginning(folded[at:])
+            for at in begins
+        )
+
+    def _has_beginning(self, folded: str) -> bool:
+        at = bisect_left(self._folded, folded)
+        return at < len(self._folded) and self._folded[at].startswith(folded)
 
     def _has(self, folded: str) -> bool:
         at = bisect_left(self._folded, folded)

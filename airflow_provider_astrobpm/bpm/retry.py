@@ -65,7 +65,9 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
 def policy(
     operation: Operation[Any], *, max_attempts: int, max_wait: float, clock: Callable[[], float] = time.time
 ) -> dict[str, Any]:
-    """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
+    """Return the arguments for one call of ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
+
+    They let the error of an attempt say whether that or an earlier one may have reached the server.
 
     :param operation: the call.
     :param max_attempts: how often it is sent at most.
@@ -76,19 +78,26 @@ def policy(
         0, FIRST_WAIT
     )
 
+    has_reached = False
+
+    def is_sent_again(error: BaseException) -> bool:
+        nonlocal has_reached
+        if isinstance(error, CallError):
+            has_reached = has_reached or not error.never_reached
+            error.never_reached = not has_reached
+        return may_resend(
+            error,
+            resend_if_unsure=operation.resend_if_unsure,
+            resend_if_unreadable=operation.resend_if_unreadable,
+        )
+
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = retry_after_seconds(error.retry_after, clock()) if isinstance(error, CallError) else None
         return min(max_wait, asked if asked is not None else backoff(state))
 
     return {
-        "retry": tenacity.retry_if_exception(
-            lambda error: may_resend(
-                error,
-                resend_if_unsure=operation.resend_if_unsure,
-                resend_if_unreadable=operation.resend_if_unreadable,
-            )
-        ),
+        "retry": tenacity.retry_if_exception(is_sent_again),
         "stop": tenacity.stop_after_attempt(max_attempts),
         "wait": wait,
         "reraise": True,

@@ -78,7 +78,7 @@ def _mended_escape(match: re.Match[bytes]) -> bytes:
 def strict_json(body: bytes) -> bytes:
     """Return a JSON document that is read strictly of one that has control characters in its texts.
 
-    :raises ValueError: if it is no JSON all the same.
+    :raises ValueError: if it is no JSON all the same, or holds a number that no other JSON can hold.
     """
     value = json.loads(body, strict=False, parse_constant=lambda _: None)
-    return json.dumps(storable(value)).encode()
+    return json.dumps(storable(value), allow_nan=False).encode()

@@ -27,15 +27,20 @@ class Placement(Enum):
     UNKNOWN = "unknown"
 
 
-def parse(stamp: str | None) -> datetime | None:
-    """Return a timestamp as a naive ``datetime``; ``None`` for any other format, and for an implausible time."""
+def read(stamp: str | None) -> datetime | None:
+    """Return a timestamp as a naive ``datetime``, plausible or not; ``None`` for any other format."""
     if stamp is None or not _FORMAT.fullmatch(stamp):
         return None
     try:
-        parsed = datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - its zone is undocumented
+        return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - its zone is undocumented
     except ValueError:
         return None
-    return parsed if parsed >= EARLIEST else None
+
+
+def parse(stamp: str | None) -> datetime | None:
+    """Return a timestamp as a naive ``datetime``; ``None`` for any other format, and for an implausible time."""
+    moment = read(stamp)
+    return moment if moment is not None and moment >= EARLIEST else None
 
 
 def is_clock_credible(stamps: Iterable[str | None], now: float) -> bool:

@@ -18,14 +18,19 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_tries: int | None = None
     """Airflow's ``max_tries`` of the task then. Only a clear changes it."""
     intent_of: int | None = None
-    """The newest generation of which a try wrote this record before it did anything else. Had a try of that generation sent
-    a start, the record would tell of it."""
+    """The newest generation of which a try wrote this record before any of its tries sent a start."""
     older_unknown: bool = False
-    """Whether older generations may have started what no record tells of. The first start or adoption settles that."""
+    """Whether earlier tries may have started what no record tells of. The first start or adoption settles that."""
+    since: float | None = None
+    """When the first try of the task began at the earliest, in seconds since the epoch, if that is known."""
     told: bool = False
     """Whether a person was asked to look for instances before clearing the task."""
     key_example: tuple[str, str] | None = None
     """A business key as it was sent, and as the answer to that start showed it, where the two differ."""
+
+    def tells_of(self, generation: int) -> bool:
+        """Return whether this record would tell of a start, had a try of a generation sent one."""
+        return not self.older_unknown or generation == self.intent_of
 
     @property
     def key_form(self) -> KeyForm | None:
@@ -44,8 +49,29 @@ def generation_by_record(
     return generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
 
 
+def began_at_earliest(
+    record: TryRecord | None, *, try_number: int, now: float, due: float | None
+) -> float | None:
+    """Return when the first try of a task began at the earliest, in seconds since the epoch, if that is known.
+
+    :param record: what earlier tries have written down, if they did.
+    :param try_number: the number of this try.
+    :param now: the time.
+    :param due: when its run was due.
+    """
+    if try_number <= 1:
+        return now
+    return due if record is None or record.since is None else record.since
+
+
 def with_intent(
-    record: R | None, kind: type[R], *, generation: int, max_tries: int | None, try_number: int
+    record: R | None,
+    kind: type[R],
+    *,
+    generation: int,
+    max_tries: int | None,
+    try_number: int,
+    since: float | None = None,
 ) -> R:
     """Return what a try writes down before it does anything else.
 
@@ -54,13 +80,18 @@ def with_intent(
     :param generation: the generation of the try.
     :param max_tries: Airflow's ``max_tries`` of the task.
     :param try_number: the number of the try.
+    :param since: when the first try of the task began at the earliest, if that is known.
     """
     if record is None:
         return kind(
             generation=generation,
             max_tries=max_tries,
-            intent_of=generation,
+            intent_of=generation if try_number <= generation else None,
             older_unknown=try_number > 1,
+            since=since,
         )
-    own = {"max_tries": max_tries} if record.generation == generation else {}
-    return msgspec.structs.replace(record, intent_of=generation, **own)
+    if record.generation != generation:
+        return msgspec.structs.replace(record, intent_of=generation)
+    # A record that was lost and written anew does not prove what the tries of its generation have sent before.
+    intent_of = record.intent_of if record.older_unknown else generation
+    return msgspec.structs.replace(record, intent_of=intent_of, max_tries=max_tries)

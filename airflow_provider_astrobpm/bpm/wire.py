@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import states
+from airflow_provider_astrobpm.bpm import checks, states
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ class WireInstance(msgspec.Struct, frozen=True):
     endTime: str | None = None  # noqa: N815
 
     def normalised(self) -> BpmInstance:
-        """Return the one view."""
+        """Return the one view.
+
+        :raises msgspec.ValidationError: if the id cannot be one.
+        """
+        if not checks.is_id(self.id):
+            raise msgspec.ValidationError("Expected an id - at `$.id`")
         return BpmInstance(
             id=self.id,
             name=self.name,
@@ -247,6 +252,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
+def _id(value: Any) -> str:
+    text = str(_number_or_text(value))
+    return text if checks.is_id(text) else _refuse()
+
+
 def _name(value: Any) -> str:
     return str(_number_or_text(value)) or _refuse()
 
@@ -283,7 +293,7 @@ def _refuse() -> Any:
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": None}
 _KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(WireInstance.__struct_fields__, _minor),
-    "id": _name,
+    "id": _id,
     "name": _name,
     "state": _state,
     "bpStatus": _optional,
@@ -293,7 +303,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 }
 _DEFINITION_KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(BpmDefinition.__struct_fields__, _minor),
-    "id": _name,
+    "id": _id,
     "name": _name,
     "active": _flag,
 }

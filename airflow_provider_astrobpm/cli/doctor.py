@@ -16,12 +16,11 @@ from airflow_provider_astrobpm.cli.running import say
 from airflow_provider_astrobpm.cli.session import connected
 from airflow_provider_astrobpm.doctor.examination import examine
 from airflow_provider_astrobpm.doctor.sender import Sender
+from airflow_provider_astrobpm.doctor.signs import make_key
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
-
-KEY = "airflow-doctor"  # begins the business key of whatever is started
 
 
 def doctor(args: argparse.Namespace) -> int | None:
@@ -36,7 +35,8 @@ def doctor(args: argparse.Namespace) -> int | None:
     with connected(args.conn_id) as hook:
         settings = hook.settings
     with closing(Sender(settings, on_token=mask_secret)) as sender, _terminated_as_interrupted():
-        report = examine(sender, process=process, key=f"{KEY}-{token_hex(6)}", say=say)
+        key, refused_key = (make_key(token_hex(6)) for _ in range(2))
+        report = examine(sender, process=process, key=key, refused_key=refused_key, say=say)
     sys.stdout.write(f"{report.as_json() if args.output == 'json' else report.as_text()}\n")
     return report.exit_code
 

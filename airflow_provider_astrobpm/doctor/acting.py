@@ -61,7 +61,7 @@ class Acting:
         self, own: Own, row: Row, *, whole: int, clock: Callable[[], float], refuses_with_5xx: bool
     ) -> None:
         self._own = own
-        self._start: Started = own.starts[0]
+        self._start: Started = own.first
         self._row = row
         self._whole = whole
         self._clock = clock

@@ -10,9 +10,11 @@ from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.doctor.acting import Acting
 from airflow_provider_astrobpm.doctor.asking import Ask
 from airflow_provider_astrobpm.doctor.extras import extras_for
+from airflow_provider_astrobpm.doctor.lengths import probe_squeeze, squeezed
 from airflow_provider_astrobpm.doctor.lists import list_all, probe_lists
 from airflow_provider_astrobpm.doctor.own import Own, end_all
 from airflow_provider_astrobpm.doctor.queries import best_to_read, probe_by_id, probe_queries
+from airflow_provider_astrobpm.doctor.refused_start import Known, probe_refused_start
 from airflow_provider_astrobpm.doctor.report import Report
 from airflow_provider_astrobpm.doctor.signing_in import sign_in, wrong_token
 from airflow_provider_astrobpm.doctor.starting import probe_start, start_one
@@ -31,14 +33,16 @@ def examine(
     sender: Sender,
     *,
     process: str | None = None,
-    key: str = "",
+    key: str,
+    refused_key: str,
     say: Callable[[str], None] = lambda _words: None,
 ) -> Report:
     """Ask an endpoint what it does.
 
     :param sender: asks.
     :param process: the process of which to start an instance; ``None`` to change nothing.
-    :param key: the business key of what is started; nothing else may carry it.
+    :param key: the business key of what is started, as of ``signs.make_key``; nothing else may carry it.
+    :param refused_key: another one, for a start that is to be refused.
     :param say: is told of an interrupt.
     :returns: the report, also of a run that was interrupted or found nothing.
     """
@@ -47,7 +51,7 @@ def examine(
     own = Own(process or "")
     report.started = own.starts
     try:
-        _run(_probe(sender, report, own, key), sender, report)
+        _run(_probe(sender, report, own, (key, refused_key)), sender, report)
     except KeyboardInterrupt:
         report.interrupted = True
         if own.left():
@@ -61,7 +65,7 @@ def examine(
     return report
 
 
-def _probe(sender: Sender, report: Report, own: Own, key: str) -> Probing[None]:
+def _probe(sender: Sender, report: Report, own: Own, keys: tuple[str, str]) -> Probing[None]:
     settings = sender.settings
     report.signed_in = yield from sign_in(settings)
     if not report.signed_in:
@@ -74,19 +78,31 @@ def _probe(sender: Sender, report: Report, own: Own, key: str) -> Probing[None]:
     yield from wrong_token()
     if not own.process:
         return
-    instance = yield from start_one(own, key, settings)
-    if instance is None:
+    started = yield from start_one(own, keys[0], settings)
+    if started is None:
         return
     probing: dict[str, Any] = {"clock": sender.clock, "refuses_with_5xx": refuses_with_5xx}
-    shown = yield from probe_start(own, instance, settings=settings, places=lists.filled, **probing)
+    shown = yield from probe_start(own, *started, settings=settings, places=lists.filled, **probing)
+    squeeze = squeezed(lists, *shown) if shown is not None else None
     if shown is not None and row is None:
         # Nothing showed before: there is an instance to look at now.
         lists = yield from list_all()
         yield from probe_lists(lists)
         yield from probe_queries(lists)
     if shown is not None and report.points["get_by_id"].value is None:
-        yield from probe_by_id(shown)
-    yield from Acting(own, shown or instance, whole=lists.whole, **probing).probe()
+        yield from probe_by_id(shown[0])
+    yield from Acting(own, (shown or started)[0], whole=lists.longest - 1, **probing).probe()
+    yield from probe_squeeze(lists, squeeze)
+    known = Known(
+        row=shown[0] if shown is not None else None,
+        lag=_seconds(report.points["start_lag"]),
+        newest_first=report.points["order"].value == "honoured",
+    )
+    yield from probe_refused_start(own, keys[1], known, lists)
+
+
+def _seconds(point: Point) -> float:
+    return point.value if isinstance(point.value, (int, float)) else 0.0
 
 
 def _run(plan: Probing[None], sender: Sender, report: Report) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import api, states
+from airflow_provider_astrobpm.bpm import api, states, timestamps
 from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS
-from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.doctor.asking import Ask, is_forbidden, raw, rows_of, text, why_unclear
+from airflow_provider_astrobpm.doctor.lengths import differ, own_order, probe_order_and_cap
+from airflow_provider_astrobpm.doctor.moments import TOLERANCE, is_plausible
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
 
-TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
-STAMP = "%Y-%m-%d %H:%M:%S"
 NO_ROWS = "the token sees no instance at all"
 ONLY_WITH_START = "only a run with --start can tell it"
 CREATOR = "createdBy"
@@ -31,13 +30,15 @@ class Lists:
 
     def __init__(self, seen: Mapping[str, Seen]) -> None:
         self.seen = seen
-        self.whole = 0
-        """The length of a list that is certainly whole; so is every list that is not longer."""
         self.rows: dict[str, list[Row]] = {}
         for state, answer in seen.items():
             rows = rows_of(answer)
             if rows is not None:
                 self.rows[state] = rows
+        self.longest = max(map(len, self.rows.values()), default=0)
+        """The most rows that a list was seen to hold: a list with fewer is not cut off."""
+        self.cap: int | None = None
+        """At how many rows lists are cut off, where that was seen."""
 
     @property
     def filled(self) -> list[str]:
@@ -52,7 +53,7 @@ class Lists:
     def telling(self) -> str | None:
         """Return the state whose list tells most of order: with different start times, the longest."""
         several = [state for state in self.filled if len(self.rows[state]) > 1]
-        return next((state for state in several if _differ(self.rows[state])), next(iter(self.filled), None))
+        return next((state for state in several if differ(self.rows[state])), next(iter(self.filled), None))
 
     def every(self) -> list[Row]:
         """Return all rows."""
@@ -90,9 +91,9 @@ def probe_lists(lists: Lists) -> Probing[None]:
             yield untold(name, NO_ROWS)
         return
     own = yield Ask(raw(api.query(state, fields=None, order_field=None)), remark="no order, no fields")
-    yield _own_order(own)
+    yield own_order(own)
     yield _others(own)
-    yield from _order_and_cap(lists, state)
+    yield from probe_order_and_cap(lists, state)
 
 
 def _access(lists: Lists) -> Point:
@@ -143,14 +144,20 @@ def _ended(lists: Lists) -> Point:
 
 def _newest(lists: Lists) -> Point:
     """Tell what the timestamps alone say of their zone: a start cannot lie in the future."""
-    stamps = [(stamp, state) for state, rows in lists.rows.items() for row in rows if (stamp := _stamp(row))]
+    starts = [(text(row, "startTime"), state) for state, rows in lists.rows.items() for row in rows]
+    stamps = [(stamp, state) for start, state in starts if (stamp := timestamps.read(start)) is not None]
     if not stamps:
-        return untold("timezone", f"no timestamp was seen; {ONLY_WITH_START}")
+        what = f"no timestamp in the documented format, but {starts[0][0]!r}" if starts else "no timestamp"
+        return untold("timezone", f"{what} was seen; {ONLY_WITH_START}")
     stamp, state = max(stamps)
     seen = lists.seen[state]
     ahead = stamp - datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc).replace(tzinfo=None)
-    is_ahead = ahead > TOLERANCE
-    bound = f", {ahead} ahead of UTC, so the zone is at least that far east" if is_ahead else ""
+    if ahead <= TOLERANCE:
+        bound = ""
+    elif is_plausible(ahead):
+        bound = f", {ahead} ahead of UTC, so the zone is at least that far east"
+    else:
+        bound = f", {ahead} ahead of UTC, and no zone is so far east"
     return untold("timezone", f"the newest instance began at {stamp}{bound}; {ONLY_WITH_START}", seen)
 
 
@@ -166,20 +173,6 @@ def _keys(lists: Lists) -> Point:
     return untold("business_keys", f"{reason}; {ONLY_WITH_START}", lists.seen[rows[0][1]])
 
 
-def _own_order(seen: Seen) -> Point:
-    rows = rows_of(seen)
-    if rows is None:
-        return untold("own_order", why_unclear(seen), seen)
-    if not _differ(rows):
-        return untold("own_order", "no list has two instances with different start times", seen)
-    starts = [text(row, "startTime") for row in rows]
-    if starts == sorted(starts, reverse=True):
-        return told("own_order", "newest first", "newest first", seen)
-    if starts == sorted(starts):
-        return told("own_order", "oldest first", "oldest first", seen)
-    return told("own_order", "other", "not by start time", seen)
-
-
 def _others(seen: Seen) -> Point:
     rows = rows_of(seen)
     if rows is None:
@@ -189,79 +182,3 @@ def _others(seen: Seen) -> Point:
         return told("others", "seen", f"instances of {len(creators)} creators show", seen)
     what = "all instances in one list have the same creator" if creators else "the rows name no creator"
     return untold("others", f"{what}; {ONLY_WITH_START}", seen)
-
-
-def _order_and_cap(lists: Lists, state: str) -> Probing[None]:
-    newest_first, first = lists.seen[state], lists.rows[state]
-    oldest_first = yield Ask(raw(api.query(state, order_type="asc")))
-    reverse = rows_of(oldest_first)
-    if reverse is None:
-        yield untold("order", why_unclear(oldest_first), oldest_first)
-        yield untold("row_cap", why_unclear(oldest_first), oldest_first)
-        return
-    is_cut = False
-    if {row["id"] for row in first} != {row["id"] for row in reverse}:
-        # Either the server shows only one end of the list, or something has moved meanwhile.
-        again = yield Ask(raw(api.query(state)))
-        same = [row["id"] for row in rows_of(again) or ()] == [row["id"] for row in first]
-        is_cut = same and len(first) == len(reverse)
-        if not is_cut:
-            yield untold(
-                "row_cap", "instances moved between two lists; run it again", newest_first, oldest_first
-            )
-    yield _order(first, reverse, newest_first, oldest_first)
-    if is_cut:
-        words = (
-            f"a list holds {len(first)} rows at most: the newest and the oldest instances in {state!r} are others. An "
-            "instance beyond is found by its id only, where that can be read; keep fewer in one state, or delete old ones"
-        )
-        yield told("row_cap", len(first), words, newest_first, oldest_first, fine=False)
-    elif {row["id"] for row in first} == {row["id"] for row in reverse}:
-        yield _uncut(lists, state, first, reverse)
-
-
-def _uncut(lists: Lists, state: str, first: list[Row], reverse: list[Row]) -> Point:
-    newest_first = lists.seen[state]
-    is_whole = _differ(first) and _is_ordered(first, reverse)
-    for other in lists.filled:
-        rows = len(lists.rows[other])
-        if looks_capped(rows) and not (is_whole and other == state):
-            words = f"the list of {other!r} has exactly {rows} rows, which looks cut off"
-            return untold("row_cap", words, lists.seen[other])
-    if is_whole:
-        lists.whole = len(first)
-        words = f"none up to {len(first)} rows: the list of {state!r} is the same from both ends"
-        return told("row_cap", "none seen", words, newest_first)
-    longest = max(map(len, lists.rows.values()))
-    return untold(
-        "row_cap",
-        f"the longest list has {longest} row{'' if longest == 1 else 's'}, and no list tells its whole length by its order",
-        newest_first,
-    )
-
-
-def _order(first: list[Row], reverse: list[Row], *seen: Seen) -> Point:
-    both = [*first, *reverse]
-    if not _differ(both):
-        return untold("order", "no list has two instances with different start times", *seen)
-    if _is_ordered(first, reverse):
-        return told("order", "honoured", "honoured, by startTime in both directions", *seen)
-    words = "ignored: should lists ever be cut off, the newest instances may be missing"
-    return told("order", "ignored", words, *seen, fine=False)
-
-
-def _is_ordered(first: list[Row], reverse: list[Row]) -> bool:
-    starts, reverse_starts = ([text(row, "startTime") for row in rows] for rows in (first, reverse))
-    ends_fit = starts[:1] >= reverse_starts[:1]
-    return ends_fit and starts == sorted(starts, reverse=True) and reverse_starts == sorted(reverse_starts)
-
-
-def _differ(rows: list[Row]) -> bool:
-    return len({text(row, "startTime") for row in rows} - {""}) > 1
-
-
-def _stamp(row: Row) -> datetime | None:
-    try:
-        return datetime.strptime(text(row, "startTime"), STAMP)  # noqa: DTZ007 - which zone it is in is the question
-    except ValueError:
-        return None

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, states
 from airflow_provider_astrobpm.doctor.asking import Ask, instance_of, raw, rows_of, text
+from airflow_provider_astrobpm.doctor.signs import carries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
 
 # Seconds between two looks for something that does not show yet, about a minute in all: the lists are long.
 PAUSES = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
+PAUSES_IF_REFUSED = (4,)
 ATTEMPTS_AFTER = (0, 2, 8)  # seconds before each attempt to terminate an instance
 
 
@@ -25,6 +27,7 @@ class Started:
     :param business_key: the key that the instance carries.
     :param instance_id: its id, once it is known.
     :param shown: whether it has shown in the lists.
+    :param refused: whether the start was refused. A gateway may refuse what the server has carried out before.
     :param end: how it ended, once it has: words for the report.
     :param problem: why it is not known to have ended.
     """
@@ -32,12 +35,14 @@ class Started:
     business_key: str
     instance_id: str | None = None
     shown: bool = False
+    refused: bool = False
     end: str | None = None
     problem: str = "whether its start was taken is not known"
 
     def __str__(self) -> str:
         name = f"instance {self.instance_id}" if self.instance_id else "an instance"
-        return f"{name} with business key {self.business_key!r}"
+        although = ", though its start was refused" if self.refused else ""
+        return f"{name} with business key {self.business_key!r}{although}"
 
 
 @dataclass
@@ -46,15 +51,48 @@ class Own:
 
     :param process: the name of the process.
     :param csrf: whether writes carry a CSRF token.
+    :param unseen: whether the lists have not all been read since the last start. A start that was sent again because its token
+        was refused may have left an instance that no answer named.
     """
 
     process: str
     csrf: bool = False
     starts: list[Started] = field(default_factory=list)
+    unseen: bool = False
+
+    def begin(self, business_key: str) -> Started:
+        """Write down a start that is about to be sent."""
+        start = Started(business_key)
+        self.starts.append(start)
+        self.unseen = True
+        return start
+
+    @property
+    def first(self) -> Started:
+        """The first start that was answered by an instance."""
+        return next(start for start in self.starts if start.instance_id and not start.refused)
 
     def left(self) -> list[Started]:
         """Return what is not known to have ended."""
         return [start for start in self.starts if start.end is None]
+
+    def claim(self, rows: Iterable[Row]) -> list[Started]:
+        """Write down which rows are of instances that this run has started and whose ids were not known yet.
+
+        :returns: what was found so.
+        """
+        found = []
+        for row in rows:
+            like = [start for start in self.starts if carries(row, start.business_key)]
+            if not like or row["id"] in {start.instance_id for start in self.starts}:
+                continue
+            start = next((each for each in like if each.instance_id is None), None)
+            if start is None:  # one request may have started two
+                start = Started(like[0].business_key, refused=like[0].refused)
+                self.starts.append(start)
+            start.instance_id, start.shown = row["id"], True
+            found.append(start)
+        return found
 
 
 def find(instance_id: str, last_state: str) -> Probing[tuple[Row | None, Seen]]:
@@ -103,9 +141,11 @@ def find_until(
 
 def end_all(own: Own) -> Probing[None]:
     """Terminate everything that was started and has not ended, and write down what came of it."""
+    yield from _identify(own, refused=False)
+    yield from _identify(own, refused=True)
+    if own.starts and own.unseen:
+        yield from look_through(own, must=True)
     for start in own.left():
-        if start.instance_id is None:
-            yield from _identify(own, start)
         if start.instance_id is not None:
             yield from end_one(own, start)
 
@@ -119,21 +159,62 @@ def act(own: Own, instance_id: str, action: api.Action, *, must: bool = False) -
     return Ask(operation, csrf=own.csrf, remark=action, must=must)
 
 
-def _identify(own: Own, start: Started) -> Probing[None]:
-    """Look for an instance whose start was not answered, by its business key."""
-    for pause in (*PAUSES, None):
-        for state in states.STATES:
-            seen = yield Ask(raw(api.query(state)), must=True)
-            if seen.error is not None and seen.error.passing:
-                break  # it may be down: try again after the pause, not state by state
-            for row in rows_of(seen) or ():
-                known = {each.instance_id for each in own.starts}
-                if text(row, "businessKey") == start.business_key and row["id"] not in known:
-                    start.instance_id, start.shown = row["id"], True
-                    return
-        if pause is not None:
+class Through(NamedTuple):
+    """What listing every state has shown."""
+
+    rows: dict[str, list[Row]]
+    """The rows of each state that could be listed."""
+    failed: Seen | None
+    """A list that could not be read, if there was one."""
+    down: bool
+    """Whether the endpoint seemed to be down, so that the rest was not asked."""
+
+
+def look_through(own: Own, *, must: bool = False) -> Probing[Through]:
+    """List every state once, and claim what this run has started.
+
+    :param must: whether to ask even an endpoint that seems to have gone.
+    """
+    lists: dict[str, list[Row]] = {}
+    failed: Seen | None = None
+    for state in states.STATES:
+        seen = yield Ask(raw(api.query(state)), must=must)
+        rows = rows_of(seen)
+        if rows is not None:
+            lists[state] = rows
+            own.claim(rows)
+            continue
+        failed = seen
+        if seen.error is not None and seen.error.passing:
+            return Through(lists, failed, down=True)
+    own.unseen = False
+    return Through(lists, failed, down=False)
+
+
+def _identify(own: Own, *, refused: bool) -> Probing[None]:
+    """Look for instances whose starts were not answered by an instance.
+
+    :param refused: whether to look for those whose starts were refused, or for the others. A refused start is expected to
+        have started nothing, so it is crossed out where the lists show nothing of it.
+    """
+    for pause in (*(PAUSES_IF_REFUSED if refused else PAUSES), None):
+        missing = _missing(own, refused=refused)
+        if not missing:
+            return
+        look = yield from look_through(own, must=True)
+        if pause is not None and _missing(own, refused=refused):
             yield api.Pause(pause)
-    start.problem = "whether its start was taken is not known, and it does not show in the lists"
+    for start in _missing(own, refused=refused):
+        if not refused:
+            start.problem = "whether its start was taken is not known, and it does not show in the lists"
+        elif look.down:
+            start.problem = "its start was refused, and the lists that would show it could not be read"
+        else:
+            own.starts.remove(start)
+
+
+def _missing(own: Own, *, refused: bool) -> list[Started]:
+    return [start for start in own.left() if start.instance_id is None and start.refused is refused]
 
 
 def end_one(own: Own, start: Started) -> Probing[None]:

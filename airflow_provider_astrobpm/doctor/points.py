@@ -25,7 +25,7 @@ READ_ONLY: Mapping[str, str] = MappingProxyType(
         "fields": "whether fields= limits the columns of a list",
         "order": "whether orderField= and orderType= order a list",
         "own_order": "what comes first where no order is asked for",
-        "row_cap": "how many rows a list holds at most",
+        "row_cap": "how many rows a list holds at most, where answers show it",
         "business_keys": "whether the rows of a list carry the business keys",
         "others": "whether instances that somebody else created show",
         "ended": "whether instances that have ended still show",
@@ -49,6 +49,8 @@ STARTING: Mapping[str, str] = MappingProxyType(
         "csrf": "whether a write needs a CSRF token",
         "unknown_variable_at_start": "what a variable that the process does not have does in a start",
         "start_lag": "seconds after which the new instance showed in the lists",
+        "long_key": "how a business key as long and as mixed as that of a task comes back",
+        "start_time": "whether startTime is in the documented format and can be true by this machine's clock",
         "unknown_variable": "what a variable that the process does not have does in PUT /variables",
         "duplicate_key": "what a second start with the same business key does",
         "suspend": "what suspending changes",
@@ -61,6 +63,7 @@ STARTING: Mapping[str, str] = MappingProxyType(
         "terminate_twice": "what terminating a terminated instance does",
         "suspend_ended": "what suspending an instance that has ended does",
         "variables_of_ended": "what setting a variable of an instance that has ended does",
+        "refused_token_start": "whether a start whose token is refused starts an instance all the same",
     }
 )
 """What --start tells of as well."""

@@ -117,7 +117,9 @@ def _what_to_do(start: Started, connection: str) -> str:
 
 def _point(point: Point) -> list[str]:
     lead = f"{MARKS[point.fine]:<3}{point.name:<27}"
-    sentence = wrap(point.seen, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+    sentence = wrap(
+        point.seen, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+    )
     return [*sentence, *(f"{' ' * len(lead)}{line}" for line in point.evidence)]
 
 

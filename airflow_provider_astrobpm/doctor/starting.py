@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import api
@@ -18,9 +17,12 @@ from airflow_provider_astrobpm.doctor.asking import (
     why_unclear,
 )
 from airflow_provider_astrobpm.doctor.extras import is_in_grace
-from airflow_provider_astrobpm.doctor.lists import CREATOR, STAMP, TOLERANCE
+from airflow_provider_astrobpm.doctor.keys import key_in_row, long_key
+from airflow_provider_astrobpm.doctor.lists import CREATOR
+from airflow_provider_astrobpm.doctor.moments import start_time, time_zone
 from airflow_provider_astrobpm.doctor.own import Own, Started, end_one, find_until
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
+from airflow_provider_astrobpm.doctor.signs import title_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,17 +31,15 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
 
 NO_SUCH_VARIABLE = "NoSuchVariableOfTheDoctor"
-TITLE = "Airflow's doctor looks at this environment; please ignore, it ends by itself"
 # Whether a start carries a CSRF token, and whether it sets a variable that the process does not have.
 ATTEMPTS = ((False, True), (False, False), (True, True), (True, False))
-QUARTER = timedelta(minutes=15)
-EASTERNMOST = timedelta(hours=14)
 
 
-def start_one(own: Own, key: str, settings: Settings) -> Probing[Row | None]:
-    """Start one instance, find out what a start needs for it, and return it as the start's answer shows it.
+def start_one(own: Own, key: str, settings: Settings) -> Probing[tuple[Row, Seen] | None]:
+    """Start one instance, and find out what a start needs for it.
 
     :param key: the business key that it is to carry.
+    :returns: the instance as the start's answer shows it, and the answer; ``None`` if none was started.
     """
     seen_so_far: list[Seen] = []
     for csrf, with_variable in ATTEMPTS:
@@ -52,9 +52,9 @@ def start_one(own: Own, key: str, settings: Settings) -> Probing[Row | None]:
             yield told("start", "started", f"{start} was started, in state {text(instance, 'state')!r}", seen)
             yield _csrf(settings, *seen_so_far, needed=csrf)
             yield _unknown_variable(*seen_so_far, taken=with_variable)
-            yield _timezone(instance, seen, settings)
-            return instance
-        if seen.error is None or seen.error.taken is None:
+            yield time_zone(instance, seen, settings)
+            return instance, seen
+        if seen.error is None or not (start.refused or is_not_sent(seen)):
             words = f"whether an instance of {own.process!r} was started is not known: {_words(seen)}"
             yield untold("start", words, *seen_so_far)
             return None
@@ -68,28 +68,30 @@ def start_one(own: Own, key: str, settings: Settings) -> Probing[Row | None]:
 def probe_start(
     own: Own,
     instance: Row,
+    answer: Seen,
     *,
     settings: Settings,
     places: Iterable[str],
     clock: Callable[[], float],
     refuses_with_5xx: bool,
-) -> Probing[Row | None]:
+) -> Probing[tuple[Row, Seen] | None]:
     """Tell when the instance shows and what its row says, and what a second start with its key does.
 
     :param instance: as the start's answer shows it.
+    :param answer: the start's answer.
     :param places: the states that show instances.
     :param clock: the time, in seconds since the epoch.
     :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx.
-    :returns: its row, or ``None`` if it never showed.
+    :returns: its row and the list that shows it, or ``None`` if it never showed.
     """
     begun = clock()
     look = yield from find_until(instance["id"], text(instance, "state"), lambda _row: True, clock)
     row, seen, at = look.wanted, look.seen, look.at
     if row is None:
-        words = f"it did not show in any list within {at - begun:.0f} s, or the lists hide what has ended"
+        words = f"it did not show in any list within {at - begun:.0f} s, or the lists hide what has ended or are cut off"
         yield untold("start_lag", words, seen)
     else:
-        own.starts[0].shown = True
+        own.first.shown = True
         lag = round(at - begun, 1)
         words = (
             "the first look at its list showed it"
@@ -97,27 +99,34 @@ def probe_start(
             else f"it showed at a look {lag:g} s after its start"
         )
         yield told("start_lag", lag, words, seen, fine=is_in_grace(lag, settings))
-        yield _key_in_row(row, own.starts[0], seen)
+        yield key_in_row(row, own.first.business_key, seen)
         yield from _others(row, places)
+    yield long_key(own.first.business_key, instance, row, answer, seen)
+    yield start_time(instance, row, answer.at, answer, seen)
     yield from _set_unknown_variable(own, instance["id"], refuses_with_5xx=refuses_with_5xx)
-    yield from _start_again(own, own.starts[0].business_key, refuses_with_5xx=refuses_with_5xx)
-    return row
+    yield from _start_again(own, own.first.business_key, refuses_with_5xx=refuses_with_5xx)
+    return None if row is None else (row, seen)
 
 
 def _start(own: Own, key: str, *, csrf: bool, with_variable: bool) -> Probing[tuple[Started, Seen]]:
-    """Send one start, written down before it is sent; a refused one is crossed out."""
+    """Send one start, written down before it is sent, and crossed out if it certainly was not."""
     variables = {NO_SUCH_VARIABLE: "x"} if with_variable else None
-    operation = raw(api.start(own.process, variables=variables, business_key=key, title=TITLE))
+    operation = raw(api.start(own.process, variables=variables, business_key=key, title=title_of(key)))
     remarks = [
         "an unknown variable" if with_variable else "",
         "a CSRF token" if csrf else "",
     ]
-    start = Started(key)
-    own.starts.append(start)
+    start = own.begin(key)
     seen = yield Ask(operation, csrf=csrf, remark=" and ".join(filter(None, remarks)))
-    if seen.error is not None and seen.error.taken is False:
+    if is_not_sent(seen):
         own.starts.remove(start)
+    start.refused = seen.error is not None and seen.error.taken is False
     return start, seen
+
+
+def is_not_sent(seen: Seen) -> bool:
+    """Return whether a request certainly did not reach the server."""
+    return seen.error is not None and seen.error.never_reached
 
 
 def _will_not_help(error: CallError) -> bool:
@@ -143,39 +152,6 @@ def _unknown_variable(*seen: Seen, taken: bool) -> Point:
     if taken:
         return told("unknown_variable_at_start", "ignored", "the start was taken all the same", seen[-1])
     return told("unknown_variable_at_start", "refused", "refused; without it the start was taken", *seen[-2:])
-
-
-def _timezone(instance: Row, seen: Seen, settings: Settings) -> Point:
-    """Tell the offset from UTC: the instance began when its start was answered."""
-    try:
-        stamp = datetime.strptime(text(instance, "startTime"), STAMP)  # noqa: DTZ007 - its zone is the question
-    except ValueError:
-        return untold("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
-    now = datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc)
-    ahead = stamp - now.replace(tzinfo=None)
-    offset = round(ahead / QUARTER) * QUARTER
-    if abs(ahead - offset) > TOLERANCE or abs(offset) > EASTERNMOST:
-        reason = f"the instance began at {stamp}, when it was {now:%Y-%m-%d %H:%M:%S} UTC"
-        return untold("timezone", f"{reason}: no zone is so far off", seen)
-    hours = offset / timedelta(hours=1)
-    words = f"UTC{hours:+g} h now: the instance began at {stamp}, when it was {now:%H:%M:%S} UTC"
-    if settings.timezone is None:
-        return told(
-            "timezone", hours, f"{words}; a zone with summer time has to be set by its own name", seen
-        )
-    if now.astimezone(settings.timezone).utcoffset() == offset:
-        return told("timezone", hours, f"{words}, as the connection's {settings.timezone} says", seen)
-    return told("timezone", hours, f"{words}, and the connection says {settings.timezone}", seen, fine=False)
-
-
-def _key_in_row(row: Row, start: Started, seen: Seen) -> Point:
-    if text(row, "businessKey") == start.business_key:
-        return told("business_keys", "carried", "the row of the new instance carries its business key", seen)
-    words = (
-        "the row of the new instance does not carry its business key: what a crashed try has started is not found, and such "
-        "a task fails and asks for a person"
-    )
-    return told("business_keys", "not carried", words, seen, fine=False)
 
 
 def _others(row: Row, places: Iterable[str]) -> Probing[None]:

@@ -6,7 +6,9 @@ Only the bounded bookkeeping and the distorted answers are here; cutting connect
 from __future__ import annotations
 
 import json
+from random import Random
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -27,6 +29,7 @@ FaultName = Literal[
     "wrong_shape",
     "wrong_types",
     "other_fields",
+    "twice",
     "nul",
     "half_pair",
     "oversize",
@@ -57,7 +60,10 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :param res_msg: the ``resMsg`` of the same, and the words of ``text``.
     :param size: by how many bytes ``oversize`` blows the answer up.
     :param location: where ``redirect`` leads.
-    :param fields: what ``other_fields`` sends in place of the fields of each instance.
+    :param fields: what ``other_fields`` sends in place of the fields of each instance, and ``twice`` in those of a second row
+        of each.
+    :param target: only requests whose path and query hold this text, after both are decoded.
+    :param share: which share of the matching requests, by chance; the others pass unharmed and do not count.
     """
 
     kind: FaultKind
@@ -73,6 +79,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, msgspec.Meta(ge=1, le=256 * _MEBIBYTE)] = 16 * _MEBIBYTE
     location: str = "/somewhere/else"
     fields: dict[str, Any] = {}
+    target: str = ""
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
 
 class FaultRules:
@@ -80,15 +88,22 @@ class FaultRules:
 
     def __init__(self) -> None:
         self._rules: list[_Rule] = []
+        self._chance = Random(0)  # noqa: S311 - the same faults in every run
 
     def add(self, fault: Fault) -> None:
         """Put a rule into force."""
         self._rules.append(_Rule(fault))
 
-    def take(self, kind: Kind) -> Fault | None:
-        """Return the fault for a request that came in, and count it as used."""
+    def take(self, kind: Kind, target: str = "") -> Fault | None:
+        """Return the fault for a request that came in, and count it as used.
+
+        :param kind: the kind of the request.
+        :param target: its path and query as they came.
+        """
         for rule in self._rules:
-            if rule.fault.kind not in (kind, "any"):
+            if rule.fault.kind not in (kind, "any") or rule.fault.target not in unquote_plus(target):
+                continue
+            if rule.fault.share < 1 and self._chance.random() >= rule.fault.share:
                 continue
             if rule.skip:
                 rule.skip -= 1
@@ -146,6 +161,8 @@ def distorted(fault: Fault, answer: Answer) -> Answer:
             body = msgspec.json.encode(_other_types(msgspec.json.decode(answer.body)))
         case "other_fields" if is_json:
             body = encoded(_other_fields(json.loads(answer.body), fault.fields))
+        case "twice" if is_json:
+            body = encoded(_twice(json.loads(answer.body), fault.fields))
         case "nul" if is_json:
             body = encoded(_with_inside(json.loads(answer.body), "\0"))
         case "half_pair" if is_json:
@@ -182,6 +199,15 @@ def _other_fields(document: Any, fields: dict[str, Any]) -> Any:
     if isinstance(document, dict) and "result" in document:
         return {**document, "result": _other_fields(document["result"], fields)}
     return {**document, **fields} if isinstance(document, dict) else document
+
+
+def _twice(document: Any, fields: dict[str, Any]) -> Any:
+    """Let each row of a list be followed by another one with the same id."""
+    rows = document.get("result") if isinstance(document, dict) else None
+    if not isinstance(rows, list):
+        return document
+    both = [row for each in rows for row in (each, {**each, **fields, "id": each["id"]})]
+    return {**document, "result": both}
 
 
 def _with_inside(value: Any, character: str) -> Any:

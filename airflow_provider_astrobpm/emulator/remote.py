@@ -188,8 +188,9 @@ class EmulatorControl:
         :param kind: token, csrf, start, query, get, action, delete, variables, get_variables, definitions,
             definition, other or any.
         :param fault: delay, drop_before, drop_after, status, not_json, html, code_in_200, redirect, wrong_shape,
-            wrong_types, other_fields, nul, half_pair, oversize, truncate or trickle.
-        :param parameters: times, skip, seconds, work_done, status, retry_after, res_code, res_msg, size, location, fields.
+            wrong_types, other_fields, twice, nul, half_pair, oversize, truncate or trickle.
+        :param parameters: times, skip, seconds, work_done, status, retry_after, res_code, res_msg, size, location, fields,
+            target, share.
         """
         self._call("POST", "/faults", {"kind": kind, "fault": fault, **parameters})
 

@@ -55,7 +55,7 @@ def _served(emulator: Emulator, route: api.Route) -> HttpHandler:
             entry.detail = answer.detail
             return answer
 
-        fault = emulator.faults.take(route.kind)
+        fault = emulator.faults.take(route.kind, request.raw_path)
         answer = work() if fault is None else await _faulty(work, fault)
         if answer is None:
             return _cut(request)

@@ -56,9 +56,10 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         ``execution_timeout`` is one more end of the same deadline, in every mode.
     :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
-    :param bp_statuses: business statuses to wait for, alone or together with ``states``.
+    :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
-    :param failed_bp_statuses: business statuses that fail the task, such as ``["Rejected"]``.
+    :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
+        ``bp_statuses`` any other status succeeds.
     :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
     :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -10,7 +11,7 @@ from airflow_provider_astrobpm.bpm.adoption import Record
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity, region_of
-from airflow_provider_astrobpm.bpm.try_record import generation_by_record, with_intent
+from airflow_provider_astrobpm.bpm.try_record import began_at_earliest, generation_by_record, with_intent
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,7 +35,7 @@ class Try(NamedTuple):
     generation_is_certain: bool
     """Whether the record and Airflow's numbers agree on it."""
     since: float | None
-    """When the run was due, in seconds since the epoch: before that no try can have begun."""
+    """When the first try began at the earliest, in seconds since the epoch, if that is known."""
 
     @classmethod
     def of(cls, context: Context, *, retries: int, record: TryRecord | None) -> Self:
@@ -56,7 +57,9 @@ class Try(NamedTuple):
             ti.try_number,
             ti.max_tries,
             *generation,
-            due.timestamp() if due else None,
+            began_at_earliest(
+                record, try_number=ti.try_number, now=time.time(), due=due.timestamp() if due else None
+            ),
         )
 
 
@@ -87,7 +90,12 @@ def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
     record = memory.read()
     this = Try.of(context, retries=retries, record=record)
     intent = with_intent(
-        record, kind, generation=this.generation, max_tries=this.max_tries, try_number=this.number
+        record,
+        kind,
+        generation=this.generation,
+        max_tries=this.max_tries,
+        try_number=this.number,
+        since=this.since,
     )
     if intent != record:
         memory.write(intent)

@@ -73,9 +73,10 @@ class WaitingTask(AstroZeroTask):
     Its wait has one deadline, and ends with the same result or the same error whether it holds a worker or is deferred.
 
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
-    :param bp_statuses: business statuses to wait for, alone or together with ``states``.
+    :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
-    :param failed_bp_statuses: business statuses that fail the task, such as ``["Rejected"]``.
+    :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
+        ``bp_statuses`` any other status succeeds.
     :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
     :param on_timeout: what becomes of the instance when the time is over: ``"leave"``, ``"suspend"``, ``"terminate"``.
     :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.

@@ -85,13 +85,13 @@ class TestHowToLook:
             (NOTHING, {}, Look.NONE),
             (SENT, {}, Look.KEY),
             (Record(generation=3, told=True), {}, Look.KEY),
-            (Record(generation=1, told=True), {}, Look.KEY),
+            (Record(generation=1, told=True), {}, Look.NONE),
             (Record(generation=1, told=True), {"try_number": 3}, Look.NONE),
             (KNOWN, {}, Look.ID),
             (OLD_NOTHING, {"try_number": 3}, Look.NONE),
             (OLD_SENT, {"try_number": 3}, Look.KEY),
             (OLD_KNOWN, {"try_number": 3}, Look.ID),
-            (OLD_KNOWN, {}, Look.KEY),
+            (OLD_KNOWN, {}, Look.ID),
             (OLD_BEGUN, {}, Look.ID),
         ],
     )
@@ -129,7 +129,7 @@ class TestHowToLook:
             (BEGUN, {}, 0),
             (BEGUN_LATE, {}, 60),
             (None, {}, 60),
-            (OLD_KNOWN, {}, 60),
+            (OLD_KNOWN, {}, 0),
             (None, {"try_number": 3}, 60),
             (None, {"try_number": 1, "generation": 1}, 0),
         ],
@@ -208,7 +208,7 @@ class TestTheDecision:
     @pytest.mark.parametrize(
         ("record", "written"),
         [
-            (None, Record(generation=3, intent_of=3, told=True)),
+            (None, Record(generation=3, older_unknown=True, told=True)),
             (SENT, Record(generation=3, intent_of=3, posted_at=AT, told=True)),
             (
                 Record(

@@ -112,6 +112,14 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
     ({}, {"state": "Completed OK", "bp_status": None}, DONE),
     # A status that was cleaned is none that was asked for.
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Appr\ufffdoved"}, WAITING),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Rej\ufffdected"}, FAILED),
+    ({"failed_bp_statuses": ["Rejected"]}, {"state": "Running", "bp_status": "Rej\ufffdected"}, WAITING),
+    (
+        {"failed_bp_statuses": ["Rejected"], "states": ["Running"]},
+        {"state": "Running", "bp_status": "Rej\ufffdected"},
+        WAITING,
+    ),
+    ({}, {"state": "Completed OK", "bp_status": "Rej\ufffdected"}, DONE),
     # Suspended.
     ({}, {"state": "New", "suspended": True}, WAITING),
     ({"on_suspended": "fail"}, {"state": "New", "suspended": True}, FAILED),

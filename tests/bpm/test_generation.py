@@ -16,10 +16,12 @@ from airflow_provider_astrobpm.bpm.try_record import TryRecord, generation_by_re
         (1, 3, 3, None, Generation(1)),
         (3, 3, 3, None, Generation(1)),
         (2, 4, 3, None, Generation(2)),
+        (1, 3, 5, None, Generation(1)),
         (2, 3, 1, None, Generation(2, is_certain=False)),
         (2, 3, 5, None, Generation(1, is_certain=False)),
         (2, 3, 1, RecordedTries(1, 3), Generation(1)),
         (2, 3, 5, RecordedTries(1, 3), Generation(1)),
+        (2, 3, 2, RecordedTries(1, 3), Generation(1, is_certain=False)),
         (3, 5, 3, RecordedTries(1, 3), Generation(3)),
         (4, 5, 3, RecordedTries(3, 5), Generation(3)),
         (3, 5, 1, RecordedTries(1, 3), Generation(3, is_certain=False)),
@@ -33,10 +35,12 @@ from airflow_provider_astrobpm.bpm.try_record import TryRecord, generation_by_re
         "first try",
         "retry",
         "cleared",
+        "3 to 5, first try",
         "3 to 1, nothing recorded",
         "3 to 5, nothing recorded",
         "3 to 1",
         "3 to 5",
+        "3 to 2, with a clear or without",
         "cleared, and recorded before",
         "retried after a clear",
         "cleared, 3 to 1",
@@ -72,11 +76,15 @@ def test_a_generation_that_is_certain_is_right(at_first: int, tries: list[tuple[
         is_hidden = why == "clear" and record is not None and record.max_tries == max_tries
         found = generation_by_record(record, try_number=number, max_tries=max_tries, retries=retries)
         assert 1 <= found.number <= number
+        computed = max_tries - retries + 1
         if is_hidden:  # the clear cannot be told from a retry, and nothing of the generation before is ended
             assert found.number < number
+            assert not found.is_certain or computed != truth
             return
         if why != "clear":
-            assert found.is_certain
+            # Numbers that fit a clear as well make it uncertain, and it is still the right one.
+            may_be_clear = record is not None and record.generation < max_tries - retries + 1 <= number
+            assert found.is_certain is not may_be_clear
             assert record is None or found.number == record.generation
         else:
             assert found.number > (record.generation if record else 0)

@@ -293,7 +293,7 @@ def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorCon
     assert group.change(ids).note == "terminate: 5 done"
 
 
-@pytest.mark.parametrize("fault", [{}, {"fault": "status", "status": 403}])
+@pytest.mark.parametrize("fault", [{}, {"fault": "status", "status": 404}])
 def test_where_the_look_fails_too_both_are_told(
     fault: dict[str, Any], group: Group, emulator: EmulatorControl
 ) -> None:
@@ -315,7 +315,7 @@ def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorContr
     ids = started(emulator, 60)
     for instance_id in ids[:20]:
         emulator.move(instance_id, state="Completed OK")
-    emulator.fault("action", "status", status=403, times=20, skip=20)
+    emulator.fault("action", "status", status=404, times=20, skip=20)
     emulator.switch(action_lag=30)
     change = group.change(ids)
     assert len(change.ended) == 20

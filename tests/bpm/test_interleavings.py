@@ -103,6 +103,7 @@ FAULTS: dict[str, Callable[[], Exception]] = {
     "throttled for 30 s": _fault(errors.ThrottledError, retry_after="30"),
     "throttled for a day": _fault(errors.ThrottledError, retry_after="86400"),
     "token unreachable": _fault(errors.InterruptedCallError, came_before=True),
+    "a fresh token refused": _fault(errors.TokenRefusedError),
     "refused credentials": _fault(errors.AuthenticationError, came_before=True),
     "defect": lambda: LookupError("injected"),
 }

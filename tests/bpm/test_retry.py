@@ -17,6 +17,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     ServerError,
     ThrottledError,
     TlsError,
+    TokenRefusedError,
     UnexpectedAnswerError,
 )
 
@@ -24,6 +25,7 @@ TABLE: list[tuple[type[CallError], bool, bool]] = [
     # error, resent where it does no harm, resent where it must not run twice
     (NotSentError, True, True),
     (ThrottledError, True, True),
+    (TokenRefusedError, True, True),
     (InterruptedCallError, True, False),
     (ServerError, True, False),
     (TlsError, False, False),

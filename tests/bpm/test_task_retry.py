@@ -39,7 +39,10 @@ MAY_PASS = (
     call_error(errors.NotSentError),
     call_error(errors.InterruptedCallError),
     call_error(errors.ThrottledError),
+    call_error(errors.TokenRefusedError),
     call_error(errors.ServerError),
+    call_error(errors.TokenRefusedError),
+    call_error(errors.PreparationError),
 )
 NOBODY_KNOWS = (
     call_error(errors.TlsError),
@@ -49,6 +52,7 @@ NOBODY_KNOWS = (
     errors.OpenInstanceExistsError(INSTANCE),
     errors.InstanceNotFoundError("instance '002N1'"),
     errors.SeveralInstancesError("business key 'k'", [INSTANCE]),
+    errors.AnotherInstanceError(INSTANCE, "another process"),
     errors.WaitFailedError(INSTANCE, "it broke"),
     errors.WaitTimeoutError("instance '002N1'", 5.0, INSTANCE),
     errors.BatchChangedError("launch 3 is another"),

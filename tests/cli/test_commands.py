@@ -456,7 +456,16 @@ class TestAirflow:
         own = {name for name in done.out.split() if name.startswith("airflow_provider_astrobpm.")}
         assert own == {
             "airflow_provider_astrobpm." + name
-            for name in ("bpm", "bpm.checks", "bpm.states", "cli", "cli.definition", "cli.exits", "hooks")
+            for name in (
+                "bpm",
+                "bpm.checks",
+                "bpm.states",
+                "bpm.texts",
+                "cli",
+                "cli.definition",
+                "cli.exits",
+                "hooks",
+            )
         }
         assert not {"requests", "aiohttp", "msgspec", "rich.progress"} & (set(done.out.split()))
 

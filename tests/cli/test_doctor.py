@@ -173,7 +173,7 @@ def settled(text: str) -> list[str]:
     for pattern, name in (
         (r"127\.0\.0\.1:\d+", "HOST"),
         (r"002N\w{16}", "ID"),
-        (r"doctor-[0-9a-f]{12}", "KEY"),
+        (r"doctor-[0-9a-f]{12}\.\S+-[a-z2-7]{16}-1", "KEY"),
         (r"\d{4}-\d\d-\d\d", "DATE"),
         (r"\d+:\d\d:\d\d", "TIME"),
         (r"clock is .*? this", "clock is this"),

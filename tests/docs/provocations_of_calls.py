@@ -144,6 +144,14 @@ def listed(scene: Scene, url: str) -> None:
     scene.address(url).query_instances(["Running"])
 
 
+def odd_row(scene: Scene) -> None:
+    """List instances of which one shows no state."""
+    instance_id = scene.started()
+    scene.emulator.move(instance_id, state="Running")
+    scene.emulator.distort(instance_id, {"state": None})
+    scene.hook().query_instances(["Running"])
+
+
 CALLS: dict[str, Provocation] = {
     "the server could not be reached (…)": lambda scene: listed(scene, f"http://127.0.0.1:{scene.free_port}"),
     "the TLS handshake failed (…)": lambda scene: listed(scene, scene.server.url.replace("http:", "https:")),
@@ -157,6 +165,7 @@ CALLS: dict[str, Provocation] = {
     "the server redirects to …, and redirects are not followed": answer("query", "redirect"),
     "the answer (… bytes, …) is not the documented JSON": answer("query", "html", status=200),
     "the answer has not the documented shape: …": answer("query", "wrong_shape"),
+    "the row of instance '…' cannot be read, because …": odd_row,
     "the answer is longer than … bytes ('max_response_bytes')": answer(
         "query", "oversize", {"max_response_bytes": 10_000}, size=100_000
     ),
@@ -171,11 +180,23 @@ def ready_token(scene: Scene) -> None:
     scene.hook({"access_token": "an-old-token"}).query_instances(["Running"])
 
 
+def fresh_token(scene: Scene) -> None:
+    """Use tokens that are ended at once by another process."""
+    scene.emulator.fault("query", "status", status=401, times=10)
+    scene.hook({"max_attempts": 1}).query_instances(["Running"])
+
+
+def no_token(scene: Scene) -> None:
+    """Meet a gateway's page in place of the token endpoint."""
+    scene.emulator.fault("token", "html", status=404, times=10)
+    scene.hook().query_instances(["Running"])
+
+
 def resumed_too_early(scene: Scene) -> None:
     """Resume an instance where the server refuses that."""
     one = scene.started()
     scene.hook().suspend_instance(one)
-    scene.emulator.fault("action", "status", status=403)
+    scene.emulator.fault("action", "status", status=400)
     scene.hook().resume_instance(one)
 
 
@@ -189,6 +210,8 @@ REFUSALS: dict[str, Provocation] = {
         password="wrong-secret"
     ).query_instances(["Running"]),
     "the access token was refused": ready_token,
+    "an access token that was just issued was refused": fresh_token,
+    "there is no token, and the answer does not say that the client id or the secret is wrong": no_token,
     "the server refused (HTTP …, resCode '…'": hooked(lambda hook: hook.start_instance("NoSuchProcess")),
     "the server refused, and the instance is '…'": resumed_too_early,
     "instance '…' of '…' has ended already, in state '…'": suspended_too_late,
@@ -220,7 +243,14 @@ def came_out_as_none(scene: Scene) -> None:
 
 ARGUMENTS: dict[str, Provocation] = {
     "… must be a text that is not blank, not …": hooked(lambda hook: hook.get_instance(" ")),
-    "… must be a text that can be sent, not …": hooked(lambda hook: hook.get_instance("\ud800")),
+    "… must not be '…': a template renders that where it finds nothing": started(business_key="None"),
+    "… must be a text without NUL and half surrogate pairs, not …": hooked(
+        lambda hook: hook.get_instance("\ud800")
+    ),
+    "… must not hold U+FFFD, which stands for a character that was lost: …": started(
+        bp_statuses=["Appr\ufffdoved"]
+    ),
+    "variable '…' must hold no text with a NUL or half a surrogate pair": started(variables={"a": ["\0"]}),
     "… must be an id, not …": hooked(lambda hook: hook.suspend_instance("..")),
     "… must be a list of texts, not …": started(bp_statuses="Approved"),
     "… must not be empty; leave it out to ask for nothing": started(bp_statuses=[]),

@@ -75,8 +75,8 @@ def wait_on(conn_id: str, **arguments: Any) -> None:
 
 
 def connection_that_is_gone(scene: Scene) -> None:
-    """Let a trigger wait whose token is refused, and whose connection is gone by then."""
-    settings = scene.hook().settings
+    """Let a trigger wait whose ready token is refused, and whose connection is gone by then."""
+    settings = scene.hook({"access_token": "an-old-token"}).settings
     answers = iter([settings])
 
     async def read(_: Any) -> Any:
@@ -85,7 +85,6 @@ def connection_that_is_gone(scene: Scene) -> None:
         return known
 
     scene.environment.setattr("airflow_provider_astrobpm.hooks.astro_zero.AstroZeroHook.async_settings", read)
-    scene.emulator.fault("query", "status", status=401, times=99)
     wait_on(CONN_ID)
 
 
@@ -257,6 +256,12 @@ def of_two_ages(scene: Scene) -> None:
     scene.command("list", "--older-than", "7d", "--younger-than", "1d")
 
 
+def list_with_an_odd_row(scene: Scene) -> None:
+    """List instances of which one shows no state."""
+    scene.emulator.distort(scene.started(), {"state": None})
+    scene.command("list")
+
+
 COMMANDS: dict[str, Provocation] = {
     "how old an instance is cannot be told on connection '…': Astro Zero's timestamps have no zone.": command(
         "list", "--older-than", "7d"
@@ -274,6 +279,7 @@ COMMANDS: dict[str, Provocation] = {
     "Warning: Astro Zero listed exactly … instances in state '…', which looks cut off.": many(
         "list", row_cap=100
     ),
+    "Warning: the row of instance '…' in state '…' cannot be read, because …": list_with_an_odd_row,
     "Warning: none of the instances listed shows a business key, so one may be missed.": many(
         "list", "--business-key", "order-4711", business_keys_in_rows=False
     ),

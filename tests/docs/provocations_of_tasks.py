@@ -134,6 +134,14 @@ def retry_with_a_short_list(scene: Scene) -> None:
     scene.start(tries)
 
 
+def retry_with_an_odd_row(scene: Scene) -> None:
+    """Retry where the business key of an instance cannot be read."""
+    scene.emulator.distort(scene.started(), {"businessKey": {}})
+    tries = Tries(remembers=False)
+    tries.again()
+    scene.start(tries)
+
+
 def retry_that_cannot_look(scene: Scene) -> None:
     """Retry where nothing can be looked up."""
     tries = lost(scene)
@@ -221,6 +229,7 @@ STARTS: dict[str, Provocation] = {
     "whether an earlier try started an instance cannot be told: …": retry_without_keys,
     "the lists show no business keys here": retry_without_keys,
     "the list of state '…' may be cut off at its … rows": retry_with_a_short_list,
+    "a row of the lists cannot be read, because …, and may be its own": retry_with_an_odd_row,
     "Whether an earlier try has started an instance could not be found out. A retry looks again.": retry_that_cannot_look,
     "which one to go on with cannot be told of …": retry_among(BPM, BPM),
     "its business key is carried by …, which is none of '…'": retry_among("PublishApproval"),
@@ -366,6 +375,9 @@ WAITS: dict[str, Provocation] = {
     "it is in state '…', one of failed_states": in_state("Paused", failed_states=["Paused"]),
     "its business status is '…', one of failed_bp_statuses": of_status("No", failed_bp_statuses=["No"]),
     'it is suspended, and on_suspended is "fail"': suspended,
+    "Any business status but … opens this gate, a misspelt or a new one too. …": of_status(
+        "No", failed_bp_statuses=["No"]
+    ),
     "The wait for … timed out at … UTC ('timeout'); last seen: …": time_out(),
     "The wait for … timed out at … UTC ('execution_timeout'); …": time_out(
         timeout=None, execution_timeout=timedelta(seconds=0.1)

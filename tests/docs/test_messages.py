@@ -16,7 +16,7 @@ from tests.docs.pages import pages
 
 def reject(hook: AstroZeroHook, emulator: AstroZeroEmulator) -> None:
     emulator.decides("PublishApproval", "reject")
-    condition = WaitCondition.of(failed_bp_statuses=["Rejected"])
+    condition = WaitCondition.of(bp_statuses=["Approved"])
     hook.wait_for_instance(hook.start_instance("PublishApproval"), condition, poll_interval=1)
 
 

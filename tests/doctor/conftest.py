@@ -15,11 +15,13 @@ from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.doctor.examination import examine
 from airflow_provider_astrobpm.doctor.report import Report
 from airflow_provider_astrobpm.doctor.sender import Sender
+from airflow_provider_astrobpm.doctor.signs import make_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 
 PROCESS = "SupplierOnboarding"
-KEY = "airflow-doctor-of-the-tests"
+KEY = make_key("of-the-tests")
+REFUSED_KEY = make_key("refused-test")
 WRITES = ("start", "action", "delete", "variables", "csrf")
 
 Examine = Callable[..., Report]
@@ -62,17 +64,17 @@ def run(make_sender: Callable[..., Sender]) -> Examine:
     """Run the doctor: read-only, or with an instance of a process."""
 
     def run_it(process: str | None = None, **changes: Any) -> Report:
-        return examine(make_sender(**changes), process=process, key=KEY)
+        return examine(make_sender(**changes), process=process, key=KEY, refused_key=REFUSED_KEY)
 
     return run_it
 
 
 @pytest.fixture
 def populate(emulator: EmulatorControl, settings: Settings) -> Callable[..., None]:
-    """Fill the emulator: two instances of somebody's that wait, one of the machine user's, and one that has ended."""
+    """Fill the emulator: five instances of somebody's that wait, one of the machine user's, and one that has ended."""
 
     def fill(more: int = 0) -> None:
-        for number in range(2 + more):
+        for number in range(5 + more):
             emulator.start(PROCESS, business_key=f"supplier-{number}")
             emulator.advance(1)
         with BpmClient(settings) as client:
@@ -87,4 +89,4 @@ def populate(emulator: EmulatorControl, settings: Settings) -> Callable[..., Non
 @pytest.fixture
 def own_instances(emulator: EmulatorControl) -> Callable[[], list[dict[str, Any]]]:
     """Return what the doctor has started."""
-    return lambda: emulator.instances(business_key=KEY)
+    return lambda: [each for each in emulator.instances() if each["business_key"] in (KEY, REFUSED_KEY)]

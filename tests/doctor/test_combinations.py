@@ -24,6 +24,9 @@ OVERRULED: dict[str, Callable[[Chosen], bool]] = {
         chosen["unknown_state"] == "empty"
     ),  # then "A,B" is the name of an empty state
     "row_cap": lambda chosen: chosen["row_cap"] == 100,  # no list here is as long
+    "utc_offset": lambda chosen: bool(chosen["clock_skew"]),  # then the clock is in another zone, or in none
+    "clock_skew": lambda chosen: chosen["start_time_form"] != "documented" or bool(chosen["utc_offset"]),
+    "start_time_form": lambda chosen: bool(chosen["clock_skew"]),
     "see_others": lambda chosen: chosen["row_cap"] is not None,  # the cap hides them as well
 }
 
@@ -36,7 +39,7 @@ def test_what_is_told_is_true_whatever_else_is_switched(
     own_instances: Callable[[], list[dict[str, Any]]],
     run: Examine,
 ) -> None:
-    populate()
+    populate(more=35)
     by_name: dict[str, list[Any]] = {}
     for name, position in positions():
         by_name.setdefault(name, []).append(position)

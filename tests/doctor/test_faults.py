@@ -6,7 +6,7 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -16,10 +16,11 @@ from airflow_provider_astrobpm.doctor.examination import examine
 from airflow_provider_astrobpm.doctor.points import ABOUT
 from airflow_provider_astrobpm.doctor.report import Report
 from airflow_provider_astrobpm.doctor.sender import Sender
+from airflow_provider_astrobpm.doctor.signs import make_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.emulator.switches import Switches
-from tests.doctor.conftest import KEY, PROCESS, Examine
+from tests.doctor.conftest import KEY, PROCESS, REFUSED_KEY, Examine
 from tests.doctor.test_positions import NO_SWITCH, TRUTH
 
 OwnInstances = Callable[[], list[dict[str, Any]]]
@@ -44,13 +45,17 @@ NAMES = [f"{fault}-{'-'.join(map(str, options.values()))}" for fault, options in
 
 def assert_no_lie(report: Report) -> None:
     """Every point that was told says what is true of the emulator as it begins."""
+    assert_no_lie_but(report)
+
+
+def assert_no_lie_but(report: Report, *others: str) -> None:
     truths: dict[str, Any] = dict(NO_SWITCH)
     for name, rows in TRUTH.items():
         for row in rows:
             table = row.starting if report.process else row.reading or {}
             truths[row.point] = table.get(getattr(Switches(), name))
     for name, point in report.points.items():
-        if name in {"connection", "start", "token_request"} or point.value is None:
+        if name in {"connection", "start", "token_request", *others} or point.value is None:
             continue  # these tell of what went wrong
         assert point.value == truths[name] or (name == "others" and point.value == "none seen"), point
 
@@ -94,7 +99,7 @@ def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
     run: Examine,
 ) -> None:
     populate()
-    for skip in {"query": (6, 20), "action": (0, 1, 3, 5, 7), "start": (0, 1)}.get(kind, (0,)):
+    for skip in {"query": (6, 20), "action": (0, 1, 3, 5, 7), "start": (0, 1, 2)}.get(kind, (0,)):
         emulator.clear_faults()
         emulator.fault(kind, fault, times=2, skip=skip, **options)
         report = run(PROCESS)
@@ -124,7 +129,7 @@ def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
                 emulator.outage(mode=mode)
             return seen
 
-    report = examine(make_sender(Failing), process=PROCESS, key=KEY)
+    report = examine(make_sender(Failing), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     emulator.outage(on=False)
     assert report.exit_code == 1
     (left,) = report.not_ended
@@ -133,11 +138,95 @@ def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
     assert f"NOT TERMINATED: instance {instance['id']} with business key {KEY!r}" in report.as_text()
 
 
-def test_a_start_that_was_lost_and_shows_no_key_is_named(
+def test_a_start_that_was_lost_and_shows_no_key_is_found_by_its_title(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
     emulator.switch(business_keys_in_rows=False)
+    emulator.fault("start", "drop_after")
+    report = run(PROCESS)
+    (instance,) = own_instances()
+    assert instance["closed"]
+    assert (report.exit_code, report.points["start"].value) == (0, None)
+
+
+@pytest.mark.parametrize("form", get_args(get_type_hints(Switches)["key_form"]))
+def test_a_start_that_was_lost_is_found_by_its_key_in_whatever_form(
+    form: str,
+    emulator: EmulatorControl,
+    populate: Callable[..., None],
+    own_instances: OwnInstances,
+    run: Examine,
+) -> None:
+    populate()
+    stranger = emulator.start(PROCESS, business_key=make_key("some-others!"))
+    emulator.switch(key_form=form)
+    emulator.fault("start", "drop_after")
+    report = run(PROCESS)
+    assert [each["closed"] for each in own_instances()] == [True]
+    assert report.exit_code == 0
+    assert not emulator.instance(stranger["id"])["closed"]
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2])
+@pytest.mark.parametrize("fault", ["status", "html", "text"])
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 499, 502])
+def test_what_was_started_by_a_start_that_was_refused_is_terminated(
+    status: int,
+    fault: str,
+    skip: int,
+    emulator: EmulatorControl,
+    populate: Callable[..., None],
+    own_instances: OwnInstances,
+    run: Examine,
+) -> None:
+    """A gateway refuses what the server has carried out: the first start, a second one with its key, a wrong token."""
+    populate()
+    emulator.switch(refused_token_start="started")
+    emulator.fault("start", fault, status=status, skip=skip, work_done=True)
+    report = run(PROCESS)
+    assert own_instances()
+    assert all(instance["closed"] for instance in own_instances())
+    assert {instance["id"] for instance in own_instances()} == {each.instance_id for each in report.started}
+    assert report.exit_code == 0
+    if status < 500 and skip < 2 and status not in (401, 429):
+        assert "though its start was refused (Terminated)" in report.as_text()
+    assert_no_lie_but(report, "refused_token_start", "csrf", "duplicate_key", "unknown_variable_at_start")
+
+
+def test_what_a_start_left_that_was_sent_again_is_found_though_one_row_shows_at_a_time(
+    emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
+) -> None:
+    populate()
+    emulator.switch(order_honoured=False, row_cap=1)
+    emulator.fault("start", "status", status=401, work_done=True)
+    report = run(PROCESS)
+    assert report.points["refused_token_start"].value is None
+    assert "it was not sent" in report.points["refused_token_start"].seen
+    assert [instance["closed"] for instance in own_instances()] == [True] * 3
+    assert {instance["id"] for instance in own_instances()} == {each.instance_id for each in report.started}
+
+
+@pytest.mark.parametrize(("order", "rows"), [("newest", 37), ("newest", 1), ("oldest", 37), ("shuffled", 37)])
+def test_a_cap_where_no_order_is_kept(
+    order: str, rows: int, emulator: EmulatorControl, populate: Callable[..., None], run: Examine
+) -> None:
+    """A new instance takes the place of another, which comes back; else nothing shows the cap, and nothing is said."""
+    populate(more=40)
+    emulator.switch(order_honoured=False, row_order=order, row_cap=rows)
+    for process in (None, PROCESS):
+        report = run(process)
+        assert report.points["row_cap"].value is None or report.points["row_cap"].fine is False
+        assert report.points["row_cap"].value in (None, rows)
+    assert (report.points["row_cap"].value == rows) or order != "newest"
+    assert report.exit_code == 0
+
+
+def test_a_start_that_was_lost_and_does_not_show_is_named(
+    emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
+) -> None:
+    populate()
+    emulator.switch(start_lag=3600)
     emulator.fault("start", "drop_after")
     report = run(PROCESS)
     (instance,) = own_instances()
@@ -260,7 +349,7 @@ class Interrupted(Sender):
 
 
 @pytest.mark.parametrize("sent", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", [1, 2, 15, *range(28, 48)])  # from the 30th on things are started
+@pytest.mark.parametrize("at", [1, 2, 15, *range(28, 51), 60, 70, 72])  # from the 30th on things are started
 def test_an_interrupt_at_any_request_terminates_what_was_started(
     at: int,
     sent: bool,
@@ -270,9 +359,10 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
     make_sender: Callable[..., Sender],
 ) -> None:
     populate()
+    emulator.switch(refused_token_start="started")  # then each start that is sent starts an instance
     sender = make_sender(type("_", (Interrupted,), {"at": at, "sent": sent}))
     told: list[str] = []
-    report = examine(sender, process=PROCESS, key=KEY, say=told.append)
+    report = examine(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=told.append)
     assert all(instance["closed"] for instance in own_instances())
     assert (report.interrupted, report.exit_code) == (
         sender.requests >= at,
@@ -281,7 +371,7 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
     never_sent = [start for start in report.not_ended if start.instance_id is None]
     assert report.not_ended == never_sent
     assert len(never_sent) <= (0 if sent else 1)
-    assert_no_lie(report)
+    assert_no_lie_but(report, "refused_token_start")
     report.as_text()
 
 
@@ -296,7 +386,7 @@ def test_a_second_interrupt_names_what_is_left(
                 raise KeyboardInterrupt
             return super().ask(ask)
 
-    report = examine(make_sender(Impatient), process=PROCESS, key=KEY)
+    report = examine(make_sender(Impatient), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     assert report.exit_code == 130
     still_open = {instance["id"] for instance in own_instances() if not instance["closed"]}
     assert still_open

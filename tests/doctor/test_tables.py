@@ -16,15 +16,17 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.bpm.exchange import Request, Response
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.doctor import asking, lists, queries, starting
+from airflow_provider_astrobpm.doctor import asking, lengths, lists, moments, queries, refused_start, starting
 from airflow_provider_astrobpm.doctor.asking import Ask, Seen, Verdict
 from airflow_provider_astrobpm.doctor.extras import extras_for
 from airflow_provider_astrobpm.doctor.lists import Lists
-from airflow_provider_astrobpm.doctor.own import Own, Started
+from airflow_provider_astrobpm.doctor.own import Own, Started, end_all
 from airflow_provider_astrobpm.doctor.points import ABOUT, Point
 from airflow_provider_astrobpm.doctor.report import Report
+from airflow_provider_astrobpm.doctor.signs import make_key, title_of
 from airflow_provider_astrobpm.hooks.connection import EXTRAS
 
+KEY = make_key("0123456789ab")
 NOW = datetime(2026, 1, 31, 20, 0, 0, tzinfo=timezone.utc)
 SETTINGS = Settings("my_conn", "https://somewhere", ClientCredentials("id", "secret"))
 FULL, EMPTY = "Running", "Broken"
@@ -191,15 +193,96 @@ def test_order_and_row_cap(
     def answer(ask: Ask) -> Seen:
         return seen(rows(*(oldest_first if ("orderType", "asc") in ask.operation.query else again)))
 
-    points, _ = play(lists._order_and_cap(known, FULL), answer)
+    points, _ = play(lengths.probe_order_and_cap(known, FULL), answer)
     assert (points["order"].value, points["row_cap"].value) == (order, cap)
 
 
-def test_a_list_as_long_as_servers_cut_lists_off_is_suspicious() -> None:
-    known = Lists({FULL: seen(rows(A, B)), EMPTY: seen(rows(*[A] * 100))})
-    points, _ = play(lists._order_and_cap(known, FULL), lambda _: seen(rows(B, A)))
-    assert points["row_cap"].value is None
-    assert "exactly 100 rows, which looks cut off" in points["row_cap"].seen
+def unordered(number: int) -> list[dict[str, Any]]:
+    """Rows that began at once, so that their order tells nothing."""
+    return [{**rows(A)[0], "id": f"002N{each}"} for each in range(number)]
+
+
+@pytest.mark.parametrize("number", [3, 37, 99, 100])
+@pytest.mark.parametrize(
+    ("of_longer", "cap", "words"),
+    [
+        (lambda all_rows: (all_rows, all_rows), None, "its order does not show that these are all"),
+        (lambda all_rows: (all_rows, all_rows[::-1]), None, "its order does not show that these are all"),
+        (
+            lambda all_rows: (all_rows[1:], all_rows[:-1]),
+            -1,
+            "the newest and the oldest instances in 'Broken'",
+        ),
+        (lambda all_rows: (all_rows, all_rows[1:]), None, "instances moved between two lists"),
+        (lambda all_rows: (all_rows, CUT), None, "cut"),
+    ],
+)
+def test_a_list_not_shorter_than_the_one_that_tells_the_order_is_judged_by_both_of_its_ends(
+    number: int, of_longer: Any, cap: Any, words: str
+) -> None:
+    newest, oldest = of_longer(unordered(number))
+    known = Lists({FULL: seen(rows(B, A)), EMPTY: seen(newest)})
+
+    def answer(ask: Ask) -> Seen:
+        is_longer, is_oldest = EMPTY in ask.operation.query[0], ("orderType", "asc") in ask.operation.query
+        if is_longer:
+            return (oldest if isinstance(oldest, Seen) else seen(oldest)) if is_oldest else seen(newest)
+        return seen(rows(A, B))
+
+    points, _ = play(lengths.probe_order_and_cap(known, FULL), answer)
+    assert points["order"].value == "honoured"
+    assert points["row_cap"].value == (cap and number + cap)
+    assert points["row_cap"].fine is (None if cap is None else False)
+    assert words in points["row_cap"].seen
+    assert (known.cap, known.longest) == (cap and number + cap, len(newest))
+
+
+def test_start_times_that_cannot_be_ordered_as_texts_tell_nothing() -> None:
+    for starts in (("01.02.2026", "02.02.2026"), ("-", "2026-01-01 00:00:01"), ("9", "10")):
+        known = Lists({FULL: seen(rows(*starts))})
+        points, _ = play(lengths.probe_order_and_cap(known, FULL), lambda _: seen(rows(*starts[::-1])))  # noqa: B023
+        assert (points["order"].value, points["row_cap"].value) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("starts", "value"),
+    [
+        ("54321", "newest first"),
+        ("12345", "oldest first"),
+        ("1234", None),  # may be chance
+        ("4321", None),
+        ("132", "other"),
+        ("11111", None),
+    ],
+)
+def test_the_order_of_a_list_that_was_asked_for_in_none(starts: str, value: str | None) -> None:
+    stamps = [f"2026-01-01 00:00:0{second}" for second in starts]
+    assert lengths.own_order(seen(rows(*stamps))).value == value
+
+
+@pytest.mark.parametrize(
+    ("before", "with_new", "after", "cap"),
+    [
+        ("abc", "abcN", "abc", None),  # it grew
+        ("abc", "Nab", "abc", 3),
+        ("abc", "Nab", "Nab", None),  # the other has not come back
+        ("abc", "Nab", "abcd", None),
+        ("abc", "Nabd", "abc", None),  # it grew, though one has gone
+        ("", "N", "", None),
+    ],
+)
+def test_a_new_instance_that_takes_the_place_of_another(
+    before: str, with_new: str, after: str, cap: int | None
+) -> None:
+    def listed(ids: str) -> Seen:
+        return seen([{"id": each, "state": FULL} for each in ids])
+
+    known = Lists({FULL: listed(before)})
+    squeeze = lengths.squeezed(known, {"id": "N", "state": FULL}, listed(with_new))
+    assert known.longest == max(len(before), len(with_new))
+    points, _ = play(lengths.probe_squeeze(known, squeeze), lambda _: listed(after))
+    assert {name: point.value for name, point in points.items()} == ({"row_cap": cap} if cap else {})
+    assert known.cap == cap
 
 
 @pytest.mark.parametrize(
@@ -227,7 +310,7 @@ def test_the_zone_of_the_timestamps(
     start: str, zone: str | None, offset: float | None, fine: bool | None, extra: str | None
 ) -> None:
     settings = replace(SETTINGS, timezone=ZoneInfo(zone) if zone else None)
-    point = starting._timezone({"startTime": start}, seen({}), settings)
+    point = moments.time_zone({"startTime": start}, seen({}), settings)
     assert (point.value, point.fine) == (offset, fine)
     extras = extras_for({"timezone": point}, settings)
     assert extras.get("timezone") == extra
@@ -268,6 +351,10 @@ def test_the_newest_instance_says_how_far_east_the_zone_is_at_least() -> None:
     point = lists._newest(Lists({FULL: seen(rows("2026-02-01 03:50:00"))}))
     assert point.value is None
     assert "7:50:00 ahead of UTC, so the zone is at least that far east" in point.seen
+    far = lists._newest(Lists({FULL: seen(rows("2026-02-01 12:00:00"))}))
+    assert "16:00:00 ahead of UTC, and no zone is so far east" in far.seen
+    odd = lists._newest(Lists({FULL: seen(rows("1.2.2026"))}))
+    assert "no timestamp in the documented format, but '1.2.2026' was seen" in odd.seen
     assert "ahead" not in lists._newest(Lists({FULL: seen(rows("2026-01-31 20:00:05"))})).seen
 
 
@@ -286,11 +373,106 @@ def test_the_text_and_the_json_hold_the_same_and_the_text_wraps() -> None:
     assert text.endswith('{"csrf": true}')
 
 
-def test_a_start_is_written_down_before_it_is_sent_and_crossed_out_when_it_was_refused() -> None:
+def test_a_start_is_written_down_before_it_is_sent_and_crossed_out_when_it_was_not() -> None:
     own = Own("P")
     plan = starting._start(own, "key", csrf=False, with_variable=True)
     next(plan)
     assert [str(start) for start in own.starts] == ["an instance with business key 'key'"]
     with pytest.raises(StopIteration):
-        plan.send(REFUSED)
+        plan.send(Seen("", error=errors.NotSentError("not reached")))
     assert own.starts == []
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_refused_start_stays_written_down_until_the_lists_show_nothing_of_it(is_there: bool) -> None:
+    own = Own("P")
+    start, _ = play(starting._start(own, KEY, csrf=False, with_variable=True), lambda _: REFUSED)[1]
+    assert own.starts == [start]
+    row = {"id": "002N1", "name": "P", "state": FULL, "businessKey": KEY}
+
+    def answer(ask: Ask) -> Seen:
+        if ask.operation.kind == "terminate":
+            return seen({**row, "state": "Terminated"})
+        return seen([row] if is_there and FULL in ask.operation.query[0] else [])
+
+    play(end_all(own), answer)
+    assert [each.end for each in own.starts] == (["Terminated"] if is_there else [])
+    assert not is_there or str(start).endswith(f"with business key {KEY!r}, though its start was refused")
+
+
+TOKEN_REFUSED = Seen(
+    "read",
+    error=errors.AuthenticationError("no", status=401),
+    response=Response(401, {}, msgspec.json.encode({"resCode": "405230602", "resMsg": "no"})),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "shows_at", "value", "left"),
+    [
+        (TOKEN_REFUSED, None, "not started", 0),
+        (TOKEN_REFUSED, 1, "started", 0),
+        (TOKEN_REFUSED, 2, "started", 0),
+        (FAILED, None, None, 1),  # it is looked for once more at the end of the run
+        (FAILED, 1, "started", 0),
+        (CUT, None, None, 1),
+        (REFUSED, None, None, 1),  # refused for another reason
+        (Seen("", error=errors.NotSentError("not reached")), None, None, 0),
+        (Seen("", error=errors.ThrottledError("wait", status=429)), None, None, 1),
+        (seen({"id": "002N2", "state": FULL}), None, "started", 0),
+        (seen({"id": "002N2", "state": FULL}), 1, "started", 0),
+        (seen("taken"), None, None, 1),
+    ],
+)
+def test_a_start_whose_token_is_refused(
+    answer: Seen, shows_at: int | None, value: str | None, left: int
+) -> None:
+    first_key = make_key("ba9876543210")
+    own = Own("P", starts=[Started(first_key, "002N1", end="Terminated")])
+    first = {"id": "002N1", "state": FULL, "businessKey": "002N1", "title": title_of(first_key)}
+    row = {"id": "002N2", "state": FULL, "businessKey": KEY}
+    looks = 0
+    sent: list[Ask] = []
+
+    def reply(ask: Ask) -> Seen:
+        nonlocal looks
+        sent.append(ask)
+        if ask.operation.kind == "start":
+            return answer
+        if ask.operation.kind == "terminate":
+            return seen({**row, "state": "Terminated"})
+        if ask.token is not None:
+            return TOKEN_REFUSED
+        looks += ask.operation.query[0][1] == FULL
+        shown = shows_at is not None and looks >= shows_at and ask.operation.query[0][1] == FULL
+        return seen([row] if shown else [])
+
+    known = refused_start.Known(first, 3.0, newest_first=True)
+    points, _ = play(refused_start.probe_refused_start(own, KEY, known, Lists({FULL: seen([])})), reply)
+    point = points["refused_token_start"]
+    assert (point.value, point.fine) == (value, None if value is None else value == "not started")
+    assert len(own.left()) == left
+    assert [ask.token is not None for ask in sent if ask.operation.kind == "start"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("shows_first", "newest_first", "rows_before", "longest", "sends"),
+    [
+        (True, True, 37, 37, True),
+        (True, False, 37, 38, True),  # the list was longer before, so one more would show
+        (True, False, 37, 37, False),
+        (False, True, 0, 1, False),
+        (None, True, 0, 1, False),
+    ],
+)
+def test_no_start_is_sent_that_could_not_be_found_again(
+    shows_first: bool | None, newest_first: bool, rows_before: int, longest: int, sends: bool
+) -> None:
+    own = Own("P", starts=[Started(KEY, "002N-own", end="Terminated")])
+    first = {"id": "002N-own", "state": FULL, "businessKey": KEY if shows_first else "002N-own"}
+    known = refused_start.Known(None if shows_first is None else first, 0, newest_first=newest_first)
+    before = Lists({FULL: seen(unordered(rows_before))})
+    before.longest = longest
+    plan = refused_start.probe_refused_start(own, make_key("ba9876543210"), known, before)
+    assert isinstance(next(plan), Ask) is sends
+    assert len(own.starts) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,38 @@ def test_rules_are_used_up_in_their_order() -> None:
     assert rules.in_force() == []
 
 
+def test_a_rule_may_be_about_some_requests_alone(api: Api, control: EmulatorControl) -> None:
+    control.start("Instant")
+    control.fault("query", "status", target="states=Completed OK", times=100)
+    statuses = [
+        api.call("GET", INSTANCES, params={"states": state}).status_code
+        for state in ("Running", "Completed OK", "Running", "Completed OK")
+    ]
+    assert statuses == [200, 500, 200, 500]
+    assert api.call("GET", f"{INSTANCES}?states=Completed%20OK").status_code == 500
+
+
+def test_a_rule_may_strike_a_share_by_chance() -> None:
+    rules = FaultRules()
+    rules.add(Fault("query", "html", times=100_000, share=0.1))
+    rules.add(Fault("any", "delay", times=100_000, share=0.5))
+    taken = [rules.take("query") for _ in range(10_000)]
+    counted = Counter(fault.fault if fault else None for fault in taken)
+    assert 900 <= counted["html"] <= 1100
+    assert 4200 <= counted["delay"] <= 4800
+    assert rules.in_force()[0]["times"] == 100_000 - counted["html"]
+
+
+def test_each_row_comes_twice(api: Api, control: EmulatorControl) -> None:
+    instance = control.start("SupplierOnboarding")
+    state = control.instance(instance["id"])["state"]
+    control.fault("query", "twice", fields={"state": "Completed OK", "bpStatus": "Approved"})
+    first, second = api.query(state)
+    assert first["id"] == second["id"] == instance["id"]
+    assert (first["state"], second["state"], second["bpStatus"]) == (state, "Completed OK", "Approved")
+    assert len(api.query(state)) == 1
+
+
 def test_rules_in_force_say_what_is_left(control: EmulatorControl, api: Api) -> None:
     control.fault("query", "status", times=3, skip=1, status=502)
     for _ in range(2):
@@ -63,6 +96,7 @@ def test_rules_in_force_say_what_is_left(control: EmulatorControl, api: Api) -> 
         {"kind": "query", "fault": "delay", "seconds": -1},
         {"kind": "query", "fault": "status", "status": 99},
         {"kind": "query", "fault": "delay", "second": 1},
+        {"kind": "query", "fault": "delay", "share": 0},
     ],
 )
 def test_wrong_rules(control: EmulatorControl, rule: dict[str, Any]) -> None:

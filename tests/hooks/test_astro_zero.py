@@ -313,7 +313,8 @@ def test_an_endpoint_that_fails_to_read_by_id_is_searched_by_lists(
     emulator.fault("get", "status", status=status, times=100)
     for _ in range(3):
         assert hook.get_instance(instance.id).id == instance.id
-    assert emulator.counts()["get"] <= 2  # one look, with a second attempt or a fresh token
+    # One poll of two attempts, each with a fresh token where the token may be at fault.
+    assert emulator.counts()["get"] <= (4 if status == 401 else 2)
 
 
 def test_async_code_has_a_client_of_its_own(hook: AstroZeroHook, emulator: EmulatorControl) -> None:

@@ -19,7 +19,7 @@ from tests.support.deployed import DeployedAirflow, Found
 
 DAGS = Path(__file__).parent / "dags"
 DAG_COUNT = 6
-TASK = "review.approve"
+LOOPED = "review.approve"
 GRACE = 1  # seconds after which an instance that was started certainly shows in the lists
 
 
@@ -61,39 +61,62 @@ class Run:
     def still_open(self) -> list[dict[str, Any]]:
         return [each for each in self.instances if not each["closed"]]
 
-    def tasks(self, task_id: str, iteration: int | None = None) -> list[dict[str, Any]]:
-        """Return the task instances of a task, in one iteration or in all."""
-        found = self.airflow.call("GET", f"{self.path}/taskInstances?limit=100")["task_instances"]
-        return [
-            each
-            for each in found
-            if each["task_id"] == task_id and iteration in {None, each.get("region_index")}
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return all task instances."""
+        found: list[dict[str, Any]] = self.airflow.call("GET", f"{self.path}/taskInstances?limit=100")[
+            "task_instances"
         ]
-
-    def task(self, task_id: str = TASK, iteration: int | None = None) -> dict[str, Any]:
-        """Return the only task instance of a task, in an iteration if it is in a loop."""
-        (found,) = self.tasks(task_id, iteration)
         return found
 
-    def until_waiting(self, task_id: str = TASK, iteration: int | None = None, *, tries: int = 1) -> None:
-        """Wait until a task has been deferred and a triggerer has taken it up, and people may act on what it started."""
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Return the only task instance of a task."""
+        (found,) = [each for each in self.tasks() if each["task_id"] == task_id]
+        return found
+
+    def iteration(self, number: int) -> list[dict[str, Any]]:
+        """Return the task instances that wait in an iteration of the loop; several where they are mapped."""
+        return [
+            each
+            for each in self.tasks()
+            if each["task_id"] == LOOPED and each["loop_iteration"]["iteration"] == number
+        ]
+
+    def xcom(self, task: dict[str, Any], key: str) -> Any:
+        """Return what a task instance has published."""
+        where = f"region_id={task['region_id']}&region_index={task['region_index']}"
+        path = f"{self.path}/taskInstances/{task['task_id']}/xcomEntries/{key}?{where}&deserialize=true"
+        return self.airflow.call("GET", path)["value"]
+
+    def until_waiting(self, iteration: int, *, started: int) -> None:
+        """Wait until an iteration waits, and people may act on all that is open.
+
+        :param started: how many instances the run has started by then.
+        """
+
+        on_worker = self.dag_id == "loop_on_worker"
+
+        def is_waiting(task: dict[str, Any]) -> bool:
+            return task["state"] == "running" if on_worker else self._is_taken_up(task)
 
         def waiting() -> bool | None:
-            found = self.tasks(task_id, iteration)
-            taken = [each for each in found if (each["trigger"] or {}).get("triggerer_id")]
-            ready = taken and found == taken and {each["try_number"] for each in found} == {tries}
-            return (
-                bool(ready and all(each["outcomes"] for each in self.still_open) and self.still_open) or None
-            )
+            tasks, still_open = self.iteration(iteration), self.still_open
+            wait = tasks and all(is_waiting(each) for each in tasks)
+            ready = still_open and all(each["outcomes"] for each in still_open)
+            return (wait and ready and len(self.instances) == started) or None
 
-        self.until(f"{task_id} waits in iteration {iteration}, try {tries}", waiting)
+        self.until(f"iteration {iteration} waits", waiting)
 
-    def until_state(self, state: str, task_id: str = TASK, iteration: int | None = None) -> None:
-        self.until(f"{task_id} is {state}", lambda: self.task(task_id, iteration)["state"] == state or None)
+    def _is_taken_up(self, task: dict[str, Any]) -> bool:
+        """Return whether a triggerer runs the trigger of a task: before that nobody can tell it of a kill."""
+        logs = [path.read_text() for path in self._logs.rglob("*.trigger.*.log")]
+        lines = [line for log in logs for line in log.splitlines() if f'"ti_id":"{task["id"]}"' in line]
+        return task["state"] == "deferred" and any(" starting" in line for line in lines)
+
+    def until_state(self, state: str, task_id: str) -> None:
+        self.until(f"{task_id} is {state}", lambda: self.task(task_id)["state"] == state or None)
 
     def until(self, what: str, look: Callable[[], Found | None]) -> Found:
-        folder = self.airflow.home / f"logs/dag_id={self.dag_id}/run_id={self.run_id}"
-        return self.airflow.until(f"{self.run_id}: {what}", look, 90, *folder.glob("**"))
+        return self.airflow.until(f"{self.run_id}: {what}", look, 90, *self._logs.glob("**"))
 
     def approve(self) -> None:
         """Approve everything that is open."""
@@ -115,10 +138,13 @@ class Run:
         )
         self.airflow.call("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", {**body, **which})
 
-    def log(self, task_id: str = TASK) -> str:
+    def log(self, task_id: str) -> str:
         """Return what the tries of a task have logged."""
-        folder = self.airflow.home / f"logs/dag_id={self.dag_id}/run_id={self.run_id}"
-        return "".join(path.read_text() for path in folder.glob(f"task_id={task_id}/**/*.log"))
+        return "".join(path.read_text() for path in self._logs.glob(f"task_id={task_id}/**/*.log"))
+
+    @property
+    def _logs(self) -> Path:
+        return self.airflow.home / f"logs/dag_id={self.dag_id}/run_id={self.run_id}"
 
 
 @pytest.fixture(scope="session")
@@ -138,3 +164,18 @@ def airflow(emulator_server: EmulatorServer) -> Iterator[Airflow]:
         for child in reversed(deployment.components):
             child.stop()
     assert living(stack.home) == []
+
+
+@pytest.fixture(scope="session")
+def runs(airflow: Airflow) -> dict[str, Run]:
+    """What all tests look at: started at once, as most of their time is waiting."""
+    dying = {
+        dag_id: airflow.run(dag_id, dies_in=1)
+        for dag_id in ("loop_of_one", "loop_on_worker", "loop_of_batches", "loop_of_mapped")
+    }
+    failing = {
+        f"{dag_id}, {state}": airflow.run(dag_id)
+        for dag_id in ("fails", "fails_as_batch")
+        for state in ("kept", "discarded")
+    }
+    return {**dying, **failing, "cleared": airflow.run("loop_of_one")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.next.conftest import Airflow, Run
+    from tests.next.conftest import Run
 
 pytestmark = pytest.mark.next
 
@@ -15,111 +15,52 @@ EACH = {"loop_of_one": 1, "loop_on_worker": 1, "loop_of_batches": 2, "loop_of_ma
 """How many instances an iteration starts."""
 
 
-@pytest.fixture(scope="module")
-def dying(airflow: Airflow) -> dict[str, Run]:
-    """A run of each loop in which the first try of the second iteration dies; all are under way at once."""
-    return {dag_id: airflow.run(dag_id, dies_in=1) for dag_id in EACH}
-
-
 @pytest.mark.parametrize("dag_id", EACH)
-def test_a_retry_adopts_nothing_of_the_iteration_before(dag_id: str, dying: dict[str, Run]) -> None:
-    run, each = dying[dag_id], EACH[dag_id]
-    run.until("the first iteration waits", lambda: len(run.still_open) == each or None)
+def test_an_iteration_whose_first_try_died_adopts_nothing_of_the_one_before(
+    dag_id: str, runs: dict[str, Run]
+) -> None:
+    run, each = runs[dag_id], EACH[dag_id]
+    run.until_waiting(0, started=each)
     run.approve()
-    run.until("the second iteration has started its own", lambda: len(run.instances) == 2 * each or None)
-    second = [one for one in run.tasks("review.approve") if one["try_number"] == 2]
-    assert second
+    run.until_waiting(1, started=2 * each)
+    assert {task["try_number"] for task in run.iteration(1)} == {2}
     assert len(run.still_open) == each
-    assert run.tasks("publish")[0]["state"] is None
+    assert run.task("publish")["state"] is None
+    # A person ends the iteration: its own instances are terminated, and nobody has published.
+    if dag_id != "loop_of_one":
+        for task in run.iteration(1):
+            run.mark(task, "failed")
+        run.until("its instances are closed", lambda: not run.still_open or None)
+        ends = ["Completed OK"] * each + ["Terminated"] * each
+        assert [instance["state"] for instance in run.instances] == ends
+        run.until_state("upstream_failed", "publish")
+        return
+    shown = {key: run.xcom(run.iteration(1)[0], key) for key in ("instance_id", "business_key")}
+    own = run.still_open[0]
+    assert shown == {"instance_id": own["id"], "business_key": own["business_key"]}
+    assert own["business_key"].startswith("loop_of_one.review.approve.loop1.")
     run.approve()
     run.until_state("success", "publish")
-    assert len(run.instances) == 2 * each
+    returned = [run.xcom(run.iteration(n)[0], "return_value")["id"] for n in (0, 1)]
+    assert returned == [instance["id"] for instance in run.instances]
 
 
-@pytest.fixture(scope="module")
-def acted_on(airflow: Airflow) -> dict[str, Run]:
-    """Runs whose second iteration a person ends, by what is done."""
-    runs = {
-        "mark failed": airflow.run("loop_of_one"),
-        "mark failed, on a worker": airflow.run("loop_on_worker"),
-        "mark failed, mapped": airflow.run("loop_of_mapped"),
-        "mark failed, a batch": airflow.run("loop_of_batches"),
-        "clear": airflow.run("loop_of_one"),
-        "clear the iteration before": airflow.run("loop_of_one"),
-    }
-    for run in runs.values():
-        run.until(
-            "the first iteration waits",
-            lambda run=run: (all(o["outcomes"] for o in run.still_open) and run.still_open) or None,
-        )
-        run.until("x", lambda run=run: len(run.still_open) == EACH[run.dag_id] or None)
-        run.approve()
-    return runs
-
-
-@pytest.mark.parametrize(
-    "act", ["mark failed", "mark failed, on a worker", "mark failed, mapped", "mark failed, a batch"]
-)
-def test_marking_an_iteration_terminates_its_instances(act: str, acted_on: dict[str, Run]) -> None:
-    run = acted_on[act]
-    each = EACH[run.dag_id]
-    run.until(
-        "2nd", lambda: (len(run.instances) == 2 * each and all(o["outcomes"] for o in run.still_open)) or None
-    )
-    if run.dag_id != "loop_on_worker":
-        run.until(
-            "taken",
-            lambda: (
-                all(
-                    (t["trigger"] or {}).get("triggerer_id")
-                    for t in run.tasks("review.approve")
-                    if t["state"] != "success"
-                )
-                or None
-            ),
-        )
-    import time
-
-    time.sleep(2)
-    for t in run.tasks("review.approve"):
-        if t["state"] in ("deferred", "running"):
-            print(t)
-            run.mark(t, "failed")
-    run.until("closed", lambda: not run.still_open or None)
-    print([i["state"] for i in run.instances])
-    print(run.log())
-    assert 0
-
-
-@pytest.mark.parametrize("act", ["clear", "clear the iteration before"])
-def test_clear(act: str, acted_on: dict[str, Run]) -> None:
-    run = acted_on[act]
-    run.until("2nd", lambda: (len(run.instances) == 2 and all(o["outcomes"] for o in run.still_open)) or None)
-    run.until(
-        "taken",
-        lambda: (
-            all(
-                (t["trigger"] or {}).get("triggerer_id")
-                for t in run.tasks("review.approve")
-                if t["state"] != "success"
-            )
-            or None
-        ),
-    )
-    import time
-
-    time.sleep(2)
-    tasks = {t["region_index"]: t for t in run.tasks("review.approve")}
-    print(tasks)
-    run.clear(tasks[1 if act == "clear" else 0], include_downstream=True)
-    for _ in range(8):
-        time.sleep(1)
-        print(
-            [
-                (t["task_id"], t["state"], t["try_number"], t.get("region_index"), t.get("region_id"))
-                for t in run.tasks("review.approve")
-            ],
-            [(i["state"], i["business_key"]) for i in run.instances],
-        )
-    print(run.log())
-    assert 0
+def test_clearing_an_iteration_terminates_what_a_later_one_has_started(runs: dict[str, Run]) -> None:
+    """Airflow replaces the later iterations, in another region, once the cleared one is through."""
+    run = runs["cleared"]
+    run.until_waiting(0, started=1)
+    run.approve()
+    run.until_waiting(1, started=2)
+    run.clear(run.iteration(0)[0], include_downstream=True)
+    run.until_waiting(0, started=3)
+    run.until("what the later one has started is closed", lambda: len(run.still_open) == 1 or None)
+    first, second, again = run.instances
+    assert (first["state"], second["state"], again["closed"]) == ("Completed OK", "Terminated", False)
+    run.approve()
+    run.until_waiting(1, started=4)
+    assert run.iteration(1)[0]["region_id"] != run.iteration(0)[0]["region_id"]
+    assert run.iteration(1)[0]["try_number"] == 1
+    run.approve()
+    run.until_state("success", "publish")
+    keys = [instance["business_key"] for instance in run.instances]
+    assert len(set(keys)) == 4

@@ -73,9 +73,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         holds no ``launches``.
     :param result_conn_id: the Airflow connection to write it with.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
-    :param bp_statuses: business statuses to wait for, alone or together with ``states``.
+    :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail a launch.
-    :param failed_bp_statuses: business statuses that fail a launch, such as ``["Rejected"]``.
+    :param failed_bp_statuses: business statuses that fail a launch at once, even while the instance is open. Without
+        ``bp_statuses`` any other status succeeds.
     :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails its launch (``"fail"``).
     :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
     :param terminate_on_kill: whether what is open is terminated when a person ends the waiting task: marks it as failed

@@ -68,9 +68,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         more end of the same deadline, also while the task is deferred.
     :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
-    :param bp_statuses: business statuses to wait for, alone or together with ``states``.
+    :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
-    :param failed_bp_statuses: business statuses that fail the task, such as ``["Rejected"]``.
+    :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
+        ``bp_statuses`` any other status succeeds.
     :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
     :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
     :param terminate_on_kill: whether the instance is terminated when a person ends the waiting task: marks it as failed

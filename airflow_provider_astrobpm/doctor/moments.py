@@ -1,0 +1,99 @@
+"""Timestamps as the API documents them, and whether one can be true. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Literal
+
+from airflow_provider_astrobpm.bpm import timestamps
+from airflow_provider_astrobpm.doctor.asking import text
+from airflow_provider_astrobpm.doctor.points import Point, told, untold
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.doctor.asking import Row, Seen
+
+TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
+QUARTER = timedelta(minutes=15)
+DOCUMENTED = "YYYY-MM-DD HH:MM:SS"
+_MEANING = (
+    "a retry cannot tell by it whether an instance that it finds is of an older run: a start whose answer is lost ends in "
+    "AmbiguousStartError instead of being resumed"
+)
+
+Judgement = Literal["documented", "implausible", "unreadable"]
+
+
+def is_plausible(ahead: timedelta) -> bool:
+    """Return whether a timestamp of this moment may be so far ahead of UTC, in whatever zone it is."""
+    return abs(ahead) <= timestamps.ZONES + TOLERANCE
+
+
+def judge(stamp: str, at: float) -> Judgement:
+    """Return whether a start time can be read and can be true, as the search for a lost start judges it.
+
+    :param stamp: as the server sent it.
+    :param at: when the instance began by the clock of this machine, in seconds since the epoch.
+    """
+    if timestamps.read(stamp) is None:
+        return "unreadable"
+    return "documented" if timestamps.is_clock_credible([stamp], at) else "implausible"
+
+
+def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Point:
+    """Report whether the start time of a new instance is in the documented format and can be true.
+
+    :param instance: the instance as the start's answer shows it.
+    :param row: the same as a list shows it, if one does.
+    :param begun: when it began by the clock of this machine, in seconds since the epoch.
+    """
+    name = "start_time"
+    shown = {"the start's answer": text(instance, "startTime"), "the row": text(row or {}, "startTime")}
+    judged = {where: judge(stamp, begun) for where, stamp in shown.items() if stamp}
+    if not judged:
+        if row is None:
+            return untold(name, "the start's answer has no startTime, and no list shows the instance", *seen)
+        return told(
+            name, "absent", f"neither the start's answer nor the row has one: {_MEANING}", *seen, fine=False
+        )
+    for value in ("unreadable", "implausible"):
+        where = next((where for where, found in judged.items() if found == value), None)
+        if where is not None:
+            what = f"startTime of {where} is {shown[where]!r}"
+            words = (
+                f"not {DOCUMENTED}"
+                if value == "unreadable"
+                else f"when it was {_utc(begun)} UTC on this machine"
+            )
+            return told(name, value, f"{what}, {words}: {_MEANING}", *seen, fine=False)
+    if "the row" not in judged:
+        reason = "the start's answer has it in the documented format, but no row shows it"
+        return untold(name, reason, *seen)
+    words = f"{DOCUMENTED}, and {shown['the row']} can be true by the clock of this machine"
+    return told(name, "documented", words, *seen)
+
+
+def time_zone(instance: Row, seen: Seen, settings: Settings) -> Point:
+    """Report the offset from UTC: the instance began when its start was answered."""
+    stamp = timestamps.read(text(instance, "startTime"))
+    if stamp is None:
+        return untold("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
+    now = datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc)
+    ahead = stamp - now.replace(tzinfo=None)
+    offset = round(ahead / QUARTER) * QUARTER
+    if abs(ahead - offset) > TOLERANCE or not is_plausible(offset):
+        reason = f"the instance began at {stamp}, when it was {now:%Y-%m-%d %H:%M:%S} UTC"
+        return untold("timezone", f"{reason}: no zone is so far off", seen)
+    hours = offset / timedelta(hours=1)
+    words = f"UTC{hours:+g} h now: the instance began at {stamp}, when it was {now:%H:%M:%S} UTC"
+    if settings.timezone is None:
+        return told(
+            "timezone", hours, f"{words}; a zone with summer time has to be set by its own name", seen
+        )
+    if now.astimezone(settings.timezone).utcoffset() == offset:
+        return told("timezone", hours, f"{words}, as the connection's {settings.timezone} says", seen)
+    return told("timezone", hours, f"{words}, and the connection says {settings.timezone}", seen, fine=False)
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None, microsecond=0)

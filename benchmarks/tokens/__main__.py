@@ -1,0 +1,172 @@
+"""``python -m benchmarks.tokens``: let tasks and waits take each other's tokens, and print what was lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from benchmarks.tokens.task import PROCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_astrobpm.emulator import EmulatorControl
+
+ROOT = Path(__file__).resolve().parents[2]
+WAITS, SECONDS, INTERVAL = 200, 600.0, 5.0
+SHORT_WAITS, SHORT_SECONDS = 50, 30.0
+A_TASK_EVERY = 1.0  # seconds
+PATIENCE = 120.0  # seconds after which a wait whose instance has ended is lost
+
+
+class Waits:
+    """The process of the waits, and how they ended."""
+
+    def __init__(self, process: subprocess.Popen[str], ids: list[str], interval: float) -> None:
+        self.ids = ids
+        self.right: set[str] = set()
+        self.lost: dict[str, str] = {}
+        self._process = process
+        assert process.stdin is not None  # noqa: S101 - it was opened with one
+        process.stdin.write(json.dumps({"ids": ids, "poll_interval": interval}) + "\n")
+        process.stdin.close()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __len__(self) -> int:
+        return len(self.right) + len(self.lost)
+
+    def finish(self, seconds: float) -> None:
+        """Let the waits end; whatever has not ended then is lost."""
+        self._reader.join(seconds)
+        self._process.kill()
+        for one in self.ids:
+            if one not in self.right:
+                self.lost.setdefault(one, "it has not ended")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - as above
+        for line in self._process.stdout:
+            if not line.startswith('{"waited_for"'):
+                continue  # a line of the log
+            end = json.loads(line)
+            if end["found"] == end["waited_for"]:
+                self.right.add(end["found"])
+            else:
+                self.lost[end["waited_for"]] = end["error"] or f"it found {end['found']}"
+
+
+def main() -> int:
+    """Run it, print what was lost, and return the exit code."""
+    options = _options()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    with tempfile.TemporaryDirectory(prefix="astrobpm-") as folder, EmulatorServer() as server:
+        server.control.switch(concurrent_tokens=False, bad_token=options.bad_token)
+        environment |= {
+            "AIRFLOW_HOME": folder,
+            "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT": server.connection_json(),
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+        ids = [server.control.start("PublishApproval")["id"] for _ in range(options.waits)]
+        print(
+            f"{options.waits} waits beside a task every {A_TASK_EVERY:g} s for {options.seconds:g} s;"
+            f" each new token ends the older one, and is refused with {options.bad_token}",
+            flush=True,
+        )
+        with _process("benchmarks.tokens.waits", environment) as process:
+            waits = Waits(process, ids, options.poll_interval)
+            _wait_for_a_poll(server.control)
+            first = server.control.counts()["token"]
+            failed, tasks = _tasks(server, waits, options.seconds, environment)
+            waits.finish(PATIENCE)
+        started = _started(server.control)
+        requested = server.control.counts()["token"]
+    print(f"waits that ended right: {len(waits.right)}")
+    print(f"waits that were lost:   {len(waits.lost)}")
+    for reason, number in Counter(waits.lost.values()).most_common(5):
+        print(f"  {number} times: {reason}")
+    once = sum(number == 1 for number in started.values())
+    print(f"tasks: {tasks}, of them failed: {failed}, with exactly one instance: {once}")
+    print(f"token requests: {requested - first}, of them by the waits: {requested - first - tasks}, or fewer")
+    return int(bool(waits.lost or failed or once != tasks))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tokens", description=__doc__)
+    parser.add_argument("--short", action="store_true", help=f"{SHORT_WAITS} waits for {SHORT_SECONDS:g} s")
+    parser.add_argument("--waits", type=int, help=f"how many waits ({WAITS})")
+    parser.add_argument("--seconds", type=float, help=f"for how long ({SECONDS:g})")
+    parser.add_argument("--poll-interval", type=float, default=INTERVAL, help=f"seconds ({INTERVAL:g})")
+    parser.add_argument("--bad-token", default="401", help="how a token that has ended is refused (401)")
+    options = parser.parse_args()
+    options.waits = options.waits or (SHORT_WAITS if options.short else WAITS)
+    options.seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
+    return options
+
+
+@contextmanager
+def _process(module: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", module]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _wait_for_a_poll(control: EmulatorControl) -> None:
+    """Wait until the process of the waits has begun to poll: it imports Airflow first."""
+    deadline = time.monotonic() + PATIENCE
+    while not control.counts()["query"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the waits did not poll within {PATIENCE:g} s")
+        time.sleep(0.1)
+
+
+def _tasks(
+    server: EmulatorServer, waits: Waits, seconds: float, environment: dict[str, str]
+) -> tuple[int, int]:
+    """Run tasks and let the instances of the waits end; return how many tasks failed, and how many there were."""
+    begun = time.monotonic()
+    running: list[subprocess.Popen[bytes]] = []
+    at_the_end = waits.ids[len(waits.ids) // 2 :]
+    meanwhile = waits.ids[: len(waits.ids) // 2]
+    approved = failed = tasks = 0
+    told = begun
+    while (passed := time.monotonic() - begun) < seconds:
+        while approved < len(meanwhile) * passed / seconds:
+            server.control.act(meanwhile[approved], "approve")
+            approved += 1
+        tasks += 1
+        command = [sys.executable, "-m", "benchmarks.tokens.task", server.url, f"task-{tasks}"]
+        running.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+        if time.monotonic() - told >= 60:
+            told = time.monotonic()
+            print(f"  {passed:.0f} s: {len(waits)} of {approved} ended, {len(waits.lost)} lost", flush=True)
+        time.sleep(max(0.0, begun + tasks * A_TASK_EVERY - time.monotonic()))
+    for one in [*meanwhile[approved:], *at_the_end]:
+        server.control.act(one, "approve")
+    failed = sum(process.wait(PATIENCE) != 0 for process in running)
+    return failed, tasks
+
+
+def _started(control: EmulatorControl) -> Counter[str]:
+    """Return how many instances each task has started, by its business key."""
+    return Counter(one["business_key"] for one in control.instances() if one["name"] == PROCESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""One short task process: it requests a token of its own, and starts an instance.
+
+Its arguments are the emulator's address and the business key of the instance.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.client import BpmClient
+from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET
+
+PROCESS = "Instant"
+
+
+def main() -> None:
+    """Start the instance."""
+    url, business_key = sys.argv[1:]
+    settings = Settings("task", url, ClientCredentials(CLIENT_ID, CLIENT_SECRET))
+    with BpmClient(settings) as client:
+        client.call(api.start(PROCESS, business_key=business_key))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""What a history is of: one start, or a batch. Both run one try as the operators do, on a server and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, Protocol
+
+import msgspec
+
+from airflow_provider_astrobpm.bpm import api, search
+from airflow_provider_astrobpm.bpm.adoption import Order, Record
+from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
+from airflow_provider_astrobpm.bpm.api import Operation, Pause
+from airflow_provider_astrobpm.bpm.batch_launch import BatchLauncher
+from airflow_provider_astrobpm.bpm.batch_record import BatchOrder, BatchRecord
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.generation import Generation
+from airflow_provider_astrobpm.bpm.identity import BatchKey, Region, TaskIdentity
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.launch import Launcher
+from airflow_provider_astrobpm.bpm.launches import Launch
+from airflow_provider_astrobpm.bpm.search import find_by_id
+from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
+from airflow_provider_astrobpm.bpm.states import StateClass, class_of
+from airflow_provider_astrobpm.bpm.try_record import TryRecord
+from tests.bpm.history import GRACE, History
+from tests.bpm.virtual_time import VirtualLoop
+
+NAME = "Approval"
+AUTHORS_KEY = "order 4711"
+URL = "https://history"
+
+
+class Died(BaseException):
+    """The process was killed."""
+
+
+Outcome = tuple[dict[int, BpmInstance], frozenset[int]]
+"""What a try goes on with, by the numbers of the launches, and which of these have met the condition before."""
+
+
+class Process(Protocol):
+    """The process of one try. All its effects go through it, and it may be killed at any."""
+
+    identity: TaskIdentity
+    this: Generation
+    number: int
+    max_tries: int
+    since: float | None
+    elapsed: float
+
+    def clock(self) -> float:
+        """Return the time, in seconds since the epoch."""
+
+    def remember(self, record: Any) -> None:
+        """Write a record down."""
+
+    def call(self, operation: Operation[Any]) -> Iterator[float]:
+        """Send a call, again where it may be; yields seconds to let pass, and returns the answer."""
+
+    def send(self, operation: Operation[Any]) -> Iterator[float]:
+        """Send a call once."""
+
+
+def identity_of(run_id: str, iteration: int | None) -> TaskIdentity:
+    """Return the identity of the task.
+
+    :param iteration: which iteration of its loop it is; ``None`` where it is in none.
+    """
+    region = None if iteration is None else Region("01a22064-3a54-7e6c-8d88-3d22bab58d7d", iteration)
+    return TaskIdentity("orders", run_id, "approve", region=region)
+
+
+class One:
+    """One start, as the start operator does it."""
+
+    kind: type[TryRecord] = Record
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.authors_keys = {1: AUTHORS_KEY} if history.mode else {}
+
+    def key(self, identity: TaskIdentity, generation: int, launch: int) -> str:
+        """Return the task's own key of a launch."""
+        del launch
+        return identity.key(generation)
+
+    def launch_of(self, body: Any) -> int:
+        """Return which launch a start is of."""
+        del body
+        return 1
+
+    def accepts(self, instance: BpmInstance) -> bool:
+        """Return whether the task counts an instance that has ended as what it was to bring about."""
+        return instance.state == "Completed OK" if self._history.waits else True
+
+    def run(self, process: Process, record: Record | None) -> Outcome:
+        """Run the try as far as its wait."""
+        history = self._history
+        order = Order(
+            start=lambda key: api.start(NAME, business_key=key),
+            bpm_name=NAME,
+            identity=process.identity,
+            generation=process.this.number,
+            try_number=process.number,
+            business_key=AUTHORS_KEY if history.mode else None,
+            if_open_instance_exists=history.mode or "start",  # type: ignore[arg-type] - a plain text in a history
+            keeps_open=history.keeps_open,
+            accepts=self.accepts,
+            grace=GRACE,
+            since=process.since,
+            max_tries=process.max_tries,
+            generation_is_certain=process.this.is_certain,
+        )
+        launcher = Launcher(
+            order,
+            find=lambda instance_id: find_by_id(instance_id, lookup="list"),
+            remember=process.remember,
+            log=lambda _note: None,
+            clock=process.clock,
+        )
+        plan = launcher.launch(record)
+        reply: Any = None
+        error: AstroZeroError | None = None
+        while True:
+            try:
+                step = plan.throw(error) if error else plan.send(reply)
+            except StopIteration as stop:
+                return {1: stop.value.instance}, frozenset()
+            reply, error = None, None
+            if isinstance(step, Pause):
+                process.elapsed += step.seconds
+                continue
+            try:
+                reply = _at_once(process, process.call(step))
+            except AstroZeroError as failure:
+                error = failure
+
+    def after_failure(
+        self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any
+    ) -> Any:
+        """Return what a try writes down whose wait has failed, or ``None`` for nothing."""
+        del generation, met
+        if not launched or record is None or record.instance_id != launched[1].id:
+            return None
+        return msgspec.structs.replace(record, left_open=ending == "leaves it")
+
+
+class Batch:
+    """A batch, as the batch operator starts it."""
+
+    kind: type[TryRecord] = BatchRecord
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.authors_keys = {number: f"{AUTHORS_KEY}-{number}" for number in history.own_keys}
+        self.launches = [
+            Launch(number, NAME, variables={"n": number}, business_key=self.authors_keys.get(number))
+            for number in range(1, history.launches + 1)
+        ]
+
+    def key(self, identity: TaskIdentity, generation: int, launch: int) -> str:
+        """Return the task's own key of a launch."""
+        return identity.batch_key(BatchKey(generation, launch, self.launches[launch - 1].digest))
+
+    def launch_of(self, body: Any) -> int:
+        """Return which launch a start is of."""
+        number: int = body["variables"]["n"]
+        return number
+
+    def accepts(self, instance: BpmInstance) -> bool:
+        """Return whether the task counts an instance that has ended as what it was to bring about."""
+        if self._history.waits:
+            return instance.state == "Completed OK"
+        return class_of(instance.state) is not StateClass.CANCELLED
+
+    def run(self, process: Process, record: BatchRecord | None) -> Outcome:
+        """Run the try as far as its wait."""
+        history = self._history
+        order = BatchOrder(
+            identity=process.identity,
+            generation=process.this.number,
+            try_number=process.number,
+            keeps_open=history.keeps_open,
+            accepts=self.accepts,
+            own_keys=self.authors_keys,
+            grace=GRACE,
+            since=process.since,
+            max_tries=process.max_tries,
+            generation_is_certain=process.this.is_certain,
+        )
+        search._ENDPOINTS.pop(URL, None)  # another process
+        with closing(Loop(process)) as loop:
+            launcher = BatchLauncher(
+                order,
+                lambda: iter(self.launches),
+                client=Client(process, history.max_attempts),
+                remember=process.remember,
+                log=lambda _note: None,
+                total=len(self.launches) if history.is_checked else None,
+                max_concurrency=3,
+                clock=process.clock,
+                sleep=asyncio.sleep,
+            )
+            try:
+                launched = loop.run_until_complete(launcher.launch(record))
+            except BaseException as error:
+                for task in asyncio.all_tasks(loop):
+                    task.cancel()
+                loop.settle()
+                loop.settle()
+                if isinstance(error, Exception):
+                    raise
+                raise Died from None  # without what its tasks hold
+            return launched.instances, launched.met
+
+    def after_failure(
+        self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any
+    ) -> Any:
+        """Return what a try writes down that has failed, or ``None`` for nothing."""
+        del ending
+        if record is None or record.generation != generation:
+            return None
+        if self._history.is_lasting:
+            met = ()
+        return record.failed(unfinished=True, met=met)
+
+
+class Loop(VirtualLoop):
+    """An event loop in the time of a history, which runs what is meant for threads at once."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        at = process.elapsed
+        super().__init__()
+        self.now = at
+        self._clock_resolution = 1e-6  # days may have passed
+
+    @property
+    def now(self) -> float:  # type: ignore[override] - the clock of the history is the only one
+        return self._process.elapsed
+
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self._process.elapsed = seconds
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """Run it here and now."""
+        del executor
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+            future.set_exception(error)
+        return future
+
+
+class Client(AsyncBpmClient):
+    """The client as it is, with the server of a history in place of the exchange over HTTP."""
+
+    def __init__(self, process: Process, max_attempts: int) -> None:
+        super().__init__(
+            Settings("my_conn", URL, ReadyToken("t"), instance_lookup="list", max_attempts=max_attempts)
+        )
+        self._process = process
+
+    async def call(self, operation: Operation[Any]) -> Any:
+        return await self._run(self._process.call(operation))
+
+    async def call_once(self, operation: Operation[Any]) -> Any:
+        return await self._run(self._process.send(operation))
+
+    @staticmethod
+    async def _run(steps: Any) -> Any:
+        try:
+            while True:
+                seconds = next(steps)
+                if seconds:
+                    await asyncio.sleep(seconds)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _at_once(process: Process, steps: Iterator[float]) -> Any:
+    try:
+        while True:
+            process.elapsed += next(steps)
+    except StopIteration as stop:
+        return stop.value

@@ -1,0 +1,51 @@
+"""What people copy opens gates by the name of what succeeds: by ``bp_statuses``, or by a branch on the status itself."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.docs.pages import ROOT, pages
+
+EXAMPLES = [
+    *(
+        (str(path.relative_to(ROOT)), path.read_text())
+        for path in sorted((ROOT / "example_dags").glob("*.py"))
+    ),
+    *(
+        (f"{page.path}:{block.line}", block.text)
+        for page in pages()
+        for block in page.blocks()
+        if block.language == "python"
+    ),
+]
+
+
+def gates(code: str) -> list[set[str]]:
+    """Return the names of the arguments of every call that makes a gate which people decide."""
+    return [
+        {str(keyword.arg) for keyword in call.keywords}
+        for call in ast.walk(ast.parse(code))
+        if isinstance(call, ast.Call)
+        and any(
+            keyword.arg == "failed_bp_statuses"
+            or (
+                keyword.arg == "bpm_name"
+                and isinstance(keyword.value, ast.Constant)
+                and keyword.value.value == "PublishApproval"
+            )
+            for keyword in call.keywords
+        )
+    ]
+
+
+def test_there_are_gates() -> None:
+    assert sum(bool(gates(code)) for _, code in EXAMPLES) > 6
+
+
+@pytest.mark.parametrize(("where", "code"), EXAMPLES, ids=[where for where, _ in EXAMPLES])
+def test_success_is_named(where: str, code: str) -> None:
+    branches = "@task.branch" in code and '["bp_status"] == "Approved"' in code
+    for arguments in gates(code):
+        assert "bp_statuses" in arguments or branches, f"{where} opens a gate by what is not named"

@@ -1,0 +1,170 @@
+"""What a new instance shows of its start: the business key that was sent, and when it began. Without a server."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
+from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
+from airflow_provider_astrobpm.doctor import keys, moments
+from airflow_provider_astrobpm.doctor.asking import Seen
+from airflow_provider_astrobpm.doctor.signs import carries, make_key, recognises, title_of
+
+KEY, OTHER = make_key("0123456789ab"), make_key("ba9876543210")
+SEEN = Seen("asked -> answered")
+NOW = datetime(2026, 1, 31, 20, 0, 0, tzinfo=timezone.utc).timestamp()
+
+
+def row(**columns: Any) -> dict[str, Any]:
+    return {"id": "002N1", "name": "P", "state": "Running", **columns}
+
+
+def test_the_key_is_as_long_and_as_mixed_as_one_of_a_task() -> None:
+    of_task = TaskIdentity("Orders.daily_2", "scheduled__2026-11-24T00:00:00+00:00", "Approve.it", 815).key(
+        1, 12
+    )
+    assert len(KEY) == LONGEST_KEY >= len(of_task)
+    for kind in ("[a-z]", "[A-Z]", "[0-9]", "[.]", "_", "-"):
+        assert re.search(kind, KEY)
+        assert re.search(kind, of_task)
+    assert KEY.startswith("airflow-doctor-0123456789ab.")
+    assert re.fullmatch(r".*-[a-z2-7]{16}-1", KEY)
+
+
+@pytest.mark.parametrize(
+    ("shown", "change"),
+    [
+        (KEY, "as sent"),
+        (KEY[:50], "cut at 50"),
+        (KEY[:63], "cut at 63"),
+        (KEY.upper(), "upper case"),
+        (KEY.ljust(80), "padded"),
+        (f" {KEY}", "padded"),
+        (f"ASTRO:{KEY}", "prefixed"),
+        (KEY.lower(), "lower case"),
+        (KEY.upper()[:50], "upper case and cut at 50"),
+        (f"ASTRO:{KEY}"[:50], "prefixed and cut at 50"),
+        (KEY[:50].ljust(80), "cut at 50 and padded"),
+        (OTHER[::-1], "changed"),
+    ],
+)
+def test_how_a_key_came_back(shown: str, change: str) -> None:
+    assert keys.change_of(KEY, shown) == change
+    for in_row in (shown, "", "002N1", None):
+        answer = row(businessKey=shown)
+        of_row = None if in_row is None else row(businessKey=in_row)
+        point = keys.long_key(KEY, answer, of_row, SEEN)
+        is_shown = change != "as sent" or in_row == shown
+        assert (point.value, point.fine) == ((change, change == "as sent") if is_shown else (None, None))
+        assert point.fine is not True or in_row == shown == KEY
+
+
+def test_rows_and_the_answer_may_show_the_key_differently() -> None:
+    point = keys.long_key(KEY, row(businessKey=KEY), row(businessKey=KEY[:50]), SEEN)
+    assert (point.value, point.fine) == ("cut at 50", False)
+    assert "as sent in the start's answer, cut at 50 in the row. The two differ" in point.seen
+    assert "AmbiguousStartError" in point.seen
+    point = keys.long_key(KEY, row(businessKey=KEY[:50]), row(businessKey=KEY), SEEN)
+    assert (point.value, point.fine) == ("as sent", False)
+    assert keys.long_key(KEY, row(), row(businessKey=KEY), SEEN).fine is True
+    assert keys.long_key(KEY, row(), row(), SEEN).value is None
+
+
+@given(
+    length=st.integers(0, 90),
+    upper=st.booleans(),
+    padding=st.integers(0, 20),
+    prefix=st.sampled_from(["", "ASTRO:"]),
+)
+def test_a_key_is_recognised_in_whatever_form_and_never_taken_for_another(
+    length: int, upper: bool, padding: int, prefix: str
+) -> None:
+    shown = f"{prefix}{KEY}"[:length] + " " * padding
+    shown = shown.upper() if upper else shown
+    assert recognises(shown, KEY) is (length >= len(prefix) + 20)
+    assert not recognises(shown, OTHER)
+
+
+def test_an_instance_is_recognised_by_its_title_as_well() -> None:
+    assert carries(row(businessKey="002N1", title=title_of(KEY)), KEY)
+    assert carries(row(businessKey=KEY[:20]), KEY)
+    assert not carries(row(businessKey="", title=title_of(OTHER)), KEY)
+    assert not carries(row(), KEY)
+
+
+@pytest.mark.parametrize("key", ["", "airflow-doctor-", KEY[:19]])
+def test_what_is_no_key_of_the_doctor_is_nobodys_sign(key: str) -> None:
+    for each in (
+        row(businessKey=KEY, title=title_of(KEY)),
+        row(businessKey="x" * 64, title="Approve ()"),
+        row(),
+    ):
+        assert not carries(each, key)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "value"),
+    [
+        ("2026-01-31 20:00:01", "documented"),
+        ("2026-02-01 10:00:00", "documented"),  # 14 hours ahead
+        ("2026-01-31 06:00:00", "documented"),  # 14 hours behind
+        ("2026-02-01 10:00:01", "implausible"),
+        ("2026-01-31 05:59:59", "implausible"),
+        ("0001-01-01 00:00:00", "implausible"),
+        ("1970-01-01 08:00:00", "implausible"),
+        ("9999-12-31 23:59:59", "implausible"),
+        ("-", "unreadable"),
+        ("2026/01/31 20:00:01", "unreadable"),
+        (" 2026-01-31 20:00:01", "unreadable"),
+        ("2026-01-31 20:00:01 ", "unreadable"),
+        ("2026-01-31T20:00:01", "unreadable"),
+        ("2026-1-31 20:00:01", "unreadable"),
+        ("2026-02-30 20:00:01", "unreadable"),
+        ("1769889601000", "unreadable"),
+        ("\u0662026-01-31 20:00:01", "unreadable"),
+    ],
+)
+def test_a_start_time_is_documented_implausible_or_unreadable(stamp: str, value: str) -> None:
+    good = "2026-01-31 20:00:00"
+    assert moments.judge(stamp, NOW) == value
+    for answer, of_row in ((stamp, stamp), (stamp, good), (good, stamp), ("", stamp)):
+        point = moments.start_time(row(startTime=answer), row(startTime=of_row), NOW, SEEN)
+        assert (point.value, point.fine) == (value, value == "documented")
+        assert point.fine or repr(stamp) in point.seen
+        assert point.fine or "AmbiguousStartError instead of being resumed" in point.seen
+
+
+def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
+    good = row(startTime="2026-01-31 20:00:00")
+    for in_row in (None, row(), row(startTime="")):
+        point = moments.start_time(good, in_row, NOW, SEEN)
+        assert (point.value, point.fine) == (None, None)
+    assert moments.start_time(row(startTime="-"), None, NOW, SEEN).value == "unreadable"
+    assert moments.start_time(row(), row(), NOW, SEEN).value == "absent"
+    assert moments.start_time(row(), None, NOW, SEEN).value is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "meaning"),
+    [
+        (KEY.upper(), "It is recognised in the keys that this provider makes"),
+        (f"ASTRO:{KEY}", "It is recognised in the keys that this provider makes"),
+        (KEY[:16], "fails with AmbiguousStartError"),
+        (KEY[:15], "may start a second instance"),
+        (f"ASTRO:{KEY}"[:50], "may start a second instance"),
+        (OTHER[::-1], "may start a second instance"),
+    ],
+)
+def test_what_a_changed_key_means_for_tasks(shown: str, meaning: str) -> None:
+    """The same as the search for a lost start makes of it."""
+    point = keys.long_key(KEY, row(), row(businessKey=shown), SEEN)
+    assert meaning in point.seen
+    known = KeyForms([KEY], KeyForm.of(KEY, shown))
+    assert KeyForms([KEY]).resembles(shown) is ("second instance" not in meaning)
+    assert known.sent(shown) == KEY or "is recognised" not in meaning
