@@ -64,7 +64,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         ``operators.default_deferrable`` says.
     :param poll_interval: seconds between two looks, at least 1. Deferred tasks share their looks: the smallest interval
         of those that wait on one endpoint counts for all of them.
-    :param timeout: seconds after which the wait fails; by default it waits for ever.
+    :param timeout: seconds after which the wait fails; by default it waits for ever. Airflow's ``execution_timeout`` is one
+        more end of the same deadline, also while the task is deferred.
     :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
