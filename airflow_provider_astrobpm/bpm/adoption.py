@@ -28,6 +28,7 @@ from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, OpenInstan
 from airflow_provider_astrobpm.bpm.key_form import KeyForms
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches
 from airflow_provider_astrobpm.bpm.lost_start import listed
+from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.timestamps import Placement
 from airflow_provider_astrobpm.bpm.try_record import TryRecord, with_intent
 
@@ -117,6 +118,20 @@ class Order:
             resembles=keys.resembles,
             clock=clock,
         )
+
+    def known(self, record: Record) -> Known:
+        """Return what is known of the instance of a record besides its id.
+
+        :param record: a record that names an instance.
+        """
+        if self.business_key is not None:
+            return Known()  # it may have been rendered otherwise for the try that started it
+        key = self.identity.key(record.generation, record.launch)
+        if record.key_example is None:
+            return Known(business_key=key)
+        sent, shown = record.key_example
+        form = record.key_form
+        return Known(business_key=shown if sent == key else form.shown(key) if form else None)
 
     def own(self, record: Record | None) -> Record | None:
         """Return a record if it is of this generation."""
@@ -456,6 +471,17 @@ def too_many_carriers(carriers: int, key: str) -> AmbiguousStartError:
         f"{carriers} instances carry its business key, too many to know later which one this task has started",
         key,
         'Choose a business_key that fewer have, or if_open_instance_exists="start".',
+    )
+
+
+def replaced(instance: BpmInstance, known: Known, key: str) -> AmbiguousStartError:
+    """Return the error for an id of an instance that this task goes on with, and that shows another instance now."""
+    return AmbiguousStartError(
+        f"an earlier try started an instance {known}, and its id shows another one now: {instance}, with business key "
+        f"{instance.business_key!r}",
+        key,
+        "Nothing was started again, and that one was left as it is. Look for the instance in Astro Zero by its business key, "
+        "and terminate it if it is still open; then clear this task, which starts a new one.",
     )
 
 

@@ -173,13 +173,15 @@ class GroupWait(AnyWait[GroupEnd]):
         missed, self._missing = self._missing, {}
         failing, self._unpolled = self._unpolled, {}
         failure: CallError | None = None
+        longest = math.inf  # when the stretch began that is the longest by now
         for place, instance_id in enumerate(self.ids):
             if instance_id not in self._open:
                 continue
             result = findings.instance_or_error(instance_id)
             if isinstance(result, CallError):
-                failure = failure or result
-                self._unpolled[instance_id] = failing.get(instance_id, began)
+                since = self._unpolled[instance_id] = failing.get(instance_id, began)
+                if since < longest:
+                    failure, longest = result, since
                 if instance_id in missed:
                     self._missing[instance_id] = missed[instance_id]
             elif isinstance(result, InstanceNotFoundError):
@@ -197,8 +199,8 @@ class GroupWait(AnyWait[GroupEnd]):
             else:
                 self._fail(instance_id, another(result))
         self._end_if_decided()
-        if self._failing_since is not None and self._unpolled:
-            self._failing_since = min(self._unpolled.values())
+        if self._failing_since is not None and failure is not None:
+            self._failing_since = longest
         return failure
 
     def _judge(self, instance: BpmInstance) -> None:

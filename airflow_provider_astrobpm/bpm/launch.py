@@ -145,6 +145,12 @@ class Launcher:
             if not error.unreadable:
                 raise
             return adoption.decide(self._order, record, Found(doubt=error.problem))
+        if not (known := self._order.known(record)).is_of(instance):
+            if own:
+                return Refuse(adoption.replaced(instance, known, self._order.key(record.launch)))
+            words = f"Left as it is, for it is another one than the task had started, {known}: {instance}"
+            self._log(Note(words, warning=True))
+            return adoption.decide(self._order, record, Found())
         older = () if own or instance.is_closed else (instance,)
         return adoption.decide(self._order, record, Found((instance,) if own else (), older))
 

@@ -89,7 +89,7 @@ def once(
     began = clock()
     findings = yield from search_for([wait], settings)
     wait.grace = settings.start_grace
-    wait.look_found(findings, began.steady, clock())
+    wait.look_found(findings, began.steady, clock(), settings.connection)
     count_look(meter, failed=findings.has_gaps)
     for note in wait.notes:
         log(note)

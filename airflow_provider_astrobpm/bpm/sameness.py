@@ -4,7 +4,7 @@ An id alone does not prove it: where an environment was cloned or a backup was r
 another instance. So the name and the business key are compared too, where both rows show them.
 
 Whether lists write names and keys exactly as the answer to a start does is undocumented. So a name counts without its
-namespace, and a key as the same if only case and blanks differ, or if one of the two is cut off or has something in front.
+namespace, and two keys are the same if one of them resembles the other (``key_form``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm.errors import UnexpectedAnswerError
+from airflow_provider_astrobpm.bpm.key_form import KeyForms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-SHORTEST_CUT = 16  # characters of a key that is found within another, so that the two count as one
 COMPARED = {
     "name": "name",
     "state": "state",
@@ -75,8 +75,7 @@ def bare(name: str) -> str:
 def _same_key(one: str | None, other: str | None) -> bool:
     if one is None or other is None:
         return True
-    shorter, longer = sorted((one.strip().casefold(), other.strip().casefold()), key=len)
-    return shorter == longer or (len(shorter) >= SHORTEST_CUT and shorter in longer)
+    return KeyForms([one]).resembles(other) or KeyForms([other]).resembles(one)
 
 
 def doubts_within(state: str, rows: Iterable[BpmInstance]) -> dict[str, UnexpectedAnswerError]:

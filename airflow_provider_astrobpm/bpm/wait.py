@@ -146,7 +146,7 @@ class AnyWait(Generic[T]):
         :param findings: what was found.
         :param began: when the poll began, by the steady clock.
         :param now: this moment.
-        :param connection: the connection id for errors, where several connections share the poll.
+        :param connection: the connection id for errors: several connections may share a poll.
         """
         said = len(self.notes)
         error = self._take(findings, began, now.steady)
@@ -156,7 +156,7 @@ class AnyWait(Generic[T]):
             self._polls_succeed()
             self.check_deadline(now)
         elif self.ending is None:
-            if connection is not None:
+            if connection not in (None, error.connection):
                 error = copy(error)
                 error.connection = connection
             self._fail_poll(error, began, now)

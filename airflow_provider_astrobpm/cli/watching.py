@@ -62,7 +62,7 @@ def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: S
         failures.take(findings.failure)
         for wait in still:
             wait.grace = hook.settings.start_grace
-            wait.look_found(findings, began.steady, now())
+            wait.look_found(findings, began.steady, now(), hook.settings.connection)
         # What all of them have to say is said once.
         notes = dict.fromkeys(note.text for wait in still for note in wait.notes)
         for wait in still:

@@ -52,7 +52,8 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         as Airflow's setting ``operators.default_deferrable`` says. Not with ``silent_fail``.
     :param poke_interval: seconds between two looks, at least 1 where the task is deferred. Deferred tasks share their
         looks: the smallest interval of those that wait on one endpoint counts for all of them.
-    :param timeout: seconds after which the task fails and is not retried, or is skipped with ``soft_fail``.
+    :param timeout: seconds after which the task fails and is not retried, or is skipped with ``soft_fail``. Airflow's
+        ``execution_timeout`` is one more end of the same deadline, in every mode.
     :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.

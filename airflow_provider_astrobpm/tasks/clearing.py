@@ -5,6 +5,7 @@ From Airflow 3.4 on a clear discards the task's state by default, and with it th
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,5 +35,5 @@ def advice(otherwise: str) -> str:
 
 def add_advice(error: AmbiguousStartError) -> None:
     """Let an error that asks for a clear say what to tick."""
-    if "clear" in error.advice:
+    if re.search(r"\bclear\b", error.advice):
         error.advice += advice("it cannot know that you have looked, and may refuse again")

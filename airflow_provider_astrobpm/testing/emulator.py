@@ -195,7 +195,8 @@ class AstroZeroEmulator(EmulatorControl):
 
         :param dag: the DAG.
         :param give_up_after: seconds from the first request of the run on, after which waits are ended that nobody has ended.
-        :param timeout: seconds in place of the ``timeout`` of this provider's tasks; one that has none gets none.
+        :param timeout: seconds in place of the ``timeout`` of this provider's tasks; one that has neither a ``timeout`` nor
+            an ``execution_timeout`` gets none.
         :param max_poll_failure_time: seconds in place of the argument of the same name of this provider's tasks.
         :param options: what else ``dag.test()`` takes, such as ``run_conf``.
         :raises AssertionError: if it had to be given up; the message lists what was open.

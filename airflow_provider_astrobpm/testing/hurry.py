@@ -25,7 +25,8 @@ def in_a_hurry(
     """Let a DAG's tasks hurry while the block runs; afterwards they are as they were.
 
     :param dag: the DAG.
-    :param timeout: seconds for those of this provider's tasks that have a ``timeout``; ``None`` leaves it to them.
+    :param timeout: seconds for those of this provider's tasks that have a ``timeout`` or an ``execution_timeout``; ``None``
+        leaves it to them.
     :param max_poll_failure_time: seconds for all of this provider's tasks that wait; ``None`` leaves it to them.
     """
     with ExitStack() as changes:
@@ -41,7 +42,9 @@ def _changes(task: Any, timeout: float | None, max_poll_failure_time: float | No
     if not _is_ours(task):
         return wanted
     wanted |= {"poll_interval": SHORTEST_INTERVAL, "poke_interval": SHORTEST_INTERVAL}
-    if timeout is not None and _given(task, "timeout") is not None:
+    if timeout is not None and any(
+        _given(task, limit) is not None for limit in ("timeout", "execution_timeout")
+    ):
         wanted["timeout"] = timeout
     if max_poll_failure_time is not None:
         wanted["max_poll_failure_time"] = max_poll_failure_time

@@ -164,7 +164,9 @@ FAULTS: dict[str, Fault] = {
     "token refused": Fault(answers=((False, BAD_TOKEN),)),
     "token refused twice": Fault(answers=((False, BAD_TOKEN), (False, BAD_TOKEN))),
     "token refused after, none other": Fault(answers=((True, BAD_TOKEN),), renews=False),
-    "token refused after, no other to be had": Fault(answers=((True, BAD_TOKEN),), renewal=ServerError("no", status=503)),
+    "token refused after, no other to be had": Fault(
+        answers=((True, BAD_TOKEN),), renewal=ServerError("no", status=503)
+    ),
     "token refused after, then no connection": Fault(
         answers=((True, BAD_TOKEN), (False, NotSentError("no connection"))), then="no connection"
     ),

@@ -48,7 +48,12 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.generation import Generation
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.try_record import TryRecord, began_at_earliest, generation_by_record, with_intent
+from airflow_provider_astrobpm.bpm.try_record import (
+    TryRecord,
+    began_at_earliest,
+    generation_by_record,
+    with_intent,
+)
 from tests.bpm.history import (
     DAY,
     GRACE,

@@ -111,6 +111,7 @@ class TestEveryFault:
         "oversize": {"fault": "oversize", "size": 300_000},
         "truncate": {"fault": "truncate"},
         "trickle": {"fault": "trickle", "seconds": 30},
+        "twice": {"fault": "twice"},
     }
 
     def test_none_is_left_out(self) -> None:

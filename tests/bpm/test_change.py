@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_astrobpm.bpm import api, change, search
 from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.errors import (
+    AnotherInstanceError,
     AstroZeroError,
     AuthenticationError,
     InstanceClosedError,
@@ -17,8 +18,10 @@ from airflow_provider_astrobpm.bpm.errors import (
     InterruptedCallError,
     NotSentError,
     RefusedError,
+    ServerError,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.sameness import Known
 
 Make = Callable[..., BpmInstance]
 
@@ -38,6 +41,31 @@ def world(action_answer: Any, instance: BpmInstance | None) -> Callable[[Operati
         return action_answer
 
     return answer
+
+
+class TestAnotherInstanceUnderTheId:
+    KNOWN = Known(("Approval",), "k")
+
+    @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
+    def test_is_left_alone(self, other: dict[str, Any], make: Make, stage: Any) -> None:
+        scene = stage(world(make(state="Terminated"), make(**{"business_key": "k", **other})))
+        with pytest.raises(AnotherInstanceError, match="it was of 'Approval' with business key 'k'"):
+            scene.run(change.change_state("002N1", "terminate", find=find, known=self.KNOWN))
+        assert "terminate" not in scene.asked
+
+    @pytest.mark.parametrize("before", [[], ServerError("down")], ids=["not there", "not readable"])
+    def test_does_not_matter_where_nothing_can_be_read(self, before: Any, make: Make, stage: Any) -> None:
+        def answer(operation: Operation[Any]) -> Any:
+            return before if operation.kind == "query" else make(state="Terminated")
+
+        scene = stage(answer)
+        done = scene.run(change.change_state("002N1", "terminate", find=find, known=self.KNOWN))
+        assert done.instance.state == "Terminated"
+
+    def test_is_none_if_it_shows_what_is_known(self, make: Make, stage: Any) -> None:
+        scene = stage(world(make(state="Terminated"), make(business_key="k")))
+        scene.run(change.change_state("002N1", "terminate", find=find, known=self.KNOWN))
+        assert scene.asked[-1] == "terminate"
 
 
 OPEN, HELD = {"state": "Running"}, {"state": "Running", "suspended": True}

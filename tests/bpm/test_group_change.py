@@ -308,8 +308,7 @@ def test_where_the_look_fails_too_both_are_told(
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
         assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
-    probes = 6 if fault else 0  # whether the token is at fault
-    assert emulator.counts()["query"] == ATTEMPTS + probes
+    assert emulator.counts()["query"] == ATTEMPTS
 
 
 def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorControl) -> None:
@@ -321,9 +320,8 @@ def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorContr
     change = group.change(ids)
     assert len(change.ended) == 20
     assert len(change.failed) == 40
-    # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more. And for each refusal
-    # whether the token is at fault.
-    assert requests(emulator) == {"action": 60, "query": 3 + 20}
+    # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more.
+    assert requests(emulator) == {"action": 60, "query": 3}
 
 
 def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: EmulatorControl) -> None:

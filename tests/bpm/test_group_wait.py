@@ -60,6 +60,15 @@ def fail(awaited: AnyWait[Any], *, began: float, now: float) -> None:
     awaited.look_failed(cut(), began, at(now))
 
 
+def partly(awaited: GroupWait, *rows: BpmInstance, doubtful: str = "", began: float) -> list[str]:
+    """Show it what there is in a poll that decides nothing about some, and return how what it says begins."""
+    findings = Findings(sought(awaited))
+    findings.take("Running", rows)
+    findings.doubts |= {one: errors.UnexpectedAnswerError(f"odd {one}") for one in doubtful}
+    awaited.look_found(findings, began, at(began))
+    return [words.split(".")[0] for words in said(awaited)]
+
+
 def said(awaited: GroupWait) -> list[str]:
     notes = [note.text for note in awaited.notes]
     awaited.notes.clear()
@@ -152,6 +161,77 @@ class TestHowItEnds:
         with pytest.raises(errors.InterruptedCallError, match="polls have failed for 60 s"):
             awaited.result()
 
+    def test_those_whose_list_fails_do_not_keep_the_others_from_being_judged(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS, RUNS, RUNS), max_poll_failure_time=60)
+        rows = dict(enumerate(group(RUNS, RUNS, RUNS)))
+        assert partly(awaited, rows[0], rows[1], doubtful="3", began=0) == [
+            "Polls fail from now on; the wait goes on"
+        ]
+        assert awaited.seconds_left(at(0)) == 60
+        # Each stretch is that of one instance: the third shows, the second fails from now on.
+        assert partly(awaited, instance("1", OK), rows[2], doubtful="2", began=50) == [
+            "Closed 1 of 3, 0 failed; 1 a minute, about 2 min left"
+        ]
+        assert awaited.seconds_left(at(50)) == 60
+        assert partly(awaited, rows[2], doubtful="2", began=100) == []
+        partly(awaited, rows[2], doubtful="2", began=110)
+        with pytest.raises(errors.UnexpectedAnswerError, match="odd 2; polls have failed for 60 s"):
+            awaited.result()
+        assert awaited.so_far() == GroupEnd(1, {}, ("2", "3"))
+
+    def test_the_error_is_that_of_the_longest_stretch(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS, RUNS), max_poll_failure_time=60)
+        partly(awaited, instance("1", RUNS), doubtful="2", began=0)
+        partly(awaited, doubtful="12", began=60)
+        with pytest.raises(errors.UnexpectedAnswerError, match="odd 2; polls have failed for 60 s"):
+            awaited.result()
+
+    def test_a_poll_that_fails_for_one_says_nothing_about_whether_it_is_missing(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS, RUNS))
+        for now in (0, 20, 40):
+            partly(awaited, instance("1", RUNS), doubtful="2" if now == 20 else "", began=now)
+        assert awaited.ending is None
+        partly(awaited, instance("1", OK), began=MISSING_TIME)
+        assert list(awaited.result().failed) == ["2"]
+
+    def test_another_instance_under_the_id_of_one_is_a_failure(self) -> None:
+        first = [instance("1", RUNS, business_key="a"), instance("2", RUNS), instance("3", RUNS)]
+        awaited = GroupWait(WaitCondition(), dict.fromkeys("123"))
+        look(awaited, *first)
+        look(awaited, instance("1", OK), instance("2", OK, business_key="b"), instance("3", OK, name="Z"))
+        assert awaited.ended() == GroupEnd(
+            2, {"3": "its id shows another instance than before: one of 'Z', with business key None"}, ()
+        )
+        awaited = GroupWait(WaitCondition(), first)
+        look(awaited, *first)
+        look(awaited, instance("1", OK, business_key="z"), *first[1:])
+        assert list(awaited.so_far().failed) == ["1"]
+
+    def test_the_names_that_its_members_may_have_are_known(self) -> None:
+        rows = [instance("1", OK, name="ns__A"), instance("2", OK, name="B"), instance("3", OK, name="C")]
+        awaited = GroupWait(WaitCondition(), dict.fromkeys("123"), names=["A", "ns__B"])
+        look(awaited, *rows)
+        assert list(awaited.result().failed) == ["3"]
+
+    def test_start_grace_counts_for_it_too(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS))
+        awaited.grace = 300
+        for now in (0, 100, 200, 299):
+            look(awaited, now=now)
+        assert awaited.ending is None
+        look(awaited, now=300)
+        assert list(awaited.result().failed) == ["1"]
+
+    def test_a_deadline_says_since_when_polls_fail(self) -> None:
+        awaited = GroupWait(WaitCondition(), group(RUNS, RUNS), deadline=100)
+        partly(awaited, instance("1", RUNS), doubtful="2", began=40)
+        partly(awaited, instance("1", RUNS), doubtful="2", began=100)
+        with pytest.raises(
+            errors.WaitTimeoutError,
+            match="2 of 2 are still open; polls have failed since 1970-01-01 00:00:40 UTC: odd 2",
+        ):
+            awaited.result()
+
     def test_refused_credentials_end_it_at_once_and_new_ones_may_go_on(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, RUNS))
         awaited.look_failed(errors.AuthenticationError("no"), 0, at(1))
@@ -225,6 +305,12 @@ class TestJudgedAgain:
     def test_what_has_failed_stays_so(self) -> None:
         assert self.again(OK, OK, RUNS, RUNS) == self.END
 
+    def test_an_id_that_shows_another_instance_is_no_success(self) -> None:
+        others = {one: instance(one, OK, name="Z") for one in "123"}
+        words = "its id shows another instance than before: one of 'Z', with business key None"
+        again = judged_again(self.END, self.IDS, {}, WaitCondition(), others=others)
+        assert again == GroupEnd(0, {"2": HELD, "1": words, "3": words}, ("4",))
+
     def test_what_is_gone_since_stays_as_it_was(self) -> None:
         assert judged_again(self.END, self.IDS, {}, WaitCondition()) == self.END
 
@@ -239,6 +325,21 @@ class TestJudgedAgain:
 
 
 class TestRoll:
+    def test_it_goes_on_for_those_of_which_a_poll_has_said_nothing(self) -> None:
+        roll = Roll(dict.fromkeys("123"), max_poll_failure_time=60)
+        findings = Findings(sought(roll))
+        findings.take("Running", [instance("1")])
+        findings.doubts["2"] = errors.UnexpectedAnswerError("odd")
+        roll.look_found(findings, 0, at(1))
+        assert roll.ending is None
+        assert roll.seen == {"1": instance("1")}
+        assert str(roll.failure).startswith("odd")
+        assert list(sought(roll)) == ["2"]
+        findings = Findings(sought(roll))
+        findings.take("Running", [instance("2")])
+        roll.look_found(findings, 2, at(3))
+        assert roll.result() == {"1": instance("1"), "2": instance("2")}
+
     def test_the_first_look_that_succeeds_ends_it(self) -> None:
         roll = Roll({"1": RUNS, "2": None})
         fail(roll, began=0, now=1)
@@ -312,7 +413,7 @@ IDS = ("1", "2", "3", "4")
     steps=st.lists(
         st.tuples(
             st.sampled_from([1, 20, 40, 70]),
-            st.sampled_from(["look"] * 8 + ["fail"] * 3 + ["refuse"]),
+            st.sampled_from(["look"] * 8 + ["part"] * 4 + ["fail"] * 3 + ["refuse"]),
             st.dictionaries(st.sampled_from(IDS), LOOK, max_size=2),
         ),
         max_size=15,
@@ -347,12 +448,14 @@ def test_it_ends_as_that_many_single_waits(
         there |= {instance_id: row(instance_id, move) for instance_id, move in moves.items()}
         findings = Findings(dict.fromkeys(IDS))
         findings.take("Running", [one for one in there.values() if one and one.state != UNHEARD_OF])
+        if what == "part":
+            findings.doubts |= {instance_id: errors.UnexpectedAnswerError("odd") for instance_id in moves}
         error = cut() if what == "fail" else errors.AuthenticationError("no")
         everybody: list[AnyWait[Any]] = [together, *singles.values()]
         for each in everybody:
             if each.ending is not None:
                 continue
-            if what == "look":
+            if what in ("look", "part"):
                 each.look_found(findings, now - 1, at(now))
             else:
                 each.look_failed(error, now - 1, at(now))
@@ -386,7 +489,7 @@ def _check(
     elif shared:
         assert isinstance(together.ending, errors.AstroZeroError)
         is_late = isinstance(together.ending, errors.WaitTimeoutError)
-        assert shared == {(type(together.ending), "" if is_late else str(together.ending))}
+        assert (type(together.ending), "" if is_late else str(together.ending)) in shared
     else:
         assert together.ending is None
 

@@ -172,6 +172,71 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
     assert look(watch, order(1, COMPLETED)) == ["1"]
 
 
+def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> list[str]:
+    """Show the watch what there is, but for a list that fails, and return what it reports now."""
+    sought = Sought()
+    watch.seek(sought)
+    findings = Findings({}, (), sought.lists)
+    for state in sought.lists:
+        if state == failing:
+            findings.take_failed_list(state, errors.ServerError("down"))
+        else:
+            findings.take(state, [row for row in rows if row.state == state])
+    watch.look_found(findings, now, at(now))
+    entries = list(watch.entries)
+    watch.noticed()
+    watch.reported({entry.mark for entry in entries})
+    return [entry.instance.id for entry in entries]
+
+
+class TestListsThatFail:
+    def test_the_others_are_judged_and_it_says_so_once(self) -> None:
+        watch = ends([])
+        assert part(watch, order(1, COMPLETED), failing=BROKEN) == ["1"]
+        assert part(watch, order(1, COMPLETED), order(2, COMPLETED), failing=BROKEN) == ["2"]
+        assert look(watch, order(1, COMPLETED), order(2, COMPLETED), order(3, BROKEN)) == ["3"]
+        assert [words.split(".")[0] for words in said(watch)] == [
+            "Polls fail from now on; the wait goes on",
+            "Polls succeed again",
+        ]
+
+    def test_it_does_not_begin_before_all_were_listed(self) -> None:
+        watch = ends()
+        assert part(watch, order(1, COMPLETED), failing=BROKEN) == []
+        assert look(watch, order(1, COMPLETED), order(2, BROKEN)) == []
+        assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN)) == ["3"]
+
+    @pytest.mark.parametrize(
+        ("places", "state"),
+        [
+            (Places.of(NAME, [WAITING], None), WAITING),
+            (Places.of(NAME, None, ["Approved"]), RUNNING),
+            (Places.of(NAME, ["Suspended"], None), "Suspended"),
+        ],
+        ids=str,
+    )
+    def test_what_they_may_show_is_not_forgotten(self, places: Places, state: str) -> None:
+        watch = Watch(places, [])
+        one = order(1, state, "Approved")
+        assert look(watch, one) == ["1"]
+        assert part(watch, failing=state) == []
+        assert part(watch, failing=state, now=2 * WHILE) == []
+        assert look(watch, one, now=2 * WHILE) == []
+
+    def test_what_they_would_not_show_is_forgotten(self) -> None:
+        watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
+        assert look(watch, order(1, WAITING)) == ["1"]
+        assert part(watch, failing=COMPLETED) == []
+        assert look(watch, order(1, WAITING)) == ["1"]
+
+    def test_contradictory_rows_neither_enter_nor_leave(self) -> None:
+        watch = Watch(Places.of(NAME, [WAITING], None), [])
+        assert look(watch, order(1, WAITING)) == ["1"]
+        again = [order(1, WAITING), order(1, WAITING, "Other"), order(2, WAITING), order(2, WAITING, "Other")]
+        assert look(watch, *again) == []
+        assert look(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
+
+
 def test_a_list_that_looks_cut_off_is_warned_of_once() -> None:
     watch = ends([])
     rows = [order(number, COMPLETED) for number in range(100)]

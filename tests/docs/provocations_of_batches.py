@@ -154,9 +154,17 @@ def result_in_the_way(scene: Scene) -> None:
     scene.batch([{"bpm_name": "Instant"}], result_path=str(scene.folder / "result.csv"))
 
 
+def late_while_lists_fail(scene: Scene) -> None:
+    """Let the time of a batch be over while no list can be had."""
+    for kind in ("query", "get"):
+        scene.emulator.fault(kind, "status", status=503, times=99)
+    scene.batch(ONE, timeout=0)
+
+
 BATCHES: dict[str, Provocation] = {
     "… of … launches failed, and at most … may ('max_failures'): …": batch([{"bpm_name": "AlwaysBroken"}]),
     "it was still open at the deadline ('timeout')": batch(timeout=0),
+    "How its instances are now could not be read: …": late_while_lists_fail,
     "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0),
     "The batch has changed since an earlier try began it: launch … is not the one that started …": changed(
         ONE, [{"title": "two"}]

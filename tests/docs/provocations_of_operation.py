@@ -62,12 +62,12 @@ def ended_while_deferred(state: str | None, fault: str | None = None) -> Provoca
     return provoke
 
 
-def wait_on(conn_id: str) -> None:
+def wait_on(conn_id: str, **arguments: Any) -> None:
     """Let a trigger wait on a connection."""
 
     async def wait() -> None:
         events = AstroZeroBpmInstanceTrigger(
-            astro_zero_conn_id=conn_id, instance_id="1", poll_interval=1
+            astro_zero_conn_id=conn_id, instance_id="1", poll_interval=1, **arguments
         ).run()
         await anext(events)
 
@@ -99,7 +99,7 @@ ENDS: dict[str, Provocation] = {
         "failed", "status"
     ),
     "Instance '…' left as it is: …": ended_while_deferred("up_for_retry"),
-    "The wait could not go on": lambda _: wait_on("of_nobody"),
+    "The wait could not go on": lambda _: wait_on("of_nobody", max_poll_failure_time=0),
     "The connection could not be read again": connection_that_is_gone,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from tests.docs.provocations_of_calls import Provocation
-from tests.docs.scene import BPM, HAS_STORE, Scene, Tries
+from tests.docs.scene import BPM, CONN_ID, HAS_STORE, Scene, Tries
 
 KEYS = TaskIdentity(Tries.dag_id, Tries.run_id, Tries.task_id)
 Event = Callable[[str], Any]
@@ -32,6 +33,14 @@ class Silenced(Tries):
         if key == "wait_over":
             raise RuntimeError("the API server failed")
         super().xcom_push(key, value)
+
+
+class Rescheduled(Tries):
+    """A task that was rescheduled before."""
+
+    def get_first_reschedule_date(self, _context: Any) -> datetime:
+        """Return when it was rescheduled first."""
+        return datetime.now(timezone.utc)
 
 
 # A start in doubt.
@@ -275,6 +284,19 @@ def time_out(**arguments: Any) -> Provocation:
     return lambda scene: scene.start(**{"timeout": 0, **arguments})
 
 
+def no_limit(scene: Scene) -> None:
+    """Wait without any limit."""
+    with pytest.raises(TaskDeferred):
+        scene.start(timeout=None, deferrable=True)
+
+
+def connection_away(scene: Scene) -> None:
+    """Let a rescheduled sensor poke again where its connection is not there any more."""
+    one = scene.started()
+    scene.environment.delenv(f"AIRFLOW_CONN_{CONN_ID.upper()}")
+    scene.sense(Rescheduled(), instance_id=one, mode="reschedule", timeout=3600, max_poll_failure_time=0)
+
+
 def time_out_with_a_failing_action(scene: Scene) -> None:
     """Wait until the time is over, where the instance then cannot be terminated."""
     scene.emulator.fault("action", "status", status=403)
@@ -357,6 +379,11 @@ WAITS: dict[str, Provocation] = {
         "No", failed_bp_statuses=["No"]
     ),
     "The wait for … timed out at … UTC ('timeout'); last seen: …": time_out(),
+    "The wait for … timed out at … UTC ('execution_timeout'); …": time_out(
+        timeout=None, execution_timeout=timedelta(seconds=0.1)
+    ),
+    "Neither 'timeout' nor 'execution_timeout' is set, so this task waits for ever if it has to": no_limit,
+    "the connection could not be read (…)": connection_away,
     "By 'on_timeout': …": time_out(on_timeout="suspend"),
     "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,
     "Instance '…' on connection '…' may still be open. …": time_out(),

@@ -49,6 +49,12 @@ ELSEWHERE: dict[str, str] = {
     "launch … is another one than when the input was checked a moment ago": (
         "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"
     ),
+    "the XComs of the task could not be read (…)": (
+        "tests/triggers/test_lookup.py::test_whose_xcoms_cannot_be_read_for_a_moment_goes_on"
+    ),
+    "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on": (
+        "tests/operators/test_execution_timeout.py::test_it_ends_a_batch_that_is_still_being_started"
+    ),
     "This process stood still for … s, and another try may go on": "tests/tasks/test_orphan.py::test_it_stood_still",
     "The process that supervises this one has died, and another try goes on": (
         "tests/tasks/test_orphan.py::test_its_supervisor_has_died"

@@ -165,8 +165,7 @@ def test_what_the_server_answers(
     tokens: list[str],
 ) -> None:
     emulator.move(emulator.start("SupplierOnboarding")["id"], state="Running")
-    for asked in ("start", "query", "get", "definitions"):  # anything but the token
-        emulator.fault(asked, fault, times=10, **parameters)
+    emulator.fault("any", fault, skip=1, times=10, **parameters)  # the first request is for the token
     hook = make_hook({"max_response_bytes": 100_000})
     refused_before = parameters.get("status") == 403
     ambiguous = call is START and kind.taken is None and not refused_before

@@ -117,5 +117,7 @@ def test_it_ends_a_batch_that_is_still_being_started(
     assert state == "failed"
     assert "AirflowTaskTimeout" in log
     assert "A retry starts only what is not open" in log
+    acts = "by 'on_timeout' what is open is acted on" in log
+    assert acts is (on_timeout != "leave")
     started = emulator.instances()[:2]
     assert [(one["closed"], one["suspended"]) for one in started] == [ENDS[on_timeout]] * 2

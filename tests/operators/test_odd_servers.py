@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors, states
+from airflow_provider_astrobpm.bpm.token import TOKENS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
@@ -173,6 +174,7 @@ def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
     emulator.start(BPM)
     task = Task(subject, has_store=True)
     emulator.fault("token", "status", status=503, times=10)
+    TOKENS.clear()
     assert task.try_it() is None
     emulator.clear_faults()
     emulator.reset_counts()

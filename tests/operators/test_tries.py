@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -364,6 +364,40 @@ def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorC
         one.try_it()
     one.clear()
     assert one.try_it()["id"] != instance_id
+
+
+class TestAnIdThatShowsAnotherInstance:
+    OTHER: ClassVar[dict[str, str]] = {"businessKey": "somebody else's"}
+
+    @needs_a_store
+    def test_is_not_gone_on_with_by_a_retry(self, emulator: EmulatorControl) -> None:
+        one = Task(remembers=True, wait_for_completion=False, timeout=None)
+        instance_id = one.try_it()["id"]
+        emulator.distort(instance_id, self.OTHER)
+        emulator.reset_counts()
+        with pytest.raises(errors.AmbiguousStartError, match="its id shows another one now: instance"):
+            one.try_it()
+        assert (emulator.counts()["start"], emulator.counts()["action"]) == (0, 0)
+
+    @needs_a_store
+    @pytest.mark.parametrize("other", [OTHER, {"businessKey": "somebody else's", "name": "Another"}], ids=str)
+    def test_is_not_terminated_by_a_clear(self, other: dict[str, str], emulator: EmulatorControl) -> None:
+        one = Task(remembers=True, wait_for_completion=False, timeout=None)
+        instance_id = one.try_it()["id"]
+        emulator.distort(instance_id, other)
+        one.clear()
+        assert one.try_it()["id"] != instance_id
+        assert not emulator.instance(instance_id)["closed"]
+        assert emulator.counts()["action"] == 0
+
+    def test_ends_the_wait_and_says_what_a_retry_and_a_clear_do(self, emulator: EmulatorControl) -> None:
+        emulator.fault("query", "other_fields", fields=self.OTHER, times=1000)
+        one = Task(remembers=False, timeout=None)
+        with pytest.raises(
+            errors.AnotherInstanceError,
+            match="may still be open. A retry does not go on with what has its id now; clearing this task starts a new one",
+        ):
+            one.try_it()
 
 
 class TestTheAuthorsKey:

@@ -61,6 +61,27 @@ def batch(ids: list[str]) -> PublishedBatch:
     return PublishedBatch(TASK, "key-", ids, ids)
 
 
+@pytest.mark.parametrize("how", [{"on_timeout": "terminate"}, {"on_failure": "terminate"}], ids=str)
+def test_an_id_that_shows_another_instance_is_no_success_and_is_not_acted_on(
+    how: dict[str, Any], ids: list[str], emulator: EmulatorControl
+) -> None:
+    emulator.clear_faults()
+    for one in ids[:2]:
+        emulator.distort(one, {"name": "Another"})
+    named = batch(ids)._replace(names=("SupplierOnboarding", "Instant"))
+    end = GroupEnd(1, {}, tuple(ids[1:]))
+    result, failure = batch_end(**how).conclude(named, end, late())
+    reasons = {one.id: one.reason for one in result}
+    assert all(str(reasons[one]).startswith("its id shows another instance") for one in ids[:2])
+    assert failure is not None
+    assert closed(emulator, ids) == [True, False, True, True]
+    assert result.counts["failed"] == 4
+    acted_on = {
+        entry["path"].rpartition("/")[2] for entry in emulator.requests() if entry["kind"] == "action"
+    }
+    assert acted_on == set(ids[2:])
+
+
 def closed(emulator: EmulatorControl, ids: list[str]) -> list[bool]:
     return [emulator.instance(one)["closed"] for one in ids]
 

@@ -113,6 +113,21 @@ def test_a_time_out_is_for_those_that_have_one(dag: DAG) -> None:
     assert arguments(dag) == BEFORE
 
 
+def test_an_execution_timeout_is_a_time_out_too() -> None:
+    with DAG("limited", schedule=None, default_args={"execution_timeout": timedelta(days=3)}) as dag:
+        AstroZeroStartBpmInstanceOperator(task_id="start", bpm_name="P")
+        AstroZeroTerminateBpmInstanceOperator(task_id="terminate", instance_id="i")
+        AstroZeroStartBpmInstanceOperator.partial(task_id="mapped", bpm_name="P").expand(
+            variables=[{"n": 1}, {"n": 2}]
+        )
+    with in_a_hurry(dag, timeout=2):
+        assert {name: one.get("timeout") for name, one in arguments(dag).items()} == {
+            "start": 2,
+            "terminate": None,
+            "mapped": 2,
+        }
+
+
 def test_looks_may_fail_for_as_long_as_one_says(dag: DAG) -> None:
     with in_a_hurry(dag, max_poll_failure_time=3):
         assert arguments(dag) == in_between(**{name: {"max_poll_failure_time": 3} for name in WAITING})

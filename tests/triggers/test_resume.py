@@ -82,6 +82,52 @@ def test_never_fail_skips_whatever_fails(context: Any) -> None:
         sensor.resume_execution("execute_complete", {"event": None}, context)
 
 
+class TestAnotherInstanceUnderTheId:
+    """The task resumes with what was known of its instance when it was deferred."""
+
+    @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
+    def test_is_no_success(self, other: dict[str, str], context: Any) -> None:
+        instance_id = context["ti"].xcoms["instance_id"]
+        ended = {**ENDED, "id": instance_id, "name": "SupplierOnboarding", "business_key": "k", **other}
+        arrived = {"event": {"status": "success", "instance": ended}, "known": [["SupplierOnboarding"], "k"]}
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=instance_id)
+        for task in (operator(), sensor):
+            with pytest.raises(errors.AnotherInstanceError, match="it was of 'SupplierOnboarding'"):
+                task.resume_execution("execute_complete", arrived, context)
+
+    def test_is_one_where_nothing_was_known(self, context: Any) -> None:
+        ended = {**ENDED, "id": context["ti"].xcoms["instance_id"]}
+        for known in ({}, {"known": [[], None]}):
+            arrived = {"event": {"status": "success", "instance": ended}, **known}
+            assert (
+                operator().resume_execution("execute_complete", arrived, context)["state"] == "Completed OK"
+            )
+
+    def test_is_not_waited_for_when_the_task_polls_itself(
+        self, context: Any, emulator: EmulatorControl
+    ) -> None:
+        instance_id = context["ti"].xcoms["instance_id"]
+        emulator.act(instance_id, "complete")
+        emulator.advance(2)
+        emulator.distort(instance_id, {"name": "Another"})
+        arrived = {**TIMED_OUT, "known": [["SupplierOnboarding"], None]}
+        with pytest.raises(errors.AnotherInstanceError):
+            operator(timeout=1).resume_execution(AIRFLOW_FAILED, arrived, context)
+
+    @pytest.mark.parametrize("action", ["suspend", "terminate"])
+    def test_is_left_alone_at_the_deadline(
+        self, action: Any, context: Any, emulator: EmulatorControl
+    ) -> None:
+        instance_id = context["ti"].xcoms["instance_id"]
+        seen = BpmInstance(id=instance_id, name="Another", state="Running")
+        timed_out = event.encode(errors.WaitTimeoutError("it", 0, seen))
+        with pytest.raises(
+            errors.WaitTimeoutError, match=f"By 'on_timeout' '{action}' was tried. .* is another one"
+        ):
+            operator(on_timeout=action).resume_execution("execute_complete", {"event": timed_out}, context)
+        assert emulator.counts()["action"] == 0
+
+
 class TestADeferralThatAirflowEnded:
     @pytest.fixture
     def instance_id(self, context: Any) -> str:
@@ -168,7 +214,10 @@ class TestAnEventForWhichAnotherTaskWaited:
             again = deferred.value
             assert again.trigger.deadline == strange["deadline"]
             assert again.trigger.instance_id == context["ti"].xcoms["instance_id"]
-            assert again.kwargs == {"deadline": strange["deadline"]}
+            assert again.kwargs == {
+                "deadline": strange["deadline"],
+                "known": [["SupplierOnboarding"], None],
+            }
 
     def test_is_no_reason_to_wait_where_its_own_has_ended(
         self, tasks: list[Any], strange: dict[str, Any], context: Any, emulator: EmulatorControl

@@ -63,6 +63,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         ``operators.default_deferrable`` says. One trigger waits for the whole batch.
     :param poll_interval: seconds between two looks, at least 1.
     :param timeout: seconds after which the wait fails, from when everything was started; by default it waits for ever.
+        Airflow's ``execution_timeout`` is one more end of the same deadline, also while the task is deferred.
     :param on_timeout: what becomes of what is open then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param max_failures: how many launches may fail: their number, or their share of all as a ``float`` below 1.
     :param fail_fast: whether the task fails as soon as more have failed, and starts no more; by default all are started

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
+    AnotherInstanceError,
     AstroZeroError,
     InstanceNotFoundError,
     WaitFailedError,
@@ -64,7 +65,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         ``operators.default_deferrable`` says.
     :param poll_interval: seconds between two looks, at least 1. Deferred tasks share their looks: the smallest interval
         of those that wait on one endpoint counts for all of them.
-    :param timeout: seconds after which the wait fails; by default it waits for ever.
+    :param timeout: seconds after which the wait fails; by default it waits for ever. Airflow's ``execution_timeout`` is one
+        more end of the same deadline, also while the task is deferred.
     :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
@@ -279,7 +281,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             self._report(seen)
             if seen is None or not seen.is_closed:
                 # A wait that has failed over the instance itself would fail again, were it to go on.
-                goes_on = not isinstance(error, WaitFailedError) or error.instance.suspended
+                if isinstance(error, WaitFailedError):
+                    goes_on = error.instance.suspended
+                else:
+                    goes_on = not isinstance(error, AnotherInstanceError)
                 remembered = self._remember_what_stays_open(context, instance_id, goes_on=goes_on)
                 words = self._what_stays_open(instance_id, error, adopts=remembered and goes_on)
                 if isinstance(error, AstroZeroError):
@@ -316,6 +321,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 then += clearing.advice("the first clear starts a new one")
             else:
                 then += "Clearing this task starts a new one."
+        elif isinstance(error, AnotherInstanceError):
+            then = "A retry does not go on with what has its id now; clearing this task starts a new one."
         elif adopts or not self.terminate_on_kill:
             then = f"{first} goes on waiting for it, and so does clearing this task."
             if adopts and (self.terminate_on_kill or self.business_key is not None):
