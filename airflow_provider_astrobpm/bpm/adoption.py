@@ -272,6 +272,18 @@ def until_it_shows(order: Order, record: Record, now: float) -> float:
     return min(order.grace, max(0.0, record.posted_at + order.grace - now))
 
 
+def is_enough(order: Order, record: Record | None, matches: KeyMatches) -> bool:
+    """Return whether nothing that a search has not found yet can change the decision.
+
+    Others may carry the same key: BPMs that an instance calls, and instances of older generations.
+    """
+    if not order.may_have_sent(record):
+        found = matches.instances.values()
+        return any(not one.is_closed and one.name == order.bpm_name for one in found)
+    sorted_out = sort_out(order, record, matches)
+    return isinstance(sorted_out, Refuse) or any(not one.is_closed for one in sorted_out.own)
+
+
 def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found | Refuse:
     """Tell whose the instances are that carry the key."""
     everything = tuple(matches.instances.values())

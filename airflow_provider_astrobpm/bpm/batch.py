@@ -187,10 +187,9 @@ class Ledger:
         return Start(launch, key)
 
     def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
-        """Return what older generations have open for a launch, if an earlier try of this one goes on with it."""
-        if self._own_record is None or self._own_record.begun_at is None:
-            return []
-        return self._older_open.get(number, [])
+        """Return what older generations have open for a launch, if this one goes on with it already."""
+        goes_on = self._own_record is not None and self._own_record.begun_at is not None
+        return self._older_open.get(number, []) if goes_on or not self._order.generation_is_certain else []
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that nobody goes on with, by the decisions so far."""

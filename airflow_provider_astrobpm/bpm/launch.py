@@ -15,6 +15,7 @@ That a server refuses before it acts is likely and undocumented, so the record o
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -112,7 +113,8 @@ class Launcher:
         try:
             if way is Look.KEY:
                 matches = order.new_matches(self._endpoint.key_form, self._clock)
-                yield from key_search.find_matches(matches)
+                is_enough = partial(adoption.is_enough, order, record)
+                yield from key_search.find_matches(matches, is_enough=is_enough)
                 found = adoption.sort_out(order, record, matches)
                 return found if isinstance(found, Refuse) else adoption.decide(order, record, found)
             if way is Look.ID and record is not None and record.instance_id is not None:
