@@ -136,7 +136,9 @@ class Order:
     def shows_a_key_of_the_task(self, instance: BpmInstance) -> bool:
         """Return whether an instance shows a key of any generation of this task: one of an older one may be adopted."""
         key = instance.business_key
-        return self.business_key is None and (self.identity.read(key) is not None or self.identity.resembles(key))
+        return self.business_key is None and (
+            self.identity.read(key) is not None or self.identity.resembles(key)
+        )
 
     def own(self, record: Record | None) -> Record | None:
         """Return a record if it is of this generation."""

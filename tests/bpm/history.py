@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal
 
-T = TypeVar("T")
+from airflow_provider_astrobpm.bpm.identity import IfOpenInstanceExists
+
 Pick = Callable[[Sequence[Any]], Any]
 
 Subject = Literal["one", "batch"]
@@ -132,7 +133,7 @@ class Move:
     state: str = "Completed OK"
 
 
-Step = Union[Try, Clear, LoseStore, Upgrade, Retries, Iterate, Input, Move]
+Step = Try | Clear | LoseStore | Upgrade | Retries | Iterate | Input | Move
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class History:
     launches: int = 2
     own_keys: tuple[int, ...] = ()
     is_checked: bool = True
-    mode: str | None = None
+    mode: IfOpenInstanceExists | None = None
     has_store: bool = True
     keeps_open: bool = False
     waits: bool = True
@@ -228,9 +229,8 @@ def any_history(pick: Pick, subject: Subject, faults: Sequence[str]) -> History:
         Foreign(pick(kinds), pick((*OPEN, *ENDED)), pick((0.1, 3, 4, 5, 10)))
         for _ in range(seldom(0, (1, 2, 3, 6, 10), 2) or 0)
     )
-    steps = [_any_try(pick, seldom, faults)]
-    for _ in range(pick((1, 2, 3, 4, 5, 6, 7))):
-        steps.append(_any_step(pick, seldom, faults, has_store=has_store))
+    later_steps = range(pick((1, 2, 3, 4, 5, 6, 7)))
+    steps = [_any_step(pick, seldom, faults, has_store=has_store) for _ in later_steps]
     return History(
         subject=subject,
         launches=launches,
@@ -246,7 +246,7 @@ def any_history(pick: Pick, subject: Subject, faults: Sequence[str]) -> History:
         max_attempts=pick((3, 1)),
         server=server,
         foreign=foreign,
-        steps=tuple(steps),
+        steps=(_any_try(pick, seldom, faults), *steps),
         seed=pick(range(1000)),
     )
 
@@ -267,7 +267,11 @@ def _any_try(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str]) -> T
 
 def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, has_store: bool) -> Step:
     kind = pick(
-        ("try",) * 10 + ("clear",) * 5 + ("move",) * 5 + ("retries",) * 2 + ("iterate", "lose", "upgrade", "input")
+        ("try",) * 10
+        + ("clear",) * 5
+        + ("move",) * 5
+        + ("retries",) * 2
+        + ("iterate", "lose", "upgrade", "input")
     )
     if kind == "try" or (kind in ("lose", "upgrade") and not has_store):
         return _any_try(pick, seldom, faults)
@@ -277,7 +281,9 @@ def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, 
         return Move(pick(range(3)), pick((*OPEN, *ENDED, "Completed OK", "Broken")))
     if kind == "retries":
         return Retries(pick((1, 2, 3, 5)))
-    return {"iterate": Iterate(), "lose": LoseStore(), "upgrade": Upgrade(), "input": Input(pick((0, 1, 2)))}[kind]
+    if kind == "input":
+        return Input(pick((0, 1, 2)))
+    return Iterate() if kind == "iterate" else LoseStore() if kind == "lose" else Upgrade()
 
 
 def reduced(history: History, fails: Callable[[History], bool]) -> History:
@@ -297,29 +303,31 @@ def _smaller(history: History) -> Iterator[History]:
     for part in ("steps", "foreign"):
         whole = getattr(history, part)
         for at in range(len(whole)):
-            yield dataclasses.replace(history, **{part: whole[:at] + whole[at + 1 :]})
-    plain = History(subject=history.subject, launches=1)
-    for one in _plainer(history, plain):
-        yield one
+            yield _with(history, part, whole[:at] + whole[at + 1 :])
+    yield from _plainer(history, History(subject=history.subject, launches=1))
     for server in _plainer(history.server, Server()):
-        yield dataclasses.replace(history, server=server)
+        yield _with(history, "server", server)
     for part in ("steps", "foreign"):
         whole = getattr(history, part)
         for at, each in enumerate(whole):
-            default = type(each)("same BPM") if part == "foreign" else type(each)()
-            for one in _plainer(each, default):
-                yield dataclasses.replace(history, **{part: (*whole[:at], one, *whole[at + 1 :])})
+            plain = Foreign("same BPM") if isinstance(each, Foreign) else type(each)()
+            for one in _plainer(each, plain):
+                yield _with(history, part, (*whole[:at], one, *whole[at + 1 :]))
 
 
-def _plainer(one: T, plain: T) -> Iterator[T]:
-    """Return it with one field more as it is in the plain one; numbers and tuples get smaller too."""
-    for field in dataclasses.fields(one):  # type: ignore[arg-type] - each is a dataclass
+def _plainer(one: Any, plain: Any) -> Iterator[Any]:
+    """Return it with one field more as it is in the plain one, or nearer to that."""
+    for field in dataclasses.fields(one):
         mine, theirs = getattr(one, field.name), getattr(plain, field.name)
         if mine == theirs or field.name in ("steps", "foreign", "server"):
             continue
-        yield dataclasses.replace(one, **{field.name: theirs})  # type: ignore[type-var] - as above
+        yield _with(one, field.name, theirs)
         if field.name == "faults":
             for at in range(len(mine)):
-                yield dataclasses.replace(one, faults=mine[:at] + mine[at + 1 :])  # type: ignore[type-var]
+                yield _with(one, "faults", mine[:at] + mine[at + 1 :])
         if field.name == "dies_at" and mine > 0:
-            yield dataclasses.replace(one, dies_at=mine - 1)  # type: ignore[type-var]
+            yield _with(one, "dies_at", mine - 1)
+
+
+def _with(one: Any, field: str, value: Any) -> Any:
+    return dataclasses.replace(one, **{field: value})

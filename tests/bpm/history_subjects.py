@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -57,10 +57,10 @@ class Process(Protocol):
     def remember(self, record: Any) -> None:
         """Write a record down."""
 
-    def call(self, operation: Operation[Any]) -> Iterator[float]:
+    def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call, again where it may be; yields seconds to let pass, and returns the answer."""
 
-    def send(self, operation: Operation[Any]) -> Iterator[float]:
+    def send(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call once."""
 
 
@@ -109,7 +109,7 @@ class One:
             generation=process.this.number,
             try_number=process.number,
             business_key=AUTHORS_KEY if history.mode else None,
-            if_open_instance_exists=history.mode or "start",  # type: ignore[arg-type] - a plain text in a history
+            if_open_instance_exists=history.mode or "start",
             keeps_open=history.keeps_open,
             accepts=self.accepts,
             grace=GRACE,
@@ -149,6 +149,15 @@ class One:
         if not launched or record is None or record.instance_id != launched[1].id:
             return None
         return msgspec.structs.replace(record, left_open=ending == "leaves it")
+
+    def tells_of_a_start(self, record: Any) -> float | None:
+        """Return when a start was sent by a record, if it tells of one; 0 where it knows an instance alone."""
+        if record is None:
+            return None
+        if record.posted_at is None and record.instance_id is not None:
+            return 0.0
+        posted_at: float | None = record.posted_at
+        return posted_at
 
 
 class Batch:
@@ -240,9 +249,14 @@ class Batch:
             met = ()
         return record.failed(unfinished=True, met=met)
 
+    def tells_of_a_start(self, record: Any) -> float | None:
+        """Return when the first start was sent by a record, if it tells of one."""
+        begun_at: float | None = None if record is None else record.begun_at
+        return begun_at
+
 
 class Loop(VirtualLoop):
-    """An event loop in the time of a history, which runs what is meant for threads at once."""
+    """An event loop in the time of a history, which is the only one, and which runs what is meant for threads at once."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -252,7 +266,7 @@ class Loop(VirtualLoop):
         self._clock_resolution = 1e-6  # days may have passed
 
     @property
-    def now(self) -> float:  # type: ignore[override] - the clock of the history is the only one
+    def now(self) -> float:  # type: ignore[override]
         return self._process.elapsed
 
     @now.setter
@@ -296,7 +310,7 @@ class Client(AsyncBpmClient):
             return stop.value
 
 
-def _at_once(process: Process, steps: Iterator[float]) -> Any:
+def _at_once(process: Process, steps: Generator[float, None, Any]) -> Any:
     try:
         while True:
             process.elapsed += next(steps)

@@ -1,57 +1,239 @@
-"""Random histories of one start and of a batch: what must be true of every one stands in ``history_world``.
+"""Random histories of one start and of a batch, by the same machine. ``history_world`` says what must hold in all of them.
 
-``make test-histories`` runs 100,000 of each kind; ``HISTORIES`` is another number. A history that fails is made smaller, and
-printed as what it is made of.
+``HISTORIES`` says how many of each are run (``make test-histories``), and ``FIRST_HISTORY`` from which number on. One that fails
+is reduced and printed; ``World(History(...)).run()`` runs it again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
+import time
+from collections import Counter
 from random import Random
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.bpm.history import History, Subject, any_history, reduced
-from tests.bpm.history_server import USED_FAULTS
+from airflow_provider_astrobpm.bpm import adoption, batch_record, identity, key_search, states, timestamps
+from airflow_provider_astrobpm.bpm.errors import RefusedError
+from airflow_provider_astrobpm.bpm.generation import Generation, generation_of
+from airflow_provider_astrobpm.bpm.key_search import KeyMatches
+from airflow_provider_astrobpm.bpm.timestamps import Placement, place
+from airflow_provider_astrobpm.bpm.try_record import TryRecord
+from tests.bpm import history_world
+from tests.bpm.found_histories import FOUND, SAME
+from tests.bpm.history import (
+    DAY,
+    GRACE,
+    History,
+    Iterate,
+    Retries,
+    Server,
+    Subject,
+    Try,
+    any_history,
+    reduced,
+)
+from tests.bpm.history_server import FAULTS, USED_FAULTS
+from tests.bpm.history_subjects import identity_of
 from tests.bpm.history_world import World
 
-HISTORIES = int(os.environ.get("HISTORIES", "4000"))
-CHUNKS = 8
+HISTORIES = int(os.environ.get("HISTORIES", "1500"))
+FIRST = int(os.environ.get("FIRST_HISTORY", "0"))
+A_RUN = 2500  # of them; runs may share the processor's cores
+SUBJECTS: tuple[Subject, ...] = ("one", "batch")
+RUNS = [
+    (subject, first, min(first + A_RUN, FIRST + HISTORIES))
+    for first in range(FIRST, FIRST + HISTORIES, A_RUN)
+    for subject in SUBJECTS
+]
 
 
-def history_of(seed: int, subject: Subject) -> History:
-    """Return the history of a seed."""
-    return any_history(Random(seed).choice, subject, USED_FAULTS)
+def history_of(subject: Subject, number: int) -> History:
+    """Return the history of this number."""
+    return any_history(Random(number).choice, subject, USED_FAULTS)
 
 
-def fault_of(history: History) -> str | None:
-    """Run a history, and return what was not true of it."""
+def failure_of(history: History, tally: Counter[str] | None = None) -> str | None:
+    """Run a history, and return what is wrong with it."""
+    world = World(history)
     try:
-        World(history).run()
-    except AssertionError as error:
-        return str(error) or "an assertion failed"
+        world.run()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is no end of a history
+        return f"{type(error).__name__}: {error}"
+    if tally is not None:
+        tally.update(histories=1, **world.tally)
     return None
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
-@pytest.mark.parametrize("subject", ["one", "batch"])
-def test_every_history(subject: Subject, chunk: int, record_property: Callable[[str, object], None]) -> None:
-    seeds = range(chunk, HISTORIES, CHUNKS)
-    for seed in seeds:
-        history = history_of(seed, subject)
-        if fault_of(history):
-            smallest = reduced(history, lambda one: fault_of(one) is not None)
-            pytest.fail(f"seed {seed}: {fault_of(smallest)}\n{smallest}")
-    record_property("histories", len(seeds))
+@pytest.mark.parametrize(("subject", "first", "end"), RUNS)
+def test_random_histories(subject: Subject, first: int, end: int, request: pytest.FixtureRequest) -> None:
+    tally: Counter[str] = Counter()
+    began = time.monotonic()
+    for number in range(first, end):
+        if failure_of(history_of(subject, number), tally):
+            least = reduced(history_of(subject, number), lambda each: failure_of(each) is not None)
+            pytest.fail(f"history {number}: {failure_of(least)}\nWorld({least!r}).run()")
+    # For the summary in conftest.py, also where this runs in another process.
+    request.node.user_properties += [*tally.items(), ("seconds", time.monotonic() - began)]
 
 
-def test_a_fault_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start that forgets what it was about to send is found out, for one start and for a batch."""
-    from airflow_provider_astrobpm.bpm import adoption, batch_record  # noqa: PLC0415 - what is broken here
+@st.composite
+def histories(draw: st.DrawFn, subject: Subject) -> History:
+    return any_history(lambda options: draw(st.sampled_from(options)), subject, USED_FAULTS)
 
-    monkeypatch.setattr(adoption.Order, "may_have_sent", lambda _order, _record: False)
-    monkeypatch.setattr(batch_record.BatchOrder, "may_have_sent", lambda _order, _record: False)
-    subjects: tuple[Subject, ...] = ("one", "batch")
-    for subject in subjects:
-        assert any(fault_of(history_of(seed, subject)) for seed in range(500)), subject
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_histories_that_hypothesis_makes(subject: Subject) -> None:
+    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(histories(subject))
+    def holds(history: History) -> None:
+        assert failure_of(history) is None
+
+    holds()
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_histories_that_went_wrong_once(name: str) -> None:
+    assert failure_of(FOUND[name]) is None
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("fault", ["429 after", "token refused after", "token refused, then after"])
+def test_what_is_assumed_away_would_show(
+    fault: str, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_time = dataclasses.replace(FAULTS[fault], needs_one_attempt=False)
+    monkeypatch.setitem(FAULTS, fault, any_time)
+    history = History(subject=subject, launches=1, steps=(Try(faults=(fault,)),))
+    assert "started twice" in str(failure_of(history))
+
+
+def _no_check(*_arguments: Any, **_more: Any) -> Any:
+    yield from ()
+
+
+def _one_pass(matches: KeyMatches, **_: Any) -> Any:
+    yield from key_search.list_matches(states.STATES, matches)
+
+
+def _old_if_unknown(*arguments: Any, **more: Any) -> Placement:
+    placed = place(*arguments, **more)
+    return Placement.BEFORE if placed is Placement.UNKNOWN else placed
+
+
+def _by_numbers_alone(_record: Any, *, try_number: int, max_tries: int, retries: int) -> Generation:
+    return generation_of(try_number=try_number, max_tries=max_tries, retries=retries)
+
+
+LOST = Try(faults=("400 after",))
+LATER = Try(later=3 * DAY)
+CUT = Server(cap=2, order="oldest first")
+ALWAYS = property(lambda _error: True, lambda _error, _value: None)
+
+
+class Mutation(NamedTuple):
+    """A fault of the code, and a history that shows it.
+
+    :param subjects: in which subjects it does; a batch has one launch.
+    """
+
+    where: Any
+    attribute: str
+    value: Any
+    history: History
+    subjects: tuple[Subject, ...] = SUBJECTS
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "what a time says nothing about is old": Mutation(
+        timestamps,
+        "place",
+        _old_if_unknown,
+        History(server=Server(stamps="dash"), steps=(LOST, LATER)),
+    ),
+    "one start was never sent": Mutation(
+        adoption.Order,
+        "may_have_sent",
+        lambda *_: False,
+        History(steps=(LOST, Try())),
+        ("one",),
+    ),
+    "a batch was never sent": Mutation(
+        batch_record.BatchOrder,
+        "may_have_sent",
+        lambda *_: False,
+        History(steps=(LOST, Try())),
+        ("batch",),
+    ),
+    "lists are whole": Mutation(
+        key_search,
+        "check_longest_lists",
+        _no_check,
+        History(server=CUT, foreign=(SAME, SAME, SAME), steps=(LOST, Try())),
+    ),
+    "one pass is enough": Mutation(
+        key_search,
+        "find_matches",
+        _one_pass,
+        History(steps=(LOST, Try(moves=(2, 0, "Waiting for user interaction")))),
+    ),
+    "a key is never cut off": Mutation(
+        identity,
+        "_resembles",
+        lambda *_: False,
+        History(server=Server(keys="cut at 50"), steps=(LOST, Try())),
+    ),
+    "what was refused was not done": Mutation(
+        RefusedError,
+        "never_reached",
+        ALWAYS,
+        History(steps=(LOST, Try())),
+    ),
+    "a retry looks at once": Mutation(
+        adoption,
+        "pause_before_look",
+        lambda *_: 0.0,
+        History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
+        ("one",),
+    ),
+    "a retry of a batch looks at once": Mutation(
+        batch_record,
+        "seconds_to_look",
+        lambda *_: 0.0,
+        History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
+        ("batch",),
+    ),
+    "the generation follows from today's retries": Mutation(
+        history_world,
+        "generation_by_record",
+        _by_numbers_alone,
+        History(steps=(Try(), Retries(2), Try())),
+    ),
+    "iterations have the same keys": Mutation(
+        history_world,
+        "identity_of",
+        lambda run_id, _iteration: identity_of(run_id, None),
+        History(steps=(Try(), Iterate(), Try(dies_at=0), Try())),
+    ),
+    "that a person was asked is forgotten": Mutation(
+        TryRecord,
+        "told",
+        property(lambda _record: False),
+        History(server=Server(keys="hidden"), steps=(LOST, Try())),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"), [(name, subject) for name, each in MUTATIONS.items() for subject in each.subjects]
+)
+def test_a_fault_of_the_code_would_show(name: str, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation = MUTATIONS[name]
+    history = dataclasses.replace(mutation.history, subject=subject, launches=1)
+    assert failure_of(history) is None
+    monkeypatch.setattr(mutation.where, mutation.attribute, mutation.value)
+    assert failure_of(history) is not None
