@@ -133,6 +133,16 @@ class Order:
         form = record.key_form
         return Known(business_key=shown if sent == key else form.shown(key) if form else None)
 
+    def can_be(self, record: Record, instance: BpmInstance) -> bool:
+        """Return whether an instance can be the one that a record names, by its business key.
+
+        The record of an instance that was adopted is of a later generation than the instance's key.
+        """
+        if self.known(record).is_of(instance):
+            return True
+        key = instance.business_key
+        return self.identity.read(key) is not None or self.identity.resembles(key)
+
     def own(self, record: Record | None) -> Record | None:
         """Return a record if it is of this generation."""
         return record if record is not None and record.generation == self.generation else None

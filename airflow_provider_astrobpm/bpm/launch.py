@@ -140,7 +140,8 @@ class Launcher:
             if own or (record.left_open and not record.told):
                 return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
             return adoption.decide(self._order, record, Found())
-        if not (known := self._order.known(record)).is_of(instance):
+        if not self._order.can_be(record, instance):
+            known = self._order.known(record)
             if own:
                 return Refuse(adoption.replaced(instance, known, self._order.key(record.launch)))
             words = f"Left as it is, for it is another one than the task had started, {known}: {instance}"
