@@ -282,7 +282,11 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
     everything = tuple(matches.instances.values())
     own_record = order.own(record)
     began = own_record.posted_at if own_record else None
-    doubt = matches.doubt(order.bpm_name, began if own_record else order.since)
+    doubt = matches.doubt(
+        order.bpm_name,
+        began if own_record else order.since,
+        is_any_open_one_wanted=order.if_open_instance_exists != "start",
+    )
     if order.business_key is None:
         current, unclear = _of_this_run(order, record, matches)
         numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in current}
@@ -309,13 +313,20 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
         if current:
             return Refuse(_whose(order.business_key, current))
         return Found(doubt=doubt)
-    ids = tuple(matches.instances)
+    ids = (*matches.instances, *matches.alike)
     strangers = own_record.strangers if own_record else None
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
         return Refuse(gone(known, order.business_key))
     own = tuple(
-        one for one in everything if one.id == known or (strangers is not None and one.id not in strangers)
+        one
+        for one in everything
+        if one.id == known
+        or (
+            strangers is not None
+            and one.id not in strangers
+            and not (began and matches.place(one, began) is Placement.BEFORE)
+        )
     )
     still_open = [one for one in everything if not one.is_closed and one not in own]
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
@@ -446,6 +457,7 @@ def asked(order: Order, record: Record | None) -> Record:
         max_tries=order.max_tries,
         try_number=order.try_number,
         since=order.since,
+        is_certain=order.generation_is_certain,
     )
     if order.own(record) is not None:
         return msgspec.structs.replace(begun, told=True)
@@ -453,6 +465,7 @@ def asked(order: Order, record: Record | None) -> Record:
         begun,
         generation=order.generation,
         max_tries=order.max_tries,
+        is_unclear=not order.generation_is_certain,
         launch=1,
         # A retry goes on with what a failed wait has left open. Anything else is of an older generation.
         instance_id=begun.instance_id if begun.left_open else None,

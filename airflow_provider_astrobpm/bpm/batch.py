@@ -76,6 +76,7 @@ class Ledger:
         own_record = order.own(record)
         if own_record and own_record.own_keys not in (None, order.sign_of_keys()):
             raise BatchChangedError("the business keys of its launches are not those that were begun")
+        self._own_record = own_record
         began = own_record.begun_at if own_record else None
         goes_on_with_older = order.keeps_open or order.goes_on_from(record) is not None
         self._since = order.since if began is None or goes_on_with_older else began
@@ -87,6 +88,7 @@ class Ledger:
         """The launches that have met the condition before, whatever has become of them since."""
         self._own: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
         self._older: dict[tuple[int, str], list[BpmInstance]] = {}
+        self._older_open: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
         self._keyed: dict[str, list[BpmInstance]] = {}
         self._still_open: dict[str, BpmInstance] = {}
         self._going_on: set[str] = set()
@@ -106,6 +108,8 @@ class Ledger:
                 self._own.setdefault(key.number, []).append((key, instance))
             elif self._counts(instance, key.generation):
                 self._older.setdefault((key.number, key.digest), []).append(instance)
+                if not instance.is_closed:
+                    self._older_open.setdefault(key.number, []).append((key, instance))
             elif not order.generation_is_certain and order.accepts(instance):
                 self._unclear_ends[key.number] = adoption.unclear_generation(instance)
             elif instance.id in self._unclear and not instance.is_closed:
@@ -148,7 +152,7 @@ class Ledger:
         """
         self._decided.add(launch.number)
         own = self._own.get(launch.number, [])
-        for other, instance in own:
+        for other, instance in [*own, *self._older_in_place(launch.number)]:
             if other.digest != launch.digest:
                 raise BatchChangedError(f"launch {launch.number} is not the one that started {instance}")
         if launch.business_key is not None:
@@ -182,6 +186,12 @@ class Ledger:
             )
         return Start(launch, key)
 
+    def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
+        """Return what older generations have open for a launch, if an earlier try of this one goes on with it."""
+        if self._own_record is None or self._own_record.begun_at is None:
+            return []
+        return self._older_open.get(number, [])
+
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that nobody goes on with, by the decisions so far."""
         if not self._order.generation_is_certain:
@@ -199,7 +209,8 @@ class Ledger:
         """
         if self._matches is None or self._matches.hides(self._order.since):
             return None
-        carriers = [one for each in self._keyed.values() for one in each if one.id not in self._going_on]
+        keyed = [one for each in self._keyed.values() for one in each if one.id not in self._going_on]
+        carriers = [*keyed, *self._matches.alike.values()]
         # Those of long ago are told by their time.
         recent = [one for one in carriers if self._place(one, self._since) is not Placement.BEFORE]
         return tuple(one.id for one in recent) if len(recent) <= adoption.MOST_STRANGERS else None

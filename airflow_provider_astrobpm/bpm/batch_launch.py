@@ -291,7 +291,7 @@ class BatchLauncher:
             # A wait that has failed is over; what goes on now is another one.
             deadline=own.deadline if own and not (own.unfinished and own.answered_at) else None,
             unfinished=True,
-            goes_on_from=order.goes_on_from(record),
+            goes_on_from=order.goes_on_from(record) if order.generation_is_certain else 1,
         )
 
     async def _start(self, starts: Iterator[Start], begun: BatchRecord, to_start: int | None) -> None:

@@ -228,6 +228,7 @@ def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
         base,
         generation=order.generation,
         max_tries=order.max_tries,
+        is_unclear=not order.generation_is_certain,
         intent_of=begun.intent_of,
         older_unknown=begun.older_unknown,
         since=begun.since,

@@ -40,10 +40,12 @@ class RecordedTries(NamedTuple):
 
     :param generation: its generation.
     :param max_tries: Airflow's ``max_tries`` then; ``None`` if an older version of this provider wrote the record.
+    :param is_certain: whether the generation was certain then, or something was started or adopted since.
     """
 
     generation: int
     max_tries: int | None = None
+    is_certain: bool = True
 
 
 def generation_of(  # noqa: PLR0911 - the table's rows
@@ -64,7 +66,8 @@ def generation_of(  # noqa: PLR0911 - the table's rows
         return Generation(nearest, is_certain=nearest == computed)
     if recorded.max_tries == max_tries:
         # A clear after as many tries as ``retries`` was lowered by leaves ``max_tries`` as it was.
-        return Generation(recorded.generation, is_certain=not recorded.generation < computed <= try_number)
+        looks_cleared = recorded.generation < computed <= try_number
+        return Generation(recorded.generation, is_certain=recorded.is_certain and not looks_cleared)
     if recorded.max_tries is None:
         if recorded.generation <= computed <= try_number:
             return Generation(computed)

@@ -55,7 +55,8 @@ class KeyMatches:
         self._wanted = wanted
         self._resembles = resembles
         self._clock = clock
-        self._alike: dict[str, BpmInstance] = {}
+        self.alike: dict[str, BpmInstance] = {}
+        """The instances whose keys resemble one that is wanted, by their ids."""
         self._unreadable: list[Unreadable] = []
         self._shows_keys = False
         self._names_without_keys: set[str] = set()
@@ -83,7 +84,7 @@ class KeyMatches:
             if self._wanted(row):
                 self.instances[row.id] = row
             elif self._resembles(row.business_key):
-                self._alike[row.id] = row
+                self.alike[row.id] = row
 
     def take_cut_off(self, state: str, rows: Sequence[BpmInstance], *, is_newest_first: bool) -> None:
         """Take note that a list may be cut off.
@@ -103,32 +104,43 @@ class KeyMatches:
             instance.start_time, moment, self._clock(), clock_is_credible=self.clock_is_credible
         )
 
-    def doubt(self, bpm_name: str, since: float | None) -> str | None:
+    def doubt(
+        self, bpm_name: str, since: float | None, *, is_any_open_one_wanted: bool = False
+    ) -> str | None:
         """Return why an instance that was not found may exist all the same; ``None`` if it cannot.
 
         :param bpm_name: the name of its BPM.
         :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
+        :param is_any_open_one_wanted: whether an open one counts whenever it was started.
         """
         if bpm_name in self._names_without_keys and not self._shows_keys:
             return "the lists show no business keys here"
-        alike = (one for one in self._alike.values() if one.name == bpm_name)
-        if one := next((one for one in alike if not self._was_before(one, since)), None):
+        alike = (one for one in self.alike.values() if one.name == bpm_name)
+        any_open = is_any_open_one_wanted
+        if one := next(
+            (one for one in alike if (any_open and not one.is_closed) or not self._was_before(one, since)),
+            None,
+        ):
             return (
                 f"{one} shows the business key {one.business_key!r}, which may be the one that was sent, "
                 "changed by the server"
             )
-        return self.hides(since, bpm_name)
+        return self.hides(since, bpm_name, is_any_open_one_wanted=is_any_open_one_wanted)
 
-    def hides(self, since: float | None, bpm_name: str | None = None) -> str | None:
+    def hides(
+        self, since: float | None, bpm_name: str | None = None, *, is_any_open_one_wanted: bool = False
+    ) -> str | None:
         """Return why the lists may not show all that was started since a moment; ``None`` if they do.
 
         :param bpm_name: the name of its BPM, if only its instances count.
+        :param is_any_open_one_wanted: whether open ones count whenever they were started.
         """
         if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
             return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
         for state, (rows, is_newest_first) in self._cut_off.items():
-            if not (is_newest_first and self._was_before(rows[-1], since)):
-                return f"the list of state {state!r} may be cut off at its {len(rows)} rows"
+            is_open = is_any_open_one_wanted and not states.is_terminal(state)
+            if is_open or not (is_newest_first and self._was_before(rows[-1], since)):
+                return f"the list of state {state!r} may be cut off at its {length_of(rows)} rows"
         if self._are_unsteady:
             return "instances move from state to state faster than they can be listed"
         return None
@@ -137,6 +149,8 @@ class KeyMatches:
         if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
             return False
         if "businessKey" in row.unread or self._resembles(row.business_key):
+            return True
+        if not self._shows_keys and row.business_key in (None, row.id):
             return True
         name = bpm_name or row.name or ""
         return self._wanted(
@@ -200,7 +214,7 @@ def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMat
     """
     longest = max(length_of(rows) for rows in lists.values())
     for state, rows in lists.items():
-        if rows and length_of(rows) == longest:
+        if longest and length_of(rows) == longest:
             yield from _check_whole(state, rows, matches)
 
 
@@ -223,7 +237,7 @@ def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -
     is_ordered = _is_ordered(
         [row.start_time or "" for row in rows], [row.start_time or "" for row in oldest_first]
     )
-    if _same(rows, oldest_first) and (len(rows) == 1 or is_ordered):
+    if _same(rows, oldest_first) and (length_of(rows) == 1 or is_ordered):
         return
     if not is_ordered and len({row.start_time for row in rows}) == 1:
         descending = yield api.query(state, order_field="id", order_type="desc")
@@ -236,7 +250,8 @@ def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -
 
 
 def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
-    return {row.id for row in rows} == {row.id for row in others}
+    first, second = ({row.id for row in (*each, *unreadable_in(each))} for each in (rows, others))
+    return first == second
 
 
 def _is_ordered(descending: list[str], ascending: list[str]) -> bool:

@@ -27,6 +27,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     AuthenticationError,
     CallError,
     InstanceNotFoundError,
+    UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import ADOPTIONS, AMBIGUOUS_STARTS, NO_METER, STARTS
@@ -140,6 +141,10 @@ class Launcher:
             if own or (record.left_open and not record.told):
                 return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
             return adoption.decide(self._order, record, Found())
+        except UnexpectedAnswerError as error:
+            if not error.unreadable:
+                raise
+            return adoption.decide(self._order, record, Found(doubt=error.problem))
         if not self._order.can_be(record, instance):
             known = self._order.known(record)
             if own:
@@ -160,6 +165,7 @@ class Launcher:
         known = msgspec.structs.replace(
             own,
             max_tries=order.max_tries,
+            is_unclear=False,
             intent_of=order.generation,
             older_unknown=False,
             since=order.since,

@@ -17,6 +17,8 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The number of the first try since the task was last cleared, as the writer had it."""
     max_tries: int | None = None
     """Airflow's ``max_tries`` of the task then. Only a clear changes it."""
+    is_unclear: bool = False
+    """Whether the generation is uncertain. What is started or adopted belongs to it, and settles that."""
     intent_of: int | None = None
     """The newest generation of which a try wrote this record before any of its tries sent a start."""
     older_unknown: bool = False
@@ -45,7 +47,7 @@ def generation_by_record(
     record: TryRecord | None, *, try_number: int, max_tries: int, retries: int
 ) -> Generation:
     """Return the generation of a try, by what was recorded and by Airflow's numbers; see ``generation_of``."""
-    recorded = RecordedTries(record.generation, record.max_tries) if record else None
+    recorded = RecordedTries(record.generation, record.max_tries, not record.is_unclear) if record else None
     return generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
 
 
@@ -72,6 +74,7 @@ def with_intent(
     max_tries: int | None,
     try_number: int,
     since: float | None = None,
+    is_certain: bool = True,
 ) -> R:
     """Return what a try writes down before it does anything else.
 
@@ -81,11 +84,13 @@ def with_intent(
     :param max_tries: Airflow's ``max_tries`` of the task.
     :param try_number: the number of the try.
     :param since: when the first try of the task began at the earliest, if that is known.
+    :param is_certain: whether the generation is certain.
     """
     if record is None:
         return kind(
             generation=generation,
             max_tries=max_tries,
+            is_unclear=not is_certain,
             intent_of=generation if try_number <= generation else None,
             older_unknown=try_number > 1,
             since=since,

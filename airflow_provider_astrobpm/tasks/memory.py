@@ -96,6 +96,7 @@ def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
         max_tries=this.max_tries,
         try_number=this.number,
         since=this.since,
+        is_certain=this.generation_is_certain,
     )
     if intent != record:
         memory.write(intent)

@@ -38,6 +38,8 @@ class Server:
     """How many rows a list holds at most."""
     order: str = "as asked"
     """How a list is ordered; one of ``ORDERS``."""
+    unreadable: str | None = None
+    """Which field of every third row cannot be read; one of ``UNREADABLE``."""
     calls: bool = False
     """Whether each instance calls one of another BPM, which inherits its business key."""
 
@@ -113,6 +115,13 @@ class Iterate:
 
 
 @dataclass(frozen=True)
+class Input:
+    """The first launch of the batch becomes another one."""
+
+    number: int = 1
+
+
+@dataclass(frozen=True)
 class Move:
     """An instance moves. Those that have ended do not.
 
@@ -123,7 +132,7 @@ class Move:
     state: str = "Completed OK"
 
 
-Step = Union[Try, Clear, LoseStore, Upgrade, Retries, Iterate, Move]
+Step = Union[Try, Clear, LoseStore, Upgrade, Retries, Iterate, Input, Move]
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,7 @@ FOREIGN = (
     "author's key",
     "author's key, other BPM",
 )
+UNREADABLE = ("name", "state", "businessKey")
 PUT_FAULTS = ("cut before", "cut after", "refused", "500 after")
 
 
@@ -210,6 +220,7 @@ def any_history(pick: Pick, subject: Subject, faults: Sequence[str]) -> History:
         clock_off=seldom(0, (8, -12, 14, 15, -15, 100, -100)),
         cap=seldom(None, (2, 3, 5, 37), 4),
         order=seldom("as asked", ORDERS[1:]),
+        unreadable=seldom(None, UNREADABLE, 8),
         calls=seldom(False, (True,), 6),
     )
     kinds = FOREIGN if mode or own_keys else FOREIGN[:5]
@@ -256,7 +267,11 @@ def _any_try(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str]) -> T
 
 def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, has_store: bool) -> Step:
     kind = pick(
-        ("try",) * 10 + ("clear",) * 5 + ("move",) * 5 + ("retries",) * 2 + ("iterate", "lose", "upgrade")
+        ("try",) * 10
+        + ("clear",) * 5
+        + ("move",) * 5
+        + ("retries",) * 2
+        + ("iterate", "lose", "upgrade", "input")
     )
     if kind == "try" or (kind in ("lose", "upgrade") and not has_store):
         return _any_try(pick, seldom, faults)
@@ -266,7 +281,9 @@ def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, 
         return Move(pick(range(3)), pick((*OPEN, *ENDED, "Completed OK", "Broken")))
     if kind == "retries":
         return Retries(pick((1, 2, 3, 5)))
-    return {"iterate": Iterate(), "lose": LoseStore(), "upgrade": Upgrade()}[kind]
+    return {"iterate": Iterate(), "lose": LoseStore(), "upgrade": Upgrade(), "input": Input(pick((0, 1, 2)))}[
+        kind
+    ]
 
 
 def reduced(history: History, fails: Callable[[History], bool]) -> History:

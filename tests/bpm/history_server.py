@@ -27,6 +27,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, Response, exchange
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 from tests.bpm.history import HOUR, Server
 
 CALLED = "Notification"
@@ -136,6 +137,7 @@ def _both(name: str, answer: Response | CallError) -> dict[str, Fault]:
     }
 
 
+ODD = Response(200, {}, b"the instance, with a state that cannot be read")
 BAD_TOKEN = _status(401, "405230602")
 EMPTY = Response(200, {}, b'{"resCode": "0", "resMsg": "ok", "result": []}')
 FAULTS: dict[str, Fault] = {
@@ -156,6 +158,7 @@ FAULTS: dict[str, Fault] = {
     **_both("refused with 200", _status(200)),
     **_both("page with 200", Response(200, {}, b"<html>")),
     **_both("redirect", Response(302, {"location": "https://elsewhere/"}, b"")),
+    "odd state": Fault(answers=((True, ODD),)),
     "429": Fault(answers=((False, Response(429, {"retry-after": "3"}, b"")),)),
     "429 for long": Fault(answers=((False, Response(429, {}, b"")),) * 9),
     "token refused": Fault(answers=((False, BAD_TOKEN),)),
@@ -304,7 +307,23 @@ class HistoryServer:
                 items.sort(key=lambda one: one.stamp or "", reverse=is_descending)
             else:
                 items.sort(key=lambda one: one.started, reverse=is_descending)
-        return [one.row for one in items[: self.habits.cap]]
+        shown = items[: self.habits.cap]
+        if (field := self.habits.unreadable) is None:
+            return [one.row for one in shown]
+        odd = [one for one in shown if one.number % 3 == 0]
+        return Rows(
+            [one.row for one in shown if one.number % 3],
+            [
+                Unreadable(
+                    reason=f"its {field} is odd",
+                    unread=frozenset([field]),
+                    id=one.id,
+                    name=None if field == "name" else one.name,
+                    business_key=None if field == "businessKey" else one.row.business_key,
+                )
+                for one in odd
+            ],
+        )
 
     def post(self, operation: Operation[BpmInstance], fault: Fault) -> BpmInstance:
         """Take a start, as often as the provider's exchange sends it."""
@@ -339,6 +358,9 @@ class HistoryServer:
         if answer is None:
             assert started is not None
             return self._answer_of(started)
+        if answer is ODD:
+            assert started is not None
+            return self._answer_of(started, state=None)
         return copy(answer)
 
     def _start(self, body: dict[str, Any]) -> Item:
@@ -350,7 +372,7 @@ class HistoryServer:
             called.owner, called.is_called = item.owner, True
         return item
 
-    def _answer_of(self, item: Item) -> Response:
+    def _answer_of(self, item: Item, **odd: Any) -> Response:
         shown = {
             "as listed": item.row.business_key,
             "as sent": item.key,
@@ -363,5 +385,6 @@ class HistoryServer:
             "state": item.state,
             "businessKey": shown,
             "startTime": item.stamp,
+            **odd,
         }
         return Response(200, {}, json.dumps({"resCode": "0", "resMsg": "ok", "result": result}).encode())

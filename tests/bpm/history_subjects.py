@@ -82,6 +82,9 @@ class One:
         self._history = history
         self.authors_keys = {1: AUTHORS_KEY} if history.mode else {}
 
+    def change_input(self, number: int) -> None:
+        """Change nothing: there are no launches."""
+
     def key(self, identity: TaskIdentity, generation: int, launch: int) -> str:
         """Return the task's own key of a launch."""
         del launch
@@ -156,9 +159,19 @@ class Batch:
     def __init__(self, history: History) -> None:
         self._history = history
         self.authors_keys = {number: f"{AUTHORS_KEY}-{number}" for number in history.own_keys}
+        self.change_input(0)
+
+    def change_input(self, number: int) -> None:
+        """Make another launch of the first one."""
+        history = self._history
         self.launches = [
-            Launch(number, NAME, variables={"n": number}, business_key=self.authors_keys.get(number))
-            for number in range(1, history.launches + 1)
+            Launch(
+                at,
+                NAME,
+                variables={"n": at, "input": number if at == 1 else 0},
+                business_key=self.authors_keys.get(at),
+            )
+            for at in range(1, history.launches + 1)
         ]
 
     def key(self, identity: TaskIdentity, generation: int, launch: int) -> str:

@@ -41,6 +41,7 @@ from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AstroZeroError,
+    BatchChangedError,
     CallError,
     OpenInstanceExistsError,
     UnexpectedAnswerError,
@@ -60,6 +61,7 @@ from tests.bpm.history import (
     Clear,
     Foreign,
     History,
+    Input,
     Iterate,
     LoseStore,
     Move,
@@ -77,6 +79,7 @@ RUN, OLDER_RUN = "scheduled__2026-11-24T00:00:00+00:00", "scheduled__2026-11-23T
 ZONES = 14 * HOUR
 NEW_FIELDS = ("max_tries", "intent_of", "older_unknown", "key_example", "since")
 MOST_CLEARS = 4
+ENDED_BY_A_CLEAR = (AmbiguousStartError, OpenInstanceExistsError, BatchChangedError)
 
 
 class World:
@@ -94,6 +97,7 @@ class World:
         self.due = None if history.run_age is None else BEGINNING - history.run_age * DAY
         self.since: float | None = None
         self.retries, self.has_changed_retries = history.retries, False
+        self.has_changed_input = False
         self.is_loop = any(isinstance(step, Iterate) for step in history.steps)
         self.region = -1
         self.wrongs: list[str] = []
@@ -137,6 +141,9 @@ class World:
         elif isinstance(step, Retries):
             self.has_changed_retries = self.has_changed_retries or step.retries != self.retries
             self.retries = step.retries
+        elif isinstance(step, Input):
+            self.subject.change_input(step.number)
+            self.has_changed_input = True
         elif isinstance(step, Iterate):
             self._iterate()
         elif isinstance(step, LoseStore):
@@ -230,6 +237,7 @@ class World:
         self.did_clock_seem_right = self._clock_seems_right()
         self.open_before = {one.id for one in self.server.items.values() if one.is_open}
         posts = self.server.posts
+        carriers = [] if getattr(self.prior, "told", False) else self._open_carriers()
         is_proven = self._is_proven_unsent()
         failure: AstroZeroError | None = None
         launched: dict[int, BpmInstance] = {}
@@ -243,6 +251,12 @@ class World:
         self._check_live()
         if len(self.started) != len(set(self.started)):
             self.wrongs.append("a launch was started twice in one try")
+        if (
+            any(one.is_open and not one.is_the_tasks for one in carriers)
+            and self.started
+            and self.history.mode in ("adopt", "fail")
+        ):
+            self.wrongs.append(f"one was started though there was {carriers}")
         if not self._is_without_faults(step):
             return
         if is_proven and (failure or self.looks or self.server.posts == posts):
@@ -273,6 +287,7 @@ class World:
             max_tries=self.max_tries,
             try_number=self.number,
             since=self.since,
+            is_certain=self.this.is_certain,
         )
         if intent != self.prior and self.history.has_store:
             self.remember(intent)
@@ -392,7 +407,7 @@ class World:
         left = self.prior is not None and getattr(self.prior, "left_open", False)
         if (
             not self.this.is_certain
-            or (self.history.keeps_open and not item.is_called)
+            or (self.history.keeps_open and not item.is_called and not self.has_changed_input)
             or item.owner[:2] == (self.region, self.generation)
             or item.owner.region != self.region
             or (left and self.prior.instance_id == item.id)
@@ -464,8 +479,22 @@ class World:
         )
 
     def _clock_seems_right(self) -> bool:
+        if self.history.server.unreadable:
+            return False  # what would show it may not be readable
         stamps = map(self.server.seems_to_be_from, self.server.items.values())
         return any(each is not None and abs(each - self.clock()) <= ZONES for each in stamps)
+
+    def _open_carriers(self) -> list[Item]:
+        """Return what shows the author's key and is open."""
+        return [
+            one
+            for one in self.server.items.values()
+            if one.owner is None
+            and one.key == AUTHORS_KEY
+            and one.name == NAME
+            and one.is_open
+            and one.shows_from <= self.clock()
+        ]
 
     def _is_proven_unsent(self) -> bool:
         return (
@@ -498,6 +527,7 @@ class World:
             and self.history.mode is None
             and not self.history.own_keys
             and not self.has_changed_retries
+            and not self.has_changed_input
             and not any(each.kind in ("deleted run", "same BPM without key") for each in self.history.foreign)
         )
 
@@ -510,9 +540,7 @@ class World:
             self.take(Try(later=3 * DAY))
             if self.failure is None:
                 return
-            assert isinstance(self.failure, (AmbiguousStartError, OpenInstanceExistsError)), repr(
-                self.failure
-            )
+            assert isinstance(self.failure, ENDED_BY_A_CLEAR), repr(self.failure)
             if clears >= 1:
                 self._terminate_what_shows_a_key()
             self._clear(keeps_store=True)
