@@ -250,8 +250,12 @@ def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -
 
 
 def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
-    first, second = ({row.id for row in (*each, *unreadable_in(each))} for each in (rows, others))
-    return first == second
+    return _ids(rows) == _ids(others)
+
+
+def _ids(rows: Sequence[BpmInstance]) -> set[str | None]:
+    """Return the ids of all rows, those that cannot be read among them."""
+    return {row.id for row in rows} | {row.id for row in unreadable_in(rows)}
 
 
 def _is_ordered(descending: list[str], ascending: list[str]) -> bool:

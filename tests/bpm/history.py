@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 Pick = Callable[[Sequence[Any]], Any]
@@ -132,7 +132,7 @@ class Move:
     state: str = "Completed OK"
 
 
-Step = Union[Try, Clear, LoseStore, Upgrade, Retries, Iterate, Input, Move]
+Step = Try | Clear | LoseStore | Upgrade | Retries | Iterate | Input | Move
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,9 @@ def any_history(pick: Pick, subject: Subject, faults: Sequence[str]) -> History:
         Foreign(pick(kinds), pick((*OPEN, *ENDED)), pick((0.1, 3, 4, 5, 10)))
         for _ in range(seldom(0, (1, 2, 3, 6, 10), 2) or 0)
     )
-    steps = [_any_try(pick, seldom, faults)]
-    for _ in range(pick((1, 2, 3, 4, 5, 6, 7))):
-        steps.append(_any_step(pick, seldom, faults, has_store=has_store))
+    steps: list[Step] = [_any_try(pick, seldom, faults)]
+    more = pick((1, 2, 3, 4, 5, 6, 7))
+    steps += [_any_step(pick, seldom, faults, has_store=has_store) for _ in range(more)]
     return History(
         subject=subject,
         launches=launches,
@@ -281,9 +281,13 @@ def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, 
         return Move(pick(range(3)), pick((*OPEN, *ENDED, "Completed OK", "Broken")))
     if kind == "retries":
         return Retries(pick((1, 2, 3, 5)))
-    return {"iterate": Iterate(), "lose": LoseStore(), "upgrade": Upgrade(), "input": Input(pick((0, 1, 2)))}[
-        kind
-    ]
+    others: dict[str, Step] = {
+        "iterate": Iterate(),
+        "lose": LoseStore(),
+        "upgrade": Upgrade(),
+        "input": Input(pick((0, 1, 2))),
+    }
+    return others[kind]
 
 
 def reduced(history: History, fails: Callable[[History], bool]) -> History:
@@ -303,7 +307,8 @@ def _smaller(history: History) -> Iterator[History]:
     for part in ("steps", "foreign"):
         whole = getattr(history, part)
         for at in range(len(whole)):
-            yield dataclasses.replace(history, **{part: whole[:at] + whole[at + 1 :]})
+            less: dict[str, Any] = {part: whole[:at] + whole[at + 1 :]}
+            yield dataclasses.replace(history, **less)
     plain = History(subject=history.subject, launches=1)
     for one in _plainer(history, plain):
         yield one
@@ -319,11 +324,11 @@ def _smaller(history: History) -> Iterator[History]:
 
 def _plainer(one: T, plain: T) -> Iterator[T]:
     """Return it with one field more as it is in the plain one; numbers and tuples get smaller too."""
-    for field in dataclasses.fields(one):  # type: ignore[arg-type] - each is a dataclass
+    for field in dataclasses.fields(one):  # type: ignore[arg-type]  # each is a dataclass
         mine, theirs = getattr(one, field.name), getattr(plain, field.name)
         if mine == theirs or field.name in ("steps", "foreign", "server"):
             continue
-        yield dataclasses.replace(one, **{field.name: theirs})  # type: ignore[type-var] - as above
+        yield dataclasses.replace(one, **{field.name: theirs})  # type: ignore[type-var]  # as above
         if field.name == "faults":
             for at in range(len(mine)):
                 yield dataclasses.replace(one, faults=mine[:at] + mine[at + 1 :])  # type: ignore[type-var]

@@ -109,7 +109,7 @@ class One:
             generation=process.this.number,
             try_number=process.number,
             business_key=AUTHORS_KEY if history.mode else None,
-            if_open_instance_exists=history.mode or "start",  # type: ignore[arg-type] - a plain text in a history
+            if_open_instance_exists=history.mode or "start",  # type: ignore[arg-type]  # a plain text in a history
             keeps_open=history.keeps_open,
             accepts=self.accepts,
             grace=GRACE,
@@ -252,14 +252,16 @@ class Loop(VirtualLoop):
         self._clock_resolution = 1e-6  # days may have passed
 
     @property
-    def now(self) -> float:  # type: ignore[override] - the clock of the history is the only one
+    def now(self) -> float:
         return self._process.elapsed
 
     @now.setter
     def now(self, seconds: float) -> None:
         self._process.elapsed = seconds
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # it is called with plain functions here
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """Run it here and now."""
         del executor
         future = self.create_future()

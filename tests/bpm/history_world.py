@@ -30,7 +30,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from typing import Any
 
@@ -240,9 +240,8 @@ class World:
         carriers = [] if getattr(self.prior, "told", False) else self._open_carriers()
         is_proven = self._is_proven_unsent()
         failure: AstroZeroError | None = None
-        launched: dict[int, BpmInstance] = {}
         try:
-            launched = self._run()
+            self._run()
         except Died:
             failure = None
         except AstroZeroError as error:
@@ -319,7 +318,7 @@ class World:
             and not record.told
             and (
                 getattr(self.store, "instance_id", None) != record.instance_id
-                or self.store.generation != record.generation
+                or getattr(self.store, "generation", None) != record.generation
             )
         ):
             self._check_owner(1, self.server.items[record.instance_id])
@@ -327,7 +326,7 @@ class World:
             self.store = msgspec.json.decode(msgspec.json.encode(record), type=self.subject.kind)
         self._effect()
 
-    def call(self, operation: Operation[Any]) -> Iterator[float]:
+    def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call, again where it may be; yields seconds to let pass, and returns the answer."""
         limits: Any = None
         for attempt in count(1):
@@ -340,7 +339,7 @@ class World:
             yield 2.0
         return None
 
-    def send(self, operation: Operation[Any]) -> Iterator[float]:
+    def send(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call once."""
         self._effect()
         self.calls += 1
