@@ -319,7 +319,8 @@ def _smaller(history: History) -> Iterator[History]:
         for at, each in enumerate(whole):
             default = type(each)("same BPM") if part == "foreign" else type(each)()
             for one in _plainer(each, default):
-                yield dataclasses.replace(history, **{part: (*whole[:at], one, *whole[at + 1 :])})
+                changed: dict[str, Any] = {part: (*whole[:at], one, *whole[at + 1 :])}
+                yield dataclasses.replace(history, **changed)
 
 
 def _plainer(one: T, plain: T) -> Iterator[T]:
