@@ -133,12 +133,15 @@ class Order:
         form = record.key_form
         return Known(business_key=shown if sent == key else form.shown(key) if form else None)
 
-    def shows_a_key_of_the_task(self, instance: BpmInstance) -> bool:
-        """Return whether an instance shows a key of any generation of this task: one of an older one may be adopted."""
+    def can_be(self, record: Record, instance: BpmInstance) -> bool:
+        """Return whether an instance can be the one that a record names, by its business key.
+
+        The record of an instance that was adopted is of a later generation than the instance's key.
+        """
+        if self.known(record).is_of(instance):
+            return True
         key = instance.business_key
-        return self.business_key is None and (
-            self.identity.read(key) is not None or self.identity.resembles(key)
-        )
+        return self.identity.read(key) is not None or self.identity.resembles(key)
 
     def own(self, record: Record | None) -> Record | None:
         """Return a record if it is of this generation."""

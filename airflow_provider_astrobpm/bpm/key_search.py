@@ -254,6 +254,7 @@ def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
 
 
 def _ids(rows: Sequence[BpmInstance]) -> set[str | None]:
+    """Return the ids of all rows, those that cannot be read among them."""
     return {row.id for row in rows} | {row.id for row in unreadable_in(rows)}
 
 

@@ -147,8 +147,8 @@ class Launcher:
             if not error.unreadable:
                 raise
             return adoption.decide(self._order, record, Found(doubt=error.problem))
-        known = self._order.known(record)
-        if not known.is_of(instance) and not self._order.shows_a_key_of_the_task(instance):
+        if not self._order.can_be(record, instance):
+            known = self._order.known(record)
             if own:
                 return Refuse(adoption.replaced(instance, known, self._order.key(record.launch)))
             words = f"Left as it is, for it is another one than the task had started, {known}: {instance}"

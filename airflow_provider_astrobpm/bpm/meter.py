@@ -34,7 +34,7 @@ METRICS: dict[str, Metric] = {
     POLLS: Metric(
         "counter", "Looks for what is waited for. One look asks for everything that waits with it."
     ),
-    POLL_ERRORS: Metric("counter", "Looks that failed. The waits go on."),
+    POLL_ERRORS: Metric("counter", "Polls of which a call failed, after all its attempts. The waits go on."),
     WAITERS: Metric(
         "gauge",
         "Deferred tasks, a batch being one, and watchers that the pollers of this process look after.",

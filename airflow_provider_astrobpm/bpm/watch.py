@@ -61,7 +61,7 @@ class Watch(AnyWait[None]):
         self.entries: list[Entry] = []
         """What has entered and was not reported, state by state, in the order in which it was started."""
         self.looks = 0
-        """How many looks have succeeded."""
+        """How many polls have shown all lists."""
         self.is_written = True
         """Whether the marks are written down as they are; whoever does that says so here."""
 
@@ -89,14 +89,14 @@ class Watch(AnyWait[None]):
         self.is_written = self.is_written and not marks
 
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
-        before, self._digests = self._digests, {}
         there: set[str] = set()
         doubtful: set[str | None] = {digest_of(one) for one in findings.doubts}
         entries: dict[str, Entry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
-        if failed and not self._has_begun:
-            return failure  # What is in a list that failed would count as new once it shows.
+        if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
+            return failure  # At the beginning what is in a list that failed would count as new once it shows.
+        before, self._digests = self._digests, {}
         for state in self._places.lists:
             rows = findings.lists.get(state, ())
             self._tell_of_cap(state, length_of(rows))
@@ -116,7 +116,7 @@ class Watch(AnyWait[None]):
             entries = self._begin(entries)
         self._forget(there, failed, doubtful, now)
         self.entries = [*entries.values()]
-        self.looks += 1
+        self.looks += failure is None
         self._has_looked = True
         return failure
 

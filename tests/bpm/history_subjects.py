@@ -266,14 +266,16 @@ class Loop(VirtualLoop):
         self._clock_resolution = 1e-6  # days may have passed
 
     @property
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self._process.elapsed
 
     @now.setter
     def now(self, seconds: float) -> None:
         self._process.elapsed = seconds
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # it is called with plain functions here
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """Run it here and now."""
         del executor
         future = self.create_future()

@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.bpm.poller import AT_A_TIME, HEARTBEAT, LATENESS, STALL, Poller, Pollers
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
-from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
+from airflow_provider_astrobpm.bpm.wait import MISSING_TIME, AnyWait, Note, Wait
 from airflow_provider_astrobpm.bpm.watch import Watch
 from tests.bpm.virtual_time import Client, Server, VirtualLoop, instance, run, settings
 
@@ -171,6 +171,40 @@ class TestWhenItLooks:
             await asyncio.sleep(looks[-1] + 1)
             assert scene.looked_at() == looks
             await leave(waiting)
+
+        run(main())
+
+    def test_one_list_that_fails_is_no_server_that_is_down(self) -> None:
+        async def main() -> None:
+            scene = Scene()
+            here, there = instance("1"), instance("2", "Waiting for user interaction")
+            scene.server.put(here, there)
+            scene.server.bad_lists["Running"] = fault(errors.ServerError)
+            scene.join(scene.wait("1", seen=here, max_poll_failure_time=95), connection="in it")
+            waiting = scene.join(
+                scene.wait("2", seen=there, max_poll_failure_time=95), connection="not in it"
+            )
+            await asyncio.sleep(94)
+            assert scene.ended == []
+            await asyncio.sleep(12)
+            assert scene.ended == ["in it"]
+            assert scene.looked_at() == [*range(0, 91, 10), 95, 105]
+            assert scene.costs() == [2] * 11 + [1]
+            scene.server.put(instance("2", "Completed OK"))
+            assert (await waiting).state == "Completed OK"
+
+        run(main())
+
+    def test_a_server_that_throttles_is_left_alone_though_the_first_list_came(self) -> None:
+        async def main() -> None:
+            scene = Scene()
+            rows = instance("1", "Waiting for user interaction"), instance("2", "New")
+            scene.server.put(*rows)
+            scene.server.bad_lists["New"] = fault(errors.ThrottledError, "45")
+            waiting = [scene.join(scene.wait(row.id, seen=row, max_poll_failure_time=HOUR)) for row in rows]
+            await asyncio.sleep(160)
+            assert scene.looked_at() == [0, 45, 90, 150]  # more than it asks for, after three in a row
+            await leave(*waiting)
 
         run(main())
 
@@ -564,6 +598,29 @@ class TestHowAWaitEnds:
             ending = await scene.join(scene.wait(deadline=30))
             assert isinstance(ending, errors.WaitTimeoutError)
             assert scene.loop.now == scene.began + 30 + LATENESS
+
+        run(main())
+
+    @pytest.mark.parametrize("set_by", [HOUR, -HOUR])
+    def test_a_clock_that_is_set_makes_no_stretch_longer_or_shorter(self, set_by: float) -> None:
+        async def main() -> None:
+            for failing in (True, False):
+                scene = Scene()
+                scene.server.put(instance("1"))
+                waiting = scene.join(scene.wait(max_poll_failure_time=90))
+                await asyncio.sleep(5)
+                if failing:
+                    scene.server.fail(fault(errors.ServerError))
+                else:
+                    scene.server.rows.clear()
+                await asyncio.sleep(10)
+                scene.server.clock_offset += set_by
+                ending = await waiting
+                if failing:
+                    assert "polls have failed for 90 s" in str(ending)
+                else:
+                    assert isinstance(ending, errors.InstanceNotFoundError)
+                assert scene.loop.now - scene.began == 10 + (90 if failing else MISSING_TIME)
 
         run(main())
 

@@ -161,7 +161,14 @@ def late_while_lists_fail(scene: Scene) -> None:
     scene.batch(ONE, timeout=0)
 
 
+def another_instance(scene: Scene) -> None:
+    """Wait for a batch of which an id shows another instance."""
+    scene.emulator.fault("query", "other_fields", fields={"name": "Another", "businessKey": "z"}, times=99)
+    scene.batch(ONE, timeout=60)
+
+
 BATCHES: dict[str, Provocation] = {
+    "its id shows another instance than before: one of '…', with business key '…'": another_instance,
     "… of … launches failed, and at most … may ('max_failures'): …": batch([{"bpm_name": "AlwaysBroken"}]),
     "it was still open at the deadline ('timeout')": batch(timeout=0),
     "How its instances are now could not be read: …": late_while_lists_fail,

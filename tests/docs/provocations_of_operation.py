@@ -114,7 +114,7 @@ class BrokenStore:
         raise ValueError("Task has 2 concrete inlets and outlets")
 
 
-def watched(words: str, store: Any = None, conn_id: str = CONN_ID) -> Provocation:
+def watched(words: str, store: Any = None) -> Provocation:
     """Watch until something is logged."""
 
     def provoke(scene: Scene) -> None:
@@ -134,7 +134,7 @@ def watched(words: str, store: Any = None, conn_id: str = CONN_ID) -> Provocatio
 
         async def watch() -> None:
             trigger = AstroZeroBpmEventTrigger(
-                bpm_name="Instant", poll_interval=1, astro_zero_conn_id=conn_id
+                bpm_name="Instant", poll_interval=1, astro_zero_conn_id=CONN_ID
             )
             if store is not None:
                 trigger.asset_state_store = store
@@ -158,9 +158,7 @@ def cut_off_list(scene: Scene) -> None:
 
 
 EVENTS: dict[str, Provocation] = {
-    "Could not watch …; trying again for as long as it takes": watched(
-        "Could not watch", conn_id="of_nobody"
-    ),
+    "Could not watch …; trying again for as long as it takes": watched("Could not watch", BrokenStore()),
     "The asset's state store cannot be used. …": watched("state store cannot", BrokenStore()),
     "Watching …; … are there already and do not count": watched("are there already"),
     "The list of state '…' has exactly … rows and looks cut off: …": cut_off_list,

@@ -14,6 +14,7 @@ from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from tests.docs.provocations_of_calls import Provocation
 from tests.docs.scene import BPM, CONN_ID, HAS_STORE, Scene, Tries
 
+ANOTHER = {"name": "Another", "businessKey": "another"}
 KEYS = TaskIdentity(Tries.dag_id, Tries.run_id, Tries.task_id)
 Event = Callable[[str], Any]
 
@@ -215,7 +216,18 @@ def clear(scene: Scene) -> None:
     scene.start(tries, timeout=0)
 
 
+def retry_where_the_id_shows_another(scene: Scene) -> None:
+    """Retry where the id of its instance belongs to another one now."""
+    tries = waited_in_vain(scene, remembered())
+    tries.again()
+    scene.emulator.fault("query", "other_fields", fields=ANOTHER, times=99)
+    scene.start(tries)
+
+
 STARTS: dict[str, Provocation] = {
+    "an earlier try started an instance with business key '…', and its id shows another one now: …": (
+        retry_where_the_id_shows_another
+    ),
     "The answer to the start was lost; searching for the instance. …": start_with_no_answer,
     "…; no instance shows its business key. The instance may or may not have been started, so it was not "
     "started again.": start_with_no_answer,
@@ -308,6 +320,37 @@ def vanished(scene: Scene) -> None:
     scene.sense(instance_id="002N-of-nobody", timeout=3600, poke_interval=20)
 
 
+def another_instance(scene: Scene) -> None:
+    """Wait for an instance whose id shows another one."""
+    scene.emulator.fault("query", "other_fields", fields=ANOTHER, times=99)
+    scene.start(timeout=60)
+
+
+def contradiction(scene: Scene) -> None:
+    """Look at an instance that its list shows twice."""
+    one = scene.started()
+    scene.emulator.fault("query", "twice", fields={"state": "Completed OK"}, times=99)
+    scene.sense(instance_id=one, max_poll_failure_time=0)
+
+
+def unreadable(scene: Scene) -> None:
+    """Look at an instance whose row shows no state."""
+    one = scene.started()
+    scene.emulator.distort(one, {"state": None})
+    scene.sense(instance_id=one, max_poll_failure_time=0)
+
+
+def time_out_after(happens: Callable[[Scene, str], object]) -> Provocation:
+    """Wait until the time is over, where the last polls show nothing."""
+
+    def provoke(scene: Scene) -> None:
+        one = scene.hook().get_instance(scene.started())
+        happens(scene, one.id)
+        scene.hook().wait_for_instance(one, poll_interval=1, timeout=30)
+
+    return provoke
+
+
 def capped(scene: Scene) -> None:
     """Look for an instance where lists are cut off."""
     scene.emulator.switch(row_cap=100)
@@ -398,6 +441,15 @@ WAITS: dict[str, Provocation] = {
     ).get_instance("002N-of-nobody"),
     "an instance with business key '…' is in none of the states": lambda scene: scene.hook().find_instance(
         "none"
+    ),
+    "instance '…' is another one than it was: it was of '…' with business key '…', and now it is instance '…' of '…' …": (
+        another_instance
+    ),
+    "Astro Zero shows instance '…' twice in the list of state '…', with …; this decides nothing": contradiction,
+    "the row of instance '…' in the list of state '…' cannot be read, because …": unreadable,
+    "…; polls have failed since … UTC: …": time_out_after(lambda scene, _: scene.emulator.outage()),
+    "…; it has been in none of the states since … UTC": time_out_after(
+        lambda scene, one: scene.emulator.vanish(one)
     ),
     "business key '…' is carried by … instances: …": two_of_a_key,
     "Polls fail from now on; the wait goes on. …": short_outage,

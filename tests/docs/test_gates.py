@@ -49,3 +49,12 @@ def test_success_is_named(where: str, code: str) -> None:
     branches = "@task.branch" in code and '["bp_status"] == "Approved"' in code
     for arguments in gates(code):
         assert "bp_statuses" in arguments or branches, f"{where} opens a gate by what is not named"
+
+
+@pytest.mark.parametrize(("where", "code"), EXAMPLES, ids=[where for where, _ in EXAMPLES])
+def test_no_example_branches_in_a_mapped_task_group(where: str, code: str) -> None:
+    """There Airflow skips nothing; see ``tests/operators/test_mapped_gates.py``."""
+    if "task_group" in code:
+        assert not {"task.branch", "task.short_circuit"} & set(
+            code.replace("(", " ").replace("@", "").split()
+        )

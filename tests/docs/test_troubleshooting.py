@@ -28,6 +28,9 @@ PROVOCATIONS: dict[str, Provocation] = {
 
 # What another test makes appear: it takes a machine that stands still, a certificate, an old Airflow, or longer.
 ELSEWHERE: dict[str, str] = {
+    'On this Airflow, tick "Keep task state and resume" when you clear it (REST API: keep_task_state=true); otherwise …': (
+        "tests/operators/test_clearing.py::test_by_a_wait_that_a_clear_resumes"
+    ),
     "the key is encrypted, which is not supported": (
         "tests/hooks/test_cut_off.py::test_an_encrypted_key_is_refused_without_asking"
     ),
@@ -41,6 +44,9 @@ ELSEWHERE: dict[str, str] = {
     ),
     "… instances carry its business key, too many to know later which one this task has started": (
         "tests/bpm/test_adoption.py::test_where_too_many_carry_the_authors_key_nothing_is_started"
+    ),
+    "Astro Zero shows instance '…' in two lists, with …; this decides nothing": (
+        "tests/bpm/test_findings.py::test_two_lists_that_no_move_explains_decide_nothing"
     ),
     "The poller was stopped": "tests/bpm/test_poller.py::test_cancelled_from_outside_it_tells_everybody",
     "The connection has changed; the wait goes on with its new settings": (

@@ -157,7 +157,7 @@ def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
         (f"ASTRO:{KEY}", "It is recognised in the keys that this provider makes"),
         (KEY[:16], "fails with AmbiguousStartError"),
         (KEY[:15], "may start a second instance"),
-        (f"ASTRO:{KEY}"[:50], "may start a second instance"),
+        (f"ASTRO:{KEY}"[:50], "fails with AmbiguousStartError"),
         (OTHER[::-1], "may start a second instance"),
     ],
 )

@@ -97,7 +97,8 @@ class TestAnotherInstanceUnderTheId:
 
     def test_is_one_where_nothing_was_known(self, context: Any) -> None:
         ended = {**ENDED, "id": context["ti"].xcoms["instance_id"]}
-        for known in ({}, {"known": [[], None]}):
+        without: list[dict[str, Any]] = [{}, {"known": [[], None]}]
+        for known in without:
             arrived = {"event": {"status": "success", "instance": ended}, **known}
             assert (
                 operator().resume_execution("execute_complete", arrived, context)["state"] == "Completed OK"
