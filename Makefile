@@ -6,6 +6,7 @@ OUTCOME ?= approve
 TESTS ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
+HISTORIES ?= 100000
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
@@ -19,7 +20,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-histories test-interleavings docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-histories test-interleavings test-histories docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +90,9 @@ test-histories: $(STAMP)  ## Run a start and a batch through 100000 random histo
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py
+
+test-histories: $(STAMP)  ## Run starts and batches through 100000 random histories each (HISTORIES=n for another number)
+	@HISTORIES=$(HISTORIES) $(BIN)/pytest -n auto --dist worksteal -q tests/bpm/test_histories.py
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs

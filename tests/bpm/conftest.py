@@ -67,14 +67,16 @@ def stage() -> type[Stage]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many interleavings were gone through, if any were."""
-    tally: Counter[str] = Counter()
+    """Say how many interleavings and histories were gone through, if any were."""
+    tallies: dict[str, Counter[str]] = {"interleavings": Counter(), "histories": Counter()}
     for report in terminalreporter.getreports("passed"):
         numbers = dict(report.user_properties)
-        if "interleavings" in numbers:
-            tally.update(numbers)
-    if tally:
-        terminalreporter.write_line(
-            f"{tally['interleavings']:,} interleavings without a fault: {tally['waits']:,} waits, "
-            f"{tally['pollers']:,} pollers, {tally['looks']:,} looks, {tally['seconds']:.0f} s of work"
-        )
+        for what, tally in tallies.items():
+            if what in numbers:
+                tally.update(numbers)
+    for what, tally in tallies.items():
+        if tally:
+            others = [f"{tally[each]:,} {each}" for each in tally if each not in (what, "seconds")]
+            terminalreporter.write_line(
+                f"{tally[what]:,} {what} without a fault: {', '.join(others)}, {tally['seconds']:.0f} s of work"
+            )

@@ -41,9 +41,9 @@ from tests.bpm.history_server import FAULTS, USED_FAULTS
 from tests.bpm.history_subjects import identity_of
 from tests.bpm.history_world import World
 
-HISTORIES = int(os.environ.get("HISTORIES", "1500"))
+HISTORIES = int(os.environ.get("HISTORIES", "2500"))
 FIRST = int(os.environ.get("FIRST_HISTORY", "0"))
-A_RUN = 2500  # of them; runs may share the processor's cores
+A_RUN = 1250  # of them; runs may share the processor's cores
 SUBJECTS: tuple[Subject, ...] = ("one", "batch")
 RUNS = [
     (subject, first, min(first + A_RUN, FIRST + HISTORIES))
