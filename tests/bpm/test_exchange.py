@@ -15,6 +15,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     AuthenticationError,
     CallError,
     InterruptedCallError,
+    NotSentError,
     RefusedError,
     ServerError,
     ThrottledError,
@@ -404,6 +405,38 @@ def test_a_failed_csrf_request_says_that_the_call_itself_was_not_taken() -> None
         run(api.start("A"), TOKEN, answer(503, b""), csrf=True)
     assert caught.value.taken is False
     assert caught.value.passing is True
+
+
+@pytest.mark.parametrize(
+    ("replies", "csrf", "never_reached"),
+    [
+        ([ServerError("x")], False, True),
+        ([TOKEN, answer(503, b"")], True, True),
+        ([TOKEN, NotSentError("x")], False, True),
+        ([TOKEN, answer(401, b""), ServerError("x")], False, False),
+        ([TOKEN, answer(401, b""), NotSentError("x")], False, False),
+        ([TOKEN, answer(401, b""), "another", NotSentError("x")], False, False),
+        ([TOKEN, ok("csrf"), answer(401, b""), "another", answer(503, b"")], True, False),
+        ([TOKEN, answer(400, b"")], False, False),
+    ],
+    ids=[
+        "no token",
+        "no CSRF token",
+        "no connection",
+        "refused, and then no other token",
+        "refused, and then no way to the token endpoint",
+        "refused, and then no connection",
+        "refused, and then no CSRF token",
+        "refused",
+    ],
+)
+def test_only_what_was_never_sent_never_reached_the_server(
+    replies: list[Any], csrf: bool, never_reached: bool
+) -> None:
+    """A gateway may refuse what was done: what was sent once may have been."""
+    with pytest.raises(CallError) as caught:
+        run(api.start("A"), *replies, csrf=csrf)
+    assert caught.value.never_reached is never_reached
 
 
 def test_a_token_may_come_without_its_life() -> None:

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm.generation import Generation, RecordedTries, generation_of
-from airflow_provider_astrobpm.bpm.try_record import TryRecord, generation_by_record, with_intent
+from airflow_provider_astrobpm.bpm.try_record import (
+    TryRecord,
+    began_at_earliest,
+    generation_by_record,
+    with_intent,
+)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,33 @@ def test_a_generation_that_is_certain_is_right(at_first: int, tries: list[tuple[
             if found.is_certain and retries == max_tries - truth + 1:
                 assert found.number == truth
         record = TryRecord(generation=found.number, max_tries=max_tries)
+
+
+def test_an_uncertain_generation_stays_so_until_something_is_started_or_adopted() -> None:
+    numbers = {"try_number": 3, "max_tries": 3, "retries": 5}
+    asked = TryRecord(generation=1, max_tries=3, is_unclear=True, told=True)
+    assert generation_by_record(asked, **numbers) == Generation(1, is_certain=False)
+    started = TryRecord(generation=1, max_tries=3)
+    assert generation_by_record(started, **numbers) == Generation(1)
+
+
+def test_a_record_that_was_lost_and_written_anew_proves_nothing_of_its_own_generation() -> None:
+    anew = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=2)
+    again = with_intent(anew, TryRecord, generation=1, max_tries=3, try_number=3)
+    cleared = with_intent(again, TryRecord, generation=4, max_tries=6, try_number=4)
+    assert [each.tells_of(1) for each in (anew, again, cleared)] == [False, False, False]
+    assert cleared.tells_of(4)
+    whole = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=1)
+    assert whole.tells_of(1)
+    assert whole.tells_of(4), "a start of any generation would have been written down"
+
+
+def test_when_the_first_try_began_at_the_earliest() -> None:
+    known = TryRecord(generation=1, since=50.0)
+    assert began_at_earliest(None, try_number=1, now=100.0, due=20.0) == 100.0
+    assert began_at_earliest(known, try_number=2, now=100.0, due=20.0) == 50.0
+    assert began_at_earliest(TryRecord(generation=1), try_number=2, now=100.0, due=20.0) == 20.0
+    assert began_at_earliest(None, try_number=2, now=100.0, due=None) is None
 
 
 @pytest.mark.parametrize("try_number", [1, 2])

@@ -12,6 +12,7 @@ from airflow_provider_astrobpm.bpm import key_search, states
 from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 
 NAME, NOW = "Approval", 1767916800.0  # 2026-01-09 00:00:00 UTC
 Answer = Callable[[dict[str, str]], Sequence[BpmInstance]]
@@ -61,6 +62,36 @@ def search(answer: Answer, wanted: str = "mine") -> KeyMatches:
             reply = answer(dict(step.query))
     except StopIteration:
         return matches
+
+
+def test_a_row_that_cannot_be_read_may_be_the_one_where_no_list_shows_a_key() -> None:
+    for shown, is_doubt in ((None, True), ("1", True), ("other", False)):
+        odd = Unreadable(
+            reason="it is odd", unread=frozenset(["state"]), id="1", name=NAME, business_key=shown
+        )
+        matches = KeyMatches(lambda one: one.business_key == "mine", clock=lambda: NOW)
+        matches.take(Rows((), [odd]))
+        assert (matches.doubt(NAME, NOW) is not None) is is_doubt
+
+
+def test_a_row_that_cannot_be_read_counts_for_the_length_of_its_list() -> None:
+    """One row that can be read is no whole list where another one cannot."""
+    odd = Unreadable(reason="it is odd", unread=frozenset(["state"]), id="2", name="Other", business_key="x")
+    matches = search(lambda query: Rows([row("1")], [odd]) if query["states"] == "Completed OK" else [])
+    assert "may be cut off at its 2 rows" in str(matches.doubt(NAME, NOW))
+
+
+def test_an_open_one_of_any_age_may_be_wanted() -> None:
+    old = row("1", "2026-01-01 00:00:00", key="MINE", state="Running")
+    recent = row("2", "2026-01-08 23:59:00")
+    matches = KeyMatches(
+        lambda one: one.business_key == "mine",
+        resembles=lambda key: (key or "").lower() == "mine",
+        clock=lambda: NOW,
+    )
+    matches.take([old, recent])
+    assert matches.doubt(NAME, NOW) is None
+    assert matches.doubt(NAME, NOW, is_any_open_one_wanted=True) is not None
 
 
 def times(count: int) -> list[str]:

@@ -46,6 +46,29 @@ def test_anything_else_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("errors", "never_reached"),
+    [
+        ([NotSentError("x"), NotSentError("x")], True),
+        ([ThrottledError("x"), NotSentError("x")], False),
+        ([NotSentError("x"), ThrottledError("x"), NotSentError("x"), TlsError("x")], False),
+    ],
+)
+def test_what_no_attempt_brought_to_the_server_never_reached_it(
+    errors: list[CallError], never_reached: bool
+) -> None:
+    sends = iter(errors)
+
+    def send() -> None:
+        raise next(sends)
+
+    limits = retry.policy(api.start("A"), max_attempts=len(errors), max_wait=0)
+    with pytest.raises(CallError) as caught:
+        tenacity.Retrying(**limits, sleep=lambda _seconds: None)(send)
+    assert caught.value is errors[-1]
+    assert caught.value.never_reached is never_reached
+
+
+@pytest.mark.parametrize(
     ("operation", "resent"),
     [
         (api.start("A"), False),
