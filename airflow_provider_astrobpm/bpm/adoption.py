@@ -47,7 +47,7 @@ class Record(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     """What the tries of a task tell each other of its one instance."""
 
     launch: int = 1
-    """Which start of the generation was the last."""
+    """Which start of the generation was the last; 0 where the instance is of an older one that was not adopted yet."""
     posted_at: float | None = None
     """When the start was about to be sent, in seconds since the epoch, and once its instance is known, when it had been
     answered; ``None`` if none was sent, or if the last one certainly never reached the server."""
@@ -423,7 +423,7 @@ def decide(order: Order, record: Record | None, found: Found) -> Decision:  # no
 
 def _start_or_refuse(order: Order, record: Record | None, found: Found) -> Start | Refuse:
     own_record = order.own(record)
-    last = own_record.launch if own_record else 1
+    last = max(own_record.launch, 1) if own_record else 1
     if found.doubt is None:
         warning = None
     elif record is not None and own_record is None and record.told:
@@ -478,8 +478,8 @@ def asked(order: Order, record: Record | None) -> Record:
         generation=order.generation,
         max_tries=order.max_tries,
         is_unclear=not order.generation_is_certain,
-        launch=1,
         # A retry goes on with what a failed wait has left open. Anything else is of an older generation.
+        launch=0 if begun.left_open else 1,
         instance_id=begun.instance_id if begun.left_open else None,
         strangers=None,
         deadline=None,

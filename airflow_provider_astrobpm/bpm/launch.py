@@ -128,7 +128,9 @@ class Launcher:
             return Refuse(AmbiguousStartError(error, order.key(), unknown), told=False)
         return adoption.decide(order, record, Found())
 
-    def _decision_by_id(self, record: Record, instance_id: str) -> Plan[Decision]:
+    def _decision_by_id(  # noqa: PLR0911 - a table in order
+        self, record: Record, instance_id: str
+    ) -> Plan[Decision]:
         own = self._order.own(record) is not None
         try:
             try:
@@ -154,6 +156,8 @@ class Launcher:
             words = f"Left as it is, for it is another one than the task had started, {known}: {instance}"
             self._log(Note(words, warning=True))
             return adoption.decide(self._order, record, Found())
+        if own and record.launch == 0 and instance.is_closed:
+            return adoption.decide(self._order, record, Found())
         older = () if own or instance.is_closed else (instance,)
         return adoption.decide(self._order, record, Found((instance,) if own else (), older))
 
@@ -168,6 +172,7 @@ class Launcher:
             own,
             max_tries=order.max_tries,
             is_unclear=False,
+            launch=max(own.launch, 1),
             intent_of=order.generation,
             older_unknown=False,
             since=order.since,

@@ -74,6 +74,16 @@ FOUND: dict[str, History] = {
     "an older instance that was adopted counted as another one with its id": History(
         keeps_open=True, steps=(Try(), Clear(), Try(), Try())
     ),
+    "what a failed wait had left open had ended before the clear, and counted once a person was asked": History(
+        max_attempts=1,
+        steps=(
+            Try(lag=GRACE, ends="leaves it"),
+            Move(state="Completed OK"),
+            Clear(),
+            Try(query_fault=20),
+            Try(later=3 * DAY),
+        ),
+    ),
     # Runs that were deleted and made again.
     "a clear terminated what a deleted run had open": History(
         foreign=(DELETED,), steps=(Try(faults=("499 before",)), Try(later=3 * DAY), Clear(), Try())

@@ -216,8 +216,8 @@ class Invariants:
         return seems is None or since is None or seems >= since - ZONES or not self._did_clock_seem_right
 
     def _does_clock_seem_right(self) -> bool:
-        if self._history.server.unreadable:
-            return False  # what would show it may not be readable
+        if self._history.server.unreadable or self._world.step.moves is not None:
+            return False  # what would show it may not be readable, or be missed as it moves
         stamps = map(self._world.server.seems_to_be_from, self._world.server.items.values())
         return any(each is not None and abs(each - self._world.clock()) <= ZONES for each in stamps)
 

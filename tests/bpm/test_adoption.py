@@ -215,7 +215,13 @@ class TestTheDecision:
                     generation=1, launch=2, posted_at=1.0, instance_id="old", left_open=True, deadline=5.0
                 ),
                 Record(
-                    generation=3, intent_of=3, posted_at=1.0, instance_id="old", left_open=True, told=True
+                    generation=3,
+                    intent_of=3,
+                    launch=0,
+                    posted_at=1.0,
+                    instance_id="old",
+                    left_open=True,
+                    told=True,
                 ),
             ),
         ],
