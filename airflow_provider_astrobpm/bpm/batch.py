@@ -155,6 +155,9 @@ class Ledger:
         for other, instance in [*own, *self._older_in_place(launch.number)]:
             if other.digest != launch.digest:
                 raise BatchChangedError(f"launch {launch.number} is not the one that started {instance}")
+        for _, instance in self._older_open.get(launch.number, ()):
+            if unclear := self._unclear.get(instance.id):
+                raise AmbiguousStartError(f"launch {launch.number}: {unclear}", instance.business_key)
         if launch.business_key is not None:
             key, mine, older = self._of_own_key(launch, launch.business_key)
         else:

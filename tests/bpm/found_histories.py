@@ -71,6 +71,12 @@ FOUND: dict[str, History] = {
     "after a clear a batch went on with an older instance, and then terminated it for another launch": History(
         subject="batch", launches=1, steps=(Try(ends="fails"), Clear(), Try(), Input(1), Try())
     ),
+    "what was open of another launch in its place was neither terminated nor in doubt, for its time said nothing": History(
+        subject="batch",
+        launches=1,
+        server=Server(stamps="leading blank"),
+        steps=(Try(ends="fails"), Retries(2), Input(1), Upgrade(), Try(later=3 * DAY)),
+    ),
     "an older instance that was adopted counted as another one with its id": History(
         keeps_open=True, steps=(Try(), Clear(), Try(), Try())
     ),
