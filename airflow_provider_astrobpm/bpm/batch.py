@@ -152,12 +152,7 @@ class Ledger:
         """
         self._decided.add(launch.number)
         own = self._own.get(launch.number, [])
-        for other, instance in [*own, *self._older_in_place(launch.number)]:
-            if other.digest != launch.digest:
-                raise BatchChangedError(f"launch {launch.number} is not the one that started {instance}")
-        for _, instance in self._older_open.get(launch.number, ()):
-            if unclear := self._unclear.get(instance.id):
-                raise AmbiguousStartError(f"launch {launch.number}: {unclear}", instance.business_key)
+        self._check_place(launch, own)
         if launch.business_key is not None:
             key, mine, older = self._of_own_key(launch, launch.business_key)
         else:
@@ -188,6 +183,18 @@ class Ledger:
                 f"whether an earlier try started launch {launch.number} cannot be told: {doubt}", key
             )
         return Start(launch, key)
+
+    def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
+        """Check that no other launch has an instance in the place of this one.
+
+        :param own: what this generation has started there.
+        """
+        for other, instance in [*own, *self._older_in_place(launch.number)]:
+            if other.digest != launch.digest:
+                raise BatchChangedError(f"launch {launch.number} is not the one that started {instance}")
+        for _, instance in self._older_open.get(launch.number, ()):
+            if unclear := self._unclear.get(instance.id):
+                raise AmbiguousStartError(f"launch {launch.number}: {unclear}", instance.business_key)
 
     def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
         """Return what older generations have open for a launch, if this one goes on with it already."""
