@@ -20,7 +20,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-histories test-interleavings test-histories docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,9 +84,6 @@ $(NEXT_STAMP): pyproject.toml $(NEXT_CONSTRAINTS) | $(STAMP)
 
 test-next: $(NEXT_STAMP)  ## Run the tests of the next Airflow, a pre-release, in an environment of its own (takes TESTS too)
 	@$(NEXT_BIN)/pytest -m next -n 0 -q tests/next $(TESTS)
-
-test-histories: $(STAMP)  ## Run a start and a batch through 100000 random histories each (HISTORIES=n for another number)
-	@HISTORIES=$(HISTORIES) $(BIN)/pytest -n auto -q tests/bpm/test_histories.py
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py
