@@ -6,7 +6,6 @@ OUTCOME ?= approve
 TESTS ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
-HISTORIES ?= 100000
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
