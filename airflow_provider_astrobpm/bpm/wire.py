@@ -3,17 +3,21 @@
 Numbers are taken for texts, and texts for flags. A field that decides nothing and cannot be converted counts as not sent. A
 row whose id, name, state, business status, business key or flags cannot be read makes only its own instance doubtful: the
 other rows of its list are read, and ``Rows.unreadable`` says what is known of it.
+
+An id, a name, a state or a business key in which a character had to be replaced (``texts``) cannot be read either: nobody can
+tell whose it was. Such a business status can, and is none that was asked for.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
 from airflow_provider_astrobpm.bpm import checks, states
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.texts import REPLACEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 UNREAD_STATE = "unknown"
 """The state of an instance that was certainly started, by an answer that does not say how it is. It decides nothing."""
 LONGEST_VALUE = 60  # characters of an odd value in a reason
+
+T = TypeVar("T", str, str | None)
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -48,10 +54,12 @@ class WireInstance(msgspec.Struct, frozen=True):
     def normalised(self) -> BpmInstance:
         """Return the one view.
 
-        :raises msgspec.ValidationError: if the id cannot be one.
+        :raises msgspec.ValidationError: if the id cannot be one, or what tells instances apart cannot be read.
         """
         if not checks.is_id(self.id):
             raise msgspec.ValidationError("Expected an id - at `$.id`")
+        if REPLACEMENT in self.name or REPLACEMENT in self.state or REPLACEMENT in (self.businessKey or ""):
+            raise msgspec.ValidationError("Expected a name, a state and a business key that can be read")
         return BpmInstance(
             id=self.id,
             name=self.name,
@@ -258,11 +266,15 @@ def _id(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    return str(_number_or_text(value)) or _refuse()
+    return _whole(str(_number_or_text(value))) or _refuse()
 
 
 def _state(value: Any) -> str:
-    return value if isinstance(value, str) else _refuse()
+    return _whole(value) if isinstance(value, str) else _refuse()
+
+
+def _key(value: Any) -> str | None:
+    return _whole(_optional(value))
 
 
 def _optional(value: Any) -> str | None:
@@ -286,6 +298,11 @@ def _number_or_text(value: Any) -> int | str:
     return value if isinstance(value, (str, int)) and not isinstance(value, bool) else _refuse()
 
 
+def _whole(text: T) -> T:
+    """Return a text in which no character had to be replaced."""
+    return _refuse() if text and REPLACEMENT in text else text
+
+
 def _refuse() -> Any:
     raise ValueError
 
@@ -297,7 +314,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "name": _name,
     "state": _state,
     "bpStatus": _optional,
-    "businessKey": _optional,
+    "businessKey": _key,
     "suspended": _flag,
     "isClosed": _flag,
 }

@@ -141,6 +141,11 @@ ODD_FIELDS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
     ({"bpStatus": True}, None),
     ({"businessKey": 1.5}, None),
     ({"businessKey": []}, None),
+    ({"name": "Publish\ufffdApproval"}, None),
+    ({"state": "Termin\ufffdated"}, None),
+    ({"businessKey": "order\ufffd17"}, None),
+    ({"bpStatus": "Appr\ufffdoved"}, {"bp_status": "Appr\ufffdoved"}),
+    ({"title": "\ufffd"}, {"title": "\ufffd"}),
 ]
 
 

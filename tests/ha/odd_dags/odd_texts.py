@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.operators.bpm import (
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
 
 WAITS = 51
+PATIENCE = 60  # seconds for which an instance whose name cannot be read may be polled for
 SETTINGS: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_creation": False}
 GATE: dict[str, Any] = {
     "task_id": "wait",
@@ -20,6 +21,7 @@ GATE: dict[str, Any] = {
     "title": "{{ run_id }} {{ ti.map_index }}",
     "bp_statuses": ["Approved"],
     "poll_interval": 2,
+    "max_poll_failure_time": PATIENCE,
 }
 
 with DAG("many", **SETTINGS):
@@ -28,7 +30,7 @@ with DAG("many", **SETTINGS):
     )
 
 with DAG("impatient", **SETTINGS):
-    AstroZeroStartBpmInstanceOperator(**GATE, deferrable=True, max_poll_failure_time=0)
+    AstroZeroStartBpmInstanceOperator(**{**GATE, "max_poll_failure_time": 0}, deferrable=True)
 
 with DAG("on_a_worker", **SETTINGS):
     AstroZeroStartBpmInstanceOperator(**GATE, deferrable=False)
