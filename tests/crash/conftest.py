@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm.bpm.key_search import FEWEST_PASSES
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from local_services import install_services, start_postgres
@@ -36,6 +38,8 @@ LOOKS_OF_A_WAIT = 2  # after that many a task surely waits
 INSTANCE_URL = "https://astro-zero.example/{instance_id}"
 START_GRACE = 3  # seconds after which an instance that was started certainly shows in the lists
 EMULATORS = 64  # one for each story
+QUERIES_OF_A_SEARCH = 2 * len(STATES) + (FEWEST_PASSES - 2) * len(OPEN_STATES) + len(STATES)
+"""The most: two passes over all states, those over the open ones, and every list that may be cut off in the other order."""
 
 CRASH_SETTINGS = {
     **SETTINGS,
@@ -292,7 +296,7 @@ class Run(Wait):
     def costs(self) -> list[str]:
         """Return which tries asked more of Astro Zero than they may until they start an instance or have one.
 
-        The first try looks for nothing. Any other searches once at most: each state twice.
+        The first try looks for nothing. Any other searches once at most.
         """
         wrong = []
         for process in self.notes:
@@ -303,7 +307,7 @@ class Run(Wait):
                 number for number, each in enumerate(effects) if each.startswith(("POST start", "SetXCom"))
             ]
             looks = sum(each.startswith("GET ") for each in (effects[: decided[0]] if decided else effects))
-            most = 0 if process.startswith("01-") else 24
+            most = 0 if process.startswith("01-") else QUERIES_OF_A_SEARCH
             posts = sum(each.startswith("POST start ") for each in effects)
             if posts > 1 or looks > most:
                 wrong.append(f"process {process} sent {posts} starts and {looks} queries before that")

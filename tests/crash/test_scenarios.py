@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.crash.conftest import QUERIES_OF_A_SEARCH
+
 if TYPE_CHECKING:
     from tests.crash.conftest import Run, Story, World
 
@@ -115,7 +117,7 @@ def retry_costs_one_search(world: World, dag_id: str) -> None:
     run.until_crashed()
     run.approve()
     run.assert_succeeds()
-    assert control.counts()["query"] <= 24, run.story()
+    assert control.counts()["query"] <= QUERIES_OF_A_SEARCH, run.story()
     assert control.counts()["start"] == 1, run.story()
 
 
