@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
 # Inside bpm/: each module may import those before it.
 BPM_ORDER = (
     "texts",
+    "secrecy",
     "checks",
     "meter",
     "moment",
@@ -77,6 +78,7 @@ BPM_ORDER = (
     "batch_result",
     "failure",
     "tls",
+    "proxies",
     "transport",
     "client",
     "aio_transport",
