@@ -202,8 +202,12 @@ class TestWhatALibraryLogs:
         """A logger of a library of its own, and what it has logged."""
         records: list[logging.LogRecord] = []
         logger = logging.getLogger("library_of_a_test.http")
-        handler = logging.Handler()
-        handler.emit = records.append  # type: ignore[method-assign]
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                records.append(record)
+
+        handler = Handler()
         logger.addHandler(handler)
         yield logger, records
         logger.removeHandler(handler)
@@ -216,10 +220,8 @@ class TestWhatALibraryLogs:
         logger, records = log
         for _ in range(2):
             secrecy.LibraryFilter(lambda: SECRETS).attach("library_of_a_test")
-        try:
-            raise ValueError(f"no header: {TOKEN}")
-        except ValueError as error:
-            logger.warning("Failed to parse %s: %s", TOKEN, error, exc_info=True)
+        error = ValueError(f"no header: {TOKEN}")
+        logger.warning("Failed to parse %s: %s", TOKEN, error, exc_info=error)
         (record,) = records
         assert record.getMessage() == "Failed to parse ***: no header: ***"
         assert record.exc_info is None
