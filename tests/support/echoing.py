@@ -256,8 +256,13 @@ class EchoingServer:
         row |= {name: self._said() for name in texts}
         return answer(json.dumps({"resCode": "0", "result": row}).encode())
 
+    def list(self) -> bytes:
+        """Answer a list of one such row."""
+        told = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
+        return answer(json.dumps({"resCode": "0", "result": [told]}).encode())
+
     def rows(self) -> bytes:
-        """Answer a list, of which some rows can be read."""
+        """Answer a list, of which one row can be read."""
         told = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
         odd = [{**told, name: self._said()} for name in ("id", "state", "name", "businessKey", "isClosed")]
         return answer(json.dumps({"resCode": "0", "result": [told, *odd]}).encode())
@@ -267,7 +272,7 @@ PLACES: dict[str, Callable[[EchoingServer], bytes]] = {
     name: getattr(EchoingServer, name)
     for name in (
         "refused", "refused_in_objects", "code", "oauth", "failed", "page", "status_line", "status", "reason",
-        "chunk", "header", "cookie", "redirect", "later", "packed", "result", "row", "rows",
+        "chunk", "header", "cookie", "redirect", "later", "packed", "result", "row", "list", "rows",
     )
 }  # fmt: skip
 

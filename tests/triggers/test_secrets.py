@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import logging
+import os
 import pickle
+import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +25,7 @@ from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOpe
 from tests.support.echoing import BPM, ENCODED_AT_ONCE, ENCODINGS, PLACES, EchoingServer, shown_in
 
 CLIENT_SECRET = "the/client&secret <of>=\"a\" 'test' + 100%41"
+DAG_FILE = Path(__file__).parent / "dags" / "echoes.py"
 PROXY = "http://somebody:the%2Fpassword%26of-a-proxy@127.0.0.1"
 ROUNDS = len(ENCODINGS) // ENCODED_AT_ONCE  # until every encoding had its turn
 
@@ -102,10 +108,10 @@ Connect = Callable[..., None]
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     """Set the connection of the test."""
 
-    def connect(url: str, **extra: Any) -> None:
+    def connect(url: str, conn_id: str = "astro_zero_default", **extra: Any) -> None:
         connection = {"conn_type": "astro_zero", "host": url, "login": "client", "password": CLIENT_SECRET}
         patient = {"max_attempts": 1, "max_wait": 0.01, "start_grace": 0.1, **extra}
-        monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps({**connection, "extra": patient}))
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({**connection, "extra": patient}))
 
     return connect
 
@@ -158,7 +164,7 @@ def test_whatever_call_is_answered(
     for end in ends:
         written.add(end)
     assert server.answered.count((place, kind)) >= ROUNDS
-    assert all(isinstance(end, AstroZeroError) for end in ends) or place in ("row", "rows", "result")
+    assert all(isinstance(end, AstroZeroError) for end in ends) or place in ("row", "list", "rows", "result")
     check(server, written.all())
 
 
@@ -202,7 +208,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["start", "query"])
-@pytest.mark.parametrize("place", ["refused", "failed", "status_line", "header", "row", "rows"])
+@pytest.mark.parametrize("place", ["refused", "failed", "status_line", "header", "row", "list", "rows"])
 def test_a_task(
     place: str,
     kind: str,
@@ -224,4 +230,42 @@ def test_a_task(
     for deferral in runner.deferrals:
         written.add(deferral.trigger.serialize(), deferral.kwargs, json.dumps(runner.event))
     assert (place, kind) in server.answered
+    check(server, written.all())
+
+
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+def test_a_dag_run(
+    server: EchoingServer, connect: Connect, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Search all that Airflow has written of a run: its logs, its whole database, and the errors that callbacks get."""
+    bundle = {
+        "name": "echoes",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(DAG_FILE.parent)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    spec = importlib.util.spec_from_file_location("echoes", DAG_FILE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for conn_id, (place, kind) in module.PLACES.items():
+        connect(server.url(place, kind), conn_id)
+    ended = {ti.task_id: str(ti.state) for ti in module.dag.test().get_task_instances()}
+    good = {"started_on_worker", "started_deferred", "batch", "queried"}
+    assert {task_id for task_id, state in ended.items() if state == "success"} >= good
+    assert {task_id for task_id, state in ended.items() if state == "failed"} >= set(module.PLACES) - good - {
+        "told"
+    }
+    assert len(module.ended) >= len(set(module.PLACES) - good - {"told"})
+    assert set(server.answered) == set(module.PLACES.values())
+    home = Path(os.environ["AIRFLOW_HOME"])
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        database.text_factory = lambda raw: raw.decode(errors="replace")
+        tables = "\n".join(database.iterdump())
+    for told in ("002N00000000001", "rendered_task_instance_fields", "xcom", "ufffd"):
+        assert told in tables
+    written.add(*module.ended, tables)
+    written.add(*(path.read_text(errors="replace") for path in home.rglob("*.log")))
     check(server, written.all())
