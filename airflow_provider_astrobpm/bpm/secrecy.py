@@ -146,8 +146,8 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
     """Return a JSON document whose texts hold none of the secrets; what is none comes back as it is.
 
-    What a name or a key holds decides what is done, so only what is too long to be there by chance is masked. It takes no
-    time to speak of where there is no secret.
+    What a name or a key holds decides what is done, so only what is too long to be there by chance is masked: whole secrets, and
+    no short ones. It takes little time where there is no secret.
 
     :param body: the document.
     :param secrets: what must not show.
@@ -193,7 +193,9 @@ class _Masking:
         if len(text) < SHORTEST_PART or not self._may_be_in(text):
             return text
         self._left -= len(text)
-        return _masked(text, self._secrets, MASK_IN_DATA, len(text)) if self._left >= 0 else MASK_IN_DATA
+        if self._left < 0:
+            return MASK_IN_DATA
+        return _masked(text, self._secrets, MASK_IN_DATA, len(text), parts=False)
 
     def _may_be_in(self, text: str) -> bool:
         if _SIGN_IN_TEXT.search(text):
@@ -202,23 +204,23 @@ class _Masking:
         return any(mark in raw for secret in self._secrets for mark in _marks(secret))
 
 
-def _masked(text: str, secrets: tuple[str, ...], mask: str, shown: int) -> str:
-    """Return the first part of a text, with what is secret replaced."""
+def _masked(text: str, secrets: tuple[str, ...], mask: str, shown: int, *, parts: bool = True) -> str:
+    """Return the beginning of a text, with what is secret replaced, and parts of long secrets if asked to."""
     if not secrets:
         return text[:shown]
     found = sorted(
-        {span for stream in _readings(text) for span in _spans(stream, secrets)}.union(
+        {span for stream in _readings(text) for span in _spans(stream, secrets, parts=parts)}.union(
             match.span() for secret in secrets for match in re.finditer(re.escape(secret), text)
         )
     )
-    parts, end = [], 0
+    shown_parts, end = [], 0
     for start, stop in found:
         if start >= shown:
             break
         if start >= end:
-            parts += [text[end:start], mask]
+            shown_parts += [text[end:start], mask]
         end = max(end, stop)
-    return "".join([*parts, text[end:shown]])
+    return "".join([*shown_parts, text[end:shown]])
 
 
 def _escaped(text: str) -> str:
@@ -374,8 +376,8 @@ def _middle(text: bytes) -> bytes:
     return text[start : start + GRAM]
 
 
-def _spans(stream: _Stream, secrets: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Yield from where to where in the text a secret stands, or a part of a long one."""
+def _spans(stream: _Stream, secrets: tuple[str, ...], *, parts: bool) -> Iterator[tuple[int, int]]:
+    """Yield from where to where in the text a secret stands, or a part of a long one if asked to."""
     data = stream.data.lower()
     for secret in secrets:
         needles = _needles(secret)
@@ -384,7 +386,7 @@ def _spans(stream: _Stream, secrets: tuple[str, ...]) -> Iterator[tuple[int, int
             while at >= 0:
                 yield stream.starts[at], stream.ends[at + len(needle) - 1]
                 at = data.find(needle, at + 1)
-        if needles.grams:
+        if parts and needles.grams:
             yield from _parts(stream, data, needles)
 
 

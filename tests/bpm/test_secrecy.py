@@ -177,6 +177,10 @@ class TestData:
         body = b'{"businessKey": "secret-4711"}'
         assert secrecy.masked_json(body, ("secret-4711", "")) is body
 
+    def test_a_part_of_a_secret_may_be_a_name_too(self) -> None:
+        body = json.dumps({"name": "SupplierOnboarding", "title": "of\ntwo lines"}).encode()
+        assert secrecy.masked_json(body, ("SupplierOnboarding-in-production",)) is body
+
     def test_what_is_masked_is_no_name_that_an_author_may_give(self) -> None:
         assert secrecy.MASK_IN_DATA == "\ufffd\ufffd\ufffd"
 
