@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
 # Inside bpm/: each module may import those before it.
 BPM_ORDER = (
     "texts",
+    "disguises",
     "secrecy",
     "checks",
     "meter",

@@ -40,6 +40,7 @@ SUCCESS = "0"
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
 TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+MOST_IN_DATA = 3  # secrets that data is searched for: the tokens of the call and the secret of its credentials come first
 LONGEST_RETRY_AFTER = 60  # characters of a header that is a number or a date
 
 
@@ -254,7 +255,7 @@ class _Answer(Generic[T]):
         self.headers = response.headers
         self.body = texts.storable_json(response.body)
         if not operation.brings_secret:
-            self.body = secrecy.masked_json(self.body, secrets)
+            self.body = secrecy.masked_json(self.body, secrets[:MOST_IN_DATA])
         self.envelope = _decoded(self.body, _Envelope)
         if self.envelope is None:
             with suppress(ValueError, RecursionError):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm import secrecy
+from airflow_provider_astrobpm.bpm import disguises, secrecy
 
 TOKEN = "tokABCdef0123456789ghiJKLmnoPQRstu-_xyz987"
 ODD = 'p&s "w"/<9>+ö=x7Qk~A'  # a secret as people choose them
@@ -115,7 +115,7 @@ def test_a_part_of_a_long_secret_is_masked_too() -> None:
 @given(st.integers(0, len(TOKEN)), st.integers(0, len(TOKEN)))
 def test_every_part_that_is_long_enough_is(start: int, end: int) -> None:
     part = TOKEN[start:end]
-    assert (secrecy.quote(f"<{part}>", SECRETS) == "<***>") == (len(part) >= secrecy.SHORTEST_PART)
+    assert (secrecy.quote(f"<{part}>", SECRETS) == "<***>") == (len(part) >= disguises.SHORTEST_PART)
 
 
 @given(st.text(min_size=1, max_size=40), st.text(max_size=30), st.text(max_size=30))
