@@ -36,6 +36,8 @@ ROOMS: dict[str, set[str]] = {
 # Inside bpm/: each module may import those before it.
 BPM_ORDER = (
     "texts",
+    "disguises",
+    "secrecy",
     "checks",
     "meter",
     "moment",
@@ -77,6 +79,7 @@ BPM_ORDER = (
     "batch_result",
     "failure",
     "tls",
+    "proxies",
     "transport",
     "client",
     "aio_transport",

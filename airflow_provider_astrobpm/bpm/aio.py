@@ -77,6 +77,7 @@ class AsyncBpmClient:
         self.settings = settings
         self._tokens = tokens
         self._key = credential_key(settings)
+        self._secrets = settings.secrets()
         self._sleep = sleep
         self._on_token = on_token
         self._on_retry = on_retry
@@ -158,7 +159,12 @@ class AsyncBpmClient:
         return f"AsyncBpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
 
     async def _attempt(self, operation: Operation[T]) -> T:
-        talk = exchange(operation, connection=self.settings.connection, csrf=self.settings.csrf)
+        talk = exchange(
+            operation,
+            connection=self.settings.connection,
+            csrf=self.settings.csrf,
+            secrets=(*self._secrets, *self._tokens.earlier(self._key)),
+        )
         step = _resume(talk, None)
         while not isinstance(step, _Result):
             token = self._token_at_hand(step.stale) if isinstance(step, NeedToken) else None

@@ -20,13 +20,15 @@ from weakref import WeakSet
 
 import aiohttp
 import requests
-from requests.utils import check_header_validity, get_auth_from_url, get_environ_proxies, select_proxy
+from requests.utils import check_header_validity, get_auth_from_url
 from urllib3.util import make_headers, parse_url
 from yarl import URL
 
-from airflow_provider_astrobpm.bpm import failure, tls
+from airflow_provider_astrobpm.bpm import failure, secrecy, tls
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.bpm.exchange import Response
+from airflow_provider_astrobpm.bpm.proxies import proxy_for
+from airflow_provider_astrobpm.bpm.settings import secrets_of_proxy
 from airflow_provider_astrobpm.bpm.transport import CHUNK
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class AsyncTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._secrets = settings.secrets()
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=settings.connect_timeout, sock_read=settings.read_timeout
         )
@@ -82,7 +85,7 @@ class AsyncTransport:
         :raises SettingsError: if a certificate file of the settings cannot be used; nothing was sent.
         """
         problem: AstroZeroError
-        sending = _Sending(self._deadlines, self._used)
+        sending = _Sending(self._deadlines, self._used, (*request.secrets, *self._secrets))
         try:
             response = await self._answer_to(request, sending)
         except AstroZeroError as error:
@@ -95,7 +98,8 @@ class AsyncTransport:
             problem = sending.cut_off()
         finally:
             sending.end()
-        # Not inside "except": the original holds the request, and so the token.
+        # Not inside "except", nor with what came before: the original holds the request, and so the token.
+        problem.__context__ = problem.__cause__ = None
         raise problem
 
     async def close(self) -> None:
@@ -120,6 +124,7 @@ class AsyncTransport:
             headers["content-length"] = str(len(request.body))
         options: dict[str, Any] = {"ssl": context} if context else {}
         if proxy is not None:
+            sending.secrets += proxy.secrets
             options |= {"proxy": proxy.url, "proxy_headers": dict(proxy.headers)}
             if url.scheme == "http":  # no tunnel, so the proxy reads the request's own headers
                 headers |= proxy.headers
@@ -187,6 +192,7 @@ class AsyncTransport:
 
 
 def _session() -> aiohttp.ClientSession:
+    _library_filter.attach("aiohttp")
     connector = aiohttp.TCPConnector(
         limit=0,  # no waiting for one another, which would count as connecting
         keepalive_timeout=KEEP_ALIVE,
@@ -291,9 +297,11 @@ class _Sending:
 
     :param deadlines: end its answer.
     :param used: the connections on which something was sent before.
+    :param secrets: what neither an error nor a log may show.
     """
 
-    def __init__(self, deadlines: _Deadlines, used: WeakSet[Any]) -> None:
+    def __init__(self, deadlines: _Deadlines, used: WeakSet[Any], secrets: tuple[str, ...]) -> None:
+        self.secrets = secrets
         self.connecting = False
         """Whether anything was tried over the network."""
         self.begun = False
@@ -341,6 +349,14 @@ class _Sending:
 
 
 _current: ContextVar[_Sending] = ContextVar("sending")
+
+
+def _secrets_in_use() -> tuple[str, ...] | None:
+    sending = _current.get(None)
+    return sending.secrets if sending is not None else None
+
+
+_library_filter = secrecy.LibraryFilter(_secrets_in_use)
 
 
 def _is_closing(transport: asyncio.Transport | None) -> bool:
@@ -428,11 +444,11 @@ class _Proxy(NamedTuple):
     url: URL
     """Without a password, so that no error can quote it."""
     headers: Mapping[str, str]
+    secrets: tuple[str, ...]
 
 
 def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
-    """Return the proxy of the settings, or the one that ``requests`` would take from the environment."""
-    given = settings.proxy or select_proxy(str(origin), get_environ_proxies(str(origin)))
+    given = proxy_for(settings, str(origin))
     if not given:
         return None
     try:
@@ -444,6 +460,7 @@ def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
         proxy = _Proxy(
             URL.build(scheme=parts.scheme or "", host=parts.host.strip("[]"), port=parts.port),
             make_headers(proxy_basic_auth=f"{user}:{password}") if user else {},
+            secrets_of_proxy(whole),
         )
     except ValueError as error:
         problem = failure.unsendable(f"the proxy's address is malformed, {type(error).__name__}")
@@ -465,7 +482,7 @@ def _impossible(proxy: URL, origin: URL) -> str | None:
 
 def _classified(error: Exception, sending: _Sending) -> CallError:
     causes = failure.causes(error)
-    reason = _reason(causes)
+    reason = _reason(causes, sending.secrets)
     # In Python 3.10 the one is not the other.
     timed_out = any(isinstance(cause, (TimeoutError, asyncio.TimeoutError)) for cause in causes)
     if sending.begun:
@@ -476,7 +493,7 @@ def _classified(error: Exception, sending: _Sending) -> CallError:
     return failure.unreached(reason, timed_out=timed_out, in_tls=in_tls)
 
 
-def _reason(causes: list[BaseException]) -> str:
+def _reason(causes: list[BaseException], secrets: tuple[str, ...]) -> str:
     """Return what went wrong, in the words of the operating system alone: others may quote what was sent."""
     innermost = causes[-1]
     kind = type(innermost).__name__
@@ -484,5 +501,5 @@ def _reason(causes: list[BaseException]) -> str:
         if isinstance(cause, aiohttp.ClientHttpProxyError):
             return f"the proxy answered with HTTP {cause.status}"
     if isinstance(innermost, OSError) and not isinstance(innermost, aiohttp.ClientError) and str(innermost):
-        return f"{kind}: {innermost}"
+        return f"{kind}: {secrecy.quote(str(innermost), secrets, failure.LONGEST_REASON)}"
     return kind

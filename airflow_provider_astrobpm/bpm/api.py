@@ -59,6 +59,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     :param needs_token: whether it carries the access token.
     :param enveloped: whether the answer is ``{"resCode", "resMsg", "result"}``.
     :param secrets: what it sends that no message may show, should the server repeat it.
+    :param brings_secret: whether its result is a secret itself, which may be one that is known already.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     needs_token: bool = True
     enveloped: bool = True
     secrets: tuple[str, ...] = ()
+    brings_secret: bool = False
 
     @property
     def target(self) -> str:
@@ -130,6 +132,7 @@ def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form"
         needs_token=False,
         enveloped=False,
         secrets=(client_secret,),
+        brings_secret=True,
     )
 
 
@@ -142,6 +145,7 @@ def get_csrf_token() -> Operation[str]:
         path=CSRF_PATH,
         decode=lambda raw: msgspec.json.decode(raw, type=str),
         resend_if_unreadable=True,
+        brings_secret=True,
     )
 
 

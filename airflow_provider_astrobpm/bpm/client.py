@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, exchange
 from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.bpm.moment import Moment
-from airflow_provider_astrobpm.bpm.token import TOKENS, request_token
+from airflow_provider_astrobpm.bpm.token import TOKENS, credential_key, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class BpmClient:
     ) -> None:
         self.settings = settings
         self._tokens = tokens
+        self._key = credential_key(settings)
+        self._secrets = settings.secrets()
         self._sleep = sleep
         self.clock = clock
         self.steady = steady
@@ -138,7 +140,12 @@ class BpmClient:
         return f"BpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
 
     def _attempt(self, operation: Operation[T]) -> T:
-        talk = exchange(operation, connection=self.settings.connection, csrf=self.settings.csrf)
+        talk = exchange(
+            operation,
+            connection=self.settings.connection,
+            csrf=self.settings.csrf,
+            secrets=(*self._secrets, *self._tokens.earlier(self._key)),
+        )
         try:
             step = next(talk)
             while True:

@@ -11,11 +11,11 @@ import json
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api, states, texts
+from airflow_provider_astrobpm.bpm import api, secrecy, states, texts
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -40,7 +40,8 @@ SUCCESS = "0"
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
 TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-LONGEST_QUOTE = 500  # characters of the server's own words in an error
+MOST_IN_DATA = 3  # secrets that data is searched for: the tokens of the call and the secret of its credentials come first
+LONGEST_RETRY_AFTER = 60  # characters of a header that is a number or a date
 
 
 class NeedToken(msgspec.Struct, frozen=True):
@@ -73,6 +74,8 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes | None
     kind: str = ""
     """The kind of its operation."""
+    secrets: tuple[str, ...] = ()
+    """What no error and no log may show, whoever repeats it."""
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.target!r})"
@@ -108,37 +111,41 @@ class _OAuthError(msgspec.Struct, frozen=True):
     error_description: Any = None
 
 
-def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) -> Exchange[T]:
+def exchange(
+    operation: Operation[T], *, connection: str, csrf: bool = False, secrets: tuple[str, ...] = ()
+) -> Exchange[T]:
     """Drive one call.
 
     :param operation: what to do.
     :param connection: the connection id, for messages.
     :param csrf: whether a write has to carry a CSRF token.
+    :param secrets: what no error and no result may show, should the server repeat it, besides what the call itself sends.
     :returns: the decoded result.
     :raises CallError: one of its kinds, saying what was attempted and what the server said.
     """
     try:
         if not operation.needs_token:
-            return _Answer(operation, (yield _request(operation, {})), operation.secrets).read()
-        return (yield from _authorised(operation, csrf=csrf and operation.method != "GET"))
+            known = (*secrets, *operation.secrets)
+            return _Answer(operation, (yield _request(operation, {}, known)), known).read()
+        return (yield from _authorised(operation, secrets, csrf=csrf and operation.method != "GET"))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
         raise
 
 
-def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
+def _authorised(operation: Operation[T], secrets: tuple[str, ...], *, csrf: bool) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
-    answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
+    answer: _Answer[Any] = yield from _sent(operation, token or "", secrets, csrf=csrf)
     has_reached = answer.operation is operation
     try:
-        fault = yield from _fault_of(token or "", answer)
+        fault = yield from _fault_of(token or "", answer, secrets)
         if fault is not None:
             doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
             fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
             if fresh is not None:
-                answer = yield from _sent(operation, fresh, csrf=csrf)
-                fault = yield from _fault_of(fresh, answer)
+                answer = yield from _sent(operation, fresh, secrets, csrf=csrf)
+                fault = yield from _fault_of(fresh, answer, secrets)
                 answer.refuses_fresh_token = fault is TokenFault.CERTAIN
                 if fault is TokenFault.POSSIBLE and doubt is not None:
                     yield NotTheToken(doubt)
@@ -161,23 +168,27 @@ def _token(need: NeedToken) -> Exchange[str | None]:
     return token
 
 
-def _sent(operation: Operation[Any], token: str, *, csrf: bool) -> Exchange[_Answer[Any]]:
+def _sent(
+    operation: Operation[Any], token: str, secrets: tuple[str, ...], *, csrf: bool
+) -> Exchange[_Answer[Any]]:
     """Send with a token, and with a CSRF token that belongs to it; return the answer, or how that one was refused."""
     headers = {"access-token": token}
+    secrets = (token, *secrets)
     if csrf:
         fetch = api.get_csrf_token()
         try:
-            fetched = _Answer(fetch, (yield _request(fetch, headers)), (token,))
+            fetched = _Answer(fetch, (yield _request(fetch, headers, secrets)), secrets)
             if fetched.token_fault is not None:
                 return fetched
             headers["csrf-token"] = fetched.read()
+            secrets = (headers["csrf-token"], *secrets)
         except CallError as error:
             _not_taken(error, fetch)
             raise
-    return _Answer(operation, (yield _request(operation, headers)), tuple(headers.values()))
+    return _Answer(operation, (yield _request(operation, headers, secrets)), secrets)
 
 
-def _fault_of(token: str, answer: _Answer[Any]) -> Exchange[TokenFault | None]:
+def _fault_of(token: str, answer: _Answer[Any], secrets: tuple[str, ...]) -> Exchange[TokenFault | None]:
     """Return how surely the token is at fault; ``None`` also where the operation may not be sent again."""
     operation, fault = answer.operation, answer.token_fault
     if fault is not TokenFault.POSSIBLE or operation.method == "GET":
@@ -187,7 +198,9 @@ def _fault_of(token: str, answer: _Answer[Any]) -> Exchange[TokenFault | None]:
     # A right may be missing, or a gateway have refused the answer after the work. Only a token that is refused for a safe
     # call too is at fault.
     try:
-        probe = _Answer(TOKEN_PROBE, (yield _request(TOKEN_PROBE, {"access-token": token})))
+        probe = _Answer(
+            TOKEN_PROBE, (yield _request(TOKEN_PROBE, {"access-token": token}, (token, *secrets)))
+        )
     except CallError:
         return None
     return None if probe.token_fault is None else TokenFault.CERTAIN
@@ -200,13 +213,14 @@ def _not_taken(error: CallError, request_before: Operation[Any]) -> None:
     error.never_reached = True
 
 
-def _request(operation: Operation[Any], headers: Mapping[str, str]) -> Request:
+def _request(operation: Operation[Any], headers: Mapping[str, str], secrets: tuple[str, ...]) -> Request:
     return Request(
         operation.method,
         operation.target,
         {"accept": "application/json", "content-type": operation.content_type, **headers},
         operation.body,
         operation.kind,
+        secrets,
     )
 
 
@@ -229,10 +243,10 @@ def words_of_platform(response: Response) -> tuple[str | None, str | None]:
 
 
 class _Answer(Generic[T]):
-    """An answer and what it means. Its texts are cleaned here of all that cannot be handed to Airflow.
+    """An answer and what it means. Its texts are cleaned here of all that cannot be handed to Airflow, and of secrets.
 
     :param operation: what it answers.
-    :param secrets: what no message may show, should the server repeat it.
+    :param secrets: what neither its result nor a message may show, should the server repeat it.
     """
 
     def __init__(self, operation: Operation[T], response: Response, secrets: tuple[str, ...] = ()) -> None:
@@ -240,6 +254,8 @@ class _Answer(Generic[T]):
         self.status = response.status
         self.headers = response.headers
         self.body = texts.storable_json(response.body)
+        if not operation.brings_secret:
+            self.body = secrecy.masked_json(self.body, secrets[:MOST_IN_DATA])
         self.envelope = _decoded(self.body, _Envelope)
         if self.envelope is None:
             with suppress(ValueError, RecursionError):
@@ -266,11 +282,13 @@ class _Answer(Generic[T]):
                 self.envelope.result if self.operation.enveloped and self.envelope else self.body
             )
         except UNREADABLE as error:
-            raise UnexpectedAnswerError(
-                f"the answer has not the documented shape: {_quote(str(error), self._secrets)}",
-                status=self.status,
-                res_code=_quote(self.envelope.code, self._secrets) if self.envelope else None,
-            ) from None
+            reason = self._quote(str(error))
+        # Not inside "except": the original may hold the whole answer.
+        raise UnexpectedAnswerError(
+            f"the answer has not the documented shape: {reason}",
+            status=self.status,
+            res_code=self._quote(self.envelope.code) if self.envelope else None,
+        )
 
     def _error(self) -> CallError:
         kind, problem = self._kind()
@@ -278,23 +296,24 @@ class _Answer(Generic[T]):
         error = kind(
             problem,
             status=self.status,
-            res_code=_quote(code, self._secrets) if code is not None else None,
-            res_msg=_quote(message, self._secrets) if message else None,
+            res_code=self._quote(code) if code is not None else None,
+            res_msg=self._quote(message) if message else None,
         )
-        error.retry_after = self.headers.get("retry-after")
+        if (asked := self.headers.get("retry-after")) is not None:
+            error.retry_after = self._quote(asked, LONGEST_RETRY_AFTER)
         error.unreadable = error.unreadable and 200 <= self.status < 300
         return error
 
     def _kind(self) -> tuple[type[CallError], str]:
         """Return which error this answer is, and the problem in words. The first row that fits decides."""
         code, _ = self._words()
-        media = _quote(self.headers.get("content-type", "no content type"), self._secrets)
+        media = self._quote(self.headers.get("content-type", "no content type"))
         needs_token = self.operation.needs_token
         table: tuple[tuple[bool, type[CallError], str], ...] = (
             (
                 300 <= self.status < 400,
                 UnexpectedAnswerError,
-                f"the server redirects to {_origin(self.headers)}, and redirects are not followed",
+                f"the server redirects to {self._quote(_origin(self.headers))}, and redirects are not followed",
             ),
             (self.status == 429, ThrottledError, "the server is asked too much"),
             (self.status >= 500, ServerError, "the server failed"),
@@ -338,6 +357,9 @@ class _Answer(Generic[T]):
         refusal = _decoded(self.body, _OAuthError)
         return (str(refusal.error), _said(refusal.error_description)) if refusal else (None, None)
 
+    def _quote(self, text: str, longest: int = secrecy.LONGEST_QUOTE) -> str:
+        return secrecy.quote(text, self._secrets, longest)
+
 
 def _decoded(body: bytes, shape: type[T]) -> T | None:
     try:
@@ -358,12 +380,3 @@ def _origin(headers: Mapping[str, str]) -> str:
     except ValueError:
         host = None
     return repr(host) if host else "another path"
-
-
-def _quote(text: str, secrets: tuple[str, ...]) -> str:
-    """Return the server's words on one line, short, and without the secrets we know."""
-    for secret in filter(None, secrets):
-        for form in (secret, quote(secret), quote_plus(secret)):
-            text = text.replace(form, "***")
-    text = texts.storable(" ".join(text.split()))
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

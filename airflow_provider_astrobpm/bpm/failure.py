@@ -9,6 +9,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     UnexpectedAnswerError,
 )
 
+LONGEST_REASON = 200  # characters of what an error of a connection says, which may be what the server said
 MOST_CAUSES = 20  # errors that wrap each other; a bound, should they form a ring
 
 

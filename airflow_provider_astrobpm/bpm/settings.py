@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import ipaddress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -40,7 +42,8 @@ class Settings:
     :param verify: whether to check the server's certificate, or the path of a CA bundle.
     :param client_cert: path of a certificate for mutual TLS.
     :param client_key: path of its key, where it is not in the same file.
-    :param proxy: URL of a proxy for all calls.
+    :param proxy: URL of a proxy for all calls that may take one.
+    :param allow_http: whether plain http may go to other machines, and so through a proxy.
     :param connect_timeout: seconds to reach the server.
     :param read_timeout: seconds to wait for the next part of an answer.
     :param answer_timeout: seconds for a whole answer, from the end of the request on.
@@ -61,6 +64,7 @@ class Settings:
     client_cert: str | None = None
     client_key: str | None = None
     proxy: str | None = field(default=None, repr=False)
+    allow_http: bool = False
     connect_timeout: float = 10
     read_timeout: float = 30
     answer_timeout: float = 300
@@ -74,11 +78,17 @@ class Settings:
     instance_url: str | None = None
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what no log may show."""
+        """Return what no log may show, the credentials' own secret first."""
         credentials = self.credentials
         own = credentials.token if isinstance(credentials, ReadyToken) else credentials.client_secret
-        proxy_password = urlsplit(self.proxy).password if self.proxy else None
-        return (own, proxy_password, unquote(proxy_password)) if proxy_password else (own,)
+        return (own, *secrets_of_proxy(self.proxy)) if self.proxy else (own,)
+
+    def may_use_proxy(self) -> bool:
+        """Return whether a request may go through a proxy, whoever names it."""
+        parts = urlsplit(self.base_url)
+        if is_loopback(parts.hostname or ""):
+            return False
+        return parts.scheme == "https" or self.allow_http
 
     def in_a_hurry(self, **limits: Any) -> Settings:
         """Return the same, with little patience for a server that does not answer.
@@ -98,3 +108,29 @@ class Settings:
             return None
         host = urlsplit(self.base_url).netloc
         return self.instance_url.format(host=host, instance_id=quote(instance_id, safe=""))
+
+
+def secrets_of_proxy(url: str) -> tuple[str, ...]:
+    """Return what no log may show of the URL of a proxy: its password, as it stands there and as it is sent."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        user, password = parts.username or "", parts.password
+    except ValueError:
+        return ()
+    if not password:
+        return ()
+    sent = f"{unquote(user)}:{unquote(password)}".encode()
+    return (password, unquote(password), base64.b64encode(sent).decode())
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is certainly this machine.
+
+    :param host: a name or an address, an IPv6 one without brackets.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

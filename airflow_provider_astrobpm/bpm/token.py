@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LONGEST_MARGIN = (
     60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
 )
+MOST_EARLIER = 2  # tokens of a credential that are known still when they have been replaced, so that messages can mask them
 DOUBT_PAUSE = 10.0  # seconds without a renewal over a doubt, after one that was in vain
 ENCODING_REFUSALS = frozenset(
     {"invalid_request", "unsupported_grant_type"}
@@ -71,6 +72,7 @@ class TokenCache:
         """Forget all tokens, and requests under way that nobody here will end (after a fork)."""
         self._lock = threading.Lock()
         self._tokens: dict[Hashable, _Token] = {}
+        self._earlier: dict[Hashable, tuple[_Token, ...]] = {}
         self._requests: dict[Hashable, Future[str]] = {}
         self._doubts = Doubts()
 
@@ -82,6 +84,13 @@ class TokenCache:
         """
         token = self._tokens.get(key)
         return token.value if token is not None and token.value != stale and not self._is_due(token) else None
+
+    def earlier(self, key: Hashable) -> tuple[str, ...]:
+        """Return the last few tokens that were issued for a credential, the newest first: calls with them may be under way.
+
+        :param key: whose tokens, as ``credential_key`` tells it.
+        """
+        return tuple(token.value for token in self._earlier.get(key, ()))
 
     def encoding(self, settings: Settings) -> Encoding | None:
         """Return the encoding of the request that got the last token, if there was one."""
@@ -198,6 +207,8 @@ class TokenCache:
         with self._lock:
             if token is not None:
                 self._tokens[key] = token
+                others = (each for each in self._earlier.get(key, ()) if each.value != token.value)
+                self._earlier[key] = (token, *others)[:MOST_EARLIER]
             if self._requests.get(key) is mine:  # after a clear, it may be somebody else's
                 del self._requests[key]
 

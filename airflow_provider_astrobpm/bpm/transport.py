@@ -19,9 +19,11 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_astrobpm.bpm import failure, tls
+from airflow_provider_astrobpm.bpm import failure, secrecy, tls
 from airflow_provider_astrobpm.bpm.errors import CallError
 from airflow_provider_astrobpm.bpm.exchange import Response
+from airflow_provider_astrobpm.bpm.proxies import proxy_for
+from airflow_provider_astrobpm.bpm.settings import secrets_of_proxy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,7 +44,9 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._secrets = settings.secrets()
         tls.check_files(settings)
+        _library_filter.attach("urllib3", "requests")
         self._session = _Session()
         adapter = _Adapter(pool_maxsize=32)
         self._session.mount("https://", adapter)
@@ -61,9 +65,10 @@ class Transport:
         :raises UnexpectedAnswerError: if the answer is too long, or cannot be unpacked.
         """
         prepared = self._prepared(request)
-        with _Sending(self._settings.answer_timeout) as sending:
+        secrets = (*request.secrets, *self._secrets)
+        with _Sending(self._settings.answer_timeout, secrets) as sending:
             try:
-                response = self._answer_to(prepared)
+                response = self._answer_to(prepared, sending)
             except CallError as error:
                 problem = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
@@ -72,7 +77,8 @@ class Transport:
                 if not sending.was_cut:  # a connection that was cut may look like the end of the answer
                     return response
                 problem = sending.cut_off()
-        # Not inside "except": the original holds the request, and so the token.
+        # Not inside "except", nor with what came before: the original holds the request, and so the token.
+        problem.__context__ = problem.__cause__ = None
         raise problem
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
@@ -87,13 +93,16 @@ class Transport:
         # Not inside "except", nor with the original's words: they may quote a header.
         raise problem
 
-    def _answer_to(self, prepared: requests.PreparedRequest) -> Response:
+    def _answer_to(self, prepared: requests.PreparedRequest, sending: _Sending) -> Response:
         settings = self._settings
+        proxy = proxy_for(settings, prepared.url or "")
+        if proxy:
+            sending.secrets += secrets_of_proxy(proxy)
         # Given with each request: the environment's proxies and CA bundle would win over the session's.
-        proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
         options = self._session.merge_environment_settings(
-            prepared.url, proxies, stream=True, verify=settings.verify, cert=None
+            prepared.url, {}, stream=True, verify=settings.verify, cert=None
         )
+        options["proxies"] = {"http": proxy, "https": proxy} if proxy else {}
         timeout = (settings.connect_timeout, settings.read_timeout)
         with self._session.send(prepared, timeout=timeout, allow_redirects=False, **options) as answer:
             body = _read(answer, settings.max_response_bytes)
@@ -174,16 +183,25 @@ class _Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
-_current = threading.local()
+class _Current(threading.local):
+    """What is sent in this thread."""
+
+    sending: Any = None
+
+
+_current = _Current()
+_library_filter = secrecy.LibraryFilter(lambda: _current.sending.secrets if _current.sending else None)
 
 
 class _Sending:
     """How far one request got, and an end to its answer: a server that trickles never runs into a read time-out.
 
     :param answer_timeout: seconds for the whole answer.
+    :param secrets: what neither an error nor a log may show.
     """
 
-    def __init__(self, answer_timeout: float) -> None:
+    def __init__(self, answer_timeout: float, secrets: tuple[str, ...]) -> None:
+        self.secrets = secrets
         self.begun = False
         """Whether the connection stood and the request began to be sent."""
         self.connecting_failed: Exception | None = None
@@ -223,6 +241,7 @@ class _Sending:
             self._over = True
         if self._timer is not None:
             self._timer.cancel()
+        _current.sending = None
 
 
 def _read(answer: requests.Response, limit: int) -> bytes:
@@ -241,7 +260,8 @@ def _read(answer: requests.Response, limit: int) -> bytes:
 def _classified(error: Exception, sending: _Sending) -> CallError:
     causes = failure.causes(error)
     innermost = causes[-1]
-    reason = f"{type(innermost).__name__}: {innermost}" if str(innermost) else type(innermost).__name__
+    words = secrecy.quote(str(innermost), sending.secrets, failure.LONGEST_REASON)
+    reason = f"{type(innermost).__name__}: {words}" if words else type(innermost).__name__
     timed_out = isinstance(error, requests.Timeout) or any(
         isinstance(cause, TimeoutError) for cause in causes
     )

@@ -9,14 +9,13 @@ from contextlib import closing, contextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from airflow.sdk.log import mask_secret
-
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.cli.running import say
 from airflow_provider_astrobpm.cli.session import connected
 from airflow_provider_astrobpm.doctor.examination import examine
 from airflow_provider_astrobpm.doctor.sender import Sender
 from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.hooks import masking
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +33,8 @@ def doctor(args: argparse.Namespace) -> int | None:
     process = None if args.start is None else checks.identifier(args.start, "--start")
     with connected(args.conn_id) as hook:
         settings = hook.settings
-    with closing(Sender(settings, on_token=mask_secret)) as sender, _terminated_as_interrupted():
+    sender = Sender(settings, on_token=masking.shows_tokens(settings))
+    with closing(sender), _terminated_as_interrupted():
         key, refused_key = (make_key(token_hex(6)) for _ in range(2))
         report = examine(sender, process=process, key=key, refused_key=refused_key, say=say)
     sys.stdout.write(f"{report.as_json() if args.output == 'json' else report.as_text()}\n")

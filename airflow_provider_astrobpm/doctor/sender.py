@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import retry
+from airflow_provider_astrobpm.bpm import retry, secrecy
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
@@ -81,9 +81,7 @@ class Sender:
 
     def scrub(self, text: str) -> str:
         """Return a text without the secrets and tokens that were in use."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return secrecy.masked(text, self._secrets)
 
     def close(self) -> None:
         """Close the connections to the server."""
@@ -91,7 +89,12 @@ class Sender:
 
     def _once(self, ask: Ask) -> Seen:
         operation = ask.operation
-        talk = exchange(operation, connection=self.settings.connection, csrf=ask.csrf)
+        talk = exchange(
+            operation,
+            connection=self.settings.connection,
+            csrf=ask.csrf,
+            secrets=tuple(self._secrets),
+        )
         request = Request(operation.method, ask.target or operation.target, {}, None)
         response: Response | None = None
         result, failure = None, None

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
-from airflow.sdk.log import mask_secret
-from asgiref.sync import sync_to_async
 
 from airflow_provider_astrobpm.bpm import api, change, checks, launch, look, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient
@@ -19,7 +17,7 @@ from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
 from airflow_provider_astrobpm.bpm.wire import unreadable_in
-from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, metrics
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, masking, metrics
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
@@ -83,16 +81,17 @@ class AstroZeroHook(BaseHook):
         """What the connection says, read once."""
         connection = self.get_connection(self.astro_zero_conn_id)
         settings = settings_from(connection)
-        # Airflow masks the password by itself; what else is secret here it cannot know.
-        for secret in settings.secrets():
-            mask_secret(secret)
+        masking.mask_settings(settings)
         return settings
 
     @cached_property
     def client(self) -> BpmClient:
         """The client for this connection."""
         return BpmClient(
-            self.settings, on_token=mask_secret, on_retry=self.log.warning, meter=metrics.meter()
+            self.settings,
+            on_token=masking.shows_tokens(self.settings),
+            on_retry=self.log.warning,
+            meter=metrics.meter(),
         )
 
     def get_conn(self) -> BpmClient:
@@ -383,7 +382,8 @@ class AstroZeroHook(BaseHook):
         """Get a token and read one definition, within seconds and without changing anything."""
         try:
             quick = self.settings.in_a_hurry(max_attempts=1, answer_timeout=HURRY)
-            with closing(BpmClient(quick, on_token=mask_secret, meter=metrics.meter())) as client:
+            on_token = masking.shows_tokens(quick)
+            with closing(BpmClient(quick, on_token=on_token, meter=metrics.meter())) as client:
                 definitions = client.call(api.definitions(limit=1))
         except (AstroZeroError, ValueError) as error:
             return False, str(error)
@@ -393,8 +393,7 @@ class AstroZeroHook(BaseHook):
     async def async_settings(self) -> Settings:
         """Read the connection anew, without blocking the event loop."""
         settings = settings_from(await get_async_connection(self.astro_zero_conn_id))
-        for secret in settings.secrets():
-            await _mask(secret)
+        await masking.amask_settings(settings)
         return settings
 
     @asynccontextmanager
@@ -411,18 +410,8 @@ class AstroZeroHook(BaseHook):
         """Return a client for ``async`` code whose tokens are masked in Airflow's logs; close it after use."""
         from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - a worker needs no aiohttp
 
-        return AsyncBpmClient(settings, on_token=_mask, meter=metrics.meter())
+        return AsyncBpmClient(settings, on_token=masking.ashows_tokens(settings), meter=metrics.meter())
 
     @property
     def _find(self) -> Callable[..., Plan[BpmInstance]]:
         return search.finder(self.settings)
-
-
-async def _mask(secret: str) -> None:
-    """Mask a secret in Airflow's logs, without blocking the event loop."""
-    try:
-        from airflow.sdk.log import amask_secret  # noqa: PLC0415 - since Airflow 3.3.2
-    except ImportError:
-        await sync_to_async(mask_secret)(secret)
-    else:
-        await amask_secret(secret)

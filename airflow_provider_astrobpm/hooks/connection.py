@@ -6,7 +6,6 @@ text, so each extra is read by a function that takes both.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from difflib import get_close_matches
 from string import Formatter
@@ -21,6 +20,7 @@ from airflow_provider_astrobpm.bpm.settings import (
     ClientCredentials,
     ReadyToken,
     Settings,
+    is_loopback,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def settings_from(connection: AirflowConnection) -> Settings:
             connection=connection.conn_id,
             base_url=_base_url(connection, allow_http=allow_http),
             credentials=credentials,
+            allow_http=allow_http,
             **extras,
         )
     except ValueError as error:
@@ -88,7 +89,7 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
         raise ValueError(f"host {host!r} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
         raise ValueError(f"host says port {parts.port} and port says {connection.port}")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise ValueError(
             f"http:// to {parts.hostname!r} would send the secret in the clear; use https, or set the extra "
             "'allow_http' to true if you mean it"
@@ -108,13 +109,6 @@ def _split(url: str, argument: str) -> SplitResult:
     except ValueError:
         raise ValueError(f"{argument} is not a URL, or has a port that is none") from None
     return parts
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _extras(extra: str | None) -> dict[str, Any]:
@@ -211,7 +205,7 @@ def _url_template(value: object, argument: str) -> str:
         raise ValueError(
             f"{argument} must be an address with a host, and without a user, blanks and line breaks"
         )
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError(
             f"{argument} must be an https:// address, or an http:// one of this machine, such as "
             f"http://127.0.0.1:8765, not {value!r}"

@@ -115,16 +115,17 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             self._give_up(error)
 
     def _notify(self, context: Context) -> None:
-        from airflow.sdk.log import mask_secret  # noqa: PLC0415
-
         from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: PLC0415
-        from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
+        from airflow_provider_astrobpm.hooks import masking, metrics  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         settings = _hasty(AstroZeroHook(self.astro_zero_conn_id).settings)
         plan = self._plan(context, settings)
         with BpmClient(
-            settings, on_token=mask_secret, on_retry=self.log.warning, meter=metrics.meter()
+            settings,
+            on_token=masking.shows_tokens(settings),
+            on_retry=self.log.warning,
+            meter=metrics.meter(),
         ) as client:
             self._tell(client.run(plan), settings)
 

@@ -736,6 +736,7 @@ OTHER: dict[str, Any] = {
     "client_cert": "cert",
     "client_key": "key",
     "proxy": "http://proxy.example",
+    "allow_http": True,
     "connect_timeout": 1,
     "read_timeout": 1,
     "answer_timeout": 1,

@@ -534,7 +534,9 @@ class TestProxies:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as proxy:
                 given = f"http://user:proxy%20password@127.0.0.1:{proxy.port}"
-                async with transport_to(1, base_url="http://somewhere.invalid", proxy=given) as transport:
+                async with transport_to(
+                    1, allow_http=True, base_url="http://somewhere.invalid", proxy=given
+                ) as transport:
                     await transport.send(changed(GET, target="/a?b=%20c"))
                 (raw,) = proxy.requests
                 assert raw.startswith(b"GET http://somewhere.invalid/a?b=%20c HTTP/1.1\r\n")
@@ -552,7 +554,7 @@ class TestProxies:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as proxy:
                 monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
-                async with transport_to(1, base_url="http://somewhere.invalid") as transport:
+                async with transport_to(1, allow_http=True, base_url="http://somewhere.invalid") as transport:
                     if exempt:
                         assert "gaierror" in str(await failure_of(transport.send(GET)))
                     else:
@@ -565,7 +567,7 @@ class TestProxies:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as proxy:
                 monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
-                async with transport_to(1, base_url="http://somewhere.invalid") as transport:
+                async with transport_to(1, allow_http=True, base_url="http://somewhere.invalid") as transport:
                     await transport.send(GET)
                     monkeypatch.delenv("HTTP_PROXY")
                     await transport.send(changed(GET, target="/another"))
@@ -574,14 +576,21 @@ class TestProxies:
         run(main())
 
     def test_two_origins_do_not_share_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        look_up = socket.getaddrinfo
+
+        def find(host: Any, *arguments: Any, **options: Any) -> Any:
+            return look_up("127.0.0.1" if host == "somewhere.invalid" else host, *arguments, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", find)
+
         async def main() -> None:
             async with (
                 answering(answer(b"{}")).running() as proxy,
                 answering(answer(b"{}")).running() as near,
             ):
                 monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
-                monkeypatch.setenv("NO_PROXY", f"localhost:{near.port}")
-                async with transport_to(1, base_url="http://localhost") as transport:
+                monkeypatch.setenv("NO_PROXY", f"somewhere.invalid:{near.port}")
+                async with transport_to(1, allow_http=True, base_url="http://somewhere.invalid") as transport:
                     for _ in range(2):
                         for port in (1, near.port):
                             await transport.send(changed(GET, target=f":{port}/x"))
@@ -608,6 +617,7 @@ class TestProxies:
             proxy, server = Server(tunnel), answering(answer(b"{}"))
             async with server.running(server_context(certificates)), proxy.running():
                 fields = {
+                    "base_url": f"https://somewhere.invalid:{server.port}",
                     "proxy": f"http://user:proxy-password@127.0.0.1:{proxy.port}",
                     "verify": str(certificates / "ca.pem"),
                 }
@@ -615,7 +625,7 @@ class TestProxies:
                     assert (await transport.send(POST)).status == 200
                     assert (await transport.send(POST)).status == 200
             (connect,) = proxy.requests
-            assert connect.startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\n".encode())
+            assert connect.startswith(f"CONNECT somewhere.invalid:{server.port} HTTP/1.1\r\n".encode())
             assert b"proxy-authorization: basic " in connect.lower()
             assert SECRET.encode() not in connect
             for raw in server.requests:
@@ -628,7 +638,9 @@ class TestProxies:
     def test_one_that_is_not_there(self, scheme: str, free_port: int) -> None:
         async def main() -> None:
             proxy = f"http://user:proxy-password@127.0.0.1:{free_port}"
-            async with transport_to(1, scheme, proxy=proxy) as transport:
+            async with transport_to(
+                1, allow_http=True, base_url=f"{scheme}://somewhere.invalid", proxy=proxy
+            ) as transport:
                 error = await failure_of(transport.send(POST))
                 assert type(error) is errors.NotSentError
                 assert "proxy-password" not in f"{error} {error!r}"
@@ -638,7 +650,11 @@ class TestProxies:
     def test_one_that_never_opens_the_tunnel(self) -> None:
         async def main() -> None:
             async with silent().running() as proxy:
-                fields = {"proxy": f"http://127.0.0.1:{proxy.port}", "connect_timeout": 0.3}
+                fields = {
+                    "proxy": f"http://127.0.0.1:{proxy.port}",
+                    "connect_timeout": 0.3,
+                    "base_url": "https://a.invalid",
+                }
                 async with transport_to(1, "https", **fields) as transport:
                     error = await failure_of(transport.send(POST))
                 assert type(error) is errors.NotSentError
@@ -653,7 +669,7 @@ class TestProxies:
     )
     def test_one_that_cannot_be_used(self, proxy: str) -> None:
         async def main() -> None:
-            async with transport_to(1, proxy=proxy) as transport:
+            async with transport_to(1, base_url="https://somewhere.invalid", proxy=proxy) as transport:
                 error = await failure_of(transport.send(POST))
                 assert type(error) is errors.NotSentError
                 assert error.passing is False

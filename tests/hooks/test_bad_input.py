@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_astrobpm.bpm import errors, states
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.hooks import masking
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 HookMaker = Callable[..., AstroZeroHook]
@@ -24,7 +25,8 @@ START: Call = lambda hook: hook.start_instance("SupplierOnboarding")  # noqa: E7
 def tokens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every token that a hook has in its hands while the test runs."""
     seen: list[str] = []
-    monkeypatch.setattr("airflow_provider_astrobpm.hooks.astro_zero.mask_secret", seen.append)
+    monkeypatch.setattr(masking, "mask_secret", seen.append)
+    monkeypatch.setattr(masking, "MASKS", masking.TokenMasks())
     return seen
 
 

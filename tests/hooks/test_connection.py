@@ -74,7 +74,7 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         "start_grace": 20,
         "instance_lookup": "list",
         "instance_url": "https://{host}/studio/{instance_id}",
-        "allow_http": False,
+        "allow_http": True,
         "access_token": TOKEN,
     }
     assert set(extra) == set(EXTRAS)
@@ -87,6 +87,7 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         client_cert="/c.pem",
         client_key="/k.pem",
         proxy="http://user:pw@proxy.example:3128",
+        allow_http=True,
         connect_timeout=3,
         read_timeout=4.5,
         max_attempts=2,
@@ -98,7 +99,7 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         instance_lookup="list",
         instance_url="https://{host}/studio/{instance_id}",
     )
-    assert set(settings.secrets()) == {TOKEN, "pw"}
+    assert set(settings.secrets()) == {TOKEN, "pw", "dXNlcjpwdw=="}
 
 
 def test_empty_fields_of_a_form_are_not_set() -> None:

@@ -89,11 +89,13 @@ class Server:
             assert not self._thread.is_alive()
 
 
-def connect(make_hook: HookMaker, port: int, scheme: str = "http", **extra: Any) -> AstroZeroHook:
+def connect(
+    make_hook: HookMaker, port: int, scheme: str = "http", host: str = "127.0.0.1", **extra: Any
+) -> AstroZeroHook:
     """Make a hook that has a token, so that its first request is the start."""
     return make_hook(
         {"access_token": "ready-token", "max_attempts": 4, "connect_timeout": 1, "read_timeout": 2, **extra},
-        host=f"{scheme}://127.0.0.1:{port}",
+        host=f"{scheme}://{host}:{port}",
         port=None,
         schema=None,
     )
@@ -237,7 +239,8 @@ def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker, start: Star
         connection.sendall(head("HTTP/1.1 407 Proxy Authentication Required", "Content-Length: 0"))
 
     with Server(refuse).running() as server:
-        hook = connect(make_hook, 1, "https", proxy=f"http://127.0.0.1:{server.port}", max_attempts=1)
+        proxy = f"http://127.0.0.1:{server.port}"
+        hook = connect(make_hook, 1, "https", "somewhere.invalid", proxy=proxy, max_attempts=1)
         with pytest.raises(errors.NotSentError, match="407"):
             start(hook.settings)
 
@@ -312,7 +315,7 @@ def test_what_fails_before_there_is_a_connection_is_not_ambiguous(
         monkeypatch.setenv(name, value)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    hook = connect(make_hook, 1, "https")
+    hook = connect(make_hook, 1, "https", "somewhere.invalid")
     with pytest.raises(errors.NotSentError) as caught:
         start(hook.settings)
     assert "my_conn" in str(caught.value)

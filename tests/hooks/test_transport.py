@@ -134,7 +134,8 @@ def test_a_proxy_is_used_also_where_the_environment_names_another(
 
 
 def test_a_proxy_that_is_not_there(make_hook: HookMaker, free_port: int) -> None:
-    hook = make_hook({"proxy": f"http://user:proxy-password@127.0.0.1:{free_port}"})
+    proxy = f"http://user:proxy-password@127.0.0.1:{free_port}"
+    hook = make_hook({"proxy": proxy}, host="https://somewhere.invalid", port=None, schema=None)
     with pytest.raises(errors.NotSentError) as caught:
         hook.query_instances(["Running"])
     assert "proxy-password" not in str(caught.value)

@@ -1,0 +1,199 @@
+"""What Airflow's masker knows of tokens: the newest, however many there have been."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.token import credential_key
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.hooks import masking
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+RENEWALS = 300
+
+
+class Masker:
+    """Airflow's masker of this process, and what it would make of a text."""
+
+    def __init__(self, masker: Any) -> None:
+        self.real = masker
+
+    @property
+    def size(self) -> int:
+        return len(self.real.patterns)
+
+    def shows(self, text: str) -> bool:
+        shown: str = self.real.redact(f"<{text}>")
+        assert shown in (f"<{text}>", "<***>")
+        return shown != "<***>"
+
+
+@pytest.fixture
+def masker() -> Iterator[Masker]:
+    """Airflow's masker, with nothing in it; it gets back what it knew."""
+    real = masking.airflows_masker()
+    before, replacer = set(real.patterns), real.replacer
+    real.reset_masker()
+    yield Masker(real)
+    real.patterns, real.replacer = before, replacer
+
+
+@pytest.fixture
+def masks(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> masking.TokenMasks:
+    """The tokens of a process that has just begun."""
+    del masker
+    fresh = masking.TokenMasks()
+    monkeypatch.setattr(masking, "MASKS", fresh)
+    return fresh
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the supervisor is told."""
+    seen: list[str] = []
+
+    async def amask(secret: str) -> None:
+        seen.append(secret)
+
+    monkeypatch.setattr(masking, "mask_secret", seen.append)
+    monkeypatch.setattr(masking, "amask", amask)
+    return seen
+
+
+def token(number: int) -> str:
+    return f"token-{number}-of-somebody"
+
+
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+def test_the_masker_does_not_grow_with_the_tokens(
+    in_loop: bool, masker: Masker, masks: masking.TokenMasks, told: list[str]
+) -> None:
+    async def show_all() -> None:
+        for number in range(RENEWALS):
+            if in_loop:
+                await masks.ashow(token(number), "key")
+            else:
+                masks.show(token(number), "key")
+            assert not masker.shows(token(number))
+            assert masker.size <= masking.KEPT
+
+    asyncio.run(show_all())
+    newest = [token(RENEWALS - 1 - age) for age in range(masking.KEPT)]
+    assert not any(masker.shows(each) for each in newest)
+    assert masker.shows(token(RENEWALS - 1 - masking.KEPT))
+    assert told == [token(number) for number in range(masking.TOLD)]
+
+
+def test_each_credential_has_its_newest(masker: Masker, masks: masking.TokenMasks, told: list[str]) -> None:
+    del told
+    for number in range(RENEWALS):
+        masks.show(token(number), "busy")
+        if number == 0:
+            masks.show("the-token-of-a-quiet-one", "quiet")
+    assert not masker.shows("the-token-of-a-quiet-one")
+    assert masker.size == masking.KEPT + 1
+
+
+def test_one_that_comes_again_counts_as_the_newest(
+    masker: Masker, masks: masking.TokenMasks, told: list[str]
+) -> None:
+    for number in range(masking.KEPT):
+        masks.show(token(number), "key")
+    masks.show(token(0), "key")
+    masks.show(token(99), "key")
+    assert not masker.shows(token(0))
+    assert masker.shows(token(1))
+    assert told.count(token(0)) == 1
+
+
+def test_what_two_credentials_share_stays_while_one_has_it(
+    masker: Masker, masks: masking.TokenMasks, told: list[str]
+) -> None:
+    del told
+    masks.show("shared-token", "one")
+    masks.show("shared-token", "another")
+    for number in range(masking.KEPT):
+        masks.show(token(number), "one")
+    assert not masker.shows("shared-token")
+    for number in range(masking.KEPT):
+        masks.show(f"another-{token(number)}", "another")
+    assert masker.shows("shared-token")
+
+
+def test_what_somebody_else_has_masked_stays_masked(
+    masker: Masker, masks: masking.TokenMasks, told: list[str]
+) -> None:
+    del told
+    masker.real.add_mask(token(0))
+    masker.real.add_mask("a-secret-of-somebody")
+    for number in range(RENEWALS):
+        masks.show(token(number), "key")
+    assert not masker.shows(token(0))
+    assert not masker.shows("a-secret-of-somebody")
+    assert masker.size == masking.KEPT + 2
+
+
+def test_what_an_adapter_makes_of_a_token_goes_with_it(
+    masker: Masker, masks: masking.TokenMasks, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del told
+
+    def adaptations(secret: str) -> Iterator[str]:
+        yield from (secret, secret[::-1])
+
+    monkeypatch.setattr(masker.real, "_adaptations", adaptations)
+    for number in range(RENEWALS):
+        masks.show(token(number), "key")
+        assert not masker.shows(token(number)[::-1])
+    assert masker.size == 2 * masking.KEPT
+
+
+def test_a_masker_that_nobody_knows_is_told_of_a_bounded_number(
+    masks: masking.TokenMasks, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "airflows_masker", object)
+    for number in range(RENEWALS):
+        masks.show(token(number), "key")
+    assert told == [token(number) for number in range(masking.TOLD)]
+
+
+def test_a_process_that_was_forked_tells_its_own_supervisor(
+    masker: Masker, masks: masking.TokenMasks, told: list[str]
+) -> None:
+    for number in range(masking.TOLD + 1):
+        masks.show(token(number), "key")
+    masks.begin_anew()
+    masks.show("a-token-after-the-fork", "key")
+    assert told[-1] == "a-token-after-the-fork"
+    assert not masker.shows(token(masking.TOLD))
+
+
+@pytest.mark.usefixtures("told", "masks")
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+def test_renewals_of_a_connection(
+    in_loop: bool, masker: Masker, emulator: EmulatorControl, make_hook: Callable[..., AstroZeroHook]
+) -> None:
+    hook = make_hook()
+    key = credential_key(hook.settings)
+    sizes = []
+
+    async def renew() -> None:
+        async with hook.async_client() as client:
+            for _ in range(3 * masking.KEPT):
+                if in_loop:
+                    await client.call(api.query("Running"))
+                else:
+                    hook.client.call(api.query("Running"))
+                newest = masking.MASKS._kept[key][-1]
+                assert not masker.shows(newest)
+                sizes.append(masker.size)
+                await asyncio.to_thread(emulator.revoke_tokens)
+
+    asyncio.run(renew())
+    assert emulator.counts()["token"] == 3 * masking.KEPT
+    assert sizes[-1] == max(sizes) == sizes[0] + masking.KEPT - 1
