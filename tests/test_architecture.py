@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "testing": {"emulator", "hooks", "bpm"},
     "cli": {"doctor", "hooks", "bpm"},
     "doctor": {"bpm"},
-    "decorators": {"operators"},
+    "decorators": {"operators", "tasks"},
     "notifications": {"hooks", "bpm"},
     "policies": {"bpm"},
     "operators": {"links", "tasks", "triggers", "hooks", "bpm"},
@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
 BPM_ORDER = (
     "texts",
     "checks",
+    "variables",
     "meter",
     "moment",
     "states",

@@ -110,7 +110,9 @@ class TestTheFunction:
         connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
         monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
         calls = iter(("CN", "US"))
-        operator = made(lambda: {"country": next(calls)}, bpm_name="SupplierOnboarding", timeout=0, retries=3)
+        operator = made(
+            lambda: {"country": next(calls)}, bpm_name="SupplierOnboarding", timeout=0.001, retries=3
+        )
         ti = TaskInstance()
         with pytest.raises(errors.WaitTimeoutError):
             run(operator, ti)

@@ -180,7 +180,7 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"max_attempts": 1.5}, "extra 'max_attempts'"),
         ({"max_attempts": "inf"}, "extra 'max_attempts'"),
         ({"max_response_bytes": "big"}, "extra 'max_response_bytes'"),
-        ({"timezone": "Mars/Olympus"}, "time zone such as Asia/Shanghai, not 'Mars/Olympus'"),
+        ({"timezone": "Mars/Olympus"}, "time zone such as Asia/Shanghai or .08:00, not 'Mars/Olympus'"),
         ({"timezone": "../etc/passwd"}, "time zone"),
         ({"instance_lookup": "magic"}, "must be one of 'auto', 'list', 'by_id', not 'magic'"),
         ({"instance_url": "http://x/{instance_id}"}, "or an http:// one of this machine"),

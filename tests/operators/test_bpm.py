@@ -124,14 +124,14 @@ class TestStart:
         ("arguments", "then"),
         [
             (
-                {"timeout": 0},
+                {"timeout": 0.001},
                 "A retry goes on with it; clearing this task terminates it and starts a new one",
             ),
             (
-                {"timeout": 0, "terminate_on_kill": False},
+                {"timeout": 0.001, "terminate_on_kill": False},
                 "A retry goes on waiting for it, and so does clearing this task",
             ),
-            ({"timeout": 0, "on_timeout": "suspend"}, "Resume it: then a retry goes on with it"),
+            ({"timeout": 0.001, "on_timeout": "suspend"}, "Resume it: then a retry goes on with it"),
             ({"failed_bp_statuses": ["Collecting"], "timeout": 30}, "A retry goes on with it; clearing"),
             ({"failed_states": ["Waiting for user interaction"], "timeout": 30}, "A retry goes on with it"),
         ],

@@ -68,11 +68,13 @@ class Task:
 
 
 def one(**arguments: Any) -> Task:
-    return Task(AstroZeroStartBpmInstanceOperator, bpm_name=BPM, **{"timeout": 0, **arguments})
+    return Task(AstroZeroStartBpmInstanceOperator, bpm_name=BPM, **{"timeout": 0.001, **arguments})
 
 
 def batch(**arguments: Any) -> Task:
-    return Task(AstroZeroStartBpmBatchOperator, launches=[{"bpm_name": BPM}], **{"timeout": 0, **arguments})
+    return Task(
+        AstroZeroStartBpmBatchOperator, launches=[{"bpm_name": BPM}], **{"timeout": 0.001, **arguments}
+    )
 
 
 @pytest.fixture(autouse=True)

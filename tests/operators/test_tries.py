@@ -47,7 +47,7 @@ class Task:
     dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
 
     def __init__(self, *, remembers: bool, **arguments: Any) -> None:
-        self.arguments = {"bpm_name": BPM, "timeout": 0, **arguments}
+        self.arguments = {"bpm_name": BPM, "timeout": 0.001, **arguments}
         self.try_number, self.max_tries = 0, RETRIES
         self.context: dict[str, Any] = {"ti": self}
         if remembers:
@@ -351,7 +351,7 @@ def test_an_end_that_a_kill_may_have_brought_about_is_no_success(
         one.try_it()
     emulator.move(only(emulator)["id"], state="Terminated")
     with pytest.raises(errors.WaitTimeoutError):
-        one.try_it(timeout=0)
+        one.try_it(timeout=0.001)
     assert [each["closed"] for each in emulator.instances()] == [True, False]
 
 
