@@ -68,7 +68,9 @@ def check_written(variables: object) -> None:
 
     :raises ValueError: as ``plain`` does.
     """
-    if isinstance(variables, dict):
+    if isinstance(variables, str) and "{" in variables:
+        return  # a template, or what a template came out as; the run tells
+    if isinstance(variables, (dict, str, list, tuple, set, int, float)):
         _located(_Walk(no_zone, is_final=False), named(variables))
 
 
@@ -221,9 +223,9 @@ class _Walk:
         if "numpy.ndarray" in names:
             return self._items(value, depth) if value.ndim else self._value(value[()], depth + 1)
         if remedy := next((remedy for name, remedy in REMEDIES.items() if name in names), None):
-            _refuse(f"a {type(value).__name__}", remedy)
-        if not self._is_final and not isinstance(value, (tuple, list, set, frozenset, dict)):
-            return None  # an upstream task's output, or what an author's class renders itself as
+            _refuse(f"of type {type(value).__name__}", remedy)
+        if not self._is_final and _is_open(value):
+            return None
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         ways: tuple[tuple[type, Callable[[Any, int], Any]], ...] = (
@@ -275,6 +277,13 @@ class _Walk:
         _refuse(f"a numpy.{type(value).__name__}, which JSON does not have", "a text or a number")
 
 
+def _is_open(value: object) -> bool:
+    """Return whether only the run can tell what a value will be: an upstream task's output, or one that is fetched then."""
+    if isinstance(value, (Mapping, AbstractSet, Sequence)):
+        return not isinstance(value, (dict, set, frozenset, list, tuple))
+    return hasattr(value, "resolve") or hasattr(value, "template_fields")
+
+
 def _unknown(value: object, names: frozenset[str]) -> str:
     """Return a path that is none of ``pathlib``, and refuse anything else."""
     name = type(value).__name__
@@ -283,7 +292,7 @@ def _unknown(value: object, names: frozenset[str]) -> str:
     if isinstance(value, Iterator):
         _refuse(f"a {name}, which can be read only once", "list(value)")
     if hasattr(type(value), "__attrs_attrs__"):
-        _refuse(f"a {name}", "attrs.asdict(value)")
+        _refuse(f"of type {name}", "attrs.asdict(value)")
     _refuse(f"of type {name}, which JSON does not have", "a text, a number, a list or a mapping")
 
 

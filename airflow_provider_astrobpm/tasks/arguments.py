@@ -14,7 +14,7 @@ from airflow_provider_astrobpm.bpm import variables as values
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-PLAIN = (str, int, float, list, tuple, dict, timedelta)
+PLAIN = (str, int, float, list, tuple, dict)
 """Types whose values are compared by what they are; any other is compared by which one it is."""
 
 
@@ -36,7 +36,10 @@ def is_default(defaults: Mapping[str, Any] | None, argument: str, value: object)
     """
     if not defaults or argument not in defaults:
         return False
-    default = defaults[argument]
+    # A duration counts in seconds: the operator may have taken it as those already.
+    value, default = (
+        one.total_seconds() if isinstance(one, timedelta) else one for one in (value, defaults[argument])
+    )
     return value is default or (isinstance(value, PLAIN) and isinstance(default, PLAIN) and value == default)
 
 

@@ -227,7 +227,7 @@ def test_nothing_holds_the_event_loop(emulator: EmulatorControl) -> None:
         ({"bpm_name": ""}, "bpm_name must be a text"),
         ({"bpm_name": None}, "bpm_name must be a text"),
         ({"variables": "a=1"}, "variables must be a mapping"),
-        ({"variables": {"a": object()}}, "variable 'a' cannot be sent"),
+        ({"variables": {"a": object()}}, "variables.'a'. cannot be sent"),
     ],
 )
 def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:
