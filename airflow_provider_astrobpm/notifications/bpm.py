@@ -184,8 +184,8 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
     def _give_up(self, error: Exception) -> None:
         self.log.error(
-            "No process was started over this that anybody knows of (%s). %s If it is needed, start %r yourself.",
-            type(error).__name__, error, self.bpm_name,
+            "No process was started over this that anybody knows of (%s). %s. If it is needed, start %r yourself.",
+            type(error).__name__, str(error).removesuffix("."), self.bpm_name,
             exc_info=None if isinstance(error, (AstroZeroError, ValueError)) else error,
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
@@ -24,8 +25,10 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroTerminateBpmInstanceOperator,
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from airflow_provider_astrobpm.testing.dag_run import DagResult
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
 
+DAGS = Path(__file__).parent / "dags" / "arguments.py"
 MOMENT = datetime(2018, 12, 12, 20, 0, tzinfo=timezone.utc)
 GIVEN = {"day": date(2018, 12, 12), "amount": Decimal("12.50"), "due": MOMENT, "parts": {"b", "a"}}
 SENT = {"day": "2018-12-12", "amount": "12.50", "due": "2018-12-13 04:00:00", "parts": ["a", "b"]}
@@ -33,7 +36,7 @@ STEPS = [{"state": "Running", "for": 0}, {"end": {"state": "Completed OK"}}]
 
 
 def start(**arguments: Any) -> Any:
-    return AstroZeroStartBpmInstanceOperator(task_id="gate", **{"bpm_name": "Any", **arguments})
+    return AstroZeroStartBpmInstanceOperator(**{"task_id": "gate", "bpm_name": "Any", **arguments})
 
 
 def batch(**arguments: Any) -> Any:
@@ -222,12 +225,15 @@ class TestDefaultArgs:
         with DAG("d", schedule=None, default_args={"on_timeout": "terminate", "timeout": 60}):
             with pytest.raises(ValueError, match="Task 'gate': timeout means nothing"):
                 start(**NOT_WAITING, timeout=61)
-            with pytest.raises(ValueError, match="Task 'gate': on_timeout means nothing"):
-                start(**NOT_WAITING, on_timeout="suspend")
+            with pytest.raises(ValueError, match="Task 'other': on_timeout means nothing"):
+                start(task_id="other", **NOT_WAITING, on_timeout="suspend")
 
 
 @pytest.fixture
-def shanghai(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def shanghai(
+    emulator: AstroZeroEmulator, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection names the zone of its timestamps."""
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"timezone": "Asia/Shanghai"}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -353,75 +359,73 @@ class TestNumbersOfTemplates:
         assert not any(offered.counts().values())
 
 
-@pytest.mark.usefixtures("airflow_database")
-@pytest.mark.filterwarnings("ignore")
+@pytest.fixture
+def run(
+    offered: AstroZeroEmulator, airflow_database: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., DagResult]:
+    """Run a DAG of ``dags/arguments.py``."""
+    bundle = {
+        "name": "arguments",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(DAGS.parent)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    spec = importlib.util.spec_from_file_location("arguments", DAGS)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda dag_id, **options: offered.run(getattr(module, dag_id), **options)
+
+
+@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
 class TestOnAirflow:
     """What Airflow does with templates before a task runs."""
 
-    def test_native_rendering(self, offered: AstroZeroEmulator) -> None:
+    def test_native_rendering(self, offered: AstroZeroEmulator, run: Callable[..., DagResult]) -> None:
         offered.process("Any", STEPS, version="1.10")
-        with DAG("d", schedule=None, params={"v": "1.10"}, render_template_as_native_obj=True) as dag:
-            AstroZeroStartBpmInstanceOperator(
-                task_id="native",
-                bpm_name="Any",
-                version="'{{ params.v }}'",
-                business_key="{{ ds_nodash }}",
-                title="{{ 42 }}",
-                poll_interval=1,
-            )
-        assert offered.run(dag, logical_date=MOMENT).state == "success"
+        assert run("native", logical_date=MOMENT).state == "success"
         (instance,) = offered.instances()
-        assert (instance["version"], instance["business_key"], instance["title"]) == (
-            "1.10",
-            "20181212",
-            "42",
-        )
+        shown = instance["version"], instance["business_key"], instance["title"]
+        assert shown == ("1.10", "20181212", "42")
 
-    def test_a_template_of_all_variables_without_native_rendering_says_how_to_write_it(
-        self, offered: AstroZeroEmulator, capfd: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize(
+        ("dag_id", "words"),
+        [
+            ("as_text", "variables must be a mapping of names to JSON values, not a text. A template renders a text"),
+            ("not_a_number", "variables['parts'][1] cannot be sent: it is nan, which JSON does not have"),
+        ],
+    )  # fmt: skip
+    def test_what_templates_came_out_as_is_named(
+        self,
+        dag_id: str,
+        words: str,
+        offered: AstroZeroEmulator,
+        run: Callable[..., DagResult],
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
-        with DAG("d", schedule=None) as dag:
-            start(variables="{{ dag_run.conf['vars'] }}")
-        assert offered.run(dag, run_conf={"vars": {"day": "x"}}).state == "failed"
-        assert "variables must be a mapping of names to JSON values, not a text." in capfd.readouterr().out
+        assert run(dag_id, run_conf={"vars": {"day": "x"}}).state == "failed"
+        assert words in capfd.readouterr().out
         assert not offered.instances()
 
-    def test_a_nan_of_an_upstream_task_is_named(
-        self, offered: AstroZeroEmulator, capfd: pytest.CaptureFixture[str]
+    def test_what_a_task_returns_is_no_template_whatever_checks_it(
+        self, offered: AstroZeroEmulator, run: Callable[..., DagResult]
     ) -> None:
-        with DAG("d", schedule=None, render_template_as_native_obj=True) as dag:
-            start(variables={"parts": [0, "{{ 1e999 - 1e999 }}"]})
-        assert offered.run(dag).state == "failed"
-        assert "variables['parts'][1] cannot be sent: it is nan" in capfd.readouterr().out
-        assert not offered.instances()
-
-    def test_what_a_task_returns_is_no_template_whatever_checks_it(self, offered: AstroZeroEmulator) -> None:
-        hostile = "{{ 7 * 6 }}"
-        with DAG("d", schedule=None) as dag:
-
-            @task
-            def prepare() -> list[dict[str, Any]]:
-                return [{"day": hostile}]
-
-            AstroZeroStartBpmInstanceOperator.partial(
-                task_id="mapped", bpm_name="Any", poll_interval=1, on_timeout="suspend", timeout=60
-            ).expand(variables=prepare())
-        assert offered.run(dag).state == "success"
+        assert run("hostile").state == "success"
         (instance,) = offered.instances()
-        assert instance["variables"]["day"] == hostile
+        assert instance["variables"]["day"] == "{{ 7 * 6 }}"
 
-    def test_default_titles(self, offered: AstroZeroEmulator) -> None:
-        with DAG("orders", schedule=None) as dag:
-            start(poll_interval=1)
-            AstroZeroStartBpmBatchOperator(
-                task_id="many", bpm_name="Any", launches=[{}, {"title": "own"}], poll_interval=1
-            )
-            AstroZeroStartBpmInstanceOperator.partial(task_id="each", bpm_name="Any", poll_interval=1).expand(
-                variables=[{"$Flow.Title": "of the variables"}, {}]
-            )
-        assert offered.run(dag, logical_date=MOMENT).state == "success"
-        run = "(run manual__2018-12-12T20:00:00+00:00)"
+    def test_a_default_title_names_dag_task_launch_and_run(
+        self, offered: AstroZeroEmulator, run: Callable[..., DagResult]
+    ) -> None:
+        result = run("titles")
+        assert result.state == "success"
         titles = sorted(instance["title"] for instance in offered.instances())
+        (run_id,) = {title.partition("(run ")[2] for title in titles if "(run " in title}
+        assert run_id.startswith("manual__")
         assert titles == sorted(
-            [f"orders.gate {run}", f"orders.many #1 {run}", "own", "of the variables", f"orders.each.1 {run}"]
-        )
+            [
+                f"titles.gate (run {run_id}", f"titles.many #1 (run {run_id}", f"titles.each.1 (run {run_id}",
+                "own", "of the variables",
+            ]
+        )  # fmt: skip
