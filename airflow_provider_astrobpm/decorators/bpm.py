@@ -52,6 +52,8 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
         **AstroZeroStartBpmInstanceOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.astro_bpm"
+    variables: Any = None
+    """What the function has returned. No template: it is checked where it is sent, and may be shown cut off."""
     overwrite_rtif_after_execution = True
     """Lets Airflow show the variables among the rendered fields, which it stores before they are known."""
 

@@ -147,7 +147,10 @@ def test_the_zone_is_asked_for_only_where_it_is_needed() -> None:
             {"a": MOMENT},
             "the moment 2018-12-12T20:00:00+00:00, and the zone of Astro Zero's timestamps is not",
         ),
-        ({"a": np.ma.array([1, 2], mask=[0, 1])}, "variables['a'][1] cannot be sent: it is a missing value"),
+        (
+            {"a": np.ma.array([1, 2], mask=[False, True])},
+            "variables['a'][1] cannot be sent: it is a missing value",
+        ),
         ({"a": np.complex64(1)}, "it is a numpy.complex64"),
         ({"a": int}, "it is of type type"),
         ({1: "a"}, "each name in variables must be a text"),

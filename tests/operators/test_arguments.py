@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, TaskGroup, task
 
+from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
@@ -32,7 +33,7 @@ DAGS = Path(__file__).parent / "dags" / "arguments.py"
 MOMENT = datetime(2018, 12, 12, 20, 0, tzinfo=timezone.utc)
 GIVEN = {"day": date(2018, 12, 12), "amount": Decimal("12.50"), "due": MOMENT, "parts": {"b", "a"}}
 SENT = {"day": "2018-12-12", "amount": "12.50", "due": "2018-12-13 04:00:00", "parts": ["a", "b"]}
-STEPS = [{"state": "Running", "for": 0}, {"end": {"state": "Completed OK"}}]
+STEPS: list[dict[str, Any]] = [{"state": "Running", "for": 0}, {"end": {"state": "Completed OK"}}]
 
 
 def start(**arguments: Any) -> Any:
@@ -168,9 +169,11 @@ class TestWhatToWrite:
             return {}
 
         with pytest.raises(ValueError, match="^Task 'gate': @task.astro_bpm takes no variables"):
-            task.astro_bpm(gate, bpm_name="Any", variables={"a": 1})
+            astro_bpm_task(gate, bpm_name="Any", variables={"a": 1})
 
 
+START: Any = AstroZeroStartBpmInstanceOperator
+SET: Any = AstroZeroSetBpmVariablesOperator
 DEFAULTS: dict[str, Any] = {
     "bpm_name": "Any", "business_key": "k", "if_open_instance_exists": "adopt", "timeout": timedelta(hours=1),
     "on_timeout": "terminate", "states": ["Completed OK"], "bp_statuses": ["Approved"], "on_suspended": "fail",
@@ -183,10 +186,10 @@ class TestDefaultArgs:
 
     def test_are_left_out_where_they_mean_nothing(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
-            fired = AstroZeroStartBpmInstanceOperator(task_id="fired", wait_for_completion=False)
+            fired = START(task_id="fired", wait_for_completion=False)
             many = AstroZeroStartBpmBatchOperator(task_id="many", launches=[{}], wait_for_completion=False)
             waits = AstroZeroBpmInstanceSensor(task_id="waits", instance_id="1")
-            AstroZeroSetBpmVariablesOperator(task_id="sets", instance_id="1")
+            SET(task_id="sets", instance_id="1")
             AstroZeroQueryBpmInstancesOperator(task_id="lists")
         assert (fired.states, fired.bp_statuses, fired.timeout, fired.on_timeout) == (
             None,
@@ -199,7 +202,7 @@ class TestDefaultArgs:
 
     def test_keep_their_meaning_where_they_have_one(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
-            gate = AstroZeroStartBpmInstanceOperator(task_id="gate")
+            gate = START(task_id="gate")
         assert (gate.timeout, gate.on_timeout, gate.if_open_instance_exists) == (3600, "terminate", "adopt")
         assert gate.bp_statuses == ["Approved"]
 
@@ -216,9 +219,8 @@ class TestDefaultArgs:
             start(**arguments)
 
     def test_of_a_task_group_count_too(self) -> None:
-        from airflow.sdk import TaskGroup  # noqa: PLC0415
-
-        with DAG("d", schedule=None), TaskGroup("g", default_args={"on_timeout": "terminate"}):
+        defaults: Any = {"on_timeout": "terminate"}
+        with DAG("d", schedule=None), TaskGroup("g", default_args=defaults):
             assert start().on_timeout == "leave"
 
     def test_do_not_excuse_what_the_task_itself_is_given(self) -> None:

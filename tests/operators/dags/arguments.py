@@ -25,9 +25,8 @@ with DAG("native", schedule=None, params={"v": "1.10"}, render_template_as_nativ
     )
 
 with DAG("as_text", schedule=None) as as_text:
-    AstroZeroStartBpmInstanceOperator(
-        task_id="gate", bpm_name=BPM, variables="{{ dag_run.conf['vars'] }}", poll_interval=1
-    )
+    ALL: Any = "{{ dag_run.conf['vars'] }}"
+    AstroZeroStartBpmInstanceOperator(task_id="gate", bpm_name=BPM, variables=ALL, poll_interval=1)
 
 with DAG(
     "not_a_number",
