@@ -113,14 +113,14 @@ def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
     return f"{readable[: LONGEST_KEY - _HASH - suffix - 2]}-{digest}-"
 
 
-def title(words: str, more: str | None, run_id: str) -> str:
+def title(words: str, more: str, run_id: str) -> str:
     """Return a title, in which long names are cut off: how long a title may be is undocumented.
 
     :param words: what it is about; cut off first.
     :param more: what is to be seen in any case.
     :param run_id: the run of the DAG.
     """
-    end = f"{f' {more}' if more else ''} (run {_cut(run_id, LONGEST_TITLE // 2)})"
+    end = f"{more} (run {_cut(run_id, LONGEST_TITLE // 2)})"
     return f"{_cut(words, LONGEST_TITLE - len(end))}{end}"
 
 
@@ -180,7 +180,7 @@ class TaskIdentity:
         :param number: the launch's place, for one of a batch.
         """
         task = task_words(self.task_id, self.map_index, self.region)
-        return title(f"{self.dag_id}.{task}", None if number is None else f"#{number}", self.run_id)
+        return title(f"{self.dag_id}.{task}", "" if number is None else f" #{number}", self.run_id)
 
     def read(self, key: str | None) -> tuple[int, int] | None:
         """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task.

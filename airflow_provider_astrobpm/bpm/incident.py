@@ -75,9 +75,12 @@ class Event:
         return f"{key_prefix('.'.join(what), identity, suffix=_SUFFIX)}{self.number % 10**_SUFFIX}"
 
     def title(self) -> str:
-        """Return a title for people's to-do lists, at most 128 characters, such as ``orders.load failed (run manual__2026)``."""
+        """Return a title for people's to-do lists, at most 128 characters: ``orders.load, try 1 (run manual__2026-11-28)``."""
         task = self.task_id and task_words(self.task_id, self.map_index, self.region)
-        what = "missed its deadline" if self.deadline_id else "failed"
+        if self.deadline_id:
+            what = " missed its deadline"
+        else:
+            what = " ended" if task is None else f", try {self.number}"
         return title(".".join(filter(None, (self.dag_id, task))), what, self.run_id)
 
     def __str__(self) -> str:

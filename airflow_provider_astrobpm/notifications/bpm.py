@@ -48,7 +48,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         ``docs/variables.md`` for what is sent.
     :param business_key: the instance's business key; by default one that names what has failed: the try of a task, the
         end of a DAG run since it was last cleared, or the deadline.
-    :param title: the instance's title, ``$Flow.Title``; by default one that says what has failed.
+    :param title: the instance's title, ``$Flow.Title``; by default one that names DAG, task and run.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     :param context: the context; Airflow passes it where a deadline was missed.
     """

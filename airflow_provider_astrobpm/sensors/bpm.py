@@ -240,7 +240,8 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         condition = self._condition()
         key = None
         if self.instance_id is None:
-            key = search.key_of(checks.identifier(self.business_key, "business_key"), self.bpm_name)
+            self.business_key = checks.identifier(self.business_key, "business_key")
+            key = search.key_of(self.business_key, self.bpm_name)
         else:
             self.instance_id = checks.identifier(self.instance_id, "instance_id")
         awaited = wait.Wait(
