@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from airflow_provider_astrobpm.bpm import checks, states
+from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance
 from airflow_provider_astrobpm.bpm.wire import (
     BpmDefinition,
@@ -156,46 +157,42 @@ def start(
     variables: Mapping[str, Any] | None = None,
     business_key: str | None = None,
     title: str | None = None,
+    zone: values.Zone = values.no_zone,
 ) -> Operation[BpmInstance]:
     """Start an instance (page 0069). Never sent again when it may have been taken: that would start a second one.
 
     :param name: the BPM's name, as the designer shows it, with its namespace where it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-    :param variables: values for the BPM's variables, anything that JSON can hold.
+    :param variables: values for the BPM's variables; see ``docs/variables.md`` for what is sent.
     :param business_key: the instance's business key, ``$Flow.BusinessKey``.
     :param title: the instance's title, ``$Flow.Title``.
-    :raises ValueError: for a blank name, variables that are not a mapping of names to JSON values, or a key or
-        title given here and in ``variables`` alike.
+    :param zone: returns the zone of the API's timestamps, for moments among the variables.
+    :raises ValueError: for a blank name, variables that are not a mapping of names to values with a form in JSON, or a key
+        or title given here and in ``variables`` alike.
     """
-    sent: dict[str, Any] = dict(checks.names({} if variables is None else variables))
+    sent = values.plain({} if variables is None else variables, zone)
     for variable, value, argument, check in (
         (BUSINESS_KEY_VARIABLE, business_key, "business_key", checks.identifier),
-        (TITLE_VARIABLE, title, "title", checks.text),
+        (TITLE_VARIABLE, title, "title", checks.rendered),
     ):
         if value is None:
             continue
         if variable in sent:
             raise ValueError(f"{argument} is given twice: as an argument and as variable {variable!r}")
         sent[variable] = check(value, argument)
-    body: dict[str, Any] = {"name": checks.identifier(name, "bpm_name")}
+    name = checks.identifier(name, "bpm_name")
+    body: dict[str, Any] = {"name": name}
     if version is not None:
         body["version"] = checks.identifier(version, "version")
     if sent:
         body["variables"] = sent
-    try:
-        encoded = _json(body)
-    except (TypeError, ValueError, RecursionError):
-        checks.variables(sent)  # its error names the variable
-        raise
-    if b"\\u0000" in encoded or b"\\ud" in encoded:
-        checks.variables(sent)  # a whole surrogate pair is fine, and so are these signs behind a backslash
     release = f" version {version}" if version else ""
     return Operation(
         kind="start",
         attempt=f"start an instance of BPM {name!r}{release}",
         method="POST",
         path=INSTANCES_PATH,
-        body=encoded,
+        body=_json(body),
         decode=partial(decode_started, name=name),
         resend_if_unsure=False,
     )
@@ -272,19 +269,23 @@ def act(instance_id: str, action: Action) -> Operation[BpmInstance]:
     )
 
 
-def set_variables(instance_id: str, variables: Mapping[str, Any]) -> Operation[None]:
+def set_variables(
+    instance_id: str, variables: Mapping[str, Any], *, zone: values.Zone = values.no_zone
+) -> Operation[None]:
     """Set variables of an instance (page 0073). Astro Zero ignores unknown and read-only names without a word.
 
-    :raises ValueError: for a blank id, no variables, or variables that are not a mapping of names to JSON values.
+    :param zone: returns the zone of the API's timestamps, for moments among the variables.
+    :raises ValueError: for a blank id, no variables, or variables that are not a mapping of names to values with a form in
+        JSON.
     """
-    if not checks.variables(variables):
+    if not (sent := values.plain(variables, zone)):
         raise ValueError("variables must name at least one variable to set")
     return Operation(
         kind="variables",
         attempt=f"set variables of instance {instance_id!r}",
         method="PUT",
         path=f"{_instance_path(instance_id)}/variables",
-        body=_json(dict(variables)),
+        body=_json(sent),
         decode=_nothing,
     )
 
@@ -320,8 +321,8 @@ def definitions(
     """
     params = {
         "name": checks.identifier(name, "name") if name is not None else None,
-        "like": "true" if like else None,
-        "active": None if active is None else str(active).lower(),
+        "like": "true" if checks.truth(like, "like") else None,
+        "active": None if active is None else str(checks.truth(active, "active")).lower(),
         "skip": checks.count(skip, "skip", least=0) if skip is not None else None,
         "limit": checks.count(limit, "limit", least=1) if limit is not None else None,
     }

@@ -52,12 +52,13 @@ NOT_GIVEN: Any = NotGiven.NOT_GIVEN
 def given_conditions(**arguments: Any) -> dict[str, Any]:
     """Return those of a task's condition arguments that were given, before their templates are rendered.
 
-    :raises ValueError: for ``None``, and for an unknown state that is written out.
+    :raises ValueError: for ``None``, for one text that is written out, and for an unknown state that is.
     """
     given = {argument: value for argument, value in arguments.items() if value is not NOT_GIVEN}
     for argument, value in given.items():
         if value is None:
             raise ValueError(f"{argument} is None; leave it out to ask for nothing")
+        checks.not_one_text(value, argument)
         if argument in ("states", "failed_states"):
             check_written_states(value, argument)
     return given

@@ -38,6 +38,7 @@ IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "
 """What to do where an open instance carries a key that an author chose, and that others may use."""
 
 LONGEST_KEY = 64
+LONGEST_TITLE = 128
 _HASH = 16  # characters of five bits each: two tasks share them by chance in no world
 _SUFFIX = 8  # characters kept free for the generation and the launch
 _BATCH_SUFFIX = 20  # the same for a launch of a batch
@@ -112,6 +113,21 @@ def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
     return f"{readable[: LONGEST_KEY - _HASH - suffix - 2]}-{digest}-"
 
 
+def title(words: str, more: str, run_id: str) -> str:
+    """Return a title, in which long names are cut off: how long a title may be is undocumented.
+
+    :param words: what it is about; cut off first.
+    :param more: what is to be seen in any case.
+    :param run_id: the run of the DAG.
+    """
+    end = f"{more} (run {_cut(run_id, LONGEST_TITLE // 2)})"
+    return f"{_cut(words, LONGEST_TITLE - len(end))}{end}"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def task_words(task_id: str, map_index: int, region: Region | None) -> str:
     """Return how people read in a business key which task instance it is: ``approve``, ``approve.3``, ``approve.loop1``."""
     if map_index >= 0:
@@ -155,6 +171,16 @@ class TaskIdentity:
         :param launch: which start of this generation it is; more than the first only after a bad end.
         """
         return f"{self.prefix}{generation}" + (f".{launch}" if launch > 1 else "")
+
+    def title(self, number: int | None = None) -> str:
+        """Return a title for people's to-do lists, at most 128 characters: ``orders.approve (run scheduled__2026-11-24)``.
+
+        How long a title may be is undocumented.
+
+        :param number: the launch's place, for one of a batch.
+        """
+        task = task_words(self.task_id, self.map_index, self.region)
+        return title(f"{self.dag_id}.{task}", "" if number is None else f" #{number}", self.run_id)
 
     def read(self, key: str | None) -> tuple[int, int] | None:
         """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task.

@@ -20,7 +20,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     CallError,
     NotSentError,
 )
-from airflow_provider_astrobpm.bpm.identity import key_prefix, task_words
+from airflow_provider_astrobpm.bpm.identity import key_prefix, task_words, title
 from airflow_provider_astrobpm.bpm.key_form import KeyForms
 from airflow_provider_astrobpm.bpm.key_search import KeyMatches, check_longest_lists, list_matches
 from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
@@ -73,6 +73,15 @@ class Event:
             *(self.region or ()),
         ]  # fmt: skip
         return f"{key_prefix('.'.join(what), identity, suffix=_SUFFIX)}{self.number % 10**_SUFFIX}"
+
+    def title(self) -> str:
+        """Return a title for people's to-do lists, at most 128 characters: ``orders.load, try 1 (run manual__2026-11-28)``."""
+        task = self.task_id and task_words(self.task_id, self.map_index, self.region)
+        if self.deadline_id:
+            what = " missed its deadline"
+        else:
+            what = " ended" if task is None else f", try {self.number}"
+        return title(".".join(filter(None, (self.dag_id, task))), what, self.run_id)
 
     def __str__(self) -> str:
         where = f"DAG {self.dag_id!r}, run {self.run_id!r}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm import api, checks
+from airflow_provider_astrobpm.bpm import variables as values
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,6 +35,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     :param variables: values for the BPM's variables.
     :param business_key: the author's own key; without one the launch gets one of the task's.
     :param title: the instance's title.
+    :param default_title: the title where the author gives none, neither here nor among the variables.
     """
 
     number: int
@@ -42,10 +44,18 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     variables: Mapping[str, Any] | None = None
     business_key: str | None = None
     title: str | None = None
+    default_title: str | None = None
 
     @classmethod
     def of(
-        cls, number: int, given: object, *, bpm_name: str | None = None, version: str | None = None
+        cls,
+        number: int,
+        given: object,
+        *,
+        bpm_name: str | None = None,
+        version: str | None = None,
+        default_title: str | None = None,
+        zone: values.Zone = values.no_zone,
     ) -> Self:
         """Make a launch of what an author wrote, and check it as a start does.
 
@@ -53,6 +63,8 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         :param given: a mapping with some of ``FIELDS``.
         :param bpm_name: the name where it has none of its own.
         :param version: the version of that BPM, where it names neither.
+        :param default_title: the title where it gives none.
+        :param zone: returns the zone of the API's timestamps, for moments among the variables.
         :raises ValueError: if it cannot be started.
         """
         if not isinstance(given, Mapping):
@@ -66,7 +78,14 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
             if bpm_name is None:
                 raise ValueError("it needs a bpm_name, because the batch has none")
             own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
-        launch = cls(number, **own)
+        for name in ("bpm_name", "version", "business_key"):
+            if name in own:
+                own[name] = checks.identifier(own[name], name)
+        if "title" in own:
+            own["title"] = checks.rendered(own["title"], "title")
+        if "variables" in own:
+            own["variables"] = values.plain(own["variables"], zone)
+        launch = cls(number, **own, default_title=default_title)
         launch.operation("of the task" if launch.business_key is None else launch.business_key)
         return launch
 
@@ -74,10 +93,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     def digest(self) -> str:
         """Four characters that tell whether another launch has taken this one's place."""
         said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
-        try:
-            text = json.dumps(said, sort_keys=True, default=dict)
-        except TypeError:  # names of several types, all of which are texts when they are sent
-            text = json.dumps(json.loads(json.dumps(said, default=dict)), sort_keys=True)
+        text = json.dumps(said, sort_keys=True)
         whole = hashlib.sha256(text.encode()).digest()
         return base64.b32encode(whole[:5]).decode().lower()[:4]
 
@@ -86,29 +102,46 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
 
         :raises ValueError: for arguments that cannot be sent.
         """
+        title = self.title
+        if title is None and api.TITLE_VARIABLE not in (self.variables or {}):
+            title = self.default_title
         return api.start(
             self.bpm_name,
             version=self.version,
             variables=self.variables,
             business_key=business_key,
-            title=self.title,
+            title=title,
         )
 
 
 def launches_of(
-    items: Iterable[tuple[str, object]], *, bpm_name: str | None = None, version: str | None = None
+    items: Iterable[tuple[str, object]],
+    *,
+    bpm_name: str | None = None,
+    version: str | None = None,
+    title_of: Callable[[int], str] | None = None,
+    zone: values.Zone = values.no_zone,
 ) -> Iterator[Launch]:
     """Check launches one after the other.
 
     :param items: each launch as the author wrote it, with words for where that was.
     :param bpm_name: the name of those that have none of their own.
     :param version: the version of those.
+    :param title_of: returns the title of a launch that has none of its own, by its number.
+    :param zone: returns the zone of the API's timestamps, for moments among the variables.
     :raises ValueError: for a launch that cannot be started, or whose business key is another's too; it says where.
     """
     places: dict[str, str] = {}
     for number, (where, given) in enumerate(items, 1):
         try:
-            launch = Launch.of(number, given, bpm_name=bpm_name, version=version)
+            launch = Launch.of(
+                number,
+                given,
+                bpm_name=bpm_name,
+                version=version,
+                default_title=title_of(number) if title_of else None,
+                zone=zone,
+            )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         key = launch.business_key
@@ -176,5 +209,10 @@ def numbered(given: object) -> Iterator[tuple[str, object]]:
     :raises ValueError: if it is no list.
     """
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}")
+        instead = (
+            ". A template renders a text: set render_template_as_native_obj=True, or give an upstream task's output"
+            if isinstance(given, str)
+            else ""
+        )
+        raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}{instead}")
     return ((f"launch {number}", one) for number, one in enumerate(given, 1))

@@ -162,7 +162,7 @@ def find_by_id(
     :param endpoint: as ``find`` has it.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
-    checks.identifier(instance_id, "instance_id")
+    instance_id = checks.identifier(instance_id, "instance_id")
     findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
     return findings.instance(instance_id)
 
@@ -196,7 +196,7 @@ def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstan
 
 def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Return a checked business key."""
-    checks.identifier(business_key, "business_key")
+    business_key = checks.identifier(business_key, "business_key")
     return BusinessKey(business_key, None if bpm_name is None else checks.identifier(bpm_name, "bpm_name"))
 
 

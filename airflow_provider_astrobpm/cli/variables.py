@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm.variables import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,4 +56,4 @@ def _read(file: str) -> dict[str, Any]:
         raise ValueError(f"--variables-file {file!r} is not JSON") from None
     if not isinstance(content, dict):
         raise ValueError(f"--variables-file {file!r} must be a JSON object of variables and their values")
-    return dict(checks.variables(content))
+    return plain(content)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import DecoratedOperator, conf, redact, task_decorator_factory
 
 from airflow_provider_astrobpm.operators.bpm.start import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
 
 try:
     from airflow.sdk.bases.decorator import determine_kwargs
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
+TAKES_NO_VARIABLES = (
+    "@task.astro_bpm takes no variables: they are what the function returns, and nothing else"
+)
 SHOWN = "shown_variables"
 """What a deferred task is given back for its page: the variables that its function had returned."""
 
@@ -48,17 +52,21 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
         **AstroZeroStartBpmInstanceOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.astro_bpm"
+    variables: Any = None
+    """What the function has returned. No template: it is checked where it is sent, and may be shown cut off."""
     overwrite_rtif_after_execution = True
     """Lets Airflow show the variables among the rendered fields, which it stores before they are known."""
 
     def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
-        if inspect.iscoroutinefunction(python_callable) or inspect.isgeneratorfunction(python_callable):
-            raise ValueError("@task.astro_bpm takes a plain function, which returns the variables")
+        with task_named(kwargs.get("task_id")):
+            if inspect.iscoroutinefunction(python_callable) or inspect.isgeneratorfunction(python_callable):
+                raise ValueError("@task.astro_bpm takes a plain function, which returns the variables")
         super().__init__(python_callable=python_callable, **kwargs)
         if self.variables is not None:
-            raise ValueError(
-                "@task.astro_bpm takes no variables: they are what the function returns, and nothing else"
-            )
+            if not is_default(kwargs.get("default_args"), "variables", self.variables):
+                raise ValueError(f"Task {self.task_id!r}: {TAKES_NO_VARIABLES}")
+            self.variables = None
+            self._given -= {"variables"}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function, and start the instance, or go on with what an earlier try has started."""
@@ -110,9 +118,9 @@ def astro_bpm_task(
     :raises ValueError: for ``variables``.
     """
     if "variables" in kwargs:
-        raise ValueError(
-            "@task.astro_bpm takes no variables: they are what the function returns, and nothing else"
-        )
+        task_id = kwargs.get("task_id") or getattr(python_callable, "__name__", None)
+        with task_named(task_id):
+            raise ValueError(TAKES_NO_VARIABLES)
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=multiple_outputs,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, closing
-from functools import cached_property, partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
-    from datetime import timedelta
+    from datetime import timedelta, tzinfo
     from typing import Literal
 
     from airflow_provider_astrobpm.bpm.adoption import Order, Record
@@ -37,24 +37,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wire import BpmDefinition, Unreadable
 
 T = TypeVar("T")
-P = ParamSpec("P")
-
-
-def _names_the_connection(
-    method: Callable[Concatenate[AstroZeroHook, P], T],
-) -> Callable[Concatenate[AstroZeroHook, P], T]:
-    """Let the error for a bad argument say on which connection it was refused, as all others do."""
-
-    @wraps(method)
-    def named(self: AstroZeroHook, /, *arguments: P.args, **options: P.kwargs) -> T:
-        try:
-            return method(self, *arguments, **options)
-        except AstroZeroError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"On connection {self.astro_zero_conn_id!r}: {error}") from None
-
-    return named
 
 
 class AstroZeroHook(BaseHook):
@@ -94,11 +76,14 @@ class AstroZeroHook(BaseHook):
             meter=metrics.meter(),
         )
 
+    def zone(self) -> tzinfo | None:
+        """Return the zone of the API's timestamps, if the connection names it."""
+        return self.settings.timezone
+
     def get_conn(self) -> BpmClient:
         """Return the client for this connection."""
         return self.client
 
-    @_names_the_connection
     def start_instance(
         self,
         bpm_name: str,
@@ -112,17 +97,21 @@ class AstroZeroHook(BaseHook):
 
         :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
         :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-        :param variables: values for the BPM's variables, anything that JSON can hold.
+        :param variables: values for the BPM's variables; see ``docs/variables.md`` for what is sent.
         :param business_key: the instance's business key, ``$Flow.BusinessKey``.
         :param title: the instance's title, ``$Flow.Title``.
         :raises AmbiguousStartError: if nobody can know whether the instance was started.
         """
         operation = api.start(
-            bpm_name, version=version, variables=variables, business_key=business_key, title=title
+            bpm_name,
+            version=version,
+            variables=variables,
+            business_key=business_key,
+            title=title,
+            zone=self.zone,
         )
         return self.client.run(launch.start_once(operation, business_key, self.client.meter))
 
-    @_names_the_connection
     def launch(self, order: Order, record: Record | None, *, remember: Callable[[Record], None]) -> Launched:
         """Bring about the one instance of a task: start it, or go on with the one that an earlier try has started.
 
@@ -144,7 +133,6 @@ class AstroZeroHook(BaseHook):
         )
         return self.client.run(launcher.launch(record))
 
-    @_names_the_connection
     def query_instances(
         self,
         states: Collection[str],
@@ -187,7 +175,8 @@ class AstroZeroHook(BaseHook):
         found = [
             row
             for row in findings.rows.values()
-            if bpm_name in (None, row.name) and business_key in (None, row.business_key)
+            if wanted.get("bpm_name") in (None, row.name)
+            and wanted.get("business_key") in (None, row.business_key)
         ]
         for row in found:
             if row.id in findings.doubts:
@@ -203,7 +192,6 @@ class AstroZeroHook(BaseHook):
         error.locate(attempt, self.settings.connection)
         return error
 
-    @_names_the_connection
     def get_instance(self, instance_id: str, *, last_state: str | None = None) -> BpmInstance:
         """Find an instance by its id, as the extra ``instance_lookup`` says.
 
@@ -213,7 +201,6 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.run(self._find(instance_id, last_state))
 
-    @_names_the_connection
     def find_instance(self, business_key: str, *, bpm_name: str | None = None) -> BpmInstance:
         """Find the instance that carries a business key: the only one, or the only one that is open.
 
@@ -224,7 +211,6 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.run(search.find_by_key(business_key, name=bpm_name))
 
-    @_names_the_connection
     def change_state(
         self,
         instance_id: str,
@@ -248,6 +234,7 @@ class AstroZeroHook(BaseHook):
         :raises InstanceNotFoundError: if there is no such instance.
         :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
         """
+        instance_id = checks.identifier(instance_id, "instance_id")
         find = partial(self._find, last_state=last_state)
         plan = change.change_state(instance_id, action, find=find, if_closed=if_closed, known=known)
         done = self.client.run(plan)
@@ -266,7 +253,6 @@ class AstroZeroHook(BaseHook):
         """Terminate an instance. See ``change_state``."""
         return self.change_state(instance_id, "terminate", if_closed=if_closed)
 
-    @_names_the_connection
     def delete_instance(self, instance_id: str, *, if_missing: IfMissing = "fail") -> str:
         """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
 
@@ -275,18 +261,17 @@ class AstroZeroHook(BaseHook):
         :returns: what happened, in words.
         :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
         """
+        instance_id = checks.identifier(instance_id, "instance_id")
         return self.client.run(change.delete(instance_id, find=self._find, if_missing=if_missing))
 
-    @_names_the_connection
     def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
         """Set variables of an instance (API page 0073). Unknown and read-only names are ignored without a word.
 
         :param instance_id: the instance's id.
-        :param variables: names and values, anything that JSON can hold.
+        :param variables: names and values; see ``docs/variables.md`` for what is sent.
         """
-        self.client.call(api.set_variables(instance_id, variables))
+        self.client.call(api.set_variables(instance_id, variables, zone=self.zone))
 
-    @_names_the_connection
     def get_definitions(
         self,
         *,
@@ -306,12 +291,10 @@ class AstroZeroHook(BaseHook):
         """
         return self.client.call(api.definitions(name=name, like=like, active=active, skip=skip, limit=limit))
 
-    @_names_the_connection
     def get_definition(self, definition_id: str) -> dict[str, Any]:
         """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""
         return self.client.call(api.definition(definition_id))
 
-    @_names_the_connection
     def wait_for_instance(
         self,
         instance: BpmInstance,

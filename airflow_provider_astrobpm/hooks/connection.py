@@ -6,7 +6,10 @@ text, so each extra is read by a function that takes both.
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
+from datetime import timedelta, timezone
 from difflib import get_close_matches
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +28,13 @@ from airflow_provider_astrobpm.bpm.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import tzinfo
+
+WORDS = {True: "true", False: "false"}
+"""How the two truth values are written in an extra."""
+PORTS = 2  # colons of an address with a scheme and a port
+_OFFSET = re.compile(r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?", re.ASCII)
+"""A zone by its offset: none is further from UTC than 14 hours."""
 
 
 class AirflowConnection(Protocol):
@@ -63,11 +73,22 @@ def settings_from(connection: AirflowConnection) -> Settings:
 def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | ReadyToken:
     if access_token is not None:
         return ReadyToken(access_token)
-    if not connection.login:
-        raise ValueError("login (the client id) is empty, and so is the extra 'access_token'")
-    if not connection.password:
-        raise ValueError("password (the client secret) is empty, and so is the extra 'access_token'")
-    return ClientCredentials(connection.login, connection.password)
+    return ClientCredentials(
+        _pasted(connection.login, "login (the client id)"),
+        _pasted(connection.password, "password (the client secret)"),
+    )
+
+
+def _pasted(value: str | None, field: str) -> str:
+    """Return what may have been pasted from a file, without the blanks and the line break around it."""
+    text = (value or "").strip()
+    if not text:
+        raise ValueError(f"{field} is empty, and so is the extra 'access_token'")
+    if not text.isprintable():
+        raise ValueError(
+            f"{field} holds a line break or a control character; give the one line of the downloaded file"
+        )
+    return text
 
 
 def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
@@ -77,6 +98,8 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
         raise ValueError(
             "host is empty; it is the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
         )
+    if _is_ipv6(host):
+        host = f"[{host}]"
     given_scheme = (connection.schema or "").strip().lower()
     parts = _split(host if "://" in host else f"{given_scheme or 'https'}://{host}", "host")
     if parts.username or parts.password or parts.query or parts.fragment:
@@ -107,8 +130,20 @@ def _split(url: str, argument: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port, parts.hostname  # these may fail, too
     except ValueError:
-        raise ValueError(f"{argument} is not a URL, or has a port that is none") from None
+        hint = (
+            "; an IPv6 address stands in brackets, as in https://[2001:db8::1]"
+            if url.count(":") > PORTS
+            else ""
+        )
+        raise ValueError(f"{argument} is not a URL, or has a port that is none{hint}") from None
     return parts
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _extras(extra: str | None) -> dict[str, Any]:
@@ -134,12 +169,17 @@ def _extras(extra: str | None) -> dict[str, Any]:
 
 def _truth(value: object, argument: str) -> bool:
     known = {"true": True, "false": False}
-    return known[checks.choice(str(value).strip().lower(), argument, known)]
+    if (text := str(value).strip().lower()) not in known:
+        instead = checks.truth_instead(value, WORDS)
+        raise ValueError(f"{argument} must be one of 'true', 'false', not {value!r}{instead}")
+    return known[text]
 
 
 def _truth_or_path(value: object, argument: str) -> bool | str:
     if str(value).strip().lower() in ("true", "false"):
         return _truth(value, argument)
+    if instead := checks.truth_instead(value, WORDS):
+        raise ValueError(f"{argument} must be true, false or the path of a file, not {value!r}{instead}")
     return checks.text(value, argument)
 
 
@@ -154,7 +194,7 @@ def _number(value: object, argument: str) -> object:
 
 
 def _seconds(value: object, argument: str) -> float:
-    return checks.seconds(_number(value, argument), argument, least=0.001)
+    return checks.seconds(_number(value, argument), argument, least=0.001, in_code=False)
 
 
 def _count(value: object, argument: str) -> int:
@@ -177,11 +217,18 @@ def _proxy(value: object, argument: str) -> str:
     return value
 
 
-def _timezone(value: object, argument: str) -> ZoneInfo:
+def _timezone(value: object, argument: str) -> tzinfo:
+    """Return the zone of a name, or of an offset from UTC."""
     try:
-        return ZoneInfo(checks.text(value, argument))
+        name = checks.text(value, argument).strip()
+        if offset := _OFFSET.fullmatch(name):
+            ahead = timedelta(hours=int(offset["hours"]), minutes=int(offset["minutes"] or 0))
+            return timezone(-ahead if offset["sign"] == "-" else ahead)
+        return ZoneInfo(name)
     except (KeyError, OSError, ValueError):
-        raise ValueError(f"{argument} must be a time zone such as Asia/Shanghai, not {value!r}") from None
+        raise ValueError(
+            f"{argument} must be a time zone such as Asia/Shanghai or +08:00, not {value!r}"
+        ) from None
 
 
 def _lookup(value: object, argument: str) -> object:

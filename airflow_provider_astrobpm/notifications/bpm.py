@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.notifier import BaseNotifier
 
 from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
@@ -43,10 +44,11 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
     :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-    :param variables: values for the BPM's variables, anything that JSON can hold.
+    :param variables: values for the BPM's variables: what JSON can hold, dates and times, and more; see
+        ``docs/variables.md`` for what is sent.
     :param business_key: the instance's business key; by default one that names what has failed: the try of a task, the
         end of a DAG run since it was last cleared, or the deadline.
-    :param title: the instance's title, ``$Flow.Title``.
+    :param title: the instance's title, ``$Flow.Title``; by default one that names DAG, task and run.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     :param context: the context; Airflow passes it where a deadline was missed.
     """
@@ -74,7 +76,8 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         super().__init__()
         self.bpm_name = checks.identifier(bpm_name, "bpm_name")
         self.version = version
-        self.variables = None if variables is None else checks.variables(variables)
+        values.check_written(variables)
+        self.variables = variables
         self.business_key = business_key
         self.title = title
         self.astro_zero_conn_id = astro_zero_conn_id
@@ -143,25 +146,30 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         """Return what is to be done, after a line in the log: Airflow may end this process in the middle of it."""
         from airflow_provider_astrobpm.bpm import api, incident  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
-        from airflow_provider_astrobpm.notifications.context import event_of  # noqa: PLC0415
+        from airflow_provider_astrobpm.notifications.context import event_of, title_of  # noqa: PLC0415
 
         checks.still_given(self, self._given)
+        bpm_name = checks.identifier(self.bpm_name, "bpm_name")
         event = None if self.business_key is not None else event_of(context)
         business_key = event.key() if event else checks.identifier(self.business_key, "business_key")
+        title = self.title
+        if title is None and api.TITLE_VARIABLE not in (self.variables or {}):
+            title = title_of(context)
         start = api.start(
-            self.bpm_name,
+            bpm_name,
             version=self.version,
             variables=self.variables,
             business_key=business_key,
-            title=self.title,
+            title=title,
+            zone=lambda: settings.timezone,
         )
         self.log.info(
             "Reporting %s to BPM %r on connection %r, business key %r",
-            event or "an event", self.bpm_name, self.astro_zero_conn_id, business_key,
+            event or "an event", bpm_name, self.astro_zero_conn_id, business_key,
         )  # fmt: skip
         return incident.report(
             start,
-            bpm_name=self.bpm_name,
+            bpm_name=bpm_name,
             business_key=business_key,
             since=event.since if event else None,
             grace=settings.start_grace,
@@ -177,8 +185,8 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
     def _give_up(self, error: Exception) -> None:
         self.log.error(
-            "No process was started over this that anybody knows of (%s). %s If it is needed, start %r yourself.",
-            type(error).__name__, error, self.bpm_name,
+            "No process was started over this that anybody knows of (%s). %s. If it is needed, start %r yourself.",
+            type(error).__name__, str(error).removesuffix("."), self.bpm_name,
             exc_info=None if isinstance(error, (AstroZeroError, ValueError)) else error,
         )  # fmt: skip
 

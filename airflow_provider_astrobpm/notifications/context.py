@@ -45,6 +45,17 @@ def event_of(context: Mapping[str, Any]) -> Event:
     )
 
 
+def title_of(context: Mapping[str, Any]) -> str | None:
+    """Return a title that says what has happened, or ``None`` where the context does not say it.
+
+    :param context: the context of a callback.
+    """
+    try:
+        return event_of(context).title()
+    except (ValueError, AttributeError):
+        return None
+
+
 def _of(owner: Any, name: str) -> Any:
     return owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
 

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.tasks.arguments import is_default, one_of, task_named
 from airflow_provider_astrobpm.tasks.connecting import connect
 from airflow_provider_astrobpm.tasks.deadline import alarm_ends
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
@@ -81,14 +82,21 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         bpm_name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        defaults = kwargs.get("default_args")
+        with task_named(kwargs.get("task_id")):
+            for name in ("poke_interval", "timeout"):  # Airflow's own error does not say what to write
+                if isinstance(kwargs.get(name), str):
+                    checks.seconds(kwargs[name], name)
         super().__init__(**kwargs)
-        if (instance_id is None) == (business_key is None):
-            raise ValueError("give exactly one of instance_id and business_key")
-        if bpm_name is not None and business_key is None:
-            raise ValueError("bpm_name narrows a business_key; an instance_id needs no narrowing")
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
+        with task_named(self.task_id):
+            one_of(self, defaults, "instance_id", "business_key")
+            if bpm_name is not None and self.business_key is None:
+                if not is_default(defaults, "bpm_name", bpm_name):
+                    raise ValueError("bpm_name narrows a business_key; an instance_id needs no narrowing")
+                self.bpm_name = None
         self._given |= checks.given(self, ("instance_id", "business_key", "bpm_name"))
         self._awaited: Wait | None = None
         self._published: str | None = None
@@ -232,9 +240,10 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         condition = self._condition()
         key = None
         if self.instance_id is None:
-            key = search.key_of(checks.identifier(self.business_key, "business_key"), self.bpm_name)
+            self.business_key = checks.identifier(self.business_key, "business_key")
+            key = search.key_of(self.business_key, self.bpm_name)
         else:
-            checks.identifier(self.instance_id, "instance_id")
+            self.instance_id = checks.identifier(self.instance_id, "instance_id")
         awaited = wait.Wait(
             condition,
             instance_id=self.instance_id,

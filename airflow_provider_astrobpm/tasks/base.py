@@ -15,6 +15,7 @@ from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import tzinfo
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.settings import Settings
@@ -41,6 +42,10 @@ class AstroZeroTask(BaseOperator):
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         return AstroZeroHook(self.astro_zero_conn_id)
+
+    def zone(self) -> tzinfo | None:
+        """Return the zone of the API's timestamps, if the connection names it."""
+        return self.hook.zone()
 
     # What OpenLineage is told of a task, where its provider is installed.
 

@@ -29,6 +29,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
+from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 from airflow_provider_astrobpm.tasks.deadline import Limits, alarm_ends, despite_the_alarm, seconds_to_alarm
 from airflow_provider_astrobpm.triggers import waiter
@@ -84,6 +85,7 @@ class WaitingTask(AstroZeroTask):
     """
 
     template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
+    wait_for_completion = True
     timeout: Any
     """Seconds for the wait, as the subclasses take it; ``None`` for no limit."""
     _known = Known()
@@ -105,22 +107,54 @@ class WaitingTask(AstroZeroTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        asked = given_conditions(
-            states=states,
-            bp_statuses=bp_statuses,
-            failed_states=failed_states,
-            failed_bp_statuses=failed_bp_statuses,
-        )
-        self.states = asked.get("states")
-        self.bp_statuses = asked.get("bp_statuses")
-        self.failed_states = asked.get("failed_states")
-        self.failed_bp_statuses = asked.get("failed_bp_statuses")
-        self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
-        self.on_timeout = checks.choice(on_timeout, "on_timeout", ON_TIMEOUT)
-        self.max_poll_failure_time = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
-        self.deferrable = deferrable
-        self._asked = tuple(asked)
+        with task_named(self.task_id):
+            asked = given_conditions(
+                states=states,
+                bp_statuses=bp_statuses,
+                failed_states=failed_states,
+                failed_bp_statuses=failed_bp_statuses,
+            )
+            self.states = asked.get("states")
+            self.bp_statuses = asked.get("bp_statuses")
+            self.failed_states = asked.get("failed_states")
+            self.failed_bp_statuses = asked.get("failed_bp_statuses")
+            self.on_suspended = checks.choice(on_suspended, "on_suspended", ON_SUSPENDED)
+            self.on_timeout = checks.choice(on_timeout, "on_timeout", ON_TIMEOUT)
+            self.max_poll_failure_time = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
+            self.deferrable = checks.truth(deferrable, "deferrable")
         self._given = checks.given(self, ARGUMENTS)
+
+    def _refuse_idle(self, defaults: Mapping[str, Any] | None, why: str, idle: Mapping[str, Any]) -> None:
+        """Refuse arguments that mean nothing for this task. Those that only ``default_args`` give are left out instead.
+
+        :param defaults: the ``default_args``, merged.
+        :param why: the reason, as the end of "… means nothing".
+        :param idle: the arguments, each with the value that counts as not given.
+        :raises ValueError: if the author gave one of them to this task.
+        """
+        given = [name for name, neutral in idle.items() if getattr(self, name) != neutral]
+        if own := [name for name in given if not is_default(defaults, name, getattr(self, name))]:
+            raise ValueError(f"{', '.join(own)} means nothing {why}")
+        for name in given:
+            setattr(self, name, idle[name])
+        self._given -= set(given)
+
+    def _refuse_idle_of_wait(self, defaults: Mapping[str, Any] | None, **idle: Any) -> None:
+        """Refuse what means nothing for a task that does not wait, or has no deadline.
+
+        :param defaults: the ``default_args``, merged.
+        :param idle: what else means nothing without a wait.
+        """
+        if not self.wait_for_completion:
+            of_wait = {
+                **dict.fromkeys(ARGUMENTS),
+                "on_suspended": "wait",
+                "timeout": None,
+                "on_timeout": "leave",
+            }
+            self._refuse_idle(defaults, "with wait_for_completion=False", {**of_wait, **idle})
+        elif self._limits.seconds is None:
+            self._refuse_idle(defaults, "without a timeout or an execution_timeout", {"on_timeout": "leave"})
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. One that Airflow ended by itself ends as any wait does, and is never a skip.
@@ -218,11 +252,14 @@ class WaitingTask(AstroZeroTask):
         asked = {argument: getattr(self, argument) for argument in ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
-    def _check_identifiers(self, *arguments: str) -> None:
-        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone."""
-        for argument in arguments:
-            if (value := getattr(self, argument)) is not None:
-                checks.identifier(value, argument)
+    def _check_identifiers(self, *names: str) -> None:
+        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone.
+
+        A number that native rendering has made of one becomes a text again.
+        """
+        for name in names:
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, checks.identifier(value, name))
 
     def _say_what_opens_the_gate(self) -> None:
         """Say in the log what an author may not have thought of, who names what fails and not what succeeds."""
@@ -245,7 +282,9 @@ class WaitingTask(AstroZeroTask):
     def _asked_of_trigger(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
         """Return the arguments that every trigger has which goes on with a wait of this task."""
         asked: dict[str, Any] = {
-            name: sorted(value) for name in ARGUMENTS if (value := getattr(self, name)) is not None
+            name: sorted(checks.identifiers(value, name))
+            for name in ARGUMENTS
+            if (value := getattr(self, name)) is not None
         }
         return {
             "astro_zero_conn_id": self.astro_zero_conn_id,

@@ -126,7 +126,7 @@ loose: Any = api  # its arguments are wrong on purpose below
     [
         (lambda: loose.start(""), "bpm_name must be a text that is not blank, not ''"),
         (lambda: loose.start("  "), "bpm_name"),
-        (lambda: loose.start(7), "bpm_name must be a text that is not blank, not 7"),
+        (lambda: loose.start(7.5), "bpm_name must be a text, not the number 7.5"),
         (lambda: loose.start(None), "bpm_name"),
         (lambda: loose.start("A", version=""), "version"),
         (lambda: loose.start("A", version=1.0), "version"),
@@ -137,9 +137,15 @@ loose: Any = api  # its arguments are wrong on purpose below
         (lambda: loose.start("A", variables="a=1"), "variables must be a mapping"),
         (lambda: loose.start("A", variables=[]), "variables must be a mapping"),
         (lambda: loose.start("A", variables={1: "a"}), "each name in variables"),
-        (lambda: loose.start("A", variables={"v": NotJson()}), "variable 'v' cannot be sent as JSON"),
-        (lambda: loose.start("A", variables={"v": float("nan")}), "variable 'v' cannot be sent as JSON"),
-        (lambda: loose.start("A", variables={"v": {"w": {1, 2}}}), "variable 'v' cannot be sent as JSON"),
+        (
+            lambda: loose.start("A", variables={"v": NotJson()}),
+            "variables.'v'. cannot be sent: it is of type NotJson",
+        ),
+        (lambda: loose.start("A", variables={"v": float("nan")}), "variables.'v'. cannot be sent: it is nan"),
+        (
+            lambda: loose.start("A", variables={"v": {"w": {b"x"}}}),
+            "variables.'v'..'w'.{…} cannot be sent: it is bytes",
+        ),
         (lambda: loose.start("A", business_key=""), "business_key"),
         (lambda: loose.start("A", business_key="a", variables={"$Flow.BusinessKey": "b"}), "given twice"),
         (lambda: loose.start("A", title="a", variables={"$Flow.Title": "b"}), "given twice"),

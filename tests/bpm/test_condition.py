@@ -247,7 +247,7 @@ def test_an_instance_that_has_ended_ends_the_wait(condition: WaitCondition, inst
         ({"bp_statuses": ["Appr\0oved"]}, "each of bp_statuses must be a text without NUL"),
         ({"bp_statuses": ["Appr\ufffdoved"]}, "each of bp_statuses must not hold U.FFFD"),
         ({"bp_statuses": ["A "], "failed_bp_statuses": ["A"]}, "success and failure at once"),
-        ({"bp_statuses": [3]}, "bp_statuses"),
+        ({"bp_statuses": [3.5]}, "bp_statuses"),
         ({"failed_bp_statuses": "Rejected"}, "failed_bp_statuses must be a list"),
         ({"states": ["Broken"], "failed_states": ["Broken"]}, "success and failure at once"),
         ({"bp_statuses": ["A"], "failed_bp_statuses": ["A"]}, "success and failure at once"),

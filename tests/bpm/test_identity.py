@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, BatchKey, Region, TaskIdentity, region_of
+from airflow_provider_astrobpm.bpm.identity import (
+    LONGEST_KEY,
+    LONGEST_TITLE,
+    BatchKey,
+    Region,
+    TaskIdentity,
+    region_of,
+)
 
 TASK = TaskIdentity("orders", "scheduled__2026-11-24T00:00:00+00:00", "approve")
 NAMES = st.text(min_size=1, max_size=250)
@@ -158,3 +165,26 @@ def test_no_batch_takes_the_key_of_another_for_its_own(
     task: TaskIdentity, other: TaskIdentity, key: BatchKey
 ) -> None:
     assert (other.read_batch(task.batch_key(key)) is not None) == (task == other)
+
+
+class TestTitle:
+    """What people read in their to-do lists."""
+
+    def test_names_dag_task_and_run(self) -> None:
+        run = "(run scheduled__2026-11-24T00:00:00+00:00)"
+        assert TASK.title() == f"orders.approve {run}"
+        assert TASK.title(815) == f"orders.approve #815 {run}"
+        mapped = TaskIdentity("orders", "r", "approve", 3)
+        assert mapped.title() == "orders.approve.3 (run r)"
+        assert (
+            TaskIdentity("orders", "r", "approve", -1, Region(REGION, 1)).title()
+            == "orders.approve.loop1 (run r)"
+        )
+
+    @given(task=IDENTITIES, number=st.none() | st.integers(1, 10_000))
+    def test_is_never_long_and_always_ends_with_the_run(self, task: TaskIdentity, number: int | None) -> None:
+        title = task.title(number)
+        assert len(title) <= LONGEST_TITLE
+        assert f"(run {task.run_id[:50]}" in title
+        if number is not None:
+            assert f" #{number} (run " in title

@@ -16,13 +16,28 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     ServerError,
 )
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, Region, TaskIdentity
+from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, LONGEST_TITLE, Region, TaskIdentity
 from airflow_provider_astrobpm.bpm.incident import Event, report
 
 EVENT = Event(dag_id="orders", run_id="scheduled__2026-11-24", task_id="load", number=2)
 RUN = Event(dag_id="orders", run_id="scheduled__2026-11-24")
 ITERATION = replace(EVENT, region=Region("01a22064-3a54-7e6c-8d88-3d22bab58d7d", 1))
 DEADLINE = Event(dag_id="orders", run_id="scheduled__2026-11-24", deadline_id="019a-1")
+
+
+@pytest.mark.parametrize(
+    ("event", "title"),
+    [
+        (EVENT, "orders.load, try 2 (run scheduled__2026-11-24)"),
+        (RUN, "orders ended (run scheduled__2026-11-24)"),
+        (DEADLINE, "orders missed its deadline (run scheduled__2026-11-24)"),
+        (ITERATION, "orders.load.loop1, try 2 (run scheduled__2026-11-24)"),
+        (replace(EVENT, dag_id="d" * 250), f"{'d' * 90}..., try 2 (run scheduled__2026-11-24)"),
+    ],
+)
+def test_a_title_says_what_happened(event: Event, title: str) -> None:
+    assert event.title() == title
+    assert len(title) <= LONGEST_TITLE
 
 
 class TestKey:

@@ -55,8 +55,11 @@ class TestLaunches:
             ),
             ([{"bpm_name": " "}], "launch 1: bpm_name must be a text that is not blank"),
             ([{"variables": []}], "launch 1: variables must be a mapping"),
-            ([{"variables": {"a": object()}}], "launch 1: variable 'a' cannot be sent as JSON"),
-            ([{"title": 5}], "launch 1: title must be a text"),
+            (
+                [{"variables": {"a": object()}}],
+                "launch 1: variables.'a'. cannot be sent: it is of type object",
+            ),
+            ([{"title": 5.5}], "launch 1: title must be a text"),
             (
                 [{"business_key": "k"}, {}, {"business_key": "k"}],
                 "launch 3: its business_key 'k' is that of launch 1 too",

@@ -35,7 +35,7 @@ def begun(scene: Scene, launches: Any, tries: Tries | None = None, **arguments: 
     """Run a try of a batch that fails over its deadline, and begin the next."""
     tries = tries or Tries()
     with pytest.raises(errors.BatchFailedError):
-        scene.batch(launches, tries, timeout=0, **arguments)
+        scene.batch(launches, tries, timeout=0.001, **arguments)
     tries.again()
     return tries
 
@@ -144,7 +144,7 @@ def cleared(scene: Scene) -> None:
     tries = Tries(remembers=False)
     begun(scene, ONE, tries)
     tries.max_tries += 1
-    scene.batch(ONE, tries, timeout=0)
+    scene.batch(ONE, tries, timeout=0.001)
 
 
 def result_in_the_way(scene: Scene) -> None:
@@ -158,7 +158,7 @@ def late_while_lists_fail(scene: Scene) -> None:
     """Let the time of a batch be over while no list can be had."""
     for kind in ("query", "get"):
         scene.emulator.fault(kind, "status", status=503, times=99)
-    scene.batch(ONE, timeout=0)
+    scene.batch(ONE, timeout=0.001)
 
 
 def another_instance(scene: Scene) -> None:
@@ -170,9 +170,9 @@ def another_instance(scene: Scene) -> None:
 BATCHES: dict[str, Provocation] = {
     "its id shows another instance than before: one of '…', with business key '…'": another_instance,
     "… of … launches failed, and at most … may ('max_failures'): …": batch([{"bpm_name": "AlwaysBroken"}]),
-    "it was still open at the deadline ('timeout')": batch(timeout=0),
+    "it was still open at the deadline ('timeout')": batch(timeout=0.001),
     "How its instances are now could not be read: …": late_while_lists_fail,
-    "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0),
+    "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0.001),
     "The batch has changed since an earlier try began it: launch … is not the one that started …": changed(
         ONE, [{"title": "two"}]
     ),

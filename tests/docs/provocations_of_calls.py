@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -85,6 +86,10 @@ CONNECTION: dict[str, Provocation] = {
     "host is empty": settings(host=""),
     "host must be no more than a domain, a port and a base path": host("https://a:b@astro.example"),
     "host is not a URL, or has a port that is none": host("astro.example:no"),
+    "an IPv6 address stands in brackets, as in https://[2001:db8::1]": host("https://2001:db8::1"),
+    "… holds a line break or a control character; give the one line of the downloaded file": settings(
+        password="secret\nclient"
+    ),
     "host … is not a domain": host("astro example"),
     "schema must be https (or http), not …": host("astro.example", schema="ftp"),
     "host says … and schema says …": host("https://astro.example", schema="http"),
@@ -250,7 +255,6 @@ ARGUMENTS: dict[str, Provocation] = {
     "… must not hold U+FFFD, which stands for a character that was lost: …": started(
         bp_statuses=["Appr\ufffdoved"]
     ),
-    "variable '…' must hold no text with a NUL or half a surrogate pair": started(variables={"a": ["\0"]}),
     "… must be an id, not …": hooked(lambda hook: hook.suspend_instance("..")),
     "… must be a list of texts, not …": started(bp_statuses="Approved"),
     "… must not be empty; leave it out to ask for nothing": started(bp_statuses=[]),
@@ -262,7 +266,18 @@ ARGUMENTS: dict[str, Provocation] = {
     "… must be a number a second, more than 0, not …": batch([], rate_limit=0),
     "… must be a whole number, or a share as a float below 1, not …": batch([], max_failures=1.5),
     "variables must be a mapping of names to JSON values, not …": started(variables=["a"]),
-    "variable '…' cannot be sent as JSON: …": started(variables={"a": object()}),
+    "variables… cannot be sent: it is …": started(variables={"a": {"b": [b"a"]}}),
+    "it is the moment …, and the zone of Astro Zero's timestamps is not known": started(
+        variables={"due": datetime(2018, 12, 12, tzinfo=timezone.utc)}
+    ),
+    "variables must be a mapping of names to JSON values, not a text": started(variables="a=1"),
+    "each name in variables must be a text that is not blank, not …": started(variables={1: "a"}),
+    "… must be a text, not …; write a text, and put quotes into a template of it": started(version=1.1),
+    "… must be True or False, not …": started(deferrable="no"),
+    "timeout must be more than 0": started(timeout=0),
+    "on_timeout means nothing without a timeout or an execution_timeout": started(
+        timeout=None, on_timeout="suspend"
+    ),
     "fields must name … too: an instance is nothing without": lambda _: api.query("Running", fields=["id"]),
     "variables must name at least one variable to set": hooked(lambda hook: hook.set_variables("1", {})),
     "… is given twice: as an argument and as variable '…'": started(

@@ -61,7 +61,7 @@ def waited_in_vain(scene: Scene, tries: Tries | None = None) -> Tries:
     """Run a try whose time was over, and which has left its instance open."""
     tries = tries or Tries()
     with pytest.raises(errors.WaitTimeoutError):
-        scene.start(tries, timeout=0)
+        scene.start(tries, timeout=0.001)
     return tries
 
 
@@ -186,7 +186,7 @@ def retry_with_another_process(scene: Scene) -> None:
 
 def failure_that_is_not_written_down(scene: Scene) -> None:
     """Let the time be over where Airflow takes no XCom any more."""
-    scene.start(Silenced(), timeout=0)
+    scene.start(Silenced(), timeout=0.001)
 
 
 def start_though_one_is_open(scene: Scene) -> None:
@@ -206,14 +206,14 @@ def retry(scene: Scene) -> None:
     """Retry a task whose instance is open."""
     tries = waited_in_vain(scene)
     tries.again()
-    scene.start(tries, timeout=0)
+    scene.start(tries, timeout=0.001)
 
 
 def clear(scene: Scene) -> None:
     """Clear a task whose instance is open, and which has told nobody why."""
     tries = waited_in_vain(scene, Tries(remembers=False))
     tries.clear()
-    scene.start(tries, timeout=0)
+    scene.start(tries, timeout=0.001)
 
 
 def retry_where_the_id_shows_another(scene: Scene) -> None:
@@ -293,7 +293,7 @@ def suspended(scene: Scene) -> None:
 
 def time_out(**arguments: Any) -> Provocation:
     """Wait until the time is over."""
-    return lambda scene: scene.start(**{"timeout": 0, **arguments})
+    return lambda scene: scene.start(**{"timeout": 0.001, **arguments})
 
 
 def no_limit(scene: Scene) -> None:
@@ -312,7 +312,7 @@ def connection_away(scene: Scene) -> None:
 def time_out_with_a_failing_action(scene: Scene) -> None:
     """Wait until the time is over, where the instance then cannot be terminated."""
     scene.emulator.fault("action", "status", status=403)
-    scene.start(timeout=0, on_timeout="terminate")
+    scene.start(timeout=0.001, on_timeout="terminate")
 
 
 def vanished(scene: Scene) -> None:

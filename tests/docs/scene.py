@@ -134,7 +134,7 @@ class Scene:
 
     def start(self, tries: Tries | None = None, **arguments: Any) -> Any:
         """Run a try of the start operator."""
-        made = {"bpm_name": BPM, "poll_interval": 1, "timeout": 5, "retries": RETRIES, **arguments}
+        made = {"bpm_name": BPM, **self._limits(arguments), "retries": RETRIES, **arguments}
         return self._run(AstroZeroStartBpmInstanceOperator(task_id="gate", **made), tries)
 
     def sense(
@@ -154,7 +154,7 @@ class Scene:
 
     def batch(self, launches: Any, tries: Tries | None = None, **arguments: Any) -> Any:
         """Run a try of the batch operator."""
-        made = {"bpm_name": BPM, "poll_interval": 1, "timeout": 5, "retries": RETRIES, **arguments}
+        made = {"bpm_name": BPM, **self._limits(arguments), "retries": RETRIES, **arguments}
         if launches is not None:
             made["launches"] = launches
         return self._run(AstroZeroStartBpmBatchOperator(task_id="gate", **made), tries)
@@ -204,6 +204,13 @@ class Scene:
         """Close the clients."""
         for client in self._clients:
             client.close()
+
+    @staticmethod
+    def _limits(arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the patience of a task that waits, if it does."""
+        return (
+            {"poll_interval": 1, "timeout": 5} if arguments.get("wait_for_completion", True) is True else {}
+        )
 
     def _run(self, operator: Any, tries: Tries | None) -> Any:
         self.operator = operator

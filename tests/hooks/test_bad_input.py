@@ -223,8 +223,11 @@ def test_a_certificate_file_that_is_not_there(
 
 ARGUMENTS: list[tuple[Call, str]] = [
     (lambda hook: hook.start_instance(""), "bpm_name"),
-    (lambda hook: hook.start_instance(7), "bpm_name"),  # type: ignore[arg-type]
-    (lambda hook: hook.start_instance("A", variables={"a": object()}), "variable 'a'"),
+    (lambda hook: hook.start_instance(7.5), "bpm_name"),  # type: ignore[arg-type]
+    (
+        lambda hook: hook.start_instance("A", variables={"a": object()}),
+        "variables.'a'. cannot be sent: it is of type object",
+    ),
     (lambda hook: hook.query_instances(["Finished"]), "'Finished'"),
     (lambda hook: hook.query_instances("Running"), "states must be a list of texts, not 'Running'"),
     (lambda hook: hook.query_instances([]), "states must not be empty"),
@@ -241,13 +244,16 @@ ARGUMENTS: list[tuple[Call, str]] = [
     ),
     (
         lambda hook: hook.start_instance("A", variables={"a": {"b": ["\0"]}}),
-        "variable 'a' must hold no text with a NUL",
+        r"variables\['a'\]\['b'\]\[0\] cannot be sent: it is a text with a NUL",
     ),
     (
         lambda hook: hook.start_instance("A", variables={"a": {"\udc00": 1}}),
-        "variable 'a' must hold no text with",
+        r"variables\['a'\] cannot be sent: it is a mapping with a key that is a text with a NUL",
     ),
-    (lambda hook: hook.set_variables("1", {"b": "\0"}), "variable 'b' must hold no text with a NUL"),
+    (
+        lambda hook: hook.set_variables("1", {"b": "\0"}),
+        "variables.'b'. cannot be sent: it is a text with a NUL",
+    ),
     (
         lambda hook: hook.start_instance("None"),
         "bpm_name must not be 'None': a template renders that",
@@ -287,7 +293,8 @@ def test_bad_arguments_reach_no_server(
     hook = make_hook()
     with pytest.raises(ValueError, match=words) as caught:
         call(hook)
-    check(caught.value, words=[], secrets=["emulator-only-secret"])
+    assert "connection" not in str(caught.value)
+    assert "emulator-only-secret" not in str(caught.value)
     assert not any(emulator.counts().values())
 
 
@@ -304,7 +311,7 @@ def test_bad_intervals(options: dict[str, Any], make_hook: HookMaker, emulator: 
     hook = make_hook()
     instance = START(hook)
     emulator.reset_counts()
-    with pytest.raises(ValueError, match="On connection 'my_conn': .* must be a number of seconds"):
+    with pytest.raises(ValueError, match="^[a-z_]+ must be a number of seconds"):
         hook.wait_for_instance(instance, **options)
     assert not any(emulator.counts().values())
 

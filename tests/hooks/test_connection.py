@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,7 @@ import pytest
 
 from airflow_provider_astrobpm.bpm.errors import SettingsError
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.hooks.connection import EXTRAS, settings_from
 from airflow_provider_astrobpm.provider_info import get_provider_info
 
@@ -51,6 +53,11 @@ def test_no_more_than_needed() -> None:
         ({"host": "http://[::1]:8080"}, "http://[::1]:8080"),
         ({"host": "10.0.0.7"}, "https://10.0.0.7"),
         ({"host": "http://host.example", "extra": '{"allow_http": true}'}, "http://host.example"),
+        ({"host": "2001:db8::1"}, "https://[2001:db8::1]"),
+        ({"host": "2001:DB8::1", "port": 8443}, "https://[2001:db8::1]:8443"),
+        ({"host": "[2001:db8::1]"}, "https://[2001:db8::1]"),
+        ({"host": "::1", "schema": "http", "port": 8765}, "http://[::1]:8765"),
+        ({"host": "https://[2001:db8::1]:8443/portal"}, "https://[2001:db8::1]:8443/portal"),
     ],
 )
 def test_where_the_server_is(fields: dict[str, Any], base_url: str) -> None:
@@ -100,6 +107,45 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         instance_url="https://{host}/studio/{instance_id}",
     )
     assert set(settings.secrets()) == {TOKEN, "pw", "dXNlcjpwdw=="}
+
+
+@pytest.mark.parametrize(
+    ("uri", "base_url"),
+    [
+        ("astro-zero://client:secret@[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+        ("astro-zero://client:secret@[2001:db8::1]/https", "https://[2001:db8::1]"),
+        ("astro-zero://client:secret@[::1]:8765/http", "http://[::1]:8765"),
+        ("astro-zero://client:secret@host.example", "https://host.example"),
+    ],
+)
+def test_an_address_in_a_uri(uri: str, base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", uri)
+    assert AstroZeroHook("my_conn").settings.base_url == base_url
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}\r\n", "\t{} "])
+def test_what_was_pasted_with_a_line_break(around: str) -> None:
+    settings = read(login=around.format("client"), password=around.format(SECRET))
+    assert settings.credentials == ClientCredentials("client", SECRET)
+    assert settings.secrets() == (SECRET,)
+
+
+@pytest.mark.parametrize(
+    ("value", "hours"),
+    [
+        ("+08:00", 8),
+        ("+0800", 8),
+        ("+8", 8),
+        ("UTC+8", 8),
+        ("UTC+08:00", 8),
+        ("-03:30", -3.5),
+        ("+14:00", 14),
+    ],
+)
+def test_a_zone_by_its_offset(value: str, hours: float) -> None:
+    zone = read({"timezone": value}).timezone
+    assert zone == timezone(timedelta(hours=hours))
+    assert read({"timezone": str(zone)}).timezone == zone, "the doctor writes it so"
 
 
 def test_empty_fields_of_a_form_are_not_set() -> None:
@@ -153,6 +199,10 @@ def test_the_address_of_an_instance_is_plain_http_on_this_machine_only(host: str
         ({"port": 99999}, "port must be from 1 to 65535"),
         ({"host": f"https://u:{SECRET}\u2100@host.example"}, "host is not a URL"),
         ({"schema": "astro_zero"}, "schema must be https .or http., not 'astro_zero'"),
+        ({"host": "https://2001:db8::1"}, "an IPv6 address stands in brackets, as in https://.2001:db8::1."),
+        ({"login": "client\nsecond line"}, "login .the client id. holds a line break"),
+        ({"password": f"client\n{SECRET}"}, "password .the client secret. holds a line break"),
+        ({"password": "\n"}, "password .the client secret. is empty"),
         ({"extra": "{"}, "extra is not JSON"),
         ({"extra": "[1]"}, "extra must be a JSON object"),
     ],
@@ -171,6 +221,12 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"zzz": 1}, "unknown extra 'zzz'; known are access_token, "),
         ({"allow_http": "maybe"}, "extra 'allow_http' must be one of 'true', 'false', not 'maybe'"),
         ({"verify": 7}, "extra 'verify'"),
+        ({"verify": "no"}, "'verify' must be true, false or the path of a file, not 'no'; write false"),
+        ({"csrf": "Yes"}, "'csrf' must be one of 'true', 'false', not 'Yes'; write true"),
+        ({"read_timeout": "5m"}, "not '5m'; write 300"),
+        ({"timezone": "+15:00"}, "time zone such as Asia/Shanghai or .08:00, not '.15:00'"),
+        ({"timezone": "+08:60"}, "time zone"),
+        ({"instance_lookup": "byid"}, "not 'byid'; did you mean 'by_id'?"),
         ({"client_key": "/k.pem"}, "'client_key' is set without 'client_cert'"),
         ({"connect_timeout": 0}, "extra 'connect_timeout' must be a number of seconds"),
         ({"read_timeout": "-1"}, "extra 'read_timeout'"),
@@ -181,7 +237,7 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"max_attempts": 1.5}, "extra 'max_attempts'"),
         ({"max_attempts": "inf"}, "extra 'max_attempts'"),
         ({"max_response_bytes": "big"}, "extra 'max_response_bytes'"),
-        ({"timezone": "Mars/Olympus"}, "time zone such as Asia/Shanghai, not 'Mars/Olympus'"),
+        ({"timezone": "Mars/Olympus"}, "time zone such as Asia/Shanghai or .08:00, not 'Mars/Olympus'"),
         ({"timezone": "../etc/passwd"}, "time zone"),
         ({"instance_lookup": "magic"}, "must be one of 'auto', 'list', 'by_id', not 'magic'"),
         ({"instance_url": "http://x/{instance_id}"}, "or an http:// one of this machine"),

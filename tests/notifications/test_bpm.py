@@ -96,6 +96,28 @@ def test_a_failure_starts_one_process_however_often_it_is_reported(
     assert emulator.counts()["start"] == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        ({}, "orders.load, try 1 (run r1)"),
+        ({"business_key": "own"}, "orders.load, try 1 (run r1)"),
+        ({"title": "own"}, "own"),
+        ({"variables": {"$Flow.Title": "of the variables"}}, "of the variables"),
+    ],
+)
+def test_a_title_says_what_happened(
+    arguments: dict[str, Any], title: str, report: Report, emulator: EmulatorControl
+) -> None:
+    report(**arguments)
+    (instance,) = emulator.instances()
+    assert instance["title"] == title
+
+
+def test_a_context_that_says_nothing_gives_no_title(report: Report, emulator: EmulatorControl) -> None:
+    report({}, business_key="own")
+    assert len(emulator.instances()) == 1
+
+
 def test_one_notifier_serves_many_events(emulator: EmulatorControl) -> None:
     notifier = AstroZeroStartBpmNotifier(
         bpm_name=BPM, title="{{ ti.task_id }}", variables={"country": "{{ run_id }}"}
@@ -227,7 +249,7 @@ def test_nothing_holds_the_event_loop(emulator: EmulatorControl) -> None:
         ({"bpm_name": ""}, "bpm_name must be a text"),
         ({"bpm_name": None}, "bpm_name must be a text"),
         ({"variables": "a=1"}, "variables must be a mapping"),
-        ({"variables": {"a": object()}}, "variable 'a' cannot be sent"),
+        ({"variables": {"a": object()}}, "variables.'a'. cannot be sent"),
     ],
 )
 def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:

@@ -605,7 +605,10 @@ class TestTheInput:
         ("given", "said"),
         [
             ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name"),
-            ([{}, {"variables": {"a": object()}}], "launch 2: variable 'a' cannot be sent as JSON"),
+            (
+                [{}, {"variables": {"a": object()}}],
+                "launch 2: variables.'a'. cannot be sent: it is of type object",
+            ),
             ("{{ launches }}", "launches must be a list of mappings, not str"),
             (
                 [{}, {"business_key": "None"}],
@@ -615,7 +618,7 @@ class TestTheInput:
             ([{"title": "a\0b"}], "launch 1: title must be a text without NUL"),
             (
                 [{"variables": {"note": ["\ud83d"]}}],
-                "launch 1: variable 'note' must hold no text with a NUL or half",
+                r"launch 1: variables\['note'\]\[0\] cannot be sent: it is a text with a NUL or half",
             ),
         ],
     )

@@ -67,12 +67,17 @@ class Task:
             self.context["task_state_store"].clear()
 
 
+def limited(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a task that does not wait long, if it waits."""
+    return arguments if arguments.get("wait_for_completion") is False else {"timeout": 0.001, **arguments}
+
+
 def one(**arguments: Any) -> Task:
-    return Task(AstroZeroStartBpmInstanceOperator, bpm_name=BPM, **{"timeout": 0, **arguments})
+    return Task(AstroZeroStartBpmInstanceOperator, bpm_name=BPM, **limited(arguments))
 
 
 def batch(**arguments: Any) -> Task:
-    return Task(AstroZeroStartBpmBatchOperator, launches=[{"bpm_name": BPM}], **{"timeout": 0, **arguments})
+    return Task(AstroZeroStartBpmBatchOperator, launches=[{"bpm_name": BPM}], **limited(arguments))
 
 
 @pytest.fixture(autouse=True)

@@ -184,7 +184,7 @@ def test_changes(emulator: EmulatorControl) -> None:
     assert facets_of(suspend)["astroBpm_instance"]["bpmName"] == BPM
 
 
-@pytest.mark.parametrize("instance_id", ["", None, 5])
+@pytest.mark.parametrize("instance_id", ["", None, 5.5])
 def test_a_bad_id_is_told_as_it_was(instance_id: Any) -> None:
     with pytest.raises(ValueError, match="instance_id"):
         run(AstroZeroSuspendBpmInstanceOperator(task_id="task", instance_id=instance_id))

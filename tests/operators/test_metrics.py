@@ -148,7 +148,7 @@ def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
 
 def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_kill, "state_of", lambda _task: "failed")
-    operator = start(wait_for_completion=True, deferrable=False, timeout=0)
+    operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
     ti = TaskInstance()
     push = ti.xcom_push
 

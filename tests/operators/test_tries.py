@@ -47,7 +47,7 @@ class Task:
     dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
 
     def __init__(self, *, remembers: bool, **arguments: Any) -> None:
-        self.arguments = {"bpm_name": BPM, "timeout": 0, **arguments}
+        self.arguments = {"bpm_name": BPM, **arguments}
         self.try_number, self.max_tries = 0, RETRIES
         self.context: dict[str, Any] = {"ti": self}
         if remembers:
@@ -68,8 +68,11 @@ class Task:
         """Run the next try; it does not wait long for an instance that is open."""
         self.try_number += 1
         self.xcoms = {}
+        given = {**self.arguments, **arguments}
+        if given.get("wait_for_completion", True):
+            given = {"timeout": 0.001, **given}
         operator = AstroZeroStartBpmInstanceOperator(
-            task_id="start", retries=RETRIES, poll_interval=1, **{**self.arguments, **arguments}
+            task_id="start", retries=RETRIES, poll_interval=1, **given
         )
         return operator.execute(self.context)  # type: ignore[arg-type]
 
@@ -351,7 +354,7 @@ def test_an_end_that_a_kill_may_have_brought_about_is_no_success(
         one.try_it()
     emulator.move(only(emulator)["id"], state="Terminated")
     with pytest.raises(errors.WaitTimeoutError):
-        one.try_it(timeout=0)
+        one.try_it(timeout=0.001)
     assert [each["closed"] for each in emulator.instances()] == [True, False]
 
 

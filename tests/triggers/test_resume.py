@@ -372,7 +372,7 @@ class TestAKillOnTheWorker:
     ) -> None:
         """Airflow may end the process while callbacks run, when the task's end is known."""
         airflow_says("success")
-        for arguments in ({"wait_for_completion": False}, {"timeout": 0}, {"deferrable": True}):
+        for arguments in ({"wait_for_completion": False}, {"timeout": 0.001}, {"deferrable": True}):
             task = operator(**{"poll_interval": 1, "deferrable": False, **arguments})
             with suppress(errors.WaitTimeoutError, TaskDeferred):
                 task.execute({"ti": make_runner().ti})

@@ -14,6 +14,7 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import clearing
+from airflow_provider_astrobpm.tasks.arguments import CheckedLaunches, one_of, task_named
 from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ ENDING = "This process is being ended"
 class AstroZeroStartBpmBatchOperator(WaitingTask):
     """Start many BPM instances, and wait until all of them have come to their end.
 
-    Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key`` and ``title``, and has
-    one instance, whatever crashes: a retry searches once for the whole batch, starts what is missing, and starts again
+    Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key`` and ``title``, as the start
+    operator takes them; its title is by default one that names DAG, task, launch and run. It has one instance, whatever crashes: a retry searches once for the whole batch, starts what is missing, and starts again
     what was refused or has come to a bad end. So does clearing a task that has failed; clearing one that waits or has
     succeeded asks for a new batch. See ``docs/batch.md``.
 
@@ -93,6 +94,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         "result_path",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"launches": "json"}
+    launches: Any = CheckedLaunches()
 
     def __init__(
         self,
@@ -117,31 +119,31 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (launches is None) == (launches_path is None):
-            raise ValueError("give exactly one of launches and launches_path")
+        defaults = kwargs.get("default_args")
         self.launches = launches
         self.launches_path = launches_path
         self.launches_conn_id = launches_conn_id
         self.bpm_name = bpm_name
         self.version = version
-        self.validate_first = validate_first
-        self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
-        self.rate_limit = None if rate_limit is None else checks.rate(rate_limit, "rate_limit")
-        self.wait_for_completion = wait_for_completion
-        self.poll_interval = checks.poll_interval(poll_interval)
-        self.timeout = None if timeout is None else checks.seconds(timeout, "timeout")
-        self.max_failures = checks.number_or_share(max_failures, "max_failures")
-        self.fail_fast = fail_fast
-        self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
         self.result_path = result_path
         self.result_conn_id = result_conn_id
-        self.terminate_on_kill = terminate_on_kill
-        if self._asked and not wait_for_completion:
-            raise ValueError(f"{', '.join(self._asked)} means nothing with wait_for_completion=False")
-        if fail_fast and isinstance(max_failures, float) and not validate_first:
-            raise ValueError(
-                "with validate_first=False nobody knows of how many max_failures is a share: give a number"
-            )
+        with task_named(self.task_id):
+            one_of(self, defaults, "launches", "launches_path")
+            self.validate_first = checks.truth(validate_first, "validate_first")
+            self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
+            self.rate_limit = None if rate_limit is None else checks.rate(rate_limit, "rate_limit")
+            self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
+            self.poll_interval = checks.poll_interval(poll_interval)
+            self.timeout = checks.timeout(timeout)
+            self.max_failures = checks.number_or_share(max_failures, "max_failures")
+            self.fail_fast = checks.truth(fail_fast, "fail_fast")
+            self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
+            self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
+            self._refuse_idle_of_wait(defaults, on_failure="leave")
+            if fail_fast and isinstance(max_failures, float) and not validate_first:
+                raise ValueError(
+                    "with validate_first=False nobody knows of how many max_failures is a share: give a number"
+                )
         self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
         self._launcher: BatchLauncher | None = None
         self._awaited: GroupWait | None = None
@@ -244,7 +246,12 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import launch_file  # noqa: PLC0415
 
-        named = {"bpm_name": self.bpm_name, "version": self.version}
+        named: dict[str, Any] = {
+            "bpm_name": self.bpm_name,
+            "version": self.version,
+            "title_of": self._begun.this.task.title,
+            "zone": self.zone,
+        }
         if self.launches_path is not None:
             path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
             return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)

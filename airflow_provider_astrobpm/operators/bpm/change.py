@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class _ChangeStateOperator(_InstanceOperator):
 
     def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
+        with task_named(self.task_id):
+            self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance as it is afterwards."""
@@ -92,12 +94,14 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
     value was stored.
 
     :param instance_id: the instance's id.
-    :param variables: names and values, anything that JSON can hold.
+    :param variables: names and values: what JSON can hold, dates and times, and more; see ``docs/variables.md`` for what is
+        sent.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     template_fields: Sequence[str] = (*_InstanceOperator.template_fields, "variables")
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
+    variables: Any = CheckedVariables()
 
     def __init__(self, *, variables: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -122,7 +126,8 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
 
     def __init__(self, *, if_missing: IfMissing = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
+        with task_named(self.task_id):
+            self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> None:
         """Delete the instance."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.condition import check_written_states
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
+from airflow_provider_astrobpm.tasks.arguments import task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_written_states(states, "states")
+        with task_named(self.task_id):
+            checks.not_one_text(states, "states")
+            check_written_states(states, "states")
+            self.order_type = checks.choice(order_type, "order_type", ("asc", "desc"))
         self.states = states
         self.bpm_name = bpm_name
         self.business_key = business_key
         self.order_field = order_field
-        self.order_type = checks.choice(order_type, "order_type", ("asc", "desc"))
         self._given = checks.given(self, ("bpm_name", "business_key"))
 
     def execute(self, context: Context) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AnotherInstanceError,
@@ -20,6 +21,7 @@ from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks import clearing
+from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
 from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
 
@@ -54,12 +56,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
     :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-    :param variables: values for the BPM's variables, anything that JSON can hold.
+    :param variables: values for the BPM's variables: what JSON can hold, dates and times, and more; see
+        ``docs/variables.md`` for what is sent.
     :param business_key: the instance's business key, ``$Flow.BusinessKey``; by default one that names this task and is
         used by no other.
     :param if_open_instance_exists: what to do where an open instance carries the author's own ``business_key``:
         ``"start"`` another one, ``"adopt"`` it as this task's, or ``"fail"``.
-    :param title: the instance's title, ``$Flow.Title``.
+    :param title: the instance's title, ``$Flow.Title``; by default one that names DAG, task and run.
     :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as the instance started.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot; by default as Airflow's setting
         ``operators.default_deferrable`` says.
@@ -90,6 +93,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
     operator_extra_links = (AstroZeroBpmInstanceLink(),)
+    variables: Any = CheckedVariables()
 
     def __init__(
         self,
@@ -112,23 +116,28 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         self.variables = variables
         self.business_key = business_key
         self.title = title
-        self.wait_for_completion = wait_for_completion
-        self.poll_interval = checks.poll_interval(poll_interval)
-        self.timeout = None if timeout is None else checks.seconds(timeout, "timeout")
-        self.terminate_on_kill = terminate_on_kill
-        self.if_open_instance_exists = checks.choice(
-            if_open_instance_exists, "if_open_instance_exists", IF_OPEN_INSTANCE_EXISTS
-        )
-        if business_key is None and if_open_instance_exists != "start":
-            raise ValueError("if_open_instance_exists means nothing without a business_key")
-        if self._asked and not wait_for_completion:
-            raise ValueError(f"{', '.join(self._asked)} means nothing with wait_for_completion=False")
+        defaults = kwargs.get("default_args")
+        with task_named(self.task_id):
+            self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
+            self.poll_interval = checks.poll_interval(poll_interval)
+            self.timeout = checks.timeout(timeout)
+            self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
+            self.if_open_instance_exists = checks.choice(
+                if_open_instance_exists, "if_open_instance_exists", IF_OPEN_INSTANCE_EXISTS
+            )
+            if business_key is None:
+                self._refuse_idle(defaults, "without a business_key", {"if_open_instance_exists": "start"})
+            self._refuse_idle_of_wait(defaults)
         self._given |= checks.given(self, ("version", "variables", "business_key", "title"))
         self._at_stake: tuple[AtStake, TaskInstanceKey] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or go on with what an earlier try has started, and wait for it if asked to."""
         self._check_identifiers("bpm_name", "version", "business_key")
+        if self.title is not None:
+            self.title = checks.rendered(self.title, "title")
+        if self.variables is not None:
+            self.variables = values.plain(self.variables, self.zone)
         self._say_what_opens_the_gate()
         self._trigger_for(None)
         try:
@@ -174,13 +183,17 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
         memory, this, known = begin(context, adoption.Record, retries=self.retries or 0)
 
+        title = self.title
+        if title is None and api.TITLE_VARIABLE not in (self.variables or {}):
+            title = this.task.title()
+
         def operation(business_key: str) -> Operation[BpmInstance]:
             return api.start(
                 self.bpm_name,
                 version=self.version,
                 variables=self.variables,
                 business_key=business_key,
-                title=self.title,
+                title=title,
             )
 
         task = TaskInstanceKey.of(context["ti"])

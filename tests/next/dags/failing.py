@@ -25,7 +25,7 @@ COMMON: dict[str, Any] = {
     "bp_statuses": ["Approved"],
     "poll_interval": 1,
     "deferrable": True,
-    "timeout": 0,
+    "timeout": 0.001,
     "pre_execute": be_patient_after_a_clear,
 }
 RUNS: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_creation": False}
