@@ -22,7 +22,16 @@ NARROW = ("table", "plain")  # formats for people, which show the columns above;
 
 
 class Console(AirflowConsole):
-    """Airflow's console, for texts that somebody else has written."""
+    """Airflow's console, for texts that somebody else has written, and for values that keep their types."""
+
+    def print_as(self, data: Sequence[dict[str, Any]], output: str, mapper: Any = None) -> None:
+        """Print rows; JSON and YAML have numbers, booleans and null, of which Airflow makes texts."""
+        if output == "json":
+            self.print_as_json(msgspec.to_builtins(data))
+        elif output == "yaml":
+            self.print_as_yaml(msgspec.to_builtins(data))
+        else:
+            super().print_as(data, output, mapper)
 
     def print_as_table(self, data: list[dict[str, Any]]) -> None:
         """Print a table; what looks like markup in it is none."""

@@ -11,15 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import airflow
 import pytest
 import yaml
 from packaging.version import Version
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -27,6 +28,7 @@ from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.cli import views
 from airflow_provider_astrobpm.cli.definition import COMMANDS
+from airflow_provider_astrobpm.cli.output import Console
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.provider_info import get_provider_info
@@ -156,6 +158,28 @@ class TestReading:
         )
         assert as_json == as_yaml
         assert {row["id"]: row["business_key"] for row in as_json} == keys
+
+    @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+    def test_values_keep_their_types(
+        self, output: str, read: Callable[[str], Any], run: Run, emulator: EmulatorControl
+    ) -> None:
+        one = emulator.start(BPM, business_key="007")["id"]
+        (row,) = read(run("list", "--output", output).out)
+        assert (row["suspended"], row["is_closed"], row["end_time"]) == (False, False, None)
+        assert (row["business_key"], row["version"]) == ("007", "1.0.0")
+        for arguments in (("show", one), ("suspend", one, "--yes"), ("start", "Instant")):
+            (row,) = read(run(*arguments, "--output", output).out)
+            assert (type(row["suspended"]), type(row["is_closed"])) == (bool, bool), arguments
+        versions = read(run("definitions", "--process", "InvoiceCheck", "--output", output).out)
+        assert [row["active"] for row in versions] == [False, True]
+
+    @pytest.mark.parametrize("output", ["json", "yaml"])
+    def test_a_number_stays_a_number(self, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [{"count": 3, "share": 0.5, "flags": (True, None), "nested": {"big": 10**20}, "text": "1e3"}]
+        Console().print_as(rows, output)
+        assert yaml.safe_load(capsys.readouterr().out) == [
+            {"count": 3, "share": 0.5, "flags": [True, None], "nested": {"big": 10**20}, "text": "1e3"}
+        ]
 
     def test_nothing_to_list(self, run: Run) -> None:
         assert run("list").out == "No data found\n"
@@ -378,7 +402,7 @@ class TestWatching:
     def test_the_table_shows_the_open_ones_first_and_says_what_it_does_not_show(self) -> None:
         ended = BpmInstance(id="ended", name="A", state="Completed OK", is_closed=True)
         still = BpmInstance(id="still", name="A", state="Running", suspended=True, business_key="[/x]")
-        console = Console(width=120)
+        console = RichConsole(width=120)
         with console.capture() as capture:
             console.print(views.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
         shown = capture.get()
