@@ -28,22 +28,22 @@ def show_instance(args: argparse.Namespace) -> None:
     """Show the instance of an id or of a business key."""
     if (args.instance_id is None) == (args.business_key is None):
         raise ValueError("give the instance's id or its --business-key, one of them")
-    if args.instance_id is not None and args.process is not None:
-        raise ValueError("--process goes with --business-key; an id needs no more")
+    if args.instance_id is not None and args.bpm_name is not None:
+        raise ValueError("--bpm-name goes with --business-key; an id needs no more")
     with connected(args.conn_id) as hook:
         if args.instance_id is not None:
             instance = hook.get_instance(args.instance_id)
         else:
-            instance = hook.find_instance(args.business_key, bpm_name=args.process)
+            instance = hook.find_instance(args.business_key, bpm_name=args.bpm_name)
         output.print_instance(hook, instance, args.output)
 
 
 def list_definitions(args: argparse.Namespace) -> None:
     """List BPM definitions."""
-    if args.like and args.process is None:
-        raise ValueError("--like goes with --process")
+    if args.like and args.bpm_name is None:
+        raise ValueError("--like goes with --bpm-name")
     with connected(args.conn_id) as hook:
-        definitions = hook.get_definitions(name=args.process, like=args.like)
+        definitions = hook.get_definitions(name=args.bpm_name, like=args.like)
         # The query could choose as well, but how it has to be asked to is undocumented.
         shown = [one for one in definitions if one.active or not args.enabled]
         output.print_definitions(shown, args.output)
