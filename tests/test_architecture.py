@@ -53,6 +53,7 @@ BPM_ORDER = (
     "try_record",
     "condition",
     "api",
+    "definitions",
     "exchange",
     "token",
     "retry",

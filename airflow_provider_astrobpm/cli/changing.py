@@ -17,8 +17,10 @@ from airflow_provider_astrobpm.cli.variables import variables_from
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from airflow_provider_astrobpm.bpm.group_change import GroupAction
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.cli.plan import Plan
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -58,6 +60,8 @@ def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, 
             if not plan.to_change:
                 say(plan.nothing_to_do)
                 return otherwise
+            if variables and args.check_variables:
+                check_variables(hook, plan.to_change, variables)
             if args.dry_run:
                 _show(hook, plan, args)
                 say(plan.dry_run(variables or ()))
@@ -69,6 +73,12 @@ def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, 
             say("Interrupted. Nothing was changed.")
             return Exit.INTERRUPTED
         return _carry_out(hook, plan, variables, args) or otherwise
+
+
+def check_variables(hook: AstroZeroHook, instances: Iterable[BpmInstance], variables: Iterable[str]) -> None:
+    """Check that the BPMs of instances have variables, with two calls for each BPM and version."""
+    for instance in {(one.name, one.version): one for one in instances}.values():
+        hook.check_variables_of(instance, variables)
 
 
 def _show(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> None:

@@ -118,6 +118,13 @@ VARIABLES = (
         help="A file that holds such an object. Those of --variable and --variables come before it",
     ),
 )
+CHECK_VARIABLES = _arg(
+    "--check-variables",
+    "--check",
+    dest="check_variables",
+    action="store_true",
+    help="Read the definition of the BPM first, and send nothing if it lacks one of the variables",
+)
 POLL_INTERVAL = (
     _arg(
         "--poll-interval",
@@ -194,8 +201,15 @@ COMMANDS = (
     ),
     _command(
         "definitions",
-        "List BPM definitions, one row a version",
-        "reading.list_definitions",
+        "List BPM definitions, one row a version, or show one with its variables",
+        "reading.definitions",
+        _arg(
+            "what",
+            nargs="*",
+            metavar="show NAME",
+            help="Show the definition of the BPM of this name, with its variables, instead of a list",
+        ),
+        _arg("--version", help="With show: the version to show; by default the enabled one"),
         _arg("--bpm-name", metavar="NAME", help="Only versions of the BPM of this name"),
         FORMER_BPM_NAME,
         _arg("--like", action="store_true", help="A part of the name is enough"),
@@ -214,6 +228,7 @@ COMMANDS = (
         ),
         _arg("--bpm-name", dest="bpm_name_too", metavar="NAME", help="The same, as an option"),
         *VARIABLES,
+        CHECK_VARIABLES,
         _arg("--business-key", metavar="KEY", help="The business key that the instance is to carry"),
         _arg("--title", help="The title of the instance"),
         _arg("--version", help="The version to run, even if it is not the enabled one"),
@@ -232,8 +247,10 @@ COMMANDS = (
         "Set variables of instances",
         "changing.set_variables",
         *VARIABLES,
+        CHECK_VARIABLES,
         *BULK,
-        description="Astro Zero ignores unknown and read-only names without a word.\n" + BULK_DESCRIPTION,
+        description="Astro Zero ignores unknown and read-only names without a word; --check-variables finds unknown ones.\n"
+        + BULK_DESCRIPTION,
     ),
     _command(
         "watch",

@@ -34,6 +34,8 @@ def start_instance(args: argparse.Namespace) -> Exit:
         checks.seconds(args.timeout, "--timeout")
     with connected(args.conn_id) as hook:
         _ = hook.settings  # read the connection before anything can be in doubt
+        if args.check_variables:
+            hook.check_variables(bpm_name, start["variables"], version=args.version)
         try:
             instance = hook.start_instance(bpm_name, **start)
         except AmbiguousStartError as error:

@@ -289,6 +289,19 @@ COMMANDS: dict[str, Provocation] = {
     "--state must be a state, not '…'. Did you mean '…'? The states are …": command(
         "list", "--state", "runing"
     ),
+    "say definitions to list them, or definitions show NAME to show one": command("definitions", "show"),
+    "--bpm-name, --like and --enabled choose what is listed; they do not go with show": command(
+        "definitions", "show", BPM, "--enabled"
+    ),
+    "--version goes with show: definitions show NAME --version VERSION": command(
+        "definitions", "--version", "1"
+    ),
+    "BPM '…' cannot be shown: …. The nearest name that is listed is '…'.": command(
+        "definitions", "show", "SuplierOnboarding"
+    ),
+    "Which variables it has cannot be told: its definition lists no variables.": many(
+        "definitions", "show", BPM, definition_variables="absent"
+    ),
     "--variables is not JSON; write it such as …": command("set", "1", "--variables", "a=1"),
     "--variables must be a JSON object of variables and their values; write it such as …": command(
         "set", "1", "--variables", "[]"

@@ -93,19 +93,25 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
 
     :param instance_id: the instance's id.
     :param variables: names and values, anything that JSON can hold.
+    :param check_variables: whether the instance and the definition of its BPM are read first, to refuse variables that the
+        BPM does not have. Where the definition lists no variables it cannot be told, and the log says so.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     template_fields: Sequence[str] = (*_InstanceOperator.template_fields, "variables")
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
 
-    def __init__(self, *, variables: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *, variables: Mapping[str, Any], check_variables: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.variables = variables
+        self.check_variables = check_variables
 
     def execute(self, context: Context) -> None:
         """Set the variables."""
         self._report_unseen(self.instance_id)
+        if self.check_variables:
+            names = checks.names(self.variables)
+            self.hook.check_variables_of(self.hook.get_instance(self.instance_id), names)
         self.hook.set_variables(self.instance_id, self.variables)
         self.log.info("Sent %s to instance %r", ", ".join(map(repr, self.variables)), self.instance_id)
 
