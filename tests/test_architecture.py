@@ -56,6 +56,7 @@ BPM_ORDER = (
     "try_record",
     "condition",
     "api",
+    "definitions",
     "exchange",
     "token",
     "retry",

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
@@ -338,6 +338,28 @@ class BatchChangedError(AstroZeroError):
 
 class BatchFailedError(AstroZeroError):
     """More launches of a batch have failed than may."""
+
+
+class UnknownVariablesError(AstroZeroError, ValueError):
+    """The definition of a BPM lists its variables, and some that were given are not among them. Nothing was changed.
+
+    :param bpm: the BPM and its version, in words.
+    :param unknown: the names that it does not know, each with the nearest one that it knows, if there is one.
+    :param known: the names that it knows.
+    """
+
+    def __init__(self, bpm: str, unknown: Mapping[str, str | None], known: Iterable[str]) -> None:
+        self.unknown = dict(unknown)
+        self.known = tuple(known)
+        names = ", ".join(
+            repr(name) + (f" (the nearest one is {nearest!r})" if nearest else "")
+            for name, nearest in self.unknown.items()
+        )
+        self.advice = (
+            "Nothing was changed: Astro Zero ignores such a name without a word. "
+            f"The variables that it has are {', '.join(map(repr, self.known))}."
+        )
+        super().__init__(f"{bpm} has no variable {names}")
 
 
 class UnknownEventError(AstroZeroError):

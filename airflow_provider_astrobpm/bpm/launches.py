@@ -171,6 +171,26 @@ class Survey(NamedTuple):
     """The authors' own business keys, by the numbers of their launches."""
 
 
+class Names(dict[tuple[str, str | None], dict[str, int]]):
+    """The names of variables in an input, for each BPM and version, with the number of the first launch that has one."""
+
+    def noted(self, read: Callable[[], Iterator[Launch]]) -> Callable[[], Iterator[Launch]]:
+        """Return what reads launches and notes the names of their variables.
+
+        :param read: reads the launches from the first on.
+        """
+
+        def reading() -> Iterator[Launch]:
+            for launch in read():
+                if launch.variables:
+                    places = self.setdefault((launch.bpm_name, launch.version), {})
+                    for name in launch.variables:
+                        places.setdefault(name, launch.number)
+                yield launch
+
+        return reading
+
+
 def surveyed(read: Callable[[], Iterator[Launch]]) -> tuple[Survey, Callable[[], Iterator[Launch]]]:
     """Read all launches, and return what is known of them, and what reads them once more.
 

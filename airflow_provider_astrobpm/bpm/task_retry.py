@@ -26,6 +26,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     RefusedError,
     SettingsError,
     TlsError,
+    UnknownVariablesError,
 )
 from airflow_provider_astrobpm.bpm.retry import retry_after_seconds
 
@@ -80,4 +81,5 @@ def _ends_alike(error: BaseException) -> bool:
     """Tell whether a retry of what ended so would end so again."""
     if isinstance(error, NotSentError):
         return not error.passing and not isinstance(error, TlsError)
-    return isinstance(error, (SettingsError, AuthenticationError, RefusedError, InstanceClosedError))
+    final = (SettingsError, AuthenticationError, RefusedError, InstanceClosedError, UnknownVariablesError)
+    return isinstance(error, final)

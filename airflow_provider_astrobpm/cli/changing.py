@@ -17,8 +17,10 @@ from airflow_provider_astrobpm.cli.variables import variables_from
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from airflow_provider_astrobpm.bpm.group_change import GroupAction
+    from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.cli.plan import Plan
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -40,14 +42,14 @@ def terminate(args: argparse.Namespace) -> Exit:
 
 def set_variables(args: argparse.Namespace) -> Exit:
     """Set variables of instances."""
-    variables = variables_from(args.variable, args.variables_file)
+    variables = variables_from(args.variable, args.variables, args.variables_file)
     if not variables:
-        raise ValueError("say which variables to set: --variable or --variables-file")
+        raise ValueError("say which variables to set: --variable, --variables or --variables-file")
     return _change(args, "set", variables)
 
 
 def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, Any] | None = None) -> Exit:
-    checks.count(args.concurrency, "--concurrency", least=1)
+    checks.count(args.max_concurrency, "--max-concurrency", least=1)
     with connected(args.conn_id) as hook:
         try:
             selection = select(hook, args, OPEN_STATES)
@@ -58,6 +60,12 @@ def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, 
             if not plan.to_change:
                 say(plan.nothing_to_do)
                 return otherwise
+            if variables and args.check_variables:
+                check_variables(hook, plan.to_change, variables)
+            if args.dry_run:
+                _show(hook, plan, args)
+                say(plan.dry_run(variables or ()))
+                return otherwise
             if not _is_confirmed(hook, plan, args):
                 say("Nothing was changed.")
                 return Exit.NOT_CONFIRMED
@@ -67,14 +75,25 @@ def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, 
         return _carry_out(hook, plan, variables, args) or otherwise
 
 
+def check_variables(hook: AstroZeroHook, instances: Iterable[BpmInstance], variables: Iterable[str]) -> None:
+    """Check that the BPMs of instances have variables, with two calls for each BPM and version."""
+    for instance in {(one.name, one.version): one for one in instances}.values():
+        hook.check_variables_of(instance, variables)
+
+
+def _show(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> None:
+    """Show what would be changed, and say what would not."""
+    output.print_instances(hook, plan.to_change, args.output)
+    if plan.spared:
+        say(f"Of the others {plan.spared}.")
+
+
 def _is_confirmed(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> bool:
     """Show what would be changed, and ask.
 
     :raises ValueError: if there is nobody to ask.
     """
-    output.print_instances(hook, plan.to_change, args.output)
-    if plan.spared:
-        say(f"Of the others {plan.spared}.")
+    _show(hook, plan, args)
     if args.yes:
         say(plan.count)
         return True
@@ -92,7 +111,7 @@ def _carry_out(
 ) -> Exit:
     from airflow_provider_astrobpm.cli.bulk import carry_out  # noqa: PLC0415 - brings aiohttp in
 
-    outcome = carry_out(hook, plan, variables, concurrency=args.concurrency)
+    outcome = carry_out(hook, plan, variables, concurrency=args.max_concurrency)
     for line in (*outcome.failures, outcome.summary):
         say(line)
     return outcome.exit

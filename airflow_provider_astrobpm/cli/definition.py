@@ -8,6 +8,9 @@ A command is a function of its own module. It takes the parsed arguments, gets i
 (a plain hook would not look into Airflow's database here), and returns its exit code, or ``None`` for 0. It lets pass what
 the hook raises: ``running`` prints each error of the provider as one sentence to stderr, without a traceback, and turns it
 into the exit code that ``exits`` has for it. ``doctor`` of ``cli/doctor.py`` does the same.
+
+An option has the name of the argument that means the same to an operator. The names that options had before are taken too,
+and not shown.
 """
 
 from __future__ import annotations
@@ -28,12 +31,31 @@ NAME = "astro-zero"
 HELP = "Steer BPM instances of Huawei Cloud Astro Zero"
 
 
+class _WholeName(Arg):
+    """An argument whose parser takes options by their whole names alone.
+
+    Airflow makes the parser, and argparse takes any beginning of an option: ``--variab`` for ``--variables``.
+    """
+
+    def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add it to the parser of a command."""
+        parser.allow_abbrev = False
+        super().add_to_parser(parser)
+
+
 def _arg(*flags: str, **options: Any) -> Arg:
-    return Arg(flags, **options)  # type: ignore[no-untyped-call]
+    return _WholeName(flags, **options)  # type: ignore[no-untyped-call]
+
+
+def _former(*flags: str, dest: str, **options: Any) -> Arg:
+    """Describe a name that an option had before."""
+    return _arg(*flags, dest=dest, help=argparse.SUPPRESS, default=argparse.SUPPRESS, **options)
 
 
 CONN_ID = _arg(
     "--conn-id",
+    "--astro-zero-conn-id",
+    dest="conn_id",
     help="The Airflow connection of type astro_zero (default: %(default)s)",
     default=DEFAULT_CONN_ID,
     metavar="CONN_ID",
@@ -44,13 +66,16 @@ IDS = _arg("instance_ids", nargs="*", metavar="ID", help="The ids of the instanc
 
 STATE = _arg(
     "--state",
+    "--states",
+    dest="state",
     action="append",
     metavar="STATE",
-    choices=tuple(STATES),
-    help="Only instances in this state; may be given several times. One of: " + ", ".join(STATES),
+    help="Only instances in this state, by its name or its first word; may be given several times. One of: "
+    + ", ".join(STATES),
 )
 ALL = _arg("--all", action="store_true", help="Instances in all states, also those that have ended")
-PROCESS = _arg("--process", metavar="NAME", help="Only instances of the BPM of this name")
+BPM_NAME = _arg("--bpm-name", metavar="NAME", help="Only instances of the BPM of this name")
+FORMER_BPM_NAME = _former("--process", dest="bpm_name")
 BUSINESS_KEY = _arg("--business-key", metavar="KEY", help="Only instances that carry this business key")
 OLDER_THAN = _arg(
     "--older-than",
@@ -61,42 +86,64 @@ OLDER_THAN = _arg(
 YOUNGER_THAN = _arg(
     "--younger-than", metavar="AGE", help="Only instances that were started since; as --older-than"
 )
-FILTER = (STATE, PROCESS, BUSINESS_KEY, OLDER_THAN, YOUNGER_THAN)
+FILTER = (STATE, BPM_NAME, FORMER_BPM_NAME, BUSINESS_KEY, OLDER_THAN, YOUNGER_THAN)
 
-CONCURRENCY = _arg(
-    "--concurrency",
-    type=int,
-    default=8,
-    metavar="N",
-    help="How many instances are changed at a time at most (default: %(default)s)",
+MAX_CONCURRENCY = (
+    _arg(
+        "--max-concurrency",
+        type=int,
+        default=8,
+        metavar="N",
+        help="How many instances are changed at a time at most (default: %(default)s)",
+    ),
+    _former("--concurrency", dest="max_concurrency", type=int),
 )
+DRY_RUN = _arg("--dry-run", action="store_true", help="Show what would be changed, and change nothing")
 VARIABLE = _arg(
     "--variable",
     action="append",
     metavar="NAME=VALUE",
     help="A variable and its value: JSON where it reads as JSON, and text otherwise. May be given several times",
 )
-VARIABLES_FILE = _arg(
-    "--variables-file",
-    metavar="PATH",
-    help="A JSON file, an object of variables and their values. Those of --variable come before it",
+VARIABLES = (
+    VARIABLE,
+    _arg(
+        "--variables",
+        metavar="JSON",
+        help="A JSON object of variables and their values. Those of --variable come before it",
+    ),
+    _arg(
+        "--variables-file",
+        metavar="PATH",
+        help="A file that holds such an object. Those of --variable and --variables come before it",
+    ),
 )
-INTERVAL = _arg(
-    "--interval",
-    type=float,
-    default=10.0,
-    metavar="SECONDS",
-    help="Seconds between two looks, at least 1 (default: %(default)g)",
+CHECK_VARIABLES = _arg(
+    "--check-variables",
+    "--check",
+    dest="check_variables",
+    action="store_true",
+    help="Read the definition of the BPM first, and send nothing if it lacks one of the variables",
+)
+POLL_INTERVAL = (
+    _arg(
+        "--poll-interval",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="Seconds between two looks, at least 1 (default: %(default)g)",
+    ),
+    _former("--interval", dest="poll_interval", type=float),
 )
 TIMEOUT = _arg(
     "--timeout", type=float, metavar="SECONDS", help="Seconds after which the wait fails (default: never)"
 )
 
-BULK = (IDS, *FILTER, CONCURRENCY, ARG_YES, ARG_OUTPUT)
+BULK = (IDS, *FILTER, *MAX_CONCURRENCY, DRY_RUN, ARG_YES, ARG_OUTPUT)
 BULK_DESCRIPTION = (
     "Give ids or a filter. Without --state a filter takes the instances that have not ended. What would be changed is shown"
     " and\ncounted first, and you are asked; nothing else is ever changed. With --yes you are not asked, and without a"
-    " terminal you have\nto give it. Ctrl-C stops it; what is under way then comes to its end."
+    " terminal you have\nto give it. With --dry-run nothing is changed at all. Ctrl-C stops it; what is under way then comes to its end."
 )
 
 
@@ -145,17 +192,26 @@ COMMANDS = (
             help="The business key that it carries, where you do not have its id",
         ),
         _arg(
-            "--process",
+            "--bpm-name",
             metavar="NAME",
             help="The BPM's name, where other BPMs' instances carry the key too",
         ),
+        FORMER_BPM_NAME,
         ARG_OUTPUT,
     ),
     _command(
         "definitions",
-        "List BPM definitions, one row a version",
-        "reading.list_definitions",
-        _arg("--process", metavar="NAME", help="Only versions of the BPM of this name"),
+        "List BPM definitions, one row a version, or show one with its variables",
+        "reading.definitions",
+        _arg(
+            "what",
+            nargs="*",
+            metavar="show NAME",
+            help="Show the definition of the BPM of this name, with its variables, instead of a list",
+        ),
+        _arg("--version", help="With show: the version to show; by default the enabled one"),
+        _arg("--bpm-name", metavar="NAME", help="Only versions of the BPM of this name"),
+        FORMER_BPM_NAME,
         _arg("--like", action="store_true", help="A part of the name is enough"),
         _arg("--enabled", action="store_true", help="Only versions that a start takes"),
         ARG_OUTPUT,
@@ -164,14 +220,21 @@ COMMANDS = (
         "start",
         "Start an instance",
         "starting.start_instance",
-        _arg("process", metavar="PROCESS", help="The BPM's name, with its namespace where it has one"),
-        VARIABLE,
-        VARIABLES_FILE,
+        _arg(
+            "bpm_name",
+            nargs="?",
+            metavar="BPM_NAME",
+            help="The BPM's name, with its namespace where it has one",
+        ),
+        _arg("--bpm-name", dest="bpm_name_too", metavar="NAME", help="The same, as an option"),
+        *VARIABLES,
+        CHECK_VARIABLES,
         _arg("--business-key", metavar="KEY", help="The business key that the instance is to carry"),
         _arg("--title", help="The title of the instance"),
         _arg("--version", help="The version to run, even if it is not the enabled one"),
-        _arg("--wait", action="store_true", help="Wait until the instance has ended"),
-        INTERVAL,
+        _arg("--wait-for-completion", action="store_true", help="Wait until the instance has ended"),
+        _former("--wait", dest="wait_for_completion", action="store_true"),
+        *POLL_INTERVAL,
         TIMEOUT,
         ARG_OUTPUT,
         description="It is started by one request, which is never sent again when it may have been taken.",
@@ -183,10 +246,11 @@ COMMANDS = (
         "set",
         "Set variables of instances",
         "changing.set_variables",
-        VARIABLE,
-        VARIABLES_FILE,
+        *VARIABLES,
+        CHECK_VARIABLES,
         *BULK,
-        description="Astro Zero ignores unknown and read-only names without a word.\n" + BULK_DESCRIPTION,
+        description="Astro Zero ignores unknown and read-only names without a word; --check-variables finds unknown ones.\n"
+        + BULK_DESCRIPTION,
     ),
     _command(
         "watch",
@@ -198,10 +262,9 @@ COMMANDS = (
             "--until-state",
             action="append",
             metavar="STATE",
-            choices=tuple(STATES),
             help="Watch until they are in this state instead; may be given several times",
         ),
-        INTERVAL,
+        *POLL_INTERVAL,
         TIMEOUT,
         description="Give ids or a filter; those that it takes now are watched. Without a terminal each change is a line.",
     ),
@@ -211,7 +274,7 @@ COMMANDS = (
         "doctor.doctor",
         _arg(
             "--start",
-            metavar="PROCESS",
+            metavar="BPM_NAME",
             help="Start an instance of this BPM to probe more, and terminate it. Without it nothing is changed",
         ),
         _arg(

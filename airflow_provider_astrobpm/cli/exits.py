@@ -21,7 +21,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.OK: "fine, also where there was nothing to do",
     Exit.FAILED: "a call failed, an instance is not, or not for certain, as the command wants it, or what was waited for did not end well",
     Exit.USAGE: "the arguments or the connection cannot be used; nothing was sent that changes anything",
-    Exit.NOT_FOUND: "an instance was not found, or a business key does not say which one is meant",
+    Exit.NOT_FOUND: "an instance or a definition was not found, or a business key does not say which one is meant",
     Exit.AMBIGUOUS_START: "nobody can know whether an instance was started",
     Exit.NOT_CONFIRMED: "the question was answered with no; nothing was changed",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); what was done and what was not is said",

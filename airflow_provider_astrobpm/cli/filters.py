@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks, states
 from airflow_provider_astrobpm.cli.ages import AgeLimits, parse_age
+from airflow_provider_astrobpm.cli.state_names import states_named
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +69,7 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
     :param conn_id: the connection, for the error.
     :raises ValueError: for an argument that is no use, and for an age where the zone is not known.
     """
-    for name in ("process", "business_key"):
+    for name in ("bpm_name", "business_key"):
         if getattr(args, name) is not None:
             checks.identifier(getattr(args, name), f"--{name.replace('_', '-')}")
     ages = {
@@ -86,8 +87,8 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
             f"no instance is older than {args.older_than} and younger than {args.younger_than} at once"
         )
     return Filter(
-        states=states.require_known(args.state, "--state") if args.state else None,
-        bpm_name=args.process,
+        states=states_named(args.state, "--state") if args.state else None,
+        bpm_name=args.bpm_name,
         business_key=args.business_key,
         ages=AgeLimits(timezone, **ages) if ages and timezone else None,
     )

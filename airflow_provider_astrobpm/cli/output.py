@@ -22,7 +22,16 @@ NARROW = ("table", "plain")  # formats for people, which show the columns above;
 
 
 class Console(AirflowConsole):
-    """Airflow's console, for texts that somebody else has written."""
+    """Airflow's console, for texts that somebody else has written, and for values that keep their types."""
+
+    def print_as(self, data: Sequence[dict[str, Any]], output: str, mapper: Any = None) -> None:
+        """Print rows; JSON and YAML have numbers, booleans and null, of which Airflow makes texts."""
+        if output == "json":
+            self.print_as_json(msgspec.to_builtins(data))
+        elif output == "yaml":
+            self.print_as_yaml(msgspec.to_builtins(data))
+        else:
+            super().print_as(data, output, mapper)
 
     def print_as_table(self, data: list[dict[str, Any]]) -> None:
         """Print a table; what looks like markup in it is none."""
@@ -55,16 +64,34 @@ def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], outpu
 def print_instance(hook: AstroZeroHook, instance: BpmInstance, output: str) -> None:
     """Print one instance with all that is known of it; the parameters are those of ``print_instances``."""
     row = instance_row(hook, instance)
-    if output in NARROW:  # as "airflow dags details" does
-        rows = [{"property_name": key, "property_value": value} for key, value in row.items()]
+    if output in NARROW:
+        _print_properties(row, output)
     else:
-        rows = [row]
-    Console().print_as(rows, output)
+        Console().print_as([row], output)
 
 
 def print_definitions(definitions: Sequence[BpmDefinition], output: str) -> None:
     """Print a list of BPM definitions."""
     _print([msgspec.structs.asdict(each) for each in definitions], output, DEFINITION_COLUMNS)
+
+
+def print_definition(
+    definition: BpmDefinition, variables: Sequence[dict[str, Any]] | None, output: str
+) -> None:
+    """Print one BPM definition with its variables.
+
+    :param definition: the definition, as it is listed.
+    :param variables: its variables as they are sent, each with its name; ``None`` where it lists none.
+    :param output: the format.
+    """
+    row = msgspec.structs.asdict(definition)
+    if output not in NARROW:
+        Console().print_as([{**row, "variables": variables}], output)
+        return
+    _print_properties(row, output)
+    if variables:
+        columns = dict.fromkeys(["name", *(key for one in variables for key in one)])
+        Console().print_as([{key: one.get(key) for key in columns} for one in variables], output)
 
 
 def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
@@ -75,6 +102,12 @@ def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
         "label": instance.label,
         "current_element": instance.current_element,
     }
+
+
+def _print_properties(row: dict[str, Any], output: str) -> None:
+    """Print one thing, a row for each of its properties, as ``airflow dags details`` does."""
+    rows = [{"property_name": key, "property_value": value} for key, value in row.items()]
+    Console().print_as(rows, output)
 
 
 def _print(rows: list[dict[str, Any]], output: str, columns: tuple[str, ...]) -> None:

@@ -64,6 +64,15 @@ class Plan:
         """What a person is asked before anything is changed."""
         return f"{self.count.removesuffix('.')}?"
 
+    def dry_run(self, variables: Iterable[str]) -> str:
+        """Say what would have been done, had this not been a dry run.
+
+        :param variables: the names of the variables to set.
+        """
+        names = ", ".join(map(repr, variables))
+        which = f" to new values of {names}" if names else ""
+        return f"Dry run, nothing was changed. Without --dry-run: {self.count.removesuffix('.')}{which}."
+
     @property
     def count(self) -> str:
         """What is to be done with how many, as a sentence."""

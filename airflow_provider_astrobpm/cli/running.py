@@ -19,6 +19,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     InstanceNotFoundError,
     SettingsError,
     SeveralInstancesError,
+    UnknownVariablesError,
 )
 from airflow_provider_astrobpm.cli.exits import Exit
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # The first that fits counts.
 EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SettingsError, Exit.USAGE),
+    (UnknownVariablesError, Exit.USAGE),
     (AirflowNotFoundException, Exit.USAGE),
     (InstanceNotFoundError, Exit.NOT_FOUND),
     (SeveralInstancesError, Exit.NOT_FOUND),

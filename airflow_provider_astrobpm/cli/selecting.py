@@ -43,7 +43,7 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
         return find_all(hook, args.instance_ids)
     if wanted.asks_nothing:
         raise ValueError(
-            "say which instances: their ids, or a filter of --state, --process, --business-key, --older-than and "
+            "say which instances: their ids, or a filter of --state, --bpm-name, --business-key, --older-than and "
             "--younger-than"
         )
     return Selection(matching(hook, wanted, states), [])

@@ -48,9 +48,9 @@ class CommandLineHook(AstroZeroHook):
 class Warnings:
     """A log that tells the person its warnings, as they are."""
 
-    def warning(self, words: str) -> None:
+    def warning(self, words: str, *parts: object) -> None:
         """Tell a warning."""
-        say(words)
+        say(words % parts if parts else words)
 
-    def info(self, words: str) -> None:
+    def info(self, words: str, *parts: object) -> None:
         """Be silent."""

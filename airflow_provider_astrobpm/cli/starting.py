@@ -21,28 +21,39 @@ if TYPE_CHECKING:
 
 def start_instance(args: argparse.Namespace) -> Exit:
     """Start an instance, wait for its end if that is asked for, and print it."""
+    bpm_name = _bpm_name(args)
     start = {
         "version": args.version,
-        "variables": variables_from(args.variable, args.variables_file),
+        "variables": variables_from(args.variable, args.variables, args.variables_file),
         "business_key": args.business_key,
         "title": args.title,
     }
-    api.start(args.process, **start)  # bad arguments are told before the connection is looked for
-    checks.seconds(args.interval, "--interval", least=checks.SHORTEST_INTERVAL)
+    api.start(bpm_name, **start)  # bad arguments are told before the connection is looked for
+    checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
     if args.timeout is not None:
         checks.seconds(args.timeout, "--timeout")
     with connected(args.conn_id) as hook:
         _ = hook.settings  # read the connection before anything can be in doubt
+        if args.check_variables:
+            hook.check_variables(bpm_name, start["variables"], version=args.version)
         try:
-            instance = hook.start_instance(args.process, **start)
+            instance = hook.start_instance(bpm_name, **start)
         except AmbiguousStartError as error:
-            error.advice = _advice(args)
+            error.advice = _advice(bpm_name, args)
             raise
         except KeyboardInterrupt:
-            say(f"Interrupted while the start was under way. {_advice(args)}")
+            say(f"Interrupted while the start was under way. {_advice(bpm_name, args)}")
             return Exit.AMBIGUOUS_START
         say(f"Started instance {instance.id!r}.")  # whatever becomes of what follows
-        return _wait(hook, instance, args) if args.wait else _show(hook, instance, args)
+        return _wait(hook, instance, args) if args.wait_for_completion else _show(hook, instance, args)
+
+
+def _bpm_name(args: argparse.Namespace) -> str:
+    """Return the name of the BPM, which may be given with or without its option."""
+    given = [name for name in (args.bpm_name, args.bpm_name_too) if name is not None]
+    if len(given) != 1:
+        raise ValueError("give the name of the BPM once: start NAME, or start --bpm-name NAME")
+    return str(given[0])
 
 
 def _show(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) -> Exit:
@@ -53,7 +64,7 @@ def _show(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) 
 def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) -> Exit:
     say("Waiting for its end.")
     try:
-        ended = hook.wait_for_instance(instance, poll_interval=args.interval, timeout=args.timeout)
+        ended = hook.wait_for_instance(instance, poll_interval=args.poll_interval, timeout=args.timeout)
     except WaitFailedError as failed:
         output.print_instance(hook, failed.instance, args.output)
         raise
@@ -65,8 +76,8 @@ def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) 
     return _show(hook, ended, args)
 
 
-def _advice(args: argparse.Namespace) -> str:
-    sign = f"--business-key {args.business_key}" if args.business_key else f"--process {args.process}"
+def _advice(bpm_name: str, args: argparse.Namespace) -> str:
+    sign = f"--business-key {args.business_key}" if args.business_key else f"--bpm-name {bpm_name}"
     return (
         "The instance may or may not have been started, so it was not started again. Before you start it again look for it: "
         f"list --all {sign}"

@@ -1,4 +1,4 @@
-"""Variables as a command line gives them: one by one, and in a file."""
+"""Variables as a command line gives them: one by one, as JSON, and in a file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from airflow_provider_astrobpm.bpm.variables import plain
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+EXAMPLE = """; write it such as --variables '{"country": "CN"}', or one variable as --variable country=CN"""
 
-def variables_from(given: Iterable[str] | None, file: str | None) -> dict[str, Any]:
+
+def variables_from(given: Iterable[str] | None, text: str | None, file: str | None) -> dict[str, Any]:
     """Return the variables of a command.
 
-    :param given: texts ``name=value``; they come before those of the file.
+    :param given: texts ``name=value``; they come before those of the object.
+    :param text: a JSON object; its variables come before those of the file.
     :param file: the path of a JSON file.
     :raises ValueError: if something is no variable, or one is given twice. Values are not repeated: they may be secrets.
     """
-    return {**(_read(file) if file is not None else {}), **_parse(given or ())}
+    return {
+        **(_read(file) if file is not None else {}),
+        **(_object(text, "--variables", EXAMPLE) if text is not None else {}),
+        **_parse(given or ()),
+    }
 
 
 def _parse(given: Iterable[str]) -> dict[str, Any]:
@@ -49,11 +56,24 @@ def _refuse(constant: str) -> None:
 
 def _read(file: str) -> dict[str, Any]:
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"), parse_constant=_refuse)
+        text = Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"--variables-file cannot be read: {error}") from None
-    except (ValueError, RecursionError):
+    except UnicodeError:
         raise ValueError(f"--variables-file {file!r} is not JSON") from None
+    return _object(text, f"--variables-file {file!r}")
+
+
+def _object(text: str, where: str, example: str = "") -> dict[str, Any]:
+    """Read a JSON object of variables.
+
+    :param where: where it was given, for the error.
+    :param example: what to write instead, for the error.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{where} is not JSON{example}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"--variables-file {file!r} must be a JSON object of variables and their values")
+        raise ValueError(f"{where} must be a JSON object of variables and their values{example}")
     return plain(content)

@@ -18,6 +18,7 @@ from airflow_provider_astrobpm.cli.exits import Exit
 from airflow_provider_astrobpm.cli.running import say
 from airflow_provider_astrobpm.cli.selecting import select
 from airflow_provider_astrobpm.cli.session import connected
+from airflow_provider_astrobpm.cli.state_names import states_named
 
 if TYPE_CHECKING:
     import argparse
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 
 def watch(args: argparse.Namespace) -> Exit:
     """Follow instances until all have ended."""
-    checks.seconds(args.interval, "--interval", least=checks.SHORTEST_INTERVAL)
+    checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
     timeout = None if args.timeout is None else checks.seconds(args.timeout, "--timeout")
-    condition = WaitCondition.of(states=args.until_state)
+    condition = WaitCondition.of(
+        states=None if args.until_state is None else states_named(args.until_state, "--until-state")
+    )
     with connected(args.conn_id) as hook:
         selection = select(hook, args, OPEN_STATES)
         if selection.missing:
@@ -44,7 +47,7 @@ def watch(args: argparse.Namespace) -> Exit:
         interrupted = False
         try:
             with views.terminal() if sys.stdout.isatty() else views.lines() as show:
-                _follow(hook, waits, args.interval, show)
+                _follow(hook, waits, args.poll_interval, show)
         except KeyboardInterrupt:
             interrupted = True
     for line in _report(waits, interrupted=interrupted):

@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m airflow_provider_astrobpm.emulator",
         description=_ABOUT,
         epilog=f"switches, for what the API reference leaves open:\n\n{describe_switches()}",

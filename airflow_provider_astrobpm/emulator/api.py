@@ -220,7 +220,8 @@ def _list_definitions(emulator: Emulator, call: Call) -> Answer:
 
 def _get_definition(emulator: Emulator, call: Call) -> Answer:
     """Read one definition (page 0048)."""
-    return _success(emulator, wire.definition_graph(emulator.engine.catalogue.find(call.parts["id"])))
+    definition = emulator.engine.catalogue.find(call.parts["id"])
+    return _success(emulator, wire.definition_graph(definition, emulator.switches))
 
 
 def _nothing_here(emulator: Emulator, call: Call) -> Answer:

@@ -27,6 +27,11 @@ class Switches:
     get_by_id: Literal["absent", "not_allowed", "action", "row"] = _switch(
         "absent", "GET /instances/{id}: 404, 405, the shape of an action's answer, or that of a query row."
     )
+    definition_variables: Literal["listed", "absent", "null", "empty", "unnamed", "map"] = _switch(
+        "listed",
+        "The variables of a definition that is read by its id: an array of objects with their names, no such field, null, an"
+        " empty array, an array of objects without names, or an object by name.",
+    )
     get_variables: Literal["absent", "map"] = _switch(
         "absent", "GET /instances/{id}/variables: 404, or a map of names to values."
     )

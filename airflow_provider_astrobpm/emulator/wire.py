@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.catalogue import Definition
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
+    from airflow_provider_astrobpm.emulator.scripts import Process
     from airflow_provider_astrobpm.emulator.switches import Switches
 
     Column = Callable[[Instance, Engine], Any]
@@ -235,15 +236,47 @@ def definition_row(definition: Definition) -> dict[str, Any]:
     }
 
 
-def definition_graph(definition: Definition) -> dict[str, Any]:
-    """Return a definition as it is read by its id: the row, its variables and its elements."""
+def _variables(process: Process, form: str) -> dict[str, Any]:
+    """Return the variables of a definition, by the switch ``definition_variables``."""
+    listed = [
+        {
+            "name": name,
+            "dataType": _data_type(value),
+            "isCollection": isinstance(value, list),
+            "isInput": name not in process.read_only,
+            "isOutput": True,
+            "defaultValue": value if isinstance(value, str) else json.dumps(value),
+        }
+        for name, value in process.variables.items()
+    ]
+    forms: dict[str, Any] = {
+        "listed": listed,
+        "null": None,
+        "empty": [],
+        "unnamed": [{**each, "name": None} for each in listed],
+        "map": {each["name"]: each for each in listed},
+    }
+    return {} if form == "absent" else {"variables": forms[form]}
+
+
+def _data_type(value: object) -> str:
+    if isinstance(value, bool):
+        return "Boolean"
+    return "Number" if isinstance(value, (int, float)) else "Text"
+
+
+def definition_graph(definition: Definition, switches: Switches) -> dict[str, Any]:
+    """Return a definition as it is read by its id: the row, its variables and its elements.
+
+    Page 0046 has ``variables``, an array of objects, in the definition that is created; the example of page 0048 shows the
+    same definition.
+    """
     process = definition.process
+    row = definition_row(definition)
     return {
-        **definition_row(definition),
-        "variables": [
-            {"name": name, "readOnly": name in process.read_only, "defaultValue": value}
-            for name, value in process.variables.items()
-        ],
+        **row,
+        "config": json.loads(row["config"]),
+        **_variables(process, switches.definition_variables),
         "elements": [
             {"name": step.element or step.state, "type": "userTask" if step.outcomes else "task"}
             for step in process.steps

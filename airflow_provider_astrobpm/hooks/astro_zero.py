@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_astrobpm.bpm import api, change, checks, launch, look, search, wait
+from airflow_provider_astrobpm.bpm import api, change, checks, definitions, launch, look, search, wait
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnexpectedAnswerError
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnexpectedAnswerError, UnknownVariablesError
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.settings import HURRY
 from airflow_provider_astrobpm.bpm.states import require_known
@@ -21,7 +21,7 @@ from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, masking, metrics
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from datetime import timedelta, tzinfo
     from typing import Literal
 
@@ -295,6 +295,48 @@ class AstroZeroHook(BaseHook):
         """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""
         return self.client.call(api.definition(definition_id))
 
+    @_names_the_connection
+    def check_variables(self, bpm_name: str, variables: Iterable[str], *, version: str | None = None) -> bool:
+        """Check by the definition of a BPM that it has variables of these names (API pages 0047 and 0048).
+
+        Astro Zero ignores the others without a word. Where the definition does not list the variables, that cannot be
+        told; a warning says so.
+
+        :param bpm_name: the BPM's name.
+        :param variables: the names, or a mapping of them; those of system variables are not checked.
+        :param version: the version; without it the enabled one.
+        :returns: whether it could be told.
+        :raises UnknownVariablesError: if the BPM has no variable of one of the names.
+        """
+        names = definitions.own(variables)
+        if not names:
+            return True
+        told = self.client.run(definitions.variables(bpm_name, version))
+        try:
+            told.check(names)
+        except UnknownVariablesError as error:
+            error.connection = self.settings.connection
+            raise
+        if told.names is None:
+            words = f"Whether {told.bpm} has the variables {', '.join(map(repr, names))} cannot be told"
+            self.log.warning("%s: %s", words, told.why_unknown)
+        return told.names is not None
+
+    def check_variables_of(self, instance: BpmInstance, variables: Iterable[str]) -> bool:
+        """Check that the BPM that an instance runs has variables of these names; see ``check_variables``.
+
+        :param instance: the instance.
+        :param variables: the names, or a mapping of them.
+        :returns: whether it could be told.
+        :raises UnknownVariablesError: if the BPM has no variable of one of the names.
+        """
+        if instance.version is not None:
+            return self.check_variables(instance.name, variables, version=instance.version)
+        words = f"Whether instance {instance.id!r} has the variables cannot be told"
+        self.log.warning("%s: %s", words, "it does not show its version")
+        return False
+
+    @_names_the_connection
     def wait_for_instance(
         self,
         instance: BpmInstance,

@@ -34,6 +34,7 @@ ENDS_ALIKE = (
     call_error(errors.RefusedError),
     call_error(errors.NotSentError, passing=False),
     errors.InstanceClosedError(INSTANCE),
+    errors.UnknownVariablesError("BPM 'A'", {"contry": "country"}, ["country"]),
 )
 MAY_PASS = (
     call_error(errors.NotSentError),

@@ -32,7 +32,7 @@ def changes(emulator: EmulatorControl) -> int:
 
 def test_five_hundred_are_terminated_by_a_filter_and_no_others(emulator: EmulatorControl) -> None:
     meant, others = started(emulator, 500), started(emulator, 20, OTHER)
-    command = ("terminate", "--process", BPM, "--output", "json")
+    command = ("terminate", "--bpm-name", BPM, "--output", "json")
 
     refused = process(MODULE, *command)
     assert refused.code == 2
@@ -58,7 +58,7 @@ def test_five_hundred_are_terminated_by_a_filter_and_no_others(emulator: Emulato
 def test_ctrl_c_in_the_middle_stops_cleanly_and_says_what_was_done(emulator: EmulatorControl) -> None:
     meant = started(emulator, 100)
     emulator.fault("action", "delay", seconds=0.3, times=100)
-    with running(MODULE, "terminate", "--process", BPM, "--yes", "--concurrency", "4") as terminating:
+    with running(MODULE, "terminate", "--bpm-name", BPM, "--yes", "--max-concurrency", "4") as terminating:
         while len(in_state(emulator, "Terminated")) < 6:
             assert terminating.popen.poll() is None
         terminating.popen.send_signal(signal.SIGINT)
@@ -74,7 +74,7 @@ def test_ctrl_c_in_the_middle_stops_cleanly_and_says_what_was_done(emulator: Emu
     assert changes(emulator) == len(ended), "nothing was under way any more"
 
     emulator.clear_faults()
-    again = process(MODULE, "terminate", "--process", BPM, "--yes")
+    again = process(MODULE, "terminate", "--bpm-name", BPM, "--yes")
     assert (again.code, again.err.splitlines()[-1]) == (
         0,
         f"Terminated {100 - len(ended)} of {100 - len(ended)}.",
@@ -88,7 +88,9 @@ def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_unknown(monkeypatch: py
         emulator = server.control
         started(emulator, 10)
         emulator.fault("action", "delay", seconds=600, times=10)
-        with running(MODULE, "terminate", "--process", BPM, "--yes", "--concurrency", "4") as terminating:
+        with running(
+            MODULE, "terminate", "--bpm-name", BPM, "--yes", "--max-concurrency", "4"
+        ) as terminating:
             while changes(emulator) < 4:
                 assert terminating.popen.poll() is None
             terminating.popen.send_signal(signal.SIGINT)
@@ -106,7 +108,7 @@ def test_ctrl_c_before_anything_changes_nothing(monkeypatch: pytest.MonkeyPatch)
         emulator = server.control
         started(emulator, 3)
         emulator.fault("query", "delay", seconds=600)
-        with running(MODULE, "terminate", "--process", BPM, "--yes") as terminating:
+        with running(MODULE, "terminate", "--bpm-name", BPM, "--yes") as terminating:
             while not emulator.counts()["query"]:
                 assert terminating.popen.poll() is None
             terminating.popen.send_signal(signal.SIGINT)
@@ -117,7 +119,7 @@ def test_ctrl_c_before_anything_changes_nothing(monkeypatch: pytest.MonkeyPatch)
 
 def test_suspend_and_resume(run: Run, emulator: EmulatorControl) -> None:
     meant = started(emulator, 3)
-    done = run("suspend", "--process", BPM, "--yes")
+    done = run("suspend", "--bpm-name", BPM, "--yes")
     assert (done.code, done.err) == (0, "Suspend 3 instances.\nSuspended 3 of 3.\n")
     assert Counter(one["suspended"] for one in emulator.instances()) == {True: 3}
     again = run("suspend", *meant, "--yes")
@@ -156,7 +158,7 @@ def test_each_failure_is_a_line_with_its_reason(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_attempts=1))
     started(emulator, 5)
     emulator.fault("action", "status", status=403, times=2, res_code="405230999", res_msg="Not yours")
-    done = run("terminate", "--process", BPM, "--yes")
+    done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
     lines = [line for line in done.err.splitlines() if line.startswith("Instance ")]
     assert len(lines) == 2
@@ -171,7 +173,7 @@ def test_a_server_that_is_down_stops_it(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_attempts=1))
     started(emulator, 30)
     emulator.fault("action", "status", status=429, times=1000)
-    done = run("terminate", "--process", BPM, "--yes", "--concurrency", "2")
+    done = run("terminate", "--bpm-name", BPM, "--yes", "--max-concurrency", "2")
     assert done.code == 1
     assert "Terminated 0 of 30, 30 not tried.\nStopped: Could not terminate instance" in done.err
     assert changes(emulator) <= 2
@@ -179,7 +181,7 @@ def test_a_server_that_is_down_stops_it(
 
 def test_set_variables(run: Run, emulator: EmulatorControl) -> None:
     meant, others = started(emulator, 3), started(emulator, 1, OTHER)
-    done = run("set", "--process", BPM, "--variable", "country=CN", "--variable", "risk_class=3", "--yes")
+    done = run("set", "--bpm-name", BPM, "--variable", "country=CN", "--variable", "risk_class=3", "--yes")
     assert (done.code, done.err.splitlines()[-1]) == (0, "Set the variables of 3 of 3.")
     for one in meant:
         variables = emulator.instance(one)["variables"]
@@ -193,7 +195,7 @@ def test_variables_that_cannot_be_set(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_attempts=1))
     started(emulator, 3)
     emulator.fault("variables", "status", status=403, res_msg="Not yours")
-    done = run("set", "--process", BPM, "--variable", "country=a-secret", "--yes")
+    done = run("set", "--bpm-name", BPM, "--variable", "country=a-secret", "--yes")
     assert done.code == 1
     assert "Not yours" in done.err
     assert "a-secret" not in done.err
@@ -203,9 +205,9 @@ def test_variables_that_cannot_be_set(
 def test_an_effect_that_does_not_show_is_not_called_done(run: Run, emulator: EmulatorControl) -> None:
     started(emulator, 2)
     emulator.switch(action_lag=30)
-    done = run("terminate", "--process", BPM, "--yes")
+    done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
     assert done.err.count("accepted, its effect does not show yet") == 2
     assert done.err.endswith("Terminated 0 of 2, 2 not certain.\n")
     emulator.advance(31)
-    assert run("terminate", "--process", BPM, "--yes").err == "Nothing to do: no instance is meant.\n"
+    assert run("terminate", "--bpm-name", BPM, "--yes").err == "Nothing to do: no instance is meant.\n"

@@ -11,15 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import airflow
 import pytest
 import yaml
 from packaging.version import Version
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -27,6 +28,7 @@ from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.cli import views
 from airflow_provider_astrobpm.cli.definition import COMMANDS
+from airflow_provider_astrobpm.cli.output import Console
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.provider_info import get_provider_info
@@ -100,7 +102,7 @@ class TestReading:
         emulator.start(BPM)
         other = emulator.start("PublishApproval", business_key="k")["id"]
         assert ids(run("list", "--business-key", "k", "--output", "json").rows) == {one, other}
-        assert ids(run("list", "--business-key", "k", "--process", BPM, "--output", "json").rows) == {one}
+        assert ids(run("list", "--business-key", "k", "--bpm-name", BPM, "--output", "json").rows) == {one}
 
     def test_lists_without_business_keys_are_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
         emulator.start(BPM, business_key="k")
@@ -157,6 +159,28 @@ class TestReading:
         assert as_json == as_yaml
         assert {row["id"]: row["business_key"] for row in as_json} == keys
 
+    @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+    def test_values_keep_their_types(
+        self, output: str, read: Callable[[str], Any], run: Run, emulator: EmulatorControl
+    ) -> None:
+        one = emulator.start(BPM, business_key="007")["id"]
+        (row,) = read(run("list", "--output", output).out)
+        assert (row["suspended"], row["is_closed"], row["end_time"]) == (False, False, None)
+        assert (row["business_key"], row["version"]) == ("007", "1.0.0")
+        for arguments in (("show", one), ("suspend", one, "--yes"), ("start", "Instant")):
+            (row,) = read(run(*arguments, "--output", output).out)
+            assert (type(row["suspended"]), type(row["is_closed"])) == (bool, bool), arguments
+        versions = read(run("definitions", "--bpm-name", "InvoiceCheck", "--output", output).out)
+        assert [row["active"] for row in versions] == [False, True]
+
+    @pytest.mark.parametrize("output", ["json", "yaml"])
+    def test_a_number_stays_a_number(self, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [{"count": 3, "share": 0.5, "flags": (True, None), "nested": {"big": 10**20}, "text": "1e3"}]
+        Console().print_as(rows, output)
+        assert yaml.safe_load(capsys.readouterr().out) == [
+            {"count": 3, "share": 0.5, "flags": [True, None], "nested": {"big": 10**20}, "text": "1e3"}
+        ]
+
     def test_nothing_to_list(self, run: Run) -> None:
         assert run("list").out == "No data found\n"
         assert run("list", "--output", "plain").out == "No data found\n"
@@ -164,7 +188,7 @@ class TestReading:
 
     def test_show(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM, business_key="k")
-        for arguments in ((one["id"],), ("--business-key", "k"), ("--business-key", "k", "--process", BPM)):
+        for arguments in ((one["id"],), ("--business-key", "k"), ("--business-key", "k", "--bpm-name", BPM)):
             (row,) = run("show", *arguments, "--output", "json").rows
             assert (row["id"], row["state"], row["business_key"]) == (one["id"], WAITING, "k")
         assert re.search(r"bp_status +\| Collecting", run("show", one["id"]).out)
@@ -178,10 +202,10 @@ class TestReading:
         assert "carried by 2 instances" in done.err
 
     def test_definitions(self, run: Run) -> None:
-        versions = run("definitions", "--process", "InvoiceCheck", "--output", "json").rows
+        versions = run("definitions", "--bpm-name", "InvoiceCheck", "--output", "json").rows
         assert [row["version"] for row in versions] == ["1.0.0", "2.0.0"]
         (enabled,) = run(
-            "definitions", "--process", "Invoice", "--like", "--enabled", "--output", "json"
+            "definitions", "--bpm-name", "Invoice", "--like", "--enabled", "--output", "json"
         ).rows
         assert enabled["version"] == "2.0.0"
 
@@ -213,13 +237,13 @@ class TestStarting:
         [("NightlyReconciliation", "Completed OK", 0), ("AlwaysBroken", "Broken", 1)],
     )
     def test_start_and_wait(self, bpm: str, state: str, code: int, run: Run) -> None:
-        done = run("start", bpm, "--wait", "--interval", "1", "--output", "json")
+        done = run("start", bpm, "--wait-for-completion", "--poll-interval", "1", "--output", "json")
         (row,) = done.rows
         assert (done.code, row["state"]) == (code, state)
         assert "Started instance" in done.err
 
     def test_a_wait_that_takes_too_long(self, run: Run, emulator: EmulatorControl) -> None:
-        done = run("start", BPM, "--wait", "--interval", "1", "--timeout", "0")
+        done = run("start", BPM, "--wait-for-completion", "--poll-interval", "1", "--timeout", "0")
         assert done.code == 1
         assert "timed out" in done.err
         assert not emulator.instances()[0]["closed"]
@@ -246,7 +270,7 @@ class TestStarting:
                 done = starting.end()
         assert (done.code, done.out) == (4, "")
         assert done.err.startswith("Interrupted while the start was under way.")
-        assert f"list --all --process {BPM}" in done.err
+        assert f"list --all --bpm-name {BPM}" in done.err
 
     def test_a_refused_start(self, run: Run) -> None:
         done = run("start", "Nowhere")
@@ -259,21 +283,21 @@ class TestStarting:
     [
         ("show",),
         ("show", "x", "--business-key", "k"),
-        ("show", "x", "--process", BPM),
+        ("show", "x", "--bpm-name", BPM),
         ("list", "--all", "--state", "Broken"),
         ("definitions", "--like"),
         ("start", BPM, "--variable", "x"),
-        ("start", BPM, "--interval", "0"),
+        ("start", BPM, "--poll-interval", "0"),
         ("start", BPM, "--timeout", "-1"),
         ("start", " "),
         ("start", BPM, "--business-key", "k", "--variable", "$Flow.BusinessKey=k"),
         ("terminate", "--yes"),
-        ("terminate", "x", "--process", BPM, "--yes"),
+        ("terminate", "x", "--bpm-name", BPM, "--yes"),
         ("terminate", " ", "--yes"),
-        ("terminate", "x", "--concurrency", "0", "--yes"),
+        ("terminate", "x", "--max-concurrency", "0", "--yes"),
         ("set", "x", "--yes"),
         ("watch",),
-        ("watch", "x", "--interval", "0.5"),
+        ("watch", "x", "--poll-interval", "0.5"),
         ("list", "--state", "Closed"),
         ("list", "--conn-id", "nowhere"),
         ("frobnicate",),
@@ -312,7 +336,7 @@ def test_a_warning_of_the_client_goes_to_stderr(
 class TestWatching:
     def test_until_all_have_ended(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start("NightlyReconciliation")["id"]
-        done = run("watch", one, "--interval", "1")
+        done = run("watch", one, "--poll-interval", "1")
         assert done.code == 0
         assert re.search(rf"^\d\d:\d\d:\d\d Watching instance '{one}'", done.out)
         assert "Now instance" in done.out
@@ -320,19 +344,19 @@ class TestWatching:
 
     def test_one_that_does_not_end_well(self, run: Run, emulator: EmulatorControl) -> None:
         one, other = emulator.start("NightlyReconciliation")["id"], emulator.start("AlwaysBroken")["id"]
-        done = run("watch", one, other, "--interval", "1")
+        done = run("watch", one, other, "--poll-interval", "1")
         assert done.code == 1
         assert f"The wait for instance {other!r} of 'AlwaysBroken' failed" in done.err
         assert done.err.endswith("1 of 2 ended well, 1 did not.\n")
 
     def test_until_a_state(self, run: Run, emulator: EmulatorControl) -> None:
         emulator.start(BPM)
-        done = run("watch", "--process", BPM, "--until-state", WAITING, "--interval", "1")
+        done = run("watch", "--bpm-name", BPM, "--until-state", WAITING, "--poll-interval", "1")
         assert (done.code, done.err) == (0, "1 of 1 ended well.\n")
 
     def test_a_deadline(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
-        done = run("watch", one, "--timeout", "0", "--interval", "1")
+        done = run("watch", one, "--timeout", "0", "--poll-interval", "1")
         assert done.code == 1
         assert "timed out" in done.err
 
@@ -349,18 +373,18 @@ class TestWatching:
         )
         waiting = [emulator.start("NightlyReconciliation")["id"] for _ in range(2)]
         emulator.fault("query", "status", status=503, skip=2)
-        done = run("watch", *waiting, "--interval", "1")
+        done = run("watch", *waiting, "--poll-interval", "1")
         assert done.code == 0
         assert done.out.count("Polls fail from now on") == 1, "said once, not for each"
         assert done.out.count("Polls succeed again") == 1
 
     def test_what_is_not_there(self, run: Run) -> None:
         assert run("watch", "nope").code == 3
-        assert run("watch", "--process", BPM).err == "Nothing to watch: no instance is meant.\n"
+        assert run("watch", "--bpm-name", BPM).err == "Nothing to watch: no instance is meant.\n"
 
     def test_ctrl_c(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
-        with running(MODULE, "watch", one, "--interval", "1") as watching:
+        with running(MODULE, "watch", one, "--poll-interval", "1") as watching:
             assert watching.popen.stdout
             assert "Watching" in watching.popen.stdout.readline()
             watching.popen.send_signal(signal.SIGINT)
@@ -369,7 +393,7 @@ class TestWatching:
 
     def test_the_table_on_a_terminal(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
-        with on_a_terminal("watch", one, "--interval", "1") as (watching, terminal):
+        with on_a_terminal("watch", one, "--poll-interval", "1") as (watching, terminal):
             assert "business status" in read_until(terminal, "1 of 1 still open")
             emulator.act(one, "reject")
             read_until(terminal, "0 of 1 still open")
@@ -378,7 +402,7 @@ class TestWatching:
     def test_the_table_shows_the_open_ones_first_and_says_what_it_does_not_show(self) -> None:
         ended = BpmInstance(id="ended", name="A", state="Completed OK", is_closed=True)
         still = BpmInstance(id="still", name="A", state="Running", suspended=True, business_key="[/x]")
-        console = Console(width=120)
+        console = RichConsole(width=120)
         with console.capture() as capture:
             console.print(views.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
         shown = capture.get()
@@ -396,7 +420,7 @@ class TestAsking:
     )
     def test_a_person_is_asked(self, answer: str, code: int, state: str, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
-        with on_a_terminal("terminate", "--process", BPM) as (asking, terminal):
+        with on_a_terminal("terminate", "--bpm-name", BPM) as (asking, terminal):
             asked = read_until(terminal, "Terminate 1 instance? [y/N]")
             assert one in asked
             assert emulator.counts()["action"] == 0

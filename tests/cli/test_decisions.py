@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from airflow_provider_astrobpm.cli.exits import MEANINGS, Exit
 from airflow_provider_astrobpm.cli.filters import Filter, filter_from
 from airflow_provider_astrobpm.cli.plan import NAMED, Outcome, make_plan
 from airflow_provider_astrobpm.cli.running import exit_of
+from airflow_provider_astrobpm.cli.state_names import state_named
 from airflow_provider_astrobpm.cli.variables import variables_from
 
 UTC = timezone.utc
@@ -144,13 +146,13 @@ def test_which_states_are_listed(asked: set[str] | None, listed: tuple[str, ...]
 
 
 def arguments(**given: Any) -> argparse.Namespace:
-    nothing = dict.fromkeys(("state", "process", "business_key", "older_than", "younger_than"))
+    nothing = dict.fromkeys(("state", "bpm_name", "business_key", "older_than", "younger_than"))
     return argparse.Namespace(**{**nothing, **given})
 
 
 def test_a_filter_of_arguments() -> None:
     assert filter_from(arguments(), None, "c").asks_nothing
-    assert filter_from(arguments(state=["Broken"], process="A", business_key="k"), None, "c") == Filter(
+    assert filter_from(arguments(state=["broken"], bpm_name="A", business_key="k"), None, "c") == Filter(
         frozenset({"Broken"}), "A", "k"
     )
     assert filter_from(arguments(older_than="2h", younger_than="1d"), UTC, "c") == Filter(
@@ -164,9 +166,9 @@ def test_a_filter_of_arguments() -> None:
         ({"older_than": "2h"}, None, "on connection 'c'.*extra 'timezone'"),
         ({"younger_than": "x"}, UTC, "--younger-than must be an age"),
         ({"older_than": "2h", "younger_than": "1h"}, UTC, "older than 2h and younger than 1h at once"),
-        ({"process": " "}, None, "--process must be a text"),
+        ({"bpm_name": " "}, None, "--bpm-name must be a text"),
         ({"business_key": ""}, None, "--business-key must be a text"),
-        ({"state": ["Closed"]}, None, "--state must be one of"),
+        ({"state": ["Closed"]}, None, "--state must be a state, not 'Closed'"),
     ],
 )
 def test_a_bad_filter(given: dict[str, Any], zone: Any, message: str) -> None:
@@ -196,27 +198,93 @@ def test_a_bad_filter(given: dict[str, Any], zone: Any, message: str) -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_a_variable(text: str, value: object) -> None:
-    assert variables_from([text], None) == {"x": value}
+    assert variables_from([text], None, None) == {"x": value}
 
 
 def test_variables_of_a_file_and_of_arguments(tmp_path: Path) -> None:
     file = tmp_path / "variables.json"
     file.write_text(json.dumps({"country": "DE", "risk": {"class": 2}}), encoding="utf-8")
-    assert variables_from(None, str(file)) == {"country": "DE", "risk": {"class": 2}}
-    assert variables_from(["country=CN"], str(file)) == {"country": "CN", "risk": {"class": 2}}
-    assert variables_from(None, None) == {}
+    assert variables_from(None, None, str(file)) == {"country": "DE", "risk": {"class": 2}}
+    assert variables_from(["country=CN"], None, str(file)) == {"country": "CN", "risk": {"class": 2}}
+    assert variables_from(None, None, None) == {}
+
+
+def test_those_that_are_nearer_come_first(tmp_path: Path) -> None:
+    file = tmp_path / "variables.json"
+    file.write_text('{"a": "file", "b": "file", "c": "file"}', encoding="utf-8")
+    assert variables_from(["a=one"], '{"a": "json", "b": ["json", null, 1.5, true]}', str(file)) == {
+        "a": "one",
+        "b": ["json", None, 1.5, True],
+        "c": "file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("country=secret", "--variables is not JSON; write it such as"),
+        ("{country: secret}", "--variables is not JSON; write it such as"),
+        ('{"x": NaN}', "--variables is not JSON"),
+        ('["secret"]', "--variables must be a JSON object of variables and their values; write it"),
+        ('{" ": "secret"}', "each name in variables"),
+    ],
+)
+def test_bad_variables_in_json_are_not_repeated(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        variables_from(None, text, None)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        ("Waiting for user interaction", WAITING),
+        ("waiting for USER interaction", WAITING),
+        (" waiting  for user ", WAITING),
+        ("waiting for page", "Waiting for page event"),
+        ("RUNNING", "Running"),
+        ("completed", "Completed OK"),
+        ("completedokwait", "CompletedOkWait"),
+        ("terminated", "Terminated"),
+        ("user", "User Terminated"),
+    ],
+)
+def test_a_state_as_people_type_it(given: str, state: str) -> None:
+    assert state_named(given, "--state") == state
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_by_its_name(state: str) -> None:
+    assert {state_named(each, "--state") for each in (state, state.lower(), state.upper())} == {state}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("waiting", "'waiting' may be 'Waiting for user interaction' or 'Waiting for page event'; give more"),
+        ("runing", "must be a state, not 'runing'. Did you mean 'Running'? The states are "),
+        ("Complete", "Did you mean 'Completed OK'?"),
+        ("susspended", "Did you mean 'Suspended'?"),
+        ("waiting for usr interaction", "Did you mean 'Waiting for user interaction'?"),
+        ("xyz", "must be a state, not 'xyz'. The states are 'Waiting for user interaction', "),
+        (" ", "must be a state, not ' '. The states are "),
+    ],
+)
+def test_what_is_no_state_or_several(given: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        state_named(given, "--state")
 
 
 @pytest.mark.parametrize("text", ["secret", "=secret", " =secret"])
 def test_what_is_no_variable_is_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="NAME=VALUE") as caught:
-        variables_from([text], None)
+        variables_from([text], None, None)
     assert "secret" not in str(caught.value)
 
 
 def test_a_variable_that_is_given_twice() -> None:
     with pytest.raises(ValueError, match="'x' is given twice"):
-        variables_from(["x=1", "x=1"], None)
+        variables_from(["x=1", "x=1"], None, None)
 
 
 @pytest.mark.parametrize(
@@ -232,9 +300,9 @@ def test_a_bad_file_of_variables(content: str, message: str, tmp_path: Path) -> 
     file = tmp_path / "variables.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        variables_from(None, str(file))
+        variables_from(None, None, str(file))
     with pytest.raises(ValueError, match="cannot be read"):
-        variables_from(None, str(tmp_path / "nowhere"))
+        variables_from(None, None, str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -271,6 +339,11 @@ def test_what_a_plan_says() -> None:
     plan = make_plan([instance("r"), gone, good], "terminate")
     assert (plan.count, plan.question) == ("Terminate 1 instance.", "Terminate 1 instance?")
     assert plan.spared == "1 is terminated already, 1 has ended already"
+    assert plan.dry_run(()) == "Dry run, nothing was changed. Without --dry-run: Terminate 1 instance."
+    both = make_plan([instance(), instance("b")], "set")
+    assert both.dry_run(["country", "risk"]).endswith(
+        "Set the variables of 2 instances to new values of 'country', 'risk'."
+    )
     assert make_plan([], "resume").nothing_to_do == "Nothing to do: no instance is meant."
     assert make_plan([gone, gone], "terminate").nothing_to_do == "Nothing to do: 2 are terminated already."
     assert make_plan([instance(), instance()], "set").question == "Set the variables of 2 instances?"

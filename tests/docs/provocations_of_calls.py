@@ -57,6 +57,12 @@ def started(**arguments: Any) -> Provocation:
     return lambda scene: scene.start(**arguments)
 
 
+def checked_where_no_variables_are_listed(scene: Scene) -> None:
+    """Check variables by a definition that lists none."""
+    scene.emulator.switch(definition_variables="absent")
+    scene.hook().check_variables(BPM, ["contry"])
+
+
 def batch(launches: Any, **arguments: Any) -> Provocation:
     """Run a batch operator."""
     return lambda scene: scene.batch(launches, **arguments)
@@ -279,6 +285,14 @@ ARGUMENTS: dict[str, Provocation] = {
         timeout=None, on_timeout="suspend"
     ),
     "fields must name … too: an instance is nothing without": lambda _: api.query("Running", fields=["id"]),
+    "variables must be names, or a mapping of names to JSON values, not …": hooked(
+        lambda hook: hook.check_variables(BPM, "country")
+    ),
+    "check_variables needs validate_first=True": batch([], check_variables=True, validate_first=False),
+    "… has no variable '…' (the nearest one is '…').": started(
+        variables={"contry": "CN"}, check_variables=True
+    ),
+    "Whether … has the variables … cannot be told: …": checked_where_no_variables_are_listed,
     "variables must name at least one variable to set": hooked(lambda hook: hook.set_variables("1", {})),
     "… is given twice: as an argument and as variable '…'": started(
         title="one", variables={"$Flow.Title": "two"}

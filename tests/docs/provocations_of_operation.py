@@ -245,7 +245,7 @@ def many(*arguments: str, row_cap: int | None = None, **switches: Any) -> Provoc
 def confirmed_by_nobody(scene: Scene) -> None:
     """Terminate instances with no terminal to ask at."""
     scene.started()
-    scene.command("terminate", "--process", BPM)
+    scene.command("terminate", "--bpm-name", BPM)
 
 
 def of_two_ages(scene: Scene) -> None:
@@ -267,11 +267,11 @@ COMMANDS: dict[str, Provocation] = {
     "… must be an age such as 90s, 15m, 2h, 7d or 1d12h, not …": command("list", "--older-than", "a week"),
     "no instance is older than … and younger than … at once": of_two_ages,
     "say which instances: their ids, or a filter of …": command("suspend", "--yes"),
-    "give the ids of instances or a filter, not both": command("suspend", "1", "--process", "A"),
+    "give the ids of instances or a filter, not both": command("suspend", "1", "--bpm-name", "A"),
     "give the instance's id or its --business-key, one of them": command("show"),
-    "--process goes with --business-key; an id needs no more": command("show", "1", "--process", "A"),
+    "--bpm-name goes with --business-key; an id needs no more": command("show", "1", "--bpm-name", "A"),
     "--all and --state exclude each other": command("list", "--all", "--state", "Running"),
-    "--like goes with --process": command("definitions", "--like"),
+    "--like goes with --bpm-name": command("definitions", "--like"),
     "There is no terminal to ask at, so nothing was changed; give --yes": confirmed_by_nobody,
     "Before you start it again look for it: list --all …": start_with_no_answer,
     "Warning: Astro Zero listed exactly … instances in state '…', which looks cut off.": many(
@@ -283,7 +283,29 @@ COMMANDS: dict[str, Provocation] = {
     ),
     "--variable must be NAME=VALUE": command("set", "1", "--variable", "country"),
     "variable '…' is given twice": command("set", "1", "--variable", "a=1", "--variable", "a=2"),
-    "say which variables to set: --variable or --variables-file": command("set", "1"),
+    "say which variables to set: --variable, --variables or --variables-file": command("set", "1"),
+    "give the name of the BPM once: start NAME, or start --bpm-name NAME": command("start"),
+    "--state '…' may be '…' or '…'; give more of its name": command("list", "--state", "waiting"),
+    "--state must be a state, not '…'. Did you mean '…'? The states are …": command(
+        "list", "--state", "runing"
+    ),
+    "say definitions to list them, or definitions show NAME to show one": command("definitions", "show"),
+    "--bpm-name, --like and --enabled choose what is listed; they do not go with show": command(
+        "definitions", "show", BPM, "--enabled"
+    ),
+    "--version goes with show: definitions show NAME --version VERSION": command(
+        "definitions", "--version", "1"
+    ),
+    "BPM '…' cannot be shown: …. The nearest name that is listed is '…'.": command(
+        "definitions", "show", "SuplierOnboarding"
+    ),
+    "Which variables it has cannot be told: its definition lists no variables.": many(
+        "definitions", "show", BPM, definition_variables="absent"
+    ),
+    "--variables is not JSON; write it such as …": command("set", "1", "--variables", "a=1"),
+    "--variables must be a JSON object of variables and their values; write it such as …": command(
+        "set", "1", "--variables", "[]"
+    ),
     "--variables-file cannot be read: …": command("set", "1", "--variables-file", "/no/such/file.json"),
     "--variables-file '…' is not JSON": with_file("{"),
     "--variables-file '…' must be a JSON object of variables and their values": with_file("[]"),

@@ -104,6 +104,7 @@ TRUTH: dict[str, list[Row]] = {
         started("terminate_twice", ANSWER_TWICE),
     ],
     "acting_on_closed": [started("suspend_ended", ANSWER_TWICE), started("variables_of_ended", ANSWER_TWICE)],
+    "definition_variables": [],  # no definition is read by its id
     "deleting_open": [],  # deleting cannot be undone, and the API reference keeps it for administrators: never probed
     "duplicate_business_key": [started("duplicate_key", {"accept": "started", "refuse": "refused"})],
     "refused_token_start": [started("refused_token_start", {"nothing": "not started", "started": "started"})],

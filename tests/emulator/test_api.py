@@ -338,8 +338,15 @@ def test_definitions_refused(api: Api, params: dict[str, str]) -> None:
 def test_definition_by_id(api: Api) -> None:
     (row,) = api.ok("GET", DEFINITIONS, params={"name": "PublishApproval"})
     definition = api.ok("GET", f"{DEFINITIONS}/{row['id']}")
-    assert {key: definition[key] for key in row} == row
-    assert {"name": "approved_by", "readOnly": True, "defaultValue": ""} in definition["variables"]
+    assert {key: definition[key] for key in row} == {**row, "config": json.loads(row["config"])}
+    assert {
+        "name": "approved_by",
+        "dataType": "Text",
+        "isCollection": False,
+        "isInput": False,
+        "isOutput": True,
+        "defaultValue": "",
+    } in definition["variables"]
     assert {"name": "Approve", "type": "userTask"} in definition["elements"]
     assert api.refused("GET", f"{DEFINITIONS}/001L0") == (400, "405230040")
 

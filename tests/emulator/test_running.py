@@ -206,6 +206,7 @@ def test_the_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "message"),
     [
         (["--switch", "colour=red"], "unknown switch 'colour'"),
+        (["--process", "/nowhere/x.yaml"], "unrecognized arguments: --process"),
         (["--processes", "/nowhere/x.yaml"], "No such file or directory"),
         (["--token-lifetime", "0"], "token_lifetime must be at least 1"),
         (["--allowed-host", "emulator.example:8765"], "without a port, not 'emulator.example:8765'"),

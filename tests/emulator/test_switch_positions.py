@@ -44,6 +44,15 @@ def get_by_id(api: Api, control: EmulatorControl) -> object:
     return result if isinstance(result, tuple) else {"isClosed", "curElement"} & set(result)
 
 
+def definition_variables(api: Api, control: EmulatorControl) -> object:
+    (row,) = api.ok("GET", DEFINITIONS, params={"name": "Instant"})
+    definition = api.ok("GET", f"{DEFINITIONS}/{row['id']}")
+    shown = definition.get("variables", "absent")
+    if isinstance(shown, dict):
+        return set(shown)
+    return [each["name"] for each in shown] if isinstance(shown, list) else shown
+
+
 def get_variables(api: Api, control: EmulatorControl) -> object:
     instance_id = api.start("Instant", variables={"note": 1})["id"]
     return seen(api, "GET", f"{INSTANCES}/{instance_id}/variables")
@@ -306,6 +315,7 @@ def start_time_form(api: Api, control: EmulatorControl) -> object:
 NOT_FOUND = (404, "405230060")
 SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "get_by_id": get_by_id,
+    "definition_variables": definition_variables,
     "get_variables": get_variables,
     "several_states": several_states,
     "unknown_state": unknown_state,
@@ -350,6 +360,12 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("get_by_id", "not_allowed", (405, "405230061")),
     ("get_by_id", "action", {"isClosed"}),
     ("get_by_id", "row", {"curElement"}),
+    ("definition_variables", "listed", ["note"]),
+    ("definition_variables", "absent", "absent"),
+    ("definition_variables", "null", None),
+    ("definition_variables", "empty", []),
+    ("definition_variables", "unnamed", [None]),
+    ("definition_variables", "map", {"note"}),
     ("get_variables", "absent", NOT_FOUND),
     ("get_variables", "map", {"note": 1}),
     ("several_states", "refuse", [(400, "405230013")] * 2),

@@ -57,6 +57,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     :param bpm_name: the BPM of the launches that name none.
     :param version: its version; without it the enabled one runs.
     :param validate_first: whether the whole input is checked before anything is started.
+    :param check_variables: whether the definitions of the BPMs are read first, to refuse launches with variables that their
+        BPM does not have: Astro Zero ignores them without a word. Where a definition lists no variables it cannot be told,
+        and the log says so.
     :param max_concurrency: calls to Astro Zero under way at once.
     :param rate_limit: starts per second at most; by default as many as there can be.
     :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as everything was started.
@@ -105,6 +108,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         bpm_name: str | None = None,
         version: str | None = None,
         validate_first: bool = True,
+        check_variables: bool = False,
         max_concurrency: int = 16,
         rate_limit: float | None = None,
         wait_for_completion: bool = True,
@@ -130,6 +134,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         with task_named(self.task_id):
             one_of(self, defaults, "launches", "launches_path")
             self.validate_first = checks.truth(validate_first, "validate_first")
+            self.check_variables = checks.truth(check_variables, "check_variables")
             self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
             self.rate_limit = None if rate_limit is None else checks.rate(rate_limit, "rate_limit")
             self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
@@ -140,6 +145,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
             self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
             self._refuse_idle_of_wait(defaults, on_failure="leave")
+            if self.check_variables and not self.validate_first:
+                raise ValueError(
+                    "check_variables needs validate_first=True: it looks at the whole input first"
+                )
             if fail_fast and isinstance(max_failures, float) and not validate_first:
                 raise ValueError(
                     "with validate_first=False nobody knows of how many max_failures is a share: give a number"
@@ -158,6 +167,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks import launch_variables  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
 
         self._begun = begin(context, BatchRecord, retries=self.retries or 0)
@@ -166,7 +176,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 self._check(context)
                 read, survey = self._reader(), None
                 if self.validate_first:
-                    survey, read = launches.surveyed(read)
+                    names = launches.Names()
+                    survey, read = launches.surveyed(names.noted(read) if self._checks_variables else read)
+                    if names:
+                        launch_variables.check(self.hook, names)
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
@@ -240,6 +253,15 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             result_file.check(self.result_path, conn_id=self.result_conn_id)
         self._published = batch_xcoms.nothing_yet(context)
         self._trigger_for(None)
+
+    @property
+    def _checks_variables(self) -> bool:
+        """Whether the variables have to be checked: what a try has begun to start was checked before."""
+        _, this, record = self._begun
+        has_begun = (
+            record is not None and record.generation == this.generation and record.begun_at is not None
+        )
+        return self.check_variables and not has_begun
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
         """Return what reads the launches from the first on, each time it is called."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 
@@ -96,6 +97,8 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
     :param instance_id: the instance's id.
     :param variables: names and values: what JSON can hold, dates and times, and more; see ``docs/variables.md`` for what is
         sent.
+    :param check_variables: whether the instance and the definition of its BPM are read first, to refuse variables that the
+        BPM does not have. Where the definition lists no variables it cannot be told, and the log says so.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -103,13 +106,18 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
     variables: Any = CheckedVariables()
 
-    def __init__(self, *, variables: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *, variables: Mapping[str, Any], check_variables: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.variables = variables
+        with task_named(self.task_id):
+            self.check_variables = checks.truth(check_variables, "check_variables")
 
     def execute(self, context: Context) -> None:
         """Set the variables."""
         self._report_unseen(self.instance_id)
+        if self.check_variables:
+            names = values.named(self.variables)
+            self.hook.check_variables_of(self.hook.get_instance(self.instance_id), names)
         self.hook.set_variables(self.instance_id, self.variables)
         self.log.info("Sent %s to instance %r", ", ".join(map(repr, self.variables)), self.instance_id)
 

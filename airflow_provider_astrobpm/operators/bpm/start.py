@@ -58,6 +58,9 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
     :param variables: values for the BPM's variables: what JSON can hold, dates and times, and more; see
         ``docs/variables.md`` for what is sent.
+    :param check_variables: whether the definition of the BPM is read first, to refuse variables that it does not have:
+        Astro Zero ignores them without a word. It costs two requests, and the token needs the right to view BPMs. Where the
+        definition lists no variables it cannot be told, and the log says so.
     :param business_key: the instance's business key, ``$Flow.BusinessKey``; by default one that names this task and is
         used by no other.
     :param if_open_instance_exists: what to do where an open instance carries the author's own ``business_key``:
@@ -103,6 +106,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         variables: Mapping[str, Any] | None = None,
         business_key: str | None = None,
         title: str | None = None,
+        check_variables: bool = False,
         wait_for_completion: bool = True,
         poll_interval: float | timedelta = 60,
         timeout: float | timedelta | None = None,
@@ -118,6 +122,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         self.title = title
         defaults = kwargs.get("default_args")
         with task_named(self.task_id):
+            self.check_variables = checks.truth(check_variables, "check_variables")
             self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
             self.poll_interval = checks.poll_interval(poll_interval)
             self.timeout = checks.timeout(timeout)
@@ -182,6 +187,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
         memory, this, known = begin(context, adoption.Record, retries=self.retries or 0)
+        has_started = (
+            known is not None and known.generation == this.generation and known.posted_at is not None
+        )
+        if self.check_variables and self.variables is not None and not has_started:
+            names = values.named(self.variables)
+            self.hook.check_variables(self.bpm_name, names, version=self.version)
 
         title = self.title
         if title is None and api.TITLE_VARIABLE not in (self.variables or {}):

@@ -1,0 +1,130 @@
+"""Which variables a BPM has, by its definition. No I/O.
+
+A variable that a BPM does not have is ignored by Astro Zero without a word (page 0073). Its definition can be read: the list of
+definitions (page 0047) tells which one runs, and one of them read by its id (page 0048) is what page 0046 creates, with
+``variables``, an array of objects. Whether a definition is sent with them is not certain: the example of page 0048 is long and was
+not seen to its end. So what lists no variables, or lists them in another way, tells nothing of any name.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_astrobpm.bpm import api, checks
+from airflow_provider_astrobpm.bpm.errors import UnknownVariablesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow_provider_astrobpm.bpm.api import Plan
+    from airflow_provider_astrobpm.bpm.wire import BpmDefinition
+
+ALIKE = 0.7  # of two names that may be meant for each other, as difflib measures it
+SYSTEM = "$"
+"""With what the names of system variables begin, such as ``$Flow.Title``, which are no BPM's own."""
+
+
+class Variables(NamedTuple):
+    """What a definition tells of the variables of a BPM."""
+
+    bpm: str
+    """The BPM and its version, in words."""
+    names: tuple[str, ...] | None = None
+    """All their names; ``None`` where that cannot be told."""
+    why_unknown: str = ""
+    """Why it cannot be told, as half a sentence."""
+
+    def check(self, given: Iterable[str]) -> None:
+        """Check that the BPM has the variables that were given; where that cannot be told it has.
+
+        :param given: their names.
+        :raises UnknownVariablesError: if it lacks one of them.
+        """
+        if self.names is None:
+            return
+        unknown = {name: nearest(name, self.names) for name in own(given) if name not in self.names}
+        if unknown:
+            raise UnknownVariablesError(self.bpm, unknown, self.names)
+
+
+def own(names: Iterable[str]) -> list[str]:
+    """Return the names that are a BPM's own, and no system variable's.
+
+    :raises ValueError: for what is no name.
+    """
+    if isinstance(names, (str, bytes)):
+        raise ValueError(f"variables must be names, or a mapping of names to JSON values, not {names!r}")
+    return [name for name in names if not checks.text(name, "each name in variables").startswith(SYSTEM)]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name that resembles another one most, if one does."""
+    by_form = {one.casefold(): one for one in known}
+    found = get_close_matches(name.casefold(), by_form, n=1, cutoff=ALIKE)
+    return by_form[found[0]] if found else None
+
+
+def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the variables that a definition lists, each as it is sent, with its name.
+
+    :param graph: the definition, as it is read by its id.
+    :returns: ``None`` where it lists none, or not in the documented way with a name for each.
+    """
+    listed = graph.get("variables")
+    if not isinstance(listed, list) or not listed:
+        return None
+    for one in listed:
+        name = one.get("name") if isinstance(one, dict) else None
+        if not isinstance(name, str) or not name.strip():
+            return None
+    return listed
+
+
+def why_unknown(graph: Mapping[str, Any]) -> str:
+    """Return why a definition does not tell which variables there are; nothing where it does."""
+    if variables_of(graph) is not None:
+        return ""
+    how = "variables otherwise than is documented" if graph.get("variables") else "no variables"
+    return f"its definition lists {how}"
+
+
+def chosen(definitions: Sequence[BpmDefinition], bpm_name: str, version: str | None) -> BpmDefinition | str:
+    """Return the definition that a start runs, or why that cannot be told.
+
+    :param definitions: definitions, as they are listed.
+    :param bpm_name: the name of the BPM.
+    :param version: its version; without it the enabled one.
+    """
+    named = [one for one in definitions if one.name == bpm_name]
+    if not named:
+        return "no definition of this name is listed"
+    meant = [one for one in named if (one.active is True if version is None else one.version == version)]
+    if len(meant) == 1:
+        return meant[0]
+    which = "as enabled" if version is None else "under this number"
+    versions = ", ".join(one.version or "one without a number" for one in named)
+    return f"{'several versions are' if meant else 'no version is'} listed {which} (its versions: {versions})"
+
+
+def variables(bpm_name: str, version: str | None = None) -> Plan[Variables]:
+    """Find out which variables a BPM has, with two calls.
+
+    :param bpm_name: the name of the BPM.
+    :param version: its version; without it the enabled one.
+    :raises ValueError: for a name or a version that names nothing.
+    :raises CallError: if definitions cannot be listed or read.
+    """
+    bpm = f"BPM {bpm_name!r}" + (
+        f" version {checks.identifier(version, 'version')!r}" if version is not None else ""
+    )
+    rows = yield api.definitions(name=checks.identifier(bpm_name, "bpm_name"))
+    found = chosen(rows, bpm_name, version)
+    if isinstance(found, str):
+        return Variables(bpm, why_unknown=found)
+    bpm = f"BPM {bpm_name!r} version {found.version!r}" if found.version else bpm
+    graph = yield api.definition(found.id)
+    listed = variables_of(graph)
+    if listed is None:
+        return Variables(bpm, why_unknown=why_unknown(graph))
+    return Variables(bpm, tuple(dict.fromkeys(one["name"] for one in listed)))

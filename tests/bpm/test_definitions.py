@@ -1,0 +1,166 @@
+"""Which variables a BPM has, by its definition: from what is listed, and where that cannot be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import api, definitions
+from airflow_provider_astrobpm.bpm.definitions import Variables, chosen, nearest, variables_of, why_unknown
+from airflow_provider_astrobpm.bpm.errors import UnknownVariablesError
+from airflow_provider_astrobpm.bpm.wire import BpmDefinition
+
+NAMES = ("supplier", "country", "risk_class")
+
+
+def version(number: str | None, *, active: bool | None = False, name: str = "A") -> BpmDefinition:
+    return BpmDefinition(id=f"001L-{name}-{number}", name=name, version=number, active=active)
+
+
+@pytest.mark.parametrize(
+    ("graph", "names"),
+    [
+        ({"variables": [{"name": "a"}, {"name": "b", "dataType": "Text"}]}, ["a", "b"]),
+        ({}, None),
+        ({"variables": None}, None),
+        ({"variables": []}, None),
+        ({"variables": {}}, None),
+        ({"variables": "a"}, None),
+        ({"variables": {"a": {"name": "a"}}}, None),
+        ({"variables": ["a", "b"]}, None),
+        ({"variables": [{"name": "a"}, {"label": "b"}]}, None),
+        ({"variables": [{"name": "a"}, {"name": " "}]}, None),
+        ({"variables": [{"name": "a"}, {"name": 7}]}, None),
+        ({"variables": [{"name": "a"}, None]}, None),
+        ({"constants": [{"name": "a"}], "dataMappers": [{"name": "b"}]}, None),
+    ],
+)
+def test_what_a_definition_lists(graph: dict[str, Any], names: list[str] | None) -> None:
+    listed = variables_of(graph)
+    assert (None if listed is None else [one["name"] for one in listed]) == names
+    assert bool(why_unknown(graph)) is (names is None)
+
+
+@pytest.mark.parametrize(
+    ("graph", "why"),
+    [
+        ({"variables": []}, "its definition lists no variables"),
+        ({}, "its definition lists no variables"),
+        ({"variables": {"a": {}}}, "its definition lists variables otherwise than is documented"),
+    ],
+)
+def test_why_it_cannot_be_told(graph: dict[str, Any], why: str) -> None:
+    assert why_unknown(graph) == why
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "found"),
+    [
+        ([version("1"), version("2", active=True)], None, "2"),
+        ([version("1"), version("2", active=True)], "1", "1"),
+        ([version("1", active=True), version("1", active=True, name="AA")], None, "1"),
+        ([version(None, active=True)], None, None),
+    ],
+)
+def test_the_definition_that_runs(listed: list[BpmDefinition], asked: str | None, found: str | None) -> None:
+    meant = chosen(listed, "A", asked)
+    assert isinstance(meant, BpmDefinition)
+    assert (meant.name, meant.version) == ("A", found)
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "why"),
+    [
+        ([], None, "no definition of this name is listed"),
+        ([version("1", active=True, name="a")], None, "no definition of this name is listed"),
+        (
+            [version("1"), version("2")],
+            None,
+            "no version is listed as enabled (its versions: 1, 2)",
+        ),
+        ([version("1", active=None)], None, "no version is listed as enabled (its versions: 1)"),
+        (
+            [version("1", active=True), version("2", active=True)],
+            None,
+            "several versions are listed as enabled (its versions: 1, 2)",
+        ),
+        (
+            [version("1"), version(None, active=True)],
+            "3",
+            "no version is listed under this number (its versions: 1, one without a number)",
+        ),
+    ],
+)
+def test_where_it_is_not_certain_which_runs(listed: list[BpmDefinition], asked: str | None, why: str) -> None:
+    assert chosen(listed, "A", asked) == why
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("contry", "country"),
+        ("Country", "country"),
+        ("RISKCLASS", "risk_class"),
+        ("suplier", "supplier"),
+        ("amount", None),
+        ("x", None),
+    ],
+)
+def test_the_nearest_name(name: str, found: str | None) -> None:
+    assert nearest(name, NAMES) == found
+
+
+def test_names_are_checked_against_those_that_are_listed() -> None:
+    told = Variables("BPM 'A' version '1'", NAMES)
+    told.check(["country", "$Flow.Title", "$Flow.BusinessKey"])
+    with pytest.raises(UnknownVariablesError) as caught:
+        told.check(["country", "contry", "amount"])
+    assert caught.value.unknown == {"contry": "country", "amount": None}
+    assert str(caught.value) == (
+        "BPM 'A' version '1' has no variable 'contry' (the nearest one is 'country'), 'amount'. Nothing was changed: "
+        "Astro Zero ignores such a name without a word. The variables that it has are 'supplier', 'country', 'risk_class'."
+    )
+    Variables("BPM 'A'", why_unknown="its definition lists no variables").check(["anything"])
+
+
+def run(plan: Any, *answers: Any) -> tuple[list[api.Operation[Any]], Any]:
+    """Run a plan on answers, and return what it asked and what it returned."""
+    asked: list[api.Operation[Any]] = []
+    reply: Any = None
+    queue = list(answers)
+    try:
+        while True:
+            asked.append(plan.send(reply))
+            reply = queue.pop(0)
+    except StopIteration as stop:
+        return asked, stop.value
+
+
+def test_two_calls_tell_the_variables() -> None:
+    asked, told = run(
+        definitions.variables("A"), [version("1"), version("2", active=True)], {"variables": [{"name": "a"}]}
+    )
+    assert told == Variables("BPM 'A' version '2'", ("a",))
+    assert [one.target for one in asked] == [
+        "/u-route/baas/bp/v2.0/metadata/definitions?name=A",
+        "/u-route/baas/bp/v2.0/metadata/definitions/001L-A-2",
+    ]
+
+
+def test_a_bpm_that_is_not_listed_costs_one_call() -> None:
+    asked, told = run(definitions.variables("A", "9"), [version("1")])
+    assert len(asked) == 1
+    assert (told.bpm, told.names) == ("BPM 'A' version '9'", None)
+
+
+@pytest.mark.parametrize(("name", "number"), [(" ", None), ("None", None), ("A", "")])
+def test_a_bad_name_or_version_is_refused_before_any_call(name: str, number: str | None) -> None:
+    with pytest.raises(ValueError, match=r"(bpm_name|version) must"):
+        next(definitions.variables(name, number))
+
+
+@pytest.mark.parametrize("names", ["country", b"country", [" "], [7]])
+def test_what_are_no_names(names: Any) -> None:
+    with pytest.raises(ValueError, match="name"):
+        definitions.own(names)

@@ -1,0 +1,159 @@
+"""``definitions show``, and what ``--check-variables`` finds before anything is sent that changes something."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from tests.cli.conftest import AIRFLOW, Run, process
+from tests.cli.test_commands import TAKES_COMMANDS
+
+BPM = "SupplierOnboarding"
+NAMES = ["supplier", "country", "risk_class"]
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_show_a_definition(output: str, run: Run) -> None:
+    done = run("definitions", "show", "InvoiceCheck", "--output", "json")
+    (row,) = done.rows
+    assert (done.code, done.err) == (0, "")
+    assert (row["name"], row["version"], row["active"]) == ("InvoiceCheck", "2.0.0", True)
+    assert {one["name"]: one["defaultValue"] for one in row["variables"]} == {
+        "invoice": "",
+        "currency": "EUR",
+    }
+    assert row["variables"][0]["isCollection"] is False
+    assert "currency" in run("definitions", "show", "InvoiceCheck", "--output", output).out
+
+
+def test_show_a_version(run: Run) -> None:
+    (row,) = run("definitions", "show", "InvoiceCheck", "--version", "1.0.0", "--output", "json").rows
+    assert [one["name"] for one in row["variables"]] == ["invoice"]
+
+
+def test_for_people_it_is_two_tables(run: Run) -> None:
+    for output in ("table", "plain"):
+        shown = run("definitions", "show", BPM, "--output", output).out
+        assert re.search(r"^version +\|? *1\.0\.0", shown, re.MULTILINE)
+        assert re.search(r"^name +\|? *dataType", shown, re.MULTILINE)
+        assert re.search(r"^country +\|? *Text", shown, re.MULTILINE)
+
+
+@TAKES_COMMANDS
+@pytest.mark.usefixtures("airflow_database", "emulator")
+def test_airflows_parser_takes_it_too() -> None:
+    done = process(AIRFLOW, "definitions", "show", BPM, "--output", "json")
+    assert [one["name"] for one in done.rows[0]["variables"]] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("position", "why"),
+    [
+        ("absent", "lists no variables"),
+        ("null", "lists no variables"),
+        ("empty", "lists no variables"),
+        ("unnamed", "lists variables otherwise than is documented"),
+        ("map", "lists variables otherwise than is documented"),
+    ],
+)
+def test_a_definition_that_does_not_tell(
+    position: str, why: str, run: Run, emulator: EmulatorControl
+) -> None:
+    emulator.switch(definition_variables=position)
+    for output in ("json", "table"):
+        done = run("definitions", "show", BPM, "--output", output)
+        assert done.code == 0
+        assert done.err == f"Which variables it has cannot be told: its definition {why}.\n"
+    assert run("definitions", "show", BPM, "--output", "json").rows[0]["variables"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("SuplierOnboarding",), ("BPM 'SuplierOnboarding' cannot be shown: no definition of this name is listed. "
+                                 "The nearest name that is listed is 'SupplierOnboarding'.")),
+        (("xyz",), "BPM 'xyz' cannot be shown: no definition of this name is listed."),
+        (("RetiredProcess",), ("BPM 'RetiredProcess' cannot be shown: no version is listed as enabled "
+                              "(its versions: 1.0.0).")),
+        (("InvoiceCheck", "--version", "9"), ("BPM 'InvoiceCheck' version '9' cannot be shown: no version is listed under "
+                                             "this number (its versions: 1.0.0, 2.0.0).")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shown(arguments: tuple[str, ...], says: str, run: Run) -> None:
+    done = run("definitions", "show", *arguments)
+    assert (done.code, done.out, done.err) == (3, "", f"{says}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("show",), "Say definitions to list them, or definitions show NAME to show one"),
+        (("list",), "Say definitions to list them"),
+        (("show", BPM, "x"), "Say definitions to list them"),
+        (("show", BPM, "--like"), "they do not go with show"),
+        (("--version", "1"), "--version goes with show"),
+    ],
+)
+def test_what_means_nothing_is_refused(
+    arguments: tuple[str, ...], says: str, run: Run, emulator: EmulatorControl
+) -> None:
+    done = run("definitions", *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert not any(emulator.counts().values())
+
+
+class TestChecking:
+    @pytest.mark.parametrize("option", ["--check", "--check-variables"])
+    def test_a_start_with_an_unknown_variable_is_not_sent(
+        self, option: str, run: Run, emulator: EmulatorControl
+    ) -> None:
+        done = run("start", BPM, option, "--variable", "contry=a-secret", "--variable", "supplier=ACME")
+        assert (done.code, done.out) == (2, "")
+        assert "has no variable 'contry' (the nearest one is 'country')" in done.err
+        assert "'supplier', 'country', 'risk_class'" in done.err
+        assert "a-secret" not in done.err
+        assert emulator.counts()["start"] == 0
+
+    def test_a_start_with_known_ones_is(self, run: Run, emulator: EmulatorControl) -> None:
+        done = run("start", BPM, "--check", "--variables", '{"country": "CN"}')
+        assert (done.code, emulator.counts()["start"]) == (0, 1)
+        assert "cannot be told" not in done.err
+
+    def test_the_version_counts(self, run: Run) -> None:
+        arguments = ("start", "InvoiceCheck", "--check", "--variable", "currency=EUR")
+        assert run(*arguments).code == 0
+        assert "version '1.0.0' has no variable 'currency'" in run(*arguments, "--version", "1.0.0").err
+
+    def test_where_it_cannot_be_told_it_says_so_and_goes_on(
+        self, run: Run, emulator: EmulatorControl
+    ) -> None:
+        emulator.switch(definition_variables="absent")
+        done = run("start", BPM, "--check", "--variable", "contry=CN")
+        assert (done.code, emulator.counts()["start"]) == (0, 1)
+        assert done.err.startswith(
+            f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told: its definition lists no variables"
+        )
+
+    @pytest.mark.parametrize("how", [(), ("--dry-run",)])
+    def test_unknown_variables_are_not_set(
+        self, how: tuple[str, ...], run: Run, emulator: EmulatorControl
+    ) -> None:
+        emulator.start(BPM)
+        done = run("set", "--bpm-name", BPM, "--check", "--variable", "contry=CN", "--yes", *how)
+        assert done.code == 2
+        assert "has no variable 'contry'" in done.err
+        assert emulator.counts()["variables"] == 0
+
+    def test_one_bpm_that_lacks_it_is_enough(self, run: Run, emulator: EmulatorControl) -> None:
+        ids = [emulator.start(name, version=number)["id"] for name, number in
+               (("InvoiceCheck", "2.0.0"), ("InvoiceCheck", "2.0.0"), ("InvoiceCheck", "1.0.0"))]  # fmt: skip
+        done = run("set", *ids[:2], "--check", "--variable", "currency=CNY", "--yes")
+        assert done.code == 0
+        assert emulator.counts()["definition"] == 1
+        done = run("set", *ids, "--check", "--variable", "currency=USD", "--yes")
+        assert done.code == 2
+        assert "BPM 'InvoiceCheck' version '1.0.0' has no variable 'currency'" in done.err
+        assert emulator.counts()["variables"] == 2

@@ -1,0 +1,198 @@
+"""The options of the commands: named as the arguments of the operators, and taken by their whole names alone."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.cli.definition import COMMANDS, make_parser
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.operators.bpm import (
+    AstroZeroQueryBpmInstancesOperator,
+    AstroZeroSetBpmVariablesOperator,
+    AstroZeroStartBpmBatchOperator,
+    AstroZeroStartBpmInstanceOperator,
+)
+from tests.cli.conftest import AIRFLOW, MODULE, Run, process
+from tests.cli.test_commands import TAKES_COMMANDS
+
+BPM = "SupplierOnboarding"
+
+# What only a command line has: where values come from, how they are shown, and what a filter and a table need.
+OF_THE_COMMAND_LINE = {
+    *("help", "verbose", "output", "yes", "dry_run", "all", "enabled", "conn_id"),
+    *("variable", "variables_file", "state", "until_state", "older_than", "younger_than", "start"),
+}
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def long_options(parser: argparse.ArgumentParser) -> set[str]:
+    return {text for action in parser._actions for text in action.option_strings if text.startswith("--")}
+
+
+def beginnings(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Action, str]]:
+    """Return every text that is the beginning of an option and no option."""
+    known = long_options(parser)
+    for action in parser._actions:
+        for text in action.option_strings:
+            for length in range(3, len(text)):
+                if text.startswith("--") and text[:length] not in known:
+                    yield action, text[:length]
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_no_option_is_taken_by_its_beginning(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for action, text in beginnings(parsers()[command]):
+        value = ["{}"] if action.nargs is None else []
+        with pytest.raises(SystemExit) as end:
+            make_parser().parse_args([command, text, *value])
+        assert end.value.code == 2, text
+        assert "unrecognized arguments" in capsys.readouterr().err, text
+
+
+@pytest.mark.parametrize("program", [MODULE, pytest.param(AIRFLOW, marks=TAKES_COMMANDS)])
+def test_nor_by_the_parser_that_airflow_makes(program: tuple[str, ...], emulator: EmulatorControl) -> None:
+    done = process(program, "start", BPM, "--variables-fil", "/no/such/file")
+    assert done.code == 2
+    assert "unrecognized arguments: --variables-fil" in done.err
+    done = process(program, "terminate", "--bpm", BPM, "--yes")
+    assert done.code == 2
+    assert not any(emulator.counts().values())
+
+
+@pytest.mark.parametrize("program", [MODULE, pytest.param(AIRFLOW, marks=TAKES_COMMANDS)])
+def test_both_parsers_take_the_same(program: tuple[str, ...], emulator: EmulatorControl) -> None:
+    done = process(program, "start", BPM, "--variables", '{"risk_class": 3}', "--output", "json")
+    assert done.code == 0, done.err
+    assert emulator.instance(done.rows[0]["id"])["variables"]["risk_class"] == 3
+    done = process(program, "list", "--process", BPM, "--state", "WAITING FOR USER", "--output", "json")
+    assert len(done.rows) == 1
+    shown = process(program, "list", "--help").out
+    assert "--bpm-name" in shown
+    assert "--process" not in shown
+
+
+def shown_options(command: str) -> set[str]:
+    """Return the names of a command's options that its help shows."""
+    return {
+        action.option_strings[0].lstrip("-").replace("-", "_")
+        if len(action.option_strings) == 1
+        else action.dest
+        for action in parsers()[command]._actions
+        if action.option_strings and action.help != argparse.SUPPRESS
+    }
+
+
+def arguments_of(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize(
+    ("command", "functions"),
+    [
+        ("start", [AstroZeroStartBpmInstanceOperator.__init__]),
+        ("list", [AstroZeroQueryBpmInstancesOperator.__init__]),
+        ("show", [AstroZeroHook.find_instance]),
+        ("set", [AstroZeroSetBpmVariablesOperator.__init__, AstroZeroQueryBpmInstancesOperator.__init__,
+                 AstroZeroStartBpmBatchOperator.__init__]),
+        ("terminate", [AstroZeroQueryBpmInstancesOperator.__init__, AstroZeroStartBpmBatchOperator.__init__]),
+        ("watch", [AstroZeroQueryBpmInstancesOperator.__init__, AstroZeroHook.wait_for_instance]),
+        ("definitions", [AstroZeroHook.find_instance, AstroZeroHook.get_definitions]),
+    ],
+)  # fmt: skip
+def test_an_option_has_the_name_of_the_argument(command: str, functions: list[Any]) -> None:
+    known = set().union(*map(arguments_of, functions))
+    assert shown_options(command) - OF_THE_COMMAND_LINE <= known
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("list --process A", "list --bpm-name A"),
+        ("show --business-key k --process A", "show --business-key k --bpm-name A"),
+        ("definitions --process A", "definitions --bpm-name A"),
+        ("start A --wait --interval 2", "start A --wait-for-completion --poll-interval 2"),
+        ("suspend --process A --concurrency 2", "suspend --bpm-name A --max-concurrency 2"),
+        ("resume --process A --concurrency 2", "resume --bpm-name A --max-concurrency 2"),
+        ("terminate --process A --concurrency 2", "terminate --bpm-name A --max-concurrency 2"),
+        ("set --process A --concurrency 2", "set --bpm-name A --max-concurrency 2"),
+        ("watch --process A --interval 2", "watch --bpm-name A --poll-interval 2"),
+        ("list --states Running --state New", "list --state Running --state New"),
+        ("list --astro-zero-conn-id c", "list --conn-id c"),
+    ],
+)
+def test_the_former_names_are_taken_too(former: str, now: str) -> None:
+    parser = make_parser()
+    assert parser.parse_args(former.split()) == parser.parse_args(now.split())
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    args = make_parser().parse_args(["watch", "x"])
+    assert (args.bpm_name, args.poll_interval, args.state) == (None, 10.0, None)
+    assert make_parser().parse_args(["suspend"]).max_concurrency == 8
+
+
+def test_the_name_of_a_bpm_is_given_once(run: Run, emulator: EmulatorControl) -> None:
+    assert run("start", "--bpm-name", "Instant").code == 0
+    for arguments in ((), (BPM, "--bpm-name", BPM)):
+        done = run("start", *arguments)
+        assert (done.code, done.err) == (
+            2,
+            "Give the name of the BPM once: start NAME, or start --bpm-name NAME.\n",
+        )
+    assert emulator.counts()["start"] == 1
+
+
+def test_a_state_that_may_be_two_is_told_before_anything_is_sent(run: Run, emulator: EmulatorControl) -> None:
+    for command in (("list",), ("terminate", "--yes"), ("watch",)):
+        done = run(*command, "--state", "waiting")
+        assert done.code == 2
+        assert "may be 'Waiting for user interaction' or 'Waiting for page event'" in done.err
+    assert run("watch", "x", "--until-state", "runing").err.startswith(
+        "--until-state must be a state, not 'runing'. Did you mean 'Running'?"
+    )
+    assert not any(emulator.counts().values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("suspend",), "Suspend 3 instances."),
+        (("terminate", "--yes"), "Terminate 3 instances."),
+        (("set", "--variables", '{"country": "CN"}'), "Set the variables of 3 instances to new values of 'country'."),
+    ],
+)  # fmt: skip
+def test_a_dry_run_shows_what_would_be_changed_and_changes_nothing(
+    arguments: tuple[str, ...], says: str, run: Run, emulator: EmulatorControl
+) -> None:
+    meant = {emulator.start(BPM)["id"] for _ in range(3)}
+    emulator.start("PublishApproval")
+    before = emulator.instances()
+    done = run(*arguments, "--bpm-name", BPM, "--dry-run", "--output", "json")
+    assert (done.code, {row["id"] for row in done.rows}) == (0, meant)
+    assert done.err == f"Dry run, nothing was changed. Without --dry-run: {says}\n"
+    assert emulator.instances() == before
+    counts = emulator.counts()
+    assert counts["action"] == counts["variables"] == 0
+
+
+def test_a_dry_run_of_ids_says_what_it_would_spare_and_what_is_not_there(
+    run: Run, emulator: EmulatorControl
+) -> None:
+    one = emulator.start(BPM)["id"]
+    done = run("resume", one, "nope", "--dry-run")
+    assert (done.code, done.out) == (3, "")
+    assert "Nothing to do: 1 is not suspended." in done.err
+    done = run("suspend", one, "nope", "--dry-run")
+    assert done.code == 3
+    assert "'nope' is in none of the states" in done.err
+    assert "Without --dry-run: Suspend 1 instance." in done.err

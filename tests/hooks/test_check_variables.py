@@ -1,0 +1,104 @@
+"""The hook's check of variables against the emulator: by definitions in every shape in which they may be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+HookMaker = Callable[..., AstroZeroHook]
+Said = Callable[[], str]
+BPM = "SupplierOnboarding"
+READS = ("definitions", "definition")
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Said:
+    """Return what was logged, wherever this Airflow logs to."""
+    return lambda: "".join([*capsys.readouterr(), caplog.text])
+
+
+def reads(emulator: EmulatorControl) -> list[int]:
+    return [emulator.counts()[kind] for kind in READS]
+
+
+def test_names_that_the_bpm_has(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    assert hook.check_variables(BPM, {"country": "CN", "$Flow.Title": "T"})
+    assert hook.check_variables("InvoiceCheck", ["invoice"], version="1.0.0")
+    assert reads(emulator) == [2, 2]
+
+
+def test_a_name_that_it_has_not(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    with pytest.raises(errors.UnknownVariablesError) as caught:
+        hook.check_variables(BPM, {"contry": "CN", "supplier": "ACME"})
+    said = str(caught.value)
+    assert said.startswith(
+        f"On connection 'my_conn': BPM {BPM!r} version '1.0.0' has no variable 'contry' (the nearest one is 'country')."
+    )
+    assert "ACME" not in said
+    assert isinstance(caught.value, ValueError)
+    assert not emulator.instances()
+
+
+def test_no_names_cost_nothing(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    assert hook.check_variables(BPM, {})
+    assert hook.check_variables(BPM, ["$Flow.Title"])
+    assert reads(emulator) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("position", "why"),
+    [
+        ("absent", "its definition lists no variables"),
+        ("null", "its definition lists no variables"),
+        ("empty", "its definition lists no variables"),
+        ("unnamed", "its definition lists variables otherwise than is documented"),
+        ("map", "its definition lists variables otherwise than is documented"),
+    ],
+)
+def test_a_definition_that_does_not_tell(
+    position: str, why: str, hook: AstroZeroHook, emulator: EmulatorControl, said: Said
+) -> None:
+    emulator.switch(definition_variables=position)
+    assert not hook.check_variables(BPM, ["contry"])
+    assert f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told: {why}" in said()
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "why"),
+    [
+        ("NoSuchThing", None, "Whether BPM 'NoSuchThing' has the variables 'a' cannot be told: no definition of this"),
+        ("InvoiceCheck", "9", "BPM 'InvoiceCheck' version '9' has the variables 'a' cannot be told: no version is"),
+    ],
+)  # fmt: skip
+def test_a_bpm_that_is_not_listed(
+    name: str, version: str | None, why: str, hook: AstroZeroHook, said: Said
+) -> None:
+    assert not hook.check_variables(name, ["a"], version=version)
+    assert why in said()
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_a_definition_that_may_not_be_read_is_an_error(
+    kind: Any, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    emulator.fault(kind, "status", status=400, res_code="405230070", res_msg="no right")
+    with pytest.raises(errors.RefusedError, match="BPM definition"):
+        hook.check_variables(BPM, ["country"])
+
+
+def test_the_variables_of_an_instance_are_those_of_its_version(
+    hook: AstroZeroHook, emulator: EmulatorControl, said: Said
+) -> None:
+    instance = hook.start_instance("InvoiceCheck", version="1.0.0")
+    assert hook.check_variables_of(instance, ["invoice"])
+    with pytest.raises(errors.UnknownVariablesError, match=r"version '1\.0\.0' has no variable 'x'"):
+        hook.check_variables_of(instance, ["x"])
+    emulator.distort(instance.id, {"version": None})
+    assert not hook.check_variables_of(hook.get_instance(instance.id), ["x"])
+    assert "cannot be told: it does not show its version" in said()

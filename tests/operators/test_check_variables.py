@@ -1,0 +1,194 @@
+"""``check_variables`` of the operators: unknown names are told before anything is started or set, and never in its way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time import context
+
+from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.operators.bpm import (
+    AstroZeroSetBpmVariablesOperator,
+    AstroZeroStartBpmBatchOperator,
+    AstroZeroStartBpmInstanceOperator,
+)
+from tests.docs.scene import Tries
+
+BPM = "SupplierOnboarding"
+NAMES = {"supplier": "ACME", "country": "CN"}
+HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
+needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(
+    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del emulator
+    connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.3}}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what was logged, wherever this Airflow logs to."""
+    return lambda: "".join([*capsys.readouterr(), caplog.text])
+
+
+def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
+    return AstroZeroStartBpmInstanceOperator(
+        task_id="gate",
+        **{"bpm_name": BPM, "check_variables": True, "wait_for_completion": False, **arguments},
+    )
+
+
+def decorated(**arguments: Any) -> Any:
+    variables = arguments.pop("variables")
+    decorator: Any = astro_bpm_task(
+        task_id="gate",
+        **{"bpm_name": BPM, "check_variables": True, "wait_for_completion": False, **arguments},
+    )
+    return decorator(lambda: variables)().operator
+
+
+def batch(*variables: dict[str, Any], **arguments: Any) -> AstroZeroStartBpmBatchOperator:
+    return AstroZeroStartBpmBatchOperator(
+        task_id="gate",
+        launches=[{"variables": each} for each in variables],
+        **{"bpm_name": BPM, "check_variables": True, "wait_for_completion": False, **arguments},
+    )
+
+
+def run(operator: Any, tries: Tries | None = None) -> Any:
+    return operator.execute((tries or Tries()).context)
+
+
+def reads(emulator: EmulatorControl) -> int:
+    return emulator.counts()["definitions"] + emulator.counts()["definition"]
+
+
+@pytest.mark.parametrize("make", [start, decorated])
+def test_a_start_with_names_that_the_bpm_has(make: Any, emulator: EmulatorControl) -> None:
+    run(make(variables=NAMES))
+    assert len(emulator.instances()) == 1
+    assert reads(emulator) == 2
+
+
+@pytest.mark.parametrize("make", [start, decorated])
+def test_a_start_with_a_name_that_it_has_not(make: Any, emulator: EmulatorControl) -> None:
+    with pytest.raises(errors.UnknownVariablesError, match="'contry' \\(the nearest one is 'country'\\)"):
+        run(make(variables={**NAMES, "contry": "CN"}))
+    assert emulator.counts()["start"] == 0
+
+
+def test_the_version_counts(emulator: EmulatorControl) -> None:
+    arguments = {"bpm_name": "InvoiceCheck", "variables": {"currency": "EUR"}}
+    run(start(**arguments))
+    with pytest.raises(errors.UnknownVariablesError, match="version '1.0.0' has no variable 'currency'"):
+        run(start(**arguments, version="1.0.0"))
+    assert emulator.counts()["start"] == 1
+
+
+def test_it_is_off_by_default_and_costs_nothing_then(emulator: EmulatorControl) -> None:
+    run(start(variables={"contry": "CN"}, check_variables=False))
+    run(start())
+    run(batch({"contry": "CN"}, check_variables=False))
+    run(AstroZeroSetBpmVariablesOperator(
+        task_id="set", instance_id=emulator.instances()[0]["id"], variables={"contry": "CN"}
+    ))  # fmt: skip
+    assert reads(emulator) == 0
+    assert AstroZeroStartBpmInstanceOperator(task_id="s", bpm_name=BPM).check_variables is False
+    assert batch().check_variables is True
+
+
+@pytest.mark.parametrize("position", ["absent", "empty", "map"])
+def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
+    position: str, emulator: EmulatorControl, said: Callable[[], str]
+) -> None:
+    emulator.switch(definition_variables=position)
+    run(start(variables={"contry": "CN"}))
+    assert len(emulator.instances()) == 1
+    assert f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told" in said()
+
+
+@needs_a_store
+@pytest.mark.parametrize("make", [start, lambda **more: batch({"contry": "CN"}, bpm_name=BPM)])
+def test_a_retry_that_may_have_started_does_not_ask_again(make: Any, emulator: EmulatorControl) -> None:
+    """What was started before the BPM has changed is gone on with; so it is when definitions cannot be read any more."""
+    tries = Tries()
+    emulator.switch(definition_variables="absent")
+    run(make(variables={"contry": "CN"}), tries)
+    emulator.switch(definition_variables="listed")
+    emulator.fault("definitions", "status", status=503, times=9)
+    tries.again()
+    run(make(variables={"contry": "CN"}), tries)
+    assert len(emulator.instances()) == 1
+
+
+def test_a_retry_of_what_was_refused_is_refused_again(emulator: EmulatorControl) -> None:
+    tries = Tries()
+    for _ in range(2):
+        with pytest.raises(errors.UnknownVariablesError):
+            run(start(variables={"contry": "CN"}), tries)
+        tries.again()
+    assert not emulator.instances()
+
+
+def test_arguments_are_checked_before_definitions_are_read(emulator: EmulatorControl) -> None:
+    with pytest.raises(ValueError, match="variables must be a mapping"):
+        run(start(variables=["country"]))
+    assert not any(emulator.counts().values())
+
+
+def test_a_batch_reads_each_definition_once(emulator: EmulatorControl) -> None:
+    many = [{"supplier": str(number), "country": "CN"} for number in range(50)]
+    run(batch(*many))
+    assert len(emulator.instances()) == 50
+    assert reads(emulator) == 2
+
+
+def test_a_batch_says_in_which_launch_the_name_is_and_starts_nothing(emulator: EmulatorControl) -> None:
+    with pytest.raises(
+        errors.UnknownVariablesError, match="'contry'.*first launch with such a name is launch 3"
+    ):
+        run(batch(NAMES, {}, {**NAMES, "contry": "CN"}, {"contry": "DE"}))
+    assert emulator.counts()["start"] == 0
+
+
+def test_a_batch_of_several_bpms(emulator: EmulatorControl) -> None:
+    launches = [
+        {"bpm_name": BPM, "variables": NAMES},
+        {"bpm_name": "Instant", "variables": {"note": "x"}},
+        {"bpm_name": "InvoiceCheck", "version": "1.0.0", "variables": {"currency": "EUR"}},
+    ]
+    with pytest.raises(
+        errors.UnknownVariablesError, match="'InvoiceCheck' version '1.0.0' has no variable 'currency'"
+    ):
+        run(AstroZeroStartBpmBatchOperator(task_id="gate", launches=launches, check_variables=True))
+    assert emulator.counts()["start"] == 0
+
+
+def test_a_batch_that_is_started_as_it_is_read_cannot_be_checked_first() -> None:
+    with pytest.raises(ValueError, match="check_variables needs validate_first=True"):
+        batch(NAMES, validate_first=False)
+
+
+def test_setting_variables(emulator: EmulatorControl) -> None:
+    one = emulator.start("InvoiceCheck", version="1.0.0")["id"]
+
+    def set_them(**variables: Any) -> None:
+        run(AstroZeroSetBpmVariablesOperator(
+            task_id="set", instance_id=one, variables=variables, check_variables=True
+        ))  # fmt: skip
+
+    set_them(invoice="7")
+    assert emulator.instance(one)["variables"]["invoice"] == "7"
+    with pytest.raises(errors.UnknownVariablesError, match="version '1.0.0' has no variable 'currency'"):
+        set_them(invoice="8", currency="EUR")
+    assert emulator.counts()["variables"] == 1
