@@ -295,7 +295,6 @@ class AstroZeroHook(BaseHook):
         """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""
         return self.client.call(api.definition(definition_id))
 
-    @_names_the_connection
     def check_variables(self, bpm_name: str, variables: Iterable[str], *, version: str | None = None) -> bool:
         """Check by the definition of a BPM that it has variables of these names (API pages 0047 and 0048).
 
@@ -336,7 +335,6 @@ class AstroZeroHook(BaseHook):
         self.log.warning("%s: %s", words, "it does not show its version")
         return False
 
-    @_names_the_connection
     def wait_for_instance(
         self,
         instance: BpmInstance,
