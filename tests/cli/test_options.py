@@ -106,7 +106,7 @@ def arguments_of(function: Any) -> set[str]:
                  AstroZeroStartBpmBatchOperator.__init__]),
         ("terminate", [AstroZeroQueryBpmInstancesOperator.__init__, AstroZeroStartBpmBatchOperator.__init__]),
         ("watch", [AstroZeroQueryBpmInstancesOperator.__init__, AstroZeroHook.wait_for_instance]),
-        ("definitions", [AstroZeroHook.find_instance, AstroZeroHook.get_definitions]),
+        ("definitions", [AstroZeroHook.check_variables, AstroZeroHook.get_definitions]),
     ],
 )  # fmt: skip
 def test_an_option_has_the_name_of_the_argument(command: str, functions: list[Any]) -> None:
