@@ -98,6 +98,7 @@ class AsyncTransport:
             problem = sending.cut_off()
         finally:
             sending.end()
+            _current.set(None)
         # Not inside "except", nor with what came before: the original holds the request, and so the token.
         problem.__context__ = problem.__cause__ = None
         raise problem
@@ -348,11 +349,13 @@ class _Sending:
             transport.abort()
 
 
-_current: ContextVar[_Sending] = ContextVar("sending")
+_current: ContextVar[Any] = ContextVar(
+    "sending", default=None
+)  # the _Sending of this task, while there is one
 
 
 def _secrets_in_use() -> tuple[str, ...] | None:
-    sending = _current.get(None)
+    sending = _current.get()
     return sending.secrets if sending is not None else None
 
 
