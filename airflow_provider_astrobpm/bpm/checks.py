@@ -164,7 +164,7 @@ def timeout(value: object) -> float | None:
         return None
     if value in (0, timedelta(0)) and value is not False:
         raise ValueError(
-            "timeout must be more than 0; leave it out to wait for ever, or say wait_for_completion=False to wait not at all"
+            "timeout must be more than 0; leave it out to wait for ever, or set wait_for_completion=False to not wait at all"
         )
     return seconds(value, "timeout")
 

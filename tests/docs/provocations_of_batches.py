@@ -197,7 +197,7 @@ BATCHES: dict[str, Provocation] = {
     "What this task had started before could not be terminated: …": clear_that_ends_nothing,
     "The task was cleared. Terminating … instances that it had started before": cleared,
     "That the batch is unfinished could not be written down": lambda scene: scene.batch(
-        ONE, Silenced(), timeout=0
+        ONE, Silenced(), timeout=0.001
     ),
     "The result holds … of … launches; set result_path to have all": batch(
         [{"bpm_name": "Instant"}] * 501, wait_for_completion=False

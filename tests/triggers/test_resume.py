@@ -125,7 +125,9 @@ class TestAnotherInstanceUnderTheId:
         with pytest.raises(
             errors.WaitTimeoutError, match=f"By 'on_timeout' '{action}' was tried. .* is another one"
         ):
-            operator(on_timeout=action).resume_execution("execute_complete", {"event": timed_out}, context)
+            operator(timeout=60, on_timeout=action).resume_execution(
+                "execute_complete", {"event": timed_out}, context
+            )
         assert emulator.counts()["action"] == 0
 
 
