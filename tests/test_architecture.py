@@ -61,6 +61,7 @@ BPM_ORDER = (
     "search",
     "key_search",
     "lost_start",
+    "effect",
     "change",
     "wait",
     "look",

@@ -99,6 +99,12 @@ class CallError(AstroZeroError):
     """Whether the request provably did not reach the server, in any attempt. A server, or a gateway, may refuse what it has
     done."""
 
+    after_doubt = False
+    """Whether an earlier attempt of the same call may have been carried out: nobody knows what the server did about it."""
+
+    sent_before = False
+    """Whether an earlier attempt of the same call may have reached the server, whatever came of it."""
+
     passing = False
     """Whether the same request may well succeed in a moment."""
 
@@ -107,6 +113,11 @@ class CallError(AstroZeroError):
 
     retry_after: str | None = None
     """The server's ``Retry-After`` header as it came."""
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether the server may have carried the call out, in this attempt or in an earlier one."""
+        return self.taken is None or self.after_doubt
 
 
 class NotSentError(CallError):
@@ -295,6 +306,25 @@ class InstanceClosedError(AstroZeroError):
         super().__init__(
             f"instance {instance.id!r} of {instance.name!r} has ended already, in state {instance.state!r}"
         )
+
+
+class EffectNotShownError(AstroZeroError):
+    """An action was accepted, and the instance does not show its effect within a bounded time.
+
+    :param instance_id: the instance's id.
+    :param action: the action.
+    :param seen: what was accepted and what is seen, as the end of a sentence.
+    :param instance: the instance as it was seen last.
+    """
+
+    advice = (
+        "Astro Zero may still be at it: look at the instance. A retry looks again, and takes the action once more where it "
+        "still does not show; 'start_grace' of the connection says for how long a task looks."
+    )
+
+    def __init__(self, instance_id: str, action: str, seen: str, instance: BpmInstance) -> None:
+        self.instance = instance
+        super().__init__(f"{action} of instance {instance_id!r} was {seen}")
 
 
 class WaitFailedError(AstroZeroError):

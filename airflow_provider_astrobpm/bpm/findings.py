@@ -227,11 +227,11 @@ class Findings:
         self.failed_lists[state] = error
         self._take_failure(error)
 
-    def take_read(self, instance_id: str, answer: BpmInstance) -> bool:
+    def take_read(self, instance_id: str, answer: BpmInstance | None) -> bool:
         """Take the answer to reading an instance by its id, and return whether it is that instance."""
         self._take_answer()
         self._read[instance_id] = None
-        if answer.id != instance_id:
+        if answer is None or answer.id != instance_id:
             return False
         self.instances[instance_id] = answer
         return True

@@ -222,7 +222,7 @@ def _read(findings: Findings, endpoint: Endpoint, *, only_way: bool = False) -> 
             return
         is_known = bool(endpoint.reads_by_id) or only_way
         try:
-            answer: BpmInstance = yield api.get_instance(instance_id, is_known_to_work=is_known)
+            answer: BpmInstance | None = yield api.get_instance(instance_id, is_known_to_work=is_known)
         except CallError as error:
             findings.take_failed_read(instance_id, error)
             has_worked = False

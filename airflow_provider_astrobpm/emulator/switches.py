@@ -27,6 +27,11 @@ class Switches:
     get_by_id: Literal["absent", "not_allowed", "action", "row"] = _switch(
         "absent", "GET /instances/{id}: 404, 405, the shape of an action's answer, or that of a query row."
     )
+    missing_by_id: Literal["refused", "null", "object"] = _switch(
+        "refused",
+        "GET /instances/{id} for an id that nobody has, where get_by_id answers: refused, or a success whose result is null or"
+        " an empty object.",
+    )
     get_variables: Literal["absent", "map"] = _switch(
         "absent", "GET /instances/{id}/variables: 404, or a map of names to values."
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.adoption import Order, Record
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.api import Action, Plan
-    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
+    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing, Intent
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.sameness import Known
@@ -234,25 +234,36 @@ class AstroZeroHook(BaseHook):
         if_closed: IfClosed = "succeed",
         known: Known = change.NOTHING_KNOWN,
         last_state: str | None = None,
+        intent: Intent = change.FIRST_TRY,
     ) -> Change:
         """Suspend, resume or terminate an instance (API page 0071), judged by outcome.
 
         What an instance already is it need not become: suspending what is suspended, resuming what runs and
-        terminating what has ended succeed and say so.
+        terminating what has ended succeed and say so. What was accepted and does not show at once is looked for again, for
+        ``start_grace`` seconds of the connection.
 
         :param instance_id: the instance's id.
         :param action: ``"suspend"``, ``"resume"`` or ``"terminate"``.
         :param if_closed: whether it is fine that the instance has ended already.
         :param known: what is known of the instance besides its id, so that no other is changed in its place.
         :param last_state: the state in which it was last seen, if that is known; it makes searches cheaper.
+        :param intent: what earlier tries of a task say about the same action; for ``if_closed="fail"``.
         :returns: the instance afterwards, and what happened in words.
         :raises InstanceNotFoundError: if there is no such instance.
         :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
+        :raises EffectNotShownError: if the action was accepted, and its effect does not show in time.
         """
-        find = partial(self._find, last_state=last_state)
-        plan = change.change_state(instance_id, action, find=find, if_closed=if_closed, known=known)
+        plan = change.change_state(
+            instance_id,
+            action,
+            find=partial(self._find, last_state=last_state),
+            if_closed=if_closed,
+            known=known,
+            grace=self.settings.start_grace,
+            intent=intent,
+        )
         done = self.client.run(plan)
-        (self.log.info if done.visible else self.log.warning)(done.note)
+        self.log.info(done.note)
         return done
 
     def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
@@ -268,15 +279,21 @@ class AstroZeroHook(BaseHook):
         return self.change_state(instance_id, "terminate", if_closed=if_closed)
 
     @_names_the_connection
-    def delete_instance(self, instance_id: str, *, if_missing: IfMissing = "fail") -> str:
+    def delete_instance(
+        self, instance_id: str, *, if_missing: IfMissing = "fail", intent: Intent = change.FIRST_TRY
+    ) -> str:
         """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
 
         :param instance_id: the instance's id.
-        :param if_missing: whether it is fine that there is no such instance.
+        :param if_missing: whether it is fine that there is no such instance. For ``"fail"`` it is looked for first.
+        :param intent: what earlier tries of a task say about the same deletion; for ``if_missing="fail"``.
         :returns: what happened, in words.
         :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
         """
-        return self.client.run(change.delete(instance_id, find=self._find, if_missing=if_missing))
+        grace = self.settings.start_grace
+        return self.client.run(
+            change.delete(instance_id, find=self._find, if_missing=if_missing, grace=grace, intent=intent)
+        )
 
     @_names_the_connection
     def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
@@ -284,8 +301,9 @@ class AstroZeroHook(BaseHook):
 
         :param instance_id: the instance's id.
         :param variables: names and values, anything that JSON can hold.
+        :raises CallError: if the call failed; it says where the variables may have been set all the same.
         """
-        self.client.call(api.set_variables(instance_id, variables))
+        self.client.run(change.set_variables(instance_id, variables))
 
     @_names_the_connection
     def get_definitions(

@@ -106,6 +106,7 @@ def terminate_all(
                 "terminate",
                 max_concurrency=max_concurrency,
                 patience=SENDING,
+                grace=0,
                 log=lambda note: note.write_to(log),
             )
         if done.is_complete:

@@ -44,6 +44,11 @@ def get_by_id(api: Api, control: EmulatorControl) -> object:
     return result if isinstance(result, tuple) else {"isClosed", "curElement"} & set(result)
 
 
+def missing_by_id(api: Api, control: EmulatorControl) -> object:
+    control.switch(get_by_id="row")
+    return seen(api, "GET", f"{INSTANCES}/002N-of-nobody")
+
+
 def get_variables(api: Api, control: EmulatorControl) -> object:
     instance_id = api.start("Instant", variables={"note": 1})["id"]
     return seen(api, "GET", f"{INSTANCES}/{instance_id}/variables")
@@ -306,6 +311,7 @@ def start_time_form(api: Api, control: EmulatorControl) -> object:
 NOT_FOUND = (404, "405230060")
 SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "get_by_id": get_by_id,
+    "missing_by_id": missing_by_id,
     "get_variables": get_variables,
     "several_states": several_states,
     "unknown_state": unknown_state,
@@ -350,6 +356,9 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("get_by_id", "not_allowed", (405, "405230061")),
     ("get_by_id", "action", {"isClosed"}),
     ("get_by_id", "row", {"curElement"}),
+    ("missing_by_id", "refused", (400, "405230030")),
+    ("missing_by_id", "null", None),
+    ("missing_by_id", "object", {}),
     ("get_variables", "absent", NOT_FOUND),
     ("get_variables", "map", {"note": 1}),
     ("several_states", "refuse", [(400, "405230013")] * 2),

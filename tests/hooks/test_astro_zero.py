@@ -15,6 +15,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AstroZeroError,
+    EffectNotShownError,
     InstanceClosedError,
     InstanceNotFoundError,
     RefusedError,
@@ -47,7 +48,6 @@ def test_steering_an_instance(
     lookup: str, switch: str, position: Any, hook_there: Any, emulator: EmulatorControl
 ) -> None:
     hook = hook_there(lookup, switch, position)
-    lagging = (switch, position) == ("action_lag", 30)
     instance = hook.start_instance("SupplierOnboarding", business_key="k-1", variables={"supplier": "ACME"})
     emulator.advance(30)
     assert [row.id for row in hook.query_instances([hook.get_instance(instance.id).state])] == [instance.id]
@@ -56,7 +56,7 @@ def test_steering_an_instance(
 
     for action, suspended in [("suspend", True), ("suspend", True), ("resume", False), ("resume", False)]:
         change = getattr(hook, f"{action}_instance")(instance.id)
-        assert change.visible is not lagging or "nothing to do" in change.note
+        assert change.visible
         emulator.advance(30)
         assert emulator.instance(instance.id)["suspended"] is suspended
         assert hook.get_instance(instance.id).suspended is suspended
@@ -288,15 +288,86 @@ def test_a_start_that_was_certainly_not_taken_is_sent_again(
     assert len(emulator.instances()) == 1
 
 
-def test_a_terminate_that_was_accepted_is_done_though_nobody_sees_it(
+@pytest.mark.parametrize("action", ["suspend", "terminate"])
+def test_what_was_accepted_and_nobody_sees_is_no_success(
+    action: str, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.switch(action_lag=90)
+    with pytest.raises(
+        EffectNotShownError, match=f"{action} of instance '{instance.id}' was accepted, and after 60 s"
+    ):
+        getattr(hook, f"{action}_instance")(instance.id)
+    emulator.fault("query", "status", status=503, times=100)
+    emulator.fault("get", "status", status=503, times=100)
+    other = emulator.start("SupplierOnboarding", by="machine")["id"]
+    with pytest.raises(
+        EffectNotShownError, match=r"accepted, and then the instance could not be read \(the server"
+    ):
+        getattr(hook, f"{action}_instance")(other)
+
+
+def test_what_was_accepted_is_looked_at_until_it_shows(
     hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
-    emulator.switch(action_lag=5)
-    emulator.fault("query", "status", status=503, times=100)
-    change = hook.terminate_instance(instance.id)
-    assert change.visible is False
-    assert "accepted" in change.note
+    emulator.switch(action_lag=50)
+    assert hook.terminate_instance(instance.id).instance.state == "Terminated"
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "status"])
+def test_an_end_behind_a_lost_answer_is_this_ones_own(
+    fault: str, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.fault("action", fault, status=502, work_done=fault == "status")
+    done = hook.terminate_instance(instance.id, if_closed="fail")
+    assert done.instance.state == "Terminated"
+    assert emulator.counts()["action"] == 2, "the second one was refused, for it had ended"
+
+
+@pytest.mark.parametrize("refusal_status", [400, 404, 500])
+def test_what_never_was_there_was_not_deleted(
+    refusal_status: int, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    emulator.switch(refusal_status=refusal_status)
+    with pytest.raises(InstanceNotFoundError, match=f"HTTP {refusal_status}, resCode '405230030'"):
+        hook.delete_instance("002N-of-nobody")
+    assert (
+        "is not there" in hook.delete_instance("002N-of-nobody", if_missing="succeed") or refusal_status < 500
+    )
+
+
+@pytest.mark.parametrize("missing", ["refused", "null", "object"])
+@pytest.mark.parametrize("lookup", ["auto", "by_id"])
+def test_what_is_missing_by_its_id_is_not_found_however_that_is_said(
+    missing: str, lookup: str, make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    emulator.switch(get_by_id="row", missing_by_id=missing)
+    hook = make_hook({"instance_lookup": lookup})
+    assert hook.get_instance(emulator.start("SupplierOnboarding")["id"]).state
+    with pytest.raises(InstanceNotFoundError):
+        hook.get_instance("002N-of-nobody")
+    assert "was not there" in hook.delete_instance("002N-of-nobody", if_missing="succeed")
+    with pytest.raises(InstanceNotFoundError):
+        hook.delete_instance("002N-of-nobody")
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"), [("status", {"status": 502}), ("html", {}), ("drop_after", {})]
+)
+def test_variables_that_may_have_been_set_are_told(
+    fault: str, options: dict[str, Any], make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    hook = make_hook({"max_attempts": 1})
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.fault("variables", fault, work_done=fault == "html", **options)
+    with pytest.raises(AstroZeroError, match="the variables may have been set all the same"):
+        hook.set_variables(instance.id, {"country": "CN"})
+    emulator.fault("variables", "status", status=400)
+    with pytest.raises(RefusedError) as caught:
+        hook.set_variables(instance.id, {"country": "CN"})
+    assert "may have been set" not in str(caught.value)
 
 
 def test_a_csrf_token_that_is_missing_is_told(hook: AstroZeroHook, emulator: EmulatorControl) -> None:

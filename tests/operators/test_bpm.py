@@ -45,6 +45,17 @@ class TaskInstance:
         return self.xcoms.get(key)
 
 
+class Store(dict[str, Any]):
+    """A task state store."""
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        assert retention.days > 1e6
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
 @pytest.fixture
 def ti() -> TaskInstance:
     return TaskInstance()
@@ -352,6 +363,67 @@ class TestStateChanges:
         with pytest.raises(ValueError, match="if_closed"):
             operator(task_id="t", instance_id=instance_id, if_closed="ignore")
 
+    def test_what_was_accepted_and_does_not_show_fails(
+        self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        emulator.switch(action_lag=30)
+        make_conn(start_grace=0.02)
+        with pytest.raises(
+            errors.EffectNotShownError, match="terminate of .* accepted, and after 0.02 s its effect"
+        ):
+            run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
+
+    @pytest.mark.parametrize("remembers", [True, False])
+    def test_a_retry_takes_the_end_for_its_own_that_an_earlier_try_has_asked_for(
+        self, remembers: bool, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
+        context: Any = {"ti": TaskInstance(), **({"task_state_store": Store()} if remembers else {})}
+        terminate = AstroZeroTerminateBpmInstanceOperator(
+            task_id="t", instance_id=instance_id, if_closed="fail"
+        )
+        emulator.fault("action", "drop_after")
+        emulator.fault("query", "status", status=503, times=100, skip=1)
+        with pytest.raises(errors.InterruptedCallError, match="could not be read"):
+            terminate.execute(context)
+        assert emulator.instance(instance_id)["state"] == "Terminated"
+        emulator.clear_faults()
+        if remembers:
+            assert terminate.execute(context)["state"] == "Terminated"
+            assert context["task_state_store"] == {}, "what came of it is known"
+        with pytest.raises(errors.InstanceClosedError):
+            terminate.execute(context)
+
+    def test_a_retry_takes_no_end_for_its_own_that_it_has_not_asked_for(
+        self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(max_attempts=1, start_grace=0.01)
+        context: Any = {"ti": TaskInstance(), "task_state_store": Store()}
+        terminate = AstroZeroTerminateBpmInstanceOperator(
+            task_id="t", instance_id=instance_id, if_closed="fail"
+        )
+        emulator.fault("action", "status", status=400)
+        with pytest.raises(errors.RefusedError):
+            terminate.execute(context)
+        emulator.move(instance_id, state="Terminated")
+        with pytest.raises(errors.InstanceClosedError):
+            terminate.execute(context)
+
+    def test_a_retry_takes_a_deletion_for_its_own(
+        self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
+        context: Any = {"ti": TaskInstance(), "task_state_store": Store()}
+        delete = AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id)
+        emulator.fault("delete", "drop_after")
+        emulator.fault("query", "status", status=503, times=100, skip=1)
+        with pytest.raises(errors.InterruptedCallError):
+            delete.execute(context)
+        emulator.clear_faults()
+        delete.execute(context)
+        with pytest.raises(errors.InstanceNotFoundError):
+            delete.execute(context)
+
     def test_set_variables(self, emulator: EmulatorControl, instance_id: str) -> None:
         run(
             AstroZeroSetBpmVariablesOperator(
@@ -374,10 +446,15 @@ def test_steering_and_listing_in_every_position_of_every_switch(
     lookup: str, switch: str, position: Any, emulator: EmulatorControl, make_conn: Callable[..., None]
 ) -> None:
     emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
-    make_conn(instance_lookup=lookup, csrf=switch == "csrf_required", max_attempts=1)
+    make_conn(instance_lookup=lookup, csrf=switch == "csrf_required", max_attempts=1, start_grace=0.01)
+    lags = (switch, position) == ("action_lag", 30)
 
     def take(operator: Any, **arguments: Any) -> Any:
-        result = run(operator(task_id="t", **arguments))
+        result = None
+        try:
+            result = run(operator(task_id="t", **arguments))
+        except errors.EffectNotShownError:
+            assert lags
         emulator.advance(30)  # what lags shows by then
         return result
 
