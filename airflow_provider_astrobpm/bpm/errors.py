@@ -296,6 +296,26 @@ class SeveralInstancesError(AstroZeroError):
         super().__init__(f"{sought} is carried by {len(instances)} instances: {listing}")
 
 
+class KeysNotShownError(AstroZeroError):
+    """Nothing can be found by a business key, for no row that was listed shows one.
+
+    :param business_key: the key that was looked for.
+    :param bpm_name: the BPM's name, if only its instances count.
+    :param rows: how many instances were listed.
+    """
+
+    advice = (
+        "Either the lists here show no business keys (the doctor tells: point 'business_keys'), or nothing was started with one "
+        "so far. What works without: give the instance_id, which the start operator returns; or list by bpm_name."
+    )
+
+    def __init__(self, business_key: str, bpm_name: str | None, rows: int) -> None:
+        of = f" of BPM {bpm_name!r}" if bpm_name else ""
+        super().__init__(
+            f"business key {business_key!r}{of} cannot be looked for: none of the {rows} instances listed shows a business key"
+        )
+
+
 class InstanceClosedError(AstroZeroError):
     """The instance has ended already, and ``if_closed`` is ``"fail"``."""
 

@@ -371,6 +371,17 @@ def no_key_yet(scene: Scene) -> None:
     scene.sense(business_key="order-4711")
 
 
+def without_keys(**arguments: Any) -> Provocation:
+    """Look for a key where the lists show none."""
+
+    def provoke(scene: Scene) -> None:
+        scene.emulator.switch(business_keys_in_rows=False)
+        scene.started(business_key="order-4711")
+        scene.sense(business_key="order-4711", **arguments)
+
+    return provoke
+
+
 def outage(scene: Scene) -> None:
     """Wait while the server is down."""
     one = scene.hook().get_instance(scene.started())
@@ -432,6 +443,10 @@ WAITS: dict[str, Provocation] = {
     "Instance '…' on connection '…' may still be open. …": time_out(),
     "That the instance stays open could not be written down": failure_that_is_not_written_down,
     "…'timeout'); it was never seen": no_key_yet,
+    "business key '…' cannot be looked for: none of the … instances listed shows a business key": without_keys(),
+    "business key '…' of BPM '…' cannot be looked for: none of the … instances listed shows a business key": without_keys(
+        bpm_name=BPM
+    ),
     "…; it may still be started": no_key_yet,
     "instance '…' is in none of the states": vanished,
     "…; looking again": vanished,

@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
 
 from airflow_provider_astrobpm.bpm import api, errors
+from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
@@ -18,6 +20,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     EffectNotShownError,
     InstanceClosedError,
     InstanceNotFoundError,
+    KeysNotShownError,
     RefusedError,
     WaitFailedError,
     WaitTimeoutError,
@@ -162,10 +165,10 @@ class TestABusinessKey:
         assert found.id == started["id"]
         assert emulator.counts()["query"] == 12
 
-    def test_that_rows_do_not_show_is_not_found(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    def test_that_rows_do_not_show_is_told(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
         emulator.switch(business_keys_in_rows=False)
         emulator.start("SupplierOnboarding", business_key="supplier-ACME")
-        with pytest.raises(InstanceNotFoundError):
+        with pytest.raises(KeysNotShownError):
             hook.find_instance("supplier-ACME")
 
 
@@ -212,14 +215,14 @@ def test_listing_says_an_instance_once_though_it_moved_meanwhile(
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.move(instance.id, state="Running")
-    call = hook.client.call
+    call = hook.client._call
 
     def call_and_move(operation: Any) -> Any:
         rows = call(operation)
         emulator.move(instance.id, state="Paused")
         return rows
 
-    monkeypatch.setattr(hook.client, "call", call_and_move)
+    monkeypatch.setattr(hook.client, "_call", call_and_move)
     assert [row.state for row in hook.query_instances(["Running", "Paused"])] == ["Paused"]
 
 
@@ -265,6 +268,69 @@ class TestTheConnectionTest:
         emulator.outage()
         ok, text = make_hook().test_connection()
         assert (ok, "the connection was cut" in text) == (False, True)
+
+
+class TestTheTestOfAConnection:
+    @pytest.fixture
+    def slept(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        slept: list[float] = []
+        monkeypatch.setattr(
+            "airflow_provider_astrobpm.hooks.astro_zero.BpmClient", partial(BpmClient, sleep=slept.append)
+        )
+        return slept
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"fault": "status", "status": 403, "res_msg": "Not yours"},
+            {"fault": "status", "status": 401},
+            {"fault": "code_in_200"},
+            {"fault": "html", "status": 200},
+            {"fault": "status", "status": 500},
+        ],
+        ids=str,
+    )
+    def test_who_may_list_instances_need_not_list_definitions(
+        self, fault: dict[str, Any], hook: AstroZeroHook, emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("definitions", times=100, **fault)
+        ok, text = hook.test_connection()
+        assert (ok, emulator.counts()["query"]) == (True, 1), text
+        assert "this user lists instances, and no BPM definitions: " in text
+
+    def test_who_may_list_neither_fails_over_the_first(
+        self, hook: AstroZeroHook, emulator: EmulatorControl
+    ) -> None:
+        for kind in ("definitions", "query"):
+            emulator.fault(kind, "status", status=400, res_msg=f"no {kind}", times=100)
+        ok, text = hook.test_connection()
+        assert not ok
+        assert "no definitions" in text
+
+    @pytest.mark.parametrize("kind", ["definitions", "token"])
+    @pytest.mark.parametrize(("retry_after", "seconds"), [(None, 1), (2, 2), (600, 5)])
+    def test_one_429_is_borne(
+        self,
+        kind: str,
+        retry_after: int | None,
+        seconds: float,
+        make_hook: HookMaker,
+        emulator: EmulatorControl,
+        slept: list[float],
+    ) -> None:
+        emulator.fault(kind, "status", status=429, retry_after=retry_after)
+        ok, text = make_hook().test_connection()
+        assert ok, text
+        assert slept == [seconds]
+
+    def test_more_of_them_are_told(
+        self, make_hook: HookMaker, emulator: EmulatorControl, slept: list[float]
+    ) -> None:
+        emulator.fault("definitions", "status", status=429, times=100)
+        ok, text = make_hook().test_connection()
+        assert not ok
+        assert "asked too much" in text
+        assert len(slept) == 1
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "truncate", "html", "wrong_shape", "not_json"])

@@ -496,6 +496,30 @@ class TestQuery:
         listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", business_key="a"))
         assert [row["id"] for row in listed] == [waiting]
 
+    def test_where_lists_show_no_keys_it_fails_instead_of_finding_nothing(
+        self, emulator: EmulatorControl
+    ) -> None:
+        emulator.switch(business_keys_in_rows=False)
+        emulator.start("SupplierOnboarding", business_key="a")
+        with pytest.raises(errors.KeysNotShownError, match="or list by bpm_name"):
+            run(AstroZeroQueryBpmInstancesOperator(task_id="t", business_key="a"))
+        foreign = AstroZeroQueryBpmInstancesOperator(
+            task_id="t", business_key="a", bpm_name="PublishApproval"
+        )
+        assert run(foreign) == []
+
+    def test_the_newest_come_first_whatever_the_server_does(self, emulator: EmulatorControl) -> None:
+        emulator.switch(order_honoured=False, row_order="shuffled")
+        started = []
+        for number in range(6):
+            started.append(emulator.start("SupplierOnboarding" if number % 2 else "PublishApproval")["id"])
+            emulator.advance(60)
+        emulator.move(started[2], state="Running")
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t"))
+        assert [row["id"] for row in listed] == started[::-1]
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="asc"))
+        assert [row["id"] for row in listed] == started
+
     def test_lists_given_states_at_one_request_each(self, emulator: EmulatorControl) -> None:
         broken = emulator.start("SupplierOnboarding")["id"]
         emulator.move(broken, state="Broken")
