@@ -296,6 +296,20 @@ class SeveralInstancesError(AstroZeroError):
         super().__init__(f"{sought} is carried by {len(instances)} instances: {listing}")
 
 
+class NoInstancesError(AstroZeroError):
+    """A query has found no instance, and ``if_none`` is ``"fail"``.
+
+    :param states: the states that were listed.
+    :param wanted: what else was asked for, in words.
+    """
+
+    advice = 'Use if_none="succeed" or "skip" where that is fine.'
+
+    def __init__(self, states: Sequence[str], wanted: str) -> None:
+        also = f" with {wanted}" if wanted else ""
+        super().__init__(f"no instance{also} was found in the states {', '.join(map(repr, states))}")
+
+
 class KeysNotShownError(AstroZeroError):
     """Nothing can be found by a business key, for no row that was listed shows one.
 

@@ -64,6 +64,8 @@ def _names_the_connection(
         except AstroZeroError:
             raise
         except ValueError as error:
+            if f"on connection {self.astro_zero_conn_id!r}" in str(error):
+                raise
             raise ValueError(f"On connection {self.astro_zero_conn_id!r}: {error}") from None
 
     return named

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -207,7 +208,8 @@ def test_the_address_and_the_zone_of_an_instance(make_hook: HookMaker) -> None:
     instance = hook.start_instance("Instant")
     passed_on = hook.as_dict(instance)
     assert passed_on["url"].endswith(f"/i/{instance.id}")
-    assert passed_on["start_time"].endswith("+08:00")
+    began = datetime.fromisoformat(passed_on["start_time"])
+    assert passed_on["start_time_utc"] == (began - timedelta(hours=8)).isoformat() + "+00:00"
 
 
 def test_listing_says_an_instance_once_though_it_moved_meanwhile(

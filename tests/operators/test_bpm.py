@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk import DAG
 
 from airflow_provider_astrobpm.bpm import errors
@@ -89,7 +89,7 @@ class TestStart:
         assert result["is_closed"] is True
         assert set(result) == {
             "id", "name", "version", "state", "bp_status", "task_outcome", "suspended", "is_closed", "business_key",
-            "start_time", "end_time", "url",
+            "start_time", "end_time", "start_time_utc", "end_time_utc", "url",
         }  # fmt: skip
         assert json.loads(json.dumps(result)) == result
         assert ti.xcoms == {"instance_id": result["id"], "business_key": "k", "wait_over": result["id"]}
@@ -519,6 +519,79 @@ class TestQuery:
         assert [row["id"] for row in listed] == started[::-1]
         listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="asc"))
         assert [row["id"] for row in listed] == started
+
+    def test_what_is_old_suspended_and_not_too_much(
+        self, emulator: EmulatorControl, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(timezone="UTC")
+        old = [emulator.start("SupplierOnboarding")["id"] for _ in range(3)]
+        emulator.advance(9 * 86400)
+        emulator.switch(clock_skew=-9 * 24)  # what starts now shows the time of this machine
+        new = emulator.start("SupplierOnboarding")["id"]
+        emulator.change(old[1], "suspend")
+
+        def listed(**arguments: Any) -> list[str]:
+            found = run(AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="asc", **arguments))
+            return [row["id"] for row in found]
+
+        for age in ("7d", timedelta(days=7), 7 * 86400):
+            assert set(listed(older_than=age)) == set(old)
+            assert listed(younger_than=age) == [new]
+        assert listed(suspended=True) == [old[1]]
+        assert set(listed(suspended=False, older_than="7d")) == {old[0], old[2]}
+        assert len(listed(older_than="7d", limit=2)) == 2
+        assert listed(limit=9) == listed()
+
+    def test_an_age_without_a_zone_asks_for_nothing(self, emulator: EmulatorControl) -> None:
+        with pytest.raises(ValueError, match="Set the extra 'timezone' of the connection"):
+            run(AstroZeroQueryBpmInstancesOperator(task_id="t", older_than="7d"))
+        assert not any(emulator.counts().values())
+
+    @pytest.mark.parametrize("form", ["zero", "slashes", "dash", "epoch"])
+    def test_what_has_no_credible_age_is_neither_old_nor_new(
+        self, form: str, emulator: EmulatorControl, make_conn: Callable[..., None], caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        make_conn(timezone="UTC")
+        emulator.switch(start_time_form=form)
+        emulator.start("SupplierOnboarding")
+        for arguments in ({"older_than": "7d"}, {"younger_than": "7d"}):
+            assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)) == []
+        assert "Left out 1 instances whose start time" in capfd.readouterr().out + caplog.text
+
+    @pytest.mark.parametrize(
+        ("if_none", "kind"), [("skip", AirflowSkipException), ("fail", errors.NoInstancesError)]
+    )
+    def test_an_empty_match_is_a_choice(
+        self, if_none: Any, kind: type[Exception], emulator: EmulatorControl
+    ) -> None:
+        query = AstroZeroQueryBpmInstancesOperator(
+            task_id="t", states=["Broken"], bpm_name="SupplierOnboarding", if_none=if_none
+        )
+        with pytest.raises(
+            kind, match="no instance with bpm_name='SupplierOnboarding' was found in the states"
+        ):
+            run(query)
+        emulator.move(emulator.start("SupplierOnboarding")["id"], state="Broken")
+        assert len(run(query)) == 1
+        assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", states=["Paused"])) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"older_than": "a week"}, "older_than must be an age such as"),
+            ({"younger_than": True}, "younger_than must be a number of seconds"),
+            ({"limit": 0}, "limit must be a whole number"),
+            ({"suspended": "yes"}, "suspended must be one of"),
+            ({"if_none": "ignore"}, "if_none must be one of 'succeed', 'skip', 'fail'"),
+        ],
+    )
+    def test_bad_arguments_are_refused_when_the_dag_is_parsed(
+        self, arguments: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(ValueError, match=words):
+            AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)
+        AstroZeroQueryBpmInstancesOperator(task_id="t", older_than="{{ params.age }}")
 
     def test_lists_given_states_at_one_request_each(self, emulator: EmulatorControl) -> None:
         broken = emulator.start("SupplierOnboarding")["id"]
