@@ -23,6 +23,7 @@ from airflow_provider_astrobpm.bpm.wire import (
     BpmDefinition,
     Rows,
     decode_definitions,
+    decode_found,
     decode_instance,
     decode_rows,
     decode_started,
@@ -237,8 +238,8 @@ def query(
     )
 
 
-def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operation[BpmInstance]:
-    """Read one instance. Undocumented: whoever sends this must be ready for any answer.
+def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operation[BpmInstance | None]:
+    """Read one instance; ``None`` where a success shows none. Undocumented: whoever sends this must be ready for any answer.
 
     :param is_known_to_work: whether this endpoint has read an instance by its id before. If not, an answer that makes no
         sense may be how it says that it does not.
@@ -248,7 +249,7 @@ def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operatio
         attempt=f"read instance {instance_id!r}",
         method="GET",
         path=_instance_path(instance_id),
-        decode=decode_instance,
+        decode=decode_found,
         resend_if_unreadable=is_known_to_work,
     )
 

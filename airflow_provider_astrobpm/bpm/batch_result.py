@@ -44,6 +44,8 @@ COLUMNS = (
     "bp_status",
     "start_time",
     "end_time",
+    "start_time_utc",
+    "end_time_utc",
     "url",
 )
 """What is told of a launch."""
@@ -73,7 +75,7 @@ class LaunchEnd(NamedTuple):
         """Return it as tasks pass it on, with the fields of ``COLUMNS``.
 
         :param url: the address of the instance for people, if there is one.
-        :param timezone: the zone of the API's timestamps; without it they are passed on as they are.
+        :param timezone: the zone of the API's timestamps, if it is known.
         """
         seen: dict[str, Any] = self.instance.as_dict(url=url, timezone=timezone) if self.instance else {}
         seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "id": self.id}

@@ -10,6 +10,12 @@ are undocumented (API page 0071). So after a refused action the instance is read
 | open, and as the action wants it | already so       | already so       | (has not ended)  |
 | open, and otherwise              | the refusal      | the refusal      | the refusal      |
 
+Whose end it is decides what was seen before: an instance that was open then, and is terminated after our own action, was
+terminated by it, unless Astro Zero has refused the only request that was sent.
+
+An action that was accepted, or whose answer was lost, may take a while to show. So the instance is looked at again for a bounded
+time, and what does not show by then is an error that says what was accepted and what is seen.
+
 Where something else than its id is known of the instance, it is read before anything is sent: another instance that has got
 its id meanwhile is left alone.
 """
@@ -17,22 +23,25 @@ its id meanwhile is left alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_astrobpm.bpm import api, checks, states
+from airflow_provider_astrobpm.bpm import api, checks
+from airflow_provider_astrobpm.bpm import variables as values
+from airflow_provider_astrobpm.bpm.effect import Look, accepted, after_all, is_settled, shows
 from airflow_provider_astrobpm.bpm.errors import (
     AnotherInstanceError,
+    AstroZeroError,
     AuthenticationError,
     CallError,
+    EffectNotShownError,
     InstanceClosedError,
     InstanceNotFoundError,
     NotSentError,
-    RefusedError,
 )
 from airflow_provider_astrobpm.bpm.sameness import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Action, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -56,6 +65,21 @@ class Change:
     visible: bool = True
 
 
+@dataclass(frozen=True)
+class Intent:
+    """What the tries of a task tell each other about one action.
+
+    :param begun: whether an earlier try has found the instance as it had to be before the action, and then sent the action.
+    :param begin: writes that down, before the action is sent.
+    """
+
+    begun: bool = False
+    begin: Callable[[], None] = lambda: None
+
+
+FIRST_TRY = Intent()
+
+
 def change_state(
     instance_id: str,
     action: Action,
@@ -63,6 +87,8 @@ def change_state(
     find: Callable[[str], Plan[BpmInstance]],
     if_closed: IfClosed = "succeed",
     known: Known = NOTHING_KNOWN,
+    grace: float | None = None,
+    intent: Intent = FIRST_TRY,
 ) -> Plan[Change]:
     """Suspend, resume or terminate an instance.
 
@@ -73,114 +99,216 @@ def change_state(
         afterwards nobody could tell an old end from this one.
     :param known: what is known of the instance besides its id. Where it cannot be read before, the action is sent all the
         same.
+    :param grace: seconds for which is looked whether the effect of an action shows that was accepted, or whose answer was
+        lost. ``None`` is for those who have no time: there is one look, and ``visible`` says what came of it.
+    :param intent: what earlier tries of a task say about the same action; for ``if_closed="fail"``.
     :raises AnotherInstanceError: if its id shows another instance.
     :raises InstanceNotFoundError: if there is no such instance.
-    :raises InstanceClosedError: if it has ended, and ``if_closed`` is ``"fail"``.
+    :raises InstanceClosedError: if it has ended, otherwise than by this action, and ``if_closed`` is ``"fail"``.
+    :raises EffectNotShownError: if the action was accepted, and its effect does not show in time.
     :raises CallError: if the action failed and the instance is not as the action wants it.
     """
     checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
     operation = api.act(instance_id, action)
-    if known != NOTHING_KNOWN:
-        yield from _check_is_same(instance_id, find, known)
     if if_closed == "fail":
         before = yield from find(instance_id)
+        _check_is_same(before, known)
+        if before.is_closed and intent.begun and shows(before, action):
+            return Change(before, f"{action}: done by an earlier try of this task, {before}")
         if before.is_closed:
             raise InstanceClosedError(before)
+        intent.begin()
+    elif known != NOTHING_KNOWN and (seen := (yield from _read_if_possible(instance_id, find))) is not None:
+        _check_is_same(seen, known)
+    look = Look(instance_id, action, find, grace)
     try:
         instance: BpmInstance = yield operation
-    except (NotSentError, AuthenticationError):
-        raise
     except CallError as failure:
-        return (yield from _after_failure(instance_id, action, find, failure, if_closed))
-    if not shows(instance, action) and not instance.is_closed:
+        if is_certainly_not_sent(failure):
+            raise
+        return (yield from _after_failure(look, failure, if_closed))
+    if not is_settled(instance, action):
         # The documented example of suspend shows its effect in the answer. Where the answer does not, look again.
-        try:
-            instance = yield from find(instance_id)
-        except (CallError, InstanceNotFoundError) as error:
-            note = f"{action}: accepted, and then the instance could not be read ({error.problem})"
-            return Change(instance, note, visible=False)
+        outcome = yield from _after_acceptance(look, instance)
+        if isinstance(outcome, Change):
+            return outcome
+        instance = outcome
     if shows(instance, action):
         return Change(instance, f"{action}: done, {instance}")
-    if instance.is_closed:
-        return _ended(instance, action, if_closed)
-    return Change(instance, f"{action}: accepted, its effect does not show yet, {instance}", visible=False)
+    return _ended(instance, action, if_closed)
 
 
 def delete(
-    instance_id: str, *, find: Callable[[str], Plan[BpmInstance]], if_missing: IfMissing = "fail"
+    instance_id: str,
+    *,
+    find: Callable[[str], Plan[BpmInstance]],
+    if_missing: IfMissing = "fail",
+    grace: float = 0,
+    intent: Intent = FIRST_TRY,
 ) -> Plan[str]:
     """Delete an instance for good.
 
     :param instance_id: the instance's id.
     :param find: a plan that finds an instance by its id.
-    :param if_missing: whether it is fine that there is no such instance. Where the answer to the deletion was lost, an
-        instance that is gone counts as deleted.
+    :param if_missing: whether it is fine that there is no such instance. For ``"fail"`` it is looked for first, because
+        afterwards nobody could tell whether it was there. The deletion is sent also where nothing shows: lists may be cut off.
+    :param grace: seconds for which is looked whether the instance is gone, where the answer to the deletion was lost.
+    :param intent: what earlier tries of a task say about the same deletion; for ``if_missing="fail"``.
     :returns: what happened, in words.
     :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
-    :raises CallError: if the deletion failed and the instance is still there.
+    :raises CallError: if the deletion failed and the instance is still there, or may be.
     """
     checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
+    operation = api.delete(instance_id)
+    was_there: bool | None = None
+    if if_missing == "fail":
+        was_there = yield from _is_there(instance_id, find)
+        if was_there is False and intent.begun:
+            return f"instance {instance_id!r} is gone, by an earlier try of this task"
+        if was_there:
+            intent.begin()
     try:
-        yield api.delete(instance_id)
-    except (NotSentError, AuthenticationError):
-        raise
+        yield operation
     except CallError as failure:
-        try:
-            yield from find(instance_id)
-        except InstanceNotFoundError as missing:
-            if failure.taken is None:
-                return f"instance {instance_id!r} is gone, though the answer to its deletion was lost"
-            if if_missing == "succeed":
-                return f"instance {instance_id!r} was not there"
-            raise _with_answer(missing, failure) from None
-        raise failure from None
+        if is_certainly_not_sent(failure):
+            raise
+        seen = yield from Look(instance_id, "delete", find, grace).after(failure)
+        if not isinstance(seen, InstanceNotFoundError):
+            raise _with_what_is_seen(failure, seen, grace) from None
+        if if_missing == "succeed":
+            return _not_there(instance_id, failure)
+        if was_there and _may_be_by(failure):
+            return f"instance {instance_id!r} is gone, though the answer to its deletion was lost"
+        if was_there is None:
+            failure.problem += "; the instance is not there, and whether it was before is not known"
+            raise failure from None
+        raise _with_answer(seen, failure) from None
     return f"instance {instance_id!r} deleted"
 
 
-def _check_is_same(instance_id: str, find: Callable[[str], Plan[BpmInstance]], known: Known) -> Plan[None]:
+def _not_there(instance_id: str, failure: CallError) -> str:
+    """Return what is known of an instance that is not there after a deletion that failed, and need not have been before."""
+    if failure.may_be_done:
+        return (
+            f"instance {instance_id!r} is not there; whether it was there before this deletion is not known"
+        )
+    return f"instance {instance_id!r} was not there"
+
+
+def set_variables(
+    instance_id: str, variables: Mapping[str, Any], *, zone: values.Zone = values.no_zone
+) -> Plan[None]:
+    """Set variables of an instance.
+
+    :param instance_id: the instance's id.
+    :param variables: names and values; see ``docs/variables.md`` for what is sent.
+    :param zone: returns the zone of the API's timestamps, for moments among the variables.
+    :raises CallError: if the call failed; it says where they may have been set all the same.
+    """
     try:
-        instance = yield from find(instance_id)
-    except (AuthenticationError, NotSentError):
+        yield api.set_variables(instance_id, variables, zone=zone)
+    except CallError as failure:
+        failure.problem += may_be_set(failure)
         raise
-    except (CallError, InstanceNotFoundError):
-        return  # The action itself finds out what there is.
+
+
+def may_be_set(failure: AstroZeroError) -> str:
+    """Return what is to be said of variables after a call that failed; nothing where they were certainly not set."""
+    if not isinstance(failure, CallError) or not failure.may_be_done:
+        return ""
+    return "; the variables may have been set all the same, and nothing shows whether they were"
+
+
+def is_certainly_not_sent(failure: CallError) -> bool:
+    """Tell whether no look can find anything that a failed call has done."""
+    return isinstance(failure, (NotSentError, AuthenticationError)) and not failure.after_doubt
+
+
+def _after_acceptance(look: Look, instance: BpmInstance) -> Plan[BpmInstance | Change]:
+    """Look for the effect of an action that was accepted.
+
+    :param look: looks for it.
+    :param instance: the instance as the answer shows it.
+    :returns: the instance as soon as it is settled; a change that is not visible where there was no time for that.
+    :raises EffectNotShownError: if it does not show in time.
+    """
+    grace = look.grace or 0
+    seen = yield from look.until(grace)
+    if not isinstance(seen, AstroZeroError):
+        if look.ends(seen):
+            return seen
+        instance = seen
+    words = accepted(seen, grace)
+    if look.grace is None:
+        return Change(instance, f"{look.action}: {words}", visible=False)
+    raise EffectNotShownError(look.instance_id, look.action, words, instance)
+
+
+def _check_is_same(instance: BpmInstance, known: Known) -> None:
     if not known.is_of(instance):
         raise AnotherInstanceError(instance, known)
 
 
-def _after_failure(
-    instance_id: str,
-    action: Action,
-    find: Callable[[str], Plan[BpmInstance]],
-    failure: CallError,
-    if_closed: IfClosed,
-) -> Plan[Change]:
+def _read_if_possible(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Plan[BpmInstance | None]:
+    """Return an instance; ``None`` where it cannot be read, for the action itself finds out what there is."""
     try:
-        instance = yield from find(instance_id)
-    except InstanceNotFoundError as missing:
-        raise _with_answer(missing, failure) from None
-    if instance.is_closed:
-        # An answer that was lost may have been the one that ended it.
-        ended_here = failure.taken is None and shows(instance, action)
-        return _ended(instance, action, "succeed" if ended_here else if_closed)
-    if shows(instance, action):
-        return Change(instance, f"{action}: nothing to do, {instance}")
-    if isinstance(failure, RefusedError):
-        failure.problem = f"{failure.problem}, and the instance is {instance.state!r}"
-    raise failure from None
+        return (yield from find(instance_id))
+    except (AuthenticationError, NotSentError):
+        raise
+    except (CallError, InstanceNotFoundError):
+        return None
+
+
+def _is_there(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Plan[bool | None]:
+    """Return whether an instance shows; ``None`` where nobody can tell."""
+    try:
+        yield from find(instance_id)
+    except InstanceNotFoundError:
+        return False
+    except (AuthenticationError, NotSentError):
+        raise
+    except CallError:
+        return None
+    return True
+
+
+def _after_failure(look: Look, failure: CallError, if_closed: IfClosed) -> Plan[Change]:
+    """Judge by the table above how an instance is after an action that failed."""
+    seen = yield from look.after(failure)
+    if isinstance(seen, InstanceNotFoundError):
+        raise _with_answer(seen, failure) from None
+    if isinstance(seen, AstroZeroError) or not look.ends(seen):
+        raise _with_what_is_seen(failure, seen, look.grace or 0) from None
+    action: Any = look.action
+    if not shows(seen, action):
+        return _ended(seen, action, if_closed)
+    if failure.may_be_done:
+        return Change(seen, f"{action}: done, though an answer was lost, {seen}")
+    if seen.is_closed and (if_closed == "succeed" or not _may_be_by(failure)):
+        return _ended(seen, action, if_closed)
+    # With ``if_closed="fail"`` it was seen open just before.
+    words = "done, though the answer says otherwise" if seen.is_closed else "nothing to do"
+    return Change(seen, f"{action}: {words}, {seen}")
+
+
+def _may_be_by(failure: CallError) -> bool:
+    """Tell whether what was seen before and is otherwise now may be so by the call that ended so.
+
+    Only Astro Zero's own refusal of the only request shows that it is not: a gateway may refuse what has been done.
+    """
+    return failure.may_be_done or failure.sent_before or failure.res_code is None
+
+
+def _with_what_is_seen(failure: CallError, seen: BpmInstance | AstroZeroError, grace: float) -> CallError:
+    """Let the failure of an action say how the instance is after it."""
+    failure.problem += after_all(failure, seen, grace)
+    return failure
 
 
 def _ended(instance: BpmInstance, action: Action, if_closed: IfClosed) -> Change:
     if if_closed == "fail":
         raise InstanceClosedError(instance)
     return Change(instance, f"{action}: nothing to do, it has ended already, {instance}")
-
-
-def shows(instance: BpmInstance, action: Action) -> bool:
-    """Tell whether an instance is as the action wants it."""
-    if action == "terminate":
-        return states.class_of(instance.state) is states.StateClass.CANCELLED
-    return not instance.is_closed and instance.suspended == (action == "suspend")
 
 
 def _with_answer(missing: InstanceNotFoundError, failure: CallError) -> InstanceNotFoundError:

@@ -99,6 +99,12 @@ class CallError(AstroZeroError):
     """Whether the request provably did not reach the server, in any attempt. A server, or a gateway, may refuse what it has
     done."""
 
+    after_doubt = False
+    """Whether an earlier attempt of the same call may have been carried out: nobody knows what the server did about it."""
+
+    sent_before = False
+    """Whether an earlier attempt of the same call may have reached the server, whatever came of it."""
+
     passing = False
     """Whether the same request may well succeed in a moment."""
 
@@ -107,6 +113,11 @@ class CallError(AstroZeroError):
 
     retry_after: str | None = None
     """The server's ``Retry-After`` header as it came."""
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether the server may have carried the call out, in this attempt or in an earlier one."""
+        return self.taken is None or self.after_doubt
 
 
 class NotSentError(CallError):
@@ -285,6 +296,40 @@ class SeveralInstancesError(AstroZeroError):
         super().__init__(f"{sought} is carried by {len(instances)} instances: {listing}")
 
 
+class NoInstancesError(AstroZeroError):
+    """A query has found no instance, and ``if_none`` is ``"fail"``.
+
+    :param states: the states that were listed.
+    :param wanted: what else was asked for, in words.
+    """
+
+    advice = 'Use if_none="succeed" or "skip" where that is fine.'
+
+    def __init__(self, states: Sequence[str], wanted: str) -> None:
+        also = f" with {wanted}" if wanted else ""
+        super().__init__(f"no instance{also} was found in the states {', '.join(map(repr, states))}")
+
+
+class KeysNotShownError(AstroZeroError):
+    """Nothing can be found by a business key, for no row that was listed shows one.
+
+    :param business_key: the key that was looked for.
+    :param bpm_name: the BPM's name, if only its instances count.
+    :param rows: how many instances were listed.
+    """
+
+    advice = (
+        "Either the lists here show no business keys (the doctor tells: point 'business_keys'), or nothing was started with one "
+        "so far. What works without: give the instance_id, which the start operator returns; or list by bpm_name."
+    )
+
+    def __init__(self, business_key: str, bpm_name: str | None, rows: int) -> None:
+        of = f" of BPM {bpm_name!r}" if bpm_name else ""
+        super().__init__(
+            f"business key {business_key!r}{of} cannot be looked for: none of the {rows} instances listed shows a business key"
+        )
+
+
 class InstanceClosedError(AstroZeroError):
     """The instance has ended already, and ``if_closed`` is ``"fail"``."""
 
@@ -295,6 +340,25 @@ class InstanceClosedError(AstroZeroError):
         super().__init__(
             f"instance {instance.id!r} of {instance.name!r} has ended already, in state {instance.state!r}"
         )
+
+
+class EffectNotShownError(AstroZeroError):
+    """An action was accepted, and the instance does not show its effect within a bounded time.
+
+    :param instance_id: the instance's id.
+    :param action: the action.
+    :param seen: what was accepted and what is seen, as the end of a sentence.
+    :param instance: the instance as it was seen last.
+    """
+
+    advice = (
+        "Astro Zero may still be at it: look at the instance. A retry looks again, and takes the action once more where it "
+        "still does not show; 'start_grace' of the connection says for how long a task looks."
+    )
+
+    def __init__(self, instance_id: str, action: str, seen: str, instance: BpmInstance) -> None:
+        self.instance = instance
+        super().__init__(f"{action} of instance {instance_id!r} was {seen}")
 
 
 class WaitFailedError(AstroZeroError):

@@ -32,6 +32,7 @@ ERRORS: dict[str, type[AstroZeroError]] = {
         errors.AuthenticationError,
         errors.InstanceNotFoundError,
         errors.InterruptedCallError,
+        errors.KeysNotShownError,
         errors.NotSentError,
         errors.PreparationError,
         errors.RefusedError,

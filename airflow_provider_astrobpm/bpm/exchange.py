@@ -137,13 +137,14 @@ def _authorised(operation: Operation[T], secrets: tuple[str, ...], *, csrf: bool
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
     answer: _Answer[Any] = yield from _sent(operation, token or "", secrets, csrf=csrf)
-    has_reached = answer.operation is operation
+    has_reached, resent = answer.operation is operation, False
     try:
         fault = yield from _fault_of(token or "", answer, secrets)
         if fault is not None:
             doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
             fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
             if fresh is not None:
+                resent = has_reached
                 answer = yield from _sent(operation, fresh, secrets, csrf=csrf)
                 fault = yield from _fault_of(fresh, answer, secrets)
                 answer.refuses_fresh_token = fault is TokenFault.CERTAIN
@@ -155,6 +156,7 @@ def _authorised(operation: Operation[T], secrets: tuple[str, ...], *, csrf: bool
             _not_taken(error, answer.operation)
         if has_reached:
             error.never_reached = False
+        error.sent_before = resent
         raise
     return result
 

@@ -13,6 +13,7 @@ A list that failed after all its attempts costs only those that it might have sh
 | its business key             | could not list a state at all                             | the error of the list        |
 | its business key             | has a row with the key that cannot be read                | that error                   |
 | its business key             | has carriers whose rows contradict each other             | that error                   |
+| its business key             | has found none, and no row shows a key                    | ``KeysNotShownError``        |
 | its business key             | has found none                                            | ``InstanceNotFoundError``    |
 | its business key             | has found none but ended ones, and an open state's list   | that error: it may hide an   |
 |                              | failed once, or a row cannot be read whose key is unread  | open one                     |
@@ -37,6 +38,7 @@ from airflow_provider_astrobpm.bpm.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.sameness import doubt_between, doubts_within
+from airflow_provider_astrobpm.bpm.shown_keys import ShownKeys
 from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ class Findings:
         self._carriers: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
         for key in self._carriers:
             self._keys.setdefault(key.value, []).append(key)
+        self.shown_keys = ShownKeys()
+        """What the lists show of business keys, where some are sought."""
         self._listed: set[str] = set()
         self._unreadable: list[tuple[Unreadable, UnexpectedAnswerError]] = []
         self._unread: dict[str, UnexpectedAnswerError] = {}
@@ -118,6 +122,7 @@ class Findings:
         """Return the instance that carries a business key: the only one, or the only one that is open.
 
         :raises InstanceNotFoundError: if there is none.
+        :raises KeysNotShownError: if no row shows a key, so nobody can tell.
         :raises SeveralInstancesError: if the key does not say which one is meant.
         :raises CallError: if that is not known.
         """
@@ -129,6 +134,8 @@ class Findings:
         still_open = [row for row in carriers if not row.is_closed]
         if doubt := self._doubt_about(key, carriers, only_ended=bool(carriers) and not still_open):
             return doubt
+        if not carriers and (error := self.shown_keys.why_not_found(key.value, key.bpm_name)):
+            return error
         if not carriers:
             return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
         if len(carriers) > 1 and len(still_open) != 1:
@@ -197,8 +204,12 @@ class Findings:
                 self._take_row(self.rows, row)
         if len({row.id for row in rows}) < len(rows):
             self.doubts |= doubts_within(state, rows)
-        if not self._last_seen and not self._keys:
-            return
+        if self._last_seen or self._keys:
+            self._take_sought(rows)
+
+    def _take_sought(self, rows: Sequence[BpmInstance]) -> None:
+        if self._keys:
+            self.shown_keys.take(rows)
         for row in rows:
             if row.id in self._last_seen:
                 self._take_row(self.instances, row)
@@ -227,11 +238,11 @@ class Findings:
         self.failed_lists[state] = error
         self._take_failure(error)
 
-    def take_read(self, instance_id: str, answer: BpmInstance) -> bool:
+    def take_read(self, instance_id: str, answer: BpmInstance | None) -> bool:
         """Take the answer to reading an instance by its id, and return whether it is that instance."""
         self._take_answer()
         self._read[instance_id] = None
-        if answer.id != instance_id:
+        if answer is None or answer.id != instance_id:
             return False
         self.instances[instance_id] = answer
         return True

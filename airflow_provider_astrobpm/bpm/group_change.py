@@ -6,8 +6,8 @@
 | was accepted and showed no effect, was refused, or failed   | it is looked at when the others are through |
 | met refused credentials or tokens, or throttling, or reached no server | nothing more is sent             |
 
-That look is one search for all of them, and what it shows is judged by the table of ``change``. Nothing more is sent
-either when patience has ended, when somebody says stop, or when no answers come back any more: with all their attempts,
+That look is one search for all of them, and what it shows is judged by the table of ``change``. What was accepted and does not
+show yet is looked at again, for as long as ``change`` looks at one. Nothing more is sent either when patience has ended, when somebody says stop, or when no answers come back any more: with all their attempts,
 thousands of calls to a server that is down would take hours.
 """
 
@@ -21,7 +21,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_astrobpm.bpm import api, checks, search
-from airflow_provider_astrobpm.bpm.change import shows
+from airflow_provider_astrobpm.bpm.api import Pause
+from airflow_provider_astrobpm.bpm.effect import (
+    MOST_FAILED_LOOKS,
+    accepted,
+    after_all,
+    is_settled,
+    pauses,
+    shows,
+)
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.api import Action, Operation
+    from airflow_provider_astrobpm.bpm.api import Action, Operation, Plan
     from airflow_provider_astrobpm.bpm.findings import Findings
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
@@ -76,14 +84,16 @@ class GroupChange:
     ended: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     in_doubt: set[str] = field(default_factory=set)
+    still_open: set[str] = field(default_factory=set)
+    """Those in doubt whose action was accepted, and that were open when they were last looked at."""
     not_tried: list[str] = field(default_factory=list)
     instances: list[BpmInstance] = field(default_factory=list)
     stopped_by: AstroZeroError | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether none is certainly otherwise than the action wants it."""
-        return not self.not_tried and self.failed.keys() <= self.in_doubt
+        """Whether none is otherwise than the action wants it, as far as anybody knows."""
+        return not self.not_tried and self.failed.keys() <= self.in_doubt - self.still_open
 
     @property
     def note(self) -> str:
@@ -114,6 +124,7 @@ async def change_all(
     *,
     max_concurrency: int = 16,
     patience: float | None = None,
+    grace: float | None = None,
     log: Callable[[Note], None],
     clock: Callable[[], float] = time.monotonic,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -126,6 +137,8 @@ async def change_all(
     :param action: what to do.
     :param max_concurrency: calls under way at once.
     :param patience: seconds after which nothing more is sent. What is under way then comes to its end.
+    :param grace: seconds for which is looked whether what was accepted shows; by default the connection's ``start_grace``. With 0
+        there is one look, for those who have no time.
     :param log: is told how far it is, if it takes a while.
     :param clock: the time in seconds, from whatever moment on.
     :param is_stopped: tells whether somebody said stop. Nothing more is sent then, and what is under way comes to its end.
@@ -144,6 +157,7 @@ async def change_all(
         is_over=lambda: is_stopped() or clock() >= ends,
         progress=progress,
         action=action,
+        grace=client.settings.start_grace if grace is None else grace,
     )
     return await changer.run(max_concurrency)
 
@@ -213,7 +227,7 @@ class Changer:
         try:
             answer = await self.client.call(self.operation(instance_id))
         except AstroZeroError as error:
-            if _stops(error):
+            if _stops(error) and _is_not_sent(error):
                 self.change.not_tried.append(instance_id)
             else:
                 # Without its traceback, which keeps all that was at hand when it was raised: there may be thousands.
@@ -250,65 +264,101 @@ class Changer:
 @dataclass(kw_only=True)
 class _StateChanger(Changer):
     action: Action
+    grace: float
+    _looked: float = 0.0
 
     def operation(self, instance_id: str) -> Operation[BpmInstance]:
         return api.act(instance_id, self.action)
 
     def settle(self, instance_id: str, instance: BpmInstance) -> bool:
-        is_so = shows(instance, self.action)
-        if is_so or instance.is_closed:
-            (self.change.done if is_so else self.change.ended).append(instance_id)
-            self.change.instances.append(instance)
-        return is_so or instance.is_closed
+        if not is_settled(instance, self.action):
+            return False
+        (self.change.done if shows(instance, self.action) else self.change.ended).append(instance_id)
+        self.change.instances.append(instance)
+        return True
 
     async def look(self) -> None:
+        failed = 0
+        for pause in (0.0, *pauses(self.grace)):
+            if pause and self.is_over():
+                break
+            seen = await self._seen(pause)
+            self._looked += pause
+            self.unsettled = {
+                one: failure
+                for one, failure in self.unsettled.items()
+                if not self._is_through(one, failure, seen[one])
+            }
+            failed = failed + 1 if all(isinstance(one, CallError) for one in seen.values()) else 0
+            if not self.unsettled or failed >= MOST_FAILED_LOOKS:
+                break
+        for instance_id, failure in self.unsettled.items():
+            self._judge(instance_id, failure, seen[instance_id])
+
+    async def _seen(self, pause: float) -> dict[str, BpmInstance | AstroZeroError]:
+        """Return how the instances are after a pause that nothing has settled yet, or why that is not known."""
         settings = self.client.settings
-        plan = search.find(
+        search_for_them = search.find(
             {instance_id: self.ids[instance_id] for instance_id in self.unsettled},
             lookup=settings.instance_lookup,
             endpoint=search.endpoint_at(settings.base_url),
         )
         try:
-            findings = await self.client.run(plan)
+            findings = await self.client.run(_after(pause, search_for_them))
         except AstroZeroError as error:
-            for instance_id, failure in self.unsettled.items():
-                self._fail_unread(instance_id, failure, error)
-            return
-        for instance_id, failure in self.unsettled.items():
-            self._judge(instance_id, findings, failure)
+            return dict.fromkeys(self.unsettled, error)
+        return {one: findings.instance_or_error(one) for one in self.unsettled}
 
-    def _judge(self, instance_id: str, findings: Findings, failure: AstroZeroError | None) -> None:
-        """Judge by the table of ``change`` how an instance is after all."""
-        instance = findings.instance_or_error(instance_id)
-        if isinstance(instance, CallError):
-            self._fail_unread(instance_id, failure, instance)
-            return
-        if isinstance(instance, InstanceNotFoundError):
-            missing = instance
+    def _is_through(
+        self, instance_id: str, failure: AstroZeroError | None, seen: BpmInstance | AstroZeroError
+    ) -> bool:
+        """Judge an instance that no further look can tell more of, and return whether it is one."""
+        if not isinstance(seen, AstroZeroError) and self.settle(instance_id, seen):
+            return True
+        may_be_done = failure is None or (isinstance(failure, CallError) and failure.may_be_done)
+        if may_be_done and not (failure and isinstance(seen, InstanceNotFoundError)):
+            return False
+        self._judge(instance_id, failure, seen)
+        return True
+
+    def _judge(
+        self, instance_id: str, failure: AstroZeroError | None, seen: BpmInstance | AstroZeroError
+    ) -> None:
+        """Judge by the table of ``change`` how an instance is that is not as the action wants it."""
+        if isinstance(seen, InstanceNotFoundError):
+            missing = copy(seen)
             missing.problem = f"it{missing.problem.removeprefix(missing.sought)}"
             if failure:  # What the server answered to the action was the first sign of it.
                 missing.status, missing.res_code = failure.status, failure.res_code
                 missing.res_msg = failure.res_msg
-            accepted = "" if failure else "accepted, and yet "
-            self.fail(instance_id, f"{accepted}{words_of(missing)}", in_doubt=True)
+            lead = "" if failure else "accepted, and yet "
+            self.fail(instance_id, f"{lead}{words_of(missing)}", in_doubt=True)
             return
-        if self.settle(instance_id, instance):
+        if not isinstance(seen, AstroZeroError):
+            self.change.instances.append(seen)
+        if isinstance(failure, CallError):
+            self.fail(instance_id, words_of(failure, after_all(failure, seen, self._looked)), in_doubt=False)
             return
-        self.change.instances.append(instance)
-        then = f", and the instance is {instance.state!r}" if isinstance(failure, RefusedError) else ""
-        words = words_of(failure, then) if failure else "accepted, its effect does not show yet"
-        self.fail(instance_id, words, in_doubt=not failure)
+        self.fail(instance_id, accepted(seen, self._looked), in_doubt=True)
+        if not isinstance(seen, AstroZeroError):
+            self.change.still_open.add(instance_id)
 
-    def _fail_unread(self, instance_id: str, failure: AstroZeroError | None, error: AstroZeroError) -> None:
-        """Write down that an instance could not be read after its action."""
-        then = f", and then the instance could not be read ({error.problem})"
-        words = words_of(failure, then) if failure else f"accepted{then}"
-        self.fail(instance_id, words, in_doubt=not failure)
+
+def _after(pause: float, plan: Plan[Findings]) -> Plan[Findings]:
+    """Carry a plan out after a pause in seconds."""
+    if pause:
+        yield Pause(pause)
+    return (yield from plan)
 
 
 def _stops(error: AstroZeroError) -> bool:
     """Tell whether what ended a call, after all its attempts, would end every other one too."""
     return not isinstance(error, CallError) or error.came_before or isinstance(error, STOPPING)
+
+
+def _is_not_sent(error: AstroZeroError) -> bool:
+    """Tell whether a call that ended so has certainly done nothing, in none of its attempts."""
+    return not (isinstance(error, CallError) and error.after_doubt)
 
 
 def _is_lost(error: AstroZeroError) -> bool:

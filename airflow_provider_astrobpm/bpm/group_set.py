@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import CallError
+from airflow_provider_astrobpm.bpm.change import may_be_set
 from airflow_provider_astrobpm.bpm.group_change import Changer, GroupChange, words_of
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ class _Setter(Changer):
     async def look(self) -> None:
         for instance_id, failure in self.unsettled.items():
             if failure:
-                may_be_set = isinstance(failure, CallError) and failure.taken is None
-                self.fail(instance_id, words_of(failure), in_doubt=may_be_set)
+                doubt = may_be_set(failure)
+                self.fail(instance_id, words_of(failure, doubt), in_doubt=bool(doubt))

@@ -7,7 +7,7 @@ Fields that nobody here uses are not named, so they cost nothing and break nothi
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -61,7 +61,8 @@ class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
         """Return the plain dict that tasks pass on (XCom).
 
         :param url: the address of the instance for people, if there is one.
-        :param timezone: the zone of the API's timestamps; without it they are passed on as they are.
+        :param timezone: the zone of the API's timestamps. ``start_time`` and ``end_time`` are passed on as they are, whether it is
+            known or not; only with it ``start_time_utc`` and ``end_time_utc`` can be told.
         """
         return {
             "id": self.id,
@@ -73,8 +74,10 @@ class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
             "suspended": self.suspended,
             "is_closed": self.is_closed,
             "business_key": self.business_key,
-            "start_time": _zoned(self.start_time, timezone),
-            "end_time": _zoned(self.end_time, timezone),
+            "start_time": self.start_time,
+            "end_time": self.end_time,
+            "start_time_utc": _in_utc(self.start_time, timezone),
+            "end_time_utc": _in_utc(self.end_time, timezone),
             "url": url,
         }
 
@@ -89,10 +92,14 @@ class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
         return f"instance {self.id!r} of {self.name!r} in state {self.state!r}{status}{held}"
 
 
-def _zoned(stamp: str | None, timezone: tzinfo | None) -> str | None:
-    if stamp is None or timezone is None:
-        return stamp
+def _in_utc(stamp: str | None, zone: tzinfo | None) -> str | None:
+    """Return a timestamp in UTC, as ISO 8601; ``None`` where that cannot be told for certain."""
+    if stamp is None or zone is None:
+        return None
     try:
-        return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone).isoformat()
-    except ValueError:
-        return stamp  # Not the documented format: passing it on loses nothing, guessing would.
+        local = datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone)
+        # Where clocks are put back an hour comes twice, and it may be either.
+        moments = {local.replace(fold=fold).astimezone(timezone.utc) for fold in (0, 1)}
+    except (ValueError, OverflowError):
+        return None
+    return moments.pop().isoformat() if len(moments) == 1 else None

@@ -66,6 +66,11 @@ class KeyMatches:
         """Whether the lists show that the server's clock is right."""
 
     @property
+    def shows_no_keys(self) -> bool:
+        """Whether there are rows, and none of them shows a business key."""
+        return bool(self._names_without_keys) and not self._shows_keys
+
+    @property
     def has_open(self) -> bool:
         """Whether an open instance is among them."""
         return any(not one.is_closed for one in self.instances.values())

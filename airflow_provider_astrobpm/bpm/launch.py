@@ -189,11 +189,13 @@ class Launcher:
             Note(f"The task was cleared. Terminating what it had started before: {instance}", warning=True)
         )
         try:
-            done = yield from change.change_state(instance.id, "terminate", find=self._find)
+            done = yield from change.change_state(
+                instance.id, "terminate", find=self._find, grace=self._order.grace
+            )
         except InstanceNotFoundError as gone:
             self._log(Note(f"{gone.problem}; it needs no end any more"))
         else:
-            self._log(Note(done.note, warning=not done.visible))
+            self._log(Note(done.note))
 
     def _start(self, start: Start) -> Plan[Launched]:
         operation = self._order.start(start.key)

@@ -67,7 +67,7 @@ def policy(
 ) -> dict[str, Any]:
     """Return the arguments for one call of ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
 
-    They let the error of an attempt say whether that or an earlier one may have reached the server.
+    They let the error of an attempt say whether that or an earlier one may have reached the server, and been carried out.
 
     :param operation: the call.
     :param max_attempts: how often it is sent at most.
@@ -78,12 +78,15 @@ def policy(
         0, FIRST_WAIT
     )
 
-    has_reached = False
+    has_reached = may_be_done = False
 
     def is_sent_again(error: BaseException) -> bool:
-        nonlocal has_reached
+        nonlocal has_reached, may_be_done
         if isinstance(error, CallError):
+            error.sent_before = error.sent_before or has_reached
+            error.after_doubt = may_be_done
             has_reached = has_reached or not error.never_reached
+            may_be_done = error.may_be_done
             error.never_reached = not has_reached
         return may_resend(
             error,

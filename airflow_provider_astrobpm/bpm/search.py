@@ -56,6 +56,8 @@ class Endpoint:
 
     reads_by_id: bool | None = None
     """Whether ``GET /instances/{id}``, which is undocumented, answers properly; ``None`` while nobody knows."""
+    shows_keys = False
+    """Whether a row of a list has shown a business key."""
     key_example: tuple[str, str] | None = None
     """A business key as it was sent, and as the answer to that start showed it, where the two differ."""
 
@@ -114,6 +116,7 @@ def find(
     """
     endpoint = endpoint or Endpoint()
     findings = Findings(last_seen, keys, lists, reads_only=lookup == "by_id")
+    findings.shown_keys.shows_any = endpoint.shows_keys
     if lookup == "by_id":
         yield from _read(findings, endpoint, only_way=True)
         if not keys:
@@ -132,6 +135,7 @@ def find(
         yield from _list(others, findings)
     else:
         yield from _list(states.STATES, findings, whole=True)
+        endpoint.shows_keys = findings.shown_keys.shows_any
     whole = findings.lacks_a_key()
     # Where a list has failed, a second round could not show that an instance is in none of the states.
     if whole or (lookup != "by_id" and findings.lacking() and not findings.failed_lists):
@@ -181,16 +185,20 @@ def finder(settings: Settings) -> Callable[..., Plan[BpmInstance]]:
     return find_it
 
 
-def find_by_key(business_key: str, *, name: str | None = None) -> Plan[BpmInstance]:
+def find_by_key(
+    business_key: str, *, name: str | None = None, endpoint: Endpoint | None = None
+) -> Plan[BpmInstance]:
     """Find the instance that carries a business key.
 
     :param business_key: the key, ``$Flow.BusinessKey``.
     :param name: the BPM's name, if only its instances count.
+    :param endpoint: as ``find`` has it.
     :raises InstanceNotFoundError: if there is none.
+    :raises KeysNotShownError: if no row shows a key, so nobody can tell.
     :raises SeveralInstancesError: if the key does not say which one is meant.
     """
     key = key_of(business_key, name)
-    findings = yield from find({}, [key])
+    findings = yield from find({}, [key], endpoint=endpoint)
     return findings.carrier(key)
 
 
@@ -222,7 +230,7 @@ def _read(findings: Findings, endpoint: Endpoint, *, only_way: bool = False) -> 
             return
         is_known = bool(endpoint.reads_by_id) or only_way
         try:
-            answer: BpmInstance = yield api.get_instance(instance_id, is_known_to_work=is_known)
+            answer: BpmInstance | None = yield api.get_instance(instance_id, is_known_to_work=is_known)
         except CallError as error:
             findings.take_failed_read(instance_id, error)
             has_worked = False

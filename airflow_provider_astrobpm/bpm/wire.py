@@ -138,7 +138,7 @@ EMPTY_RESULTS: tuple[object, ...] = (None, "", {})
 
 
 def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
-    """Decode the ``result`` of an action, or of a call that reads one instance.
+    """Decode the ``result`` of an action.
 
     :raises msgspec.MsgspecError: if it is no instance, or a field cannot be read that decides something.
     """
@@ -149,6 +149,16 @@ def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
         if odd:
             raise
         return WireInstance(**values).normalised()
+
+
+def decode_found(raw: bytes | msgspec.Raw) -> BpmInstance | None:
+    """Decode the ``result`` of a call that reads one instance; ``None`` where it says that there is none.
+
+    :raises msgspec.MsgspecError: as ``decode_instance`` does.
+    """
+    if msgspec.json.decode(raw) in (*EMPTY_RESULTS, []):
+        return None
+    return decode_instance(raw)
 
 
 def decode_started(raw: bytes | msgspec.Raw, name: str) -> BpmInstance:

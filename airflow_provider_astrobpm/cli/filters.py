@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks, states
-from airflow_provider_astrobpm.cli.ages import AgeLimits, parse_age
+from airflow_provider_astrobpm.bpm.ages import AgeLimits, limits, parse_age
 from airflow_provider_astrobpm.cli.state_names import states_named
 
 if TYPE_CHECKING:
@@ -77,18 +77,9 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
         for name in ("older_than", "younger_than")
         if (text := getattr(args, name)) is not None
     }
-    if ages and timezone is None:
-        raise ValueError(
-            f"how old an instance is cannot be told on connection {conn_id!r}: Astro Zero's timestamps have no zone. Set "
-            "the extra 'timezone' of the connection to the zone they are in, such as Asia/Shanghai"
-        )
-    if {"older_than", "younger_than"} <= ages.keys() and ages["older_than"] >= ages["younger_than"]:
-        raise ValueError(
-            f"no instance is older than {args.older_than} and younger than {args.younger_than} at once"
-        )
     return Filter(
         states=states_named(args.state, "--state") if args.state else None,
         bpm_name=args.bpm_name,
         business_key=args.business_key,
-        ages=AgeLimits(timezone, **ages) if ages and timezone else None,
+        ages=limits(ages.get("older_than"), ages.get("younger_than"), timezone=timezone, connection=conn_id),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm.change import shows
+from airflow_provider_astrobpm.bpm.effect import shows
 from airflow_provider_astrobpm.bpm.group_change import DONE
 from airflow_provider_astrobpm.cli.exits import Exit
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import checks, search
+from airflow_provider_astrobpm.bpm import checks, listing, search
 from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.bpm.shown_keys import ShownKeys
 from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 from airflow_provider_astrobpm.cli.filters import filter_from
 from airflow_provider_astrobpm.cli.running import say
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.cli.filters import Filter
@@ -93,14 +94,24 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
                 f"Warning: Astro Zero listed exactly {length_of(rows)} instances in state {state!r}, which looks cut off. There "
                 "may be more than are taken here."
             )
-    if (
-        wanted.business_key is not None
-        and seen
-        and all(one.business_key in (None, one.id) for one in seen.values())
-    ):
-        say("Warning: none of the instances listed shows a business key, so one may be missed.")
+    found = [one for one in seen.values() if verdicts[one.id]]
+    if not found and wanted.business_key is not None:
+        _check_keys_show(hook, wanted, lists)
     if doubtful := len(findings.doubts):
         say(f"Warning: left out {doubtful} that the lists show in ways that contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: left out {unknown} whose start time does not tell for certain how old they are.")
-    return [one for one in seen.values() if verdicts[one.id]]
+    return found
+
+
+def _check_keys_show(hook: AstroZeroHook, wanted: Filter, lists: Mapping[str, Sequence[BpmInstance]]) -> None:
+    """Check that lists show business keys, where nothing was found by one.
+
+    :raises KeysNotShownError: if no row of any state shows one.
+    """
+    endpoint = search.endpoint_at(hook.settings.base_url)
+    shown = ShownKeys(shows_any=endpoint.shows_keys)
+    for rows in lists.values():
+        shown.take(rows)
+    sought = listing.Wanted(bpm_name=wanted.bpm_name, business_key=wanted.business_key)
+    hook.client.run(listing.check_keys_show(shown, lists, sought, endpoint))

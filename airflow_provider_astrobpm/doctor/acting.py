@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api, change, states
+from airflow_provider_astrobpm.bpm import api, states
+from airflow_provider_astrobpm.bpm.effect import shows
 from airflow_provider_astrobpm.bpm.wire import decode_instance
 from airflow_provider_astrobpm.doctor.asking import (
     Ask,
@@ -233,7 +234,7 @@ def _suspension(row: Row, *seen: Seen) -> Point:
 def _termination(row: Row, *seen: Seen) -> Point:
     state = text(row, "state")
     try:
-        fine = change.shows(decode_instance(msgspec.json.encode(row)), "terminate")
+        fine = shows(decode_instance(msgspec.json.encode(row)), "terminate")
     except msgspec.ValidationError:
         fine = False
     words = f"{state!r}" if fine else f"{state!r}, which this provider does not take for a termination"

@@ -171,7 +171,13 @@ def _get(emulator: Emulator, call: Call) -> Answer:
     if position == "not_allowed":
         raise Refusal(Code.METHOD_NOT_ALLOWED, "The method GET is not allowed here", status=405)
     shape = wire.action_object if position == "action" else wire.row
-    return _success(emulator, shape(emulator.engine.read(call.parts["id"]), emulator.engine))
+    try:
+        instance = emulator.engine.read(call.parts["id"])
+    except Refusal:
+        if emulator.switches.missing_by_id == "refused":
+            raise
+        return _success(emulator, None if emulator.switches.missing_by_id == "null" else {})
+    return _success(emulator, shape(instance, emulator.engine))
 
 
 def _act(emulator: Emulator, call: Call) -> Answer:

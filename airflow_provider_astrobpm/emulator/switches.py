@@ -32,6 +32,11 @@ class Switches:
         "The variables of a definition that is read by its id: an array of objects with their names, no such field, null, an"
         " empty array, an array of objects without names, or an object by name.",
     )
+    missing_by_id: Literal["refused", "null", "object"] = _switch(
+        "refused",
+        "GET /instances/{id} for an id that nobody has, where get_by_id answers: refused, or a success whose result is null or"
+        " an empty object.",
+    )
     get_variables: Literal["absent", "map"] = _switch(
         "absent", "GET /instances/{id}/variables: 404, or a map of names to values."
     )

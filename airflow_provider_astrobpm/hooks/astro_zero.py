@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_astrobpm.bpm import api, change, checks, definitions, launch, look, search, wait
+from airflow_provider_astrobpm.bpm import (
+    ages,
+    api,
+    change,
+    checks,
+    definitions,
+    launch,
+    listing,
+    look,
+    search,
+    trial,
+    wait,
+)
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnexpectedAnswerError, UnknownVariablesError
-from airflow_provider_astrobpm.bpm.findings import Findings
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownVariablesError
 from airflow_provider_astrobpm.bpm.settings import HURRY
-from airflow_provider_astrobpm.bpm.states import require_known
-from airflow_provider_astrobpm.bpm.wire import unreadable_in
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, masking, metrics
 from airflow_provider_astrobpm.hooks.connection import settings_from
 
@@ -28,13 +37,15 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.adoption import Order, Record
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.api import Action, Plan
-    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing
+    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing, Intent
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.sameness import Known
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
-    from airflow_provider_astrobpm.bpm.wire import BpmDefinition, Unreadable
+    from airflow_provider_astrobpm.bpm.wire import BpmDefinition
+
+    Age = str | float | timedelta
 
 T = TypeVar("T")
 
@@ -141,56 +152,61 @@ class AstroZeroHook(BaseHook):
         order_type: Literal["asc", "desc"] = "desc",
         bpm_name: str | None = None,
         business_key: str | None = None,
+        suspended: bool | None = None,
+        older_than: Age | None = None,
+        younger_than: Age | None = None,
+        limit: int | None = None,
     ) -> list[BpmInstance]:
         """List instances by state (API page 0070): one request a state, because several at once are undocumented.
 
         The requests are made one after another, so an instance that moves meanwhile may be missed. A row that cannot be read
-        and may be one of those asked for is an ``UnexpectedAnswerError``.
+        and may be one of those asked for is an ``UnexpectedAnswerError``. The instances of all states are ordered here as well,
+        for whether an endpoint orders is undocumented; what shows nothing in the column comes last.
 
         :param states: states to list, in this order.
-        :param bpm_name: the BPM's name, if only its instances count.
-        :param business_key: the business key, if only instances that carry it count.
         :param order_field: the column to order by; ``None`` for the server's own order.
         :param order_type: the direction.
+        :param bpm_name: the BPM's name, if only its instances count.
+        :param business_key: the business key, if only instances that carry it count.
+        :param suspended: whether only suspended instances count, or only others.
+        :param older_than: only instances that were started longer ago than this: a text such as ``7d`` or ``1d12h``, a
+            ``timedelta``, or seconds. The connection must say its ``timezone``. What shows no credible start time is left out.
+        :param younger_than: only instances that were started since.
+        :param limit: the most instances to return, the first of the order.
         :raises UnexpectedAnswerError: if rows of one instance contradict each other.
+        :raises KeysNotShownError: if a business key is asked for, and no row of any state shows one.
         """
-        require_known(states, "states")
-        wanted = {
-            name: checks.identifier(value, name)
-            for name, value in (("bpm_name", bpm_name), ("business_key", business_key))
-            if value is not None
-        }
-        operations = {
-            state: api.query(state, order_field=order_field, order_type=order_type)
-            for state in dict.fromkeys(states)
-        }
-        # An instance that moved from one state to another meanwhile shows twice; the later list counts.
-        findings = Findings({}, wanted_lists=operations)
-        for state, operation in operations.items():
-            rows = self.client.call(operation)
-            for odd in unreadable_in(rows):
-                if odd.may_be(**wanted):
-                    raise self._unreadable(odd, operation.attempt)
-            findings.take(state, rows)
-        found = [
-            row
-            for row in findings.rows.values()
-            if wanted.get("bpm_name") in (None, row.name)
-            and wanted.get("business_key") in (None, row.business_key)
-        ]
-        for row in found:
-            if row.id in findings.doubts:
-                raise findings.doubts[row.id]
-        return found
-
-    def _unreadable(self, row: Unreadable, attempt: str) -> UnexpectedAnswerError:
-        which = f"the row of instance {row.id!r}" if row.id else "a row"
-        error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
-        error.advice = (
-            "Narrow the query by bpm_name or business_key to leave it out, or mend it in Astro Zero."
+        asked = {"older_than": older_than, "younger_than": younger_than}
+        seconds = {name: ages.seconds_of(age, name) for name, age in asked.items() if age is not None}
+        if limit is not None:
+            checks.count(limit, "limit", least=1)
+        wanted = listing.Wanted(
+            **listing.checked(bpm_name, business_key),
+            suspended=suspended,
+            ages=ages.limits(
+                seconds.get("older_than"),
+                seconds.get("younger_than"),
+                timezone=self.settings.timezone,
+                connection=self.astro_zero_conn_id,
+            )
+            if seconds
+            else None,
+            now=self.client.clock(),
         )
-        error.locate(attempt, self.settings.connection)
-        return error
+        listed = self.client.run(
+            listing.instances(
+                states,
+                wanted=wanted,
+                order=listing.Order(order_field, order_type),
+                endpoint=search.endpoint_at(self.settings.base_url),
+            )
+        )
+        if listed.of_unknown_age:
+            self.log.warning(
+                "Left out %d instances whose start time does not tell for certain how old they are",
+                listed.of_unknown_age,
+            )
+        return listed.instances[:limit]
 
     def get_instance(self, instance_id: str, *, last_state: str | None = None) -> BpmInstance:
         """Find an instance by its id, as the extra ``instance_lookup`` says.
@@ -207,9 +223,11 @@ class AstroZeroHook(BaseHook):
         :param business_key: the business key.
         :param bpm_name: the BPM's name, if only its instances count.
         :raises InstanceNotFoundError: if there is none.
+        :raises KeysNotShownError: if no row shows a business key, so nobody can tell.
         :raises SeveralInstancesError: if the key does not say which one is meant.
         """
-        return self.client.run(search.find_by_key(business_key, name=bpm_name))
+        endpoint = search.endpoint_at(self.settings.base_url)
+        return self.client.run(search.find_by_key(business_key, name=bpm_name, endpoint=endpoint))
 
     def change_state(
         self,
@@ -219,26 +237,37 @@ class AstroZeroHook(BaseHook):
         if_closed: IfClosed = "succeed",
         known: Known = change.NOTHING_KNOWN,
         last_state: str | None = None,
+        intent: Intent = change.FIRST_TRY,
     ) -> Change:
         """Suspend, resume or terminate an instance (API page 0071), judged by outcome.
 
         What an instance already is it need not become: suspending what is suspended, resuming what runs and
-        terminating what has ended succeed and say so.
+        terminating what has ended succeed and say so. What was accepted and does not show at once is looked for again, for
+        ``start_grace`` seconds of the connection.
 
         :param instance_id: the instance's id.
         :param action: ``"suspend"``, ``"resume"`` or ``"terminate"``.
         :param if_closed: whether it is fine that the instance has ended already.
         :param known: what is known of the instance besides its id, so that no other is changed in its place.
         :param last_state: the state in which it was last seen, if that is known; it makes searches cheaper.
+        :param intent: what earlier tries of a task say about the same action; for ``if_closed="fail"``.
         :returns: the instance afterwards, and what happened in words.
         :raises InstanceNotFoundError: if there is no such instance.
         :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
+        :raises EffectNotShownError: if the action was accepted, and its effect does not show in time.
         """
         instance_id = checks.identifier(instance_id, "instance_id")
-        find = partial(self._find, last_state=last_state)
-        plan = change.change_state(instance_id, action, find=find, if_closed=if_closed, known=known)
+        plan = change.change_state(
+            instance_id,
+            action,
+            find=partial(self._find, last_state=last_state),
+            if_closed=if_closed,
+            known=known,
+            grace=self.settings.start_grace,
+            intent=intent,
+        )
         done = self.client.run(plan)
-        (self.log.info if done.visible else self.log.warning)(done.note)
+        self.log.info(done.note)
         return done
 
     def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
@@ -253,24 +282,31 @@ class AstroZeroHook(BaseHook):
         """Terminate an instance. See ``change_state``."""
         return self.change_state(instance_id, "terminate", if_closed=if_closed)
 
-    def delete_instance(self, instance_id: str, *, if_missing: IfMissing = "fail") -> str:
+    def delete_instance(
+        self, instance_id: str, *, if_missing: IfMissing = "fail", intent: Intent = change.FIRST_TRY
+    ) -> str:
         """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
 
         :param instance_id: the instance's id.
-        :param if_missing: whether it is fine that there is no such instance.
+        :param if_missing: whether it is fine that there is no such instance. For ``"fail"`` it is looked for first.
+        :param intent: what earlier tries of a task say about the same deletion; for ``if_missing="fail"``.
         :returns: what happened, in words.
         :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
         """
         instance_id = checks.identifier(instance_id, "instance_id")
-        return self.client.run(change.delete(instance_id, find=self._find, if_missing=if_missing))
+        grace = self.settings.start_grace
+        return self.client.run(
+            change.delete(instance_id, find=self._find, if_missing=if_missing, grace=grace, intent=intent)
+        )
 
     def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
         """Set variables of an instance (API page 0073). Unknown and read-only names are ignored without a word.
 
         :param instance_id: the instance's id.
         :param variables: names and values; see ``docs/variables.md`` for what is sent.
+        :raises CallError: if the call failed; it says where the variables may have been set all the same.
         """
-        self.client.call(api.set_variables(instance_id, variables, zone=self.zone))
+        self.client.run(change.set_variables(instance_id, variables, zone=self.zone))
 
     def get_definitions(
         self,
@@ -402,15 +438,14 @@ class AstroZeroHook(BaseHook):
         return instance.as_dict(url=self.settings.url_of(instance.id), timezone=self.settings.timezone)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Get a token and read one definition, within seconds and without changing anything."""
+        """Get a token and read one definition, or list instances, within seconds and without changing anything."""
         try:
             quick = self.settings.in_a_hurry(max_attempts=1, answer_timeout=HURRY)
             on_token = masking.shows_tokens(quick)
             with closing(BpmClient(quick, on_token=on_token, meter=metrics.meter())) as client:
-                definitions = client.call(api.definitions(limit=1))
+                seen = client.run(trial.trial(client.clock))
         except (AstroZeroError, ValueError) as error:
             return False, str(error)
-        seen = f"the first BPM is {definitions[0].name!r}" if definitions else "it shows no BPM to this user"
         return True, f"Connected to {self.settings.base_url}; {seen}"
 
     async def async_settings(self) -> Settings:

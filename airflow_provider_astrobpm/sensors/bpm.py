@@ -43,6 +43,8 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
     ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on any other end, with ``soft_fail`` too: that
     one turns only a time-out into a skip. It returns the instance as a dict, as the start operator does.
 
+    Where instances are listed and none of them shows a business key, a search by one is in vain, and the task fails at once.
+
     A kill never terminates the instance: the sensor did not start it.
 
     :param instance_id: the instance's id.

@@ -71,8 +71,11 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
     def work() -> str:
         with BpmClient(quick, tokens=TokenCache(), meter=tally) as client:
             find = search.finder(quick)
-            ids = [what.instance_id] if what.instance_id else client.run(_open_matches(what.business_key))
+            matches = None if what.instance_id else client.run(_open_matches(what.business_key))
+            ids = _open_ids(matches) if matches else [str(what.instance_id)]
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
+            if not done and matches and matches.shows_no_keys:
+                return "the lists show no business keys here, so it may still be open; look for it by its BPM and start time"
             return "; ".join(done) or "there is none that shows"
 
     if was_ended_by_a_person(task, str(what), log):
@@ -106,6 +109,7 @@ def terminate_all(
                 "terminate",
                 max_concurrency=max_concurrency,
                 patience=SENDING,
+                grace=0,
                 log=lambda note: note.write_to(log),
             )
         if done.is_complete:
@@ -164,12 +168,16 @@ def _hasty(settings: Settings) -> Settings:
     return settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
 
-def _open_matches(business_key: str) -> Plan[list[str]]:
+def _open_matches(business_key: str) -> Plan[KeyMatches]:
     keys = KeyForms([business_key])
     matches = KeyMatches(lambda one: keys.sent(one.business_key) is not None)
     for _ in range(2):  # it may have moved against the order of the first pass
         if not matches.has_open:
             yield from list_matches(OPEN_STATES, matches)
+    return matches
+
+
+def _open_ids(matches: KeyMatches) -> list[str]:
     return [one.id for one in matches.instances.values() if not one.is_closed]
 
 

@@ -24,6 +24,7 @@ from airflow_provider_astrobpm.bpm.condition import (
 from airflow_provider_astrobpm.bpm.errors import (
     AnotherInstanceError,
     AstroZeroError,
+    EffectNotShownError,
     UnknownEventError,
     WaitTimeoutError,
 )
@@ -360,6 +361,8 @@ class WaitingTask(AstroZeroTask):
             )
         except Exception as failure:  # noqa: BLE001 - the connection itself may not be there any more
             words = failure if isinstance(failure, AstroZeroError) else f"{type(failure).__name__}."
+            if isinstance(failure, EffectNotShownError):
+                error.instance = failure.instance
             error.advice = f"By 'on_timeout' {action!r} was tried. {words}"
             raise error from None
         # Only an end that is none of our own doing: a wait for "Terminated" is not met by terminating.

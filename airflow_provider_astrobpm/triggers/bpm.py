@@ -215,6 +215,11 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         left = len(sought.ids) - len(shown)
         self.log.info("The task was ended by a person; terminating %s instances of its batch", len(shown))
         change = await group_change.change_all(
-            client, shown, "terminate", patience=KILL_PATIENCE, log=lambda note: note.write_to(self.log)
+            client,
+            shown,
+            "terminate",
+            patience=KILL_PATIENCE,
+            grace=0,
+            log=lambda note: note.write_to(self.log),
         )
         return f"{change.note}; {left} could not be read and may still be open" if left else change.note

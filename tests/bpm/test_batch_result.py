@@ -124,8 +124,10 @@ def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
         "id": "7",
         "state": instance.state,
         "bp_status": "Approved",
-        "start_time": "2026-01-01T10:00:00+08:00",
+        "start_time": "2026-01-01 10:00:00",
         "end_time": None,
+        "start_time_utc": "2026-01-01T02:00:00+00:00",
+        "end_time_utc": None,
         "url": "https://x/7",
     }
     assert told == expected

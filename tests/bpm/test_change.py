@@ -13,12 +13,14 @@ from airflow_provider_astrobpm.bpm.errors import (
     AnotherInstanceError,
     AstroZeroError,
     AuthenticationError,
+    EffectNotShownError,
     InstanceClosedError,
     InstanceNotFoundError,
     InterruptedCallError,
     NotSentError,
     RefusedError,
     ServerError,
+    UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.sameness import Known
@@ -151,6 +153,98 @@ def test_an_accepted_action_says_whether_its_effect_shows(
     assert ("does not show yet" in done.note) is not visible
 
 
+class Lagging:
+    """A server that accepts an action, or loses the answer to it, and shows its effect some looks later."""
+
+    def __init__(
+        self, answer: Any, before: BpmInstance | None, after: BpmInstance | None, looks: int
+    ) -> None:
+        self.answer, self.before, self.after, self.looks = answer, before, after, looks
+        self.acted = False
+
+    def __call__(self, operation: Operation[Any]) -> Any:
+        if operation.kind != "query":
+            self.acted = True
+            return self.answer
+        state = dict(operation.query)["states"]
+        if self.acted and state == "Running":
+            self.looks -= 1
+        now = self.after if self.acted and self.looks < 0 else self.before
+        return [now] if now and now.state == state else []
+
+
+class TestUntilItShows:
+    @pytest.mark.parametrize(
+        ("looks", "paused"), [(0, []), (1, [1]), (3, [1, 2, 4]), (7, [1, 2, 4, 8, 15, 15, 15])]
+    )
+    def test_it_is_looked_at(self, looks: int, paused: list[float], make: Make, stage: Any) -> None:
+        scene = stage(Lagging(make(), make(), make(state="Terminated"), looks))
+        done = scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
+        assert (done.instance.state, done.visible) == ("Terminated", True)
+        assert scene.paused == paused
+
+    @pytest.mark.parametrize(
+        ("action", "before", "words"),
+        [
+            ("terminate", OPEN, "the instance is 'Running'"),
+            ("resume", HELD, "the instance is 'Running', suspended"),
+        ],
+    )
+    def test_and_then_it_is_an_error(
+        self, action: api.Action, before: dict[str, Any], words: str, make: Make, stage: Any
+    ) -> None:
+        scene = stage(world(make(**before), make(**before)))
+        match = f"{action} of instance '002N1' was accepted, and after 60 s its effect does not show: {words}"
+        with pytest.raises(EffectNotShownError, match=match) as caught:
+            scene.run(change.change_state("002N1", action, find=find, grace=60))
+        assert caught.value.instance == make(**before)
+        assert sum(scene.paused) == 60
+
+    def test_what_is_gone_meanwhile_is_an_error(self, make: Make, stage: Any) -> None:
+        scene = stage(world(make(), None))
+        with pytest.raises(EffectNotShownError, match="accepted, and yet instance '002N1' is in none of the"):
+            scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
+
+    def test_what_cannot_be_read_is_an_error_soon(self, make: Make, stage: Any) -> None:
+        def answer(operation: Operation[Any]) -> Any:
+            return ServerError("down") if operation.kind == "query" else make()
+
+        scene = stage(answer)
+        with pytest.raises(EffectNotShownError, match=r"could not be read \(down\)"):
+            scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
+        assert scene.paused == [1]
+
+    def test_a_look_that_fails_once_is_repeated(self, make: Make, stage: Any) -> None:
+        lagging = Lagging(make(), make(), make(state="Terminated"), 2)
+        fails = iter([True, True])
+
+        def answer(operation: Operation[Any]) -> Any:
+            if lagging.acted and operation.kind == "query" and next(fails, False):
+                return ServerError("down")
+            return lagging(operation)
+
+        done = stage(answer).run(change.change_state("002N1", "terminate", find=find, grace=60))
+        assert done.instance.state == "Terminated"
+
+    @pytest.mark.parametrize("answer", [InterruptedCallError("cut"), ServerError("down")], ids=repr)
+    def test_an_answer_that_was_lost_counts_as_one_that_may_have_been_good(
+        self, answer: AstroZeroError, make: Make, stage: Any
+    ) -> None:
+        scene = stage(Lagging(answer, make(), make(state="Terminated"), 2))
+        done = scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
+        assert done.note.startswith("terminate: done, though an answer was lost")
+        assert scene.paused == [1, 2]
+        scene = stage(world(answer, make()))
+        with pytest.raises(type(answer), match="and after 60 s the instance is 'Running'"):
+            scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
+
+    def test_a_refusal_is_believed_at_once(self, make: Make, stage: Any) -> None:
+        scene = stage(world(RefusedError("the server refused", **REFUSED), make()))
+        with pytest.raises(RefusedError):
+            scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
+        assert scene.paused == []
+
+
 class TestStrict:
     def run(
         self, stage: Any, action_answer: Any, instance: BpmInstance, action: api.Action = "terminate"
@@ -189,9 +283,111 @@ def test_an_end_behind_a_lost_answer_is_the_one_that_was_asked_for(make: Make, s
     assert done.instance.state == "Terminated"
 
 
+def refused(*, res_code: str | None = "405239999", **facts: bool) -> RefusedError:
+    """A refusal, and what is known of the attempts before it."""
+    error = RefusedError("the server refused", status=400, res_code=res_code)
+    for name, value in facts.items():
+        setattr(error, name, value)
+    return error
+
+
+class TestWhoseEndItIs:
+    """``if_closed="fail"``: the instance was seen open just before, and is terminated after our own action."""
+
+    def run(self, answer: Any, after: BpmInstance, make: Make, stage: Any, **options: Any) -> Any:
+        scene = stage(Lagging(answer, make(), after, 0))
+        return scene.run(change.change_state("002N1", "terminate", find=find, if_closed="fail", **options))
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            refused(sent_before=True, after_doubt=True),  # the answer was lost, and the resend was refused
+            refused(sent_before=True),  # throttled, and the resend was refused
+            refused(res_code=None),  # a gateway's word, perhaps after the work was done
+            InterruptedCallError("cut"),
+            ServerError("down"),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize("state", ["Terminated", "User Terminated"])
+    def test_ours(self, answer: Any, state: str, make: Make, stage: Any) -> None:
+        assert self.run(answer, make(state=state), make, stage).instance.state == state
+
+    def test_not_ours_where_astro_zero_refused_the_only_request(self, make: Make, stage: Any) -> None:
+        with pytest.raises(InstanceClosedError):
+            self.run(refused(), make(state="Terminated"), make, stage)
+
+    def test_not_ours_where_it_ended_otherwise(self, make: Make, stage: Any) -> None:
+        for state in ("Completed OK", "Broken"):
+            with pytest.raises(InstanceClosedError):
+                self.run(refused(sent_before=True, after_doubt=True), make(state=state), make, stage)
+
+    @pytest.mark.parametrize("action", ["suspend", "resume"])
+    def test_no_other_action_ends_anything(self, action: api.Action, make: Make, stage: Any) -> None:
+        before = make(suspended=action == "resume")
+        scene = stage(
+            Lagging(refused(sent_before=True, after_doubt=True), before, make(state="Terminated"), 0)
+        )
+        with pytest.raises(InstanceClosedError):
+            scene.run(change.change_state("002N1", action, find=find, if_closed="fail"))
+
+    def test_the_earlier_tries_of_a_task_count(self, make: Make, stage: Any) -> None:
+        begun = change.Intent(begun=True)
+        scene = stage(world(None, make(state="Terminated")))
+        done = scene.run(change.change_state("002N1", "terminate", find=find, if_closed="fail", intent=begun))
+        assert "done by an earlier try of this task" in done.note
+        assert "terminate" not in scene.asked
+        with pytest.raises(InstanceClosedError):
+            stage(world(None, make(state="Broken"))).run(
+                change.change_state("002N1", "terminate", find=find, if_closed="fail", intent=begun)
+            )
+
+    def test_an_intent_is_written_down_before_the_action_and_where_it_is_open(
+        self, make: Make, stage: Any
+    ) -> None:
+        scene = stage(world(make(state="Terminated"), make()))
+        seen: list[list[str]] = []
+        intent = change.Intent(begin=lambda: seen.append(list(scene.asked)))
+        scene.run(change.change_state("002N1", "terminate", find=find, if_closed="fail", intent=intent))
+        (asked,) = seen
+        assert "terminate" not in asked
+        with pytest.raises(InstanceClosedError):
+            stage(world(None, make(state="Terminated"))).run(
+                change.change_state("002N1", "terminate", find=find, if_closed="fail", intent=intent)
+            )
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("action", "before"), [("suspend", OPEN), ("resume", HELD)])
+@pytest.mark.parametrize("if_closed", ["succeed", "fail"])
+def test_already_so_after_a_lost_answer_is_done(
+    action: api.Action, before: dict[str, Any], if_closed: Any, make: Make, stage: Any
+) -> None:
+    after = make(suspended=action == "suspend")
+    scene = stage(Lagging(refused(sent_before=True, after_doubt=True), make(**before), after, 0))
+    done = scene.run(change.change_state("002N1", action, find=find, if_closed=if_closed))
+    assert done.instance == after
+    assert done.note.startswith(f"{action}: done, though an answer was lost")
+
+
+@pytest.mark.parametrize("kind", [NotSentError, AuthenticationError])
+def test_a_resend_that_was_not_sent_does_not_hide_what_the_first_attempt_did(
+    kind: type[NotSentError], make: Make, stage: Any
+) -> None:
+    error = kind("x")
+    error.after_doubt = True
+    done = stage(Lagging(error, make(), make(state="Terminated"), 0)).run(
+        change.change_state("002N1", "terminate", find=find, if_closed="fail")
+    )
+    assert done.note.startswith("terminate: done, though an answer was lost")
+
+
 @pytest.mark.parametrize("error", [NotSentError("x"), AuthenticationError("x")])
 def test_what_a_look_cannot_mend_is_raised_at_once(error: AstroZeroError, stage: Any) -> None:
-    for plan in (change.change_state("1", "suspend", find=find), change.delete("1", find=find)):
+    for plan in (
+        change.change_state("1", "suspend", find=find),
+        change.delete("1", find=find, if_missing="succeed"),
+    ):
         scene = stage(world(error, None))
         with pytest.raises(type(error)):
             scene.run(plan)
@@ -218,10 +414,71 @@ class TestDelete:
         note = self.run(stage, RefusedError("the server refused", **REFUSED), None, if_missing="succeed")
         assert note == "instance '002N1' was not there"
 
-    def test_an_answer_that_was_lost(self, make: Make, stage: Any) -> None:
-        assert "is gone" in self.run(stage, InterruptedCallError("cut"), None)
-        with pytest.raises(InterruptedCallError):
-            self.run(stage, InterruptedCallError("cut"), make())
+    @pytest.mark.parametrize(
+        "answer", [InterruptedCallError("cut"), ServerError("down", status=500)], ids=repr
+    )
+    def test_an_answer_that_was_lost(self, answer: AstroZeroError, make: Make, stage: Any) -> None:
+        scene = stage(Lagging(answer, make(), None, 0))
+        assert "is gone, though the answer" in scene.run(change.delete("002N1", find=find))
+        with pytest.raises(type(answer), match="the instance is 'Running'"):
+            self.run(stage, answer, make())
+
+    def test_what_never_was_there_is_not_gone(self, stage: Any) -> None:
+        unknown = ServerError("the server failed", status=500, res_code="405230030")
+        with pytest.raises(InstanceNotFoundError, match="HTTP 500, resCode '405230030'"):
+            self.run(stage, unknown, None)
+        note = self.run(stage, unknown, None, if_missing="succeed")
+        assert note.startswith(
+            "instance '002N1' is not there; whether it was there before this deletion is not known"
+        )
+
+    def test_what_shows_nowhere_is_deleted_all_the_same(self, stage: Any) -> None:
+        scene = stage(world(None, None))
+        assert scene.run(change.delete("002N1", find=find)) == "instance '002N1' deleted"
+        assert scene.asked[-1] == "delete"
+
+    def test_where_nobody_can_tell_whether_it_was_there_the_failure_stands(self, stage: Any) -> None:
+        gone: list[Any] = [ServerError("down")] * 2
+
+        def answer(operation: Operation[Any]) -> Any:
+            if operation.kind == "delete":
+                return InterruptedCallError("cut")
+            return gone.pop() if gone else []
+
+        with pytest.raises(InterruptedCallError, match="whether it was before is not known"):
+            stage(answer).run(change.delete("002N1", find=find))
+
+    def test_it_is_looked_at_for_a_while_after_a_lost_answer(self, make: Make, stage: Any) -> None:
+        scene = stage(Lagging(InterruptedCallError("cut"), make(), None, 3))
+        assert "is gone" in scene.run(change.delete("002N1", find=find, grace=60))
+        assert scene.paused == [1, 2, 4]
+
+    def test_the_earlier_tries_of_a_task_count(self, make: Make, stage: Any) -> None:
+        scene = stage(world(None, None))
+        note = scene.run(change.delete("002N1", find=find, intent=change.Intent(begun=True)))
+        assert note == "instance '002N1' is gone, by an earlier try of this task"
+        assert "delete" not in scene.asked
+
+
+class TestSetVariables:
+    @pytest.mark.parametrize(
+        ("error", "may_be_set"),
+        [
+            (ServerError("the server failed"), True),
+            (InterruptedCallError("cut"), True),
+            (UnexpectedAnswerError("no JSON"), True),
+            (refused(), False),
+            (refused(after_doubt=True), True),
+            (NotSentError("x"), False),
+        ],
+        ids=repr,
+    )
+    def test_a_failure_says_whether_they_may_be_set(
+        self, error: AstroZeroError, may_be_set: bool, stage: Any
+    ) -> None:
+        with pytest.raises(type(error)) as caught:
+            stage(world(error, None)).run(change.set_variables("002N1", {"a": 1}))
+        assert ("the variables may have been set all the same" in str(caught.value)) is may_be_set
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ class TestRowsThatCannotBeRead:
         return findings
 
     def test_they_make_their_own_instance_doubtful_and_no_other(self, stage: Any) -> None:
-        findings = self.found({"id": "1"}, instance("2", RUNS), stage=stage)
+        findings = self.found({"id": "1"}, instance("2", RUNS, business_key="other"), stage=stage)
         assert findings.instance("2").state == RUNS
         with pytest.raises(
             UnexpectedAnswerError, match="the row of instance '1' in the list of state 'Running' cannot"

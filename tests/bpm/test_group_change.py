@@ -76,12 +76,14 @@ class Group:
         self.settings = settings
         self.seconds_a_call = 0.0
         self.before_a_look: Callable[[], None] = lambda: None
+        self.while_it_sleeps: Callable[[float], object] = lambda _seconds: None
         self.slept: list[float] = []
         self.notes: list[str] = []
         self.most_at_once = 0
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.while_it_sleeps(seconds)
         await asyncio.sleep(0)
 
     def change(
@@ -266,11 +268,57 @@ def test_what_is_accepted_and_does_not_show_is_no_success(group: Group, emulator
     emulator.switch(action_lag=30)
     change = group.change(ids)
     assert change.done == []
-    assert change.failed == dict.fromkeys(change.failed, "accepted, its effect does not show yet")
-    assert change.is_complete
+    words = f"accepted, and after 60 s its effect does not show: the instance is {WAITING!r}"
+    assert change.failed == dict.fromkeys(change.failed, words)
+    assert sum(group.slept) == 60
+    assert change.in_doubt == set(ids)
+    assert not change.is_complete, "they are open, and nothing may be started in their place"
     assert set(change.failed) == set(ids)
     emulator.advance(30)
     assert closed(emulator) == set(ids)
+
+
+@pytest.mark.parametrize(("lag", "slept"), [(1, 1), (10, 15), (50, 60)])
+def test_what_is_accepted_is_looked_at_until_it_shows(
+    lag: float, slept: float, group: Group, emulator: EmulatorControl
+) -> None:
+    ids = started(emulator, 10)
+    emulator.switch(action_lag=lag)
+    group.while_it_sleeps = emulator.advance
+    assert group.change(ids).note == "terminate: 10 done"
+    assert sum(group.slept) == slept
+
+
+def test_where_an_answer_was_lost_it_is_looked_at_until_it_shows(
+    settings: Settings, emulator: EmulatorControl
+) -> None:
+    ids = started(emulator, 3)
+    emulator.switch(action_lag=10)
+    emulator.fault("action", "drop_after", times=3)
+    group = Group(replace(settings, max_attempts=1))
+    group.while_it_sleeps = emulator.advance
+    assert group.change(ids).note == "terminate: 3 done"
+
+
+def test_how_long_it_is_looked_at_is_what_the_connection_says(
+    settings: Settings, emulator: EmulatorControl
+) -> None:
+    (instance_id,) = started(emulator, 1)
+    emulator.switch(action_lag=30)
+    group = Group(replace(settings, start_grace=4))
+    assert "and after 4 s its effect" in group.change([instance_id]).failed[instance_id]
+    assert group.slept == [1, 2, 1]
+
+
+def test_who_has_no_time_or_says_stop_looks_once(group: Group, emulator: EmulatorControl) -> None:
+    (instance_id,) = started(emulator, 1)
+    emulator.switch(action_lag=30)
+    words = "accepted, and its effect does not show yet"
+    assert group.change([instance_id], grace=0).failed[instance_id].startswith(words)
+    (other,) = started(emulator, 1)
+    stopped = group.change([other], is_stopped=lambda: emulator.counts()["action"] > 1)
+    assert stopped.failed[other].startswith(words)
+    assert group.slept == []
 
 
 def test_what_is_accepted_and_then_gone_is_a_failure(group: Group, emulator: EmulatorControl) -> None:
@@ -308,7 +356,8 @@ def test_where_the_look_fails_too_both_are_told(
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
         assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
-    assert emulator.counts()["query"] == ATTEMPTS
+    # What was accepted is looked at once more.
+    assert emulator.counts()["query"] == (ATTEMPTS if fault else 2 * ATTEMPTS)
 
 
 def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorControl) -> None:
@@ -317,7 +366,7 @@ def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorContr
         emulator.move(instance_id, state="Completed OK")
     emulator.fault("action", "status", status=404, times=20, skip=20)
     emulator.switch(action_lag=30)
-    change = group.change(ids)
+    change = group.change(ids, grace=0)
     assert len(change.ended) == 20
     assert len(change.failed) == 40
     # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more.
@@ -510,7 +559,6 @@ def test_bad_arguments_send_nothing(
 # What hides in these positions cannot be told from what is gone, or has not happened yet.
 GONE = "it is in none of the states, and could not be read by its id either; it could not be read by its id"
 HIDING: dict[tuple[str, Any], str] = {
-    ("action_lag", 30): "accepted, its effect does not show yet",
     ("row_cap", 1): GONE,
     ("keep_closed", False): GONE,
 }
@@ -522,6 +570,7 @@ def test_in_every_position_of_every_switch_it_acts_and_tells_the_truth(
     emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
     csrf = (switch, position) == ("csrf_required", True)
     group = Group(replace(settings, instance_lookup=lookup, csrf=csrf))
+    group.while_it_sleeps = emulator.advance
     ids = started(emulator, 8)
     for instance_id, state in zip(ids[:4], ENDS, strict=True):
         emulator.move(instance_id, state=state)

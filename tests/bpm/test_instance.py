@@ -294,13 +294,26 @@ def test_the_dict_that_tasks_pass_on() -> None:
         "business_key": "002N000000Sy2NphoRbU",
         "start_time": "2019-08-27 10:53:04",
         "end_time": None,
+        "start_time_utc": None,
+        "end_time_utc": None,
         "url": "https://example/002N",
     }
     assert json.loads(json.dumps(passed_on)) == passed_on
 
 
-def test_a_zone_is_added_only_where_it_is_known() -> None:
-    shanghai = ZoneInfo("Asia/Shanghai")
-    assert decoded(STARTED).as_dict(timezone=shanghai)["start_time"] == "2019-08-27T10:53:04+08:00"
-    odd = decoded({**STARTED, "startTime": "27.08.2019"})
-    assert odd.as_dict(timezone=shanghai)["start_time"] == "27.08.2019"
+@pytest.mark.parametrize(
+    ("zone", "stamp", "utc"),
+    [
+        ("Asia/Shanghai", "2019-08-27 10:53:04", "2019-08-27T02:53:04+00:00"),
+        (None, "2019-08-27 10:53:04", None),
+        ("Asia/Shanghai", "27.08.2019", "unknown"),
+        ("Europe/Berlin", "2019-10-27 02:30:00", "unknown"),  # an hour that came twice
+        ("Asia/Shanghai", "0001-01-01 00:00:00", "unknown"),
+    ],
+)
+def test_times_have_one_form_and_utc_beside_it_where_the_zone_is_known(
+    zone: str | None, stamp: str, utc: str | None
+) -> None:
+    passed_on = decoded({**STARTED, "startTime": stamp}).as_dict(timezone=ZoneInfo(zone) if zone else None)
+    assert passed_on["start_time"] == stamp
+    assert passed_on["start_time_utc"] == (None if utc == "unknown" else utc)

@@ -69,6 +69,33 @@ def test_what_no_attempt_brought_to_the_server_never_reached_it(
 
 
 @pytest.mark.parametrize(
+    ("errors", "sent_before", "after_doubt"),
+    [
+        ([RefusedError("x")], False, False),
+        ([NotSentError("x"), RefusedError("x")], False, False),
+        ([ThrottledError("x"), RefusedError("x")], True, False),
+        ([ServerError("x"), RefusedError("x")], True, True),
+        ([InterruptedCallError("x"), NotSentError("x"), NotSentError("x")], True, True),
+        ([ServerError("x"), ThrottledError("x")], True, True),
+    ],
+)
+def test_an_error_knows_what_may_have_come_of_the_attempts_before_it(
+    errors: list[CallError], sent_before: bool, after_doubt: bool
+) -> None:
+    for error in errors:
+        error.never_reached = isinstance(error, NotSentError)
+    sends = iter(errors)
+
+    def send() -> None:
+        raise next(sends)
+
+    limits = retry.policy(api.act("1", "terminate"), max_attempts=len(errors), max_wait=0)
+    with pytest.raises(CallError) as caught:
+        tenacity.Retrying(**limits, sleep=lambda _seconds: None)(send)
+    assert (caught.value.sent_before, caught.value.after_doubt) == (sent_before, after_doubt)
+
+
+@pytest.mark.parametrize(
     ("operation", "resent"),
     [
         (api.start("A"), False),

@@ -202,12 +202,18 @@ def test_variables_that_cannot_be_set(
     assert done.err.endswith("Set the variables of 2 of 3, 1 failed.\n")
 
 
-def test_an_effect_that_does_not_show_is_not_called_done(run: Run, emulator: EmulatorControl) -> None:
+def test_an_effect_that_does_not_show_is_not_called_done(
+    run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started(emulator, 2)
     emulator.switch(action_lag=30)
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, start_grace=0.02))
     done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
-    assert done.err.count("accepted, its effect does not show yet") == 2
+    words = (
+        "accepted, and after 0.02 s its effect does not show: the instance is 'Waiting for user interaction'"
+    )
+    assert done.err.count(words) == 2
     assert done.err.endswith("Terminated 0 of 2, 2 not certain.\n")
     emulator.advance(31)
     assert run("terminate", "--bpm-name", BPM, "--yes").err == "Nothing to do: no instance is meant.\n"

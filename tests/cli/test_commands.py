@@ -104,12 +104,28 @@ class TestReading:
         assert ids(run("list", "--business-key", "k", "--output", "json").rows) == {one, other}
         assert ids(run("list", "--business-key", "k", "--bpm-name", BPM, "--output", "json").rows) == {one}
 
-    def test_lists_without_business_keys_are_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
+    @pytest.mark.parametrize(
+        "command",
+        [("list",), ("show",), ("terminate", "--yes"), ("set", "--variable", "a=1", "--yes"), ("watch",)],
+    )
+    def test_lists_without_business_keys_are_named(
+        self, command: tuple[str, ...], run: Run, emulator: EmulatorControl
+    ) -> None:
         emulator.start(BPM, business_key="k")
         emulator.switch(business_keys_in_rows=False)
-        done = run("list", "--business-key", "k", "--output", "json")
-        assert done.rows == []
-        assert "none of the instances listed shows a business key" in done.err
+        done = run(*command, "--business-key", "k", "--process", BPM)
+        assert (done.code, done.out) == (1, "")
+        assert "none of the 1 instances listed shows a business key. Either the lists here show" in done.err
+        assert "may have been deleted" not in done.err
+
+    def test_a_key_that_nothing_carries_is_no_fault_of_the_lists(
+        self, run: Run, emulator: EmulatorControl
+    ) -> None:
+        assert run("list", "--business-key", "k", "--output", "json").rows == []
+        emulator.start(BPM)
+        emulator.move(emulator.start("PublishApproval", business_key="other")["id"], state="Completed OK")
+        assert run("list", "--business-key", "k", "--output", "json").rows == []
+        assert run("show", "--business-key", "k").code == 3
 
     @pytest.mark.usefixtures("zone")
     def test_list_by_age(self, run: Run, emulator: EmulatorControl) -> None:

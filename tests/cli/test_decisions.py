@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+from airflow_provider_astrobpm.bpm.ages import AgeLimits, parse_age
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AuthenticationError,
@@ -24,7 +25,6 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.group_change import GroupAction, GroupChange
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.cli.ages import AgeLimits, parse_age
 from airflow_provider_astrobpm.cli.exits import MEANINGS, Exit
 from airflow_provider_astrobpm.cli.filters import Filter, filter_from
 from airflow_provider_astrobpm.cli.plan import NAMED, Outcome, make_plan
@@ -165,7 +165,11 @@ def test_a_filter_of_arguments() -> None:
     [
         ({"older_than": "2h"}, None, "on connection 'c'.*extra 'timezone'"),
         ({"younger_than": "x"}, UTC, "--younger-than must be an age"),
-        ({"older_than": "2h", "younger_than": "1h"}, UTC, "older than 2h and younger than 1h at once"),
+        (
+            {"older_than": "2h", "younger_than": "1h"},
+            UTC,
+            "older than 7200 s and younger than 3600 s at once",
+        ),
         ({"bpm_name": " "}, None, "--bpm-name must be a text"),
         ({"business_key": ""}, None, "--business-key must be a text"),
         ({"state": ["Closed"]}, None, "--state must be a state, not 'Closed'"),

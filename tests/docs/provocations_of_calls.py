@@ -216,6 +216,38 @@ def suspended_too_late(scene: Scene) -> None:
     scene.hook().suspend_instance(scene.started("Instant"), if_closed="fail")
 
 
+def lagging(**switches: Any) -> Provocation:
+    """Terminate an instance where that does not show."""
+
+    def provoke(scene: Scene) -> None:
+        one = scene.started()
+        scene.emulator.switch(**{"action_lag": 3600, **switches})
+        scene.hook({"start_grace": 1, "instance_lookup": "list"}).terminate_instance(one)
+
+    return provoke
+
+
+def unreadable_then(scene: Scene) -> None:
+    """Terminate an instance where that does not show, and lists fail."""
+    scene.emulator.fault("query", "status", status=503, times=99)
+    lagging()(scene)
+
+
+def variables_in_doubt(scene: Scene) -> None:
+    """Set variables, and lose the answer."""
+    one = scene.started()
+    scene.emulator.fault("variables", "drop_after")
+    scene.hook().set_variables(one, {"country": "CN"})
+
+
+def deletion_in_doubt(scene: Scene) -> None:
+    """Delete an instance that could not be read before, and lose the answer."""
+    one = scene.started()
+    scene.emulator.fault("query", "status", status=503, times=2)
+    scene.emulator.fault("delete", "drop_after")
+    scene.hook({"instance_lookup": "list"}).delete_instance(one)
+
+
 REFUSALS: dict[str, Provocation] = {
     "the client id or the secret was refused": lambda scene: scene.hook(
         password="wrong-secret"
@@ -226,6 +258,13 @@ REFUSALS: dict[str, Provocation] = {
     "the server refused (HTTP …, resCode '…'": hooked(lambda hook: hook.start_instance("NoSuchProcess")),
     "the server refused, and the instance is '…'": resumed_too_early,
     "instance '…' of '…' has ended already, in state '…'": suspended_too_late,
+    "… of instance '…' was accepted, and after … s its effect does not show: the instance is '…'": lagging(),
+    "… of instance '…' was accepted, and then the instance could not be read (…)": unreadable_then,
+    "… of instance '…' was accepted, and yet instance '…' is in none of the states": lagging(
+        action_lag=0.5, keep_closed=False
+    ),
+    "; the variables may have been set all the same, and nothing shows whether they were": variables_in_doubt,
+    "; the instance is not there, and whether it was before is not known": deletion_in_doubt,
 }
 
 # Arguments.

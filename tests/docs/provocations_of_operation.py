@@ -278,9 +278,6 @@ COMMANDS: dict[str, Provocation] = {
         "list", row_cap=100
     ),
     "Warning: the row of instance '…' in state '…' cannot be read, because …": list_with_an_odd_row,
-    "Warning: none of the instances listed shows a business key, so one may be missed.": many(
-        "list", "--business-key", "order-4711", business_keys_in_rows=False
-    ),
     "--variable must be NAME=VALUE": command("set", "1", "--variable", "country"),
     "variable '…' is given twice": command("set", "1", "--variable", "a=1", "--variable", "a=2"),
     "say which variables to set: --variable, --variables or --variables-file": command("set", "1"),

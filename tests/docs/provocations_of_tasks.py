@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.operators.bpm import AstroZeroQueryBpmInstancesOperator
 from tests.docs.provocations_of_calls import Provocation
 from tests.docs.scene import BPM, CONN_ID, HAS_STORE, Scene, Tries
 
@@ -371,6 +372,30 @@ def no_key_yet(scene: Scene) -> None:
     scene.sense(business_key="order-4711")
 
 
+def without_keys(**arguments: Any) -> Provocation:
+    """Look for a key where the lists show none."""
+
+    def provoke(scene: Scene) -> None:
+        scene.emulator.switch(business_keys_in_rows=False)
+        scene.started(business_key="order-4711")
+        scene.sense(business_key="order-4711", **arguments)
+
+    return provoke
+
+
+def none_found(_: Scene) -> None:
+    """Query for what is not there, where that is to fail."""
+    AstroZeroQueryBpmInstancesOperator(task_id="query", bpm_name=BPM, if_none="fail").execute({})
+
+
+def no_credible_age(scene: Scene) -> None:
+    """Query for what is old, where start times are in another format."""
+    scene.connect({"timezone": "UTC"})
+    scene.emulator.switch(start_time_form="slashes")
+    scene.started()
+    AstroZeroQueryBpmInstancesOperator(task_id="query", older_than="7d", if_none="fail").execute({})
+
+
 def outage(scene: Scene) -> None:
     """Wait while the server is down."""
     one = scene.hook().get_instance(scene.started())
@@ -432,6 +457,12 @@ WAITS: dict[str, Provocation] = {
     "Instance '…' on connection '…' may still be open. …": time_out(),
     "That the instance stays open could not be written down": failure_that_is_not_written_down,
     "…'timeout'); it was never seen": no_key_yet,
+    "no instance with … was found in the states …": none_found,
+    "Left out … instances whose start time does not tell for certain how old they are": no_credible_age,
+    "business key '…' cannot be looked for: none of the … instances listed shows a business key": without_keys(),
+    "business key '…' of BPM '…' cannot be looked for: none of the … instances listed shows a business key": without_keys(
+        bpm_name=BPM
+    ),
     "…; it may still be started": no_key_yet,
     "instance '…' is in none of the states": vanished,
     "…; looking again": vanished,

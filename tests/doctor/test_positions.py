@@ -51,6 +51,7 @@ TRUTH: dict[str, list[Row]] = {
             {"absent": "absent", "not_allowed": "not allowed", "action": "action", "row": "row"},
         )
     ],
+    "missing_by_id": [],  # "there is none" is the same to everybody, however it is said
     "get_variables": [both("get_variables", {"absent": "absent", "map": "map"})],
     "several_states": [
         both(

@@ -53,6 +53,11 @@ def definition_variables(api: Api, control: EmulatorControl) -> object:
     return [each["name"] for each in shown] if isinstance(shown, list) else shown
 
 
+def missing_by_id(api: Api, control: EmulatorControl) -> object:
+    control.switch(get_by_id="row")
+    return seen(api, "GET", f"{INSTANCES}/002N-of-nobody")
+
+
 def get_variables(api: Api, control: EmulatorControl) -> object:
     instance_id = api.start("Instant", variables={"note": 1})["id"]
     return seen(api, "GET", f"{INSTANCES}/{instance_id}/variables")
@@ -316,6 +321,7 @@ NOT_FOUND = (404, "405230060")
 SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "get_by_id": get_by_id,
     "definition_variables": definition_variables,
+    "missing_by_id": missing_by_id,
     "get_variables": get_variables,
     "several_states": several_states,
     "unknown_state": unknown_state,
@@ -366,6 +372,9 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("definition_variables", "empty", []),
     ("definition_variables", "unnamed", [None]),
     ("definition_variables", "map", {"note"}),
+    ("missing_by_id", "refused", (400, "405230030")),
+    ("missing_by_id", "null", None),
+    ("missing_by_id", "object", {}),
     ("get_variables", "absent", NOT_FOUND),
     ("get_variables", "map", {"note": 1}),
     ("several_states", "refuse", [(400, "405230013")] * 2),

@@ -6,17 +6,22 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from airflow_provider_astrobpm.bpm import api, errors
+from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AstroZeroError,
+    EffectNotShownError,
     InstanceClosedError,
     InstanceNotFoundError,
+    KeysNotShownError,
     RefusedError,
     WaitFailedError,
     WaitTimeoutError,
@@ -47,7 +52,6 @@ def test_steering_an_instance(
     lookup: str, switch: str, position: Any, hook_there: Any, emulator: EmulatorControl
 ) -> None:
     hook = hook_there(lookup, switch, position)
-    lagging = (switch, position) == ("action_lag", 30)
     instance = hook.start_instance("SupplierOnboarding", business_key="k-1", variables={"supplier": "ACME"})
     emulator.advance(30)
     assert [row.id for row in hook.query_instances([hook.get_instance(instance.id).state])] == [instance.id]
@@ -56,7 +60,7 @@ def test_steering_an_instance(
 
     for action, suspended in [("suspend", True), ("suspend", True), ("resume", False), ("resume", False)]:
         change = getattr(hook, f"{action}_instance")(instance.id)
-        assert change.visible is not lagging or "nothing to do" in change.note
+        assert change.visible
         emulator.advance(30)
         assert emulator.instance(instance.id)["suspended"] is suspended
         assert hook.get_instance(instance.id).suspended is suspended
@@ -162,10 +166,10 @@ class TestABusinessKey:
         assert found.id == started["id"]
         assert emulator.counts()["query"] == 12
 
-    def test_that_rows_do_not_show_is_not_found(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    def test_that_rows_do_not_show_is_told(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
         emulator.switch(business_keys_in_rows=False)
         emulator.start("SupplierOnboarding", business_key="supplier-ACME")
-        with pytest.raises(InstanceNotFoundError):
+        with pytest.raises(KeysNotShownError):
             hook.find_instance("supplier-ACME")
 
 
@@ -204,7 +208,8 @@ def test_the_address_and_the_zone_of_an_instance(make_hook: HookMaker) -> None:
     instance = hook.start_instance("Instant")
     passed_on = hook.as_dict(instance)
     assert passed_on["url"].endswith(f"/i/{instance.id}")
-    assert passed_on["start_time"].endswith("+08:00")
+    began = datetime.fromisoformat(passed_on["start_time"])
+    assert passed_on["start_time_utc"] == (began - timedelta(hours=8)).isoformat() + "+00:00"
 
 
 def test_listing_says_an_instance_once_though_it_moved_meanwhile(
@@ -212,14 +217,14 @@ def test_listing_says_an_instance_once_though_it_moved_meanwhile(
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.move(instance.id, state="Running")
-    call = hook.client.call
+    call = hook.client._call
 
     def call_and_move(operation: Any) -> Any:
         rows = call(operation)
         emulator.move(instance.id, state="Paused")
         return rows
 
-    monkeypatch.setattr(hook.client, "call", call_and_move)
+    monkeypatch.setattr(hook.client, "_call", call_and_move)
     assert [row.state for row in hook.query_instances(["Running", "Paused"])] == ["Paused"]
 
 
@@ -267,6 +272,69 @@ class TestTheConnectionTest:
         assert (ok, "the connection was cut" in text) == (False, True)
 
 
+class TestTheTestOfAConnection:
+    @pytest.fixture
+    def slept(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        slept: list[float] = []
+        monkeypatch.setattr(
+            "airflow_provider_astrobpm.hooks.astro_zero.BpmClient", partial(BpmClient, sleep=slept.append)
+        )
+        return slept
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"fault": "status", "status": 403, "res_msg": "Not yours"},
+            {"fault": "status", "status": 401},
+            {"fault": "code_in_200"},
+            {"fault": "html", "status": 200},
+            {"fault": "status", "status": 500},
+        ],
+        ids=str,
+    )
+    def test_who_may_list_instances_need_not_list_definitions(
+        self, fault: dict[str, Any], hook: AstroZeroHook, emulator: EmulatorControl
+    ) -> None:
+        emulator.fault("definitions", times=100, **fault)
+        ok, text = hook.test_connection()
+        assert (ok, emulator.counts()["query"]) == (True, 1), text
+        assert "this user lists instances, and no BPM definitions: " in text
+
+    def test_who_may_list_neither_fails_over_the_first(
+        self, hook: AstroZeroHook, emulator: EmulatorControl
+    ) -> None:
+        for kind in ("definitions", "query"):
+            emulator.fault(kind, "status", status=400, res_msg=f"no {kind}", times=100)
+        ok, text = hook.test_connection()
+        assert not ok
+        assert "no definitions" in text
+
+    @pytest.mark.parametrize("kind", ["definitions", "token"])
+    @pytest.mark.parametrize(("retry_after", "seconds"), [(None, 1), (2, 2), (600, 5)])
+    def test_one_429_is_borne(
+        self,
+        kind: str,
+        retry_after: int | None,
+        seconds: float,
+        make_hook: HookMaker,
+        emulator: EmulatorControl,
+        slept: list[float],
+    ) -> None:
+        emulator.fault(kind, "status", status=429, retry_after=retry_after)
+        ok, text = make_hook().test_connection()
+        assert ok, text
+        assert slept == [seconds]
+
+    def test_more_of_them_are_told(
+        self, make_hook: HookMaker, emulator: EmulatorControl, slept: list[float]
+    ) -> None:
+        emulator.fault("definitions", "status", status=429, times=100)
+        ok, text = make_hook().test_connection()
+        assert not ok
+        assert "asked too much" in text
+        assert len(slept) == 1
+
+
 @pytest.mark.parametrize("fault", ["drop_after", "truncate", "html", "wrong_shape", "not_json"])
 def test_a_start_that_may_have_been_taken_is_never_sent_again(
     fault: str, hook: AstroZeroHook, emulator: EmulatorControl
@@ -288,15 +356,86 @@ def test_a_start_that_was_certainly_not_taken_is_sent_again(
     assert len(emulator.instances()) == 1
 
 
-def test_a_terminate_that_was_accepted_is_done_though_nobody_sees_it(
+@pytest.mark.parametrize("action", ["suspend", "terminate"])
+def test_what_was_accepted_and_nobody_sees_is_no_success(
+    action: str, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.switch(action_lag=90)
+    with pytest.raises(
+        EffectNotShownError, match=f"{action} of instance '{instance.id}' was accepted, and after 60 s"
+    ):
+        getattr(hook, f"{action}_instance")(instance.id)
+    emulator.fault("query", "status", status=503, times=100)
+    emulator.fault("get", "status", status=503, times=100)
+    other = emulator.start("SupplierOnboarding", by="machine")["id"]
+    with pytest.raises(
+        EffectNotShownError, match=r"accepted, and then the instance could not be read \(the server"
+    ):
+        getattr(hook, f"{action}_instance")(other)
+
+
+def test_what_was_accepted_is_looked_at_until_it_shows(
     hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
-    emulator.switch(action_lag=5)
-    emulator.fault("query", "status", status=503, times=100)
-    change = hook.terminate_instance(instance.id)
-    assert change.visible is False
-    assert "accepted" in change.note
+    emulator.switch(action_lag=50)
+    assert hook.terminate_instance(instance.id).instance.state == "Terminated"
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "status"])
+def test_an_end_behind_a_lost_answer_is_this_ones_own(
+    fault: str, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.fault("action", fault, status=502, work_done=fault == "status")
+    done = hook.terminate_instance(instance.id, if_closed="fail")
+    assert done.instance.state == "Terminated"
+    assert emulator.counts()["action"] == 2, "the second one was refused, for it had ended"
+
+
+@pytest.mark.parametrize("refusal_status", [400, 404, 500])
+def test_what_never_was_there_was_not_deleted(
+    refusal_status: int, hook: AstroZeroHook, emulator: EmulatorControl
+) -> None:
+    emulator.switch(refusal_status=refusal_status)
+    with pytest.raises(InstanceNotFoundError, match=f"HTTP {refusal_status}, resCode '405230030'"):
+        hook.delete_instance("002N-of-nobody")
+    assert (
+        "is not there" in hook.delete_instance("002N-of-nobody", if_missing="succeed") or refusal_status < 500
+    )
+
+
+@pytest.mark.parametrize("missing", ["refused", "null", "object"])
+@pytest.mark.parametrize("lookup", ["auto", "by_id"])
+def test_what_is_missing_by_its_id_is_not_found_however_that_is_said(
+    missing: str, lookup: str, make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    emulator.switch(get_by_id="row", missing_by_id=missing)
+    hook = make_hook({"instance_lookup": lookup})
+    assert hook.get_instance(emulator.start("SupplierOnboarding")["id"]).state
+    with pytest.raises(InstanceNotFoundError):
+        hook.get_instance("002N-of-nobody")
+    assert "was not there" in hook.delete_instance("002N-of-nobody", if_missing="succeed")
+    with pytest.raises(InstanceNotFoundError):
+        hook.delete_instance("002N-of-nobody")
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"), [("status", {"status": 502}), ("html", {}), ("drop_after", {})]
+)
+def test_variables_that_may_have_been_set_are_told(
+    fault: str, options: dict[str, Any], make_hook: HookMaker, emulator: EmulatorControl
+) -> None:
+    hook = make_hook({"max_attempts": 1})
+    instance = hook.start_instance("SupplierOnboarding")
+    emulator.fault("variables", fault, work_done=fault == "html", **options)
+    with pytest.raises(AstroZeroError, match="the variables may have been set all the same"):
+        hook.set_variables(instance.id, {"country": "CN"})
+    emulator.fault("variables", "status", status=400)
+    with pytest.raises(RefusedError) as caught:
+        hook.set_variables(instance.id, {"country": "CN"})
+    assert "may have been set" not in str(caught.value)
 
 
 def test_a_csrf_token_that_is_missing_is_told(hook: AstroZeroHook, emulator: EmulatorControl) -> None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk import DAG
 
 from airflow_provider_astrobpm.bpm import errors
@@ -43,6 +43,17 @@ class TaskInstance:
     def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
         assert (task_ids, map_indexes) == (self.task_id, self.map_index)
         return self.xcoms.get(key)
+
+
+class Store(dict[str, Any]):
+    """A task state store."""
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        assert retention.days > 1e6
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
 
 
 @pytest.fixture
@@ -78,7 +89,7 @@ class TestStart:
         assert result["is_closed"] is True
         assert set(result) == {
             "id", "name", "version", "state", "bp_status", "task_outcome", "suspended", "is_closed", "business_key",
-            "start_time", "end_time", "url",
+            "start_time", "end_time", "start_time_utc", "end_time_utc", "url",
         }  # fmt: skip
         assert json.loads(json.dumps(result)) == result
         assert ti.xcoms == {"instance_id": result["id"], "business_key": "k", "wait_over": result["id"]}
@@ -351,6 +362,67 @@ class TestStateChanges:
         with pytest.raises(ValueError, match="if_closed"):
             operator(task_id="t", instance_id=instance_id, if_closed="ignore")
 
+    def test_what_was_accepted_and_does_not_show_fails(
+        self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        emulator.switch(action_lag=30)
+        make_conn(start_grace=0.02)
+        with pytest.raises(
+            errors.EffectNotShownError, match="terminate of .* accepted, and after 0.02 s its effect"
+        ):
+            run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
+
+    @pytest.mark.parametrize("remembers", [True, False])
+    def test_a_retry_takes_the_end_for_its_own_that_an_earlier_try_has_asked_for(
+        self, remembers: bool, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
+        context: Any = {"ti": TaskInstance(), **({"task_state_store": Store()} if remembers else {})}
+        terminate = AstroZeroTerminateBpmInstanceOperator(
+            task_id="t", instance_id=instance_id, if_closed="fail"
+        )
+        emulator.fault("action", "drop_after")
+        emulator.fault("query", "status", status=503, times=100, skip=1)
+        with pytest.raises(errors.InterruptedCallError, match="could not be read"):
+            terminate.execute(context)
+        assert emulator.instance(instance_id)["state"] == "Terminated"
+        emulator.clear_faults()
+        if remembers:
+            assert terminate.execute(context)["state"] == "Terminated"
+            assert context["task_state_store"] == {}, "what came of it is known"
+        with pytest.raises(errors.InstanceClosedError):
+            terminate.execute(context)
+
+    def test_a_retry_takes_no_end_for_its_own_that_it_has_not_asked_for(
+        self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(max_attempts=1, start_grace=0.01)
+        context: Any = {"ti": TaskInstance(), "task_state_store": Store()}
+        terminate = AstroZeroTerminateBpmInstanceOperator(
+            task_id="t", instance_id=instance_id, if_closed="fail"
+        )
+        emulator.fault("action", "status", status=400)
+        with pytest.raises(errors.RefusedError):
+            terminate.execute(context)
+        emulator.move(instance_id, state="Terminated")
+        with pytest.raises(errors.InstanceClosedError):
+            terminate.execute(context)
+
+    def test_a_retry_takes_a_deletion_for_its_own(
+        self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
+        context: Any = {"ti": TaskInstance(), "task_state_store": Store()}
+        delete = AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id)
+        emulator.fault("delete", "drop_after")
+        emulator.fault("query", "status", status=503, times=100, skip=1)
+        with pytest.raises(errors.InterruptedCallError):
+            delete.execute(context)
+        emulator.clear_faults()
+        delete.execute(context)
+        with pytest.raises(errors.InstanceNotFoundError):
+            delete.execute(context)
+
     def test_set_variables(self, emulator: EmulatorControl, instance_id: str) -> None:
         run(
             AstroZeroSetBpmVariablesOperator(
@@ -373,10 +445,15 @@ def test_steering_and_listing_in_every_position_of_every_switch(
     lookup: str, switch: str, position: Any, emulator: EmulatorControl, make_conn: Callable[..., None]
 ) -> None:
     emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
-    make_conn(instance_lookup=lookup, csrf=switch == "csrf_required", max_attempts=1)
+    make_conn(instance_lookup=lookup, csrf=switch == "csrf_required", max_attempts=1, start_grace=0.01)
+    lags = (switch, position) == ("action_lag", 30)
 
     def take(operator: Any, **arguments: Any) -> Any:
-        result = run(operator(task_id="t", **arguments))
+        result = None
+        try:
+            result = run(operator(task_id="t", **arguments))
+        except errors.EffectNotShownError:
+            assert lags
         emulator.advance(30)  # what lags shows by then
         return result
 
@@ -417,6 +494,104 @@ class TestQuery:
         assert {row["id"] for row in listed} == {waiting, held}
         listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", business_key="a"))
         assert [row["id"] for row in listed] == [waiting]
+
+    def test_where_lists_show_no_keys_it_fails_instead_of_finding_nothing(
+        self, emulator: EmulatorControl
+    ) -> None:
+        emulator.switch(business_keys_in_rows=False)
+        emulator.start("SupplierOnboarding", business_key="a")
+        with pytest.raises(errors.KeysNotShownError, match="or list by bpm_name"):
+            run(AstroZeroQueryBpmInstancesOperator(task_id="t", business_key="a"))
+        foreign = AstroZeroQueryBpmInstancesOperator(
+            task_id="t", business_key="a", bpm_name="PublishApproval"
+        )
+        assert run(foreign) == []
+
+    def test_the_newest_come_first_whatever_the_server_does(self, emulator: EmulatorControl) -> None:
+        emulator.switch(order_honoured=False, row_order="shuffled")
+        started = []
+        for number in range(6):
+            started.append(emulator.start("SupplierOnboarding" if number % 2 else "PublishApproval")["id"])
+            emulator.advance(60)
+        emulator.move(started[2], state="Running")
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t"))
+        assert [row["id"] for row in listed] == started[::-1]
+        listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="asc"))
+        assert [row["id"] for row in listed] == started
+
+    def test_what_is_old_suspended_and_not_too_much(
+        self, emulator: EmulatorControl, make_conn: Callable[..., None]
+    ) -> None:
+        make_conn(timezone="UTC")
+        old = [emulator.start("SupplierOnboarding")["id"] for _ in range(3)]
+        emulator.advance(9 * 86400)
+        emulator.switch(clock_skew=-9 * 24)  # what starts now shows the time of this machine
+        new = emulator.start("SupplierOnboarding")["id"]
+        emulator.change(old[1], "suspend")
+
+        def listed(**arguments: Any) -> list[str]:
+            found = run(AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="asc", **arguments))
+            return [row["id"] for row in found]
+
+        for age in ("7d", timedelta(days=7), 7 * 86400):
+            assert set(listed(older_than=age)) == set(old)
+            assert listed(younger_than=age) == [new]
+        assert listed(suspended=True) == [old[1]]
+        assert set(listed(suspended=False, older_than="7d")) == {old[0], old[2]}
+        assert len(listed(older_than="7d", limit=2)) == 2
+        assert listed(limit=9) == listed()
+
+    def test_an_age_without_a_zone_asks_for_nothing(self, emulator: EmulatorControl) -> None:
+        with pytest.raises(ValueError, match="Set the extra 'timezone' of the connection"):
+            run(AstroZeroQueryBpmInstancesOperator(task_id="t", older_than="7d"))
+        assert not any(emulator.counts().values())
+
+    @pytest.mark.parametrize("form", ["zero", "slashes", "dash", "epoch"])
+    def test_what_has_no_credible_age_is_neither_old_nor_new(
+        self, form: str, emulator: EmulatorControl, make_conn: Callable[..., None], caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        make_conn(timezone="UTC")
+        emulator.switch(start_time_form=form)
+        emulator.start("SupplierOnboarding")
+        for name in ("older_than", "younger_than"):
+            arguments: dict[str, Any] = {name: "7d"}
+            assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)) == []
+        assert "Left out 1 instances whose start time" in capfd.readouterr().out + caplog.text
+
+    @pytest.mark.parametrize(
+        ("if_none", "kind"), [("skip", AirflowSkipException), ("fail", errors.NoInstancesError)]
+    )
+    def test_an_empty_match_is_a_choice(
+        self, if_none: Any, kind: type[Exception], emulator: EmulatorControl
+    ) -> None:
+        query = AstroZeroQueryBpmInstancesOperator(
+            task_id="t", states=["Broken"], bpm_name="SupplierOnboarding", if_none=if_none
+        )
+        with pytest.raises(
+            kind, match="no instance with bpm_name='SupplierOnboarding' was found in the states"
+        ):
+            run(query)
+        emulator.move(emulator.start("SupplierOnboarding")["id"], state="Broken")
+        assert len(run(query)) == 1
+        assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", states=["Paused"])) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"older_than": "a week"}, "older_than must be an age such as"),
+            ({"younger_than": True}, "younger_than must be a number of seconds"),
+            ({"limit": 0}, "limit must be a whole number"),
+            ({"suspended": "yes"}, "suspended must be one of"),
+            ({"if_none": "ignore"}, "if_none must be one of 'succeed', 'skip', 'fail'"),
+        ],
+    )
+    def test_bad_arguments_are_refused_when_the_dag_is_parsed(
+        self, arguments: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(ValueError, match=words):
+            AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)
+        AstroZeroQueryBpmInstancesOperator(task_id="t", older_than="{{ params.age }}")
 
     def test_lists_given_states_at_one_request_each(self, emulator: EmulatorControl) -> None:
         broken = emulator.start("SupplierOnboarding")["id"]

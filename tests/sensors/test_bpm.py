@@ -211,6 +211,35 @@ def test_a_gate_by_what_fails_alone_says_so_once(
     assert said() == (mode != "reschedule")
 
 
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("name", [None, "SupplierOnboarding"])
+def test_where_lists_show_no_keys_it_fails_at_once(
+    mode: str, name: str | None, sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
+    emulator.switch(business_keys_in_rows=False)
+    emulator.start("SupplierOnboarding", business_key="k")
+    how: dict[str, Any] = {"deferrable": True} if mode == "deferred" else {"mode": mode}
+    ti: Any = SimpleNamespace(xcom_push=lambda **_: None, get_first_reschedule_date=lambda _: None)
+    made = sensor(business_key="k", bpm_name=name, soft_fail=True, **how)
+    with pytest.raises(
+        errors.KeysNotShownError, match="On connection 'astro_zero_default': business key 'k'"
+    ):
+        made.execute({"ti": ti})
+
+
+def test_where_keys_of_other_processes_alone_do_not_show_it_waits(
+    sensor: MakeSensor, emulator: EmulatorControl
+) -> None:
+    emulator.switch(business_keys_in_rows=False)
+    made = sensor(business_key="k", bpm_name="SupplierOnboarding")
+    assert poke(made) is None, "an empty list proves nothing"
+    emulator.start("PublishApproval")
+    assert poke(made) is None
+    emulator.start("SupplierOnboarding", business_key="k")
+    with pytest.raises(errors.KeysNotShownError):
+        poke(made)
+
+
 @pytest.mark.parametrize("argument", ["bpm_name", "bp_statuses", "states"])
 def test_a_template_that_came_out_as_none_opens_no_gate(
     argument: str, sensor: MakeSensor, emulator: EmulatorControl

@@ -536,7 +536,7 @@ def test_a_key_that_nothing_carries_yet_makes_no_poll_fail(
 
     async def scene() -> None:
         emulator.fault("query", **fault, share=0.05, times=FOR_EVER)
-        ids = [waiting(emulator) for _ in range(3)]
+        ids = [waiting(emulator, business_key=f"other-{number}") for number in range(3)]
         gates = [Gate(each, poll_interval=60) for each in ids] + [Gate(business_key="k", poll_interval=60)]
         await asyncio.sleep(3600)
         ids.append(waiting(emulator, business_key="k"))
@@ -548,6 +548,21 @@ def test_a_key_that_nothing_carries_yet_makes_no_poll_fail(
 
     fast_time(scene())
     assert notes(capsys) == []
+
+
+@pytest.mark.parametrize("name", [None, "PublishApproval"])
+def test_where_the_lists_show_no_keys_a_gate_by_key_fails_at_once(
+    name: str | None, fast_time: Play, emulator: EmulatorControl
+) -> None:
+    async def scene() -> None:
+        emulator.switch(business_keys_in_rows=False)
+        by_key = Gate(business_key="k", bpm_name=name, poll_interval=60)
+        await asyncio.sleep(150)
+        assert not by_key.has_fired, "an empty list proves nothing"
+        waiting(emulator, business_key="k")
+        await by_key.fails(errors.KeysNotShownError, "none of the 1 instances listed shows a business key")
+
+    fast_time(scene())
 
 
 def test_rows_that_contradict_each_other_open_no_gate(

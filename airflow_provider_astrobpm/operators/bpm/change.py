@@ -8,6 +8,7 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+from airflow_provider_astrobpm.tasks.intent import intent_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +45,10 @@ class _ChangeStateOperator(_InstanceOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance as it is afterwards."""
         self._report_unseen(self.instance_id)
-        change = self.hook.change_state(self.instance_id, self.action, if_closed=self.if_closed)
+        with intent_of(context, self.action, self.instance_id, counts=self.if_closed == "fail") as intent:
+            change = self.hook.change_state(
+                self.instance_id, self.action, if_closed=self.if_closed, intent=intent
+            )
         self._report(change.instance)
         return self.hook.as_dict(change.instance)
 
@@ -78,7 +82,8 @@ class AstroZeroResumeBpmInstanceOperator(_ChangeStateOperator):
 class AstroZeroTerminateBpmInstanceOperator(_ChangeStateOperator):
     """Terminate a BPM instance (API page 0071).
 
-    The task returns the instance as a dict, as the start operator does.
+    The task returns the instance as a dict, as the start operator does. It fails if the termination was accepted and does not
+    show within ``start_grace`` seconds of the connection.
 
     :param instance_id: the instance's id.
     :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
@@ -140,4 +145,7 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
     def execute(self, context: Context) -> None:
         """Delete the instance."""
         self._report_unseen(self.instance_id)
-        self.log.info(self.hook.delete_instance(self.instance_id, if_missing=self.if_missing))
+        with intent_of(context, "delete", self.instance_id, counts=self.if_missing == "fail") as intent:
+            self.log.info(
+                self.hook.delete_instance(self.instance_id, if_missing=self.if_missing, intent=intent)
+            )

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_astrobpm.bpm import checks
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_astrobpm.bpm import ages, checks
 from airflow_provider_astrobpm.bpm.condition import check_written_states
+from airflow_provider_astrobpm.bpm.errors import NoInstancesError
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.tasks.arguments import task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from typing import Literal
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
+
+IfNone = Literal["succeed", "skip", "fail"]
+IF_NONE: tuple[IfNone, ...] = ("succeed", "skip", "fail")
+FILTERS = ("bpm_name", "business_key", "suspended", "older_than", "younger_than", "limit")
 
 
 class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
@@ -23,12 +30,21 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
 
     The task returns a list of dicts as the start operator returns one. The states are listed one after another, so an
     instance that moves meanwhile may be missed. How many rows Astro Zero lists at most is undocumented; the newest
-    come first.
+    come first, and those without a credible start time last.
 
     :param states: states to list; by default all in which an instance has not ended.
     :param bpm_name: keep only instances of this BPM.
-    :param business_key: keep only instances with this business key.
-    :param order_field: the column to order each state's instances by.
+    :param business_key: keep only instances with this business key. Where no row of any state shows a key, the task fails.
+    :param suspended: keep only instances that are suspended (``True``), or only those that are not (``False``).
+    :param older_than: keep only instances that were started longer ago than this: a text such as ``"7d"``, ``"12h"`` or
+        ``"1d12h"``, a ``timedelta``, or a number of seconds. The connection must say its ``timezone``. An instance whose age is
+        not certain is left out, with a warning in the log.
+    :param younger_than: keep only instances that were started since; as ``older_than``.
+    :param limit: the most instances to return, the first of the order.
+    :param if_none: what happens if none is found: the task succeeds and returns an empty list (``"succeed"``), is skipped
+        (``"skip"``), or fails (``"fail"``).
+    :param order_field: the column to order the instances by. Times are ordered by time and texts by their characters, also where
+        Astro Zero does not order; a column that is not in the result is left to Astro Zero.
     :param order_type: ``"asc"`` or ``"desc"``.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
@@ -38,6 +54,8 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         "states",
         "bpm_name",
         "business_key",
+        "older_than",
+        "younger_than",
     )
 
     def __init__(
@@ -46,6 +64,11 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         states: Collection[str] = OPEN_STATES,
         bpm_name: str | None = None,
         business_key: str | None = None,
+        suspended: bool | None = None,
+        older_than: str | float | timedelta | None = None,
+        younger_than: str | float | timedelta | None = None,
+        limit: int | None = None,
+        if_none: IfNone = "succeed",
         order_field: str = "startTime",
         order_type: Literal["asc", "desc"] = "desc",
         **kwargs: Any,
@@ -54,23 +77,48 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         with task_named(self.task_id):
             checks.not_one_text(states, "states")
             check_written_states(states, "states")
+            for name, age in (("older_than", older_than), ("younger_than", younger_than)):
+                if age is not None and not (isinstance(age, str) and "{" in age):
+                    ages.seconds_of(age, name)
             self.order_type = checks.choice(order_type, "order_type", ("asc", "desc"))
+            self.suspended = checks.choice(suspended, "suspended", (None, True, False))
+            self.limit = None if limit is None else checks.count(limit, "limit", least=1)
+            self.if_none = checks.choice(if_none, "if_none", IF_NONE)
         self.states = states
         self.bpm_name = bpm_name
         self.business_key = business_key
+        self.older_than = older_than
+        self.younger_than = younger_than
         self.order_field = order_field
-        self._given = checks.given(self, ("bpm_name", "business_key"))
+        self._given = checks.given(self, FILTERS)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """List the instances."""
+        """List the instances.
+
+        :raises AirflowSkipException: if there is none, and ``if_none`` is ``"skip"``.
+        :raises NoInstancesError: if there is none, and ``if_none`` is ``"fail"``.
+        """
         checks.still_given(self, self._given)
         found = self.hook.query_instances(
             self.states,
             order_field=self.order_field,
             order_type=self.order_type,
-            bpm_name=self.bpm_name,
-            business_key=self.business_key,
+            **{name: getattr(self, name) for name in FILTERS},
         )
         self._report_many(len(found), Counter(row.state for row in found), (row.id for row in found))
         self.log.info("Found %d instances", len(found))
+        if not found and self.if_none != "succeed":
+            self._end_without(self._none_found())
         return [self.hook.as_dict(row) for row in found]
+
+    def _none_found(self) -> NoInstancesError:
+        asked = {name: getattr(self, name) for name in FILTERS if name != "limit"}
+        wanted = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
+        error = NoInstancesError(sorted(self.states), wanted)
+        error.connection = self.astro_zero_conn_id
+        return error
+
+    def _end_without(self, none_found: NoInstancesError) -> None:
+        if self.if_none == "skip":
+            raise AirflowSkipException(none_found.problem)
+        raise none_found

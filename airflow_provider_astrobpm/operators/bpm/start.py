@@ -47,7 +47,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
     The task succeeds when the instance ends in ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails
     on any other end. It returns the instance as a dict (``id``, ``name``, ``version``, ``state``, ``bp_status``,
-    ``task_outcome``, ``suspended``, ``is_closed``, ``business_key``, ``start_time``, ``end_time``, ``url``); its id is
+    ``task_outcome``, ``suspended``, ``is_closed``, ``business_key``, ``start_time``, ``end_time``, ``start_time_utc``, ``end_time_utc``, ``url``); its id is
     in XCom ``instance_id`` as soon as it has started.
 
     One task has one instance. The start is one POST, which is never sent again when it may have been taken; a retry finds

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.bpm import checks, timestamps
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -33,6 +34,36 @@ def parse_age(text: str, argument: str) -> float:
     )
 
 
+def seconds_of(value: object, argument: str) -> float:
+    """Return the seconds of an age: a text as ``parse_age`` reads it, a ``timedelta``, or a number of seconds."""
+    return parse_age(value, argument) if isinstance(value, str) else checks.seconds(value, argument)
+
+
+def limits(
+    older_than: float | None, younger_than: float | None, *, timezone: tzinfo | None, connection: str
+) -> AgeLimits | None:
+    """Return between which ages an instance has to be; ``None`` where any age will do.
+
+    :param older_than: seconds since its start at least.
+    :param younger_than: seconds since its start at most.
+    :param timezone: the zone of the API's timestamps, if the connection says it.
+    :param connection: the connection id, for the error.
+    :raises ValueError: if the zone is not known, or the two exclude each other.
+    """
+    if older_than is None and younger_than is None:
+        return None
+    if timezone is None:
+        raise ValueError(
+            f"how old an instance is cannot be told on connection {connection!r}: Astro Zero's timestamps have no zone. Set "
+            "the extra 'timezone' of the connection to the zone they are in, such as Asia/Shanghai"
+        )
+    if older_than is not None and younger_than is not None and older_than >= younger_than:
+        raise ValueError(
+            f"no instance is older than {older_than:g} s and younger than {younger_than:g} s at once"
+        )
+    return AgeLimits(timezone, older_than, younger_than)
+
+
 @dataclass(frozen=True)
 class AgeLimits:
     """Between which ages an instance has to be.
@@ -52,12 +83,9 @@ class AgeLimits:
         :param start_time: when it was started, as the API sends it.
         :param now: the time, in seconds since the epoch.
         """
-        if start_time is None:
+        if (read := timestamps.parse(start_time)) is None:
             return None
-        try:
-            local = datetime.strptime(start_time, "%Y-%m-%d %H:%M:%S").replace(tzinfo=self.timezone)
-        except ValueError:
-            return None
+        local = read.replace(tzinfo=self.timezone)
         # Where clocks are put back an hour comes twice, and it may be either.
         verdicts = {self._admits(now - local.replace(fold=fold).timestamp()) for fold in (0, 1)}
         return verdicts.pop() if len(verdicts) == 1 else None

@@ -1,0 +1,120 @@
+"""Instances are listed in order, whatever the server does, and those that a filter means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import ages, listing
+from airflow_provider_astrobpm.bpm.api import Operation
+from airflow_provider_astrobpm.bpm.errors import KeysNotShownError
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.listing import Order, Wanted, ordered
+
+Make = Callable[..., BpmInstance]
+NOW = datetime(2026, 11, 28, 12, tzinfo=timezone.utc).timestamp()
+
+
+def ids(rows: list[BpmInstance]) -> list[str]:
+    return [row.id for row in rows]
+
+
+STAMPS = {
+    "a": "2026-11-28 09:00:00",
+    "b": None,
+    "c": "2026-11-28 11:00:00",
+    "d": "0001-01-01 00:00:00",
+    "e": "2026/11/28 12:00:00",
+    "f": "2026-11-28 10:00:00",
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (Order(), "cfabde"),
+        (Order(direction="asc"), "afcbde"),
+        (Order(None), "abcdef"),
+        (Order("owner"), "abcdef"),
+        (Order("id", "desc"), "fedcba"),
+        (Order("endTime", "desc"), "abcdef"),
+    ],
+)
+def test_times_are_ordered_here_and_what_has_no_credible_one_comes_last(
+    order: Order, expected: str, make: Make
+) -> None:
+    rows = [make(one, start_time=stamp) for one, stamp in STAMPS.items()]
+    assert "".join(ids(ordered(rows, order))) == expected
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("asc", "bca"), ("desc", "cba")])
+def test_texts_are_ordered_by_their_characters_and_equal_ones_stay_as_they_are(
+    direction: Any, expected: str, make: Make
+) -> None:
+    rows = [make("a", title=None), make("b", title="One"), make("c", title="Two")]
+    assert "".join(ids(ordered(rows, Order("title", direction)))) == expected
+    same = [make(one, title="One") for one in "cab"]
+    assert ids(ordered(same, Order("title", direction))) == list("cab")
+
+
+def server(*rows: BpmInstance) -> Callable[[Operation[Any]], Any]:
+    return lambda operation: [row for row in rows if row.state == dict(operation.query)["states"]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, "abc"),
+        ({"suspended": True}, "bc"),
+        ({"suspended": False}, "a"),
+        ({"bpm_name": "Other"}, "c"),
+        ({"business_key": "k"}, "b"),
+    ],
+)
+def test_only_what_is_wanted_is_listed(wanted: dict[str, Any], expected: str, make: Make, stage: Any) -> None:
+    rows = [
+        make("a"),
+        make("b", suspended=True, business_key="k"),
+        make("c", state="Suspended", name="Other"),
+    ]
+    plan = listing.instances(["Running", "Suspended"], wanted=Wanted(**wanted), order=Order("id", "asc"))
+    assert "".join(ids(stage(server(*rows)).run(plan).instances)) == expected
+
+
+def test_what_has_no_credible_start_is_left_out_of_what_is_old(make: Make, stage: Any) -> None:
+    rows = [make(one, start_time=stamp) for one, stamp in STAMPS.items()]
+    limits = ages.limits(90 * 60, None, timezone=timezone.utc, connection="c")
+    listed = stage(server(*rows)).run(listing.instances(["Running"], wanted=Wanted(ages=limits, now=NOW)))
+    assert ids(listed.instances) == ["f", "a"]
+    assert listed.of_unknown_age == 3
+
+
+@pytest.mark.parametrize("name", [None, "Approval"])
+def test_whether_keys_show_is_looked_for_in_every_state(name: str | None, make: Make, stage: Any) -> None:
+    wanted = Wanted(business_key="k", bpm_name=name)
+    scene = stage(server(make("a")))
+    with pytest.raises(KeysNotShownError):
+        scene.run(listing.instances(["Running"], wanted=wanted))
+    assert len(scene.asked) == len(set(scene.asked)) == 12
+    scene = stage(server(make("a"), make("b", state="Completed OK", business_key="other")))
+    assert scene.run(listing.instances(["Running"], wanted=wanted)).instances == []
+    scene = stage(server())
+    assert scene.run(listing.instances(["Running"], wanted=wanted)).instances == []
+    assert scene.asked == ["Running"]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7d", 604800), ("1d12h", 129600), (timedelta(hours=1), 3600), (90, 90), (0.5, 0.5)],
+)
+def test_an_age_may_be_written_in_three_ways(value: Any, seconds: float) -> None:
+    assert ages.seconds_of(value, "older_than") == seconds
+
+
+@pytest.mark.parametrize("value", ["a week", "", -1, True, None, [7]])
+def test_anything_else_is_no_age(value: Any) -> None:
+    with pytest.raises(ValueError, match="older_than must be"):
+        ages.seconds_of(value, "older_than")

@@ -1,0 +1,101 @@
+"""Who looks for a business key is told where no row shows one, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.bpm import search
+from airflow_provider_astrobpm.bpm.api import Operation
+from airflow_provider_astrobpm.bpm.errors import (
+    AstroZeroError,
+    InstanceNotFoundError,
+    KeysNotShownError,
+    ServerError,
+)
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.search import Endpoint
+from airflow_provider_astrobpm.bpm.shown_keys import ShownKeys
+from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
+
+Make = Callable[..., BpmInstance]
+KEYLESS, WITH_ID, KEYED = {"business_key": None}, {"business_key": "1"}, {"business_key": "other"}
+
+# the rows, the name that is sought, whether nothing can be found by a key
+TABLE: list[tuple[list[dict[str, Any]], str | None, bool]] = [
+    ([], None, False),
+    ([], "Approval", False),
+    ([KEYLESS], None, True),
+    ([KEYLESS], "Approval", True),
+    ([WITH_ID], "Approval", True),
+    ([KEYED], "Approval", False),
+    ([KEYLESS, {**KEYED, "name": "Foreign"}], "Approval", False),
+    ([{**KEYLESS, "name": "Foreign"}], "Approval", False),
+    ([{**KEYLESS, "name": "Foreign"}, KEYLESS], "Approval", True),
+]
+
+
+@pytest.mark.parametrize(("rows", "name", "blind"), TABLE)
+def test_what_rows_prove(rows: list[dict[str, Any]], name: str | None, blind: bool, make: Make) -> None:
+    shown = ShownKeys()
+    shown.take([make(str(number), **row) for number, row in enumerate(rows, 1)])
+    error = shown.why_not_found("k", name)
+    assert (error is not None) is blind
+    if error:
+        assert f"none of the {len(rows)} instances listed shows a business key" in str(error)
+        assert "give the instance_id" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("odd", "blind"),
+    [
+        ({"unread": {"businessKey"}}, False),
+        ({"unread": {"state"}, "business_key": "other"}, False),
+        ({"unread": {"state"}, "business_key": "1"}, True),
+    ],
+)
+def test_a_row_that_cannot_be_read_may_show_one(odd: dict[str, Any], blind: bool, make: Make) -> None:
+    shown = ShownKeys()
+    unread = frozenset(odd.pop("unread"))
+    shown.take(Rows([make("2")], [Unreadable(reason="odd", unread=unread, id="1", **odd)]))
+    assert (shown.why_not_found("k", None) is not None) is blind
+
+
+def server(*rows: BpmInstance, fails: str = "") -> Callable[[Operation[Any]], Any]:
+    def answer(operation: Operation[Any]) -> Any:
+        state = dict(operation.query)["states"]
+        return ServerError("down") if state == fails else [row for row in rows if row.state == state]
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("rows", "fails", "kind"),
+    [
+        ([], "", InstanceNotFoundError),
+        ([{}], "", KeysNotShownError),
+        ([{}, {"business_key": "other", "state": "Completed OK"}], "", InstanceNotFoundError),
+        ([{"name": "Foreign"}], "", InstanceNotFoundError),
+        ([{}], "Broken", ServerError),  # what could not be listed may show one
+    ],
+)
+def test_a_search_by_a_key_says_so(
+    rows: list[dict[str, Any]], fails: str, kind: type[AstroZeroError], make: Make, stage: Any
+) -> None:
+    made = [make(f"00{number}", **row) for number, row in enumerate(rows)]
+    with pytest.raises(kind):
+        stage(server(*made, fails=fails)).run(search.find_by_key("k", name="Approval"))
+
+
+def test_an_instance_that_carries_its_id_is_found_by_it(make: Make, stage: Any) -> None:
+    row = make("1", business_key="1")
+    assert stage(server(row)).run(search.find_by_key("1")) == row
+
+
+def test_an_endpoint_that_has_shown_a_key_shows_keys(make: Make, stage: Any) -> None:
+    endpoint = Endpoint()
+    stage(server(make("1", business_key="k"))).run(search.find_by_key("k", endpoint=endpoint))
+    with pytest.raises(InstanceNotFoundError):
+        stage(server(make("2"))).run(search.find_by_key("k", endpoint=endpoint))
