@@ -16,12 +16,14 @@ import msgspec
 
 from airflow_provider_astrobpm.bpm import batch_record, group_change, key_search, search
 from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger, Start
+from airflow_provider_astrobpm.bpm.batch_account import Account
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.batch_start import BatchStarter
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AstroZeroError,
     AuthenticationError,
+    BatchChangedError,
     CallError,
     RefusedError,
 )
@@ -232,13 +234,26 @@ class BatchLauncher:
     def _decide_all(self, ledger: Ledger) -> list[str | None]:
         """Decide on every launch before any is started: return its key, or ``None`` where it goes on with an instance."""
         keys: list[str | None] = []
+        doubts: list[AmbiguousStartError] = []
         for launch in self._launches():
-            decision = ledger.decide(launch)
+            try:
+                decision = ledger.decide(launch)
+            except AmbiguousStartError as error:
+                doubts.append(error)
+                continue
+            except BatchChangedError:
+                if doubts:
+                    break
+                raise
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance
                 keys.append(None)
             else:
                 keys.append(decision.key)
+        if doubts:
+            account = Account(self._total, self._adopted, in_doubt=len(doubts))
+            doubts[0].problem += f"; {account}"
+            raise doubts[0]
         ledger.check_all_seen()
         if self._adopted:
             self._log(

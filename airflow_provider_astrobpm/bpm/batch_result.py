@@ -17,6 +17,7 @@ from collections import Counter
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from airflow_provider_astrobpm.bpm.batch_account import reasons
 from airflow_provider_astrobpm.bpm.errors import BatchFailedError
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 LaunchOutcome = Literal["failed", "refused", "open", "not_started", "started", "succeeded"]
 OUTCOMES: tuple[LaunchOutcome, ...] = get_args(LaunchOutcome)
 FAILURES: tuple[LaunchOutcome, ...] = ("failed", "refused")
-
-MOST_REASONS = 5  # that an error names
-MOST_NAMED = 3  # failures that it names for each of them
 
 COLUMNS = (
     "number",
@@ -126,15 +124,7 @@ class BatchResult:
 
     def _reasons(self) -> str:
         """Name each reason once, with the first launches that failed for it."""
-        by_reason: dict[str, list[LaunchEnd]] = {}
-        for end in self._ends[: self.failures]:
-            by_reason.setdefault((end.reason or "").removesuffix("."), []).append(end)
-        parts = []
-        for reason, ends in list(by_reason.items())[:MOST_REASONS]:
-            more = f" and {len(ends) - MOST_NAMED} more" if len(ends) > MOST_NAMED else ""
-            parts.append(f"launch {', '.join(map(str, ends[:MOST_NAMED]))}{more}: {reason}")
-        others = len(by_reason) - MOST_REASONS
-        return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)
+        return reasons((str(end), end.reason or "") for end in self._ends[: self.failures])
 
     def __str__(self) -> str:
         counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items() if count]

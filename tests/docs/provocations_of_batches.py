@@ -64,7 +64,7 @@ def lost_and_looks_that_fail(scene: Scene) -> None:
     """Run a batch of which an answer is lost, where nothing can be looked up."""
     scene.emulator.fault("start", "drop_after")
     scene.emulator.fault("query", "status", status=403, times=99)
-    scene.batch(ONE)
+    scene.batch([*ONE, {"title": "two"}])
 
 
 def retry_among(*names: str) -> Provocation:
@@ -188,8 +188,13 @@ BATCHES: dict[str, Provocation] = {
     "which one is that of launch … cannot be told of …": retry_among(BPM, BPM),
     "… carries the business key of launch …, but is none of '…'": retry_among("PublishApproval"),
     "The answers to … starts were lost; searching for their instances": lost("drop_before"),
-    "…; no instance shows its business key; this is launch …": lost("drop_before"),
-    "…; it could not be searched for: …; this is launch …": lost_and_looks_that_fail,
+    "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; no instance shows its business key": lost(
+        "drop_before", [*ONE, {"title": "two"}]
+    ),
+    "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; it could not be searched for: …": lost_and_looks_that_fail,
+    "of … launches: … started (… of them found after their answers were lost), …; the answers that were lost are launch … (instance '…')…: …": lost(
+        "drop_after", ONE * 50, times=99
+    ),
     "No start is sent for … s. …": turned_away,
     "… launches were refused, so no more are started": batch(
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
