@@ -96,9 +96,9 @@ def reasons(told: Iterable[tuple[str, str]]) -> str:
     for who, reason in told:
         by_reason.setdefault(reason.removesuffix("."), []).append(who)
     parts = []
-    for reason, who in list(by_reason.items())[:MOST_REASONS]:
-        more = f" and {len(who) - MOST_NAMED} more" if len(who) > MOST_NAMED else ""
-        parts.append(f"launch {', '.join(who[:MOST_NAMED])}{more}: {reason}")
+    for reason, names in list(by_reason.items())[:MOST_REASONS]:
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        parts.append(f"launch {', '.join(names[:MOST_NAMED])}{more}: {reason}")
     others = len(by_reason) - MOST_REASONS
     return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)
 
