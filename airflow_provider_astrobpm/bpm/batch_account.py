@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_astrobpm.bpm.errors import CallError
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
@@ -49,36 +49,54 @@ class Account(NamedTuple):
         return f"of {self.total} launches: {whole}, {left} not sent"
 
 
-def in_doubt(account: Account, doubts: Mapping[int, tuple[str, CallError, str]]) -> AmbiguousStartError:
+class Doubt(NamedTuple):
+    """A launch of which nobody can know whether it was started.
+
+    :param launch: the launch, in words.
+    :param business_key: the key that its instance carries, if there is one.
+    :param error: how its start ended.
+    :param why: why searching for it did not tell.
+    """
+
+    launch: str
+    business_key: str
+    error: CallError
+    why: str
+
+
+def named(number: int, its_id: str | int | None, **more: object) -> str:
+    """Return a launch in words: its number, and in brackets its author's id if it has one, and more.
+
+    :param number: its place in the batch.
+    :param its_id: its id; one that is a number is none, or says no more.
+    :param more: what else there is to name; ``None`` is left out.
+    """
+    parts = [f"id {its_id!r}"] if isinstance(its_id, str) else []
+    parts += [f"{name.replace('_', ' ')} {value!r}" for name, value in more.items() if value is not None]
+    return f"{number} ({', '.join(parts)})" if parts else str(number)
+
+
+def in_doubt(account: Account, doubts: Sequence[Doubt]) -> AmbiguousStartError:
     """Return the error of a batch in which nobody can know whether some launches were started.
 
     :param account: how many launches are what.
-    :param doubts: by the numbers of the launches in doubt: their business keys, how their starts ended, and why searching
-        did not tell.
+    :param doubts: the launches in doubt.
     """
-    key, first, _ = next(iter(doubts.values()))
-    why = reasons(
-        (f"{number} (business key {its_key!r})", f"{_words(error)}; {doubt}")
-        for number, (its_key, error, doubt) in doubts.items()
-    )
-    error = AmbiguousStartError(f"{account}; in doubt are {why}", key, LOOK)
-    error.locate(ATTEMPT, first.connection or "")
-    error.connection = first.connection
+    why = reasons((each.launch, f"{_words(each.error)}; {each.why}") for each in doubts)
+    error = AmbiguousStartError(f"{account}; in doubt are {why}", doubts[0].business_key, LOOK)
+    error.attempt, error.connection = ATTEMPT, doubts[0].error.connection
     return error
 
 
-def stopped(account: Account, error: CallError, found: Mapping[int, tuple[BpmInstance, CallError]]) -> None:
+def stopped(account: Account, error: CallError, found: Sequence[tuple[str, CallError]]) -> None:
     """Let the error of the call that stopped a batch tell of the whole batch.
 
     :param account: how many launches are what.
     :param error: that error.
-    :param found: what was found although the answers were lost, and how their starts had ended, by the numbers of the
-        launches.
+    :param found: the launches, in words, that were found although the answers to their starts were lost, and how those ended.
     """
     if found:
-        why = reasons(
-            (f"{number} (instance {one.id!r})", _words(lost)) for number, (one, lost) in found.items()
-        )
+        why = reasons((launch, _words(lost)) for launch, lost in found)
         error.problem = f"{account}; the answers that were lost are {why}"
         error.status = error.res_code = error.res_msg = None
         error.advice = "Nothing is in doubt. Look at the server's own logs if it lasts."

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import batch_account, retry
-from airflow_provider_astrobpm.bpm.batch_account import Account
+from airflow_provider_astrobpm.bpm.batch_account import Account, Doubt, named
 from airflow_provider_astrobpm.bpm.errors import CallError, RefusedError, SettingsError
 from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, STARTS
@@ -96,7 +96,7 @@ class BatchStarter:
         self.is_unproven = False
         """Whether a start with a key of its author's was refused or throttled: it may have been carried out all the same."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
-        self._found: dict[int, tuple[BpmInstance, CallError]] = {}
+        self._found: list[tuple[str, CallError]] = []
         self._taken = 0
         self._stopped_by: Exception | None = None
         self._is_stopped_by_doubt = False
@@ -269,14 +269,13 @@ class BatchStarter:
         for key, instance in recovery.instances.items():
             launch, failure = self._in_doubt.pop(key)
             self.started.instances[launch.number] = instance
-            self._found[launch.number] = instance, failure
+            self._found.append((named(launch.number, launch.id, instance=instance.id), failure))
         if self._in_doubt:
-            doubts = {
-                launch.number: (key, failure, recovery.doubts[key])
+            doubts = [
+                Doubt(named(launch.number, launch.id, business_key=key), key, failure, recovery.doubts[key])
                 for key, (launch, failure) in self._in_doubt.items()
-            }
-            _, first, _ = next(iter(doubts.values()))
-            raise batch_account.in_doubt(self._account(total), doubts) from first
+            ]
+            raise batch_account.in_doubt(self._account(total), doubts) from doubts[0].error
 
     def _tell(self, total: int | None, *, last: bool = False) -> None:
         """Tell how far it is, every few seconds."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm import api, checks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,8 +21,34 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 MOST_KEPT = 20_000  # launches that are kept in memory between the check and the start; more are read again
-FIELDS = ("bpm_name", "version", "variables", "business_key", "title")
+FIELDS = ("bpm_name", "version", "variables", "business_key", "title", "id")
 """What may be said of a launch."""
+
+
+class Where(str):
+    """Where a launch is in its input, in words, with the number of the line or of the place in a list."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __new__(cls, words: str, number: int) -> Self:
+        """Make it of both."""
+        made = super().__new__(cls, words)
+        made.number = number
+        return made
+
+
+class Said(NamedTuple):
+    """What its author has said of a launch, for the result.
+
+    :param id: the author's id; the number of its line, or its place in a list, where there is none.
+    :param title: the title.
+    :param variables: the variables, as they are sent; ``None`` if they are not asked for.
+    """
+
+    id: str | int
+    title: str | None = None
+    variables: dict[str, Any] | None = None
 
 
 class Launch(msgspec.Struct, frozen=True, dict=True):
@@ -34,6 +60,8 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     :param variables: values for the BPM's variables.
     :param business_key: the author's own key; without one the launch gets one of the task's.
     :param title: the instance's title.
+    :param id: the author's id, by which the result tells of it.
+    :param line: the number of its line, where that is not its place in the batch.
     """
 
     number: int
@@ -42,10 +70,18 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     variables: Mapping[str, Any] | None = None
     business_key: str | None = None
     title: str | None = None
+    id: str | int | None = None
+    line: int | None = None
 
     @classmethod
     def of(
-        cls, number: int, given: object, *, bpm_name: str | None = None, version: str | None = None
+        cls,
+        number: int,
+        given: object,
+        *,
+        bpm_name: str | None = None,
+        version: str | None = None,
+        line: int | None = None,
     ) -> Self:
         """Make a launch of what an author wrote, and check it as a start does.
 
@@ -53,6 +89,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         :param given: a mapping with some of ``FIELDS``.
         :param bpm_name: the name where it has none of its own.
         :param version: the version of that BPM, where it names neither.
+        :param line: the number of its line, where that is not its place.
         :raises ValueError: if it cannot be started.
         """
         if not isinstance(given, Mapping):
@@ -66,7 +103,9 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
             if bpm_name is None:
                 raise ValueError("it needs a bpm_name, because the batch has none")
             own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
-        launch = cls(number, **own)
+        if "id" in own:
+            _check_id(own["id"])
+        launch = cls(number, **own, line=line)
         launch.operation("of the task" if launch.business_key is None else launch.business_key)
         return launch
 
@@ -74,12 +113,30 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     def digest(self) -> str:
         """Four characters that tell whether another launch has taken this one's place."""
         said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
+        if self.id is not None:
+            # As a variable of that name, which a column ``id`` was before it was an id: keys that are in use stay the same.
+            variables = self.variables or {}
+            said[2] = {**variables, "id": self.id}
+            if "id" in variables:
+                said.append(variables["id"])
         try:
             text = json.dumps(said, sort_keys=True, default=dict)
         except TypeError:  # names of several types, all of which are texts when they are sent
             text = json.dumps(json.loads(json.dumps(said, default=dict)), sort_keys=True)
         whole = hashlib.sha256(text.encode()).digest()
         return base64.b32encode(whole[:5]).decode().lower()[:4]
+
+    def said(self, *, with_variables: bool = False) -> Said:
+        """Return what the result tells of it.
+
+        :param with_variables: whether its variables are among that.
+        """
+        number = self.number if self.line is None else self.line
+        sent = None
+        if with_variables:
+            body = json.loads(api.start(self.bpm_name, variables=self.variables).body or b"{}")
+            sent = body.get("variables", {})
+        return Said(number if self.id is None else self.id, self.title, sent)
 
     def operation(self, business_key: str | None) -> Operation[BpmInstance]:
         """Return the start, with a business key.
@@ -100,20 +157,25 @@ def launches_of(
 ) -> Iterator[Launch]:
     """Check launches one after the other.
 
-    :param items: each launch as the author wrote it, with words for where that was.
+    :param items: each launch as the author wrote it, with words for where that was; a ``Where`` also tells its line.
     :param bpm_name: the name of those that have none of their own.
     :param version: the version of those.
-    :raises ValueError: for a launch that cannot be started, or whose business key is another's too; it says where.
+    :raises ValueError: for a launch that cannot be started, or whose business key or id is another's too; it says where.
     """
     places: dict[str, str] = {}
+    ids: dict[str, int] = {}
     for number, (where, given) in enumerate(items, 1):
+        line = where.number if isinstance(where, Where) and where.number != number else None
         try:
-            launch = Launch.of(number, given, bpm_name=bpm_name, version=version)
+            launch = Launch.of(number, given, bpm_name=bpm_name, version=version, line=line)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         key = launch.business_key
         if key is not None and (first := places.setdefault(key, where)) != where:
             raise ValueError(f"{where}: its business_key {key!r} is that of {first} too")
+        its_id = launch.said().id
+        if (first_id := ids.setdefault(str(its_id), number)) != number:
+            raise ValueError(f"{where}: its id {its_id!r} is that of launch {first_id} too")
         yield launch
 
 
@@ -177,4 +239,11 @@ def numbered(given: object) -> Iterator[tuple[str, object]]:
     """
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}")
-    return ((f"launch {number}", one) for number, one in enumerate(given, 1))
+    return ((Where(f"launch {number}", number), one) for number, one in enumerate(given, 1))
+
+
+def _check_id(value: object) -> None:
+    if isinstance(value, str):
+        checks.identifier(value, "id")
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"id must be a text or a whole number, not {value!r}")

@@ -150,7 +150,6 @@ def cleared(scene: Scene) -> None:
 def result_in_the_way(scene: Scene) -> None:
     """Write a result where there is something else."""
     (scene.folder / "result.csv").mkdir()
-    scene.batch([], result_path=str(scene.folder / "result.csv"))
     scene.batch([{"bpm_name": "Instant"}], result_path=str(scene.folder / "result.csv"))
 
 
@@ -209,13 +208,15 @@ BATCHES: dict[str, Provocation] = {
     ),
     "XComs '…', '…' and '…' do not tell what this try has started": resumed_with_no_xcoms,
     "XCom '…' of the task does not tell which instances it has started": trigger_with_no_xcoms,
-    "the result could not be written to …: …": result_in_the_way,
+    "the result cannot be written to …: …": result_in_the_way,
     "give exactly one of launches and launches_path": batch(None),
     "launches must be a list of mappings, not …": batch("all"),
     "launch …: it must be a mapping with some of …, not …": batch(["one"]),
     "launch …: it has no field '…'; what may be given is …": batch([{"name": "one"}]),
     "launch …: it needs a bpm_name, because the batch has none": batch(bpm_name=None),
     "launch …: its business_key '…' is that of launch … too": batch([*OWN, *OWN]),
+    "launch …: its id … is that of launch … too": batch([{"id": "a"}, {"id": "a"}]),
+    "launch …: id must be a text or a whole number, not …": batch([{"id": 1.5}]),
     "launch … has a business_key of its own, which needs validate_first=True": batch(
         OWN, validate_first=False
     ),
