@@ -140,7 +140,8 @@ class BatchStarter:
                 self._count()
         if self._stopped_by is not None and not (self._is_stopped_by_doubt and self._is_through(starts)):
             if isinstance(self._stopped_by, CallError):
-                batch_account.stopped(self._account(total), self._stopped_by, self._found)
+                lost = self._found if self._is_stopped_by_doubt else ()
+                batch_account.stopped(self._account(total), self._stopped_by, lost)
             raise self._stopped_by
         return self.started
 

@@ -269,6 +269,38 @@ def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: Em
     assert not keys(emulator)
 
 
+def test_what_stopped_it_is_told_though_lost_starts_were_found_meanwhile(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "drop_after", times=2)
+    emulator.fault("start", "status", status=429, retry_after="1", times=1000)
+    with pytest.raises(ThrottledError) as caught:
+        batch.start(starts(20), 20)
+    said = str(caught.value)
+    assert (
+        "of 20 launches: 2 started (2 of them found after their answers were lost), 2 open, 0 in doubt, 18 not"
+        in said
+    )
+    assert "HTTP 429" in said
+    assert caught.value.retry_after == "1"
+
+
+def test_of_a_batch_whose_length_nobody_knows_what_was_done_so_far_is_told(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "status", status=429, times=1000, skip=5)
+    with pytest.raises(ThrottledError, match="of the launches so far: 5 started, 5 open, 0 in doubt"):
+        batch.start(starts(20))
+
+
+def test_an_authors_id_is_named(batch: Batch, emulator: EmulatorControl) -> None:
+    emulator.fault("start", "drop_before")
+    with pytest.raises(
+        AmbiguousStartError, match=r"launch 1 \(id 'A17', business key 'key-1'\): the connection"
+    ):
+        batch.start([Start(Launch(1, BPM, id="A17"), "key-1")], 1)
+
+
 def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> None:
     batch = Batch(replace(settings, base_url=f"http://127.0.0.1:{free_port}"))
     with pytest.raises(NotSentError):

@@ -832,6 +832,20 @@ def test_an_id_that_is_there_twice_is_refused_before_its_start(
     assert emulator.counts()["start"] == (0 if validate_first else 2)
 
 
+def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorControl) -> None:
+    emulator.switch(business_keys_in_rows=False)
+    emulator.start(WAITS)
+    one = make_task(launches=launches(3), remembers=False)
+    one.try_number = 1
+    with pytest.raises(
+        errors.AmbiguousStartError,
+        match="whether an earlier try started launch 1 cannot be told: the lists show no business keys here; "
+        "of 3 launches: 0 started, 0 open, 3 in doubt, 0 not sent",
+    ):
+        one.try_it()
+    assert emulator.counts()["start"] == 0
+
+
 def test_a_try_that_was_begun_by_an_older_version_has_numbers_for_ids(
     task: Any, emulator: EmulatorControl
 ) -> None:
