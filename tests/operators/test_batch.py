@@ -21,6 +21,7 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
 from airflow_provider_astrobpm.tasks import kill as task_kill
 from airflow_provider_astrobpm.tasks.memory import Memory
+from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
 from airflow_provider_astrobpm.triggers import kill
 
 HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
@@ -830,6 +831,16 @@ def test_an_id_that_is_there_twice_is_refused_before_its_start(
     with pytest.raises(ValueError, match="launch 3: its id 'a' is that of launch 1 too"):
         task(launches=given, validate_first=validate_first).try_it()
     assert emulator.counts()["start"] == (0 if validate_first else 2)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_what_a_test_orders_meets_each_of_many_that_end_at_once(
+    deferrable: bool, make_task: Any, emulator: AstroZeroEmulator
+) -> None:
+    emulator.breaks(ENDS)
+    with pytest.raises(errors.BatchFailedError, match="200 of 200 launches failed"):
+        make_task(launches=launches(200, ENDS), remembers=False, deferrable=deferrable).try_it()
+    emulator.assert_started(ENDS, times=200, state="Broken")
 
 
 def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorControl) -> None:
