@@ -115,7 +115,8 @@ class BatchStarter:
 
     def stop(self, reason: Exception) -> None:
         """Send no more starts; ``start`` raises the reason when those under way are answered. Any thread may call it."""
-        self._stopped_by = self._stopped_by or reason
+        if self._stopped_by is None or self._is_stopped_by_doubt:  # which says the least
+            self._stopped_by, self._is_stopped_by_doubt = reason, False
 
     async def start(
         self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] | None = ()
@@ -225,9 +226,9 @@ class BatchStarter:
             self.stop(error)
             return
         now = self._held_at = self._clock()
-        asked = retry.retry_after_seconds(error.retry_after, now)
+        asked = retry.retry_after_seconds(error.retry_after, now) or 0.0
         backoff = retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1)
-        seconds = min(self._client.settings.max_wait, backoff if asked is None else asked)
+        seconds = min(self._client.settings.max_wait, max(backoff, asked))
         self._next_at = max(self._next_at, now + seconds)
         self._log(Note(f"No start is sent for {seconds:.0f} s. {error}", warning=True))
 
@@ -236,8 +237,7 @@ class BatchStarter:
         self._client.meter.count(AMBIGUOUS_STARTS)
         self._doubts_in_a_row += 1
         if self._doubts_in_a_row >= max(self._max_concurrency, FEWEST_DOUBTS) and self._stopped_by is None:
-            self._is_stopped_by_doubt = True
-            self.stop(error)
+            self._stopped_by, self._is_stopped_by_doubt = error, True
 
     async def _look_for_those_in_doubt(self, total: int | None) -> None:
         """Find the instances whose answers were lost, for as long as they may take to show.

@@ -80,6 +80,7 @@ class Batch:
         self.clock = Clock()
         self.notes: list[str] = []
         self.most_at_once = 0
+        self.starter: BatchStarter
 
     def start(
         self,
@@ -91,7 +92,7 @@ class Batch:
     ) -> Started:
         async def main() -> Started:
             async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.sleep) as client:
-                starter = BatchStarter(
+                self.starter = starter = BatchStarter(
                     client,
                     endpoint=Endpoint(),
                     log=lambda note: self.notes.append(note.text),
@@ -149,7 +150,7 @@ def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: Emulat
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("604", 30, 30), ("0", 0, 0)]
+    ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("604", 30, 30), ("0", 0.5, 1)]
 )
 def test_all_wait_where_one_is_throttled(
     retry_after: str | None, least: float, most: float, batch: Batch, emulator: EmulatorControl
@@ -232,6 +233,24 @@ def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
     )
     assert f" and {sent - 3} more: the server failed (HTTP 502). Nothing is in doubt." in said
     assert sum(each["id"] in said for each in emulator.instances()) == 3, "the first are named"
+
+
+def test_who_stops_it_while_lost_starts_are_searched_for_is_heard(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    """Where all are found, too: another try may go on by now."""
+    emulator.fault("start", "status", status=502, times=1000, work_done=True)
+    reason = RuntimeError("another try goes on")
+    sleep = batch.clock.sleep
+
+    async def stopping(seconds: float) -> None:
+        batch.starter.stop(reason)
+        await sleep(seconds)
+
+    batch.clock.sleep = stopping  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="another try goes on"):
+        batch.start(starts(8), 8, max_concurrency=8)
+    assert len(keys(emulator)) == 8
 
 
 @pytest.mark.parametrize("count", [8, 4])
