@@ -30,6 +30,7 @@ def batch_launch() -> None:
         business_date = dag_run.run_after.date().isoformat()
         return [
             {
+                "id": f"account-{number}",
                 "title": f"Account {number} on {business_date}",
                 "variables": {"ledger": f"account-{number}", "business_date": business_date},
             }
@@ -52,7 +53,7 @@ def batch_launch() -> None:
         print(f"{result['succeeded']} of {result['total']} accounts are reconciled.")
         for launch in result["launches"]:  # those that failed come first
             if launch["outcome"] != "succeeded":
-                print(f"Account {launch['number']} is not: {launch['reason']}")
+                print(f"{launch['id']} is not: {launch['reason']}")
 
     publish(reconcile.output)
 

@@ -83,6 +83,7 @@ BPM_ORDER = (
     "launches",
     "batch_record",
     "batch",
+    "batch_account",
     "batch_result",
     "failure",
     "tls",

@@ -16,12 +16,14 @@ import msgspec
 
 from airflow_provider_astrobpm.bpm import batch_record, group_change, key_search, search
 from airflow_provider_astrobpm.bpm.batch import GoOn, Ledger, Start
+from airflow_provider_astrobpm.bpm.batch_account import Account
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.batch_start import BatchStarter
 from airflow_provider_astrobpm.bpm.errors import (
     AmbiguousStartError,
     AstroZeroError,
     AuthenticationError,
+    BatchChangedError,
     CallError,
     RefusedError,
 )
@@ -29,13 +31,13 @@ from airflow_provider_astrobpm.bpm.meter import ADOPTIONS
 from airflow_provider_astrobpm.bpm.wait import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
     from airflow_provider_astrobpm.bpm.batch_record import BatchOrder
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.key_search import KeyMatches
-    from airflow_provider_astrobpm.bpm.launches import Launch
+    from airflow_provider_astrobpm.bpm.launches import Launch, Said
 
 UNKNOWN = "Whether an earlier try has started instances could not be found out. A retry looks again."
 
@@ -52,6 +54,8 @@ class BatchLaunched(NamedTuple):
     met: frozenset[int]
     """The launches that have met the condition in an earlier try, whatever has become of them since."""
     record: BatchRecord
+    said: Sequence[Said] = ()
+    """What the authors of the launches have said of each, in their order."""
 
 
 class BatchLauncher:
@@ -66,6 +70,7 @@ class BatchLauncher:
     :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
     :param max_concurrency: calls under way at once.
     :param rate_limit: starts per second at most; ``None`` for as many as there can be.
+    :param with_variables: whether what is said of the launches holds their variables.
     :param clock: the time, in seconds since the epoch.
     :param sleep: lets seconds pass.
     """
@@ -82,6 +87,7 @@ class BatchLauncher:
         may_be_refused: int | None = None,
         max_concurrency: int = 16,
         rate_limit: float | None = None,
+        with_variables: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -96,6 +102,8 @@ class BatchLauncher:
         self._max_concurrency = max_concurrency
         self._clock = clock
         self._sleep = sleep
+        self._with_variables = with_variables
+        self._said: list[Said] = []
         self._adopted: dict[int, BpmInstance] = {}
         self._had_begun = False
         self._endpoint = search.endpoint_at(client.settings.base_url)
@@ -176,6 +184,7 @@ class BatchLauncher:
             refused=self._starter.started.refused,
             met=ledger.met & self._adopted.keys(),
             record=done,
+            said=self._said,
         )
 
     async def _note_down(self, record: BatchRecord) -> None:
@@ -232,13 +241,27 @@ class BatchLauncher:
     def _decide_all(self, ledger: Ledger) -> list[str | None]:
         """Decide on every launch before any is started: return its key, or ``None`` where it goes on with an instance."""
         keys: list[str | None] = []
+        doubts: list[AmbiguousStartError] = []
         for launch in self._launches():
-            decision = ledger.decide(launch)
+            self._said.append(launch.said(with_variables=self._with_variables))
+            try:
+                decision = ledger.decide(launch)
+            except AmbiguousStartError as error:
+                doubts.append(error)
+                continue
+            except BatchChangedError:
+                if doubts:
+                    break
+                raise
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance
                 keys.append(None)
             else:
                 keys.append(decision.key)
+        if doubts:
+            account = Account(self._total, self._adopted, in_doubt=len(doubts))
+            doubts[0].problem += f"; {account}"
+            raise doubts[0]
         ledger.check_all_seen()
         if self._adopted:
             self._log(
@@ -317,6 +340,7 @@ class BatchLauncher:
         """Decide on one launch after the other, as they are read, and return those that are to be started."""
         for launch in self._launches():
             self._read = launch.number
+            self._said.append(launch.said(with_variables=self._with_variables))
             decision = ledger.decide(launch)
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance

@@ -17,7 +17,9 @@ from collections import Counter
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from airflow_provider_astrobpm.bpm.batch_account import named, reasons
 from airflow_provider_astrobpm.bpm.errors import BatchFailedError
+from airflow_provider_astrobpm.bpm.launches import Said
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,16 +32,15 @@ LaunchOutcome = Literal["failed", "refused", "open", "not_started", "started", "
 OUTCOMES: tuple[LaunchOutcome, ...] = get_args(LaunchOutcome)
 FAILURES: tuple[LaunchOutcome, ...] = ("failed", "refused")
 
-MOST_REASONS = 5  # that an error names
-MOST_NAMED = 3  # failures that it names for each of them
-
 COLUMNS = (
     "number",
+    "id",
+    "title",
     "outcome",
     "reason",
     "business_key",
     "bpm_name",
-    "id",
+    "instance_id",
     "state",
     "bp_status",
     "start_time",
@@ -49,6 +50,16 @@ COLUMNS = (
     "url",
 )
 """What is told of a launch."""
+VARIABLES = "variables"
+"""What is told besides, if its author asks for it."""
+
+
+def columns(*, with_variables: bool) -> tuple[str, ...]:
+    """Return what is told of a launch.
+
+    :param with_variables: whether its author asks for its variables, too.
+    """
+    return (*COLUMNS, VARIABLES) if with_variables else COLUMNS
 
 
 def most_failures(value: float, total: int) -> int:
@@ -67,23 +78,28 @@ class LaunchEnd(NamedTuple):
     number: int
     outcome: LaunchOutcome
     reason: str | None = None
-    id: str | None = None
+    instance_id: str | None = None
     instance: BpmInstance | None = None
     """Its instance as it was seen last, if it was."""
+    said: Said | None = None
+    """What its author has said of it, if that is known."""
 
     def as_dict(self, *, url: str | None, timezone: tzinfo | None) -> dict[str, Any]:
-        """Return it as tasks pass it on, with the fields of ``COLUMNS``.
+        """Return it as tasks pass it on, with the fields of ``COLUMNS``, and with ``VARIABLES`` if they are known.
 
         :param url: the address of the instance for people, if there is one.
         :param timezone: the zone of the API's timestamps, if it is known.
         """
         seen: dict[str, Any] = self.instance.as_dict(url=url, timezone=timezone) if self.instance else {}
-        seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "id": self.id}
-        seen |= {"bpm_name": seen.get("name"), "url": url}
-        return {column: seen.get(column) for column in COLUMNS}
+        said = self.said or Said(self.number)
+        title = said.title or (self.instance.title if self.instance else None)
+        seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "title": title}
+        seen |= {"id": said.id, "instance_id": self.instance_id, "bpm_name": seen.get("name"), "url": url}
+        told = {column: seen.get(column) for column in COLUMNS}
+        return told if said.variables is None else {**told, VARIABLES: said.variables}
 
     def __str__(self) -> str:
-        return f"{self.number} (instance {self.id!r})" if self.id else str(self.number)
+        return named(self.number, self.said.id if self.said else None, instance=self.instance_id)
 
 
 class BatchResult:
@@ -128,15 +144,7 @@ class BatchResult:
 
     def _reasons(self) -> str:
         """Name each reason once, with the first launches that failed for it."""
-        by_reason: dict[str, list[LaunchEnd]] = {}
-        for end in self._ends[: self.failures]:
-            by_reason.setdefault((end.reason or "").removesuffix("."), []).append(end)
-        parts = []
-        for reason, ends in list(by_reason.items())[:MOST_REASONS]:
-            more = f" and {len(ends) - MOST_NAMED} more" if len(ends) > MOST_NAMED else ""
-            parts.append(f"launch {', '.join(map(str, ends[:MOST_NAMED]))}{more}: {reason}")
-        others = len(by_reason) - MOST_REASONS
-        return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)
+        return reasons((str(end), end.reason or "") for end in self._ends[: self.failures])
 
     def __str__(self) -> str:
         counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items() if count]
@@ -148,6 +156,7 @@ def result_of(
     refusals: Mapping[int, str],
     end: GroupEnd | None,
     seen: Mapping[str, BpmInstance],
+    said: Sequence[Said] = (),
 ) -> BatchResult:
     """Put together what became of a batch.
 
@@ -155,14 +164,17 @@ def result_of(
     :param refusals: why launches were refused, by their numbers.
     :param end: how the wait for them ended; ``None`` where nobody waited.
     :param seen: the instances as they were seen last, by their ids.
+    :param said: what the authors of the launches have said of each, if that is known.
     """
     still_open = set(end.open) if end else set()
 
     def end_of(number: int, instance_id: str | None) -> LaunchEnd:
+        of_author = said[number - 1] if number <= len(said) else None
         if instance_id is None:
             refusal = refusals.get(number)
-            return LaunchEnd(number, "not_started" if refusal is None else "refused", refusal)
-        of_it = instance_id, seen.get(instance_id)
+            outcome: LaunchOutcome = "not_started" if refusal is None else "refused"
+            return LaunchEnd(number, outcome, refusal, said=of_author)
+        of_it = instance_id, seen.get(instance_id), of_author
         if end is None:
             return LaunchEnd(number, "started", None, *of_it)
         if (reason := end.failed.get(instance_id)) is not None:

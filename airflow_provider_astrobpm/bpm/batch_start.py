@@ -4,13 +4,13 @@
 |-------------------------------------------------|------------------|------------------------------------------------------|
 | was answered with an instance                   | was started      |                                                      |
 | never reached the server                        | was not started  | all wait; then it is sent again                      |
-| was throttled                                   | probably not     | all wait, as long as the server asks; then it again  |
+| was throttled                                   | probably not     | all wait, as the server asks, within `max_wait`      |
 | was refused                                     | probably not     | it has failed; the others go on                      |
 | met refused credentials, or TLS that fails      | probably not     | the batch stops                                      |
 | anything else                                   | may be started   | it is searched for when the others are through       |
 
 The batch also stops when waiting does not help, and when nothing but doubt comes back. What was not sent then is sent by
-a retry.
+a retry. Whatever stops it tells how many launches are what.
 """
 
 from __future__ import annotations
@@ -20,13 +20,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import look, retry
-from airflow_provider_astrobpm.bpm.errors import (
-    AmbiguousStartError,
-    CallError,
-    RefusedError,
-    SettingsError,
-)
+from airflow_provider_astrobpm.bpm import batch_account, retry
+from airflow_provider_astrobpm.bpm.batch_account import Account, Doubt, named
+from airflow_provider_astrobpm.bpm.errors import CallError, RefusedError, SettingsError
 from airflow_provider_astrobpm.bpm.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.bpm.meter import AMBIGUOUS_STARTS, STARTS
 from airflow_provider_astrobpm.bpm.wait import Note
@@ -60,7 +56,7 @@ class BatchStarter:
     """Starts launches.
 
     :param client: the client. Its ``max_attempts`` and ``max_wait`` hold for all launches together: how often in a row
-        the server may turn them away, and the seconds to wait then at most, where the server does not ask for more.
+        the server may turn them away, and the seconds to wait then at most, also where ``Retry-After`` asks for more.
     :param max_concurrency: starts under way at once.
     :param rate_limit: starts per second at most; ``None`` for as many as there can be.
     :param grace: seconds after which an instance that was started certainly shows in the lists.
@@ -100,7 +96,10 @@ class BatchStarter:
         self.is_unproven = False
         """Whether a start with a key of its author's was refused or throttled: it may have been carried out all the same."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
+        self._found: list[tuple[str, CallError]] = []
+        self._taken = 0
         self._stopped_by: Exception | None = None
+        self._is_stopped_by_doubt = False
         self._next_at = 0.0
         self._held_at = 0.0
         self._turned_away = 0
@@ -116,7 +115,8 @@ class BatchStarter:
 
     def stop(self, reason: Exception) -> None:
         """Send no more starts; ``start`` raises the reason when those under way are answered. Any thread may call it."""
-        self._stopped_by = self._stopped_by or reason
+        if self._stopped_by is None or self._is_stopped_by_doubt:  # which says the least
+            self._stopped_by, self._is_stopped_by_doubt = reason, False
 
     async def start(
         self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] | None = ()
@@ -136,17 +136,35 @@ class BatchStarter:
         self._tell(total, last=True)
         if self._in_doubt:
             try:
-                await self._look_for_those_in_doubt()
+                await self._look_for_those_in_doubt(total)
             finally:
                 self._count()
-        if self._stopped_by is not None:
+        if self._stopped_by is not None and not (self._is_stopped_by_doubt and self._is_through(starts)):
+            if isinstance(self._stopped_by, CallError):
+                lost = self._found if self._is_stopped_by_doubt else ()
+                batch_account.stopped(self._account(total), self._stopped_by, lost)
             raise self._stopped_by
         return self.started
+
+    def _is_through(self, starts: Iterator[Start]) -> bool:
+        """Return whether every launch has an instance, or was refused."""
+        ended = len(self.started.instances) + len(self.started.refused)
+        return ended == self._taken and next(starts, None) is None
+
+    def _account(self, total: int | None) -> Account:
+        return Account(
+            total,
+            self.started.instances,
+            found=len(self._found),
+            refused=len(self.started.refused),
+            in_doubt=len(self._in_doubt),
+        )
 
     async def _work(self, starts: Iterator[Start], total: int | None) -> None:
         """Start one launch after the other."""
         try:
             for launch, key in starts:
+                self._taken += 1
                 while self._stopped_by is None and not await self._send(launch, key):
                     pass
                 self._tell(total)
@@ -208,8 +226,9 @@ class BatchStarter:
             self.stop(error)
             return
         now = self._held_at = self._clock()
-        backoff = min(self._client.settings.max_wait, retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1))
-        seconds = max(backoff, look.seconds_to_leave_alone(error, now))
+        asked = retry.retry_after_seconds(error.retry_after, now) or 0.0
+        backoff = retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1)
+        seconds = min(self._client.settings.max_wait, max(backoff, asked))
         self._next_at = max(self._next_at, now + seconds)
         self._log(Note(f"No start is sent for {seconds:.0f} s. {error}", warning=True))
 
@@ -217,10 +236,10 @@ class BatchStarter:
         self._in_doubt[key] = launch, error
         self._client.meter.count(AMBIGUOUS_STARTS)
         self._doubts_in_a_row += 1
-        if self._doubts_in_a_row >= max(self._max_concurrency, FEWEST_DOUBTS):
-            self.stop(error)
+        if self._doubts_in_a_row >= max(self._max_concurrency, FEWEST_DOUBTS) and self._stopped_by is None:
+            self._stopped_by, self._is_stopped_by_doubt = error, True
 
-    async def _look_for_those_in_doubt(self) -> None:
+    async def _look_for_those_in_doubt(self, total: int | None) -> None:
         """Find the instances whose answers were lost, for as long as they may take to show.
 
         :raises AmbiguousStartError: if some do not show.
@@ -249,18 +268,15 @@ class BatchStarter:
             )
         )
         for key, instance in recovery.instances.items():
-            launch, _ = self._in_doubt.pop(key)
+            launch, failure = self._in_doubt.pop(key)
             self.started.instances[launch.number] = instance
-        if not self._in_doubt:
-            return
-        key, (launch, failure) = next(iter(self._in_doubt.items()))
-        lost = AmbiguousStartError(failure, key)
-        lost.problem += f"; {recovery.doubts[key]}"
-        more = len(self._in_doubt) - 1
-        lost.problem += f"; this is launch {launch.number}" + (
-            f", and {more} more are like it" if more else ""
-        )
-        raise lost from failure
+            self._found.append((named(launch.number, launch.id, instance=instance.id), failure))
+        if self._in_doubt:
+            doubts = [
+                Doubt(named(launch.number, launch.id, business_key=key), key, failure, recovery.doubts[key])
+                for key, (launch, failure) in self._in_doubt.items()
+            ]
+            raise batch_account.in_doubt(self._account(total), doubts) from doubts[0].error
 
     def _tell(self, total: int | None, *, last: bool = False) -> None:
         """Tell how far it is, every few seconds."""

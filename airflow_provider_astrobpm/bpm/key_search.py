@@ -118,8 +118,8 @@ class KeyMatches:
         :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
         :param is_any_open_one_wanted: whether an open one counts whenever it was started.
         """
-        if bpm_name in self._names_without_keys and not self._shows_keys:
-            return "the lists show no business keys here"
+        if no_keys := self.keyless([bpm_name]):
+            return no_keys
         alike = (one for one in self.alike.values() if one.name == bpm_name)
         any_open = is_any_open_one_wanted
         if one := next(
@@ -131,6 +131,12 @@ class KeyMatches:
                 "changed by the server"
             )
         return self.hides(since, bpm_name, is_any_open_one_wanted=is_any_open_one_wanted)
+
+    def keyless(self, bpm_names: Iterable[str]) -> str | None:
+        """Return, in words, that the lists show instances of one of these BPMs and no business keys; ``None`` otherwise."""
+        if self._shows_keys or self._names_without_keys.isdisjoint(bpm_names):
+            return None
+        return "the lists show no business keys here"
 
     def hides(
         self, since: float | None, bpm_name: str | None = None, *, is_any_open_one_wanted: bool = False

@@ -22,8 +22,34 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 MOST_KEPT = 20_000  # launches that are kept in memory between the check and the start; more are read again
-FIELDS = ("bpm_name", "version", "variables", "business_key", "title")
+FIELDS = ("bpm_name", "version", "variables", "business_key", "title", "id")
 """What may be said of a launch."""
+
+
+class Where(str):
+    """Where a launch is in its input, in words, with the number of the line or of the place in a list."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __new__(cls, words: str, number: int) -> Self:
+        """Make it of both."""
+        made = super().__new__(cls, words)
+        made.number = number
+        return made
+
+
+class Said(NamedTuple):
+    """What its author has said of a launch, for the result.
+
+    :param id: the author's id; the number of its line, or its place in a list, where there is none.
+    :param title: the title.
+    :param variables: the variables, as they are sent; ``None`` if they are not asked for.
+    """
+
+    id: str | int
+    title: str | None = None
+    variables: dict[str, Any] | None = None
 
 
 class Launch(msgspec.Struct, frozen=True, dict=True):
@@ -36,6 +62,8 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     :param business_key: the author's own key; without one the launch gets one of the task's.
     :param title: the instance's title.
     :param default_title: the title where the author gives none, neither here nor among the variables.
+    :param id: the author's id, by which the result tells of it.
+    :param line: the number of its line, where that is not its place in the batch.
     """
 
     number: int
@@ -45,6 +73,8 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     business_key: str | None = None
     title: str | None = None
     default_title: str | None = None
+    id: str | int | None = None
+    line: int | None = None
 
     @classmethod
     def of(
@@ -56,6 +86,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         version: str | None = None,
         default_title: str | None = None,
         zone: values.Zone = values.no_zone,
+        line: int | None = None,
     ) -> Self:
         """Make a launch of what an author wrote, and check it as a start does.
 
@@ -65,6 +96,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         :param version: the version of that BPM, where it names neither.
         :param default_title: the title where it gives none.
         :param zone: returns the zone of the API's timestamps, for moments among the variables.
+        :param line: the number of its line, where that is not its place.
         :raises ValueError: if it cannot be started.
         """
         if not isinstance(given, Mapping):
@@ -85,7 +117,9 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
             own["title"] = checks.rendered(own["title"], "title")
         if "variables" in own:
             own["variables"] = values.plain(own["variables"], zone)
-        launch = cls(number, **own, default_title=default_title)
+        if "id" in own:
+            _check_id(own["id"])
+        launch = cls(number, **own, default_title=default_title, line=line)
         launch.operation("of the task" if launch.business_key is None else launch.business_key)
         return launch
 
@@ -93,9 +127,24 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     def digest(self) -> str:
         """Four characters that tell whether another launch has taken this one's place."""
         said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
+        if self.id is not None:
+            # As a variable of that name, which a column ``id`` was before it was an id: keys that are in use stay the same.
+            variables = self.variables or {}
+            said[2] = {**variables, "id": self.id}
+            if "id" in variables:
+                said.append(variables["id"])
         text = json.dumps(said, sort_keys=True)
         whole = hashlib.sha256(text.encode()).digest()
         return base64.b32encode(whole[:5]).decode().lower()[:4]
+
+    def said(self, *, with_variables: bool = False) -> Said:
+        """Return what the result tells of it.
+
+        :param with_variables: whether its variables are among that.
+        """
+        number = self.number if self.line is None else self.line
+        sent = dict(self.variables or {}) if with_variables else None
+        return Said(number if self.id is None else self.id, self.title, sent)
 
     def operation(self, business_key: str | None) -> Operation[BpmInstance]:
         """Return the start, with a business key.
@@ -124,15 +173,17 @@ def launches_of(
 ) -> Iterator[Launch]:
     """Check launches one after the other.
 
-    :param items: each launch as the author wrote it, with words for where that was.
+    :param items: each launch as the author wrote it, with words for where that was; a ``Where`` also tells its line.
     :param bpm_name: the name of those that have none of their own.
     :param version: the version of those.
     :param title_of: returns the title of a launch that has none of its own, by its number.
     :param zone: returns the zone of the API's timestamps, for moments among the variables.
-    :raises ValueError: for a launch that cannot be started, or whose business key is another's too; it says where.
+    :raises ValueError: for a launch that cannot be started, or whose business key or id is another's too; it says where.
     """
     places: dict[str, str] = {}
+    ids: dict[str, int] = {}
     for number, (where, given) in enumerate(items, 1):
+        line = where.number if isinstance(where, Where) and where.number != number else None
         try:
             launch = Launch.of(
                 number,
@@ -141,12 +192,16 @@ def launches_of(
                 version=version,
                 default_title=title_of(number) if title_of else None,
                 zone=zone,
+                line=line,
             )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         key = launch.business_key
         if key is not None and (first := places.setdefault(key, where)) != where:
             raise ValueError(f"{where}: its business_key {key!r} is that of {first} too")
+        its_id = launch.said().id
+        if (first_id := ids.setdefault(str(its_id), number)) != number:
+            raise ValueError(f"{where}: its id {its_id!r} is that of launch {first_id} too")
         yield launch
 
 
@@ -235,4 +290,11 @@ def numbered(given: object) -> Iterator[tuple[str, object]]:
             else ""
         )
         raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}{instead}")
-    return ((f"launch {number}", one) for number, one in enumerate(given, 1))
+    return ((Where(f"launch {number}", number), one) for number, one in enumerate(given, 1))
+
+
+def _check_id(value: object) -> None:
+    if isinstance(value, str):
+        checks.identifier(value, "id")
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"id must be a text or a whole number, not {value!r}")

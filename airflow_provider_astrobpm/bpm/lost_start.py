@@ -64,6 +64,7 @@ def recover_lost_starts(
     :raises AuthenticationError: if the credentials are refused.
     """
     keys, found, doubts = KeyForms(lost, form), {}, dict.fromkeys(lost, "")
+    names = {one.bpm_name for one in lost.values()}
 
     def is_wanted(instance: BpmInstance) -> bool:
         return keys.sent(instance.business_key) is not None
@@ -90,7 +91,9 @@ def recover_lost_starts(
             elif mine:
                 doubts[key] = _which(mine)
             else:
-                doubts[key] = matches.doubt(lost[key].bpm_name, posted_at) or ""
+                # Lists that show no keys of one BPM show none of another, of which they may have no row.
+                doubt = matches.doubt(lost[key].bpm_name, posted_at) or matches.keyless(names)
+                doubts[key] = doubt or ""
         if all(doubts.values()):
             break
     return Recovery(

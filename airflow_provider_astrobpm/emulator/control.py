@@ -65,6 +65,7 @@ class _Start(_Body, frozen=True):
     business_key: str | None = None
     title: str | None = None
     by: str = "somebody"
+    age: float = 0.0
 
 
 class _Decision(_Body, frozen=True):
@@ -159,7 +160,8 @@ def _start(emulator: Emulator, order: Order) -> Any:
     wanted = order.read(_Start)
     system = {BUSINESS_KEY: wanted.business_key, TITLE: wanted.title}
     variables = wanted.variables | {name: value for name, value in system.items() if value is not None}
-    return describe(emulator.engine.start(wanted.name, wanted.version, variables, wanted.by), emulator)
+    instance = emulator.engine.start(wanted.name, wanted.version, variables, wanted.by, age=wanted.age)
+    return describe(instance, emulator)
 
 
 def _instance(emulator: Emulator, order: Order) -> Any:
@@ -208,6 +210,10 @@ def _reactions(emulator: Emulator, _: Order) -> Any:
 def _add_reaction(emulator: Emulator, order: Order) -> Any:
     emulator.engine.react(order.read(Reaction))
     return _reactions(emulator, order)
+
+
+def _missed(emulator: Emulator, order: Order) -> Any:
+    return emulator.engine.missed(final=order.query.get("final") == "true")
 
 
 def _switches(emulator: Emulator, _: Order) -> Any:
@@ -288,6 +294,7 @@ COMMANDS = (
     Command("PUT", "/instances/{id}/distortion", _distort),
     Command("GET", "/reactions", _reactions),
     Command("POST", "/reactions", _add_reaction),
+    Command("GET", "/reactions/missed", _missed),
     Command("GET", "/switches", _switches),
     Command("PUT", "/switches", _set_switches),
     Command("GET", "/faults", _faults),

@@ -1,7 +1,7 @@
 """The process engine: instances in memory, and every operation on them.
 
 It decides what is granted and what is refused, by the switches; it knows nothing of HTTP or JSON. Instances move
-lazily: each is settled to the clock when somebody looks at it.
+lazily: each is settled to the clock when somebody looks at it, and what was due before happens at the moment at which it was due.
 """
 
 from __future__ import annotations
@@ -56,13 +56,20 @@ class Engine:
         version: str | None = None,
         variables: dict[str, Any] | None = None,
         created_by: str = MACHINE_USER,
+        *,
+        age: float = 0.0,
     ) -> Instance:
         """Start an instance. It is returned in its first step; steps that last 0 seconds pass when it is next read.
 
         :param version: any version, even one that is not active; without it, the active one.
         :param variables: values, and the system variables ``$Flow.BusinessKey`` and ``$Flow.Title``.
+        :param age: how many seconds ago it was started; its script has run since.
         :raises Refusal: for an unknown process or version, or by the switches.
+        :raises ValueError: for an age that is none.
         """
+        now = self._clock()
+        if not (math.isfinite(age) and 0 <= age <= now):
+            raise ValueError(f"age must be 0 or more seconds, and no more than since 1970, not {age!r}")
         definition = self.catalogue.to_start(name, version)
         process = definition.process
         given = dict(variables or {})
@@ -83,11 +90,13 @@ class Engine:
             business_key=key or instance_id,
             title=title or process.label,
             created_by=created_by,
-            started=self._clock(),
+            started=now - age,
             variables={**copy.deepcopy(process.variables), **settable(process, given)},
         )
         instance.begin()
         self._instances[instance_id] = instance
+        if not process.steps:
+            self._settle(instance, now)
         return instance
 
     def visible(self) -> list[Instance]:
@@ -119,7 +128,7 @@ class Engine:
         self._check_action(instance, action)
         now = self._clock()
         instance.accept(action, self.switches.terminate_state, now + self.switches.action_lag)
-        instance.settle(now)
+        self._settle(instance, now)
         return instance
 
     def set_variables(self, instance_id: str, variables: dict[str, Any]) -> None:
@@ -141,7 +150,7 @@ class Engine:
         instance = self._addressed(instance_id)
         if not instance.closed and self.switches.deleting_open == "refuse":
             raise Refusal(Code.STILL_OPEN, f"Instance {instance_id} is still open")
-        del self._instances[instance_id]
+        self._remove(instance)
 
     def shown_state(self, instance: Instance) -> str:
         """Return the state that the API shows, which hangs on what a suspension changes."""
@@ -179,7 +188,7 @@ class Engine:
 
     def next_due(self) -> float:
         """Return when an instance next moves by itself, in seconds since the epoch; infinite if none does."""
-        return min((instance.due for instance in self._instances.values()), default=math.inf)
+        return min(map(self._next_due, self._instances.values()), default=math.inf)
 
     def decide(
         self,
@@ -202,11 +211,11 @@ class Engine:
             )
         now = self._clock()
         instance.decide(instance.outcomes[outcome], person, variables or {}, now)
-        instance.settle(now)
+        self._settle(instance, now)
         return instance
 
     def react(self, reaction: Reaction) -> None:
-        """Let something be done with instances of a process as soon as it can be.
+        """Let something be done with instances of a process, at a moment of their own.
 
         :raises Refusal: for an unknown process, and for an outcome that none of its steps offers.
         """
@@ -221,7 +230,13 @@ class Engine:
                     Code.NO_PERSON_AWAITED,
                     f"BPM {reaction.name} has no outcome {outcome!r}; it has {on_offer}",
                 )
-        self.reactions.add(reaction)
+        self.instances()  # what was due before happens first
+        first = max((each.number for each in self._instances.values()), default=0) + 1
+        self.reactions.add(reaction, now=self._clock(), first=first)
+
+    def missed(self, *, final: bool) -> list[str]:
+        """Return, in words, which reactions did not happen; see ``Reactions.complaints``."""
+        return self.reactions.complaints(self.instances(), final=final)
 
     def break_(self, instance_id: str) -> Instance:
         """Break an instance: it ends as ``Broken``."""
@@ -258,14 +273,28 @@ class Engine:
 
     def vanish(self, instance_id: str) -> None:
         """Remove an instance without a trace, as an archiving job does."""
-        self.instance(instance_id)
-        del self._instances[instance_id]
+        self._remove(self.instance(instance_id))
 
     # How the above decides.
 
     def _settle(self, instance: Instance, now: float) -> None:
-        instance.settle(now)
-        self.reactions.carry_out(instance, now, self.switches.terminate_state)
+        """Let happen what was due until now with an instance, each thing at its own moment."""
+        while True:
+            due = self.reactions.next_for(instance)
+            if due and due.at <= now and (due.at, not instance.ends_next) < (instance.due, True):
+                self.reactions.carry_out(due, instance, self.switches.terminate_state)
+            elif instance.due <= now:
+                instance.go_on()
+            else:
+                return
+
+    def _next_due(self, instance: Instance) -> float:
+        due = self.reactions.next_for(instance)
+        return min(instance.due, due.at if due else math.inf)
+
+    def _remove(self, instance: Instance) -> None:
+        self.reactions.forget(instance)
+        del self._instances[instance.id]
 
     def _carries(self, name: str, key: str) -> bool:
         return any(

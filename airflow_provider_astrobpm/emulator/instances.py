@@ -101,23 +101,40 @@ class Instance:
         """When it moves by itself, in seconds since the epoch; infinite if it does not."""
         return min(self._due, self._accepted[0][0] if self._accepted else math.inf)
 
+    @property
+    def ends_next(self) -> bool:
+        """Whether what happens next by itself is the end of its script."""
+        is_acted_on = self._accepted and self._accepted[0][0] <= self._due
+        return not is_acted_on and self._next >= len(self.process.steps)
+
     def begin(self) -> None:
-        """Enter the first step, or end at once where the script has none."""
-        self._enter(0, self.started)
+        """Enter the first step; where the script has none, its end is due."""
+        self.changed = self.started
+        if self.process.steps:
+            self._enter(0, self.started)
+        else:
+            self._due = self.started
 
     def settle(self, now: float) -> None:
         """Let happen what was due until now: steps that ran out, and actions that take effect late."""
         while self.due <= now:
-            if self._accepted and self._accepted[0][0] <= self._due:
-                at, action, state = self._accepted.pop(0)
-                self._apply(action, state, at)
-            else:
-                self._enter(self._next, self._due)
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Let happen the one thing that is due next."""
+        if self._accepted and self._accepted[0][0] <= self._due:
+            self._apply(*self._accepted.pop(0))
+        else:
+            self._enter(self._next, self._due)
 
     def accept(self, action: Action, terminate_state: str, at: float) -> None:
         """Take an action in; it takes effect when the instance is settled to ``at`` or later."""
         self._accepted.append((at, action, terminate_state))
         self._accepted.sort(key=itemgetter(0))
+
+    def act(self, action: Action, terminate_state: str, at: float) -> None:
+        """Let an action take effect; one that is so already changes nothing."""
+        self._apply(at, action, terminate_state)
 
     def decide(self, outcome: Outcome, person: str, variables: dict[str, Any], at: float) -> None:
         """Complete the task that the instance waits at.
@@ -154,7 +171,7 @@ class Instance:
         """End as ``Broken``."""
         self.move("broken", at, state="Broken", bp_status=None, closed=True)
 
-    def _apply(self, action: Action, terminate_state: str, at: float) -> None:
+    def _apply(self, at: float, action: Action, terminate_state: str) -> None:
         if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):
             return
         if action == "terminate":

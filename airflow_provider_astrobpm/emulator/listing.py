@@ -74,11 +74,13 @@ def _ordered(instances: list[Instance], engine: Engine, field: str, *, descendin
     if field not in ROW and engine.switches.row_order == "shuffled":
         return sorted(instances, key=lambda instance: hashlib.sha256(instance.id.encode()).digest())
     if field not in ROW:
-        return sorted(instances, key=attrgetter("number"), reverse=engine.switches.row_order == "newest")
+        return sorted(
+            instances, key=attrgetter("started", "number"), reverse=engine.switches.row_order == "newest"
+        )
     column = ROW[field]
 
-    def rank(instance: Instance) -> tuple[bool, Any, int]:
+    def rank(instance: Instance) -> tuple[bool, Any, float, int]:
         value = column(instance, engine)
-        return (value is not None, value, instance.number)
+        return (value is not None, value, instance.started, instance.number)
 
     return sorted(instances, key=rank, reverse=descending)

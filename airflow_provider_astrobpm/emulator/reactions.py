@@ -1,26 +1,32 @@
-"""What is done with instances by themselves, as soon as it can be done: for whoever cannot act while something else waits."""
+"""What is done with instances by themselves, at a moment of their own: for whoever cannot act while something else waits."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_provider_astrobpm.emulator.instances import Instance
     from airflow_provider_astrobpm.emulator.scripts import Process
 
 Deed = Literal["decide", "break", "suspend", "terminate"]
 
+MOST_NAMED = 3  # instances that a complaint names
+DONE = {"break": "broken", "suspend": "suspended", "terminate": "terminated"}
+
 
 class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is done with each instance that it is about.
 
-    ``decide`` takes the outcomes in their order, one each time the instance waits for a person; then nobody decides any
-    more. The others are done once, when somebody first looks at the instance after its start.
+    ``decide`` takes the outcomes in their order, one each time the instance begins to wait for a person, at that moment;
+    then nobody decides any more. The others are done once, some seconds after the instance was started. They come before the
+    end of its script, should both be due at the same moment, and after any other step.
 
     :param name: the process.
     :param deed: what is done.
@@ -29,6 +35,8 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :param business_key: only instances that carry it.
     :param by: who the person is.
     :param variables: what the person fills in.
+    :param after: seconds from the start of the instance; not for ``decide``.
+    :param optional: whether it is fine that no instance comes which it is about.
     """
 
     name: str
@@ -38,6 +46,14 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     business_key: str | None = None
     by: str = "somebody"
     variables: dict[str, Any] = {}
+    after: float = 0.0
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.after) and self.after >= 0):
+            raise ValueError(f"after must be 0 or more seconds, not {self.after!r}")
+        if self.after and self.deed == "decide":
+            raise ValueError("a person decides when an instance begins to wait, so after means nothing")
 
     def is_about(self, instance: Instance) -> bool:
         """Tell whether an instance is one of those that it is about."""
@@ -51,48 +67,152 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+@dataclass(frozen=True)
+class _InForce:
+    """A reaction that is in force.
+
+    :param number: counts the reactions.
+    :param since: when it was ordered, in seconds since the epoch.
+    :param first: the number of the first instance that is started after that.
+    """
+
+    reaction: Reaction
+    number: int
+    since: float
+    first: int
+
+    def concerns(self, instance: Instance) -> bool:
+        """Tell whether it is about an instance that had not ended when it was ordered."""
+        return self.reaction.is_about(instance) and (
+            instance.number >= self.first or instance.ended is None or instance.ended > self.since
+        )
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done with an instance.
+
+    :param at: when, in seconds since the epoch.
+    """
+
+    at: float
+    reaction: Reaction
+    number: int
+
+
 class Reactions:
     """The reactions in force. An instance gets the latest that is about it, and no other."""
 
     def __init__(self) -> None:
-        self._in_force: list[Reaction] = []
+        self._in_force: list[_InForce] = []
         self._done: Counter[tuple[int, str]] = Counter()
+        self._gone: list[tuple[int, str]] = []
 
     def __iter__(self) -> Iterator[Reaction]:
-        return iter(self._in_force)
+        return (each.reaction for each in self._in_force)
 
-    def add(self, reaction: Reaction) -> None:
-        """Put one into force, also for instances that have started already."""
-        self._in_force.append(reaction)
+    def add(self, reaction: Reaction, *, now: float, first: int) -> None:
+        """Put one into force, also for instances that have started already and are open.
 
-    def carry_out(self, instance: Instance, now: float, terminate_state: str) -> None:
-        """Do with an instance whatever can be done now.
+        :param now: seconds since the epoch.
+        :param first: the number of the first instance that is started after this.
+        """
+        self._in_force.append(_InForce(reaction, len(self._in_force), now, first))
 
-        :param now: seconds since the epoch; the instance has been settled to it.
+    def next_for(self, instance: Instance) -> Due | None:
+        """Return what is to be done with an instance next, as it stands; ``None`` for nothing."""
+        if instance.closed or (found := self._latest(instance)) is None:
+            return None
+        reaction, done = found.reaction, self._done[found.number, instance.id]
+        if reaction.deed == "decide":
+            if reaction.outcomes[done : done + 1] and reaction.outcomes[done] in instance.outcomes:
+                at = instance.changed
+            else:
+                return None
+        elif done:
+            return None
+        else:
+            # What it is about may have changed since.
+            at = max(instance.started + reaction.after, instance.changed)
+        return Due(at if instance.number >= found.first else max(at, found.since), reaction, found.number)
+
+    def carry_out(self, due: Due, instance: Instance, terminate_state: str) -> None:
+        """Do with an instance what is due.
+
         :param terminate_state: the state that terminating yields.
         """
-        for number, reaction in reversed(list(enumerate(self._in_force))):
-            if reaction.is_about(instance):
-                self._carry_out(reaction, (number, instance.id), instance, now, terminate_state)
-                return
-
-    def _carry_out(
-        self, reaction: Reaction, key: tuple[int, str], instance: Instance, now: float, terminate_state: str
-    ) -> None:
+        reaction = due.reaction
+        done = self._done[due.number, instance.id]
+        self._done[due.number, instance.id] += 1
         if reaction.deed == "decide":
-            for outcome in reaction.outcomes[self._done[key] :]:
-                if outcome not in instance.outcomes:
-                    return
-                self._done[key] += 1
-                instance.decide(instance.outcomes[outcome], reaction.by, reaction.variables, now)
-                instance.settle(now)
-        elif not self._done[key] and not instance.closed:
-            self._done[key] += 1
-            if reaction.deed == "break":
-                instance.break_(now)
-            else:
-                instance.accept(reaction.deed, terminate_state, now)
-                instance.settle(now)
+            outcome = instance.outcomes[reaction.outcomes[done]]
+            instance.decide(outcome, reaction.by, reaction.variables, due.at)
+        elif reaction.deed == "break":
+            instance.break_(due.at)
+        else:
+            instance.act(reaction.deed, terminate_state, due.at)
+
+    def forget(self, instance: Instance) -> None:
+        """Take note that an instance is gone, whatever was to be done with it."""
+        found = self._latest(instance)
+        if found and found.reaction.deed != "decide" and not self._done[found.number, instance.id]:
+            self._gone.append((found.number, _why_not(instance) or f"{instance.id} was deleted before that"))
+
+    def complaints(self, instances: Iterable[Instance], *, final: bool) -> list[str]:
+        """Return, in words, what was ordered and did not happen; decisions of people are none of it.
+
+        :param instances: all instances, settled.
+        :param final: whether nothing happens any more; otherwise only what cannot happen any more is told.
+        """
+        missed: dict[int, list[str]] = {}
+        superseded: set[int] = set()
+        for number, reason in self._gone:
+            missed.setdefault(number, []).append(reason)
+        for instance in instances:
+            concerned = [each for each in self._in_force if each.concerns(instance)]
+            superseded |= {each.number for each in concerned[:-1]}
+            for each in concerned[-1:]:
+                if each.reaction.deed != "decide" and not self._done[each.number, instance.id]:
+                    why = _why_not(instance)
+                    if final and why is None:
+                        why = f"{instance.id} is in state {instance.state!r}, and the moment has not come"
+                    if why:
+                        missed.setdefault(each.number, []).append(why)
+        happened = {number for number, _ in self._done}
+        return [
+            _complaint(each.reaction, missed.get(each.number, []))
+            for each in self._in_force
+            if each.reaction.deed != "decide"
+            and (
+                each.number in missed
+                or (final and not (each.reaction.optional or each.number in superseded | happened))
+            )
+        ]
+
+    def _latest(self, instance: Instance) -> _InForce | None:
+        return next((each for each in reversed(self._in_force) if each.concerns(instance)), None)
+
+
+def _why_not(instance: Instance) -> str | None:
+    if instance.ended is None:
+        return None
+    seconds = instance.ended - instance.started
+    return f"{instance.id} had ended as {instance.state!r} {seconds:.3g} s after its start"
+
+
+def _complaint(reaction: Reaction, missed: list[str]) -> str:
+    which: Mapping[str, Any] = {
+        "business key": reaction.business_key,
+        **{f"variable {name}": value for name, value in reaction.where.items()},
+    }
+    asked = ", ".join(f"{name} {value!r}" for name, value in which.items() if value is not None)
+    what = f"each {reaction.name}{f' with {asked}' if asked else ''}"
+    order = f"{what} was to be {DONE[reaction.deed]} {reaction.after:g} s after its start"
+    if not missed:
+        return f"{order}, and none was started"
+    more = f"; and {len(missed) - MOST_NAMED} more" if len(missed) > MOST_NAMED else ""
+    not_so = f"{len(missed)} of them {'was' if len(missed) == 1 else 'were'} not"
+    return f"{order}, and {not_so}: {'; '.join(missed[:MOST_NAMED])}{more}"
 
 
 def outcomes_of(processes: Iterable[Process]) -> list[str]:

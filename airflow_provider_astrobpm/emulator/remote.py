@@ -6,6 +6,7 @@ Needs nothing but the standard library.
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
@@ -79,8 +80,19 @@ class EmulatorControl:
         version: str | None = None,
         title: str | None = None,
         by: str = "somebody",
+        age: float | timedelta = 0,
     ) -> dict[str, Any]:
-        """Start an instance as somebody else than the machine user does."""
+        """Start an instance as somebody else than the machine user does.
+
+        :param name: the process.
+        :param variables: values for its variables.
+        :param business_key: the business key; without one it is the id.
+        :param version: the version of the process; without it, the active one.
+        :param title: the title.
+        :param by: who starts it; ``machine`` is the machine user.
+        :param age: how long ago it was started, as seconds or as a ``timedelta``. Its script has run since: it may have
+            ended, or wait for a person, for that long.
+        """
         body = {
             "name": name,
             "version": version,
@@ -88,6 +100,7 @@ class EmulatorControl:
             "business_key": business_key,
             "title": title,
             "by": by,
+            "age": _seconds(age),
         }
         return self._object("POST", "/instances", body)
 
@@ -112,19 +125,24 @@ class EmulatorControl:
         business_key: str | None = None,
         by: str = "somebody",
         variables: Mapping[str, Any] | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
     ) -> None:
-        """Let something be done with each instance of a process as soon as it can be done.
+        """Let something be done with each instance of a process, at a moment of its own.
 
         An instance gets the latest reaction that is about it, and no other.
 
         :param name: the process.
-        :param deed: what is done. ``decide`` takes an outcome each time an instance waits for a person; the others are
-            done when somebody first looks at an instance after its start.
+        :param deed: what is done. ``decide`` takes an outcome each time an instance begins to wait for a person; the others
+            are done once, ``after`` its start, and before the end of its script where both are due at the same moment.
         :param outcomes: what the person decides, in this order; after the last one nobody decides any more.
         :param where: only with instances whose variables have these values.
         :param business_key: only with instances that carry it.
         :param by: who the person is.
         :param variables: what the person fills in.
+        :param after: how long after the start of the instance, as seconds or as a ``timedelta``, by the emulator's clock; not
+            for ``decide``.
+        :param optional: whether ``missed`` does not tell that no instance came which it is about.
         """
         body = {
             "name": name,
@@ -134,8 +152,19 @@ class EmulatorControl:
             "business_key": business_key,
             "by": by,
             "variables": dict(variables or {}),
+            "after": _seconds(after),
+            "optional": optional,
         }
         self._call("POST", "/reactions", body)
+
+    def missed(self, *, final: bool = True) -> list[str]:
+        """Return, in words, what ``react`` has ordered and did not happen; decisions of people are none of it.
+
+        :param final: whether nothing happens any more. Otherwise only what cannot happen any more is told: an instance had
+            ended, or was deleted, before that.
+        """
+        answer: list[str] = self._call("GET", f"/reactions/missed?final={str(final).lower()}")
+        return answer
 
     def break_instance(self, instance_id: str) -> dict[str, Any]:
         """Break an instance: it ends as ``Broken``."""
@@ -249,6 +278,10 @@ class EmulatorControl:
         if status != 200:
             raise EmulatorError(f"the emulator at {self.url} refused {method} {path}: {_reason(answer)}")
         return json.loads(answer)
+
+
+def _seconds(given: float | timedelta) -> float:
+    return given.total_seconds() if isinstance(given, timedelta) else given
 
 
 def _path(instance_id: str) -> str:

@@ -89,7 +89,7 @@ class BatchEnd:
             reason = LATE.format(error.argument)
             failed = {one: reason for one in late if not self._ended_well(seen.get(one))}
             end = end._replace(failed=end.failed | failed, open=())
-        failure = batch_result.result_of(ids, refusals, end, seen).failure(self.max_failures)
+        failure = batch_result.result_of(ids, refusals, end, seen, batch.said).failure(self.max_failures)
         if failure is None and unseen is not None:
             raise unseen  # a success that nothing confirms opens no gate
         if failure is None and end.open:
@@ -102,7 +102,7 @@ class BatchEnd:
             failure.advice = " ".join(notes)
             failure.connection = self.hook.astro_zero_conn_id
             failure.__cause__ = error
-        return batch_result.result_of(ids, refusals, end, seen), failure
+        return batch_result.result_of(ids, refusals, end, seen, batch.said), failure
 
     def _may_be_open(self, started: Sequence[str], end: GroupEnd) -> list[str]:
         """Return the instances that may be open, whether or not they were seen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.launches import Said
 from airflow_provider_astrobpm.triggers import (
     BATCH_KEY,
     BPM_NAMES,
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 REFUSALS = "refusals"
 """The reasons for which launches were refused, and the numbers of those."""
+LAUNCH_IDS = "launch_ids"
+"""The ids of the launches, in their order: their author's own, or the numbers of their lines."""
+LAUNCH_TITLES = "launch_titles"
+"""Their titles; ``None`` for a launch that has none. It is there if one has one."""
+LAUNCH_VARIABLES = "launch_variables"
+"""Their variables, if the result is to hold them."""
 RESULT = "result"
 """What the task returns; it is there also when the task has failed."""
 
@@ -43,6 +50,8 @@ class PublishedBatch(NamedTuple):
     """Why launches were refused, by their numbers."""
     names: Sequence[str] = ()
     """The names that the BPMs of these instances may show; any where there are none."""
+    said: Sequence[Said] = ()
+    """What the author has said of each launch."""
 
     @property
     def for_trigger(self) -> dict[str, Any]:
@@ -77,7 +86,12 @@ def publish(context: Context, launched: BatchLaunched, *, bpm_name: str | None =
             {one.name for one in launched.instances.values()} | ({bpm_name} if bpm_name else set())
         ),
         **({MET: sorted(launched.met)} if launched.met else {}),
+        LAUNCH_IDS: [one.id for one in launched.said],
     }
+    if any(one.title is not None for one in launched.said):
+        seen[LAUNCH_TITLES] = [one.title for one in launched.said]
+    if any(one.variables is not None for one in launched.said):
+        seen[LAUNCH_VARIABLES] = [one.variables for one in launched.said]
     for name, value in seen.items():
         context["ti"].xcom_push(key=name, value=value)
     return published(context)
@@ -97,7 +111,20 @@ def published(context: Context) -> PublishedBatch:
         )
     reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
     awaited = awaited_ids(ids, met)
-    return PublishedBatch(TaskInstanceKey.of(context["ti"]), key, ids, awaited, reasons, names or ())
+    return PublishedBatch(
+        TaskInstanceKey.of(context["ti"]), key, ids, awaited, reasons, names or (), _said(context, len(ids))
+    )
+
+
+def _said(context: Context, count: int) -> list[Said]:
+    """Return what was published of the launches; nothing where an older version of this provider did so."""
+    launch_ids = _pulled(context, LAUNCH_IDS)
+    if not isinstance(launch_ids, list) or len(launch_ids) != count:
+        return []
+    titles, variables = (
+        _pulled(context, name) or [None] * count for name in (LAUNCH_TITLES, LAUNCH_VARIABLES)
+    )
+    return [Said(*each) for each in zip(launch_ids, titles, variables, strict=True)]
 
 
 def publish_result(context: Context, result: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm.launches import FIELDS
+from airflow_provider_astrobpm.bpm.launches import FIELDS, Where
 from airflow_provider_astrobpm.tasks.storage import place_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, obje
     for number, line in enumerate(lines, 1):
         if line.isspace():
             continue
-        where = f"line {number} of {shown}"
+        where = Where(f"line {number} of {shown}", number)
         with _at(where):
             launch = _decoded(line, "it")
         yield where, launch
@@ -97,7 +97,7 @@ def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, obje
 
 def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
     rows = _rows(lines, shown)
-    where, header = next(rows, (shown, []))
+    where, header = next(rows, (Where(shown, 1), []))
     with _at(where):
         _check_header(header)
     for where, row in rows:
@@ -106,11 +106,11 @@ def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, objec
         yield where, launch
 
 
-def _rows(lines: Iterator[str], shown: str) -> Iterator[tuple[str, list[str]]]:
+def _rows(lines: Iterator[str], shown: str) -> Iterator[tuple[Where, list[str]]]:
     """Return the rows that are not blank, each with words for the line on which it begins."""
     reader = csv.reader(lines, strict=True)
     while True:
-        where = f"line {reader.line_num + 1} of {shown}"
+        where = Where(f"line {reader.line_num + 1} of {shown}", reader.line_num + 1)
         try:
             row = next(reader)
         except StopIteration:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import shutil
@@ -22,32 +23,72 @@ from airflow_provider_astrobpm.bpm.batch_result import COLUMNS
 from airflow_provider_astrobpm.tasks.storage import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_astrobpm.tasks.storage import Place
 
 
 def check(path: str, *, conn_id: str | None = None) -> str:
-    """Check before there is anything to write that a path can be right, and that its storage is known here.
+    """Check before there is anything to write that a file can be written at a path.
+
+    An empty file is written beside it and removed. An http server is not asked: it would take that for a result.
 
     :param path: as for ``write``.
     :param conn_id: as for ``write``.
     :returns: the path for people, without what may be secret in it.
     :raises ValueError: if it cannot be right.
+    :raises OSError: if the storage does not take it.
     """
     place = _place(path)
-    place.attached(conn_id)
+    storage = place.attached(conn_id)
+    if place.scheme not in ("http", "https"):
+        with _told(place, "cannot be written"):
+            _probe(storage, place)
     return place.shown
 
 
-def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None = None) -> str:
+def _probe(storage: Any, place: Place) -> None:
+    target = storage._strip_protocol(place.address)  # noqa: SLF001 - as in _put
+    if place.is_local:
+        path = Path(target).resolve()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+        while not path.parent.exists():  # those that are missing are made with the file
+            path = path.parent
+        trial = _beside(path)
+        trial.touch()
+        trial.unlink()
+        return
+    folder, slash, _ = target.partition("?")[0].rpartition("/")
+    beside = f"{folder}{slash}.{uuid.uuid4().hex}.tmp"
+    with tempfile.NamedTemporaryFile() as empty:
+        storage.put_file(empty.name, beside)
+    with contextlib.suppress(
+        Exception
+    ):  # that what was written cannot be removed is no reason to start nothing
+        storage.rm_file(beside)
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{uuid.uuid4().hex}.tmp")
+
+
+def write(
+    path: str,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    conn_id: str | None = None,
+    columns: Sequence[str] = COLUMNS,
+) -> str:
     """Write a file, in place of one that is there. On the machine itself its folder is made if it is missing.
 
-    A row is a line of JSON, or one of CSV below a line with the names of ``COLUMNS``, where ``None`` is an empty cell.
+    A row is a line of JSON, or one of CSV below a line with the names of the columns, where ``None`` is an empty cell and a
+    mapping is a JSON object.
     What the rows raise is passed on, and leaves everything as it was.
 
     :param path: where the file is to be: ``.jsonl``, ``.ndjson`` or ``.csv``; it is in UTF-8.
-    :param rows: what became of each launch, with the fields of ``COLUMNS``.
+    :param rows: what became of each launch, with the fields of ``columns``; one that a row has not is empty.
+    :param columns: what is written of each.
     :param conn_id: the Airflow connection to write it with; without one, the one that the path names, as in
         ``s3://aws_default@bucket/result.jsonl``.
     :returns: the path for people, without what may be secret in it.
@@ -61,8 +102,8 @@ def write(path: str, rows: Iterable[Mapping[str, Any]], *, conn_id: str | None =
         whole = Path(folder, f"result{place.suffix}")
         # Half a surrogate pair, which no UTF-8 can hold, is told as JSON does.
         with whole.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(_FORMATS[place.suffix](rows))
-        with _told(place):
+            file.writelines(_FORMATS[place.suffix](rows, columns))
+        with _told(place, "could not be written"):
             _put(whole, storage, place)
     return place.shown
 
@@ -82,7 +123,7 @@ def _put(whole: Path, storage: Any, place: Place) -> None:
 def _replace(target: Path, whole: Path) -> None:
     """Put a file of another folder, maybe on another disk, in the place of one."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    beside = _beside(target)
     try:
         shutil.copyfile(whole, beside)
         with contextlib.suppress(FileNotFoundError):
@@ -93,12 +134,12 @@ def _replace(target: Path, whole: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(place: Place) -> Iterator[None]:
+def _told(place: Place, what: str) -> Iterator[None]:
     """Let an error of the storage say what could not be done."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - storages raise whatever their clients do
-        raise OSError(f"the result could not be written to {place.shown}: {_words(error)}") from None
+        raise OSError(f"the result {what} to {place.shown}: {_words(error)}") from None
 
 
 def _words(error: Exception) -> str:
@@ -109,16 +150,20 @@ def _words(error: Exception) -> str:
     return name
 
 
-def _json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _json_lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
     for row in rows:
-        yield json.dumps({column: row[column] for column in COLUMNS}, ensure_ascii=False) + "\n"
+        yield json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False) + "\n"
 
 
-def _csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _csv_lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
     writer = csv.writer(_Echo())
-    yield writer.writerow(COLUMNS)
+    yield writer.writerow(columns)
     for row in rows:
-        yield writer.writerow([row[column] for column in COLUMNS])
+        yield writer.writerow([_cell(row.get(column)) for column in columns])
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
 class _Echo:

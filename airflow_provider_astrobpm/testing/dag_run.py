@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 
 _LOOK_EVERY = 0.05  # seconds
+NOT_HAPPENED = "The test has ordered what did not happen:"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def run(
 ) -> DagResult:
     """Run a DAG once in this thread; the parameters are those of ``AstroZeroEmulator.run``.
 
-    :raises AssertionError: if it still waited when it was given up.
+    :raises AssertionError: if it still waited when it was given up, or something that was ordered came too late.
     :raises TypeError: if it is no DAG.
     :raises ValueError: for a number of seconds that is none.
     """
@@ -68,7 +69,9 @@ def run(
         dag_run = dag.test(**options)
     state = str(dag_run.state)
     if open_then and state != "success":
-        raise AssertionError(_still_waited(open_then, give_up_after))
+        raise AssertionError(_still_waited(open_then, give_up_after, _missed(control, final=True)))
+    if missed := _missed(control, final=False):
+        raise AssertionError(not_happened(missed))
     tasks = {
         ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": ti.state and str(ti.state)
         for ti in dag_run.get_task_instances()
@@ -127,11 +130,24 @@ def _counts(control: EmulatorControl) -> dict[str, int] | None:
         return None
 
 
-def _still_waited(open_then: list[str], after: float) -> str:
+def _missed(control: EmulatorControl, *, final: bool) -> list[str]:
+    try:
+        return control.missed(final=final)
+    except EmulatorError:  # it is unreachable; the plugin asks once more at the end of the test
+        return []
+
+
+def not_happened(missed: list[str]) -> str:
+    """Return what a test is told that has ordered what did not happen."""
+    return "\n".join([NOT_HAPPENED, *(f"  {each}" for each in missed)])
+
+
+def _still_waited(open_then: list[str], after: float, missed: list[str]) -> str:
+    also = [not_happened(missed)] if missed else []
     advice = (
         "Say before the run what a person does meanwhile, such as"
         " astro_zero_emulator.decides('PublishApproval', 'approve')."
     )
     return "\n".join(
-        [f"The run was not over after {after:g} s, so its waits were ended.", *open_then, advice]
+        [f"The run was not over after {after:g} s, so its waits were ended.", *open_then, advice, *also]
     )

@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.testing.started import Expected, complaint, listi
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from datetime import timedelta
 
     from airflow_provider_astrobpm.emulator.running import EmulatorServer
     from airflow_provider_astrobpm.testing.dag_run import DagResult
@@ -36,6 +37,8 @@ class AstroZeroEmulator(EmulatorControl):
         super().__init__(server.control.url)
         self._server = server
         self._set_variable = set_variable
+        self.is_checked = False
+        """Whether the plugin has checked, at the end of the test, that everything has happened."""
 
     def connect(self, conn_id: str = DEFAULT_CONN_ID, **extras: object) -> None:
         """Let an Airflow connection lead to this emulator until the test ends.
@@ -131,22 +134,51 @@ class AstroZeroEmulator(EmulatorControl):
         )
 
     def breaks(
-        self, name: str, *, where: Mapping[str, Any] | None = None, business_key: str | None = None
+        self,
+        name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
     ) -> None:
-        """Let each instance of a process break soon after its start; the parameters are those of ``decides``."""
-        self.react(name, "break", where=where, business_key=business_key)
+        """Let each instance of a process break after its start.
+
+        It happens at that moment, whoever looks, and before the end of the process where both are due at the same moment. If it
+        cannot happen, because an instance has ended before or none was started, the test fails and says so.
+
+        :param name: the process.
+        :param where: only instances whose variables have these values.
+        :param business_key: only instances that carry it.
+        :param after: how long after the start, as seconds or as a ``timedelta``, by the emulator's clock.
+        :param optional: whether it is fine that no such instance is started.
+        :raises EmulatorError: for an unknown process.
+        """
+        self.react(name, "break", where=where, business_key=business_key, after=after, optional=optional)
 
     def suspends(
-        self, name: str, *, where: Mapping[str, Any] | None = None, business_key: str | None = None
+        self,
+        name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
     ) -> None:
-        """Let each instance of a process be suspended soon after its start; see ``breaks``."""
-        self.react(name, "suspend", where=where, business_key=business_key)
+        """Let each instance of a process be suspended after its start; see ``breaks``."""
+        self.react(name, "suspend", where=where, business_key=business_key, after=after, optional=optional)
 
     def terminates(
-        self, name: str, *, where: Mapping[str, Any] | None = None, business_key: str | None = None
+        self,
+        name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
     ) -> None:
-        """Let each instance of a process be terminated soon after its start; see ``breaks``."""
-        self.react(name, "terminate", where=where, business_key=business_key)
+        """Let each instance of a process be terminated after its start; see ``breaks``."""
+        self.react(name, "terminate", where=where, business_key=business_key, after=after, optional=optional)
 
     def complete(
         self,
@@ -199,7 +231,8 @@ class AstroZeroEmulator(EmulatorControl):
             an ``execution_timeout`` gets none.
         :param max_poll_failure_time: seconds in place of the argument of the same name of this provider's tasks.
         :param options: what else ``dag.test()`` takes, such as ``run_conf``.
-        :raises AssertionError: if it had to be given up; the message lists what was open.
+        :raises AssertionError: if it had to be given up, the message lists what was open; or if something that was ordered
+            by ``breaks``, ``suspends`` or ``terminates`` came too late.
         :raises TypeError: if it is no DAG.
         :raises ValueError: for a number of seconds that is none.
         """
@@ -212,6 +245,17 @@ class AstroZeroEmulator(EmulatorControl):
             max_poll_failure_time=max_poll_failure_time,
             options=options,
         )
+
+    def assert_all_happened(self) -> None:
+        """Check that all happened which ``breaks``, ``suspends`` and ``terminates`` have ordered.
+
+        The plugin does so at the end of each test that has not failed.
+
+        :raises AssertionError: if something did not; the message says what, and why.
+        """
+        __tracebackhide__ = True
+        if missed := self.missed():
+            raise AssertionError(dag_run.not_happened(missed))
 
     # What was done.
 

@@ -17,11 +17,13 @@ from airflow_provider_astrobpm.bpm.batch_result import (
     BatchResult,
     LaunchEnd,
     LaunchOutcome,
+    columns,
     most_failures,
     result_of,
 )
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.launches import Said
 
 Make = Callable[..., BpmInstance]
 
@@ -117,11 +119,13 @@ def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
     assert tuple(told) == COLUMNS
     expected: dict[str, Any] = {
         "number": 3,
+        "id": 3,
+        "title": None,
         "outcome": "succeeded",
         "reason": None,
         "business_key": "k",
         "bpm_name": "Approval",
-        "id": "7",
+        "instance_id": "7",
         "state": instance.state,
         "bp_status": "Approved",
         "start_time": "2026-01-01 10:00:00",
@@ -134,9 +138,26 @@ def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
     refused = LaunchEnd(4, "refused", "no such BPM").as_dict(url=None, timezone=None)
     assert {key: value for key, value in refused.items() if value is not None} == {
         "number": 4,
+        "id": 4,
         "outcome": "refused",
         "reason": "no such BPM",
     }
+
+
+def test_it_tells_what_its_author_has_said(make: Make) -> None:
+    said = [Said("A17", "Mine", {"n": 1}), Said(9, None, {})]
+    result = result_of(["1", None], {2: "no"}, None, {"1": make("1", title="Theirs")}, said)
+    refused, started = (end.as_dict(url=None, timezone=None) for end in result)
+    assert tuple(started) == columns(with_variables=True)
+    assert (started["id"], started["title"], started["variables"]) == ("A17", "Mine", {"n": 1})
+    assert (refused["id"], refused["title"], refused["variables"]) == (9, None, {})
+    theirs = result_of(["1"], {}, None, {"1": make("1", title="Theirs")}, [Said(1)])
+    assert next(iter(theirs)).as_dict(url=None, timezone=None)["title"] == "Theirs"
+
+
+def test_an_error_names_the_authors_id() -> None:
+    result = result_of(["1", None], {2: "no"}, GroupEnd(0, {"1": "it broke"}, ()), {}, [Said("A17"), Said(5)])
+    assert "launch 1 (id 'A17', instance '1'): it broke; launch 2: no" in str(result.failure(0))
 
 
 def test_the_failures_are_outcomes() -> None:

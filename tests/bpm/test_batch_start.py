@@ -80,6 +80,7 @@ class Batch:
         self.clock = Clock()
         self.notes: list[str] = []
         self.most_at_once = 0
+        self.starter: BatchStarter
 
     def start(
         self,
@@ -91,7 +92,7 @@ class Batch:
     ) -> Started:
         async def main() -> Started:
             async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.sleep) as client:
-                starter = BatchStarter(
+                self.starter = starter = BatchStarter(
                     client,
                     endpoint=Endpoint(),
                     log=lambda note: self.notes.append(note.text),
@@ -148,7 +149,9 @@ def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: Emulat
     assert sum(keys(emulator).values()) == 20
 
 
-@pytest.mark.parametrize(("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("100", 100, 100)])
+@pytest.mark.parametrize(
+    ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("604", 30, 30), ("0", 0.5, 1)]
+)
 def test_all_wait_where_one_is_throttled(
     retry_after: str | None, least: float, most: float, batch: Batch, emulator: EmulatorControl
 ) -> None:
@@ -178,10 +181,13 @@ def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: Emul
     emulator.fault("start", "drop_before", times=2)
     with pytest.raises(
         AmbiguousStartError,
-        match="no instance shows its business key; this is launch 1, and 1 more are like it",
+        match="of 20 launches: 18 started, 18 open, 2 in doubt, 0 not sent; in doubt are launch .*: the connection was cut.*; "
+        "no instance shows its business key",
     ) as caught:
-        batch.start(starts(20), grace=40)
-    assert "business key 'key-" in str(caught.value)
+        batch.start(starts(20), 20, grace=40)
+    assert str(caught.value).startswith("Could not start the batch on connection 'my_conn': ")
+    lost = {f"key-{n}" for n in range(1, 21)} - set(keys(emulator))
+    assert all(f"business key {key!r}" in str(caught.value) for key in lost), "each is named, with its key"
     assert emulator.counts()["start"] == 20
     assert len(keys(emulator)) == 18
     assert batch.clock.now - batch.clock.began == pytest.approx(40), "for as long as it may take to show"
@@ -199,26 +205,119 @@ def test_a_stranger_with_its_key_is_not_taken_for_it(batch: Batch, emulator: Emu
 def test_where_nothing_but_doubt_comes_back_it_stops(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=500, times=1000)
     with pytest.raises(AmbiguousStartError) as caught:
-        batch.start(starts(100))
+        batch.start(starts(100), 100)
     assert isinstance(caught.value.__cause__, ServerError)
-    assert emulator.counts()["start"] <= 2 * AT_ONCE
+    sent = emulator.counts()["start"]
+    assert sent <= 2 * AT_ONCE
+    said = str(caught.value)
+    assert (
+        f"of 100 launches: 0 started, 0 open, {sent} in doubt, {100 - sent} not sent; in doubt are launch "
+        in said
+    )
+    assert "the server failed (HTTP 500); no instance shows its business key" in said
+    assert f" and {sent - 3} more: " in said
 
 
 def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
-    emulator.fault("start", "status", status=500, times=1000, work_done=True)
-    with pytest.raises(ServerError):
-        batch.start(starts(100))
-    assert emulator.counts()["start"] == sum(keys(emulator).values()) <= 2 * AT_ONCE
+    emulator.fault("start", "status", status=502, times=1000, work_done=True)
+    with pytest.raises(ServerError) as caught:
+        batch.start(starts(100), 100)
+    assert (sent := emulator.counts()["start"]) == sum(keys(emulator).values()) <= 2 * AT_ONCE
+    said = str(caught.value)
+    assert said.startswith(
+        f"Could not start the batch on connection 'my_conn': of 100 launches: {sent} started ({sent} of them found "
+        f"after their answers were lost), {sent} open, 0 in doubt, {100 - sent} not sent; "
+        "the answers that were lost are launch "
+    )
+    assert f" and {sent - 3} more: the server failed (HTTP 502). Nothing is in doubt." in said
+    assert sum(each["id"] in said for each in emulator.instances()) == 3, "the first are named"
+
+
+def test_who_stops_it_while_lost_starts_are_searched_for_is_heard(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    """Where all are found, too: another try may go on by now."""
+    emulator.fault("start", "status", status=502, times=1000, work_done=True)
+    reason = RuntimeError("another try goes on")
+    sleep = batch.clock.sleep
+
+    async def stopping(seconds: float) -> None:
+        batch.starter.stop(reason)
+        await sleep(seconds)
+
+    batch.clock.sleep = stopping  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="another try goes on"):
+        batch.start(starts(8), 8, max_concurrency=8)
+    assert len(keys(emulator)) == 8
+
+
+@pytest.mark.parametrize("count", [8, 4])
+def test_a_batch_of_which_every_lost_start_was_found_is_no_failure(
+    count: int, batch: Batch, emulator: EmulatorControl
+) -> None:
+    """Eight that are all started and open must not fail over the error of one call."""
+    emulator.fault("start", "status", status=502, times=1000, work_done=True)
+    came = batch.start(starts(count), count, max_concurrency=count)
+    assert sorted(came.instances) == list(range(1, count + 1))
+    assert set(keys(emulator).values()) == {1}
+
+
+@pytest.mark.parametrize("names", [[BPM], [BPM, "Instant"]])
+def test_lists_without_keys_are_the_reason_as_soon_as_for_a_single_start(
+    names: list[str], batch: Batch, emulator: EmulatorControl
+) -> None:
+    """Also where one of its BPMs has no row in the lists, from which nothing follows by itself."""
+    emulator.switch(business_keys_in_rows=False, keep_closed=False)
+    emulator.fault("start", "status", status=502, times=1000, work_done=True)
+    with pytest.raises(AmbiguousStartError) as caught:
+        batch.start(starts(8, bpm_name=lambda number: names[number % len(names)]), 8, max_concurrency=8)
+    assert emulator.counts()["query"] == 12, "one list of each state"
+    assert batch.clock.slept == [3], "a twentieth of the grace"
+    said = str(caught.value)
+    assert said.count("; the lists show no business keys here") == 1, "the reason is named once"
+    assert "of 8 launches: 0 started, 0 open, 8 in doubt, 0 not sent; in doubt are launch " in said
 
 
 def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=429, times=1000)
-    with pytest.raises(ThrottledError):
-        batch.start(starts(100))
+    with pytest.raises(ThrottledError, match="100 launches: 0 started, 0 open, 0 in doubt, 100 not sent"):
+        batch.start(starts(100), 100)
     assert emulator.counts()["start"] <= ATTEMPTS * AT_ONCE
     assert not keys(emulator)
+
+
+def test_what_stopped_it_is_told_though_lost_starts_were_found_meanwhile(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "drop_after", times=2)
+    emulator.fault("start", "status", status=429, retry_after="1", times=1000)
+    with pytest.raises(ThrottledError) as caught:
+        batch.start(starts(20), 20)
+    said = str(caught.value)
+    assert (
+        "of 20 launches: 2 started (2 of them found after their answers were lost), 2 open, 0 in doubt, 18 not"
+        in said
+    )
+    assert "HTTP 429" in said
+    assert caught.value.retry_after == "1"
+
+
+def test_of_a_batch_whose_length_nobody_knows_what_was_done_so_far_is_told(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
+    emulator.fault("start", "status", status=429, times=1000, skip=5)
+    with pytest.raises(ThrottledError, match="of the launches so far: 5 started, 5 open, 0 in doubt"):
+        batch.start(starts(20))
+
+
+def test_an_authors_id_is_named(batch: Batch, emulator: EmulatorControl) -> None:
+    emulator.fault("start", "drop_before")
+    with pytest.raises(
+        AmbiguousStartError, match=r"launch 1 \(id 'A17', business key 'key-1'\): the connection"
+    ):
+        batch.start([Start(Launch(1, BPM, id="A17"), "key-1")], 1)
 
 
 def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> None:

@@ -13,6 +13,8 @@ from airflow_provider_astrobpm.bpm import launches
 from airflow_provider_astrobpm.bpm.launches import (
     FIELDS,
     Launch,
+    Said,
+    Where,
     launches_of,
     numbered,
     surveyed,
@@ -64,6 +66,13 @@ class TestLaunches:
                 [{"business_key": "k"}, {}, {"business_key": "k"}],
                 "launch 3: its business_key 'k' is that of launch 1 too",
             ),
+            ([{"id": "a"}, {"id": "b"}, {"id": "a"}], "launch 3: its id 'a' is that of launch 1 too"),
+            ([{"id": 2}, {}], "launch 2: its id 2 is that of launch 1 too"),
+            ([{"id": 1}, {"id": "1"}], "launch 2: its id '1' is that of launch 1 too"),
+            ([{"id": " "}], "launch 1: id must be a text that is not blank"),
+            ([{"id": "None"}], "launch 1: id must not be 'None'"),
+            ([{"id": 1.0}], "launch 1: id must be a text or a whole number, not 1.0"),
+            ([{"id": True}], "launch 1: id must be a text or a whole number, not True"),
             ({"bpm_name": NAME}, "launches must be a list of mappings, not dict"),
             ("[]", "launches must be a list of mappings, not str"),
             (None, "launches must be a list of mappings, not NoneType"),
@@ -89,11 +98,29 @@ class TestLaunches:
         assert Launch(9, NAME, variables={"b": 2, "a": 1}).digest == "ylqt", (
             "wherever it stands, however it is ordered"
         )
-        values: tuple[Any, ...] = ("B", "1", {}, "k", "t")
+        values: tuple[Any, ...] = ("B", "1", {}, "k", "t", "i")
         other = [
             Launch(1, **{"bpm_name": NAME, field: value}) for field, value in zip(FIELDS, values, strict=True)
         ]
-        assert len({one.digest for one in (FIRST, SECOND, *other)}) == 7
+        assert len({one.digest for one in (FIRST, SECOND, *other)}) == 8
+
+    def test_what_is_said_of_it_is_for_the_result(self) -> None:
+        variables = {"a": {"b": 1}}
+        first, second = checked([{"id": "A17", "title": "T", "variables": variables}, {}], bpm_name=NAME)
+        assert first.said(with_variables=True) == Said("A17", "T", variables)
+        assert first.said() == Said("A17", "T")
+        assert second.said(with_variables=True) == Said(2, None, {})
+        third, fourth = launches_of([(Where("line 3", 3), {}), (Where("line 9", 9), {})], bpm_name=NAME)
+        assert (third.said().id, fourth.said().id) == (3, 9)
+
+    def test_an_id_counts_for_the_digest_as_the_variable_that_a_column_of_its_name_was(self) -> None:
+        """Batches of files with such a column may be in flight."""
+        was = Launch(1, NAME, variables={"id": "A17", "amount": "5"})
+        assert was.digest == "6ac2"
+        assert Launch(1, NAME, variables={"amount": "5"}, id="A17", line=2).digest == was.digest
+        assert Launch(1, NAME, variables={"amount": "5"}, id="A18").digest != was.digest
+        both = [Launch(1, NAME, variables={"id": one}, id="A17").digest for one in ("x", "y")]
+        assert len({*both, Launch(1, NAME, id="A17").digest}) == 3
 
     @given(
         st.dictionaries(

@@ -354,7 +354,7 @@ def problems_of(killer: Killer) -> list[str]:
         "strangers were ended": any(not each["closed"] for each in strangers) or not strangers,
         f"the result is {told}": told == {"total": LAUNCHES, "succeeded": LAUNCHES},
         f"the result is of {result['launches'][:1]}": all(
-            each["outcome"] == "succeeded" and each["id"] == ids[each["number"]]
+            each["outcome"] == "succeeded" and each["instance_id"] == ids[each["number"]]
             for each in result["launches"]
         ),
         "another result was returned": run.returned == result,

@@ -58,7 +58,7 @@ class Batch(Wait):
         result = self.returned
         assert (result["total"], result["succeeded"]) == (LAUNCHES, LAUNCHES)
         newest = {one["id"] for one in self.instances[-LAUNCHES:]}
-        assert {row["id"] for row in result["launches"]} == newest
+        assert {row["instance_id"] for row in result["launches"]} == newest
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def lost_and_looks_that_fail(scene: Scene) -> None:
     """Run a batch of which an answer is lost, where nothing can be looked up."""
     scene.emulator.fault("start", "drop_after")
     scene.emulator.fault("query", "status", status=403, times=99)
-    scene.batch(ONE)
+    scene.batch([*ONE, {"title": "two"}])
 
 
 def retry_among(*names: str) -> Provocation:
@@ -150,7 +150,6 @@ def cleared(scene: Scene) -> None:
 def result_in_the_way(scene: Scene) -> None:
     """Write a result where there is something else."""
     (scene.folder / "result.csv").mkdir()
-    scene.batch([], result_path=str(scene.folder / "result.csv"))
     scene.batch([{"bpm_name": "Instant"}], result_path=str(scene.folder / "result.csv"))
 
 
@@ -188,8 +187,13 @@ BATCHES: dict[str, Provocation] = {
     "which one is that of launch … cannot be told of …": retry_among(BPM, BPM),
     "… carries the business key of launch …, but is none of '…'": retry_among("PublishApproval"),
     "The answers to … starts were lost; searching for their instances": lost("drop_before"),
-    "…; no instance shows its business key; this is launch …": lost("drop_before"),
-    "…; it could not be searched for: …; this is launch …": lost_and_looks_that_fail,
+    "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; no instance shows its business key": lost(
+        "drop_before", [*ONE, {"title": "two"}]
+    ),
+    "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; it could not be searched for: …": lost_and_looks_that_fail,
+    "of … launches: … started (… of them found after their answers were lost), …; the answers that were lost are launch … (instance '…')…: …": lost(
+        "drop_after", ONE * 50, times=99
+    ),
     "No start is sent for … s. …": turned_away,
     "… launches were refused, so no more are started": batch(
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
@@ -204,13 +208,15 @@ BATCHES: dict[str, Provocation] = {
     ),
     "XComs '…', '…' and '…' do not tell what this try has started": resumed_with_no_xcoms,
     "XCom '…' of the task does not tell which instances it has started": trigger_with_no_xcoms,
-    "the result could not be written to …: …": result_in_the_way,
+    "the result cannot be written to …: …": result_in_the_way,
     "give exactly one of launches and launches_path": batch(None),
     "launches must be a list of mappings, not …": batch("all"),
     "launch …: it must be a mapping with some of …, not …": batch(["one"]),
     "launch …: it has no field '…'; what may be given is …": batch([{"name": "one"}]),
     "launch …: it needs a bpm_name, because the batch has none": batch(bpm_name=None),
     "launch …: its business_key '…' is that of launch … too": batch([*OWN, *OWN]),
+    "launch …: its id … is that of launch … too": batch([{"id": "a"}, {"id": "a"}]),
+    "launch …: id must be a text or a whole number, not …": batch([{"id": 1.5}]),
     "launch … has a business_key of its own, which needs validate_first=True": batch(
         OWN, validate_first=False
     ),

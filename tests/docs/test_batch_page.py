@@ -25,7 +25,11 @@ with DAG("orders", schedule=None):
     AstroZeroStartBpmBatchOperator(
         task_id="reconcile",
         bpm_name="NightlyReconciliation",
-        launches=[{}, {"bpm_name": "AlwaysBroken"}, {"bpm_name": "NoSuchProcess"}],
+        launches=[
+            {"id": "EU-16"},
+            {"id": "EU-17", "title": "EU on 2026-11-24", "bpm_name": "AlwaysBroken"},
+            {"id": "EU-18", "bpm_name": "NoSuchProcess"},
+        ],
         max_failures=2,
     )
 """
@@ -45,7 +49,7 @@ def test_the_result(emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: py
     first, shown_first = result.pop("launches")[0], shown.pop("launches")[0]
     assert result == shown
     assert list(first) == list(shown_first)
-    constant = ("number", "outcome", "reason", "state", "bp_status", "url")
+    constant = ("number", "id", "title", "outcome", "reason", "state", "bp_status", "url")
     assert of(first, constant) == of(shown_first, constant)
 
 

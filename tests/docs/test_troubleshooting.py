@@ -55,6 +55,9 @@ ELSEWHERE: dict[str, str] = {
     "launch … is another one than when the input was checked a moment ago": (
         "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"
     ),
+    "the result could not be written to …: …": (
+        "tests/tasks/test_result_file.py::test_that_cannot_be_written_is_told_without_what_must_be_kept"
+    ),
     "the XComs of the task could not be read (…)": (
         "tests/triggers/test_lookup.py::test_whose_xcoms_cannot_be_read_for_a_moment_goes_on"
     ),

@@ -73,6 +73,26 @@ def world() -> World:
     return World()
 
 
+def test_an_old_instance_has_lived_since(world: World) -> None:
+    began = world.clock.now - 1000
+    timed = world.engine.instance(world.engine.start("Timed", age=1000).id)
+    asked = world.engine.instance(world.engine.start("Asked", age=1000).id)
+    young = world.engine.start("Asked")
+    assert (timed.started, timed.ended, timed.state) == (began, began + 15, "Completed OK")
+    assert [event.at for event in timed.history] == [began, began, began + 10, began + 15]
+    assert (asked.started, asked.closed, asked.changed) == (began, False, began + 1)
+    world.engine.decide(asked.id, "reject")
+    assert asked.ended == world.clock.now, "what people do now is done now"
+    assert young.started == world.clock.now
+
+
+@pytest.mark.parametrize("age", [-1, float("nan"), float("inf"), 1e12])
+def test_an_age_that_is_none(age: float, world: World) -> None:
+    with pytest.raises(ValueError, match="age must be 0 or more seconds"):
+        world.engine.start("Timed", age=age)
+    assert world.engine.instances() == []
+
+
 def refusal_code(call: Any, *arguments: Any, **named: Any) -> str:
     with pytest.raises(Refusal) as caught:
         call(*arguments, **named)

@@ -29,6 +29,7 @@ processes:
           approve: {bp_status: Approved}
   - name: Quick
     steps: [{state: Running, for: 10}]
+  - {name: Instant}
 """
 WAITING = "Waiting for user interaction"
 
@@ -99,6 +100,117 @@ def test_what_is_done_once(deed: Any, state: str, suspended: bool, stage: Stage)
         assert not instance.suspended, "it is done once"
 
 
+@pytest.mark.parametrize(
+    ("deed", "state", "suspended"),
+    [("break", "Broken", False), ("terminate", "Terminated", False), ("suspend", "New", True)],
+)
+def test_what_ends_at_once_is_met_as_well(deed: Any, state: str, suspended: bool, stage: Stage) -> None:
+    stage.engine.react(reaction(name="Instant", deed=deed))
+    instance = stage.engine.start("Instant")
+    assert (instance.state, instance.suspended) == (state, suspended), "before the start is answered"
+    assert stage.engine.missed(final=True) == []
+    if suspended:
+        stage.engine.act(instance.id, "resume")
+        assert stage.after(instance, 0) == "Completed OK"
+
+
+@pytest.mark.parametrize("looked_after", [0, 4, 9, 60])
+@pytest.mark.parametrize(("after", "at"), [(0, 0), (4, 4), (9.5, 9.5), (10, 10)])
+def test_it_happens_at_its_moment_whenever_somebody_looks(
+    after: float, at: float, looked_after: float, stage: Stage
+) -> None:
+    """At 10 its script ends, and what was ordered comes before."""
+    stage.engine.react(reaction(name="Quick", deed="break", after=after))
+    began = stage.now
+    instance = stage.start("Quick")
+    assert stage.engine.next_due() == (float("inf") if after == 0 else began + at)
+    stage.after(instance, looked_after)
+    stage.after(instance, 60)
+    assert (instance.state, instance.ended) == ("Broken", began + at)
+    assert [event.at for event in instance.history if event.what == "broken"] == [began + at]
+
+
+def test_a_person_decides_in_the_moment_in_which_it_begins_to_wait(stage: Stage) -> None:
+    stage.engine.react(reaction(outcomes=["approve", "approve"]))
+    began = stage.now
+    instance = stage.start()
+    assert stage.after(instance, 60) == "Completed OK"
+    chosen = [event.at for event in instance.history if "chose" in event.what]
+    assert chosen == [began, began + 10]
+    assert instance.ended == began + 10
+
+
+def test_what_was_ordered_later_happens_then(stage: Stage) -> None:
+    instance = stage.start("Quick")
+    stage.now += 3
+    stage.engine.react(reaction(name="Quick", deed="terminate", after=1))
+    stage.after(instance, 60)
+    assert (instance.state, instance.ended) == ("Terminated", 1003)
+
+
+def test_what_had_ended_before_the_order_is_none_of_it(stage: Stage) -> None:
+    earlier = stage.start("Quick")
+    stage.now += 60
+    stage.engine.react(reaction(name="Quick", deed="break"))
+    later = stage.start("Quick")
+    assert (earlier.state, later.state) == ("Completed OK", "Broken")
+    assert stage.engine.missed(final=True) == []
+
+
+class TestWhatDidNotHappen:
+    def test_it_had_ended(self, stage: Stage) -> None:
+        stage.engine.react(reaction(name="Quick", deed="suspend", after=10.5))
+        ids = [stage.start("Quick").id for _ in range(5)]
+        stage.now += 60
+        said = (
+            "each Quick was to be suspended 10.5 s after its start, and 5 of them were not: "
+            + "; ".join(f"{one} had ended as 'Completed OK' 10 s after its start" for one in ids[:3])
+            + "; and 2 more"
+        )
+        assert stage.engine.missed(final=False) == stage.engine.missed(final=True) == [said]
+
+    def test_its_moment_has_not_come(self, stage: Stage) -> None:
+        stage.engine.react(reaction(name="Quick", deed="break", after=5))
+        instance = stage.start("Quick")
+        assert stage.engine.missed(final=False) == []
+        (said,) = stage.engine.missed(final=True)
+        assert said == (
+            "each Quick was to be broken 5 s after its start, and 1 of them was not: "
+            f"{instance.id} is in state 'Running', and the moment has not come"
+        )
+
+    @pytest.mark.parametrize("optional", [True, False])
+    def test_none_was_started(self, optional: bool, stage: Stage) -> None:
+        stage.engine.react(
+            reaction(deed="terminate", where={"dataset": "x"}, business_key="k", optional=optional)
+        )
+        stage.start(dataset="y")
+        assert stage.engine.missed(final=False) == []
+        said = (
+            "each Review with business key 'k', variable dataset 'x' was to be terminated 0 s after its start, and none "
+            "was started"
+        )
+        assert stage.engine.missed(final=True) == ([] if optional else [said])
+
+    @pytest.mark.parametrize("remove", ["delete", "vanish"])
+    def test_it_was_deleted(self, remove: str, stage: Stage) -> None:
+        stage.engine.react(reaction(name="Quick", deed="break", after=5))
+        instance = stage.start("Quick")
+        getattr(stage.engine, remove)(instance.id)
+        (said,) = stage.engine.missed(final=False)
+        assert said.endswith(f"{instance.id} was deleted before that")
+
+    def test_a_later_order_took_its_place(self, stage: Stage) -> None:
+        stage.engine.react(reaction(deed="break"))
+        stage.engine.react(reaction(outcomes=["ask"]))
+        stage.start()
+        assert stage.engine.missed(final=True) == []
+
+    def test_decisions_of_people_are_none_of_it(self, stage: Stage) -> None:
+        stage.engine.react(reaction(outcomes=["approve"]))
+        assert stage.engine.missed(final=True) == []
+
+
 def test_the_latest_that_is_about_an_instance_counts_alone(stage: Stage) -> None:
     stage.engine.react(reaction(outcomes=["approve"]))
     stage.engine.react(reaction(outcomes=["ask"], where={"dataset": "b"}))
@@ -152,12 +264,15 @@ def test_a_person_suspends_resumes_and_terminates(control: EmulatorControl) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("Unheard",), "BPM Unheard does not exist"),
-        (("PublishApproval", "decide", ["aprove"]), "has no outcome 'aprove'; it has approve, reject"),
-        (("Instant", "decide", ["approve"]), "it has none, as no person is in it"),
-        (("PublishApproval", "burn"), "Invalid enum value 'burn'"),
+        (("Unheard", "decide", [], 0), "BPM Unheard does not exist"),
+        (("PublishApproval", "decide", ["aprove"], 0), "has no outcome 'aprove'; it has approve, reject"),
+        (("Instant", "decide", ["approve"], 0), "it has none, as no person is in it"),
+        (("PublishApproval", "burn", [], 0), "Invalid enum value 'burn'"),
+        (("PublishApproval", "break", [], -1), "after must be 0 or more seconds, not -1"),
+        (("PublishApproval", "decide", ["approve"], 1), "so after means nothing"),
     ],
 )
 def test_what_is_refused(arguments: tuple[Any, ...], message: str, control: EmulatorControl) -> None:
+    name, deed, outcomes, after = arguments
     with pytest.raises(EmulatorError, match=message):
-        control.react(*arguments)
+        control.react(name, deed, outcomes, after=after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
 from airflow_provider_astrobpm.tasks import kill as task_kill
 from airflow_provider_astrobpm.tasks.memory import Memory
+from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
 from airflow_provider_astrobpm.triggers import kill
 
 HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
@@ -201,11 +203,39 @@ class TestInEveryMode:
         assert (result["total"], result["succeeded"], one.outcomes) == (30, 30, {"succeeded": 30})
         assert [row["number"] for row in result["launches"]] == list(range(1, 31))
         row, instance = result["launches"][6], instance_of(emulator, 7)
-        assert (row["id"], row["business_key"]) == (instance["id"], instance["business_key"])
+        assert (row["instance_id"], row["business_key"]) == (instance["id"], instance["business_key"])
         assert (row["state"], row["outcome"], row["url"]) == ("Completed OK", "succeeded", row["url"])
         assert row["url"].endswith(f"/x/{instance['id']}")
         assert emulator.counts()["start"] == 30
         assert one.xcoms["result"] == result
+
+    def test_the_result_can_be_joined_to_the_input(
+        self, deferrable: bool, task: Any, emulator: EmulatorControl, tmp_path: Path
+    ) -> None:
+        path, result_path = tmp_path / "launches.csv", tmp_path / "result.csv"
+        path.write_text("id,bpm_name,title,note\nA17,Instant,Mine,x\nB4,NoSuchBpm,,y\n\n,Instant,,\n")
+        given: dict[str, Any] = {"launches": None, "launches_path": str(path), "max_failures": 1}
+        result = task(**given, deferrable=deferrable, result_variables=True).try_it()
+        assert [
+            (row["number"], row["id"], row["title"], row["outcome"], row["variables"])
+            for row in result["launches"]
+        ] == [
+            (2, "B4", None, "refused", {"note": "y"}),
+            (1, "A17", "Mine", "succeeded", {"note": "x"}),
+            (3, 5, "Instant", "succeeded", {}),
+        ]
+        started = {each["id"]: each["title"] for each in emulator.instances()}
+        assert {
+            row["instance_id"]: row["title"] for row in result["launches"] if row["instance_id"]
+        } == started
+        assert all("id" not in each["variables"] for each in emulator.instances())
+        one = task(**given, deferrable=deferrable, result_path=str(result_path))
+        one.try_it()
+        with result_path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["id"] for row in rows] == ["B4", "A17", "5"]
+        assert "variables" not in rows[0]
+        assert "launch_variables" not in one.xcoms
 
     def test_every_failure_is_told_first_and_max_failures_decides(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
@@ -539,7 +569,7 @@ class TestTheAuthorsKeys:
         if "task_state_store" in one.context:
             result = one.try_it()
             assert result["started"] == 5
-            assert stranger not in {row["id"] for row in result["launches"]}
+            assert stranger not in {row["instance_id"] for row in result["launches"]}
         else:
             with pytest.raises(errors.AmbiguousStartError, match="others may use their key"):
                 one.try_it()
@@ -567,7 +597,7 @@ class TestTheAuthorsKeys:
         one.meanwhile = lambda: complete_all(emulator)
         result = one.try_it()
         assert result["succeeded"] == 5
-        assert not {stranger, other} & {row["id"] for row in result["launches"]}
+        assert not {stranger, other} & {row["instance_id"] for row in result["launches"]}
         assert emulator.counts()["start"] == 6
 
     def test_never_let_a_clear_end_a_strangers_instance(self, task: Any, emulator: EmulatorControl) -> None:
@@ -783,6 +813,63 @@ def test_a_launch_that_cannot_be_sent_is_found_by_the_check(task: Any, emulator:
     with pytest.raises(ValueError, match="launch 4: business_key is given twice"):
         task(launches=given).try_it()
     assert not any(emulator.counts().values())
+
+
+@pytest.mark.parametrize("wait_for_completion", [True, False])
+def test_a_result_that_cannot_be_written_is_found_before_anything_is_started(
+    wait_for_completion: bool, task: Any, emulator: EmulatorControl, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    one = task(launches=launches(3, ENDS), wait_for_completion=wait_for_completion)
+    with pytest.raises(OSError, match="^the result cannot be written to .*: NotADirectoryError"):
+        one.try_it(result_path=str(tmp_path / "file" / "result.csv"))
+    assert emulator.counts()["start"] == 0
+
+
+@pytest.mark.parametrize("validate_first", [True, False])
+def test_an_id_that_is_there_twice_is_refused_before_its_start(
+    validate_first: bool, task: Any, emulator: EmulatorControl
+) -> None:
+    given = [{"bpm_name": ENDS, "id": one} for one in ("a", "b", "a")]
+    with pytest.raises(ValueError, match="launch 3: its id 'a' is that of launch 1 too"):
+        task(launches=given, validate_first=validate_first).try_it()
+    assert emulator.counts()["start"] == (0 if validate_first else 2)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_what_a_test_orders_meets_each_of_many_that_end_at_once(
+    deferrable: bool, make_task: Any, emulator: AstroZeroEmulator
+) -> None:
+    emulator.breaks(ENDS)
+    with pytest.raises(errors.BatchFailedError, match="200 of 200 launches failed"):
+        make_task(launches=launches(200, ENDS), remembers=False, deferrable=deferrable).try_it()
+    emulator.assert_started(ENDS, times=200, state="Broken")
+
+
+def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorControl) -> None:
+    emulator.switch(business_keys_in_rows=False)
+    emulator.start(WAITS)
+    one = make_task(launches=launches(3), remembers=False)
+    one.try_number = 1
+    with pytest.raises(
+        errors.AmbiguousStartError,
+        match="whether an earlier try started launch 1 cannot be told: the lists show no business keys here; "
+        "of 3 launches: 0 started, 0 open, 3 in doubt, 0 not sent",
+    ):
+        one.try_it()
+    assert emulator.counts()["start"] == 0
+
+
+def test_a_try_that_was_begun_by_an_older_version_has_numbers_for_ids(
+    task: Any, emulator: EmulatorControl
+) -> None:
+    def happens() -> None:
+        del one.xcoms["launch_ids"]
+        complete(emulator)
+
+    one = task(launches=[{"bpm_name": WAITS, "id": each} for each in "ab"], deferrable=True)
+    one.meanwhile = happens
+    assert [row["id"] for row in one.try_it()["launches"]] == [1, 2]
 
 
 def test_fail_fast_starts_no_more(task: Any, emulator: EmulatorControl) -> None:

@@ -34,6 +34,24 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
+def test_a_launch_without_an_id_has_the_number_of_its_line(write: Write) -> None:
+    path = write(".csv", b'id,title,note\n\na,,x\n,T,"two\nlines"\n,,y\n')
+    given = launches_of(launch_file.read(str(path)), bpm_name="Approval")
+    assert [launch.said().id for launch in given] == ["a", 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"id\na\nb\na\n", "line 4 of .*: its id 'a' is that of launch 1 too"),
+        (b"id,title\n3,\n,T\n", "line 3 of .*: its id 3 is that of launch 1 too"),
+    ],
+)
+def test_an_id_is_of_one_launch(content: bytes, said: str, write: Write) -> None:
+    with pytest.raises(ValueError, match=said):
+        list(launches_of(launch_file.read(str(write(".csv", content))), bpm_name="Approval"))
+
+
 @pytest.mark.parametrize(
     ("suffix", "content", "launches"),
     [
@@ -53,9 +71,10 @@ def write(tmp_path: Path) -> Write:
         (".csv", b"title,amount\na,\n,1\n", [(2, {"title": "a"}), (3, {"variables": {"amount": "1"}})]),
         (
             ".csv",
-            b"bpm_name,version,business_key,title\nn,1,k,t\n",
-            [(2, {"bpm_name": "n", "version": "1", "business_key": "k", "title": "t"})],
+            b"bpm_name,version,business_key,title,id\nn,1,k,t,i\n",
+            [(2, {"bpm_name": "n", "version": "1", "business_key": "k", "title": "t", "id": "i"})],
         ),
+        (".csv", b'id,variables\ni,"{""id"": 5}"\n', [(2, {"id": "i", "variables": {"id": 5}})]),
         (
             ".csv",
             b'a,variables\n1,"{""b"": [2], ""c"": null}"\n,"{""a"": 3}"\n4,\n5,{}\n',

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,14 +73,14 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     [
         ("result.jsonl", [], b""),
         ("result.csv", [], HEADER),
-        ("result.csv", [row(number=7)], HEADER + b"7,started,,,,,,,,,\r\n"),
+        ("result.csv", [row(number=7)], HEADER + b"7,7,,started,,,,,,,,,\r\n"),
         (
             "result.CSV",
             [row(reason='it said "no", twice\r\nand é'), row(url="x")],
-            HEADER + b'1,started,"it said ""no"", twice\r\nand \xc3\xa9",,,,,,,,\r\n1,started,,,,,,,,,x\r\n',
+            HEADER + b'1,1,,started,"it said ""no"", twice\r\nand \xc3\xa9",,,,,,,,\r\n1,1,,started,,,,,,,,,x\r\n',
         ),
-        ("result.csv", [row(reason="=1+1")], HEADER + b"1,started,=1+1,,,,,,,,\r\n"),
-        ("result.csv", [row(reason="\udcff")], HEADER + b"1,started,\\udcff,,,,,,,,\r\n"),
+        ("result.csv", [row(reason="=1+1")], HEADER + b"1,1,,started,=1+1,,,,,,,,\r\n"),
+        ("result.csv", [row(reason="\udcff")], HEADER + b"1,1,,started,\\udcff,,,,,,,,\r\n"),
         ("é 100%20@.csv", [], HEADER),
     ],
 )  # fmt: skip
@@ -92,10 +93,10 @@ def test_what_is_written(name: str, rows: list[Row], content: bytes, tmp_path: P
 def test_what_is_written_as_json_lines(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"result{suffix}"
     result_file.write(str(path), [row(reason='"é"\r\n\u2028\udcff'), row(number=2)])
-    rest = ", ".join(f'"{name}": null' for name in COLUMNS[3:])
+    rest = ", ".join(f'"{name}": null' for name in COLUMNS[5:])
     assert path.read_bytes().decode() == (
-        f'{{"number": 1, "outcome": "started", "reason": "\\"é\\"\\r\\n\u2028\\udcff", {rest}}}\n'
-        f'{{"number": 2, "outcome": "started", "reason": null, {rest}}}\n'
+        f'{{"number": 1, "id": 1, "title": null, "outcome": "started", "reason": "\\"é\\"\\r\\n\u2028\\udcff", {rest}}}\n'
+        f'{{"number": 2, "id": 2, "title": null, "outcome": "started", "reason": null, {rest}}}\n'
     )
 
 
@@ -278,7 +279,7 @@ class TestAnObject:
         store = stored(Store(), used)
         result_file.write(path, [row()], conn_id=conn_id)
         address = path.removeprefix("s3://").removeprefix("named@")
-        assert store.content == {address: HEADER + b"1,started,,,,,,,,,\r\n"}
+        assert store.content == {address: HEADER + b"1,1,,started,,,,,,,,,\r\n"}
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_is_of_a_type_that_its_suffix_tells(self, suffix: str, stored: Any) -> None:
@@ -380,15 +381,70 @@ def test_a_path_that_cannot_be_right_is_refused(path: Any, said: str) -> None:
     ("path", "shown"),
     [
         ("result.csv", "result.csv"),
-        ("file:///some/result.JSONL", "file:///some/result.JSONL"),
+        ("file://{folder}/some/result.JSONL", "file://{folder}/some/result.JSONL"),
+        ("https://some.where/result.csv?signature=x", "https://some.where/result.csv"),
         ("memory://bucket/result.ndjson?signature=x", "memory://bucket/result.ndjson"),
     ],
 )
 def test_a_path_that_may_be_right_is_shown_before_there_is_anything_to_write(
-    path: str, shown: str, stored: Any
+    path: str, shown: str, stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored(MemoryFileSystem(skip_instance_cache=True), scheme="memory")
-    assert result_file.check(path) == shown
+    monkeypatch.chdir(tmp_path)
+    store = MemoryFileSystem(skip_instance_cache=True)
+    store.store, store.pseudo_dirs = {}, [""]
+    if path.startswith("https:"):
+        stored(Store(OSError("nothing is sent there")), scheme="https")
+    else:
+        stored(store, scheme="memory")
+    assert result_file.check(path.format(folder=tmp_path)) == shown.format(folder=tmp_path)
+    assert list(tmp_path.iterdir()) == store.find("") == []
+
+
+class TestBeforeThereIsAnythingToWrite:
+    """What could not be written in the end must be told before anything is started."""
+
+    def test_what_is_there_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "result.csv"
+        path.write_bytes(b"old")
+        result_file.check(str(path))
+        assert content_of(tmp_path) == {path.name: b"old"}
+
+    @pytest.mark.parametrize(
+        ("path", "said"),
+        [
+            ("folder.csv", "IsADirectoryError: Is a directory"),
+            ("file/result.csv", "NotADirectoryError: Not a directory"),
+            ("file/some/where/result.csv", "NotADirectoryError: Not a directory"),
+            ("gone/result.csv", "FileNotFoundError: No such file or directory"),
+        ],
+    )
+    def test_where_no_file_can_be(self, path: str, said: str, tmp_path: Path) -> None:
+        (tmp_path / "folder.csv").mkdir()
+        (tmp_path / "file").touch()
+        (tmp_path / "gone").symlink_to("/proc/self/nowhere/at/all")
+        with pytest.raises(OSError, match=f"^the result cannot be written to {tmp_path}/{path}: {said}$"):
+            result_file.check(f"{tmp_path}/{path}")
+
+    def test_an_object_is_put_beside_it_and_removed(self, stored: Any) -> None:
+        store = stored(MemoryFileSystem(skip_instance_cache=True), scheme="memory")
+        store.store, store.pseudo_dirs = {}, [""]
+        store.pipe_file("/bucket/result.csv", b"old")
+        result_file.check("memory://bucket/result.csv")
+        assert store.find("") == ["/bucket/result.csv"]
+        assert store.cat_file("/bucket/result.csv") == b"old"
+
+    def test_an_object_that_cannot_be_removed_is_no_reason_to_start_nothing(self, stored: Any) -> None:
+        store = stored(Store())  # which removes nothing
+        assert result_file.check("s3://bucket/some/result.csv?sig=secret") == "s3://bucket/some/result.csv"
+        (name,) = store.content
+        assert re.fullmatch(r"bucket/some/\.[0-9a-f]{32}\.tmp", name)
+        assert store.content[name] == b""
+
+    def test_a_storage_that_takes_nothing(self, stored: Any) -> None:
+        stored(Store(PermissionError("key secret is denied")))
+        with pytest.raises(OSError, match=".") as caught:
+            result_file.check("s3://bucket/result.csv?sig=secret")
+        assert str(caught.value) == "the result cannot be written to s3://bucket/result.csv: PermissionError"
 
 
 def test_a_storage_that_is_not_known_here_is_refused_before_there_is_anything_to_write() -> None:

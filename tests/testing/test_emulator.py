@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,58 @@ def test_what_happens_meanwhile(say: str, state: str, suspended: bool, emulator:
     seen = hook.get_instance(meant)
     assert (seen.state, seen.suspended) == (state, suspended)
     assert hook.get_instance(other).state == "Waiting for user interaction"
+
+
+@pytest.mark.parametrize(
+    ("say", "state"), [("breaks", "Broken"), ("terminates", "Terminated"), ("suspends", "New")]
+)
+def test_what_is_ordered_meets_all_of_many_that_end_at_once(
+    say: str, state: str, emulator: AstroZeroEmulator
+) -> None:
+    getattr(emulator, say)("Instant")
+    hook = AstroZeroHook()
+    for _ in range(200):
+        hook.start_instance("Instant")
+    emulator.assert_started("Instant", times=200, state=state)
+
+
+def test_what_is_ordered_for_later_happens_then(emulator: AstroZeroEmulator) -> None:
+    emulator.process("Long", [{"state": "Running", "for": 3600}])
+    emulator.breaks("Long", after=timedelta(minutes=30))
+    hook = AstroZeroHook()
+    instance = hook.start_instance("Long")
+    emulator.advance(1799)
+    assert hook.get_instance(instance.id).state == "Running"
+    emulator.advance(7200)
+    (found,) = emulator.assert_started("Long", state="Broken")
+    assert found["ended"] - found["started"] == pytest.approx(1800)
+
+
+def test_what_did_not_happen_is_told(emulator: AstroZeroEmulator) -> None:
+    emulator.breaks("Instant", after=1)
+    with pytest.raises(AssertionError) as caught:
+        emulator.assert_all_happened()
+    assert str(caught.value) == (
+        "The test has ordered what did not happen:\n"
+        "  each Instant was to be broken 1 s after its start, and none was started"
+    )
+    emulator.reset()  # or this test would fail, too
+
+
+@pytest.mark.parametrize("age", [864_000, timedelta(days=10)])
+def test_an_old_instance(age: Any, emulator: AstroZeroEmulator) -> None:
+    """As a maintenance DAG finds it: by its start time, in lists that are ordered by it."""
+    young = emulator.start("PublishApproval")["id"]
+    old = emulator.start("PublishApproval", age=age, by="machine")["id"]
+    done = emulator.start("NightlyReconciliation", age=age)
+    assert (done["started"], emulator.instance(done["id"])["closed"]) == (done["started"], True)
+    hook = AstroZeroHook()
+    before = datetime.now(timezone.utc) - timedelta(days=7)
+    rows = hook.query_instances(["Waiting for user interaction"])
+    assert [row.id for row in rows] == [young, old], "newest first"
+    stamps = {row.id: datetime.fromisoformat(f"{row.start_time}+00:00") for row in rows}
+    assert [one for one, stamp in stamps.items() if stamp < before] == [old]
+    assert [each["id"] for each in emulator.started()] == [old]
 
 
 class TestComplete:
@@ -253,6 +306,24 @@ class TestRun:
             emulator.run(Dag(), give_up_after=0.2)
         emulator.decides("PublishApproval", "approve")
         assert emulator.run(Dag()).state == "success"
+
+    def test_an_order_that_came_too_late_is_an_error(self, emulator: AstroZeroEmulator) -> None:
+        emulator.decides("PublishApproval", "approve")
+        emulator.breaks("PublishApproval", after=60, business_key="k")
+        emulator.process("PublishApproval", [{"state": "Running", "for": 0}])
+        with pytest.raises(
+            AssertionError, match="what did not happen:\n  each PublishApproval with .* had ended as"
+        ):
+            emulator.run(Dag())
+        emulator.reset()
+
+    def test_one_that_met_nothing_is_named_when_the_run_is_given_up(
+        self, emulator: AstroZeroEmulator
+    ) -> None:
+        emulator.terminates("PublishApproval", where={"dataset": "misspelt"})
+        with pytest.raises(AssertionError, match="variable dataset 'misspelt' was to be terminated"):
+            emulator.run(Dag(), give_up_after=0.2)
+        emulator.reset()
 
     def test_a_failed_run_of_which_nothing_was_given_up_is_no_error(
         self, emulator: AstroZeroEmulator

@@ -172,3 +172,67 @@ def test_a_failed_check_points_at_the_test(pytester: pytest.Pytester) -> None:
     done.stdout.fnmatch_lines(
         ["E * AssertionError: P was to be started once*", "*test_a_failed_check*.py:2: *"]
     )
+
+
+ORDERS = """
+import pytest
+
+
+def test_late(astro_zero_emulator):
+    astro_zero_emulator.start("Instant")
+    astro_zero_emulator.breaks("Instant", after=1)
+    astro_zero_emulator.start("Instant")
+
+
+def test_happens(astro_zero_emulator):
+    astro_zero_emulator.breaks("Instant")
+    astro_zero_emulator.start("Instant")
+
+
+def test_nothing_started(astro_zero_emulator):
+    astro_zero_emulator.suspends("Instant")
+
+
+def test_optional(astro_zero_emulator):
+    astro_zero_emulator.suspends("Instant", optional=True)
+
+
+def test_fails_anyway(astro_zero_emulator):
+    astro_zero_emulator.suspends("Instant")
+    assert 1 == 2
+
+
+def test_asks_later(request):
+    request.getfixturevalue("astro_zero_emulator").terminates("Instant")
+
+
+@pytest.fixture
+def mine(astro_zero_emulator):
+    return astro_zero_emulator
+
+
+def test_by_another_name(mine):
+    mine.terminates("Instant")
+"""
+
+
+def test_a_test_fails_whose_orders_did_not_happen(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(ORDERS)
+    done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-rpfE", timeout=120)
+    done.assert_outcomes(failed=4, passed=3, errors=1)
+    told = done.stdout.str()
+    assert "each Instant was to be broken 1 s after its start, and 1 of them was not: 002N" in told
+    assert told.count("The test has ordered what did not happen:") >= 4
+    # An error at the end of a test is told after its own end, which was a pass.
+    ends = {
+        line.partition("::")[2].split()[0]: line.split()[0] for line in done.outlines if "::test_" in line
+    }
+    assert ends == {
+        "test_happens": "PASSED",
+        "test_optional": "PASSED",
+        "test_asks_later": "ERROR",
+        "test_late": "FAILED",
+        "test_nothing_started": "FAILED",
+        "test_fails_anyway": "FAILED",
+        "test_by_another_name": "FAILED",
+    }

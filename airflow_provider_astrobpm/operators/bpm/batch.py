@@ -41,14 +41,16 @@ ENDING = "This process is being ended"
 class AstroZeroStartBpmBatchOperator(WaitingTask):
     """Start many BPM instances, and wait until all of them have come to their end.
 
-    Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key`` and ``title``, as the start
-    operator takes them; its title is by default one that names DAG, task, launch and run. It has one instance, whatever crashes: a retry searches once for the whole batch, starts what is missing, and starts again
-    what was refused or has come to a bad end. So does clearing a task that has failed; clearing one that waits or has
-    succeeded asks for a new batch. See ``docs/batch.md``.
+    Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key``, ``title`` and ``id``, as the
+    start operator takes them. Its default title names DAG, task, launch and run. The ``id`` is the author's own; the result tells
+    of the launch by it. Each launch has one instance, whatever crashes: a retry searches once for the whole batch, starts what is
+    missing, and starts again what was refused or has come to a bad end. So does clearing a task that has failed; clearing one
+    that waits or has succeeded asks for a new batch. See ``docs/batch.md``.
 
     The task succeeds when no more than ``max_failures`` launches have failed. It returns how many launches came to which
     end (``total``, ``succeeded``, ``failed``, ``refused``, ``open``, ``not_started``, ``started``), and ``launches``: what became of each of
-    the first 500, those that failed first, with their reasons. XCom ``result`` is the same, also when the task has failed.
+    the first 500, those that failed first, with their reasons, and with the ``id`` that its author has given it, or the number of
+    its line. XCom ``result`` is the same, also when the task has failed.
 
     :param launches: the launches, as a list of mappings.
     :param launches_path: or the path of a file of them, ``.jsonl``, ``.ndjson`` or ``.csv``, in a storage that Airflow's
@@ -74,8 +76,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         and waited for first.
     :param on_failure: what becomes of the instances that are open when more have failed: ``"leave"`` or ``"terminate"``.
     :param result_path: where to write what became of each launch, as ``.jsonl``, ``.ndjson`` or ``.csv``; then the result
-        holds no ``launches``.
+        holds no ``launches``. That it can be written there is tried before anything is started.
     :param result_conn_id: the Airflow connection to write it with.
+    :param result_variables: whether what is told of each launch holds its variables. They are kept in an XCom until then.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail a launch.
@@ -119,6 +122,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         on_failure: OnFailure = "leave",
         result_path: str | None = None,
         result_conn_id: str | None = None,
+        result_variables: bool = False,
         terminate_on_kill: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -142,6 +146,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             self.timeout = checks.timeout(timeout)
             self.max_failures = checks.number_or_share(max_failures, "max_failures")
             self.fail_fast = checks.truth(fail_fast, "fail_fast")
+            self.result_variables = checks.truth(result_variables, "result_variables")
             self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
             self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
             self._refuse_idle_of_wait(defaults, on_failure="leave")
@@ -326,6 +331,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     may_be_refused=most_failures(self.max_failures, total or 0) if self.fail_fast else None,
                     max_concurrency=self.max_concurrency,
                     rate_limit=self.rate_limit,
+                    with_variables=self.result_variables,
                 )
                 if self._is_ending:
                     raise AstroZeroError(ENDING)
@@ -356,7 +362,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._report_many(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
-            result = batch_result.result_of(batch.ids, batch.refusals, None, seen)
+            result = batch_result.result_of(batch.ids, batch.refusals, None, seen, batch.said)
             return self._publish_result(result, context, result.failure(self.max_failures))
         members = [one for number, one in launched.instances.items() if number not in launched.met]
         self._awaited = awaited = self._new_group_wait(members, launched.record.deadline)
@@ -443,16 +449,24 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
     ) -> dict[str, Any]:
         """Write down what became of the batch where the author says, and return it, or raise the error that it is."""
+        from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, result_file  # noqa: PLC0415
 
         settings = self.hook.settings
         rows = (
-            end.as_dict(url=settings.url_of(end.id) if end.id else None, timezone=settings.timezone)
+            end.as_dict(
+                url=settings.url_of(end.instance_id) if end.instance_id else None, timezone=settings.timezone
+            )
             for end in result
         )
         whole: dict[str, Any] = {"total": len(result), **result.counts, "launches": [], "result_path": None}
         if self.result_path is not None:
-            whole["result_path"] = result_file.write(self.result_path, rows, conn_id=self.result_conn_id)
+            whole["result_path"] = result_file.write(
+                self.result_path,
+                rows,
+                conn_id=self.result_conn_id,
+                columns=batch_result.columns(with_variables=self.result_variables),
+            )
         else:
             whole["launches"] = list(islice(rows, MOST_RETURNED))
             if len(result) > MOST_RETURNED:
