@@ -50,7 +50,7 @@ class Call:
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Refusal(Code.BAD_REQUEST, f"The body must be a JSON object: {error}") from None
 
     def media_type(self) -> str:
