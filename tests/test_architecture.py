@@ -47,6 +47,7 @@ BPM_ORDER = (
     "wire",
     "errors",
     "timestamps",
+    "csrf",
     "key_form",
     "sameness",
     "generation",

@@ -158,7 +158,8 @@ class AsyncBpmClient:
         return f"AsyncBpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
 
     async def _attempt(self, operation: Operation[T]) -> T:
-        talk = exchange(operation, connection=self.settings.connection, csrf=self.settings.csrf)
+        csrf = self._tokens.csrf_method(self.settings)
+        talk = exchange(operation, connection=self.settings.connection, csrf=csrf)
         step = _resume(talk, None)
         while not isinstance(step, _Result):
             token = self._token_at_hand(step.stale) if isinstance(step, NeedToken) else None

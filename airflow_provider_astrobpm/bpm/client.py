@@ -138,7 +138,8 @@ class BpmClient:
         return f"BpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
 
     def _attempt(self, operation: Operation[T]) -> T:
-        talk = exchange(operation, connection=self.settings.connection, csrf=self.settings.csrf)
+        csrf = self._tokens.csrf_method(self.settings)
+        talk = exchange(operation, connection=self.settings.connection, csrf=csrf)
         try:
             step = next(talk)
             while True:

@@ -16,6 +16,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 import msgspec
 
 from airflow_provider_astrobpm.bpm import api, states, texts
+from airflow_provider_astrobpm.bpm.csrf import NO_SUCH_METHOD
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
+    from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 
 T = TypeVar("T")
 
@@ -108,28 +110,28 @@ class _OAuthError(msgspec.Struct, frozen=True):
     error_description: Any = None
 
 
-def exchange(operation: Operation[T], *, connection: str, csrf: bool = False) -> Exchange[T]:
+def exchange(operation: Operation[T], *, connection: str, csrf: CsrfMethod | None = None) -> Exchange[T]:
     """Drive one call.
 
     :param operation: what to do.
     :param connection: the connection id, for messages.
-    :param csrf: whether a write has to carry a CSRF token.
+    :param csrf: by which method a CSRF token is fetched, if a write has to carry one.
     :returns: the decoded result.
     :raises CallError: one of its kinds, saying what was attempted and what the server said.
     """
     try:
         if not operation.needs_token:
             return _Answer(operation, (yield _request(operation, {})), operation.secrets).read()
-        return (yield from _authorised(operation, csrf=csrf and operation.method != "GET"))
+        return (yield from _authorised(operation, csrf if operation.method != "GET" else None))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
         raise
 
 
-def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
+def _authorised(operation: Operation[T], csrf: CsrfMethod | None) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
-    answer: _Answer[Any] = yield from _sent(operation, token or "", csrf=csrf)
+    answer: _Answer[Any] = yield from _sent(operation, token or "", csrf)
     has_reached = answer.operation is operation
     try:
         fault = yield from _fault_of(token or "", answer)
@@ -137,7 +139,7 @@ def _authorised(operation: Operation[T], *, csrf: bool) -> Exchange[T]:
             doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
             fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
             if fresh is not None:
-                answer = yield from _sent(operation, fresh, csrf=csrf)
+                answer = yield from _sent(operation, fresh, csrf)
                 fault = yield from _fault_of(fresh, answer)
                 answer.refuses_fresh_token = fault is TokenFault.CERTAIN
                 if fault is TokenFault.POSSIBLE and doubt is not None:
@@ -161,20 +163,32 @@ def _token(need: NeedToken) -> Exchange[str | None]:
     return token
 
 
-def _sent(operation: Operation[Any], token: str, *, csrf: bool) -> Exchange[_Answer[Any]]:
+def _sent(operation: Operation[Any], token: str, csrf: CsrfMethod | None) -> Exchange[_Answer[Any]]:
     """Send with a token, and with a CSRF token that belongs to it; return the answer, or how that one was refused."""
     headers = {"access-token": token}
-    if csrf:
-        fetch = api.get_csrf_token()
+    if csrf is not None:
         try:
-            fetched = _Answer(fetch, (yield _request(fetch, headers)), (token,))
+            fetched = yield from _csrf_token(token, csrf)
             if fetched.token_fault is not None:
                 return fetched
             headers["csrf-token"] = fetched.read()
         except CallError as error:
-            _not_taken(error, fetch)
+            _not_taken(error, api.get_csrf_token())
             raise
+        csrf.works("GET" if fetched.operation.method == "GET" else "POST")
     return _Answer(operation, (yield _request(operation, headers)), tuple(headers.values()))
+
+
+def _csrf_token(token: str, csrf: CsrfMethod) -> Exchange[_Answer[str]]:
+    """Request a CSRF token, by the other method where there is nothing by the first."""
+    answers = []
+    for method in csrf.in_order():
+        fetch = api.get_csrf_token(method)
+        answer = _Answer(fetch, (yield _request(fetch, {"access-token": token})), (token,))
+        if answer.status not in NO_SUCH_METHOD:
+            return answer
+        answers.append(answer)
+    return answers[0]
 
 
 def _fault_of(token: str, answer: _Answer[Any]) -> Exchange[TokenFault | None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from airflow_provider_astrobpm.bpm import retry
+from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
 from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
@@ -57,6 +58,7 @@ class Sender:
         self._transport = Transport(settings)
         self._token: str | None = None
         self._doubts = Doubts()
+        self._csrf_method = CsrfMethod()
         self._secrets = set(settings.secrets())
         self._failures = 0
 
@@ -91,7 +93,8 @@ class Sender:
 
     def _once(self, ask: Ask) -> Seen:
         operation = ask.operation
-        talk = exchange(operation, connection=self.settings.connection, csrf=ask.csrf)
+        csrf = self._csrf_method if ask.csrf else None
+        talk = exchange(operation, connection=self.settings.connection, csrf=csrf)
         request = Request(operation.method, ask.target or operation.target, {}, None)
         response: Response | None = None
         result, failure = None, None
