@@ -14,7 +14,7 @@ import msgspec
 from airflow_provider_astrobpm.bpm import retry
 from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
+from airflow_provider_astrobpm.bpm.exchange import TOKEN_PROBE, NeedToken, NotTheToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
@@ -107,6 +107,8 @@ class Sender:
                     elif isinstance(step, NotTheToken):
                         self._doubts.in_vain(step.doubt, time.monotonic())
                         reply = None
+                    elif _is_about_the_token(step, ask):
+                        reply = self._send(step)
                     else:
                         request, response = _altered(step, ask), None
                         reply = response = self._send(request)
@@ -151,6 +153,11 @@ class Sender:
             self._on_token(token)
         self._secrets.add(token)
         self._token = token
+
+
+def _is_about_the_token(request: Request, ask: Ask) -> bool:
+    """Tell whether a request only finds out if the token is at fault: it is no evidence of what was asked."""
+    return request.target == TOKEN_PROBE.target != ask.operation.target
 
 
 def _altered(request: Request, ask: Ask) -> Request:
