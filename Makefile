@@ -6,6 +6,7 @@ OUTCOME ?= approve
 TESTS ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
+COMBINATIONS ?= 200
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
@@ -19,7 +20,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +90,9 @@ test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavi
 
 test-histories: $(STAMP)  ## Run starts and batches through 100000 random histories each (HISTORIES=n for another number)
 	@HISTORIES=$(HISTORIES) $(BIN)/pytest -n auto --dist worksteal -q tests/bpm/test_histories.py
+
+test-combinations: $(STAMP)  ## Run the doctor against 200 random combinations of the emulator's switches (COMBINATIONS=n for another number)
+	@COMBINATIONS=$(COMBINATIONS) $(BIN)/pytest -n auto --dist worksteal -q tests/doctor/test_combinations.py
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs

@@ -50,6 +50,7 @@ BPM_ORDER = (
     "wire",
     "errors",
     "timestamps",
+    "csrf",
     "key_form",
     "sameness",
     "ages",

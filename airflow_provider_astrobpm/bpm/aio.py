@@ -162,7 +162,7 @@ class AsyncBpmClient:
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=self.settings.csrf,
+            csrf=self._tokens.csrf_method(self.settings),
             secrets=(*self._secrets, *self._tokens.earlier(self._key)),
         )
         step = _resume(talk, None)

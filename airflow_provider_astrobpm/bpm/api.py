@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import checks, states
+from airflow_provider_astrobpm.bpm import checks, csrf, states
 from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS, BpmInstance
 from airflow_provider_astrobpm.bpm.wire import (
@@ -138,12 +138,15 @@ def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form"
     )
 
 
-def get_csrf_token() -> Operation[str]:
-    """Request a CSRF token for the writes that follow."""
+def get_csrf_token(method: csrf.Method = csrf.FIRST) -> Operation[str]:
+    """Request a CSRF token for the writes that follow.
+
+    :param method: by which method; which of the two an endpoint takes is undocumented.
+    """
     return Operation(
         kind="csrf",
         attempt="get a CSRF token",
-        method="POST",
+        method=method,
         path=CSRF_PATH,
         decode=lambda raw: msgspec.json.decode(raw, type=str),
         resend_if_unreadable=True,

@@ -143,7 +143,7 @@ class BpmClient:
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=self.settings.csrf,
+            csrf=self._tokens.csrf_method(self.settings),
             secrets=(*self._secrets, *self._tokens.earlier(self._key)),
         )
         try:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from airflow_provider_astrobpm.bpm import api, secrecy, states, texts
+from airflow_provider_astrobpm.bpm.csrf import NO_SUCH_METHOD
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
+    from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 
 T = TypeVar("T")
 
@@ -112,13 +114,17 @@ class _OAuthError(msgspec.Struct, frozen=True):
 
 
 def exchange(
-    operation: Operation[T], *, connection: str, csrf: bool = False, secrets: tuple[str, ...] = ()
+    operation: Operation[T],
+    *,
+    connection: str,
+    csrf: CsrfMethod | None = None,
+    secrets: tuple[str, ...] = (),
 ) -> Exchange[T]:
     """Drive one call.
 
     :param operation: what to do.
     :param connection: the connection id, for messages.
-    :param csrf: whether a write has to carry a CSRF token.
+    :param csrf: by which method a CSRF token is fetched, if a write has to carry one.
     :param secrets: what no error and no result may show, should the server repeat it, besides what the call itself sends.
     :returns: the decoded result.
     :raises CallError: one of its kinds, saying what was attempted and what the server said.
@@ -127,16 +133,16 @@ def exchange(
         if not operation.needs_token:
             known = (*secrets, *operation.secrets)
             return _Answer(operation, (yield _request(operation, {}, known)), known).read()
-        return (yield from _authorised(operation, secrets, csrf=csrf and operation.method != "GET"))
+        return (yield from _authorised(operation, secrets, csrf if operation.method != "GET" else None))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
         raise
 
 
-def _authorised(operation: Operation[T], secrets: tuple[str, ...], *, csrf: bool) -> Exchange[T]:
+def _authorised(operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMethod | None) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
-    answer: _Answer[Any] = yield from _sent(operation, token or "", secrets, csrf=csrf)
+    answer: _Answer[Any] = yield from _sent(operation, token or "", secrets, csrf)
     has_reached, resent = answer.operation is operation, False
     try:
         fault = yield from _fault_of(token or "", answer, secrets)
@@ -145,7 +151,7 @@ def _authorised(operation: Operation[T], secrets: tuple[str, ...], *, csrf: bool
             fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
             if fresh is not None:
                 resent = has_reached
-                answer = yield from _sent(operation, fresh, secrets, csrf=csrf)
+                answer = yield from _sent(operation, fresh, secrets, csrf)
                 fault = yield from _fault_of(fresh, answer, secrets)
                 answer.refuses_fresh_token = fault is TokenFault.CERTAIN
                 if fault is TokenFault.POSSIBLE and doubt is not None:
@@ -171,23 +177,37 @@ def _token(need: NeedToken) -> Exchange[str | None]:
 
 
 def _sent(
-    operation: Operation[Any], token: str, secrets: tuple[str, ...], *, csrf: bool
+    operation: Operation[Any], token: str, secrets: tuple[str, ...], csrf: CsrfMethod | None
 ) -> Exchange[_Answer[Any]]:
     """Send with a token, and with a CSRF token that belongs to it; return the answer, or how that one was refused."""
     headers = {"access-token": token}
     secrets = (token, *secrets)
-    if csrf:
-        fetch = api.get_csrf_token()
+    if csrf is not None:
         try:
-            fetched = _Answer(fetch, (yield _request(fetch, headers, secrets)), secrets)
+            fetched = yield from _csrf_token(headers, secrets, csrf)
             if fetched.token_fault is not None:
                 return fetched
             headers["csrf-token"] = fetched.read()
             secrets = (headers["csrf-token"], *secrets)
         except CallError as error:
-            _not_taken(error, fetch)
+            _not_taken(error, api.get_csrf_token())
             raise
+        csrf.works("GET" if fetched.operation.method == "GET" else "POST")
     return _Answer(operation, (yield _request(operation, headers, secrets)), secrets)
+
+
+def _csrf_token(
+    headers: dict[str, str], secrets: tuple[str, ...], csrf: CsrfMethod
+) -> Exchange[_Answer[str]]:
+    """Request a CSRF token, by the other method where there is nothing by the first."""
+    answers = []
+    for method in csrf.in_order():
+        fetch = api.get_csrf_token(method)
+        answer = _Answer(fetch, (yield _request(fetch, headers, secrets)), secrets)
+        if answer.status not in NO_SUCH_METHOD:
+            return answer
+        answers.append(answer)
+    return answers[0]
 
 
 def _fault_of(token: str, answer: _Answer[Any], secrets: tuple[str, ...]) -> Exchange[TokenFault | None]:

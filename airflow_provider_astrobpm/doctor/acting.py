@@ -13,13 +13,23 @@ from airflow_provider_astrobpm.doctor.asking import (
     Ask,
     Verdict,
     instance_of,
+    is_forbidden,
     raw,
     rows_of,
     text,
     verdict,
     why_unclear,
 )
-from airflow_provider_astrobpm.doctor.own import Own, Started, act, find, find_until, has_ended
+from airflow_provider_astrobpm.doctor.own import (
+    Own,
+    Started,
+    act,
+    find,
+    find_until,
+    has_ended,
+    is_broken,
+    is_suspended,
+)
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
 from airflow_provider_astrobpm.doctor.starting import NO_SUCH_VARIABLE
 
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
 
 ENDED_BY_ITSELF = "the instance ended by itself; name a process that waits for a person"
+BROKE_BY_ITSELF = "the instance broke by itself; name a process that waits for a person"
 SECOND_LOOK = 4  # seconds after the first
 OF_OPEN = ("suspend", "action_lag", "suspend_twice", "resume", "resume_twice")
 OF_TERMINATION = ("terminate", "closed_flag", "terminate_twice")
@@ -74,13 +85,15 @@ class Acting:
             row, _ = yield from find(self._row["id"], text(self._row, "state"))
             self._row = row or self._row
         if has_ended(self._row):
-            self._start.end = text(self._row, "state")
-            yield from _none((*OF_OPEN, *OF_TERMINATION), ENDED_BY_ITSELF)
+            yield from self._has_ended_by_itself((*OF_OPEN, *OF_TERMINATION))
         else:
-            yield from self._suspend_and_resume()
+            if is_broken(self._row):
+                yield from _none(OF_OPEN, BROKE_BY_ITSELF)
+            else:
+                yield from self._suspend_and_resume()
             terminated = yield from self._terminate()
             if not terminated:
-                yield from _none(OF_ENDED, "the instance has not ended")
+                yield from _none(OF_ENDED, "the instance is not known to have ended")
                 return
         yield from self._ended()
 
@@ -89,6 +102,7 @@ class Acting:
         if accepted.error is not None:
             yield from self._not_done("suspend", OF_OPEN, accepted)
             return
+        self._own.granted.add("action")
         effect = yield from self._effect(accepted, "suspend")
         if effect.row is None:
             yield _never("suspend", effect, accepted)
@@ -115,8 +129,8 @@ class Acting:
     def _terminate(self) -> Probing[bool]:
         accepted = yield act(self._own, self._row["id"], "terminate")
         if accepted.error is not None:
-            yield from self._not_done("terminate", OF_TERMINATION, accepted)
-            return False
+            return (yield from self._not_done("terminate", OF_TERMINATION, accepted))
+        self._own.granted.add("action")
         effect = yield from self._effect(accepted, "terminate")
         if effect.row is None:
             words = f"accepted, and it was not seen to end within {effect.lag:.0f} s"
@@ -133,12 +147,21 @@ class Acting:
     def _ended(self) -> Probing[None]:
         """Act on the instance once it has ended, and look whether it still shows."""
         yield from self._whether_it_still_shows()
-        yield self._verdict("suspend_ended", (yield act(self._own, self._row["id"], "suspend")))
+        seen = yield act(self._own, self._row["id"], "suspend")
+        held = instance_of(seen)
+        if held is not None and not has_ended(held):
+            self._start.end = None
+            yield from _none(OF_ENDED[1:], f"the instance is {text(held, 'state')!r} and has not ended", seen)
+            return
+        yield self._verdict("suspend_ended", seen)
         operation = raw(api.set_variables(self._row["id"], {NO_SUCH_VARIABLE: "x"}))
         seen = yield Ask(operation, csrf=self._own.csrf, remark="of an instance that has ended")
         yield self._verdict("variables_of_ended", seen)
 
     def _whether_it_still_shows(self) -> Probing[None]:
+        if not self._start.shown:
+            yield untold("ended", "no list has ever shown the instance, so that none does tells nothing")
+            return
         state = text(self._row, "state")
         row, seen = yield from find(self._row["id"], state)
         if row is None:
@@ -183,24 +206,39 @@ class Acting:
         found = verdict(seen, refuses_with_5xx=self._refuses_with_5xx)
         if found is Verdict.UNCLEAR:
             return untold(name, why_unclear(seen), seen)
+        kind = "variables" if name == "variables_of_ended" else "action"
+        if found is Verdict.REFUSED and kind not in self._own.granted:
+            # Whether it is refused for the state of the instance, only a call that was granted before it can tell.
+            what = "setting variables" if kind == "variables" else "an action"
+            return untold(
+                name, f"refused, and {what} was not granted before either: a right may be wanting", seen
+            )
         if found is Verdict.REFUSED:
             return told(name, "refused", "refused; this provider looks at the instance then", seen)
         return told(name, "accepted", "accepted, without a word", seen)
 
-    def _not_done(self, name: str, names: Iterable[str], seen: Seen) -> Probing[None]:
-        """Tell of an action that did not succeed; what follows from it cannot be told."""
+    def _not_done(self, name: str, names: Iterable[str], seen: Seen) -> Probing[bool]:
+        """Tell of an action that did not succeed; what follows from it cannot be told.
+
+        :returns: whether the instance has ended.
+        """
+        row, _ = yield from find(self._row["id"], text(self._row, "state"))
+        self._row = row or self._row
+        if has_ended(self._row):
+            yield from self._has_ended_by_itself(names, seen)
+            return True
         if verdict(seen, refuses_with_5xx=self._refuses_with_5xx) is Verdict.REFUSED:
-            yield told(
-                name, "refused", f"refused for an instance in {text(self._row, 'state')!r}", seen, fine=False
-            )
+            right = f", as for want of a right, with HTTP {seen.status}" if is_forbidden(seen) else ""
+            words = f"refused for an instance in {text(self._row, 'state')!r}{right}"
+            yield told(name, "refused", words, seen, fine=False)
         else:
             yield untold(name, why_unclear(seen), seen)
         yield from _none((each for each in names if each != name), f"{name} did not succeed", seen)
+        return False
 
-
-def is_suspended(row: Row) -> bool:
-    """Tell whether an instance is suspended, by its flag or its state."""
-    return row.get("suspended") is True or text(row, "state") == states.SUSPENDED
+    def _has_ended_by_itself(self, names: Iterable[str], *seen: Seen) -> Probing[None]:
+        self._start.end = text(self._row, "state")
+        yield from _none(names, BROKE_BY_ITSELF if is_broken(self._row) else ENDED_BY_ITSELF, *seen)
 
 
 def _none(names: Iterable[str], reason: str, *seen: Seen) -> Probing[None]:

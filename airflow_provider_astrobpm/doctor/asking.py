@@ -128,9 +128,21 @@ def may_be_refusal(seen: Seen) -> bool:
     return isinstance(seen.error, ServerError) and code not in (None, SUCCESS)
 
 
-def is_forbidden(seen: Seen) -> bool:
-    """Tell whether the token was not good enough."""
+def is_refused(seen: Seen) -> bool:
+    """Tell whether a call was refused, for whatever reason."""
     return isinstance(seen.error, (AuthenticationError, RefusedError))
+
+
+def is_forbidden(seen: Seen) -> bool:
+    """Tell whether a call was refused as it is for want of a right, by HTTP 401 or 403. A right may be wanting without that."""
+    return is_refused(seen) and seen.status in (401, 403)
+
+
+def is_alike(one: Seen, other: Seen) -> bool:
+    """Tell whether two calls failed with the same HTTP status and code."""
+    if None in (one.error, other.error, one.status):
+        return False
+    return (one.status, one.envelope()[0]) == (other.status, other.envelope()[0])
 
 
 def why_unclear(seen: Seen) -> str:

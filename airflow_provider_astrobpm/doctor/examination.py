@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm.api import Pause
+from airflow_provider_astrobpm.bpm.states import COMPLETED
 from airflow_provider_astrobpm.doctor.acting import Acting
 from airflow_provider_astrobpm.doctor.asking import Ask
 from airflow_provider_astrobpm.doctor.extras import extras_for
@@ -74,11 +75,12 @@ def _probe(sender: Sender, report: Report, own: Own, keys: tuple[str, str]) -> P
     yield from probe_lists(lists)
     refuses_with_5xx = yield from probe_queries(lists)
     row = best_to_read(lists)
-    yield from probe_by_id(row)
-    yield from wrong_token()
+    yield from probe_by_id(row, lists.no_rows)
+    state = lists.granted or COMPLETED
+    yield from wrong_token(state, lists.seen[state])
     if not own.process:
         return
-    started = yield from start_one(own, keys[0], settings)
+    started = yield from start_one(own, keys[0], settings, refuses_with_5xx=refuses_with_5xx)
     if started is None:
         return
     probing: dict[str, Any] = {"clock": sender.clock, "refuses_with_5xx": refuses_with_5xx}

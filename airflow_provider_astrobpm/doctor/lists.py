@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import api, states, timestamps
 from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS
-from airflow_provider_astrobpm.doctor.asking import Ask, is_forbidden, raw, rows_of, text, why_unclear
+from airflow_provider_astrobpm.bpm.wire import EMPTY_RESULTS
+from airflow_provider_astrobpm.doctor.asking import (
+    Ask,
+    is_forbidden,
+    is_refused,
+    raw,
+    rows_of,
+    text,
+    why_unclear,
+)
 from airflow_provider_astrobpm.doctor.lengths import differ, own_order, probe_order_and_cap
 from airflow_provider_astrobpm.doctor.moments import TOLERANCE, is_plausible
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
@@ -46,6 +55,21 @@ class Lists:
         return sorted(filter(self.rows.get, self.rows), key=lambda state: -len(self.rows[state]))
 
     @property
+    def granted(self) -> str | None:
+        """A state whose list was answered, ``Completed OK`` if that was; ``None`` where no list was."""
+        return states.COMPLETED if states.COMPLETED in self.rows else next(iter(self.rows), None)
+
+    @property
+    def no_rows(self) -> str:
+        """Why no list shows an instance, in words."""
+        missing = [state for state in self.seen if state not in self.rows]
+        if not missing:
+            return NO_ROWS
+        which = "no list of instances" if not self.rows else f"the list of {missing[0]!r}"
+        others = "" if not self.rows else ", and those that could be read show no instance"
+        return f"{which} could be read ({why_unclear(self.seen[missing[0]])}){others}"
+
+    @property
     def empty(self) -> list[str]:
         """The states that certainly show none."""
         return [state for state, rows in self.rows.items() if not rows]
@@ -63,11 +87,14 @@ class Lists:
 def list_all() -> Probing[Lists]:
     """List definitions and every state, and tell what the token may read."""
     seen = yield Ask(raw(api.definitions(limit=1)))
-    if seen.error is None:
+    if seen.error is None and (seen.result in EMPTY_RESULTS or isinstance(seen.result, list)):
         shown = "shows at least one" if seen.result else "shows none"
         yield told("definitions", "yes", f"the token may list definitions, and the list {shown}", seen)
-    elif is_forbidden(seen):
-        yield told("definitions", "refused", "the token may not list definitions", seen, fine=False)
+    elif seen.error is None:
+        yield untold("definitions", "the answer is not a list", seen)
+    elif is_refused(seen):
+        words = "the token may not list definitions" if is_forbidden(seen) else "their list was refused"
+        yield told("definitions", "refused", words, seen, fine=False)
     else:
         yield untold("definitions", why_unclear(seen), seen)
     answers = {}
@@ -81,23 +108,23 @@ def list_all() -> Probing[Lists]:
 
 def probe_lists(lists: Lists) -> Probing[None]:
     """Tell of columns, order, length and contents of the lists."""
-    yield _fields(lists)
     yield _ended(lists)
     yield _newest(lists)
     yield _keys(lists)
     state = lists.telling()
     if state is None:
-        for name in ("order", "own_order", "row_cap", "others"):
-            yield untold(name, NO_ROWS)
+        for name in ("fields", "order", "own_order", "row_cap", "others"):
+            yield untold(name, lists.no_rows)
         return
     own = yield Ask(raw(api.query(state, fields=None, order_field=None)), remark="no order, no fields")
+    yield _fields(lists, state, own)
     yield own_order(own)
     yield _others(own)
     yield from probe_order_and_cap(lists, state)
 
 
 def _access(lists: Lists) -> Point:
-    refused = [state for state, seen in lists.seen.items() if is_forbidden(seen)]
+    refused = [state for state, seen in lists.seen.items() if is_refused(seen)]
     unclear = [state for state in lists.seen if state not in lists.rows and state not in refused]
     counts = ", ".join(f"{len(lists.rows[state])} in {state!r}" for state in lists.filled)
     shown = f"it shows {counts}" if counts else "it shows no instance"
@@ -121,17 +148,25 @@ def _message(seen: Seen | None) -> Point:
     return told("success_message", message, f"{message!r}", seen)
 
 
-def _fields(lists: Lists) -> Point:
-    state = next(iter(lists.filled), None)
-    if state is None:
-        return untold("fields", NO_ROWS)
-    columns, seen = set(lists.rows[state][0]), lists.seen[state]
+def _fields(lists: Lists, state: str, own: Seen) -> Point:
+    """Compare the columns of a list with those of the same list where none were asked for."""
+    columns, seen = _columns(lists.rows[state]), lists.seen[state]
     more, lacking = sorted(columns.difference(ROW_FIELDS)), sorted(set(ROW_FIELDS) - columns)
     also = f"; not sent: {', '.join(lacking)}" if lacking else ""
     if more:
         words = f"ignored: {len(more)} columns more came, such as {more[0]!r}; answers are longer than need be{also}"
         return told("fields", "ignored", words, seen)
-    return told("fields", "honoured", f"honoured: the columns that were asked for, and no others{also}", seen)
+    others = rows_of(own)
+    if others is None:
+        return untold("fields", f"the list without it could not be read: {why_unclear(own)}", own)
+    if not _columns(others).difference(ROW_FIELDS):
+        return untold("fields", "the columns that were asked for come without it, and no others", seen, own)
+    words = f"honoured: the columns that were asked for, and no others{also}"
+    return told("fields", "honoured", words, seen, own)
+
+
+def _columns(rows: list[Row]) -> set[str]:
+    return set().union(*rows)
 
 
 def _ended(lists: Lists) -> Point:
@@ -139,6 +174,12 @@ def _ended(lists: Lists) -> Point:
     if shown:
         words = f"they stay in the lists, in {', '.join(map(repr, shown))}"
         return told("ended", "kept", words, lists.seen[shown[0]])
+    unread = [state for state in lists.seen if states.is_terminal(state) and state not in lists.rows]
+    if unread:
+        reason = f"the list of {unread[0]!r} could not be read ({why_unclear(lists.seen[unread[0]])})"
+        return untold(
+            "ended", f"{reason}, and no other shows an instance that has ended", lists.seen[unread[0]]
+        )
     return untold("ended", f"the token sees no instance that has ended; {ONLY_WITH_START}")
 
 
@@ -168,7 +209,7 @@ def _keys(lists: Lists) -> Point:
             words = "rows carry business keys that are not their ids"
             return told("business_keys", "carried", words, lists.seen[state])
     if not rows:
-        return untold("business_keys", f"{NO_ROWS}; {ONLY_WITH_START}")
+        return untold("business_keys", f"{lists.no_rows}; {ONLY_WITH_START}")
     reason = "every row has its own id there, or nothing, as an instance without a key may have"
     return untold("business_keys", f"{reason}; {ONLY_WITH_START}", lists.seen[rows[0][1]])
 

@@ -51,6 +51,7 @@ class Own:
 
     :param process: the name of the process.
     :param csrf: whether writes carry a CSRF token.
+    :param granted: the kinds of calls that were granted to this run. What is refused of another kind may be for want of a right.
     :param unseen: whether the lists have not all been read since the last start. A start that was sent again because its token
         was refused may have left an instance that no answer named.
     """
@@ -58,6 +59,7 @@ class Own:
     process: str
     csrf: bool = False
     starts: list[Started] = field(default_factory=list)
+    granted: set[str] = field(default_factory=set)
     unseen: bool = False
 
     def begin(self, business_key: str) -> Started:
@@ -241,10 +243,32 @@ def end_one(own: Own, start: Started) -> Probing[None]:
                 break
             if pause is not None:
                 yield api.Pause(pause)
+        if row is not None and is_suspended(row):
+            yield act(
+                own, instance_id, "resume", must=True
+            )  # it may be held by this run, and not end while it is
         reason = seen.error.problem if seen.error else "it was accepted, and the instance was not seen to end"
-        start.problem = f"to terminate it was tried {len(ATTEMPTS_AFTER)} times: {reason}"
+        at_last = f"; it is {text(row, 'state')!r}" if row is not None else ""
+        start.problem = f"to terminate it was tried {len(ATTEMPTS_AFTER)} times: {reason}{at_last}"
 
 
 def has_ended(row: Row) -> bool:
-    """Tell whether an instance has ended, by its state or its flag."""
-    return states.is_terminal(text(row, "state")) or row.get("isClosed") is True
+    """Tell whether an instance has certainly ended, by its state, its flag or the time of its end.
+
+    That an instance is broken does not say so: where people can repair one it is open still, and can be suspended.
+    """
+    if row.get("isClosed") is True:
+        return True
+    if is_broken(row):
+        return bool(text(row, "endTime").strip())
+    return states.is_terminal(text(row, "state"))
+
+
+def is_broken(row: Row) -> bool:
+    """Tell whether an instance is broken, whether it has ended or not."""
+    return states.class_of(text(row, "state")) is states.StateClass.BROKEN
+
+
+def is_suspended(row: Row) -> bool:
+    """Tell whether an instance is suspended, by its flag or its state."""
+    return row.get("suspended") is True or text(row, "state") == states.SUSPENDED

@@ -47,6 +47,7 @@ STARTING: Mapping[str, str] = MappingProxyType(
     {
         "start": "whether the named process can be started",
         "csrf": "whether a write needs a CSRF token",
+        "csrf_method": "by which method a CSRF token is fetched",
         "unknown_variable_at_start": "what a variable that the process does not have does in a start",
         "start_lag": "seconds after which the new instance showed in the lists",
         "long_key": "how a business key as long and as mixed as that of a task comes back",

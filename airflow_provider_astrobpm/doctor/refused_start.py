@@ -47,7 +47,8 @@ def probe_refused_start(own: Own, key: str, known: Known, lists: Lists) -> Probi
             NAME, f"{reason}, so an instance that such a start leaves could not be found; it was not sent"
         )
         return
-    read = yield Ask(raw(api.query(COMPLETED)), token=WRONG_TOKEN, remark="a wrong token")
+    state = lists.granted or COMPLETED
+    read = yield Ask(raw(api.query(state)), token=WRONG_TOKEN, remark="a wrong token")
     start = own.begin(key)
     operation = raw(api.start(own.process, business_key=key, title=title_of(key)), resend_if_unsure=False)
     sent = yield Ask(operation, token=WRONG_TOKEN, remark="a wrong token")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from airflow_provider_astrobpm.bpm import retry, secrecy
+from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
+from airflow_provider_astrobpm.bpm.exchange import TOKEN_PROBE, NeedToken, NotTheToken, Request, exchange
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
@@ -57,6 +58,7 @@ class Sender:
         self._transport = Transport(settings)
         self._token: str | None = None
         self._doubts = Doubts()
+        self._csrf_method = CsrfMethod()
         self._secrets = set(settings.secrets())
         self._failures = 0
 
@@ -92,7 +94,7 @@ class Sender:
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=ask.csrf,
+            csrf=self._csrf_method if ask.csrf else None,
             secrets=tuple(self._secrets),
         )
         request = Request(operation.method, ask.target or operation.target, {}, None)
@@ -107,6 +109,8 @@ class Sender:
                     elif isinstance(step, NotTheToken):
                         self._doubts.in_vain(step.doubt, time.monotonic())
                         reply = None
+                    elif _is_about_the_token(step, ask):
+                        reply = self._send(step)
                     else:
                         request, response = _altered(step, ask), None
                         reply = response = self._send(request)
@@ -151,6 +155,11 @@ class Sender:
             self._on_token(token)
         self._secrets.add(token)
         self._token = token
+
+
+def _is_about_the_token(request: Request, ask: Ask) -> bool:
+    """Tell whether a request only finds out if the token is at fault: it is no evidence of what was asked."""
+    return request.target == TOKEN_PROBE.target != ask.operation.target
 
 
 def _altered(request: Request, ask: Ask) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.bpm import api
@@ -9,7 +10,7 @@ from airflow_provider_astrobpm.bpm.errors import AuthenticationError
 from airflow_provider_astrobpm.bpm.exchange import TokenFault, token_fault
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials
 from airflow_provider_astrobpm.bpm.states import COMPLETED
-from airflow_provider_astrobpm.doctor.asking import Ask, Verdict, raw, verdict, why_unclear
+from airflow_provider_astrobpm.doctor.asking import Ask, Verdict, is_alike, raw, verdict, why_unclear
 from airflow_provider_astrobpm.doctor.points import Point, told, untold
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Encoding = Literal["form", "json"]
 
 WRONG_TOKEN = "airflow-provider-astrobpm-doctor-wrong-token"  # noqa: S105 - it opens nothing
+LONGEST_LIFETIME = 40  # characters of an expires_in that makes no sense
 MOST_CLOCK_DIFFERENCE = 300  # seconds; with more, times in logs do not go together
 READY = "the connection holds a ready token, so none was requested"
 
@@ -49,9 +51,17 @@ def sign_in(settings: Settings) -> Probing[bool]:
     return True
 
 
-def wrong_token() -> Probing[None]:
-    """Send a token that cannot be right, once."""
-    seen = yield Ask(raw(api.query(COMPLETED)), token=WRONG_TOKEN, remark="a wrong token")
+def wrong_token(state: str, right: Seen) -> Probing[None]:
+    """List with a token that cannot be right, once.
+
+    :param state: the state to list.
+    :param right: what came of listing it with the right token.
+    """
+    seen = yield Ask(raw(api.query(state)), token=WRONG_TOKEN, remark="a wrong token")
+    if is_alike(seen, right):
+        reason = f"the right token gets the same answer: {why_unclear(right)}"
+        yield untold("bad_token", reason, seen, right)
+        return
     if seen.error is None:
         yield told(
             "bad_token", "accepted", "a wrong token is accepted: this is no Astro Zero", seen, fine=False
@@ -134,12 +144,27 @@ def verdict_of_token(refused: list[Seen]) -> Verdict:
 
 def _lifetime(seen: Seen) -> Point:
     lifetime = seen.result.expires_in
+    until = "it is used until it is refused, and renewed then"
     if lifetime is None:
-        sentence = "no expires_in tells when a token ends: it is used until it is refused, and renewed then"
-        return told("token_lifetime", "not said", sentence, seen)
+        sent = _sent_lifetime(seen)
+        if sent is None:
+            return told("token_lifetime", "not said", f"no expires_in tells when a token ends: {until}", seen)
+        return told(
+            "token_lifetime", "unusable", f"expires_in is {sent}, which is no lifetime: {until}", seen
+        )
     return told(
         "token_lifetime", lifetime, f"{lifetime:g} s by expires_in; it is renewed a little earlier", seen
     )
+
+
+def _sent_lifetime(seen: Seen) -> str | None:
+    """Return ``expires_in`` as it was sent, cut to what a line holds; ``None`` where it was not."""
+    try:
+        body = json.loads(seen.response.body) if seen.response else {}
+    except ValueError:
+        return None
+    sent = body.get("expires_in") if isinstance(body, dict) else None
+    return None if sent is None else repr(sent)[:LONGEST_LIFETIME]
 
 
 def _clock(seen: Seen) -> Point:
@@ -168,10 +193,14 @@ def _older_tokens(first: Seen, another: Seen) -> Probing[None]:
         return
     evidence = [seen]
     fault = token_fault(seen.response) if seen.response else None
-    if fault is TokenFault.POSSIBLE:  # or this client may not list instances at all
-        evidence.append((yield Ask(raw(api.query(COMPLETED)))))
-    if fault is None or (len(evidence) == 2 and evidence[1].error is not None):
+    if fault is None:
         yield untold("older_tokens", why_unclear(seen), *evidence)
+        return
+    # This client may not be allowed to list instances at all.
+    evidence.append((yield Ask(raw(api.query(COMPLETED)), remark="the newer of two tokens")))
+    if evidence[1].error is not None:
+        reason = f"the newer token cannot list instances either: {why_unclear(evidence[1])}"
+        yield untold("older_tokens", reason, *evidence)
         return
     sentence = (
         "a token ends as soon as the same client requests another, and each task of Airflow requests one. Tasks and waits "

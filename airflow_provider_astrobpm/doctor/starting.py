@@ -10,6 +10,7 @@ from airflow_provider_astrobpm.doctor.asking import (
     Ask,
     Verdict,
     instance_of,
+    is_forbidden,
     raw,
     rows_of,
     text,
@@ -27,23 +28,32 @@ from airflow_provider_astrobpm.doctor.signs import title_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from airflow_provider_astrobpm.bpm.csrf import Method
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
 
 NO_SUCH_VARIABLE = "NoSuchVariableOfTheDoctor"
 # Whether a start carries a CSRF token, and whether it sets a variable that the process does not have.
+METHODS: tuple[Method, ...] = ("POST", "GET")
+CSRF = api.get_csrf_token().attempt
 ATTEMPTS = ((False, True), (False, False), (True, True), (True, False))
 
 
-def start_one(own: Own, key: str, settings: Settings) -> Probing[tuple[Row, Seen] | None]:
+def start_one(
+    own: Own, key: str, settings: Settings, *, refuses_with_5xx: bool
+) -> Probing[tuple[Row, Seen] | None]:
     """Start one instance, and find out what a start needs for it.
 
     :param key: the business key that it is to carry.
+    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx. What such a start may have left is looked
+        for when all is done.
     :returns: the instance as the start's answer shows it, and the answer; ``None`` if none was started.
     """
     seen_so_far: list[Seen] = []
     for csrf, with_variable in ATTEMPTS:
-        start, seen = yield from _start(own, key, csrf=csrf, with_variable=with_variable)
+        start, seen = yield from _start(
+            own, key, csrf=csrf, with_variable=with_variable, refuses_with_5xx=refuses_with_5xx
+        )
         seen_so_far.append(seen)
         instance = instance_of(seen)
         if instance is not None:
@@ -51,17 +61,29 @@ def start_one(own: Own, key: str, settings: Settings) -> Probing[tuple[Row, Seen
             start.instance_id = instance["id"]
             yield told("start", "started", f"{start} was started, in state {text(instance, 'state')!r}", seen)
             yield _csrf(settings, *seen_so_far, needed=csrf)
+            yield from _csrf_method(needed=csrf)
             yield _unknown_variable(*seen_so_far, taken=with_variable)
             yield time_zone(instance, seen, settings)
             return instance, seen
         if seen.error is None or not (start.refused or is_not_sent(seen)):
             words = f"whether an instance of {own.process!r} was started is not known: {_words(seen)}"
             yield untold("start", words, *seen_so_far)
+            yield untold("csrf", "whether a start was taken is not known", *seen_so_far)
             return None
-        if _will_not_help(seen.error):
+        if (
+            _will_not_help(seen.error)
+            and verdict(seen, refuses_with_5xx=refuses_with_5xx) is not Verdict.REFUSED
+        ):
             break
-    words = f"{own.process!r} was not started: {_words(seen)}"
+    # Where there was no CSRF token, the start without one tells more.
+    refused = [each for each in seen_so_far if each.error and each.error.attempt != CSRF] or [seen]
+    words = f"{own.process!r} was not started: {_words(refused[-1])}"
     yield told("start", "failed", words, *seen_so_far, fine=False)
+    without_token = "" if len(seen_so_far) == len(ATTEMPTS) else ", and none with a CSRF token was sent"
+    if refused != seen_so_far and seen.error:
+        without_token = f", and no CSRF token could be fetched: {_words(seen)}"
+    yield untold("csrf", f"no start was taken{without_token}", *seen_so_far)
+    yield from _csrf_method(needed=None)
     return None
 
 
@@ -108,7 +130,9 @@ def probe_start(
     return None if row is None else (row, seen)
 
 
-def _start(own: Own, key: str, *, csrf: bool, with_variable: bool) -> Probing[tuple[Started, Seen]]:
+def _start(
+    own: Own, key: str, *, csrf: bool, with_variable: bool, refuses_with_5xx: bool
+) -> Probing[tuple[Started, Seen]]:
     """Send one start, written down before it is sent, and crossed out if it certainly was not."""
     variables = {NO_SUCH_VARIABLE: "x"} if with_variable else None
     operation = raw(api.start(own.process, variables=variables, business_key=key, title=title_of(key)))
@@ -120,7 +144,8 @@ def _start(own: Own, key: str, *, csrf: bool, with_variable: bool) -> Probing[tu
     seen = yield Ask(operation, csrf=csrf, remark=" and ".join(filter(None, remarks)))
     if is_not_sent(seen):
         own.starts.remove(start)
-    start.refused = seen.error is not None and seen.error.taken is False
+    is_refused = verdict(seen, refuses_with_5xx=refuses_with_5xx) is Verdict.REFUSED
+    start.refused = is_refused or (seen.error is not None and seen.error.taken is False)
     return start, seen
 
 
@@ -148,6 +173,33 @@ def _csrf(settings: Settings, *seen: Seen, needed: bool) -> Point:
     return told("csrf", "not needed", "a start was taken without one", seen[-1])
 
 
+def _csrf_method(*, needed: bool | None) -> Probing[None]:
+    """Fetch a CSRF token by either method. This provider tries the other one where there is nothing by the first.
+
+    :param needed: whether a write needs one; ``None`` where that could not be told.
+    """
+    answers = {}
+    for method in METHODS:
+        answers[method] = yield Ask(raw(api.get_csrf_token(method)))
+    given = [method for method, seen in answers.items() if seen.error is None and is_csrf_token(seen.result)]
+    seen = list(answers.values())
+    unclear = next((each for each in seen if verdict(each) is Verdict.UNCLEAR), None)
+    if given:
+        words = " and ".join(f"by {method}" for method in given)
+        only = " only" if len(given) == 1 else ""
+        yield told("csrf_method", " and ".join(given), f"{words}{only}", *seen)
+    elif unclear is not None:
+        yield untold("csrf_method", why_unclear(unclear), *seen)
+    else:
+        words = "neither by POST nor by GET; a connection with 'csrf' cannot write anything here"
+        yield told("csrf_method", "none", words, *seen, fine=needed is False)
+
+
+def is_csrf_token(result: object) -> bool:
+    """Return whether this is what a CSRF token is documented to be, a text."""
+    return isinstance(result, str) and bool(result)
+
+
 def _unknown_variable(*seen: Seen, taken: bool) -> Point:
     if taken:
         return told("unknown_variable_at_start", "ignored", "the start was taken all the same", seen[-1])
@@ -166,9 +218,12 @@ def _others(row: Row, places: Iterable[str]) -> Probing[None]:
             yield told("others", "seen", "instances that somebody else created show", seen)
             return
     if not mine:
-        yield untold("others", "the row of the new instance does not say who created it", seen)
+        yield untold("others", "no list says who created the new instance", seen)
         return
-    words = "only instances of this user show: either there are no others, or this user does not see them"
+    words = (
+        "only instances of this user show: either there are no others, or this user does not see them, or the lists are cut off "
+        "before them"
+    )
     yield told("others", "none seen", words, seen)
 
 
@@ -178,21 +233,33 @@ def _set_unknown_variable(own: Own, instance_id: str, *, refuses_with_5xx: bool)
     found = verdict(seen, refuses_with_5xx=refuses_with_5xx)
     if found is Verdict.UNCLEAR:
         yield untold("unknown_variable", why_unclear(seen), seen)
+    elif found is Verdict.REFUSED and is_forbidden(seen):
+        words = f"refused, as for want of a right to set variables: {_words(seen)}"
+        yield told("unknown_variable", "refused", words, seen, fine=False)
     elif found is Verdict.REFUSED:
-        yield told("unknown_variable", "refused", f"refused: {_words(seen)}", seen)
+        reason = f"refused, for its name or for want of a right to set variables: {_words(seen)}"
+        yield untold("unknown_variable", reason, seen)
     else:
+        own.granted.add("variables")
         yield told("unknown_variable", "ignored", "accepted without a word, as it is documented", seen)
 
 
 def _start_again(own: Own, key: str, *, refuses_with_5xx: bool) -> Probing[None]:
-    start, seen = yield from _start(own, key, csrf=own.csrf, with_variable=False)
+    start, seen = yield from _start(
+        own, key, csrf=own.csrf, with_variable=False, refuses_with_5xx=refuses_with_5xx
+    )
     instance = instance_of(seen)
     if instance is not None:
         start.instance_id = instance["id"]
         yield told("duplicate_key", "started", "another instance was started", seen)
         yield from end_one(own, start)
         return
-    if verdict(seen, refuses_with_5xx=refuses_with_5xx) is Verdict.REFUSED:
+    if is_forbidden(seen):
+        reason = (
+            f"refused, as for want of a right, with HTTP {seen.status}, though the first start was granted"
+        )
+        yield untold("duplicate_key", reason, seen)
+    elif verdict(seen, refuses_with_5xx=refuses_with_5xx) is Verdict.REFUSED:
         words = "refused: a key that an instance carries is not taken for another one"
         yield told("duplicate_key", "refused", words, seen)
     else:

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name under which browsers are shown the page, besides addresses, localhost and --host; repeatable",
+        help="a name to which it answers, besides addresses, localhost and --host; repeatable",
     )
     parser.add_argument("--client-id", default=world.CLIENT_ID, help="(default: %(default)s)")
     parser.add_argument("--client-secret", default=world.CLIENT_SECRET, help="(default: %(default)s)")

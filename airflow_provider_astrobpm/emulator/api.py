@@ -50,7 +50,7 @@ class Call:
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Refusal(Code.BAD_REQUEST, f"The body must be a JSON object: {error}") from None
 
     def media_type(self) -> str:
@@ -142,6 +142,10 @@ def _token_refused(error: str, description: str) -> Answer:
 
 
 def _get_csrf(emulator: Emulator, call: Call) -> Answer:
+    """Fetch the CSRF token that belongs to the access token. By which method is undocumented, so a switch decides."""
+    if emulator.switches.csrf_method not in ("both", call.method.lower()):
+        message = f"The method {call.method} is not allowed here"
+        raise Refusal(Code.METHOD_NOT_ALLOWED, message, status=405)
     return _success(emulator, emulator.tokens.csrf_of(call.headers["access-token"]))
 
 

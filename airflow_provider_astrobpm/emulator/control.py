@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.world import Emulator
 
 PREFIX = "/_emulator"
+LONGEST_SCRIPT = 256 * 1024  # bytes of processes that are added: they are read while nothing else is answered
 T = TypeVar("T")
 
 
@@ -105,6 +106,8 @@ def obey(emulator: Emulator, command: Command, order: Order) -> tuple[int, Any]:
         return (404 if refusal.code == Code.UNKNOWN_INSTANCE else 400), {"error": refusal.message}
     except (ValueError, msgspec.MsgspecError) as error:
         return 400, {"error": str(error)}
+    except RecursionError:
+        return 400, {"error": "the body is nested too deeply"}
 
 
 def describe(instance: Instance, emulator: Emulator) -> dict[str, Any]:
@@ -269,6 +272,9 @@ def _processes(emulator: Emulator, _: Order) -> Any:
 
 
 def _add_processes(emulator: Emulator, order: Order) -> Any:
+    if len(order.body) > LONGEST_SCRIPT:
+        size = f"{len(order.body):,} bytes, and {LONGEST_SCRIPT:,} at most are taken"
+        raise ValueError(f"request body: {size}; start the emulator with --processes FILE for more")
     emulator.engine.catalogue.add(parse_script(order.body.decode(), "request body"))
     return _processes(emulator, order)
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from airflow_provider_astrobpm.bpm.states import COMPLETED, STATES, is_terminal
+from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, TooMuchError
 
 DEFAULT_SCRIPT = Path(__file__).with_name("default_processes.yaml")
 
@@ -109,8 +110,10 @@ def parse_script(text: str, source: str) -> list[Process]:
     :raises ScriptError: if it is not a valid script.
     """
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        document = yaml.load(text, Loader=BoundedLoader)  # noqa: S506 - a SafeLoader
+    except TooMuchError as error:
+        raise ScriptError(f"{source}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise ScriptError(f"{source}: not YAML: {error}") from None
     top = _Section(document, source)
     processes = [

@@ -9,8 +9,9 @@ import msgspec
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator import api, control, faults, wire
-from airflow_provider_astrobpm.emulator.page.guard import refused_order
+from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_order
 from airflow_provider_astrobpm.emulator.page.routes import add_page
+from airflow_provider_astrobpm.emulator.refusals import Code
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024 * 1024
 _TRICKLE_PARTS = 20
+_MISDIRECTED = 421  # RFC 9110: sent to a server that does not answer for this host
 
 
 def make_app(emulator: Emulator) -> web.Application:
@@ -39,6 +41,9 @@ def make_app(emulator: Emulator) -> web.Application:
 
 def _served(emulator: Emulator, route: api.Route) -> HttpHandler:
     async def handle(request: web.Request) -> web.StreamResponse:
+        refused = refused_host(request.headers.get("Host", ""), emulator.settings.allowed_hosts)
+        if refused is not None:
+            return _response(wire.enveloped(Code.FOREIGN_HOST, refused, status=_MISDIRECTED))
         body = await request.read()
         path, _, query = request.raw_path.partition("?")
         entry = emulator.traffic.note(emulator.clock(), route.kind, request.method, path, query)

@@ -114,6 +114,10 @@ class Switches:
     )
     concurrent_tokens: bool = _switch(True, "Whether older tokens stay valid when a new one is issued.")
     csrf_required: bool = _switch(False, "Whether POST, PUT and DELETE need the csrf-token header.")
+    csrf_method: Literal["both", "post", "get"] = _switch(
+        "both",
+        "By which method a CSRF token is fetched: POST and GET, POST alone, GET alone. The other is HTTP 405.",
+    )
     content_type_required: bool = _switch(
         False, "Whether a call without the header Content-Type: application/json is refused, even a GET."
     )

@@ -31,7 +31,7 @@ class Settings:
     :param processes: what can be started.
     :param token_lifetime: seconds; 600 is the only value that the API reference shows.
     :param base_path: what comes before every path of the API, such as ``/portal/x``.
-    :param allowed_hosts: names under which browsers are shown the page, besides addresses and localhost.
+    :param allowed_hosts: names to which it answers, besides addresses and localhost.
     """
 
     processes: tuple[Process, ...] = field(default_factory=lambda: tuple(load_script(DEFAULT_SCRIPT)))

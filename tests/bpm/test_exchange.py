@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -38,9 +39,12 @@ def answer(status: int, body: Any, headers: dict[str, str] | None = None) -> Res
     return Response(status, headers or {"content-type": "application/json"}, raw)
 
 
-def run(operation: api.Operation[Any], *replies: Any, csrf: bool = False) -> tuple[Any, list[Any]]:
+def run(
+    operation: api.Operation[Any], *replies: Any, csrf: bool | CsrfMethod = False
+) -> tuple[Any, list[Any]]:
     """Feed replies to the exchange; return its result and what it asked for."""
-    talk = exchange(operation, connection="the_connection", csrf=csrf)
+    method = csrf if isinstance(csrf, CsrfMethod) else CsrfMethod() if csrf else None
+    talk = exchange(operation, connection="the_connection", csrf=method)
     asked: list[Any] = []
     try:
         asked.append(next(talk))
@@ -224,6 +228,36 @@ class TestACsrfToken:
         with pytest.raises(kind, match="Could not get a CSRF token on connection") as caught:
             run(api.start("A"), TOKEN, *replies, csrf=True)
         assert caught.value.taken is False
+
+    @pytest.mark.parametrize("status", [404, 405, 501])
+    def test_is_fetched_by_the_other_method_where_there_is_nothing_by_the_first(self, status: int) -> None:
+        """The method that worked is tried first from then on, until there is nothing by it."""
+        gone, known = answer(status, {"resCode": "405230061", "resMsg": "no"}), CsrfMethod()
+
+        def methods(*replies: Any) -> list[str]:
+            _, asked = run(api.start("A"), TOKEN, *replies, ok("csrf"), ok(INSTANCE), csrf=known)
+            assert asked[-1].headers["csrf-token"] == "csrf"
+            return [step.method for step in asked if getattr(step, "kind", "") == "csrf"]
+
+        assert methods() == ["POST"]
+        assert methods(gone) == ["POST", "GET"]
+        assert methods() == ["GET"]
+        assert methods(UNAUTHORISED, FRESH) == ["GET", "GET"]
+        assert methods(gone) == ["GET", "POST"]
+        assert methods() == ["POST"]
+
+    @pytest.mark.parametrize("status", [400, 403, 500])
+    def test_is_not_asked_for_by_the_other_method_where_the_first_is_there(self, status: int) -> None:
+        replies = [answer(status, {"resCode": "405239999", "resMsg": "no"})]
+        replies += [ok([])] if status == 403 else []
+        with pytest.raises(CallError):
+            run(api.start("A"), TOKEN, *replies, csrf=True)
+
+    def test_that_is_given_by_neither_method_is_an_error_that_tells_of_the_first(self) -> None:
+        first, second = (answer(405, {"resCode": "405230061", "resMsg": words}) for words in ("one", "two"))
+        with pytest.raises(RefusedError, match="Could not get a CSRF token") as caught:
+            run(api.start("A"), TOKEN, first, second, csrf=True)
+        assert (caught.value.res_msg, caught.value.taken, caught.value.never_reached) == ("one", False, True)
 
 
 def test_a_read_never_fetches_a_csrf_token() -> None:

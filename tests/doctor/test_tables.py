@@ -155,6 +155,10 @@ def test_several_states(empty_first: Any, full_first: Any, expected: str | None)
 )
 def test_plus(with_blank: Any, plus: Any, unknown: str | None, expected: str | None) -> None:
     state = queries.STATES_WITH_BLANKS[0]
+    with_blank, plus = (
+        [{**row, "state": state} for row in each] if isinstance(each, list) else each
+        for each in (with_blank, plus)
+    )
     known = Lists({state: with_blank if isinstance(with_blank, Seen) else seen(with_blank)})
     answer = plus if isinstance(plus, Seen) else seen(plus)
     asked: list[Ask] = []
@@ -375,7 +379,7 @@ def test_the_text_and_the_json_hold_the_same_and_the_text_wraps() -> None:
 
 def test_a_start_is_written_down_before_it_is_sent_and_crossed_out_when_it_was_not() -> None:
     own = Own("P")
-    plan = starting._start(own, "key", csrf=False, with_variable=True)
+    plan = starting._start(own, "key", csrf=False, with_variable=True, refuses_with_5xx=False)
     next(plan)
     assert [str(start) for start in own.starts] == ["an instance with business key 'key'"]
     with pytest.raises(StopIteration):
@@ -386,7 +390,9 @@ def test_a_start_is_written_down_before_it_is_sent_and_crossed_out_when_it_was_n
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_refused_start_stays_written_down_until_the_lists_show_nothing_of_it(is_there: bool) -> None:
     own = Own("P")
-    start, _ = play(starting._start(own, KEY, csrf=False, with_variable=True), lambda _: REFUSED)[1]
+    start, _ = play(
+        starting._start(own, KEY, csrf=False, with_variable=True, refuses_with_5xx=False), lambda _: REFUSED
+    )[1]
     assert own.starts == [start]
     row = {"id": "002N1", "name": "P", "state": FULL, "businessKey": KEY}
 

@@ -192,3 +192,36 @@ def test_an_emulator_that_is_not_there() -> None:
 def test_control_requests_are_not_counted(control: EmulatorControl) -> None:
     control.switches()
     assert sum(control.counts().values()) == 0
+
+
+ALIASES = "\n".join(f"      a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 10)}]" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"processes: {'[' * 100_000}", "nested more than 32 levels deep"),
+        ("- " * 100_000, "nested more than 32 levels deep"),
+        (f"processes: [{','.join(['[' * 150 + ']' * 150] * 800)}]", "nested more than 32 levels deep"),
+        (f"processes: [{','.join(['[' * 30 + ']' * 30] * 4000)}]", "more than 100,000 values"),
+        (f"processes:\n  - name: A\n    variables:\n{ALIASES}", "with all that aliases stand for"),
+        ("processes: &a [*a]", "an alias stands for a value that it is a part of"),
+        (f"processes: [{'x, ' * 400_000}]", "262,144 at most are taken; start the emulator with --processes"),
+    ],
+    ids=["flow", "block", "often", "short", "aliases", "itself", "long"],
+)
+def test_yaml_that_takes_for_ever_is_refused_at_once(
+    control: EmulatorControl, script: str, words: str
+) -> None:
+    """Within the ten seconds that a command may take; without a limit each takes half a minute or never ends."""
+    with pytest.raises(EmulatorError, match=words):
+        control.add_processes(script)
+    assert control.counts()
+
+
+def test_json_that_is_nested_too_deeply_is_refused_in_words(api: Api, control: EmulatorControl) -> None:
+    deep = "[" * 100_000
+    for path in ("/_emulator/switches", "/_emulator/instances/x/distortion"):
+        answer = requests.put(control.url + path, data=f'{{"a": {deep}', timeout=10)
+        assert (answer.status_code, answer.json()["error"]) == (400, "the body is nested too deeply")
+    assert api.refused("POST", INSTANCES, data=f'{{"a": {deep}') == (400, "405230010")

@@ -82,7 +82,10 @@ def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
 @pytest.mark.parametrize(
     ("method", "headers", "taken"),
     [
-        ("POST", {"Host": "emulator:8765"}, True),
+        ("POST", {"Host": HERE}, True),
+        ("POST", {"Host": "emulator:8765"}, False),
+        ("GET", {"Host": "evil.example"}, False),
+        ("GET", {}, False),
         ("GET", {"Host": HERE, "Sec-Fetch-Site": "none"}, True),
         ("GET", {"Host": "evil.example", "Sec-Fetch-Site": "same-origin"}, False),
         ("POST", {"Host": HERE, "Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}, True),
@@ -92,5 +95,5 @@ def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
     ],
 )
 def test_an_order_to_the_control_api(method: str, headers: dict[str, str], taken: bool) -> None:
-    """From programs under any name, and from no foreign web page."""
+    """From programs under a name of this machine, and from no foreign web page."""
     assert (refused_order(method, headers, set()) is None) is taken

@@ -165,6 +165,34 @@ def test_a_foreign_name_is_refused(page: Page, path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/_emulator", None),
+        ("GET", "/_emulator/instances", None),
+        ("POST", "/_emulator/instances", {"name": "PublishApproval"}),
+        ("POST", "/_emulator/reset", None),
+        ("POST", "/baas/auth/v1.0/oauth2/token", None),
+        ("GET", "/u-route/baas/bp/v2.0/runtime/instances?states=Running", None),
+        ("POST", "/u-route/baas/bp/v2.0/runtime/instances", {"name": "PublishApproval"}),
+        ("GET", "/anything/else", None),
+    ],
+)
+def test_a_name_that_was_bent_to_this_machine_reaches_nothing(
+    page: Page, control: EmulatorControl, method: str, path: str, body: Any
+) -> None:
+    """Without any of the headers by which browsers say who they are, so as a program sends it."""
+    before = control.start("PublishApproval")
+    control.reset_counts()
+    answer = page.session.request(
+        method, page.url + path, json=body, headers={"Host": f"evil.example:{page.url[-5:]}"}, timeout=10
+    )
+    assert answer.status_code == (403 if path.startswith("/_emulator") else 421)
+    assert "start the emulator with --allowed-host evil.example." in answer.text
+    assert [each["id"] for each in control.instances()] == [before["id"]]
+    assert set(control.counts().values()) == {0}
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"Origin": "http://evil.example"},

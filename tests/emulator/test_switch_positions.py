@@ -247,6 +247,10 @@ def csrf_required(api: Api, control: EmulatorControl) -> object:
     return [without if isinstance(without, tuple) else "started", wrong]
 
 
+def csrf_method(api: Api, control: EmulatorControl) -> object:
+    return [type(seen(api, method, CSRF)).__name__ for method in ("POST", "GET")]
+
+
 def content_type_required(api: Api, control: EmulatorControl) -> object:
     api.headers["Content-Type"] = "application/json; charset=utf-8"
     api.query("Running")
@@ -351,6 +355,7 @@ SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "expires_in": expires_in,
     "concurrent_tokens": concurrent_tokens,
     "csrf_required": csrf_required,
+    "csrf_method": csrf_method,
     "content_type_required": content_type_required,
     "plus_is_blank": plus_is_blank,
     "success_message": success_message,
@@ -458,6 +463,9 @@ POSITIONS: list[tuple[str, object, object]] = [
     ("concurrent_tokens", False, (401, "405230602")),
     ("csrf_required", False, ["started", (400, "405230030")]),
     ("csrf_required", True, [(403, "405230050")] * 2),
+    ("csrf_method", "both", ["str", "str"]),
+    ("csrf_method", "post", ["str", "tuple"]),
+    ("csrf_method", "get", ["tuple", "str"]),
     ("content_type_required", False, []),
     ("content_type_required", True, (400, "405230010")),
     ("plus_is_blank", True, 1),

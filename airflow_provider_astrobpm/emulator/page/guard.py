@@ -1,8 +1,9 @@
-"""Who is answered: a browser that shows the page to a person, and no foreign web page in the same browser. Pure.
+"""Who is answered: a browser that shows the page to a person, programs, and no foreign web page in a browser. Pure.
 
-The page has no password, and whoever reaches it may use it; so it is with the control API, which is for programs. But any
-web page that a person opens elsewhere can send forms to an address of this machine, and can give its own name this
-machine's address. Both show in the headers that browsers send, and that no web page can change.
+The page has no password, and whoever reaches it may use it; so it is with the control API, which is for programs, and with
+the API, whose secret everybody knows. But any web page that a person opens elsewhere can send forms to an address of this
+machine, and can give its own name this machine's address (DNS rebinding). Both show in the headers that browsers send, and
+that no web page can change: the first in ``Origin``, the second in ``Host``. So a foreign name is not answered at all.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def refused_host(host: str, allowed: Collection[str]) -> str | None:
     if _is_address(name) or name in mine or name.endswith(".localhost"):
         return None
     return (
-        f"The page is not shown under the name {name!r}: a foreign web page can give its own name the address of this"
-        " machine, and could then do here what you can do. Open the page by an IP address or as localhost. If the"
-        f" name is your own, start the emulator with --allowed-host {name or 'NAME'}."
+        f"The emulator does not answer to the name {name!r}: a foreign web page can give its own name the address of"
+        " this machine, and could then do here what you can do. Use an IP address or localhost. If the name is your"
+        f" own, start the emulator with --allowed-host {name or 'NAME'}."
     )
 
 
@@ -59,14 +60,14 @@ def refused_sender(headers: Mapping[str, str]) -> str | None:
 def refused_order(method: str, headers: Mapping[str, str], allowed: Collection[str]) -> str | None:
     """Return why an order to the control API is not taken; ``None`` if it is.
 
-    Programs say nothing of where they were loaded from, and are answered. A browser says it of what can change something.
+    Programs say nothing of where they were loaded from. A browser says it of what can change something.
 
     :param headers: found by name in any case.
     """
-    if "Origin" not in headers and "Sec-Fetch-Site" not in headers:
-        return None
     if refused := refused_host(headers.get("Host", ""), allowed):
         return refused
+    if "Origin" not in headers and "Sec-Fetch-Site" not in headers:
+        return None
     if method == "GET" or refused_sender(headers) is None:
         return None
     return (
