@@ -555,7 +555,8 @@ class TestQuery:
         make_conn(timezone="UTC")
         emulator.switch(start_time_form=form)
         emulator.start("SupplierOnboarding")
-        for arguments in ({"older_than": "7d"}, {"younger_than": "7d"}):
+        both: list[dict[str, Any]] = [{"older_than": "7d"}, {"younger_than": "7d"}]
+        for arguments in both:
             assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)) == []
         assert "Left out 1 instances whose start time" in capfd.readouterr().out + caplog.text
 
