@@ -108,7 +108,7 @@ def test_it_stops_when_somebody_says_so_and_shows_how_far_it_is(
     [
         (["x", " "], COUNTRY, {}, "instance_id"),
         (["x"], {}, {}, "at least one variable"),
-        (["x"], {"a": object()}, {}, "'a' cannot be sent"),
+        (["x"], {"a": object()}, {}, "variables.'a'. cannot be sent"),
         (["x"], COUNTRY, {"max_concurrency": 0}, "max_concurrency"),
     ],
 )
