@@ -369,6 +369,23 @@ def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorC
     assert one.try_it()["id"] != instance_id
 
 
+def test_a_clear_starts_nothing_beside_what_was_told_to_end_and_does_not_show_it(
+    task: Any, emulator: EmulatorControl
+) -> None:
+    one = task(wait_for_completion=False)
+    first = one.try_it()["id"]
+    one.clear()
+    emulator.switch(action_lag=30)
+    with pytest.raises(
+        errors.EffectNotShownError, match="accepted, and after 0.2 s its effect does not show"
+    ):
+        one.try_it()
+    assert only(emulator)["id"] == first
+    emulator.advance(30)
+    assert one.try_it()["id"] != first
+    assert [each["closed"] for each in emulator.instances()] == [True, False]
+
+
 class TestAnIdThatShowsAnotherInstance:
     OTHER: ClassVar[dict[str, str]] = {"businessKey": "somebody else's"}
 

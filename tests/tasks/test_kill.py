@@ -1,0 +1,52 @@
+"""What is said on a worker when a person has ended a task whose instance cannot be found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.tasks import kill
+
+
+class Log:
+    """Keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __getattr__(self, _level: str) -> Any:
+        return lambda words, *rest: self.lines.append(words % rest if rest else words)
+
+
+@pytest.mark.parametrize(
+    ("switches", "said"),
+    [
+        ({}, "there is none that shows"),
+        ({"business_keys_in_rows": False}, "the lists show no business keys here, so it may still be open"),
+    ],
+)
+def test_where_lists_show_no_keys_it_is_not_called_gone(
+    switches: dict[str, Any], said: str, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kill, "was_ended_by_a_person", lambda *_: True)
+    monkeypatch.setattr(kill, "PATIENCE", 60.0)
+    emulator.switch(**switches)
+    emulator.start("SupplierOnboarding", business_key="other")
+    log, task = Log(), Any
+    kill.terminate(AstroZeroHook().settings, kill.AtStake("sought"), task, log)  # type: ignore[arg-type]
+    assert said in log.lines[-1]
+
+
+def test_one_that_does_not_show_its_end_in_time_is_told_at_once(
+    emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kill, "was_ended_by_a_person", lambda *_: True)
+    monkeypatch.setattr(kill, "PATIENCE", 60.0)
+    emulator.switch(action_lag=30)
+    instance_id = emulator.start("SupplierOnboarding", business_key="sought")["id"]
+    log, task = Log(), Any
+    kill.terminate(AstroZeroHook().settings, kill.AtStake("sought", instance_id), task, log)  # type: ignore[arg-type]
+    assert "terminate: accepted, and its effect does not show yet: the instance is 'Waiting" in log.lines[-1]
