@@ -222,7 +222,7 @@ class TestInEveryMode:
         ] == [
             (2, "B4", None, "refused", {"note": "y"}),
             (1, "A17", "Mine", "succeeded", {"note": "x"}),
-            (3, 5, "Instant", "succeeded", {}),
+            (3, 5, "dag.batch #3 (run run)", "succeeded", {}),
         ]
         started = {each["id"]: each["title"] for each in emulator.instances()}
         assert {

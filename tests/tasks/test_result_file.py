@@ -73,14 +73,14 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     [
         ("result.jsonl", [], b""),
         ("result.csv", [], HEADER),
-        ("result.csv", [row(number=7)], HEADER + b"7,7,,started,,,,,,,,,\r\n"),
+        ("result.csv", [row(number=7)], HEADER + b"7,7,,started,,,,,,,,,,,\r\n"),
         (
             "result.CSV",
             [row(reason='it said "no", twice\r\nand é'), row(url="x")],
-            HEADER + b'1,1,,started,"it said ""no"", twice\r\nand \xc3\xa9",,,,,,,,\r\n1,1,,started,,,,,,,,,x\r\n',
+            HEADER + b'1,1,,started,"it said ""no"", twice\r\nand \xc3\xa9",,,,,,,,,,\r\n1,1,,started,,,,,,,,,,,x\r\n',
         ),
-        ("result.csv", [row(reason="=1+1")], HEADER + b"1,1,,started,=1+1,,,,,,,,\r\n"),
-        ("result.csv", [row(reason="\udcff")], HEADER + b"1,1,,started,\\udcff,,,,,,,,\r\n"),
+        ("result.csv", [row(reason="=1+1")], HEADER + b"1,1,,started,=1+1,,,,,,,,,,\r\n"),
+        ("result.csv", [row(reason="\udcff")], HEADER + b"1,1,,started,\\udcff,,,,,,,,,,\r\n"),
         ("é 100%20@.csv", [], HEADER),
     ],
 )  # fmt: skip
@@ -279,7 +279,7 @@ class TestAnObject:
         store = stored(Store(), used)
         result_file.write(path, [row()], conn_id=conn_id)
         address = path.removeprefix("s3://").removeprefix("named@")
-        assert store.content == {address: HEADER + b"1,1,,started,,,,,,,,,\r\n"}
+        assert store.content == {address: HEADER + b"1,1,,started,,,,,,,,,,,\r\n"}
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_is_of_a_type_that_its_suffix_tells(self, suffix: str, stored: Any) -> None:

@@ -156,7 +156,7 @@ def test_it_fires_for_what_ends_while_it_watches(
     assert (payload["id"], payload["name"], payload["state"]) == (third, PROCESS, "Completed OK")
     assert set(payload) == {
         *("id", "name", "version", "state", "bp_status", "task_outcome", "suspended", "is_closed"),
-        *("business_key", "start_time", "end_time", "url"),
+        *("business_key", "start_time", "end_time", "start_time_utc", "end_time_utc", "url"),
     }
     assert "1 are there already and do not count" in caplog.text
 
