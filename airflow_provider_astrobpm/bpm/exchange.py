@@ -236,6 +236,25 @@ def token_fault(response: Response) -> TokenFault | None:
     return _Answer(TOKEN_PROBE, response).token_fault
 
 
+def without_secrets(response: Response, secrets: tuple[str, ...]) -> Response:
+    """Return an answer whose code, message and headers can be shown.
+
+    :param secrets: what must not show, should the server repeat it.
+    """
+    headers = {name: secrecy.quote(value, secrets) for name, value in response.headers.items()}
+    body = response.body
+    envelope = _Answer(TOKEN_PROBE, response).envelope
+    if envelope is not None:
+        message = _said(envelope.resMsg)
+        shown = {
+            "resCode": secrecy.quote(envelope.code, secrets),
+            "resMsg": message and secrecy.quote(message, secrets),
+            "result": envelope.result,
+        }
+        body = secrecy.masked_json(msgspec.json.encode(shown), secrets)
+    return msgspec.structs.replace(response, headers=headers, body=body)
+
+
 def words_of_platform(response: Response) -> tuple[str | None, str | None]:
     """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
     envelope = _Answer(TOKEN_PROBE, response).envelope

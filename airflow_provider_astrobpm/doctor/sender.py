@@ -13,7 +13,7 @@ import msgspec
 
 from airflow_provider_astrobpm.bpm import retry, secrecy
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange
+from airflow_provider_astrobpm.bpm.exchange import NeedToken, NotTheToken, Request, exchange, without_secrets
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
@@ -120,6 +120,8 @@ class Sender:
             failure = error
         if operation.kind == "token" and result is not None:
             self._keep(result.access_token)
+        if response is not None:
+            response = without_secrets(response, (*request.secrets, *self._secrets))
         line = evidence(request, ask.remark, response, failure, result)
         return Seen(self.scrub(line), result, failure, response, self.clock())
 
