@@ -29,6 +29,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Generator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
@@ -40,7 +41,7 @@ SUCCESS = "0"
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
 TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-MOST_IN_DATA = 3  # secrets that data is searched for: the tokens of the call and the secret of its credentials come first
+MOST_CSRF_TOKENS = 4  # that a client remembers, so that messages can mask them
 LONGEST_RETRY_AFTER = 60  # characters of a header that is a number or a date
 
 
@@ -94,6 +95,15 @@ class Response(msgspec.Struct, frozen=True):
 
 if TYPE_CHECKING:
     Exchange = Generator[NeedToken | NotTheToken | Request, Any, T]
+
+
+def remember_csrf(request: Request, known: deque[str]) -> None:
+    """Note the CSRF token that a request carries, if it has one: a later answer may still repeat it.
+
+    :param known: those of the last requests.
+    """
+    if (token := request.headers.get("csrf-token")) is not None and token not in known:
+        known.append(token)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -274,7 +284,7 @@ class _Answer(Generic[T]):
         self.headers = response.headers
         self.body = texts.storable_json(response.body)
         if not operation.brings_secret:
-            self.body = secrecy.masked_json(self.body, secrets[:MOST_IN_DATA])
+            self.body = secrecy.masked_json(self.body, secrets)
         self.envelope = _decoded(self.body, _Envelope)
         if self.envelope is None:
             with suppress(ValueError, RecursionError):

@@ -79,6 +79,8 @@ class EchoingServer:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._connection = ""
+        self._by_connection: dict[str, list[str]] = {}
         self._numbers = itertools.count(1)
         self._turns = itertools.count()
         self._threads: list[threading.Thread] = []
@@ -135,6 +137,7 @@ class EchoingServer:
     def _answer(self, head: str, body: str) -> bytes:
         method, target, *_ = head.split(" ", 2)
         with self._lock:
+            self._connection = "/".join(target.split("/")[:3]) if method != "CONNECT" else method
             self._remember(head, body)
             if method == "CONNECT":
                 self.answered.append(("proxy", "connect"))
@@ -165,6 +168,9 @@ class EchoingServer:
     def _add(self, secret: str) -> None:
         if secret not in self.secrets:
             self.secrets.append(secret)
+        of_connection = self._by_connection.setdefault(self._connection, [])
+        if secret not in of_connection:
+            of_connection.append(secret)
 
     def _good(self, call: str) -> bytes:
         if call == "token":
@@ -182,11 +188,15 @@ class EchoingServer:
         return json.dumps({"resCode": "0", "resMsg": "Success", "result": result}).encode()
 
     def _said(self, *, one_line: bool = False) -> str:
-        """Return the last secrets, in the next few encodings."""
+        """Return the last secrets of the connection that is answered, in the next few encodings."""
         turn = next(self._turns)
         names = list(ENCODINGS)
         chosen = [names[(turn * ENCODED_AT_ONCE + at) % len(names)] for at in range(ENCODED_AT_ONCE)]
-        said = "; ".join(ENCODINGS[name](secret) for secret in self.secrets[-4:] for name in chosen)
+        said = "; ".join(
+            ENCODINGS[name](secret)
+            for secret in self._by_connection.get(self._connection, [])[-4:]
+            for name in chosen
+        )
         return re.sub(r"\s+", "", said) if one_line else said
 
     # What an answer looks like, by where it has room for words.
@@ -236,7 +246,7 @@ class EchoingServer:
         )
 
     def redirect(self) -> bytes:
-        host = re.sub("[^A-Za-z0-9]", "", self.secrets[-1])
+        host = re.sub("[^A-Za-z0-9]", "", self._by_connection[self._connection][-1])
         return answer(b"", "302 Found", f"Location: https://{host}.example/{self._said(one_line=True)}")
 
     def later(self) -> bytes:
