@@ -30,6 +30,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Generator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
@@ -42,7 +43,7 @@ SUCCESS = "0"
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
 TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-MOST_IN_DATA = 3  # secrets that data is searched for: the tokens of the call and the secret of its credentials come first
+MOST_CSRF_TOKENS = 4  # that a client remembers, so that messages can mask them
 LONGEST_RETRY_AFTER = 60  # characters of a header that is a number or a date
 
 
@@ -96,6 +97,15 @@ class Response(msgspec.Struct, frozen=True):
 
 if TYPE_CHECKING:
     Exchange = Generator[NeedToken | NotTheToken | Request, Any, T]
+
+
+def remember_csrf(request: Request, known: deque[str]) -> None:
+    """Note the CSRF token that a request carries, if it has one: a later answer may still repeat it.
+
+    :param known: those of the last requests.
+    """
+    if (token := request.headers.get("csrf-token")) is not None and token not in known:
+        known.append(token)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -258,6 +268,25 @@ def token_fault(response: Response) -> TokenFault | None:
     return _Answer(TOKEN_PROBE, response).token_fault
 
 
+def without_secrets(response: Response, secrets: tuple[str, ...]) -> Response:
+    """Return an answer whose code, message and headers can be shown.
+
+    :param secrets: what must not show, should the server repeat it.
+    """
+    headers = {name: secrecy.quote(value, secrets) for name, value in response.headers.items()}
+    body = response.body
+    envelope = _Answer(TOKEN_PROBE, response).envelope
+    if envelope is not None:
+        message = _said(envelope.resMsg)
+        shown = {
+            "resCode": secrecy.quote(envelope.code, secrets),
+            "resMsg": message and secrecy.quote(message, secrets),
+            "result": envelope.result,
+        }
+        body = secrecy.masked_json(msgspec.json.encode(shown), secrets)
+    return msgspec.structs.replace(response, headers=headers, body=body)
+
+
 def words_of_platform(response: Response) -> tuple[str | None, str | None]:
     """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
     envelope = _Answer(TOKEN_PROBE, response).envelope
@@ -277,7 +306,7 @@ class _Answer(Generic[T]):
         self.headers = response.headers
         self.body = texts.storable_json(response.body)
         if not operation.brings_secret:
-            self.body = secrecy.masked_json(self.body, secrets[:MOST_IN_DATA])
+            self.body = secrecy.masked_json(self.body, secrets)
         self.envelope = _decoded(self.body, _Envelope)
         if self.envelope is None:
             with suppress(ValueError, RecursionError):

@@ -14,7 +14,14 @@ import msgspec
 from airflow_provider_astrobpm.bpm import retry, secrecy
 from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import TOKEN_PROBE, NeedToken, NotTheToken, Request, exchange
+from airflow_provider_astrobpm.bpm.exchange import (
+    TOKEN_PROBE,
+    NeedToken,
+    NotTheToken,
+    Request,
+    exchange,
+    without_secrets,
+)
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
@@ -124,8 +131,9 @@ class Sender:
             failure = error
         if operation.kind == "token" and result is not None:
             self._keep(result.access_token)
-        line = evidence(request, ask.remark, response, failure, result)
-        return Seen(self.scrub(line), result, failure, response, self.clock())
+        shown = response and without_secrets(response, (*request.secrets, *self._secrets))
+        line = evidence(request, ask.remark, shown, failure, result)
+        return Seen(self.scrub(line), result, failure, shown, self.clock())
 
     def _send(self, request: Request) -> Response:
         self.requests += 1

@@ -34,15 +34,15 @@ class TokenMasks:
     """The tokens that Airflow's masker knows. Threads and event loops share it."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, list[str]] = {}
-        self._of_others: set[str] = set()
-        """Tokens that somebody else has told the masker of, and that stay therefore."""
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Begin to count for a supervisor that has been told nothing (after a fork)."""
+        """Forget all: Airflow may have emptied the masker, and the supervisor is another one (after a fork)."""
         self._lock = threading.Lock()
         self._told = 0
+        self._kept: dict[Hashable, list[str]] = {}
+        self._of_others: set[str] = set()
+        """Tokens that somebody else has told the masker of, and that stay therefore."""
 
     def show(self, token: str, key: Hashable) -> None:
         """Mask a token from now on, and no longer one that it has replaced some time ago.
@@ -62,16 +62,16 @@ class TokenMasks:
         """Let this process mask a token; return whether the supervisor is to be told of it."""
         with self._lock:
             kept = self._kept.setdefault(key, [])
+            patterns = getattr(masker := airflows_masker(), "patterns", None)
+            if not isinstance(patterns, set):  # no masker that is known here: nothing can be taken out of it
+                self._told += 1
+                return self._told <= TOLD
             if token in kept:
                 kept.remove(token)
-                kept.append(token)
-                return False
+                if re.escape(token) in patterns:
+                    kept.append(token)
+                    return False
             self._told += 1
-            patterns = getattr(masker := airflows_masker(), "patterns", None)
-            if not isinstance(
-                patterns, set
-            ):  # another masker than is known here; it is told as little as a supervisor
-                return self._told <= TOLD
             if re.escape(token) in patterns and not any(token in each for each in self._kept.values()):
                 self._of_others.add(token)
             kept.append(token)

@@ -68,10 +68,6 @@ def shown_in(text: str, secret: str) -> list[str]:
     return found
 
 
-CSRF = 'csrf"'
-"""With what CSRF tokens begin; each is good for one write."""
-
-
 @dataclass
 class EchoingServer:
     """Answers on a port of its own, and keeps every secret that it has seen or issued."""
@@ -83,10 +79,10 @@ class EchoingServer:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._connection = ""
+        self._by_connection: dict[str, list[str]] = {}
         self._numbers = itertools.count(1)
         self._turns = itertools.count()
-        self._known: dict[str, list[str]] = {}
-        self._told: list[str] = []
         self._threads: list[threading.Thread] = []
 
     @contextmanager
@@ -141,8 +137,7 @@ class EchoingServer:
     def _answer(self, head: str, body: str) -> bytes:
         method, target, *_ = head.split(" ", 2)
         with self._lock:
-            # Whoever asks at one address knows nothing of what was issued at another, in real life by another process.
-            self._told = self._known.setdefault("/".join(target.split("/")[1:3]), [])
+            self._connection = "/".join(target.split("/")[:3]) if method != "CONNECT" else method
             self._remember(head, body)
             if method == "CONNECT":
                 self.answered.append(("proxy", "connect"))
@@ -169,13 +164,13 @@ class EchoingServer:
                 self._add(base64.b64decode(credentials).decode().partition(":")[2])
             else:
                 self._add(secret.strip())
-        spent = [one for one in self._told if one.startswith(CSRF) and one not in map(str.strip, found)]
-        self._told[:] = [one for one in self._told if one not in spent]
 
     def _add(self, secret: str) -> None:
-        for known in (self.secrets, self._told):
-            if secret not in known:
-                known.append(secret)
+        if secret not in self.secrets:
+            self.secrets.append(secret)
+        of_connection = self._by_connection.setdefault(self._connection, [])
+        if secret not in of_connection:
+            of_connection.append(secret)
 
     def _good(self, call: str) -> bytes:
         if call == "token":
@@ -186,18 +181,22 @@ class EchoingServer:
             return json.dumps({"access_token": token, "expires_in": 3600}).encode()
         result: Any = []
         if call == "csrf":
-            result = f'{CSRF}{next(self._numbers)}"/&a-token-of-one-write='
+            result = f'csrf"{next(self._numbers)}"/&a-token-of-one-write='
             self._add(result)
         elif call == "start":
             result = {"id": "002N00000000001", "name": BPM, "state": "Running"}
         return json.dumps({"resCode": "0", "resMsg": "Success", "result": result}).encode()
 
     def _said(self, *, one_line: bool = False) -> str:
-        """Return the last secrets of whoever asks, in the next few encodings; of the CSRF tokens only that of this write."""
+        """Return the last secrets of the connection that is answered, in the next few encodings."""
         turn = next(self._turns)
         names = list(ENCODINGS)
         chosen = [names[(turn * ENCODED_AT_ONCE + at) % len(names)] for at in range(ENCODED_AT_ONCE)]
-        said = "; ".join(ENCODINGS[name](secret) for secret in self._told[-4:] for name in chosen)
+        said = "; ".join(
+            ENCODINGS[name](secret)
+            for secret in self._by_connection.get(self._connection, [])[-4:]
+            for name in chosen
+        )
         return re.sub(r"\s+", "", said) if one_line else said
 
     # What an answer looks like, by where it has room for words.
@@ -247,7 +246,7 @@ class EchoingServer:
         )
 
     def redirect(self) -> bytes:
-        host = re.sub("[^A-Za-z0-9]", "", self._told[-1])
+        host = re.sub("[^A-Za-z0-9]", "", self._by_connection[self._connection][-1])
         return answer(b"", "302 Found", f"Location: https://{host}.example/{self._said(one_line=True)}")
 
     def later(self) -> bytes:
