@@ -135,14 +135,14 @@ class TestStart:
         ("arguments", "then"),
         [
             (
-                {"timeout": 0},
+                {"timeout": 0.001},
                 "A retry goes on with it; clearing this task terminates it and starts a new one",
             ),
             (
-                {"timeout": 0, "terminate_on_kill": False},
+                {"timeout": 0.001, "terminate_on_kill": False},
                 "A retry goes on waiting for it, and so does clearing this task",
             ),
-            ({"timeout": 0, "on_timeout": "suspend"}, "Resume it: then a retry goes on with it"),
+            ({"timeout": 0.001, "on_timeout": "suspend"}, "Resume it: then a retry goes on with it"),
             ({"failed_bp_statuses": ["Collecting"], "timeout": 30}, "A retry goes on with it; clearing"),
             ({"failed_states": ["Waiting for user interaction"], "timeout": 30}, "A retry goes on with it"),
         ],
@@ -197,7 +197,7 @@ class TestStart:
             ({"bpm_name": ""}, "bpm_name"),
             ({"bpm_name": None}, "bpm_name"),
             ({"bpm_name": "A", "variables": "a=1"}, "variables"),
-            ({"bpm_name": "A", "variables": {"d": timedelta(1)}}, "variable 'd'"),
+            ({"bpm_name": "A", "variables": {"d": timedelta(1)}}, "variables.'d'. cannot be sent"),
             ({"bpm_name": "A", "states": ["Done"]}, "states must be one of"),
             ({"bpm_name": "A", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
         ],
@@ -267,14 +267,13 @@ class TestStart:
         self, argument: str, deferrable: bool, bad: str, emulator: EmulatorControl
     ) -> None:
         value: Any = {"bp_statuses": [bad], "variables": {"dataset": {"name": [bad]}}}.get(argument, bad)
-        operator = start(**{"bpm_name": "PublishApproval", argument: value}, deferrable=deferrable)
         words = (
-            "variable 'dataset' must hold no text"
+            r"variables\['dataset'\]\['name'\]\[0\] cannot be sent: it is a text with a NUL"
             if argument == "variables"
             else f"{argument} must be a text without"
         )
         with pytest.raises(ValueError, match=words):
-            run(operator)
+            run(start(**{"bpm_name": "PublishApproval", argument: value}, deferrable=deferrable))
         assert not any(emulator.counts().values())
 
     def test_a_whole_surrogate_pair_and_an_escaped_nul_are_fine(self, emulator: EmulatorControl) -> None:
@@ -555,8 +554,8 @@ class TestQuery:
         make_conn(timezone="UTC")
         emulator.switch(start_time_form=form)
         emulator.start("SupplierOnboarding")
-        both: list[dict[str, Any]] = [{"older_than": "7d"}, {"younger_than": "7d"}]
-        for arguments in both:
+        for name in ("older_than", "younger_than"):
+            arguments: dict[str, Any] = {name: "7d"}
             assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)) == []
         assert "Left out 1 instances whose start time" in capfd.readouterr().out + caplog.text
 
