@@ -25,8 +25,8 @@ HOSTILE = [
     "</textarea></title></template><svg onload=\"document.title = 'broken in'\">",
     "{{ 7 * 7 }}{% raw %}",
     "\u202egnp.exe \u2066\u202c\u001b[31m",
-    "x" * 3_000,
-    "many words " * 300,
+    "x" * 2_200,
+    "many words " * 200,
     "&amp; &lt; %3Cb%3E ' \"",
 ]
 
