@@ -185,6 +185,19 @@ def test_the_modules_of_the_emulators_page_import_only_those_before_them() -> No
             assert not [name for name in imports_of(path) if name.startswith(page)], path
 
 
+def test_no_named_tuple_is_generic() -> None:
+    """Python 3.10 cannot define one, and neither ruff nor mypy says so."""
+    generic = [
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and len(node.bases) > 1
+        and any(ast.unparse(base).endswith("NamedTuple") for base in node.bases)
+    ]
+    assert generic == []
+
+
 def test_only_the_states_module_knows_the_states() -> None:
     names = {
         "Waiting for user interaction",

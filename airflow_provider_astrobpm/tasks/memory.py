@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -63,7 +64,8 @@ class Try(NamedTuple):
         )
 
 
-class Begun(NamedTuple, Generic[R]):
+@dataclass(frozen=True)
+class Begun(Generic[R]):
     """A try that has written down its intent.
 
     :param memory: the record that the tries of its task share.

@@ -262,7 +262,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     @property
     def _checks_variables(self) -> bool:
         """Whether the variables have to be checked: what a try has begun to start was checked before."""
-        _, this, record = self._begun
+        this, record = self._begun.this, self._begun.record
         has_begun = (
             record is not None and record.generation == this.generation and record.begun_at is not None
         )
@@ -300,7 +300,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
 
-        memory, this, record = self._begun
+        memory, this, record = self._begun.memory, self._begun.this, self._begun.record
         settings = self.hook.settings
         order = batch_record.BatchOrder(
             identity=this.task,

@@ -186,7 +186,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
         from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
-        memory, this, known = begin(context, adoption.Record, retries=self.retries or 0)
+        begun = begin(context, adoption.Record, retries=self.retries or 0)
+        memory, this, known = begun.memory, begun.this, begun.record
         has_started = (
             known is not None and known.generation == this.generation and known.posted_at is not None
         )
