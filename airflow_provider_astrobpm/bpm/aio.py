@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
@@ -14,12 +13,10 @@ from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
 from airflow_provider_astrobpm.bpm.client import telling
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import (
-    MOST_CSRF_TOKENS,
     NeedToken,
     NotTheToken,
     Response,
     exchange,
-    remember_csrf,
 )
 from airflow_provider_astrobpm.bpm.meter import NO_METER, TOKEN_REQUESTS, Requests
 from airflow_provider_astrobpm.bpm.token import TOKENS, credential_key, request_token
@@ -86,7 +83,6 @@ class AsyncBpmClient:
         self._tokens = tokens
         self._key = credential_key(settings)
         self._secrets = settings.secrets()
-        self._csrf_tokens: deque[str] = deque(maxlen=MOST_CSRF_TOKENS)
         self._sleep = sleep
         self._on_token = on_token
         self._on_retry = on_retry
@@ -171,8 +167,8 @@ class AsyncBpmClient:
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=self._tokens.csrf_method(self.settings),
-            secrets=(*self._secrets, *self._tokens.earlier(self._key), *self._csrf_tokens),
+            csrf=self._tokens.csrf_memory(self.settings),
+            secrets=(*self._secrets, *self._tokens.earlier(self._key)),
         )
         step = _resume(talk, None)
         while not isinstance(step, _Result):
@@ -192,7 +188,6 @@ class AsyncBpmClient:
                 self._tokens.in_vain(self.settings, step.doubt)
                 return None
             self._sent[step.kind] += 1
-            remember_csrf(step, self._csrf_tokens)
             return await self._transport.send(step)
         except CallError as error:
             return error

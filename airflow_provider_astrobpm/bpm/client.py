@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import tenacity
@@ -11,11 +10,9 @@ import tenacity
 from airflow_provider_astrobpm.bpm import api, retry
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.bpm.exchange import (
-    MOST_CSRF_TOKENS,
     NeedToken,
     NotTheToken,
     exchange,
-    remember_csrf,
 )
 from airflow_provider_astrobpm.bpm.meter import NO_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.bpm.moment import Moment
@@ -76,7 +73,6 @@ class BpmClient:
         self._tokens = tokens
         self._key = credential_key(settings)
         self._secrets = settings.secrets()
-        self._csrf_tokens: deque[str] = deque(maxlen=MOST_CSRF_TOKENS)
         self._sleep = sleep
         self.clock = clock
         self.steady = steady
@@ -151,8 +147,8 @@ class BpmClient:
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=self._tokens.csrf_method(self.settings),
-            secrets=(*self._secrets, *self._tokens.earlier(self._key), *self._csrf_tokens),
+            csrf=self._tokens.csrf_memory(self.settings),
+            secrets=(*self._secrets, *self._tokens.earlier(self._key)),
         )
         try:
             step = next(talk)
@@ -176,7 +172,6 @@ class BpmClient:
 
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)
-        remember_csrf(request, self._csrf_tokens)
         return self._transport.send(request)
 
     def _token(self, need: NeedToken) -> str | None:

@@ -30,11 +30,10 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Generator, Mapping
 
     from airflow_provider_astrobpm.bpm.api import Operation
-    from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
+    from airflow_provider_astrobpm.bpm.csrf import CsrfMemory
 
 T = TypeVar("T")
 
@@ -43,7 +42,6 @@ SUCCESS = "0"
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
 TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-MOST_CSRF_TOKENS = 4  # that a client remembers, so that messages can mask them
 LONGEST_RETRY_AFTER = 60  # characters of a header that is a number or a date
 
 
@@ -99,15 +97,6 @@ if TYPE_CHECKING:
     Exchange = Generator[NeedToken | NotTheToken | Request, Any, T]
 
 
-def remember_csrf(request: Request, known: deque[str]) -> None:
-    """Note the CSRF token that a request carries, if it has one: a later answer may still repeat it.
-
-    :param known: those of the last requests.
-    """
-    if (token := request.headers.get("csrf-token")) is not None and token not in known:
-        known.append(token)
-
-
 class _Envelope(msgspec.Struct, frozen=True):
     resCode: str | int  # noqa: N815 - the wire's name
     resMsg: Any = None  # noqa: N815
@@ -127,18 +116,20 @@ def exchange(
     operation: Operation[T],
     *,
     connection: str,
-    csrf: CsrfMethod | None = None,
+    csrf: CsrfMemory | None = None,
     secrets: tuple[str, ...] = (),
 ) -> Exchange[T]:
     """Drive one call.
 
     :param operation: what to do.
     :param connection: the connection id, for messages.
-    :param csrf: by which method a CSRF token is fetched, if a write has to carry one.
+    :param csrf: what is known of the endpoint's CSRF tokens, if a write has to carry one.
     :param secrets: what no error and no result may show, should the server repeat it, besides what the call itself sends.
     :returns: the decoded result.
     :raises CallError: one of its kinds, saying what was attempted and what the server said.
     """
+    if csrf is not None:
+        secrets = (*secrets, *csrf.earlier)
     try:
         if not operation.needs_token:
             known = (*secrets, *operation.secrets)
@@ -149,7 +140,7 @@ def exchange(
         raise
 
 
-def _authorised(operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMethod | None) -> Exchange[T]:
+def _authorised(operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMemory | None) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
     token = yield from _token(NeedToken())
     answer: _Answer[Any] = yield from _sent(operation, token or "", secrets, csrf)
@@ -187,7 +178,7 @@ def _token(need: NeedToken) -> Exchange[str | None]:
 
 
 def _sent(
-    operation: Operation[Any], token: str, secrets: tuple[str, ...], csrf: CsrfMethod | None
+    operation: Operation[Any], token: str, secrets: tuple[str, ...], csrf: CsrfMemory | None
 ) -> Exchange[_Answer[Any]]:
     """Send with a token, and with a CSRF token that belongs to it; return the answer, or how that one was refused."""
     headers = {"access-token": token}
@@ -202,12 +193,12 @@ def _sent(
         except CallError as error:
             _not_taken(error, api.get_csrf_token())
             raise
-        csrf.works("GET" if fetched.operation.method == "GET" else "POST")
+        csrf.got(headers["csrf-token"], "GET" if fetched.operation.method == "GET" else "POST")
     return _Answer(operation, (yield _request(operation, headers, secrets)), secrets)
 
 
 def _csrf_token(
-    headers: dict[str, str], secrets: tuple[str, ...], csrf: CsrfMethod
+    headers: dict[str, str], secrets: tuple[str, ...], csrf: CsrfMemory
 ) -> Exchange[_Answer[str]]:
     """Request a CSRF token, by the other method where there is nothing by the first."""
     answers = []

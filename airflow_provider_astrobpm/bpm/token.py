@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
+from airflow_provider_astrobpm.bpm.csrf import CsrfMemory
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -76,7 +76,7 @@ class TokenCache:
         self._earlier: dict[Hashable, tuple[_Token, ...]] = {}
         self._requests: dict[Hashable, Future[str]] = {}
         self._doubts = Doubts()
-        self._csrf_methods: dict[str, CsrfMethod] = {}
+        self._csrf_memories: dict[str, CsrfMemory] = {}
 
     def known(self, key: Hashable, stale: str | None = None) -> str | None:
         """Return a token that is good for now, if one was requested before.
@@ -99,12 +99,12 @@ class TokenCache:
         token = self._tokens.get(credential_key(settings))
         return token.encoding if token is not None else None
 
-    def csrf_method(self, settings: Settings) -> CsrfMethod | None:
-        """Return by which method the endpoint gives CSRF tokens, as far as it was seen; ``None`` where none is needed.
+    def csrf_memory(self, settings: Settings) -> CsrfMemory | None:
+        """Return what was seen of the endpoint's CSRF tokens; ``None`` where none is needed.
 
         All clients of the process share what one has seen.
         """
-        return self._csrf_methods.setdefault(settings.base_url, CsrfMethod()) if settings.csrf else None
+        return self._csrf_memories.setdefault(settings.base_url, CsrfMemory()) if settings.csrf else None
 
     def in_vain(self, settings: Settings, doubt: str) -> None:
         """Remember that a fresh token did not change the answer.

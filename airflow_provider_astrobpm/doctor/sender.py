@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from airflow_provider_astrobpm.bpm import retry, secrecy
-from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
+from airflow_provider_astrobpm.bpm.csrf import CsrfMemory
 from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
 from airflow_provider_astrobpm.bpm.exchange import (
     TOKEN_PROBE,
@@ -65,7 +65,7 @@ class Sender:
         self._transport = Transport(settings)
         self._token: str | None = None
         self._doubts = Doubts()
-        self._csrf_method = CsrfMethod()
+        self._csrf_memory = CsrfMemory()
         self._secrets = set(settings.secrets())
         self._failures = 0
 
@@ -101,7 +101,7 @@ class Sender:
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=self._csrf_method if ask.csrf else None,
+            csrf=self._csrf_memory if ask.csrf else None,
             secrets=tuple(self._secrets),
         )
         request = Request(operation.method, ask.target or operation.target, {}, None)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.csrf import CsrfMethod
+from airflow_provider_astrobpm.bpm.csrf import CsrfMemory
 from airflow_provider_astrobpm.bpm.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -40,10 +40,10 @@ def answer(status: int, body: Any, headers: dict[str, str] | None = None) -> Res
 
 
 def run(
-    operation: api.Operation[Any], *replies: Any, csrf: bool | CsrfMethod = False
+    operation: api.Operation[Any], *replies: Any, csrf: bool | CsrfMemory = False
 ) -> tuple[Any, list[Any]]:
     """Feed replies to the exchange; return its result and what it asked for."""
-    method = csrf if isinstance(csrf, CsrfMethod) else CsrfMethod() if csrf else None
+    method = csrf if isinstance(csrf, CsrfMemory) else CsrfMemory() if csrf else None
     talk = exchange(operation, connection="the_connection", csrf=method)
     asked: list[Any] = []
     try:
@@ -232,7 +232,7 @@ class TestACsrfToken:
     @pytest.mark.parametrize("status", [404, 405, 501])
     def test_is_fetched_by_the_other_method_where_there_is_nothing_by_the_first(self, status: int) -> None:
         """The method that worked is tried first from then on, until there is nothing by it."""
-        gone, known = answer(status, {"resCode": "405230061", "resMsg": "no"}), CsrfMethod()
+        gone, known = answer(status, {"resCode": "405230061", "resMsg": "no"}), CsrfMemory()
 
         def methods(*replies: Any) -> list[str]:
             _, asked = run(api.start("A"), TOKEN, *replies, ok("csrf"), ok(INSTANCE), csrf=known)
