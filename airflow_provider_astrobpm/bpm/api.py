@@ -242,7 +242,7 @@ def query(
 
 
 def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operation[BpmInstance | None]:
-    """Read one instance; ``None`` where a success shows none. Undocumented: whoever sends this must be ready for any answer.
+    """Read one instance; return ``None`` if a successful answer holds none. Undocumented: expect any answer.
 
     :param is_known_to_work: whether this endpoint has read an instance by its id before. If not, an answer that makes no
         sense may be how it says that it does not.

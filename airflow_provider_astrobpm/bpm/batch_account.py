@@ -1,4 +1,4 @@
-"""What is told of a batch that came to a stop: how many launches are what, and the first reasons. Pure."""
+"""The error text of a batch that has stopped: how many launches started, failed or are in doubt, and the first reasons. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Account(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """A launch of which nobody can know whether it was started.
+    """A launch that may or may not have been started.
 
     :param launch: the launch, in words.
     :param business_key: the key that its instance carries, if there is one.
@@ -77,7 +77,7 @@ def named(number: int, its_id: str | int | None, **more: object) -> str:
 
 
 def in_doubt(account: Account, doubts: Sequence[Doubt]) -> AmbiguousStartError:
-    """Return the error of a batch in which nobody can know whether some launches were started.
+    """Return the error of a batch with launches that may or may not have been started.
 
     :param account: how many launches are what.
     :param doubts: the launches in doubt.

@@ -51,7 +51,7 @@ COLUMNS = (
 )
 """What is told of a launch."""
 VARIABLES = "variables"
-"""What is told besides, if its author asks for it."""
+"""One more column, if the task asks for it."""
 
 
 def columns(*, with_variables: bool) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def change_state(
     :param known: what is known of the instance besides its id. Where it cannot be read before, the action is sent all the
         same.
     :param grace: seconds for which is looked whether the effect of an action shows that was accepted, or whose answer was
-        lost. ``None`` is for those who have no time: there is one look, and ``visible`` says what came of it.
+        lost. With ``None`` it is looked once, and ``visible`` says whether the effect showed.
     :param intent: what earlier tries of a task say about the same action; for ``if_closed="fail"``.
     :raises AnotherInstanceError: if its id shows another instance.
     :raises InstanceNotFoundError: if there is no such instance.
@@ -151,7 +151,7 @@ def delete(
     :param instance_id: the instance's id.
     :param find: a plan that finds an instance by its id.
     :param if_missing: whether it is fine that there is no such instance. For ``"fail"`` it is looked for first, because
-        afterwards nobody could tell whether it was there. The deletion is sent also where nothing shows: lists may be cut off.
+        afterwards there is no way to tell. The deletion is sent even if the instance does not show, because lists may be cut off.
     :param grace: seconds for which is looked whether the instance is gone, where the answer to the deletion was lost.
     :param intent: what earlier tries of a task say about the same deletion; for ``if_missing="fail"``.
     :returns: what happened, in words.
@@ -220,7 +220,7 @@ def may_be_set(failure: AstroZeroError) -> str:
 
 
 def is_certainly_not_sent(failure: CallError) -> bool:
-    """Tell whether no look can find anything that a failed call has done."""
+    """Return whether a failed call certainly never reached Astro Zero."""
     return isinstance(failure, (NotSentError, AuthenticationError)) and not failure.after_doubt
 
 
@@ -260,7 +260,7 @@ def _read_if_possible(instance_id: str, find: Callable[[str], Plan[BpmInstance]]
 
 
 def _is_there(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Plan[bool | None]:
-    """Return whether an instance shows; ``None`` where nobody can tell."""
+    """Return whether an instance shows; ``None`` if the lists do not tell."""
     try:
         yield from find(instance_id)
     except InstanceNotFoundError:
@@ -292,7 +292,7 @@ def _after_failure(look: Look, failure: CallError, if_closed: IfClosed) -> Plan[
 
 
 def _may_be_by(failure: CallError) -> bool:
-    """Tell whether what was seen before and is otherwise now may be so by the call that ended so.
+    """Return whether the failed call may have caused the change that was seen since.
 
     Only Astro Zero's own refusal of the only request shows that it is not: a gateway may refuse what has been done.
     """

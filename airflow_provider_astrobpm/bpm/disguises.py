@@ -167,7 +167,7 @@ def _decoded(
 
 
 def _is_break(character: str) -> bool:
-    """Return whether a character only breaks a text: a blank, or one that nobody sees."""
+    """Return whether a character is a blank or invisible, so that it only splits a text."""
     return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
 
 

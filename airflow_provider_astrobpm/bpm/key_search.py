@@ -66,11 +66,6 @@ class KeyMatches:
         """Whether the lists show that the server's clock is right."""
 
     @property
-    def shows_no_keys(self) -> bool:
-        """Whether there are rows, and none of them shows a business key."""
-        return bool(self._names_without_keys) and not self._shows_keys
-
-    @property
     def has_open(self) -> bool:
         """Whether an open instance is among them."""
         return any(not one.is_closed for one in self.instances.values())
@@ -132,9 +127,13 @@ class KeyMatches:
             )
         return self.hides(since, bpm_name, is_any_open_one_wanted=is_any_open_one_wanted)
 
-    def keyless(self, bpm_names: Iterable[str]) -> str | None:
-        """Return, in words, that the lists show instances of one of these BPMs and no business keys; ``None`` otherwise."""
-        if self._shows_keys or self._names_without_keys.isdisjoint(bpm_names):
+    def keyless(self, bpm_names: Iterable[str] | None = None) -> str | None:
+        """Return, in words, that the lists show instances and no business keys; ``None`` otherwise.
+
+        :param bpm_names: the names of the BPMs whose instances count; without them those of all.
+        """
+        names = self._names_without_keys
+        if self._shows_keys or not (names if bpm_names is None else names.intersection(bpm_names)):
             return None
         return "the lists show no business keys here"
 

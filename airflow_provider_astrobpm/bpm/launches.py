@@ -138,7 +138,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         return base64.b32encode(whole[:5]).decode().lower()[:4]
 
     def said(self, *, with_variables: bool = False) -> Said:
-        """Return what the result tells of it.
+        """Return the author's part of the row for this launch in the result.
 
         :param with_variables: whether its variables are among that.
         """

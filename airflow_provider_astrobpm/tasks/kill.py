@@ -74,8 +74,8 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
             matches = None if what.instance_id else client.run(_open_matches(what.business_key))
             ids = _open_ids(matches) if matches else [str(what.instance_id)]
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
-            if not done and matches and matches.shows_no_keys:
-                return "the lists show no business keys here, so it may still be open; look for it by its BPM and start time"
+            if not done and matches and (reason := matches.keyless()):
+                return f"{reason}, so it may still be open; look for it by its BPM and start time"
             return "; ".join(done) or "there is none that shows"
 
     if was_ended_by_a_person(task, str(what), log):
