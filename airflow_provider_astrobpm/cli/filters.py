@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks, states
 from airflow_provider_astrobpm.bpm.ages import AgeLimits, limits, parse_age
+from airflow_provider_astrobpm.bpm.listing import Wanted
 from airflow_provider_astrobpm.cli.state_names import states_named
 
 if TYPE_CHECKING:
@@ -54,11 +55,14 @@ class Filter:
         """
         if self.states is not None and not self.states & instance.shown_states():
             return False
-        if self.bpm_name not in (None, instance.name):
-            return False
-        if self.business_key not in (None, instance.business_key):
-            return False
-        return True if self.ages is None else self.ages.admit(instance.start_time, now)
+        return self.in_any_state(now).matches(instance)
+
+    def in_any_state(self, now: float = 0.0) -> Wanted:
+        """Return what is asked for besides the state.
+
+        :param now: the time, in seconds since the epoch; for ages.
+        """
+        return Wanted(bpm_name=self.bpm_name, business_key=self.business_key, ages=self.ages, now=now)
 
 
 def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> Filter:

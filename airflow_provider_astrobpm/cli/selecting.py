@@ -113,5 +113,4 @@ def _check_keys_show(hook: AstroZeroHook, wanted: Filter, lists: Mapping[str, Se
     shown = ShownKeys(shows_any=endpoint.shows_keys)
     for rows in lists.values():
         shown.take(rows)
-    sought = listing.Wanted(bpm_name=wanted.bpm_name, business_key=wanted.business_key)
-    hook.client.run(listing.check_keys_show(shown, lists, sought, endpoint))
+    hook.client.run(listing.check_keys_show(shown, lists, wanted.in_any_state(), endpoint))

@@ -79,10 +79,6 @@ class Lists:
         several = [state for state in self.filled if len(self.rows[state]) > 1]
         return next((state for state in several if differ(self.rows[state])), next(iter(self.filled), None))
 
-    def every(self) -> list[Row]:
-        """Return all rows."""
-        return [row for rows in self.rows.values() for row in rows]
-
 
 def list_all() -> Probing[Lists]:
     """List definitions and every state, and tell what the token may read."""
