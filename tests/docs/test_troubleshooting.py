@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent.parent
 ENTRY = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 """The page that leads to the others: by class of the error, and by where the reader is."""
 PAGES = {
-    path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("troubleshooting*.md"))
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("troubleshooting*.md"))
 }
 
 PROVOCATIONS: dict[str, Provocation] = {
