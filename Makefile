@@ -17,7 +17,7 @@ NEXT_BIN := .venv-next/bin
 NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
 NEXT_STAMP := .venv-next/.ready
 DOCS_STAMP := .venv/.ready-docs-$(PINS)
-CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks)
+CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-tokens demo up newcomer pictures build constraints clean
@@ -121,7 +121,7 @@ newcomer: $(BROWSER_STAMP)  ## Install the wheel into an empty environment, and 
 pictures: $(BROWSER_STAMP)  ## Make docs/pictures/ anew: screenshots of a deployment, and plots of docs/performance.md (needs Debian)
 	@$(BIN)/python scripts/pictures.py
 
-build: $(STAMP)  ## Build the wheel and the source archive into dist/
+build: $(STAMP)  ## Build the wheel and the source archive into dist/ (REPOSITORY_URL=https://... makes the README's links absolute)
 	@rm -rf dist
 	@$(BIN)/hatchling build
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,21 @@ def test_metadata_has_the_version_of_the_package(wheel: zipfile.ZipFile) -> None
     assert metadata["Name"] == "airflow-provider-astrobpm"
     assert metadata["Version"] == airflow_provider_astrobpm.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_links_of_the_readme_work_on_a_package_index_page(tmp_path: Path) -> None:
+    environment = {**os.environ, "REPOSITORY_URL": "https://github.com/owner/name"}
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        description = Parser().parsestr(_dist_info(wheel, "METADATA")).get_payload()
+    assert isinstance(description, str)
+    targets = re.findall(r"\]\(([^)]*)\)", description)
+    tag = f"v{airflow_provider_astrobpm.__version__}"
+    assert f"https://github.com/owner/name/blob/{tag}/docs/quick-start.md" in targets
+    assert f"https://github.com/owner/name/raw/{tag}/docs/pictures/gated-run.png" in targets
+    assert [target for target in targets if not target.startswith("https://")] == []
 
 
 def test_the_version_is_written_in_one_place_only() -> None:
