@@ -1,8 +1,7 @@
 """How Sphinx builds the documentation: ``make docs`` writes it to ``build/docs``.
 
-The pages are Markdown that reads on GitHub as well, so nothing in them is Sphinx's own. What Sphinx needs besides is made
-here while it reads them: its tables of contents from the lists of ``index.md``, and links to the example DAGs that lead to
-their place in the reference.
+The pages are Markdown that also reads on GitHub, so they contain no Sphinx syntax. This file adds what Sphinx needs while it
+reads them: tables of contents from the lists of ``index.md``, and links from the pages to the example DAGs in the reference.
 """
 
 # ruff: noqa: INP001 - Sphinx runs this file by its path
@@ -31,7 +30,7 @@ project = "airflow-provider-astrobpm"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 nitpicky = True
-# What is documented elsewhere, or nowhere: the build asks no other site.
+# Names that are documented elsewhere, or not at all: the build asks no other site.
 nitpick_ignore_regex = [("py:.*", r"(?!airflow_provider_astrobpm).*")]
 
 myst_heading_anchors = 4
@@ -83,11 +82,11 @@ def _prepare(_app: Sphinx, name: str, text: list[str]) -> None:
 
 
 def _without_arguments(_app: Sphinx, kind: str, name: str, *_: object) -> tuple[str, None] | None:
-    """Leave out what an error of the provider is made of: whoever catches one did not make it."""
+    """Leave out the constructor arguments of the provider's errors: users catch errors and do not create them."""
     return ("", None) if kind == "exception" and ".bpm.errors." in name else None
 
 
 def setup(app: Sphinx) -> None:
-    """Let Sphinx prepare each page when it has read it, and each signature before it shows it."""
+    """Register the preparation of each page after it is read, and of each signature before it is shown."""
     app.connect("source-read", _prepare)
     app.connect("autodoc-process-signature", _without_arguments)

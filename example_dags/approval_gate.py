@@ -1,8 +1,8 @@
-"""Publish data only after somebody has approved it.
+"""Publish data only after a person has approved it.
 
-The pipeline prepares the data, starts an approval in Astro Zero, and waits. A rejected approval ends as ``Completed OK``
-too, because the process itself went well; what the person decided is its business status, so that decides the branch.
-Only ``Approved`` publishes; anything else rolls back, also an approval that broke or was cancelled. Then the run fails.
+The pipeline prepares the data, starts an approval in Astro Zero, and waits. A rejected approval also ends as ``Completed OK``,
+because the process itself completed. The decision is in the business status, so the business status selects the branch.
+Only ``Approved`` publishes. Any other status rolls back. An approval that breaks or is cancelled rolls back too, and the run fails.
 The task is deferred while people decide, so it holds no worker slot.
 """
 

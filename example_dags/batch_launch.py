@@ -1,7 +1,6 @@
-"""Reconcile every account, each in a process of its own, and publish the books when nearly all have ended well.
+"""Reconcile every account in its own process, and publish the books when nearly all of them have succeeded.
 
-All processes are started by one task and waited for by one trigger. A retry of the task starts again those that failed,
-and no others.
+One task starts all processes, and one trigger waits for them. A retry of the task starts only the failed ones again.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def batch_launch() -> None:
     @task
     def publish(result: dict[str, Any]) -> None:
         print(f"{result['succeeded']} of {result['total']} accounts are reconciled.")
-        for launch in result["launches"]:  # those that failed come first
+        for launch in result["launches"]:  # failed launches come first
             if launch["outcome"] != "succeeded":
                 print(f"{launch['id']} is not: {launch['reason']}")
 

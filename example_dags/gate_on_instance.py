@@ -1,8 +1,8 @@
-"""Let a pipeline wait for a process that something else started.
+"""Let a pipeline wait for a process that this DAG did not start.
 
-The instance is known by its business key alone. It need not exist yet: the sensor waits for it to appear, then for it to
-come to a good end. One that has ended well already opens the gate at once: a supplier is onboarded only once. While
-it waits the task holds no worker slot.
+The DAG knows only the instance's business key. The instance need not exist yet: the sensor waits until it appears, and then
+until it succeeds. An instance that has already succeeded opens the gate at once, because a supplier is onboarded only once.
+The task holds no worker slot while it waits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def gate_on_instance() -> None:
 
     @task
     def load_supplier(instance: dict[str, Any]) -> None:
-        print("Loading what belongs to", instance["business_key"])
+        print("Loading the data of", instance["business_key"])
 
     load_supplier(onboarded.output)
 

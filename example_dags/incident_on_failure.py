@@ -1,7 +1,7 @@
-"""Reconcile the books every night, and have people look at it when that has failed.
+"""Reconcile the books every night, and ask people to review a failed run.
 
-A run that fails starts an incident process, once, however often the failure is reported. On Airflow 3.3 a retry policy
-fails the task at once where a retry would end in the same way.
+A failed run starts an incident process, once, however often the failure is reported. On Airflow 3.3 a retry policy
+fails the task at once if a retry would fail in the same way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ with suppress(RuntimeError):  # before Airflow 3.3
     doc_md=__doc__,
 )
 def incident_on_failure() -> None:
-    """Reconcile."""
+    """Reconcile the ledger."""
     AstroZeroStartBpmInstanceOperator(
         task_id="reconcile",
         bpm_name="NightlyReconciliation",

@@ -1,7 +1,7 @@
-"""Hold every open instance of a process while something is being worked on, then let them go on.
+"""Suspend every open instance of a process during maintenance, then resume them.
 
-Only instances that run are suspended, and the same ones are resumed, so one that a person had suspended before stays
-so. They are resumed whether the work succeeded or not; the run fails if it did not.
+The DAG suspends only instances that are not suspended yet, and resumes the same ones. So an instance that a person suspended
+before stays suspended. The instances are resumed whether or not the work succeeds. If it fails, the run fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def maintenance_window() -> None:
 
     @task(trigger_rule="none_failed")
     def work() -> None:
-        print("The supplier registry is being worked on.")
+        print("The supplier registry is under maintenance.")
 
     resume = AstroZeroResumeBpmInstanceOperator.partial(task_id="resume", trigger_rule="all_done").expand(
         instance_id=ids
@@ -41,7 +41,7 @@ def maintenance_window() -> None:
 
     @task(trigger_rule="none_failed")
     def window_closed() -> None:
-        print("Everything goes on.")
+        print("The instances are running again.")
 
     working = work()
     suspend >> working >> resume

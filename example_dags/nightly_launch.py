@@ -1,6 +1,6 @@
-"""Launch one process for each ledger, every night, and report when all have ended well.
+"""Launch one process for each ledger every night, and report when all of them have succeeded.
 
-Each ledger is a task of its own, so one that breaks is seen and cleared on its own.
+Each ledger has its own task, so a ledger that breaks can be seen and cleared separately.
 """
 
 from __future__ import annotations

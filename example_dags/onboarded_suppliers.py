@@ -1,7 +1,7 @@
-"""Run whenever a process has ended that people started.
+"""Run whenever a process that people started has ended.
 
-Somebody onboards a supplier in Astro Zero, and no DAG has asked for it. A watcher sees the process end and lets the asset
-have an event; this DAG is scheduled on the asset. It runs once for all the suppliers that were onboarded before it starts.
+A person onboards a supplier in Astro Zero, without any DAG. A watcher finds that the process has ended and creates an event of
+the asset on which this DAG is scheduled. The DAG runs once for all suppliers that were onboarded before it starts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def onboarded_suppliers() -> None:
         for event in (triggering_asset_events or {}).get(supplier_onboarded, []):
             instance = event.extra["payload"]
             if instance["bp_status"] == "Onboarded":
-                print("Loading what belongs to", instance["business_key"])
+                print("Loading the data of", instance["business_key"])
                 suppliers.append(instance["business_key"])
         return suppliers
 

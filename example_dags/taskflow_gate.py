@@ -1,7 +1,7 @@
-"""Publish data only after somebody has approved it, with TaskFlow.
+"""Publish data only after a person has approved it, with TaskFlow.
 
-The function returns the variables of the approval; its task starts the approval and waits, deferred while people decide. It
-succeeds when the approval shows the business status ``Approved``; any other end fails it, so nothing is published.
+The function returns the variables of the approval. Its task starts the approval and waits for it, deferred while people decide.
+The task succeeds when the approval shows the business status ``Approved``. Any other end fails it, and nothing is published.
 """
 
 from __future__ import annotations
