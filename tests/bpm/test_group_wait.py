@@ -27,7 +27,7 @@ from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, AnyWait, Wait
-from tests.bpm.virtual_time import UNHEARD_OF, instance
+from tests.support.memory_server import UNHEARD_OF, instance
 
 MANY = 10_000
 BROKEN = "it ended in state 'Broken'; asked for was state 'Completed OK'"

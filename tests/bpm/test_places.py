@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_astrobpm.bpm import states
 from airflow_provider_astrobpm.bpm.places import DIGEST, MARK, MOST, WHILE, Places, digest_of
-from tests.bpm.virtual_time import instance
+from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED = "Waiting for user interaction", "Running", "Completed OK"
 ENDS = ("Broken", "Completed OK", "Terminated", "User Terminated")

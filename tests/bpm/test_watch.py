@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm.places import WHILE, Places
 from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
 from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
-from tests.bpm.virtual_time import instance
+from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED, BROKEN = "Waiting for user interaction", "Running", "Completed OK", "Broken"
 NAME = "Order"

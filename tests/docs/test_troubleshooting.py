@@ -50,7 +50,7 @@ ELSEWHERE: dict[str, str] = {
     ),
     "The poller was stopped": "tests/bpm/test_poller.py::test_cancelled_from_outside_it_tells_everybody",
     "The connection has changed; the wait goes on with its new settings": (
-        "tests/triggers/test_faults.py::test_a_changed_connection_is_read_anew"
+        "tests/triggers/faults/test_credentials.py::test_a_changed_connection_is_read_anew"
     ),
     "launch … is another one than when the input was checked a moment ago": (
         "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"

@@ -1,15 +1,9 @@
-"""An event loop on virtual time, and an Astro Zero in memory that lives in it.
-
-While nothing is ready, the loop's clock jumps to the next timer: no sleep, no sockets. Hours pass in microseconds, and
-the same callbacks run in the same order every time.
-"""
+"""An Astro Zero in memory that lives in virtual time: no sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Coroutine
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -19,99 +13,13 @@ from airflow_provider_astrobpm.bpm.api import Operation, Plan
 from airflow_provider_astrobpm.bpm.errors import NotSentError, RefusedError, ServerError, ThrottledError
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
+from tests.support.virtual_time import VirtualLoop
 
 T = TypeVar("T")
 
 BEGINNING = 1_700_000_000.0  # what the wall clock shows when the loop's clock shows nothing
 FROZEN = "Frozen"  # a state that no documentation names, in rows that are listed as Running
 UNHEARD_OF = "Unheard Of"  # another, which no list shows
-MOST_AT_ONCE = 100_000  # rounds of the loop at one moment; more are a loop that never sleeps
-
-
-class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop whose ``time`` is a number that only timers and the test move."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        self.rounds = 0
-        """How often the loop has gone round."""
-        self.problems: list[dict[str, Any]] = []
-        """What was given to the exception handler: nobody has asked for these errors."""
-        self.each_round: Callable[[], None] = lambda: None
-        """Is called before each round."""
-        self._end = math.inf
-        self._rounds_at_once = 0
-        self._selector = self  # BaseEventLoop asks it to wait for sockets or the next timer
-        self._clock_resolution = 1e-9
-        self.set_exception_handler(lambda _loop, context: self.problems.append(context))
-
-    def time(self) -> float:
-        """Return the virtual time."""
-        return self.now
-
-    def pass_time(self, seconds: float) -> None:
-        """Let this many seconds pass, or fewer if somebody calls ``stop``."""
-        self._end = self.now + seconds
-        self.run_forever()
-        self._end = math.inf
-
-    def settle(self) -> None:
-        """Run whatever can run at this moment."""
-        self.pass_time(0)
-
-    def stand_still(self, seconds: float) -> None:
-        """Let time pass in which nothing runs, as in a process that is not scheduled."""
-        self.now += seconds
-
-    def timers(self) -> list[asyncio.TimerHandle]:
-        """Return the timers that are still to come."""
-        return [timer for timer in self._scheduled if not timer.cancelled()]
-
-    def select(self, timeout: float | None) -> list[Any]:
-        """Be the selector: no socket is ever ready, and waiting is a jump."""
-        self.rounds += 1
-        self.each_round()
-        if timeout is not None and timeout <= 0:
-            self._rounds_at_once += 1
-            if self._rounds_at_once > MOST_AT_ONCE:
-                raise RuntimeError("the loop goes round and round, and no time passes")
-            return []
-        self._rounds_at_once = 0
-        next_timer = self._scheduled[0].when() if self._scheduled else math.inf
-        if next_timer > self._end:
-            self.now = self._end
-            self.stop()
-        elif next_timer == math.inf:
-            raise RuntimeError("nothing will ever happen any more")
-        else:
-            self.now = max(self.now, next_timer)
-        return []
-
-    _scheduled: list[asyncio.TimerHandle]
-
-    def _process_events(self, events: list[Any]) -> None:
-        """Have nothing to process: there are no sockets."""
-
-    def _write_to_self(self) -> None:
-        """Wake nobody: the loop never blocks."""
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, and see that it leaves neither tasks nor timers nor errors behind."""
-    with closing(VirtualLoop()) as loop:
-        try:
-            result = loop.run_until_complete(main)
-        except BaseException:
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            loop.settle()
-            raise
-        loop.settle()
-        assert not asyncio.all_tasks(loop)
-        assert not loop.timers()
-        assert not loop.problems
-        return result
 
 
 def instance(instance_id: str, state: str = "Running", **fields: Any) -> BpmInstance:
