@@ -14,7 +14,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm.places import MARK
+from airflow_provider_astrobpm.bpm.places import ENTRY_KEY_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -51,7 +51,7 @@ def keys(name: str, head: object) -> list[str] | None:
 def marks_in(shards: Iterable[object]) -> set[str]:
     """Return the marks that shards hold."""
     texts = [shard for shard in shards if isinstance(shard, str)]
-    return {text[at : at + MARK] for text in texts for at in range(0, len(text), MARK)}
+    return {text[at : at + ENTRY_KEY_LENGTH] for text in texts for at in range(0, len(text), ENTRY_KEY_LENGTH)}
 
 
 def changes(name: str, marks: AbstractSet[str], stored: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

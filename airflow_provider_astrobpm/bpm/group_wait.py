@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.moment import Moment
     from airflow_provider_astrobpm.bpm.search import Sought
 
-PROGRESS = 10.0  # seconds from one note of the progress to the next, at least
-PACE = 600.0  # seconds over which the pace is taken
+PROGRESS_INTERVAL_SECONDS = 10.0  # seconds from one note of the progress to the next, at least
+RATE_WINDOW_SECONDS = 600.0  # seconds over which the pace is taken
 
 
 class GroupEnd(NamedTuple):
@@ -62,13 +62,13 @@ def judged_again(
     :param ids: the members.
     :param seen: the instances of the later look, by their ids; what is gone since is not among them.
     :param condition: what was waited for.
-    :param others: what ids of members show that is another instance. Those members have failed, whatever was told of them.
+    :param others: what ids of members show that is other_instance_reason instance. Those members have failed, whatever was told of them.
     :raises UnknownEventError: if an instance counts as a success that is none.
     """
     failed, still_open = dict(end.failed), []
     for instance_id in ids:
         if instance_id in others:
-            failed.setdefault(instance_id, another(others[instance_id]))
+            failed.setdefault(instance_id, other_instance_reason(others[instance_id]))
     for instance_id in end.open:
         if instance_id in others:
             continue
@@ -113,12 +113,12 @@ class GroupWait(AnyWait[GroupEnd]):
         seen = members if isinstance(members, Mapping) else {one.id: one for one in members}
         self.ids = tuple(seen)
         """The members."""
-        self._signs = Signs(len(self.ids), names)
+        self._signs = _MemberFingerprints(len(self.ids), names)
         self._open: dict[str, str | None] = dict.fromkeys(seen)
         self._missing: dict[str, tuple[float, int]] = {}
         self._unpolled: dict[str, float] = {}
         self._failed: dict[str, str] = {}
-        self._pace = Pace()
+        self._pace = ProgressRate()
         self._told, self._told_at = self._progress(), -math.inf
         for instance in seen.values():
             if instance:
@@ -151,15 +151,15 @@ class GroupWait(AnyWait[GroupEnd]):
         super().look_found(findings, began, now, connection)
         self._pace.mark(len(self._open), now.steady)
         progress = self._progress()
-        if self.ending is None and progress != self._told and now.steady - self._told_at >= PROGRESS:
+        if self.ending is None and progress != self._told and now.steady - self._told_at >= PROGRESS_INTERVAL_SECONDS:
             self._told, self._told_at = progress, now.steady
             self._note(f"{progress}{self._pace}")
 
-    def look_failed(self, error: CallError, began: float, now: Moment) -> None:
+    def record_failed_poll(self, error: CallError, began: float, now: Moment) -> None:
         """Take that nothing could be polled for any of them."""
         for instance_id in self._open:
             self._unpolled.setdefault(instance_id, began)
-        super().look_failed(error, began, now)
+        super().record_failed_poll(error, began, now)
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         error = WaitTimeoutError(
@@ -197,7 +197,7 @@ class GroupWait(AnyWait[GroupEnd]):
             elif self._signs.match(place, result):
                 self._judge(result)
             else:
-                self._fail(instance_id, another(result))
+                self._fail(instance_id, other_instance_reason(result))
         self._end_if_decided()
         if self._failing_since is not None and failure is not None:
             self._failing_since = longest
@@ -225,12 +225,12 @@ class GroupWait(AnyWait[GroupEnd]):
         return f"Closed {len(self.ids) - len(self._open)} of {len(self.ids)}, {len(self._failed)} failed{missing}"
 
 
-def another(instance: BpmInstance) -> str:
-    """Return the reason for which a member has failed whose id shows another instance now."""
-    return f"its id shows another instance than before: one of {instance.name!r}, with business key {instance.business_key!r}"
+def other_instance_reason(instance: BpmInstance) -> str:
+    """Return the reason for which a member has failed whose id shows other_instance_reason instance now."""
+    return f"its id shows other_instance_reason instance than before: one of {instance.name!r}, with business key {instance.business_key!r}"
 
 
-class Signs:
+class _MemberFingerprints:
     """What polls have shown of each member besides its id: a digest of its name and one of its business key, four bytes each.
 
     Only rows of lists are compared with each other: how the answer to a start shows them may differ.
@@ -302,7 +302,7 @@ class Roll(AnyWait["dict[str, BpmInstance]"]):
         return failure
 
 
-class Pace:
+class ProgressRate:
     """How fast something becomes less, and how long it takes until nothing is left."""
 
     def __init__(self) -> None:
@@ -313,7 +313,7 @@ class Pace:
         if self._marks and now < self._marks[-1][0]:  # the clock was put back
             self._marks.clear()
         self._marks.append((now, left))
-        while len(self._marks) > 1 and now - self._marks[1][0] >= PACE:
+        while len(self._marks) > 1 and now - self._marks[1][0] >= RATE_WINDOW_SECONDS:
             self._marks.popleft()
 
     def __str__(self) -> str:

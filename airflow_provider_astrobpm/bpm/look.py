@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 
-JITTER = 0.1  # share of the interval by which a pause may be shorter
-LONGEST_BACKOFF = (
+MAX_JITTER_SHARE = 0.1  # share of the interval by which a pause may be shorter
+MAX_BACKOFF_SECONDS = (
     60.0  # seconds between two polls of a server that is down, where the interval is not longer anyway
 )
-LONGEST_RETRY_AFTER = 600.0  # seconds for which a server may ask to be left alone
+MAX_RETRY_AFTER_SECONDS = 600.0  # seconds for which a server may ask to be left alone
 
 
 def wait_for(
@@ -72,7 +72,7 @@ def until_sure(
     """
     failures = Failures()
     failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
-    while wait.is_unsure():
+    while wait.is_inconclusive():
         yield Pause(pause(wait, again_after, failures, clock(), jitter()))
         failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
 
@@ -126,12 +126,12 @@ def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findin
 
 def pause(wait: AnyWait[Any], poll_interval: float, failures: Failures, now: Moment, jitter: float) -> float:
     """Return the seconds until the next poll for one wait."""
-    seconds = seconds_between(poll_interval, failures, now.wall, jitter)
+    seconds = poll_delay(poll_interval, failures, now.wall, jitter)
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))
 
 
-def seconds_between(poll_interval: float, failures: Failures, now: float, jitter: float) -> float:
+def poll_delay(poll_interval: float, failures: Failures, now: float, jitter: float) -> float:
     """Return the seconds between two polls: a little less than the interval, and more and more while the server is down.
 
     :param poll_interval: the interval that was asked for, in seconds.
@@ -139,16 +139,16 @@ def seconds_between(poll_interval: float, failures: Failures, now: float, jitter
     :param now: the time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
     """
-    longest = max(poll_interval, LONGEST_BACKOFF)
+    longest = max(poll_interval, MAX_BACKOFF_SECONDS)
     doubled = poll_interval * 2.0 ** min(failures.in_a_row, 16)
-    return max(min(longest, doubled) * (1 - JITTER * jitter), seconds_to_leave_alone(failures.last, now))
+    return max(min(longest, doubled) * (1 - MAX_JITTER_SHARE * jitter), retry_after_delay(failures.last, now))
 
 
-def seconds_to_leave_alone(error: CallError | None, now: float) -> float:
+def retry_after_delay(error: CallError | None, now: float) -> float:
     """Return for how many seconds the server asks not to be asked again.
 
     :param error: how the last poll failed, if it did.
     :param now: the time, in seconds since the epoch.
     """
     asked = retry_after_seconds(error.retry_after, now) if error else None
-    return min(asked or 0.0, LONGEST_RETRY_AFTER)
+    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.moment import Moment
     from airflow_provider_astrobpm.bpm.wait import AnyWait
 
-FIRST_PAUSE = 1.0  # seconds after the first failed look-up, doubled with each further one
-LONGEST_PAUSE = 60.0  # seconds
+FIRST_RETRY_SECONDS = 1.0  # seconds after the first failed look-up, doubled with each further one
+MAX_RETRY_SECONDS = 60.0  # seconds
 
 
 def failed(
@@ -43,7 +43,7 @@ def failed(
     words = error.problem if isinstance(error, AstroZeroError) else type(error).__name__
     failure = PreparationError(f"{what} could not be read ({words})")
     failure.connection = connection
-    wait.look_failed(failure, began, now)
-    seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(wait.failed_looks - 1, 16)) * (1 - jitter / 2)
+    wait.record_failed_poll(failure, began, now)
+    seconds = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(wait.failed_looks - 1, 16)) * (1 - jitter / 2)
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-DIGEST = (
+DIGEST_LENGTH = (
     8  # characters of six bits: among a hundred thousand instances one new in a billion is taken for another
 )
-MARK = DIGEST + 2  # characters of a mark
-MOST = 256  # places that the first two of them can tell apart
-WHILE = 3600.0  # seconds for which what is not seen counts as overlooked rather than as gone
+ENTRY_KEY_LENGTH = DIGEST_LENGTH + 2  # characters of a mark
+MAX_BP_STATUSES = 256  # places that the first two of them can tell apart
+MISSING_GRACE_SECONDS = 3600.0  # seconds for which what is not seen counts as overlooked rather than as gone
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Places:
         name = checks.identifier(bpm_name, "bpm_name")
         asked = frozenset() if entered is None else states.require_known(entered, "states")
         statuses = frozenset() if bp_statuses is None else checks.statuses(bp_statuses, "bp_statuses")
-        if len(statuses) > MOST:
-            raise ValueError(f"bp_statuses must be {MOST} at most, not {len(statuses)}")
+        if len(statuses) > MAX_BP_STATUSES:
+            raise ValueError(f"bp_statuses must be {MAX_BP_STATUSES} at most, not {len(statuses)}")
         if not asked and not statuses:
             asked = frozenset(filter(states.is_terminal, states.STATES))
         return cls(name, tuple(sorted(asked)), tuple(sorted(statuses)))
@@ -72,10 +72,10 @@ class Places:
         """The states whose lists show what is in them."""
         return states.lists_that_show(self._counting)
 
-    def marks_of(self, instance: BpmInstance, digest: str) -> list[str]:
+    def entry_keys_of(self, instance: BpmInstance, digest: str) -> list[str]:
         """Return the marks of an instance of this process, one for each of the places in which it is.
 
-        :param digest: its ``digest_of``.
+        :param digest: its ``instance_digest``.
         """
         shown = instance.shown_states()
         if not shown & self._counting:
@@ -90,7 +90,7 @@ class Places:
         :param seen: the digests of all instances that are seen anywhere.
         :param absent: for how many seconds it has not been seen there.
         """
-        return absent >= WHILE or mark[2:] in seen or mark[:2] not in self._may_be_ends
+        return absent >= MISSING_GRACE_SECONDS or mark[2:] in seen or mark[:2] not in self._may_be_ends
 
     def may_be_hidden(self, mark: str, failed: Collection[str]) -> bool:
         """Return whether an instance may be in its place though no list shows it there, because some lists failed.
@@ -131,6 +131,6 @@ class Places:
         return f"instances of {self.bpm_name!r} that come to business status {what}{within}"
 
 
-def digest_of(instance_id: str) -> str:
+def instance_digest(instance_id: str) -> str:
     """Return the part of a mark that stands for an instance."""
-    return base64.urlsafe_b64encode(hashlib.sha256(instance_id.encode()).digest())[:DIGEST].decode()
+    return base64.urlsafe_b64encode(hashlib.sha256(instance_id.encode()).digest())[:DIGEST_LENGTH].decode()

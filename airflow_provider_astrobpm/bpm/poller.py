@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=AstroZeroError)
 
-LATENESS = 10.0  # seconds after its deadline at which a wait ends even though its last look has not come back
-HEARTBEAT = 1.0  # seconds between two signs of life
-STALL = 1.0  # seconds by which one may be late and nothing is made of it
-FORGOTTEN = 60.0  # seconds after which a shorter stall counts more than a longer one
-AT_A_TIME = 50  # subscribers woken before the event loop may do something else
-JUDGED_AT_A_TIME = 5000  # instances judged before
+MAX_LATENESS_SECONDS = 10.0  # seconds after its deadline at which a wait ends even though its last look has not come back
+HEARTBEAT_SECONDS = 1.0  # seconds between two signs of life
+MIN_STALL_SECONDS = 1.0  # seconds by which one may be late and nothing is made of it
+STALL_MEMORY_SECONDS = 60.0  # seconds after which a shorter stall counts more than a longer one
+MAX_WAKEUPS_AT_ONCE = 50  # subscribers woken before the event loop may do something else
+MAX_JUDGED_AT_ONCE = 5000  # instances judged before
 
 
 class Subscription:
@@ -88,7 +88,7 @@ class Subscription:
     def watch_deadline(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
         """See to it that the wait ends soon after its deadline, even while a poll takes long."""
         if self.wait.deadline is not None:
-            late = max(0.0, self.wait.deadline - now().wall) + LATENESS
+            late = max(0.0, self.wait.deadline - now().wall) + MAX_LATENESS_SECONDS
             self._timer = loop.call_later(late, self._end_late, loop, now)
 
     def _end_late(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
@@ -182,7 +182,7 @@ class Poller:
             if self._has_begun:  # a task that is cancelled before it begins would not close the client
                 self._task.cancel()
 
-    def stood_still(self, within: float) -> float:
+    def longest_stall(self, within: float) -> float:
         """Return for how many seconds this process stood still, at the longest and not longer ago than ``within``."""
         self._notice_a_stall()
         return self._stall if self._loop.time() - self._stalled_at <= within else 0.0
@@ -214,12 +214,12 @@ class Poller:
 
     def _beat(self) -> None:
         self._notice_a_stall()
-        self._heart = self._loop.call_later(HEARTBEAT, self._beat)
+        self._heart = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
     def _notice_a_stall(self) -> None:
         now = self._loop.time()
         late = now - self._heart.when() if self._heart is not None else 0.0
-        if late > STALL and (late >= self._stall or now - self._stalled_at > FORGOTTEN):
+        if late > MIN_STALL_SECONDS and (late >= self._stall or now - self._stalled_at > STALL_MEMORY_SECONDS):
             self._stall, self._stalled_at = late, now
 
     async def _sleep(self) -> None:
@@ -257,9 +257,9 @@ class Poller:
         self._looked_at = self._loop.time()
         interval = min((each.interval for each in self._subscriptions), default=0.0)
         now = self._clock()
-        self._left_alone_until = self._looked_at + look.seconds_to_leave_alone(self._failures.last, now)
+        self._left_alone_until = self._looked_at + look.retry_after_delay(self._failures.last, now)
         # After a failure the pause is for the server: it counts from the end of the poll, however long that took.
-        pause = look.seconds_between(interval, self._failures, now, self._jitter())
+        pause = look.poll_delay(interval, self._failures, now, self._jitter())
         self._due = (self._looked_at if self._failures.last else began) + pause
         await self._tell(asked, findings, defect, began)
 
@@ -279,7 +279,7 @@ class Poller:
             if each.wait.has_news():
                 each.wake()
                 woken += 1
-            if woken >= AT_A_TIME or judged >= JUDGED_AT_A_TIME:
+            if woken >= MAX_WAKEUPS_AT_ONCE or judged >= MAX_JUDGED_AT_ONCE:
                 woken = judged = 0
                 await asyncio.sleep(0)
 
@@ -287,7 +287,7 @@ class Poller:
         return Moment(self._clock(), self._loop.time())
 
 
-class Pollers:
+class PollerRegistry:
     """The pollers of this process: one for each event loop and endpoint."""
 
     def __init__(self) -> None:
@@ -323,5 +323,5 @@ class Pollers:
             del pollers[key]
 
 
-POLLERS = Pollers()
+POLLERS = PollerRegistry()
 """The pollers of this process."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
+from airflow_provider_astrobpm.bpm.places import MISSING_GRACE_SECONDS, instance_digest
 from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.bpm.wait import AnyWait
 from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
@@ -62,7 +62,7 @@ class Watch(AnyWait[None]):
         """What has entered and was not reported, state by state, in the order in which it was started."""
         self.looks = 0
         """How many polls have shown all lists."""
-        self.is_written = True
+        self.is_saved = True
         """Whether the marks are written down as they are; whoever does that says so here."""
 
     @property
@@ -72,9 +72,9 @@ class Watch(AnyWait[None]):
 
     def has_news(self) -> bool:
         """Tell whether there is something to log, or a look has brought something to report or to write down."""
-        return super().has_news() or (self._has_looked and (bool(self.entries) or not self.is_written))
+        return super().has_news() or (self._has_looked and (bool(self.entries) or not self.is_saved))
 
-    def noticed(self) -> None:
+    def acknowledge(self) -> None:
         """Take that somebody deals with what the last look has brought; what is left counts again after the next."""
         self._has_looked = False
 
@@ -86,11 +86,11 @@ class Watch(AnyWait[None]):
         """Take that the entries with these marks were reported."""
         self.marks.update(marks)
         self.entries = [entry for entry in self.entries if entry.mark not in marks]
-        self.is_written = self.is_written and not marks
+        self.is_saved = self.is_saved and not marks
 
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         there: set[str] = set()
-        doubtful: set[str | None] = {digest_of(one) for one in findings.doubts}
+        doubtful: set[str | None] = {instance_digest(one) for one in findings.doubts}
         entries: dict[str, Entry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
@@ -101,14 +101,14 @@ class Watch(AnyWait[None]):
             rows = findings.lists.get(state, ())
             self._tell_of_cap(state, length_of(rows))
             unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
-            doubtful |= {None if row.id is None else digest_of(row.id) for row in unreadable}
+            doubtful |= {None if row.id is None else instance_digest(row.id) for row in unreadable}
             for row in reversed(rows):  # they come newest first
                 if row.name != self._places.bpm_name:
                     continue
-                digest = self._digests[row.id] = before.get(row.id) or digest_of(row.id)
+                digest = self._digests[row.id] = before.get(row.id) or instance_digest(row.id)
                 if row.id in findings.doubts:
                     continue
-                for mark in self._places.marks_of(row, digest):
+                for mark in self._places.entry_keys_of(row, digest):
                     there.add(mark)
                     if mark not in self.marks:
                         entries[mark] = Entry(mark, row)
@@ -122,7 +122,7 @@ class Watch(AnyWait[None]):
 
     def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:
         """Begin with what is there, and return what of it counts as having entered."""
-        self._has_begun, self.is_written = True, False
+        self._has_begun, self.is_saved = True, False
         count = "count as new" if self._include_existing else "do not count"
         self._note(f"Watching {self._places}; {len(there)} are there already and {count}")
         if self._include_existing:
@@ -147,7 +147,7 @@ class Watch(AnyWait[None]):
         left = {
             mark
             for mark in absent
-            if now - since[mark] >= WHILE
+            if now - since[mark] >= MISSING_GRACE_SECONDS
             or (
                 doubtful.isdisjoint({None, mark[2:]}) and self._places.has_left(mark, seen, now - since[mark])
             )
@@ -156,7 +156,7 @@ class Watch(AnyWait[None]):
         self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}
         if left:
             self.marks -= left
-            self.is_written = False
+            self.is_saved = False
 
     def _tell_of_cap(self, state: str, rows: int) -> None:
         if looks_capped(rows) and state not in self._capped:

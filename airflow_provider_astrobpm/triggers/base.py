@@ -17,8 +17,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
 from airflow_provider_astrobpm.triggers import waiter
-from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, prepare, why_it_was_no_kill
-from airflow_provider_astrobpm.triggers.patience import patiently
+from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, warm_up, why_not_user_action
+from airflow_provider_astrobpm.triggers.patience import read_with_retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TELLS_OF_KILLS = hasattr(BaseTrigger, "on_kill")
+HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow calls ``on_kill`` (from 3.3 on); before that a trigger is only cancelled, whatever the reason."""
 
 _KILLS: set[asyncio.Task[None]] = set()
@@ -106,10 +106,10 @@ class WaitingTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event."""
         try:
-            await asyncio.to_thread(import_what_runs)
+            await asyncio.to_thread(import_runtime_modules)
             payload = self._event(await self._end_of_wait(), waiter(self.task_instance))
         except asyncio.CancelledError:
-            if not TELLS_OF_KILLS:
+            if not HAS_ON_KILL:
                 await self.on_kill()
             raise
         self._has_fired = True  # from here on Airflow may still call on_kill, though nothing was killed
@@ -120,7 +120,7 @@ class WaitingTrigger(BaseTrigger):
 
         Airflow cancels this after about a second, so the work is done in a task of its own with a client of its own.
         """
-        if self.terminate_on_kill and self._sign is not None and not self._has_fired:
+        if self.terminate_on_kill and self._awaited_xcom is not None and not self._has_fired:
             kill = asyncio.get_running_loop().create_task(self._kill())
             _KILLS.add(kill)
             kill.add_done_callback(_KILLS.discard)
@@ -129,12 +129,12 @@ class WaitingTrigger(BaseTrigger):
     # What a trigger decides for itself.
 
     @property
-    def _sign(self) -> tuple[str, str] | None:
+    def _awaited_xcom(self) -> tuple[str, str] | None:
         """The XCom by which the task shows for what it waits, and what it says of this wait; ``None`` for none."""
         raise NotImplementedError
 
     @property
-    def _waits_for(self) -> str:
+    def _subject(self) -> str:
         """What it waits for, in words, as the beginning of a sentence."""
         raise NotImplementedError
 
@@ -162,11 +162,11 @@ class WaitingTrigger(BaseTrigger):
 
         hook = AstroZeroHook(self.astro_zero_conn_id)
         if self.terminate_on_kill and self.task_instance is not None:
-            prepare(TaskInstanceKey.of(self.task_instance))
+            warm_up(TaskInstanceKey.of(self.task_instance))
         try:
             awaited = await self._new_wait()
             awaited.deadline_argument = self.deadline_argument
-            settings = await self._patiently(hook.async_settings, "the connection", awaited)
+            settings = await self._read_with_retries(hook.async_settings, "the connection", awaited)
             self._poller = POLLERS.get(settings, hook.make_async_client)
             awaited.grace = settings.start_grace
             while True:
@@ -196,14 +196,14 @@ class WaitingTrigger(BaseTrigger):
             self.log.exception("The wait could not go on")
             return error
 
-    async def _patiently(
+    async def _read_with_retries(
         self, read: Callable[[], Awaitable[T]], what: str, awaited: AnyWait[Any] | None = None
     ) -> T:
-        """Return what is read, with the patience of the wait; the parameters are those of ``patience.patiently``."""
+        """Return what is read, with the patience of the wait; the parameters are those of ``patience.read_with_retries``."""
         from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
 
         books: AnyWait[Any] = awaited or AnyWait(None, self.max_poll_failure_time)
-        return await patiently(read, what, awaited=books, connection=self.astro_zero_conn_id, log=self.log)
+        return await read_with_retries(read, what, awaited=books, connection=self.astro_zero_conn_id, log=self.log)
 
     def _condition(self) -> WaitCondition:
         asked: dict[str, Any] = {argument: getattr(self, argument) for argument in ARGUMENTS}
@@ -214,26 +214,26 @@ class WaitingTrigger(BaseTrigger):
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         try:
-            if reason := await self._why_no_kill():
-                self.log.info("%s left as it is: %s", self._waits_for, reason)
+            if reason := await self._why_not_killed():
+                self.log.info("%s left as it is: %s", self._subject, reason)
                 return
             async with AstroZeroHook(self.astro_zero_conn_id).async_client() as client:
                 client.meter.count(KILLS)
                 self.log.info(await self._terminate(client))
         except Exception:
             self.log.exception(
-                "%s was to be terminated and may still be open: terminate it by hand", self._waits_for
+                "%s was to be terminated and may still be open: terminate it by hand", self._subject
             )
 
-    async def _why_no_kill(self) -> str | None:
+    async def _why_not_killed(self) -> str | None:
         if self.deadline is not None and time.time() >= self.deadline:
             return "its deadline had passed anyway"
-        absent = self._poller.stood_still(within=60) if self._poller is not None else 0.0
+        absent = self._poller.longest_stall(within=60) if self._poller is not None else 0.0
         if absent > _longest_absence():
             return f"this triggerer stood still for {absent:.0f} s, and another may have taken the wait over"
-        if self.task_instance is None or self._sign is None:
+        if self.task_instance is None or self._awaited_xcom is None:
             return "nobody knows for which task it was waited"
-        return await why_it_was_no_kill(TaskInstanceKey.of(self.task_instance), *self._sign)
+        return await why_not_user_action(TaskInstanceKey.of(self.task_instance), *self._awaited_xcom)
 
 
 def _longest_absence() -> float:
@@ -241,7 +241,7 @@ def _longest_absence() -> float:
     return float(conf.getfloat("triggerer", "triggerer_health_check_threshold", fallback=30)) / 2
 
 
-def import_what_runs() -> None:
+def import_runtime_modules() -> None:
     """Import in a thread what every run needs, and what a kill needs in a hurry."""
     for module in (
         "airflow.sdk.execution_time.task_runner",

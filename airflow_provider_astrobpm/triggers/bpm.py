@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AstroZeroBpmBatchTrigger", "AstroZeroBpmEventTrigger", "AstroZeroBpmInstanceTrigger"]
 
-KILL_PATIENCE = 600.0  # seconds for which the instances of a batch are terminated
+KILL_TIMEOUT_SECONDS = 600.0  # seconds for which the instances of a batch are terminated
 
 
 class AstroZeroBpmInstanceTrigger(WaitingTrigger):
@@ -66,11 +66,11 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
         self._awaited: Wait | None = None
 
     @property
-    def _sign(self) -> tuple[str, str] | None:
+    def _awaited_xcom(self) -> tuple[str, str] | None:
         return None if self.instance_id is None else (INSTANCE_ID, self.instance_id)
 
     @property
-    def _waits_for(self) -> str:
+    def _subject(self) -> str:
         return f"Instance {self.instance_id!r}"
 
     async def _new_wait(self) -> Wait:
@@ -147,11 +147,11 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         self._awaited: GroupWait | None = None
 
     @property
-    def _sign(self) -> tuple[str, str]:
+    def _awaited_xcom(self) -> tuple[str, str]:
         return BATCH_KEY, self.batch_key
 
     @property
-    def _waits_for(self) -> str:
+    def _subject(self) -> str:
         return f"The batch with business keys {self.batch_key}…"
 
     async def _new_wait(self) -> GroupWait:
@@ -181,7 +181,7 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
             keys = (INSTANCE_IDS, BATCH_KEY, MET, BPM_NAMES)
             return [await sync_to_async(kill.published)(task, key) for key in keys]
 
-        found, batch_key, met, names = await self._patiently(published, "the XComs of the task")
+        found, batch_key, met, names = await self._read_with_retries(published, "the XComs of the task")
         if not isinstance(found, list) or batch_key != self.batch_key:
             raise AstroZeroError(
                 f"XCom {INSTANCE_IDS!r} of the task does not tell which instances it has started"
@@ -208,7 +208,7 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
                 raise findings.failure
             awaited.look_found(findings, began.steady, moment.now())
         if awaited.ending is not None:
-            return f"{self._waits_for} is left as it is, for its wait is over"
+            return f"{self._subject} is left as it is, for its wait is over"
         sought = search.Sought()
         awaited.seek(sought)
         shown = {one: state for one, state in sought.ids.items() if one in findings.instances}
@@ -218,7 +218,7 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
             client,
             shown,
             "terminate",
-            patience=KILL_PATIENCE,
+            patience=KILL_TIMEOUT_SECONDS,
             grace=0,
             log=lambda note: note.write_to(self.log),
         )

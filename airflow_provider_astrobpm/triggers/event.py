@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_astrobpm.bpm import checks, texts
 from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-from airflow_provider_astrobpm.triggers.patience import patiently
+from airflow_provider_astrobpm.triggers.patience import read_with_retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.watch import Entry, Watch
 
-SHARED = (
+SHARED_STORE = (
     "The asset's state store cannot be used. If several assets are watched by this one trigger, because theirs have equal "
     "arguments, it cannot tell in whose store to keep what it has reported: let their arguments differ, by the poll_interval "
     "for example"
 )
 # Airflow writes events down one by one, and gives no sign of life before it is through with all that it has taken.
-AT_A_TIME = 50
-TAKEN_EVERY = 1.0  # seconds
-PAUSE = 30.0  # seconds, at least, from a failure that a person may have to mend to the next attempt
+MAX_EVENTS_AT_ONCE = 50
+DELIVERY_INTERVAL_SECONDS = 1.0  # seconds
+RETRY_DELAY_SECONDS = 30.0  # seconds, at least, from a failure that a person may have to mend to the next attempt
 
 
 class AstroZeroBpmEventTrigger(BaseEventTrigger):
@@ -90,12 +90,12 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch, for as long as it is wanted. Nobody waits for it who could be told of an error, so it goes on after each."""
-        from airflow_provider_astrobpm.triggers.base import import_what_runs  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.base import import_runtime_modules  # noqa: PLC0415
 
-        await asyncio.to_thread(import_what_runs)
+        await asyncio.to_thread(import_runtime_modules)
         from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
 
-        watching = _Watching(self, self._places)
+        watching = _WatchRun(self, self._places)
         told: tuple[str, int] | None = None
         try:
             while True:
@@ -114,25 +114,25 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                         self.log.exception(
                             "Could not watch %s; trying again for as long as it takes", self._places
                         )
-                await asyncio.sleep(max(PAUSE, self.poll_interval))
+                await asyncio.sleep(max(RETRY_DELAY_SECONDS, self.poll_interval))
         finally:
             self.log.info("Watching %s ends here", self._places)
 
 
-class _Watching:
+class _WatchRun:
     """The watch of one trigger, over whatever fails meanwhile."""
 
     def __init__(self, trigger: AstroZeroBpmEventTrigger, places: Places) -> None:
         from airflow_provider_astrobpm.bpm import cursor  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.memory import WatchMemory  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.memory import WatchState  # noqa: PLC0415
 
         self._trigger = trigger
         self._places = places
         self._hook = AstroZeroHook(trigger.astro_zero_conn_id)
         name = cursor.name_of(trigger.astro_zero_conn_id, places)
         self._store = getattr(trigger, "asset_state_store", None)
-        self._memory = WatchMemory(name, self._store)
+        self._memory = WatchState(name, self._store)
         self._watch: Watch | None = None
 
     @property
@@ -145,7 +145,7 @@ class _Watching:
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
 
         watch = self._watch = self._watch or await self._new_watch()
-        settings = await patiently(
+        settings = await read_with_retries(
             self._hook.async_settings,
             "the connection",
             awaited=watch,
@@ -159,10 +159,10 @@ class _Watching:
             while watch.ending is None:
                 for note in await subscription.notes():
                     note.write_to(self._trigger.log)
-                watch.noticed()
+                watch.acknowledge()
                 async for event in self._report(watch, settings):
                     yield event
-                if not watch.is_written:
+                if not watch.is_saved:
                     await self._write(watch)
         error = watch.ending
         watch.resume()
@@ -176,7 +176,7 @@ class _Watching:
             marks = await self._memory.read()
         except ValueError as error:
             # Airflow's store of several assets has to be told which of them is meant, and does not say which there are.
-            raise AstroZeroError(SHARED) from error
+            raise AstroZeroError(SHARED_STORE) from error
         if marks is not None:
             self._trigger.log.info("Watching %s goes on; %s are known", self._places, len(marks))
         return Watch(self._places, marks, include_existing=self._trigger.include_existing)
@@ -188,16 +188,16 @@ class _Watching:
         if self._store is not None:
             # A triggerer that took this one for dead may have reported some.
             watch.reported(await self._memory.read() or ())
-        while some := watch.entries[:AT_A_TIME]:
+        while some := watch.entries[:MAX_EVENTS_AT_ONCE]:
             async for event in self._report_some(watch, some, settings):
                 yield event
 
     async def _report_some(
         self, watch: Watch, entries: list[Entry], settings: Settings
     ) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_astrobpm.triggers.taking import Taking  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.taking import DeliveryTracker  # noqa: PLC0415
 
-        taking = Taking()
+        taking = DeliveryTracker()
         for mark, instance in entries:
             plain = texts.storable(
                 instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
@@ -208,7 +208,7 @@ class _Watching:
             watch.reported({entry.mark for entry in entries})
             await self._write(watch)
             if watch.entries:
-                await asyncio.sleep(TAKEN_EVERY)
+                await asyncio.sleep(DELIVERY_INTERVAL_SECONDS)
         failure: Exception | None = None
         async for marks in taking.taken():
             watch.reported(marks)
@@ -221,4 +221,4 @@ class _Watching:
 
     async def _write(self, watch: Watch) -> None:
         await self._memory.write(watch.marks)
-        watch.is_written = True
+        watch.is_saved = True

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOKS = 3  # attempts to see the task instance
-PAUSE = 2.0  # seconds between them
+MAX_OBSERVATIONS = 3  # attempts to see the task instance
+OBSERVATION_DELAY_SECONDS = 2.0  # seconds between them
 
 
 @dataclass(frozen=True)
@@ -84,27 +84,27 @@ class ReplacedTryError(Exception):
     """The try that waited was replaced by another one, and nothing can be read of either."""
 
 
-_preparation: asyncio.Task[None] | None = None
+_warm_up: asyncio.Task[None] | None = None
 
 
-def prepare(task: TaskInstanceKey) -> None:
+def warm_up(task: TaskInstanceKey) -> None:
     """Look at a task instance once in this process, ahead of need: Airflow takes seconds over the first look.
 
     :param task: any task instance that waits.
     """
-    global _preparation  # noqa: PLW0603 - an event loop itself keeps no task alive
-    if _preparation is None:
-        _preparation = Context().run(asyncio.get_running_loop().create_task, _look_ahead(task))
+    global _warm_up  # noqa: PLW0603 - an event loop itself keeps no task alive
+    if _warm_up is None:
+        _warm_up = Context().run(asyncio.get_running_loop().create_task, _observe_ahead(task))
 
 
-async def _look_ahead(task: TaskInstanceKey) -> None:
+async def _observe_ahead(task: TaskInstanceKey) -> None:
     try:
         await sync_to_async(state_of)(task)
     except Exception as error:  # noqa: BLE001 - what is wrong with it is told when it is needed
         log.debug("Looking at a task ahead of need failed: %s", type(error).__name__)
 
 
-async def why_it_was_no_kill(task: TaskInstanceKey, key: str, awaited: str) -> str | None:
+async def why_not_user_action(task: TaskInstanceKey, key: str, awaited: str) -> str | None:
     """Return why a cancelled wait was ended by nobody, or ``None`` if a person did end it.
 
     :param task: the task instance that waited.
@@ -112,22 +112,22 @@ async def why_it_was_no_kill(task: TaskInstanceKey, key: str, awaited: str) -> s
     :param awaited: for what this one waited.
     """
     reason: str | None = None
-    for attempt in range(LOOKS):
+    for attempt in range(MAX_OBSERVATIONS):
         if attempt:
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(OBSERVATION_DELAY_SECONDS)
         try:
             sight = await sync_to_async(_look)(task, key, awaited)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            if sight is not Sight.UNDECIDED:
+            if sight is not _Observation.UNDECIDED:
                 reason = sight.value
                 break
             reason = None
     return reason
 
 
-class Sight(Enum):
+class _Observation(Enum):
     """What a look at a task instance says of its wait: why nobody ended it, or nothing if somebody did."""
 
     ENDED = None
@@ -138,25 +138,25 @@ class Sight(Enum):
     RETRIED = "its task is retried"
 
 
-def _look(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
+def _look(task: TaskInstanceKey, key: str, awaited: str) -> _Observation:
     try:
         return _sight(task, key, awaited)
     except ReplacedTryError:
-        return Sight.ENDED
+        return _Observation.ENDED
 
 
-def _sight(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
+def _sight(task: TaskInstanceKey, key: str, awaited: str) -> _Observation:
     state = state_of(task)
     if state in {"up_for_retry", "up_for_reschedule"}:
-        return Sight.RETRIED
+        return _Observation.RETRIED
     if state in {"scheduled", "queued"}:
-        return Sight.UNDECIDED
+        return _Observation.UNDECIDED
     if state in {"deferred", "running"}:
         own = published(task, key)
         if own is None:
-            return Sight.UNKNOWN if state == "deferred" else Sight.UNDECIDED
-        return Sight.GOES_ON if own == awaited else Sight.ENDED
-    return Sight.OVER if state is not None and published(task, WAIT_OVER) == awaited else Sight.ENDED
+            return _Observation.UNKNOWN if state == "deferred" else _Observation.UNDECIDED
+        return _Observation.GOES_ON if own == awaited else _Observation.ENDED
+    return _Observation.OVER if state is not None and published(task, WAIT_OVER) == awaited else _Observation.ENDED
 
 
 def state_of(task: TaskInstanceKey) -> str | None:

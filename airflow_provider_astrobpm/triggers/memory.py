@@ -28,7 +28,7 @@ class Store(Protocol):
         """Delete a value, if there is one."""
 
 
-class WatchMemory:
+class WatchState:
     """The memory of a watch.
 
     :param name: the name of the watch in the store.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def patiently(
+async def read_with_retries(
     read: Callable[[], Awaitable[T]], what: str, *, awaited: AnyWait[Any], connection: str, log: Any
 ) -> T:
     """Return what is read, and read again for as long as the wait bears with polls that fail.

@@ -17,65 +17,65 @@ from pydantic import BaseModel, PrivateAttr, model_serializer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# Seconds after which an event counts as taken, should Airflow do something else with payloads one day. While its database
-# hangs it takes nothing, and what counts as taken too early is lost to a crash: so this is longer than it may hang.
-WITHIN = 1800.0
+# Seconds after which an event counts as delivered, should Airflow do something else with payloads one day. While its database
+# hangs it takes nothing, and what counts as delivered too early is lost to a crash: so this is longer than it may hang.
+DELIVERY_TIMEOUT_SECONDS = 1800.0
 
 
-class Payload(BaseModel):
-    """A payload that tells when it is taken.
+class TrackedPayload(BaseModel):
+    """A payload that tells when it is delivered.
 
     :param plain: what is sent in its place.
-    :param on_taken: is called when it is taken.
+    :param on_delivery: is called when it is delivered.
     """
 
     plain: dict[str, Any]
-    _on_taken: Callable[[], None] = PrivateAttr()
+    _on_delivery: Callable[[], None] = PrivateAttr()
 
-    def __init__(self, plain: dict[str, Any], on_taken: Callable[[], None]) -> None:
+    def __init__(self, plain: dict[str, Any], on_delivery: Callable[[], None]) -> None:
         super().__init__(plain=plain)
-        self._on_taken = on_taken
+        self._on_delivery = on_delivery
 
     @model_serializer
     def _serialize(self) -> dict[str, Any]:
-        self._on_taken()
+        self._on_delivery()
         return self.plain
 
     def __repr__(self) -> str:
         return repr(self.plain)
 
 
-class Taking:
-    """The events that one look has brought, and which of them Airflow has taken."""
+class DeliveryTracker:
+    """The events that one look has brought, and which of them Airflow has delivered."""
 
     def __init__(self) -> None:
         self._open: set[str] = set()
-        self._taken: set[str] = set()
+        self._delivered: set[str] = set()
         self._news = asyncio.Event()
 
-    def payload(self, mark: str, plain: dict[str, Any]) -> Payload:
+    def payload(self, mark: str, plain: dict[str, Any]) -> TrackedPayload:
         """Return the payload of an event.
 
         :param mark: its sign here.
         :param plain: what it carries.
         """
         self._open.add(mark)
-        return Payload(plain, lambda: self._take(mark))
+        return TrackedPayload(plain, lambda: self._take(mark))
 
-    async def taken(self) -> AsyncIterator[set[str]]:
-        """Yield the signs of those that were taken, as soon as some were, until none is left."""
+    async def delivered(self) -> AsyncIterator[set[str]]:
+        """Yield the signs of those that were delivered, as soon as some were, until none is left."""
         while self._open:
             # Not by ``wait_for``: before Python 3.12 it may lose a cancellation.
-            alarm = asyncio.get_running_loop().call_later(WITHIN, self._take, *self._open)
+            alarm = asyncio.get_running_loop().call_later(DELIVERY_TIMEOUT_SECONDS, self._take, *self._open)
             try:
                 await self._news.wait()
             finally:
                 alarm.cancel()
             self._news.clear()
-            taken, self._taken = self._taken, set()
-            self._open -= taken
-            yield taken
+            delivered, self._delivered = self._delivered, set()
+            self._open -= delivered
+            yield delivered
 
     def _take(self, *marks: str) -> None:
-        self._taken.update(marks)
+        self._delivered.update(marks)
         self._news.set()

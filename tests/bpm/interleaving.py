@@ -23,12 +23,12 @@ from airflow_provider_astrobpm.bpm import errors, poller, search, states
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.look import JITTER, LONGEST_BACKOFF, LONGEST_RETRY_AFTER
+from airflow_provider_astrobpm.bpm.look import MAX_JITTER_SHARE, MAX_BACKOFF_SECONDS, MAX_RETRY_AFTER_SECONDS
 from airflow_provider_astrobpm.bpm.moment import Moment
-from airflow_provider_astrobpm.bpm.poller import LATENESS, Pollers
+from airflow_provider_astrobpm.bpm.poller import MAX_LATENESS_SECONDS, PollerRegistry
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import Settings
-from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, Wait
+from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_POLLS, MIN_MISSING_SECONDS, Wait
 from tests.bpm.interleaving_world import CONDITIONS, FAULTS, FIELDS, IDS, KEYS, LOOKS, PASSING_FAULTS, Waiter
 from tests.support.memory_server import UNHEARD_OF, Client, Look, Server, instance, settings
 from tests.support.virtual_time import VirtualLoop
@@ -50,7 +50,7 @@ class Interleaving(RuleBasedStateMachine):
         self.server = Server(self.loop)
         self.settings = settings()
         self.server.before_look, self.server.after_look = self._check_pause, self._count_a_look
-        self.pollers = Pollers()
+        self.pollers = PollerRegistry()
         self.clients: list[Client] = []
         self.waiters: list[Waiter] = []
         self.doomed: list[Waiter] = []
@@ -221,7 +221,7 @@ class Interleaving(RuleBasedStateMachine):
             # A look that takes longer than the interval is followed by a pause of a second.
             most = max(least, SHORTEST_INTERVAL + (one.ended or 0) - one.began)
             self._demand(
-                (1 - JITTER) * least - ABOUT <= gap <= most + ABOUT, f"a gap of {gap} s between looks"
+                (1 - MAX_JITTER_SHARE) * least - ABOUT <= gap <= most + ABOUT, f"a gap of {gap} s between looks"
             )
         still = [waiter.subscription._waiter for waiter in living if waiter.subscription]
         self._demand(
@@ -260,7 +260,7 @@ class Interleaving(RuleBasedStateMachine):
             return
         before = len(self.clients), len(self.clients[-1].looks)
         # An answer may be under way, and the server may have asked to be left alone.
-        end = self.loop.now + 90 + LONGEST_RETRY_AFTER + LONGEST_BACKOFF + 10
+        end = self.loop.now + 90 + MAX_RETRY_AFTER_SECONDS + MAX_BACKOFF_SECONDS + 10
         while self._living() and not self._has_looked_since(*before):
             self._demand(self.loop.now < end, "nobody looks any more")
             self._run(end - self.loop.now, looks=1)
@@ -293,7 +293,7 @@ class Interleaving(RuleBasedStateMachine):
         return (
             seen is not None
             and (self.settings.instance_lookup != "by_id" or self.server.reads == "work")
-            and not waiter.wait.is_unsure()
+            and not waiter.wait.is_inconclusive()
             and self.server.rows.get(seen.id) is seen
             and seen.state in states.STATES
             and (deadline is None or deadline > self.server.clock() + 600)
@@ -417,7 +417,7 @@ class Interleaving(RuleBasedStateMachine):
 
     def _count_a_look(self, look: Look) -> None:
         if isinstance(look.failure, errors.CallError) and look.failure.retry_after:
-            pause = min(float(look.failure.retry_after), LONGEST_RETRY_AFTER)
+            pause = min(float(look.failure.retry_after), MAX_RETRY_AFTER_SECONDS)
             assert look.ended is not None
             self.left_alone_until = self.clients[-1], self.server.clock_offset, look.ended + pause
         self.looks_left -= 1
@@ -449,7 +449,7 @@ class Interleaving(RuleBasedStateMachine):
                 )
             # Where the clock was put forward the next look notices; see _come_to_rest.
             if waiter.wait.deadline is not None and waiter.jumps == self.jumps:
-                by = max(waiter.wait.deadline, waiter.joined_at) + LATENESS
+                by = max(waiter.wait.deadline, waiter.joined_at) + MAX_LATENESS_SECONDS
                 self._demand(now <= by + ABOUT, "a deadline was missed")
         made = self.clients[-1].looks if self.clients else []
         self._demand(self.loop.now <= self._next_look_by(made) + ABOUT, "a look is overdue")
@@ -465,7 +465,7 @@ class Interleaving(RuleBasedStateMachine):
             return math.inf
         if last.failure is not None:
             asked = getattr(last.failure, "retry_after", None)
-            return last.ended + max(LONGEST_BACKOFF, min(float(asked or 0), LONGEST_RETRY_AFTER))
+            return last.ended + max(MAX_BACKOFF_SECONDS, min(float(asked or 0), MAX_RETRY_AFTER_SECONDS))
         by = min(max(waiter.joined, last.began) + waiter.interval for waiter in joined)
         return max(by, last.ended + SHORTEST_INTERVAL)
 
@@ -538,8 +538,8 @@ class Interleaving(RuleBasedStateMachine):
                 break
             if self._misses(look, waiter.wait.instance_id):
                 missed.append(look)
-        assert len(missed) >= MISSING_LOOKS
-        assert (missed[0].ended or 0) - (missed[-1].ended or 0) >= MISSING_TIME - ABOUT
+        assert len(missed) >= MIN_MISSING_POLLS
+        assert (missed[0].ended or 0) - (missed[-1].ended or 0) >= MIN_MISSING_SECONDS - ABOUT
 
     def _check_failed_reads(self, waiter: Waiter, looks: list[Look], ending: errors.CallError) -> None:
         failed: list[Look] = []

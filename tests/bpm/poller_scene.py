@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_astrobpm.bpm import errors, search
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.poller import Poller, Pollers
+from airflow_provider_astrobpm.bpm.poller import Poller, PollerRegistry
 from airflow_provider_astrobpm.bpm.wait import AnyWait, Wait
 from tests.support.memory_server import Client, Server, settings
 from tests.support.virtual_time import VirtualLoop
@@ -21,7 +21,7 @@ HOUR = 3600.0
 class Scene:
     """A poller with its server, and those who wait. To be made in a running loop, at the time 0 of its looks."""
 
-    def __init__(self, *, jitter: float = 0.0, pollers: Pollers | None = None) -> None:
+    def __init__(self, *, jitter: float = 0.0, pollers: PollerRegistry | None = None) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.loop = loop

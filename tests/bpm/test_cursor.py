@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm import cursor
-from airflow_provider_astrobpm.bpm.places import Places, digest_of
+from airflow_provider_astrobpm.bpm.places import Places, instance_digest
 
 NAME = "astro_bpm.w"
 LARGEST_VALUE = 65_535  # bytes that Airflow's store takes, unless somebody changed that
 
 
 def marks(count: int, first: int = 0) -> set[str]:
-    return {f"00{digest_of(str(number))}" for number in range(first, first + count)}
+    return {f"00{instance_digest(str(number))}" for number in range(first, first + count)}
 
 
 def write(store: dict[str, Any], wanted: set[str]) -> list[str]:

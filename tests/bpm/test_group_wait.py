@@ -15,18 +15,18 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.group_wait import (
-    PACE,
-    PROGRESS,
+    RATE_WINDOW_SECONDS,
+    PROGRESS_INTERVAL_SECONDS,
     GroupEnd,
     GroupWait,
-    Pace,
+    ProgressRate,
     Roll,
     judged_again,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.search import Sought
-from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, AnyWait, Wait
+from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_POLLS, MIN_MISSING_SECONDS, AnyWait, Wait
 from tests.support.memory_server import UNHEARD_OF, instance
 
 MANY = 10_000
@@ -57,7 +57,7 @@ def at(now: float) -> Moment:
 
 
 def fail(awaited: AnyWait[Any], *, began: float, now: float) -> None:
-    awaited.look_failed(cut(), began, at(now))
+    awaited.record_failed_poll(cut(), began, at(now))
 
 
 def partly(awaited: GroupWait, *rows: BpmInstance, doubtful: str = "", began: float) -> list[str]:
@@ -126,13 +126,13 @@ class TestHowItEnds:
         one, other = group(RUNS, RUNS)
         awaited = GroupWait(WaitCondition(), [one, other])
         look(awaited, one, now=0)
-        look(awaited, other, now=MISSING_TIME / 2)
-        for number in range(MISSING_LOOKS - 1):
+        look(awaited, other, now=MIN_MISSING_SECONDS / 2)
+        for number in range(MIN_MISSING_POLLS - 1):
             assert list(sought(awaited)) == ["1", "2"]
-            fail(awaited, began=MISSING_TIME, now=MISSING_TIME)  # shows nothing either way
-            look(awaited, other, now=MISSING_TIME + number)
-        look(awaited, other, now=1.5 * MISSING_TIME)
-        look(awaited, instance("2", OK), now=1.5 * MISSING_TIME)
+            fail(awaited, began=MIN_MISSING_SECONDS, now=MIN_MISSING_SECONDS)  # shows nothing either way
+            look(awaited, other, now=MIN_MISSING_SECONDS + number)
+        look(awaited, other, now=1.5 * MIN_MISSING_SECONDS)
+        look(awaited, instance("2", OK), now=1.5 * MIN_MISSING_SECONDS)
         (reason,) = awaited.result().failed.values()
         assert reason.startswith("it is in none of the states. It may have been deleted")
 
@@ -191,7 +191,7 @@ class TestHowItEnds:
         for now in (0, 20, 40):
             partly(awaited, instance("1", RUNS), doubtful="2" if now == 20 else "", began=now)
         assert awaited.ending is None
-        partly(awaited, instance("1", OK), began=MISSING_TIME)
+        partly(awaited, instance("1", OK), began=MIN_MISSING_SECONDS)
         assert list(awaited.result().failed) == ["2"]
 
     def test_another_instance_under_the_id_of_one_is_a_failure(self) -> None:
@@ -234,7 +234,7 @@ class TestHowItEnds:
 
     def test_refused_credentials_end_it_at_once_and_new_ones_may_go_on(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, RUNS))
-        awaited.look_failed(errors.AuthenticationError("no"), 0, at(1))
+        awaited.record_failed_poll(errors.AuthenticationError("no"), 0, at(1))
         assert isinstance(awaited.ending, errors.AuthenticationError)
         awaited.resume()
         look(awaited, *group(OK, OK))
@@ -257,8 +257,8 @@ class TestWhatItSays:
             (0, 10, ["Closed 10 of 100, 0 failed"]),
             (30, 10, []),
             (60, 40, ["Closed 40 of 100, 1 failed; 30 a minute, about 2 min left"]),
-            (60 + PROGRESS - 1, 50, []),
-            (60 + PROGRESS, 50, ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"]),
+            (60 + PROGRESS_INTERVAL_SECONDS - 1, 50, []),
+            (60 + PROGRESS_INTERVAL_SECONDS, 50, ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"]),
             (120, 50, []),
             (121, 100, ["Closed 100 of 100, 3 failed"]),
         ):
@@ -366,7 +366,7 @@ class TestRoll:
         ([(0, 5094), (60, 4880)], "; 214 a minute, about 23 min left"),
         ([(0, 100), (60, 1)], "; 99 a minute, about 1 min left"),
         ([(0, 100), (120, 99)], "; 30 an hour, about 3 h left"),
-        ([(0, 900), (PACE, 900), (2 * PACE, 800)], "; 10 a minute, about 80 min left"),
+        ([(0, 900), (RATE_WINDOW_SECONDS, 900), (2 * RATE_WINDOW_SECONDS, 800)], "; 10 a minute, about 80 min left"),
         ([(0, 900), (7200, 800)], "; 50 an hour, about 16 h left"),
         ([(7200, 900), (0, 850), (60, 800)], "; 50 a minute, about 16 min left"),
     ],
@@ -383,7 +383,7 @@ class TestRoll:
     ],
 )
 def test_the_pace(marks: list[tuple[float, int]], words: str) -> None:
-    pace = Pace()
+    pace = ProgressRate()
     for now, left in marks:
         pace.mark(left, now)
     assert str(pace) == words
@@ -458,7 +458,7 @@ def test_it_ends_as_that_many_single_waits(
             if what in ("look", "part"):
                 each.look_found(findings, now - 1, at(now))
             else:
-                each.look_failed(error, now - 1, at(now))
+                each.record_failed_poll(error, now - 1, at(now))
         _check(together, singles, condition, may_fail)
 
 

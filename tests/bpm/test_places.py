@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm import states
-from airflow_provider_astrobpm.bpm.places import DIGEST, MARK, MOST, WHILE, Places, digest_of
+from airflow_provider_astrobpm.bpm.places import DIGEST_LENGTH, ENTRY_KEY_LENGTH, MAX_BP_STATUSES, MISSING_GRACE_SECONDS, Places, instance_digest
 from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED = "Waiting for user interaction", "Running", "Completed OK"
@@ -44,7 +44,7 @@ def test_which_lists_show_what_is_watched(entered: Any, statuses: Any, lists: An
         ("Order", [], None, "states must not be empty"),
         ("Order", None, [], "bp_statuses must not be empty"),
         ("Order", None, [""], "each of bp_statuses must be a text"),
-        ("Order", None, list(map(str, range(MOST + 1))), "must be 256 at most, not 257"),
+        ("Order", None, list(map(str, range(MAX_BP_STATUSES + 1))), "must be 256 at most, not 257"),
     ],
 )
 def test_bad_arguments(name: Any, entered: Any, statuses: Any, words: str) -> None:
@@ -76,15 +76,15 @@ def test_the_marks_of_an_instance(
     entered: Any, statuses: Any, state: str, status: str | None, numbers: list[str]
 ) -> None:
     places = Places.of("Order", entered, statuses)
-    marks = places.marks_of(instance("1", state, bp_status=status), digest_of("1"))
-    assert marks == [f"{number}{digest_of('1')}" for number in numbers]
-    assert {len(mark) for mark in marks} <= {MARK}
+    marks = places.entry_keys_of(instance("1", state, bp_status=status), instance_digest("1"))
+    assert marks == [f"{number}{instance_digest('1')}" for number in numbers]
+    assert {len(mark) for mark in marks} <= {ENTRY_KEY_LENGTH}
 
 
 @pytest.mark.parametrize("state", ["Suspended", WAITING])
 def test_a_suspended_instance_is_one_whichever_way_it_shows(state: str) -> None:
     held = instance("1", state, suspended=True)
-    assert Places.of("Order", ["Suspended"], None).marks_of(held, "d") == ["00d"]
+    assert Places.of("Order", ["Suspended"], None).entry_keys_of(held, "d") == ["00d"]
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_a_suspended_instance_is_one_whichever_way_it_shows(state: str) -> None:
         ([COMPLETED, RUNNING], None, "01", 0, False, True),  # Running: no end
         ([COMPLETED, RUNNING], None, "01", 0, True, True),
         ([COMPLETED, RUNNING], None, "00", 0, False, False),  # Completed OK: an end
-        ([COMPLETED, RUNNING], None, "00", WHILE - 1, False, False),
-        ([COMPLETED, RUNNING], None, "00", WHILE, False, True),
+        ([COMPLETED, RUNNING], None, "00", MISSING_GRACE_SECONDS - 1, False, False),
+        ([COMPLETED, RUNNING], None, "00", MISSING_GRACE_SECONDS, False, True),
         ([COMPLETED, RUNNING], None, "00", 0, True, True),
         (None, ["Approved"], "00", 0, False, False),  # a status may be kept at the end
         (None, ["Approved"], "00", 0, True, True),
-        (None, ["Approved"], "00", WHILE, False, True),
+        (None, ["Approved"], "00", MISSING_GRACE_SECONDS, False, True),
         ([RUNNING], ["Approved"], "00", 0, False, True),
         ([COMPLETED], ["Approved"], "00", 0, False, False),
     ],
@@ -107,14 +107,14 @@ def test_when_an_instance_has_left(
     entered: Any, statuses: Any, number: str, absent: float, is_seen: bool, left: bool
 ) -> None:
     places = Places.of("Order", entered, statuses)
-    seen = {digest_of("1")} if is_seen else set()
-    assert places.has_left(f"{number}{digest_of('1')}", seen, absent) is left
+    seen = {instance_digest("1")} if is_seen else set()
+    assert places.has_left(f"{number}{instance_digest('1')}", seen, absent) is left
 
 
 def test_a_digest_is_short_and_of_its_own() -> None:
-    digests = {digest_of(str(number)) for number in range(20_000)}
+    digests = {instance_digest(str(number)) for number in range(20_000)}
     assert len(digests) == 20_000
-    assert {len(digest) for digest in digests} == {DIGEST}
+    assert {len(digest) for digest in digests} == {DIGEST_LENGTH}
 
 
 @pytest.mark.parametrize(

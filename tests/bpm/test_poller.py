@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm.api import Operation
-from airflow_provider_astrobpm.bpm.poller import HEARTBEAT, STALL, Poller, Pollers
+from airflow_provider_astrobpm.bpm.poller import HEARTBEAT_SECONDS, MIN_STALL_SECONDS, Poller, PollerRegistry
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 from tests.bpm.poller_scene import HOUR, Scene, leave, nothing_learnt
 from tests.support.memory_server import Client, Server, instance, settings
@@ -79,13 +79,13 @@ class TestStandingStill:
             scene.server.put(instance("1"))
             waiting = scene.join(scene.wait())
             await asyncio.sleep(100)
-            assert not scene.poller.stood_still(within=60)
-            scene.loop.stand_still(HEARTBEAT + STALL + 1)  # more than may go unnoticed
-            assert scene.poller.stood_still(within=60)  # before anything else has run
+            assert not scene.poller.longest_stall(within=60)
+            scene.loop.stand_still(HEARTBEAT_SECONDS + MIN_STALL_SECONDS + 1)  # more than may go unnoticed
+            assert scene.poller.longest_stall(within=60)  # before anything else has run
             await asyncio.sleep(50)
-            assert scene.poller.stood_still(within=60)
+            assert scene.poller.longest_stall(within=60)
             await asyncio.sleep(20)
-            assert not scene.poller.stood_still(within=60)
+            assert not scene.poller.longest_stall(within=60)
             await leave(waiting)
 
         run(main())
@@ -97,7 +97,7 @@ class TestStandingStill:
             await asyncio.sleep(1)
             await leave(waiting)
             await asyncio.sleep(100)
-            assert not scene.poller.stood_still(within=60)
+            assert not scene.poller.longest_stall(within=60)
 
         run(main())
 
@@ -108,7 +108,7 @@ class TestStandingStill:
             await asyncio.sleep(1)
             scene.loop.stand_still(HOUR)
             await leave(waiting)
-            assert scene.poller.stood_still(within=60)
+            assert scene.poller.longest_stall(within=60)
 
         run(main())
 
@@ -140,7 +140,7 @@ class TestTheRegistry:
     @pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
     def test_connections_share_a_poller_if_looks_are_the_same(self, name: str) -> None:
         async def main() -> None:
-            pollers, known = Pollers(), settings()
+            pollers, known = PollerRegistry(), settings()
             server = Server(VirtualLoop())
             first = pollers.get(known, lambda new: Client(new, server))
             second = pollers.get(replace(known, **{name: OTHER[name]}), lambda new: Client(new, server))
@@ -150,7 +150,7 @@ class TestTheRegistry:
         run(main())
 
     def test_two_event_loops_have_two_pollers(self) -> None:
-        pollers = Pollers()
+        pollers = PollerRegistry()
 
         async def main() -> Poller:
             scene = Scene(pollers=pollers)
@@ -162,7 +162,7 @@ class TestTheRegistry:
 
     def test_an_ended_poller_is_forgotten_and_a_newcomer_gets_one_that_works(self) -> None:
         async def main() -> None:
-            pollers = Pollers()
+            pollers = PollerRegistry()
             seen = set()
             for _ in range(3):
                 scene = Scene(pollers=pollers)
@@ -176,7 +176,7 @@ class TestTheRegistry:
 
     def test_a_newcomer_while_the_last_one_leaves(self) -> None:
         async def main() -> None:
-            pollers = Pollers()
+            pollers = PollerRegistry()
             old = Scene(pollers=pollers)
             old.server.closing_time = 5
             waiting = old.join(old.wait())

@@ -274,7 +274,7 @@ class TestWhatALookCosts:
             async with scene.poller.join(watch, interval=10, connection="watched") as subscription:
                 assert len(await subscription.notes()) == 1
                 assert scene.costs() == [2]  # Running is asked for once, for both
-                watch.noticed()
+                watch.acknowledge()
                 scene.server.put(instance("1", "Completed OK"))
                 assert (await waiting).state == "Completed OK"
                 assert await subscription.notes() == []

@@ -10,8 +10,8 @@ import pytest
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
-from airflow_provider_astrobpm.bpm.poller import AT_A_TIME, LATENESS
-from airflow_provider_astrobpm.bpm.wait import MISSING_TIME, Note
+from airflow_provider_astrobpm.bpm.poller import MAX_WAKEUPS_AT_ONCE, MAX_LATENESS_SECONDS
+from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_SECONDS, Note
 from tests.bpm.poller_scene import HOUR, Scene, fault, leave, nothing_learnt
 from tests.support.memory_server import instance
 from tests.support.virtual_time import run
@@ -86,14 +86,14 @@ class TestWhoIsWoken:
             in_a_round = [after - before for before, after in pairwise(ended_by_round)]
             assert len(scene.client.looks) == 2
             assert sum(in_a_round) == 5000
-            assert max(in_a_round) == AT_A_TIME
+            assert max(in_a_round) == MAX_WAKEUPS_AT_ONCE
 
         run(main())
 
     def test_who_leaves_between_two_batches_is_left_alone(self) -> None:
         async def main() -> None:
             scene = Scene()
-            rows = [instance(str(number)) for number in range(3 * AT_A_TIME)]
+            rows = [instance(str(number)) for number in range(3 * MAX_WAKEUPS_AT_ONCE)]
             waiting = [scene.join(scene.wait(row.id), connection=row.id) for row in rows]
             scene.server.put(*(instance(row.id, "Completed OK") for row in rows))
             await waiting[0]
@@ -252,7 +252,7 @@ class TestHowAWaitEnds:
             scene.server.answer_time = HOUR
             ending = await scene.join(scene.wait(deadline=30))
             assert isinstance(ending, errors.WaitTimeoutError)
-            assert scene.loop.now == scene.began + 30 + LATENESS
+            assert scene.loop.now == scene.began + 30 + MAX_LATENESS_SECONDS
 
         run(main())
 
@@ -275,7 +275,7 @@ class TestHowAWaitEnds:
                     assert "polls have failed for 90 s" in str(ending)
                 else:
                     assert isinstance(ending, errors.InstanceNotFoundError)
-                assert scene.loop.now - scene.began == 10 + (90 if failing else MISSING_TIME)
+                assert scene.loop.now - scene.began == 10 + (90 if failing else MIN_MISSING_SECONDS)
 
         run(main())
 

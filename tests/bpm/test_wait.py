@@ -231,7 +231,7 @@ def test_gone_is_what_several_looks_in_a_row_and_a_minute_do_not_show(make: Make
     world = World([None])
     with pytest.raises(InstanceNotFoundError):
         world.waits(make(), poll_interval=10)
-    assert world.now == 1000 + 10 + wait.MISSING_TIME
+    assert world.now == 1000 + 10 + wait.MIN_MISSING_SECONDS
 
 
 def test_start_grace_counts_for_a_wait_too(make: Make) -> None:
@@ -262,7 +262,7 @@ class TestStretches:
         world.sets_clock(at=1015, by=set_by)
         with pytest.raises(InstanceNotFoundError):
             world.waits(make(), poll_interval=10)
-        assert world.now == 1000 + 10 + wait.MISSING_TIME
+        assert world.now == 1000 + 10 + wait.MIN_MISSING_SECONDS
 
     @pytest.mark.parametrize(("set_by", "ends_at"), [(-3600, 1300 + 3600), (100, 1200)])
     def test_of_a_deadline_are_none(self, set_by: float, ends_at: float, make: Make) -> None:
@@ -370,7 +370,7 @@ class TestPauses:
         failures = look.Failures()
         for _ in range(failed):
             failures.take(cut())
-        assert look.seconds_between(interval, failures, 0.0, 0.0) == seconds
+        assert look.poll_delay(interval, failures, 0.0, 0.0) == seconds
 
     @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
     def test_respect_what_the_server_asks_for(self, asked: str, seconds: float) -> None:
@@ -378,7 +378,7 @@ class TestPauses:
         error.retry_after = asked
         failures = look.Failures()
         failures.take(error)
-        assert look.seconds_between(5, failures, 0.0, 0.0) == seconds
+        assert look.poll_delay(5, failures, 0.0, 0.0) == seconds
 
     def test_end_where_the_patience_does(self, make: Make) -> None:
         world = World([cut()])

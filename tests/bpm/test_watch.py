@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.bpm import cursor, errors, search, states
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.moment import Moment
-from airflow_provider_astrobpm.bpm.places import WHILE, Places
+from airflow_provider_astrobpm.bpm.places import MISSING_GRACE_SECONDS, Places
 from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
 from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
@@ -42,7 +42,7 @@ def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
         findings.take(state, [row for row in reversed(rows) if row.state == state])
     watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
-    watch.noticed()
+    watch.acknowledge()
     watch.reported({entry.mark for entry in entries})
     assert not watch.entries
     return [entry.instance.id for entry in entries]
@@ -125,10 +125,10 @@ def test_an_end_that_a_list_leaves_out_for_a_while_is_told_once() -> None:
     watch = ends([])
     assert look(watch, order(1, COMPLETED)) == ["1"]
     assert look(watch, now=10) == []
-    assert look(watch, order(1, COMPLETED), now=WHILE + 9) == []
-    assert look(watch, now=WHILE + 10) == []
+    assert look(watch, order(1, COMPLETED), now=MISSING_GRACE_SECONDS + 9) == []
+    assert look(watch, now=MISSING_GRACE_SECONDS + 10) == []
     assert len(watch.marks) == 1
-    assert look(watch, now=2 * WHILE + 10) == []
+    assert look(watch, now=2 * MISSING_GRACE_SECONDS + 10) == []
     assert watch.marks == set()
 
 
@@ -141,14 +141,14 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
         findings.take(state, [order(1, COMPLETED)] if state == COMPLETED else [])
     watch.look_found(findings, 0, at(0))
     assert watch.has_news()
-    watch.noticed()
+    watch.acknowledge()
     assert not watch.has_news()  # whoever could not report it is not asked again and again
     watch.look_found(findings, 1, at(1))
     assert watch.has_news()
     (entry,) = watch.entries
     watch.reported({entry.mark})
     assert watch.has_news()  # it is to be written down
-    watch.is_written = True
+    watch.is_saved = True
     assert not watch.has_news()
 
 
@@ -156,7 +156,7 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
     watch = ends()
     for minute in range(10):
         assert watch.ending is None
-        watch.look_failed(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
+        watch.record_failed_poll(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
     assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
         "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
@@ -164,9 +164,9 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
     watch.resume()
     assert watch.ending is None
     refused = errors.AuthenticationError("no")
-    watch.look_failed(refused, 0, at(1))
+    watch.record_failed_poll(refused, 0, at(1))
     assert watch.ending is refused
-    assert watch.is_written  # a watch that has not begun has nothing to write down
+    assert watch.is_saved  # a watch that has not begun has nothing to write down
     watch.resume()
     assert look(watch) == []
     assert look(watch, order(1, COMPLETED)) == ["1"]
@@ -184,7 +184,7 @@ def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> li
             findings.take(state, [row for row in rows if row.state == state])
     watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
-    watch.noticed()
+    watch.acknowledge()
     watch.reported({entry.mark for entry in entries})
     return [entry.instance.id for entry in entries]
 
@@ -220,8 +220,8 @@ class TestListsThatFail:
         one = order(1, state, "Approved")
         assert look(watch, one) == ["1"]
         assert part(watch, failing=state) == []
-        assert part(watch, failing=state, now=2 * WHILE) == []
-        assert look(watch, one, now=2 * WHILE) == []
+        assert part(watch, failing=state, now=2 * MISSING_GRACE_SECONDS) == []
+        assert look(watch, one, now=2 * MISSING_GRACE_SECONDS) == []
 
     def test_what_they_would_not_show_is_forgotten(self) -> None:
         watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
@@ -320,7 +320,7 @@ def test_a_row_that_cannot_be_read_makes_nothing_leave(odd: dict[str, Any], keep
     assert look_at(watch, Rows([], [row]), now=1) == []
     assert look_at(watch, [order(1, RUNNING)], now=2) == ([] if keeps else ["1"])
     look_at(watch, Rows([], [row]), now=3)
-    look_at(watch, Rows([], [row]), now=3 + WHILE)
+    look_at(watch, Rows([], [row]), now=3 + MISSING_GRACE_SECONDS)
     assert watch.marks == set()
 
 
@@ -329,6 +329,6 @@ def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str
     findings.take(RUNNING, rows)
     watch.look_found(findings, now, at(now))
     entered = [entry.instance.id for entry in watch.entries]
-    watch.noticed()
+    watch.acknowledge()
     watch.reported({entry.mark for entry in watch.entries})
     return entered

@@ -37,7 +37,7 @@ class Play:
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Play:
     play = Play()
-    monkeypatch.setattr(kill, "PAUSE", 0.0)
+    monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
     monkeypatch.setattr(kill, "state_of", lambda _task: play.state)
     monkeypatch.setattr(kill, "published", play.published)
     return play

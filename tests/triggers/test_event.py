@@ -19,20 +19,20 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_astrobpm.bpm import cursor, lookup
-from airflow_provider_astrobpm.bpm.places import Places, digest_of
+from airflow_provider_astrobpm.bpm.places import Places, instance_digest
 from airflow_provider_astrobpm.bpm.token import TOKENS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.triggers import event
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
-from airflow_provider_astrobpm.triggers.memory import WatchMemory
+from airflow_provider_astrobpm.triggers.memory import WatchState
 
 # Before Airflow 3.3 there is no store, so nothing to be written after the event.
 HAS_STORE = hasattr(triggerer_job_runner, "TriggerEventEntry")
 has_store = pytest.mark.skipif(not HAS_STORE, reason="Airflow has no state store before 3.3")
 
 PROCESS = "SupplierOnboarding"
-WITHIN = 20.0
+DELIVERY_TIMEOUT_SECONDS = 20.0
 
 
 class Store:
@@ -79,7 +79,7 @@ class Runner:
             while not condition():  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
 
-        await asyncio.wait_for(wait(), WITHIN)
+        await asyncio.wait_for(wait(), DELIVERY_TIMEOUT_SECONDS)
 
     async def until_queued(self, count: int) -> None:
         await self.until(lambda: len(self._queue) >= count)
@@ -231,18 +231,18 @@ def test_what_another_triggerer_has_told_is_not_told_again(
     async def main() -> list[str]:
         async with running(store) as runner:
             await runner.until(lambda: bool(store.values))
-            memory = WatchMemory(cursor.name_of("astro_zero_default", places), store)
+            memory = WatchState(cursor.name_of("astro_zero_default", places), store)
             await memory.read()
-            await memory.write({f"{completed:02x}{digest_of(others)}"})
+            await memory.write({f"{completed:02x}{instance_digest(others)}"})
             end(emulator, others)
             end(emulator, own)
             await runner.until_queued(1)
             runner.take()
-            await runner.until(lambda: digest_of(own) in str(store.values))
+            await runner.until(lambda: instance_digest(own) in str(store.values))
             return runner.ids
 
     assert asyncio.run(main()) == [own]
-    assert digest_of(others) in str(store.values)
+    assert instance_digest(others) in str(store.values)
 
 
 def test_existing_ones_count_if_that_is_wanted(emulator: EmulatorControl) -> None:
@@ -259,8 +259,8 @@ def test_existing_ones_count_if_that_is_wanted(emulator: EmulatorControl) -> Non
 
 def test_many_are_told_a_few_at_a_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow would be busy with ten thousand of them for minutes, and be taken for dead."""
-    monkeypatch.setattr(event, "AT_A_TIME", 10)
-    monkeypatch.setattr(event, "TAKEN_EVERY", 0.2)
+    monkeypatch.setattr(event, "MAX_EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(event, "DELIVERY_INTERVAL_SECONDS", 0.2)
     ids = [end(emulator, one) for one in start(emulator, 25)]
 
     async def main() -> tuple[list[int], list[str]]:
@@ -325,7 +325,7 @@ def test_suspended_ones(
 def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "PAUSE", 0.05)
+    monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
     store = Store()
     ids = [end(emulator, one) for one in start(emulator, 10)]
 
@@ -339,7 +339,7 @@ def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
             runner._queue = rest
             runner.take()
             store.fails = False
-            await runner.until(lambda: all(digest_of(one) in str(store.values) for one in ids))
+            await runner.until(lambda: all(instance_digest(one) in str(store.values) for one in ids))
             listed = emulator.counts()["query"]
             await runner.until(lambda: emulator.counts()["query"] >= listed + 12)
             runner.take()
@@ -367,7 +367,7 @@ def test_states_and_business_statuses(emulator: EmulatorControl, caplog: pytest.
 def test_it_goes_on_after_whatever_fails(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "PAUSE", 0.05)
+    monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
     store = Store()
     store.fails = True
     (one,) = start(emulator)
@@ -400,7 +400,7 @@ def test_it_goes_on_after_whatever_fails(
 def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "PAUSE", 0.05)
+    monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
     told = "Could not watch instances of"
 
     async def main() -> None:
@@ -425,7 +425,7 @@ def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
 def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
     what: str, emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(lookup, "FIRST_RETRY_SECONDS", 0.05)
     name = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
     good = os.environ[name]
     if what == "missing":

@@ -19,7 +19,7 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kill, "PAUSE", 0.0)
+    monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_a_cancelled_trigger_looks_by_itself_only_where_airflow_calls_no_on_kill
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     airflow_says("failed")
-    monkeypatch.setattr(base, "TELLS_OF_KILLS", tells)
+    monkeypatch.setattr(base, "HAS_ON_KILL", tells)
 
     async def wait_and_cancel() -> None:
         trigger = trigger_for(instance_id, make_runner)

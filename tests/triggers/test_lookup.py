@@ -33,8 +33,8 @@ TASK = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1}
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(lookup, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(lookup, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(lookup, "MAX_RETRY_SECONDS", 0.1)
 
 
 @pytest.fixture(params=["missing", "broken"])

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.places import instance_digest
 from airflow_provider_astrobpm.triggers import memory
-from airflow_provider_astrobpm.triggers.memory import WatchMemory
+from airflow_provider_astrobpm.triggers.memory import WatchState
 
 NAME = "astro_bpm.w"
 
@@ -28,11 +28,11 @@ class Store(dict[str, Any]):
 
 
 def marks(count: int) -> set[str]:
-    return {f"00{digest_of(str(number))}" for number in range(count)}
+    return {f"00{instance_digest(str(number))}" for number in range(count)}
 
 
-def write(store: Store | None, wanted: set[str]) -> WatchMemory:
-    kept = WatchMemory(NAME, store)
+def write(store: Store | None, wanted: set[str]) -> WatchState:
+    kept = WatchState(NAME, store)
     assert asyncio.run(kept.read()) is None
     asyncio.run(kept.write(wanted))
     return kept
@@ -42,13 +42,13 @@ def write(store: Store | None, wanted: set[str]) -> WatchMemory:
 def test_what_was_written_is_read_by_another_one(count: int) -> None:
     store = Store()
     write(store, marks(count))
-    assert asyncio.run(WatchMemory(NAME, store).read()) == marks(count)
+    assert asyncio.run(WatchState(NAME, store).read()) == marks(count)
 
 
 def test_without_a_store_only_by_itself() -> None:
     kept = write(None, marks(3))
     assert asyncio.run(kept.read()) == marks(3)
-    assert asyncio.run(WatchMemory(NAME, None).read()) is None
+    assert asyncio.run(WatchState(NAME, None).read()) is None
 
 
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
@@ -56,4 +56,4 @@ def test_where_a_value_is_lost_nothing_is_known(lost: str) -> None:
     store = Store()
     write(store, marks(memory.MANY + 1))
     del store[lost]
-    assert asyncio.run(WatchMemory(NAME, store).read()) is None
+    assert asyncio.run(WatchState(NAME, store).read()) is None

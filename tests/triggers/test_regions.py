@@ -42,7 +42,7 @@ class Played:
         self.next_try: dict[str, Any] = {}
         self.state: str | None = "deferred"
         self.breadcrumbs: list[dict[str, Any]] = []
-        monkeypatch.setattr(kill, "PAUSE", 0.0)
+        monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
         monkeypatch.setattr(XCom, "get_one", self.get_one)
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {"run": {"task": self.state}})
         monkeypatch.setattr(
@@ -65,7 +65,7 @@ class Played:
     def why_no_kill(self) -> str | None:
         """Ask as a trigger does."""
         READER.set("the try that waited")
-        return asyncio.run(kill.why_it_was_no_kill(TASK, "instance_id", "mine"))
+        return asyncio.run(kill.why_not_user_action(TASK, "instance_id", "mine"))
 
 
 @pytest.fixture
