@@ -14,7 +14,6 @@ name. An unknown state is never a success.
 
 Blanks around a business status are ignored, in the condition and in what the instance shows.
 """
-"""
 
 from __future__ import annotations
 
@@ -210,7 +209,7 @@ class WaitCondition:
             shown = f" with business status {status!r}"
         else:
             shown = " without showing a business status" if len(asked) > 1 else ""
-        return f"it ended in state {instance.state!r}{shown}; asked for was {' and '.join(asked)}"
+        return f"it ended in state {instance.state!r}{shown}; the wait was for {' and '.join(asked)}"
 
 
 def _either(names: Collection[str]) -> str:

@@ -176,7 +176,7 @@ class AnyWait(Generic[T]):
         if self._failing_since is None:
             self._failing_since = began
             if not isinstance(error, AuthenticationError):
-                self._note(f"Polls fail from now on; the wait goes on. {error}", warning=True)
+                self._note(f"Polls are failing; still waiting. {error}", warning=True)
         stretch = now.steady - self._failing_since
         if isinstance(error, AuthenticationError):
             self.end(error)  # The same credentials would be refused again.
@@ -312,7 +312,7 @@ class Wait(AnyWait["BpmInstance"]):
             return
         if self._missing_since is None:
             self._missing_since = now
-            self._note(f"{error.problem}; looking again", warning=True)
+            self._note(f"{error.problem}; polling again", warning=True)
         self._missing_polls += 1
         if is_gone(self._missing_polls, now - self._missing_since, self.grace):
             self.end(error)
@@ -344,4 +344,5 @@ def is_gone(polls: int, seconds: float, grace: float) -> bool:
     :param polls: how many complete polls in a row did not show it.
     :param seconds: the seconds from the first to the last of them.
     :param grace: seconds after which a started instance must show in the lists.
+    """
     return polls >= MIN_MISSING_POLLS and seconds >= max(MIN_MISSING_SECONDS, grace)

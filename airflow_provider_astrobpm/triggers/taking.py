@@ -1,9 +1,9 @@
-"""When Airflow takes an event from a trigger.
+"""Detects when Airflow takes an event from a trigger.
 
-A trigger yields an event into a queue of its process. About every second Airflow takes what is there and sends it to the
-process that writes it down, which answers whatever the trigger asks after that only then. Of the moment between, a trigger
-is told nothing. But Airflow has to turn the payload into plain JSON, by pydantic, to send it; so a payload that is a
-pydantic model learns of it.
+A trigger yields an event into a queue of its process. About once a second Airflow takes what is in the queue and sends it to the
+process that writes it to the database. That process answers later requests of the trigger only after that. Airflow does not notify
+the trigger when it takes an event. But to send the payload it converts it to plain JSON with pydantic, so a payload that is a
+pydantic model can notice it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pydantic import BaseModel, PrivateAttr, model_serializer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# Seconds after which an event counts as delivered, should Airflow do something else with payloads one day. While its database
-# hangs it takes nothing, and what counts as delivered too early is lost to a crash: so this is longer than it may hang.
+# After this many seconds an event counts as delivered, in case a later Airflow treats payloads differently. Airflow takes no events
+# while its database hangs, and a crash loses an event that counted as delivered too early, so this is longer than such a hang.
 DELIVERY_TIMEOUT_SECONDS = 1800.0
 
 
 class TrackedPayload(BaseModel):
-    """A payload that tells when it is delivered.
+    """A payload that reports when Airflow takes it.
 
-    :param plain: what is sent in its place.
-    :param on_delivery: is called when it is delivered.
+    :param plain: what is sent instead.
+    :param on_delivery: called when Airflow takes the payload.
     """
 
     plain: dict[str, Any]
@@ -46,27 +46,27 @@ class TrackedPayload(BaseModel):
 
 
 class DeliveryTracker:
-    """The events that one look has brought, and which of them Airflow has delivered."""
+    """The events of one poll, and which of them Airflow has taken."""
 
     def __init__(self) -> None:
         self._open: set[str] = set()
         self._delivered: set[str] = set()
         self._news = asyncio.Event()
 
-    def payload(self, mark: str, plain: dict[str, Any]) -> TrackedPayload:
+    def payload(self, key: str, plain: dict[str, Any]) -> TrackedPayload:
         """Return the payload of an event.
 
-        :param mark: its sign here.
-        :param plain: what it carries.
+        :param key: identifies the event here.
+        :param plain: what the event carries.
         """
-        self._open.add(mark)
-        return TrackedPayload(plain, lambda: self._take(mark))
+        self._open.add(key)
+        return TrackedPayload(plain, lambda: self._record(key))
 
     async def delivered(self) -> AsyncIterator[set[str]]:
-        """Yield the signs of those that were delivered, as soon as some were, until none is left."""
+        """Yield the keys of the events that were taken since the last time, until none is left."""
         while self._open:
-            # Not by ``wait_for``: before Python 3.12 it may lose a cancellation.
-            alarm = asyncio.get_running_loop().call_later(DELIVERY_TIMEOUT_SECONDS, self._take, *self._open)
+            # Not with ``wait_for``, which may lose a cancellation before Python 3.12.
+            alarm = asyncio.get_running_loop().call_later(DELIVERY_TIMEOUT_SECONDS, self._record, *self._open)
             try:
                 await self._news.wait()
             finally:
@@ -76,6 +76,6 @@ class DeliveryTracker:
             self._open -= delivered
             yield delivered
 
-    def _take(self, *marks: str) -> None:
-        self._delivered.update(marks)
+    def _record(self, *entry_keys: str) -> None:
+        self._delivered.update(entry_keys)
         self._news.set()

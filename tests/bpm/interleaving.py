@@ -23,7 +23,7 @@ from airflow_provider_astrobpm.bpm import errors, poller, search, states
 from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
 from airflow_provider_astrobpm.bpm.condition import Outcome
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.look import MAX_JITTER_SHARE, MAX_BACKOFF_SECONDS, MAX_RETRY_AFTER_SECONDS
+from airflow_provider_astrobpm.bpm.look import MAX_BACKOFF_SECONDS, MAX_JITTER_SHARE, MAX_RETRY_AFTER_SECONDS
 from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.poller import MAX_LATENESS_SECONDS, PollerRegistry
 from airflow_provider_astrobpm.bpm.search import BusinessKey
@@ -221,7 +221,8 @@ class Interleaving(RuleBasedStateMachine):
             # A look that takes longer than the interval is followed by a pause of a second.
             most = max(least, SHORTEST_INTERVAL + (one.ended or 0) - one.began)
             self._demand(
-                (1 - MAX_JITTER_SHARE) * least - ABOUT <= gap <= most + ABOUT, f"a gap of {gap} s between looks"
+                (1 - MAX_JITTER_SHARE) * least - ABOUT <= gap <= most + ABOUT,
+                f"a gap of {gap} s between looks",
             )
         still = [waiter.subscription._waiter for waiter in living if waiter.subscription]
         self._demand(

@@ -150,11 +150,11 @@ def test_a_failure_says_what_was_seen_and_what_was_asked_for(make: Callable[...,
     [
         (
             {"failed_bp_statuses": ["Rejected"]},
-            "asked for was state 'Completed OK' and a business status other than 'Rejected'",
+            "the wait was for state 'Completed OK' and a business status other than 'Rejected'",
         ),
         (
             {"bp_statuses": ["Approved"]},
-            "asked for was state 'Completed OK' and business status 'Approved'",
+            "the wait was for state 'Completed OK' and business status 'Approved'",
         ),
     ],
 )

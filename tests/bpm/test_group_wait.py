@@ -15,8 +15,8 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.group_wait import (
-    RATE_WINDOW_SECONDS,
     PROGRESS_INTERVAL_SECONDS,
+    RATE_WINDOW_SECONDS,
     GroupEnd,
     GroupWait,
     ProgressRate,
@@ -30,7 +30,7 @@ from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_POLLS, MIN_MISSING_SE
 from tests.support.memory_server import UNHEARD_OF, instance
 
 MANY = 10_000
-BROKEN = "it ended in state 'Broken'; asked for was state 'Completed OK'"
+BROKEN = "it ended in state 'Broken'; the wait was for state 'Completed OK'"
 HELD = 'it is suspended, and on_suspended is "fail"'
 
 
@@ -165,7 +165,7 @@ class TestHowItEnds:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS, RUNS), max_poll_failure_time=60)
         rows = dict(enumerate(group(RUNS, RUNS, RUNS)))
         assert partly(awaited, rows[0], rows[1], doubtful="3", began=0) == [
-            "Polls fail from now on; the wait goes on"
+            "Polls are failing; still waiting"
         ]
         assert awaited.seconds_left(at(0)) == 60
         # Each stretch is that of one instance: the third shows, the second fails from now on.
@@ -200,7 +200,7 @@ class TestHowItEnds:
         look(awaited, *first)
         look(awaited, instance("1", OK), instance("2", OK, business_key="b"), instance("3", OK, name="Z"))
         assert awaited.ended() == GroupEnd(
-            2, {"3": "its id shows another instance than before: one of 'Z', with business key None"}, ()
+            2, {"3": "its id now shows another instance: one of 'Z', with business key None"}, ()
         )
         awaited = GroupWait(WaitCondition(), first)
         look(awaited, *first)
@@ -258,7 +258,11 @@ class TestWhatItSays:
             (30, 10, []),
             (60, 40, ["Closed 40 of 100, 1 failed; 30 a minute, about 2 min left"]),
             (60 + PROGRESS_INTERVAL_SECONDS - 1, 50, []),
-            (60 + PROGRESS_INTERVAL_SECONDS, 50, ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"]),
+            (
+                60 + PROGRESS_INTERVAL_SECONDS,
+                50,
+                ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"],
+            ),
             (120, 50, []),
             (121, 100, ["Closed 100 of 100, 3 failed"]),
         ):
@@ -282,7 +286,7 @@ class TestWhatItSays:
         for now in (0, 10):
             fail(awaited, began=now, now=now)
         assert said(awaited) == [
-            "Polls fail from now on; the wait goes on. cut. Whether the server acted on it is unknown."
+            "Polls are failing; still waiting. cut. Whether the server acted on it is unknown."
         ]
         assert look(awaited, *group(RUNS)) == ["Polls succeed again"]
 
@@ -307,7 +311,7 @@ class TestJudgedAgain:
 
     def test_an_id_that_shows_another_instance_is_no_success(self) -> None:
         others = {one: instance(one, OK, name="Z") for one in "123"}
-        words = "its id shows another instance than before: one of 'Z', with business key None"
+        words = "its id now shows another instance: one of 'Z', with business key None"
         again = judged_again(self.END, self.IDS, {}, WaitCondition(), others=others)
         assert again == GroupEnd(0, {"2": HELD, "1": words, "3": words}, ("4",))
 
@@ -366,7 +370,10 @@ class TestRoll:
         ([(0, 5094), (60, 4880)], "; 214 a minute, about 23 min left"),
         ([(0, 100), (60, 1)], "; 99 a minute, about 1 min left"),
         ([(0, 100), (120, 99)], "; 30 an hour, about 3 h left"),
-        ([(0, 900), (RATE_WINDOW_SECONDS, 900), (2 * RATE_WINDOW_SECONDS, 800)], "; 10 a minute, about 80 min left"),
+        (
+            [(0, 900), (RATE_WINDOW_SECONDS, 900), (2 * RATE_WINDOW_SECONDS, 800)],
+            "; 10 a minute, about 80 min left",
+        ),
         ([(0, 900), (7200, 800)], "; 50 an hour, about 16 h left"),
         ([(7200, 900), (0, 850), (60, 800)], "; 50 a minute, about 16 min left"),
     ],

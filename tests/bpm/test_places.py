@@ -1,4 +1,4 @@
-"""Places: what may be watched, which marks an instance has, and when it has left."""
+"""Places: what may be watched, which entry_keys an instance has, and when it has left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm import states
-from airflow_provider_astrobpm.bpm.places import DIGEST_LENGTH, ENTRY_KEY_LENGTH, MAX_BP_STATUSES, MISSING_GRACE_SECONDS, Places, instance_digest
+from airflow_provider_astrobpm.bpm.places import (
+    DIGEST_LENGTH,
+    ENTRY_KEY_LENGTH,
+    MAX_BP_STATUSES,
+    MISSING_GRACE_SECONDS,
+    Places,
+    instance_digest,
+)
 from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED = "Waiting for user interaction", "Running", "Completed OK"
@@ -76,9 +83,9 @@ def test_the_marks_of_an_instance(
     entered: Any, statuses: Any, state: str, status: str | None, numbers: list[str]
 ) -> None:
     places = Places.of("Order", entered, statuses)
-    marks = places.entry_keys_of(instance("1", state, bp_status=status), instance_digest("1"))
-    assert marks == [f"{number}{instance_digest('1')}" for number in numbers]
-    assert {len(mark) for mark in marks} <= {ENTRY_KEY_LENGTH}
+    entry_keys = places.entry_keys_of(instance("1", state, bp_status=status), instance_digest("1"))
+    assert entry_keys == [f"{number}{instance_digest('1')}" for number in numbers]
+    assert {len(key) for key in entry_keys} <= {ENTRY_KEY_LENGTH}
 
 
 @pytest.mark.parametrize("state", ["Suspended", WAITING])
@@ -121,8 +128,8 @@ def test_a_digest_is_short_and_of_its_own() -> None:
     ("entered", "statuses", "words"),
     [
         (["Running"], None, "enter state 'Running'"),
-        (None, ["b", "a"], "come to business status 'a' or 'b'"),
-        (["Running", "New"], ["a"], "come to business status 'a' in state 'New' or state 'Running'"),
+        (None, ["b", "a"], "reach business status 'a' or 'b'"),
+        (["Running", "New"], ["a"], "reach business status 'a' in state 'New' or state 'Running'"),
     ],
 )
 def test_it_says_what_it_is(entered: Any, statuses: Any, words: str) -> None:

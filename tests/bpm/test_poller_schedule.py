@@ -259,7 +259,7 @@ class TestWhatALookCosts:
             assert scene.notes == []
             scene.server.put(*(instance(row.id, "Completed OK") for row in rows[1:]), instance("0", "Broken"))
             (reason,) = (await everybody).failed.values()
-            assert reason == "it ended in state 'Broken'; asked for was state 'Completed OK'"
+            assert reason == "it ended in state 'Broken'; the wait was for state 'Completed OK'"
             assert "Closed 10000 of 10000, 1 failed" in scene.notes
             await asyncio.gather(*single)
 

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
-from airflow_provider_astrobpm.bpm.poller import MAX_WAKEUPS_AT_ONCE, MAX_LATENESS_SECONDS
+from airflow_provider_astrobpm.bpm.poller import MAX_LATENESS_SECONDS, MAX_WAKEUPS_AT_ONCE
 from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_SECONDS, Note
 from tests.bpm.poller_scene import HOUR, Scene, fault, leave, nothing_learnt
 from tests.support.memory_server import instance
@@ -221,7 +221,7 @@ class TestHowAWaitEnds:
                 assert not waiting.done()
                 scene.server.put(row)
                 await asyncio.sleep(60)
-            assert scene.notes[1:] == ["instance '1' is in none of the states; looking again"] * 3
+            assert scene.notes[1:] == ["instance '1' is in none of the states; polling again"] * 3
             scene.server.put(instance("1", "Completed OK"))
             assert (await waiting).state == "Completed OK"
 
@@ -239,7 +239,7 @@ class TestHowAWaitEnds:
                 scene.server.heal()
                 await asyncio.sleep(80)
             assert [note.split(".")[0] for note in scene.notes[1:]] == [
-                "Polls fail from now on; the wait goes on",
+                "Polls are failing; still waiting",
                 "Polls succeed again",
             ] * 3
             await leave(waiting)

@@ -161,7 +161,7 @@ def test_looks_until_it_is_there_and_speaks_when_something_changes(make: Make) -
 @pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
 def test_a_bad_end_fails(state: str, make: Make) -> None:
     with pytest.raises(
-        WaitFailedError, match=f"ended in state '{state}'; asked for was state 'Completed OK'"
+        WaitFailedError, match=f"ended in state '{state}'; the wait was for state 'Completed OK'"
     ) as caught:
         World([make(state=state)]).waits(make())
     assert caught.value.instance.state == state
@@ -192,7 +192,7 @@ def test_jitter_only_shortens(make: Make) -> None:
 def test_a_failed_look_is_no_failed_wait(make: Make) -> None:
     world = World([cut(), cut(), cut(), make(), make(state="Completed OK")])
     assert world.waits(make()).state == "Completed OK"
-    assert world.said()[:2] == ["Polls fail from now on; the wait goes on", "Polls succeed again"]
+    assert world.said()[:2] == ["Polls are failing; still waiting", "Polls succeed again"]
     assert [note.warning for note in world.notes] == [True, False, False]
 
 
@@ -349,7 +349,7 @@ def test_a_contradiction_decides_nothing_and_fails_the_poll(make: Make) -> None:
     for rows in (both, both[::-1], [make(bp_status="Approved"), make(bp_status="Rejected")]):
         world = OneList([rows, rows, make(state="Completed OK")])
         assert world.waits(make()).state == "Completed OK"
-        assert world.said()[0].startswith("Polls fail from now on")
+        assert world.said()[0].startswith("Polls are failing")
         with pytest.raises(UnexpectedAnswerError, match="this decides nothing; polls have failed for 600 s"):
             OneList([rows]).waits(make())
 
@@ -400,7 +400,7 @@ class TestByKey:
         assert world.said() == [
             "an instance with business key 'k' of BPM 'Approval' is in none of the states; it may still be started",
             "Seen: instance '002N1' of 'Approval' in state 'Running'",
-            "instance '002N1' is in none of the states; looking again",
+            "instance '002N1' is in none of the states; polling again",
         ]
 
     def test_several_end_the_wait(self, make: Make) -> None:
@@ -455,7 +455,7 @@ def test_it_runs_a_wait_for_many_as_well(make: Make) -> None:
     world.run(awaited)
     assert awaited.result() == GroupEnd(2, {}, ())
     assert world.said() == [
-        "Polls fail from now on; the wait goes on",
+        "Polls are failing; still waiting",
         "Polls succeed again",
         "Closed 1 of 2, 0 failed; 30 an hour, about 2 min left",
         "Closed 2 of 2, 0 failed",

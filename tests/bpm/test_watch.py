@@ -27,8 +27,8 @@ def order(number: int, state: str, status: str | None = None, name: str = NAME) 
     return instance(str(number), state, bp_status=status, name=name)
 
 
-def ends(marks: Collection[str] | None = None, **options: Any) -> Watch:
-    return Watch(Places.of(NAME, None, None), marks, **options)
+def ends(entry_keys: Collection[str] | None = None, **options: Any) -> Watch:
+    return Watch(Places.of(NAME, None, None), entry_keys, **options)
 
 
 def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
@@ -43,7 +43,7 @@ def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
     watch.acknowledge()
-    watch.reported({entry.mark for entry in entries})
+    watch.mark_reported({entry.key for entry in entries})
     assert not watch.entries
     return [entry.instance.id for entry in entries]
 
@@ -60,7 +60,9 @@ def said(watch: Watch) -> list[str]:
 def test_the_first_look_only_begins() -> None:
     watch = ends()
     assert look(watch, order(1, COMPLETED), order(2, RUNNING)) == []
-    assert said(watch) == [f"Watching {Places.of(NAME, None, None)}; 1 are there already and do not count"]
+    assert said(watch) == [
+        f"Watching {Places.of(NAME, None, None)}; 1 are already there and are not reported"
+    ]
     assert look(watch, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
     assert look(watch, order(1, COMPLETED), order(2, COMPLETED)) == []
     assert said(watch) == []
@@ -80,7 +82,7 @@ def test_others_do_not_count() -> None:
 def test_what_has_entered_while_nobody_watched_is_told() -> None:
     first = ends()
     look(first, order(1, COMPLETED))
-    second = ends(first.marks, include_existing=True)  # that is for a watch that knows nothing
+    second = ends(first.entry_keys, include_existing=True)  # that is for a watch that knows nothing
     assert look(second, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
 
 
@@ -127,9 +129,9 @@ def test_an_end_that_a_list_leaves_out_for_a_while_is_told_once() -> None:
     assert look(watch, now=10) == []
     assert look(watch, order(1, COMPLETED), now=MISSING_GRACE_SECONDS + 9) == []
     assert look(watch, now=MISSING_GRACE_SECONDS + 10) == []
-    assert len(watch.marks) == 1
+    assert len(watch.entry_keys) == 1
     assert look(watch, now=2 * MISSING_GRACE_SECONDS + 10) == []
-    assert watch.marks == set()
+    assert watch.entry_keys == set()
 
 
 def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
@@ -146,7 +148,7 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
     watch.look_found(findings, 1, at(1))
     assert watch.has_news()
     (entry,) = watch.entries
-    watch.reported({entry.mark})
+    watch.mark_reported({entry.key})
     assert watch.has_news()  # it is to be written down
     watch.is_saved = True
     assert not watch.has_news()
@@ -159,7 +161,7 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
         watch.record_failed_poll(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
     assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
-        "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
+        "Polls are failing; still waiting. down. Look at the server's own logs if it lasts."
     ]
     watch.resume()
     assert watch.ending is None
@@ -185,7 +187,7 @@ def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> li
     watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
     watch.acknowledge()
-    watch.reported({entry.mark for entry in entries})
+    watch.mark_reported({entry.key for entry in entries})
     return [entry.instance.id for entry in entries]
 
 
@@ -196,7 +198,7 @@ class TestListsThatFail:
         assert part(watch, order(1, COMPLETED), order(2, COMPLETED), failing=BROKEN) == ["2"]
         assert look(watch, order(1, COMPLETED), order(2, COMPLETED), order(3, BROKEN)) == ["3"]
         assert [words.split(".")[0] for words in said(watch)] == [
-            "Polls fail from now on; the wait goes on",
+            "Polls are failing; still waiting",
             "Polls succeed again",
         ]
 
@@ -243,7 +245,7 @@ def test_a_list_that_looks_cut_off_is_warned_of_once() -> None:
     look(watch, *rows)
     look(watch, *rows)
     (words,) = said(watch)
-    assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and looks cut off")
+    assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
 
 def test_it_shares_the_lists_with_those_who_wait(stage: Any) -> None:
@@ -284,7 +286,7 @@ def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -
     told = look(watch)
 
     def write() -> None:
-        for key, value in [*cursor.changes("w", watch.marks, store)]:
+        for key, value in [*cursor.changes("w", watch.entry_keys, store)]:
             assert value is not None
             store[key] = value
 
@@ -321,7 +323,7 @@ def test_a_row_that_cannot_be_read_makes_nothing_leave(odd: dict[str, Any], keep
     assert look_at(watch, [order(1, RUNNING)], now=2) == ([] if keeps else ["1"])
     look_at(watch, Rows([], [row]), now=3)
     look_at(watch, Rows([], [row]), now=3 + MISSING_GRACE_SECONDS)
-    assert watch.marks == set()
+    assert watch.entry_keys == set()
 
 
 def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str]:
@@ -330,5 +332,5 @@ def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str
     watch.look_found(findings, now, at(now))
     entered = [entry.instance.id for entry in watch.entries]
     watch.acknowledge()
-    watch.reported({entry.mark for entry in watch.entries})
+    watch.mark_reported({entry.key for entry in watch.entries})
     return entered

@@ -54,7 +54,7 @@ ELSEWHERE: dict[str, str] = {
         "tests/bpm/test_findings.py::test_two_lists_that_no_move_explains_decide_nothing"
     ),
     "The poller was stopped": "tests/bpm/test_poller.py::test_cancelled_from_outside_it_tells_everybody",
-    "The connection has changed; the wait goes on with its new settings": (
+    "The connection has changed; still waiting, with the new settings": (
         "tests/triggers/faults/test_credentials.py::test_a_changed_connection_is_read_anew"
     ),
     "launch … is another one than when the input was checked a moment ago": (

@@ -128,7 +128,7 @@ def test_where_the_xcoms_are_not_its_own_it_fails(xcoms: Any, trigger: Any, airf
     airflow.xcoms = xcoms
     end, error = event.decode_group(asyncio.run(first_event(trigger())), [])
     assert end is None
-    assert "does not tell which instances it has started" in str(error)
+    assert "does not say which instances it has started" in str(error)
 
 
 @pytest.mark.parametrize("while_it_waits", [True, False])

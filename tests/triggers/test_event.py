@@ -158,7 +158,7 @@ def test_it_fires_for_what_ends_while_it_watches(
         *("id", "name", "version", "state", "bp_status", "task_outcome", "suspended", "is_closed"),
         *("business_key", "start_time", "end_time", "start_time_utc", "end_time_utc", "url"),
     }
-    assert "1 are there already and do not count" in caplog.text
+    assert "1 are already there and are not reported" in caplog.text
 
 
 @has_store

@@ -27,7 +27,7 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger, Ast
 
 CONNECTION = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 BPM = "PublishApproval"
-BEGINS_TO_FAIL = "Polls fail from now on; the wait goes on. On connection 'astro_zero_default'"
+BEGINS_TO_FAIL = "Polls are failing; still waiting. On connection 'astro_zero_default'"
 TASK = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1}
 
 
@@ -109,7 +109,7 @@ def test_twenty_waits_go_on_when_the_connection_is_back(
     log = capsys.readouterr().out
     assert log.count(BEGINS_TO_FAIL) == 20, "each wait says so once"
     assert log.count("Polls succeed again") == 20
-    assert "could not go on" not in log
+    assert "could not continue" not in log
 
 
 def test_a_connection_that_stays_away_ends_the_wait_after_its_patience(
@@ -185,7 +185,7 @@ class TestABatch:
     ) -> None:
         del xcoms["instance_ids"]
         _, error = event.decode_group(asyncio.run(end_of(self.batch())), [])
-        assert "does not tell which instances it has started" in str(error)
+        assert "does not say which instances it has started" in str(error)
 
     def test_whose_connection_is_missing_for_a_moment_goes_on(
         self, emulator: EmulatorControl, xcoms: dict[str, Any], hiccup: Callable[[], None], reads: Reads

@@ -27,7 +27,7 @@ class Store(dict[str, Any]):
         self.pop(key, None)
 
 
-def marks(count: int) -> set[str]:
+def entry_keys(count: int) -> set[str]:
     return {f"00{instance_digest(str(number))}" for number in range(count)}
 
 
@@ -38,22 +38,22 @@ def write(store: Store | None, wanted: set[str]) -> WatchState:
     return kept
 
 
-@pytest.mark.parametrize("count", [0, 3, memory.MANY + 1])
+@pytest.mark.parametrize("count", [0, 3, memory.MAX_KEYS_SORTED_INLINE + 1])
 def test_what_was_written_is_read_by_another_one(count: int) -> None:
     store = Store()
-    write(store, marks(count))
-    assert asyncio.run(WatchState(NAME, store).read()) == marks(count)
+    write(store, entry_keys(count))
+    assert asyncio.run(WatchState(NAME, store).read()) == entry_keys(count)
 
 
 def test_without_a_store_only_by_itself() -> None:
-    kept = write(None, marks(3))
-    assert asyncio.run(kept.read()) == marks(3)
+    kept = write(None, entry_keys(3))
+    assert asyncio.run(kept.read()) == entry_keys(3)
     assert asyncio.run(WatchState(NAME, None).read()) is None
 
 
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
 def test_where_a_value_is_lost_nothing_is_known(lost: str) -> None:
     store = Store()
-    write(store, marks(memory.MANY + 1))
+    write(store, entry_keys(memory.MAX_KEYS_SORTED_INLINE + 1))
     del store[lost]
     assert asyncio.run(WatchState(NAME, store).read()) is None

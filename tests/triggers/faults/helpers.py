@@ -27,8 +27,8 @@ Connect = Callable[..., None]
 READS = {"token", "query", "get"}
 WAITING = "Waiting for user interaction"
 LAST_STATE = list(STATES)[-1]  # of a whole look
-FAIL, SUCCEED = "Polls fail from now on", "Polls succeed again"
-NOTES = (FAIL, SUCCEED, "looking again", "The connection has changed", "The wait could not go on")
+FAIL, SUCCEED = "Polls are failing", "Polls succeed again"
+NOTES = (FAIL, SUCCEED, "polling again", "The connection has changed", "The wait could not continue")
 FOR_EVER = 100_000
 LOOKUPS = [("list", "absent"), ("auto", "absent"), ("auto", "row"), ("by_id", "row"), ("by_id", "action")]
 

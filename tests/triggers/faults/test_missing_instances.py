@@ -133,7 +133,7 @@ def test_an_instance_that_vanishes_is_never_a_success(
         assert 75 <= now() - vanished < 105
 
     fast_time(scene())
-    assert notes(capsys) == ["looking again"]
+    assert notes(capsys) == ["polling again"]
 
 
 def test_a_minute_is_not_enough_where_looks_are_rare(fast_time: Play, emulator: EmulatorControl) -> None:
@@ -236,7 +236,7 @@ def test_an_unknown_state_that_no_list_shows_fails(
         await gate.fails(errors.InstanceNotFoundError, instance_id, "that is no success")
 
     fast_time(scene())
-    assert notes(capsys) == ["looking again"]
+    assert notes(capsys) == ["polling again"]
 
 
 def test_an_unknown_state_for_less_than_a_minute_is_survived(
@@ -255,7 +255,7 @@ def test_an_unknown_state_for_less_than_a_minute_is_survived(
         await gate.opens()
 
     fast_time(scene())
-    assert notes(capsys) == ["looking again"] * 3
+    assert notes(capsys) == ["polling again"] * 3
 
 
 def hide(emulator: EmulatorControl, cap: int) -> None:
