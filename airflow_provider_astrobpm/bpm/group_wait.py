@@ -189,15 +189,15 @@ class GroupWait(AnyWait[GroupEnd]):
                 if instance_id in missed:
                     self._missing[instance_id] = missed[instance_id]
             elif isinstance(result, InstanceNotFoundError):
-                since, looks = missed.get(instance_id, (now, 0))
-                if is_gone(looks + 1, now - since, self.grace):
+                since, polls = missed.get(instance_id, (now, 0))
+                if is_gone(polls + 1, now - since, self.grace):
                     # Without the id: thousands may be gone for the same reason, and equal reasons are stored once.
                     self._fail(
                         instance_id,
                         f"it{result.problem.removeprefix(result.sought)}. {result.advice}".rstrip(),
                     )
                 else:
-                    self._missing[instance_id] = since, looks + 1
+                    self._missing[instance_id] = since, polls + 1
             elif self._fingerprints.match(place, result):
                 self._judge(result)
             else:
@@ -235,7 +235,7 @@ def other_instance_reason(instance: BpmInstance) -> str:
 
 
 class _MemberFingerprints:
-    """What polls have shown of each member besides its id: digests of its name and business key, four bytes each.
+    """What polls have shown of each member apart from its id: digests of its name and business key, four bytes each.
 
     Only rows of lists are compared with each other: the answer to a start may show names and keys differently.
 

@@ -104,7 +104,7 @@ class AnyWait(Generic[T]):
     def ended(self) -> T | Exception:
         """Return how the wait ended."""
         if self.ending is None:
-            raise RuntimeError("the wait is not over")
+            raise RuntimeError("the wait has not ended")
         return self.ending
 
     def end(self, ending: T | Exception) -> None:
@@ -118,7 +118,7 @@ class AnyWait(Generic[T]):
 
     @property
     def known(self) -> Known:
-        """What is known about the awaited instance besides its id."""
+        """What is known about the awaited instance apart from its id."""
         return Known()
 
     def has_news(self) -> bool:
@@ -260,12 +260,12 @@ class Wait(AnyWait["BpmInstance"]):
     def key(self) -> BusinessKey:
         """The business key to search by while the id is unknown."""
         if self._key is None:
-            raise RuntimeError("a wait is for an instance id or a business key")
+            raise RuntimeError("a wait needs an instance id or a business key")
         return self._key
 
     @property
     def known(self) -> Known:
-        """What is known about the instance besides its id."""
+        """What is known about the instance apart from its id."""
         return self._known
 
     def seek(self, sought: Sought) -> None:
@@ -325,7 +325,7 @@ class Wait(AnyWait["BpmInstance"]):
             self.end(AnotherInstanceError(instance, self._known))
             return
         if str(instance) != str(self.seen):
-            self._note(f"Now {instance}" if self.seen else f"Seen: {instance}")
+            self._note(f"Now {instance}" if self.seen else f"Found {instance}")
         self.instance_id, self.seen = instance.id, instance
         self._known = self._known.with_more(instance)
         self._judge(instance)

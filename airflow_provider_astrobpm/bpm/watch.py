@@ -96,9 +96,7 @@ class Watch(AnyWait[None]):
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
         if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
-            return (
-                failure  # At the start, instances in a failed list would look new once the list can be read.
-            )
+            return failure  # At the start, instances in a failed list would seem new once it can be read.
         before, self._digests = self._digests, {}
         for state in self._places.lists:
             rows = findings.lists.get(state, ())

@@ -1,4 +1,4 @@
-"""Base class of the triggers that wait: they fire once, and tell a user's kill from other cancellations.
+"""Base class of the triggers that wait: they fire once, and distinguish a kill by a user from other cancellations.
 
 Triggers do not poll. They join the poller that all triggers of the process share, and log what changes. The client and its
 libraries are imported in a thread when the first trigger runs: the import would block the event loop, and a worker, which only

@@ -45,7 +45,7 @@ class TestWhoIsWoken:
             async with scene.poller.join(scene.wait(), interval=10, connection="c") as subscription:
                 await asyncio.sleep(5)
                 began = scene.loop.now
-                assert await subscription.notes() == [Note(f"Seen: {scene.server.rows['1']}")]
+                assert await subscription.notes() == [Note(f"Found {scene.server.rows['1']}")]
                 scene.server.put(instance("1", "Completed OK"))
                 await asyncio.sleep(20)
                 assert len(await subscription.notes()) == 1

@@ -399,7 +399,7 @@ class TestByKey:
         assert "'002N1'" in str(awaited.ending)
         assert world.said() == [
             "an instance with business key 'k' of BPM 'Approval' is in none of the states; it may still be started",
-            "Seen: instance '002N1' of 'Approval' in state 'Running'",
+            "Found instance '002N1' of 'Approval' in state 'Running'",
             "instance '002N1' is in none of the states; polling again",
         ]
 
