@@ -1,4 +1,4 @@
-"""What a watch has reported, in a store of small values: whole, in few writes, and safe at every point of a crash."""
+"""The stored state of a watch: complete, in few writes, and safe in a crash at any point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_astrobpm.bpm import cursor
 from airflow_provider_astrobpm.bpm.places import Places, instance_digest
 
 NAME = "astro_bpm.w"
-LARGEST_VALUE = 65_535  # bytes that Airflow's store takes, unless somebody changed that
+LARGEST_VALUE = 65_535  # bytes that Airflow's store takes by default
 
 
 def entry_keys(count: int, first: int = 0) -> set[str]:
@@ -19,7 +19,7 @@ def entry_keys(count: int, first: int = 0) -> set[str]:
 
 
 def write(store: dict[str, Any], wanted: set[str]) -> list[str]:
-    """Write the entry_keys, and return the keys that this took."""
+    """Write the entry keys, and return the store keys that were written."""
     written = []
     for key, value in [*cursor.changes(NAME, wanted, dict(store))]:
         written.append(key)
@@ -35,17 +35,17 @@ def read(store: dict[str, Any]) -> set[str] | None:
     return None if keys is None else cursor.marks_in(store.get(key) for key in keys)
 
 
-def test_nothing_is_known_of_a_store_without_a_head() -> None:
+def test_a_store_without_a_head_is_empty() -> None:
     assert read({}) is None
 
 
 @pytest.mark.parametrize("head", [None, "1", {"version": 2, "shards": 1}, {"version": 1}, {"shards": 1}, []])
-def test_nothing_is_known_where_the_head_is_none_of_ours(head: Any) -> None:
+def test_a_store_with_a_foreign_head_is_empty(head: Any) -> None:
     assert read({NAME: head}) is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 4000, 4001, 50_000])
-def test_what_was_written_is_read(count: int) -> None:
+def test_reads_what_was_written(count: int) -> None:
     store: dict[str, Any] = {}
     wanted = entry_keys(count)
     assert write(store, wanted)[-1] == NAME  # the head comes last
@@ -54,7 +54,7 @@ def test_what_was_written_is_read(count: int) -> None:
     assert max(len(json.dumps(value)) for value in store.values()) <= LARGEST_VALUE
 
 
-def test_one_more_is_one_value_more() -> None:
+def test_one_more_entry_writes_one_value() -> None:
     store: dict[str, Any] = {}
     write(store, entry_keys(20_000))
     assert len(store) == 9
@@ -62,7 +62,7 @@ def test_one_more_is_one_value_more() -> None:
     assert read(store) == entry_keys(20_001)
 
 
-def test_growing_leaves_nothing_behind() -> None:
+def test_resharding_deletes_old_shards() -> None:
     store: dict[str, Any] = {}
     write(store, entry_keys(4000))
     assert set(store) == {NAME, f"{NAME}.1.0"}
@@ -94,7 +94,7 @@ def test_a_crash_at_any_point_loses_nothing(before: int | None, after: int) -> N
             assert entry_keys(before) <= known <= entry_keys(after)
 
 
-def test_watches_of_different_things_have_different_names() -> None:
+def test_different_watches_have_different_names() -> None:
     names = {
         cursor.name_of(connection, Places.of(name, entered, statuses))
         for connection in ("a", "b")

@@ -1,4 +1,4 @@
-"""The life of a poller: how it ends, when it stood still, who shares one, and what each wait takes."""
+"""The life of a poller: its end, stalls, sharing, and memory for each wait."""
 
 from __future__ import annotations
 
@@ -16,99 +16,99 @@ import pytest
 from airflow_provider_astrobpm.bpm.api import Operation
 from airflow_provider_astrobpm.bpm.poller import HEARTBEAT_SECONDS, MIN_STALL_SECONDS, Poller, PollerRegistry
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
-from tests.bpm.poller_scene import HOUR, Scene, leave, nothing_learnt
+from tests.bpm.poller_setup import HOUR, PollerSetup, clear_endpoints, leave
 from tests.support.memory_server import Client, Server, instance, settings
 from tests.support.virtual_time import VirtualLoop, run
 
-__all__ = ["nothing_learnt"]
+__all__ = ["clear_endpoints"]
 
 
-class TestHowItEnds:
-    @pytest.mark.parametrize("answer_time", [0, 5], ids=["while it sleeps", "in the middle of a look"])
-    def test_with_the_last_one_who_waits(self, answer_time: float) -> None:
+class TestEnd:
+    @pytest.mark.parametrize("answer_time", [0, 5], ids=["while it sleeps", "during a poll"])
+    def test_ends_with_the_last_subscriber(self, answer_time: float) -> None:
         async def main() -> None:
-            scene = Scene()
-            scene.server.put(instance("1"))
-            scene.server.answer_time, scene.server.closing_time = answer_time, 3
-            waiting = [scene.join(scene.wait(deadline=HOUR)) for _ in range(3)]
+            setup = PollerSetup()
+            setup.server.put(instance("1"))
+            setup.server.answer_time, setup.server.closing_time = answer_time, 3
+            waiting = [setup.join(setup.wait(deadline=HOUR)) for _ in range(3)]
             await asyncio.sleep(2)
             await leave(*waiting[:2])
-            assert scene.client.closed == 0
+            assert setup.client.closed == 0
             await leave(waiting[2])
-            await scene.poller.ended()
-            assert scene.client.closed == 1
-            assert scene.loop.now == scene.began + 5
-            assert not scene.loop.timers()
+            await setup.poller.ended()
+            assert setup.client.closed == 1
+            assert setup.loop.now == setup.began + 5
+            assert not setup.loop.timers()
 
         run(main())
 
-    @pytest.mark.parametrize("answer_time", [0, 5], ids=["while it sleeps", "in the middle of a look"])
-    def test_cancelled_from_outside_it_tells_everybody(self, answer_time: float) -> None:
+    @pytest.mark.parametrize("answer_time", [0, 5], ids=["while it sleeps", "during a poll"])
+    def test_cancellation_ends_every_wait_with_an_error(self, answer_time: float) -> None:
         async def main() -> None:
-            scene = Scene()
-            scene.server.put(instance("1"))
-            scene.server.answer_time = answer_time
-            waiting = [scene.join(scene.wait(), connection=f"conn_{n}") for n in range(2)]
+            setup = PollerSetup()
+            setup.server.put(instance("1"))
+            setup.server.answer_time = answer_time
+            waiting = [setup.join(setup.wait(), connection=f"conn_{n}") for n in range(2)]
             await asyncio.sleep(2)
-            assert scene.poller._task is not None
-            scene.poller._task.cancel()
+            assert setup.poller._task is not None
+            setup.poller._task.cancel()
             endings = await asyncio.gather(*waiting)
             assert [str(ending) for ending in endings] == [
                 "On connection 'conn_0': The poller was stopped.",
                 "On connection 'conn_1': The poller was stopped.",
             ]
-            assert scene.client.closed == 1
+            assert setup.client.closed == 1
 
         run(main())
 
-    def test_who_comes_and_goes_at_once_leaves_nothing(self) -> None:
+    def test_a_subscriber_that_leaves_at_once_leaves_nothing_behind(self) -> None:
         async def main() -> None:
-            scene = Scene()
-            async with scene.poller.join(scene.wait(), interval=10, connection="c"):
+            setup = PollerSetup()
+            async with setup.poller.join(setup.wait(), interval=10, connection="c"):
                 pass
-            await scene.poller.ended()
-            assert scene.client.closed == 1
+            await setup.poller.ended()
+            assert setup.client.closed == 1
 
         run(main())
 
 
-class TestStandingStill:
-    def test_is_noticed_for_a_while(self) -> None:
+class TestStalls:
+    def test_a_stall_is_reported_for_a_while(self) -> None:
         async def main() -> None:
-            scene = Scene()
-            scene.server.put(instance("1"))
-            waiting = scene.join(scene.wait())
+            setup = PollerSetup()
+            setup.server.put(instance("1"))
+            waiting = setup.join(setup.wait())
             await asyncio.sleep(100)
-            assert not scene.poller.longest_stall(within=60)
-            scene.loop.stand_still(HEARTBEAT_SECONDS + MIN_STALL_SECONDS + 1)  # more than may go unnoticed
-            assert scene.poller.longest_stall(within=60)  # before anything else has run
+            assert not setup.poller.longest_stall(within=60)
+            setup.loop.stand_still(HEARTBEAT_SECONDS + MIN_STALL_SECONDS + 1)  # more than may pass unreported
+            assert setup.poller.longest_stall(within=60)  # before anything else has run
             await asyncio.sleep(50)
-            assert scene.poller.longest_stall(within=60)
+            assert setup.poller.longest_stall(within=60)
             await asyncio.sleep(20)
-            assert not scene.poller.longest_stall(within=60)
+            assert not setup.poller.longest_stall(within=60)
             await leave(waiting)
 
         run(main())
 
-    def test_an_ended_poller_does_not_stand_still(self) -> None:
+    def test_an_ended_poller_reports_no_stall(self) -> None:
         async def main() -> None:
-            scene = Scene()
-            waiting = scene.join(scene.wait())
+            setup = PollerSetup()
+            waiting = setup.join(setup.wait())
             await asyncio.sleep(1)
             await leave(waiting)
             await asyncio.sleep(100)
-            assert not scene.poller.longest_stall(within=60)
+            assert not setup.poller.longest_stall(within=60)
 
         run(main())
 
-    def test_a_stall_that_the_poller_ends_in_is_noticed(self) -> None:
+    def test_a_stall_during_which_the_poller_ends_is_reported(self) -> None:
         async def main() -> None:
-            scene = Scene()
-            waiting = scene.join(scene.wait())
+            setup = PollerSetup()
+            waiting = setup.join(setup.wait())
             await asyncio.sleep(1)
-            scene.loop.stand_still(HOUR)
+            setup.loop.stand_still(HOUR)
             await leave(waiting)
-            assert scene.poller.longest_stall(within=60)
+            assert setup.poller.longest_stall(within=60)
 
         run(main())
 
@@ -136,9 +136,9 @@ OTHER: dict[str, Any] = {
 }
 
 
-class TestTheRegistry:
+class TestRegistry:
     @pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
-    def test_connections_share_a_poller_if_looks_are_the_same(self, name: str) -> None:
+    def test_connections_share_a_poller_if_polls_would_be_equal(self, name: str) -> None:
         async def main() -> None:
             pollers, known = PollerRegistry(), settings()
             server = Server(VirtualLoop())
@@ -153,36 +153,36 @@ class TestTheRegistry:
         pollers = PollerRegistry()
 
         async def main() -> Poller:
-            scene = Scene(pollers=pollers)
-            scene.server.put(instance("1", "Completed OK"))
-            assert await scene.join(scene.wait()) is scene.server.rows["1"]
-            return scene.poller
+            setup = PollerSetup(pollers=pollers)
+            setup.server.put(instance("1", "Completed OK"))
+            assert await setup.join(setup.wait()) is setup.server.rows["1"]
+            return setup.poller
 
         assert run(main()) is not run(main())
 
-    def test_an_ended_poller_is_forgotten_and_a_newcomer_gets_one_that_works(self) -> None:
+    def test_an_ended_poller_is_replaced(self) -> None:
         async def main() -> None:
             pollers = PollerRegistry()
             seen = set()
             for _ in range(3):
-                scene = Scene(pollers=pollers)
-                scene.server.put(instance("1", "Completed OK"))
-                assert await scene.join(scene.wait()) is scene.server.rows["1"]
-                seen.add(scene.poller)
-                assert pollers._pollers[scene.loop] == {}
+                setup = PollerSetup(pollers=pollers)
+                setup.server.put(instance("1", "Completed OK"))
+                assert await setup.join(setup.wait()) is setup.server.rows["1"]
+                seen.add(setup.poller)
+                assert pollers._pollers[setup.loop] == {}
             assert len(seen) == 3
 
         run(main())
 
-    def test_a_newcomer_while_the_last_one_leaves(self) -> None:
+    def test_a_new_wait_while_the_last_one_leaves_gets_a_new_poller(self) -> None:
         async def main() -> None:
             pollers = PollerRegistry()
-            old = Scene(pollers=pollers)
+            old = PollerSetup(pollers=pollers)
             old.server.closing_time = 5
             waiting = old.join(old.wait())
             await asyncio.sleep(1)
             await leave(waiting)
-            new = Scene(pollers=pollers)
+            new = PollerSetup(pollers=pollers)
             new.server.put(instance("1", "Completed OK"))
             assert await new.join(new.wait(), 1) is new.server.rows["1"]
             await asyncio.sleep(5)
@@ -191,8 +191,8 @@ class TestTheRegistry:
         run(main())
 
 
-def test_it_knows_nothing_of_the_context_of_who_came_first() -> None:
-    log: ContextVar[str] = ContextVar("log", default="nobody's")
+def test_polls_do_not_run_in_the_first_subscribers_context() -> None:
+    log: ContextVar[str] = ContextVar("log", default="no task's")
 
     class Nosy(Client):
         logs: list[str] = []  # noqa: RUF012 - one test
@@ -202,31 +202,31 @@ def test_it_knows_nothing_of_the_context_of_who_came_first() -> None:
             return await super().call(operation)
 
     async def main() -> None:
-        scene = Scene()
-        scene.server.put(instance("1"))
-        log.set("the first one's")
-        scene.poller._client = Nosy(settings(), scene.server)
-        waiting = scene.join(scene.wait())
+        setup = PollerSetup()
+        setup.server.put(instance("1"))
+        log.set("the first task's")
+        setup.poller._client = Nosy(settings(), setup.server)
+        waiting = setup.join(setup.wait())
         await asyncio.sleep(1)
         assert Nosy.logs
-        assert set(Nosy.logs) == {"nobody's"}
+        assert set(Nosy.logs) == {"no task's"}
         await leave(waiting)
 
     run(main())
 
 
-def test_one_more_who_waits_takes_little_memory() -> None:
+def test_memory_for_each_further_wait_is_small() -> None:
     many = 2000
 
     async def main() -> float:
-        scene = Scene()
+        setup = PollerSetup()
         rows = [instance(str(number)) for number in range(many + 1)]
-        scene.server.put(*rows)
+        setup.server.put(*rows)
         kept: list[Coroutine[Any, Any, Any]] = []
 
         async def settle_one(number: int) -> None:
-            subscription = scene.poller.join(
-                scene.wait(seen=rows[number], deadline=HOUR), interval=60, connection="first_conn"
+            subscription = setup.poller.join(
+                setup.wait(seen=rows[number], deadline=HOUR), interval=60, connection="first_conn"
             )
             waiting = subscription.notes()
             waiting.send(None)  # up to the future at which a trigger's task would wait
@@ -245,7 +245,7 @@ def test_one_more_who_waits_takes_little_memory() -> None:
         tracemalloc.stop()
         for waiting in kept:
             waiting.close()
-        for subscription in list(scene.poller._subscriptions):
+        for subscription in list(setup.poller._subscriptions):
             await subscription.__aexit__()
         return each
 

@@ -1,4 +1,4 @@
-"""A watch, look by look: what enters is told once, whatever restarts; what was there before is not."""
+"""A watch, poll by poll: it reports each entry once, across restarts, and nothing that was there before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ends(entry_keys: Collection[str] | None = None, **options: Any) -> Watch:
 
 
 def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
-    """Show the watch what there is, newest last, and return what it reports now: ids and what they have entered."""
+    """Record a poll with these rows, newest last, and return what the watch reports: ids and their targets."""
     sought = Sought()
     watch.seek(sought)
     assert not sought.ids
@@ -57,7 +57,7 @@ def said(watch: Watch) -> list[str]:
     return [note.text for note in notes]
 
 
-def test_the_first_look_only_begins() -> None:
+def test_the_first_poll_reports_nothing() -> None:
     watch = ends()
     assert look(watch, order(1, COMPLETED), order(2, RUNNING)) == []
     assert said(watch) == [
@@ -68,32 +68,32 @@ def test_the_first_look_only_begins() -> None:
     assert said(watch) == []
 
 
-def test_the_first_look_counts_if_that_is_wanted() -> None:
+def test_the_first_poll_reports_with_include_existing() -> None:
     watch = ends(include_existing=True)
     assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["1", "2"]
     assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
 
 
-def test_others_do_not_count() -> None:
+def test_ignores_other_processes() -> None:
     watch = ends([])
     assert look(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
 
 
-def test_what_has_entered_while_nobody_watched_is_told() -> None:
+def test_reports_entries_from_before_a_restart() -> None:
     first = ends()
     look(first, order(1, COMPLETED))
-    second = ends(first.entry_keys, include_existing=True)  # that is for a watch that knows nothing
+    second = ends(first.entry_keys, include_existing=True)  # matters only for a new watch
     assert look(second, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
 
 
-def test_each_place_tells_of_its_own() -> None:
+def test_reports_each_target() -> None:
     watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
     assert look(watch, order(1, WAITING)) == ["1"]
     assert look(watch, order(1, RUNNING)) == []
     assert look(watch, order(1, COMPLETED)) == ["1"]
 
 
-def test_a_status_that_is_kept_to_the_end_is_told_once() -> None:
+def test_reports_a_status_kept_to_the_end_once() -> None:
     watch = Watch(Places.of(NAME, None, ["Approved"]), [])
     assert look(watch, order(1, WAITING)) == []
     assert look(watch, order(1, WAITING, "Approved")) == ["1"]
@@ -101,29 +101,29 @@ def test_a_status_that_is_kept_to_the_end_is_told_once() -> None:
     assert look(watch, order(1, COMPLETED, "Approved")) == []
 
 
-def test_a_state_and_a_status_have_to_hold_at_once() -> None:
+def test_state_and_status_must_hold_together() -> None:
     watch = Watch(Places.of(NAME, [COMPLETED], ["Approved"]), [])
     assert look(watch, order(1, RUNNING, "Approved"), order(2, COMPLETED, "Rejected")) == []
     assert look(watch, order(1, COMPLETED, "Approved"), order(2, COMPLETED, "Rejected")) == ["1"]
 
 
-def test_an_open_state_may_be_entered_again() -> None:
+def test_reports_an_open_state_entered_again() -> None:
     watch = Watch(Places.of(NAME, [WAITING], None), [])
     assert look(watch, order(1, WAITING)) == ["1"]
     assert look(watch, order(1, RUNNING)) == []
     assert look(watch, order(1, WAITING)) == ["1"]
 
 
-def test_a_status_may_be_come_to_again() -> None:
+def test_reports_a_status_reached_again() -> None:
     watch = Watch(Places.of(NAME, None, ["Rework"]), [])
     assert look(watch, order(1, RUNNING, "Rework")) == ["1"]
-    assert look(watch) == []  # in no list: it may be between two
+    assert look(watch) == []  # in no list: it may be moving between two
     assert look(watch, order(1, WAITING, "Rework")) == []
     assert look(watch, order(1, RUNNING, "Checked")) == []
     assert look(watch, order(1, RUNNING, "Rework")) == ["1"]
 
 
-def test_an_end_that_a_list_leaves_out_for_a_while_is_told_once() -> None:
+def test_reports_an_end_once_even_if_a_list_omits_it_for_a_while() -> None:
     watch = ends([])
     assert look(watch, order(1, COMPLETED)) == ["1"]
     assert look(watch, now=10) == []
@@ -134,7 +134,7 @@ def test_an_end_that_a_list_leaves_out_for_a_while_is_told_once() -> None:
     assert watch.entry_keys == set()
 
 
-def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
+def test_unreported_entries_are_news_again_after_the_next_poll() -> None:
     watch = ends([])
     sought = Sought()
     watch.seek(sought)
@@ -144,17 +144,17 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
     watch.look_found(findings, 0, at(0))
     assert watch.has_news()
     watch.acknowledge()
-    assert not watch.has_news()  # whoever could not report it is not asked again and again
+    assert not watch.has_news()  # not news again before the next poll
     watch.look_found(findings, 1, at(1))
     assert watch.has_news()
     (entry,) = watch.entries
     watch.mark_reported({entry.key})
-    assert watch.has_news()  # it is to be written down
+    assert watch.has_news()  # it has to be stored
     watch.is_saved = True
     assert not watch.has_news()
 
 
-def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() -> None:
+def test_ends_after_long_failures_and_at_once_on_refused_credentials() -> None:
     watch = ends()
     for minute in range(10):
         assert watch.ending is None
@@ -168,14 +168,14 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
     refused = errors.AuthenticationError("no")
     watch.record_failed_poll(refused, 0, at(1))
     assert watch.ending is refused
-    assert watch.is_saved  # a watch that has not begun has nothing to write down
+    assert watch.is_saved  # a watch that has not started has nothing to store
     watch.resume()
     assert look(watch) == []
     assert look(watch, order(1, COMPLETED)) == ["1"]
 
 
 def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> list[str]:
-    """Show the watch what there is, but for a list that fails, and return what it reports now."""
+    """Record a poll in which one list fails, and return what the watch reports."""
     sought = Sought()
     watch.seek(sought)
     findings = Findings({}, (), sought.lists)
@@ -191,8 +191,8 @@ def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> li
     return [entry.instance.id for entry in entries]
 
 
-class TestListsThatFail:
-    def test_the_others_are_judged_and_it_says_so_once(self) -> None:
+class TestFailingLists:
+    def test_other_lists_count_and_the_failure_is_logged_once(self) -> None:
         watch = ends([])
         assert part(watch, order(1, COMPLETED), failing=BROKEN) == ["1"]
         assert part(watch, order(1, COMPLETED), order(2, COMPLETED), failing=BROKEN) == ["2"]
@@ -202,7 +202,7 @@ class TestListsThatFail:
             "Polls succeed again",
         ]
 
-    def test_it_does_not_begin_before_all_were_listed(self) -> None:
+    def test_does_not_start_before_all_lists_were_read(self) -> None:
         watch = ends()
         assert part(watch, order(1, COMPLETED), failing=BROKEN) == []
         assert look(watch, order(1, COMPLETED), order(2, BROKEN)) == []
@@ -217,7 +217,7 @@ class TestListsThatFail:
         ],
         ids=str,
     )
-    def test_what_they_may_show_is_not_forgotten(self, places: Places, state: str) -> None:
+    def test_instances_they_may_show_are_not_forgotten(self, places: Places, state: str) -> None:
         watch = Watch(places, [])
         one = order(1, state, "Approved")
         assert look(watch, one) == ["1"]
@@ -225,7 +225,7 @@ class TestListsThatFail:
         assert part(watch, failing=state, now=2 * MISSING_GRACE_SECONDS) == []
         assert look(watch, one, now=2 * MISSING_GRACE_SECONDS) == []
 
-    def test_what_they_would_not_show_is_forgotten(self) -> None:
+    def test_instances_they_would_not_show_are_forgotten(self) -> None:
         watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
         assert look(watch, order(1, WAITING)) == ["1"]
         assert part(watch, failing=COMPLETED) == []
@@ -239,7 +239,7 @@ class TestListsThatFail:
         assert look(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
 
 
-def test_a_list_that_looks_cut_off_is_warned_of_once() -> None:
+def test_warns_once_about_a_truncated_list() -> None:
     watch = ends([])
     rows = [order(number, COMPLETED) for number in range(100)]
     look(watch, *rows)
@@ -248,7 +248,7 @@ def test_a_list_that_looks_cut_off_is_warned_of_once() -> None:
     assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
 
-def test_it_shares_the_lists_with_those_who_wait(stage: Any) -> None:
+def test_shares_lists_with_waits(stage: Any) -> None:
     rows = {state: [order(number, state)] for number, state in enumerate(states.STATES)}
     scene = stage(lambda operation: rows[dict(operation.query)["states"]])
     number = [*rows].index(RUNNING)
@@ -259,7 +259,7 @@ def test_it_shares_the_lists_with_those_who_wait(stage: Any) -> None:
 
 
 @pytest.mark.parametrize("lookup", ["list", "auto", "by_id"])
-def test_every_list_that_is_wanted_is_there_whatever_else_is_sought(lookup: Any, stage: Any) -> None:
+def test_every_requested_list_is_read_regardless_of_the_rest_of_the_query(lookup: Any, stage: Any) -> None:
     scene = stage(lambda operation: [] if operation.kind == "query" else order(1, RUNNING))
     findings = scene.run(
         search.find({"1": RUNNING}, (), {COMPLETED, WAITING}, lookup=lookup, endpoint=search.Endpoint())
@@ -278,8 +278,8 @@ MOVES = st.lists(
 
 
 @given(MOVES)
-def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -> None:
-    """Ends are for ever; so each instance that has ended after the first look is told once, whatever restarts when."""
+def test_reports_each_end_once_in_any_history(moves: list[tuple[str, int, str]]) -> None:
+    """Ends are permanent, so each instance that ends after the first poll is reported once, across restarts."""
     where: dict[int, str] = {}
     store: dict[str, Any] = {}
     watch = ends()
@@ -315,7 +315,7 @@ def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -
         ({"id": "1", "name": "Another process"}, False),
     ],
 )
-def test_a_row_that_cannot_be_read_makes_nothing_leave(odd: dict[str, Any], keeps: bool) -> None:
+def test_an_unreadable_row_makes_nothing_leave(odd: dict[str, Any], keeps: bool) -> None:
     watch = Watch(Places.of(NAME, [RUNNING], None), ())
     row = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **odd})
     assert look_at(watch, [order(1, RUNNING)]) == ["1"]

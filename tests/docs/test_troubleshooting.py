@@ -53,7 +53,7 @@ ELSEWHERE: dict[str, str] = {
     "Astro Zero shows instance '…' in two lists, with …; this decides nothing": (
         "tests/bpm/test_findings.py::test_two_lists_that_no_move_explains_decide_nothing"
     ),
-    "The poller was stopped": "tests/bpm/test_poller.py::test_cancelled_from_outside_it_tells_everybody",
+    "The poller was stopped": "tests/bpm/test_poller.py::test_cancellation_ends_every_wait_with_an_error",
     "The connection has changed; still waiting, with the new settings": (
         "tests/triggers/faults/test_credentials.py::test_a_changed_connection_is_read_anew"
     ),

@@ -1,4 +1,4 @@
-"""What the tests of the poller share: a poller with its server, on virtual time."""
+"""Shared by the tests of the poller: a poller with its server, on virtual time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.virtual_time import VirtualLoop
 HOUR = 3600.0
 
 
-class Scene:
-    """A poller with its server, and those who wait. To be made in a running loop, at the time 0 of its looks."""
+class PollerSetup:
+    """A poller with its server and its waits. Create it in a running loop; that is time 0 of its polls."""
 
     def __init__(self, *, jitter: float = 0.0, pollers: PollerRegistry | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ class Scene:
     def join(
         self, awaited: AnyWait[Any], interval: float = 10, connection: str = "first_conn"
     ) -> asyncio.Task[Any]:
-        """Wait as a trigger does."""
+        """Wait like a trigger."""
         return self.loop.create_task(self._wait(awaited, interval, connection))
 
     async def _wait(self, awaited: AnyWait[Any], interval: float, connection: str) -> Any:
@@ -54,12 +54,12 @@ class Scene:
         self.ended.append(connection)
         return awaited.ending
 
-    def looked_at(self) -> list[float]:
-        """Return when the looks began."""
+    def polled_at(self) -> list[float]:
+        """Return when the polls began."""
         return [round(look.began - self.began, 3) for look in self.client.looks]
 
-    def costs(self) -> list[int]:
-        """Return how many requests each look took."""
+    def requests_per_poll(self) -> list[int]:
+        """Return how many requests each poll took."""
         return [len(look.asked) for look in self.client.looks]
 
 
@@ -79,5 +79,5 @@ def fault(kind: type[errors.CallError], retry_after: str | None = None) -> Calla
 
 
 @pytest.fixture(autouse=True)
-def nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+def clear_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "_ENDPOINTS", {})
