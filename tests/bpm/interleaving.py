@@ -1,8 +1,8 @@
-"""Random interleavings of a poller, those who wait, instances that move, and everything that goes wrong.
+"""Random interleavings of a poller, its waits, moving instances, and faults.
 
-A model world in virtual time: instances move, appear and vanish at any moment, also between two queries of one look;
-answers take their time or are errors; waits begin, end and are cancelled meanwhile; clocks jump. Whatever the order,
-no wait may end wrongly or too early, none may be forgotten, and nothing may be left behind.
+A model in virtual time: instances move, appear and vanish at any time, even between two queries of one poll. Answers are slow
+or are errors. Waits start, end and are cancelled meanwhile. Clocks jump. In any order, no wait may end wrongly or too early,
+none may be forgotten, and nothing may be left behind.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from airflow_provider_astrobpm.bpm.poller import MAX_LATENESS_SECONDS, PollerReg
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import Settings
 from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_POLLS, MIN_MISSING_SECONDS, Wait
-from tests.bpm.interleaving_world import CONDITIONS, FAULTS, FIELDS, IDS, KEYS, LOOKS, PASSING_FAULTS, Waiter
-from tests.support.memory_server import UNHEARD_OF, Client, Look, Server, instance, settings
+from tests.bpm.interleaving_world import CONDITIONS, FAULTS, FIELDS, IDS, KEYS, PASSING_FAULTS, ROWS, Waiter
+from tests.support.memory_server import UNHEARD_OF, Client, PollRecord, Server, instance, settings
 from tests.support.virtual_time import VirtualLoop
 
-LOOKS_AT_ONCE = 5  # looks of one step at most, so that an hour at one look a second is no slow step
-ABOUT = 1e-5  # seconds; what adding up times loses
+MAX_POLLS_PER_STEP = 5  # so that an hour at one poll a second does not make a slow step
+ABOUT = 1e-5  # seconds: the rounding error of added times
 
 
 class Interleaving(RuleBasedStateMachine):
-    """One world, in which the rules happen in any order."""
+    """One model, whose rules run in any order."""
 
     tally: ClassVar[Counter[str]] = Counter()
-    """What has been gone through soundly so far, in this process."""
+    """What was tested without a fault so far, in this process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,29 +49,29 @@ class Interleaving(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         self.server = Server(self.loop)
         self.settings = settings()
-        self.server.before_look, self.server.after_look = self._check_pause, self._count_a_look
+        self.server.before_poll, self.server.after_poll = self._check_pause, self._count_poll
         self.pollers = PollerRegistry()
         self.clients: list[Client] = []
         self.waiters: list[Waiter] = []
         self.doomed: list[Waiter] = []
         self.has_begun = 0
         self.jumps = 0
-        self.looks_left = 0
-        self.stood_still_until = 0.0
-        self.left_alone_until: tuple[Client, float, float] | None = None
+        self.polls_left = 0
+        self.stalled_until = 0.0
+        self.retry_after_until: tuple[Client, float, float] | None = None
         self.is_sound = True
-        self.wrongs: list[str] = []
+        self.violations: list[str] = []
         self.failures: list[BaseException] = []
         self.loop.each_round = self._cancel_the_doomed
         self.chance: Callable[[], float] = lambda: 0.0
-        # The registry makes pollers with the process's clock and chance.
+        # The registry would create pollers with the process's clock and random numbers.
         self._made_by = poller.Poller
         poller.Poller = partial(poller.Poller, clock=self.server.clock, jitter=self._chance)  # type: ignore[misc,assignment]
 
     @initialize(
         lookup=st.sampled_from(["list", "auto", "by_id"]),
         seed=st.integers(0, 1000),
-        rows=st.integers(0, len(LOOKS) - 1),
+        rows=st.integers(0, len(ROWS) - 1),
         answer_time=st.sampled_from([0, 0.2, 3]),
     )
     def begin(self, lookup: str, seed: int, rows: int, answer_time: float) -> None:
@@ -79,9 +79,9 @@ class Interleaving(RuleBasedStateMachine):
         self.server.answer_time = answer_time
         self.chance = Random(seed).random
         for number, instance_id in enumerate(("1", "3", "4")):
-            self._put(instance_id, (rows * number) % len(LOOKS))
+            self._put(instance_id, (rows * number) % len(ROWS))
 
-    # What happens.
+    # Rules.
 
     @rule(
         instance_id=st.sampled_from(IDS),
@@ -136,13 +136,13 @@ class Interleaving(RuleBasedStateMachine):
         for waiter in self._living():
             waiter.task.cancel()
 
-    @rule(instance_id=st.sampled_from(IDS), look=st.integers(0, len(LOOKS) - 1))
-    def move(self, instance_id: str, look: int) -> None:
-        self._put(instance_id, look)
+    @rule(instance_id=st.sampled_from(IDS), row=st.integers(0, len(ROWS) - 1))
+    def move(self, instance_id: str, row: int) -> None:
+        self._put(instance_id, row)
 
-    @rule(instance_id=st.sampled_from(IDS), look=st.integers(0, len(LOOKS) - 1))
-    def another_gets_its_id(self, instance_id: str, look: int) -> None:
-        self.server.put(instance(instance_id, name="Impostor", business_key="KX", **LOOKS[look]))
+    @rule(instance_id=st.sampled_from(IDS), row=st.integers(0, len(ROWS) - 1))
+    def another_gets_its_id(self, instance_id: str, row: int) -> None:
+        self.server.put(instance(instance_id, name="Impostor", business_key="KX", **ROWS[row]))
 
     @rule(instance_id=st.sampled_from(IDS))
     def vanish(self, instance_id: str) -> None:
@@ -163,9 +163,9 @@ class Interleaving(RuleBasedStateMachine):
     def some_lists_fail(self, lists: str, fault: str) -> None:
         self.server.bad_lists = dict.fromkeys(filter(None, lists.split(",")), FAULTS[fault])
 
-    @rule(instance_id=st.sampled_from(IDS), look=st.integers(0, len(LOOKS) - 1))
-    def shows_twice(self, instance_id: str, look: int) -> None:
-        self.server.twice[instance_id] = instance(instance_id, **FIELDS[instance_id], **LOOKS[look])
+    @rule(instance_id=st.sampled_from(IDS), row=st.integers(0, len(ROWS) - 1))
+    def shows_twice(self, instance_id: str, row: int) -> None:
+        self.server.twice[instance_id] = instance(instance_id, **FIELDS[instance_id], **ROWS[row])
 
     @rule(answer_time=st.sampled_from([0, 0.2, 3, 90]), closing_time=st.sampled_from([0, 1]))
     def answers_take(self, answer_time: float, closing_time: float) -> None:
@@ -185,7 +185,7 @@ class Interleaving(RuleBasedStateMachine):
     def nothing_runs_for_a_while(self, seconds: float) -> None:
         self._run(0)
         self.loop.stand_still(seconds)
-        self.stood_still_until = self.loop.now
+        self.stalled_until = self.loop.now
         self._run(0)
 
     @rule(seconds=st.sampled_from([0, 0.1, 0.9, 4]))
@@ -202,30 +202,30 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule()
     def all_is_quiet(self) -> None:
-        """Nothing goes wrong, nothing moves: then looks are regular and cheap, and nobody is woken."""
+        """Check that, while nothing fails or moves, polls are regular and cheap, and no wait is woken."""
         self._come_to_rest()
         living = self._living()
         if not living or any(not self._is_followed(waiter) for waiter in living):
             return
         waiting_for = [waiter.subscription._waiter for waiter in living if waiter.subscription]
-        looks, before = self.clients[-1].looks, len(self.clients[-1].looks)
+        polls, before = self.clients[-1].polls, len(self.clients[-1].polls)
         least = min(waiter.interval for waiter in living)
         self._run(4 * least)
-        made = looks[before - 1 :]
-        self._demand(len(made) >= 4, "too few looks")
-        for look in made[1:]:
-            if look.ended is not None:
-                self._demand(self._is_cheap(look, living), f"a quiet look asked {look.asked}")
+        made = polls[before - 1 :]
+        self._require(len(made) >= 4, "too few polls")
+        for poll in made[1:]:
+            if poll.ended is not None:
+                self._require(self._is_cheap(poll, living), f"a quiet poll asked {poll.asked}")
         for one, other in pairwise(made[1:]):
             gap = other.began - one.began
-            # A look that takes longer than the interval is followed by a pause of a second.
+            # After a poll that took longer than the interval comes a pause of a second.
             most = max(least, SHORTEST_INTERVAL + (one.ended or 0) - one.began)
-            self._demand(
+            self._require(
                 (1 - MAX_JITTER_SHARE) * least - ABOUT <= gap <= most + ABOUT,
-                f"a gap of {gap} s between looks",
+                f"a gap of {gap} s between polls",
             )
         still = [waiter.subscription._waiter for waiter in living if waiter.subscription]
-        self._demand(
+        self._require(
             all(one is other for one, other in zip(waiting_for, still, strict=True)), "a quiet wait was woken"
         )
 
@@ -235,9 +235,9 @@ class Interleaving(RuleBasedStateMachine):
         try:
             if self.is_sound:
                 self._come_to_rest()
-                self._everybody_leaves()
-                self._a_newcomer_is_served()
-                self._everybody_leaves()
+                self._all_waits_leave()
+                self._a_new_wait_is_served()
+                self._all_waits_leave()
                 self._count()
         finally:
             poller.Poller = self._made_by  # type: ignore[misc]
@@ -247,11 +247,11 @@ class Interleaving(RuleBasedStateMachine):
             self.loop.close()
 
     def _count(self) -> None:
-        looks = sum(len(client.looks) for client in self.clients)
-        self.tally.update(interleavings=1, waits=self.has_begun, pollers=len(self.clients), looks=looks)
+        polls = sum(len(client.polls) for client in self.clients)
+        self.tally.update(interleavings=1, waits=self.has_begun, pollers=len(self.clients), polls=polls)
 
     def _come_to_rest(self) -> None:
-        """Let nothing go wrong and nothing move any more; then a whole look tells everybody what there is to tell."""
+        """End all faults and moves. One complete poll then ends every wait that has to end."""
         self.server.heal()
         self.server.answer_time, self.server.row_cap = 0.05, None
         if self.settings.instance_lookup == "by_id" and self.server.reads == "broken":
@@ -259,19 +259,19 @@ class Interleaving(RuleBasedStateMachine):
         self._run(0)
         if not self._living():
             return
-        before = len(self.clients), len(self.clients[-1].looks)
-        # An answer may be under way, and the server may have asked to be left alone.
+        before = len(self.clients), len(self.clients[-1].polls)
+        # An answer may be under way, and the server may have sent Retry-After.
         end = self.loop.now + 90 + MAX_RETRY_AFTER_SECONDS + MAX_BACKOFF_SECONDS + 10
-        while self._living() and not self._has_looked_since(*before):
-            self._demand(self.loop.now < end, "nobody looks any more")
-            self._run(end - self.loop.now, looks=1)
+        while self._living() and not self._has_polled_since(*before):
+            self._require(self.loop.now < end, "polling has stopped")
+            self._run(end - self.loop.now, polls=1)
         for waiter in self._living():
-            self._demand(not self._has_to_end(waiter), f"{waiter.connection} was not woken: {vars(waiter)}")
+            self._require(not self._has_to_end(waiter), f"{waiter.connection} was not woken: {vars(waiter)}")
 
-    def _has_looked_since(self, clients: int, looks: int) -> bool:
-        """Tell whether a look has begun and ended since there were so many clients, the last of them with so many looks."""
-        latest = self.clients[-1].looks
-        return len(latest) > (looks if len(self.clients) == clients else 0) and latest[-1].ended is not None
+    def _has_polled_since(self, clients: int, polls: int) -> bool:
+        """Return whether a poll has begun and ended since there were this many clients, and this many polls of the last one."""
+        latest = self.clients[-1].polls
+        return len(latest) > (polls if len(self.clients) == clients else 0) and latest[-1].ended is not None
 
     def _has_to_end(self, waiter: Waiter) -> bool:
         deadline = waiter.wait.deadline
@@ -289,7 +289,7 @@ class Interleaving(RuleBasedStateMachine):
         return any(waiter.condition.judge(row).outcome is not Outcome.WAITING for row in listed)
 
     def _is_followed(self, waiter: Waiter) -> bool:
-        """Tell whether the next looks will surely show what the last one did, and no more."""
+        """Return whether the next polls will certainly show the same as the last one."""
         seen, deadline = waiter.wait.seen, waiter.wait.deadline
         return (
             seen is not None
@@ -300,41 +300,41 @@ class Interleaving(RuleBasedStateMachine):
             and (deadline is None or deadline > self.server.clock() + 600)
         )
 
-    def _is_cheap(self, look: Look, living: list[Waiter]) -> bool:
-        """Tell whether a look asked for nothing needless: one list a state, or one read an id if that is not more."""
+    def _is_cheap(self, poll: PollRecord, living: list[Waiter]) -> bool:
+        """Return whether a poll sent no needless request: one list per state, or one read per id if that is not more."""
         rows = {row.id: row.state for waiter in living if (row := waiter.wait.seen)}
         lists = len(set(rows.values()))
         if self.settings.instance_lookup == "by_id":
-            return look.asked == ["get"] * len(rows)
+            return poll.asked == ["get"] * len(rows)
         if self.settings.instance_lookup == "list":
-            return len(look.asked) == lists and "get" not in look.asked
-        return len(look.asked) <= lists or self.server.reads != "work"
+            return len(poll.asked) == lists and "get" not in poll.asked
+        return len(poll.asked) <= lists or self.server.reads != "work"
 
-    def _everybody_leaves(self) -> None:
+    def _all_waits_leave(self) -> None:
         for waiter in self._living():
             waiter.task.cancel()
         self._run(1.1)  # the longest that a client takes to close
-        self._demand(not self._living(), "somebody cannot leave")
-        self._demand(not asyncio.all_tasks(self.loop), "a task was left behind")
-        self._demand(not self.loop.timers(), "a timer was left behind")
-        self._demand(not self.pollers._pollers.get(self.loop), "an ended poller is remembered")
-        self._demand(all(client.closed == 1 for client in self.clients), "a client was not closed")
-        self._demand(not self.loop.problems, f"{self.loop.problems}")
+        self._require(not self._living(), "a wait cannot leave")
+        self._require(not asyncio.all_tasks(self.loop), "a task was left behind")
+        self._require(not self.loop.timers(), "a timer was left behind")
+        self._require(not self.pollers._pollers.get(self.loop), "an ended poller is remembered")
+        self._require(all(client.closed == 1 for client in self.clients), "a client was not closed")
+        self._require(not self.loop.problems, f"{self.loop.problems}")
 
-    def _a_newcomer_is_served(self) -> None:
+    def _a_new_wait_is_served(self) -> None:
         self.server.put(instance("6", "Completed OK"))
         self.server.reads = "work"
         clients = len(self.clients)
         self._join(0, 1, None, 600, instance_id="6")
-        (newcomer,) = self.waiters[-1:]
+        (new_wait,) = self.waiters[-1:]
         self._run(3)
-        self._demand(newcomer.wait.ending == self.server.rows["6"], "a newcomer was not served")
-        self._demand(len(self.clients) == clients + 1, "an ended poller was used again")
+        self._require(new_wait.wait.ending == self.server.rows["6"], "a new wait was not served")
+        self._require(len(self.clients) == clients + 1, "an ended poller was used again")
 
-    # How it works.
+    # Mechanics.
 
-    def _put(self, instance_id: str, look: int) -> None:
-        self.server.put(instance(instance_id, **FIELDS[instance_id], **LOOKS[look]))
+    def _put(self, instance_id: str, row: int) -> None:
+        self.server.put(instance(instance_id, **FIELDS[instance_id], **ROWS[row]))
 
     def _join(
         self,
@@ -358,24 +358,24 @@ class Interleaving(RuleBasedStateMachine):
         self.waiters.append(waiter)
 
     async def _waits(self, waiter: Waiter) -> None:
-        """Wait as a trigger does; with new credentials where the old ones were refused."""
+        """Wait like a trigger, and resume with new credentials if the old ones were refused."""
         awaited = waiter.wait
         while True:
             shared = self.pollers.get(self.settings, self._client)
             waiter.client = self.clients[-1]
-            waiter.first_look, waiter.jumps = len(waiter.client.looks), self.jumps
+            waiter.first_poll, waiter.jumps = len(waiter.client.polls), self.jumps
             waiter.joined, waiter.joined_at = self.loop.now, self.server.clock()
             waiter.subscription = shared.join(awaited, interval=waiter.interval, connection=waiter.connection)
             async with waiter.subscription as subscription:
                 while awaited.ending is None:
                     notes = await subscription.notes()
                     if not notes and awaited.ending is None:
-                        self.wrongs.append(f"{waiter.connection} was woken for nothing")
+                        self.violations.append(f"{waiter.connection} was woken for nothing")
             self._check_ending(waiter)
             if not (waiter.renews and isinstance(awaited.ending, errors.AuthenticationError)):
                 return
             waiter.renews = False
-            waiter.earlier = waiter.looks()
+            waiter.earlier = waiter.polls()
             awaited.resume()
 
     def _client(self, known: Settings) -> Client:
@@ -399,69 +399,69 @@ class Interleaving(RuleBasedStateMachine):
     def _chance(self) -> float:
         return self.chance()
 
-    def _check_pause(self, look: Look) -> None:
-        """See that a look comes in time, and not before the server wants one, unless somebody's patience ends."""
+    def _check_pause(self, poll: PollRecord) -> None:
+        """Check that a poll comes in time, and not before Retry-After allows it, unless a wait reaches a time limit."""
         for waiter in self._living():
             waiter.id_before = waiter.wait.instance_id
-        if look.began > self.stood_still_until:
-            overdue = look.began - self._next_look_by(self.clients[-1].looks[:-1])
+        if poll.began > self.stalled_until:
+            overdue = poll.began - self._next_poll_by(self.clients[-1].polls[:-1])
             if overdue > ABOUT:
-                self.wrongs.append(f"a look {overdue} s late")
-        if self.left_alone_until is None:
+                self.violations.append(f"a poll {overdue} s late")
+        if self.retry_after_until is None:
             return
-        (client, offset, until), self.left_alone_until = self.left_alone_until, None
+        (client, offset, until), self.retry_after_until = self.retry_after_until, None
         if client is self.clients[-1] and offset == self.server.clock_offset:
-            now = Moment(look.began_at, look.began)
+            now = Moment(poll.began_at, poll.began)
             ends = [left for waiter in self._living() if (left := waiter.wait.seconds_left(now)) is not None]
-            if look.began < until - ABOUT and min(ends, default=math.inf) > ABOUT:
-                self.wrongs.append(f"a look {until - look.began} s before the server wants one")
+            if poll.began < until - ABOUT and min(ends, default=math.inf) > ABOUT:
+                self.violations.append(f"a poll {until - poll.began} s before Retry-After allows it")
 
-    def _count_a_look(self, look: Look) -> None:
-        if isinstance(look.failure, errors.CallError) and look.failure.retry_after:
-            pause = min(float(look.failure.retry_after), MAX_RETRY_AFTER_SECONDS)
-            assert look.ended is not None
-            self.left_alone_until = self.clients[-1], self.server.clock_offset, look.ended + pause
-        self.looks_left -= 1
-        if self.looks_left == 0:
+    def _count_poll(self, poll: PollRecord) -> None:
+        if isinstance(poll.failure, errors.CallError) and poll.failure.retry_after:
+            pause = min(float(poll.failure.retry_after), MAX_RETRY_AFTER_SECONDS)
+            assert poll.ended is not None
+            self.retry_after_until = self.clients[-1], self.server.clock_offset, poll.ended + pause
+        self.polls_left -= 1
+        if self.polls_left == 0:
             self.loop.stop()
 
-    def _run(self, seconds: float, looks: int = LOOKS_AT_ONCE) -> None:
-        """Let time pass, then check what has to be true at any moment."""
-        self.looks_left = looks
+    def _run(self, seconds: float, polls: int = MAX_POLLS_PER_STEP) -> None:
+        """Let time pass, then check what must always be true."""
+        self.polls_left = polls
         self.loop.pass_time(seconds)
-        self.looks_left = 0
+        self.polls_left = 0
         self.loop.settle()
         for client in self.clients[-2:]:
-            self.wrongs += client.wrongs
-        self._demand(not self.wrongs, "; ".join(self.wrongs))
+            self.violations += client.violations
+        self._require(not self.violations, "; ".join(self.violations))
         if self.failures:
             self.is_sound = False
             raise self.failures[0]
-        self._demand(not self.loop.problems, f"{self.loop.problems}")
+        self._require(not self.loop.problems, f"{self.loop.problems}")
         now = self.server.clock()
         for waiter in self._living():
-            self._demand(waiter.wait.ending is None, f"{waiter.connection} has ended and was not woken")
-            if looks_made := waiter.looks():
-                hopeless = isinstance(looks_made[-1].failure, LookupError)
-                self._demand(not hopeless, f"{waiter.connection} goes on with a defect")
-                self._demand(
-                    not self._was_refused(waiter, looks_made[-1]),
-                    f"{waiter.connection} goes on with refused credentials",
+            self._require(waiter.wait.ending is None, f"{waiter.connection} has ended and was not woken")
+            if polls_made := waiter.polls():
+                hopeless = isinstance(polls_made[-1].failure, LookupError)
+                self._require(not hopeless, f"{waiter.connection} is still waiting after a defect")
+                self._require(
+                    not self._was_refused(waiter, polls_made[-1]),
+                    f"{waiter.connection} is still waiting after refused credentials",
                 )
-            # Where the clock was put forward the next look notices; see _come_to_rest.
+            # If the clock was set forward, the next poll notices it; see _come_to_rest.
             if waiter.wait.deadline is not None and waiter.jumps == self.jumps:
                 by = max(waiter.wait.deadline, waiter.joined_at) + MAX_LATENESS_SECONDS
-                self._demand(now <= by + ABOUT, "a deadline was missed")
-        made = self.clients[-1].looks if self.clients else []
-        self._demand(self.loop.now <= self._next_look_by(made) + ABOUT, "a look is overdue")
+                self._require(now <= by + ABOUT, "a deadline was missed")
+        made = self.clients[-1].polls if self.clients else []
+        self._require(self.loop.now <= self._next_poll_by(made) + ABOUT, "a poll is overdue")
 
-    def _next_look_by(self, looks: list[Look]) -> float:
-        """Return when the next look has to have begun."""
+    def _next_poll_by(self, polls: list[PollRecord]) -> float:
+        """Return when the next poll has to have begun."""
         joined = [waiter for waiter in self._living() if waiter.joined < math.inf]
         by = min((waiter.joined + waiter.interval for waiter in joined), default=math.inf)
-        if not looks or not joined:
+        if not polls or not joined:
             return by
-        last = looks[-1]
+        last = polls[-1]
         if last.ended is None:
             return math.inf
         if last.failure is not None:
@@ -470,7 +470,7 @@ class Interleaving(RuleBasedStateMachine):
         by = min(max(waiter.joined, last.began) + waiter.interval for waiter in joined)
         return max(by, last.ended + SHORTEST_INTERVAL)
 
-    def _demand(self, is_so: bool, otherwise: str) -> None:
+    def _require(self, is_so: bool, otherwise: str) -> None:
         if not is_so:
             self.is_sound = False
             raise AssertionError(otherwise)
@@ -478,33 +478,33 @@ class Interleaving(RuleBasedStateMachine):
     # How a wait may end.
 
     def _check_ending(self, waiter: Waiter) -> None:
-        ending, looks = waiter.wait.ending, waiter.looks()
+        ending, polls = waiter.wait.ending, waiter.polls()
         if isinstance(ending, errors.AstroZeroError):
             assert ending.connection == waiter.connection, f"{ending!r} names {ending.connection!r}"
         # Refused credentials end a wait at once.
-        assert not any(self._was_refused(waiter, look) for look in looks[:-1])
+        assert not any(self._was_refused(waiter, poll) for poll in polls[:-1])
         if isinstance(ending, (BpmInstance, errors.WaitFailedError)):
-            self._check_seen(waiter, looks, ending)
+            self._check_seen(waiter, polls, ending)
         elif isinstance(ending, errors.WaitTimeoutError):
             assert waiter.wait.deadline is not None
             assert self.server.clock() >= waiter.wait.deadline
         elif isinstance(ending, errors.InstanceNotFoundError):
-            self._check_not_found(waiter, looks)
+            self._check_not_found(waiter, polls)
         elif isinstance(ending, errors.AnotherInstanceError):
-            assert len(self._names_shown(waiter, looks)) > 1
+            assert len(self._names_shown(waiter, polls)) > 1
         elif isinstance(ending, errors.SeveralInstancesError):
             assert waiter.wait.instance_id is None
-            assert len({row.id for row in looks[-1].listed if waiter.means(row)}) > 1
+            assert len({row.id for row in polls[-1].listed if waiter.means(row)}) > 1
         elif isinstance(ending, errors.AuthenticationError):
-            assert self._was_refused(waiter, looks[-1])
+            assert self._was_refused(waiter, polls[-1])
         elif isinstance(ending, errors.CallError):
-            self._check_failed_reads(waiter, looks, ending)
+            self._check_failed_reads(waiter, polls, ending)
         else:
             assert isinstance(ending, LookupError)
-            assert ending is looks[-1].failure
+            assert ending is polls[-1].failure
 
     def _check_seen(
-        self, waiter: Waiter, looks: list[Look], ending: BpmInstance | errors.WaitFailedError
+        self, waiter: Waiter, polls: list[PollRecord], ending: BpmInstance | errors.WaitFailedError
     ) -> None:
         is_good = isinstance(ending, BpmInstance)
         row = ending if isinstance(ending, BpmInstance) else ending.instance
@@ -512,62 +512,62 @@ class Interleaving(RuleBasedStateMachine):
         if row is waiter.given:
             return
         assert waiter.means(row)
-        assert self._names_shown(waiter, looks) == {row.name}
-        assert any(row is shown for shown in looks[-1].shown)
-        assert row.id not in looks[-1].contradicted
+        assert self._names_shown(waiter, polls) == {row.name}
+        assert any(row is shown for shown in polls[-1].shown)
+        assert row.id not in polls[-1].contradicted
         if waiter.key is not None and waiter.id_before is None:
-            # It was found by its key in this look: no other carries it, or no other that is open.
-            assert looks[-1].lists_everything()
-            assert not row.is_closed or looks[-1].failed_lists.isdisjoint(states.OPEN_STATES)
-            carriers = {each.id: each for each in looks[-1].listed if waiter.means(each)}
-            assert len(carriers) == 1 or [each for each in carriers.values() if not each.is_closed] == [row]
+            # This poll found it by its key: it is the only match, or the only open one.
+            assert polls[-1].lists_everything()
+            assert not row.is_closed or polls[-1].failed_lists.isdisjoint(states.OPEN_STATES)
+            matches = {each.id: each for each in polls[-1].listed if waiter.means(each)}
+            assert len(matches) == 1 or [each for each in matches.values() if not each.is_closed] == [row]
 
     @staticmethod
-    def _names_shown(waiter: Waiter, looks: list[Look]) -> set[str]:
-        """Return the names that it has seen under its id."""
+    def _names_shown(waiter: Waiter, polls: list[PollRecord]) -> set[str]:
+        """Return the names that the wait has seen under its id."""
         known = waiter.given or waiter.wait.seen
         shown = [
-            row for look in [*waiter.earlier, *looks] if look.shows(waiter.id_before) for row in look.shown
+            row for poll in [*waiter.earlier, *polls] if poll.shows(waiter.id_before) for row in poll.shown
         ]
         names = {row.name for row in shown if row.id == waiter.id_before}
         return names | ({known.name} if known else set())
 
-    def _check_not_found(self, waiter: Waiter, looks: list[Look]) -> None:
-        missed: list[Look] = []
-        for look in reversed([*waiter.earlier, *looks]):
-            if look.shows(waiter.wait.instance_id):
+    def _check_not_found(self, waiter: Waiter, polls: list[PollRecord]) -> None:
+        missed: list[PollRecord] = []
+        for poll in reversed([*waiter.earlier, *polls]):
+            if poll.shows(waiter.wait.instance_id):
                 break
-            if self._misses(look, waiter.wait.instance_id):
-                missed.append(look)
+            if self._misses(poll, waiter.wait.instance_id):
+                missed.append(poll)
         assert len(missed) >= MIN_MISSING_POLLS
         assert (missed[0].ended or 0) - (missed[-1].ended or 0) >= MIN_MISSING_SECONDS - ABOUT
 
-    def _check_failed_reads(self, waiter: Waiter, looks: list[Look], ending: errors.CallError) -> None:
-        failed: list[Look] = []
-        for look in reversed(looks):
+    def _check_failed_reads(self, waiter: Waiter, polls: list[PollRecord], ending: errors.CallError) -> None:
+        failed: list[PollRecord] = []
+        for poll in reversed(polls):
             if waiter.id_before is not None and (
-                look.shows(waiter.id_before) or self._misses(look, waiter.id_before)
+                poll.shows(waiter.id_before) or self._misses(poll, waiter.id_before)
             ):
                 break
-            if waiter.id_before is None and not look.errors and not look.contradicted:
+            if waiter.id_before is None and not poll.errors and not poll.contradicted:
                 break
-            failed.append(look)
+            failed.append(poll)
         kinds = {type(error) for error in failed[0].errors}
         assert type(ending) in (kinds | {errors.UnexpectedAnswerError} if failed[0].contradicted else kinds)
         stretch = (failed[0].ended or 0) - failed[-1].began
         assert stretch >= waiter.wait._max_poll_failure_time - ABOUT
 
-    def _misses(self, look: Look, instance_id: str | None) -> bool:
-        """Return whether a look proves that an instance is in none of the states."""
+    def _misses(self, poll: PollRecord, instance_id: str | None) -> bool:
+        """Return whether a poll proves that an instance is in none of the states."""
         if self.settings.instance_lookup == "by_id":
-            return instance_id in look.refused_reads
-        return not look.errors and instance_id not in look.contradicted and not look.shows(instance_id)
+            return instance_id in poll.refused_reads
+        return not poll.errors and instance_id not in poll.contradicted and not poll.shows(instance_id)
 
-    def _was_refused(self, waiter: Waiter, look: Look) -> bool:
-        """Return whether the credentials were refused before this look had shown what it was made for."""
-        if not any(isinstance(error, errors.AuthenticationError) for error in look.errors):
+    def _was_refused(self, waiter: Waiter, poll: PollRecord) -> bool:
+        """Return whether the credentials were refused before this poll had an answer for the wait."""
+        if not any(isinstance(error, errors.AuthenticationError) for error in poll.errors):
             return False
         if waiter.id_before is not None:
-            told = look.shows(waiter.id_before) or self._misses(look, waiter.id_before)
-            return waiter.id_before not in look.contradicted and not told
-        return not look.lists_everything()
+            told = poll.shows(waiter.id_before) or self._misses(poll, waiter.id_before)
+            return waiter.id_before not in poll.contradicted and not told
+        return not poll.lists_everything()

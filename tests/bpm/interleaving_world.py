@@ -1,4 +1,4 @@
-"""What may happen in an interleaving: the instances, the conditions, the faults, and those who wait."""
+"""What can happen in an interleaving: the instances, conditions, faults and waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.poller import Subscription
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.wait import Wait
-from tests.support.memory_server import FROZEN, UNHEARD_OF, Client, Look
+from tests.support.memory_server import FROZEN, UNHEARD_OF, Client, PollRecord
 
 CONDITIONS = (
     WaitCondition(),
@@ -24,7 +24,7 @@ CONDITIONS = (
     WaitCondition.of(states=["Suspended"]),
     WaitCondition.of(states=["Running"], bp_statuses=["Approved"]),
 )
-# What the five instances are that there may be, and all that may be sought.
+# The five instances that may exist, and everything that waits may search for.
 FIELDS: dict[str, dict[str, Any]] = {
     "1": {"business_key": "K1"},
     "2": {"business_key": "K1", "name": "Another"},
@@ -34,7 +34,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 IDS = tuple(FIELDS)
 KEYS = (BusinessKey("K1", "Approval"), BusinessKey("K1"), BusinessKey("K2"))
-LOOKS: tuple[dict[str, Any], ...] = (
+ROWS: tuple[dict[str, Any], ...] = (
     {"state": "Running"},
     {"state": "Waiting for user interaction"},
     {"state": "Completed OK"},
@@ -62,7 +62,7 @@ def _fault(kind: type[errors.CallError], **fields: Any) -> Callable[[], Exceptio
 
 
 PASSING_FAULTS = ("server error", "interrupted", "unexpected answer", "too long", "refused")
-"""Faults of one list that do not end a look."""
+"""Faults of a single list that do not end a poll."""
 FAULTS: dict[str, Callable[[], Exception]] = {
     "server error": _fault(errors.ServerError),
     "not sent": _fault(errors.NotSentError),
@@ -81,7 +81,7 @@ FAULTS: dict[str, Callable[[], Exception]] = {
 
 
 class Waiter:
-    """Somebody who waits, as a trigger does, and what the model knows of it."""
+    """A wait like that of a trigger, and what the model knows about it."""
 
     def __init__(self, connection: str, condition: WaitCondition, awaited: Wait, interval: float) -> None:
         self.connection = connection
@@ -92,22 +92,22 @@ class Waiter:
         self.interval = interval
         self.renews = False
         self.client: Client
-        self.first_look = 0
-        self.earlier: list[Look] = []
+        self.first_poll = 0
+        self.earlier: list[PollRecord] = []
         self.id_before: str | None = None
-        """The id that it sought in the latest look, if it sought by an id."""
+        """The id that it queried in the latest poll, if it knew one."""
         self.joined = math.inf
         self.joined_at = 0.0
         self.jumps = 0
         self.subscription: Subscription | None = None
         self.task: asyncio.Task[None]
 
-    def looks(self) -> list[Look]:
-        """Return the looks that were made for it and are over."""
-        return [look for look in self.client.looks[self.first_look :] if look.ended is not None]
+    def polls(self) -> list[PollRecord]:
+        """Return the finished polls that were made for it."""
+        return [poll for poll in self.client.polls[self.first_poll :] if poll.ended is not None]
 
     def means(self, row: BpmInstance) -> bool:
-        """Tell whether this may be what it waits for."""
+        """Return whether this may be the instance that it waits for."""
         if self.key is None:
             return row.id == self.wait.instance_id
         return row.business_key == self.key.value and self.key.bpm_name in (None, row.name)

@@ -56,11 +56,11 @@ class PollerSetup:
 
     def polled_at(self) -> list[float]:
         """Return when the polls began."""
-        return [round(look.began - self.began, 3) for look in self.client.looks]
+        return [round(poll.began - self.began, 3) for poll in self.client.polls]
 
     def requests_per_poll(self) -> list[int]:
         """Return how many requests each poll took."""
-        return [len(look.asked) for look in self.client.looks]
+        return [len(poll.asked) for poll in self.client.polls]
 
 
 async def leave(*tasks: asyncio.Task[Any]) -> None:

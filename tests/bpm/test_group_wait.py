@@ -44,7 +44,7 @@ def sought(awaited: AnyWait[Any]) -> dict[str, str | None]:
     return found.ids
 
 
-def look(awaited: GroupWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
+def poll(awaited: GroupWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     """Record a poll that shows these rows, and return what the wait logs."""
     findings = Findings(sought(awaited))
     findings.take("Running", rows)
@@ -107,7 +107,7 @@ class TestEnd:
         awaited = GroupWait(WaitCondition(), dict.fromkeys(row.id for row in rows), may_fail=may_fail)
         assert awaited.ending is None or not rows
         if rows:
-            look(awaited, *rows)
+            poll(awaited, *rows)
             assert awaited.ending == ending
 
     @pytest.mark.parametrize("row", [instance("1", "Suspended"), instance("1", suspended=True)])
@@ -118,27 +118,27 @@ class TestEnd:
 
     def test_failures_are_in_order_of_failing(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS, RUNS))
-        look(awaited, *group(RUNS, BAD, RUNS))
-        look(awaited, *group(BAD, RUNS, BAD))  # decisions stay
+        poll(awaited, *group(RUNS, BAD, RUNS))
+        poll(awaited, *group(BAD, RUNS, BAD))  # decisions stay
         assert list(awaited.result().failed) == ["2", "1", "3"]
 
     def test_a_member_is_gone_by_the_rule_of_a_single_wait(self) -> None:
         one, other = group(RUNS, RUNS)
         awaited = GroupWait(WaitCondition(), [one, other])
-        look(awaited, one, now=0)
-        look(awaited, other, now=MIN_MISSING_SECONDS / 2)
+        poll(awaited, one, now=0)
+        poll(awaited, other, now=MIN_MISSING_SECONDS / 2)
         for number in range(MIN_MISSING_POLLS - 1):
             assert list(sought(awaited)) == ["1", "2"]
             fail(awaited, began=MIN_MISSING_SECONDS, now=MIN_MISSING_SECONDS)  # shows neither
-            look(awaited, other, now=MIN_MISSING_SECONDS + number)
-        look(awaited, other, now=1.5 * MIN_MISSING_SECONDS)
-        look(awaited, instance("2", OK), now=1.5 * MIN_MISSING_SECONDS)
+            poll(awaited, other, now=MIN_MISSING_SECONDS + number)
+        poll(awaited, other, now=1.5 * MIN_MISSING_SECONDS)
+        poll(awaited, instance("2", OK), now=1.5 * MIN_MISSING_SECONDS)
         (reason,) = awaited.result().failed.values()
         assert reason.startswith("it is in none of the states. It may have been deleted")
 
     def test_timeout_says_how_many_are_open(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, BAD, RUNS, RUNS), deadline=100)
-        look(awaited, *group(OK, BAD, RUNS, RUNS), now=99)
+        poll(awaited, *group(OK, BAD, RUNS, RUNS), now=99)
         assert awaited.ending is None
         awaited.check_deadline(at(100))
         with pytest.raises(
@@ -150,7 +150,7 @@ class TestEnd:
 
     def test_the_poll_at_the_deadline_still_counts(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS), deadline=100)
-        look(awaited, *group(OK), now=100)
+        poll(awaited, *group(OK), now=100)
         assert awaited.result().succeeded == 1
 
     def test_fails_when_polls_fail_for_max_poll_failure_time(self) -> None:
@@ -197,29 +197,29 @@ class TestEnd:
     def test_another_instance_under_a_members_id_is_a_failure(self) -> None:
         first = [instance("1", RUNS, business_key="a"), instance("2", RUNS), instance("3", RUNS)]
         awaited = GroupWait(WaitCondition(), dict.fromkeys("123"))
-        look(awaited, *first)
-        look(awaited, instance("1", OK), instance("2", OK, business_key="b"), instance("3", OK, name="Z"))
+        poll(awaited, *first)
+        poll(awaited, instance("1", OK), instance("2", OK, business_key="b"), instance("3", OK, name="Z"))
         assert awaited.ended() == GroupEnd(
             2, {"3": "its id now shows another instance: one of 'Z', with business key None"}, ()
         )
         awaited = GroupWait(WaitCondition(), first)
-        look(awaited, *first)
-        look(awaited, instance("1", OK, business_key="z"), *first[1:])
+        poll(awaited, *first)
+        poll(awaited, instance("1", OK, business_key="z"), *first[1:])
         assert list(awaited.so_far().failed) == ["1"]
 
     def test_a_member_with_an_unexpected_name_is_a_failure(self) -> None:
         rows = [instance("1", OK, name="ns__A"), instance("2", OK, name="B"), instance("3", OK, name="C")]
         awaited = GroupWait(WaitCondition(), dict.fromkeys("123"), names=["A", "ns__B"])
-        look(awaited, *rows)
+        poll(awaited, *rows)
         assert list(awaited.result().failed) == ["3"]
 
     def test_start_grace_extends_the_time_before_a_member_is_gone(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS))
         awaited.grace = 300
         for now in (0, 100, 200, 299):
-            look(awaited, now=now)
+            poll(awaited, now=now)
         assert awaited.ending is None
-        look(awaited, now=300)
+        poll(awaited, now=300)
         assert list(awaited.result().failed) == ["1"]
 
     def test_timeout_says_since_when_polls_fail(self) -> None:
@@ -237,7 +237,7 @@ class TestEnd:
         awaited.record_failed_poll(errors.AuthenticationError("no"), 0, at(1))
         assert isinstance(awaited.ending, errors.AuthenticationError)
         awaited.resume()
-        look(awaited, *group(OK, OK))
+        poll(awaited, *group(OK, OK))
         assert awaited.result().succeeded == 2
 
 
@@ -245,7 +245,7 @@ def test_queries_open_members_in_their_last_states() -> None:
     one, _, three = group(RUNS, OK, RUNS)
     awaited = GroupWait(WaitCondition(), {"1": one, "2": None, "3": three})
     assert sought(awaited) == {"1": RUNS, "2": None, "3": RUNS}
-    look(awaited, *group("Suspended", OK, RUNS))
+    poll(awaited, *group("Suspended", OK, RUNS))
     assert sought(awaited) == {"1": "Suspended", "3": RUNS}
 
 
@@ -267,19 +267,19 @@ class TestLog:
             (121, 100, ["Closed 100 of 100, 3 failed"]),
         ):
             states = [OK] * (closed - 1) + [BAD if closed > 10 else OK] + [RUNS] * (100 - closed)
-            assert look(awaited, *group(*states), now=now) == note
+            assert poll(awaited, *group(*states), now=now) == note
         assert awaited.result().succeeded == 97
 
     def test_logs_nothing_before_the_first_close_and_a_last_line_at_the_end(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS), deadline=100)
-        assert look(awaited, *group(RUNS), now=50) == []
+        assert poll(awaited, *group(RUNS), now=50) == []
         awaited.check_deadline(at(100))
         assert said(awaited) == ["Closed 0 of 1, 0 failed"]
 
     def test_logs_how_many_are_missing(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS))
-        assert look(awaited, instance("1"), now=0) == ["Closed 0 of 2, 0 failed, 1 missing"]
-        assert look(awaited, *group(RUNS, RUNS), now=60) == ["Closed 0 of 2, 0 failed"]
+        assert poll(awaited, instance("1"), now=0) == ["Closed 0 of 2, 0 failed, 1 missing"]
+        assert poll(awaited, *group(RUNS, RUNS), now=60) == ["Closed 0 of 2, 0 failed"]
 
     def test_logs_when_polls_start_to_fail_and_succeed_again(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS))
@@ -288,7 +288,7 @@ class TestLog:
         assert said(awaited) == [
             "Polls are failing; still waiting. cut. Whether the server acted on it is unknown."
         ]
-        assert look(awaited, *group(RUNS)) == ["Polls succeed again"]
+        assert poll(awaited, *group(RUNS)) == ["Polls succeed again"]
 
 
 class TestRejudge:
@@ -420,7 +420,7 @@ IDS = ("1", "2", "3", "4")
     steps=st.lists(
         st.tuples(
             st.sampled_from([1, 20, 40, 70]),
-            st.sampled_from(["look"] * 8 + ["part"] * 4 + ["fail"] * 3 + ["refuse"]),
+            st.sampled_from(["poll"] * 8 + ["part"] * 4 + ["fail"] * 3 + ["refuse"]),
             st.dictionaries(st.sampled_from(IDS), LOOK, max_size=2),
         ),
         max_size=15,
@@ -458,11 +458,11 @@ def test_ends_like_as_many_single_waits(
         if what == "part":
             findings.doubts |= {instance_id: errors.UnexpectedAnswerError("odd") for instance_id in moves}
         error = cut() if what == "fail" else errors.AuthenticationError("no")
-        everybody: list[AnyWait[Any]] = [together, *singles.values()]
-        for each in everybody:
+        everyone: list[AnyWait[Any]] = [together, *singles.values()]
+        for each in everyone:
             if each.ending is not None:
                 continue
-            if what in ("look", "part"):
+            if what in ("poll", "part"):
                 each.look_found(findings, now - 1, at(now))
             else:
                 each.record_failed_poll(error, now - 1, at(now))
@@ -513,7 +513,7 @@ class TestCost:
             awaited.look_found(findings, now, at(now))
             least = min(least, time.process_time() - began)
         assert awaited.notes == []
-        print(f"{least * 1000:.1f} ms a look")  # noqa: T201 - pytest -s shows it
+        print(f"{least * 1000:.1f} ms a poll")  # noqa: T201 - pytest -s shows it
         assert least < 0.05
 
     def test_takes_little_memory(self) -> None:
@@ -526,7 +526,7 @@ class TestCost:
         before = tracemalloc.get_traced_memory()[0]
         awaited = GroupWait(WaitCondition(), (row(number) for number in range(MANY)))
         for now in range(3):
-            look(awaited, *(row(number) for number in range(MANY)), now=now)
+            poll(awaited, *(row(number) for number in range(MANY)), now=now)
         gc.collect()
         each = (tracemalloc.get_traced_memory()[0] - before) / MANY
         tracemalloc.stop()

@@ -14,16 +14,19 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.bpm.interleaving import Interleaving
 
 INTERLEAVINGS = int(os.environ.get("INTERLEAVINGS", "500"))
-A_RUN = 250  # of them; each run begins anew, so that what hypothesis remembers of the earlier ones is let go
+MAX_EXAMPLES_PER_RUN = 250  # a new run frees the memory that hypothesis used for the earlier ones
 STEPS = 20
 
 
-RUNS = [min(A_RUN, INTERLEAVINGS - first) for first in range(0, INTERLEAVINGS, A_RUN)]
-"""What is to be run, cut into runs, which may share the processor's cores."""
+RUNS = [
+    min(MAX_EXAMPLES_PER_RUN, INTERLEAVINGS - first)
+    for first in range(0, INTERLEAVINGS, MAX_EXAMPLES_PER_RUN)
+]
+"""The number of examples of each run. Runs may share the processor's cores."""
 
 
 @pytest.mark.parametrize("examples", RUNS)
-def test_in_every_order(examples: int, request: pytest.FixtureRequest) -> None:
+def test_no_wait_ends_wrongly_in_any_order(examples: int, request: pytest.FixtureRequest) -> None:
     began, before = time.monotonic(), Counter(Interleaving.tally)
     run_state_machine_as_test(
         Interleaving,
@@ -32,11 +35,11 @@ def test_in_every_order(examples: int, request: pytest.FixtureRequest) -> None:
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
-            phases=[Phase.generate, Phase.shrink],  # to explain a failure takes longer than to find it
+            phases=[Phase.generate, Phase.shrink],  # explaining a failure takes longer than finding it
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
     )
-    # For the summary in conftest.py, also where this runs in another process.
+    # For the summary in conftest.py, even if this runs in another process.
     done = Interleaving.tally - before
     request.node.user_properties += [*done.items(), ("seconds", time.monotonic() - began)]

@@ -22,7 +22,7 @@ __all__ = ["clear_endpoints"]
 
 class TestSchedule:
     @pytest.mark.parametrize(
-        ("jitter", "looks"),
+        ("jitter", "polls"),
         [
             (0.0, [0, 60, 120, 180]),
             (0.5, [30, 87, 144, 201]),
@@ -30,14 +30,14 @@ class TestSchedule:
         ],
     )
     def test_first_poll_is_at_a_random_time_and_jitter_shortens_the_interval(
-        self, jitter: float, looks: list[float]
+        self, jitter: float, polls: list[float]
     ) -> None:
         async def main() -> None:
             setup = PollerSetup(jitter=jitter)
             setup.server.put(instance("1"))
             waiting = setup.join(setup.wait(), 60)
-            await asyncio.sleep(looks[-1] + 1)
-            assert setup.polled_at() == looks
+            await asyncio.sleep(polls[-1] + 1)
+            assert setup.polled_at() == polls
             await leave(waiting)
 
         run(main())
@@ -59,7 +59,7 @@ class TestSchedule:
         run(main())
 
     @pytest.mark.parametrize(
-        ("interval", "answer_time", "looks"),
+        ("interval", "answer_time", "polls"),
         [
             (10, 4, [0, 10, 20, 30]),
             (10, 12, [0, 13, 26, 39]),
@@ -68,22 +68,22 @@ class TestSchedule:
         ],
     )
     def test_one_poll_at_a_time_at_least_a_second_apart(
-        self, interval: float, answer_time: float, looks: list[float]
+        self, interval: float, answer_time: float, polls: list[float]
     ) -> None:
         async def main() -> None:
             setup = PollerSetup()
             setup.server.put(instance("1", seen := "Waiting for user interaction"))
             setup.server.answer_time = answer_time
             waiting = setup.join(setup.wait(seen=instance("1", seen)), interval)
-            await asyncio.sleep(looks[-1] + 0.5)
-            assert setup.polled_at() == looks
-            assert setup.client.wrongs == []
+            await asyncio.sleep(polls[-1] + 0.5)
+            assert setup.polled_at() == polls
+            assert setup.client.violations == []
             await leave(waiting)
 
         run(main())
 
     @pytest.mark.parametrize(
-        ("interval", "failing", "looks"),
+        ("interval", "failing", "polls"),
         [
             (10, 6, [0, 20, 60, 120, 180, 240, 300, 310, 320]),
             (60, 2, [0, 60, 120, 180, 240]),
@@ -91,14 +91,14 @@ class TestSchedule:
         ],
         ids=["up to a minute", "already a minute", "the interval if longer"],
     )
-    def test_backs_off_while_polls_fail(self, interval: float, failing: int, looks: list[float]) -> None:
+    def test_backs_off_while_polls_fail(self, interval: float, failing: int, polls: list[float]) -> None:
         async def main() -> None:
             setup = PollerSetup()
             setup.server.put(row := instance("1"))
             setup.server.fail(fault(errors.ServerError), times=failing)
             waiting = setup.join(setup.wait(seen=row, max_poll_failure_time=HOUR), interval)
-            await asyncio.sleep(looks[-1] + 1)
-            assert setup.polled_at() == looks
+            await asyncio.sleep(polls[-1] + 1)
+            assert setup.polled_at() == polls
             await leave(waiting)
 
         run(main())
@@ -191,16 +191,16 @@ class TestSchedule:
         run(main())
 
     @pytest.mark.parametrize(
-        ("options", "looks"),
+        ("options", "polls"),
         [({"deadline": 73}, [0, 60, 73]), ({"max_poll_failure_time": 45}, [0, 45])],
         ids=["deadline", "max_poll_failure_time"],
     )
-    def test_polls_once_more_at_a_time_limit(self, options: dict[str, Any], looks: list[float]) -> None:
+    def test_polls_once_more_at_a_time_limit(self, options: dict[str, Any], polls: list[float]) -> None:
         async def main() -> None:
             setup = PollerSetup()
             setup.server.fail(fault(errors.ServerError))
             assert isinstance(await setup.join(setup.wait(**options), 60), errors.AstroZeroError)
-            assert setup.polled_at() == looks
+            assert setup.polled_at() == polls
 
         run(main())
 
@@ -295,7 +295,7 @@ class TestRequestsPerPoll:
             done = instance("1", "Completed OK")
             assert await setup.join(setup.wait(seen=done)) is done
             await setup.poller.ended()
-            assert setup.client.looks == []
+            assert setup.client.polls == []
             assert setup.client.closed == 1
 
         run(main())

@@ -31,7 +31,7 @@ class TestWakeups:
                 future = subscription._waiter
                 setup.server.clock_offset -= HOUR  # also if the deadline moves away
                 await asyncio.sleep(1.5 * HOUR)
-                assert len(setup.client.looks) > 5000
+                assert len(setup.client.polls) > 5000
                 assert subscription._waiter is future
                 setup.server.put(instance("1", "Suspended"))
                 assert await waiting == [Note(f"Now {setup.server.rows['1']}")]
@@ -67,7 +67,7 @@ class TestWakeups:
             await late
             assert setup.polled_at() == [0, 60]
             # The first poll did not know about the late wait, so it cannot have reported anything to it.
-            assert [row.id for row in setup.client.looks[0].shown] == ["2", "1"]
+            assert [row.id for row in setup.client.polls[0].shown] == ["2", "1"]
 
         run(main())
 
@@ -84,7 +84,7 @@ class TestWakeups:
             await asyncio.gather(*waiting)
             setup.loop.each_round = lambda: None
             in_a_round = [after - before for before, after in pairwise(ended_by_round)]
-            assert len(setup.client.looks) == 2
+            assert len(setup.client.polls) == 2
             assert sum(in_a_round) == 5000
             assert max(in_a_round) == MAX_WAKEUPS_AT_ONCE
 
@@ -195,7 +195,7 @@ class TestEndOfWaits:
 
     def test_an_instance_is_gone_after_three_missing_polls_and_a_minute(self) -> None:
         async def main() -> None:
-            for interval, looks in (
+            for interval, polls in (
                 (10.0, [0, 10, 20, 30, 40, 50, 60, 70]),
                 (60.0, [0, 60, 120, 180]),
             ):
@@ -205,7 +205,7 @@ class TestEndOfWaits:
                 await asyncio.sleep(1)
                 setup.server.rows.clear()
                 assert isinstance(await waiting, errors.InstanceNotFoundError)
-                assert setup.polled_at() == looks
+                assert setup.polled_at() == polls
 
         run(main())
 

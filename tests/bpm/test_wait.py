@@ -34,7 +34,7 @@ from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 
 Make = Callable[..., BpmInstance]
-Look = BpmInstance | list[BpmInstance] | CallError | None
+PollResult = BpmInstance | list[BpmInstance] | CallError | None
 SETTINGS = Settings("my_conn", "http://wait.test", ReadyToken("t"), instance_lookup="list")
 
 
@@ -45,11 +45,11 @@ def cut() -> InterruptedCallError:
 class ScriptedServer:
     """Shows one scripted result per poll, the last one forever, on a clock that only pauses advance.
 
-    A look is an instance, several, an error, or ``None`` where there is nothing to be seen.
+    A result is an instance, a list of instances, an error, or ``None`` if nothing is shown.
     """
 
-    def __init__(self, looks: Iterable[Look]) -> None:
-        self.looks = list(looks)
+    def __init__(self, results: Iterable[PollResult]) -> None:
+        self.results = list(results)
         self.now = 1000.0
         self.pauses: list[float] = []
         self.notes: list[wait.Note] = []
@@ -94,21 +94,21 @@ class ScriptedServer:
             )
         )
 
-    def look(self, awaited: wait.Wait, again_after: float | None = None) -> None:
-        looking: dict[str, Any] = {
+    def poll(self, awaited: wait.Wait, again_after: float | None = None) -> None:
+        options: dict[str, Any] = {
             "settings": self.settings,
             "log": self.notes.append,
             "clock": self.moment,
         }
         if again_after is None:
-            self.drive(look.once(awaited, **looking))
+            self.drive(look.once(awaited, **options))
         else:
-            self.drive(look.until_sure(awaited, again_after=again_after, jitter=lambda: 0.0, **looking))
+            self.drive(look.until_sure(awaited, again_after=again_after, jitter=lambda: 0.0, **options))
 
     def drive(self, plan: Plan[Any]) -> None:
         reply: Any = None
         error: CallError | None = None
-        look: Look = None
+        result: PollResult = None
         new_look = True
         try:
             while True:
@@ -120,20 +120,20 @@ class ScriptedServer:
                     new_look = True
                     continue
                 if new_look:
-                    look = self.looks[min(self.seen, len(self.looks) - 1)]
+                    result = self.results[min(self.seen, len(self.results) - 1)]
                     self.seen += 1
                     self.now += self.look_takes
                     new_look = False
-                if isinstance(look, CallError):
-                    error = look
+                if isinstance(result, CallError):
+                    error = result
                 else:
-                    reply = self.rows(look, step)
+                    reply = self.rows(result, step)
         except StopIteration:
             return
 
     @staticmethod
-    def rows(look: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
-        there = look if isinstance(look, list) else [look] if look else []
+    def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = result if isinstance(result, list) else [result] if result else []
         asked = dict(operation.query)["states"]
         # An unknown state cannot be queried; such rows show in the list of running instances.
         return [one for one in there if (one.state if one.state in states.STATES else "Running") == asked]
@@ -151,8 +151,8 @@ def test_needs_no_poll_if_the_start_answer_shows_the_end(make: Make) -> None:
 
 
 def test_polls_until_the_condition_is_met_and_logs_changes(make: Make) -> None:
-    person = make(state="Waiting for user interaction")
-    server = ScriptedServer([person, person, person, make(state="Completed OK")])
+    waiting = make(state="Waiting for user interaction")
+    server = ScriptedServer([waiting, waiting, waiting, make(state="Completed OK")])
     assert server.waits(make(state="Dispatched")).state == "Completed OK"
     assert server.pauses == [60] * 4
     assert len(server.notes) == 2
@@ -339,8 +339,8 @@ class OneList(ScriptedServer):
     """Shows all rows in the list of running instances."""
 
     @staticmethod
-    def rows(look: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
-        there = look if isinstance(look, list) else [look] if look else []
+    def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = result if isinstance(result, list) else [result] if result else []
         return there if dict(operation.query)["states"] == "Running" else []
 
 
@@ -391,8 +391,8 @@ class TestByKey:
     KEY = BusinessKey("k", "Approval")
 
     def test_waits_for_a_later_start_and_follows_the_id(self, make: Make) -> None:
-        carrier = make(business_key="k")
-        server = ScriptedServer([None, None, None, carrier, [carrier, make("002N2", business_key="k")], None])
+        match = make(business_key="k")
+        server = ScriptedServer([None, None, None, match, [match, make("002N2", business_key="k")], None])
         awaited = wait.Wait(WaitCondition(), key=self.KEY)
         server.run(awaited)
         assert isinstance(awaited.ending, InstanceNotFoundError)
@@ -419,19 +419,19 @@ class TestSinglePoll:
     def test_polls_once_by_default(self, make: Make) -> None:
         for nothing in (cut(), None):
             server = ScriptedServer([nothing, make()])
-            server.look(wait.Wait(WaitCondition(), instance_id="002N1"))
+            server.poll(wait.Wait(WaitCondition(), instance_id="002N1"))
             assert (server.seen, server.pauses) == (1, [])
 
     def test_polls_again_until_it_is_conclusive(self, make: Make) -> None:
         server = ScriptedServer([cut(), None, None, make()])
         awaited = wait.Wait(WaitCondition(), instance_id="002N1")
-        server.look(awaited, again_after=20)
+        server.poll(awaited, again_after=20)
         assert (server.seen, awaited.ending, awaited.seen) == (4, None, make())
 
     def test_stops_at_the_deadline(self) -> None:
         server = ScriptedServer([cut()])
         awaited = wait.Wait(WaitCondition(), instance_id="002N1", deadline=1030)
-        server.look(awaited, again_after=20)
+        server.poll(awaited, again_after=20)
         assert isinstance(awaited.ending, WaitTimeoutError)
         assert server.now == 1030
 
@@ -470,15 +470,17 @@ STATE = st.sampled_from([*states.STATES, "Unheard Of"])
 
 
 @given(
-    looks=st.lists(STATE | st.sampled_from([None, cut()]), min_size=1, max_size=12),
+    results=st.lists(STATE | st.sampled_from([None, cut()]), min_size=1, max_size=12),
     last=st.sampled_from(["Completed OK", "Broken", "Terminated", "Running"]),
 )
-def test_success_always_comes_from_a_poll_that_showed_it(looks: list[Any], last: str, make: Make) -> None:
-    server = ScriptedServer([make(state=look) if isinstance(look, str) else look for look in [*looks, last]])
+def test_success_always_comes_from_a_poll_that_showed_it(results: list[Any], last: str, make: Make) -> None:
+    server = ScriptedServer(
+        [make(state=result) if isinstance(result, str) else result for result in [*results, last]]
+    )
     condition = WaitCondition()
     try:
         instance = server.waits(make(), condition, timeout=100_000)
     except (WaitFailedError, WaitTimeoutError, InstanceNotFoundError, InterruptedCallError):
         return
     assert condition.judge(instance).outcome is Outcome.DONE
-    assert instance in server.looks
+    assert instance in server.results

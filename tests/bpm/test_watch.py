@@ -31,7 +31,7 @@ def ends(entry_keys: Collection[str] | None = None, **options: Any) -> Watch:
     return Watch(Places.of(NAME, None, None), entry_keys, **options)
 
 
-def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
+def poll(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     """Record a poll with these rows, newest last, and return what the watch reports: ids and their targets."""
     sought = Sought()
     watch.seek(sought)
@@ -59,78 +59,78 @@ def said(watch: Watch) -> list[str]:
 
 def test_the_first_poll_reports_nothing() -> None:
     watch = ends()
-    assert look(watch, order(1, COMPLETED), order(2, RUNNING)) == []
+    assert poll(watch, order(1, COMPLETED), order(2, RUNNING)) == []
     assert said(watch) == [
         f"Watching {Places.of(NAME, None, None)}; 1 are already there and are not reported"
     ]
-    assert look(watch, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
-    assert look(watch, order(1, COMPLETED), order(2, COMPLETED)) == []
+    assert poll(watch, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
+    assert poll(watch, order(1, COMPLETED), order(2, COMPLETED)) == []
     assert said(watch) == []
 
 
 def test_the_first_poll_reports_with_include_existing() -> None:
     watch = ends(include_existing=True)
-    assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["1", "2"]
-    assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
+    assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["1", "2"]
+    assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
 
 
 def test_ignores_other_processes() -> None:
     watch = ends([])
-    assert look(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
+    assert poll(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
 
 
 def test_reports_entries_from_before_a_restart() -> None:
     first = ends()
-    look(first, order(1, COMPLETED))
+    poll(first, order(1, COMPLETED))
     second = ends(first.entry_keys, include_existing=True)  # matters only for a new watch
-    assert look(second, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
+    assert poll(second, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
 
 
 def test_reports_each_target() -> None:
     watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
-    assert look(watch, order(1, WAITING)) == ["1"]
-    assert look(watch, order(1, RUNNING)) == []
-    assert look(watch, order(1, COMPLETED)) == ["1"]
+    assert poll(watch, order(1, WAITING)) == ["1"]
+    assert poll(watch, order(1, RUNNING)) == []
+    assert poll(watch, order(1, COMPLETED)) == ["1"]
 
 
 def test_reports_a_status_kept_to_the_end_once() -> None:
     watch = Watch(Places.of(NAME, None, ["Approved"]), [])
-    assert look(watch, order(1, WAITING)) == []
-    assert look(watch, order(1, WAITING, "Approved")) == ["1"]
-    assert look(watch, order(1, RUNNING, "Approved")) == []
-    assert look(watch, order(1, COMPLETED, "Approved")) == []
+    assert poll(watch, order(1, WAITING)) == []
+    assert poll(watch, order(1, WAITING, "Approved")) == ["1"]
+    assert poll(watch, order(1, RUNNING, "Approved")) == []
+    assert poll(watch, order(1, COMPLETED, "Approved")) == []
 
 
 def test_state_and_status_must_hold_together() -> None:
     watch = Watch(Places.of(NAME, [COMPLETED], ["Approved"]), [])
-    assert look(watch, order(1, RUNNING, "Approved"), order(2, COMPLETED, "Rejected")) == []
-    assert look(watch, order(1, COMPLETED, "Approved"), order(2, COMPLETED, "Rejected")) == ["1"]
+    assert poll(watch, order(1, RUNNING, "Approved"), order(2, COMPLETED, "Rejected")) == []
+    assert poll(watch, order(1, COMPLETED, "Approved"), order(2, COMPLETED, "Rejected")) == ["1"]
 
 
 def test_reports_an_open_state_entered_again() -> None:
     watch = Watch(Places.of(NAME, [WAITING], None), [])
-    assert look(watch, order(1, WAITING)) == ["1"]
-    assert look(watch, order(1, RUNNING)) == []
-    assert look(watch, order(1, WAITING)) == ["1"]
+    assert poll(watch, order(1, WAITING)) == ["1"]
+    assert poll(watch, order(1, RUNNING)) == []
+    assert poll(watch, order(1, WAITING)) == ["1"]
 
 
 def test_reports_a_status_reached_again() -> None:
     watch = Watch(Places.of(NAME, None, ["Rework"]), [])
-    assert look(watch, order(1, RUNNING, "Rework")) == ["1"]
-    assert look(watch) == []  # in no list: it may be moving between two
-    assert look(watch, order(1, WAITING, "Rework")) == []
-    assert look(watch, order(1, RUNNING, "Checked")) == []
-    assert look(watch, order(1, RUNNING, "Rework")) == ["1"]
+    assert poll(watch, order(1, RUNNING, "Rework")) == ["1"]
+    assert poll(watch) == []  # in no list: it may be moving between two
+    assert poll(watch, order(1, WAITING, "Rework")) == []
+    assert poll(watch, order(1, RUNNING, "Checked")) == []
+    assert poll(watch, order(1, RUNNING, "Rework")) == ["1"]
 
 
 def test_reports_an_end_once_even_if_a_list_omits_it_for_a_while() -> None:
     watch = ends([])
-    assert look(watch, order(1, COMPLETED)) == ["1"]
-    assert look(watch, now=10) == []
-    assert look(watch, order(1, COMPLETED), now=MISSING_GRACE_SECONDS + 9) == []
-    assert look(watch, now=MISSING_GRACE_SECONDS + 10) == []
+    assert poll(watch, order(1, COMPLETED)) == ["1"]
+    assert poll(watch, now=10) == []
+    assert poll(watch, order(1, COMPLETED), now=MISSING_GRACE_SECONDS + 9) == []
+    assert poll(watch, now=MISSING_GRACE_SECONDS + 10) == []
     assert len(watch.entry_keys) == 1
-    assert look(watch, now=2 * MISSING_GRACE_SECONDS + 10) == []
+    assert poll(watch, now=2 * MISSING_GRACE_SECONDS + 10) == []
     assert watch.entry_keys == set()
 
 
@@ -170,8 +170,8 @@ def test_ends_after_long_failures_and_at_once_on_refused_credentials() -> None:
     assert watch.ending is refused
     assert watch.is_saved  # a watch that has not started has nothing to store
     watch.resume()
-    assert look(watch) == []
-    assert look(watch, order(1, COMPLETED)) == ["1"]
+    assert poll(watch) == []
+    assert poll(watch, order(1, COMPLETED)) == ["1"]
 
 
 def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> list[str]:
@@ -196,7 +196,7 @@ class TestFailingLists:
         watch = ends([])
         assert part(watch, order(1, COMPLETED), failing=BROKEN) == ["1"]
         assert part(watch, order(1, COMPLETED), order(2, COMPLETED), failing=BROKEN) == ["2"]
-        assert look(watch, order(1, COMPLETED), order(2, COMPLETED), order(3, BROKEN)) == ["3"]
+        assert poll(watch, order(1, COMPLETED), order(2, COMPLETED), order(3, BROKEN)) == ["3"]
         assert [words.split(".")[0] for words in said(watch)] == [
             "Polls are failing; still waiting",
             "Polls succeed again",
@@ -205,8 +205,8 @@ class TestFailingLists:
     def test_does_not_start_before_all_lists_were_read(self) -> None:
         watch = ends()
         assert part(watch, order(1, COMPLETED), failing=BROKEN) == []
-        assert look(watch, order(1, COMPLETED), order(2, BROKEN)) == []
-        assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN)) == ["3"]
+        assert poll(watch, order(1, COMPLETED), order(2, BROKEN)) == []
+        assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN)) == ["3"]
 
     @pytest.mark.parametrize(
         ("places", "state"),
@@ -220,48 +220,48 @@ class TestFailingLists:
     def test_instances_they_may_show_are_not_forgotten(self, places: Places, state: str) -> None:
         watch = Watch(places, [])
         one = order(1, state, "Approved")
-        assert look(watch, one) == ["1"]
+        assert poll(watch, one) == ["1"]
         assert part(watch, failing=state) == []
         assert part(watch, failing=state, now=2 * MISSING_GRACE_SECONDS) == []
-        assert look(watch, one, now=2 * MISSING_GRACE_SECONDS) == []
+        assert poll(watch, one, now=2 * MISSING_GRACE_SECONDS) == []
 
     def test_instances_they_would_not_show_are_forgotten(self) -> None:
         watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
-        assert look(watch, order(1, WAITING)) == ["1"]
+        assert poll(watch, order(1, WAITING)) == ["1"]
         assert part(watch, failing=COMPLETED) == []
-        assert look(watch, order(1, WAITING)) == ["1"]
+        assert poll(watch, order(1, WAITING)) == ["1"]
 
     def test_contradictory_rows_neither_enter_nor_leave(self) -> None:
         watch = Watch(Places.of(NAME, [WAITING], None), [])
-        assert look(watch, order(1, WAITING)) == ["1"]
+        assert poll(watch, order(1, WAITING)) == ["1"]
         again = [order(1, WAITING), order(1, WAITING, "Other"), order(2, WAITING), order(2, WAITING, "Other")]
-        assert look(watch, *again) == []
-        assert look(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
+        assert poll(watch, *again) == []
+        assert poll(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
 
 
 def test_warns_once_about_a_truncated_list() -> None:
     watch = ends([])
     rows = [order(number, COMPLETED) for number in range(100)]
-    look(watch, *rows)
-    look(watch, *rows)
+    poll(watch, *rows)
+    poll(watch, *rows)
     (words,) = said(watch)
     assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
 
 def test_shares_lists_with_waits(stage: Any) -> None:
     rows = {state: [order(number, state)] for number, state in enumerate(states.STATES)}
-    scene = stage(lambda operation: rows[dict(operation.query)["states"]])
+    server = stage(lambda operation: rows[dict(operation.query)["states"]])
     number = [*rows].index(RUNNING)
-    findings = scene.run(search.find({str(number): RUNNING}, (), {COMPLETED, BROKEN, RUNNING}))
-    assert sorted(scene.asked) == sorted([RUNNING, COMPLETED, BROKEN])
+    findings = server.run(search.find({str(number): RUNNING}, (), {COMPLETED, BROKEN, RUNNING}))
+    assert sorted(server.asked) == sorted([RUNNING, COMPLETED, BROKEN])
     assert findings.instance(str(number)).state == RUNNING
     assert findings.lists == {state: rows[state] for state in (RUNNING, COMPLETED, BROKEN)}
 
 
 @pytest.mark.parametrize("lookup", ["list", "auto", "by_id"])
 def test_every_requested_list_is_read_regardless_of_the_rest_of_the_query(lookup: Any, stage: Any) -> None:
-    scene = stage(lambda operation: [] if operation.kind == "query" else order(1, RUNNING))
-    findings = scene.run(
+    server = stage(lambda operation: [] if operation.kind == "query" else order(1, RUNNING))
+    findings = server.run(
         search.find({"1": RUNNING}, (), {COMPLETED, WAITING}, lookup=lookup, endpoint=search.Endpoint())
     )
     assert set(findings.lists) == {COMPLETED, WAITING}
@@ -270,7 +270,7 @@ def test_every_requested_list_is_read_regardless_of_the_rest_of_the_query(lookup
 MOVES = st.lists(
     st.one_of(
         st.tuples(st.just("move"), st.integers(1, 6), st.sampled_from([RUNNING, WAITING, COMPLETED, BROKEN])),
-        st.tuples(st.just("look"), st.just(0), st.just("")),
+        st.tuples(st.just("poll"), st.just(0), st.just("")),
         st.tuples(st.just("restart"), st.just(0), st.just("")),
     ),
     max_size=60,
@@ -283,7 +283,7 @@ def test_reports_each_end_once_in_any_history(moves: list[tuple[str, int, str]])
     where: dict[int, str] = {}
     store: dict[str, Any] = {}
     watch = ends()
-    told = look(watch)
+    reported = poll(watch)
 
     def write() -> None:
         for key, value in [*cursor.changes("w", watch.entry_keys, store)]:
@@ -294,15 +294,15 @@ def test_reports_each_end_once_in_any_history(moves: list[tuple[str, int, str]])
     for what, number, state in moves:
         if what == "move" and not states.is_terminal(where.get(number, RUNNING)):
             where[number] = state
-        elif what == "look":
-            told += look(watch, *(order(one, at) for one, at in where.items()))
+        elif what == "poll":
+            reported += poll(watch, *(order(one, at) for one, at in where.items()))
             write()
         elif what == "restart":
             keys = cursor.keys("w", store["w"])
             assert keys is not None
             watch = ends(cursor.marks_in(store[key] for key in keys))
-    told += look(watch, *(order(one, at) for one, at in where.items()))
-    assert sorted(told) == sorted(str(one) for one, at in where.items() if states.is_terminal(at))
+    reported += poll(watch, *(order(one, at) for one, at in where.items()))
+    assert sorted(reported) == sorted(str(one) for one, at in where.items() if states.is_terminal(at))
 
 
 @pytest.mark.parametrize(

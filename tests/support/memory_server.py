@@ -1,4 +1,4 @@
-"""An Astro Zero in memory that lives in virtual time: no sockets."""
+"""An Astro Zero in memory, in virtual time, without sockets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support.virtual_time import VirtualLoop
 
 T = TypeVar("T")
 
-BEGINNING = 1_700_000_000.0  # what the wall clock shows when the loop's clock shows nothing
-FROZEN = "Frozen"  # a state that no documentation names, in rows that are listed as Running
-UNHEARD_OF = "Unheard Of"  # another, which no list shows
+BEGINNING = 1_700_000_000.0  # the wall-clock time when the loop's clock is at 0
+FROZEN = "Frozen"  # an undocumented state, in rows that are listed as Running
+UNHEARD_OF = "Unheard Of"  # another one, which no list shows
 
 
 def instance(instance_id: str, state: str = "Running", **fields: Any) -> BpmInstance:
-    """Make an instance as it comes out of the wire: closed where its state says so."""
+    """Return an instance as the client decodes it: closed if its state is terminal."""
     fields.setdefault("name", "Approval")
     fields.setdefault("is_closed", states.is_terminal(state))
     fields["suspended"] = fields.get("suspended", False) or state == states.SUSPENDED
@@ -31,7 +31,7 @@ def instance(instance_id: str, state: str = "Running", **fields: Any) -> BpmInst
 
 
 def settings(**fields: Any) -> Settings:
-    """Make the settings of a connection that reads lists alone."""
+    """Return the settings of a connection that reads only lists."""
     fields = {
         "connection": "first_conn",
         "base_url": "https://zero.example",
@@ -43,7 +43,7 @@ def settings(**fields: Any) -> Settings:
 
 
 class Server:
-    """An Astro Zero that answers in virtual time, and a wall clock that may be set.
+    """An Astro Zero that answers in virtual time, and a wall clock that can be set.
 
     :param loop: the loop whose time it lives in.
     """
@@ -53,9 +53,9 @@ class Server:
         self.rows: dict[str, BpmInstance] = {}
         self.row_cap: int | None = None
         self.reads: Literal["work", "absent", "broken"] = "work"
-        """What comes of reading an instance by its id."""
+        """How reading an instance by its id behaves."""
         self.answer_time = 0.0
-        """Seconds from a request, and from what it reads, to its answer."""
+        """Seconds from a request, which reads the state at once, to its answer."""
         self.closing_time = 0.0
         """Seconds that it takes to close a client."""
         self.fault: Callable[[], BaseException] | None = None
@@ -63,27 +63,27 @@ class Server:
         """How many calls succeed before the fault."""
         self.faults_left = 0
         self.bad_lists: dict[str, Callable[[], BaseException]] = {}
-        """How the lists of some states fail, each time."""
+        """The errors of lists that always fail, by state."""
         self.twice: dict[str, BpmInstance] = {}
-        """Rows that lists show beside those of the same ids."""
+        """Additional rows that lists show for the same ids."""
         self.clock_offset = BEGINNING
-        self.before_look: Callable[[Look], None] = lambda _look: None
-        self.after_look: Callable[[Look], None] = lambda _look: None
+        self.before_poll: Callable[[PollRecord], None] = lambda _poll: None
+        self.after_poll: Callable[[PollRecord], None] = lambda _poll: None
 
     def clock(self) -> float:
         """Return the wall clock's time."""
         return self.loop.now + self.clock_offset
 
     def put(self, *rows: BpmInstance) -> None:
-        """Start instances, or move those that there are."""
+        """Start instances, or move existing ones."""
         self.rows |= {row.id: row for row in rows}
 
     def fail(self, fault: Callable[[], BaseException], times: int = 1_000_000, after: int = 0) -> None:
-        """Let so many calls fail from now on, after some that succeed."""
+        """Make this many calls fail from now on, after some that succeed."""
         self.fault, self.faults_left, self.calls_to_fault = fault, times, after
 
     def heal(self) -> None:
-        """Let nothing fail any more."""
+        """End all faults."""
         self.fault = None
         self.bad_lists.clear()
         self.twice.clear()
@@ -97,7 +97,7 @@ class Server:
         return rows[::-1][: self.row_cap]
 
     def reply(self, operation: Operation[Any]) -> Any:
-        """Return the answer to an operation as things are at this moment, or raise its error."""
+        """Return the answer to an operation in the current state, or raise its error."""
         if self.fault is not None:
             if self.calls_to_fault > 0:
                 self.calls_to_fault -= 1
@@ -119,8 +119,8 @@ class Server:
 
 
 @dataclass(eq=False)
-class Look:
-    """One run of a poller's plan, with its times by the loop's clock and by the wall clock."""
+class PollRecord:
+    """One run of a poller's plan, with its times on the loop's clock and on the wall clock."""
 
     began: float
     began_at: float
@@ -131,7 +131,7 @@ class Look:
     shown: list[BpmInstance] = field(default_factory=list)
     """All rows of all answers."""
     listed: list[BpmInstance] = field(default_factory=list)
-    """Those of lists."""
+    """The rows of lists."""
     shown_lists: set[str] = field(default_factory=set)
     """The states that were listed."""
     failed_lists: set[str] = field(default_factory=set)
@@ -139,11 +139,11 @@ class Look:
     contradicted: set[str] = field(default_factory=set)
     """The ids of instances that one list showed in different rows."""
     refused_reads: set[str] = field(default_factory=set)
-    """The ids of instances that could not be read, and not because something went wrong."""
+    """The ids of instances whose read was refused."""
     errors: list[BaseException] = field(default_factory=list)
-    """How calls failed, but for reads by id for which lists make up."""
+    """The errors of calls, except for reads by id that lists can replace."""
     failure: BaseException | None = None
-    """A defect, or why the server counts as down."""
+    """A defect, or the error by which the server counts as down."""
 
     def shows(self, instance_id: str | None) -> bool:
         """Return whether it shows an instance beyond doubt."""
@@ -155,7 +155,7 @@ class Look:
 
 
 class Client(AsyncBpmClient):
-    """The client as it is, with a server in memory in place of the exchange.
+    """The real client, with a server in memory instead of the HTTP exchange.
 
     :param known: the settings.
     :param server: the server.
@@ -164,41 +164,41 @@ class Client(AsyncBpmClient):
     def __init__(self, known: Settings, server: Server) -> None:
         super().__init__(known)
         self.server = server
-        self.looks: list[Look] = []
+        self.polls: list[PollRecord] = []
         self.closed = 0
-        self.wrongs: list[str] = []
-        """What no poller may do, and yet was done."""
+        self.violations: list[str] = []
+        """What the poller did wrong."""
 
     async def run(self, plan: Plan[T]) -> T:
         server = self.server
-        look = Look(server.loop.now, server.clock())
+        poll = PollRecord(server.loop.now, server.clock())
         if self.closed:
-            self.wrongs.append("a look after the client was closed")
-        if self.looks:
-            last = self.looks[-1]
+            self.violations.append("a poll after the client was closed")
+        if self.polls:
+            last = self.polls[-1]
             if last.ended is None:
-                self.wrongs.append("two looks at once")
-            elif look.began - last.began < 1 - 1e-6:
-                self.wrongs.append("two looks less than a second apart")
-        self.looks.append(look)
-        server.before_look(look)
+                self.violations.append("two polls at once")
+            elif poll.began - last.began < 1 - 1e-6:
+                self.violations.append("two polls less than a second apart")
+        self.polls.append(poll)
+        server.before_poll(poll)
         try:
             findings = await super().run(plan)
         except BaseException as error:
-            look.failure = error
+            poll.failure = error
             raise
         else:
-            look.failure = getattr(findings, "failure", None)
+            poll.failure = getattr(findings, "failure", None)
             return findings
         finally:
-            look.ended, look.ended_at = server.loop.now, server.clock()
-            server.after_look(look)
+            poll.ended, poll.ended_at = server.loop.now, server.clock()
+            server.after_poll(poll)
 
     async def call(self, operation: Operation[T]) -> T:
-        look = self.looks[-1]
-        look.asked.append(operation.query[0][1] if operation.kind == "query" else operation.kind)
+        poll = self.polls[-1]
+        poll.asked.append(operation.query[0][1] if operation.kind == "query" else operation.kind)
         if operation.kind not in ("query", "get"):
-            self.wrongs.append(f"a {operation.kind} was sent")
+            self.violations.append(f"a {operation.kind} was sent")
         error: BaseException | None = None
         try:
             answer = self.server.reply(operation)
@@ -208,23 +208,23 @@ class Client(AsyncBpmClient):
             await asyncio.sleep(self.server.answer_time)
         if error is not None:
             if operation.kind == "query":
-                look.failed_lists.add(operation.query[0][1])
+                poll.failed_lists.add(operation.query[0][1])
             elif isinstance(error, RefusedError):
-                look.refused_reads.add(operation.path.rsplit("/", 1)[1])
+                poll.refused_reads.add(operation.path.rsplit("/", 1)[1])
             if operation.kind == "query" or self._ends_a_read(error):
-                look.errors.append(error)
+                poll.errors.append(error)
             raise error
         if operation.kind == "query":
-            look.shown_lists.add(operation.query[0][1])
+            poll.shown_lists.add(operation.query[0][1])
             rows: dict[str, BpmInstance] = {}
-            look.contradicted |= {row.id for row in answer if rows.setdefault(row.id, row) != row}
-        look.shown += answer if operation.kind == "query" else [answer]
-        look.listed += answer if operation.kind == "query" else []
+            poll.contradicted |= {row.id for row in answer if rows.setdefault(row.id, row) != row}
+        poll.shown += answer if operation.kind == "query" else [answer]
+        poll.listed += answer if operation.kind == "query" else []
         result: T = answer
         return result
 
     def _ends_a_read(self, error: BaseException) -> bool:
-        """Return whether the lists cannot make up for a read by id that failed so."""
+        """Return whether lists cannot replace a read by id that failed this way."""
         if self.settings.instance_lookup == "by_id":
             return not isinstance(error, RefusedError)
         return isinstance(error, (NotSentError, ThrottledError)) or getattr(error, "came_before", True)

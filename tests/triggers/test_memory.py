@@ -1,4 +1,4 @@
-"""What a watch keeps over a restart: whole, or nothing."""
+"""The stored state of a watch: complete, or nothing."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def write(store: Store | None, wanted: set[str]) -> WatchState:
 
 
 @pytest.mark.parametrize("count", [0, 3, memory.MAX_KEYS_SORTED_INLINE + 1])
-def test_what_was_written_is_read_by_another_one(count: int) -> None:
+def test_another_object_reads_what_was_written(count: int) -> None:
     store = Store()
     write(store, entry_keys(count))
     assert asyncio.run(WatchState(NAME, store).read()) == entry_keys(count)
 
 
-def test_without_a_store_only_by_itself() -> None:
+def test_without_a_store_the_object_remembers() -> None:
     kept = write(None, entry_keys(3))
     assert asyncio.run(kept.read()) == entry_keys(3)
     assert asyncio.run(WatchState(NAME, None).read()) is None
 
 
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
-def test_where_a_value_is_lost_nothing_is_known(lost: str) -> None:
+def test_a_lost_value_makes_the_state_unknown(lost: str) -> None:
     store = Store()
     write(store, entry_keys(memory.MAX_KEYS_SORTED_INLINE + 1))
     del store[lost]

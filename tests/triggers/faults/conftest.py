@@ -1,4 +1,4 @@
-"""The time in which a scene with faults is played, and its connection."""
+"""Runs a scenario with faults in real or skipped time, and sets its connection."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from airflow_provider_astrobpm.hooks.connection import settings_from
 from tests.support.virtual_time import SkippingLoop
 from tests.triggers.faults.helpers import (
     Connect,
-    Play,
-    nothing_was_written,
+    RunScenario,
+    assert_nothing_was_written,
 )
 
 T = TypeVar("T")
 
 
-def played(loop: asyncio.AbstractEventLoop, scene: Coroutine[Any, Any, T]) -> T:
-    """Run a scene as ``asyncio.run`` does, in a loop of one's own."""
+def run_in(loop: asyncio.AbstractEventLoop, scenario: Coroutine[Any, Any, T]) -> T:
+    """Run a scenario like ``asyncio.run``, in the given loop."""
 
-    async def play() -> T:
+    async def run() -> T:
         try:
-            return await scene
+            return await scenario
         finally:
             left = asyncio.all_tasks() - {asyncio.current_task()}
             for task in left:
@@ -43,14 +43,14 @@ def played(loop: asyncio.AbstractEventLoop, scene: Coroutine[Any, Any, T]) -> T:
             await loop.shutdown_default_executor()
 
     try:
-        return loop.run_until_complete(play())
+        return loop.run_until_complete(run())
     finally:
         loop.close()
 
 
 @pytest.fixture
 def connect(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Set the connection, with these extras. ``answer_timeout``, which is no extra, may be among them."""
+    """Set the connection, with these extras and optionally ``answer_timeout``, which is not an extra."""
 
     def set_connection(*, password: str | None = None, **extra: Any) -> None:
         if "answer_timeout" in extra:
@@ -69,26 +69,26 @@ def connect(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(autouse=True)
 def _one_attempt(emulator: EmulatorControl, connect: Connect) -> None:
-    """Let every fault be a failed look, unless a test says otherwise."""
+    """Make every fault fail a poll, unless a test changes that."""
     connect(max_attempts=1, instance_lookup="list")
 
 
 @pytest.fixture
-def real_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Play a scene in real time; the first look comes at once."""
+def real_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> RunScenario:
+    """Run a scenario in real time; the first poll comes at once."""
     monkeypatch.setattr(poller, "Poller", partial(poller.Poller, jitter=lambda: 0.0))
 
-    def play(scene: Coroutine[Any, Any, T]) -> T:
-        result = asyncio.run(scene)
-        nothing_was_written(emulator)
+    def run(scenario: Coroutine[Any, Any, T]) -> T:
+        result = asyncio.run(scenario)
+        assert_nothing_was_written(emulator)
         return result
 
-    return play
+    return run
 
 
 @pytest.fixture
-def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Play a scene in a loop that skips what nobody has to wait for; the first look comes at once."""
+def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> RunScenario:
+    """Run a scenario in a loop that skips idle time; the first poll comes at once."""
     owed = 0.0
 
     def passes(seconds: float) -> None:
@@ -97,7 +97,7 @@ def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Pla
         try:
             emulator.advance(owed)
         except EmulatorError:
-            return  # it does not listen; it learns of it later
+            return  # it is unreachable; the time is made up later
         owed = 0.0
 
     loop = SkippingLoop(passes)
@@ -118,9 +118,9 @@ def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Pla
         partial(poller.Poller, clock=lambda: time.time() + loop.ahead, jitter=lambda: 0.0),
     )
 
-    def play(scene: Coroutine[Any, Any, T]) -> T:
-        result = played(loop, scene)
-        nothing_was_written(emulator)
+    def run(scenario: Coroutine[Any, Any, T]) -> T:
+        result = run_in(loop, scenario)
+        assert_nothing_was_written(emulator)
         return result
 
-    return play
+    return run

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a trigger that waits for an approval, and what it has asked and logged."""
+"""Shared by the tests of faults: a trigger that waits for an approval, its requests and its log."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from tests.support.virtual_time import SkippingLoop
 
 T = TypeVar("T")
-Play = Callable[[Coroutine[Any, Any, Any]], Any]
+RunScenario = Callable[[Coroutine[Any, Any, Any]], Any]
 Connect = Callable[..., None]
 
 READS = {"token", "query", "get"}
 WAITING = "Waiting for user interaction"
-LAST_STATE = list(STATES)[-1]  # of a whole look
+LAST_STATE = list(STATES)[-1]  # of a complete poll
 FAIL, SUCCEED = "Polls are failing", "Polls succeed again"
 NOTES = (FAIL, SUCCEED, "polling again", "The connection has changed", "The wait could not continue")
 FOR_EVER = 100_000
 LOOKUPS = [("list", "absent"), ("auto", "absent"), ("auto", "row"), ("by_id", "row"), ("by_id", "action")]
 
 
-class Gate:
+class ApprovalWait:
     """A trigger that waits for an approval, in the running event loop.
 
-    It may terminate its instance when it is killed; no fault must ever make it do so.
+    A kill may terminate its instance. No fault may ever do so.
     """
 
     def __init__(self, instance_id: str | None = None, **arguments: Any) -> None:
@@ -55,21 +55,21 @@ class Gate:
         return payload
 
     async def end(self) -> BpmInstance | AstroZeroError:
-        """Return how the wait ends, as its task reads it."""
+        """Return how the wait ends, as its task reads the event."""
         flies = isinstance(asyncio.get_running_loop(), SkippingLoop)
         payload = await asyncio.wait_for(self._task, 3600 if flies else 60)
         if self.trigger._poller is not None:
             await self.trigger._poller.ended()
         return event.decode(json.loads(json.dumps(payload)))
 
-    async def opens(self) -> None:
-        """See that the wait ends well."""
+    async def succeeds(self) -> None:
+        """Check that the wait succeeds."""
         end = await self.end()
         assert isinstance(end, BpmInstance), end
         assert (end.state, end.bp_status) == ("Completed OK", "Approved")
 
     async def fails(self, kind: type[AstroZeroError], *words: str) -> None:
-        """See that the wait ends with an error that says these words."""
+        """Check that the wait fails with an error that contains these words."""
         end = await self.end()
         assert type(end) is kind, end
         assert end.connection == "astro_zero_default" or kind is errors.WaitFailedError
@@ -81,7 +81,7 @@ class Gate:
         return self._task.done()
 
     @property
-    def failed_looks(self) -> int:
+    def failed_polls(self) -> int:
         return self.trigger._poller._failures.in_a_row if self.trigger._poller else 0
 
 
@@ -95,13 +95,13 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 def now() -> float:
-    """Return what the trigger's clock says, in seconds since the epoch."""
+    """Return the time on the trigger's clock, in seconds since the epoch."""
     loop = asyncio.get_running_loop()
     return time.time() + (loop.ahead if isinstance(loop, SkippingLoop) else 0)
 
 
-def looks(emulator: EmulatorControl) -> int:
-    """Return how often the state was asked for in which nearly all instances of these tests are."""
+def polls(emulator: EmulatorControl) -> int:
+    """Return how often the state was queried that nearly all instances of these tests are in."""
     return sum(query(WAITING) == request["query"].partition("&")[0] for request in emulator.requests())
 
 
@@ -119,19 +119,19 @@ def requests_sent(emulator: EmulatorControl) -> int:
 
 
 def waiting(emulator: EmulatorControl, **arguments: Any) -> str:
-    """Start an instance and let it come to where it waits for a person."""
+    """Start an instance and let it reach the state in which it waits for a user."""
     instance_id: str = emulator.start("PublishApproval", **arguments)["id"]
     assert emulator.instance(instance_id)["state"] == WAITING
     return instance_id
 
 
 def notes(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return what the log has told of polls, in its order."""
+    """Return the log lines about polls, in order."""
     lines = capsys.readouterr().out.splitlines()
     return [note for line in lines for note in NOTES if note in line]
 
 
-def nothing_was_written(emulator: EmulatorControl) -> None:
+def assert_nothing_was_written(emulator: EmulatorControl) -> None:
     assert {kind for kind, number in emulator.counts().items() if number} <= READS
 
 

@@ -1,7 +1,7 @@
-"""Faults while a trigger waits, over HTTP: what passes is survived, what does not is told, and nothing is ever written.
+"""Faults over HTTP while a trigger waits: it survives transient ones, reports lasting ones, and never writes anything.
 
-The real trigger, poller and client talk to the emulator. Most tests let time fly: whenever nothing is under way, the
-event loop skips to its next timer, and the emulator's clock goes along. Each kind of fault is met in real time, too.
+The real trigger, poller and client talk to the emulator. Most tests skip time: whenever no request is under way, the
+event loop skips to its next timer, and the emulator's clock follows. Each kind of fault is also tested in real time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tests.triggers.faults.helpers import (
     FAIL,
     FOR_EVER,
     SUCCEED,
+    ApprovalWait,
     Connect,
-    Gate,
-    Play,
-    looks,
+    RunScenario,
     notes,
+    polls,
     states_asked,
     status,
     until,
@@ -32,12 +32,12 @@ from tests.triggers.faults.helpers import (
 
 
 @dataclass(frozen=True)
-class Row:
-    """A fault, what it needs of the connection, and what a look that meets it ends with.
+class FaultCase:
+    """A fault, the connection extras it needs, and the error of a poll that meets it.
 
-    :param error: ``None`` where the look succeeds all the same.
-    :param kind: which requests; for the token's, the token is revoked as well.
-    :param requests: how many of them one look sends: with a fresh token once more, for a token in two encodings.
+    :param error: ``None`` if the poll succeeds anyway.
+    :param kind: the kind of request; for ``token``, the current token is revoked as well.
+    :param requests: how many such requests one poll sends: one more with a fresh token, two encodings for a token.
     """
 
     fault: dict[str, Any]
@@ -53,64 +53,74 @@ class Row:
 
 
 FAULTS = {
-    "502, as a page": Row({"fault": "html", "status": 502}, errors.ServerError),
-    "503": Row(status(503), errors.ServerError),
-    "429": Row(status(429), errors.ThrottledError),
-    "a connection reset before": Row({"fault": "drop_before"}, errors.InterruptedCallError),
-    "a connection reset after": Row({"fault": "drop_after"}, errors.InterruptedCallError),
-    "broken JSON": Row({"fault": "not_json"}, errors.UnexpectedAnswerError),
-    "another shape": Row({"fault": "wrong_shape"}, errors.UnexpectedAnswerError),
-    "half an answer": Row({"fault": "truncate"}, errors.InterruptedCallError),
-    "an answer that trickles": Row({"fault": "trickle", "seconds": 0.5}, None, {"read_timeout": 0.4}),
-    "an answer that trickles too long": Row(
+    "502, as a page": FaultCase({"fault": "html", "status": 502}, errors.ServerError),
+    "503": FaultCase(status(503), errors.ServerError),
+    "429": FaultCase(status(429), errors.ThrottledError),
+    "a connection reset before": FaultCase({"fault": "drop_before"}, errors.InterruptedCallError),
+    "a connection reset after": FaultCase({"fault": "drop_after"}, errors.InterruptedCallError),
+    "broken JSON": FaultCase({"fault": "not_json"}, errors.UnexpectedAnswerError),
+    "another shape": FaultCase({"fault": "wrong_shape"}, errors.UnexpectedAnswerError),
+    "half an answer": FaultCase({"fault": "truncate"}, errors.InterruptedCallError),
+    "an answer that trickles": FaultCase({"fault": "trickle", "seconds": 0.5}, None, {"read_timeout": 0.4}),
+    "an answer that trickles too long": FaultCase(
         {"fault": "trickle", "seconds": 2}, errors.InterruptedCallError, {"answer_timeout": 0.3}
     ),
-    "a long answer": Row({"fault": "oversize", "size": 1_000_000}, None),
-    "too long an answer": Row(
+    "a long answer": FaultCase({"fault": "oversize", "size": 1_000_000}, None),
+    "too long an answer": FaultCase(
         {"fault": "oversize", "size": 1_000_000},
         errors.UnexpectedAnswerError,
         {"max_response_bytes": 500_000},
     ),
-    "a refusal with 200": Row({"fault": "code_in_200"}, errors.RefusedError),
-    "slower than the interval": Row({"fault": "delay", "seconds": 1.2}, None),
-    "slower than the read timeout": Row(
+    "a refusal with 200": FaultCase({"fault": "code_in_200"}, errors.RefusedError),
+    "slower than the interval": FaultCase({"fault": "delay", "seconds": 1.2}, None),
+    "slower than the read timeout": FaultCase(
         {"fault": "delay", "seconds": 0.6}, errors.InterruptedCallError, {"read_timeout": 0.2}
     ),
 }
 MORE_FAULTS = {
-    "500": Row(status(500), errors.ServerError),
-    "a page with 200": Row({"fault": "html", "status": 200}, errors.UnexpectedAnswerError),
-    "403": Row(status(403), errors.RefusedError, requests=2),
-    "403, as a page": Row({"fault": "html", "status": 403}, errors.RefusedError, requests=2),
-    "401, with a fresh token too": Row(status(401), errors.TokenRefusedError, requests=2),
-    "404, as a page": Row({"fault": "html", "status": 404}, errors.RefusedError),
-    "408": Row(status(408), errors.InterruptedCallError),
-    "a redirect": Row({"fault": "redirect"}, errors.UnexpectedAnswerError),
-    "500 with a code for bad tokens": Row(status(500, res_code="405230602"), errors.ServerError, requests=2),
-    "no token: 503": Row(status(503), errors.ServerError, kind="token"),
-    "no token: 500 with a code for bad tokens": Row(
+    "500": FaultCase(status(500), errors.ServerError),
+    "a page with 200": FaultCase({"fault": "html", "status": 200}, errors.UnexpectedAnswerError),
+    "403": FaultCase(status(403), errors.RefusedError, requests=2),
+    "403, as a page": FaultCase({"fault": "html", "status": 403}, errors.RefusedError, requests=2),
+    "401, with a fresh token too": FaultCase(status(401), errors.TokenRefusedError, requests=2),
+    "404, as a page": FaultCase({"fault": "html", "status": 404}, errors.RefusedError),
+    "408": FaultCase(status(408), errors.InterruptedCallError),
+    "a redirect": FaultCase({"fault": "redirect"}, errors.UnexpectedAnswerError),
+    "500 with a code for bad tokens": FaultCase(
+        status(500, res_code="405230602"), errors.ServerError, requests=2
+    ),
+    "no token: 503": FaultCase(status(503), errors.ServerError, kind="token"),
+    "no token: 500 with a code for bad tokens": FaultCase(
         status(500, res_code="405230602"), errors.ServerError, kind="token"
     ),
-    "no token: 400 of the platform": Row(status(400), errors.UnexpectedAnswerError, kind="token", requests=2),
-    "no token: 403 of the platform": Row(status(403), errors.UnexpectedAnswerError, kind="token", requests=2),
-    "no token: 404 of the platform": Row(status(404), errors.UnexpectedAnswerError, kind="token", requests=2),
-    "no token: 403, as a page": Row(
+    "no token: 400 of the platform": FaultCase(
+        status(400), errors.UnexpectedAnswerError, kind="token", requests=2
+    ),
+    "no token: 403 of the platform": FaultCase(
+        status(403), errors.UnexpectedAnswerError, kind="token", requests=2
+    ),
+    "no token: 404 of the platform": FaultCase(
+        status(404), errors.UnexpectedAnswerError, kind="token", requests=2
+    ),
+    "no token: 403, as a page": FaultCase(
         {"fault": "html", "status": 403}, errors.UnexpectedAnswerError, kind="token", requests=2
     ),
-    "no token: 404, as a page": Row(
+    "no token: 404, as a page": FaultCase(
         {"fault": "html", "status": 404}, errors.UnexpectedAnswerError, kind="token", requests=2
     ),
-    "no token: 429": Row(status(429), errors.ThrottledError, kind="token"),
-    "no token: reset": Row({"fault": "drop_before"}, errors.InterruptedCallError, kind="token"),
-    "no token: broken JSON": Row({"fault": "not_json"}, errors.UnexpectedAnswerError, kind="token"),
-    "no token: another shape": Row({"fault": "wrong_shape"}, errors.UnexpectedAnswerError, kind="token"),
+    "no token: 429": FaultCase(status(429), errors.ThrottledError, kind="token"),
+    "no token: reset": FaultCase({"fault": "drop_before"}, errors.InterruptedCallError, kind="token"),
+    "no token: broken JSON": FaultCase({"fault": "not_json"}, errors.UnexpectedAnswerError, kind="token"),
+    "no token: another shape": FaultCase(
+        {"fault": "wrong_shape"}, errors.UnexpectedAnswerError, kind="token"
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_that_passes(
+def test_survives_a_single_fault_in_real_time(
     name: str,
-    real_time: Play,
+    real_time: RunScenario,
     emulator: EmulatorControl,
     connect: Connect,
     capsys: pytest.CaptureFixture[str],
@@ -118,42 +128,42 @@ def test_a_fault_that_passes(
     row = FAULTS[name]
     connect(**{"max_attempts": 1, "instance_lookup": "list", **row.extra})
 
-    async def scene() -> None:
+    async def scenario() -> None:
         instance_id = waiting(emulator)
-        gate = Gate(instance_id)
-        await until(lambda: looks(emulator))
+        approval = ApprovalWait(instance_id)
+        await until(lambda: polls(emulator))
         row.strike(emulator)
         await until(lambda: not emulator.faults())
         emulator.act(instance_id, "approve")
-        await gate.opens()
+        await approval.succeeds()
 
-    real_time(scene())
+    real_time(scenario())
     assert notes(capsys) == ([FAIL, SUCCEED] if row.error else [])
 
 
 @pytest.mark.parametrize("name", MORE_FAULTS)
-def test_another_fault_that_passes(
-    name: str, fast_time: Play, emulator: EmulatorControl, capsys: pytest.CaptureFixture[str]
+def test_survives_a_single_fault(
+    name: str, fast_time: RunScenario, emulator: EmulatorControl, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = MORE_FAULTS[name]
 
-    async def scene() -> None:
+    async def scenario() -> None:
         instance_id = waiting(emulator)
-        gate = Gate(instance_id)
-        await until(lambda: looks(emulator))
+        approval = ApprovalWait(instance_id)
+        await until(lambda: polls(emulator))
         row.strike(emulator)
-        await until(lambda: gate.failed_looks)
+        await until(lambda: approval.failed_polls)
         emulator.act(instance_id, "approve")
-        await gate.opens()
+        await approval.succeeds()
 
-    fast_time(scene())
+    fast_time(scenario())
     assert notes(capsys) == [FAIL, SUCCEED]
 
 
 @pytest.mark.parametrize("name", [name for name, row in {**FAULTS, **MORE_FAULTS}.items() if row.error])
-def test_a_fault_that_lasts_is_told_as_what_it_is(
+def test_reports_a_lasting_fault_by_its_error_class(
     name: str,
-    fast_time: Play,
+    fast_time: RunScenario,
     emulator: EmulatorControl,
     connect: Connect,
     capsys: pytest.CaptureFixture[str],
@@ -161,18 +171,18 @@ def test_a_fault_that_lasts_is_told_as_what_it_is(
     row = {**FAULTS, **MORE_FAULTS}[name]
     connect(**{"max_attempts": 1, "instance_lookup": "list", **row.extra})
 
-    async def scene() -> None:
-        gate = Gate(waiting(emulator), max_poll_failure_time=100)
-        await until(lambda: looks(emulator))
+    async def scenario() -> None:
+        approval = ApprovalWait(waiting(emulator), max_poll_failure_time=100)
+        await until(lambda: polls(emulator))
         row.strike(emulator, FOR_EVER)
         assert row.error
-        await gate.fails(row.error, "polls have failed for 100 s ('max_poll_failure_time')")
+        await approval.fails(row.error, "polls have failed for 100 s ('max_poll_failure_time')")
 
-    fast_time(scene())
+    fast_time(scenario())
     assert notes(capsys) == [FAIL]
 
 
-MENDED = (
+FIXED_BY_A_SECOND_ATTEMPT = (
     "503",
     "a connection reset after",
     "429",
@@ -182,10 +192,10 @@ MENDED = (
 )
 
 
-@pytest.mark.parametrize("name", [*MENDED, "a page with 200"])
-def test_what_a_second_attempt_mends_is_not_even_told(
+@pytest.mark.parametrize("name", [*FIXED_BY_A_SECOND_ATTEMPT, "a page with 200"])
+def test_does_not_log_a_fault_that_a_second_attempt_fixes(
     name: str,
-    real_time: Play,
+    real_time: RunScenario,
     emulator: EmulatorControl,
     connect: Connect,
     capsys: pytest.CaptureFixture[str],
@@ -193,30 +203,30 @@ def test_what_a_second_attempt_mends_is_not_even_told(
     row = {**FAULTS, **MORE_FAULTS}[name]
     connect(**row.extra)
 
-    async def scene() -> None:
+    async def scenario() -> None:
         instance_id = waiting(emulator)
         row.strike(emulator)
-        gate = Gate(instance_id)
-        await until(lambda: looks(emulator) >= 2)
+        approval = ApprovalWait(instance_id)
+        await until(lambda: polls(emulator) >= 2)
         emulator.act(instance_id, "approve")
-        await gate.opens()
+        await approval.succeeds()
 
-    real_time(scene())
+    real_time(scenario())
     assert notes(capsys) == []
 
 
 @pytest.mark.parametrize("name", ["a redirect", "too long an answer"])
-def test_what_a_second_attempt_would_not_mend_is_not_sent_again(
-    name: str, fast_time: Play, emulator: EmulatorControl, connect: Connect
+def test_does_not_resend_after_a_fault_that_a_second_attempt_cannot_fix(
+    name: str, fast_time: RunScenario, emulator: EmulatorControl, connect: Connect
 ) -> None:
     row = {**FAULTS, **MORE_FAULTS}[name]
     connect(instance_lookup="list", **row.extra)
 
-    async def scene() -> None:
-        gate = Gate(waiting(emulator), max_poll_failure_time=0)
+    async def scenario() -> None:
+        approval = ApprovalWait(waiting(emulator), max_poll_failure_time=0)
         row.strike(emulator, FOR_EVER)
         assert row.error
-        await gate.fails(row.error)
+        await approval.fails(row.error)
 
-    fast_time(scene())
+    fast_time(scenario())
     assert states_asked(emulator) == list(STATES)
