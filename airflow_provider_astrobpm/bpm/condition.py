@@ -1,19 +1,18 @@
-"""What a wait is for: ``WaitCondition.judge`` says of an instance whether to go on, to succeed or to fail.
+"""The condition of a wait: ``WaitCondition.judge`` decides whether an instance keeps waiting, has succeeded or has failed.
 
-Pure. The rule above all others: nothing is a success that was not asked for by name, or is not
-``Completed OK``; a state that nobody knows never is.
+Pure functions. One rule comes first: a wait succeeds only on ``Completed OK`` or on a state or status that was asked for by
+name. An unknown state is never a success.
 
-In this order:
+``judge`` checks in this order:
 
-1. a failure state or failure business status: failed
-2. everything asked for is there: done. An instance that has ended has to show a business status for that, where some are
-   asked for or count as failures: one that shows none may have any. So may one that shows a status of which characters were
-   lost (U+FFFD)
-3. the instance has ended in any other way: failed
-4. the instance is suspended, and ``on_suspended`` is ``"fail"``: failed
-5. anything else: waiting
+1. The instance is in a failure state or shows a failure business status: failed.
+2. Everything that was asked for is there: done. If business statuses are asked for or count as failures, a closed instance
+   must show one: an instance that shows none may have any. The same holds for a status with lost characters (U+FFFD).
+3. The instance is closed for any other reason: failed.
+4. The instance is suspended, and ``on_suspended`` is ``"fail"``: failed.
+5. Anything else: waiting.
 
-Blanks around a business status do not count, neither in what is asked for nor in what an instance shows.
+Blanks around a business status are ignored, in the condition and in what the instance shows.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ ON_SUSPENDED: tuple[OnSuspended, ...] = ("wait", "fail")
 
 
 ARGUMENTS = ("states", "bp_statuses", "failed_states", "failed_bp_statuses")
-"""The arguments of a task that make its condition, all of them templates."""
+"""The task arguments that make a condition. All of them are templates."""
 
 
 class NotGiven(Enum):
-    """The type of ``NOT_GIVEN``; an enum, because copies of its members are the same member."""
+    """The type of ``NOT_GIVEN``. It is an enum, because copying an enum member returns the same member."""
 
     NOT_GIVEN = "not given"
 
 
 NOT_GIVEN: Any = NotGiven.NOT_GIVEN
-"""The default of those arguments. ``None`` is none: it is what a template or a mapping may leave of a condition."""
+"""Default for omitted arguments. Not ``None``: a template or a mapping may produce ``None``, and that must be an error."""
 
 
 def given_conditions(**arguments: Any) -> dict[str, Any]:
-    """Return those of a task's condition arguments that were given, before their templates are rendered.
+    """Return the condition arguments that the author gave, before their templates are rendered.
 
-    :raises ValueError: for ``None``, for one text that is written out, and for an unknown state that is.
+    :raises ValueError: for ``None``, and for a literal that is a single text or names an unknown state.
     """
     given = {argument: value for argument, value in arguments.items() if value is not NOT_GIVEN}
     for argument, value in given.items():
@@ -65,7 +64,7 @@ def given_conditions(**arguments: Any) -> dict[str, Any]:
 
 
 def check_written_states(value: object, argument: str) -> None:
-    """Check states that are written out, while the DAG is parsed; what is a template is checked when the task runs.
+    """Check literal states while the DAG is parsed. Templates are checked when the task runs.
 
     :raises ValueError: for an unknown state.
     """
@@ -75,11 +74,11 @@ def check_written_states(value: object, argument: str) -> None:
             states.require_known(written, argument)
 
 
-NOTHING: frozenset[str] = frozenset()  # one for all: thousands of waits ask for nothing
+NOTHING: frozenset[str] = frozenset()  # shared, because most of thousands of waits have empty sets
 
 
 class Outcome(Enum):
-    """What a look at the instance means for the wait."""
+    """What an instance means for the wait."""
 
     WAITING = "waiting"
     DONE = "done"
@@ -94,27 +93,26 @@ class Verdict:
     reason: str
 
 
-# One for all: a look may judge ten thousand instances.
-_WAITING = Verdict(Outcome.WAITING, "it has not come to that yet")
-_DONE = Verdict(Outcome.DONE, "it is as was asked for")
+# Shared, because one poll may judge ten thousand instances.
+_WAITING = Verdict(Outcome.WAITING, "the condition is not met yet")
+_DONE = Verdict(Outcome.DONE, "the condition is met")
 
 
 @dataclass(frozen=True)
 class WaitCondition:
-    """What has to be true of an instance for the wait to succeed, and what ends it in failure.
+    """What must be true of an instance for the wait to succeed, and what makes it fail.
 
-    With neither ``states`` nor ``bp_statuses`` the instance has to end in ``Completed OK``. With ``states``
-    it has to be in one of them, whichever they are: ``Terminated`` opens the gate if it was asked for. With
-    ``bp_statuses`` it has to show one of those business statuses in a known state, not broken, not cancelled.
-    With both, both have to hold at the same look. An instance that has ended has to show a business status where
-    ``bp_statuses`` or ``failed_bp_statuses`` are given.
+    Without ``states`` and ``bp_statuses`` the instance has to end in ``Completed OK``. With ``states`` it has to be in one of
+    them; any state will do, even ``Terminated``, if it was asked for. With ``bp_statuses`` it has to show one of those business
+    statuses in a known state that is neither broken nor cancelled. With both, both have to hold in the same poll. A closed
+    instance has to show a business status if ``bp_statuses`` or ``failed_bp_statuses`` are given.
 
     :param states: states to wait for.
     :param bp_statuses: business statuses (``bpStatus``) to wait for.
     :param failed_states: states that fail the wait.
     :param failed_bp_statuses: business statuses that fail the wait.
-    :param on_suspended: whether a suspended instance is waited through or fails the wait.
-    :raises ValueError: for an unknown state, a blank status, or a name that would both succeed and fail.
+    :param on_suspended: ``"wait"`` keeps waiting for a suspended instance, ``"fail"`` fails the wait.
+    :raises ValueError: for an unknown state, a blank status, or a name that would mean both success and failure.
     """
 
     states: frozenset[str] = NOTHING
@@ -144,7 +142,7 @@ class WaitCondition:
         failed_bp_statuses: Collection[str] | None = None,
         on_suspended: OnSuspended = "wait",
     ) -> WaitCondition:
-        """Make a condition of lists, or ``None`` where nothing is asked.
+        """Make a condition from lists. ``None`` asks for nothing.
 
         :raises ValueError: as the class does, and for an empty list.
         """
@@ -161,9 +159,9 @@ class WaitCondition:
         )
 
     def judge(self, instance: BpmInstance) -> Verdict:
-        """Say what this look at the instance means."""
+        """Return what this instance means for the wait, and why."""
         seen = instance.shown_states()
-        # An event or a record of an older version of this provider may hold it with the blanks around it.
+        # An event or record of an older version of this provider may still have the blanks around the status.
         status = (instance.bp_status or "").strip() or None
         if seen & self.failed_states:
             return Verdict(Outcome.FAILED, f"it is in state {instance.state!r}, one of failed_states")
@@ -179,12 +177,12 @@ class WaitCondition:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether an instance that has met this once meets it for ever: where it had to end in ``Completed OK``."""
+        """Whether an instance that met this once meets it forever: true if it has to end in ``Completed OK``."""
         return not self.states and not self.bp_statuses
 
     @property
     def failing_statuses_alone(self) -> frozenset[str]:
-        """The business statuses that fail, where none is asked for by name, so that any other one succeeds."""
+        """The failing business statuses, if no status is asked for by name, so that any other status succeeds."""
         return NOTHING if self.bp_statuses else self.failed_bp_statuses
 
     def _is_met(self, instance: BpmInstance, seen: frozenset[str], status: str | None) -> bool:
@@ -198,8 +196,7 @@ class WaitCondition:
             return False
         if self.states or instance.state == states.COMPLETED:
             return True
-        # A status that was reached before the instance broke or was cancelled opens nothing, nor does one that
-        # stands beside a state nobody knows.
+        # A status from before the instance broke or was cancelled does not count, nor does one in an unknown state.
         return instance.state in states.STATES and not instance.is_closed
 
     def _why_not(self, instance: BpmInstance, status: str | None) -> str:
@@ -212,7 +209,7 @@ class WaitCondition:
             shown = f" with business status {status!r}"
         else:
             shown = " without showing a business status" if len(asked) > 1 else ""
-        return f"it ended in state {instance.state!r}{shown}; asked for was {' and '.join(asked)}"
+        return f"it ended in state {instance.state!r}{shown}; the wait was for {' and '.join(asked)}"
 
 
 def _either(names: Collection[str]) -> str:

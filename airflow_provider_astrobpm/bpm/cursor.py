@@ -1,10 +1,10 @@
-"""How what a watch has reported is written into a store of small values, and read again.
+"""Writes what a watch has reported into a store of small values, and reads it again.
 
-A store such as Airflow's asset state store takes values of some 64 KB, and a process may have had many more instances
-than their marks fit in. So the marks are spread over *shards*, each under a key of its own, and a *head* says how many
-there are. To report one more instance writes one shard.
+A store such as Airflow's asset state store takes values of about 64 KB, too small for the entry keys of all instances that a
+process may ever have. So the entry keys are spread over *shards*, each under its own key, and a *head* holds the number of
+shards. Reporting one more instance writes one shard.
 
-The head is written last: where there is none, the store holds nothing, whatever a crash has left in it.
+The head is written last. Without a head the store counts as empty, even if a crash has left shards in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm.places import MARK
+from airflow_provider_astrobpm.bpm.places import ENTRY_KEY_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.places import Places
 
-FULL = 4000  # marks of a shard, in the mean: 40 KB
-VERSION = 1
+MAX_MEAN_SHARD_SIZE = 4000  # entry keys: 40 KB
+STATE_VERSION = 1
 
 
 def name_of(connection: str, places: Places) -> str:
-    """Return the name of a watch in a store: watches of different things never share one."""
+    """Return the name of a watch in a store. Watches with different targets or connections have different names."""
     watched = [connection, places.bpm_name, places.states, places.bp_statuses]
     return f"astro_bpm.{hashlib.sha256(json.dumps(watched).encode()).hexdigest()[:16]}"
 
 
 def keys(name: str, head: object) -> list[str] | None:
-    """Return the keys of the shards.
+    """Return the keys of all shards.
 
     :param name: the name of the watch, which is also the key of the head.
     :param head: the head.
-    :returns: ``None`` where there is no head, or none that this version has written.
+    :returns: ``None`` if there is no head, or it was not written by this version.
     """
     if (
         not isinstance(head, dict)
-        or head.get("version") != VERSION
+        or head.get("version") != STATE_VERSION
         or not isinstance(head.get("shards"), int)
     ):
         return None
@@ -49,27 +49,31 @@ def keys(name: str, head: object) -> list[str] | None:
 
 
 def marks_in(shards: Iterable[object]) -> set[str]:
-    """Return the marks that shards hold."""
+    """Return the entry keys in some shards."""
     texts = [shard for shard in shards if isinstance(shard, str)]
-    return {text[at : at + MARK] for text in texts for at in range(0, len(text), MARK)}
+    return {
+        text[at : at + ENTRY_KEY_LENGTH] for text in texts for at in range(0, len(text), ENTRY_KEY_LENGTH)
+    }
 
 
-def changes(name: str, marks: AbstractSet[str], stored: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what to write, in this order, so that a store holds these marks: a key and its value, ``None`` for delete it.
+def changes(name: str, entry_keys: AbstractSet[str], stored: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the changes, in the order to write them, that make a store hold these entry keys.
+
+    Each is a key and its value; ``None`` deletes the key.
 
     :param name: the name of the watch.
-    :param marks: the marks.
+    :param entry_keys: the entry keys.
     :param stored: what the store holds.
     """
     count = len(keys(name, stored.get(name)) or [name])
-    while len(marks) > count * FULL:
+    while len(entry_keys) > count * MAX_MEAN_SHARD_SIZE:
         count *= 2
     shards: dict[str, list[str]] = {key: [] for key in _keys(name, count)}
     names = [*shards]
-    for mark in sorted(marks):
-        shards[names[_number(mark, count)]].append(mark)
+    for entry_key in sorted(entry_keys):
+        shards[names[_number(entry_key, count)]].append(entry_key)
     wanted: dict[str, Any] = {key: "".join(shard) for key, shard in shards.items()}
-    wanted[name] = {"version": VERSION, "shards": count}
+    wanted[name] = {"version": STATE_VERSION, "shards": count}
     yield from ((key, value) for key, value in wanted.items() if stored.get(key) != value)
     yield from ((key, None) for key in stored if key not in wanted)
 
@@ -78,5 +82,5 @@ def _keys(name: str, count: int) -> list[str]:
     return [f"{name}.{count}.{number}" for number in range(count)]
 
 
-def _number(mark: str, count: int) -> int:
-    return int.from_bytes(base64.urlsafe_b64decode(mark[2:]), "big") % count
+def _number(entry_key: str, count: int) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(entry_key[2:]), "big") % count

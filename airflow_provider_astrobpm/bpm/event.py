@@ -1,12 +1,11 @@
-"""How a wait ended, as the plain JSON that a trigger hands to its task, and back.
+"""Converts the end of a wait into the JSON payload of a trigger event, and back.
 
-A task that resumes takes nothing on trust: an event that is empty, unknown or incomplete is an error that says what
-arrived, and never a success. Nor is one that another task waited for: where Airflow keeps its database in SQLite, the id
-of a trigger that is gone is given to the next one, and a triggerer that has not noticed yet hands the old one's event to
-the new one's task.
+A resuming task does not trust the event. An empty, unknown or incomplete event is an error that quotes what arrived, never a
+success. So is an event for another task: on SQLite, Airflow gives the id of a deleted trigger to the next one, and a triggerer
+that has not noticed yet hands the old trigger's event to the new trigger's task.
 
-A wait for a group says of each member, by its place among all, what has become of it: with one character, because there may
-be ten thousand of them, and each reason is told once.
+The event of a batch has one character for each member, in the order of the members, because there may be ten thousand. Each
+reason of failure is stored once.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from airflow_provider_astrobpm.bpm.instance import BpmInstance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The errors with which a wait may end; everything else arrives as the root of them.
+# The errors that may end a wait. Any other error arrives as their base class.
 ERRORS: dict[str, type[AstroZeroError]] = {
     kind.__name__: kind
     for kind in (
@@ -65,7 +64,7 @@ class _Failure(msgspec.Struct, tag_field="status", tag="failure", frozen=True):
     res_msg: str | None = None
     instance: BpmInstance | None = None
     argument: str = "timeout"
-    """Which argument set the deadline of a wait that timed out."""
+    """The argument that set the deadline of a wait that timed out."""
     waiter: str | None = None
 
 
@@ -76,17 +75,17 @@ class _Group(msgspec.Struct, tag_field="status", tag="group", frozen=True):
     outcomes: str
     """One of the three characters for each member."""
     reasons: list[tuple[str, list[int]]]
-    """Why members failed, in the order of failing, with the places of those that failed so."""
+    """Why members failed, in the order of failing, each with the positions of the members that failed for it."""
     error: _Failure | None = None
-    """What ended the wait before all were decided."""
+    """What ended the wait before all members were decided."""
     waiter: str | None = None
 
 
 def encode(ending: BpmInstance | Exception, waiter: str | None = None) -> dict[str, Any]:
-    """Return an ending as an event.
+    """Return the event for the end of a wait.
 
-    :param ending: the instance at its good end, or the error.
-    :param waiter: the id of the task instance that waits for it, where that is known.
+    :param ending: the instance that met the condition, or the error.
+    :param waiter: the id of the waiting task instance, if it is known.
     """
     if isinstance(ending, BpmInstance):
         return _plain(_Success(ending, waiter))
@@ -96,12 +95,12 @@ def encode(ending: BpmInstance | Exception, waiter: str | None = None) -> dict[s
 def encode_group(
     end: GroupEnd, ids: Sequence[str], error: Exception | None = None, waiter: str | None = None
 ) -> dict[str, Any]:
-    """Return as an event how the wait for a group ended.
+    """Return the event for the end of a wait for a batch.
 
-    :param end: what has become of its members.
-    :param ids: their ids, in the order that the task knows.
-    :param error: what ended the wait before all were decided, if anything did.
-    :param waiter: the id of the task instance that waits for it, where that is known.
+    :param end: the outcome for each member.
+    :param ids: the members' ids, in the order that the task knows.
+    :param error: what ended the wait before all members were decided, if anything did.
+    :param waiter: the id of the waiting task instance, if it is known.
     """
     places = {instance_id: place for place, instance_id in enumerate(ids)}
     still_open = set(end.open)
@@ -122,11 +121,11 @@ def _plain(event: msgspec.Struct) -> dict[str, Any]:
 
 def _failure(error: Exception, waiter: str | None) -> _Failure:
     if not isinstance(error, AstroZeroError):
-        # Not with its words: what an unknown error says may hold anything.
+        # Do not quote an unknown error: its text may contain anything.
         return _Failure(
             error=AstroZeroError.__name__,
             problem=f"The trigger failed with {type(error).__name__}",
-            advice="Its own log says more, as part of this task's log.",
+            advice="The trigger's log, which is part of this task's log, says more.",
             waiter=waiter,
         )
     name = type(error).__name__
@@ -146,40 +145,40 @@ def _failure(error: Exception, waiter: str | None) -> _Failure:
 
 
 def is_for_another(event: object, waiter: str | None) -> bool:
-    """Tell whether an event ends a wait of another task instance.
+    """Return whether an event belongs to another task instance.
 
-    :param waiter: the id of the task instance that the event has reached.
+    :param waiter: the id of the task instance that received the event.
     """
     addressee = event.get("waiter") if isinstance(event, dict) else None
     return None not in {addressee, waiter} and addressee != waiter
 
 
 def decode(event: object) -> BpmInstance | AstroZeroError:
-    """Return the ending that an event stands for.
+    """Return the instance or the error that an event stands for.
 
-    :raises UnknownEventError: if it stands for none.
+    :raises UnknownEventError: if the event is not understood.
     """
     known = _known(event, _Success | _Failure)
     return known.instance if isinstance(known, _Success) else _error(event, known)
 
 
 def decode_group(event: object, ids: Sequence[str]) -> tuple[GroupEnd | None, AstroZeroError | None]:
-    """Return what an event says of a group: what has become of its members, and what ended the wait before that.
+    """Return what an event reports about a batch: its result, if any, and the error that ended the wait early, if any.
 
-    :param ids: the ids of the members, in the order that the trigger knew.
-    :raises UnknownEventError: if it says nothing of this group.
+    :param ids: the members' ids, in the order that the trigger knew.
+    :raises UnknownEventError: if the event does not describe this batch.
     """
     known = _known(event, _Group | _Failure)
     if isinstance(known, _Failure):
         return None, _error(event, known)
     if len(known.outcomes) != len(ids) or set(known.outcomes) - {SUCCEEDED, FAILED, OPEN}:
-        raise UnknownEventError(event, f"it does not tell of {len(ids)} instances")
+        raise UnknownEventError(event, f"it does not report {len(ids)} instances")
     by_outcome: dict[str, list[str]] = {SUCCEEDED: [], FAILED: [], OPEN: []}
     for instance_id, outcome in zip(ids, known.outcomes, strict=True):
         by_outcome[outcome].append(instance_id)
     why = [(place, reason) for reason, places in known.reasons for place in places]
     if sorted(place for place, _ in why) != [n for n, one in enumerate(known.outcomes) if one == FAILED]:
-        raise UnknownEventError(event, "it does not say why which instances failed")
+        raise UnknownEventError(event, "its reasons do not match the failed instances")
     failed = {ids[place]: reason for place, reason in why}
     end = GroupEnd(len(by_outcome[SUCCEEDED]), failed, tuple(by_outcome[OPEN]))
     return end, None if known.error is None else _error(event, known.error)
@@ -194,7 +193,7 @@ def _known(event: object, kinds: Any) -> Any:
 
 def _error(event: object, known: _Failure) -> AstroZeroError:
     if known.error not in ERRORS:
-        raise UnknownEventError(event, f"no error {known.error!r} is known")
+        raise UnknownEventError(event, f"it names an unknown error, {known.error!r}")
     kind = ERRORS[known.error]
     ending = kind.__new__(kind, known.problem)
     AstroZeroError.__init__(

@@ -1,7 +1,7 @@
-"""One wait for many instances: each is judged as a wait of its own would judge it, and the end is one for all.
+"""One wait for many instances: each is judged as a wait of its own would judge it, and all share one end.
 
-An instance that has come to its good end is forgotten, so that ten thousand cost little and less and less. What is known of
-each besides its id and its state are eight bytes.
+Finished instances are dropped, so a wait for ten thousand gets cheaper with each poll. Per instance it keeps its id, its state
+and eight bytes.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.moment import Moment
     from airflow_provider_astrobpm.bpm.search import Sought
 
-PROGRESS = 10.0  # seconds from one note of the progress to the next, at least
-PACE = 600.0  # seconds over which the pace is taken
+PROGRESS_INTERVAL_SECONDS = 10.0  # at least, between two progress notes
+RATE_WINDOW_SECONDS = 600.0  # over which the rate is measured
 
 
 class GroupEnd(NamedTuple):
-    """What became of the instances of a group."""
+    """The outcome for each instance of a batch."""
 
     succeeded: int
-    """How many came to their good end."""
+    """How many met the condition."""
     failed: dict[str, str]
-    """Why the others failed, by their ids, in the order of failing."""
+    """Why the others failed, by id, in the order in which they failed."""
     open: tuple[str, ...]
-    """The ids of those of which nothing is decided."""
+    """The ids of undecided instances."""
 
 
 def judged_again(
@@ -56,19 +56,19 @@ def judged_again(
     *,
     others: Mapping[str, BpmInstance] = MappingProxyType({}),
 ) -> GroupEnd:
-    """Return what became of a group, by a later look at it: some may be decided since, and nothing is taken on trust.
+    """Return the result of a batch after a later poll: more may be decided since, and successes are checked again.
 
-    :param end: what had become of the instances when the wait ended.
-    :param ids: the members.
-    :param seen: the instances of the later look, by their ids; what is gone since is not among them.
-    :param condition: what was waited for.
-    :param others: what ids of members show that is another instance. Those members have failed, whatever was told of them.
-    :raises UnknownEventError: if an instance counts as a success that is none.
+    :param end: the result when the wait ended.
+    :param ids: the ids of all members.
+    :param seen: the instances that the later poll found, by id; instances that are gone are missing.
+    :param condition: what the wait was for.
+    :param others: other instances that members' ids show now. Those members have failed, no matter what the event says.
+    :raises UnknownEventError: if an instance counts as a success but does not meet the condition.
     """
     failed, still_open = dict(end.failed), []
     for instance_id in ids:
         if instance_id in others:
-            failed.setdefault(instance_id, another(others[instance_id]))
+            failed.setdefault(instance_id, other_instance_reason(others[instance_id]))
     for instance_id in end.open:
         if instance_id in others:
             continue
@@ -79,7 +79,7 @@ def judged_again(
             failed[instance_id] = verdict.reason
     undecided = {*failed, *still_open}
     succeeded = [one for one in ids if one not in undecided]
-    # A state or a status that was asked for may have passed by; the end of an instance does not.
+    # An instance may have left a state or status that was asked for. It cannot leave its end.
     for instance in [seen[one] for one in succeeded if one in seen] if condition.is_lasting else ():
         if condition.judge(instance).outcome is not Outcome.DONE:
             raise UnknownEventError(str(instance), "it counts as a success")
@@ -87,14 +87,14 @@ def judged_again(
 
 
 class GroupWait(AnyWait[GroupEnd]):
-    """One wait for many instances. It goes on until all are decided, or too many have failed.
+    """One wait for many instances. It ends when all are decided, or too many have failed.
 
-    :param condition: what to wait for, for each of them.
-    :param members: the instances as they were seen last, or by their ids where not all of them were seen.
-    :param may_fail: how many may fail before the wait ends, whatever is open then; ``None`` for any number.
-    :param names: the names that their BPMs may show, where these are known.
+    :param condition: what to wait for, for each instance.
+    :param members: the instances as they were last seen; a mapping by id if not all of them were seen.
+    :param may_fail: how many may fail before the wait ends, even if others are still open; ``None`` for any number.
+    :param names: the names that their BPMs may show, if they are known.
 
-    The other parameters are those of ``AnyWait``.
+    The other parameters are those of ``BaseWait``.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class GroupWait(AnyWait[GroupEnd]):
         self._may_fail = may_fail
         seen = members if isinstance(members, Mapping) else {one.id: one for one in members}
         self.ids = tuple(seen)
-        """The members."""
-        self._signs = Signs(len(self.ids), names)
+        """The ids of all members."""
+        self._fingerprints = _MemberFingerprints(len(self.ids), names)
         self._open: dict[str, str | None] = dict.fromkeys(seen)
         self._missing: dict[str, tuple[float, int]] = {}
         self._unpolled: dict[str, float] = {}
         self._failed: dict[str, str] = {}
-        self._pace = Pace()
-        self._told, self._told_at = self._progress(), -math.inf
+        self._rate = ProgressRate()
+        self._logged, self._logged_at = self._progress(), -math.inf
         for instance in seen.values():
             if instance:
                 self._judge(instance)
@@ -131,35 +131,39 @@ class GroupWait(AnyWait[GroupEnd]):
         return len(self._open)
 
     def so_far(self) -> GroupEnd:
-        """Return what has become of the instances, also when the wait ended with an error."""
+        """Return the result so far, even if the wait ended with an error."""
         succeeded = len(self.ids) - len(self._open) - len(self._failed)
         return GroupEnd(succeeded, dict(self._failed), tuple(self._open))
 
     def end(self, ending: GroupEnd | Exception) -> None:
-        """End the wait, with a last note of the progress."""
+        """End the wait, and log the progress once more."""
         super().end(ending)
         self._note(self._progress())
 
     def seek(self, sought: Sought) -> None:
-        """Add the ids of those that are open."""
+        """Add the ids of the open instances."""
         sought.ids.update(self._open)
 
     def look_found(
         self, findings: Findings, began: float, now: Moment, connection: str | None = None
     ) -> None:
-        """Take what a poll has found, and say how far it is if it is time to."""
+        """Record the result of a poll, and log the progress if it is due."""
         super().look_found(findings, began, now, connection)
-        self._pace.mark(len(self._open), now.steady)
+        self._rate.mark(len(self._open), now.steady)
         progress = self._progress()
-        if self.ending is None and progress != self._told and now.steady - self._told_at >= PROGRESS:
-            self._told, self._told_at = progress, now.steady
-            self._note(f"{progress}{self._pace}")
+        if (
+            self.ending is None
+            and progress != self._logged
+            and now.steady - self._logged_at >= PROGRESS_INTERVAL_SECONDS
+        ):
+            self._logged, self._logged_at = progress, now.steady
+            self._note(f"{progress}{self._rate}")
 
-    def look_failed(self, error: CallError, began: float, now: Moment) -> None:
-        """Take that nothing could be polled for any of them."""
+    def record_failed_poll(self, error: CallError, began: float, now: Moment) -> None:
+        """Record that a poll could query none of the instances."""
         for instance_id in self._open:
             self._unpolled.setdefault(instance_id, began)
-        super().look_failed(error, began, now)
+        super().record_failed_poll(error, began, now)
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         error = WaitTimeoutError(
@@ -173,40 +177,40 @@ class GroupWait(AnyWait[GroupEnd]):
         missed, self._missing = self._missing, {}
         failing, self._unpolled = self._unpolled, {}
         failure: CallError | None = None
-        longest = math.inf  # when the stretch began that is the longest by now
+        oldest = math.inf  # when the oldest stretch of failed polls began
         for place, instance_id in enumerate(self.ids):
             if instance_id not in self._open:
                 continue
             result = findings.instance_or_error(instance_id)
             if isinstance(result, CallError):
                 since = self._unpolled[instance_id] = failing.get(instance_id, began)
-                if since < longest:
-                    failure, longest = result, since
+                if since < oldest:
+                    failure, oldest = result, since
                 if instance_id in missed:
                     self._missing[instance_id] = missed[instance_id]
             elif isinstance(result, InstanceNotFoundError):
-                since, looks = missed.get(instance_id, (now, 0))
-                if is_gone(looks + 1, now - since, self.grace):
-                    # Without its id: thousands may be gone, for the one reason.
+                since, polls = missed.get(instance_id, (now, 0))
+                if is_gone(polls + 1, now - since, self.grace):
+                    # Without the id: thousands may be gone for the same reason, and equal reasons are stored once.
                     self._fail(
                         instance_id,
                         f"it{result.problem.removeprefix(result.sought)}. {result.advice}".rstrip(),
                     )
                 else:
-                    self._missing[instance_id] = since, looks + 1
-            elif self._signs.match(place, result):
+                    self._missing[instance_id] = since, polls + 1
+            elif self._fingerprints.match(place, result):
                 self._judge(result)
             else:
-                self._fail(instance_id, another(result))
+                self._fail(instance_id, other_instance_reason(result))
         self._end_if_decided()
         if self._failing_since is not None and failure is not None:
-            self._failing_since = longest
+            self._failing_since = oldest
         return failure
 
     def _judge(self, instance: BpmInstance) -> None:
         verdict = self._condition.judge(instance)
         if verdict.outcome is Outcome.WAITING:
-            self._open[instance.id] = sys.intern(instance.state)  # one text for all, not one of each row
+            self._open[instance.id] = sys.intern(instance.state)  # one string for all rows
         elif verdict.outcome is Outcome.DONE:
             del self._open[instance.id]
         else:
@@ -225,18 +229,18 @@ class GroupWait(AnyWait[GroupEnd]):
         return f"Closed {len(self.ids) - len(self._open)} of {len(self.ids)}, {len(self._failed)} failed{missing}"
 
 
-def another(instance: BpmInstance) -> str:
-    """Return the reason for which a member has failed whose id shows another instance now."""
-    return f"its id shows another instance than before: one of {instance.name!r}, with business key {instance.business_key!r}"
+def other_instance_reason(instance: BpmInstance) -> str:
+    """Return why a member has failed whose id now shows another instance."""
+    return f"its id now shows another instance: one of {instance.name!r}, with business key {instance.business_key!r}"
 
 
-class Signs:
-    """What polls have shown of each member besides its id: a digest of its name and one of its business key, four bytes each.
+class _MemberFingerprints:
+    """What polls have shown of each member apart from its id: digests of its name and business key, four bytes each.
 
-    Only rows of lists are compared with each other: how the answer to a start shows them may differ.
+    Only rows of lists are compared with each other: the answer to a start may show names and keys differently.
 
     :param count: how many members there are.
-    :param names: the names that they may have; any where none are given.
+    :param names: the names that they may have; empty for any name.
     """
 
     def __init__(self, count: int, names: Collection[str] = ()) -> None:
@@ -246,7 +250,7 @@ class Signs:
         self._keys = array("I", bytes(4 * count))
 
     def match(self, place: int, row: BpmInstance) -> bool:
-        """Return whether a row of a list can be of a member, and note what it shows if so."""
+        """Return whether a list row can belong to a member. If so, remember what the row shows."""
         name = self._seen_names.get(row.name)
         if name is None:
             name = self._seen_names[row.name] = self._digest_of_name(bare(row.name))
@@ -261,17 +265,17 @@ class Signs:
         return True
 
     def _digest_of_name(self, name: str) -> int:
-        """Return the digest of a name, or 0 for one that no member may have."""
+        """Return the digest of a name, or 0 if no member may have this name."""
         return 0 if self._may_have and name not in self._may_have else _digest(name)
 
 
 def _digest(text: str) -> int:
-    """Return 32 bits that stand for a text, and are not 0, which stands for none."""
+    """Return a 32-bit digest of a text. It is never 0, because 0 means that nothing is known."""
     return (hash(text) & 0xFFFF_FFFF) or 1
 
 
 class Roll(AnyWait["dict[str, BpmInstance]"]):
-    """One look at many instances, whatever has become of them. It ends as soon as polls have shown or missed each of them.
+    """One poll of many instances, regardless of their states. It ends once each was either found or found missing.
 
     :param ids: the instances, each with the state in which it was last seen, if that is known.
     :param max_poll_failure_time: seconds for which polls may fail in a row.
@@ -281,10 +285,10 @@ class Roll(AnyWait["dict[str, BpmInstance]"]):
         super().__init__(None, max_poll_failure_time)
         self._left = dict(ids)
         self.seen: dict[str, BpmInstance] = {}
-        """Those that were shown so far, by their ids."""
+        """The instances found so far, by id."""
 
     def seek(self, sought: Sought) -> None:
-        """Add the ids of which no poll has said anything yet."""
+        """Add the ids that no poll has answered yet."""
         sought.ids.update(self._left)
 
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
@@ -302,22 +306,22 @@ class Roll(AnyWait["dict[str, BpmInstance]"]):
         return failure
 
 
-class Pace:
-    """How fast something becomes less, and how long it takes until nothing is left."""
+class ProgressRate:
+    """Measures how fast a number decreases, and estimates the time until it is 0."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
 
     def mark(self, left: int, now: float) -> None:
-        """Take how much is left by now."""
-        if self._marks and now < self._marks[-1][0]:  # the clock was put back
+        """Record how many are left now."""
+        if self._marks and now < self._marks[-1][0]:  # the clock was set back
             self._marks.clear()
         self._marks.append((now, left))
-        while len(self._marks) > 1 and now - self._marks[1][0] >= PACE:
+        while len(self._marks) > 1 and now - self._marks[1][0] >= RATE_WINDOW_SECONDS:
             self._marks.popleft()
 
     def __str__(self) -> str:
-        """Say it as the end of a sentence; nothing while nobody knows."""
+        """Return the rate and the time left as the end of a sentence, or nothing if they are unknown."""
         (then, before), (now, left) = self._marks[0], self._marks[-1]
         if left >= before or now <= then:
             return ""

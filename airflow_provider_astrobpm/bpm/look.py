@@ -1,4 +1,4 @@
-"""Looks for those who wait: the plans that run one wait, what a look asks for, and when the next is due."""
+"""Polling: run one wait to its end, build the query of a poll, and compute when the next poll is due."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
 
-JITTER = 0.1  # share of the interval by which a pause may be shorter
-LONGEST_BACKOFF = (
-    60.0  # seconds between two polls of a server that is down, where the interval is not longer anyway
-)
-LONGEST_RETRY_AFTER = 600.0  # seconds for which a server may ask to be left alone
+MAX_JITTER_SHARE = 0.1  # of the interval, by which a pause may be shorter
+MAX_BACKOFF_SECONDS = 60.0  # between two polls of a server that is down, unless the poll interval is longer
+MAX_RETRY_AFTER_SECONDS = 600.0  # that a Retry-After header is obeyed
 
 
 def wait_for(
@@ -38,15 +36,15 @@ def wait_for(
     jitter: Callable[[], float] = random.random,
     meter: Meter = NO_METER,
 ) -> Plan[None]:
-    """Run one wait to its end: pause and look, again and again.
+    """Run one wait to its end: pause and poll until it ends.
 
     :param wait: the wait.
     :param settings: the environment.
-    :param poll_interval: seconds between two looks.
-    :param log: is told what changed, and nothing while nothing does.
-    :param clock: returns this moment.
-    :param jitter: a random number from 0 to 1.
-    :param meter: is told of each look.
+    :param poll_interval: seconds between two polls.
+    :param log: called with each change, and with nothing while nothing changes.
+    :param clock: returns the current moment.
+    :param jitter: returns a random number from 0 to 1.
+    :param meter: counts the polls.
     """
     failures = Failures()
     while wait.ending is None:
@@ -64,15 +62,15 @@ def until_sure(
     jitter: Callable[[], float] = random.random,
     meter: Meter = NO_METER,
 ) -> Plan[None]:
-    """Look for one wait, and again while looks fail or do not show the instance.
+    """Poll for one wait, and again while polls fail or do not show the instance.
 
-    :param again_after: seconds after which to look again.
+    :param again_after: seconds until the next poll.
 
-    The other parameters are those of ``wait_for``.
+    The other parameters are those of ``run_wait``.
     """
     failures = Failures()
     failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
-    while wait.is_unsure():
+    while wait.is_inconclusive():
         yield Pause(pause(wait, again_after, failures, clock(), jitter()))
         failures.take((yield from once(wait, settings=settings, log=log, clock=clock, meter=meter)))
 
@@ -85,7 +83,7 @@ def once(
     clock: Callable[[], Moment],
     meter: Meter = NO_METER,
 ) -> Plan[CallError | None]:
-    """Poll once for one wait, and return the findings' ``failure``."""
+    """Poll once for one wait, and return the ``failure`` of the findings."""
     began = clock()
     findings = yield from search_for([wait], settings)
     wait.grace = settings.start_grace
@@ -98,21 +96,21 @@ def once(
 
 
 class Failures:
-    """How often a server has been down in a row, poll by poll: for that polls back off, and not for one list that fails."""
+    """Counts consecutive polls for which the server was down. Only these make polls back off, not one list that fails."""
 
     def __init__(self) -> None:
         self.in_a_row = 0
         self.last: CallError | None = None
-        """How the last poll failed, if it did."""
+        """The error of the last poll; ``None`` if it succeeded."""
 
     def take(self, failure: CallError | None) -> None:
-        """Take the ``failure`` of a poll's findings."""
+        """Record the ``failure`` of a poll's findings; ``None`` if the server was not down."""
         self.in_a_row = self.in_a_row + 1 if failure is not None else 0
         self.last = failure
 
 
 def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findings]:
-    """Search for what any number of waits look for."""
+    """Search for everything that the given waits need."""
     sought = search.Sought()
     for wait in waits:
         wait.seek(sought)
@@ -126,29 +124,29 @@ def search_for(waits: Iterable[AnyWait[Any]], settings: Settings) -> Plan[Findin
 
 def pause(wait: AnyWait[Any], poll_interval: float, failures: Failures, now: Moment, jitter: float) -> float:
     """Return the seconds until the next poll for one wait."""
-    seconds = seconds_between(poll_interval, failures, now.wall, jitter)
+    seconds = poll_delay(poll_interval, failures, now.wall, jitter)
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))
 
 
-def seconds_between(poll_interval: float, failures: Failures, now: float, jitter: float) -> float:
-    """Return the seconds between two polls: a little less than the interval, and more and more while the server is down.
+def poll_delay(poll_interval: float, failures: Failures, now: float, jitter: float) -> float:
+    """Return the seconds between two polls: slightly less than the interval, and longer each time while the server is down.
 
-    :param poll_interval: the interval that was asked for, in seconds.
-    :param failures: how polls have failed.
-    :param now: the time, in seconds since the epoch.
+    :param poll_interval: the requested interval, in seconds.
+    :param failures: the polls that have failed.
+    :param now: the current time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
     """
-    longest = max(poll_interval, LONGEST_BACKOFF)
+    longest = max(poll_interval, MAX_BACKOFF_SECONDS)
     doubled = poll_interval * 2.0 ** min(failures.in_a_row, 16)
-    return max(min(longest, doubled) * (1 - JITTER * jitter), seconds_to_leave_alone(failures.last, now))
+    return max(min(longest, doubled) * (1 - MAX_JITTER_SHARE * jitter), retry_after_delay(failures.last, now))
 
 
-def seconds_to_leave_alone(error: CallError | None, now: float) -> float:
-    """Return for how many seconds the server asks not to be asked again.
+def retry_after_delay(error: CallError | None, now: float) -> float:
+    """Return for how many seconds the server asked not to be called.
 
-    :param error: how the last poll failed, if it did.
-    :param now: the time, in seconds since the epoch.
+    :param error: the error of the last poll, if it failed.
+    :param now: the current time, in seconds since the epoch.
     """
     asked = retry_after_seconds(error.retry_after, now) if error else None
-    return min(asked or 0.0, LONGEST_RETRY_AFTER)
+    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)

@@ -1,8 +1,7 @@
-"""What a wait needs before it can poll, and what becomes of it while that cannot be read.
+"""Failed reads of what a wait needs before it can poll: its connection, or the instances of its batch.
 
-A triggerer restarts, and the secrets backend hiccups: the connection cannot be looked up. That must not end a wait which has
-been going on for days. So a failed look-up counts as a failed poll. It has the same patience, the same deadline and the
-same line in the log.
+While a triggerer restarts, the secrets backend may be down for a moment, and the connection cannot be read. That must not end a
+wait of several days. So a failed read counts as a failed poll: the same time limit, the same deadline and the same log line.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.moment import Moment
     from airflow_provider_astrobpm.bpm.wait import AnyWait
 
-FIRST_PAUSE = 1.0  # seconds after the first failed look-up, doubled with each further one
-LONGEST_PAUSE = 60.0  # seconds
+FIRST_RETRY_SECONDS = 1.0  # after the first failed read; doubled after each further one
+MAX_RETRY_SECONDS = 60.0
 
 
 def failed(
@@ -29,21 +28,23 @@ def failed(
     now: Moment,
     jitter: float,
 ) -> float:
-    """Count a failed look-up in the books of a wait, which may end it, and return the seconds until the next one.
+    """Record a failed read as a failed poll, which may end the wait, and return the seconds until the next read.
 
     :param wait: the wait.
     :param what: what could not be read, such as ``the connection``.
-    :param error: how that failed.
+    :param error: how the read failed.
     :param connection: the connection id.
-    :param began: when the look-up began, by the steady clock.
-    :param now: this moment.
-    :param jitter: a random number from 0 to 1. A restart lets a thousand waits look up their connections at once.
+    :param began: when the read began, on the steady clock.
+    :param now: the current moment.
+    :param jitter: a random number from 0 to 1. After a restart a thousand waits read their connections at once.
     """
-    # Only errors of this provider are quoted: what a secrets backend says may hold a secret.
+    # Quote only this provider's errors: the text of a secrets backend's error may contain a secret.
     words = error.problem if isinstance(error, AstroZeroError) else type(error).__name__
     failure = PreparationError(f"{what} could not be read ({words})")
     failure.connection = connection
-    wait.look_failed(failure, began, now)
-    seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(wait.failed_looks - 1, 16)) * (1 - jitter / 2)
+    wait.record_failed_poll(failure, began, now)
+    seconds = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(wait.failed_looks - 1, 16)) * (
+        1 - jitter / 2
+    )
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))

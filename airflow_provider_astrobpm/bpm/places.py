@@ -1,14 +1,14 @@
-"""What instances of a process may be watched for entering: states, or business statuses, called *places* together.
+"""Watch targets: the states or business statuses of a process that instances may be watched for entering.
 
-A business status counts where ``WaitCondition`` lets it count: in the states that are asked for beside it, otherwise in any
-that somebody knows and that is no bad end.
+A business status counts where ``WaitCondition`` counts it: in the states that were given with it, otherwise in any known state
+that is not a bad end.
 
-When has an instance left a place in which it is not seen any more, so that it may enter it again?
+An instance can enter a target again only after it has left it. When has an instance that is no longer seen on a target left it?
 
-| the instance                              | the place may be an end           | it may not |
-|-------------------------------------------|-----------------------------------|------------|
-| is seen with another state or status      | at once                           | at once    |
-| is not seen at all: a list may be cut off | after a while, for an end is kept | at once    |
+| the instance                        | a target that may be an end                 | any other target |
+|-------------------------------------|---------------------------------------------|------------------|
+| is seen in another state or status  | at once                                     | at once          |
+| is not seen: the list may be capped | after a grace period, because ends are kept | at once          |
 """
 
 from __future__ import annotations
@@ -26,21 +26,19 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-DIGEST = (
-    8  # characters of six bits: among a hundred thousand instances one new in a billion is taken for another
-)
-MARK = DIGEST + 2  # characters of a mark
-MOST = 256  # places that the first two of them can tell apart
-WHILE = 3600.0  # seconds for which what is not seen counts as overlooked rather than as gone
+DIGEST_LENGTH = 8  # characters of six bits: of a hundred thousand instances, one new one in a billion is mistaken for another
+ENTRY_KEY_LENGTH = DIGEST_LENGTH + 2  # characters
+MAX_BP_STATUSES = 256  # that the two characters before the digest can number
+MISSING_GRACE_SECONDS = 3600.0  # for which an unseen instance counts as overlooked, not as gone
 
 
 @dataclass(frozen=True)
 class Places:
-    """The places of a process that are watched. An instance in one of them has a *mark*, a short text that stands for both.
+    """The watch targets of a process. An *entry key* is a short text for one instance on one target.
 
     :param bpm_name: the BPM's name.
-    :param states: the states that are watched; with business statuses, those in which these count.
-    :param bp_statuses: the business statuses that are watched.
+    :param states: the watched states; with business statuses, the states in which these count.
+    :param bp_statuses: the watched business statuses.
     """
 
     bpm_name: str
@@ -51,7 +49,7 @@ class Places:
     def of(
         cls, bpm_name: object, entered: Collection[str] | None, bp_statuses: Collection[str] | None
     ) -> Places:
-        """Check what an author asks for; without states and statuses it is every end.
+        """Check an author's arguments. Without states and statuses, every terminal state is a target.
 
         :param bpm_name: the BPM's name.
         :param entered: states.
@@ -61,21 +59,21 @@ class Places:
         name = checks.identifier(bpm_name, "bpm_name")
         asked = frozenset() if entered is None else states.require_known(entered, "states")
         statuses = frozenset() if bp_statuses is None else checks.statuses(bp_statuses, "bp_statuses")
-        if len(statuses) > MOST:
-            raise ValueError(f"bp_statuses must be {MOST} at most, not {len(statuses)}")
+        if len(statuses) > MAX_BP_STATUSES:
+            raise ValueError(f"bp_statuses must be {MAX_BP_STATUSES} at most, not {len(statuses)}")
         if not asked and not statuses:
             asked = frozenset(filter(states.is_terminal, states.STATES))
         return cls(name, tuple(sorted(asked)), tuple(sorted(statuses)))
 
     @property
     def lists(self) -> tuple[str, ...]:
-        """The states whose lists show what is in them."""
+        """The states whose lists show instances on a target."""
         return states.lists_that_show(self._counting)
 
-    def marks_of(self, instance: BpmInstance, digest: str) -> list[str]:
-        """Return the marks of an instance of this process, one for each of the places in which it is.
+    def entry_keys_of(self, instance: BpmInstance, digest: str) -> list[str]:
+        """Return the entry keys of an instance of this process, one for each target that it is on.
 
-        :param digest: its ``digest_of``.
+        :param digest: the instance's ``instance_digest``.
         """
         shown = instance.shown_states()
         if not shown & self._counting:
@@ -83,41 +81,43 @@ class Places:
         names = (instance.bp_status,) if self.bp_statuses else shown
         return [f"{self._numbers[name]}{digest}" for name in names if name in self._numbers]
 
-    def has_left(self, mark: str, seen: Collection[str], absent: float) -> bool:
-        """Tell whether an instance has left a place in which it is not seen any more.
+    def has_left(self, entry_key: str, seen: Collection[str], absent: float) -> bool:
+        """Return whether an instance that is no longer seen on a target has left it.
 
-        :param mark: the mark of both.
-        :param seen: the digests of all instances that are seen anywhere.
-        :param absent: for how many seconds it has not been seen there.
+        :param entry_key: the entry key of the instance on that target.
+        :param seen: the digests of all instances that are seen in any list.
+        :param absent: for how many seconds the instance has not been seen on the target.
         """
-        return absent >= WHILE or mark[2:] in seen or mark[:2] not in self._may_be_ends
+        return (
+            absent >= MISSING_GRACE_SECONDS or entry_key[2:] in seen or entry_key[:2] not in self._may_be_ends
+        )
 
-    def may_be_hidden(self, mark: str, failed: Collection[str]) -> bool:
-        """Return whether an instance may be in its place though no list shows it there, because some lists failed.
+    def may_be_hidden(self, entry_key: str, failed: Collection[str]) -> bool:
+        """Return whether an instance may still be on its target, unseen because some lists failed.
 
-        :param mark: the mark of both.
+        :param entry_key: the entry key of the instance on that target.
         :param failed: the states whose lists failed.
         """
         if not failed:
             return False
-        place = int(mark[:2], 16)
-        if self.bp_statuses or place >= len(self.states):
+        number = int(entry_key[:2], 16)
+        if self.bp_statuses or number >= len(self.states):
             return True
-        return not set(states.lists_that_show({self.states[place]})).isdisjoint(failed)
+        return not set(states.lists_that_show({self.states[number]})).isdisjoint(failed)
 
     @cached_property
     def _counting(self) -> frozenset[str]:
-        """The states in which an instance is in one of the places."""
+        """The states in which an instance can be on a target."""
         return frozenset(self.states or states.NO_BAD_END)
 
     @cached_property
     def _numbers(self) -> dict[str | None, str]:
-        """The number of each place, as marks have it."""
+        """The number of each target in entry keys, by its name."""
         return {name: f"{number:02x}" for number, name in enumerate(self.bp_statuses or self.states)}
 
     @cached_property
     def _may_be_ends(self) -> frozenset[str]:
-        """The numbers of the places in which an instance may be at its end."""
+        """The numbers of the targets that an instance may never leave."""
         if self.bp_statuses:
             return frozenset(self._numbers.values() if any(map(states.is_terminal, self._counting)) else ())
         return frozenset(self._numbers[state] for state in self.states if states.is_terminal(state))
@@ -128,9 +128,9 @@ class Places:
             return f"instances of {self.bpm_name!r} that enter {where}"
         what = " or ".join(map(repr, self.bp_statuses))
         within = f" in {where}" if where else ""
-        return f"instances of {self.bpm_name!r} that come to business status {what}{within}"
+        return f"instances of {self.bpm_name!r} that reach business status {what}{within}"
 
 
-def digest_of(instance_id: str) -> str:
-    """Return the part of a mark that stands for an instance."""
-    return base64.urlsafe_b64encode(hashlib.sha256(instance_id.encode()).digest())[:DIGEST].decode()
+def instance_digest(instance_id: str) -> str:
+    """Return the part of an entry key that stands for the instance."""
+    return base64.urlsafe_b64encode(hashlib.sha256(instance_id.encode()).digest())[:DIGEST_LENGTH].decode()

@@ -1,9 +1,9 @@
-"""One poll loop for everything that waits on an endpoint in one event loop.
+"""One poll loop for all waits on an endpoint in one event loop.
 
-However many wait, a look asks once for all of them. They share the client, and so its connections and its token. Who
-waits is woken only when something changed, so a wait that goes on costs a comparison a look and nothing else.
+One poll asks for all waits at once. They share the client, and therefore its connections and its token. A wait wakes up its task
+only when something has changed; until then a poll costs it one comparison.
 
-A poller begins with its first subscriber and ends with its last; whoever comes then begins a new one.
+A poller starts with its first subscriber and ends with its last. A later subscriber starts a new poller.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=AstroZeroError)
 
-LATENESS = 10.0  # seconds after its deadline at which a wait ends even though its last look has not come back
-HEARTBEAT = 1.0  # seconds between two signs of life
-STALL = 1.0  # seconds by which one may be late and nothing is made of it
-FORGOTTEN = 60.0  # seconds after which a shorter stall counts more than a longer one
-AT_A_TIME = 50  # subscribers woken before the event loop may do something else
-JUDGED_AT_A_TIME = 5000  # instances judged before
+MAX_LATENESS_SECONDS = 10.0  # after its deadline, when a wait ends even if its last poll has not returned
+HEARTBEAT_SECONDS = 1.0  # between two heartbeats of the event loop
+MIN_STALL_SECONDS = 1.0  # by which a heartbeat must be late to count as a stall
+STALL_MEMORY_SECONDS = 60.0  # after which a longer stall is forgotten in favor of a shorter one
+MAX_WAKEUPS_AT_ONCE = 50  # subscribers woken before other tasks of the event loop may run
+MAX_JUDGED_AT_ONCE = 5000  # instances judged before other tasks of the event loop may run
 
 
 class Subscription:
-    """A wait that a poller looks after; an async context manager that leaves the poller at its end."""
+    """A wait that a poller polls for. As an async context manager it leaves the poller on exit."""
 
     __slots__ = ("_poller", "_timer", "_waiter", "connection", "interval", "wait")
 
@@ -58,7 +58,7 @@ class Subscription:
         self._timer: asyncio.TimerHandle | None = None
 
     async def notes(self) -> list[Note]:
-        """Return what changed, as soon as there is news; nothing if that is of another kind, such as the end of the wait."""
+        """Wait for news and return the notes to log. The list is empty if the news is only that the wait ended."""
         while not self.wait.has_news():
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -69,31 +69,31 @@ class Subscription:
         return notes
 
     def wake(self) -> None:
-        """Let ``notes`` look again."""
+        """Wake up ``notes``, so that it checks for news."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        """End the wait with an error, if it has not ended."""
+        """End the wait with an error, unless it has ended already."""
         if self.wait.ending is None:
             self.wait.end(self.own(error) if isinstance(error, AstroZeroError) else error)
         self.wake()
 
     def own(self, error: E) -> E:
-        """Return the error with the connection id of this subscriber."""
+        """Return a copy of the error with this subscriber's connection id."""
         own = copy(error)
         own.connection = self.connection
         return own
 
     def watch_deadline(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
-        """See to it that the wait ends soon after its deadline, even while a poll takes long."""
+        """Make sure that the wait ends soon after its deadline, even if a poll takes long."""
         if self.wait.deadline is not None:
-            late = max(0.0, self.wait.deadline - now().wall) + LATENESS
+            late = max(0.0, self.wait.deadline - now().wall) + MAX_LATENESS_SECONDS
             self._timer = loop.call_later(late, self._end_late, loop, now)
 
     def _end_late(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
         self.wait.check_deadline(now())
-        if self.wait.ending is None:  # the clock was put back
+        if self.wait.ending is None:  # the clock was set back
             self.watch_deadline(loop, now)
         else:
             self.wake()
@@ -111,12 +111,12 @@ class Subscription:
 
 
 class Poller:
-    """The poll loop. It belongs to the event loop in which it is made.
+    """The poll loop. It belongs to the event loop that is running when it is created.
 
-    :param client: the client that it uses, and closes at its end.
-    :param clock: the time, in seconds since the epoch.
-    :param jitter: a random number from 0 to 1.
-    :param on_end: is called when nobody may join any more.
+    :param client: the client that it uses, and closes when it ends.
+    :param clock: returns the time, in seconds since the epoch.
+    :param jitter: returns a random number from 0 to 1.
+    :param on_end: called when no further wait can join.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class Poller:
         self._has_ended = False
         self._wake = asyncio.Event()
         self._due = 0.0
-        self._looked_at = 0.0
-        self._left_alone_until = 0.0
+        self._polled_at = 0.0
+        self._retry_after_until = 0.0
         self._failures = look.Failures()
         self._heart: asyncio.TimerHandle | None = None
         self._stall = 0.0
@@ -147,26 +147,26 @@ class Poller:
 
     @property
     def settings(self) -> Settings:
-        """The environment, as the first subscriber's connection has it."""
+        """The environment, as given by the first subscriber's connection."""
         return self._client.settings
 
     def join(self, awaited: AnyWait[Any], *, interval: float, connection: str) -> Subscription:
-        """Look after a wait from now on.
+        """Poll for a wait from now on.
 
         :param awaited: the wait.
-        :param interval: seconds between two looks at most; the smallest that a subscriber asks for counts for all.
-        :param connection: the connection id for the errors that the wait may end with.
+        :param interval: seconds between two polls at most. The smallest interval of all subscribers counts.
+        :param connection: the connection id for errors that end the wait.
         """
         subscription = Subscription(self, awaited, interval, connection)
         now = self._loop.time()
         if self._task is None:
-            # The first look comes at a random moment, so that many pollers that begin together do not stay together.
+            # The first poll comes at a random time, so that pollers that start together spread out.
             self._due = now + interval * self._jitter()
-            # Not in the context of whoever comes first: what is logged there would go to that one's log.
+            # In a context of its own: with the first subscriber's context, all logs would go to that subscriber's task.
             self._task = Context().run(self._loop.create_task, self._run())
             self._beat()
         else:
-            self._due = min(self._due, max(now + interval, self._left_alone_until))
+            self._due = min(self._due, max(now + interval, self._retry_after_until))
         self._subscriptions[subscription] = None
         self._client.meter.gauge(WAITERS, 1)
         subscription.watch_deadline(self._loop, self._now)
@@ -174,17 +174,17 @@ class Poller:
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
-        """Look after a wait no more. With the last one the poller ends."""
+        """Stop polling for a wait. The poller ends with its last wait."""
         if self._subscriptions.pop(subscription, subscription) is None:
             self._client.meter.gauge(WAITERS, -1)
         if not self._subscriptions and self._task is not None and not self._has_ended:
             self._end()
-            if self._has_begun:  # a task that is cancelled before it begins would not close the client
+            if self._has_begun:  # a task cancelled before its first step would not close the client
                 self._task.cancel()
 
-    def stood_still(self, within: float) -> float:
-        """Return for how many seconds this process stood still, at the longest and not longer ago than ``within``."""
-        self._notice_a_stall()
+    def longest_stall(self, within: float) -> float:
+        """Return the longest recent stall of this process in seconds: 0 if the last one is more than ``within`` seconds ago."""
+        self._record_stall()
         return self._stall if self._loop.time() - self._stalled_at <= within else 0.0
 
     async def ended(self) -> None:
@@ -197,7 +197,7 @@ class Poller:
         try:
             while not self._has_ended:
                 await self._sleep()
-                await self._look()
+                await self._poll()
         finally:
             self._end()
             for subscription in list(self._subscriptions):
@@ -206,25 +206,27 @@ class Poller:
 
     def _end(self) -> None:
         self._has_ended = True
-        self._notice_a_stall()
+        self._record_stall()
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
         self._on_end()
 
     def _beat(self) -> None:
-        self._notice_a_stall()
-        self._heart = self._loop.call_later(HEARTBEAT, self._beat)
+        self._record_stall()
+        self._heart = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
-    def _notice_a_stall(self) -> None:
+    def _record_stall(self) -> None:
         now = self._loop.time()
         late = now - self._heart.when() if self._heart is not None else 0.0
-        if late > STALL and (late >= self._stall or now - self._stalled_at > FORGOTTEN):
+        if late > MIN_STALL_SECONDS and (
+            late >= self._stall or now - self._stalled_at > STALL_MEMORY_SECONDS
+        ):
             self._stall, self._stalled_at = late, now
 
     async def _sleep(self) -> None:
-        """Sleep until the next look."""
-        while (seconds := self._seconds_to_look()) > 0:
+        """Sleep until the next poll."""
+        while (seconds := self._seconds_to_poll()) > 0:
             self._wake.clear()
             alarm = self._loop.call_later(seconds, self._wake.set)
             try:
@@ -232,16 +234,16 @@ class Poller:
             finally:
                 alarm.cancel()
 
-    def _seconds_to_look(self) -> float:
+    def _seconds_to_poll(self) -> float:
         now = self._loop.time()
         seconds = self._due - now
         moment = self._now()
         ends = [left for each in self._subscriptions if (left := each.wait.seconds_left(moment)) is not None]
         seconds = min([seconds, *ends])
-        return max(seconds, self._looked_at + SHORTEST_INTERVAL - now)
+        return max(seconds, self._polled_at + SHORTEST_INTERVAL - now)
 
-    async def _look(self) -> None:
-        """Look once for everybody who is there."""
+    async def _poll(self) -> None:
+        """Poll once for all subscribers."""
         asked = [each for each in self._subscriptions if each.wait.ending is None]
         began = self._loop.time()
         defect: Exception | None = None
@@ -249,21 +251,21 @@ class Poller:
         try:
             plan = look.search_for((each.wait for each in asked), self._client.settings)
             findings = await self._client.run(plan)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to learn of it
+        except Exception as error:  # noqa: BLE001 - whatever the error, the waits must end with it
             defect = error
         count_look(self._client.meter, failed=findings is None or findings.has_gaps)
         self._client.meter.flush()
         self._failures.take(findings.failure if findings else None)
-        self._looked_at = self._loop.time()
+        self._polled_at = self._loop.time()
         interval = min((each.interval for each in self._subscriptions), default=0.0)
         now = self._clock()
-        self._left_alone_until = self._looked_at + look.seconds_to_leave_alone(self._failures.last, now)
-        # After a failure the pause is for the server: it counts from the end of the poll, however long that took.
-        pause = look.seconds_between(interval, self._failures, now, self._jitter())
-        self._due = (self._looked_at if self._failures.last else began) + pause
-        await self._tell(asked, findings, defect, began)
+        self._retry_after_until = self._polled_at + look.retry_after_delay(self._failures.last, now)
+        # After a failure the pause counts from the end of the poll, to spare the server.
+        pause = look.poll_delay(interval, self._failures, now, self._jitter())
+        self._due = (self._polled_at if self._failures.last else began) + pause
+        await self._record(asked, findings, defect, began)
 
-    async def _tell(
+    async def _record(
         self, asked: list[Subscription], findings: Findings | None, defect: Exception | None, began: float
     ) -> None:
         now = self._now()
@@ -279,7 +281,7 @@ class Poller:
             if each.wait.has_news():
                 each.wake()
                 woken += 1
-            if woken >= AT_A_TIME or judged >= JUDGED_AT_A_TIME:
+            if woken >= MAX_WAKEUPS_AT_ONCE or judged >= MAX_JUDGED_AT_ONCE:
                 woken = judged = 0
                 await asyncio.sleep(0)
 
@@ -287,8 +289,8 @@ class Poller:
         return Moment(self._clock(), self._loop.time())
 
 
-class Pollers:
-    """The pollers of this process: one for each event loop and endpoint."""
+class PollerRegistry:
+    """The pollers of this process, one for each event loop and endpoint."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -299,10 +301,10 @@ class Pollers:
     def get(self, settings: Settings, make_client: Callable[[Settings], AsyncBpmClient]) -> Poller:
         """Return the poller of the running event loop for an environment.
 
-        Connections share one if they say the same of everything that a look depends on.
+        Connections share a poller if their settings agree on everything that a poll depends on.
 
         :param settings: the environment.
-        :param make_client: makes the client of a new poller.
+        :param make_client: makes the client for a new poller.
         """
         key = self.key(settings)
         with self._lock:
@@ -314,7 +316,7 @@ class Pollers:
 
     @staticmethod
     def key(settings: Settings) -> Settings:
-        """Return what of the settings a look depends on."""
+        """Return the settings with only the fields that a poll depends on."""
         return replace(settings, connection="", timezone=None, start_grace=0, instance_url=None)
 
     @staticmethod
@@ -323,5 +325,5 @@ class Pollers:
             del pollers[key]
 
 
-POLLERS = Pollers()
+POLLERS = PollerRegistry()
 """The pollers of this process."""

@@ -1,14 +1,14 @@
-"""One wait: what it has seen, what each further poll means for it, and when it wants the next.
+"""State of one wait: the last instance seen, how each poll result is judged, and when the next poll is due.
 
-A wait keeps the books and decides; it knows neither the server nor the clock. ``AnyWait`` is what it is to those who
-poll for it, ``Wait`` the one for one instance. The plans in ``look`` run one wait for a worker that holds its thread,
-the poller runs any number of them for the triggerer, and both end alike.
+A wait records and decides. It does not know the server or the clock. ``BaseWait`` is what pollers use, ``InstanceWait`` waits
+for one instance. On a worker a plan of ``polling`` runs one wait and holds the thread. In the triggerer the poller runs any
+number of waits. Both produce the same result.
 
-A poll that fails is not a wait that fails: the wait goes on until polls have failed for a whole stretch, and a failed
-poll never changes anything at Astro Zero. A poll may fail for one wait and not for another, where one of its lists did.
-What is in none of the states counts as gone only after several whole polls and a while.
+A failed poll does not fail the wait: the wait continues until polls have failed for ``max_poll_failure_time``. A poll changes
+nothing at Astro Zero. If only some lists fail, the poll fails only for the waits that need them. An instance that no list
+shows counts as gone only after several complete polls and some time.
 
-Stretches are measured on a steady clock; only the deadline is a time of the wall clock.
+Durations are measured on a steady clock. Only the deadline is a wall-clock time.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MISSING_LOOKS = 3  # whole polls in a row that find nothing, and
-MISSING_TIME = 60.0  # seconds, or ``start_grace`` if that is more, from the first to the last of them
+MIN_MISSING_POLLS = 3  # complete polls in a row that do not show the instance
+MIN_MISSING_SECONDS = 60.0  # from the first to the last of them; ``start_grace`` if that is more
 
 
 class Note(NamedTuple):
-    """Something that changed, for the log."""
+    """A change to log."""
 
     text: str
     warning: bool = False
 
     def write_to(self, log: Any) -> None:
-        """Write it to a log, of Python's own or like one."""
+        """Write the note to a logger, or to anything with its ``info`` and ``warning``."""
         (log.warning if self.warning else log.info)(self.text)
 
 
 class AnyWait(Generic[T]):
-    """A wait as those who poll for it know it: what it looks for, and how it bears with polls that fail.
+    """Base class of waits: what to query, and how long polls may fail.
 
     :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
     :param max_poll_failure_time: seconds for which polls may fail in a row.
@@ -75,27 +75,27 @@ class AnyWait(Generic[T]):
     def __init__(self, deadline: float | None, max_poll_failure_time: float) -> None:
         self._max_poll_failure_time = max_poll_failure_time
         self._failing_since: float | None = None
-        self.grace = MISSING_TIME
-        """Seconds after which an instance that was started certainly shows in the lists; whoever polls sets it."""
+        self.grace = MIN_MISSING_SECONDS
+        """Seconds after which a started instance must show in the lists. The poller sets it."""
         self.deadline = deadline
         self.deadline_argument = "timeout"
-        """The argument that set the deadline, for the error of a wait that is over then."""
+        """The argument that set the deadline, for the error of a wait that times out."""
         self.failed_looks = 0
         """How many polls have failed in a row."""
         self.failure: CallError | None = None
-        """How the last of them has failed, while they do."""
+        """How the latest poll failed; ``None`` after a poll that succeeded."""
         self.notes: list[Note] = []
-        """What changed and was not logged yet."""
+        """Changes that have not been logged yet."""
         self.ending: T | Exception | None = None
-        """How the wait ended: its good end, or the error; ``None`` while it goes on."""
+        """How the wait ended: the success value, or the error; ``None`` while it continues."""
 
     @property
     def size(self) -> int:
-        """How many instances each poll is about."""
+        """How many instances each poll judges."""
         return 1
 
     def result(self) -> T:
-        """Return the good end, or raise the error that the wait ended with."""
+        """Return the success value, or raise the error that ended the wait."""
         ending = self.ended()
         if isinstance(ending, Exception):
             raise ending
@@ -104,7 +104,7 @@ class AnyWait(Generic[T]):
     def ended(self) -> T | Exception:
         """Return how the wait ended."""
         if self.ending is None:
-            raise RuntimeError("the wait is not over")
+            raise RuntimeError("the wait has not ended")
         return self.ending
 
     def end(self, ending: T | Exception) -> None:
@@ -112,25 +112,25 @@ class AnyWait(Generic[T]):
         self.ending = ending
 
     def resume(self) -> None:
-        """Go on after an error that has been dealt with."""
+        """Continue after an error that was handled."""
         self.ending = None
         self._polls_succeed()
 
     @property
     def known(self) -> Known:
-        """What is known of the one instance that is waited for, besides its id."""
+        """What is known about the awaited instance apart from its id."""
         return Known()
 
     def has_news(self) -> bool:
-        """Return whether something came up that whoever waits has to deal with."""
+        """Return whether there is something for the waiting task: a note to log, or the end of the wait."""
         return bool(self.notes) or self.ending is not None
 
     def seek(self, sought: Sought) -> None:
-        """Add what the wait looks for."""
+        """Add what the wait needs to a query."""
         raise NotImplementedError
 
     def seconds_left(self, now: Moment) -> float | None:
-        """Return after how many seconds the wait wants a poll at the latest: where its patience ends."""
+        """Return the seconds until a time limit of the wait, when it must be polled at the latest; ``None`` without limit."""
         if self.ending is not None:
             return None
         ends = [] if self.deadline is None else [self.deadline - now.wall]
@@ -141,12 +141,12 @@ class AnyWait(Generic[T]):
     def look_found(
         self, findings: Findings, began: float, now: Moment, connection: str | None = None
     ) -> None:
-        """Take what a poll has found for this wait, or how it has failed for it.
+        """Record the result of a poll, which may have failed for this wait.
 
-        :param findings: what was found.
-        :param began: when the poll began, by the steady clock.
-        :param now: this moment.
-        :param connection: the connection id for errors: several connections may share a poll.
+        :param findings: what the poll found.
+        :param began: when the poll began, on the steady clock.
+        :param now: the current moment.
+        :param connection: the connection id for errors, because several connections may share a poll.
         """
         said = len(self.notes)
         error = self._take(findings, began, now.steady)
@@ -161,12 +161,12 @@ class AnyWait(Generic[T]):
                 error.connection = connection
             self._fail_poll(error, began, now)
 
-    def look_failed(self, error: CallError, began: float, now: Moment) -> None:
-        """Take that nothing could be polled for this wait.
+    def record_failed_poll(self, error: CallError, began: float, now: Moment) -> None:
+        """Record a poll that could not query anything for this wait.
 
-        :param error: why.
-        :param began: when that was tried, by the steady clock.
-        :param now: this moment.
+        :param error: why it failed.
+        :param began: when it began, on the steady clock.
+        :param now: the current moment.
         """
         self._fail_poll(error, began, now)
 
@@ -176,10 +176,10 @@ class AnyWait(Generic[T]):
         if self._failing_since is None:
             self._failing_since = began
             if not isinstance(error, AuthenticationError):
-                self._note(f"Polls fail from now on; the wait goes on. {error}", warning=True)
+                self._note(f"Polls are failing; still waiting. {error}", warning=True)
         stretch = now.steady - self._failing_since
         if isinstance(error, AuthenticationError):
-            self.end(error)  # Asking again with the same credentials helps nobody.
+            self.end(error)  # The same credentials would be refused again.
         elif stretch >= self._max_poll_failure_time:
             last = copy(error)
             last.problem += f"; polls have failed for {stretch:.0f} s ('max_poll_failure_time')"
@@ -187,7 +187,7 @@ class AnyWait(Generic[T]):
         self.check_deadline(now)
 
     def check_deadline(self, now: Moment) -> None:
-        """End the wait if its time is up."""
+        """End the wait if its deadline has passed."""
         if self.ending is None and self.deadline is not None and now.wall >= self.deadline:
             self.end(self.timed_out(self.deadline, now))
 
@@ -200,13 +200,13 @@ class AnyWait(Generic[T]):
         return error
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
-        """Return this error without what is to be said of polls that fail."""
+        """Return the error for a passed deadline, without the part about failing polls."""
         raise NotImplementedError
 
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
-        """Judge what a poll has found, and return the error if it has failed for this wait, or for a part of it.
+        """Judge the result of a poll, and return the error if the poll failed for this wait or for a part of it.
 
-        :param began: when the poll began, by the steady clock.
+        :param began: when the poll began, on the steady clock.
         :param now: when it ended.
         """
         raise NotImplementedError
@@ -219,18 +219,19 @@ class AnyWait(Generic[T]):
 
 
 class Wait(AnyWait["BpmInstance"]):
-    """One wait for one instance, which is its good end.
+    """A wait for one instance. On success it returns that instance.
 
     :param condition: what to wait for.
-    :param instance_id: the instance's id, where that is known.
-    :param key: its business key, where it is not.
-    :param seen: the instance as it was seen last, if it was.
-    :param known: what else is known of it, so that no other instance is taken for it; by default what ``seen`` shows.
+    :param instance_id: the instance's id, if it is known.
+    :param key: its business key, if the id is not known.
+    :param seen: the instance as it was last seen, if it was.
+    :param known: what else is known about it, so that another instance is not mistaken for it. The default is what ``seen``
+        shows.
 
-    The other parameters are those of ``AnyWait``.
+    The other parameters are those of ``BaseWait``.
     """
 
-    __slots__ = ("_condition", "_key", "_known", "_missing_looks", "_missing_since", "instance_id", "seen")
+    __slots__ = ("_condition", "_key", "_known", "_missing_polls", "_missing_since", "instance_id", "seen")
 
     def __init__(
         self,
@@ -246,7 +247,7 @@ class Wait(AnyWait["BpmInstance"]):
         super().__init__(deadline, max_poll_failure_time)
         self._condition = condition
         self._missing_since: float | None = None
-        self._missing_looks = 0
+        self._missing_polls = 0
         self.instance_id = seen.id if seen else instance_id
         self._key = key
         self.seen = seen
@@ -257,25 +258,25 @@ class Wait(AnyWait["BpmInstance"]):
 
     @property
     def key(self) -> BusinessKey:
-        """The business key that the instance is sought by while its id is not known."""
+        """The business key to search by while the id is unknown."""
         if self._key is None:
-            raise RuntimeError("a wait is for an instance id or a business key")
+            raise RuntimeError("a wait needs an instance id or a business key")
         return self._key
 
     @property
     def known(self) -> Known:
-        """What is known of the instance besides its id."""
+        """What is known about the instance apart from its id."""
         return self._known
 
     def seek(self, sought: Sought) -> None:
-        """Add the instance's id, or its business key while the id is not known."""
+        """Add the instance's id to the query, or its business key while the id is unknown."""
         if self.instance_id is None:
             sought.keys.add(self.key)
         else:
             sought.ids[self.instance_id] = self.seen.state if self.seen else None
 
-    def is_unsure(self) -> bool:
-        """Return whether the last poll did not show the instance, though it should have."""
+    def is_inconclusive(self) -> bool:
+        """Return whether the last poll failed, or did not show an instance that it should have shown."""
         return self.ending is None and (self._failing_since is not None or self._missing_since is not None)
 
     def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
@@ -296,35 +297,35 @@ class Wait(AnyWait["BpmInstance"]):
         if isinstance(result, CallError):
             return result
         if isinstance(result, InstanceNotFoundError):
-            self._look_missed(result, now)
+            self._record_missing(result, now)
         elif isinstance(result, AstroZeroError):
             self.end(result)
         else:
-            self._look_saw(result)
+            self._record_seen(result)
         return None
 
-    def _look_missed(self, error: InstanceNotFoundError, now: float) -> None:
+    def _record_missing(self, error: InstanceNotFoundError, now: float) -> None:
         if self.instance_id is None:
-            if self._missing_looks == 0:
+            if self._missing_polls == 0:
                 self._note(f"{error.problem}; it may still be started")
-            self._missing_looks += 1
+            self._missing_polls += 1
             return
         if self._missing_since is None:
             self._missing_since = now
-            self._note(f"{error.problem}; looking again", warning=True)
-        self._missing_looks += 1
-        if is_gone(self._missing_looks, now - self._missing_since, self.grace):
+            self._note(f"{error.problem}; polling again", warning=True)
+        self._missing_polls += 1
+        if is_gone(self._missing_polls, now - self._missing_since, self.grace):
             self.end(error)
 
-    def _look_saw(self, instance: BpmInstance) -> None:
-        self._missing_since, self._missing_looks = None, 0
+    def _record_seen(self, instance: BpmInstance) -> None:
+        self._missing_since, self._missing_polls = None, 0
         if instance == self.seen:
             return
         if not self._known.is_of(instance):
             self.end(AnotherInstanceError(instance, self._known))
             return
         if str(instance) != str(self.seen):
-            self._note(f"Now {instance}" if self.seen else f"Seen: {instance}")
+            self._note(f"Now {instance}" if self.seen else f"Found {instance}")
         self.instance_id, self.seen = instance.id, instance
         self._known = self._known.with_more(instance)
         self._judge(instance)
@@ -337,11 +338,11 @@ class Wait(AnyWait["BpmInstance"]):
             self.end(WaitFailedError(instance, verdict.reason))
 
 
-def is_gone(looks: int, seconds: float, grace: float) -> bool:
+def is_gone(polls: int, seconds: float, grace: float) -> bool:
     """Return whether an instance counts as gone.
 
-    :param looks: how many whole polls in a row did not show it.
-    :param seconds: the time from the first to the last of them.
-    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param polls: how many complete polls in a row did not show it.
+    :param seconds: the seconds from the first to the last of them.
+    :param grace: seconds after which a started instance must show in the lists.
     """
-    return looks >= MISSING_LOOKS and seconds >= max(MISSING_TIME, grace)
+    return polls >= MIN_MISSING_POLLS and seconds >= max(MIN_MISSING_SECONDS, grace)

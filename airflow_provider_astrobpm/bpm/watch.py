@@ -1,14 +1,15 @@
-"""A watch: it sees which instances of a process enter a place, look by look, and never ends by itself.
+"""A watch reports which instances of a process enter a watched state or business status. It never ends by itself.
 
-Astro Zero tells of no entries; it lists what is in a state. So a watch compares two looks: what is in a place now and was
-not there before has entered. What it has seen it keeps as marks, which can be written down and read after a restart.
+Astro Zero does not report entries, it only lists what is in a state. So a watch compares two polls: an instance that is on a
+target now and was not there before has entered it. It keeps what it has reported as entry keys, which can be stored and
+read again after a restart.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm.places import WHILE, digest_of
+from airflow_provider_astrobpm.bpm.places import MISSING_GRACE_SECONDS, instance_digest
 from airflow_provider_astrobpm.bpm.search import looks_capped
 from airflow_provider_astrobpm.bpm.wait import AnyWait
 from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
@@ -23,146 +24,146 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.search import Sought
 
 
-PATIENCE = 600.0  # seconds of failed polls after which the connection is worth reading again
+MAX_POLL_FAILURE_SECONDS = 600.0  # after which the connection is read again
 
 
 class Entry(NamedTuple):
-    """An instance that has entered a place."""
+    """An instance that has entered a watch target."""
 
-    mark: str
+    key: str
     instance: BpmInstance
 
 
 class Watch(AnyWait[None]):
-    """What a watch has seen, and what of it was not reported yet.
+    """State of a watch: what was reported, and which entries are still to report.
 
-    Refused credentials end it, and polls that have failed for long. It is resumed when the connection was read again.
+    Refused credentials end it, and so does a long series of failed polls. It is resumed after the connection was read again.
 
-    Whoever watches takes ``entries``, reports them, says so with ``reported``, and writes ``marks`` down.
+    The caller takes ``entries``, reports them, calls ``mark_reported``, and stores ``entry_keys``.
 
-    :param places: what is watched.
-    :param marks: what had been reported before; ``None`` where nothing is known, so that the first look begins it.
-    :param include_existing: whether what the first look finds counts as having entered.
+    :param places: the watch targets.
+    :param entry_keys: what was reported before; ``None`` if nothing is known, so that the first poll sets the baseline.
+    :param include_existing: whether instances that the first poll finds on a target count as entries.
     """
 
     def __init__(
-        self, places: Places, marks: Iterable[str] | None = None, *, include_existing: bool = False
+        self, places: Places, entry_keys: Iterable[str] | None = None, *, include_existing: bool = False
     ) -> None:
-        super().__init__(None, PATIENCE)
+        super().__init__(None, MAX_POLL_FAILURE_SECONDS)
         self._places = places
-        self._has_begun = marks is not None
+        self._has_begun = entry_keys is not None
         self._include_existing = include_existing
         self._digests: dict[str, str] = {}
         self._absent_since: dict[str, float] = {}
         self._capped: set[str] = set()
-        self._has_looked = False
-        self.marks: set[str] = set(marks or ())
-        """What was there before, or was reported."""
+        self._has_polled = False
+        self.entry_keys: set[str] = set(entry_keys or ())
+        """What was there at the start, or was reported."""
         self.entries: list[Entry] = []
-        """What has entered and was not reported, state by state, in the order in which it was started."""
-        self.looks = 0
-        """How many polls have shown all lists."""
-        self.is_written = True
-        """Whether the marks are written down as they are; whoever does that says so here."""
+        """What has entered and was not reported yet, state by state, oldest instance first."""
+        self.polls = 0
+        """How many polls have read all lists."""
+        self.is_saved = True
+        """Whether the stored entry keys are up to date. The caller sets it after storing them."""
 
     @property
     def size(self) -> int:
-        """How many instances the last look showed."""
+        """How many instances the last poll showed."""
         return len(self._digests)
 
     def has_news(self) -> bool:
-        """Tell whether there is something to log, or a look has brought something to report or to write down."""
-        return super().has_news() or (self._has_looked and (bool(self.entries) or not self.is_written))
+        """Return whether there is something to log, or the last poll brought something to report or to store."""
+        return super().has_news() or (self._has_polled and (bool(self.entries) or not self.is_saved))
 
-    def noticed(self) -> None:
-        """Take that somebody deals with what the last look has brought; what is left counts again after the next."""
-        self._has_looked = False
+    def acknowledge(self) -> None:
+        """Note that the caller handles what the last poll brought. The rest is news again after the next poll."""
+        self._has_polled = False
 
     def seek(self, sought: Sought) -> None:
-        """Add the lists that show the places."""
+        """Add the lists that show the watch targets."""
         sought.lists.update(self._places.lists)
 
-    def reported(self, marks: Collection[str]) -> None:
-        """Take that the entries with these marks were reported."""
-        self.marks.update(marks)
-        self.entries = [entry for entry in self.entries if entry.mark not in marks]
-        self.is_written = self.is_written and not marks
+    def mark_reported(self, entry_keys: Collection[str]) -> None:
+        """Record that the entries with these keys were reported."""
+        self.entry_keys.update(entry_keys)
+        self.entries = [entry for entry in self.entries if entry.key not in entry_keys]
+        self.is_saved = self.is_saved and not entry_keys
 
     def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
         there: set[str] = set()
-        doubtful: set[str | None] = {digest_of(one) for one in findings.doubts}
+        doubtful: set[str | None] = {instance_digest(one) for one in findings.doubts}
         entries: dict[str, Entry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
         if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
-            return failure  # At the beginning what is in a list that failed would count as new once it shows.
+            return failure  # At the start, instances in a failed list would seem new once it can be read.
         before, self._digests = self._digests, {}
         for state in self._places.lists:
             rows = findings.lists.get(state, ())
-            self._tell_of_cap(state, length_of(rows))
+            self._note_if_capped(state, length_of(rows))
             unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
-            doubtful |= {None if row.id is None else digest_of(row.id) for row in unreadable}
-            for row in reversed(rows):  # they come newest first
+            doubtful |= {None if row.id is None else instance_digest(row.id) for row in unreadable}
+            for row in reversed(rows):  # lists show the newest instance first
                 if row.name != self._places.bpm_name:
                     continue
-                digest = self._digests[row.id] = before.get(row.id) or digest_of(row.id)
+                digest = self._digests[row.id] = before.get(row.id) or instance_digest(row.id)
                 if row.id in findings.doubts:
                     continue
-                for mark in self._places.marks_of(row, digest):
-                    there.add(mark)
-                    if mark not in self.marks:
-                        entries[mark] = Entry(mark, row)
+                for key in self._places.entry_keys_of(row, digest):
+                    there.add(key)
+                    if key not in self.entry_keys:
+                        entries[key] = Entry(key, row)
         if not self._has_begun:
             entries = self._begin(entries)
         self._forget(there, failed, doubtful, now)
         self.entries = [*entries.values()]
-        self.looks += failure is None
-        self._has_looked = True
+        self.polls += failure is None
+        self._has_polled = True
         return failure
 
     def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:
-        """Begin with what is there, and return what of it counts as having entered."""
-        self._has_begun, self.is_written = True, False
-        count = "count as new" if self._include_existing else "do not count"
-        self._note(f"Watching {self._places}; {len(there)} are there already and {count}")
+        """Set the baseline, and return which of the instances found count as entries."""
+        self._has_begun, self.is_saved = True, False
+        count = "are reported" if self._include_existing else "are not reported"
+        self._note(f"Watching {self._places}; {len(there)} are already there and {count}")
         if self._include_existing:
             return there
-        self.marks.update(there)
+        self.entry_keys.update(there)
         return {}
 
     def _forget(
         self, there: set[str], failed: Collection[str], doubtful: set[str | None], now: float
     ) -> None:
-        """Forget what has left its place. What a list that failed may show is neither there nor absent.
+        """Forget instances that have left their target. Instances that a failed list may show count as neither there nor gone.
 
-        :param there: the marks of what is in its place.
+        :param there: the entry keys of instances that are on a target.
         :param failed: the states whose lists failed.
-        :param doubtful: the digests of instances of which this poll decides nothing, and ``None`` for one that may be any:
-            they may be where they were.
+        :param doubtful: the digests of instances about which this poll decides nothing, because they may be where they were;
+            ``None`` stands for an instance of unknown id.
         """
-        hidden = {mark for mark in self.marks - there if failed and self._places.may_be_hidden(mark, failed)}
-        absent = self.marks - there - hidden
-        since = {mark: self._absent_since.get(mark, now) for mark in absent}
+        hidden = {
+            key for key in self.entry_keys - there if failed and self._places.may_be_hidden(key, failed)
+        }
+        absent = self.entry_keys - there - hidden
+        since = {key: self._absent_since.get(key, now) for key in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
         left = {
-            mark
-            for mark in absent
-            if now - since[mark] >= WHILE
-            or (
-                doubtful.isdisjoint({None, mark[2:]}) and self._places.has_left(mark, seen, now - since[mark])
-            )
+            key
+            for key in absent
+            if now - since[key] >= MISSING_GRACE_SECONDS
+            or (doubtful.isdisjoint({None, key[2:]}) and self._places.has_left(key, seen, now - since[key]))
         }
-        kept = {mark: moment for mark, moment in self._absent_since.items() if mark in hidden}
-        self._absent_since = kept | {mark: moment for mark, moment in since.items() if mark not in left}
+        kept = {key: moment for key, moment in self._absent_since.items() if key in hidden}
+        self._absent_since = kept | {key: moment for key, moment in since.items() if key not in left}
         if left:
-            self.marks -= left
-            self.is_written = False
+            self.entry_keys -= left
+            self.is_saved = False
 
-    def _tell_of_cap(self, state: str, rows: int) -> None:
+    def _note_if_capped(self, state: str, rows: int) -> None:
         if looks_capped(rows) and state not in self._capped:
             self._capped.add(state)
             self._note(
-                f"The list of state {state!r} has exactly {rows} rows and looks cut off: instances that were started "
-                "before those may enter unseen",
+                f"The list of state {state!r} has exactly {rows} rows and may be truncated: instances started before those "
+                "may enter unnoticed",
                 warning=True,
             )

@@ -13,20 +13,20 @@ INSTANCE_URL = "instance_url"
 
 
 class AstroZeroBpmInstanceLink(BaseOperatorLink):
-    """Opens the task's instance in Astro Zero, from its start on.
+    """Opens the task's instance in Astro Zero, as soon as it has started.
 
-    Its address is made from the extra ``instance_url`` of the connection; without that there is no link.
+    The connection's extra ``instance_url`` is the template of the address. Without it there is no link.
     """
 
     name = "Open in Astro Zero"
     xcom_key = INSTANCE_URL
-    """Where Airflow finds the address: the XCom that the task publishes before it waits."""
+    """The XCom with the address. The task publishes it before it waits."""
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address that the task has published, or nothing.
+        """Return the address that the task has published, or an empty text.
 
-        Airflow asks for it when a task is deferred and when it has ended, and publishes it once more. What the task knows by
-        itself is not looked for: where there is none, Airflow would log an error.
+        Airflow calls this when a task is deferred and when it has ended, and publishes the result again. If the task itself knows
+        its address, the XCom is not read: Airflow would log an error if there is none.
         """
         known: str | None = getattr(operator, "instance_url", None)
         if known is not None:

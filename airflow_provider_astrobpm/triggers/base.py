@@ -1,8 +1,8 @@
-"""What all triggers that wait have in common: they look for nothing themselves, fire once, and tell a kill from the rest.
+"""Base class of the triggers that wait: they fire once, and distinguish a kill by a user from other cancellations.
 
-A trigger joins the poller that all triggers of its process share, and passes on what changes. The client and its libraries
-are imported in a thread when the first one runs, because the import would block the event loop, and because the worker,
-which only makes triggers, does not need them.
+Triggers do not poll. They join the poller that all triggers of the process share, and log what changes. The client and its
+libraries are imported in a thread when the first trigger runs: the import would block the event loop, and a worker, which only
+creates triggers, does not need them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
 from airflow_provider_astrobpm.triggers import waiter
-from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, prepare, why_it_was_no_kill
-from airflow_provider_astrobpm.triggers.patience import patiently
+from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, warm_up, why_not_user_action
+from airflow_provider_astrobpm.triggers.patience import read_with_retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TELLS_OF_KILLS = hasattr(BaseTrigger, "on_kill")
-"""Whether Airflow calls ``on_kill`` (from 3.3 on); before that a trigger is only cancelled, whatever the reason."""
+HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
+"""Whether Airflow calls ``on_kill`` (3.3 and later). Earlier versions only cancel a trigger, for any reason."""
 
 _KILLS: set[asyncio.Task[None]] = set()
-"""Terminations under way: an event loop itself keeps no task alive."""
+"""Terminations that are running. The event loop itself keeps only weak references to tasks."""
 
 
 class WaitingTrigger(BaseTrigger):
-    """A trigger that waits. All its arguments are plain JSON, and none is a secret: Airflow stores them in its database.
+    """A trigger that waits. All arguments are plain JSON without secrets, because Airflow stores them in its database.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     :param states: states to wait for; see ``WaitCondition`` for this and the next four.
     :param bp_statuses: business statuses to wait for.
     :param failed_states: states that fail the wait.
     :param failed_bp_statuses: business statuses that fail the wait.
-    :param on_suspended: whether a suspended instance is waited through or fails the wait.
-    :param poll_interval: seconds between two looks at most.
+    :param on_suspended: ``"wait"`` keeps waiting for a suspended instance, ``"fail"`` fails the wait.
+    :param poll_interval: seconds between two polls at most.
     :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
     :param deadline_argument: the argument of the task that set the deadline.
-    :param max_poll_failure_time: seconds for which looks may fail in a row.
-    :param terminate_on_kill: whether what it waits for is terminated when a person ends the task.
+    :param max_poll_failure_time: seconds for which polls may fail in a row.
+    :param terminate_on_kill: whether to terminate the awaited instances when a user ends the task.
     """
 
     def __init__(
@@ -101,72 +101,72 @@ class WaitingTrigger(BaseTrigger):
         )
 
     _own_arguments: tuple[str, ...] = ()
-    """The arguments that a trigger has beside those of all."""
+    """The arguments of a subclass, in addition to the common ones."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire the one event."""
+        """Wait, then fire one event."""
         try:
-            await asyncio.to_thread(import_what_runs)
+            await asyncio.to_thread(import_runtime_modules)
             payload = self._event(await self._end_of_wait(), waiter(self.task_instance))
         except asyncio.CancelledError:
-            if not TELLS_OF_KILLS:
+            if not HAS_ON_KILL:
                 await self.on_kill()
             raise
-        self._has_fired = True  # from here on Airflow may still call on_kill, though nothing was killed
+        self._has_fired = True  # from here on Airflow may call on_kill even if no user ended the task
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Terminate what it waits for if a person ended the task.
+        """Terminate what it waits for if a user ended the task.
 
-        Airflow cancels this after about a second, so the work is done in a task of its own with a client of its own.
+        Airflow cancels this call after about a second, so the work runs in its own task with its own client.
         """
-        if self.terminate_on_kill and self._sign is not None and not self._has_fired:
+        if self.terminate_on_kill and self._awaited_xcom is not None and not self._has_fired:
             kill = asyncio.get_running_loop().create_task(self._kill())
             _KILLS.add(kill)
             kill.add_done_callback(_KILLS.discard)
             await asyncio.shield(kill)
 
-    # What a trigger decides for itself.
+    # To be implemented by subclasses.
 
     @property
-    def _sign(self) -> tuple[str, str] | None:
-        """The XCom by which the task shows for what it waits, and what it says of this wait; ``None`` for none."""
+    def _awaited_xcom(self) -> tuple[str, str] | None:
+        """The XCom in which the task publishes what it waits for, and the value for this wait; ``None`` if there is none."""
         raise NotImplementedError
 
     @property
-    def _waits_for(self) -> str:
-        """What it waits for, in words, as the beginning of a sentence."""
+    def _subject(self) -> str:
+        """What the trigger waits for, as the subject of a log line."""
         raise NotImplementedError
 
     async def _new_wait(self) -> AnyWait[Any]:
         raise NotImplementedError
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
-        """Return what the event carries.
+        """Return the payload of the event.
 
-        :param ending: how the wait ended: its good end, or the error.
+        :param ending: how the wait ended: the success value, or the error.
         """
         raise NotImplementedError
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        """Terminate what it waits for, if its wait is not over, and return what came of it in words."""
+        """Terminate what it waits for, unless its wait has ended, and return the result as a log line."""
         raise NotImplementedError
 
-    # What they share.
+    # Shared by all subclasses.
 
     async def _end_of_wait(self) -> Any:
-        """Return how the wait ended: its good end, or the error."""
+        """Return how the wait ended: the success value, or the error."""
         from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         hook = AstroZeroHook(self.astro_zero_conn_id)
         if self.terminate_on_kill and self.task_instance is not None:
-            prepare(TaskInstanceKey.of(self.task_instance))
+            warm_up(TaskInstanceKey.of(self.task_instance))
         try:
             awaited = await self._new_wait()
             awaited.deadline_argument = self.deadline_argument
-            settings = await self._patiently(hook.async_settings, "the connection", awaited)
+            settings = await self._read_with_retries(hook.async_settings, "the connection", awaited)
             self._poller = POLLERS.get(settings, hook.make_async_client)
             awaited.grace = settings.start_grace
             while True:
@@ -179,8 +179,8 @@ class WaitingTrigger(BaseTrigger):
                             note.write_to(self.log)
                 if not isinstance(awaited.ending, CallError):
                     return awaited.ending
-                # The secret may have been renewed in the days since the wait began. How the server reports that it does
-                # not know the old one is not documented, so any failed poll may be about that.
+                # The secret may have been changed since the wait began. It is not documented how the server refuses the old
+                # one, so any failed poll may mean that.
                 try:
                     settings = await hook.async_settings()
                 except Exception:
@@ -188,22 +188,24 @@ class WaitingTrigger(BaseTrigger):
                     return awaited.ending
                 if POLLERS.key(settings) == POLLERS.key(self._poller.settings):
                     return awaited.ending
-                self.log.warning("The connection has changed; the wait goes on with its new settings")
+                self.log.warning("The connection has changed; still waiting, with the new settings")
                 self._poller = POLLERS.get(settings, hook.make_async_client)
                 awaited.grace = settings.start_grace
                 awaited.resume()
         except Exception as error:
-            self.log.exception("The wait could not go on")
+            self.log.exception("The wait could not continue")
             return error
 
-    async def _patiently(
+    async def _read_with_retries(
         self, read: Callable[[], Awaitable[T]], what: str, awaited: AnyWait[Any] | None = None
     ) -> T:
-        """Return what is read, with the patience of the wait; the parameters are those of ``patience.patiently``."""
+        """Read something, and retry while the wait tolerates failures; see ``read_with_retries`` for the parameters."""
         from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
 
-        books: AnyWait[Any] = awaited or AnyWait(None, self.max_poll_failure_time)
-        return await patiently(read, what, awaited=books, connection=self.astro_zero_conn_id, log=self.log)
+        wait: AnyWait[Any] = awaited or AnyWait(None, self.max_poll_failure_time)
+        return await read_with_retries(
+            read, what, awaited=wait, connection=self.astro_zero_conn_id, log=self.log
+        )
 
     def _condition(self) -> WaitCondition:
         asked: dict[str, Any] = {argument: getattr(self, argument) for argument in ARGUMENTS}
@@ -214,35 +216,35 @@ class WaitingTrigger(BaseTrigger):
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         try:
-            if reason := await self._why_no_kill():
-                self.log.info("%s left as it is: %s", self._waits_for, reason)
+            if reason := await self._why_not_killed():
+                self.log.info("%s is not terminated: %s", self._subject, reason)
                 return
             async with AstroZeroHook(self.astro_zero_conn_id).async_client() as client:
                 client.meter.count(KILLS)
                 self.log.info(await self._terminate(client))
         except Exception:
             self.log.exception(
-                "%s was to be terminated and may still be open: terminate it by hand", self._waits_for
+                "%s could not be terminated and may still be open: terminate it by hand", self._subject
             )
 
-    async def _why_no_kill(self) -> str | None:
+    async def _why_not_killed(self) -> str | None:
         if self.deadline is not None and time.time() >= self.deadline:
-            return "its deadline had passed anyway"
-        absent = self._poller.stood_still(within=60) if self._poller is not None else 0.0
-        if absent > _longest_absence():
-            return f"this triggerer stood still for {absent:.0f} s, and another may have taken the wait over"
-        if self.task_instance is None or self._sign is None:
-            return "nobody knows for which task it was waited"
-        return await why_it_was_no_kill(TaskInstanceKey.of(self.task_instance), *self._sign)
+            return "its deadline had already passed"
+        stall = self._poller.longest_stall(within=60) if self._poller is not None else 0.0
+        if stall > _max_tolerated_stall():
+            return f"this triggerer stalled for {stall:.0f} s, and another one may have taken over the wait"
+        if self.task_instance is None or self._awaited_xcom is None:
+            return "it is unknown which task waited for it"
+        return await why_not_user_action(TaskInstanceKey.of(self.task_instance), *self._awaited_xcom)
 
 
-def _longest_absence() -> float:
-    """Return for how many seconds a triggerer may stand still while no other takes over, with some to spare."""
+def _max_tolerated_stall() -> float:
+    """Return for how many seconds a triggerer may stall before another one may take over, with a safety margin."""
     return float(conf.getfloat("triggerer", "triggerer_health_check_threshold", fallback=30)) / 2
 
 
-def import_what_runs() -> None:
-    """Import in a thread what every run needs, and what a kill needs in a hurry."""
+def import_runtime_modules() -> None:
+    """Import, in a thread, the modules that every run needs and that a kill has no time to import."""
     for module in (
         "airflow.sdk.execution_time.task_runner",
         "airflow_provider_astrobpm.bpm.event",

@@ -1,4 +1,4 @@
-"""The triggers: for one BPM instance, for a batch of them, and for all that enter a state (in ``triggers.event``)."""
+"""Triggers for one BPM instance, for a batch, and (in ``triggers.event``) for all instances that enter a state."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = ["AstroZeroBpmBatchTrigger", "AstroZeroBpmEventTrigger", "AstroZeroBpmInstanceTrigger"]
 
-KILL_PATIENCE = 600.0  # seconds for which the instances of a batch are terminated
+KILL_TIMEOUT_SECONDS = 600.0  # for terminating all instances of a batch
 
 
 class AstroZeroBpmInstanceTrigger(WaitingTrigger):
     """Wait for a BPM instance in the triggerer.
 
-    Fires one event, which ``airflow_provider_astrobpm.bpm.event`` makes and reads.
+    Fires one event, whose payload ``event_payload`` writes and reads.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     :param instance_id: the instance's id.
-    :param business_key: the instance's business key, where the id is not known.
-    :param bpm_name: with ``business_key``: only instances of this BPM count. With ``instance_id``: the name that the task has
-        asked for, which the instance may show instead of the one that it has shown so far.
-    :param seen: the instance as the task saw it last, as ``msgspec.to_builtins`` makes it.
+    :param business_key: the instance's business key, if the id is not known.
+    :param bpm_name: with ``business_key``: only instances of this BPM count. With ``instance_id``: the name that the task
+        asked for, which the instance may show instead of the name it has shown so far.
+    :param seen: the instance as the task last saw it, in the form of ``msgspec.to_builtins``.
 
     The other parameters are those of ``WaitingTrigger``.
     """
@@ -66,11 +66,11 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
         self._awaited: Wait | None = None
 
     @property
-    def _sign(self) -> tuple[str, str] | None:
+    def _awaited_xcom(self) -> tuple[str, str] | None:
         return None if self.instance_id is None else (INSTANCE_ID, self.instance_id)
 
     @property
-    def _waits_for(self) -> str:
+    def _subject(self) -> str:
         return f"Instance {self.instance_id!r}"
 
     async def _new_wait(self) -> Wait:
@@ -80,7 +80,7 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
         from airflow_provider_astrobpm.bpm.instance import BpmInstance  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.sameness import Known  # noqa: PLC0415
 
-        plain, self.seen = self.seen, None  # kept once, and smaller, by the wait
+        plain, self.seen = self.seen, None  # the wait keeps the instance, in a smaller form
         seen = msgspec.convert(plain, BpmInstance) if plain else None
         names = (self.bpm_name,) if self.bpm_name else ()
         self._awaited = wait.Wait(
@@ -106,23 +106,23 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
         last = self._awaited.seen if self._awaited else None
         instance = await client.run(find(instance_id, last.state if last else None))
         if self._awaited is not None and not self._awaited.known.is_of(instance):
-            return f"Left as it is, for its id shows another one now: {instance}"
+            return f"Not terminated, because its id now shows another instance: {instance}"
         if self._condition().judge(instance).outcome is not Outcome.WAITING:
-            return f"Left as it is, for its wait is over: {instance}"
-        self.log.info("The task was ended by a person; terminating %s", instance)
+            return f"Not terminated, because its wait has ended: {instance}"
+        self.log.info("A user ended the task; terminating %s", instance)
         return (await client.run(change.change_state(instance_id, "terminate", find=find))).note
 
 
 class AstroZeroBpmBatchTrigger(WaitingTrigger):
     """Wait for all instances of a batch in the triggerer.
 
-    Which they are it learns from the XComs of its task, so that its arguments are as short for ten thousand as for two.
-    Fires one event, which ``airflow_provider_astrobpm.bpm.event`` makes and reads.
+    It reads the instance ids from the XComs of its task, so its arguments are as short for ten thousand instances as for two.
+    Fires one event, whose payload ``event_payload`` writes and reads.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
-    :param task_key: the task instance that waits: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
-    :param batch_key: what the business keys of this generation of the batch begin with.
-    :param may_fail: how many instances may fail before the wait ends, whatever is open then; ``None`` for any number.
+    :param task_key: the waiting task instance: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    :param batch_key: the prefix of the business keys of this generation of the batch.
+    :param may_fail: how many instances may fail before the wait ends, even if others are still open; ``None`` for any number.
 
     The other parameters are those of ``WaitingTrigger``.
     """
@@ -147,17 +147,17 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         self._awaited: GroupWait | None = None
 
     @property
-    def _sign(self) -> tuple[str, str]:
+    def _awaited_xcom(self) -> tuple[str, str]:
         return BATCH_KEY, self.batch_key
 
     @property
-    def _waits_for(self) -> str:
+    def _subject(self) -> str:
         return f"The batch with business keys {self.batch_key}…"
 
     async def _new_wait(self) -> GroupWait:
         from airflow_provider_astrobpm.bpm import group_wait  # noqa: PLC0415
 
-        await self._learn_ids()
+        await self._read_ids()
         self._awaited = group_wait.GroupWait(
             self._condition(),
             dict.fromkeys(self._ids),
@@ -168,26 +168,26 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         )
         return self._awaited
 
-    async def _learn_ids(self) -> None:
-        """Read from the task's XComs which instances there are, and of which BPMs.
+    async def _read_ids(self) -> None:
+        """Read the instance ids and the BPM names from the task's XComs.
 
-        :raises AstroZeroError: if they are not there.
+        :raises AstroZeroError: if the ids are not there.
         """
         from airflow_provider_astrobpm.bpm.errors import AstroZeroError  # noqa: PLC0415
 
         task = kill.TaskInstanceKey(**self.task_key)
 
-        async def published() -> list[Any]:
+        async def read_xcoms() -> list[Any]:
             keys = (INSTANCE_IDS, BATCH_KEY, MET, BPM_NAMES)
             return [await sync_to_async(kill.published)(task, key) for key in keys]
 
-        found, batch_key, met, names = await self._patiently(published, "the XComs of the task")
+        found, batch_key, met, names = await self._read_with_retries(read_xcoms, "the XComs of the task")
         if not isinstance(found, list) or batch_key != self.batch_key:
             raise AstroZeroError(
-                f"XCom {INSTANCE_IDS!r} of the task does not tell which instances it has started"
+                f"XCom {INSTANCE_IDS!r} of the task does not say which instances it has started"
             )
         self._ids = awaited_ids(found, met)
-        self._names = names or []  # a task of an earlier version has published none
+        self._names = names or []  # tasks of an earlier version published no names
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
@@ -208,17 +208,17 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
                 raise findings.failure
             awaited.look_found(findings, began.steady, moment.now())
         if awaited.ending is not None:
-            return f"{self._waits_for} is left as it is, for its wait is over"
+            return f"{self._subject} is not terminated, because its wait has ended"
         sought = search.Sought()
         awaited.seek(sought)
         shown = {one: state for one, state in sought.ids.items() if one in findings.instances}
         left = len(sought.ids) - len(shown)
-        self.log.info("The task was ended by a person; terminating %s instances of its batch", len(shown))
+        self.log.info("A user ended the task; terminating %s instances of its batch", len(shown))
         change = await group_change.change_all(
             client,
             shown,
             "terminate",
-            patience=KILL_PATIENCE,
+            patience=KILL_TIMEOUT_SECONDS,
             grace=0,
             log=lambda note: note.write_to(self.log),
         )

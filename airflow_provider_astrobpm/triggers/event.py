@@ -1,7 +1,7 @@
-"""The trigger that lets an asset have an event whenever an instance of a process enters a state or a business status.
+"""The trigger that creates an asset event whenever an instance of a process enters a state or a business status.
 
-Airflow writes an event and what a trigger keeps of it one after the other, never both at once. So the event comes first:
-a triggerer that is killed between the two, which are some hundredths of a second apart, tells of it once more.
+Airflow cannot write an event and the trigger's stored state in one transaction. So the event comes first: if the triggerer is
+killed between the two, which are a few hundredths of a second apart, the event is sent again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_astrobpm.bpm import checks, texts
 from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-from airflow_provider_astrobpm.triggers.patience import patiently
+from airflow_provider_astrobpm.triggers.patience import read_with_retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -23,34 +23,33 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.bpm.watch import Entry, Watch
 
-SHARED = (
-    "The asset's state store cannot be used. If several assets are watched by this one trigger, because theirs have equal "
-    "arguments, it cannot tell in whose store to keep what it has reported: let their arguments differ, by the poll_interval "
-    "for example"
+SHARED_STORE = (
+    "The asset's state store cannot be used. If several assets share this trigger, because their watchers have equal arguments, "
+    "the trigger cannot know which asset's store to use: make the arguments differ, for example the poll_interval"
 )
-# Airflow writes events down one by one, and gives no sign of life before it is through with all that it has taken.
-AT_A_TIME = 50
-TAKEN_EVERY = 1.0  # seconds
-PAUSE = 30.0  # seconds, at least, from a failure that a person may have to mend to the next attempt
+# Airflow writes events one by one, and sends no heartbeat until it has written all events that it took.
+MAX_EVENTS_AT_ONCE = 50
+DELIVERY_INTERVAL_SECONDS = 1.0
+RETRY_DELAY_SECONDS = 30.0  # at least, after a failure that may need a person to fix it
 
 
 class AstroZeroBpmEventTrigger(BaseEventTrigger):
     """Fire an event whenever an instance of a process enters a state or a business status; for ``AssetWatcher``.
 
-    The event's payload is the instance, as the dict that the operators return. It looks together with all who wait on the
-    same endpoint, one request for each state that it watches; for business statuses that is all of them, because an
-    instance may have one in any state.
+    The event's payload is the instance, as the dict that the operators return. The trigger shares its polls with all waits on
+    the same endpoint, and needs one request for each watched state. For business statuses it needs all states, because an
+    instance may show one in any state.
 
-    What it has reported it keeps in the asset's state store (Airflow 3.3), so that a restart neither repeats nor omits
-    anything. Before Airflow 3.3 it knows that only as long as it runs: what enters while no triggerer runs it is not
-    reported. An instance that enters and leaves between two looks is never seen; what has ended stays.
+    It keeps what it has reported in the asset's state store (Airflow 3.3), so that a restart neither repeats nor misses an
+    entry. Before Airflow 3.3 it remembers that only while it runs: entries are missed while no triggerer runs it. An instance
+    that enters and leaves between two polls is never seen. Closed instances stay, so their ends are not missed.
 
     :param bpm_name: the BPM's name; only its instances count.
-    :param states: states that they may enter; without these and ``bp_statuses`` every end counts.
-    :param bp_statuses: business statuses that they may come to.
-    :param include_existing: whether the first look reports what it finds there; by default it only begins with that.
-    :param poll_interval: seconds between two looks, at least 1. The smallest interval of all who look at an endpoint
-        counts for all of them.
+    :param states: the states that they may enter. Without ``states`` and ``bp_statuses``, every terminal state counts.
+    :param bp_statuses: the business statuses that they may reach.
+    :param include_existing: whether to report what the first poll finds there. By default that is only the baseline.
+    :param poll_interval: seconds between two polls, at least 1. The smallest interval of all tasks and triggers that poll an
+        endpoint counts for all of them.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     :raises ValueError: for a bad argument.
     """
@@ -89,63 +88,61 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch, for as long as it is wanted. Nobody waits for it who could be told of an error, so it goes on after each."""
-        from airflow_provider_astrobpm.triggers.base import import_what_runs  # noqa: PLC0415
+        """Watch until cancelled. No task waits for this trigger, so errors are logged and retried."""
+        from airflow_provider_astrobpm.triggers.base import import_runtime_modules  # noqa: PLC0415
 
-        await asyncio.to_thread(import_what_runs)
+        await asyncio.to_thread(import_runtime_modules)
         from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
 
-        watching = _Watching(self, self._places)
-        told: tuple[str, int] | None = None
+        watching = _WatchRun(self, self._places)
+        logged: tuple[str, int] | None = None
         try:
             while True:
                 try:
                     async for event in watching.events():
                         yield event
                 except Exception as error:
-                    # Once for each stretch of failures.
+                    # Log each series of equal failures once.
                     what = (
                         f"{type(error).__name__} {error.status}"
                         if isinstance(error, CallError)
                         else str(error)
                     )
-                    if told != (found := (what, watching.looks)):
-                        told = found
-                        self.log.exception(
-                            "Could not watch %s; trying again for as long as it takes", self._places
-                        )
-                await asyncio.sleep(max(PAUSE, self.poll_interval))
+                    if logged != (found := (what, watching.polls)):
+                        logged = found
+                        self.log.exception("Could not watch %s; will try again until it works", self._places)
+                await asyncio.sleep(max(RETRY_DELAY_SECONDS, self.poll_interval))
         finally:
-            self.log.info("Watching %s ends here", self._places)
+            self.log.info("Stopped watching %s", self._places)
 
 
-class _Watching:
-    """The watch of one trigger, over whatever fails meanwhile."""
+class _WatchRun:
+    """The watch of one trigger. It survives failures."""
 
     def __init__(self, trigger: AstroZeroBpmEventTrigger, places: Places) -> None:
         from airflow_provider_astrobpm.bpm import cursor  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.memory import WatchMemory  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.memory import WatchState  # noqa: PLC0415
 
         self._trigger = trigger
         self._places = places
         self._hook = AstroZeroHook(trigger.astro_zero_conn_id)
         name = cursor.name_of(trigger.astro_zero_conn_id, places)
         self._store = getattr(trigger, "asset_state_store", None)
-        self._memory = WatchMemory(name, self._store)
+        self._state = WatchState(name, self._store)
         self._watch: Watch | None = None
 
     @property
-    def looks(self) -> int:
-        """How many looks have succeeded so far."""
-        return self._watch.looks if self._watch else 0
+    def polls(self) -> int:
+        """How many polls have read all lists."""
+        return self._watch.polls if self._watch else 0
 
     async def events(self) -> AsyncIterator[TriggerEvent]:
-        """Yield the events until something fails, and raise that."""
+        """Yield events until something fails, and raise that error."""
         from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
 
         watch = self._watch = self._watch or await self._new_watch()
-        settings = await patiently(
+        settings = await read_with_retries(
             self._hook.async_settings,
             "the connection",
             awaited=watch,
@@ -159,11 +156,11 @@ class _Watching:
             while watch.ending is None:
                 for note in await subscription.notes():
                     note.write_to(self._trigger.log)
-                watch.noticed()
+                watch.acknowledge()
                 async for event in self._report(watch, settings):
                     yield event
-                if not watch.is_written:
-                    await self._write(watch)
+                if not watch.is_saved:
+                    await self._save(watch)
         error = watch.ending
         watch.resume()
         raise error
@@ -173,52 +170,54 @@ class _Watching:
         from airflow_provider_astrobpm.bpm.watch import Watch  # noqa: PLC0415
 
         try:
-            marks = await self._memory.read()
+            entry_keys = await self._state.read()
         except ValueError as error:
-            # Airflow's store of several assets has to be told which of them is meant, and does not say which there are.
-            raise AstroZeroError(SHARED) from error
-        if marks is not None:
-            self._trigger.log.info("Watching %s goes on; %s are known", self._places, len(marks))
-        return Watch(self._places, marks, include_existing=self._trigger.include_existing)
+            # With several assets, Airflow's store needs to know which one is meant, and does not list them.
+            raise AstroZeroError(SHARED_STORE) from error
+        if entry_keys is not None:
+            self._trigger.log.info(
+                "Watching %s; resumed with %s entries already reported", self._places, len(entry_keys)
+            )
+        return Watch(self._places, entry_keys, include_existing=self._trigger.include_existing)
 
     async def _report(self, watch: Watch, settings: Settings) -> AsyncIterator[TriggerEvent]:
-        """Fire an event for each entry that was not reported yet, and write down each as soon as Airflow has it."""
+        """Fire an event for each new entry, and store each as reported once Airflow has taken it."""
         if not watch.entries:
             return
         if self._store is not None:
-            # A triggerer that took this one for dead may have reported some.
-            watch.reported(await self._memory.read() or ())
-        while some := watch.entries[:AT_A_TIME]:
+            # Another triggerer that considered this one dead may have reported some entries.
+            watch.mark_reported(await self._state.read() or ())
+        while some := watch.entries[:MAX_EVENTS_AT_ONCE]:
             async for event in self._report_some(watch, some, settings):
                 yield event
 
     async def _report_some(
         self, watch: Watch, entries: list[Entry], settings: Settings
     ) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_astrobpm.triggers.taking import Taking  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.taking import DeliveryTracker  # noqa: PLC0415
 
-        taking = Taking()
-        for mark, instance in entries:
+        tracker = DeliveryTracker()
+        for key, instance in entries:
             plain = texts.storable(
                 instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
             )
-            payload = plain if self._store is None else taking.payload(mark, plain)
+            payload = plain if self._store is None else tracker.payload(key, plain)
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
         if self._store is None:
-            watch.reported({entry.mark for entry in entries})
-            await self._write(watch)
+            watch.mark_reported({entry.key for entry in entries})
+            await self._save(watch)
             if watch.entries:
-                await asyncio.sleep(TAKEN_EVERY)
+                await asyncio.sleep(DELIVERY_INTERVAL_SECONDS)
         failure: Exception | None = None
-        async for marks in taking.taken():
-            watch.reported(marks)
+        async for entry_keys in tracker.delivered():
+            watch.mark_reported(entry_keys)
             try:
-                await self._write(watch)
-            except Exception as error:  # noqa: BLE001 - Airflow takes the others all the same; it is raised below
+                await self._save(watch)
+            except Exception as error:  # noqa: BLE001 - Airflow takes the other events all the same; raised below
                 failure = failure or error
         if failure is not None:
             raise failure
 
-    async def _write(self, watch: Watch) -> None:
-        await self._memory.write(watch.marks)
-        watch.is_written = True
+    async def _save(self, watch: Watch) -> None:
+        await self._state.write(watch.entry_keys)
+        watch.is_saved = True

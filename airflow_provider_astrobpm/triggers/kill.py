@@ -1,22 +1,22 @@
-"""Whether a trigger was cancelled because a person ended its task, or for a reason that must terminate nothing.
+"""Decides whether a trigger was cancelled because a user ended its task, or for a reason that must not terminate anything.
 
-Airflow tells a trigger neither: a triggerer that comes back after another took its triggers over cancels them just as one
-whose task was marked as failed. So the task instance is looked at.
+Airflow does not say why it cancels a trigger. A triggerer that comes back after another took over its triggers cancels them
+just like one whose task was marked as failed. So the trigger reads the state of its task instance.
 
-| the task instance is                                           | then a person          |
-|----------------------------------------------------------------|------------------------|
-| deferred or running, and waits for the same as before          | did nothing            |
-| deferred or running, and waits for something else              | cleared the task       |
-| running, scheduled or queued, and nobody can say for which one | may have: look again   |
-| and so it stays                                                | cleared the task       |
-| to be retried                                                  | did nothing            |
-| ended, and says that its wait was over                         | did nothing            |
-| ended otherwise, or gone with its run                          | ended the task         |
-| not to be seen                                                 | perhaps did nothing    |
+| the task instance is                                          | conclusion                 |
+|---------------------------------------------------------------|----------------------------|
+| deferred or running, and still waits for the same             | no user action             |
+| deferred or running, and waits for something else             | a user cleared the task    |
+| running, scheduled or queued, unknown what it waits for       | undecided: read it again   |
+| the same, after the last attempt                              | a user cleared the task    |
+| to be retried                                                 | no user action             |
+| ended, and it published that its wait had ended               | no user action             |
+| ended otherwise, or deleted with its run                      | a user ended the task      |
+| unreadable                                                    | counts as no user action   |
 
-From Airflow 3.4 on a trigger reads XComs as the try that waits. In a loop nothing else can read them, and Airflow refuses
-a try that was replaced. Outside of loops the next try's XComs are read then. In a loop a try that was replaced was cleared,
-by itself or with an earlier iteration.
+From Airflow 3.4 on, a trigger reads XComs as the try that waits. In a loop nothing else can read them, and Airflow refuses to
+serve a replaced try. Outside of loops, the next try's XComs are read then. In a loop, a replaced try was cleared, by itself or
+together with an earlier iteration.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOKS = 3  # attempts to see the task instance
-PAUSE = 2.0  # seconds between them
+MAX_OBSERVATIONS = 3  # attempts to read the task instance
+OBSERVATION_DELAY_SECONDS = 2.0  # between two attempts
 
 
 @dataclass(frozen=True)
 class TaskInstanceKey:
-    """Which task instance is meant.
+    """Identifies a task instance.
 
-    :param region: the region that Airflow 3.4 gives to mapped tasks and to those of a loop.
+    :param region: the region that Airflow 3.4 gives to mapped tasks and to tasks in a loop.
     """
 
     dag_id: str
@@ -59,7 +59,7 @@ class TaskInstanceKey:
 
     @classmethod
     def of(cls, task_instance: Any) -> Self:
-        """Return the key of a task instance, in whichever shape the triggerer has it."""
+        """Return the key of a task instance, for every form in which a triggerer has one."""
         index = task_instance.map_index
         return cls(
             task_instance.dag_id,
@@ -71,7 +71,7 @@ class TaskInstanceKey:
 
     @property
     def for_trigger(self) -> dict[str, Any]:
-        """The arguments by which a trigger makes it again. A trigger knows the region by itself."""
+        """The arguments from which a trigger recreates this. The trigger knows the region itself."""
         return {
             "dag_id": self.dag_id,
             "run_id": self.run_id,
@@ -81,86 +81,90 @@ class TaskInstanceKey:
 
 
 class ReplacedTryError(Exception):
-    """The try that waited was replaced by another one, and nothing can be read of either."""
+    """The try that waited was replaced by another one, and neither can be read."""
 
 
-_preparation: asyncio.Task[None] | None = None
+_warm_up: asyncio.Task[None] | None = None
 
 
-def prepare(task: TaskInstanceKey) -> None:
-    """Look at a task instance once in this process, ahead of need: Airflow takes seconds over the first look.
+def warm_up(task: TaskInstanceKey) -> None:
+    """Read a task instance once per process, in advance, because Airflow's first read takes seconds.
 
     :param task: any task instance that waits.
     """
-    global _preparation  # noqa: PLW0603 - an event loop itself keeps no task alive
-    if _preparation is None:
-        _preparation = Context().run(asyncio.get_running_loop().create_task, _look_ahead(task))
+    global _warm_up  # noqa: PLW0603 - the event loop itself keeps only weak references to tasks
+    if _warm_up is None:
+        _warm_up = Context().run(asyncio.get_running_loop().create_task, _observe_ahead(task))
 
 
-async def _look_ahead(task: TaskInstanceKey) -> None:
+async def _observe_ahead(task: TaskInstanceKey) -> None:
     try:
         await sync_to_async(state_of)(task)
-    except Exception as error:  # noqa: BLE001 - what is wrong with it is told when it is needed
-        log.debug("Looking at a task ahead of need failed: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - a lasting error is reported when the state is needed
+        log.debug("Could not read a task instance in advance: %s", type(error).__name__)
 
 
-async def why_it_was_no_kill(task: TaskInstanceKey, key: str, awaited: str) -> str | None:
-    """Return why a cancelled wait was ended by nobody, or ``None`` if a person did end it.
+async def why_not_user_action(task: TaskInstanceKey, key: str, awaited: str) -> str | None:
+    """Return why a cancellation was not a user action, or ``None`` if it was.
 
     :param task: the task instance that waited.
-    :param key: the XCom in which a try of the task shows for what it waits.
-    :param awaited: for what this one waited.
+    :param key: the XCom in which a try of the task publishes what it waits for.
+    :param awaited: what this trigger waited for.
     """
     reason: str | None = None
-    for attempt in range(LOOKS):
+    for attempt in range(MAX_OBSERVATIONS):
         if attempt:
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(OBSERVATION_DELAY_SECONDS)
         try:
-            sight = await sync_to_async(_look)(task, key, awaited)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
+            observation = await sync_to_async(_observe)(task, key, awaited)
+        except Exception as error:  # noqa: BLE001 - any error means that nothing is known
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            if sight is not Sight.UNDECIDED:
-                reason = sight.value
+            if observation is not _Observation.UNDECIDED:
+                reason = observation.value
                 break
             reason = None
     return reason
 
 
-class Sight(Enum):
-    """What a look at a task instance says of its wait: why nobody ended it, or nothing if somebody did."""
+class _Observation(Enum):
+    """What a task instance shows about its wait: why it was no user action, or ``None`` if a user ended the wait."""
 
-    ENDED = None
-    UNDECIDED = "its task runs, or is about to"
-    GOES_ON = "its task goes on with it, for another triggerer has taken it over"
-    UNKNOWN = "its task is waiting again, and nobody knows for which instance"
-    OVER = "its task has ended its wait, for another triggerer had taken it over"
-    RETRIED = "its task is retried"
+    ENDED_BY_USER = None
+    UNDECIDED = "its task is running or about to run"
+    STILL_WAITING = "its task is still waiting for it, because another triggerer has taken over"
+    UNKNOWN = "its task is waiting again, and it is unknown for which instance"
+    FINISHED = "its task has finished the wait, because another triggerer had taken over"
+    RETRIED = "its task will be retried"
 
 
-def _look(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
+def _observe(task: TaskInstanceKey, key: str, awaited: str) -> _Observation:
     try:
-        return _sight(task, key, awaited)
+        return _observed_state(task, key, awaited)
     except ReplacedTryError:
-        return Sight.ENDED
+        return _Observation.ENDED_BY_USER
 
 
-def _sight(task: TaskInstanceKey, key: str, awaited: str) -> Sight:
+def _observed_state(task: TaskInstanceKey, key: str, awaited: str) -> _Observation:
     state = state_of(task)
     if state in {"up_for_retry", "up_for_reschedule"}:
-        return Sight.RETRIED
+        return _Observation.RETRIED
     if state in {"scheduled", "queued"}:
-        return Sight.UNDECIDED
+        return _Observation.UNDECIDED
     if state in {"deferred", "running"}:
         own = published(task, key)
         if own is None:
-            return Sight.UNKNOWN if state == "deferred" else Sight.UNDECIDED
-        return Sight.GOES_ON if own == awaited else Sight.ENDED
-    return Sight.OVER if state is not None and published(task, WAIT_OVER) == awaited else Sight.ENDED
+            return _Observation.UNKNOWN if state == "deferred" else _Observation.UNDECIDED
+        return _Observation.STILL_WAITING if own == awaited else _Observation.ENDED_BY_USER
+    return (
+        _Observation.FINISHED
+        if state is not None and published(task, WAIT_OVER) == awaited
+        else _Observation.ENDED_BY_USER
+    )
 
 
 def state_of(task: TaskInstanceKey) -> str | None:
-    """Return the state of a task instance; ``None`` also where there is none any more."""
+    """Return the state of a task instance; ``None`` if it has no state or was deleted."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
 
     states = RuntimeTaskInstance.get_task_states(
@@ -172,7 +176,7 @@ def state_of(task: TaskInstanceKey) -> str | None:
 
 
 def published(task: TaskInstanceKey, key: str) -> Any:
-    """Return what this try of a task has published under a key, or ``None``.
+    """Return the value of an XCom of this try of a task, or ``None``.
 
     :raises ReplacedTryError: if this try was replaced, and its task is in a loop.
     """
@@ -193,7 +197,7 @@ def published(task: TaskInstanceKey, key: str) -> Any:
         if _status(refusal) != HTTPStatus.FORBIDDEN:
             raise
     try:
-        # A context of its own holds no try as which it would be read.
+        # In an empty context the XCom is not read as a particular try.
         return Context().run(read)
     except AirflowRuntimeError as refusal:
         if _status(refusal) != HTTPStatus.BAD_REQUEST:

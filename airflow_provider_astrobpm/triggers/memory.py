@@ -1,4 +1,4 @@
-"""What a watch keeps over a restart of its triggerer: the marks of what it has reported, in the state store of its asset."""
+"""The stored state of a watch: the entry keys of what it has reported, in its asset's state store, to survive restarts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 
-MANY = 10_000  # marks that take some milliseconds to sort; more are sorted in a thread
+MAX_KEYS_SORTED_INLINE = 10_000  # which takes some milliseconds; more entry keys are sorted in a thread
 
 
 class Store(Protocol):
-    """The part of Airflow's ``AssetStateStoreAccessors`` that is used here."""
+    """The part of Airflow's ``AssetStateStoreAccessors`` that this module uses."""
 
     async def aget(self, key: str) -> Any:
         """Return a value; ``None`` if there is none."""
@@ -25,14 +25,14 @@ class Store(Protocol):
         """Write a value."""
 
     async def adelete(self, key: str) -> None:
-        """Delete a value, if there is one."""
+        """Delete a value, if it exists."""
 
 
-class WatchMemory:
-    """The memory of a watch.
+class WatchState:
+    """Reads and writes the entry keys of a watch.
 
     :param name: the name of the watch in the store.
-    :param store: the store; ``None`` where Airflow has none, then nothing outlives this object.
+    :param store: the store; ``None`` if Airflow has none, in which case the state lasts as long as this object.
     """
 
     def __init__(self, name: str, store: Store | None) -> None:
@@ -41,22 +41,26 @@ class WatchMemory:
         self._stored: dict[str, Any] = {}
 
     async def read(self) -> set[str] | None:
-        """Return the marks that were written last, by whomever; ``None`` if none ever were, or some of them are lost."""
+        """Return the entry keys that any triggerer wrote last; ``None`` if there are none or some are lost."""
         if self._store is not None:
             head = await self._store.aget(self._name)
             self._stored = {self._name: head}
             for key in cursor.keys(self._name, head) or ():
                 self._stored[key] = await self._store.aget(key)
         keys = cursor.keys(self._name, self._stored.get(self._name))
-        # Were it taken for empty, a value that is lost would let its share of all that ever happened happen again.
+        # Do not take a lost value for an empty one: all entries of its shard would be reported again.
         if keys is None or not all(isinstance(self._stored.get(key), str) for key in keys):
             return None
         return cursor.marks_in(self._stored[key] for key in keys)
 
-    async def write(self, marks: AbstractSet[str]) -> None:
-        """Write the marks, in as few values as have changed."""
-        changes = partial(cursor.changes, self._name, frozenset(marks), dict(self._stored))
-        found = await asyncio.to_thread(list, changes()) if len(marks) > MANY else [*changes()]
+    async def write(self, entry_keys: AbstractSet[str]) -> None:
+        """Write the entry keys, changing as few values as possible."""
+        changes = partial(cursor.changes, self._name, frozenset(entry_keys), dict(self._stored))
+        found = (
+            await asyncio.to_thread(list, changes())
+            if len(entry_keys) > MAX_KEYS_SORTED_INLINE
+            else [*changes()]
+        )
         for key, value in found:
             if value is None:
                 if self._store is not None:

@@ -1,4 +1,4 @@
-"""Reads what a wait needs before it can poll, with the patience of the wait: its connection, the instances of its batch."""
+"""Reads what a wait needs before it can poll, such as its connection or its batch's instance ids, and retries failed reads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def patiently(
+async def read_with_retries(
     read: Callable[[], Awaitable[T]], what: str, *, awaited: AnyWait[Any], connection: str, log: Any
 ) -> T:
-    """Return what is read, and read again for as long as the wait bears with polls that fail.
+    """Read something, and retry for as long as the wait tolerates failed polls.
 
     :param read: reads it.
-    :param what: what it is, such as ``the connection``.
-    :param awaited: the wait, in whose books failures are counted.
+    :param what: what it reads, such as ``the connection``.
+    :param awaited: the wait, which records the failures.
     :param connection: the connection id.
-    :param log: the log of the trigger, which gets a line when reading begins to fail.
-    :raises AstroZeroError: the end of the wait, where its patience or its time is over.
+    :param log: the trigger's log, which gets a line when reads start to fail.
+    :raises AstroZeroError: the error that ended the wait, if reads failed for too long or the deadline passed.
     """
     from airflow_provider_astrobpm.bpm import lookup  # noqa: PLC0415
     from airflow_provider_astrobpm.bpm.moment import Moment  # noqa: PLC0415

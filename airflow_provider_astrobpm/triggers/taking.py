@@ -1,9 +1,9 @@
-"""When Airflow takes an event from a trigger.
+"""Detects when Airflow takes an event from a trigger.
 
-A trigger yields an event into a queue of its process. About every second Airflow takes what is there and sends it to the
-process that writes it down, which answers whatever the trigger asks after that only then. Of the moment between, a trigger
-is told nothing. But Airflow has to turn the payload into plain JSON, by pydantic, to send it; so a payload that is a
-pydantic model learns of it.
+A trigger yields an event into a queue of its process. About once a second Airflow takes what is in the queue and sends it to the
+process that writes it to the database. That process answers later requests of the trigger only after that. Airflow does not notify
+the trigger when it takes an event. But to send the payload it converts it to plain JSON with pydantic, so a payload that is a
+pydantic model can notice it.
 """
 
 from __future__ import annotations
@@ -17,65 +17,65 @@ from pydantic import BaseModel, PrivateAttr, model_serializer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# Seconds after which an event counts as taken, should Airflow do something else with payloads one day. While its database
-# hangs it takes nothing, and what counts as taken too early is lost to a crash: so this is longer than it may hang.
-WITHIN = 1800.0
+# After this many seconds an event counts as delivered, in case a later Airflow treats payloads differently. Airflow takes no events
+# while its database hangs, and a crash loses an event that counted as delivered too early, so this is longer than such a hang.
+DELIVERY_TIMEOUT_SECONDS = 1800.0
 
 
-class Payload(BaseModel):
-    """A payload that tells when it is taken.
+class TrackedPayload(BaseModel):
+    """A payload that reports when Airflow takes it.
 
-    :param plain: what is sent in its place.
-    :param on_taken: is called when it is taken.
+    :param plain: what is sent instead.
+    :param on_delivery: called when Airflow takes the payload.
     """
 
     plain: dict[str, Any]
-    _on_taken: Callable[[], None] = PrivateAttr()
+    _on_delivery: Callable[[], None] = PrivateAttr()
 
-    def __init__(self, plain: dict[str, Any], on_taken: Callable[[], None]) -> None:
+    def __init__(self, plain: dict[str, Any], on_delivery: Callable[[], None]) -> None:
         super().__init__(plain=plain)
-        self._on_taken = on_taken
+        self._on_delivery = on_delivery
 
     @model_serializer
     def _serialize(self) -> dict[str, Any]:
-        self._on_taken()
+        self._on_delivery()
         return self.plain
 
     def __repr__(self) -> str:
         return repr(self.plain)
 
 
-class Taking:
-    """The events that one look has brought, and which of them Airflow has taken."""
+class DeliveryTracker:
+    """The events of one poll, and which of them Airflow has taken."""
 
     def __init__(self) -> None:
         self._open: set[str] = set()
-        self._taken: set[str] = set()
+        self._delivered: set[str] = set()
         self._news = asyncio.Event()
 
-    def payload(self, mark: str, plain: dict[str, Any]) -> Payload:
+    def payload(self, key: str, plain: dict[str, Any]) -> TrackedPayload:
         """Return the payload of an event.
 
-        :param mark: its sign here.
-        :param plain: what it carries.
+        :param key: identifies the event here.
+        :param plain: what the event carries.
         """
-        self._open.add(mark)
-        return Payload(plain, lambda: self._take(mark))
+        self._open.add(key)
+        return TrackedPayload(plain, lambda: self._record(key))
 
-    async def taken(self) -> AsyncIterator[set[str]]:
-        """Yield the signs of those that were taken, as soon as some were, until none is left."""
+    async def delivered(self) -> AsyncIterator[set[str]]:
+        """Yield the keys of the events that were taken since the last time, until none is left."""
         while self._open:
-            # Not by ``wait_for``: before Python 3.12 it may lose a cancellation.
-            alarm = asyncio.get_running_loop().call_later(WITHIN, self._take, *self._open)
+            # Not with ``wait_for``, which may lose a cancellation before Python 3.12.
+            alarm = asyncio.get_running_loop().call_later(DELIVERY_TIMEOUT_SECONDS, self._record, *self._open)
             try:
                 await self._news.wait()
             finally:
                 alarm.cancel()
             self._news.clear()
-            taken, self._taken = self._taken, set()
-            self._open -= taken
-            yield taken
+            delivered, self._delivered = self._delivered, set()
+            self._open -= delivered
+            yield delivered
 
-    def _take(self, *marks: str) -> None:
-        self._taken.update(marks)
+    def _record(self, *entry_keys: str) -> None:
+        self._delivered.update(entry_keys)
         self._news.set()

@@ -26,7 +26,7 @@ from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.bpm.try_record import TryRecord
 from tests.bpm.history import GRACE, History
-from tests.bpm.virtual_time import VirtualLoop
+from tests.support.virtual_time import VirtualLoop
 
 NAME = "Approval"
 AUTHORS_KEY = "order 4711"

@@ -1,4 +1,4 @@
-"""The table of what a wait makes of an instance, and the rule above it: no success that was not asked for."""
+"""How a condition judges an instance, as a table, and the main rule: no success that was not asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAITING, DONE, FAILED = Outcome.WAITING, Outcome.DONE, Outcome.FAILED
 
 # condition, instance, outcome
 TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
-    # Asked for nothing in particular: a good end.
+    # Without states and statuses: Completed OK.
     *[({}, {"state": state}, WAITING) for state in states.OPEN_STATES],
     ({}, {"state": "Completed OK"}, DONE),
     ({}, {"state": "Terminated"}, FAILED),
@@ -32,7 +32,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
     ({}, {"state": "Perfectly Fine", "is_closed": True}, FAILED),
     ({}, {"state": "completed ok"}, WAITING),
     ({}, {"state": "Completed OK", "bp_status": "Rejected"}, DONE),
-    # Asked for states.
+    # States.
     ({"states": ["Terminated"]}, {"state": "Terminated"}, DONE),
     ({"states": ["Terminated"]}, {"state": "User Terminated"}, FAILED),
     ({"states": ["Terminated"]}, {"state": "Completed OK"}, FAILED),
@@ -45,7 +45,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
     ({"states": ["Suspended"]}, {"state": "Suspended"}, DONE),
     ({"states": ["Suspended"]}, {"state": "Terminated", "suspended": True}, FAILED),
     ({"states": ["Suspended"]}, {"state": "Who Knows", "suspended": True}, WAITING),
-    # Asked for business statuses.
+    # Business statuses.
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Approved"}, DONE),
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Submitted"}, WAITING),
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": None}, WAITING),
@@ -60,7 +60,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
         FAILED,
     ),
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Approved", "is_closed": True}, FAILED),
-    # Both: both have to hold at once.
+    # States and statuses: both have to hold.
     (
         {"states": ["Completed OK"], "bp_statuses": ["Approved"]},
         {"state": "Running", "bp_status": "Approved"},
@@ -76,19 +76,19 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
         {"state": "Completed OK", "bp_status": "Rejected"},
         FAILED,
     ),
-    # What fails comes before what succeeds.
+    # Failure takes precedence over success.
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Running", "bp_status": "Rejected"}, FAILED),
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Rejected"}, FAILED),
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Approved"}, DONE),
     ({"failed_states": ["Paused"]}, {"state": "Paused"}, FAILED),
     ({"failed_states": ["Suspended"]}, {"state": "Running", "suspended": True}, FAILED),
-    # Blanks around a status do not count.
+    # Blanks around a status are ignored.
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Rejected "}, FAILED),
     ({"failed_bp_statuses": [" Rejected"]}, {"state": "Completed OK", "bp_status": "Rejected"}, FAILED),
     ({"bp_statuses": ["Approved\n"]}, {"state": "Running", "bp_status": "\u3000Approved"}, DONE),
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Appr oved"}, WAITING),
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "approved"}, WAITING),
-    # One that has ended has to show a status where some were named.
+    # A closed instance has to show a status if any are given.
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": None}, FAILED),
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": " "}, FAILED),
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Running", "bp_status": None}, WAITING),
@@ -110,7 +110,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
     ),
     ({"bp_statuses": ["Approved"]}, {"state": "Completed OK", "bp_status": None}, FAILED),
     ({}, {"state": "Completed OK", "bp_status": None}, DONE),
-    # A status that was cleaned is none that was asked for.
+    # A status with replaced characters matches nothing.
     ({"bp_statuses": ["Approved"]}, {"state": "Running", "bp_status": "Appr\ufffdoved"}, WAITING),
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Completed OK", "bp_status": "Rej\ufffdected"}, FAILED),
     ({"failed_bp_statuses": ["Rejected"]}, {"state": "Running", "bp_status": "Rej\ufffdected"}, WAITING),
@@ -130,7 +130,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], Outcome]] = [
 
 
 @pytest.mark.parametrize(("condition", "instance", "outcome"), TABLE)
-def test_the_table(
+def test_judges_by_the_table(
     condition: dict[str, Any], instance: dict[str, Any], outcome: Outcome, make: Callable[..., BpmInstance]
 ) -> None:
     verdict = WaitCondition.of(**condition).judge(make(**instance))
@@ -138,7 +138,7 @@ def test_the_table(
     assert verdict.reason
 
 
-def test_a_failure_says_what_was_seen_and_what_was_asked_for(make: Callable[..., BpmInstance]) -> None:
+def test_failure_reason_names_the_shown_and_the_wanted_state(make: Callable[..., BpmInstance]) -> None:
     condition = WaitCondition.of(states=["Completed OK"], bp_statuses=["Approved"])
     reason = condition.judge(make(state="Completed OK", bp_status="Rejected")).reason
     assert "'Completed OK' with business status 'Rejected'" in reason
@@ -150,22 +150,22 @@ def test_a_failure_says_what_was_seen_and_what_was_asked_for(make: Callable[...,
     [
         (
             {"failed_bp_statuses": ["Rejected"]},
-            "asked for was state 'Completed OK' and a business status other than 'Rejected'",
+            "the wait was for state 'Completed OK' and a business status other than 'Rejected'",
         ),
         (
             {"bp_statuses": ["Approved"]},
-            "asked for was state 'Completed OK' and business status 'Approved'",
+            "the wait was for state 'Completed OK' and business status 'Approved'",
         ),
     ],
 )
-def test_an_end_without_a_status_says_so(
+def test_failure_reason_says_that_no_status_was_shown(
     condition: dict[str, Any], asked: str, make: Callable[..., BpmInstance]
 ) -> None:
     reason = WaitCondition.of(**condition).judge(make(state="Completed OK")).reason
     assert reason == f"it ended in state 'Completed OK' without showing a business status; {asked}"
 
 
-def test_what_succeeds_by_name_is_told_from_what_merely_does_not_fail() -> None:
+def test_distinguishes_wanted_statuses_from_merely_not_failing_ones() -> None:
     assert WaitCondition.of(failed_bp_statuses=["No", "Nay"]).failing_statuses_alone == {"No", "Nay"}
     assert WaitCondition.of(failed_bp_statuses=["No"], states=["Paused"]).failing_statuses_alone == {"No"}
     assert not WaitCondition.of(failed_bp_statuses=["No"], bp_statuses=["Yes"]).failing_statuses_alone
@@ -204,7 +204,9 @@ def instances(draw: st.DrawFn) -> BpmInstance:
 
 
 @given(condition=conditions(), instance=instances())
-def test_nothing_is_a_success_that_was_not_asked_for(condition: WaitCondition, instance: BpmInstance) -> None:
+def test_never_succeeds_on_a_state_or_status_not_asked_for(
+    condition: WaitCondition, instance: BpmInstance
+) -> None:
     verdict = condition.judge(instance)
     if verdict.outcome is not DONE:
         return
@@ -223,7 +225,7 @@ def test_nothing_is_a_success_that_was_not_asked_for(condition: WaitCondition, i
 
 
 @given(condition=conditions(), instance=instances())
-def test_an_instance_that_has_ended_ends_the_wait(condition: WaitCondition, instance: BpmInstance) -> None:
+def test_a_closed_instance_always_ends_the_wait(condition: WaitCondition, instance: BpmInstance) -> None:
     if instance.is_closed:
         assert condition.judge(instance).outcome is not WAITING
 
@@ -266,7 +268,7 @@ def test_bad_conditions_are_refused(arguments: dict[str, Any], words: str) -> No
         WaitCondition.of(**arguments)
 
 
-def test_none_is_not_taken_for_not_given() -> None:
+def test_none_is_refused() -> None:
     nothing = dict.fromkeys(("states", "bp_statuses", "failed_states", "failed_bp_statuses"), NOT_GIVEN)
     assert given_conditions(**nothing) == {}
     assert given_conditions(**{**nothing, "states": ["{{ a }}"]}) == {"states": ["{{ a }}"]}
@@ -277,5 +279,5 @@ def test_none_is_not_taken_for_not_given() -> None:
         given_conditions(**{**nothing, "states": ["{{ a }}", "Finished"]})
 
 
-def test_not_given_stays_itself_when_it_is_copied() -> None:
+def test_not_given_survives_copying() -> None:
     assert copy.deepcopy(NOT_GIVEN) is pickle.loads(pickle.dumps(NOT_GIVEN)) is NOT_GIVEN

@@ -1,4 +1,4 @@
-"""What a watch has reported, in a store of small values: whole, in few writes, and safe at every point of a crash."""
+"""The stored state of a watch: complete, in few writes, and safe in a crash at any point."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm import cursor
-from airflow_provider_astrobpm.bpm.places import Places, digest_of
+from airflow_provider_astrobpm.bpm.places import Places, instance_digest
 
 NAME = "astro_bpm.w"
-LARGEST_VALUE = 65_535  # bytes that Airflow's store takes, unless somebody changed that
+LARGEST_VALUE = 65_535  # bytes that Airflow's store takes by default
 
 
-def marks(count: int, first: int = 0) -> set[str]:
-    return {f"00{digest_of(str(number))}" for number in range(first, first + count)}
+def entry_keys(count: int, first: int = 0) -> set[str]:
+    return {f"00{instance_digest(str(number))}" for number in range(first, first + count)}
 
 
 def write(store: dict[str, Any], wanted: set[str]) -> list[str]:
-    """Write the marks, and return the keys that this took."""
+    """Write the entry keys, and return the store keys that were written."""
     written = []
     for key, value in [*cursor.changes(NAME, wanted, dict(store))]:
         written.append(key)
@@ -35,50 +35,50 @@ def read(store: dict[str, Any]) -> set[str] | None:
     return None if keys is None else cursor.marks_in(store.get(key) for key in keys)
 
 
-def test_nothing_is_known_of_a_store_without_a_head() -> None:
+def test_a_store_without_a_head_is_empty() -> None:
     assert read({}) is None
 
 
 @pytest.mark.parametrize("head", [None, "1", {"version": 2, "shards": 1}, {"version": 1}, {"shards": 1}, []])
-def test_nothing_is_known_where_the_head_is_none_of_ours(head: Any) -> None:
+def test_a_store_with_a_foreign_head_is_empty(head: Any) -> None:
     assert read({NAME: head}) is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 4000, 4001, 50_000])
-def test_what_was_written_is_read(count: int) -> None:
+def test_reads_what_was_written(count: int) -> None:
     store: dict[str, Any] = {}
-    wanted = marks(count)
+    wanted = entry_keys(count)
     assert write(store, wanted)[-1] == NAME  # the head comes last
     assert read(store) == wanted
     assert write(store, wanted) == []
     assert max(len(json.dumps(value)) for value in store.values()) <= LARGEST_VALUE
 
 
-def test_one_more_is_one_value_more() -> None:
+def test_one_more_entry_writes_one_value() -> None:
     store: dict[str, Any] = {}
-    write(store, marks(20_000))
+    write(store, entry_keys(20_000))
     assert len(store) == 9
-    assert len(write(store, marks(20_001))) == 1
-    assert read(store) == marks(20_001)
+    assert len(write(store, entry_keys(20_001))) == 1
+    assert read(store) == entry_keys(20_001)
 
 
-def test_growing_leaves_nothing_behind() -> None:
+def test_resharding_deletes_old_shards() -> None:
     store: dict[str, Any] = {}
-    write(store, marks(4000))
+    write(store, entry_keys(4000))
     assert set(store) == {NAME, f"{NAME}.1.0"}
-    write(store, marks(4001))
+    write(store, entry_keys(4001))
     assert set(store) == {NAME, f"{NAME}.2.0", f"{NAME}.2.1"}
-    write(store, marks(10))
+    write(store, entry_keys(10))
     assert set(store) == {NAME, f"{NAME}.2.0", f"{NAME}.2.1"}
-    assert read(store) == marks(10)
+    assert read(store) == entry_keys(10)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, 5), (4000, 4001), (4001, 20_000), (20_000, 20_001)])
 def test_a_crash_at_any_point_loses_nothing(before: int | None, after: int) -> None:
     whole: dict[str, Any] = {}
     if before is not None:
-        write(whole, marks(before))
-    steps = [*cursor.changes(NAME, marks(after), dict(whole))]
+        write(whole, entry_keys(before))
+    steps = [*cursor.changes(NAME, entry_keys(after), dict(whole))]
     for done in range(len(steps) + 1):
         store = dict(whole)
         for key, value in steps[:done]:
@@ -91,10 +91,10 @@ def test_a_crash_at_any_point_loses_nothing(before: int | None, after: int) -> N
             assert known is None or done == len(steps)
         else:
             assert known is not None
-            assert marks(before) <= known <= marks(after)
+            assert entry_keys(before) <= known <= entry_keys(after)
 
 
-def test_watches_of_different_things_have_different_names() -> None:
+def test_different_watches_have_different_names() -> None:
     names = {
         cursor.name_of(connection, Places.of(name, entered, statuses))
         for connection in ("a", "b")

@@ -1,4 +1,4 @@
-"""How a wait ended, as JSON and back: nothing that is unknown is a success."""
+"""The end of a wait as JSON and back: nothing unknown is a success."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Make = Callable[..., BpmInstance]
 CALL_ERRORS = [kind for kind in event.ERRORS.values() if issubclass(kind, errors.CallError)]
 
 
-def there_and_back(ending: BpmInstance | Exception) -> BpmInstance | errors.AstroZeroError:
+def round_trip(ending: BpmInstance | Exception) -> BpmInstance | errors.AstroZeroError:
     return event.decode(json.loads(json.dumps(event.encode(ending))))
 
 
-def test_a_good_end(make: Make) -> None:
+def test_success_survives_the_round_trip(make: Make) -> None:
     instance = make(state="Completed OK", bp_status="Approved", title="T", end_time="2026-01-01 10:00:00")
-    assert there_and_back(instance) == instance
+    assert round_trip(instance) == instance
 
 
 @pytest.mark.parametrize("kind", CALL_ERRORS, ids=lambda kind: kind.__name__)
-def test_an_error_of_a_call(kind: type[errors.CallError]) -> None:
+def test_call_errors_survive_the_round_trip(kind: type[errors.CallError]) -> None:
     error = kind("the problem", status=418, res_code="405", res_msg="tea")
     error.locate("list", "my_conn")
-    arrived = there_and_back(error)
+    arrived = round_trip(error)
     assert type(arrived) is kind
     assert str(arrived) == str(error)
 
 
-def test_the_other_errors_of_a_wait(make: Make) -> None:
+def test_other_wait_errors_survive_the_round_trip(make: Make) -> None:
     instance = make(state="Broken")
     for error in (
         errors.WaitFailedError(instance, "it broke"),
@@ -46,20 +46,20 @@ def test_the_other_errors_of_a_wait(make: Make) -> None:
         errors.SeveralInstancesError("business key 'k'", [instance, instance]),
         errors.SettingsError("host is empty", "my_conn"),
     ):
-        arrived = there_and_back(error)
+        arrived = round_trip(error)
         assert type(arrived) is type(error)
         assert str(arrived) == str(error)
         assert getattr(arrived, "instance", None) == getattr(error, "instance", None)
 
 
-def test_an_advice_of_its_own_arrives(make: Make) -> None:
+def test_custom_advice_survives_the_round_trip(make: Make) -> None:
     error = errors.InstanceNotFoundError("instance '1'")
     error.advice = "Look elsewhere."
-    assert str(there_and_back(error)).endswith("Look elsewhere.")
+    assert str(round_trip(error)).endswith("Look elsewhere.")
 
 
 @pytest.mark.parametrize("ending", [RuntimeError(), errors.AstroZeroError("no"), None], ids=repr)
-def test_it_says_who_waited(ending: Exception | None, make: Make) -> None:
+def test_names_the_waiting_task_instance(ending: Exception | None, make: Make) -> None:
     sent = event.encode(ending or make(state="Completed OK"), "this try")
     assert not event.is_for_another(sent, "this try")
     assert event.is_for_another(sent, "another")
@@ -67,13 +67,13 @@ def test_it_says_who_waited(ending: Exception | None, make: Make) -> None:
 
 
 @pytest.mark.parametrize("arrived", [None, {}, [], "x", {"waiter": None}, {"status": "success"}], ids=repr)
-def test_where_nobody_knows_who_waited_it_is_taken(arrived: object) -> None:
+def test_an_event_without_a_task_instance_is_accepted(arrived: object) -> None:
     assert not event.is_for_another(arrived, "this try")
     assert not event.is_for_another({"waiter": "another"}, None)
 
 
-def test_an_unexpected_error_does_not_say_what_it_may_hold() -> None:
-    arrived = there_and_back(RuntimeError("the token is abc"))
+def test_does_not_quote_an_unexpected_error() -> None:
+    arrived = round_trip(RuntimeError("the token is abc"))
     assert type(arrived) is errors.AstroZeroError
     assert "RuntimeError" in str(arrived)
     assert "abc" not in str(arrived)
@@ -98,7 +98,7 @@ def test_an_unexpected_error_does_not_say_what_it_may_hold() -> None:
         {"instance": {"id": "1", "name": "A", "state": "Completed OK"}},
     ],
 )
-def test_whatever_else_arrives_is_an_error_that_shows_it(arrived: object) -> None:
+def test_any_other_payload_is_an_error_that_quotes_it(arrived: object) -> None:
     with pytest.raises(errors.UnknownEventError, match="is not one that this task knows") as caught:
         event.decode(arrived)
     assert repr(arrived) in str(caught.value)
@@ -114,39 +114,39 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_no_other_json_is_taken(arrived: Any) -> None:
+def test_refuses_any_other_json(arrived: Any) -> None:
     with pytest.raises(errors.UnknownEventError):
         event.decode(arrived)
 
 
-class TestGroups:
+class TestBatches:
     IDS = ("1", "2", "3", "4", "5")
     END = GroupEnd(1, {"4": "it broke", "2": "it is gone", "5": "it broke"}, ("3",))
 
-    def there_and_back(
+    def round_trip(
         self, end: GroupEnd, error: Exception | None = None
     ) -> tuple[GroupEnd | None, errors.AstroZeroError | None]:
         sent = json.loads(json.dumps(event.encode_group(end, self.IDS, error)))
         return event.decode_group(sent, self.IDS)
 
-    def test_what_became_of_each(self) -> None:
-        assert self.there_and_back(self.END) == (self.END, None)
+    def test_each_outcome_survives_the_round_trip(self) -> None:
+        assert self.round_trip(self.END) == (self.END, None)
 
-    def test_what_ended_the_wait_before(self) -> None:
-        end, error = self.there_and_back(self.END, errors.WaitTimeoutError("5 instances", 0, None))
+    def test_the_error_that_ended_the_wait_survives(self) -> None:
+        end, error = self.round_trip(self.END, errors.WaitTimeoutError("5 instances", 0, None))
         assert end == self.END
         assert isinstance(error, errors.WaitTimeoutError)
 
-    def test_an_error_alone(self) -> None:
+    def test_an_error_without_a_result_survives(self) -> None:
         end, error = event.decode_group(event.encode(errors.ServerError("down")), self.IDS)
         assert (end, type(error)) == (None, errors.ServerError)
 
-    def test_it_is_short(self) -> None:
+    def test_the_event_is_short(self) -> None:
         ids = [f"002N{number:016}" for number in range(10_000)]
         end = GroupEnd(0, dict.fromkeys(ids[:100], "it ended in state 'Broken'"), tuple(ids[100:]))
         assert len(json.dumps(event.encode_group(end, ids))) < 11_000
 
-    def test_it_says_who_waits(self) -> None:
+    def test_names_the_waiting_task_instance_of_a_batch(self) -> None:
         assert event.is_for_another(event.encode_group(self.END, self.IDS, None, "me"), "you")
         assert not event.is_for_another(event.encode_group(self.END, self.IDS, None, "me"), "me")
 
@@ -167,17 +167,17 @@ class TestGroups:
         ],
         ids=str,
     )
-    def test_what_is_not_whole_is_no_success(self, change: dict[str, Any]) -> None:
+    def test_refuses_an_incomplete_event(self, change: dict[str, Any]) -> None:
         sent = event.encode_group(self.END, self.IDS) | change
         with pytest.raises(errors.UnknownEventError):
             event.decode_group(sent, self.IDS)
 
     @pytest.mark.parametrize("sent", [None, {}, [], "success", 1])
-    def test_what_is_none_at_all_neither(self, sent: object) -> None:
+    def test_refuses_an_event_that_is_not_a_batch_event(self, sent: object) -> None:
         with pytest.raises(errors.UnknownEventError):
             event.decode_group(sent, self.IDS)
 
-    def test_the_event_of_one_instance_is_none_of_a_group(self, make: Make) -> None:
+    def test_refuses_the_event_of_a_single_instance(self, make: Make) -> None:
         with pytest.raises(errors.UnknownEventError):
             event.decode_group(event.encode(make()), self.IDS)
         with pytest.raises(errors.UnknownEventError):
@@ -192,7 +192,7 @@ def is_clean(sent: Any) -> bool:
     return "\\u0000" not in text and text.encode() and "\ufffd" in text  # type: ignore[return-value]
 
 
-def test_an_event_holds_nothing_that_a_database_refuses(make: Make) -> None:
+def test_an_event_contains_nothing_that_a_database_refuses(make: Make) -> None:
     instance = make(state="Completed OK", title=BAD, bp_status=BAD)
     error = errors.RefusedError(BAD, status=400, res_code=BAD, res_msg=BAD)
     error.advice, error.attempt, error.connection = BAD, BAD, BAD

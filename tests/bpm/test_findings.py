@@ -28,7 +28,7 @@ from airflow_provider_astrobpm.bpm.findings import MOST_IN_VAIN, Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
-from tests.bpm.virtual_time import instance
+from tests.support.memory_server import instance
 
 ALL = list(states.STATES)
 RUNS, DONE, WAITS, NEW = "Running", "Completed OK", "Waiting for user interaction", "New"

@@ -1,4 +1,4 @@
-"""The wait for many instances: what it decides, what it says meanwhile, and what it costs."""
+"""The wait for a batch: what it decides, what it logs, and what it costs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.condition import Outcome, WaitCondition
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.group_wait import (
-    PACE,
-    PROGRESS,
+    PROGRESS_INTERVAL_SECONDS,
+    RATE_WINDOW_SECONDS,
     GroupEnd,
     GroupWait,
-    Pace,
+    ProgressRate,
     Roll,
     judged_again,
 )
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.moment import Moment
 from airflow_provider_astrobpm.bpm.search import Sought
-from airflow_provider_astrobpm.bpm.wait import MISSING_LOOKS, MISSING_TIME, AnyWait, Wait
-from tests.bpm.virtual_time import UNHEARD_OF, instance
+from airflow_provider_astrobpm.bpm.wait import MIN_MISSING_POLLS, MIN_MISSING_SECONDS, AnyWait, Wait
+from tests.support.memory_server import UNHEARD_OF, instance
 
 MANY = 10_000
-BROKEN = "it ended in state 'Broken'; asked for was state 'Completed OK'"
+BROKEN = "it ended in state 'Broken'; the wait was for state 'Completed OK'"
 HELD = 'it is suspended, and on_suspended is "fail"'
 
 
@@ -44,8 +44,8 @@ def sought(awaited: AnyWait[Any]) -> dict[str, str | None]:
     return found.ids
 
 
-def look(awaited: GroupWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
-    """Show it what there is, and return what it says."""
+def poll(awaited: GroupWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
+    """Record a poll that shows these rows, and return what the wait logs."""
     findings = Findings(sought(awaited))
     findings.take("Running", rows)
     awaited.look_found(findings, now, at(now))
@@ -57,11 +57,11 @@ def at(now: float) -> Moment:
 
 
 def fail(awaited: AnyWait[Any], *, began: float, now: float) -> None:
-    awaited.look_failed(cut(), began, at(now))
+    awaited.record_failed_poll(cut(), began, at(now))
 
 
 def partly(awaited: GroupWait, *rows: BpmInstance, doubtful: str = "", began: float) -> list[str]:
-    """Show it what there is in a poll that decides nothing about some, and return how what it says begins."""
+    """Record a poll that is inconclusive for some members, and return how the log lines begin."""
     findings = Findings(sought(awaited))
     findings.take("Running", rows)
     findings.doubts |= {one: errors.UnexpectedAnswerError(f"odd {one}") for one in doubtful}
@@ -76,14 +76,14 @@ def said(awaited: GroupWait) -> list[str]:
 
 
 def group(*states: str, **options: Any) -> list[BpmInstance]:
-    """Make the instances 1, 2, 3 and so on in these states."""
+    """Return the instances 1, 2, 3 and so on in these states."""
     return [instance(str(number), state, **options) for number, state in enumerate(states, 1)]
 
 
 OK, RUNS, BAD = "Completed OK", "Running", "Broken"
 
 
-class TestHowItEnds:
+class TestEnd:
     @pytest.mark.parametrize(
         ("states", "may_fail", "ending"),
         [
@@ -99,7 +99,7 @@ class TestHowItEnds:
             (["Suspended", UNHEARD_OF], 0, None),
         ],
     )
-    def test_when_all_are_decided_or_too_many_have_failed(
+    def test_ends_when_all_are_decided_or_too_many_have_failed(
         self, states: list[str], may_fail: int | None, ending: GroupEnd | None
     ) -> None:
         rows = group(*states)
@@ -107,38 +107,38 @@ class TestHowItEnds:
         awaited = GroupWait(WaitCondition(), dict.fromkeys(row.id for row in rows), may_fail=may_fail)
         assert awaited.ending is None or not rows
         if rows:
-            look(awaited, *rows)
+            poll(awaited, *rows)
             assert awaited.ending == ending
 
     @pytest.mark.parametrize("row", [instance("1", "Suspended"), instance("1", suspended=True)])
-    def test_a_suspended_one_is_what_the_condition_says(self, row: BpmInstance) -> None:
+    def test_on_suspended_decides_for_a_suspended_instance(self, row: BpmInstance) -> None:
         assert GroupWait(WaitCondition(), [row]).ending is None
         awaited = GroupWait(WaitCondition.of(on_suspended="fail"), [row])
         assert awaited.ending == GroupEnd(0, {"1": HELD}, ())
 
-    def test_failures_are_in_the_order_of_failing(self) -> None:
+    def test_failures_are_in_order_of_failing(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS, RUNS))
-        look(awaited, *group(RUNS, BAD, RUNS))
-        look(awaited, *group(BAD, RUNS, BAD))  # what was decided stays so
+        poll(awaited, *group(RUNS, BAD, RUNS))
+        poll(awaited, *group(BAD, RUNS, BAD))  # decisions stay
         assert list(awaited.result().failed) == ["2", "1", "3"]
 
-    def test_one_counts_as_gone_as_a_single_wait_has_it(self) -> None:
+    def test_a_member_is_gone_by_the_rule_of_a_single_wait(self) -> None:
         one, other = group(RUNS, RUNS)
         awaited = GroupWait(WaitCondition(), [one, other])
-        look(awaited, one, now=0)
-        look(awaited, other, now=MISSING_TIME / 2)
-        for number in range(MISSING_LOOKS - 1):
+        poll(awaited, one, now=0)
+        poll(awaited, other, now=MIN_MISSING_SECONDS / 2)
+        for number in range(MIN_MISSING_POLLS - 1):
             assert list(sought(awaited)) == ["1", "2"]
-            fail(awaited, began=MISSING_TIME, now=MISSING_TIME)  # shows nothing either way
-            look(awaited, other, now=MISSING_TIME + number)
-        look(awaited, other, now=1.5 * MISSING_TIME)
-        look(awaited, instance("2", OK), now=1.5 * MISSING_TIME)
+            fail(awaited, began=MIN_MISSING_SECONDS, now=MIN_MISSING_SECONDS)  # shows neither
+            poll(awaited, other, now=MIN_MISSING_SECONDS + number)
+        poll(awaited, other, now=1.5 * MIN_MISSING_SECONDS)
+        poll(awaited, instance("2", OK), now=1.5 * MIN_MISSING_SECONDS)
         (reason,) = awaited.result().failed.values()
         assert reason.startswith("it is in none of the states. It may have been deleted")
 
-    def test_the_deadline_says_how_many_are_open(self) -> None:
+    def test_timeout_says_how_many_are_open(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, BAD, RUNS, RUNS), deadline=100)
-        look(awaited, *group(OK, BAD, RUNS, RUNS), now=99)
+        poll(awaited, *group(OK, BAD, RUNS, RUNS), now=99)
         assert awaited.ending is None
         awaited.check_deadline(at(100))
         with pytest.raises(
@@ -148,12 +148,12 @@ class TestHowItEnds:
             awaited.result()
         assert awaited.so_far() == GroupEnd(1, {"2": BROKEN}, ("3", "4"))
 
-    def test_the_deadlines_own_look_still_counts(self) -> None:
+    def test_the_poll_at_the_deadline_still_counts(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS), deadline=100)
-        look(awaited, *group(OK), now=100)
+        poll(awaited, *group(OK), now=100)
         assert awaited.result().succeeded == 1
 
-    def test_looks_may_fail_for_a_stretch_and_no_longer(self) -> None:
+    def test_fails_when_polls_fail_for_max_poll_failure_time(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, RUNS), max_poll_failure_time=60)
         fail(awaited, began=0, now=30)
         assert awaited.seconds_left(at(30)) == 30
@@ -161,14 +161,14 @@ class TestHowItEnds:
         with pytest.raises(errors.InterruptedCallError, match="polls have failed for 60 s"):
             awaited.result()
 
-    def test_those_whose_list_fails_do_not_keep_the_others_from_being_judged(self) -> None:
+    def test_members_in_a_failed_list_do_not_block_the_others(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS, RUNS), max_poll_failure_time=60)
         rows = dict(enumerate(group(RUNS, RUNS, RUNS)))
         assert partly(awaited, rows[0], rows[1], doubtful="3", began=0) == [
-            "Polls fail from now on; the wait goes on"
+            "Polls are failing; still waiting"
         ]
         assert awaited.seconds_left(at(0)) == 60
-        # Each stretch is that of one instance: the third shows, the second fails from now on.
+        # Failure times are counted per instance: the third is shown, the second fails from now on.
         assert partly(awaited, instance("1", OK), rows[2], doubtful="2", began=50) == [
             "Closed 1 of 3, 0 failed; 1 a minute, about 2 min left"
         ]
@@ -179,50 +179,50 @@ class TestHowItEnds:
             awaited.result()
         assert awaited.so_far() == GroupEnd(1, {}, ("2", "3"))
 
-    def test_the_error_is_that_of_the_longest_stretch(self) -> None:
+    def test_reports_the_error_that_has_lasted_longest(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS), max_poll_failure_time=60)
         partly(awaited, instance("1", RUNS), doubtful="2", began=0)
         partly(awaited, doubtful="12", began=60)
         with pytest.raises(errors.UnexpectedAnswerError, match="odd 2; polls have failed for 60 s"):
             awaited.result()
 
-    def test_a_poll_that_fails_for_one_says_nothing_about_whether_it_is_missing(self) -> None:
+    def test_a_poll_that_fails_for_a_member_does_not_count_as_missing(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS))
         for now in (0, 20, 40):
             partly(awaited, instance("1", RUNS), doubtful="2" if now == 20 else "", began=now)
         assert awaited.ending is None
-        partly(awaited, instance("1", OK), began=MISSING_TIME)
+        partly(awaited, instance("1", OK), began=MIN_MISSING_SECONDS)
         assert list(awaited.result().failed) == ["2"]
 
-    def test_another_instance_under_the_id_of_one_is_a_failure(self) -> None:
+    def test_another_instance_under_a_members_id_is_a_failure(self) -> None:
         first = [instance("1", RUNS, business_key="a"), instance("2", RUNS), instance("3", RUNS)]
         awaited = GroupWait(WaitCondition(), dict.fromkeys("123"))
-        look(awaited, *first)
-        look(awaited, instance("1", OK), instance("2", OK, business_key="b"), instance("3", OK, name="Z"))
+        poll(awaited, *first)
+        poll(awaited, instance("1", OK), instance("2", OK, business_key="b"), instance("3", OK, name="Z"))
         assert awaited.ended() == GroupEnd(
-            2, {"3": "its id shows another instance than before: one of 'Z', with business key None"}, ()
+            2, {"3": "its id now shows another instance: one of 'Z', with business key None"}, ()
         )
         awaited = GroupWait(WaitCondition(), first)
-        look(awaited, *first)
-        look(awaited, instance("1", OK, business_key="z"), *first[1:])
+        poll(awaited, *first)
+        poll(awaited, instance("1", OK, business_key="z"), *first[1:])
         assert list(awaited.so_far().failed) == ["1"]
 
-    def test_the_names_that_its_members_may_have_are_known(self) -> None:
+    def test_a_member_with_an_unexpected_name_is_a_failure(self) -> None:
         rows = [instance("1", OK, name="ns__A"), instance("2", OK, name="B"), instance("3", OK, name="C")]
         awaited = GroupWait(WaitCondition(), dict.fromkeys("123"), names=["A", "ns__B"])
-        look(awaited, *rows)
+        poll(awaited, *rows)
         assert list(awaited.result().failed) == ["3"]
 
-    def test_start_grace_counts_for_it_too(self) -> None:
+    def test_start_grace_extends_the_time_before_a_member_is_gone(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS))
         awaited.grace = 300
         for now in (0, 100, 200, 299):
-            look(awaited, now=now)
+            poll(awaited, now=now)
         assert awaited.ending is None
-        look(awaited, now=300)
+        poll(awaited, now=300)
         assert list(awaited.result().failed) == ["1"]
 
-    def test_a_deadline_says_since_when_polls_fail(self) -> None:
+    def test_timeout_says_since_when_polls_fail(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS), deadline=100)
         partly(awaited, instance("1", RUNS), doubtful="2", began=40)
         partly(awaited, instance("1", RUNS), doubtful="2", began=100)
@@ -232,63 +232,67 @@ class TestHowItEnds:
         ):
             awaited.result()
 
-    def test_refused_credentials_end_it_at_once_and_new_ones_may_go_on(self) -> None:
+    def test_refused_credentials_fail_a_wait_that_new_ones_can_resume(self) -> None:
         awaited = GroupWait(WaitCondition(), group(OK, RUNS))
-        awaited.look_failed(errors.AuthenticationError("no"), 0, at(1))
+        awaited.record_failed_poll(errors.AuthenticationError("no"), 0, at(1))
         assert isinstance(awaited.ending, errors.AuthenticationError)
         awaited.resume()
-        look(awaited, *group(OK, OK))
+        poll(awaited, *group(OK, OK))
         assert awaited.result().succeeded == 2
 
 
-def test_it_seeks_those_that_are_open_where_they_were_last() -> None:
+def test_queries_open_members_in_their_last_states() -> None:
     one, _, three = group(RUNS, OK, RUNS)
     awaited = GroupWait(WaitCondition(), {"1": one, "2": None, "3": three})
     assert sought(awaited) == {"1": RUNS, "2": None, "3": RUNS}
-    look(awaited, *group("Suspended", OK, RUNS))
+    poll(awaited, *group("Suspended", OK, RUNS))
     assert sought(awaited) == {"1": "Suspended", "3": RUNS}
 
 
-class TestWhatItSays:
-    def test_how_far_it_is_when_that_has_changed_and_not_too_often(self) -> None:
+class TestLog:
+    def test_logs_progress_when_it_changed_and_not_too_often(self) -> None:
         awaited = GroupWait(WaitCondition(), group(*[OK] * 10, *[RUNS] * 90))
-        # So many have closed, the last of them has failed.
+        # This many have closed; the last of them has failed.
         for now, closed, note in (
             (0, 10, ["Closed 10 of 100, 0 failed"]),
             (30, 10, []),
             (60, 40, ["Closed 40 of 100, 1 failed; 30 a minute, about 2 min left"]),
-            (60 + PROGRESS - 1, 50, []),
-            (60 + PROGRESS, 50, ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"]),
+            (60 + PROGRESS_INTERVAL_SECONDS - 1, 50, []),
+            (
+                60 + PROGRESS_INTERVAL_SECONDS,
+                50,
+                ["Closed 50 of 100, 2 failed; 34 a minute, about 1 min left"],
+            ),
             (120, 50, []),
             (121, 100, ["Closed 100 of 100, 3 failed"]),
         ):
             states = [OK] * (closed - 1) + [BAD if closed > 10 else OK] + [RUNS] * (100 - closed)
-            assert look(awaited, *group(*states), now=now) == note
+            assert poll(awaited, *group(*states), now=now) == note
         assert awaited.result().succeeded == 97
 
-    def test_nothing_while_nothing_has_closed_and_a_last_word_however_it_ends(self) -> None:
+    def test_logs_nothing_before_the_first_close_and_a_last_line_at_the_end(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS), deadline=100)
-        assert look(awaited, *group(RUNS), now=50) == []
+        assert poll(awaited, *group(RUNS), now=50) == []
         awaited.check_deadline(at(100))
         assert said(awaited) == ["Closed 0 of 1, 0 failed"]
 
-    def test_how_many_are_missing(self) -> None:
+    def test_logs_how_many_are_missing(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS, RUNS))
-        assert look(awaited, instance("1"), now=0) == ["Closed 0 of 2, 0 failed, 1 missing"]
-        assert look(awaited, *group(RUNS, RUNS), now=60) == ["Closed 0 of 2, 0 failed"]
+        assert poll(awaited, instance("1"), now=0) == ["Closed 0 of 2, 0 failed, 1 missing"]
+        assert poll(awaited, *group(RUNS, RUNS), now=60) == ["Closed 0 of 2, 0 failed"]
 
-    def test_when_looks_begin_to_fail_and_succeed_again(self) -> None:
+    def test_logs_when_polls_start_to_fail_and_succeed_again(self) -> None:
         awaited = GroupWait(WaitCondition(), group(RUNS))
         for now in (0, 10):
             fail(awaited, began=now, now=now)
         assert said(awaited) == [
-            "Polls fail from now on; the wait goes on. cut. Whether the server acted on it is unknown."
+            "Polls are failing; still waiting. cut. Whether the server acted on it is unknown."
         ]
-        assert look(awaited, *group(RUNS)) == ["Polls succeed again"]
+        assert poll(awaited, *group(RUNS)) == ["Polls succeed again"]
 
 
-class TestJudgedAgain:
-    """A later look decides what was open, and takes no success on trust."""
+class TestRejudge:
+    """A later poll decides open members, and checks successes again."""
 
     IDS = ("1", "2", "3", "4")
     END = GroupEnd(1, {"2": HELD}, ("3", "4"))
@@ -297,35 +301,35 @@ class TestJudgedAgain:
         seen = {one.id: one for one in group(*states)}
         return judged_again(self.END, self.IDS, seen, condition or WaitCondition())
 
-    def test_what_is_open_may_be_decided_since(self) -> None:
+    def test_decides_open_members(self) -> None:
         assert self.again(OK, RUNS, RUNS, RUNS) == self.END
         assert self.again(OK, RUNS, OK, RUNS) == GroupEnd(2, {"2": HELD}, ("4",))
         assert self.again(OK, RUNS, OK, BAD) == GroupEnd(2, {"2": HELD, "4": BROKEN}, ())
 
-    def test_what_has_failed_stays_so(self) -> None:
+    def test_keeps_failures(self) -> None:
         assert self.again(OK, OK, RUNS, RUNS) == self.END
 
-    def test_an_id_that_shows_another_instance_is_no_success(self) -> None:
+    def test_an_id_that_shows_another_instance_is_a_failure(self) -> None:
         others = {one: instance(one, OK, name="Z") for one in "123"}
-        words = "its id shows another instance than before: one of 'Z', with business key None"
+        words = "its id now shows another instance: one of 'Z', with business key None"
         again = judged_again(self.END, self.IDS, {}, WaitCondition(), others=others)
         assert again == GroupEnd(0, {"2": HELD, "1": words, "3": words}, ("4",))
 
-    def test_what_is_gone_since_stays_as_it_was(self) -> None:
+    def test_keeps_the_result_of_a_member_that_is_gone(self) -> None:
         assert judged_again(self.END, self.IDS, {}, WaitCondition()) == self.END
 
     @pytest.mark.parametrize("state", [RUNS, BAD, UNHEARD_OF])
-    def test_a_success_must_be_one(self, state: str) -> None:
+    def test_refuses_a_false_success(self, state: str) -> None:
         with pytest.raises(errors.UnknownEventError, match="instance '1'"):
             self.again(state, RUNS, RUNS, RUNS)
 
-    def test_a_state_that_was_asked_for_may_have_passed_by(self) -> None:
+    def test_accepts_a_success_whose_state_has_passed(self) -> None:
         asked = WaitCondition.of(states=["Waiting for user interaction"])
         assert self.again(BAD, RUNS, RUNS, RUNS, condition=asked) == self.END
 
 
-class TestRoll:
-    def test_it_goes_on_for_those_of_which_a_poll_has_said_nothing(self) -> None:
+class TestBatchSnapshot:
+    def test_polls_again_for_members_without_an_answer(self) -> None:
         roll = Roll(dict.fromkeys("123"), max_poll_failure_time=60)
         findings = Findings(sought(roll))
         findings.take("Running", [instance("1")])
@@ -340,7 +344,7 @@ class TestRoll:
         roll.look_found(findings, 2, at(3))
         assert roll.result() == {"1": instance("1"), "2": instance("2")}
 
-    def test_the_first_look_that_succeeds_ends_it(self) -> None:
+    def test_ends_with_the_first_successful_poll(self) -> None:
         roll = Roll({"1": RUNS, "2": None})
         fail(roll, began=0, now=1)
         assert roll.ending is None
@@ -350,7 +354,7 @@ class TestRoll:
         roll.look_found(findings, 2, at(2))
         assert roll.result() == {"1": instance("1", BAD)}
 
-    def test_looks_may_fail_for_a_stretch_and_no_longer(self) -> None:
+    def test_fails_when_polls_fail_for_max_poll_failure_time(self) -> None:
         roll = Roll({"1": None}, max_poll_failure_time=60)
         fail(roll, began=0, now=60)
         with pytest.raises(errors.InterruptedCallError):
@@ -366,24 +370,27 @@ class TestRoll:
         ([(0, 5094), (60, 4880)], "; 214 a minute, about 23 min left"),
         ([(0, 100), (60, 1)], "; 99 a minute, about 1 min left"),
         ([(0, 100), (120, 99)], "; 30 an hour, about 3 h left"),
-        ([(0, 900), (PACE, 900), (2 * PACE, 800)], "; 10 a minute, about 80 min left"),
+        (
+            [(0, 900), (RATE_WINDOW_SECONDS, 900), (2 * RATE_WINDOW_SECONDS, 800)],
+            "; 10 a minute, about 80 min left",
+        ),
         ([(0, 900), (7200, 800)], "; 50 an hour, about 16 h left"),
         ([(7200, 900), (0, 850), (60, 800)], "; 50 a minute, about 16 min left"),
     ],
     ids=[
-        "one mark",
+        "one measurement",
         "nothing closes",
-        "at one moment",
+        "at the same time",
         "minutes",
         "nearly done",
         "hours",
-        "only the last while counts",
-        "rare looks",
-        "the clock was put back",
+        "only the last ten minutes count",
+        "rare polls",
+        "the clock was set back",
     ],
 )
-def test_the_pace(marks: list[tuple[float, int]], words: str) -> None:
-    pace = Pace()
+def test_progress_rate(marks: list[tuple[float, int]], words: str) -> None:
+    pace = ProgressRate()
     for now, left in marks:
         pace.mark(left, now)
     assert str(pace) == words
@@ -403,7 +410,7 @@ LOOK = st.none() | st.builds(
     bp_status=st.sampled_from([None, None, "Approved", "Rejected"]),
     suspended=st.sampled_from([False, False, True]),
 )
-"""What there is of a member; ``None`` for nothing."""
+"""What a poll shows of a member; ``None`` for nothing."""
 IDS = ("1", "2", "3", "4")
 
 
@@ -413,7 +420,7 @@ IDS = ("1", "2", "3", "4")
     steps=st.lists(
         st.tuples(
             st.sampled_from([1, 20, 40, 70]),
-            st.sampled_from(["look"] * 8 + ["part"] * 4 + ["fail"] * 3 + ["refuse"]),
+            st.sampled_from(["poll"] * 8 + ["part"] * 4 + ["fail"] * 3 + ["refuse"]),
             st.dictionaries(st.sampled_from(IDS), LOOK, max_size=2),
         ),
         max_size=15,
@@ -426,7 +433,7 @@ IDS = ("1", "2", "3", "4")
     ),
     may_fail=st.sampled_from([None, None, 0, 1]),
 )
-def test_it_ends_as_that_many_single_waits(
+def test_ends_like_as_many_single_waits(
     condition: WaitCondition,
     known: dict[str, dict[str, Any] | None],
     steps: list[tuple[float, str, dict[str, dict[str, Any] | None]]],
@@ -451,21 +458,21 @@ def test_it_ends_as_that_many_single_waits(
         if what == "part":
             findings.doubts |= {instance_id: errors.UnexpectedAnswerError("odd") for instance_id in moves}
         error = cut() if what == "fail" else errors.AuthenticationError("no")
-        everybody: list[AnyWait[Any]] = [together, *singles.values()]
-        for each in everybody:
+        everyone: list[AnyWait[Any]] = [together, *singles.values()]
+        for each in everyone:
             if each.ending is not None:
                 continue
-            if what in ("look", "part"):
+            if what in ("poll", "part"):
                 each.look_found(findings, now - 1, at(now))
             else:
-                each.look_failed(error, now - 1, at(now))
+                each.record_failed_poll(error, now - 1, at(now))
         _check(together, singles, condition, may_fail)
 
 
 def _check(
     together: GroupWait, singles: dict[str, Wait], condition: WaitCondition, may_fail: int | None
 ) -> None:
-    """See that the group stands where the single waits do."""
+    """Check that the batch wait agrees with the single waits."""
     succeeded, failed, still_open = together.so_far()
     good = [each.ending for each in singles.values() if isinstance(each.ending, BpmInstance)]
     assert all(condition.judge(one).outcome is Outcome.DONE for one in good)
@@ -494,8 +501,8 @@ def _check(
         assert together.ending is None
 
 
-class TestWhatItCosts:
-    def test_little_time_while_nothing_changes(self) -> None:
+class TestCost:
+    def test_takes_little_time_while_nothing_changes(self) -> None:
         rows = group(*["Running", "Waiting for user interaction"] * (MANY // 2))
         awaited = GroupWait(WaitCondition(), rows)
         findings = Findings(sought(awaited))
@@ -506,12 +513,12 @@ class TestWhatItCosts:
             awaited.look_found(findings, now, at(now))
             least = min(least, time.process_time() - began)
         assert awaited.notes == []
-        print(f"{least * 1000:.1f} ms a look")  # noqa: T201 - pytest -s shows it
+        print(f"{least * 1000:.1f} ms a poll")  # noqa: T201 - pytest -s shows it
         assert least < 0.05
 
-    def test_little_memory(self) -> None:
+    def test_takes_little_memory(self) -> None:
         def row(number: int) -> BpmInstance:
-            state = "".join(["Waiting for ", "user interaction"])  # a text of its own, as decoding makes it
+            state = "".join(["Waiting for ", "user interaction"])  # a new string, as decoding creates
             return instance(f"002N{number:014}", state, business_key=f"key-{number}")
 
         gc.collect()
@@ -519,7 +526,7 @@ class TestWhatItCosts:
         before = tracemalloc.get_traced_memory()[0]
         awaited = GroupWait(WaitCondition(), (row(number) for number in range(MANY)))
         for now in range(3):
-            look(awaited, *(row(number) for number in range(MANY)), now=now)
+            poll(awaited, *(row(number) for number in range(MANY)), now=now)
         gc.collect()
         each = (tracemalloc.get_traced_memory()[0] - before) / MANY
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""A look-up that fails counts as a poll that fails: the same patience, the same deadline, one line in the log."""
+"""A failed read of a connection counts as a failed poll: same time limit, same deadline, one log line."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def fail(awaited: Wait, now: float, error: Exception | None = None, jitter: floa
     )
 
 
-def test_pauses_grow_to_a_minute() -> None:
+def test_pauses_grow_up_to_a_minute() -> None:
     awaited = wait()
     assert [fail(awaited, 0) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 @pytest.mark.parametrize(("jitter", "pause"), [(0, 8), (0.5, 6), (1, 4)])
-def test_many_that_fail_together_do_not_come_back_together(jitter: float, pause: float) -> None:
+def test_jitter_spreads_retries(jitter: float, pause: float) -> None:
     awaited = wait()
     for _ in range(3):
         fail(awaited, 0)
     assert fail(awaited, 0, jitter=jitter) == pause
 
 
-def test_a_stretch_of_failures_has_one_line_and_one_end() -> None:
+def test_repeated_failures_are_logged_once_and_end_the_wait() -> None:
     awaited = wait(max_poll_failure_time=100)
     for now in range(0, 100, 10):
         pause = fail(awaited, now)
@@ -60,14 +60,14 @@ def test_a_stretch_of_failures_has_one_line_and_one_end() -> None:
     assert "the connection could not be read (RuntimeError)" in note.text
 
 
-def test_the_deadline_counts_all_the_while() -> None:
+def test_the_deadline_still_counts() -> None:
     awaited = wait(deadline=30)
     assert fail(awaited, 29.5) == 0.5
     fail(awaited, 30)
     assert isinstance(awaited.ending, WaitTimeoutError)
 
 
-def test_what_is_wrong_with_the_settings_is_quoted_and_nothing_else_is() -> None:
+def test_quotes_errors_in_settings_but_no_others() -> None:
     for error, words in (
         (SettingsError("host is empty", "my_conn"), "host is empty"),
         (RuntimeError("s.3cret"), "RuntimeError"),

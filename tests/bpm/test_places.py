@@ -1,4 +1,4 @@
-"""Places: what may be watched, which marks an instance has, and when it has left."""
+"""Watch targets: valid arguments, the entry keys of an instance, and when it has left."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm import states
-from airflow_provider_astrobpm.bpm.places import DIGEST, MARK, MOST, WHILE, Places, digest_of
-from tests.bpm.virtual_time import instance
+from airflow_provider_astrobpm.bpm.places import (
+    DIGEST_LENGTH,
+    ENTRY_KEY_LENGTH,
+    MAX_BP_STATUSES,
+    MISSING_GRACE_SECONDS,
+    Places,
+    instance_digest,
+)
+from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED = "Waiting for user interaction", "Running", "Completed OK"
 ENDS = ("Broken", "Completed OK", "Terminated", "User Terminated")
@@ -30,7 +37,7 @@ ENDS = ("Broken", "Completed OK", "Terminated", "User Terminated")
         ([RUNNING], ["Approved"], {RUNNING}),
     ],
 )
-def test_which_lists_show_what_is_watched(entered: Any, statuses: Any, lists: Any) -> None:
+def test_lists_that_show_the_targets(entered: Any, statuses: Any, lists: Any) -> None:
     assert set(Places.of("Order", entered, statuses).lists) == set(lists)
 
 
@@ -44,7 +51,7 @@ def test_which_lists_show_what_is_watched(entered: Any, statuses: Any, lists: An
         ("Order", [], None, "states must not be empty"),
         ("Order", None, [], "bp_statuses must not be empty"),
         ("Order", None, [""], "each of bp_statuses must be a text"),
-        ("Order", None, list(map(str, range(MOST + 1))), "must be 256 at most, not 257"),
+        ("Order", None, list(map(str, range(MAX_BP_STATUSES + 1))), "must be 256 at most, not 257"),
     ],
 )
 def test_bad_arguments(name: Any, entered: Any, statuses: Any, words: str) -> None:
@@ -61,69 +68,69 @@ def test_bad_arguments(name: Any, entered: Any, statuses: Any, words: str) -> No
         (None, ["Rejected", "Approved"], RUNNING, "Approved", ["00"]),
         (None, ["Rejected", "Approved"], COMPLETED, "Rejected", ["01"]),
         (None, ["Rejected", "Approved"], COMPLETED, None, []),
-        # A status that an instance had before it came to a bad end opens no gate, and so it is no event either.
+        # A status from before a bad end does not meet a wait condition, so it is not an entry either.
         (None, ["Approved"], "Broken", "Approved", []),
         (None, ["Approved"], "Terminated", "Approved", []),
         (None, ["Approved"], "Unheard Of", "Approved", []),
         (["Broken"], ["Approved"], "Broken", "Approved", ["00"]),
-        # Both have to hold, as for those who wait.
+        # Both have to hold, as in a wait condition.
         ([COMPLETED], ["Approved"], COMPLETED, "Approved", ["00"]),
         ([COMPLETED], ["Approved"], COMPLETED, "Rejected", []),
         ([COMPLETED], ["Approved"], RUNNING, "Approved", []),
     ],
 )
-def test_the_marks_of_an_instance(
+def test_entry_keys_of_an_instance(
     entered: Any, statuses: Any, state: str, status: str | None, numbers: list[str]
 ) -> None:
     places = Places.of("Order", entered, statuses)
-    marks = places.marks_of(instance("1", state, bp_status=status), digest_of("1"))
-    assert marks == [f"{number}{digest_of('1')}" for number in numbers]
-    assert {len(mark) for mark in marks} <= {MARK}
+    entry_keys = places.entry_keys_of(instance("1", state, bp_status=status), instance_digest("1"))
+    assert entry_keys == [f"{number}{instance_digest('1')}" for number in numbers]
+    assert {len(key) for key in entry_keys} <= {ENTRY_KEY_LENGTH}
 
 
 @pytest.mark.parametrize("state", ["Suspended", WAITING])
-def test_a_suspended_instance_is_one_whichever_way_it_shows(state: str) -> None:
+def test_a_suspended_instance_counts_in_either_form(state: str) -> None:
     held = instance("1", state, suspended=True)
-    assert Places.of("Order", ["Suspended"], None).marks_of(held, "d") == ["00d"]
+    assert Places.of("Order", ["Suspended"], None).entry_keys_of(held, "d") == ["00d"]
 
 
 @pytest.mark.parametrize(
     ("entered", "statuses", "number", "absent", "is_seen", "left"),
     [
-        ([COMPLETED, RUNNING], None, "01", 0, False, True),  # Running: no end
+        ([COMPLETED, RUNNING], None, "01", 0, False, True),  # Running is not an end
         ([COMPLETED, RUNNING], None, "01", 0, True, True),
-        ([COMPLETED, RUNNING], None, "00", 0, False, False),  # Completed OK: an end
-        ([COMPLETED, RUNNING], None, "00", WHILE - 1, False, False),
-        ([COMPLETED, RUNNING], None, "00", WHILE, False, True),
+        ([COMPLETED, RUNNING], None, "00", 0, False, False),  # Completed OK is an end
+        ([COMPLETED, RUNNING], None, "00", MISSING_GRACE_SECONDS - 1, False, False),
+        ([COMPLETED, RUNNING], None, "00", MISSING_GRACE_SECONDS, False, True),
         ([COMPLETED, RUNNING], None, "00", 0, True, True),
         (None, ["Approved"], "00", 0, False, False),  # a status may be kept at the end
         (None, ["Approved"], "00", 0, True, True),
-        (None, ["Approved"], "00", WHILE, False, True),
+        (None, ["Approved"], "00", MISSING_GRACE_SECONDS, False, True),
         ([RUNNING], ["Approved"], "00", 0, False, True),
         ([COMPLETED], ["Approved"], "00", 0, False, False),
     ],
 )
-def test_when_an_instance_has_left(
+def test_when_an_instance_has_left_a_target(
     entered: Any, statuses: Any, number: str, absent: float, is_seen: bool, left: bool
 ) -> None:
     places = Places.of("Order", entered, statuses)
-    seen = {digest_of("1")} if is_seen else set()
-    assert places.has_left(f"{number}{digest_of('1')}", seen, absent) is left
+    seen = {instance_digest("1")} if is_seen else set()
+    assert places.has_left(f"{number}{instance_digest('1')}", seen, absent) is left
 
 
-def test_a_digest_is_short_and_of_its_own() -> None:
-    digests = {digest_of(str(number)) for number in range(20_000)}
+def test_digests_are_short_and_distinct() -> None:
+    digests = {instance_digest(str(number)) for number in range(20_000)}
     assert len(digests) == 20_000
-    assert {len(digest) for digest in digests} == {DIGEST}
+    assert {len(digest) for digest in digests} == {DIGEST_LENGTH}
 
 
 @pytest.mark.parametrize(
     ("entered", "statuses", "words"),
     [
         (["Running"], None, "enter state 'Running'"),
-        (None, ["b", "a"], "come to business status 'a' or 'b'"),
-        (["Running", "New"], ["a"], "come to business status 'a' in state 'New' or state 'Running'"),
+        (None, ["b", "a"], "reach business status 'a' or 'b'"),
+        (["Running", "New"], ["a"], "reach business status 'a' in state 'New' or state 'Running'"),
     ],
 )
-def test_it_says_what_it_is(entered: Any, statuses: Any, words: str) -> None:
+def test_text_form(entered: Any, statuses: Any, words: str) -> None:
     assert str(Places.of("Order", entered, statuses)) == f"instances of 'Order' that {words}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.bpm.sameness import Known
-from tests.bpm.virtual_time import instance
+from tests.support.memory_server import instance
 
 LONG = "orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
 

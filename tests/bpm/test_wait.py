@@ -1,4 +1,4 @@
-"""The plan of a wait, on a clock that only pauses move."""
+"""The plan of a wait, on a clock that only pauses advance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from airflow_provider_astrobpm.bpm.search import BusinessKey
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 
 Make = Callable[..., BpmInstance]
-Look = BpmInstance | list[BpmInstance] | CallError | None
+PollResult = BpmInstance | list[BpmInstance] | CallError | None
 SETTINGS = Settings("my_conn", "http://wait.test", ReadyToken("t"), instance_lookup="list")
 
 
@@ -42,14 +42,14 @@ def cut() -> InterruptedCallError:
     return InterruptedCallError("cut")
 
 
-class World:
-    """Shows one look after another, the last one for ever, on a clock that only pauses move.
+class ScriptedServer:
+    """Shows one scripted result per poll, the last one forever, on a clock that only pauses advance.
 
-    A look is an instance, several, an error, or ``None`` where there is nothing to be seen.
+    A result is an instance, a list of instances, an error, or ``None`` if nothing is shown.
     """
 
-    def __init__(self, looks: Iterable[Look]) -> None:
-        self.looks = list(looks)
+    def __init__(self, results: Iterable[PollResult]) -> None:
+        self.results = list(results)
         self.now = 1000.0
         self.pauses: list[float] = []
         self.notes: list[wait.Note] = []
@@ -60,7 +60,7 @@ class World:
         self.settings = SETTINGS
 
     def sets_clock(self, *, at: float, by: float) -> None:
-        """Let the wall clock be set as soon as this much time has passed."""
+        """Set the wall clock once this much time has passed."""
         self.setting = at, by
 
     def moment(self) -> Moment:
@@ -94,21 +94,21 @@ class World:
             )
         )
 
-    def look(self, awaited: wait.Wait, again_after: float | None = None) -> None:
-        looking: dict[str, Any] = {
+    def poll(self, awaited: wait.Wait, again_after: float | None = None) -> None:
+        options: dict[str, Any] = {
             "settings": self.settings,
             "log": self.notes.append,
             "clock": self.moment,
         }
         if again_after is None:
-            self.drive(look.once(awaited, **looking))
+            self.drive(look.once(awaited, **options))
         else:
-            self.drive(look.until_sure(awaited, again_after=again_after, jitter=lambda: 0.0, **looking))
+            self.drive(look.until_sure(awaited, again_after=again_after, jitter=lambda: 0.0, **options))
 
     def drive(self, plan: Plan[Any]) -> None:
         reply: Any = None
         error: CallError | None = None
-        look: Look = None
+        result: PollResult = None
         new_look = True
         try:
             while True:
@@ -120,167 +120,167 @@ class World:
                     new_look = True
                     continue
                 if new_look:
-                    look = self.looks[min(self.seen, len(self.looks) - 1)]
+                    result = self.results[min(self.seen, len(self.results) - 1)]
                     self.seen += 1
                     self.now += self.look_takes
                     new_look = False
-                if isinstance(look, CallError):
-                    error = look
+                if isinstance(result, CallError):
+                    error = result
                 else:
-                    reply = self.rows(look, step)
+                    reply = self.rows(result, step)
         except StopIteration:
             return
 
     @staticmethod
-    def rows(look: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
-        there = look if isinstance(look, list) else [look] if look else []
+    def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = result if isinstance(result, list) else [result] if result else []
         asked = dict(operation.query)["states"]
-        # A state that nobody knows cannot be asked for; such rows show among the running ones.
+        # An unknown state cannot be queried; such rows show in the list of running instances.
         return [one for one in there if (one.state if one.state in states.STATES else "Running") == asked]
 
     def said(self) -> list[str]:
         return [note.text.split(".")[0] for note in self.notes]
 
 
-def test_a_start_answer_that_is_an_end_already_needs_no_look(make: Make) -> None:
-    world = World([])
-    assert world.waits(make(state="Completed OK")).state == "Completed OK"
+def test_needs_no_poll_if_the_start_answer_shows_the_end(make: Make) -> None:
+    server = ScriptedServer([])
+    assert server.waits(make(state="Completed OK")).state == "Completed OK"
     with pytest.raises(WaitFailedError):
-        world.waits(make(state="Broken"))
-    assert world.pauses == []
+        server.waits(make(state="Broken"))
+    assert server.pauses == []
 
 
-def test_looks_until_it_is_there_and_speaks_when_something_changes(make: Make) -> None:
-    person = make(state="Waiting for user interaction")
-    world = World([person, person, person, make(state="Completed OK")])
-    assert world.waits(make(state="Dispatched")).state == "Completed OK"
-    assert world.pauses == [60] * 4
-    assert len(world.notes) == 2
+def test_polls_until_the_condition_is_met_and_logs_changes(make: Make) -> None:
+    waiting = make(state="Waiting for user interaction")
+    server = ScriptedServer([waiting, waiting, waiting, make(state="Completed OK")])
+    assert server.waits(make(state="Dispatched")).state == "Completed OK"
+    assert server.pauses == [60] * 4
+    assert len(server.notes) == 2
 
 
 @pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
-def test_a_bad_end_fails(state: str, make: Make) -> None:
+def test_fails_on_a_bad_end_state(state: str, make: Make) -> None:
     with pytest.raises(
-        WaitFailedError, match=f"ended in state '{state}'; asked for was state 'Completed OK'"
+        WaitFailedError, match=f"ended in state '{state}'; the wait was for state 'Completed OK'"
     ) as caught:
-        World([make(state=state)]).waits(make())
+        ScriptedServer([make(state=state)]).waits(make())
     assert caught.value.instance.state == state
 
 
-def test_the_deadline_cuts_the_last_pause_short_and_looks_once_more(make: Make) -> None:
-    world = World([make(), make(state="Completed OK")])
-    assert world.waits(make(), timeout=100).state == "Completed OK"
-    assert world.pauses == [60, 40]
+def test_polls_once_more_at_the_deadline(make: Make) -> None:
+    server = ScriptedServer([make(), make(state="Completed OK")])
+    assert server.waits(make(), timeout=100).state == "Completed OK"
+    assert server.pauses == [60, 40]
 
 
-def test_past_the_deadline_the_wait_fails_and_says_what_was_seen_last(make: Make) -> None:
-    world = World([make(bp_status="Submitted")])
+def test_times_out_with_the_last_seen_instance_in_the_error(make: Make) -> None:
+    server = ScriptedServer([make(bp_status="Submitted")])
     with pytest.raises(
         WaitTimeoutError,
         match="instance '002N1' timed out at 1970-01-01 00:18:20 UTC .*last seen: instance '002N1'.*'Submitted'",
     ):
-        world.waits(make(), timeout=100)
-    assert world.now == 1100
+        server.waits(make(), timeout=100)
+    assert server.now == 1100
 
 
-def test_jitter_only_shortens(make: Make) -> None:
-    world = World([make(state="Completed OK")])
-    world.run(wait.Wait(WaitCondition(), seen=make()), poll_interval=100, jitter=0.5)
-    assert world.pauses == [95]
+def test_jitter_only_shortens_pauses(make: Make) -> None:
+    server = ScriptedServer([make(state="Completed OK")])
+    server.run(wait.Wait(WaitCondition(), seen=make()), poll_interval=100, jitter=0.5)
+    assert server.pauses == [95]
 
 
-def test_a_failed_look_is_no_failed_wait(make: Make) -> None:
-    world = World([cut(), cut(), cut(), make(), make(state="Completed OK")])
-    assert world.waits(make()).state == "Completed OK"
-    assert world.said()[:2] == ["Polls fail from now on; the wait goes on", "Polls succeed again"]
-    assert [note.warning for note in world.notes] == [True, False, False]
+def test_a_failed_poll_does_not_fail_the_wait(make: Make) -> None:
+    server = ScriptedServer([cut(), cut(), cut(), make(), make(state="Completed OK")])
+    assert server.waits(make()).state == "Completed OK"
+    assert server.said()[:2] == ["Polls are failing; still waiting", "Polls succeed again"]
+    assert [note.warning for note in server.notes] == [True, False, False]
 
 
-def test_looks_may_fail_for_a_stretch_and_no_longer(make: Make) -> None:
-    world = World([cut()])
+def test_fails_when_polls_fail_for_max_poll_failure_time(make: Make) -> None:
+    server = ScriptedServer([cut()])
     with pytest.raises(InterruptedCallError):
-        world.waits(make(), max_poll_failure_time=300)
-    assert world.now == 1000 + 60 + 300
-    assert len(world.notes) == 1
+        server.waits(make(), max_poll_failure_time=300)
+    assert server.now == 1000 + 60 + 300
+    assert len(server.notes) == 1
 
 
-def test_a_stretch_is_counted_from_the_beginning_of_its_first_look(make: Make) -> None:
-    world = World([cut()])
-    world.look_takes = 100
+def test_counts_failure_time_from_the_start_of_the_first_failed_poll(make: Make) -> None:
+    server = ScriptedServer([cut()])
+    server.look_takes = 100
     with pytest.raises(InterruptedCallError, match="polls have failed for 260 s"):
-        world.waits(make(), max_poll_failure_time=200)
+        server.waits(make(), max_poll_failure_time=200)
 
 
-def test_a_look_that_succeeds_ends_the_stretch(make: Make) -> None:
-    world = World([cut(), cut(), make(), cut(), cut(), make(state="Completed OK")])
-    assert world.waits(make(), max_poll_failure_time=100).state == "Completed OK"
+def test_a_successful_poll_resets_the_failure_time(make: Make) -> None:
+    server = ScriptedServer([cut(), cut(), make(), cut(), cut(), make(state="Completed OK")])
+    assert server.waits(make(), max_poll_failure_time=100).state == "Completed OK"
 
 
-def test_refused_credentials_end_the_wait_at_once(make: Make) -> None:
-    world = World([AuthenticationError("no")])
+def test_refused_credentials_fail_the_wait_at_once(make: Make) -> None:
+    server = ScriptedServer([AuthenticationError("no")])
     with pytest.raises(AuthenticationError):
-        world.waits(make())
-    assert world.seen == 1
+        server.waits(make())
+    assert server.seen == 1
 
 
-def test_gone_is_what_several_looks_in_a_row_and_a_minute_do_not_show(make: Make) -> None:
-    world = World([None, None, make(), None])
+def test_an_instance_is_gone_after_several_missing_polls_and_a_minute(make: Make) -> None:
+    server = ScriptedServer([None, None, make(), None])
     with pytest.raises(InstanceNotFoundError):
-        world.waits(make())
-    assert world.seen == 6
-    world = World([None])
+        server.waits(make())
+    assert server.seen == 6
+    server = ScriptedServer([None])
     with pytest.raises(InstanceNotFoundError):
-        world.waits(make(), poll_interval=10)
-    assert world.now == 1000 + 10 + wait.MISSING_TIME
+        server.waits(make(), poll_interval=10)
+    assert server.now == 1000 + 10 + wait.MIN_MISSING_SECONDS
 
 
-def test_start_grace_counts_for_a_wait_too(make: Make) -> None:
-    world = World([None] * 3 + [make(state="Completed OK")])
-    world.settings = replace(SETTINGS, start_grace=300)
-    assert world.waits(make(), poll_interval=75).state == "Completed OK"
-    world = World([None])
-    world.settings = replace(SETTINGS, start_grace=300)
+def test_start_grace_extends_the_time_before_an_instance_is_gone(make: Make) -> None:
+    server = ScriptedServer([None] * 3 + [make(state="Completed OK")])
+    server.settings = replace(SETTINGS, start_grace=300)
+    assert server.waits(make(), poll_interval=75).state == "Completed OK"
+    server = ScriptedServer([None])
+    server.settings = replace(SETTINGS, start_grace=300)
     with pytest.raises(InstanceNotFoundError):
-        world.waits(make(), poll_interval=10)
-    assert world.now == 1000 + 10 + 300
+        server.waits(make(), poll_interval=10)
+    assert server.now == 1000 + 10 + 300
 
 
-class TestStretches:
-    """They are as long as they are, whatever happens to the clock on the wall; the deadline is a time of that clock."""
+class TestClockChanges:
+    """Durations do not depend on the wall clock; only the deadline does."""
 
     @pytest.mark.parametrize("set_by", [3600, -3600])
-    def test_of_polls_that_fail(self, set_by: float, make: Make) -> None:
-        world = World([cut()])
-        world.sets_clock(at=1100, by=set_by)
+    def test_do_not_change_the_time_that_polls_fail(self, set_by: float, make: Make) -> None:
+        server = ScriptedServer([cut()])
+        server.sets_clock(at=1100, by=set_by)
         with pytest.raises(InterruptedCallError, match="polls have failed for 300 s"):
-            world.waits(make(), max_poll_failure_time=300)
-        assert world.now == 1000 + 60 + 300
+            server.waits(make(), max_poll_failure_time=300)
+        assert server.now == 1000 + 60 + 300
 
     @pytest.mark.parametrize("set_by", [3600, -3600])
-    def test_of_an_instance_that_is_missing(self, set_by: float, make: Make) -> None:
-        world = World([None])
-        world.sets_clock(at=1015, by=set_by)
+    def test_do_not_change_the_time_that_an_instance_is_missing(self, set_by: float, make: Make) -> None:
+        server = ScriptedServer([None])
+        server.sets_clock(at=1015, by=set_by)
         with pytest.raises(InstanceNotFoundError):
-            world.waits(make(), poll_interval=10)
-        assert world.now == 1000 + 10 + wait.MISSING_TIME
+            server.waits(make(), poll_interval=10)
+        assert server.now == 1000 + 10 + wait.MIN_MISSING_SECONDS
 
     @pytest.mark.parametrize(("set_by", "ends_at"), [(-3600, 1300 + 3600), (100, 1200)])
-    def test_of_a_deadline_are_none(self, set_by: float, ends_at: float, make: Make) -> None:
-        world = World([make()])
-        world.sets_clock(at=1100, by=set_by)
+    def test_move_the_deadline(self, set_by: float, ends_at: float, make: Make) -> None:
+        server = ScriptedServer([make()])
+        server.sets_clock(at=1100, by=set_by)
         with pytest.raises(WaitTimeoutError):
-            world.waits(make(), timeout=300)
-        assert world.now == ends_at
+            server.waits(make(), timeout=300)
+        assert server.now == ends_at
 
 
-class TestWhatATimeOutSays:
-    def test_since_when_polls_fail_and_why(self, make: Make) -> None:
+class TestTimeoutMessage:
+    def test_says_since_when_and_why_polls_fail(self, make: Make) -> None:
         refused = RefusedError("the server refused", status=403, res_code="405230099")
         refused.locate("list the instances in state 'Running'", "my_conn")
-        world = World([make(), refused])
-        world.set_by = 1_800_000_000
+        server = ScriptedServer([make(), refused])
+        server.set_by = 1_800_000_000
         with pytest.raises(WaitTimeoutError) as caught:
-            world.waits(make(), timeout=400)
+            server.waits(make(), timeout=400)
         assert str(caught.value) == (
             "The wait for instance '002N1' timed out at 2027-01-15 08:23:20 UTC ('timeout'); last seen: instance '002N1' "
             "of 'Approval' in state 'Running'; polls have failed since 2027-01-15 08:18:40 UTC: Could not list the "
@@ -288,41 +288,41 @@ class TestWhatATimeOutSays:
             "Check names, versions and ids, and what the machine user is allowed to do."
         )
 
-    def test_since_when_the_instance_is_missing(self, make: Make) -> None:
-        world = World([make(), None])
+    def test_says_since_when_the_instance_is_missing(self, make: Make) -> None:
+        server = ScriptedServer([make(), None])
         with pytest.raises(WaitTimeoutError, match="in none of the states since 1970-01-01 00:18:40 UTC"):
-            world.waits(make(), timeout=150)
+            server.waits(make(), timeout=150)
 
-    def test_nothing_of_a_stretch_that_is_over(self, make: Make) -> None:
-        world = World([cut(), None, make()])
+    def test_does_not_mention_failures_that_ended(self, make: Make) -> None:
+        server = ScriptedServer([cut(), None, make()])
         with pytest.raises(WaitTimeoutError) as caught:
-            world.waits(make(), timeout=400)
+            server.waits(make(), timeout=400)
         assert "since" not in str(caught.value)
 
 
 class TestAnotherInstance:
-    def test_is_never_taken_for_the_one_that_was_seen(self, make: Make) -> None:
-        world = World([make(state="Completed OK", name="Another", business_key="z")])
+    def test_is_not_mistaken_for_the_one_that_was_seen(self, make: Make) -> None:
+        server = ScriptedServer([make(state="Completed OK", name="Another", business_key="z")])
         with pytest.raises(AnotherInstanceError) as caught:
-            world.waits(make(business_key="k"))
+            server.waits(make(business_key="k"))
         assert str(caught.value).startswith(
             "instance '002N1' is another one than it was: it was of 'Approval' with business key 'k', and now it is "
             "instance '002N1' of 'Another' in state 'Completed OK', with business key 'z'. Ids may recur"
         )
 
     @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
-    def test_may_differ_in_one_thing(self, other: dict[str, Any], make: Make) -> None:
+    def test_is_recognized_by_one_difference(self, other: dict[str, Any], make: Make) -> None:
         fields = {"business_key": "k", **other}
         with pytest.raises(AnotherInstanceError):
-            World([make(state="Completed OK", **fields)]).waits(make(business_key="k"))
+            ScriptedServer([make(state="Completed OK", **fields)]).waits(make(business_key="k"))
 
-    def test_may_come_after_one_that_shows_no_key(self, make: Make) -> None:
+    def test_is_recognized_after_an_instance_without_a_key(self, make: Make) -> None:
         rows = [make(business_key=key) for key in ("k", "002N1", None)]
-        world = World([*rows, make(state="Completed OK", business_key="z")])
+        server = ScriptedServer([*rows, make(state="Completed OK", business_key="z")])
         with pytest.raises(AnotherInstanceError, match="with business key 'k'"):
-            world.waits(make(business_key="002N1"))
+            server.waits(make(business_key="002N1"))
 
-    def test_is_known_from_before(self, make: Make) -> None:
+    def test_is_recognized_by_what_was_known_before(self, make: Make) -> None:
         for name, kind in (
             ("Approval", BpmInstance),
             ("Asked For", BpmInstance),
@@ -331,34 +331,34 @@ class TestAnotherInstance:
             awaited = wait.Wait(
                 WaitCondition(), instance_id="002N1", known=Known(("Approval", "Asked For"), "k")
             )
-            World([make(state="Completed OK", name=name)]).run(awaited)
+            ScriptedServer([make(state="Completed OK", name=name)]).run(awaited)
             assert isinstance(awaited.ending, kind)
 
 
-class OneList(World):
-    """Shows all there is in the list of the running ones."""
+class OneList(ScriptedServer):
+    """Shows all rows in the list of running instances."""
 
     @staticmethod
-    def rows(look: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
-        there = look if isinstance(look, list) else [look] if look else []
+    def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = result if isinstance(result, list) else [result] if result else []
         return there if dict(operation.query)["states"] == "Running" else []
 
 
-def test_a_contradiction_decides_nothing_and_fails_the_poll(make: Make) -> None:
+def test_contradictory_rows_fail_the_poll_and_decide_nothing(make: Make) -> None:
     both = [make(state="Terminated"), make(state="Completed OK")]
     for rows in (both, both[::-1], [make(bp_status="Approved"), make(bp_status="Rejected")]):
-        world = OneList([rows, rows, make(state="Completed OK")])
-        assert world.waits(make()).state == "Completed OK"
-        assert world.said()[0].startswith("Polls fail from now on")
+        server = OneList([rows, rows, make(state="Completed OK")])
+        assert server.waits(make()).state == "Completed OK"
+        assert server.said()[0].startswith("Polls are failing")
         with pytest.raises(UnexpectedAnswerError, match="this decides nothing; polls have failed for 600 s"):
             OneList([rows]).waits(make())
 
 
-def test_a_failed_look_says_nothing_about_what_is_missing(make: Make) -> None:
-    world = World([None, cut(), None, cut(), None])
+def test_a_failed_poll_does_not_count_as_a_missing_poll(make: Make) -> None:
+    server = ScriptedServer([None, cut(), None, cut(), None])
     with pytest.raises(InstanceNotFoundError):
-        world.waits(make())
-    assert world.seen == 5
+        server.waits(make())
+    assert server.seen == 5
 
 
 class TestPauses:
@@ -366,96 +366,96 @@ class TestPauses:
         ("interval", "failed", "seconds"),
         [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 4, 60), (5, 1000, 60), (600, 3, 600), (60, 1, 60)],
     )
-    def test_back_off_while_looks_fail(self, interval: float, failed: int, seconds: float) -> None:
+    def test_back_off_while_polls_fail(self, interval: float, failed: int, seconds: float) -> None:
         failures = look.Failures()
         for _ in range(failed):
             failures.take(cut())
-        assert look.seconds_between(interval, failures, 0.0, 0.0) == seconds
+        assert look.poll_delay(interval, failures, 0.0, 0.0) == seconds
 
     @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
-    def test_respect_what_the_server_asks_for(self, asked: str, seconds: float) -> None:
+    def test_respect_retry_after(self, asked: str, seconds: float) -> None:
         error = ThrottledError("x")
         error.retry_after = asked
         failures = look.Failures()
         failures.take(error)
-        assert look.seconds_between(5, failures, 0.0, 0.0) == seconds
+        assert look.poll_delay(5, failures, 0.0, 0.0) == seconds
 
-    def test_end_where_the_patience_does(self, make: Make) -> None:
-        world = World([cut()])
+    def test_end_at_max_poll_failure_time(self, make: Make) -> None:
+        server = ScriptedServer([cut()])
         with pytest.raises(InterruptedCallError):
-            world.waits(make(), poll_interval=50, max_poll_failure_time=70)
-        assert world.pauses == [50, 60, 10]
+            server.waits(make(), poll_interval=50, max_poll_failure_time=70)
+        assert server.pauses == [50, 60, 10]
 
 
 class TestByKey:
     KEY = BusinessKey("k", "Approval")
 
-    def test_it_need_not_exist_yet_and_is_followed_by_its_id(self, make: Make) -> None:
-        carrier = make(business_key="k")
-        world = World([None, None, None, carrier, [carrier, make("002N2", business_key="k")], None])
+    def test_waits_for_a_later_start_and_follows_the_id(self, make: Make) -> None:
+        match = make(business_key="k")
+        server = ScriptedServer([None, None, None, match, [match, make("002N2", business_key="k")], None])
         awaited = wait.Wait(WaitCondition(), key=self.KEY)
-        world.run(awaited)
+        server.run(awaited)
         assert isinstance(awaited.ending, InstanceNotFoundError)
         assert "'002N1'" in str(awaited.ending)
-        assert world.said() == [
+        assert server.said() == [
             "an instance with business key 'k' of BPM 'Approval' is in none of the states; it may still be started",
-            "Seen: instance '002N1' of 'Approval' in state 'Running'",
-            "instance '002N1' is in none of the states; looking again",
+            "Found instance '002N1' of 'Approval' in state 'Running'",
+            "instance '002N1' is in none of the states; polling again",
         ]
 
-    def test_several_end_the_wait(self, make: Make) -> None:
+    def test_several_matches_fail_the_wait(self, make: Make) -> None:
         awaited = wait.Wait(WaitCondition(), key=self.KEY)
-        World([[make(business_key="k"), make("002N2", business_key="k")]]).run(awaited)
+        ScriptedServer([[make(business_key="k"), make("002N2", business_key="k")]]).run(awaited)
         assert isinstance(awaited.ending, SeveralInstancesError)
 
-    def test_a_deadline_says_that_it_was_never_seen(self) -> None:
+    def test_times_out_with_a_message_that_it_was_never_seen(self) -> None:
         awaited = wait.Wait(WaitCondition(), key=self.KEY, deadline=1100)
-        World([None]).run(awaited)
+        ScriptedServer([None]).run(awaited)
         assert "business key 'k' of BPM 'Approval' timed out" in str(awaited.ending)
         assert "it was never seen" in str(awaited.ending)
 
 
-class TestALook:
-    def test_is_one_unless_told_otherwise(self, make: Make) -> None:
+class TestSinglePoll:
+    def test_polls_once_by_default(self, make: Make) -> None:
         for nothing in (cut(), None):
-            world = World([nothing, make()])
-            world.look(wait.Wait(WaitCondition(), instance_id="002N1"))
-            assert (world.seen, world.pauses) == (1, [])
+            server = ScriptedServer([nothing, make()])
+            server.poll(wait.Wait(WaitCondition(), instance_id="002N1"))
+            assert (server.seen, server.pauses) == (1, [])
 
-    def test_is_taken_again_until_it_shows_something(self, make: Make) -> None:
-        world = World([cut(), None, None, make()])
+    def test_polls_again_until_it_is_conclusive(self, make: Make) -> None:
+        server = ScriptedServer([cut(), None, None, make()])
         awaited = wait.Wait(WaitCondition(), instance_id="002N1")
-        world.look(awaited, again_after=20)
-        assert (world.seen, awaited.ending, awaited.seen) == (4, None, make())
+        server.poll(awaited, again_after=20)
+        assert (server.seen, awaited.ending, awaited.seen) == (4, None, make())
 
-    def test_ends_with_the_deadline(self) -> None:
-        world = World([cut()])
+    def test_stops_at_the_deadline(self) -> None:
+        server = ScriptedServer([cut()])
         awaited = wait.Wait(WaitCondition(), instance_id="002N1", deadline=1030)
-        world.look(awaited, again_after=20)
+        server.poll(awaited, again_after=20)
         assert isinstance(awaited.ending, WaitTimeoutError)
-        assert world.now == 1030
+        assert server.now == 1030
 
 
-def test_a_wait_may_go_on_after_an_error_that_was_dealt_with(make: Make) -> None:
-    world = World([AuthenticationError("no"), make(state="Completed OK")])
+def test_a_wait_can_resume_after_a_handled_error(make: Make) -> None:
+    server = ScriptedServer([AuthenticationError("no"), make(state="Completed OK")])
     awaited = wait.Wait(WaitCondition(), seen=make())
-    world.run(awaited)
+    server.run(awaited)
     assert isinstance(awaited.ending, AuthenticationError)
     awaited.resume()
-    world.run(awaited)
+    server.run(awaited)
     assert awaited.result().state == "Completed OK"
 
 
-def test_it_runs_a_wait_for_many_as_well(make: Make) -> None:
+def test_the_plan_runs_a_batch_wait(make: Make) -> None:
     other = make("002N2")
-    world = World(
+    server = ScriptedServer(
         [[make(), other], cut(), [make(state="Completed OK"), other], make("002N2", "Completed OK")]
     )
     awaited = GroupWait(WaitCondition(), [make(), other])
-    world.run(awaited)
+    server.run(awaited)
     assert awaited.result() == GroupEnd(2, {}, ())
-    assert world.said() == [
-        "Polls fail from now on; the wait goes on",
+    assert server.said() == [
+        "Polls are failing; still waiting",
         "Polls succeed again",
         "Closed 1 of 2, 0 failed; 30 an hour, about 2 min left",
         "Closed 2 of 2, 0 failed",
@@ -470,15 +470,17 @@ STATE = st.sampled_from([*states.STATES, "Unheard Of"])
 
 
 @given(
-    looks=st.lists(STATE | st.sampled_from([None, cut()]), min_size=1, max_size=12),
+    results=st.lists(STATE | st.sampled_from([None, cut()]), min_size=1, max_size=12),
     last=st.sampled_from(["Completed OK", "Broken", "Terminated", "Running"]),
 )
-def test_whatever_happens_on_the_way_success_was_seen(looks: list[Any], last: str, make: Make) -> None:
-    world = World([make(state=look) if isinstance(look, str) else look for look in [*looks, last]])
+def test_success_always_comes_from_a_poll_that_showed_it(results: list[Any], last: str, make: Make) -> None:
+    server = ScriptedServer(
+        [make(state=result) if isinstance(result, str) else result for result in [*results, last]]
+    )
     condition = WaitCondition()
     try:
-        instance = world.waits(make(), condition, timeout=100_000)
+        instance = server.waits(make(), condition, timeout=100_000)
     except (WaitFailedError, WaitTimeoutError, InstanceNotFoundError, InterruptedCallError):
         return
     assert condition.judge(instance).outcome is Outcome.DONE
-    assert instance in world.looks
+    assert instance in server.results

@@ -1,4 +1,4 @@
-"""A watch, look by look: what enters is told once, whatever restarts; what was there before is not."""
+"""A watch, poll by poll: it reports each entry once, across restarts, and nothing that was there before."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from airflow_provider_astrobpm.bpm import cursor, errors, search, states
 from airflow_provider_astrobpm.bpm.findings import Findings
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.moment import Moment
-from airflow_provider_astrobpm.bpm.places import WHILE, Places
+from airflow_provider_astrobpm.bpm.places import MISSING_GRACE_SECONDS, Places
 from airflow_provider_astrobpm.bpm.search import Sought
 from airflow_provider_astrobpm.bpm.watch import Watch
 from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
-from tests.bpm.virtual_time import instance
+from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED, BROKEN = "Waiting for user interaction", "Running", "Completed OK", "Broken"
 NAME = "Order"
@@ -27,12 +27,12 @@ def order(number: int, state: str, status: str | None = None, name: str = NAME) 
     return instance(str(number), state, bp_status=status, name=name)
 
 
-def ends(marks: Collection[str] | None = None, **options: Any) -> Watch:
-    return Watch(Places.of(NAME, None, None), marks, **options)
+def ends(entry_keys: Collection[str] | None = None, **options: Any) -> Watch:
+    return Watch(Places.of(NAME, None, None), entry_keys, **options)
 
 
-def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
-    """Show the watch what there is, newest last, and return what it reports now: ids and what they have entered."""
+def poll(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
+    """Record a poll with these rows, newest last, and return what the watch reports: ids and their targets."""
     sought = Sought()
     watch.seek(sought)
     assert not sought.ids
@@ -42,8 +42,8 @@ def look(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
         findings.take(state, [row for row in reversed(rows) if row.state == state])
     watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
-    watch.noticed()
-    watch.reported({entry.mark for entry in entries})
+    watch.acknowledge()
+    watch.mark_reported({entry.key for entry in entries})
     assert not watch.entries
     return [entry.instance.id for entry in entries]
 
@@ -57,82 +57,84 @@ def said(watch: Watch) -> list[str]:
     return [note.text for note in notes]
 
 
-def test_the_first_look_only_begins() -> None:
+def test_the_first_poll_reports_nothing() -> None:
     watch = ends()
-    assert look(watch, order(1, COMPLETED), order(2, RUNNING)) == []
-    assert said(watch) == [f"Watching {Places.of(NAME, None, None)}; 1 are there already and do not count"]
-    assert look(watch, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
-    assert look(watch, order(1, COMPLETED), order(2, COMPLETED)) == []
+    assert poll(watch, order(1, COMPLETED), order(2, RUNNING)) == []
+    assert said(watch) == [
+        f"Watching {Places.of(NAME, None, None)}; 1 are already there and are not reported"
+    ]
+    assert poll(watch, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
+    assert poll(watch, order(1, COMPLETED), order(2, COMPLETED)) == []
     assert said(watch) == []
 
 
-def test_the_first_look_counts_if_that_is_wanted() -> None:
+def test_the_first_poll_reports_with_include_existing() -> None:
     watch = ends(include_existing=True)
-    assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["1", "2"]
-    assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
+    assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, RUNNING)) == ["1", "2"]
+    assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
 
 
-def test_others_do_not_count() -> None:
+def test_ignores_other_processes() -> None:
     watch = ends([])
-    assert look(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
+    assert poll(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
 
 
-def test_what_has_entered_while_nobody_watched_is_told() -> None:
+def test_reports_entries_from_before_a_restart() -> None:
     first = ends()
-    look(first, order(1, COMPLETED))
-    second = ends(first.marks, include_existing=True)  # that is for a watch that knows nothing
-    assert look(second, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
+    poll(first, order(1, COMPLETED))
+    second = ends(first.entry_keys, include_existing=True)  # matters only for a new watch
+    assert poll(second, order(1, COMPLETED), order(2, COMPLETED)) == ["2"]
 
 
-def test_each_place_tells_of_its_own() -> None:
+def test_reports_each_target() -> None:
     watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
-    assert look(watch, order(1, WAITING)) == ["1"]
-    assert look(watch, order(1, RUNNING)) == []
-    assert look(watch, order(1, COMPLETED)) == ["1"]
+    assert poll(watch, order(1, WAITING)) == ["1"]
+    assert poll(watch, order(1, RUNNING)) == []
+    assert poll(watch, order(1, COMPLETED)) == ["1"]
 
 
-def test_a_status_that_is_kept_to_the_end_is_told_once() -> None:
+def test_reports_a_status_kept_to_the_end_once() -> None:
     watch = Watch(Places.of(NAME, None, ["Approved"]), [])
-    assert look(watch, order(1, WAITING)) == []
-    assert look(watch, order(1, WAITING, "Approved")) == ["1"]
-    assert look(watch, order(1, RUNNING, "Approved")) == []
-    assert look(watch, order(1, COMPLETED, "Approved")) == []
+    assert poll(watch, order(1, WAITING)) == []
+    assert poll(watch, order(1, WAITING, "Approved")) == ["1"]
+    assert poll(watch, order(1, RUNNING, "Approved")) == []
+    assert poll(watch, order(1, COMPLETED, "Approved")) == []
 
 
-def test_a_state_and_a_status_have_to_hold_at_once() -> None:
+def test_state_and_status_must_hold_together() -> None:
     watch = Watch(Places.of(NAME, [COMPLETED], ["Approved"]), [])
-    assert look(watch, order(1, RUNNING, "Approved"), order(2, COMPLETED, "Rejected")) == []
-    assert look(watch, order(1, COMPLETED, "Approved"), order(2, COMPLETED, "Rejected")) == ["1"]
+    assert poll(watch, order(1, RUNNING, "Approved"), order(2, COMPLETED, "Rejected")) == []
+    assert poll(watch, order(1, COMPLETED, "Approved"), order(2, COMPLETED, "Rejected")) == ["1"]
 
 
-def test_an_open_state_may_be_entered_again() -> None:
+def test_reports_an_open_state_entered_again() -> None:
     watch = Watch(Places.of(NAME, [WAITING], None), [])
-    assert look(watch, order(1, WAITING)) == ["1"]
-    assert look(watch, order(1, RUNNING)) == []
-    assert look(watch, order(1, WAITING)) == ["1"]
+    assert poll(watch, order(1, WAITING)) == ["1"]
+    assert poll(watch, order(1, RUNNING)) == []
+    assert poll(watch, order(1, WAITING)) == ["1"]
 
 
-def test_a_status_may_be_come_to_again() -> None:
+def test_reports_a_status_reached_again() -> None:
     watch = Watch(Places.of(NAME, None, ["Rework"]), [])
-    assert look(watch, order(1, RUNNING, "Rework")) == ["1"]
-    assert look(watch) == []  # in no list: it may be between two
-    assert look(watch, order(1, WAITING, "Rework")) == []
-    assert look(watch, order(1, RUNNING, "Checked")) == []
-    assert look(watch, order(1, RUNNING, "Rework")) == ["1"]
+    assert poll(watch, order(1, RUNNING, "Rework")) == ["1"]
+    assert poll(watch) == []  # in no list: it may be moving between two
+    assert poll(watch, order(1, WAITING, "Rework")) == []
+    assert poll(watch, order(1, RUNNING, "Checked")) == []
+    assert poll(watch, order(1, RUNNING, "Rework")) == ["1"]
 
 
-def test_an_end_that_a_list_leaves_out_for_a_while_is_told_once() -> None:
+def test_reports_an_end_once_even_if_a_list_omits_it_for_a_while() -> None:
     watch = ends([])
-    assert look(watch, order(1, COMPLETED)) == ["1"]
-    assert look(watch, now=10) == []
-    assert look(watch, order(1, COMPLETED), now=WHILE + 9) == []
-    assert look(watch, now=WHILE + 10) == []
-    assert len(watch.marks) == 1
-    assert look(watch, now=2 * WHILE + 10) == []
-    assert watch.marks == set()
+    assert poll(watch, order(1, COMPLETED)) == ["1"]
+    assert poll(watch, now=10) == []
+    assert poll(watch, order(1, COMPLETED), now=MISSING_GRACE_SECONDS + 9) == []
+    assert poll(watch, now=MISSING_GRACE_SECONDS + 10) == []
+    assert len(watch.entry_keys) == 1
+    assert poll(watch, now=2 * MISSING_GRACE_SECONDS + 10) == []
+    assert watch.entry_keys == set()
 
 
-def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
+def test_unreported_entries_are_news_again_after_the_next_poll() -> None:
     watch = ends([])
     sought = Sought()
     watch.seek(sought)
@@ -141,39 +143,39 @@ def test_what_is_not_reported_counts_again_after_the_next_look() -> None:
         findings.take(state, [order(1, COMPLETED)] if state == COMPLETED else [])
     watch.look_found(findings, 0, at(0))
     assert watch.has_news()
-    watch.noticed()
-    assert not watch.has_news()  # whoever could not report it is not asked again and again
+    watch.acknowledge()
+    assert not watch.has_news()  # not news again before the next poll
     watch.look_found(findings, 1, at(1))
     assert watch.has_news()
     (entry,) = watch.entries
-    watch.reported({entry.mark})
-    assert watch.has_news()  # it is to be written down
-    watch.is_written = True
+    watch.mark_reported({entry.key})
+    assert watch.has_news()  # it has to be stored
+    watch.is_saved = True
     assert not watch.has_news()
 
 
-def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() -> None:
+def test_ends_after_long_failures_and_at_once_on_refused_credentials() -> None:
     watch = ends()
     for minute in range(10):
         assert watch.ending is None
-        watch.look_failed(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
+        watch.record_failed_poll(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
     assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
-        "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
+        "Polls are failing; still waiting. down. Look at the server's own logs if it lasts."
     ]
     watch.resume()
     assert watch.ending is None
     refused = errors.AuthenticationError("no")
-    watch.look_failed(refused, 0, at(1))
+    watch.record_failed_poll(refused, 0, at(1))
     assert watch.ending is refused
-    assert watch.is_written  # a watch that has not begun has nothing to write down
+    assert watch.is_saved  # a watch that has not started has nothing to store
     watch.resume()
-    assert look(watch) == []
-    assert look(watch, order(1, COMPLETED)) == ["1"]
+    assert poll(watch) == []
+    assert poll(watch, order(1, COMPLETED)) == ["1"]
 
 
 def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> list[str]:
-    """Show the watch what there is, but for a list that fails, and return what it reports now."""
+    """Record a poll in which one list fails, and return what the watch reports."""
     sought = Sought()
     watch.seek(sought)
     findings = Findings({}, (), sought.lists)
@@ -184,27 +186,27 @@ def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> li
             findings.take(state, [row for row in rows if row.state == state])
     watch.look_found(findings, now, at(now))
     entries = list(watch.entries)
-    watch.noticed()
-    watch.reported({entry.mark for entry in entries})
+    watch.acknowledge()
+    watch.mark_reported({entry.key for entry in entries})
     return [entry.instance.id for entry in entries]
 
 
-class TestListsThatFail:
-    def test_the_others_are_judged_and_it_says_so_once(self) -> None:
+class TestFailingLists:
+    def test_other_lists_count_and_the_failure_is_logged_once(self) -> None:
         watch = ends([])
         assert part(watch, order(1, COMPLETED), failing=BROKEN) == ["1"]
         assert part(watch, order(1, COMPLETED), order(2, COMPLETED), failing=BROKEN) == ["2"]
-        assert look(watch, order(1, COMPLETED), order(2, COMPLETED), order(3, BROKEN)) == ["3"]
+        assert poll(watch, order(1, COMPLETED), order(2, COMPLETED), order(3, BROKEN)) == ["3"]
         assert [words.split(".")[0] for words in said(watch)] == [
-            "Polls fail from now on; the wait goes on",
+            "Polls are failing; still waiting",
             "Polls succeed again",
         ]
 
-    def test_it_does_not_begin_before_all_were_listed(self) -> None:
+    def test_does_not_start_before_all_lists_were_read(self) -> None:
         watch = ends()
         assert part(watch, order(1, COMPLETED), failing=BROKEN) == []
-        assert look(watch, order(1, COMPLETED), order(2, BROKEN)) == []
-        assert look(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN)) == ["3"]
+        assert poll(watch, order(1, COMPLETED), order(2, BROKEN)) == []
+        assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN)) == ["3"]
 
     @pytest.mark.parametrize(
         ("places", "state"),
@@ -215,51 +217,51 @@ class TestListsThatFail:
         ],
         ids=str,
     )
-    def test_what_they_may_show_is_not_forgotten(self, places: Places, state: str) -> None:
+    def test_instances_they_may_show_are_not_forgotten(self, places: Places, state: str) -> None:
         watch = Watch(places, [])
         one = order(1, state, "Approved")
-        assert look(watch, one) == ["1"]
+        assert poll(watch, one) == ["1"]
         assert part(watch, failing=state) == []
-        assert part(watch, failing=state, now=2 * WHILE) == []
-        assert look(watch, one, now=2 * WHILE) == []
+        assert part(watch, failing=state, now=2 * MISSING_GRACE_SECONDS) == []
+        assert poll(watch, one, now=2 * MISSING_GRACE_SECONDS) == []
 
-    def test_what_they_would_not_show_is_forgotten(self) -> None:
+    def test_instances_they_would_not_show_are_forgotten(self) -> None:
         watch = Watch(Places.of(NAME, [WAITING, COMPLETED], None), [])
-        assert look(watch, order(1, WAITING)) == ["1"]
+        assert poll(watch, order(1, WAITING)) == ["1"]
         assert part(watch, failing=COMPLETED) == []
-        assert look(watch, order(1, WAITING)) == ["1"]
+        assert poll(watch, order(1, WAITING)) == ["1"]
 
     def test_contradictory_rows_neither_enter_nor_leave(self) -> None:
         watch = Watch(Places.of(NAME, [WAITING], None), [])
-        assert look(watch, order(1, WAITING)) == ["1"]
+        assert poll(watch, order(1, WAITING)) == ["1"]
         again = [order(1, WAITING), order(1, WAITING, "Other"), order(2, WAITING), order(2, WAITING, "Other")]
-        assert look(watch, *again) == []
-        assert look(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
+        assert poll(watch, *again) == []
+        assert poll(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
 
 
-def test_a_list_that_looks_cut_off_is_warned_of_once() -> None:
+def test_warns_once_about_a_truncated_list() -> None:
     watch = ends([])
     rows = [order(number, COMPLETED) for number in range(100)]
-    look(watch, *rows)
-    look(watch, *rows)
+    poll(watch, *rows)
+    poll(watch, *rows)
     (words,) = said(watch)
-    assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and looks cut off")
+    assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
 
-def test_it_shares_the_lists_with_those_who_wait(stage: Any) -> None:
+def test_shares_lists_with_waits(stage: Any) -> None:
     rows = {state: [order(number, state)] for number, state in enumerate(states.STATES)}
-    scene = stage(lambda operation: rows[dict(operation.query)["states"]])
+    server = stage(lambda operation: rows[dict(operation.query)["states"]])
     number = [*rows].index(RUNNING)
-    findings = scene.run(search.find({str(number): RUNNING}, (), {COMPLETED, BROKEN, RUNNING}))
-    assert sorted(scene.asked) == sorted([RUNNING, COMPLETED, BROKEN])
+    findings = server.run(search.find({str(number): RUNNING}, (), {COMPLETED, BROKEN, RUNNING}))
+    assert sorted(server.asked) == sorted([RUNNING, COMPLETED, BROKEN])
     assert findings.instance(str(number)).state == RUNNING
     assert findings.lists == {state: rows[state] for state in (RUNNING, COMPLETED, BROKEN)}
 
 
 @pytest.mark.parametrize("lookup", ["list", "auto", "by_id"])
-def test_every_list_that_is_wanted_is_there_whatever_else_is_sought(lookup: Any, stage: Any) -> None:
-    scene = stage(lambda operation: [] if operation.kind == "query" else order(1, RUNNING))
-    findings = scene.run(
+def test_every_requested_list_is_read_regardless_of_the_rest_of_the_query(lookup: Any, stage: Any) -> None:
+    server = stage(lambda operation: [] if operation.kind == "query" else order(1, RUNNING))
+    findings = server.run(
         search.find({"1": RUNNING}, (), {COMPLETED, WAITING}, lookup=lookup, endpoint=search.Endpoint())
     )
     assert set(findings.lists) == {COMPLETED, WAITING}
@@ -268,7 +270,7 @@ def test_every_list_that_is_wanted_is_there_whatever_else_is_sought(lookup: Any,
 MOVES = st.lists(
     st.one_of(
         st.tuples(st.just("move"), st.integers(1, 6), st.sampled_from([RUNNING, WAITING, COMPLETED, BROKEN])),
-        st.tuples(st.just("look"), st.just(0), st.just("")),
+        st.tuples(st.just("poll"), st.just(0), st.just("")),
         st.tuples(st.just("restart"), st.just(0), st.just("")),
     ),
     max_size=60,
@@ -276,15 +278,15 @@ MOVES = st.lists(
 
 
 @given(MOVES)
-def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -> None:
-    """Ends are for ever; so each instance that has ended after the first look is told once, whatever restarts when."""
+def test_reports_each_end_once_in_any_history(moves: list[tuple[str, int, str]]) -> None:
+    """Ends are permanent, so each instance that ends after the first poll is reported once, across restarts."""
     where: dict[int, str] = {}
     store: dict[str, Any] = {}
     watch = ends()
-    told = look(watch)
+    reported = poll(watch)
 
     def write() -> None:
-        for key, value in [*cursor.changes("w", watch.marks, store)]:
+        for key, value in [*cursor.changes("w", watch.entry_keys, store)]:
             assert value is not None
             store[key] = value
 
@@ -292,15 +294,15 @@ def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -
     for what, number, state in moves:
         if what == "move" and not states.is_terminal(where.get(number, RUNNING)):
             where[number] = state
-        elif what == "look":
-            told += look(watch, *(order(one, at) for one, at in where.items()))
+        elif what == "poll":
+            reported += poll(watch, *(order(one, at) for one, at in where.items()))
             write()
         elif what == "restart":
             keys = cursor.keys("w", store["w"])
             assert keys is not None
             watch = ends(cursor.marks_in(store[key] for key in keys))
-    told += look(watch, *(order(one, at) for one, at in where.items()))
-    assert sorted(told) == sorted(str(one) for one, at in where.items() if states.is_terminal(at))
+    reported += poll(watch, *(order(one, at) for one, at in where.items()))
+    assert sorted(reported) == sorted(str(one) for one, at in where.items() if states.is_terminal(at))
 
 
 @pytest.mark.parametrize(
@@ -313,15 +315,15 @@ def test_any_history_tells_of_each_end_once(moves: list[tuple[str, int, str]]) -
         ({"id": "1", "name": "Another process"}, False),
     ],
 )
-def test_a_row_that_cannot_be_read_makes_nothing_leave(odd: dict[str, Any], keeps: bool) -> None:
+def test_an_unreadable_row_makes_nothing_leave(odd: dict[str, Any], keeps: bool) -> None:
     watch = Watch(Places.of(NAME, [RUNNING], None), ())
     row = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **odd})
     assert look_at(watch, [order(1, RUNNING)]) == ["1"]
     assert look_at(watch, Rows([], [row]), now=1) == []
     assert look_at(watch, [order(1, RUNNING)], now=2) == ([] if keeps else ["1"])
     look_at(watch, Rows([], [row]), now=3)
-    look_at(watch, Rows([], [row]), now=3 + WHILE)
-    assert watch.marks == set()
+    look_at(watch, Rows([], [row]), now=3 + MISSING_GRACE_SECONDS)
+    assert watch.entry_keys == set()
 
 
 def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str]:
@@ -329,6 +331,6 @@ def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str
     findings.take(RUNNING, rows)
     watch.look_found(findings, now, at(now))
     entered = [entry.instance.id for entry in watch.entries]
-    watch.noticed()
-    watch.reported({entry.mark for entry in watch.entries})
+    watch.acknowledge()
+    watch.mark_reported({entry.key for entry in watch.entries})
     return entered

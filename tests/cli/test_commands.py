@@ -391,7 +391,7 @@ class TestWatching:
         emulator.fault("query", "status", status=503, skip=2)
         done = run("watch", *waiting, "--poll-interval", "1")
         assert done.code == 0
-        assert done.out.count("Polls fail from now on") == 1, "said once, not for each"
+        assert done.out.count("Polls are failing") == 1, "said once, not for each"
         assert done.out.count("Polls succeed again") == 1
 
     def test_what_is_not_there(self, run: Run) -> None:

@@ -155,20 +155,20 @@ def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
 
 def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
     path, control = "/api/v2/dags/onboarded_suppliers", airflow.control
-    watching = f"Watching instances of '{PROCESS}' that enter state 'Completed OK'"
+    watched = f"instances of '{PROCESS}' that enter state 'Completed OK'"
 
     def times(what: str) -> int:
-        return airflow.triggerer.output().count(f"{watching} {what}")
+        return airflow.triggerer.output().count(f"{what} {watched}")
 
     def pause(paused: bool) -> None:
-        ended = times("ends here")
+        ended = times("Stopped watching")
         file_token = airflow.call("PATCH", path, {"is_paused": paused})["file_token"]
         airflow.call("PUT", f"/api/v2/parseDagFile/{file_token}")  # watchers come and go when it is parsed
         here = 1 + (not paused)  # the other one has an Astro Zero of its own
         airflow.until("watchers come or go", lambda: Watched(airflow).triggers == here or None)
         if paused:
             # Airflow drops the watcher first, and tells the triggerer to stop it within the next seconds.
-            airflow.until("the watch has ended", lambda: times("ends here") > ended or None)
+            airflow.until("the watch has ended", lambda: times("Stopped watching") > ended or None)
 
     def onboard(supplier: str) -> None:
         instance = control.start(PROCESS, business_key=f"supplier-{supplier}")
@@ -185,7 +185,7 @@ def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
 
     pause(False)
     try:
-        airflow.until("the watch has begun", lambda: watching in airflow.triggerer.output() or None)
+        airflow.until("the watch has begun", lambda: times("Watching") or None)
         onboard("ACME")
         airflow.until("the supplier is loaded", lambda: loaded() == ["supplier-ACME"] or None)
         pause(True)

@@ -167,7 +167,7 @@ def another_instance(scene: Scene) -> None:
 
 
 BATCHES: dict[str, Provocation] = {
-    "its id shows another instance than before: one of '…', with business key '…'": another_instance,
+    "its id now shows another instance: one of '…', with business key '…'": another_instance,
     "… of … launches failed, and at most … may ('max_failures'): …": batch([{"bpm_name": "AlwaysBroken"}]),
     "it was still open at the deadline ('timeout')": batch(timeout=0.001),
     "How its instances are now could not be read: …": late_while_lists_fail,
@@ -207,7 +207,7 @@ BATCHES: dict[str, Provocation] = {
         [{"bpm_name": "Instant"}] * 501, wait_for_completion=False
     ),
     "XComs '…', '…' and '…' do not tell what this try has started": resumed_with_no_xcoms,
-    "XCom '…' of the task does not tell which instances it has started": trigger_with_no_xcoms,
+    "XCom '…' of the task does not say which instances it has started": trigger_with_no_xcoms,
     "the result cannot be written to …: …": result_in_the_way,
     "give exactly one of launches and launches_path": batch(None),
     "launches must be a list of mappings, not …": batch("all"),

@@ -94,12 +94,12 @@ ENDS: dict[str, Provocation] = {
     "This process is being ended, and by nobody's act on the task (…). Left as it is: …": ended_on_a_worker(
         "running"
     ),
-    "The task was ended by a person; terminating …": ended_while_deferred("failed"),
-    "… was to be terminated and may still be open: terminate it by hand": ended_while_deferred(
+    "A user ended the task; terminating …": ended_while_deferred("failed"),
+    "… could not be terminated and may still be open: terminate it by hand": ended_while_deferred(
         "failed", "status"
     ),
-    "Instance '…' left as it is: …": ended_while_deferred("up_for_retry"),
-    "The wait could not go on": lambda _: wait_on("of_nobody", max_poll_failure_time=0),
+    "Instance '…' is not terminated: …": ended_while_deferred("up_for_retry"),
+    "The wait could not continue": lambda _: wait_on("of_nobody", max_poll_failure_time=0),
     "The connection could not be read again": connection_that_is_gone,
 }
 
@@ -154,14 +154,14 @@ def cut_off_list(scene: Scene) -> None:
     scene.emulator.switch(row_cap=100)
     for _ in range(101):
         scene.started("Instant")
-    watched("looks cut off")(scene)
+    watched("may be truncated")(scene)
 
 
 EVENTS: dict[str, Provocation] = {
-    "Could not watch …; trying again for as long as it takes": watched("Could not watch", BrokenStore()),
+    "Could not watch …; will try again until it works": watched("Could not watch", BrokenStore()),
     "The asset's state store cannot be used. …": watched("state store cannot", BrokenStore()),
-    "Watching …; … are there already and do not count": watched("are there already"),
-    "The list of state '…' has exactly … rows and looks cut off: …": cut_off_list,
+    "Watching …; … are already there and are not reported": watched("are already there"),
+    "The list of state '…' has exactly … rows and may be truncated: …": cut_off_list,
     "bp_statuses must be … at most, not …": lambda _: AstroZeroBpmEventTrigger(
         bpm_name="A", bp_statuses=[str(number) for number in range(257)]
     ),

@@ -439,7 +439,7 @@ def event_of_another(scene: Scene) -> None:
 
 
 WAITS: dict[str, Provocation] = {
-    "The wait for instance '…' of '…' failed: it ended in state '…'…; asked for was …": bad_end,
+    "The wait for instance '…' of '…' failed: it ended in state '…'…; the wait was for …": bad_end,
     "it is in state '…', one of failed_states": in_state("Paused", failed_states=["Paused"]),
     "its business status is '…', one of failed_bp_statuses": of_status("No", failed_bp_statuses=["No"]),
     'it is suspended, and on_suspended is "fail"': suspended,
@@ -465,7 +465,7 @@ WAITS: dict[str, Provocation] = {
     ),
     "…; it may still be started": no_key_yet,
     "instance '…' is in none of the states": vanished,
-    "…; looking again": vanished,
+    "…; polling again": vanished,
     "…; the longest answer had … rows, a row cap could hide it": capped,
     "instance '…' could not be read by its id": lambda scene: scene.hook(
         {"instance_lookup": "by_id"}
@@ -483,7 +483,7 @@ WAITS: dict[str, Provocation] = {
         lambda scene, one: scene.emulator.vanish(one)
     ),
     "business key '…' is carried by … instances: …": two_of_a_key,
-    "Polls fail from now on; the wait goes on. …": short_outage,
+    "Polls are failing; still waiting. …": short_outage,
     "Polls succeed again": short_outage,
     "…; polls have failed for … s ('max_poll_failure_time')": outage,
     "The trigger's event is not one that this task knows (…): …": strange_event,

@@ -53,9 +53,9 @@ ELSEWHERE: dict[str, str] = {
     "Astro Zero shows instance '…' in two lists, with …; this decides nothing": (
         "tests/bpm/test_findings.py::test_two_lists_that_no_move_explains_decide_nothing"
     ),
-    "The poller was stopped": "tests/bpm/test_poller.py::test_cancelled_from_outside_it_tells_everybody",
-    "The connection has changed; the wait goes on with its new settings": (
-        "tests/triggers/test_faults.py::test_a_changed_connection_is_read_anew"
+    "The poller was stopped": "tests/bpm/test_poller.py::test_cancellation_ends_every_wait_with_an_error",
+    "The connection has changed; still waiting, with the new settings": (
+        "tests/triggers/faults/test_credentials.py::test_reads_a_changed_connection_again"
     ),
     "launch … is another one than when the input was checked a moment ago": (
         "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"
@@ -64,7 +64,7 @@ ELSEWHERE: dict[str, str] = {
         "tests/tasks/test_result_file.py::test_that_cannot_be_written_is_told_without_what_must_be_kept"
     ),
     "the XComs of the task could not be read (…)": (
-        "tests/triggers/test_lookup.py::test_whose_xcoms_cannot_be_read_for_a_moment_goes_on"
+        "tests/triggers/test_lookup.py::test_survives_xcoms_that_cannot_be_read_for_a_moment"
     ),
     "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on": (
         "tests/operators/test_execution_timeout.py::test_it_ends_a_batch_that_is_still_being_started"

@@ -1,4 +1,4 @@
-"""The link to an instance; ``tests/deployment`` and ``tests/crash`` ask a real Airflow for it."""
+"""The link to an instance. ``tests/deployment`` and ``tests/crash`` read it from a real Airflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 
 
 @pytest.mark.parametrize("url", ["https://astro-zero.example/1", None])
-def test_it_leads_where_the_task_has_published_that_its_instance_is(
+def test_returns_the_address_that_the_task_published(
     url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     xcoms = {"instance_url": url}
@@ -30,7 +30,7 @@ def test_it_leads_where_the_task_has_published_that_its_instance_is(
 
     monkeypatch.setattr(XCom, "get_value", get_value)
     task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Approval")
-    task.instance_url = None  # as it is after a deferral
+    task.instance_url = None  # as after a deferral
     (link,) = task.operator_extra_links
     assert isinstance(link, AstroZeroBpmInstanceLink)
     assert link.name == "Open in Astro Zero"
@@ -39,7 +39,7 @@ def test_it_leads_where_the_task_has_published_that_its_instance_is(
 
 
 @pytest.mark.parametrize("url", ["https://astro-zero.example/1", ""])
-def test_what_the_task_knows_is_not_looked_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefers_the_address_that_the_task_knows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(XCom, "get_value")
     task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Approval")
     (link,) = task.operator_extra_links
@@ -48,7 +48,7 @@ def test_what_the_task_knows_is_not_looked_for(url: str, monkeypatch: pytest.Mon
     assert link.get_link(task, ti_key="this task") == url  # type: ignore[arg-type]
 
 
-def test_who_waits_for_an_instance_has_it() -> None:
+def test_tasks_that_wait_for_an_instance_have_the_link() -> None:
     for kind in (
         AstroZeroStartBpmInstanceOperator,
         AstroZeroBpmDecoratedOperator,
@@ -58,7 +58,7 @@ def test_who_waits_for_an_instance_has_it() -> None:
 
 
 class TaskInstance:
-    """As much of a task instance as the sensor uses."""
+    """The part of a task instance that the sensor uses."""
 
     dag_id, run_id, task_id, map_index, try_number = "dag", "run", "wait", -1, 1
 
@@ -78,7 +78,7 @@ class TestSensor:
     def sensor(
         self, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., AstroZeroBpmInstanceSensor]:
-        """Make sensors of a connection with a template, or without."""
+        """Create sensors for a connection with or without a template."""
 
         def make(*, template: str | None = "https://{host}/i/{instance_id}", **arguments: Any) -> Any:
             extra = {"instance_url": template}
@@ -89,11 +89,11 @@ class TestSensor:
         return make
 
     def shown(self, ti: TaskInstance, instance_id: str) -> bool:
-        """Tell whether the task has published once where the instance is, and nothing else."""
+        """Return whether the task has published the instance's address once, and nothing else."""
         (one,) = ti.pushed
         return one[0] == "instance_url" and one[1].endswith(f"/i/{instance_id}")
 
-    def test_it_publishes_an_id_before_it_looks(
+    def test_publishes_the_address_of_an_id_before_the_first_poll(
         self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
     ) -> None:
         made = sensor(instance_id="002N1", deferrable=True)
@@ -107,7 +107,7 @@ class TestSensor:
         assert self.shown(ti, "002N1")
 
     @pytest.mark.parametrize("deferrable", [True, False])
-    def test_it_publishes_what_a_key_has_led_to(
+    def test_publishes_the_address_of_the_match_of_a_key(
         self, deferrable: bool, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
     ) -> None:
         instance_id = emulator.start("SupplierOnboarding", business_key="k")["id"]
@@ -121,7 +121,7 @@ class TestSensor:
         assert self.shown(ti, instance_id)
 
     @pytest.mark.parametrize("outcome", ["approve", "reject"])
-    def test_it_publishes_what_the_trigger_has_found(
+    def test_publishes_the_address_of_what_the_trigger_found(
         self, outcome: str, sensor: Any, ti: TaskInstance, emulator: EmulatorControl, fire: Any
     ) -> None:
         made = sensor(business_key="k", deferrable=True, failed_bp_statuses=["Rejected"])
@@ -138,7 +138,7 @@ class TestSensor:
                 made.execute_complete({"ti": ti}, event)
         assert self.shown(ti, instance_id)
 
-    def test_without_a_template_it_publishes_nothing(
+    def test_publishes_nothing_without_a_template(
         self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
     ) -> None:
         instance_id = emulator.start("SupplierOnboarding")["id"]

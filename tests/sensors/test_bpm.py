@@ -80,7 +80,7 @@ def test_an_end_with_another_business_status_fails(sensor: MakeSensor, emulator:
     instance = emulator.start("PublishApproval")
     emulator.act(instance["id"], "reject")
     with pytest.raises(
-        errors.WaitFailedError, match="business status 'Rejected'; asked for was .* 'Approved'"
+        errors.WaitFailedError, match="business status 'Rejected'; the wait was for .* 'Approved'"
     ):
         poke(sensor(instance_id=instance["id"], bp_statuses=["Approved"]))
 

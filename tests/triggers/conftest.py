@@ -1,4 +1,4 @@
-"""Runs tasks as Airflow does, without Airflow: execute, defer, run the trigger, resume."""
+"""Runs tasks like Airflow, but without it: execute, defer, run the trigger, resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 
 class TaskInstance:
-    """As much of a task instance as tasks and triggers use."""
+    """The part of a task instance that tasks and triggers use."""
 
     dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
     try_number, max_tries = 1, 0
@@ -40,7 +40,7 @@ class TaskInstance:
 
 
 class Runner:
-    """Runs one task to its end, whatever mode it waits in."""
+    """Runs one task to its end, in any mode."""
 
     def __init__(self) -> None:
         self.ti = TaskInstance()
@@ -49,14 +49,14 @@ class Runner:
         self.while_deferred: Callable[[], None] = lambda: None
 
     def end_of(self, make_task: Callable[[], Any]) -> Any:
-        """Return what a task returns, or the exception with which it ends."""
+        """Return the result of a task, or the exception that ends it."""
         try:
             return self.run(make_task)
         except Exception as error:  # noqa: BLE001 - every one of them is an end
             return error
 
     def run(self, make_task: Callable[[], Any]) -> Any:
-        """Run a task; after each reschedule it is made anew, as a new process does."""
+        """Run a task. After each reschedule it is created again, as in a new process."""
         while True:
             task = make_task()
             try:
@@ -73,7 +73,7 @@ class Runner:
 
 
 def fire(trigger: AstroZeroBpmInstanceTrigger, seconds: float = 30) -> Any:
-    """Run a trigger, made anew from what it serialises to, and return what its event carries."""
+    """Recreate a trigger from its serialized form, run it, and return the payload of its event."""
     path, arguments = trigger.serialize()
     assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
     again = type(trigger)(**arguments)

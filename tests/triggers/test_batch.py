@@ -1,6 +1,6 @@
-"""The trigger of a batch: which instances it waits for, what it tells of them, and when it terminates them.
+"""The trigger of a batch: which instances it waits for, what its event reports, and when it terminates them.
 
-What Airflow says of the task instance is played here; a real deployment says it in ``tests/deployment``.
+Airflow's answers about the task instance are faked here; ``tests/deployment`` uses a real deployment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINE, OTHER = "dag.task.run-zld2ojgxmkbhmtqy-1-", "dag.task.run-zld2ojgxmkbhmtqy
 
 
 class Play:
-    """What Airflow says of the task instance."""
+    """Airflow's answers about the task instance."""
 
     def __init__(self) -> None:
         self.state: str | None = "deferred"
@@ -37,7 +37,7 @@ class Play:
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Play:
     play = Play()
-    monkeypatch.setattr(kill, "PAUSE", 0.0)
+    monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
     monkeypatch.setattr(kill, "state_of", lambda _task: play.state)
     monkeypatch.setattr(kill, "published", play.published)
     return play
@@ -45,7 +45,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Play:
 
 @pytest.fixture
 def ids(airflow: Play, emulator: EmulatorControl) -> list[str]:
-    """Twenty instances that wait for people, the batch of the task."""
+    """Twenty instances that wait for users: the task's batch."""
     started: list[str] = [emulator.start("SupplierOnboarding")["id"] for _ in range(20)]
     emulator.advance(2)
     airflow.xcoms = {"batch_key": MINE, "instance_ids": [None, *started, None]}
@@ -76,10 +76,10 @@ async def first_event(trigger: AstroZeroBpmBatchTrigger) -> Any:
 
 
 async def killed(trigger: AstroZeroBpmBatchTrigger, *, while_it_waits: bool) -> None:
-    """Kill a trigger, and let what that began come to its end."""
+    """Kill a trigger, and wait until the termination has finished."""
     if while_it_waits:
         waiting = asyncio.ensure_future(trigger.run().__anext__())
-        while trigger._awaited is None or None in _states(trigger):  # noqa: ASYNC110 - it tells nobody
+        while trigger._awaited is None or None in _states(trigger):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.wait({waiting})
@@ -99,7 +99,7 @@ def states(emulator: EmulatorControl) -> Counter[str]:
     return Counter(one["state"] for one in emulator.instances())
 
 
-def test_it_waits_for_those_that_the_task_has_published(
+def test_waits_for_the_instances_that_the_task_published(
     trigger: Any, ids: list[str], emulator: EmulatorControl
 ) -> None:
     for one in ids[1:]:
@@ -112,9 +112,7 @@ def test_it_waits_for_those_that_the_task_has_published(
     assert (end.succeeded, list(end.failed), end.open) == (19, [ids[0]], ())
 
 
-def test_a_deadline_tells_what_has_become_of_each(
-    trigger: Any, ids: list[str], emulator: EmulatorControl
-) -> None:
+def test_timeout_reports_the_outcome_of_each(trigger: Any, ids: list[str], emulator: EmulatorControl) -> None:
     emulator.act(ids[7], "complete")
     emulator.advance(2)
     end, error = event.decode_group(asyncio.run(first_event(trigger(deadline=1.0))), ids)
@@ -124,16 +122,16 @@ def test_a_deadline_tells_what_has_become_of_each(
 
 
 @pytest.mark.parametrize("xcoms", [{}, {"batch_key": OTHER, "instance_ids": ["1"]}, {"instance_ids": ["1"]}])
-def test_where_the_xcoms_are_not_its_own_it_fails(xcoms: Any, trigger: Any, airflow: Play) -> None:
+def test_fails_if_the_xcoms_are_of_another_batch(xcoms: Any, trigger: Any, airflow: Play) -> None:
     airflow.xcoms = xcoms
     end, error = event.decode_group(asyncio.run(first_event(trigger())), [])
     assert end is None
-    assert "does not tell which instances it has started" in str(error)
+    assert "does not say which instances it has started" in str(error)
 
 
 @pytest.mark.parametrize("while_it_waits", [True, False])
 @pytest.mark.parametrize("state", ["failed", "success", "scheduled", None])
-def test_a_person_who_ends_the_task_ends_all_that_is_open(
+def test_terminates_open_instances_when_a_user_ends_the_task(
     state: str | None,
     while_it_waits: bool,
     trigger: Any,
@@ -141,7 +139,7 @@ def test_a_person_who_ends_the_task_ends_all_that_is_open(
     ids: list[str],
     emulator: EmulatorControl,
 ) -> None:
-    stranger = emulator.start("SupplierOnboarding")["id"]
+    other = emulator.start("SupplierOnboarding")["id"]
     emulator.act(ids[3], "complete")
     emulator.break_instance(ids[4])
     emulator.advance(2)
@@ -153,18 +151,18 @@ def test_a_person_who_ends_the_task_ends_all_that_is_open(
         "Broken": 1,
         "Waiting for user interaction": 1,
     }
-    assert emulator.instance(stranger)["closed"] is False
+    assert emulator.instance(other)["closed"] is False
     assert emulator.counts()["action"] == 18
 
 
-def test_a_clear_whose_next_try_waits_already_ends_the_old_batch(
+def test_terminates_the_old_batch_after_a_clear_whose_next_try_waits(
     trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
 ) -> None:
     one = trigger()
 
     async def cleared() -> None:
         waiting = asyncio.ensure_future(one.run().__anext__())
-        while one._poller is None:  # noqa: ASYNC110 - it tells nobody
+        while one._poller is None:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
         airflow.xcoms = {"batch_key": OTHER, "instance_ids": ["another"]}
         waiting.cancel()
@@ -186,7 +184,7 @@ def test_a_clear_whose_next_try_waits_already_ends_the_old_batch(
     ],
     ids=str,
 )
-def test_what_is_no_kill_ends_nothing(
+def test_terminates_nothing_without_a_user_action(
     state: str, xcoms: Any, trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
 ) -> None:
     airflow.state = state
@@ -197,7 +195,7 @@ def test_what_is_no_kill_ends_nothing(
 
 
 @pytest.mark.parametrize("arguments", [{"terminate_on_kill": False}, {"deadline": 1.0}], ids=str)
-def test_what_is_to_be_left_is_left(
+def test_terminates_nothing_if_it_must_not(
     arguments: Any, trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
 ) -> None:
     airflow.state = "failed"
@@ -205,7 +203,7 @@ def test_what_is_to_be_left_is_left(
     assert states(emulator) == {"Waiting for user interaction": len(ids)}
 
 
-def test_a_batch_that_has_ended_meanwhile_is_left_as_it_is(
+def test_terminates_nothing_of_a_batch_that_has_ended(
     trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
 ) -> None:
     for one in ids:

@@ -1,6 +1,6 @@
-"""The trigger of a watcher: which events it fires, what it keeps of them, and what it survives.
+"""The trigger of an asset watcher: which events it fires, what it stores, and what it survives.
 
-Airflow's runner and its store are played here, with Airflow's own messages; real ones are in ``tests/deployment``.
+Airflow's runner and its store are faked here, with Airflow's own messages; ``tests/deployment`` uses real ones.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_astrobpm.bpm import cursor, lookup
-from airflow_provider_astrobpm.bpm.places import Places, digest_of
+from airflow_provider_astrobpm.bpm.places import Places, instance_digest
 from airflow_provider_astrobpm.bpm.token import TOKENS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.triggers import event
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
-from airflow_provider_astrobpm.triggers.memory import WatchMemory
+from airflow_provider_astrobpm.triggers.memory import WatchState
 
-# Before Airflow 3.3 there is no store, so nothing to be written after the event.
+# Before Airflow 3.3 there is no store, so nothing has to be written after the event.
 HAS_STORE = hasattr(triggerer_job_runner, "TriggerEventEntry")
 has_store = pytest.mark.skipif(not HAS_STORE, reason="Airflow has no state store before 3.3")
 
 PROCESS = "SupplierOnboarding"
-WITHIN = 20.0
+DELIVERY_TIMEOUT_SECONDS = 20.0
 
 
 class Store:
-    """An asset's state store, as Airflow's accessor for one asset has it."""
+    """An asset's state store, like Airflow's accessor for one asset."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -63,7 +63,7 @@ class Store:
 
 
 class Runner:
-    """Runs a trigger as a triggerer does: events go into a queue, and are taken from there now and then."""
+    """Runs a trigger like a triggerer: events go into a queue, and are taken from it from time to time."""
 
     def __init__(self, trigger: AstroZeroBpmEventTrigger) -> None:
         self._trigger = trigger
@@ -76,16 +76,16 @@ class Runner:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async def wait() -> None:
-            while not condition():  # noqa: ASYNC110 - nothing tells of it
+            while not condition():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.01)
 
-        await asyncio.wait_for(wait(), WITHIN)
+        await asyncio.wait_for(wait(), DELIVERY_TIMEOUT_SECONDS)
 
     async def until_queued(self, count: int) -> None:
         await self.until(lambda: len(self._queue) >= count)
 
     def take(self) -> None:
-        """Send what is in the queue to where it is written down."""
+        """Send the events in the queue to the process that writes them."""
         taken, self._queue = self._queue, []
         if not HAS_STORE:
             self.persisted += [fired.payload for fired in taken]
@@ -102,7 +102,7 @@ class Runner:
 
 @asynccontextmanager
 async def running(store: Store | None = None, **arguments: Any) -> AsyncIterator[Runner]:
-    """Run a trigger, made anew from what it serialises to, until the end of the block; that is a kill."""
+    """Recreate a trigger from its serialized form, run it during the block, and kill it at the end."""
     made = AstroZeroBpmEventTrigger(**{"bpm_name": PROCESS, "poll_interval": 1, **arguments})
     path, serialised = made.serialize()
     assert path == "airflow_provider_astrobpm.triggers.event.AstroZeroBpmEventTrigger"
@@ -139,7 +139,7 @@ def start(emulator: EmulatorControl, count: int = 1) -> list[str]:
     return [emulator.start(PROCESS)["id"] for _ in range(count)]
 
 
-def test_it_fires_for_what_ends_while_it_watches(
+def test_fires_for_instances_that_end_while_it_watches(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> list[dict[str, Any]]:
@@ -158,11 +158,11 @@ def test_it_fires_for_what_ends_while_it_watches(
         *("id", "name", "version", "state", "bp_status", "task_outcome", "suspended", "is_closed"),
         *("business_key", "start_time", "end_time", "start_time_utc", "end_time_utc", "url"),
     }
-    assert "1 are there already and do not count" in caplog.text
+    assert "1 are already there and are not reported" in caplog.text
 
 
 @has_store
-def test_a_restart_neither_repeats_nor_omits(
+def test_a_restart_neither_repeats_nor_misses_events(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()
@@ -175,11 +175,11 @@ def test_a_restart_neither_repeats_nor_omits(
             before = dict(store.values)
             end(emulator, ids[0])
             await runner.until_queued(1)
-            assert store.values == before  # nothing is kept of what Airflow has not taken
+            assert store.values == before  # an event that Airflow has not taken is not stored
             runner.take()
             await runner.until(lambda: store.values != before)
             persisted = runner.ids
-        end(emulator, ids[1])  # while nobody watches
+        end(emulator, ids[1])  # while no trigger runs
         async with running(store) as runner:
             end(emulator, ids[2])
             await runner.until_queued(2)
@@ -193,13 +193,13 @@ def test_a_restart_neither_repeats_nor_omits(
             runner.take()
             return persisted + runner.ids
 
-    told = asyncio.run(main())
-    assert told[0] == ids[0]
-    assert sorted(told) == sorted(ids)
+    reported = asyncio.run(main())
+    assert reported[0] == ids[0]
+    assert sorted(reported) == sorted(ids)
 
 
 @has_store
-def test_what_was_not_taken_before_a_kill_is_fired_again(
+def test_fires_again_what_airflow_had_not_taken_before_a_kill(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()
@@ -219,10 +219,10 @@ def test_what_was_not_taken_before_a_kill_is_fired_again(
 
 
 @has_store
-def test_what_another_triggerer_has_told_is_not_told_again(
+def test_does_not_repeat_what_another_triggerer_reported(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It took this one for dead, and this one goes on."""
+    """It considered this one dead, but this one still runs."""
     store = Store()
     others, own = start(emulator, 2)
     places = Places.of(PROCESS, None, None)
@@ -231,21 +231,21 @@ def test_what_another_triggerer_has_told_is_not_told_again(
     async def main() -> list[str]:
         async with running(store) as runner:
             await runner.until(lambda: bool(store.values))
-            memory = WatchMemory(cursor.name_of("astro_zero_default", places), store)
+            memory = WatchState(cursor.name_of("astro_zero_default", places), store)
             await memory.read()
-            await memory.write({f"{completed:02x}{digest_of(others)}"})
+            await memory.write({f"{completed:02x}{instance_digest(others)}"})
             end(emulator, others)
             end(emulator, own)
             await runner.until_queued(1)
             runner.take()
-            await runner.until(lambda: digest_of(own) in str(store.values))
+            await runner.until(lambda: instance_digest(own) in str(store.values))
             return runner.ids
 
     assert asyncio.run(main()) == [own]
-    assert digest_of(others) in str(store.values)
+    assert instance_digest(others) in str(store.values)
 
 
-def test_existing_ones_count_if_that_is_wanted(emulator: EmulatorControl) -> None:
+def test_include_existing_reports_existing_instances(emulator: EmulatorControl) -> None:
     ids = [end(emulator, one) for one in start(emulator, 3)]
 
     async def main() -> list[str]:
@@ -257,10 +257,12 @@ def test_existing_ones_count_if_that_is_wanted(emulator: EmulatorControl) -> Non
     assert asyncio.run(main()) == ids
 
 
-def test_many_are_told_a_few_at_a_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow would be busy with ten thousand of them for minutes, and be taken for dead."""
-    monkeypatch.setattr(event, "AT_A_TIME", 10)
-    monkeypatch.setattr(event, "TAKEN_EVERY", 0.2)
+def test_reports_many_entries_a_few_at_a_time(
+    emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand at once would keep Airflow busy for minutes, and it would be considered dead."""
+    monkeypatch.setattr(event, "MAX_EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(event, "DELIVERY_INTERVAL_SECONDS", 0.2)
     ids = [end(emulator, one) for one in start(emulator, 25)]
 
     async def main() -> tuple[list[int], list[str]]:
@@ -272,15 +274,15 @@ def test_many_are_told_a_few_at_a_time(emulator: EmulatorControl, monkeypatch: p
                 runner.take()
             return sizes, runner.ids
 
-    sizes, told = asyncio.run(main())
+    sizes, reported = asyncio.run(main())
     assert sizes == [10, 10, 5]
-    assert told == ids
+    assert reported == ids
 
 
-def test_without_a_store_a_restart_begins_anew(
+def test_without_a_store_a_restart_sets_a_new_baseline(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """This is what Airflow before 3.3 can promise."""
+    """Airflow before 3.3 allows no more than this."""
     ids = start(emulator, 3)
 
     async def main() -> list[str]:
@@ -289,21 +291,21 @@ def test_without_a_store_a_restart_begins_anew(
             end(emulator, ids[0])
             await runner.until_queued(1)
             runner.take()
-            told = runner.ids
-        end(emulator, ids[1])  # while nobody watches: lost
+            reported = runner.ids
+        end(emulator, ids[1])  # while no trigger runs: missed
         caplog.clear()
         async with running(None) as runner:
             await runner.until(watching(caplog))
             end(emulator, ids[2])
             await runner.until_queued(1)
             runner.take()
-            return told + runner.ids
+            return reported + runner.ids
 
     assert asyncio.run(main()) == [ids[0], ids[2]]
 
 
 @pytest.mark.parametrize("suspend_state", ["unchanged", "Suspended", "state_only"])
-def test_suspended_ones(
+def test_reports_suspended_instances(
     suspend_state: str, emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     emulator.switch(suspend_state=suspend_state)
@@ -322,10 +324,10 @@ def test_suspended_ones(
 
 
 @has_store
-def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
+def test_a_store_failure_between_events_repeats_none(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "PAUSE", 0.05)
+    monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
     store = Store()
     ids = [end(emulator, one) for one in start(emulator, 10)]
 
@@ -335,11 +337,11 @@ def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
             rest = [runner._queue.pop() for _ in range(6)][::-1]
             store.fails = True
             runner.take()
-            await runner.until(lambda: store.failures > 0)  # it could not write down the four
+            await runner.until(lambda: store.failures > 0)  # it could not store the four
             runner._queue = rest
             runner.take()
             store.fails = False
-            await runner.until(lambda: all(digest_of(one) in str(store.values) for one in ids))
+            await runner.until(lambda: all(instance_digest(one) in str(store.values) for one in ids))
             listed = emulator.counts()["query"]
             await runner.until(lambda: emulator.counts()["query"] >= listed + 12)
             runner.take()
@@ -348,7 +350,9 @@ def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
     assert asyncio.run(main()) == ids
 
 
-def test_states_and_business_statuses(emulator: EmulatorControl, caplog: pytest.LogCaptureFixture) -> None:
+def test_watches_states_and_business_statuses_together(
+    emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = start(emulator, 2)
 
     async def main() -> list[tuple[str, str, str]]:
@@ -364,10 +368,10 @@ def test_states_and_business_statuses(emulator: EmulatorControl, caplog: pytest.
 
 
 @has_store
-def test_it_goes_on_after_whatever_fails(
+def test_keeps_watching_after_any_failure(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "PAUSE", 0.05)
+    monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
     store = Store()
     store.fails = True
     (one,) = start(emulator)
@@ -394,14 +398,14 @@ def test_it_goes_on_after_whatever_fails(
 
     assert asyncio.run(main()) == [one]
     assert "not the secret" not in caplog.text
-    assert caplog.text.count("the API server failed") <= 4  # said when it begins, not with every attempt
+    assert caplog.text.count("the API server failed") <= 4  # logged when it starts, not with every attempt
 
 
-def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
+def test_logs_a_failure_once_and_again_after_it_returns(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "PAUSE", 0.05)
-    told = "Could not watch instances of"
+    monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
+    reported = "Could not watch instances of"
 
     async def main() -> None:
         async with running(Store()) as runner:
@@ -410,10 +414,10 @@ def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
                 emulator.fault("token", "status", status=401, times=1000)
                 emulator.revoke_tokens()
                 TOKENS.clear()
-                await runner.until(lambda times=times: caplog.text.count(told) == times)  # type: ignore[misc]
+                await runner.until(lambda times=times: caplog.text.count(reported) == times)  # type: ignore[misc]
                 asked = emulator.counts()["token"]
                 await runner.until(lambda asked=asked: emulator.counts()["token"] > asked + 2)  # type: ignore[misc]
-                assert caplog.text.count(told) == times
+                assert caplog.text.count(reported) == times
                 emulator.clear_faults()
                 listed = emulator.counts()["query"]
                 await runner.until(lambda listed=listed: emulator.counts()["query"] >= listed + 8)  # type: ignore[misc]
@@ -422,10 +426,10 @@ def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
 
 
 @pytest.mark.parametrize("what", ["missing", "of no use"])
-def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
+def test_retries_soon_if_the_connection_cannot_be_read(
     what: str, emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(lookup, "FIRST_RETRY_SECONDS", 0.05)
     name = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
     good = os.environ[name]
     if what == "missing":
@@ -444,7 +448,9 @@ def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
         async with running(Store()) as runner:
             await runner.until(lambda: len(looked_up) >= 3)
             monkeypatch.setenv(name, good)
-            await runner.until(watching(caplog))  # sooner than after the pause for what a person has to mend
+            await runner.until(
+                watching(caplog)
+            )  # sooner than after the pause for failures that need a person
 
     asyncio.run(main())
     assert caplog.text.count("the connection could not be read") == 1
@@ -453,7 +459,7 @@ def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
 
 
 @has_store
-def test_several_assets_with_one_trigger_are_told_what_to_do(
+def test_advises_to_separate_assets_that_share_a_trigger(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Several(Store):
@@ -462,7 +468,7 @@ def test_several_assets_with_one_trigger_are_told_what_to_do(
 
     async def main() -> None:
         async with running(Several()) as runner:
-            await runner.until(lambda: "let their arguments differ" in caplog.text)
+            await runner.until(lambda: "make the arguments differ" in caplog.text)
 
     asyncio.run(main())
 
@@ -482,14 +488,14 @@ def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: Any, words
         AstroZeroBpmEventTrigger(**arguments)
 
 
-def test_an_asset_takes_it() -> None:
+def test_an_asset_watcher_accepts_it() -> None:
     trigger = AstroZeroBpmEventTrigger(bpm_name=PROCESS, states=["Paused", "Broken"])
     asset = Asset("orders", watchers=[AssetWatcher(name="ended", trigger=trigger)])
     (watcher,) = asset.watchers
     assert watcher.trigger.serialize()[1]["states"] == ["Broken", "Paused"]
 
 
-def test_what_a_database_refuses_is_in_no_event(
+def test_an_event_contains_nothing_that_a_database_refuses(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:

@@ -1,6 +1,6 @@
-"""When a cancelled trigger terminates its instance, and when it must not; the emulator tells what was done.
+"""When a cancelled trigger terminates its instance, and when it must not; the emulator records the requests.
 
-What Airflow says of the task instance is played here; a real deployment says it in ``tests/deployment``.
+Airflow's answers about the task instance are faked here; ``tests/deployment`` uses a real deployment.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kill, "PAUSE", 0.0)
+    monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
 def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let Airflow say something of the task instance: a value, or an error."""
+    """Set Airflow's answer about the task instance: a value, or an error."""
 
     def said(task: kill.TaskInstanceKey, value: Any) -> Any:
         assert task == kill.TaskInstanceKey("dag", "run", "task", -1)
@@ -58,7 +58,7 @@ def trigger_for(instance_id: str, make_runner: Any, **arguments: Any) -> AstroZe
 
 
 async def settled(work: Coroutine[Any, Any, Any]) -> None:
-    """Do something, then let what it began come to its end."""
+    """Do something, then wait until the termination has finished."""
     await work
     if base._KILLS:
         await asyncio.wait(base._KILLS)
@@ -66,7 +66,7 @@ async def settled(work: Coroutine[Any, Any, Any]) -> None:
 
 async def is_waiting(trigger: AstroZeroBpmInstanceTrigger) -> None:
     """Return when the trigger has joined its poller."""
-    while trigger._poller is None:  # noqa: ASYNC110 - it tells nobody
+    while trigger._poller is None:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0.01)
 
 
@@ -77,7 +77,7 @@ def terminations(emulator: EmulatorControl) -> int:
 @pytest.mark.parametrize(
     "state", ["failed", "success", "skipped", "upstream_failed", "removed", "scheduled", "running", None]
 )
-def test_a_person_ended_the_task(
+def test_terminates_when_a_user_ended_the_task(
     state: str | None, airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
     airflow_says(state)
@@ -86,7 +86,7 @@ def test_a_person_ended_the_task(
 
 
 @pytest.mark.parametrize("state", ["deferred", "running"])
-def test_a_person_cleared_the_task_and_its_next_try_waits_already(
+def test_terminates_when_a_user_cleared_the_task_and_the_next_try_waits(
     state: str, airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
     airflow_says(state, "002Nanother")
@@ -104,7 +104,7 @@ def test_a_person_cleared_the_task_and_its_next_try_waits_already(
         ("up_for_retry", None, None),
     ],
 )
-def test_the_task_has_ended_its_wait_itself_or_goes_on_with_it(
+def test_terminates_nothing_if_the_task_ended_its_wait_or_still_waits(
     state: str,
     published: str | None,
     over: str | None,
@@ -127,7 +127,7 @@ def test_the_task_has_ended_its_wait_itself_or_goes_on_with_it(
         (["scheduled", "scheduled", "queued"], 1),
     ],
 )
-def test_a_task_that_is_about_to_run_is_looked_at_again(
+def test_reads_a_task_that_is_about_to_run_again(
     states: list[str],
     terminated: int,
     emulator: EmulatorControl,
@@ -135,7 +135,7 @@ def test_a_task_that_is_about_to_run_is_looked_at_again(
     make_runner: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has resumed after its wait, or a person has cleared it."""
+    """It has resumed after its wait, or a user has cleared it."""
     answers = iter(states)
     xcoms = {"instance_id": instance_id, "wait_over": instance_id if "success" in states else None}
     monkeypatch.setattr(kill, "state_of", lambda _task: next(answers))
@@ -153,7 +153,7 @@ def test_a_task_that_is_about_to_run_is_looked_at_again(
     ],
     ids=str,
 )
-def test_the_wait_would_have_ended_by_itself(
+def test_terminates_nothing_if_the_wait_would_have_ended_anyway(
     condition: dict[str, Any],
     airflow_says: Any,
     emulator: EmulatorControl,
@@ -165,7 +165,7 @@ def test_the_wait_would_have_ended_by_itself(
     assert terminations(emulator) == 0
 
 
-def test_an_instance_that_has_ended_is_left_as_it_is(
+def test_terminates_nothing_if_the_instance_has_ended(
     airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
     airflow_says("failed")
@@ -187,7 +187,7 @@ def test_an_instance_that_has_ended_is_left_as_it_is(
         (KeyError("run"), None),
     ],
 )
-def test_nobody_ended_the_task_or_nobody_knows(
+def test_terminates_nothing_without_a_known_user_action(
     state: Any,
     published: Any,
     airflow_says: Any,
@@ -200,7 +200,7 @@ def test_nobody_ended_the_task_or_nobody_knows(
     assert terminations(emulator) == 0
 
 
-def test_a_state_that_is_read_at_the_third_attempt_counts(
+def test_uses_a_state_read_at_the_third_attempt(
     emulator: EmulatorControl, instance_id: str, make_runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([RuntimeError("no"), RuntimeError("no"), None])
@@ -217,7 +217,7 @@ def test_a_state_that_is_read_at_the_third_attempt_counts(
 
 
 @pytest.mark.parametrize("arguments", [{"terminate_on_kill": False}, {"deadline": time.time() - 1}])
-def test_what_is_to_be_left_is_left(
+def test_terminates_nothing_if_it_must_not(
     arguments: dict[str, Any],
     airflow_says: Any,
     emulator: EmulatorControl,
@@ -229,7 +229,7 @@ def test_what_is_to_be_left_is_left(
     assert terminations(emulator) == 0
 
 
-def test_a_trigger_without_a_task_terminates_nothing(
+def test_terminates_nothing_without_a_task(
     airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
     airflow_says("failed")
@@ -239,7 +239,7 @@ def test_a_trigger_without_a_task_terminates_nothing(
     assert terminations(emulator) == 0
 
 
-def test_after_its_event_a_trigger_terminates_nothing(
+def test_terminates_nothing_after_its_event(
     airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
     airflow_says("success")
@@ -255,7 +255,7 @@ def test_after_its_event_a_trigger_terminates_nothing(
     assert terminations(emulator) == 0
 
 
-def test_a_triggerer_that_stood_still_terminates_nothing(
+def test_terminates_nothing_after_a_stall(
     airflow_says: Any,
     emulator: EmulatorControl,
     instance_id: str,
@@ -279,7 +279,7 @@ def test_a_triggerer_that_stood_still_terminates_nothing(
     assert terminations(emulator) == 0
 
 
-def test_a_kill_that_is_cut_off_is_done_all_the_same(
+def test_finishes_a_kill_that_airflow_cuts_off(
     airflow_says: Any, emulator: EmulatorControl, instance_id: str, make_runner: Any
 ) -> None:
     airflow_says("failed")
@@ -297,7 +297,7 @@ def test_a_kill_that_is_cut_off_is_done_all_the_same(
     assert emulator.instance(instance_id)["closed"] is True
 
 
-def test_a_termination_that_fails_says_what_to_do(
+def test_logs_what_to_do_if_a_termination_fails(
     airflow_says: Any,
     emulator: EmulatorControl,
     instance_id: str,
@@ -311,7 +311,7 @@ def test_a_termination_that_fails_says_what_to_do(
 
 
 @pytest.mark.parametrize(("tells", "terminated"), [(True, 0), (False, 1)])
-def test_a_cancelled_trigger_looks_by_itself_only_where_airflow_calls_no_on_kill(
+def test_checks_on_cancellation_only_if_airflow_has_no_on_kill(
     tells: bool,
     terminated: int,
     airflow_says: Any,
@@ -321,7 +321,7 @@ def test_a_cancelled_trigger_looks_by_itself_only_where_airflow_calls_no_on_kill
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     airflow_says("failed")
-    monkeypatch.setattr(base, "TELLS_OF_KILLS", tells)
+    monkeypatch.setattr(base, "HAS_ON_KILL", tells)
 
     async def wait_and_cancel() -> None:
         trigger = trigger_for(instance_id, make_runner)

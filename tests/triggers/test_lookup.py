@@ -1,4 +1,4 @@
-"""A triggerer restarts, and Airflow cannot provide yet what its triggers need. No wait ends over that."""
+"""A triggerer restarts, and Airflow cannot yet provide what its triggers need. No wait fails because of that."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger, Ast
 
 CONNECTION = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 BPM = "PublishApproval"
-BEGINS_TO_FAIL = "Polls fail from now on; the wait goes on. On connection 'astro_zero_default'"
+STARTS_TO_FAIL = "Polls are failing; still waiting. On connection 'astro_zero_default'"
 TASK = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1}
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(lookup, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(lookup, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(lookup, "MAX_RETRY_SECONDS", 0.1)
 
 
 @pytest.fixture(params=["missing", "broken"])
 def hiccup(
     request: pytest.FixtureRequest, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], None]:
-    """Let the connection be missing, or of no use, and return what brings it back."""
+    """Make the connection missing or useless, and return a function that restores it."""
     good = os.environ[CONNECTION]
     if request.param == "missing":
         monkeypatch.delenv(CONNECTION)
@@ -65,14 +65,14 @@ async def end_of(waiting: WaitingTrigger) -> Any:
 
 async def until(condition: Callable[[], object]) -> None:
     async def wait() -> None:
-        while not condition():  # noqa: ASYNC110 - nothing tells of it
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(wait(), 20)
 
 
 class Reads:
-    """Counts how often the connection was looked up."""
+    """Counts how often the connection was read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -90,12 +90,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     return Reads(monkeypatch)
 
 
-def test_twenty_waits_go_on_when_the_connection_is_back(
+def test_twenty_waits_resume_when_the_connection_is_back(
     emulator: EmulatorControl, hiccup: Callable[[], None], reads: Reads, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = [emulator.start(BPM)["id"] for _ in range(20)]
 
-    async def scene() -> list[Any]:
+    async def scenario() -> list[Any]:
         waits = [asyncio.ensure_future(end_of(trigger(each))) for each in ids]
         await until(lambda: reads.count >= 20 * 4)
         assert not any(each.done() for each in waits)
@@ -104,15 +104,15 @@ def test_twenty_waits_go_on_when_the_connection_is_back(
             emulator.act(each, "approve")
         return [event.decode(payload) for payload in await asyncio.gather(*waits)]
 
-    ends = asyncio.run(scene())
+    ends = asyncio.run(scenario())
     assert [end.id for end in ends if isinstance(end, BpmInstance)] == ids
     log = capsys.readouterr().out
-    assert log.count(BEGINS_TO_FAIL) == 20, "each wait says so once"
+    assert log.count(STARTS_TO_FAIL) == 20, "each wait says so once"
     assert log.count("Polls succeed again") == 20
-    assert "could not go on" not in log
+    assert "could not continue" not in log
 
 
-def test_a_connection_that_stays_away_ends_the_wait_after_its_patience(
+def test_a_lasting_failure_ends_the_wait_after_max_poll_failure_time(
     emulator: EmulatorControl, hiccup: Callable[[], None], reads: Reads
 ) -> None:
     waiting = trigger(emulator.start(BPM)["id"], max_poll_failure_time=0.5)
@@ -123,7 +123,7 @@ def test_a_connection_that_stays_away_ends_the_wait_after_its_patience(
     assert reads.count > 4
 
 
-def test_a_deadline_that_passes_meanwhile_is_a_time_out(
+def test_a_deadline_during_the_failure_is_a_timeout(
     emulator: EmulatorControl, hiccup: Callable[[], None], reads: Reads
 ) -> None:
     waiting = trigger(emulator.start(BPM)["id"], deadline=0.0)
@@ -132,10 +132,10 @@ def test_a_deadline_that_passes_meanwhile_is_a_time_out(
     assert reads.count == 1
 
 
-class TestABatch:
+class TestBatch:
     @pytest.fixture
     def xcoms(self, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-        """The XComs of the task. With ``fails`` they cannot be read so many times."""
+        """The XComs of the task. The first ``fails`` reads fail."""
         published: dict[str, Any] = {
             "batch_key": "key-",
             "instance_ids": [emulator.start(BPM)["id"] for _ in range(3)],
@@ -160,7 +160,7 @@ class TestABatch:
             **arguments,
         )
 
-    def test_whose_xcoms_cannot_be_read_for_a_moment_goes_on(
+    def test_survives_xcoms_that_cannot_be_read_for_a_moment(
         self, emulator: EmulatorControl, xcoms: dict[str, Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
         xcoms["fails"] = 4
@@ -170,7 +170,7 @@ class TestABatch:
         assert (end and end.succeeded, error) == (3, None)
         assert capsys.readouterr().out.count("the XComs of the task could not be read (ConnectionError)") == 1
 
-    def test_whose_xcoms_cannot_be_read_at_all_ends_after_its_patience(
+    def test_fails_if_xcoms_cannot_be_read_for_max_poll_failure_time(
         self, emulator: EmulatorControl, xcoms: dict[str, Any]
     ) -> None:
         xcoms["fails"] = 10**6
@@ -180,17 +180,15 @@ class TestABatch:
         assert end is None
         assert type(error) is errors.PreparationError
 
-    def test_whose_xcoms_are_gone_ends_at_once(
-        self, emulator: EmulatorControl, xcoms: dict[str, Any]
-    ) -> None:
+    def test_fails_at_once_if_xcoms_are_gone(self, emulator: EmulatorControl, xcoms: dict[str, Any]) -> None:
         del xcoms["instance_ids"]
         _, error = event.decode_group(asyncio.run(end_of(self.batch())), [])
-        assert "does not tell which instances it has started" in str(error)
+        assert "does not say which instances it has started" in str(error)
 
-    def test_whose_connection_is_missing_for_a_moment_goes_on(
+    def test_survives_a_connection_that_is_missing_for_a_moment(
         self, emulator: EmulatorControl, xcoms: dict[str, Any], hiccup: Callable[[], None], reads: Reads
     ) -> None:
-        async def scene() -> Any:
+        async def scenario() -> Any:
             waiting = asyncio.ensure_future(end_of(self.batch()))
             await until(lambda: reads.count >= 4)
             hiccup()
@@ -198,16 +196,16 @@ class TestABatch:
                 emulator.act(each, "approve")
             return await waiting
 
-        end, error = event.decode_group(asyncio.run(scene()), xcoms["instance_ids"])
+        end, error = event.decode_group(asyncio.run(scenario()), xcoms["instance_ids"])
         assert (end and end.succeeded, error) == (3, None)
 
 
-class TestOnAWorker:
-    """A task that resumes, and a poke after the first, look up the connection anew."""
+class TestWorker:
+    """A resuming task, and each poke after the first, read the connection again."""
 
     @pytest.fixture
     def attempts(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """The look-ups of the connection so far."""
+        """The reads of the connection so far."""
         seen: list[str] = []
         get_connection = AstroZeroHook.get_connection.__func__  # type: ignore[attr-defined]
 
@@ -220,7 +218,7 @@ class TestOnAWorker:
 
     @pytest.fixture
     def passing(self, hiccup: Callable[[], None], attempts: list[str]) -> Iterator[None]:
-        """Let the connection come back after some look-ups that fail."""
+        """Make the connection available again after some failed reads."""
 
         def bring_it_back() -> None:
             deadline = time.monotonic() + 20
@@ -234,7 +232,7 @@ class TestOnAWorker:
             bringing.result(30)
         assert len(attempts) >= 4
 
-    def test_a_task_that_resumes_waits_for_it(
+    def test_a_resuming_task_waits_for_the_connection(
         self, emulator: EmulatorControl, make_runner: Any, passing: None, capsys: pytest.CaptureFixture[str]
     ) -> None:
         ended = emulator.start("Instant")["id"]
@@ -243,9 +241,9 @@ class TestOnAWorker:
         fired = event.encode(BpmInstance(id=ended, name="Instant", state="Completed OK", is_closed=True))
         task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Instant")
         assert task.resume_execution("execute_complete", {"event": fired}, {"ti": ti})["id"] == ended
-        assert capsys.readouterr().out.count(BEGINS_TO_FAIL) == 1
+        assert capsys.readouterr().out.count(STARTS_TO_FAIL) == 1
 
-    def test_a_poke_after_the_first_waits_for_it(
+    def test_a_later_poke_waits_for_the_connection(
         self, emulator: EmulatorControl, make_runner: Any, passing: None
     ) -> None:
         ended = emulator.start("Instant")["id"]
@@ -254,7 +252,7 @@ class TestOnAWorker:
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=ended, mode="reschedule")
         assert runner.run(lambda: sensor)["id"] == ended
 
-    def test_the_first_poke_says_at_once_what_is_wrong(
+    def test_the_first_poke_fails_at_once(
         self, emulator: EmulatorControl, make_runner: Any, hiccup: Callable[[], None], attempts: list[str]
     ) -> None:
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", mode="reschedule")
@@ -264,7 +262,7 @@ class TestOnAWorker:
 
     @pytest.mark.parametrize("soft_fail", [False, True])
     @pytest.mark.parametrize("on_timeout", ["leave", "terminate"])
-    def test_a_deadline_that_passes_meanwhile_is_a_time_out(
+    def test_a_deadline_during_the_failure_is_a_timeout(
         self,
         on_timeout: Any,
         soft_fail: bool,
@@ -287,7 +285,7 @@ class TestOnAWorker:
         assert "timed out at" in str(end)
         assert ("By 'on_timeout' 'terminate' was tried." in str(end)) is (on_timeout == "terminate")
 
-    def test_a_connection_that_stays_away_fails_the_poke_after_its_patience(
+    def test_a_lasting_failure_fails_the_poke_after_max_poll_failure_time(
         self, emulator: EmulatorControl, make_runner: Any, hiccup: Callable[[], None]
     ) -> None:
         runner = make_runner()

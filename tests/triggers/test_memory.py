@@ -1,4 +1,4 @@
-"""What a watch keeps over a restart: whole, or nothing."""
+"""The stored state of a watch: complete, or nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.places import digest_of
+from airflow_provider_astrobpm.bpm.places import instance_digest
 from airflow_provider_astrobpm.triggers import memory
-from airflow_provider_astrobpm.triggers.memory import WatchMemory
+from airflow_provider_astrobpm.triggers.memory import WatchState
 
 NAME = "astro_bpm.w"
 
@@ -27,33 +27,33 @@ class Store(dict[str, Any]):
         self.pop(key, None)
 
 
-def marks(count: int) -> set[str]:
-    return {f"00{digest_of(str(number))}" for number in range(count)}
+def entry_keys(count: int) -> set[str]:
+    return {f"00{instance_digest(str(number))}" for number in range(count)}
 
 
-def write(store: Store | None, wanted: set[str]) -> WatchMemory:
-    kept = WatchMemory(NAME, store)
+def write(store: Store | None, wanted: set[str]) -> WatchState:
+    kept = WatchState(NAME, store)
     assert asyncio.run(kept.read()) is None
     asyncio.run(kept.write(wanted))
     return kept
 
 
-@pytest.mark.parametrize("count", [0, 3, memory.MANY + 1])
-def test_what_was_written_is_read_by_another_one(count: int) -> None:
+@pytest.mark.parametrize("count", [0, 3, memory.MAX_KEYS_SORTED_INLINE + 1])
+def test_another_object_reads_what_was_written(count: int) -> None:
     store = Store()
-    write(store, marks(count))
-    assert asyncio.run(WatchMemory(NAME, store).read()) == marks(count)
+    write(store, entry_keys(count))
+    assert asyncio.run(WatchState(NAME, store).read()) == entry_keys(count)
 
 
-def test_without_a_store_only_by_itself() -> None:
-    kept = write(None, marks(3))
-    assert asyncio.run(kept.read()) == marks(3)
-    assert asyncio.run(WatchMemory(NAME, None).read()) is None
+def test_without_a_store_the_object_remembers() -> None:
+    kept = write(None, entry_keys(3))
+    assert asyncio.run(kept.read()) == entry_keys(3)
+    assert asyncio.run(WatchState(NAME, None).read()) is None
 
 
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
-def test_where_a_value_is_lost_nothing_is_known(lost: str) -> None:
+def test_a_lost_value_makes_the_state_unknown(lost: str) -> None:
     store = Store()
-    write(store, marks(memory.MANY + 1))
+    write(store, entry_keys(memory.MAX_KEYS_SORTED_INLINE + 1))
     del store[lost]
-    assert asyncio.run(WatchMemory(NAME, store).read()) is None
+    assert asyncio.run(WatchState(NAME, store).read()) is None

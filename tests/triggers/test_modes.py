@@ -1,4 +1,4 @@
-"""A wait ends alike in every mode: the same result, the same failure, the same skip, the same facts in the log."""
+"""A wait ends alike in every mode: the same result, failure, skip, and log lines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def move(state: str) -> World:
 
 
 def distorted(outcome: str, fields: dict[str, Any], *without: str) -> World:
-    """The task of the instance is completed, and the API shows some of its fields otherwise than they are, or not."""
+    """Complete the instance's task, while the API shows some of its fields wrongly or not at all."""
 
     def happens(emulator: EmulatorControl, instance_id: str) -> None:
         emulator.distort(instance_id, fields, without=without)
@@ -72,7 +72,7 @@ class Case:
     :param cause: the error with which the wait ends; ``None`` for success.
     :param may_be_open: whether the instance may still be open then.
     :param words: what the error says.
-    :param is_news: whether it means something only to who has seen the instance before, which a sensor has not.
+    :param is_news: whether it matters only after the instance was seen, which a sensor has not done.
     """
 
     happens: World
@@ -83,13 +83,13 @@ class Case:
     is_news: bool = False
 
     def says(self, end: BaseException) -> bool:
-        """Return whether the end of a task, or its cause, says the words and names the connection."""
+        """Return whether the error of a task, or its cause, contains the words and names the connection."""
         said = f"{end} {end.__cause__}".lower()
         return self.words.lower() in said and "on connection 'astro_zero_default': " in said
 
 
 def time_is_up(limit: str, **arguments: Any) -> Case:
-    """Return the case of a time-out by one of the two arguments that limit a wait; the other one is further off."""
+    """Return the case of a timeout by one of the two arguments that limit a wait; the other limit is later."""
     limits = {"timeout": 3600, "execution_timeout": timedelta(hours=1)}
     limits[limit] = timedelta(seconds=0.3) if limit == "execution_timeout" else 0.3
     return Case(
@@ -193,12 +193,12 @@ def _connection(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
 
-def told(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the facts that the log has told since the last call, without the ids that differ from run to run.
+def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the log lines since the last call, without the ids that differ between runs.
 
     Airflow 3.3 logs tasks to the standard output here, older ones through Python's own logging.
     """
-    facts = r"(?:Started|Now|Seen|Polls|The wait is over).*"
+    facts = r"(?:Started|Now|Found|Polls|The wait is over).*"
     said = re.findall(rf"\] ({facts}?) \[air", capsys.readouterr().out)
     said += [record.getMessage() for record in caplog.records if re.match(facts, record.getMessage())]
     caplog.clear()
@@ -210,7 +210,7 @@ def facts(result: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_start_operator(
+def test_start_operator_ends_alike_in_every_mode(
     name: str,
     make_runner: Any,
     emulator: EmulatorControl,
@@ -223,14 +223,14 @@ def test_the_start_operator(
     for deferrable in (False, True):
         emulator.reset()
         ends.append(start_and_end(case, make_runner(), emulator, deferrable=deferrable))
-        ends[-1].append(told(capsys, caplog))
-        assert ends[-1][-1], "the log tells nothing"
+        ends[-1].append(logged(capsys, caplog))
+        assert ends[-1][-1], "nothing was logged"
     sync, deferred = ends
     assert sync == deferred
 
 
 def start_and_end(case: Case, runner: Any, emulator: EmulatorControl, *, deferrable: bool) -> list[Any]:
-    """Let the operator start an instance and wait for it; return how that ends."""
+    """Run the operator, which starts an instance and waits for it, and return how it ends."""
     push = runner.ti.xcom_push
 
     def started(key: str, value: str) -> None:
@@ -263,7 +263,9 @@ FOR_SENSORS = [name for name, case in CASES.items() if not case.is_news]
 
 
 @pytest.mark.parametrize(("name", "soft_fail"), list(itertools.product(FOR_SENSORS, (False, True))))
-def test_the_sensor(name: str, soft_fail: bool, make_runner: Any, emulator: EmulatorControl) -> None:
+def test_sensor_ends_alike_in_every_mode(
+    name: str, soft_fail: bool, make_runner: Any, emulator: EmulatorControl
+) -> None:
     case = CASES[name]
     poked, rescheduled, deferred = (
         wait_and_end(case, make_runner(), emulator, soft_fail=soft_fail, **how)
@@ -273,7 +275,7 @@ def test_the_sensor(name: str, soft_fail: bool, make_runner: Any, emulator: Emul
 
 
 def wait_and_end(case: Case, runner: Any, emulator: EmulatorControl, **arguments: Any) -> list[Any]:
-    """Let the sensor wait for an instance; return how that ends."""
+    """Run the sensor, which waits for an instance, and return how it ends."""
     emulator.reset()
     instance_id = emulator.start("PublishApproval")["id"]
     emulator.advance(5)
@@ -284,7 +286,7 @@ def wait_and_end(case: Case, runner: Any, emulator: EmulatorControl, **arguments
         case.happens(emulator, instance_id)
     arguments |= {"instance_id": instance_id, **dict(case.arguments)}
     end = runner.end_of(lambda: AstroZeroBpmInstanceSensor(task_id="task", **arguments))
-    # On a busy machine the time may be over when the worker takes its first look; then there is nothing to defer.
+    # On a busy machine the deadline may pass before the worker's first poll; then there is nothing to defer.
     assert len(runner.deferrals) == deferrable or case.cause is errors.WaitTimeoutError
     (instance,) = emulator.instances()
     if case.cause is None:

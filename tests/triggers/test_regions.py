@@ -1,7 +1,6 @@
-"""How a task instance is read that has a region (Airflow 3.4): the XComs of a try that was replaced, and the state of an
-iteration of a loop.
+"""Reading a task instance with a region (Airflow 3.4): the XComs of a replaced try, and the state of a loop iteration.
 
-What Airflow answers is played here; ``tests/next`` has a real one.
+Airflow's answers are faked here; ``tests/next`` uses a real one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from airflow_provider_astrobpm.triggers import kill
 REGION = "01a22064-3a54-7e6c-8d88-3d22bab58d7d"
 TASK = kill.TaskInstanceKey("dag", "run", "task", -1)
 READER: ContextVar[str] = ContextVar("reader")
-"""As which try XComs are read; nothing as none, which is how the triggerer itself reads."""
+"""The try as which XComs are read; unset when the triggerer itself reads them."""
 
 
 def refusal(status: int, **more: Any) -> AirflowRuntimeError:
@@ -34,7 +33,7 @@ def refusal(status: int, **more: Any) -> AirflowRuntimeError:
 
 
 class Played:
-    """What Airflow 3.4 does."""
+    """Behaves like Airflow 3.4."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_replaced, self.in_loop = False, False
@@ -42,7 +41,7 @@ class Played:
         self.next_try: dict[str, Any] = {}
         self.state: str | None = "deferred"
         self.breadcrumbs: list[dict[str, Any]] = []
-        monkeypatch.setattr(kill, "PAUSE", 0.0)
+        monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
         monkeypatch.setattr(XCom, "get_one", self.get_one)
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {"run": {"task": self.state}})
         monkeypatch.setattr(
@@ -63,9 +62,9 @@ class Played:
         return (self.next_try if self.is_replaced else self.mine).get(key)
 
     def why_no_kill(self) -> str | None:
-        """Ask as a trigger does."""
+        """Decide like a trigger."""
         READER.set("the try that waited")
-        return asyncio.run(kill.why_it_was_no_kill(TASK, "instance_id", "mine"))
+        return asyncio.run(kill.why_not_user_action(TASK, "instance_id", "mine"))
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Played:
         ("up_for_retry", {}, False),
     ],
 )
-def test_a_try_that_still_counts(
+def test_reads_a_current_try(
     airflow: Played, in_loop: bool, state: str, published: dict[str, Any], ended: bool
 ) -> None:
     airflow.in_loop, airflow.state, airflow.mine = in_loop, state, published
@@ -104,10 +103,10 @@ def test_a_try_that_still_counts(
         ("queued", {}, True),
     ],
 )
-def test_outside_of_loops_the_next_try_says_whether_it_goes_on(
+def test_outside_of_loops_the_next_trys_xcoms_decide(
     airflow: Played, state: str, published: dict[str, Any], ended: bool
 ) -> None:
-    """Airflow refuses to read as a try that was replaced, so nobody would have ended a task that was cleared."""
+    """Airflow refuses to read as a replaced try, so a cleared task would count as not ended by a user."""
     airflow.is_replaced, airflow.state, airflow.next_try = True, state, published
     airflow.mine = {"instance_id": "mine"}
     assert (airflow.why_no_kill() is None) is ended
@@ -117,15 +116,15 @@ def test_outside_of_loops_the_next_try_says_whether_it_goes_on(
     ("state", "ended"),
     [("deferred", True), ("running", True), ("success", True), ("queued", True), ("up_for_retry", False)],
 )
-def test_in_a_loop_a_try_that_was_replaced_was_cleared(airflow: Played, state: str, ended: bool) -> None:
-    """The state may be that of another iteration, for a clear of an earlier one ends the later ones."""
+def test_in_a_loop_a_replaced_try_was_cleared(airflow: Played, state: str, ended: bool) -> None:
+    """The state may be that of another iteration, because clearing an earlier one ends the later ones."""
     airflow.in_loop = airflow.is_replaced = True
     airflow.state = state
     assert (airflow.why_no_kill() is None) is ended
 
 
 @pytest.mark.parametrize("status", [401, 404, 409, 500])
-def test_what_cannot_be_read_ends_nothing(
+def test_an_unreadable_task_terminates_nothing(
     airflow: Played, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: Any) -> None:
@@ -135,7 +134,9 @@ def test_what_cannot_be_read_ends_nothing(
     assert airflow.why_no_kill() == "the state of its task could not be read (AirflowRuntimeError)"
 
 
-def test_a_refusal_without_details_ends_nothing(airflow: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_without_details_terminates_nothing(
+    airflow: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(**_: Any) -> None:
         raise AirflowRuntimeError(ErrorResponse(error=ErrorType.GENERIC_ERROR, detail=None))
 
@@ -152,14 +153,14 @@ def test_a_refusal_without_details_ends_nothing(airflow: Played, monkeypatch: py
         ({"map_index": -1, "region_id": UUID(REGION), "region_index": 2}, Region(REGION, 2)),
     ],
 )
-def test_the_key_of_a_task_instance(fields: dict[str, Any], region: Region | None) -> None:
+def test_region_of_a_task_instance(fields: dict[str, Any], region: Region | None) -> None:
     task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", **fields)
     assert kill.TaskInstanceKey.of(task_instance) == kill.TaskInstanceKey("dag", "run", "task", -1, region)
 
 
 class Log:
     def warning(self, *_: Any) -> None:
-        """Take no note."""
+        """Do nothing."""
 
 
 @pytest.mark.parametrize(
@@ -175,10 +176,10 @@ class Log:
         (None, [], True),
     ],
 )
-def test_a_worker_goes_by_the_state_of_its_own_iteration(
+def test_a_worker_uses_the_state_of_its_own_iteration(
     airflow: Played, state: str | None, breadcrumbs: list[tuple[str, int, str]], ended: bool
 ) -> None:
-    """Airflow tells the state of the newest iteration only, which may have ended long ago."""
+    """Airflow returns the state of the newest iteration only, which may have ended long ago."""
     airflow.state = state
     airflow.breadcrumbs = [
         {"task_id": "other", "state": "failed", "map_index": -1},

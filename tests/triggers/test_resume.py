@@ -1,4 +1,4 @@
-"""What a task makes of what it resumes with: nothing but a known success opens a gate."""
+"""How a task handles the event that it resumes with: only a known success succeeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NO_SUCCESS = [
     {"status": "success", "instance": {**ENDED, "state": "Terminated"}},
     {"status": "success", "instance": {**ENDED, "state": "Archived"}},
 ]
-# What Airflow resumes with when it ended a deferral by itself.
+# What Airflow resumes a task with when it ended the deferral itself.
 AIRFLOW_FAILED = "__fail__"
 TIMED_OUT = {"error": "Trigger timeout"}
 CRASHED = {"error": "Trigger failure", "traceback": ["Traceback", "RuntimeError: no"]}
@@ -53,14 +53,14 @@ def operator(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
 
 @pytest.fixture
 def context(make_runner: Any, emulator: EmulatorControl) -> dict[str, Any]:
-    """A context of a start operator that has started an instance and waits for it."""
+    """The context of a start operator that has started an instance and waits for it."""
     ti = make_runner().ti
     ti.xcom_push("instance_id", emulator.start("SupplierOnboarding")["id"])
     return {"ti": ti}
 
 
 @pytest.mark.parametrize("arrived", [*UNKNOWN, *NO_SUCCESS], ids=repr)
-def test_an_event_that_is_no_known_success_fails_the_start_operator(arrived: Any, context: Any) -> None:
+def test_an_event_without_a_known_success_fails_the_start_operator(arrived: Any, context: Any) -> None:
     with pytest.raises(errors.UnknownEventError, match="may still be open") as caught:
         operator().resume_execution("execute_complete", {"event": arrived}, context)
     assert repr(arrived)[:400] in str(caught.value)
@@ -68,7 +68,7 @@ def test_an_event_that_is_no_known_success_fails_the_start_operator(arrived: Any
 
 @pytest.mark.parametrize("arrived", [*UNKNOWN, *NO_SUCCESS], ids=repr)
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_an_event_that_is_no_known_success_fails_the_sensor(
+def test_an_event_without_a_known_success_fails_the_sensor(
     arrived: Any, soft_fail: bool, context: Any
 ) -> None:
     sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", soft_fail=soft_fail)
@@ -76,17 +76,17 @@ def test_an_event_that_is_no_known_success_fails_the_sensor(
         sensor.resume_execution("execute_complete", {"event": arrived}, context)
 
 
-def test_never_fail_skips_whatever_fails(context: Any) -> None:
+def test_never_fail_skips_on_any_failure(context: Any) -> None:
     sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", never_fail=True)
     with pytest.raises(AirflowSkipException):
         sensor.resume_execution("execute_complete", {"event": None}, context)
 
 
 class TestAnotherInstanceUnderTheId:
-    """The task resumes with what was known of its instance when it was deferred."""
+    """The task resumes with what was known about its instance when it was deferred."""
 
     @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
-    def test_is_no_success(self, other: dict[str, str], context: Any) -> None:
+    def test_fails_the_task(self, other: dict[str, str], context: Any) -> None:
         instance_id = context["ti"].xcoms["instance_id"]
         ended = {**ENDED, "id": instance_id, "name": "SupplierOnboarding", "business_key": "k", **other}
         arrived = {"event": {"status": "success", "instance": ended}, "known": [["SupplierOnboarding"], "k"]}
@@ -95,7 +95,7 @@ class TestAnotherInstanceUnderTheId:
             with pytest.raises(errors.AnotherInstanceError, match="it was of 'SupplierOnboarding'"):
                 task.resume_execution("execute_complete", arrived, context)
 
-    def test_is_one_where_nothing_was_known(self, context: Any) -> None:
+    def test_is_accepted_if_nothing_was_known(self, context: Any) -> None:
         ended = {**ENDED, "id": context["ti"].xcoms["instance_id"]}
         without: list[dict[str, Any]] = [{}, {"known": [[], None]}]
         for known in without:
@@ -104,9 +104,7 @@ class TestAnotherInstanceUnderTheId:
                 operator().resume_execution("execute_complete", arrived, context)["state"] == "Completed OK"
             )
 
-    def test_is_not_waited_for_when_the_task_polls_itself(
-        self, context: Any, emulator: EmulatorControl
-    ) -> None:
+    def test_fails_the_task_when_it_polls_itself(self, context: Any, emulator: EmulatorControl) -> None:
         instance_id = context["ti"].xcoms["instance_id"]
         emulator.act(instance_id, "complete")
         emulator.advance(2)
@@ -116,7 +114,7 @@ class TestAnotherInstanceUnderTheId:
             operator(timeout=1).resume_execution(AIRFLOW_FAILED, arrived, context)
 
     @pytest.mark.parametrize("action", ["suspend", "terminate"])
-    def test_is_left_alone_at_the_deadline(
+    def test_is_not_terminated_at_the_deadline(
         self, action: Any, context: Any, emulator: EmulatorControl
     ) -> None:
         instance_id = context["ti"].xcoms["instance_id"]
@@ -131,14 +129,14 @@ class TestAnotherInstanceUnderTheId:
         assert emulator.counts()["action"] == 0
 
 
-class TestADeferralThatAirflowEnded:
+class TestDeferralEndedByAirflow:
     @pytest.fixture
     def instance_id(self, context: Any) -> str:
         instance_id: str = context["ti"].xcoms["instance_id"]
         return instance_id
 
     @pytest.mark.parametrize(("on_timeout", "closed"), [("leave", False), ("terminate", True)])
-    def test_because_the_time_was_over(
+    def test_a_timeout_fails_the_start_operator(
         self,
         on_timeout: Any,
         closed: bool,
@@ -154,14 +152,14 @@ class TestADeferralThatAirflowEnded:
     @pytest.mark.parametrize(
         ("soft_fail", "end"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
     )
-    def test_because_the_time_of_a_sensor_was_over(
+    def test_a_timeout_fails_the_sensor(
         self, soft_fail: bool, end: type[Exception], context: Any, instance_id: str
     ) -> None:
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=instance_id, soft_fail=soft_fail)
         with pytest.raises(end, match="timed out"):
             sensor.resume_execution(AIRFLOW_FAILED, TIMED_OUT, context)
 
-    def test_though_the_instance_has_come_to_a_good_end(
+    def test_a_timeout_is_ignored_if_the_instance_has_succeeded(
         self, emulator: EmulatorControl, context: Any, instance_id: str
     ) -> None:
         emulator.act(instance_id, "complete")
@@ -169,7 +167,7 @@ class TestADeferralThatAirflowEnded:
         result = operator(timeout=1).resume_execution(AIRFLOW_FAILED, TIMED_OUT, context)
         assert (result["id"], result["state"]) == (instance_id, "Completed OK")
 
-    def test_and_on_timeout_meets_one_that_has_just_come_to_its_good_end(
+    def test_on_timeout_leaves_an_instance_that_has_just_succeeded(
         self, emulator: EmulatorControl, context: Any, instance_id: str
     ) -> None:
         for states, end in ((["Completed OK"], None), (["Terminated"], errors.WaitTimeoutError)):
@@ -184,7 +182,7 @@ class TestADeferralThatAirflowEnded:
                 with pytest.raises(end):
                     task.execute_complete(context, timed_out)
 
-    def test_because_the_trigger_crashed(self, context: Any, instance_id: str) -> None:
+    def test_a_crashed_trigger_fails_the_task(self, context: Any, instance_id: str) -> None:
         with pytest.raises(errors.AstroZeroError, match="The trigger failed: .*may still be open") as caught:
             operator().resume_execution(AIRFLOW_FAILED, CRASHED, context)
         assert repr(instance_id) in str(caught.value)
@@ -193,12 +191,12 @@ class TestADeferralThatAirflowEnded:
             sensor.resume_execution(AIRFLOW_FAILED, CRASHED, context)
 
 
-class TestAnEventForWhichAnotherTaskWaited:
-    """Airflow may hand one over where its database is SQLite; see ``bpm.event``."""
+class TestEventOfAnotherTask:
+    """Airflow may hand over such an event if its database is SQLite; see ``event_payload``."""
 
     @pytest.fixture
     def strange(self, context: Any) -> dict[str, Any]:
-        """What Airflow resumes this try with: the good end of an instance that another one waited for."""
+        """The event that Airflow resumes this try with: the success of an instance that another task waited for."""
         context["ti"].id = "this try"
         instance = msgspec.convert(ENDED, BpmInstance)
         return {"event": event.encode(instance, "another"), "deadline": time.time() + 3600}
@@ -208,7 +206,7 @@ class TestAnEventForWhichAnotherTaskWaited:
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=context["ti"].xcoms["instance_id"])
         return [operator(), sensor]
 
-    def test_opens_no_gate_and_the_wait_goes_on(
+    def test_is_ignored_and_the_wait_continues(
         self, tasks: list[Any], strange: dict[str, Any], context: Any
     ) -> None:
         for task in tasks:
@@ -222,7 +220,7 @@ class TestAnEventForWhichAnotherTaskWaited:
                 "known": [["SupplierOnboarding"], None],
             }
 
-    def test_is_no_reason_to_wait_where_its_own_has_ended(
+    def test_is_ignored_and_a_finished_wait_ends(
         self, tasks: list[Any], strange: dict[str, Any], context: Any, emulator: EmulatorControl
     ) -> None:
         emulator.act(context["ti"].xcoms["instance_id"], "complete")
@@ -231,7 +229,7 @@ class TestAnEventForWhichAnotherTaskWaited:
             ended = task.resume_execution("execute_complete", strange, context)
             assert ended["id"] == context["ti"].xcoms["instance_id"]
 
-    def test_looks_itself_with_the_patience_that_the_author_gave(
+    def test_polls_itself_with_max_poll_failure_time(
         self, strange: dict[str, Any], context: Any, emulator: EmulatorControl
     ) -> None:
         emulator.fault("any", "status", status=503, times=1000)
@@ -243,13 +241,13 @@ class TestAnEventForWhichAnotherTaskWaited:
             with pytest.raises(errors.ServerError, match="'max_poll_failure_time'"):
                 task.resume_execution("execute_complete", strange, context)
 
-    def test_its_own_is_taken(self, context: Any) -> None:
+    def test_its_own_event_is_accepted(self, context: Any) -> None:
         context["ti"].id = "this try"
         context["ti"].xcom_push("instance_id", "1")
         own = event.encode(msgspec.convert(ENDED, BpmInstance), "this try")
         assert operator().resume_execution("execute_complete", {"event": own}, context)["id"] == "1"
 
-    def test_one_that_does_not_say_who_waited_must_tell_of_its_own_instance(self, context: Any) -> None:
+    def test_an_event_without_a_task_instance_must_be_for_its_instance(self, context: Any) -> None:
         strange = event.encode(msgspec.convert(ENDED, BpmInstance))
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="2")
         for task in (operator(), sensor):
@@ -257,7 +255,7 @@ class TestAnEventForWhichAnotherTaskWaited:
                 task.resume_execution("execute_complete", {"event": strange}, context)
 
 
-class TestWhetherToDefer:
+class TestDeferring:
     def test_a_task_that_does_not_wait_does_not_defer(
         self, emulator: EmulatorControl, make_runner: Any
     ) -> None:
@@ -265,9 +263,7 @@ class TestWhetherToDefer:
         result = runner.run(lambda: operator(wait_for_completion=False, deferrable=True))
         assert (result["is_closed"], runner.deferrals) == (False, [])
 
-    def test_an_instance_that_has_ended_needs_no_deferral(
-        self, emulator: EmulatorControl, make_runner: Any
-    ) -> None:
+    def test_a_closed_instance_needs_no_deferral(self, emulator: EmulatorControl, make_runner: Any) -> None:
         runner = make_runner()
         ended = emulator.start("Instant")
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id=ended["id"], deferrable=True)
@@ -279,7 +275,7 @@ class TestWhetherToDefer:
     @pytest.mark.parametrize(
         ("arguments", "end"), [({}, AirflowSensorTimeout), ({"soft_fail": True}, AirflowSkipException)]
     )
-    def test_a_time_that_is_over_at_the_first_look_needs_no_deferral(
+    def test_a_deadline_passed_at_the_first_poll_needs_no_deferral(
         self, arguments: dict[str, Any], end: type[Exception], emulator: EmulatorControl, make_runner: Any
     ) -> None:
         runner = make_runner()
@@ -292,7 +288,7 @@ class TestWhetherToDefer:
         assert runner.deferrals == []
 
     @pytest.mark.parametrize("default", [True, False])
-    def test_the_default_is_that_of_airflow(self, default: bool) -> None:
+    def test_uses_airflows_default(self, default: bool) -> None:
         probe = (
             "from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator as Start;"
             "from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor as Sensor;"
@@ -304,7 +300,7 @@ class TestWhetherToDefer:
         )
         assert shown.stdout.split()[-2:] == [str(default)] * 2
 
-    def test_what_could_not_be_stored_starts_nothing(
+    def test_starts_nothing_if_the_trigger_could_not_be_stored(
         self, emulator: EmulatorControl, make_runner: Any
     ) -> None:
         unstorable = operator(deferrable=True)
@@ -314,8 +310,8 @@ class TestWhetherToDefer:
         assert not any(emulator.counts().values())
 
 
-class TestAKillOnTheWorker:
-    """Airflow calls ``on_kill`` in a signal handler, so in the middle of whatever the task does."""
+class TestKillOnWorker:
+    """Airflow calls ``on_kill`` in a signal handler, so it may interrupt the task anywhere."""
 
     @pytest.fixture
     def airflow_says(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
@@ -369,10 +365,10 @@ class TestAKillOnTheWorker:
         (instance,) = emulator.instances()
         assert instance["closed"] is closed
 
-    def test_after_its_end_terminates_nothing(
+    def test_terminates_nothing_after_the_end_of_the_task(
         self, airflow_says: Any, emulator: EmulatorControl, make_runner: Any
     ) -> None:
-        """Airflow may end the process while callbacks run, when the task's end is known."""
+        """Airflow may end the process while callbacks run, when the task has already ended."""
         airflow_says("success")
         for arguments in ({"wait_for_completion": False}, {"timeout": 0.001}, {"deferrable": True}):
             task = operator(**{"poll_interval": 1, "deferrable": False, **arguments})
@@ -381,10 +377,10 @@ class TestAKillOnTheWorker:
             task.on_kill()
         assert [each["closed"] for each in emulator.instances()] == [False] * 3
 
-    def test_that_finds_airflow_busy_terminates_nothing(
+    def test_terminates_nothing_if_airflow_is_busy(
         self, emulator: EmulatorControl, make_runner: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The signal may come while the task itself talks to Airflow, and holds its lock."""
+        """The signal may come while the task itself talks to Airflow and holds its lock."""
         monkeypatch.setattr(kill, "STATE_PATIENCE", 0.1)
         done = threading.Event()
         monkeypatch.setattr(kill, "state_of", lambda _task: done.wait(30))
@@ -400,6 +396,6 @@ class TestAKillOnTheWorker:
         done.set()
         assert [each["closed"] for each in emulator.instances()] == [False]
 
-    def test_before_the_start_terminates_nothing(self, emulator: EmulatorControl) -> None:
+    def test_terminates_nothing_before_the_start(self, emulator: EmulatorControl) -> None:
         operator().on_kill()
         assert not any(emulator.counts().values())

@@ -1,4 +1,4 @@
-"""No secret of a run is anywhere where it can be read, while the server repeats them all in many encodings and places."""
+"""No secret of a run can be read anywhere, even if the server repeats all secrets in many encodings and places."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.echoing import BPM, ENCODED_AT_ONCE, ENCODINGS, PLACES, Echoi
 CLIENT_SECRET = "the/client&secret <of>=\"a\" 'test' + 100%41"
 DAG_FILE = Path(__file__).parent / "dags" / "echoes.py"
 PROXY = "http://somebody:the%2Fpassword%26of-a-proxy@127.0.0.1"
-ROUNDS = len(ENCODINGS) // ENCODED_AT_ONCE  # until every encoding had its turn
+ROUNDS = len(ENCODINGS) // ENCODED_AT_ONCE  # until every encoding was used
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def server() -> Iterator[EchoingServer]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_masked_by_airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What does not show is what was never written, not what Airflow has masked."""
+    """Turn off Airflow's masking, so that only what was never written is absent."""
     real = masking.airflows_masker()
     before, replacer = set(real.patterns), real.replacer
 
@@ -55,7 +55,7 @@ def nothing_is_masked_by_airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 class Written:
-    """All that can be read of a run."""
+    """Everything that can be read about a run."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
         self._caplog, self._capfd = caplog, capfd
@@ -95,7 +95,7 @@ def written(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str])
 
 
 def check(server: EchoingServer, text: str, *others: str) -> None:
-    """Look for every secret of a run in every encoding."""
+    """Search for every secret of a run in every encoding."""
     secrets = [*server.secrets, *others]
     shown = {secret: shown_in(text, secret) for secret in secrets}
     assert not {secret: names for secret, names in shown.items() if names}
@@ -125,7 +125,7 @@ CALLS: dict[str, Callable[[], api.Operation[Any]]] = {
 
 
 def ends_in_thread(make: Callable[[], api.Operation[Any]], count: int) -> list[Any]:
-    """Return the results of some calls, or the errors that they ended with."""
+    """Return the results of some calls, or their errors."""
     ends: list[Any] = []
     hook = AstroZeroHook()
     for _ in range(count):
@@ -151,7 +151,7 @@ def ends_in_loop(make: Callable[[], api.Operation[Any]], count: int) -> list[Any
 @pytest.mark.parametrize("ends_of", [ends_in_thread, ends_in_loop], ids=["sync", "async"])
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("place", PLACES)
-def test_whatever_call_is_answered(
+def test_no_call_leaks_a_secret(
     place: str,
     kind: str,
     ends_of: Callable[[Callable[[], api.Operation[Any]], int], list[Any]],
@@ -169,7 +169,7 @@ def test_whatever_call_is_answered(
 
 
 @pytest.mark.parametrize("ends_of", [ends_in_thread, ends_in_loop], ids=["sync", "async"])
-def test_a_proxy_that_refuses_the_tunnel(
+def test_a_proxy_that_refuses_the_tunnel_leaks_no_secret(
     ends_of: Callable[[Callable[[], api.Operation[Any]], int], list[Any]],
     server: EchoingServer,
     connect: Connect,
@@ -186,7 +186,7 @@ def test_a_proxy_that_refuses_the_tunnel(
 
 
 @pytest.mark.parametrize("ends_of", [ends_in_thread, ends_in_loop], ids=["sync", "async"])
-def test_a_proxy_that_answers_for_the_server(
+def test_a_proxy_that_answers_for_the_server_leaks_no_secret(
     ends_of: Callable[[Callable[[], api.Operation[Any]], int], list[Any]],
     server: EchoingServer,
     connect: Connect,
@@ -209,7 +209,7 @@ MODES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["start", "query"])
 @pytest.mark.parametrize("place", ["refused", "failed", "status_line", "header", "row", "list", "rows"])
-def test_a_task(
+def test_a_task_leaks_no_secret(
     place: str,
     kind: str,
     mode: str,
@@ -234,11 +234,11 @@ def test_a_task(
 
 
 @pytest.mark.usefixtures("airflow_database")
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
-def test_a_dag_run(
+@pytest.mark.filterwarnings("ignore")  # Airflow and its dependencies emit unrelated warnings here
+def test_a_dag_run_leaks_no_secret(
     server: EchoingServer, connect: Connect, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Search all that Airflow has written of a run: its logs, its whole database, and the errors that callbacks get."""
+    """Search everything that Airflow has written about a run: its logs, its database, and the errors that callbacks get."""
     bundle = {
         "name": "echoes",
         "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",

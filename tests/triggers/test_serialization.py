@@ -1,4 +1,4 @@
-"""What a trigger is stored as: through Airflow's own serialiser and back, without a secret, for later versions to read."""
+"""The stored form of a trigger: through Airflow's serializer and back, without secrets, readable by later versions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger, Ast
 try:
     from airflow.sdk.serde import serialize
     from airflow.serialization.decoders import smart_decode_trigger_kwargs as decode
-except (
-    ImportError
-):  # before Airflow 3.2 the arguments travel as they are, and the database stores them in its own way
+except ImportError:  # before Airflow 3.2 the arguments are passed unchanged, and the database serializes them
 
     def serialize(value: Any) -> Any:  # type: ignore[no-redef]
         return value
@@ -67,7 +65,7 @@ TRIGGERS: dict[str, Any] = {
 
 
 def through_airflow(trigger: WaitingTrigger) -> WaitingTrigger:
-    """Return the trigger that a triggerer makes of what the worker hands over and the database stores."""
+    """Return the trigger that a triggerer creates from what the worker sends and the database stores."""
     path, arguments = trigger.serialize()
     sent = json.loads(json.dumps(serialize(arguments)))
     stored = Trigger(classpath=path, kwargs=sent)
@@ -86,7 +84,7 @@ def through_airflow(trigger: WaitingTrigger) -> WaitingTrigger:
     ],
     ids=["full", "id", "key", "batch"],
 )
-def test_a_trigger_comes_back_as_it_went(kind: Any, arguments: dict[str, Any]) -> None:
+def test_a_trigger_survives_the_round_trip(kind: Any, arguments: dict[str, Any]) -> None:
     trigger = kind(**arguments)
     assert through_airflow(trigger).serialize() == trigger.serialize()
 
@@ -99,14 +97,14 @@ def test_every_argument_is_stored(kind: Any, arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_what_an_earlier_version_stored_is_still_read(path: Path) -> None:
+def test_reads_what_an_earlier_version_stored(path: Path) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
     path_now, arguments = TRIGGERS[stored["classpath"]](**stored["kwargs"]).serialize()
     assert path_now == stored["classpath"]
     assert {name: arguments[name] for name in stored["kwargs"]} == stored["kwargs"]
 
 
-def test_there_is_something_stored() -> None:
+def test_stored_fixtures_exist() -> None:
     assert STORED
 
 

@@ -1,4 +1,4 @@
-"""Tasks whose server repeats every secret; each has a connection of its own, and so a place where it does."""
+"""Tasks whose server repeats every secret. Each has its own connection, and so its own place of the secrets."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PLACES: dict[str, tuple[str, str]] = {
     "sensed": ("header", "query"),
     "told": ("row", "start"),
 }
-"""The place and the kind of call of each task."""
+"""The place of the secrets and the kind of call, for each task."""
 
 ended: list[BaseException] = []
-"""The errors with which tasks have failed."""
+"""The errors of failed tasks."""
 
 
 def keep(context: Any) -> None:
