@@ -25,6 +25,6 @@ def test_what_the_page_names_exists(test: str) -> None:
 @pytest.mark.parametrize("heading", CLAIMING)
 def test_each_claim_names_a_test(heading: str) -> None:
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    claims = re.findall(r"^- .*?(?=^- |^$)", section, re.MULTILINE | re.DOTALL)
+    claims = re.findall(r"^- .*?(?=^\S|\Z)", section, re.MULTILINE | re.DOTALL)
     assert claims
     assert [claim for claim in claims if "<!-- seen in: " not in claim] == []
