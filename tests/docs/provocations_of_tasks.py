@@ -21,7 +21,7 @@ Event = Callable[[str], Any]
 
 
 def remembered() -> Tries:
-    """Return a task whose tries have a state store; skip the test if Airflow has none."""
+    """Return a task whose tries have a state store; where Airflow has none, this is not to be seen."""
     if not HAS_STORE:
         pytest.skip("there is no task state store before Airflow 3.3")
     return Tries()

@@ -30,7 +30,7 @@ HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # Airflow has a task state store f
 
 
 class Store(dict[str, Any]):
-    """A task state store; it stores values as JSON."""
+    """A task state store; values take the way through JSON."""
 
     def set(self, key: str, value: Any, *, retention: Any) -> None:
         """Write a value."""
@@ -39,7 +39,7 @@ class Store(dict[str, Any]):
 
 
 class Tries:
-    """The tries of one task, as far as an operator sees them.
+    """The tries of one task, as much of them as an operator sees.
 
     :param remembers: whether Airflow has a task state store.
     """
@@ -60,7 +60,7 @@ class Tries:
         self.xcoms[key] = value
 
     def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        """Return a value that this try has published."""
+        """Return what this try has published."""
         return self.xcoms.get(key)
 
     def again(self) -> None:
