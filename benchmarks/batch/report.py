@@ -70,7 +70,7 @@ class Report:
         most = len(STATES)
         return [
             *verdicts,
-            Verdict(requests <= most, f"the wait: {requests} requests a look, at most {most}"),
+            Verdict(requests <= most, f"the wait: {requests} requests a poll, at most {most}"),
             Verdict(
                 block <= LONGEST_BLOCK,
                 f"the wait: the loop was blocked for {block:.3f} s, at most {LONGEST_BLOCK:g} s",
@@ -99,7 +99,7 @@ class Report:
     def _waiting(self) -> str:
         wait, cost = self.waiting, self.waiting.cost
         return (
-            "| one trigger for | requests a look | a look takes | CPU a look | memory | longest block | while starting |\n"
+            "| one trigger for | requests a poll | a poll takes | CPU a poll | memory | longest block | while starting |\n"
             "|--:|--:|--:|--:|--:|--:|--:|\n"
             f"| {self.count:,} instances | {wait.requests} | {cost.look:.2f} s | {cost.cpu / max(1, wait.looks):.2f} s |"
             f" {cost.memory / 1e6:.0f} MB | {cost.block * 1000:.0f} ms | {cost.start_block * 1000:.0f} ms |\n"

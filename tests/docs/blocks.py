@@ -1,6 +1,6 @@
-"""Finds the code blocks of a page and what is noted above each of them; ``docs/contributing.md`` describes the notes.
+"""Find the code blocks of a page and the notes above each of them; ``docs/contributing.md`` describes the notes.
 
-Knows nothing of what becomes of a block: that is ``test_blocks.py``.
+``test_blocks.py`` decides what to do with a block.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Block:
 
     :param page: the path of its page, below the root of the repository.
     :param line: the line of the page at which its code begins.
-    :param notes: what is noted above it, by name.
-    :param output: the block below it that shows what it prints, where that is noted.
+    :param notes: the notes above it, by name.
+    :param output: the block below it that shows its output, if a note says so.
     """
 
     page: str
@@ -54,7 +54,7 @@ def blocks_of(page: str, text: str) -> list[Block]:
     """Return the code blocks of a page.
 
     :param page: its path below the root of the repository.
-    :raises ValueError: for a note that is not known, or that stands above no block.
+    :raises ValueError: for an unknown note, or for a note that stands above no block.
     """
     found: list[Block] = []
     for piece, notes in _with_notes(page, text):
@@ -73,7 +73,7 @@ def blocks_of(page: str, text: str) -> list[Block]:
 
 
 def _with_notes(page: str, text: str) -> Iterator[tuple[Piece, dict[str, Note]]]:
-    """Yield each code block with its own notes, and those that hold for all of its language on the page."""
+    """Yield each code block with its own notes, and the page's notes for all blocks of its language."""
     everywhere: dict[str, dict[str, Note]] = {}
     here: dict[str, Note] = {}
     end = Piece("prose", text.count("\n") + 1, "the end")

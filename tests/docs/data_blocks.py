@@ -1,4 +1,4 @@
-"""Lets YAML and JSON blocks be read by what takes them: the emulator, or a connection."""
+"""Read YAML and JSON blocks as the emulator and a connection do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECTION = "AIRFLOW_CONN_OF_A_PAGE"
 
 
 def read_yaml(block: Block, emulator: AstroZeroEmulator) -> None:
-    """Offer the processes of a block at an emulator, and start each of them."""
+    """Add the processes of a block to an emulator, and start each of them."""
     content = yaml.safe_load(block.text)
     assert "processes" in content, f"{block}: nothing here takes such YAML"
     emulator.add_processes(block.text)
@@ -37,6 +37,6 @@ def read_json(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_connection(text: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Return what a hook makes of a connection, written as JSON or as a URI."""
+    """Return the settings that a hook reads from a connection, written as JSON or as a URI."""
     monkeypatch.setenv(CONNECTION, text)
     return AstroZeroHook("of_a_page").settings

@@ -1,4 +1,4 @@
-"""Cuts a page into its prose, its fenced code blocks and its HTML comments, as GitHub does."""
+"""Split a page into its prose, its fenced code blocks and its HTML comments, as GitHub does."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 
 
 class Piece(NamedTuple):
-    """Some lines of a page that belong together.
+    """Consecutive lines of a page: prose, a comment, or a code block.
 
     :param line: the line of the page at which the text begins, counted from 1.
     :param text: the prose, the inside of a comment, or the code without its fences and their indentation.
-    :param info: what stands behind the opening fence.
+    :param info: the words behind the opening fence.
     """
 
     kind: Literal["prose", "comment", "code"]
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
 
 
 def pieces(text: str) -> Iterator[Piece]:
-    """Yield a page piece by piece, in its order. Prose comes line by line."""
+    """Yield the pieces of a page in order. Prose comes line by line."""
     lines = text.splitlines()
     at = 0
     while at < len(lines):

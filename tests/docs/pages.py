@@ -29,7 +29,7 @@ _LINKS = tuple(
 class Link(NamedTuple):
     """A link or a picture.
 
-    :param line: the line of the page in which its target stands.
+    :param line: the line of the page with its target.
     """
 
     line: int
@@ -51,7 +51,7 @@ class Page:
         return blocks_of(self.path, self.text)
 
     def prose(self) -> str:
-        """Return it without code blocks and comments, each line in its place."""
+        """Return the page without code blocks and comments; each line keeps its number."""
         lines = {piece.line: piece.text for piece in pieces(self.text) if piece.kind == "prose"}
         return "\n".join(lines.get(number, "") for number in range(1, max(lines, default=0) + 1))
 
@@ -64,7 +64,7 @@ class Page:
         )
 
     def anchors(self) -> set[str]:
-        """Return the anchors of its headings, as GitHub makes them."""
+        """Return the anchors that GitHub makes of its headings."""
         seen: Counter[str] = Counter()
         found = set()
         for line in self.prose().splitlines():

@@ -1,4 +1,4 @@
-"""What goes wrong with a batch, by the message as ``docs/troubleshooting*.md`` quote it."""
+"""Provoke the messages about batches, by their quotes in ``docs/troubleshooting*.md``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file(name: str, content: str | bytes) -> Provocation:
 
 
 def begun(scene: Scene, launches: Any, tries: Tries | None = None, **arguments: Any) -> Tries:
-    """Run a try of a batch that fails over its deadline, and begin the next."""
+    """Run a try of a batch that times out, and begin the next."""
     tries = tries or Tries()
     with pytest.raises(errors.BatchFailedError):
         scene.batch(launches, tries, timeout=0.001, **arguments)
@@ -61,14 +61,14 @@ def lost(kind: str, launches: Any = ONE, times: int = 1) -> Provocation:
 
 
 def lost_and_looks_that_fail(scene: Scene) -> None:
-    """Run a batch of which an answer is lost, where nothing can be looked up."""
+    """Run a batch; an answer is lost, and searches fail."""
     scene.emulator.fault("start", "drop_after")
     scene.emulator.fault("query", "status", status=403, times=99)
     scene.batch([*ONE, {"title": "two"}])
 
 
 def retry_among(*names: str) -> Provocation:
-    """Retry a batch where instances of these BPMs carry the key of its launch."""
+    """Retry a batch; instances of these BPMs have the key of its launch."""
 
     def provoke(scene: Scene) -> None:
         launch = Launch(1, BPM, title="one")
@@ -83,7 +83,7 @@ def retry_among(*names: str) -> Provocation:
 
 
 def retry_without_keys(scene: Scene) -> None:
-    """Retry a batch where the lists show no business keys."""
+    """Retry a batch; the lists show no business keys."""
     scene.emulator.switch(business_keys_in_rows=False)
     scene.started()
     tries = Tries(remembers=False)
@@ -92,7 +92,7 @@ def retry_without_keys(scene: Scene) -> None:
 
 
 def retry_beside_others(scene: Scene) -> None:
-    """Retry a batch with keys of the author's own that others use too."""
+    """Retry a batch with the author's own keys, which others use too."""
     scene.started(business_key="order-4711")
     tries = Tries(remembers=False)
     tries.again()
@@ -100,14 +100,14 @@ def retry_beside_others(scene: Scene) -> None:
 
 
 def turned_away(scene: Scene) -> None:
-    """Start a batch where the server asks for patience."""
+    """Start a batch; the server throttles."""
     scene.connect({"max_attempts": 3})
     scene.emulator.fault("start", "status", status=429)
     scene.batch(ONE, wait_for_completion=False)
 
 
 def clear_that_ends_nothing(scene: Scene) -> None:
-    """Clear a batch that waits, where the server is down."""
+    """Clear a batch that waits; terminations fail."""
     tries = Tries(remembers=False)
     begun(scene, [{"title": str(number)} for number in range(40)], tries)
     tries.max_tries = 10
@@ -125,7 +125,7 @@ def resumed_with_no_xcoms(scene: Scene) -> None:
 
 
 def trigger_with_no_xcoms(scene: Scene) -> None:
-    """Let the trigger of a batch wait whose XComs are gone."""
+    """Run the trigger of a batch whose XComs are gone."""
     scene.environment.setattr(kill, "published", lambda *_: None)
 
     async def wait() -> None:
@@ -148,20 +148,20 @@ def cleared(scene: Scene) -> None:
 
 
 def result_in_the_way(scene: Scene) -> None:
-    """Write a result where there is something else."""
+    """Write a result to a path that is a folder."""
     (scene.folder / "result.csv").mkdir()
     scene.batch([{"bpm_name": "Instant"}], result_path=str(scene.folder / "result.csv"))
 
 
 def late_while_lists_fail(scene: Scene) -> None:
-    """Let the time of a batch be over while no list can be had."""
+    """Let a batch time out while lists fail."""
     for kind in ("query", "get"):
         scene.emulator.fault(kind, "status", status=503, times=99)
     scene.batch(ONE, timeout=0.001)
 
 
 def another_instance(scene: Scene) -> None:
-    """Wait for a batch of which an id shows another instance."""
+    """Wait for a batch; one id shows another instance."""
     scene.emulator.fault("query", "other_fields", fields={"name": "Another", "businessKey": "z"}, times=99)
     scene.batch(ONE, timeout=60)
 

@@ -1,7 +1,6 @@
-"""What makes a connection, a call or an argument fail, by the message as ``docs/troubleshooting*.md`` quote it.
+"""Provoke the messages about connections, calls and arguments, by their quotes in ``docs/troubleshooting*.md``.
 
-Each provocation does to the emulator, and with this provider, what leads to the message: it is then what is raised, logged
-or printed.
+Each provocation prepares the emulator and uses this provider so that the message is raised, logged or printed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Provocation = Callable[[Scene], Any]
 
 
 def settings(extra: Any = None, **fields: Any) -> Provocation:
-    """Read a connection of these extras and fields."""
+    """Read a connection with these extras and fields."""
     return lambda scene: scene.hook(extra, **fields).settings
 
 
@@ -34,7 +33,7 @@ def host(host: str, **fields: Any) -> Provocation:
 
 
 def answer(kind: str, fault: str, extra: Any = None, **parameters: Any) -> Provocation:
-    """List instances, or start one, where the answer is not what it should be."""
+    """List instances, or start one, and get a faulty answer."""
 
     def provoke(scene: Scene) -> None:
         scene.emulator.fault(kind, fault, times=9, **parameters)
@@ -58,7 +57,7 @@ def started(**arguments: Any) -> Provocation:
 
 
 def checked_where_no_variables_are_listed(scene: Scene) -> None:
-    """Check variables by a definition that lists none."""
+    """Check variables against a definition that lists none."""
     scene.emulator.switch(definition_variables="absent")
     scene.hook().check_variables(BPM, ["contry"])
 
@@ -72,13 +71,13 @@ def batch(launches: Any, **arguments: Any) -> Provocation:
 
 
 def not_installed(_: Scene) -> None:
-    """Import this provider where it is not."""
+    """Import this provider in an environment without it."""
     python = [sys.executable, "-I", "-S", "-c", "import airflow_provider_astrobpm"]
     raise RuntimeError(subprocess.run(python, capture_output=True, text=True, check=False, timeout=60).stderr)
 
 
 def unknown_type(_: Scene) -> None:
-    """Ask for the hook of a connection whose type is not spelled right."""
+    """Request the hook of a connection whose type is misspelled."""
     Connection(conn_id="approvals", conn_type="astrozero").get_hook()  # type: ignore[no-untyped-call]
 
 
@@ -110,11 +109,11 @@ CONNECTION: dict[str, Provocation] = {
     "extra '…' names …: …": lambda scene: scene.hook({"verify": "/no/such/bundle.pem"}).get_conn(),
 }
 
-# Not reached, and answers that are none.
+# Not reached, and faulty answers.
 
 
 def proxy_of_nobody(scene: Scene) -> None:
-    """Go through a proxy of a kind that there is no support for."""
+    """Use a proxy of an unsupported kind."""
     scene.environment.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         scene.environment.delenv(name, raising=False)
@@ -122,7 +121,7 @@ def proxy_of_nobody(scene: Scene) -> None:
 
 
 def packed_badly(scene: Scene) -> None:
-    """Ask a server whose answer is not packed as it says."""
+    """Call a server whose answer is not compressed as its header says."""
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -156,7 +155,7 @@ def listed(scene: Scene, url: str) -> None:
 
 
 def odd_row(scene: Scene) -> None:
-    """List instances of which one shows no state."""
+    """List instances, one of which shows no state."""
     instance_id = scene.started()
     scene.emulator.move(instance_id, state="Running")
     scene.emulator.distort(instance_id, {"state": None})
@@ -187,24 +186,24 @@ CALLS: dict[str, Provocation] = {
 
 
 def ready_token(scene: Scene) -> None:
-    """Use a ready token that is not good any more."""
+    """Use a ready token that has expired."""
     scene.hook({"access_token": "an-old-token"}).query_instances(["Running"])
 
 
 def fresh_token(scene: Scene) -> None:
-    """Use tokens that are ended at once by another process."""
+    """Use tokens that another process ends at once."""
     scene.emulator.fault("query", "status", status=401, times=10)
     scene.hook({"max_attempts": 1}).query_instances(["Running"])
 
 
 def no_token(scene: Scene) -> None:
-    """Meet a gateway's page in place of the token endpoint."""
+    """Get a gateway's page from the token endpoint."""
     scene.emulator.fault("token", "html", status=404, times=10)
     scene.hook().query_instances(["Running"])
 
 
 def resumed_too_early(scene: Scene) -> None:
-    """Resume an instance where the server refuses that."""
+    """Resume an instance, which the server refuses."""
     one = scene.started()
     scene.hook().suspend_instance(one)
     scene.emulator.fault("action", "status", status=400)
@@ -228,7 +227,7 @@ def lagging(**switches: Any) -> Provocation:
 
 
 def unreadable_then(scene: Scene) -> None:
-    """Terminate an instance where that does not show, and lists fail."""
+    """Terminate an instance; the effect does not show, and lists fail."""
     scene.emulator.fault("query", "status", status=503, times=99)
     lagging()(scene)
 
@@ -271,7 +270,7 @@ REFUSALS: dict[str, Provocation] = {
 
 
 def decorated(**arguments: Any) -> Provocation:
-    """Run a task that a function was made to, with what the function returns."""
+    """Run a task made from a function that returns the given value."""
     returned = arguments.pop("returned", None)
 
     def provoke(_: Scene) -> None:
@@ -282,12 +281,12 @@ def decorated(**arguments: Any) -> Provocation:
 
 
 async def variables() -> dict[str, Any]:
-    """Return variables, too late."""
+    """Return variables, as a coroutine."""
     return {}
 
 
 def came_out_as_none(scene: Scene) -> None:
-    """Run a sensor whose template came out as nothing."""
+    """Run a sensor whose template rendered to ``None``."""
     scene.sense(instance_id="{{ a template }}", before=lambda made: setattr(made, "instance_id", None))
 
 

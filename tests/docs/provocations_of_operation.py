@@ -1,4 +1,4 @@
-"""What watchers, notifiers and commands say, and tasks that a person ends, by the message as the page quotes it."""
+"""Provoke the messages of watchers, notifiers, commands and tasks that a user ends, by their quotes in the pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from airflow_provider_astrobpm.triggers.bpm import (
 from tests.docs.provocations_of_calls import Provocation
 from tests.docs.scene import BPM, CONN_ID, Scene, Tries
 
-# Ended with its task.
+# A user ended the task.
 
 
 def ended_on_a_worker(state: str | None, fault: str | None = None) -> Provocation:
     """Let Airflow end the process of a task that waits.
 
-    :param state: what Airflow says of the task then.
-    :param fault: what is wrong with the termination.
+    :param state: the task's state in Airflow then.
+    :param fault: the fault of the termination.
     """
 
     def provoke(scene: Scene) -> None:
@@ -46,7 +46,7 @@ def ended_on_a_worker(state: str | None, fault: str | None = None) -> Provocatio
 
 
 def ended_while_deferred(state: str | None, fault: str | None = None) -> Provocation:
-    """Let a person end a task that is deferred; the parameters are those above."""
+    """Let a user end a deferred task; the parameters are those above."""
 
     def provoke(scene: Scene) -> None:
         scene.environment.setattr(kill, "state_of", lambda _: state)
@@ -75,7 +75,7 @@ def wait_on(conn_id: str, **arguments: Any) -> None:
 
 
 def connection_that_is_gone(scene: Scene) -> None:
-    """Let a trigger wait whose ready token is refused, and whose connection is gone by then."""
+    """Run a trigger whose ready token is refused, and whose connection is gone by then."""
     settings = scene.hook({"access_token": "an-old-token"}).settings
     answers = iter([settings])
 
@@ -107,15 +107,15 @@ ENDS: dict[str, Provocation] = {
 
 
 class BrokenStore:
-    """The store of several assets, which have one trigger."""
+    """The store of two assets that share one trigger."""
 
     async def aget(self, _key: str) -> Any:
-        """Fail as Airflow's does."""
+        """Fail as Airflow's store does."""
         raise ValueError("Task has 2 concrete inlets and outlets")
 
 
 def watched(words: str, store: Any = None) -> Provocation:
-    """Watch until something is logged."""
+    """Watch until the log has these words."""
 
     def provoke(scene: Scene) -> None:
         said = asyncio.Event()
@@ -150,7 +150,7 @@ def watched(words: str, store: Any = None) -> Provocation:
 
 
 def cut_off_list(scene: Scene) -> None:
-    """Watch where a list is cut off."""
+    """Watch; a list is cut off."""
     scene.emulator.switch(row_cap=100)
     for _ in range(101):
         scene.started("Instant")
@@ -184,14 +184,14 @@ def report_twice(_: Scene) -> None:
 
 
 def report_where_keys_do_not_show(scene: Scene) -> None:
-    """Report where the lists show no business keys."""
+    """Report a failure; the lists show no business keys."""
     scene.started()
     scene.emulator.switch(business_keys_in_rows=False)
     report()
 
 
 def report_with_no_answer(scene: Scene) -> None:
-    """Report where the answer is lost, and nothing shows."""
+    """Report a failure; the start is lost, and no instance shows."""
     scene.emulator.fault("start", "drop_before")
     report()
 
@@ -224,13 +224,13 @@ def with_file(content: str) -> Provocation:
 
 
 def start_with_no_answer(scene: Scene) -> None:
-    """Start where the answer is lost."""
+    """Start an instance; the answer is lost."""
     scene.emulator.fault("start", "drop_after")
     scene.command("start", BPM)
 
 
 def many(*arguments: str, row_cap: int | None = None, **switches: Any) -> Provocation:
-    """Run a command where there are a hundred instances and one."""
+    """Run a command with one instance, or with one more than a list shows."""
 
     def provoke(scene: Scene) -> None:
         for _ in range(101 if row_cap else 1):
@@ -243,19 +243,19 @@ def many(*arguments: str, row_cap: int | None = None, **switches: Any) -> Provoc
 
 
 def confirmed_by_nobody(scene: Scene) -> None:
-    """Terminate instances with no terminal to ask at."""
+    """Terminate instances without a terminal for the question."""
     scene.started()
     scene.command("terminate", "--bpm-name", BPM)
 
 
 def of_two_ages(scene: Scene) -> None:
-    """List instances that are older than they are young."""
+    """List instances with an impossible age."""
     scene.connect({"timezone": "UTC"})
     scene.command("list", "--older-than", "7d", "--younger-than", "1d")
 
 
 def list_with_an_odd_row(scene: Scene) -> None:
-    """List instances of which one shows no state."""
+    """List instances, one of which shows no state."""
     scene.emulator.distort(scene.started(), {"state": None})
     scene.command("list")
 
@@ -312,12 +312,12 @@ COMMANDS: dict[str, Provocation] = {
 
 
 def port_in_use(scene: Scene) -> None:
-    """Start an emulator where one runs."""
+    """Start an emulator at a port that is in use."""
     emulate(["--port", scene.server.url.rpartition(":")[2]])
 
 
 def process_file(content: str) -> Provocation:
-    """Start an emulator with processes of one's own."""
+    """Start an emulator with a process file."""
     return lambda scene: emulate(["--processes", scene.written("processes.yaml", content)])
 
 

@@ -1,4 +1,4 @@
-"""What makes a start, a wait or a batch fail, by the message as ``docs/troubleshooting*.md`` quote it."""
+"""Provoke the messages about starts and waits, by their quotes in ``docs/troubleshooting*.md``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def remembered() -> Tries:
 
 
 class Silenced(Tries):
-    """A task of which Airflow takes no XCom at its end."""
+    """A task whose XCom at its end is refused by Airflow."""
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Publish a value, unless it is the last one."""
@@ -49,7 +49,7 @@ class Rescheduled(Tries):
 
 
 def lost(scene: Scene, tries: Tries | None = None, **arguments: Any) -> Tries:
-    """Run a try whose start came to nothing, which nobody can know, and begin the next."""
+    """Run a try whose start was lost on the way and is in doubt, and begin the next."""
     tries = tries or Tries()
     scene.emulator.fault("start", "drop_before")
     with pytest.raises(errors.AmbiguousStartError):
@@ -59,7 +59,7 @@ def lost(scene: Scene, tries: Tries | None = None, **arguments: Any) -> Tries:
 
 
 def waited_in_vain(scene: Scene, tries: Tries | None = None) -> Tries:
-    """Run a try whose time was over, and which has left its instance open."""
+    """Run a try that timed out and left its instance open."""
     tries = tries or Tries()
     with pytest.raises(errors.WaitTimeoutError):
         scene.start(tries, timeout=0.001)
@@ -67,40 +67,40 @@ def waited_in_vain(scene: Scene, tries: Tries | None = None) -> Tries:
 
 
 def start_with_no_answer(scene: Scene) -> None:
-    """Start where the connection is cut, and nothing shows."""
+    """Start an instance; the connection is cut, and no instance shows."""
     scene.emulator.fault("start", "drop_before")
     scene.start()
 
 
 def start_and_looks_that_fail(scene: Scene) -> None:
-    """Start where the answer is lost, and nothing can be looked up."""
+    """Start an instance; the answer is lost, and searches fail."""
     scene.emulator.fault("start", "drop_after")
     scene.emulator.fault("query", "status", status=503, times=99)
     scene.start()
 
 
 def start_beside_others(scene: Scene) -> None:
-    """Start with a key of the author's own, where the answer is lost and others may use the key."""
+    """Start an instance with a key that others use too; the answer is lost."""
     scene.started(business_key="order-4711")
     scene.emulator.fault("start", "drop_after")
     scene.start(business_key="order-4711")
 
 
 def start_whose_key_is_changed(scene: Scene) -> None:
-    """Start where business keys come back changed."""
+    """Start an instance; business keys come back changed."""
     scene.emulator.switch(key_form="upper")
     scene.start(wait_for_completion=False)
 
 
 def start_whose_key_is_cut_off(scene: Scene) -> None:
-    """Start where business keys are cut off, and the answer is lost."""
+    """Start an instance; business keys are cut off, and the answer is lost."""
     scene.emulator.switch(key_form="cut_20")
     scene.emulator.fault("start", "drop_after")
     scene.start(remembered(), business_key="a business key of 31 characters")
 
 
 def retry_with_odd_timestamps(scene: Scene) -> None:
-    """Retry where the answer was lost and timestamps have another format."""
+    """Retry after a lost answer; timestamps have another format."""
     tries = lost(scene, remembered())
     scene.emulator.switch(start_time_form="slashes")
     scene.started(business_key=KEYS.key(1))
@@ -108,7 +108,7 @@ def retry_with_odd_timestamps(scene: Scene) -> None:
 
 
 def retry_with_fewer_retries(scene: Scene) -> None:
-    """Retry after the retries of the task were changed, with nothing recorded, where the first try's instance has ended well."""
+    """Retry after the task's retries were changed, without a record; the first try's instance has ended well."""
     tries = Tries(remembers=False)
     scene.start(tries, wait_for_completion=False, bpm_name="Instant")
     tries.max_tries += 3
@@ -118,7 +118,7 @@ def retry_with_fewer_retries(scene: Scene) -> None:
 
 
 def retry_without_keys(scene: Scene) -> None:
-    """Retry where the lists show no business keys."""
+    """Retry; the lists show no business keys."""
     scene.emulator.switch(business_keys_in_rows=False)
     scene.started()
     tries = Tries(remembers=False)
@@ -127,7 +127,7 @@ def retry_without_keys(scene: Scene) -> None:
 
 
 def retry_with_a_short_list(scene: Scene) -> None:
-    """Retry where a list is cut off."""
+    """Retry; a list is cut off."""
     scene.emulator.switch(row_cap=100, order_honoured=False)
     for number in range(101):
         scene.started(business_key=f"order-{number}")
@@ -137,7 +137,7 @@ def retry_with_a_short_list(scene: Scene) -> None:
 
 
 def retry_with_an_odd_row(scene: Scene) -> None:
-    """Retry where the business key of an instance cannot be read."""
+    """Retry; the business key of an instance cannot be read."""
     scene.emulator.distort(scene.started(), {"businessKey": {}})
     tries = Tries(remembers=False)
     tries.again()
@@ -145,14 +145,14 @@ def retry_with_an_odd_row(scene: Scene) -> None:
 
 
 def retry_that_cannot_look(scene: Scene) -> None:
-    """Retry where nothing can be looked up."""
+    """Retry; searches fail."""
     tries = lost(scene)
     scene.emulator.fault("query", "status", status=403, times=99)
     scene.start(tries)
 
 
 def retry_among(*names: str) -> Provocation:
-    """Retry where instances of these BPMs carry the task's key."""
+    """Retry; instances of these BPMs have the task's key."""
 
     def provoke(scene: Scene) -> None:
         tries = lost(scene)
@@ -164,14 +164,14 @@ def retry_among(*names: str) -> Provocation:
 
 
 def retry_beside_others(scene: Scene) -> None:
-    """Retry with a key of the author's own that others use too."""
+    """Retry with the author's own key, which others use too."""
     tries = lost(scene, business_key="order-4711")
     scene.started(business_key="order-4711")
     scene.start(tries, business_key="order-4711")
 
 
 def retry_after_its_instance_is_gone(scene: Scene) -> None:
-    """Retry where the instance is not there any more."""
+    """Retry; the instance has vanished."""
     tries = waited_in_vain(scene, remembered())
     scene.emulator.vanish(tries.xcoms["instance_id"])
     tries.again()
@@ -186,18 +186,18 @@ def retry_with_another_process(scene: Scene) -> None:
 
 
 def failure_that_is_not_written_down(scene: Scene) -> None:
-    """Let the time be over where Airflow takes no XCom any more."""
+    """Time out; Airflow refuses the last XCom."""
     scene.start(Silenced(), timeout=0.001)
 
 
 def start_though_one_is_open(scene: Scene) -> None:
-    """Start with a key that an open instance carries."""
+    """Start an instance with a key that an open instance has."""
     scene.started(business_key="order-4711")
     scene.start(business_key="order-4711", if_open_instance_exists="fail")
 
 
 def retry_with_a_broken_record(scene: Scene) -> None:
-    """Retry after something else has written into the task's store."""
+    """Retry; the record in the task's store has another format."""
     tries = remembered()
     tries.store["astro_zero_launch"] = {"generation": "seven"}
     scene.start(tries)
@@ -211,14 +211,14 @@ def retry(scene: Scene) -> None:
 
 
 def clear(scene: Scene) -> None:
-    """Clear a task whose instance is open, and which has told nobody why."""
+    """Clear a task whose instance is open, without a record of the reason."""
     tries = waited_in_vain(scene, Tries(remembers=False))
     tries.clear()
     scene.start(tries, timeout=0.001)
 
 
 def retry_where_the_id_shows_another(scene: Scene) -> None:
-    """Retry where the id of its instance belongs to another one now."""
+    """Retry; the id of the instance now shows another instance."""
     tries = waited_in_vain(scene, remembered())
     tries.again()
     scene.emulator.fault("query", "other_fields", fields=ANOTHER, times=99)
@@ -264,7 +264,7 @@ def bad_end(scene: Scene) -> None:
 
 
 def in_state(state: str, **arguments: Any) -> Provocation:
-    """Look at an instance in this state."""
+    """Wait for an instance in this state."""
 
     def provoke(scene: Scene) -> None:
         one = scene.started()
@@ -275,7 +275,7 @@ def in_state(state: str, **arguments: Any) -> Provocation:
 
 
 def of_status(status: str, **arguments: Any) -> Provocation:
-    """Look at an instance of this business status."""
+    """Wait for an instance with this business status."""
 
     def provoke(scene: Scene) -> None:
         one = scene.started()
@@ -286,14 +286,14 @@ def of_status(status: str, **arguments: Any) -> Provocation:
 
 
 def suspended(scene: Scene) -> None:
-    """Wait for an instance that somebody has suspended."""
+    """Wait for an instance that was suspended."""
     one = scene.started()
     scene.hook().suspend_instance(one)
     scene.sense(instance_id=one, on_suspended="fail")
 
 
 def time_out(**arguments: Any) -> Provocation:
-    """Wait until the time is over."""
+    """Wait until the deadline."""
     return lambda scene: scene.start(**{"timeout": 0.001, **arguments})
 
 
@@ -304,20 +304,20 @@ def no_limit(scene: Scene) -> None:
 
 
 def connection_away(scene: Scene) -> None:
-    """Let a rescheduled sensor poke again where its connection is not there any more."""
+    """Let a rescheduled sensor poke again after its connection was deleted."""
     one = scene.started()
     scene.environment.delenv(f"AIRFLOW_CONN_{CONN_ID.upper()}")
     scene.sense(Rescheduled(), instance_id=one, mode="reschedule", timeout=3600, max_poll_failure_time=0)
 
 
 def time_out_with_a_failing_action(scene: Scene) -> None:
-    """Wait until the time is over, where the instance then cannot be terminated."""
+    """Wait until the deadline; the instance then cannot be terminated."""
     scene.emulator.fault("action", "status", status=403)
     scene.start(timeout=0.001, on_timeout="terminate")
 
 
 def vanished(scene: Scene) -> None:
-    """Wait for an instance that is deleted meanwhile."""
+    """Wait for an instance that does not exist."""
     scene.sense(instance_id="002N-of-nobody", timeout=3600, poke_interval=20)
 
 
@@ -328,21 +328,21 @@ def another_instance(scene: Scene) -> None:
 
 
 def contradiction(scene: Scene) -> None:
-    """Look at an instance that its list shows twice."""
+    """Wait for an instance that its list shows twice."""
     one = scene.started()
     scene.emulator.fault("query", "twice", fields={"state": "Completed OK"}, times=99)
     scene.sense(instance_id=one, max_poll_failure_time=0)
 
 
 def unreadable(scene: Scene) -> None:
-    """Look at an instance whose row shows no state."""
+    """Wait for an instance whose row shows no state."""
     one = scene.started()
     scene.emulator.distort(one, {"state": None})
     scene.sense(instance_id=one, max_poll_failure_time=0)
 
 
 def time_out_after(happens: Callable[[Scene, str], object]) -> Provocation:
-    """Wait until the time is over, where the last polls show nothing."""
+    """Wait until the deadline; the last polls show nothing."""
 
     def provoke(scene: Scene) -> None:
         one = scene.hook().get_instance(scene.started())
@@ -353,7 +353,7 @@ def time_out_after(happens: Callable[[Scene, str], object]) -> Provocation:
 
 
 def capped(scene: Scene) -> None:
-    """Look for an instance where lists are cut off."""
+    """Search for an instance; lists are cut off."""
     scene.emulator.switch(row_cap=100)
     for _ in range(101):
         scene.started()
@@ -361,19 +361,19 @@ def capped(scene: Scene) -> None:
 
 
 def two_of_a_key(scene: Scene) -> None:
-    """Wait for a key that two open instances carry."""
+    """Wait for a key that two open instances have."""
     for _ in range(2):
         scene.started(business_key="order-4711")
     scene.sense(business_key="order-4711")
 
 
 def no_key_yet(scene: Scene) -> None:
-    """Look for a key that nothing carries."""
+    """Wait for a key that no instance has."""
     scene.sense(business_key="order-4711")
 
 
 def without_keys(**arguments: Any) -> Provocation:
-    """Look for a key where the lists show none."""
+    """Wait for a key; the lists show none."""
 
     def provoke(scene: Scene) -> None:
         scene.emulator.switch(business_keys_in_rows=False)
@@ -384,12 +384,12 @@ def without_keys(**arguments: Any) -> Provocation:
 
 
 def none_found(_: Scene) -> None:
-    """Query for what is not there, where that is to fail."""
+    """Query without a match, and fail."""
     AstroZeroQueryBpmInstancesOperator(task_id="query", bpm_name=BPM, if_none="fail").execute({})
 
 
 def no_credible_age(scene: Scene) -> None:
-    """Query for what is old, where start times are in another format."""
+    """Query by age; start times have another format."""
     scene.connect({"timezone": "UTC"})
     scene.emulator.switch(start_time_form="slashes")
     scene.started()

@@ -1,4 +1,4 @@
-"""Runs the Python blocks: a DAG file as Airflow parses and runs it, operators in a DAG of their own, the rest as it is."""
+"""Run the Python blocks: a DAG file as Airflow parses and runs it, operators in a DAG of their own, other code as it is."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
     from tests.docs.blocks import Block, Note
 
-PATIENCE = 20  # seconds
+RUN_TIMEOUT_SECONDS = 20
 
 DECISIONS = {"PublishApproval": "approve", "SupplierOnboarding": "complete"}
-"""What a person decides, by process."""
+"""The decision of a person, by process."""
 
 _OWN_DAG = re.compile(r"^@dag\b|\bDAG\(", re.MULTILINE)
 _TASKS = re.compile(r"\btask_id=|^@task\b", re.MULTILINE)
@@ -28,7 +28,7 @@ _TASKS = re.compile(r"\btask_id=|^@task\b", re.MULTILINE)
 def run_python(
     block: Block, emulator: AstroZeroEmulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run a block, and what is noted to be run before and after it.
+    """Run a block, and the code in its notes before and after it.
 
     :param folder: an empty folder, which becomes Airflow's only one with DAG files.
     """
@@ -41,20 +41,20 @@ def run_python(
         if "parsed only" not in block.notes:
             for dag in dags:
                 assert dag.tasks or "then" in block.notes, f"{block}: {dag.dag_id} has no task"
-                ended = emulator.run(dag, give_up_after=PATIENCE, run_conf=names["run_conf"])
+                ended = emulator.run(dag, give_up_after=RUN_TIMEOUT_SECONDS, run_conf=names["run_conf"])
                 assert ended.state == expected, f"{block}: {dag.dag_id} has ended as {ended}"
                 names["outcomes"][dag.dag_id] = ended.tasks
         run_note(block, "then", {**made, **names})
 
 
 def run_note(block: Block, name: str, names: dict[str, Any]) -> None:
-    """Run the Python code that is noted above a block, if there is any."""
+    """Run the Python code of a note above a block, if there is one."""
     if note := block.notes.get(name):
         exec(compile(_in_place(note), block.page, "exec"), names)  # noqa: S102
 
 
 def source(block: Block) -> str:
-    """Return a file in which everything stands in the lines that it has on the page.
+    """Return a file in which each line has the number that it has on the page.
 
     Operators outside a DAG are between the two halves of a ``with DAG(...)``, so that their lines stay as they are.
     """
@@ -73,7 +73,7 @@ def source(block: Block) -> str:
 def loaded(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
-    """Yield the names that a block makes, and its DAGs."""
+    """Yield the names that a block defines, and its DAGs."""
     text = source(block)
     if not (_TASKS.search(text) or _OWN_DAG.search(text)):
         names: dict[str, Any] = {"__name__": Path(block.page).stem}
@@ -111,5 +111,5 @@ def _dag_bag(path: Path) -> Any:
 
 
 def _in_place(note: Note) -> str:
-    """Return its code in the lines that it has on the page, for the sake of tracebacks."""
+    """Return its code with the line numbers of the page, so that tracebacks show them."""
     return "\n" * (note.line - 1) + note.text

@@ -1,4 +1,4 @@
-"""Where errors are made to happen: the emulator, connections to it, and tasks that are run without Airflow around them."""
+"""Provoke errors: the emulator, connections to it, and tasks that run without Airflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 
 CONN_ID = "astro_zero_default"
 BPM = "SupplierOnboarding"
-GRACE = 0.2  # seconds
+START_GRACE_SECONDS = 0.2
 RETRIES = 9
 HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # Airflow has a task state store from 3.3 on
 
@@ -75,13 +75,13 @@ class Tries:
 
 
 class Scene:
-    """The emulator, and what a user of this provider does with it.
+    """The emulator, and the calls, tasks and commands of a user of this provider.
 
     :param emulator: the emulator's controls.
     :param server: the emulator.
     :param folder: a scratch folder.
-    :param free_port: a port at which nothing listens.
-    :param keep_time: lets a client put the emulator's clock forward instead of waiting.
+    :param free_port: a port without a listener.
+    :param keep_time: makes a client advance the emulator's clock instead of sleeping.
     :param environment: sets environment variables, for one test.
     """
 
@@ -99,25 +99,25 @@ class Scene:
         self._keep_time = keep_time
         self._clients: list[BpmClient] = []
         self.while_waiting: Callable[[Any], None] | None = None
-        """What happens to an operator when it is about to wait."""
+        """Called with the operator when it is about to wait."""
         self.operator: Any = None
-        """The one that ran last."""
+        """The operator that ran last."""
         environment.setattr("airflow_provider_astrobpm.hooks.astro_zero.BpmClient", self._client)
         self.connect()
 
     def connect(self, extra: Any = None, **fields: Any) -> None:
-        """Make the connection; without arguments it is as the emulator says.
+        """Make the connection; without arguments it has the fields that the emulator gives.
 
-        :param extra: its extras; they are few attempts and little grace otherwise.
+        :param extra: its extras; by default one attempt and a short ``start_grace``.
         :param fields: its other fields.
         """
-        quick = {"start_grace": GRACE, "max_attempts": 1, "max_wait": 0.1}
+        quick = {"start_grace": START_GRACE_SECONDS, "max_attempts": 1, "max_wait": 0.1}
         extras = {**quick, **(extra or {})} if extra is None or isinstance(extra, dict) else extra
         connection = {**json.loads(self.server.connection_json()), "extra": extras, **fields}
         self.environment.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps(connection))
 
     def hook(self, extra: Any = None, **fields: Any) -> AstroZeroHook:
-        """Return a hook on the connection, made anew with these extras and fields."""
+        """Make the connection again with these extras and fields, and return a hook on it."""
         self.connect(extra, **fields)
         return AstroZeroHook(CONN_ID)
 
@@ -126,7 +126,7 @@ class Scene:
         return self.hook(host=url, port=None, schema=None)
 
     def started(self, name: str = BPM, **options: Any) -> str:
-        """Return the id of an instance that somebody has started."""
+        """Start an instance as another user does, and return its id."""
         instance_id: str = self.emulator.start(name, **options)["id"]
         return instance_id
 
@@ -146,7 +146,7 @@ class Scene:
     ) -> Any:
         """Run the sensor.
 
-        :param before: what happens to it before it runs.
+        :param before: called with the sensor before it runs.
         """
         made = AstroZeroBpmInstanceSensor(task_id="gate", **{"poke_interval": 1, "timeout": 0, **arguments})
         before(made)
@@ -168,8 +168,8 @@ class Scene:
     ) -> Any:
         """Defer a start operator, and resume it.
 
-        :param event: makes of its instance's id what the trigger is said to have sent.
-        :param failure: or how Airflow says that the trigger came to no event.
+        :param event: returns the trigger's event for an instance's id.
+        :param failure: Airflow's text for a trigger that ended without an event.
         :param ti_id: the id of the task instance.
         """
         tries = Tries()
@@ -194,7 +194,7 @@ class Scene:
         return str(path)
 
     def command(self, *arguments: str) -> None:
-        """Run a command of the command line, whatever its exit code."""
+        """Run a command of the command line; any exit code but 0 is fine."""
         try:
             main(list(arguments))
         except SystemExit as end:
@@ -207,7 +207,7 @@ class Scene:
 
     @staticmethod
     def _limits(arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the patience of a task that waits, if it does."""
+        """Return the limits of a task's wait, if it waits."""
         return (
             {"poll_interval": 1, "timeout": 5} if arguments.get("wait_for_completion", True) is True else {}
         )
@@ -217,7 +217,7 @@ class Scene:
         return operator.execute((tries or Tries()).context)
 
     def _client(self, *arguments: Any, **options: Any) -> BpmClient:
-        """Return a client that puts the emulator's clock forward instead of waiting."""
+        """Return a client that advances the emulator's clock instead of sleeping."""
         made = BpmClient(*arguments, **options)
         self._keep_time(made, self.emulator)
         if (happens := self.while_waiting) is not None:

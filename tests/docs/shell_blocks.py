@@ -1,4 +1,4 @@
-"""Runs the shell blocks by bash, in a folder of their own, with an emulator where the page has one."""
+"""Run the shell blocks by bash, in a separate folder, with an emulator if the page has one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PORT = "8765"
 """The emulator's port on the pages."""
 
-PATIENCE = 30.0  # seconds
+BLOCK_TIMEOUT_SECONDS = 30.0
 
 _BASH = ("bash", "-euo", "pipefail")
 
@@ -26,15 +26,15 @@ _BASH = ("bash", "-euo", "pipefail")
 def run_shell(
     block: Block, port: int, folder: Path, environment: dict[str, str]
 ) -> tuple[str, dict[str, str]]:
-    """Run a block, and the shell code that is noted to be run before it.
+    """Run a block, and the shell code of its note before it.
 
     :param port: that of an emulator, which takes the place of the one in the text.
-    :param folder: where the commands are run.
-    :param environment: variables that they find besides those of this process.
-    :returns: what the block has printed to stdout, and the environment in which it has left its shell.
+    :param folder: the working directory of the commands.
+    :param environment: environment variables for the commands, in addition to those of this process.
+    :returns: the output of the block on stdout, and its shell's environment at the end.
     """
     printed, left = folder / ".printed", folder / ".environment"
-    (folder / ".curlrc").write_text("fail\n")  # otherwise curl ends with 0 whatever the answer is
+    (folder / ".curlrc").write_text("fail\n")  # otherwise curl exits with 0 after any answer
     script = "\n".join(
         [
             block.notes["setting"].text if "setting" in block.notes else "",
@@ -55,10 +55,12 @@ def run_shell(
         start_new_session=True,
     ) as process:
         try:
-            said, _ = process.communicate(timeout=PATIENCE)
+            said, _ = process.communicate(timeout=BLOCK_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            raise AssertionError(f"{block} has not ended after {PATIENCE:g} s; does it serve?") from None
+            raise AssertionError(
+                f"{block} has not ended after {BLOCK_TIMEOUT_SECONDS:g} s; does it serve?"
+            ) from None
     output = printed.read_text() if printed.exists() else ""
     assert process.returncode == 0, f"{block} ended with code {process.returncode}\n{output}{said}"
     after = dict(entry.partition("=")[::2] for entry in left.read_text().split("\0") if entry)
@@ -66,7 +68,7 @@ def run_shell(
 
 
 def serve(block: Block, port: int, folder: Path) -> None:
-    """Run the one command of a block until it answers at its port, and stop it as Ctrl-C does.
+    """Run the command of a block until it answers at its port, and stop it as Ctrl-C does.
 
     :param port: a free one, which takes the place of the one in the text.
     """
@@ -83,27 +85,27 @@ def serve(block: Block, port: int, folder: Path) -> None:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + BLOCK_TIMEOUT_SECONDS
         while not _answers(port):
             assert process.poll() is None, f"{block} has ended\n{log.read_text()}"
             assert time.monotonic() < deadline, f"{block} does not answer\n{log.read_text()}"
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(PATIENCE) == 0, f"{block} did not end well\n{log.read_text()}"
+        assert process.wait(BLOCK_TIMEOUT_SECONDS) == 0, f"{block} failed\n{log.read_text()}"
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(PATIENCE)
+            process.wait(BLOCK_TIMEOUT_SECONDS)
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Tell whether an output is as a page shows it, where ``…`` stands for anything."""
+    """Return whether an output is as a page shows it; ``…`` stands for any text."""
     parts = [re.escape(part) for part in shown.strip().split("…")]
     return re.fullmatch(".*?".join(parts), printed.strip(), re.DOTALL) is not None
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a person who has activated the one that runs these tests."""
+    """Return the environment of a shell in which the virtual environment of these tests is active."""
     tools = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])}
 

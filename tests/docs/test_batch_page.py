@@ -1,4 +1,4 @@
-"""The result of a batch is as ``docs/batch.md`` shows it."""
+"""The result of a batch is the one that ``docs/batch.md`` shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.docs.python_blocks import loaded
 
 PAGE = "docs/batch.md"
 
-# What the page's result is one of: a launch that ends well, one that breaks, and one that is refused.
+# The batch of the page's result: a launch that ends well, one that breaks, and one that is refused.
 BATCH = """
 from airflow.sdk import DAG
 
@@ -36,8 +36,10 @@ with DAG("orders", schedule=None):
 
 
 @pytest.mark.usefixtures("airflow_database")
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
-def test_the_result(emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore")  # warnings of Airflow and its dependencies
+def test_the_result_is_the_one_on_the_page(
+    emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (block,) = (
         each for each in blocks_of(PAGE, (ROOT / PAGE).read_text(encoding="utf-8")) if each.language == "json"
     )

@@ -1,4 +1,4 @@
-"""Every code block of the README and the documentation is run, or shows an output; ``docs/contributing.md`` says how."""
+"""Every code block of the README and the documentation runs, or shows an output; ``docs/contributing.md`` says how."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.docs.shell_blocks import matches, run_shell, serve
 
 BLOCKS = [block for page in pages() for block in page.blocks()]
 
-# What begins a command or a program, and so is no output.
+# The beginnings of commands and programs, which are not output.
 _RUNNABLE = re.compile(r"^(?:\$ |make |pip |python |airflow |export |curl |from \w+ import |import |@dag)")
 
 
@@ -39,9 +39,9 @@ def _skip_if_too_old(block: Block) -> None:
 
 
 @pytest.mark.usefixtures("airflow_database")
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+@pytest.mark.filterwarnings("ignore")  # warnings of Airflow and its dependencies
 @pytest.mark.parametrize("block", _of("python"), ids=str)
-def test_python(
+def test_a_python_block_runs(
     block: Block, emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _skip_if_too_old(block)
@@ -49,7 +49,7 @@ def test_python(
 
 
 @pytest.mark.parametrize("block", _of("shell"), ids=str)
-def test_shell(
+def test_a_shell_block_runs(
     block: Block,
     emulator: AstroZeroEmulator,
     emulator_server: EmulatorServer,
@@ -79,7 +79,9 @@ def test_shell(
 
 
 @pytest.mark.parametrize("block", [*_of("yaml"), *_of("json")], ids=str)
-def test_data(block: Block, emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_block_can_be_read(
+    block: Block, emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if block.language == "yaml":
         read_yaml(block, emulator)
     else:
@@ -87,12 +89,12 @@ def test_data(block: Block, emulator: AstroZeroEmulator, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("block", _of("text"), ids=str)
-def test_text_is_nothing_to_run(block: Block) -> None:
+def test_a_text_block_holds_no_command(block: Block) -> None:
     assert not _RUNNABLE.match(block.text), f"{block} looks like something to run"
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_each_block_is_run_or_is_output(block: Block) -> None:
+def test_each_block_runs_or_is_output(block: Block) -> None:
     run_by = block.notes.get("run by")
     if run_by is None:
         known = ("python", "shell", "yaml", "json", "text")
@@ -108,7 +110,7 @@ def test_each_block_is_run_or_is_output(block: Block) -> None:
 
 
 def _is_run(path: str) -> bool:
-    """Tell whether CI runs a file: a test, its own list of commands, or a script of one of these."""
+    """Return whether CI runs a file: a test, its own list of commands, or a script of one of these."""
     name = Path(path).name
     if path == ".ci/run" or (path.startswith("tests/") and name.startswith("test_")):
         return True

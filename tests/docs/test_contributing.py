@@ -1,4 +1,4 @@
-"""What docs/contributing.md and docs/architecture.md list is what there is: targets of make, rooms, modules."""
+"""docs/contributing.md and docs/architecture.md list exactly the targets of make, the rooms and the modules."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def names_in(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def test_the_targets_are_those_of_make_help() -> None:
+def test_the_page_lists_the_targets_of_make_help() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     listed = [name for row in rows_of(CONTRIBUTING, "target") for name in names_in(row[0])]
     assert sorted(listed) == sorted(re.findall(r"^  make (\S+)", shown, re.MULTILINE))
 
 
-def test_what_ci_runs() -> None:
+def test_the_page_marks_the_targets_that_ci_runs() -> None:
     run = set(
         re.findall(r"^make ([a-z-]+)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
     )
@@ -51,6 +51,6 @@ def test_every_note_is_described() -> None:
 @pytest.mark.parametrize(
     ("heading", "names"), [("room", set(ROOMS) - {"__init__"}), ("module", set(BPM_ORDER))]
 )
-def test_the_architecture_names_every(heading: str, names: set[str]) -> None:
+def test_the_architecture_page_names_every_room_and_module(heading: str, names: set[str]) -> None:
     listed = [name for row in rows_of(ARCHITECTURE, heading) for name in names_in(row[0])]
     assert sorted(listed) == sorted(names)

@@ -1,4 +1,4 @@
-"""What people copy opens gates by the name of what succeeds: by ``bp_statuses``, or by a branch on the status itself."""
+"""Examples open a gate by naming success: by ``bp_statuses``, or by a branch on the status itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = [
 
 
 def gates(code: str) -> list[set[str]]:
-    """Return the names of the arguments of every call that makes a gate which people decide."""
+    """Return the argument names of each call that makes a gate for people."""
     return [
         {str(keyword.arg) for keyword in call.keywords}
         for call in ast.walk(ast.parse(code))
@@ -40,20 +40,20 @@ def gates(code: str) -> list[set[str]]:
     ]
 
 
-def test_there_are_gates() -> None:
+def test_the_examples_have_gates() -> None:
     assert sum(bool(gates(code)) for _, code in EXAMPLES) > 6
 
 
 @pytest.mark.parametrize(("where", "code"), EXAMPLES, ids=[where for where, _ in EXAMPLES])
-def test_success_is_named(where: str, code: str) -> None:
+def test_every_gate_names_its_success(where: str, code: str) -> None:
     branches = "@task.branch" in code and '["bp_status"] == "Approved"' in code
     for arguments in gates(code):
-        assert "bp_statuses" in arguments or branches, f"{where} opens a gate by what is not named"
+        assert "bp_statuses" in arguments or branches, f"{where} opens a gate without naming its success"
 
 
 @pytest.mark.parametrize(("where", "code"), EXAMPLES, ids=[where for where, _ in EXAMPLES])
 def test_no_example_branches_in_a_mapped_task_group(where: str, code: str) -> None:
-    """There Airflow skips nothing; see ``tests/operators/test_mapped_gates.py``."""
+    """Airflow skips nothing there; see ``tests/operators/test_mapped_gates.py``."""
     if "task_group" in code:
         assert not {"task.branch", "task.short_circuit"} & set(
             code.replace("(", " ").replace("@", "").split()

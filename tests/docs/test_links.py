@@ -1,4 +1,4 @@
-"""Every link of the README and the documentation leads somewhere: within the repository, or to a page that is well known."""
+"""Every link of the README and the documentation has a target: in the repository, or on a well-known site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT, Link, Page, pages
 PAGES = {page.path: page for page in pages()}
 LINKS = [(page, link) for page in PAGES.values() for link in page.links()]
 
-# Hosts, and the beginning of the path where a host is everybody's.
+# Hosts, and the beginning of the path if a host is shared.
 WELL_KNOWN = (
     "https://airflow.apache.org/docs/",
     "https://docs.python.org/",
@@ -24,11 +24,11 @@ WELL_KNOWN = (
     "https://support.huaweicloud.com/",
 )
 LOOPBACK = ("http://127.0.0.1:8080", "http://127.0.0.1:8765")
-"""Where Airflow and the emulator are on the reader's own machine."""
+"""The addresses of Airflow and the emulator on the reader's own machine."""
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{page.path}:{link.line}" for page, link in LINKS])
-def test_a_link_leads_somewhere(page: Page, link: Link) -> None:
+def test_a_link_has_a_target(page: Page, link: Link) -> None:
     url = urlsplit(link.target)
     if url.scheme or url.netloc:
         known = (*WELL_KNOWN, *LOOPBACK)
@@ -47,7 +47,7 @@ def test_a_link_leads_somewhere(page: Page, link: Link) -> None:
 
 
 def test_the_index_lists_every_page() -> None:
-    """The navigation of the built documentation is made of it."""
+    """The built documentation takes its navigation from the index."""
     index = PAGES["docs/index.md"]
     listed = {f"docs/{link.target.partition('#')[0]}" for link in index.links()}
     there = {

@@ -1,4 +1,4 @@
-"""The error messages that pages show whole are those that readers see, apart from ids, line breaks and a connection's name."""
+"""The error messages that pages show in full are those that readers see, apart from ids and line breaks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def same_words(message: str) -> str:
         ("docs/troubleshooting.md", "Could not start", start_what_is_not_there),
     ],
 )
-def test_a_message(
+def test_a_message_is_the_one_that_the_provider_raises(
     path: str,
     first_words: str,
     provoke: Callable[[AstroZeroHook, AstroZeroEmulator], None],

@@ -1,4 +1,4 @@
-"""How a page is read: its pieces, its blocks with their notes, its links, and its anchors as GitHub makes them."""
+"""Read a page: its pieces, its blocks with their notes, its links, and its anchors as GitHub makes them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(x)
 """
 
 
-def test_blocks() -> None:
+def test_blocks_have_their_notes_and_lines() -> None:
     python, shell, text = blocks_of("p.md", TEXT)
     assert (str(python), python.language, python.text) == ("p.md:14", "python", "print(x)\n")
     assert python.notes == {
@@ -76,7 +76,7 @@ def test_an_output_belongs_to_the_block_above() -> None:
         ("<!-- output -->\n```text\n```\n", "p.md:3: there is no block above"),
     ],
 )
-def test_notes_that_cannot_be_meant(text: str, complaint: str) -> None:
+def test_a_misplaced_or_unknown_note_is_an_error(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         blocks_of("p.md", text)
 
@@ -103,7 +103,7 @@ def test_links_and_anchors() -> None:
         ("Who, when & why?", "who-when--why"),
     ],
 )
-def test_slugs(heading: str, slug: str) -> None:
+def test_a_heading_has_the_anchor_of_github(heading: str, slug: str) -> None:
     assert slug_of(heading) == slug
 
 
@@ -116,5 +116,5 @@ def test_slugs(heading: str, slug: str) -> None:
         ("(a.c)", "(abc)", False),
     ],
 )
-def test_an_output_with_gaps(shown: str, printed: str, same: bool) -> None:
+def test_an_ellipsis_matches_any_output(shown: str, printed: str, same: bool) -> None:
     assert matches(shown, printed) is same

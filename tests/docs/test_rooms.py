@@ -1,4 +1,4 @@
-"""The picture of the rooms: it is of those that there are, and has no arrow too many or too few."""
+"""The picture of the rooms shows the existing rooms, with exactly the necessary arrows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLE = {
 }
 
 
-def test_the_committed_picture_is_of_the_rooms_that_there_are() -> None:
+def test_the_committed_picture_is_up_to_date() -> None:
     assert draw_rooms.PICTURE.read_text(encoding="utf-8") == draw_rooms.draw(ROOMS), (
         "run python scripts/draw_rooms.py"
     )
@@ -45,7 +45,7 @@ def test_arrows_point_down() -> None:
     assert all(rows[other] < rows[room] for room in below for other in below[room])
 
 
-def test_no_box_stands_in_the_place_of_another() -> None:
+def test_no_two_boxes_overlap() -> None:
     rows = draw_rooms.rows(draw_rooms.arrows(ROOMS))
     places = [(rows[room], box.column) for room, box in draw_rooms.BOXES.items()]
     assert len(set(places)) == len(places)

@@ -1,4 +1,4 @@
-"""Each message that the troubleshooting pages quote is made to appear, and no error of this provider is missing there."""
+"""Each message that the troubleshooting pages quote appears, and the pages name every error of this provider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.docs.scene import Scene
 
 ROOT = Path(__file__).parent.parent.parent
 ENTRY = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-"""The page that leads to the others: by class of the error, and by where the reader is."""
+"""The page that leads to the others, by the class of the error and by what the reader sees."""
 PAGES = {
     path.name: path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "docs").glob("troubleshooting*.md"))
@@ -31,7 +31,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     **COMMANDS, **EMULATOR,
 }  # fmt: skip
 
-# What another test makes appear: it takes a machine that stands still, a certificate, an old Airflow, or longer.
+# Messages that another test provokes, because they need a frozen machine, a certificate, an old Airflow, or more time.
 ELSEWHERE: dict[str, str] = {
     'On this Airflow, tick "Keep task state and resume" when you clear it (REST API: keep_task_state=true); otherwise …': (
         "tests/operators/test_clearing.py::test_by_a_wait_that_a_clear_resumes"
@@ -83,7 +83,7 @@ ELSEWHERE: dict[str, str] = {
 
 
 def quoted(page: str) -> list[str]:
-    """Return the messages that a page quotes: code in a line of a quotation, or in the first cell of a row."""
+    """Return the messages that a page quotes: code in a line of a quotation, or in the first cell of a table row."""
     found = re.findall(r"^(?:> |\| )(?:`` (.+?) ``|`([^`]+)`)(?= \||$)", page, re.MULTILINE)
     return [one or other for one, other in found]
 
@@ -112,7 +112,7 @@ def test_a_message_appears_as_it_is_quoted(
         PROVOCATIONS[message](scene)
     except (pytest.fail.Exception, pytest.skip.Exception, AssertionError):
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - every one of them may be the message
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any of them may have the message
         raised = str(error)
     out, err = capsys.readouterr()
     seen = " ".join(f"{raised}\n{out}\n{err}\n{caplog.text}".split())
@@ -120,7 +120,7 @@ def test_a_message_appears_as_it_is_quoted(
     assert re.search(pattern, seen, re.IGNORECASE), seen
 
 
-def test_every_quoted_message_is_made_to_appear() -> None:
+def test_every_quoted_message_has_a_provocation() -> None:
     shown = [message for page in PAGES.values() for message in quoted(page)]
     assert len(shown) == len(set(shown))
     assert set(shown) == {*PROVOCATIONS, *ELSEWHERE}
@@ -128,7 +128,7 @@ def test_every_quoted_message_is_made_to_appear() -> None:
 
 
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
-def test_what_appears_in_another_test_has_one(test: str) -> None:
+def test_each_other_test_that_provokes_a_message_exists(test: str) -> None:
     file, _, name = test.partition("::")
     assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
 
@@ -141,7 +141,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_error_has_a_place(kind: type[errors.AstroZeroError]) -> None:
+def test_the_entry_names_every_error(kind: type[errors.AstroZeroError]) -> None:
     assert f"`{kind.__name__}`" in ENTRY
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/variables.md are true: each example is sent as they say, or refused, and what to write instead is sent."""
+"""The tables of docs/variables.md are true: each example is sent as they say, or refused, and its replacement is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Order:
 
 
 class Results(Sequence[int]):
-    """As lazy as Airflow's: it is a sequence, and nothing else that is known of."""
+    """A lazy result like Airflow's: a sequence and nothing more."""
 
     def __getitem__(self, index: Any) -> Any:
         return [2, 4, 6][index]
@@ -45,7 +45,7 @@ class Results(Sequence[int]):
 
 
 def of_pandas(name: str, *bases: type) -> Any:
-    """Return a class of a package that tests have no need of otherwise, as it is seen from outside."""
+    """Return a class that looks like one of pandas, which the tests do not install."""
     return type(name, bases, {"__module__": "pandas._libs.tslibs"})
 
 
@@ -62,7 +62,7 @@ EXAMPLES: dict[str, Any] = {
 
 
 def rows(heading: str) -> Iterator[list[str]]:
-    """Return the rows of the table under a heading, without the marks of code."""
+    """Return the rows of the table under a heading, without backticks."""
     part = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     for line in part.splitlines():
         if line.startswith("| ") and not line.startswith("| type "):
@@ -82,7 +82,7 @@ def test_an_example_is_sent_as_the_table_says(kind: str, example: str, sent: str
 
 
 @pytest.mark.parametrize(("kind", "example", "why", "write"), REFUSED, ids=[row[1] for row in REFUSED])
-def test_an_example_is_refused_and_what_to_write_is_sent(
+def test_an_example_is_refused_and_its_replacement_is_sent(
     kind: str, example: str, why: str, write: str
 ) -> None:
     zone = no_zone if "connection has no" in kind else lambda: ZoneInfo("Asia/Shanghai")
@@ -93,6 +93,6 @@ def test_an_example_is_refused_and_what_to_write_is_sent(
     assert why
 
 
-def test_the_tables_have_their_rows() -> None:
+def test_the_tables_are_read_completely() -> None:
     assert len(SENT) > 25
     assert len(REFUSED) > 10
