@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import TextIO
 
 from airflow_provider_astrobpm.emulator import world
-from airflow_provider_astrobpm.emulator.control import PREFIX
+from airflow_provider_astrobpm.emulator.control_api import PREFIX
+from airflow_provider_astrobpm.emulator.process_scripts import (
+    DEFAULT_SCRIPT,
+    Process,
+    ScriptError,
+    load_script,
+)
 from airflow_provider_astrobpm.emulator.running import connection_json, listening
-from airflow_provider_astrobpm.emulator.scripts import DEFAULT_SCRIPT, Process, ScriptError, load_script
 from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"

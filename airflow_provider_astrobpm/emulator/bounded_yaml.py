@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import yaml
 
-DEEPEST = (
+MAX_NESTING = (
     32  # levels of lists and mappings within each other; reading takes the longer the more of them are open
 )
-MOST_VALUES = 100_000  # in a document, an alias counted as all that it stands for
+MAX_VALUES = 100_000  # in a document, an alias counted as all that it stands for
 
 
-class TooMuchError(ValueError):
+class YamlLimitError(ValueError):
     """A document that is nested too deeply, or holds too many values; the message says which."""
 
 
@@ -31,8 +31,8 @@ class BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Read one node with all that is in it."""
         is_alias = self.check_event(yaml.AliasEvent)
-        if self._depth == DEEPEST and not is_alias:
-            raise TooMuchError(f"lists and mappings are nested more than {DEEPEST} levels deep")
+        if self._depth == MAX_NESTING and not is_alias:
+            raise YamlLimitError(f"lists and mappings are nested more than {MAX_NESTING} levels deep")
         self._depth += 1
         self._values.append(1)
         node = super().compose_node(parent, index)
@@ -40,10 +40,12 @@ class BoundedLoader(yaml.SafeLoader):
         within = self._values.pop()
         if is_alias:
             if id(node) not in self._sizes:
-                raise TooMuchError("an alias stands for a value that it is a part of")
+                raise YamlLimitError("an alias stands for a value that it is a part of")
             within = self._sizes[id(node)]
         self._sizes[id(node)] = within
         self._values[-1] += within
-        if self._values[-1] > MOST_VALUES:
-            raise TooMuchError(f"there are more than {MOST_VALUES:,} values, with all that aliases stand for")
+        if self._values[-1] > MAX_VALUES:
+            raise YamlLimitError(
+                f"there are more than {MAX_VALUES:,} values, with all that aliases stand for"
+            )
         return node

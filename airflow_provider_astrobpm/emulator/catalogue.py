@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.emulator.ids import new_definition_id
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Catalogue:
         for definition in self:
             if definition.id == definition_id:
                 return definition
-        raise Refusal(Code.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
+        raise Refusal(ResultCode.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
 
     def to_start(self, name: str, version: str | None) -> Definition:
         """Return the definition that a start runs.
@@ -63,15 +63,15 @@ class Catalogue:
         """
         versions = {each.process.version: each for each in self if each.process.name == name}
         if not versions:
-            raise Refusal(Code.UNKNOWN_PROCESS, f"BPM {name} does not exist")
+            raise Refusal(ResultCode.UNKNOWN_PROCESS, f"BPM {name} does not exist")
         if version is not None:
             if version not in versions:
-                raise Refusal(Code.UNKNOWN_VERSION, f"BPM {name} has no version {version}")
+                raise Refusal(ResultCode.UNKNOWN_VERSION, f"BPM {name} has no version {version}")
             return versions[version]
         for definition in versions.values():
             if definition.process.active:
                 return definition
-        raise Refusal(Code.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
+        raise Refusal(ResultCode.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
 
     def _deactivate(self, name: str) -> None:
         for key, definition in self._definitions.items():

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, get_args
 from airflow_provider_astrobpm.bpm.states import STATES, SUSPENDED, is_terminal
 from airflow_provider_astrobpm.emulator.catalogue import Catalogue
 from airflow_provider_astrobpm.emulator.ids import new_instance_id
-from airflow_provider_astrobpm.emulator.instances import Action, Instance, settable
+from airflow_provider_astrobpm.emulator.instances import ApiAction, Instance, settable
 from airflow_provider_astrobpm.emulator.reactions import Reactions, outcomes_of
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.emulator.instances import Distortion
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.reactions import Reaction
-    from airflow_provider_astrobpm.emulator.scripts import Process
 
-ACTIONS: tuple[Action, ...] = get_args(Action)
+ACTIONS: tuple[ApiAction, ...] = get_args(ApiAction)
 BUSINESS_KEY, TITLE = "$Flow.BusinessKey", "$Flow.Title"
 MACHINE_USER = "machine"
 
@@ -76,10 +76,11 @@ class Engine:
         key, title = str(given.pop(BUSINESS_KEY, "")), str(given.pop(TITLE, ""))
         unknown = [variable for variable in given if variable not in process.variables]
         if unknown and self.switches.unknown_variables_at_start == "refuse":
-            raise Refusal(Code.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
-        if key and self.switches.duplicate_business_key == "refuse" and self._carries(name, key):
+            raise Refusal(ResultCode.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
+        if key and self.switches.duplicate_business_key == "refuse" and self._has_business_key(name, key):
             raise Refusal(
-                Code.DUPLICATE_BUSINESS_KEY, f"An instance of BPM {name} has the business key {key} already"
+                ResultCode.DUPLICATE_BUSINESS_KEY,
+                f"An instance of BPM {name} has the business key {key} already",
             )
         instance_id = new_instance_id()
         instance = Instance(
@@ -124,7 +125,9 @@ class Engine:
         """
         instance = self._addressed(instance_id)
         if action not in ACTIONS:
-            raise Refusal(Code.UNKNOWN_ACTION, f"Unknown action {action!r}; there are {', '.join(ACTIONS)}")
+            raise Refusal(
+                ResultCode.UNKNOWN_ACTION, f"Unknown action {action!r}; there are {', '.join(ACTIONS)}"
+            )
         self._check_action(instance, action)
         now = self._clock()
         instance.accept(action, self.switches.terminate_state, now + self.switches.action_lag)
@@ -140,7 +143,7 @@ class Engine:
         if not instance.closed:
             instance.store(variables, self._clock())
         elif self.switches.acting_on_closed == "refuse":
-            raise Refusal(Code.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
+            raise Refusal(ResultCode.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
 
     def delete(self, instance_id: str) -> None:
         """Delete an instance for good.
@@ -149,7 +152,7 @@ class Engine:
         """
         instance = self._addressed(instance_id)
         if not instance.closed and self.switches.deleting_open == "refuse":
-            raise Refusal(Code.STILL_OPEN, f"Instance {instance_id} is still open")
+            raise Refusal(ResultCode.STILL_OPEN, f"Instance {instance_id} is still open")
         self._remove(instance)
 
     def shown_state(self, instance: Instance) -> str:
@@ -206,7 +209,7 @@ class Engine:
             on_offer = ", ".join(instance.outcomes) or "nobody is awaited"
             held = ", suspended" if instance.suspended else ""
             raise Refusal(
-                Code.NO_PERSON_AWAITED,
+                ResultCode.NO_PERSON_AWAITED,
                 f"Outcome {outcome!r} is not on offer at instance {instance_id} ({instance.state}{held}): {on_offer}",
             )
         now = self._clock()
@@ -221,13 +224,13 @@ class Engine:
         """
         processes = [each.process for each in self.catalogue if each.process.name == reaction.name]
         if not processes:
-            raise Refusal(Code.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
+            raise Refusal(ResultCode.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
         offered = outcomes_of(processes)
         for outcome in reaction.outcomes:
             if outcome not in offered:
                 on_offer = ", ".join(offered) or "none, as no person is in it"
                 raise Refusal(
-                    Code.NO_PERSON_AWAITED,
+                    ResultCode.NO_PERSON_AWAITED,
                     f"BPM {reaction.name} has no outcome {outcome!r}; it has {on_offer}",
                 )
         self.instances()  # what was due before happens first
@@ -236,7 +239,7 @@ class Engine:
 
     def missed(self, *, final: bool) -> list[str]:
         """Return, in words, which reactions did not happen; see ``Reactions.complaints``."""
-        return self.reactions.complaints(self.instances(), final=final)
+        return self.reactions.missed_reactions(self.instances(), final=final)
 
     def break_(self, instance_id: str) -> Instance:
         """Break an instance: it ends as ``Broken``."""
@@ -284,7 +287,7 @@ class Engine:
             if due and due.at <= now and (due.at, not instance.ends_next) < (instance.due, True):
                 self.reactions.carry_out(due, instance, self.switches.terminate_state)
             elif instance.due <= now:
-                instance.go_on()
+                instance.advance()
             else:
                 return
 
@@ -296,7 +299,7 @@ class Engine:
         self.reactions.forget(instance)
         del self._instances[instance.id]
 
-    def _carries(self, name: str, key: str) -> bool:
+    def _has_business_key(self, name: str, key: str) -> bool:
         return any(
             each.process.name == name and each.business_key == key for each in self._instances.values()
         )
@@ -307,17 +310,19 @@ class Engine:
             raise _unknown(instance_id)
         return instance
 
-    def _check_action(self, instance: Instance, action: Action) -> None:
+    def _check_action(self, instance: Instance, action: ApiAction) -> None:
         terminated = instance.state in ("Terminated", "User Terminated")
         if instance.closed and not (terminated and action == "terminate"):
             if self.switches.acting_on_closed == "refuse":
-                raise Refusal(Code.INSTANCE_CLOSED, f"Instance {instance.id} has ended as {instance.state}")
+                raise Refusal(
+                    ResultCode.INSTANCE_CLOSED, f"Instance {instance.id} has ended as {instance.state}"
+                )
         elif self.switches.acting_twice == "refuse" and (
             instance.closed or (action != "terminate" and instance.suspended == (action == "suspend"))
         ):
             word = "terminated" if instance.closed else "suspended" if instance.suspended else "running"
-            raise Refusal(Code.ALREADY_SO, f"Instance {instance.id} is {word} already")
+            raise Refusal(ResultCode.ALREADY_SO, f"Instance {instance.id} is {word} already")
 
 
 def _unknown(instance_id: str) -> Refusal:
-    return Refusal(Code.UNKNOWN_INSTANCE, f"Instance {instance_id} does not exist")
+    return Refusal(ResultCode.UNKNOWN_INSTANCE, f"Instance {instance_id} does not exist")

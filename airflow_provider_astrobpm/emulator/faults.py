@@ -12,9 +12,9 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from airflow_provider_astrobpm.emulator.refusals import Code
-from airflow_provider_astrobpm.emulator.traffic import Kind
-from airflow_provider_astrobpm.emulator.wire import Answer, encoded, enveloped, html, plain
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
+from airflow_provider_astrobpm.emulator.request_log import RequestKind
+from airflow_provider_astrobpm.emulator.wire_format import ApiResponse, encoded, enveloped, html, plain
 
 FaultName = Literal[
     "delay",
@@ -36,7 +36,7 @@ FaultName = Literal[
     "truncate",
     "trickle",
 ]
-FaultKind = Literal[Kind, "any"]
+FaultKind = Literal[RequestKind, "any"]
 
 _MEBIBYTE = 1024 * 1024
 
@@ -74,7 +74,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     work_done: bool = False
     status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 500
     retry_after: str | int | None = None
-    res_code: str = Code.INJECTED
+    res_code: str = ResultCode.INJECTED
     res_msg: str = "A fault that was ordered"
     size: Annotated[int, msgspec.Meta(ge=1, le=256 * _MEBIBYTE)] = 16 * _MEBIBYTE
     location: str = "/somewhere/else"
@@ -94,7 +94,7 @@ class FaultRules:
         """Put a rule into force."""
         self._rules.append(_Rule(fault))
 
-    def take(self, kind: Kind, target: str = "") -> Fault | None:
+    def take(self, kind: RequestKind, target: str = "") -> Fault | None:
         """Return the fault for a request that came in, and count it as used.
 
         :param kind: the kind of the request.
@@ -130,7 +130,7 @@ class _Rule:
         self.fault, self.left, self.skip = fault, fault.times, fault.skip
 
 
-def replacement(fault: Fault) -> Answer | None:
+def replacement(fault: Fault) -> ApiResponse | None:
     """Return the answer that a fault puts in place of the real one; ``None`` where the real one is sent."""
     match fault.fault:
         case "status":
@@ -140,18 +140,18 @@ def replacement(fault: Fault) -> Answer | None:
         case "text":
             answer = plain(fault.status, fault.res_msg)
         case "not_json":
-            return Answer(200, b'{"resCode": "0", "resMsg": Success, "result": ')
+            return ApiResponse(200, b'{"resCode": "0", "resMsg": Success, "result": ')
         case "code_in_200":
             return enveloped(fault.res_code, fault.res_msg)
         case "redirect":
-            return Answer(302, b"", "text/plain", {"Location": fault.location})
+            return ApiResponse(302, b"", "text/plain", {"Location": fault.location})
         case _:
             return None
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
     return msgspec.structs.replace(answer, headers=headers)
 
 
-def distorted(fault: Fault, answer: Answer) -> Answer:
+def distorted(fault: Fault, answer: ApiResponse) -> ApiResponse:
     """Return the real answer as a fault distorts it."""
     is_json = answer.content_type == "application/json"
     match fault.fault:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.emulator.scripts import End, Outcome, Process, Step
+    from airflow_provider_astrobpm.emulator.process_scripts import End, Process, ScriptedOutcome, Step
 
-Action = Literal["suspend", "resume", "terminate"]
+ApiAction = Literal["suspend", "resume", "terminate"]
 
 
 @dataclass(frozen=True)
-class Event:
+class HistoryEntry:
     """An entry of an instance's history: what happened, and how the instance stood after it.
 
     :param at: seconds since the epoch.
@@ -83,16 +83,16 @@ class Instance:
     entered: int = 0
     ended: float | None = None
     changed: float = 0.0
-    history: list[Event] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
     distortion: Distortion = Distortion()
     _step: Step | None = None
     _next: int = 0
     _due: float = math.inf
     _held_for: float = math.inf
-    _accepted: list[tuple[float, Action, str]] = field(default_factory=list)
+    _accepted: list[tuple[float, ApiAction, str]] = field(default_factory=list)
 
     @property
-    def outcomes(self) -> dict[str, Outcome]:
+    def outcomes(self) -> dict[str, ScriptedOutcome]:
         """What a person may decide now; empty while nobody is awaited."""
         return {} if self._step is None or self.closed or self.suspended else self._step.outcomes
 
@@ -118,25 +118,25 @@ class Instance:
     def settle(self, now: float) -> None:
         """Let happen what was due until now: steps that ran out, and actions that take effect late."""
         while self.due <= now:
-            self.go_on()
+            self.advance()
 
-    def go_on(self) -> None:
+    def advance(self) -> None:
         """Let happen the one thing that is due next."""
         if self._accepted and self._accepted[0][0] <= self._due:
             self._apply(*self._accepted.pop(0))
         else:
             self._enter(self._next, self._due)
 
-    def accept(self, action: Action, terminate_state: str, at: float) -> None:
+    def accept(self, action: ApiAction, terminate_state: str, at: float) -> None:
         """Take an action in; it takes effect when the instance is settled to ``at`` or later."""
         self._accepted.append((at, action, terminate_state))
         self._accepted.sort(key=itemgetter(0))
 
-    def act(self, action: Action, terminate_state: str, at: float) -> None:
+    def act(self, action: ApiAction, terminate_state: str, at: float) -> None:
         """Let an action take effect; one that is so already changes nothing."""
         self._apply(at, action, terminate_state)
 
-    def decide(self, outcome: Outcome, person: str, variables: dict[str, Any], at: float) -> None:
+    def decide(self, outcome: ScriptedOutcome, person: str, variables: dict[str, Any], at: float) -> None:
         """Complete the task that the instance waits at.
 
         :param variables: what the person filled in; it comes before what the outcome sets.
@@ -171,7 +171,7 @@ class Instance:
         """End as ``Broken``."""
         self.move("broken", at, state="Broken", bp_status=None, closed=True)
 
-    def _apply(self, at: float, action: Action, terminate_state: str) -> None:
+    def _apply(self, at: float, action: ApiAction, terminate_state: str) -> None:
         if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):
             return
         if action == "terminate":
@@ -213,7 +213,7 @@ class Instance:
 
     def _note(self, at: float, what: str) -> None:
         self.changed = at
-        self.history.append(Event(at, what, self.state, self.bp_status))
+        self.history.append(HistoryEntry(at, what, self.state, self.bp_status))
 
 
 def settable(process: Process, variables: dict[str, Any]) -> dict[str, Any]:

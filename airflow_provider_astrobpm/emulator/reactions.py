@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
 
-Deed = Literal["decide", "break", "suspend", "terminate"]
+ReactionAction = Literal["decide", "break", "suspend", "terminate"]
 
-MOST_NAMED = 3  # instances that a complaint names
-DONE = {"break": "broken", "suspend": "suspended", "terminate": "terminated"}
+MAX_NAMED_INSTANCES = 3  # instances that a complaint names
+PAST_PARTICIPLES = {"break": "broken", "suspend": "suspended", "terminate": "terminated"}
 
 
 class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,7 +40,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
-    deed: Deed = "decide"
+    deed: ReactionAction = "decide"
     outcomes: list[str] = []
     where: dict[str, Any] = {}
     business_key: str | None = None
@@ -55,7 +55,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.after and self.deed == "decide":
             raise ValueError("a person decides when an instance begins to wait, so after means nothing")
 
-    def is_about(self, instance: Instance) -> bool:
+    def matches(self, instance: Instance) -> bool:
         """Tell whether an instance is one of those that it is about."""
         return (
             instance.process.name == self.name
@@ -68,7 +68,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class _InForce:
+class _ActiveReaction:
     """A reaction that is in force.
 
     :param number: counts the reactions.
@@ -81,15 +81,15 @@ class _InForce:
     since: float
     first: int
 
-    def concerns(self, instance: Instance) -> bool:
+    def applies_to(self, instance: Instance) -> bool:
         """Tell whether it is about an instance that had not ended when it was ordered."""
-        return self.reaction.is_about(instance) and (
+        return self.reaction.matches(instance) and (
             instance.number >= self.first or instance.ended is None or instance.ended > self.since
         )
 
 
 @dataclass(frozen=True)
-class Due:
+class DueReaction:
     """What is to be done with an instance.
 
     :param at: when, in seconds since the epoch.
@@ -104,7 +104,7 @@ class Reactions:
     """The reactions in force. An instance gets the latest that is about it, and no other."""
 
     def __init__(self) -> None:
-        self._in_force: list[_InForce] = []
+        self._in_force: list[_ActiveReaction] = []
         self._done: Counter[tuple[int, str]] = Counter()
         self._gone: list[tuple[int, str]] = []
 
@@ -117,9 +117,9 @@ class Reactions:
         :param now: seconds since the epoch.
         :param first: the number of the first instance that is started after this.
         """
-        self._in_force.append(_InForce(reaction, len(self._in_force), now, first))
+        self._in_force.append(_ActiveReaction(reaction, len(self._in_force), now, first))
 
-    def next_for(self, instance: Instance) -> Due | None:
+    def next_for(self, instance: Instance) -> DueReaction | None:
         """Return what is to be done with an instance next, as it stands; ``None`` for nothing."""
         if instance.closed or (found := self._latest(instance)) is None:
             return None
@@ -134,9 +134,11 @@ class Reactions:
         else:
             # What it is about may have changed since.
             at = max(instance.started + reaction.after, instance.changed)
-        return Due(at if instance.number >= found.first else max(at, found.since), reaction, found.number)
+        return DueReaction(
+            at if instance.number >= found.first else max(at, found.since), reaction, found.number
+        )
 
-    def carry_out(self, due: Due, instance: Instance, terminate_state: str) -> None:
+    def carry_out(self, due: DueReaction, instance: Instance, terminate_state: str) -> None:
         """Do with an instance what is due.
 
         :param terminate_state: the state that terminating yields.
@@ -158,7 +160,7 @@ class Reactions:
         if found and found.reaction.deed != "decide" and not self._done[found.number, instance.id]:
             self._gone.append((found.number, _why_not(instance) or f"{instance.id} was deleted before that"))
 
-    def complaints(self, instances: Iterable[Instance], *, final: bool) -> list[str]:
+    def missed_reactions(self, instances: Iterable[Instance], *, final: bool) -> list[str]:
         """Return, in words, what was ordered and did not happen; decisions of people are none of it.
 
         :param instances: all instances, settled.
@@ -169,9 +171,9 @@ class Reactions:
         for number, reason in self._gone:
             missed.setdefault(number, []).append(reason)
         for instance in instances:
-            concerned = [each for each in self._in_force if each.concerns(instance)]
-            superseded |= {each.number for each in concerned[:-1]}
-            for each in concerned[-1:]:
+            applicable = [each for each in self._in_force if each.applies_to(instance)]
+            superseded |= {each.number for each in applicable[:-1]}
+            for each in applicable[-1:]:
                 if each.reaction.deed != "decide" and not self._done[each.number, instance.id]:
                     why = _why_not(instance)
                     if final and why is None:
@@ -180,7 +182,7 @@ class Reactions:
                         missed.setdefault(each.number, []).append(why)
         happened = {number for number, _ in self._done}
         return [
-            _complaint(each.reaction, missed.get(each.number, []))
+            _missed_message(each.reaction, missed.get(each.number, []))
             for each in self._in_force
             if each.reaction.deed != "decide"
             and (
@@ -189,8 +191,8 @@ class Reactions:
             )
         ]
 
-    def _latest(self, instance: Instance) -> _InForce | None:
-        return next((each for each in reversed(self._in_force) if each.concerns(instance)), None)
+    def _latest(self, instance: Instance) -> _ActiveReaction | None:
+        return next((each for each in reversed(self._in_force) if each.applies_to(instance)), None)
 
 
 def _why_not(instance: Instance) -> str | None:
@@ -200,19 +202,19 @@ def _why_not(instance: Instance) -> str | None:
     return f"{instance.id} had ended as {instance.state!r} {seconds:.3g} s after its start"
 
 
-def _complaint(reaction: Reaction, missed: list[str]) -> str:
+def _missed_message(reaction: Reaction, missed: list[str]) -> str:
     which: Mapping[str, Any] = {
         "business key": reaction.business_key,
         **{f"variable {name}": value for name, value in reaction.where.items()},
     }
     asked = ", ".join(f"{name} {value!r}" for name, value in which.items() if value is not None)
     what = f"each {reaction.name}{f' with {asked}' if asked else ''}"
-    order = f"{what} was to be {DONE[reaction.deed]} {reaction.after:g} s after its start"
+    order = f"{what} was to be {PAST_PARTICIPLES[reaction.deed]} {reaction.after:g} s after its start"
     if not missed:
         return f"{order}, and none was started"
-    more = f"; and {len(missed) - MOST_NAMED} more" if len(missed) > MOST_NAMED else ""
+    more = f"; and {len(missed) - MAX_NAMED_INSTANCES} more" if len(missed) > MAX_NAMED_INSTANCES else ""
     not_so = f"{len(missed)} of them {'was' if len(missed) == 1 else 'were'} not"
-    return f"{order}, and {not_so}: {'; '.join(missed[:MOST_NAMED])}{more}"
+    return f"{order}, and {not_so}: {'; '.join(missed[:MAX_NAMED_INSTANCES])}{more}"
 
 
 def outcomes_of(processes: Iterable[Process]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 
-class Code:
+class ResultCode:
     """The emulator's ``resCode`` values."""
 
     SUCCESS = "0"

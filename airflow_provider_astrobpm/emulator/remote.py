@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_TIMEOUT = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 class EmulatorError(Exception):
@@ -264,7 +264,7 @@ class EmulatorControl:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | str | None = None) -> Any:
         text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
-        connection = HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
+        connection = HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)
         try:
             connection.request(method, f"/_emulator{path}", text.encode())
             response = connection.getresponse()

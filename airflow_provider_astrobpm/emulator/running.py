@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.server import make_app
+from airflow_provider_astrobpm.emulator.web_app import make_app
 from airflow_provider_astrobpm.emulator.world import Emulator, Settings
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Requests that hang in a fault are not waited for when the emulator stops.
-_PATIENCE = 0.1
-_STOP_TIMEOUT = 10.0
+_SHUTDOWN_TIMEOUT_SECONDS = 0.1
+_STOP_TIMEOUT_SECONDS = 10.0
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def listening(
     :param port: 0 for a free one.
     :raises OSError: if the address is taken or does not exist.
     """
-    runner = web.AppRunner(make_app(emulator), access_log=None, shutdown_timeout=_PATIENCE)
+    runner = web.AppRunner(make_app(emulator), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=ssl_context)
@@ -133,9 +133,9 @@ class EmulatorServer:
         if self._stop is not None:
             loop, stop = self._stop
             loop.call_soon_threadsafe(stop.set)
-        self._thread.join(_STOP_TIMEOUT)
+        self._thread.join(_STOP_TIMEOUT_SECONDS)
         if self._thread.is_alive():
-            raise RuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT:g} s")
+            raise RuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT_SECONDS:g} s")
         self._thread = self._stop = None
 
     @contextmanager

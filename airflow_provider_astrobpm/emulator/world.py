@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from airflow_provider_astrobpm.emulator.clock import VirtualClock
 from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.faults import FaultRules
-from airflow_provider_astrobpm.emulator.scripts import DEFAULT_SCRIPT, Process, load_script
+from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, Process, load_script
+from airflow_provider_astrobpm.emulator.request_log import RequestLog
 from airflow_provider_astrobpm.emulator.switches import Switches
 from airflow_provider_astrobpm.emulator.tokens import TokenStore
-from airflow_provider_astrobpm.emulator.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ CLIENT_ID = "emulator-client"
 CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - opens nothing but an emulator
 TOKEN_LIFETIME = 600
 
-Outage = Literal["off", "cut", "503"]
+OutageMode = Literal["off", "cut", "503"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Emulator:
 
     engine: Engine
     tokens: TokenStore
-    outage: Outage
+    outage: OutageMode
 
     def __init__(self, settings: Settings | None = None, source: Callable[[], float] = time.time) -> None:
         self.settings = settings or Settings()
         self.clock = VirtualClock(source)
         self.faults = FaultRules()
-        self.traffic = Traffic()
+        self.request_log = RequestLog()
         self.listeners: set[Callable[[], None]] = set()
         self.reset()
 
@@ -78,7 +78,7 @@ class Emulator:
         """The switches in force."""
         return self.engine.switches
 
-    def tell_listeners(self) -> None:
+    def notify_listeners(self) -> None:
         """Call every listener."""
         for listener in tuple(self.listeners):
             listener()
@@ -87,7 +87,7 @@ class Emulator:
         """Begin anew: no instances, no tokens, no faults, no outage, the switches and processes of the settings."""
         self.clock.reset()
         self.faults.clear()
-        self.traffic.reset()
+        self.request_log.reset()
         self.outage = "off"
         self.engine = Engine(self.clock, self.settings.processes, self.settings.switches)
         self.tokens = TokenStore(self.clock, self.settings.token_lifetime)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm.checks import seconds
 from airflow_provider_astrobpm.emulator.remote import EmulatorError
-from airflow_provider_astrobpm.testing.hurry import in_a_hurry
-from airflow_provider_astrobpm.testing.started import listing
+from airflow_provider_astrobpm.testing.fast_polling import fast_polling
+from airflow_provider_astrobpm.testing.start_assertions import instance_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 
-_LOOK_EVERY = 0.05  # seconds
-NOT_HAPPENED = "The test has ordered what did not happen:"
+_CHECK_INTERVAL_SECONDS = 0.05  # seconds
+MISSED_HEADING = "The test has ordered what did not happen:"
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ def run(
     if max_poll_failure_time is not None:
         max_poll_failure_time = seconds(max_poll_failure_time, "max_poll_failure_time")
     with (
-        in_a_hurry(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
-        _given_up(control, give_up_after) as open_then,
+        fast_polling(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
+        _waits_ended_after(control, give_up_after) as open_then,
     ):
         dag_run = dag.test(**options)
     state = str(dag_run.state)
     if open_then and state != "success":
         raise AssertionError(_still_waited(open_then, give_up_after, _missed(control, final=True)))
     if missed := _missed(control, final=False):
-        raise AssertionError(not_happened(missed))
+        raise AssertionError(missed_message(missed))
     tasks = {
         ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": ti.state and str(ti.state)
         for ti in dag_run.get_task_instances()
@@ -80,7 +80,7 @@ def run(
 
 
 @contextmanager
-def _given_up(control: EmulatorControl, after: float) -> Iterator[list[str]]:
+def _waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[str]]:
     """End every wait a while after the first request by refusing credentials.
 
     :param after: seconds.
@@ -98,11 +98,11 @@ def _given_up(control: EmulatorControl, after: float) -> Iterator[list[str]]:
         control.revoke_tokens()
         reason = f"the test has ended every wait after {after:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
-        told.extend(listing("Open were", still_open))
+        told.extend(instance_lines("Open were", still_open))
 
     def watch() -> None:
         began: float | None = None  # Airflow may take its time before the first request
-        while not over.wait(_LOOK_EVERY):
+        while not over.wait(_CHECK_INTERVAL_SECONDS):
             with suppress(EmulatorError):  # it is unreachable
                 if began is None:
                     began = time.monotonic() if _counts(control) not in (before, None) else None
@@ -137,13 +137,13 @@ def _missed(control: EmulatorControl, *, final: bool) -> list[str]:
         return []
 
 
-def not_happened(missed: list[str]) -> str:
+def missed_message(missed: list[str]) -> str:
     """Return what a test is told that has ordered what did not happen."""
-    return "\n".join([NOT_HAPPENED, *(f"  {each}" for each in missed)])
+    return "\n".join([MISSED_HEADING, *(f"  {each}" for each in missed)])
 
 
 def _still_waited(open_then: list[str], after: float, missed: list[str]) -> str:
-    also = [not_happened(missed)] if missed else []
+    also = [missed_message(missed)] if missed else []
     advice = (
         "Say before the run what a person does meanwhile, such as"
         " astro_zero_emulator.decides('PublishApproval', 'approve')."

@@ -11,7 +11,12 @@ from airflow_provider_astrobpm.emulator.engine import MACHINE_USER
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.testing import dag_run
-from airflow_provider_astrobpm.testing.started import Expected, complaint, listing, matching
+from airflow_provider_astrobpm.testing.start_assertions import (
+    ExpectedInstance,
+    instance_lines,
+    matching,
+    mismatch_message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -205,7 +210,7 @@ class AstroZeroEmulator(EmulatorControl):
         ]
         if len(open_ones) != 1:
             asked = name if business_key is None else f"{name} with business key {business_key!r}"
-            shown = listing("There are", self.instances())
+            shown = instance_lines("There are", self.instances())
             raise AssertionError("\n".join([f"{len(open_ones)} open instances of {asked}, not one.", *shown]))
         return self.act(open_ones[0]["id"], outcome, by=by, variables=variables)
 
@@ -255,7 +260,7 @@ class AstroZeroEmulator(EmulatorControl):
         """
         __tracebackhide__ = True
         if missed := self.missed():
-            raise AssertionError(dag_run.not_happened(missed))
+            raise AssertionError(dag_run.missed_message(missed))
 
     # What was done.
 
@@ -299,9 +304,9 @@ class AstroZeroEmulator(EmulatorControl):
             "bp_status": bp_status,
         }
         asked = {field: value for field, value in fields.items() if value is not None}
-        expected = Expected(name, asked, variables or {})
+        expected = ExpectedInstance(name, asked, variables or {})
         started = self.started()
-        if problem := complaint(expected, times, started):
+        if problem := mismatch_message(expected, times, started):
             raise AssertionError(problem)
         return matching(expected, started)
 
@@ -312,4 +317,6 @@ class AstroZeroEmulator(EmulatorControl):
         """
         __tracebackhide__ = True
         if started := self.started():
-            raise AssertionError("\n".join(listing("Nothing was to be started. Started were", started)))
+            raise AssertionError(
+                "\n".join(instance_lines("Nothing was to be started. Started were", started))
+            )

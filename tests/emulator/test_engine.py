@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.emulator.engine import Engine
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 SCRIPT = """
@@ -159,9 +159,9 @@ def test_which_version_starts(world: World) -> None:
     assert world.engine.start("Old").process.version == "2.0.0"
     assert world.engine.start("Old", "1.0.0").process.version == "1.0.0"
     assert world.engine.start("Retired", "1.0.0").process.name == "Retired"
-    assert refusal_code(world.engine.start, "Retired") == Code.NO_ACTIVE_VERSION
-    assert refusal_code(world.engine.start, "Old", "3.0.0") == Code.UNKNOWN_VERSION
-    assert refusal_code(world.engine.start, "old") == Code.UNKNOWN_PROCESS
+    assert refusal_code(world.engine.start, "Retired") == ResultCode.NO_ACTIVE_VERSION
+    assert refusal_code(world.engine.start, "Old", "3.0.0") == ResultCode.UNKNOWN_VERSION
+    assert refusal_code(world.engine.start, "old") == ResultCode.UNKNOWN_PROCESS
 
 
 def test_an_added_active_version_takes_over(world: World) -> None:
@@ -183,9 +183,9 @@ def test_an_added_active_version_takes_over(world: World) -> None:
 
 def test_a_person_decides(world: World) -> None:
     instance = world.engine.start("Asked")
-    assert refusal_code(world.engine.decide, instance.id, "approve") == Code.NO_PERSON_AWAITED
+    assert refusal_code(world.engine.decide, instance.id, "approve") == ResultCode.NO_PERSON_AWAITED
     world.after(1)
-    assert refusal_code(world.engine.decide, instance.id, "shrug") == Code.NO_PERSON_AWAITED
+    assert refusal_code(world.engine.decide, instance.id, "shrug") == ResultCode.NO_PERSON_AWAITED
     world.after(1_000_000)
     assert world.state(instance.id) == "Waiting for user interaction"
     world.engine.decide(instance.id, "approve", "Li", {"comment": "fine"})
@@ -223,7 +223,7 @@ def test_a_suspended_task_is_on_nobodys_list(world: World) -> None:
     instance = world.engine.start("Asked")
     world.after(1)
     world.engine.act(instance.id, "suspend")
-    assert refusal_code(world.engine.decide, instance.id, "approve") == Code.NO_PERSON_AWAITED
+    assert refusal_code(world.engine.decide, instance.id, "approve") == ResultCode.NO_PERSON_AWAITED
     world.engine.act(instance.id, "resume")
     assert not world.engine.decide(instance.id, "approve").closed
 
@@ -243,12 +243,12 @@ def test_terminate_ends_an_instance(world: World, suspended: bool) -> None:
 @pytest.mark.parametrize(
     ("before", "action", "code"),
     [
-        (["suspend"], "suspend", Code.ALREADY_SO),
-        ([], "resume", Code.ALREADY_SO),
-        (["terminate"], "terminate", Code.ALREADY_SO),
-        (["terminate"], "suspend", Code.INSTANCE_CLOSED),
-        (["terminate"], "resume", Code.INSTANCE_CLOSED),
-        ([], "explode", Code.UNKNOWN_ACTION),
+        (["suspend"], "suspend", ResultCode.ALREADY_SO),
+        ([], "resume", ResultCode.ALREADY_SO),
+        (["terminate"], "terminate", ResultCode.ALREADY_SO),
+        (["terminate"], "suspend", ResultCode.INSTANCE_CLOSED),
+        (["terminate"], "resume", ResultCode.INSTANCE_CLOSED),
+        ([], "explode", ResultCode.UNKNOWN_ACTION),
     ],
 )
 def test_actions_that_are_refused(world: World, before: list[str], action: str, code: str) -> None:
@@ -275,8 +275,8 @@ def test_actions_that_are_accepted_change_nothing_twice(world: World, action: st
 
 def test_a_completed_instance_refuses_terminate(world: World) -> None:
     instance = world.engine.start("Instant")
-    assert refusal_code(world.engine.act, instance.id, "terminate") == Code.INSTANCE_CLOSED
-    assert refusal_code(world.engine.set_variables, instance.id, {}) == Code.INSTANCE_CLOSED
+    assert refusal_code(world.engine.act, instance.id, "terminate") == ResultCode.INSTANCE_CLOSED
+    assert refusal_code(world.engine.set_variables, instance.id, {}) == ResultCode.INSTANCE_CLOSED
 
 
 def test_an_action_that_takes_effect_late(world: World) -> None:
@@ -330,8 +330,8 @@ def test_break_and_vanish(world: World) -> None:
     world.after(100)
     assert (world.state(instance.id), instance.closed) == ("Broken", True)
     world.engine.vanish(instance.id)
-    assert refusal_code(world.engine.instance, instance.id) == Code.UNKNOWN_INSTANCE
-    assert refusal_code(world.engine.vanish, instance.id) == Code.UNKNOWN_INSTANCE
+    assert refusal_code(world.engine.instance, instance.id) == ResultCode.UNKNOWN_INSTANCE
+    assert refusal_code(world.engine.vanish, instance.id) == ResultCode.UNKNOWN_INSTANCE
 
 
 def test_move(world: World) -> None:
@@ -358,5 +358,5 @@ def test_move(world: World) -> None:
 def test_delete(world: World) -> None:
     instance = world.engine.start("Timed")
     world.engine.delete(instance.id)
-    assert refusal_code(world.engine.delete, instance.id) == Code.UNKNOWN_INSTANCE
+    assert refusal_code(world.engine.delete, instance.id) == ResultCode.UNKNOWN_INSTANCE
     assert world.engine.instances() == []

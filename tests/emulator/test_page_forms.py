@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_astrobpm.emulator.engine import Engine
-from airflow_provider_astrobpm.emulator.page.details import details
 from airflow_provider_astrobpm.emulator.page.forms import FORMS, FormError, perform, start, text_of
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.page.instance_details import details
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 SCRIPT = """

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorServer
-from airflow_provider_astrobpm.emulator.page.changes import GAP
+from airflow_provider_astrobpm.emulator.page.change_notifier import MIN_NOTICE_GAP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,7 +242,7 @@ def test_a_thousand_changes_are_few_notices(page: Page, control: EmulatorControl
         came: list[bytes] = []
         with pytest.raises(requests.ConnectionError, match="timed out"):  # nothing more comes
             came.extend(lines)
-        assert 1 <= came.count(b"data: changed") <= took / GAP + 3
+        assert 1 <= came.count(b"data: changed") <= took / MIN_NOTICE_GAP_SECONDS + 3
 
 
 def test_a_step_that_runs_out_is_noticed(page: Page, control: EmulatorControl) -> None:

@@ -11,17 +11,17 @@ from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.instances import Instance
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badges
-from airflow_provider_astrobpm.emulator.page.details import EVENTS_SHOWN, Details, details
+from airflow_provider_astrobpm.emulator.page.instance_details import MAX_HISTORY_ROWS, Details, details
 from airflow_provider_astrobpm.emulator.page.overview import (
-    MOST,
-    PORTION,
-    Filter,
+    MAX_ROWS,
+    ROWS_PER_STEP,
     FilterError,
     Overview,
+    OverviewFilter,
     overview,
     startable,
 )
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 BEGUN = 1_700_000_000.0
@@ -53,7 +53,7 @@ class World:
         self.engine = Engine(lambda: self.now, parse_script(SCRIPT, "test"), Switches().changed(**switches))
 
     def overview(self, **asked: Any) -> Overview:
-        return overview(self.engine, Filter(**asked), self.now)
+        return overview(self.engine, OverviewFilter(**asked), self.now)
 
     def details(self, instance: Instance) -> Details:
         return details(self.engine.instance(instance.id), self.engine, self.now)
@@ -116,48 +116,48 @@ def test_what_can_be_filtered_by(world: World) -> None:
 
 
 def test_a_portion_at_a_time(world: World) -> None:
-    ids = [world.engine.start("Asked").id for _ in range(PORTION + 5)]
+    ids = [world.engine.start("Asked").id for _ in range(ROWS_PER_STEP + 5)]
     shown = world.overview(process="Asked")
-    assert [row.id for row in shown.rows] == ids[: -PORTION - 1 : -1]
-    assert (shown.found, shown.more) == (PORTION + 5, f"/?process=Asked&show={2 * PORTION}")
-    more = Filter.read(dict(parse_qsl(urlsplit(shown.more).query)))
-    assert len(overview(world.engine, more, world.now).rows) == PORTION + 5
-    assert world.overview(show=PORTION + 5).more == ""
+    assert [row.id for row in shown.rows] == ids[: -ROWS_PER_STEP - 1 : -1]
+    assert (shown.found, shown.more) == (ROWS_PER_STEP + 5, f"/?process=Asked&show={2 * ROWS_PER_STEP}")
+    more = OverviewFilter.read(dict(parse_qsl(urlsplit(shown.more).query)))
+    assert len(overview(world.engine, more, world.now).rows) == ROWS_PER_STEP + 5
+    assert world.overview(show=ROWS_PER_STEP + 5).more == ""
 
 
 def test_what_is_too_much_for_a_page_is_left_to_the_filters(world: World) -> None:
-    for _ in range(MOST + 1):
+    for _ in range(MAX_ROWS + 1):
         world.engine.start("Asked")
-    assert world.overview(show=MOST - 1).more == f"/?show={MOST}"
-    shown = world.overview(show=MOST)
-    assert (shown.found, len(shown.rows), shown.more) == (MOST + 1, MOST, "")
+    assert world.overview(show=MAX_ROWS - 1).more == f"/?show={MAX_ROWS}"
+    shown = world.overview(show=MAX_ROWS)
+    assert (shown.found, len(shown.rows), shown.more) == (MAX_ROWS + 1, MAX_ROWS, "")
 
 
 @pytest.mark.parametrize(
     ("query", "asked", "address"),
     [
-        ({}, Filter(), "/"),
-        ({"process": "", "state": ""}, Filter(), "/"),
-        ({"process": "A & B", "state": WAITING}, Filter("A & B", WAITING), None),
-        ({"show": "7"}, Filter(show=7), "/?show=7"),
-        ({"show": str(PORTION)}, Filter(), "/"),
-        ({"started": "x"}, Filter(), "/"),
+        ({}, OverviewFilter(), "/"),
+        ({"process": "", "state": ""}, OverviewFilter(), "/"),
+        ({"process": "A & B", "state": WAITING}, OverviewFilter("A & B", WAITING), None),
+        ({"show": "7"}, OverviewFilter(show=7), "/?show=7"),
+        ({"show": str(ROWS_PER_STEP)}, OverviewFilter(), "/"),
+        ({"started": "x"}, OverviewFilter(), "/"),
     ],
 )
-def test_an_address(query: dict[str, str], asked: Filter, address: str | None) -> None:
-    assert Filter.read(query) == asked
+def test_an_address(query: dict[str, str], asked: OverviewFilter, address: str | None) -> None:
+    assert OverviewFilter.read(query) == asked
     assert address in (None, asked.address)
-    assert Filter.read(dict(parse_qsl(urlsplit(asked.address).query))) == asked
+    assert OverviewFilter.read(dict(parse_qsl(urlsplit(asked.address).query))) == asked
 
 
-@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30, str(MOST + 1)])
+@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30, str(MAX_ROWS + 1)])
 def test_an_address_that_asks_for_nothing(show: str) -> None:
     with pytest.raises(FilterError, match="whole number from 1 to 1000"):
-        Filter.read({"show": show})
+        OverviewFilter.read({"show": show})
 
 
 def test_the_clock_is_ahead(world: World) -> None:
-    assert overview(world.engine, Filter(), world.now, ahead=3_600.0).ahead == "1 h"
+    assert overview(world.engine, OverviewFilter(), world.now, ahead=3_600.0).ahead == "1 h"
 
 
 def test_what_can_be_started(world: World) -> None:
@@ -185,7 +185,7 @@ def test_one_that_is_held(suspend_state: str, shown: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("happened", "outcomes", "deeds"),
+    ("happened", "outcomes", "allowed_actions"),
     [
         ([], ("approve", "reject"), ("suspend", "terminate", "break")),
         (["suspend"], (), ("resume", "terminate", "break")),
@@ -196,7 +196,7 @@ def test_one_that_is_held(suspend_state: str, shown: list[str]) -> None:
     ],
 )
 def test_the_buttons(
-    world: World, happened: list[str], outcomes: tuple[str, ...], deeds: tuple[str, ...]
+    world: World, happened: list[str], outcomes: tuple[str, ...], allowed_actions: tuple[str, ...]
 ) -> None:
     instance = world.engine.start("Asked")
     for each in happened:
@@ -205,14 +205,14 @@ def test_the_buttons(
         else:
             world.engine.act(instance.id, each)
     shown = world.details(instance)
-    assert (shown.outcomes, shown.deeds) == (outcomes, deeds)
-    assert shown.can_set is bool(deeds)
+    assert (shown.outcomes, shown.allowed_actions) == (outcomes, allowed_actions)
+    assert shown.can_set is bool(allowed_actions)
 
 
 def test_what_the_api_does_not_know_it_does_not_act_on() -> None:
     world = World(see_others=False)
     shown = world.details(world.engine.start("Asked", created_by="Li"))
-    assert (shown.hidden, shown.deeds, shown.can_set) == (True, ("break",), False)
+    assert (shown.hidden, shown.allowed_actions, shown.can_set) == (True, ("break",), False)
     assert shown.outcomes == ("approve", "reject")
 
 
@@ -258,10 +258,10 @@ def test_the_history(world: World) -> None:
 
 def test_a_long_history_is_cut(world: World) -> None:
     instance = world.engine.start("Asked")
-    for number in range(EVENTS_SHOWN + 9):
+    for number in range(MAX_HISTORY_ROWS + 9):
         world.engine.set_variables(instance.id, {"amount": number})
     shown = world.details(instance)
-    assert (len(shown.history), shown.earlier) == (EVENTS_SHOWN, 10)
+    assert (len(shown.history), shown.earlier) == (MAX_HISTORY_ROWS, 10)
 
 
 def test_the_zone_is_the_servers() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorError
 from airflow_provider_astrobpm.emulator.engine import Engine
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.reactions import Reaction
-from airflow_provider_astrobpm.emulator.scripts import parse_script
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.instances import Instance
@@ -239,7 +239,7 @@ def test_it_is_also_for_those_that_wait_already(stage: Stage) -> None:
 )
 def test_what_it_is_about(fields: dict[str, Any], about: bool, stage: Stage) -> None:
     instance = stage.start(**{"dataset": "a", "$Flow.BusinessKey": "k"})
-    assert reaction(**fields).is_about(instance) is about
+    assert reaction(**fields).matches(instance) is about
 
 
 def test_through_the_control_api(control: EmulatorControl) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
 from airflow_provider_astrobpm.emulator.instances import settable
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.page.details import Variable
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.page.instance_details import Variable
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
 
 PERSON = "somebody"
-NEW, OLD = "set:", "was:"
+NEW_VALUE, SHOWN_VALUE = "set:", "was:"
 """What the names of the two fields of a variable begin with: what it is to be, and what it was when it was shown."""
 
 _EXAMPLE = '{"dataset": "sales_daily"}'
-_LONGEST = 200  # characters of foreign text in an error
+_MAX_QUOTED_CHARACTERS = 200  # characters of foreign text in an error
 
 
 class FormError(Exception):
@@ -98,11 +98,11 @@ def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) 
     instance = engine.instance(instance_id)
     changed: dict[str, Any] = {}
     for field, text in fields.items():
-        name = field.removeprefix(NEW)
-        if field.startswith(NEW) and _lines(text) != _lines(fields.get(OLD + name, "")):
+        name = field.removeprefix(NEW_VALUE)
+        if field.startswith(NEW_VALUE) and _lines(text) != _lines(fields.get(SHOWN_VALUE + name, "")):
             if not settable(instance.process, {name: None}):
                 raise FormError(
-                    f"{words.visible(repr(name), _LONGEST)} is no variable that can be set.", field
+                    f"{formatting.visible(repr(name), _MAX_QUOTED_CHARACTERS)} is no variable that can be set.", field
                 )
             # What was text stays text: a person need not quote it, and 007 stays 007.
             plain = isinstance(instance.variables.get(name), str)
@@ -143,15 +143,15 @@ def text_of(variable: Variable, typed: Mapping[str, str]) -> str:
 
     :param typed: the fields of a form that could not be done; of it, what the person has changed stays.
     """
-    new, old = typed.get(NEW + variable.name), typed.get(OLD + variable.name, "")
+    new, old = typed.get(NEW_VALUE + variable.name), typed.get(SHOWN_VALUE + variable.name, "")
     return variable.text if new is None or _lines(new) == _lines(old) else new
 
 
 def _check_names(process: Process, variables: dict[str, Any]) -> None:
     takes = [name for name in process.variables if settable(process, {name: None})]
     if wrong := [name for name in variables if name not in takes]:
-        names = words.visible(", ".join(map(repr, wrong)), _LONGEST)
-        offered = words.visible(", ".join(takes), _LONGEST) or "no variable at all"
+        names = formatting.visible(", ".join(map(repr, wrong)), _MAX_QUOTED_CHARACTERS)
+        offered = formatting.visible(", ".join(takes), _MAX_QUOTED_CHARACTERS) or "no variable at all"
         raise FormError(f"A start of {process.name} cannot set {names}; it can set {offered}.", "variables")
 
 

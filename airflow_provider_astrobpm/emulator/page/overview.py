@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.emulator.clock import timestamp
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.page.badges import badges
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.instances import Instance
     from airflow_provider_astrobpm.emulator.page.badges import Badge
 
-PORTION = 100
+ROWS_PER_STEP = 100
 """How many instances are shown at first, and how many more at a time: a page of thousands is slow in any browser."""
-MOST = 1_000
+MAX_ROWS = 1_000
 """How many are shown at most: while a page is made the API waits. Filters lead to the others."""
-_LONGEST = 120  # characters of a text in the table
+_MAX_CHARACTERS = 120  # characters of a text in the table
 
 
 class FilterError(ValueError):
@@ -31,7 +31,7 @@ class FilterError(ValueError):
 
 
 @dataclass(frozen=True)
-class Filter:
+class OverviewFilter:
     """Which instances are wanted, as the address of the page says.
 
     :param process: the name of a process; empty for all.
@@ -41,17 +41,17 @@ class Filter:
 
     process: str = ""
     state: str = ""
-    show: int = PORTION
+    show: int = ROWS_PER_STEP
 
     @classmethod
-    def read(cls, query: Mapping[str, str]) -> Filter:
+    def read(cls, query: Mapping[str, str]) -> OverviewFilter:
         """Read the query of an address.
 
-        :raises FilterError: if ``show`` is no number from 1 to ``MOST``.
+        :raises FilterError: if ``show`` is no number from 1 to ``MAX_ROWS``.
         """
-        show = query.get("show", str(PORTION))
-        if not (show.isascii() and show.isdigit() and len(show) < 10 and 1 <= int(show) <= MOST):
-            raise FilterError(f"show in the address must be a whole number from 1 to {MOST}, not {show!r}")
+        show = query.get("show", str(ROWS_PER_STEP))
+        if not (show.isascii() and show.isdigit() and len(show) < 10 and 1 <= int(show) <= MAX_ROWS):
+            raise FilterError(f"show in the address must be a whole number from 1 to {MAX_ROWS}, not {show!r}")
         return cls(query.get("process", ""), query.get("state", ""), int(show))
 
     @property
@@ -59,7 +59,7 @@ class Filter:
         """The address that asks for this."""
         given = {"process": self.process, "state": self.state}
         query = {name: value for name, value in given.items() if value}
-        if self.show != PORTION:
+        if self.show != ROWS_PER_STEP:
             query["show"] = str(self.show)
         return f"/?{urlencode(query)}" if query else "/"
 
@@ -71,7 +71,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Row:
+class InstanceRow:
     """An instance in the table.
 
     :param title: empty where it says no more than the process does.
@@ -89,7 +89,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectOption:
     """An option of a list to choose from."""
 
     value: str
@@ -120,18 +120,18 @@ class Overview:
     :param ahead: by how much the clock was put forward; empty if it was not.
     """
 
-    asked: Filter
+    asked: OverviewFilter
     total: int
     found: int
-    rows: tuple[Row, ...]
+    rows: tuple[InstanceRow, ...]
     more: str
-    processes: tuple[Choice, ...]
-    states: tuple[Choice, ...]
+    processes: tuple[SelectOption, ...]
+    states: tuple[SelectOption, ...]
     startable: tuple[Startable, ...]
     ahead: str
 
 
-def overview(engine: Engine, asked: Filter, now: float, ahead: float = 0.0) -> Overview:
+def overview(engine: Engine, asked: OverviewFilter, now: float, ahead: float = 0.0) -> Overview:
     """Return what the table shows.
 
     :param now: seconds since the epoch, by the emulator's clock.
@@ -146,13 +146,13 @@ def overview(engine: Engine, asked: Filter, now: float, ahead: float = 0.0) -> O
         total=len(instances),
         found=len(found),
         rows=tuple(_row(instance, engine, now) for instance in found[: asked.show]),
-        more=replace(asked, show=min(asked.show + PORTION, MOST)).address
-        if asked.show < min(len(found), MOST)
+        more=replace(asked, show=min(asked.show + ROWS_PER_STEP, MAX_ROWS)).address
+        if asked.show < min(len(found), MAX_ROWS)
         else "",
         processes=_choices(sorted(names), asked.process),
         states=_choices(list(STATES), asked.state),
         startable=startable(engine),
-        ahead=words.age(ahead) if ahead else "",
+        ahead=formatting.age(ahead) if ahead else "",
     )
 
 
@@ -169,29 +169,38 @@ def startable(engine: Engine) -> tuple[Startable, ...]:
 def _naming(definition: Definition, names: list[str]) -> str:
     process = definition.process
     version = f" {process.version}" if names.count(process.name) > 1 else ""
-    return words.visible(f"{process.name}{version}{'' if process.active else ' (not active)'}", _LONGEST)
+    return formatting.visible(
+        f"{process.name}{version}{'' if process.active else ' (not active)'}", _MAX_CHARACTERS
+    )
 
 
 def _settable_names(definition: Definition) -> tuple[str, ...]:
     process = definition.process
-    return tuple(words.visible(name, _LONGEST) for name in process.variables if name not in process.read_only)
+    return tuple(
+        formatting.visible(name, _MAX_CHARACTERS)
+        for name in process.variables
+        if name not in process.read_only
+    )
 
 
-def _row(instance: Instance, engine: Engine, now: float) -> Row:
+def _row(instance: Instance, engine: Engine, now: float) -> InstanceRow:
     title = "" if instance.title == instance.process.label else instance.title
-    return Row(
+    return InstanceRow(
         id=instance.id,
-        process=words.visible(instance.process.name, _LONGEST),
-        title=words.visible(title, _LONGEST),
+        process=formatting.visible(instance.process.name, _MAX_CHARACTERS),
+        title=formatting.visible(title, _MAX_CHARACTERS),
         badges=badges(instance, engine),
-        bp_status=words.visible(instance.bp_status, _LONGEST),
-        business_key=words.visible(instance.business_key, _LONGEST),
-        age=words.age(now - instance.started),
+        bp_status=formatting.visible(instance.bp_status, _MAX_CHARACTERS),
+        business_key=formatting.visible(instance.business_key, _MAX_CHARACTERS),
+        age=formatting.age(now - instance.started),
         started=timestamp(instance.started, engine.switches.utc_offset),
     )
 
 
-def _choices(values: list[str], chosen: str) -> tuple[Choice, ...]:
+def _choices(values: list[str], chosen: str) -> tuple[SelectOption, ...]:
     """Return the values to choose from; what is asked for is among them even if there is no such thing."""
     also = [chosen] if chosen and chosen not in values else []
-    return tuple(Choice(value, words.visible(value, _LONGEST), value == chosen) for value in (*values, *also))
+    return tuple(
+        SelectOption(value, formatting.visible(value, _MAX_CHARACTERS), value == chosen)
+        for value in (*values, *also)
+    )

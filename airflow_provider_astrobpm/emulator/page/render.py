@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FOLDER = Path(__file__).parent
-_LONGEST = 1_000  # characters of a text that is no part of a view
+_MAX_CHARACTERS = 1_000  # characters of a text that is no part of a view
 ASSETS = MappingProxyType({each: _FOLDER / "assets" / each for each in ("page.css", "page.js", "icon.svg")})
 HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -53,5 +53,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters["shown"] = lambda text: words.visible(text, _LONGEST)
+    environment.filters["shown"] = lambda text: formatting.visible(text, _MAX_CHARACTERS)
     return environment

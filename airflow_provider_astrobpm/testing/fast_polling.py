@@ -19,7 +19,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 @contextmanager
-def in_a_hurry(
+def fast_polling(
     dag: Any, *, timeout: float | None = None, max_poll_failure_time: float | None = None
 ) -> Iterator[None]:
     """Let a DAG's tasks hurry while the block runs; afterwards they are as they were.

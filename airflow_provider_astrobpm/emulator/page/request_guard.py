@@ -57,7 +57,7 @@ def refused_sender(headers: Mapping[str, str]) -> str | None:
     )
 
 
-def refused_order(method: str, headers: Mapping[str, str], allowed: Collection[str]) -> str | None:
+def refused_command(method: str, headers: Mapping[str, str], allowed: Collection[str]) -> str | None:
     """Return why an order to the control API is not taken; ``None`` if it is.
 
     Programs say nothing of where they were loaded from. A browser says it of what can change something.

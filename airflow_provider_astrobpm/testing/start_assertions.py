@@ -12,7 +12,7 @@ _NOTHING = object()
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedInstance:
     """An instance that should have been started.
 
     :param name: the process.
@@ -46,12 +46,12 @@ class Expected:
         return f"{self.name} with {', '.join(asked)}" if asked else self.name
 
 
-def matching(expected: Expected, started: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def matching(expected: ExpectedInstance, started: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return those of the instances that are as expected."""
     return [each for each in started if each["name"] == expected.name and not expected.differences(each)]
 
 
-def complaint(expected: Expected, times: int, started: list[dict[str, Any]]) -> str | None:
+def mismatch_message(expected: ExpectedInstance, times: int, started: list[dict[str, Any]]) -> str | None:
     """Return what to tell if not exactly so many instances are as expected; ``None`` if they are.
 
     :param started: all instances that were started.
@@ -60,10 +60,12 @@ def complaint(expected: Expected, times: int, started: list[dict[str, Any]]) -> 
     if found == times:
         return None
     lines = [f"{expected} was to be started {_times(times)}, and was started {_times(found)}."]
-    return "\n".join([*lines, *listing("Started were", started, expected)])
+    return "\n".join([*lines, *instance_lines("Started were", started, expected)])
 
 
-def listing(title: str, instances: list[dict[str, Any]], expected: Expected | None = None) -> list[str]:
+def instance_lines(
+    title: str, instances: list[dict[str, Any]], expected: ExpectedInstance | None = None
+) -> list[str]:
     """Return lines that show instances.
 
     :param expected: what one of them should have been: where another of its process differs is shown, too.
@@ -72,14 +74,14 @@ def listing(title: str, instances: list[dict[str, Any]], expected: Expected | No
         return [f"{title}: none."]
     lines = [f"{title}:"]
     for each in instances:
-        lines.append(f"  {describe(each)}")
+        lines.append(f"  {instance_line(each)}")
         lines.append(f"    variables {each['variables']!r}")
         if expected is not None and each["name"] == expected.name:
             lines += [f"    but {difference}" for difference in expected.differences(each)]
     return lines
 
 
-def describe(instance: Mapping[str, Any]) -> str:
+def instance_line(instance: Mapping[str, Any]) -> str:
     """Return an instance in one line."""
     held = ", suspended" if instance["suspended"] else ""
     choices = ", ".join(instance["outcomes"])

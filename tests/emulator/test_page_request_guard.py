@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_order, refused_sender
+from airflow_provider_astrobpm.emulator.page.request_guard import (
+    refused_command,
+    refused_host,
+    refused_sender,
+)
 
 HERE = "127.0.0.1:8765"
 
@@ -96,4 +100,4 @@ def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
 )
 def test_an_order_to_the_control_api(method: str, headers: dict[str, str], taken: bool) -> None:
     """From programs under a name of this machine, and from no foreign web page."""
-    assert (refused_order(method, headers, set()) is None) is taken
+    assert (refused_command(method, headers, set()) is None) is taken

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
-from airflow_provider_astrobpm.emulator.wire import ROW, row
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
+from airflow_provider_astrobpm.emulator.wire_format import ROW, row
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
@@ -39,9 +39,9 @@ def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[st
     order_type = params.get("orderType", "asc") if order_field else "asc"
     unknown = [name for name in (*columns, order_field) if name and name not in ROW]
     if unknown and switches.unknown_field == "refuse":
-        raise Refusal(Code.UNKNOWN_FIELD, f"Unknown field {', '.join(unknown)}")
+        raise Refusal(ResultCode.UNKNOWN_FIELD, f"Unknown field {', '.join(unknown)}")
     if order_type not in ("asc", "desc"):
-        raise Refusal(Code.BAD_REQUEST, f"orderType must be asc or desc, not {order_type}")
+        raise Refusal(ResultCode.BAD_REQUEST, f"orderType must be asc or desc, not {order_type}")
     found = [instance for instance in engine.visible() if engine.shown_state(instance) in states]
     ordered = _ordered(found, engine, order_field, descending=order_type == "desc")
     shown = {name: ROW[name] for name in columns if name in ROW} or ROW
@@ -57,15 +57,15 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
     asked = [values] if switches.several_states == "repeated" else [value.split(",") for value in values]
     names = [name.strip() for value in asked for name in value if name.strip()]
     if not names:
-        raise Refusal(Code.STATES_MISSING, "The parameter states is missing")
+        raise Refusal(ResultCode.STATES_MISSING, "The parameter states is missing")
     if switches.several_states == "refuse" and len(names) > 1:
-        raise Refusal(Code.SEVERAL_STATES, "The parameter states takes one state")
+        raise Refusal(ResultCode.SEVERAL_STATES, "The parameter states takes one state")
     if switches.several_states == "first":
         names = names[:1]
     elif switches.several_states == "comma":
         names = [name.strip() for name in values[0].split(",") if name.strip()]
     if switches.unknown_state == "refuse" and (unknown := [name for name in names if name not in STATES]):
-        raise Refusal(Code.UNKNOWN_STATE, f"Unknown state {', '.join(unknown)}")
+        raise Refusal(ResultCode.UNKNOWN_STATE, f"Unknown state {', '.join(unknown)}")
     return frozenset(names)
 
 

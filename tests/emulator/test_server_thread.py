@@ -20,7 +20,7 @@ import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorServer
 from airflow_provider_astrobpm.emulator.__main__ import main
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET, Settings
 

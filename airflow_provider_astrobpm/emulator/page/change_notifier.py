@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.emulator.world import Emulator
 
-GAP = 0.05
+MIN_NOTICE_GAP_SECONDS = 0.05
 """Seconds between two looks at least: many requests at once cost one."""
-AT_LEAST_EVERY = 60.0
+MAX_NOTICE_GAP_SECONDS = 60.0
 """Seconds: ages change without anything else, and are written in minutes."""
 
 
-def seen(emulator: Emulator) -> tuple[object, ...]:
+def fingerprint(emulator: Emulator) -> tuple[object, ...]:
     """Return a value that differs from an earlier one if and only if the page may look different."""
     engine = emulator.engine
     instances = engine.instances()
@@ -33,15 +33,15 @@ def seen(emulator: Emulator) -> tuple[object, ...]:
     return (*world, newest, len(instances), events)
 
 
-class Changes:
+class ChangeNotifier:
     """The changes of one emulator, for all who follow them."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
-        self._seen: tuple[object, ...] | None = None
+        self._fingerprint: tuple[object, ...] | None = None
         self._due = math.inf
 
-    async def follow(self, at_least_every: float = AT_LEAST_EVERY) -> AsyncGenerator[None, None]:
+    async def follow(self, at_least_every: float = MAX_NOTICE_GAP_SECONDS) -> AsyncGenerator[None, None]:
         """Yield at once, and then whenever somebody who looks at the emulator should look again; without end.
 
         :param at_least_every: seconds after which it is time though nothing has changed.
@@ -49,16 +49,16 @@ class Changes:
         woken = asyncio.Event()
 
         def wake() -> None:
-            self._seen = None
+            self._fingerprint = None
             woken.set()
 
         self._emulator.listeners.add(wake)
-        self._seen = None  # of what happened while nobody followed nothing was told
+        self._fingerprint = None  # of what happened while nobody followed nothing was told
         try:
             while True:
-                before = self._look()
+                before = self._current()
                 yield
-                await _gap()
+                await _next_slot()
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._changed(before, woken), at_least_every)
         finally:
@@ -67,22 +67,22 @@ class Changes:
     async def _changed(self, before: tuple[object, ...], woken: asyncio.Event) -> None:
         while True:
             woken.clear()
-            if self._look() != before:
+            if self._current() != before:
                 return
-            await _gap()  # whatever comes meanwhile is seen in one look
+            await _next_slot()  # whatever comes meanwhile is seen in one look
             left = self._due - self._emulator.clock()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))
 
-    def _look(self) -> tuple[object, ...]:
+    def _current(self) -> tuple[object, ...]:
         """Return what is seen now; what was seen last, if nothing can have changed since."""
-        if self._seen is None or self._due <= self._emulator.clock():
-            self._seen = seen(self._emulator)
+        if self._fingerprint is None or self._due <= self._emulator.clock():
+            self._fingerprint = fingerprint(self._emulator)
             self._due = self._emulator.engine.next_due()
-        return self._seen
+        return self._fingerprint
 
 
-async def _gap() -> None:
+async def _next_slot() -> None:
     """Wait for the next of the moments in which all who follow look, so that one look does for all of them."""
     now = asyncio.get_running_loop().time()
-    await asyncio.sleep(GAP - now % GAP)
+    await asyncio.sleep(MIN_NOTICE_GAP_SECONDS - now % MIN_NOTICE_GAP_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorError
-from airflow_provider_astrobpm.emulator.control import COMMANDS
+from airflow_provider_astrobpm.emulator.control_api import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
 from airflow_provider_astrobpm.emulator.instances import settable
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badge, badges
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
 
-Deed = Literal["suspend", "resume", "terminate", "break"]
+PageAction = Literal["suspend", "resume", "terminate", "break"]
 
-EVENTS_SHOWN = 200
-_LONGEST = 2_000  # characters of a text that is shown, and of a value that can be changed here
-_LINE, _WIDE_LINE = 60, 100  # characters of a value that is edited in one line, and in each of several
+MAX_HISTORY_ROWS = 200
+_MAX_CHARACTERS = 2_000  # characters of a text that is shown, and of a value that can be changed here
+_LINE_CHARACTERS, _WIDE_LINE_CHARACTERS = (
+    60,
+    100,
+)  # characters of a value that is edited in one line, and in each of several
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Happening:
+class HistoryRow:
     """An entry of the history.
 
     :param at: the moment, as the API writes it.
@@ -87,9 +90,9 @@ class Details:
     hidden: bool
     outcomes: tuple[str, ...]
     entered: int
-    deeds: tuple[Deed, ...]
+    allowed_actions: tuple[PageAction, ...]
     variables: tuple[Variable, ...]
-    history: tuple[Happening, ...]
+    history: tuple[HistoryRow, ...]
     earlier: int
     zone: str
 
@@ -118,21 +121,21 @@ def details(instance: Instance, engine: Engine, now: float) -> Details:
         business_key=_shown(instance.business_key),
         created_by=_shown(instance.created_by),
         started=timestamp(instance.started, offset),
-        age=words.age(now - instance.started),
+        age=formatting.age(now - instance.started),
         ended=timestamp(instance.ended, offset),
-        lasted="" if instance.ended is None else words.age(instance.ended - instance.started),
+        lasted="" if instance.ended is None else formatting.age(instance.ended - instance.started),
         hidden=not engine.shows(instance),
         outcomes=tuple(instance.outcomes),
         entered=instance.entered,
-        deeds=deeds(instance, engine),
+        allowed_actions=allowed_actions(instance, engine),
         variables=tuple(_variable(name, instance, engine) for name in instance.variables),
         history=_history(instance, engine),
-        earlier=max(0, len(instance.history) - EVENTS_SHOWN),
-        zone=words.zone(offset),
+        earlier=max(0, len(instance.history) - MAX_HISTORY_ROWS),
+        zone=formatting.zone(offset),
     )
 
 
-def deeds(instance: Instance, engine: Engine) -> tuple[Deed, ...]:
+def allowed_actions(instance: Instance, engine: Engine) -> tuple[PageAction, ...]:
     """Return what may be done to an instance besides deciding. What the API does not know it does not act on."""
     if instance.closed:
         return ()
@@ -143,10 +146,10 @@ def deeds(instance: Instance, engine: Engine) -> tuple[Deed, ...]:
 
 def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
     value = instance.variables[name]
-    text = words.value_text(value)
+    text = formatting.value_text(value)
     why_not = _why_not(name, value, text, instance)
     plain = isinstance(value, str)
-    several = "\n" in text or len(text) > _LINE
+    several = "\n" in text or len(text) > _LINE_CHARACTERS
     return Variable(
         name=name,
         shown=_shown(name),
@@ -155,7 +158,7 @@ def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
         form="text" if plain else "JSON",
         settable=not (why_not or instance.closed) and engine.shows(instance),
         why_not=why_not,
-        lines=min(12, text.count("\n") + 2 + len(text) // _WIDE_LINE) if several else 1,
+        lines=min(12, text.count("\n") + 2 + len(text) // _WIDE_LINE_CHARACTERS) if several else 1,
     )
 
 
@@ -163,21 +166,25 @@ def _why_not(name: str, value: Any, text: str, instance: Instance) -> str:
     if not settable(instance.process, {name: value}):
         declared = name in instance.process.variables
         return "read-only" if declared else "not declared by the process"
-    return f"longer than {_LONGEST:,} characters, too long to be changed here" if len(text) > _LONGEST else ""
+    return (
+        f"longer than {_MAX_CHARACTERS:,} characters, too long to be changed here"
+        if len(text) > _MAX_CHARACTERS
+        else ""
+    )
 
 
-def _history(instance: Instance, engine: Engine) -> tuple[Happening, ...]:
+def _history(instance: Instance, engine: Engine) -> tuple[HistoryRow, ...]:
     offset = engine.switches.utc_offset
     return tuple(
-        Happening(
+        HistoryRow(
             at=timestamp(event.at, offset),
             what=_shown(event.what),
             state=badge(event.state),
             bp_status=_shown(event.bp_status),
         )
-        for event in instance.history[-EVENTS_SHOWN:]
+        for event in instance.history[-MAX_HISTORY_ROWS:]
     )
 
 
 def _shown(text: str) -> str:
-    return words.visible(text, _LONGEST)
+    return formatting.visible(text, _MAX_CHARACTERS)

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.testing.started import Expected, complaint, describe, listing, matching
+from airflow_provider_astrobpm.testing.start_assertions import (
+    ExpectedInstance,
+    instance_line,
+    instance_lines,
+    matching,
+    mismatch_message,
+)
 
 
 def instance(name: str = "Approval", **fields: Any) -> dict[str, Any]:
@@ -43,7 +49,7 @@ def instance(name: str = "Approval", **fields: Any) -> dict[str, Any]:
     ],
 )
 def test_differences(fields: dict[str, Any], variables: dict[str, Any], differences: list[str]) -> None:
-    expected = Expected("Approval", fields, variables)
+    expected = ExpectedInstance("Approval", fields, variables)
     assert expected.differences(instance()) == differences
     assert matching(expected, [instance()]) == ([] if differences else [instance()])
     assert matching(expected, [instance("Other")]) == []
@@ -63,15 +69,15 @@ def test_differences(fields: dict[str, Any], variables: dict[str, Any], differen
 )
 def test_complaint(names: list[str], times: int, first_line: str | None) -> None:
     started = [instance(name) for name in names]
-    problem = complaint(Expected("Approval", {"title": "T"}), times, started)
+    problem = mismatch_message(ExpectedInstance("Approval", {"title": "T"}), times, started)
     assert (problem.splitlines()[0] if problem else None) == first_line
 
 
 def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> None:
     started = [instance(title="U"), instance("Other", title="U")]
-    problem = complaint(Expected("Approval", {"title": "T"}), 1, started)
+    problem = mismatch_message(ExpectedInstance("Approval", {"title": "T"}), 1, started)
     assert problem
-    first, second = (describe(each) for each in started)
+    first, second = (instance_line(each) for each in started)
     variables = "    variables {'dataset': 'a', 'rows': 1, 'note': None}"
     assert problem.splitlines()[1:] == [
         "Started were:",
@@ -84,11 +90,11 @@ def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> No
 
 
 def test_a_complaint_over_nothing_at_all() -> None:
-    problem = complaint(Expected("Approval", {}, {"dataset": "a"}), 1, [])
+    problem = mismatch_message(ExpectedInstance("Approval", {}, {"dataset": "a"}), 1, [])
     assert problem == (
         "Approval with variable dataset 'a' was to be started once, and was started never.\nStarted were: none."
     )
-    assert listing("Open were", []) == ["Open were: none."]
+    assert instance_lines("Open were", []) == ["Open were: none."]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +106,6 @@ def test_a_complaint_over_nothing_at_all() -> None:
     ],
 )
 def test_an_instance_in_one_line(fields: dict[str, Any], end: str) -> None:
-    line = describe(instance(**fields))
+    line = instance_line(instance(**fields))
     assert line.startswith("Approval 1.0.0, business key 'k', title ")
     assert line.endswith(end)

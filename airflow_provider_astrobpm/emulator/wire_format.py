@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
-from airflow_provider_astrobpm.emulator.refusals import Code
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.catalogue import Definition
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.switches import Switches
 
     Column = Callable[[Instance, Engine], Any]
@@ -32,7 +32,7 @@ _PADDED = 80  # characters of a business key with the blanks behind it
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ApiResponse(msgspec.Struct, frozen=True):
     """An HTTP answer.
 
     :param detail: one word for the request log.
@@ -53,28 +53,28 @@ def encoded(value: object) -> bytes:
         return json.dumps(value).encode()
 
 
-def bare(value: object, status: int = 200) -> Answer:
+def bare(value: object, status: int = 200) -> ApiResponse:
     """Answer with JSON that has no envelope."""
-    return Answer(status, encoded(value))
+    return ApiResponse(status, encoded(value))
 
 
 def enveloped(
     code: str, message: str, result: object = _NO_RESULT, *, status: int = 200, detail: str = ""
-) -> Answer:
+) -> ApiResponse:
     """Answer with the platform's envelope; without a result the key is absent."""
     envelope = {"resCode": code, "resMsg": message}
     if result is not _NO_RESULT:
         envelope |= {"result": result}  # type: ignore[dict-item]
-    return Answer(status, encoded(envelope), detail=detail)
+    return ApiResponse(status, encoded(envelope), detail=detail)
 
 
-def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> Answer:
+def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> ApiResponse:
     """Answer with the rows of a query."""
     forms = {"array": [], "null": None, "absent": _NO_RESULT, "object": {}, "text": ""}
-    return enveloped(Code.SUCCESS, message, rows or forms[switches.empty_list])
+    return enveloped(ResultCode.SUCCESS, message, rows or forms[switches.empty_list])
 
 
-def as_switched(answer: Answer, switches: Switches) -> Answer:
+def as_switched(answer: ApiResponse, switches: Switches) -> ApiResponse:
     """Return an answer as it is sent by the switches that concern every answer."""
     if answer.content_type != "application/json":
         return answer
@@ -88,14 +88,14 @@ def as_switched(answer: Answer, switches: Switches) -> Answer:
     return msgspec.structs.replace(answer, body=body)
 
 
-def html(status: int, title: str) -> Answer:
+def html(status: int, title: str) -> ApiResponse:
     """Answer with an HTML page, as gateways do."""
-    return Answer(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
+    return ApiResponse(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
 
 
-def plain(status: int, words: str) -> Answer:
+def plain(status: int, words: str) -> ApiResponse:
     """Answer with words alone, as gateways do."""
-    return Answer(status, f"{words}\n".encode(), "text/plain; charset=utf-8")
+    return ApiResponse(status, f"{words}\n".encode(), "text/plain; charset=utf-8")
 
 
 def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:

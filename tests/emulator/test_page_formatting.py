@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.words import age, value_text, visible, zone
+from airflow_provider_astrobpm.emulator.page.formatting import age, value_text, visible, zone
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.scripts import (
+from airflow_provider_astrobpm.emulator.process_scripts import (
     DEFAULT_SCRIPT,
     End,
-    Outcome,
     Process,
+    ScriptedOutcome,
     ScriptError,
     Step,
     load_script,
@@ -58,16 +58,16 @@ def test_a_whole_script() -> None:
                     bp_step="Look",
                     seconds=None,
                     outcomes={
-                        "done": Outcome("done", "done"),
-                        "again": Outcome("again", "once more", goto="begin"),
-                        "stop": Outcome(
+                        "done": ScriptedOutcome("done", "done"),
+                        "again": ScriptedOutcome("again", "once more", goto="begin"),
+                        "stop": ScriptedOutcome(
                             "stop",
                             "stop",
                             bp_status="Stopped",
                             variables={"result": 1},
                             end=End("User Terminated", "Left"),
                         ),
-                        "finish": Outcome("finish", "finish", end=End()),
+                        "finish": ScriptedOutcome("finish", "finish", end=End()),
                     },
                 ),
                 Step("Running", seconds=2.5),

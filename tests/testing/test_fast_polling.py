@@ -14,7 +14,7 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroTerminateBpmInstanceOperator,
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
-from airflow_provider_astrobpm.testing.hurry import in_a_hurry
+from airflow_provider_astrobpm.testing.fast_polling import fast_polling
 
 Arguments = dict[str, dict[str, Any]]
 
@@ -102,13 +102,13 @@ def in_between(**changes: dict[str, Any]) -> Arguments:
 
 def test_tasks_look_every_second_and_are_not_retried(dag: DAG) -> None:
     assert arguments(dag) == BEFORE
-    with in_a_hurry(dag):
+    with fast_polling(dag):
         assert arguments(dag) == in_between()
     assert arguments(dag) == BEFORE
 
 
 def test_a_time_out_is_for_those_that_have_one(dag: DAG) -> None:
-    with in_a_hurry(dag, timeout=2):
+    with fast_polling(dag, timeout=2):
         assert arguments(dag) == in_between(**{name: {"timeout": 2} for name in WITH_TIMEOUT})
     assert arguments(dag) == BEFORE
 
@@ -120,7 +120,7 @@ def test_an_execution_timeout_is_a_time_out_too() -> None:
         AstroZeroStartBpmInstanceOperator.partial(task_id="mapped", bpm_name="P").expand(
             variables=[{"n": 1}, {"n": 2}]
         )
-    with in_a_hurry(dag, timeout=2):
+    with fast_polling(dag, timeout=2):
         assert {name: one.get("timeout") for name, one in arguments(dag).items()} == {
             "start": 2,
             "terminate": None,
@@ -129,12 +129,12 @@ def test_an_execution_timeout_is_a_time_out_too() -> None:
 
 
 def test_looks_may_fail_for_as_long_as_one_says(dag: DAG) -> None:
-    with in_a_hurry(dag, max_poll_failure_time=3):
+    with fast_polling(dag, max_poll_failure_time=3):
         assert arguments(dag) == in_between(**{name: {"max_poll_failure_time": 3} for name in WAITING})
     assert arguments(dag) == BEFORE
 
 
 def test_tasks_are_as_they_were_after_an_error_too(dag: DAG) -> None:
-    with pytest.raises(RuntimeError, match="in between"), in_a_hurry(dag, timeout=2):
+    with pytest.raises(RuntimeError, match="in between"), fast_polling(dag, timeout=2):
         raise RuntimeError("in between")
     assert arguments(dag) == BEFORE

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from airflow_provider_astrobpm.bpm.states import COMPLETED, STATES, is_terminal
-from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, TooMuchError
+from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, YamlLimitError
 
 DEFAULT_SCRIPT = Path(__file__).with_name("default_processes.yaml")
 
@@ -36,7 +36,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScriptedOutcome:
     """What a person may decide, and what follows from it.
 
     :param task_outcome: what the instance shows as the outcome of its last task.
@@ -68,7 +68,7 @@ class Step:
     bp_step: str | None = None
     element: str | None = None
     seconds: float | None = 0.0
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, ScriptedOutcome] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def parse_script(text: str, source: str) -> list[Process]:
     """
     try:
         document = yaml.load(text, Loader=BoundedLoader)  # noqa: S506 - a SafeLoader
-    except TooMuchError as error:
+    except YamlLimitError as error:
         raise ScriptError(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ScriptError(f"{source}: not YAML: {error}") from None
@@ -282,10 +282,10 @@ def _step(item: object, where: str) -> Step:
     return step
 
 
-def _outcome(name: str, item: object, where: str) -> Outcome:
+def _outcome(name: str, item: object, where: str) -> ScriptedOutcome:
     section = _Section({} if item is None else item, where)
     goto = section.text("goto")
-    outcome = Outcome(
+    outcome = ScriptedOutcome(
         name=name,
         task_outcome=section.text("task_outcome") or name,
         bp_status=section.text("bp_status"),

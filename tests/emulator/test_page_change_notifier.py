@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.changes import Changes, seen
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.page.change_notifier import ChangeNotifier, fingerprint
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.world import Emulator
 
 MORE = parse_script("processes: [{name: More}]", "test")
@@ -44,25 +44,25 @@ def set_switch(emulator: Emulator) -> None:
 def test_every_change_is_seen(change: Callable[[Emulator], object]) -> None:
     emulator = Emulator()
     start(emulator), start(emulator)
-    before = seen(emulator)
-    assert seen(emulator) == before
+    before = fingerprint(emulator)
+    assert fingerprint(emulator) == before
     change(emulator)
-    assert seen(emulator) != before
+    assert fingerprint(emulator) != before
 
 
 def test_who_looks_is_told() -> None:
     async def look() -> int:
         emulator = Emulator()
         told = 0
-        async with aclosing(Changes(emulator).follow()) as notices:
+        async with aclosing(ChangeNotifier(emulator).follow()) as notices:
             async for _ in notices:
                 told += 1
                 assert len(emulator.listeners) == 1
                 if told == 5:
                     break
-                emulator.tell_listeners()  # of nothing
+                emulator.notify_listeners()  # of nothing
                 asyncio.get_running_loop().call_later(0.06, start, emulator)
-                asyncio.get_running_loop().call_later(0.06, emulator.tell_listeners)
+                asyncio.get_running_loop().call_later(0.06, emulator.notify_listeners)
         assert emulator.listeners == set()
         return told
 
@@ -76,14 +76,14 @@ def test_all_who_follow_share_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     def counted(emulator: Emulator) -> tuple[object, ...]:
         nonlocal looks
         looks += 1
-        return seen(emulator)
+        return fingerprint(emulator)
 
-    monkeypatch.setattr("airflow_provider_astrobpm.emulator.page.changes.seen", counted)
+    monkeypatch.setattr("airflow_provider_astrobpm.emulator.page.change_notifier.fingerprint", counted)
     followers, rounds = 50, 4
 
     async def look() -> None:
         emulator = Emulator()
-        changes = Changes(emulator)
+        changes = ChangeNotifier(emulator)
         async with AsyncExitStack() as open_ones:
             all_of_them = []
             for number in range(followers):
@@ -92,7 +92,7 @@ def test_all_who_follow_share_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0.001 * (number % 7))  # they do not begin at the same time
             for _ in range(rounds):
                 start(emulator)
-                emulator.tell_listeners()
+                emulator.notify_listeners()
                 await asyncio.gather(*map(anext, all_of_them))
 
     asyncio.run(asyncio.wait_for(look(), 10))
@@ -104,7 +104,7 @@ def test_it_is_time_now_and_then(at_least_every: float, told: bool) -> None:
     """Ages change without anything else."""
 
     async def look() -> bool:
-        async with aclosing(Changes(Emulator()).follow(at_least_every)) as notices:
+        async with aclosing(ChangeNotifier(Emulator()).follow(at_least_every)) as notices:
             await anext(notices)
             try:
                 await asyncio.wait_for(anext(notices), 0.3)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from airflow_provider_astrobpm.emulator import api, control, faults, wire
-from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_order
-from airflow_provider_astrobpm.emulator.page.routes import add_page
-from airflow_provider_astrobpm.emulator.refusals import Code
+from airflow_provider_astrobpm.emulator import api_routes, control_api, faults, wire_format
+from airflow_provider_astrobpm.emulator.page.page_routes import add_page
+from airflow_provider_astrobpm.emulator.page.request_guard import refused_command, refused_host
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,42 +21,44 @@ if TYPE_CHECKING:
 
     HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-MAX_BODY = 64 * 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
 _TRICKLE_PARTS = 20
 _MISDIRECTED = 421  # RFC 9110: sent to a server that does not answer for this host
 
 
 def make_app(emulator: Emulator) -> web.Application:
     """Return the application that serves an emulator."""
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     base = emulator.settings.base_path
     add_page(app, emulator)
-    for command in control.COMMANDS:
-        app.router.add_route(command.method, control.PREFIX + command.path, _controlled(emulator, command))
-    for route in api.ROUTES:
+    for command in control_api.COMMANDS:
+        app.router.add_route(
+            command.method, control_api.PREFIX + command.path, _controlled(emulator, command)
+        )
+    for route in api_routes.ROUTES:
         app.router.add_route(route.method, base + route.path, _served(emulator, route))
-    app.router.add_route("*", "/{anything:.*}", _served(emulator, api.ANYTHING_ELSE))
+    app.router.add_route("*", "/{anything:.*}", _served(emulator, api_routes.ANYTHING_ELSE))
     return app
 
 
-def _served(emulator: Emulator, route: api.Route) -> HttpHandler:
+def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
     async def handle(request: web.Request) -> web.StreamResponse:
         refused = refused_host(request.headers.get("Host", ""), emulator.settings.allowed_hosts)
         if refused is not None:
-            return _response(wire.enveloped(Code.FOREIGN_HOST, refused, status=_MISDIRECTED))
+            return _response(wire_format.enveloped(ResultCode.FOREIGN_HOST, refused, status=_MISDIRECTED))
         body = await request.read()
         path, _, query = request.raw_path.partition("?")
-        entry = emulator.traffic.note(emulator.clock(), route.kind, request.method, path, query)
+        entry = emulator.request_log.note(emulator.clock(), route.kind, request.method, path, query)
         if emulator.outage == "cut":
             return _cut(request)
         if emulator.outage == "503":
             entry.status = 503
-            return _response(wire.html(503, "Service Unavailable"))
-        call = api.Call(request.method, query, request.headers, body, request.match_info)
+            return _response(wire_format.html(503, "Service Unavailable"))
+        call = api_routes.ApiCall(request.method, query, request.headers, body, request.match_info)
 
-        def work() -> wire.Answer:
-            answer = api.perform(emulator, route, call)
-            emulator.tell_listeners()
+        def work() -> wire_format.ApiResponse:
+            answer = api_routes.perform(emulator, route, call)
+            emulator.notify_listeners()
             entry.detail = answer.detail
             return answer
 
@@ -72,7 +74,9 @@ def _served(emulator: Emulator, route: api.Route) -> HttpHandler:
     return handle
 
 
-async def _faulty(work: Callable[[], wire.Answer], fault: Fault) -> wire.Answer | None:
+async def _faulty(
+    work: Callable[[], wire_format.ApiResponse], fault: Fault
+) -> wire_format.ApiResponse | None:
     """Return the answer to a request that goes wrong; ``None`` where the connection is to be cut instead."""
     answer = work() if fault.work_done else None
     if fault.fault != "trickle":
@@ -85,7 +89,7 @@ async def _faulty(work: Callable[[], wire.Answer], fault: Fault) -> wire.Answer 
     return None if fault.fault == "drop_after" else faults.distorted(fault, answer)
 
 
-def _response(answer: wire.Answer) -> web.Response:
+def _response(answer: wire_format.ApiResponse) -> web.Response:
     headers = {**answer.headers, "Content-Type": answer.content_type}
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
@@ -97,7 +101,9 @@ def _cut(request: web.Request) -> web.Response:
     return web.Response()
 
 
-async def _send_badly(request: web.Request, answer: wire.Answer, fault: Fault) -> web.StreamResponse:
+async def _send_badly(
+    request: web.Request, answer: wire_format.ApiResponse, fault: Fault
+) -> web.StreamResponse:
     """Send an answer slowly, or only half of it."""
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
     response.content_length = len(answer.body)
@@ -114,14 +120,16 @@ async def _send_badly(request: web.Request, answer: wire.Answer, fault: Fault) -
     return response
 
 
-def _controlled(emulator: Emulator, command: control.Command) -> HttpHandler:
+def _controlled(emulator: Emulator, command: control_api.ControlCommand) -> HttpHandler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        refused = refused_order(request.method, request.headers, emulator.settings.allowed_hosts)
+        refused = refused_command(request.method, request.headers, emulator.settings.allowed_hosts)
         if refused is not None:
             return web.json_response({"error": refused}, status=403)
-        order = control.Order(dict(request.match_info), dict(request.query), await request.read())
-        status, result = control.obey(emulator, command, order)
-        emulator.tell_listeners()
+        order = control_api.ControlRequest(
+            dict(request.match_info), dict(request.query), await request.read()
+        )
+        status, result = control_api.handle_command(emulator, command, order)
+        emulator.notify_listeners()
         return web.Response(status=status, body=msgspec.json.encode(result), content_type="application/json")
 
     return handle

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal[
+RequestKind = Literal[
     "token",
     "csrf",
     "start",
@@ -23,7 +23,7 @@ Kind = Literal[
 
 
 @dataclass
-class Request:
+class RecordedRequest:
     """An entry of the log.
 
     :param at: when it came in, seconds since the epoch by the emulator's clock.
@@ -34,7 +34,7 @@ class Request:
 
     number: int
     at: float
-    kind: Kind
+    kind: RequestKind
     method: str
     path: str
     query: str
@@ -42,27 +42,27 @@ class Request:
     status: int = 0
 
 
-class Traffic:
+class RequestLog:
     """Counts and logs requests to the API; the control API is not among them.
 
     :param keep: how many requests the log holds.
     """
 
     def __init__(self, keep: int = 1000) -> None:
-        self._counts: Counter[Kind] = Counter()
-        self.log: deque[Request] = deque(maxlen=keep)
+        self._counts: Counter[RequestKind] = Counter()
+        self.log: deque[RecordedRequest] = deque(maxlen=keep)
         self._number = 0
 
     @property
-    def counts(self) -> dict[Kind, int]:
+    def counts(self) -> dict[RequestKind, int]:
         """How many requests came in, for every kind."""
-        return {kind: self._counts[kind] for kind in get_args(Kind)}
+        return {kind: self._counts[kind] for kind in get_args(RequestKind)}
 
-    def note(self, at: float, kind: Kind, method: str, path: str, query: str) -> Request:
+    def note(self, at: float, kind: RequestKind, method: str, path: str, query: str) -> RecordedRequest:
         """Count a request that came in, and return its entry for what is known later."""
         self._number += 1
         self._counts[kind] += 1
-        entry = Request(
+        entry = RecordedRequest(
             self._number, at, kind, method, path, "(withheld)" if query and kind == "token" else query
         )
         self.log.append(entry)
