@@ -1,4 +1,4 @@
-"""The documented REST API: each call as a function from a request to an answer. No sockets here."""
+"""The documented REST API: each call is a function from a request to a response. No sockets here."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _CSRF = "/u-route/baas/sys/v1.0/csrf/get"
 
 @dataclass(frozen=True)
 class ApiCall:
-    """A request.
+    """A request to the API.
 
     :param query: the raw query string.
-    :param headers: found by name in any case.
-    :param parts: what the placeholders of the route's path stand for.
+    :param headers: the headers; names are case-insensitive.
+    :param parts: the values of the placeholders in the route's path.
     """
 
     method: str
@@ -46,7 +46,7 @@ class ApiCall:
     def json_object(self) -> dict[str, Any]:
         """Return the body.
 
-        :raises Refusal: if it is no JSON object.
+        :raises Refusal: if it is not a JSON object.
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
@@ -60,7 +60,7 @@ class ApiCall:
 
 @dataclass(frozen=True)
 class ApiRoute:
-    """A documented call, or one of the undocumented reads that a switch turns on."""
+    """A documented call, or an undocumented read that a switch turns on."""
 
     kind: RequestKind
     method: str
@@ -69,7 +69,7 @@ class ApiRoute:
 
 
 def perform(emulator: Emulator, route: ApiRoute, call: ApiCall) -> ApiResponse:
-    """Do what a call asks for, if its token and its headers are in order, and answer."""
+    """Check the token and the headers of a call, run it, and return the response."""
     return wire_format.as_switched(_performed(emulator, route, call), emulator.switches)
 
 
@@ -109,7 +109,7 @@ def _check_headers(emulator: Emulator, route: ApiRoute, call: ApiCall, token: st
 
 
 def _get_token(emulator: Emulator, call: ApiCall) -> ApiResponse:
-    """Client credentials for a token (page 0011). Only the body counts, never the URL."""
+    """Exchange client credentials for a token (page 0011). Only the body is read, never the URL."""
     wanted = emulator.switches.token_body
     kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(call.media_type())
     if kind is None or wanted not in ("both", kind):
@@ -142,7 +142,7 @@ def _token_refused(error: str, description: str) -> ApiResponse:
 
 
 def _get_csrf(emulator: Emulator, call: ApiCall) -> ApiResponse:
-    """Fetch the CSRF token that belongs to the access token. By which method is undocumented, so a switch decides."""
+    """Return the CSRF token that belongs to the access token. The method is undocumented, so a switch decides."""
     if emulator.switches.csrf_method not in ("both", call.method.lower()):
         message = f"The method {call.method} is not allowed here"
         raise Refusal(ResultCode.METHOD_NOT_ALLOWED, message, status=405)
@@ -213,7 +213,7 @@ def _get_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
 
 
 def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
-    """List definitions by condition (page 0047), one row a version."""
+    """List the definitions that match a condition (page 0047), one row for each version."""
     params = dict(parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank))
     name, like = params.get("name", ""), params.get("like", "").lower() == "true"
     active = params.get("active", "").lower()

@@ -1,4 +1,4 @@
-"""The BPM definitions that an emulator offers: which versions there are, and which one a start takes."""
+"""The BPM definitions that an emulator offers: their versions, and the version that a start runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Definition:
-    """A version of a process under its definition id."""
+    """One version of a process, with its definition id."""
 
     id: str
     process: Process
 
 
 class Catalogue:
-    """Every version of every process; iterates in the order they were added."""
+    """All versions of all processes. Iterates in the order in which they were added."""
 
     def __init__(self, processes: Iterable[Process]) -> None:
         self._definitions: dict[tuple[str, str], Definition] = {}
@@ -33,10 +33,10 @@ class Catalogue:
         return iter(self._definitions.values())
 
     def add(self, processes: Iterable[Process]) -> None:
-        """Add processes, for instances started from now on.
+        """Add processes for instances that are started from now on.
 
-        One of the same name and version replaces the old one. An active version makes the other versions of its
-        process inactive, as only one can be active.
+        A process replaces one of the same name and version. Only one version of a process can be active, so adding
+        an active version deactivates the others.
         """
         for process in processes:
             if process.active:
@@ -48,7 +48,7 @@ class Catalogue:
     def find(self, definition_id: str) -> Definition:
         """Return one definition.
 
-        :raises Refusal: if there is none of that id.
+        :raises Refusal: if no definition has that id.
         """
         for definition in self:
             if definition.id == definition_id:
@@ -58,8 +58,8 @@ class Catalogue:
     def to_start(self, name: str, version: str | None) -> Definition:
         """Return the definition that a start runs.
 
-        :param version: any version, even one that is not active; without it, the active one.
-        :raises Refusal: if there is none.
+        :param version: the version, which may be inactive; by default the active version.
+        :raises Refusal: if there is no such definition.
         """
         versions = {each.process.version: each for each in self if each.process.name == name}
         if not versions:

@@ -1,7 +1,7 @@
-"""The control API under ``/_emulator``: what people and the world do to Astro Zero, and what tests want to know.
+"""The control API under ``/_emulator``: act as a person, inject faults, and inspect the emulator.
 
-It is no part of the emulated API, and no client of that may lean on it. Answers are JSON; a failure is
-``{"error": "..."}`` with HTTP 400, 404 for an instance that does not exist, or 403 for a foreign web page.
+It is not part of the emulated API, so a client must not rely on it. Responses are JSON. An error is
+``{"error": "..."}`` with HTTP 400, with 404 for an instance that does not exist, or with 403 for a foreign web page.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.world import Emulator
 
 PREFIX = "/_emulator"
-MAX_SCRIPT_BYTES = (
-    256 * 1024
-)  # bytes of processes that are added: they are read while nothing else is answered
+MAX_SCRIPT_BYTES = 256 * 1024  # of added processes: the emulator answers nothing else while it reads them
 T = TypeVar("T")
 
 
@@ -41,16 +39,16 @@ class ControlRequest:
     body: bytes
 
     def read(self, kind: type[T]) -> T:
-        """Return the body as what it must be; an empty one is an empty object.
+        """Return the decoded body; an empty body is an empty object.
 
-        :raises msgspec.MsgspecError: if it is something else.
+        :raises msgspec.MsgspecError: if the body does not fit the type.
         """
         return msgspec.json.decode(self.body or b"{}", type=kind)
 
 
 @dataclass(frozen=True)
 class ControlCommand:
-    """A method and a path of the control API, and what it does."""
+    """A command of the control API: its method, its path and its function."""
 
     method: str
     path: str
@@ -58,7 +56,7 @@ class ControlCommand:
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A body in which an unknown key is an error."""
+    """Base class of request bodies. An unknown key is an error."""
 
 
 class _StartBody(_Body, frozen=True):
@@ -67,13 +65,13 @@ class _StartBody(_Body, frozen=True):
     variables: dict[str, Any] = {}
     business_key: str | None = None
     title: str | None = None
-    by: str = "somebody"
+    by: str = "someone"
     age: float = 0.0
 
 
 class _DecisionBody(_Body, frozen=True):
     outcome: str
-    by: str = "somebody"
+    by: str = "someone"
     variables: dict[str, Any] = {}
 
 
@@ -101,7 +99,7 @@ class _AdvanceBody(_Body, frozen=True):
 
 
 def handle_command(emulator: Emulator, command: ControlCommand, request: ControlRequest) -> tuple[int, Any]:
-    """Run a command, and return the HTTP status and what to answer."""
+    """Run a command, and return the HTTP status and the result to send."""
     try:
         return 200, command.run(emulator, request)
     except Refusal as refusal:
@@ -113,7 +111,7 @@ def handle_command(emulator: Emulator, command: ControlCommand, request: Control
 
 
 def describe(instance: Instance, emulator: Emulator) -> dict[str, Any]:
-    """Return an instance as the control API shows it; moments are seconds since the epoch."""
+    """Return an instance as the control API shows it. Times are seconds since the epoch."""
     return {
         "id": instance.id,
         "name": instance.process.name,
@@ -202,7 +200,7 @@ def _move(emulator: Emulator, request: ControlRequest) -> Any:
 
 
 def _distort(emulator: Emulator, request: ControlRequest) -> Any:
-    # Not by msgspec, which refuses what is to be tried here: half a surrogate pair.
+    # Not decoded by msgspec: it rejects an unpaired surrogate, which a distortion may contain.
     wanted = msgspec.convert(json.loads(request.body or b"{}"), _DistortionBody)
     distortion = Distortion(wanted.fields, wanted.without)
     return describe(emulator.engine.distort(request.parts["id"], distortion), emulator)
@@ -275,8 +273,8 @@ def _processes(emulator: Emulator, _: ControlRequest) -> Any:
 
 def _add_processes(emulator: Emulator, request: ControlRequest) -> Any:
     if len(request.body) > MAX_SCRIPT_BYTES:
-        size = f"{len(request.body):,} bytes, and {MAX_SCRIPT_BYTES:,} at most are taken"
-        raise ValueError(f"request body: {size}; start the emulator with --processes FILE for more")
+        size = f"{len(request.body):,} bytes are more than the limit of {MAX_SCRIPT_BYTES:,}"
+        raise ValueError(f"request body: {size}; start the emulator with --processes FILE instead")
     emulator.engine.catalogue.add(parse_script(request.body.decode(), "request body"))
     return _processes(emulator, request)
 

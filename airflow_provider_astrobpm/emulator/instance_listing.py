@@ -1,4 +1,4 @@
-"""The instance query (page 0070): which states are asked for, and which rows and columns come back in which order."""
+"""The instance query (page 0070): its states, and the rows, columns and order of its result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def parse_query(raw: str, *, plus_is_blank: bool) -> list[tuple[str, str]]:
-    """Take a raw query string apart."""
+    """Parse a raw query string."""
     return parse_qsl(raw if plus_is_blank else raw.replace("+", "%2B"), keep_blank_values=True)
 
 
 def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Answer an instance query.
+    """Return the rows of an instance query.
 
-    :raises Refusal: for missing or unknown states, several of them, or unknown columns, by the switches.
+    :raises Refusal: for missing, several or unknown states, or unknown columns, depending on the switches.
     """
     switches = engine.switches
     states = wanted_states([value for name, value in query if name == "states"], switches)
@@ -52,7 +52,7 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
     """Return the states that a query asks for.
 
     :param values: the values of the parameter ``states``.
-    :raises Refusal: if there is none, an unknown one, or several where the switch ``several_states`` refuses them.
+    :raises Refusal: if there is no state, or a state is unknown or one too many for the switches.
     """
     asked = [values] if switches.several_states == "repeated" else [value.split(",") for value in values]
     names = [name.strip() for value in asked for name in value if name.strip()]
@@ -70,7 +70,7 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
 
 
 def _ordered(instances: list[Instance], engine: Engine, field: str, *, descending: bool) -> list[Instance]:
-    """Order the rows; those that are equal in the field asked for, by when they were started."""
+    """Sort the instances. Those that are equal in the order field are sorted by their start."""
     if field not in ROW and engine.switches.row_order == "shuffled":
         return sorted(instances, key=lambda instance: hashlib.sha256(instance.id.encode()).digest())
     if field not in ROW:

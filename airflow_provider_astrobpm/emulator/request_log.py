@@ -1,4 +1,4 @@
-"""What came in: counts by kind of request, and a log of the last ones. Headers and bodies are never kept."""
+"""The requests that the emulator received: counts by kind, and a log of the latest. It keeps no headers or bodies."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ RequestKind = Literal[
 class RecordedRequest:
     """An entry of the log.
 
-    :param at: when it came in, seconds since the epoch by the emulator's clock.
-    :param query: the raw query; a token request's is withheld, secrets may have strayed there.
+    :param at: when the request arrived, in seconds since the epoch by the emulator's clock.
+    :param query: the raw query; withheld for a token request, because it might contain a secret.
     :param detail: the action, or the name of the BPM to start.
-    :param status: of the answer; 0 while there is none, and for good where the connection was cut.
+    :param status: the HTTP status; 0 until the response is sent, and if the connection was cut.
     """
 
     number: int
@@ -43,9 +43,9 @@ class RecordedRequest:
 
 
 class RequestLog:
-    """Counts and logs requests to the API; the control API is not among them.
+    """Count and log requests to the API. Requests to the control API are not included.
 
-    :param keep: how many requests the log holds.
+    :param keep: how many requests the log keeps.
     """
 
     def __init__(self, keep: int = 1000) -> None:
@@ -55,11 +55,11 @@ class RequestLog:
 
     @property
     def counts(self) -> dict[RequestKind, int]:
-        """How many requests came in, for every kind."""
+        """The number of requests of every kind."""
         return {kind: self._counts[kind] for kind in get_args(RequestKind)}
 
     def note(self, at: float, kind: RequestKind, method: str, path: str, query: str) -> RecordedRequest:
-        """Count a request that came in, and return its entry for what is known later."""
+        """Count a new request, and return its entry, to which the caller adds the result."""
         self._number += 1
         self._counts[kind] += 1
         entry = RecordedRequest(
@@ -69,6 +69,6 @@ class RequestLog:
         return entry
 
     def reset(self) -> None:
-        """Start counting and logging anew."""
+        """Clear the counts and the log."""
         self._counts.clear()
         self.log.clear()

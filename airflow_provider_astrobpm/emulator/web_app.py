@@ -1,4 +1,4 @@
-"""The web application: puts the API, the control API and the page on the wire, with the faults that were ordered."""
+"""The web application: serve the API, the control API and the page, and apply faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _TRICKLE_PARTS = 20
-_MISDIRECTED = 421  # RFC 9110: sent to a server that does not answer for this host
+_MISDIRECTED = 421  # RFC 9110: the server does not answer for this host
 
 
 def make_app(emulator: Emulator) -> web.Application:
@@ -77,7 +77,7 @@ def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
 async def _faulty(
     work: Callable[[], wire_format.ApiResponse], fault: Fault
 ) -> wire_format.ApiResponse | None:
-    """Return the answer to a request that goes wrong; ``None`` where the connection is to be cut instead."""
+    """Return the response to a request that fails; ``None`` if the connection must be cut instead."""
     answer = work() if fault.work_done else None
     if fault.fault != "trickle":
         await asyncio.sleep(fault.seconds)
@@ -95,7 +95,7 @@ def _response(answer: wire_format.ApiResponse) -> web.Response:
 
 
 def _cut(request: web.Request) -> web.Response:
-    """Cut the connection. What is returned goes nowhere."""
+    """Cut the connection. The returned response is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -104,7 +104,7 @@ def _cut(request: web.Request) -> web.Response:
 async def _send_badly(
     request: web.Request, answer: wire_format.ApiResponse, fault: Fault
 ) -> web.StreamResponse:
-    """Send an answer slowly, or only half of it."""
+    """Send a response slowly, or only half of it."""
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
     response.content_length = len(answer.body)
     await response.prepare(request)

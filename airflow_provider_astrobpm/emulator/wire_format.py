@@ -1,7 +1,7 @@
-"""What the API sends: the envelopes and the two shapes of an instance, field for field as in the API reference.
+"""The responses of the API: the envelope and the two shapes of an instance, with the fields of the API reference.
 
-Pages 0069 and 0071 show the shape that starts and actions return, page 0070 the rows of a query, page 0047 those
-of the definitions.
+Pages 0069 and 0071 show the shape that starts and actions return, page 0070 the rows of an instance query, page 0047
+the rows of a definition query.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     Column = Callable[[Instance, Engine], Any]
 
 _NO_RESULT = object()
-_PADDED = 80  # characters of a business key with the blanks behind it
+_PADDED_KEY_CHARACTERS = 80
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
 class ApiResponse(msgspec.Struct, frozen=True):
-    """An HTTP answer.
+    """An HTTP response.
 
     :param detail: one word for the request log.
     """
@@ -46,7 +46,7 @@ class ApiResponse(msgspec.Struct, frozen=True):
 
 
 def encoded(value: object) -> bytes:
-    """Return a value as JSON, one that holds half a surrogate pair too."""
+    """Encode a value as JSON, even if it contains an unpaired surrogate."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -54,14 +54,14 @@ def encoded(value: object) -> bytes:
 
 
 def bare(value: object, status: int = 200) -> ApiResponse:
-    """Answer with JSON that has no envelope."""
+    """Return a JSON response without an envelope."""
     return ApiResponse(status, encoded(value))
 
 
 def enveloped(
     code: str, message: str, result: object = _NO_RESULT, *, status: int = 200, detail: str = ""
 ) -> ApiResponse:
-    """Answer with the platform's envelope; without a result the key is absent."""
+    """Return a response in the platform's envelope. Without a result, the key is absent."""
     envelope = {"resCode": code, "resMsg": message}
     if result is not _NO_RESULT:
         envelope |= {"result": result}  # type: ignore[dict-item]
@@ -69,13 +69,13 @@ def enveloped(
 
 
 def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> ApiResponse:
-    """Answer with the rows of a query."""
+    """Return a response with the rows of a query."""
     forms = {"array": [], "null": None, "absent": _NO_RESULT, "object": {}, "text": ""}
     return enveloped(ResultCode.SUCCESS, message, rows or forms[switches.empty_list])
 
 
 def as_switched(answer: ApiResponse, switches: Switches) -> ApiResponse:
-    """Return an answer as it is sent by the switches that concern every answer."""
+    """Apply the switches that affect every response."""
     if answer.content_type != "application/json":
         return answer
     body = answer.body
@@ -89,13 +89,13 @@ def as_switched(answer: ApiResponse, switches: Switches) -> ApiResponse:
 
 
 def html(status: int, title: str) -> ApiResponse:
-    """Answer with an HTML page, as gateways do."""
+    """Return an HTML response, as gateways send it."""
     return ApiResponse(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
 
 
-def plain(status: int, words: str) -> ApiResponse:
-    """Answer with words alone, as gateways do."""
-    return ApiResponse(status, f"{words}\n".encode(), "text/plain; charset=utf-8")
+def plain(status: int, text: str) -> ApiResponse:
+    """Return a plain text response, as gateways send it."""
+    return ApiResponse(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
 def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
@@ -125,14 +125,14 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
 
 
 def shown_key(key: str, form: str) -> str:
-    """Return a business key as it comes back, by the switch ``key_form``."""
+    """Return a business key as the switch ``key_form`` shows it."""
     match form.partition("_"):
         case "cut", _, length:
             return key[: int(length)]
         case "upper", *_:
             return key.upper()
         case "padded", *_:
-            return key.ljust(_PADDED)
+            return key.ljust(_PADDED_KEY_CHARACTERS)
         case "prefixed", *_:
             return f"ASTRO:{key}"
         case _:
@@ -140,7 +140,7 @@ def shown_key(key: str, form: str) -> str:
 
 
 def shown_time(moment: float | None, switches: Switches) -> str:
-    """Return when an instance began or ended as it is written, by the switch ``start_time_form``."""
+    """Return a start or end time as the switch ``start_time_form`` writes it."""
     if moment is None:
         return ""
     stamp = _stamp(moment, switches)
@@ -215,14 +215,14 @@ ROW: Mapping[str, Column] = MappingProxyType(
 def row(instance: Instance, engine: Engine, columns: Mapping[str, Column] = ROW) -> dict[str, Any]:
     """Return an instance as a row of a query.
 
-    :param columns: the columns that it has; by default every one.
+    :param columns: the columns of the row; by default all.
     """
     shown = {name: column(instance, engine) for name, column in columns.items()}
     return instance.distortion.applied(shown)
 
 
 def definition_row(definition: Definition) -> dict[str, Any]:
-    """Return a definition as a row of the definitions query."""
+    """Return a definition as a row of the definition query."""
     process = definition.process
     return {
         "id": definition.id,
@@ -237,7 +237,7 @@ def definition_row(definition: Definition) -> dict[str, Any]:
 
 
 def _variables(process: Process, form: str) -> dict[str, Any]:
-    """Return the variables of a definition, by the switch ``definition_variables``."""
+    """Return the variables of a definition as the switch ``definition_variables`` shows them."""
     listed = [
         {
             "name": name,
@@ -266,10 +266,10 @@ def _data_type(value: object) -> str:
 
 
 def definition_graph(definition: Definition, switches: Switches) -> dict[str, Any]:
-    """Return a definition as it is read by its id: the row, its variables and its elements.
+    """Return a definition as a read by id shows it: the row, its variables and its elements.
 
-    Page 0046 has ``variables``, an array of objects, in the definition that is created; the example of page 0048 shows the
-    same definition.
+    On page 0046 a created definition has ``variables``, an array of objects. The example on page 0048 shows the same
+    definition.
     """
     process = definition.process
     row = definition_row(definition)

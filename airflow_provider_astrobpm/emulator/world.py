@@ -1,4 +1,4 @@
-"""Everything that one emulator holds, and how it is put back to its beginning."""
+"""The state of one emulator, and how it is reset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENT_ID = "emulator-client"
-CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - opens nothing but an emulator
+CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - valid only for emulators
 TOKEN_LIFETIME = 600
 
 OutageMode = Literal["off", "cut", "503"]
@@ -26,12 +26,12 @@ OutageMode = Literal["off", "cut", "503"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How an emulator begins.
+    """The initial state of an emulator.
 
-    :param processes: what can be started.
-    :param token_lifetime: seconds; 600 is the only value that the API reference shows.
-    :param base_path: what comes before every path of the API, such as ``/portal/x``.
-    :param allowed_hosts: names to which it answers, besides addresses and localhost.
+    :param processes: the processes that can be started.
+    :param token_lifetime: seconds; 600 is the only value in the API reference.
+    :param base_path: a prefix of every path of the API, such as ``/portal/x``.
+    :param allowed_hosts: host names that are accepted in addition to IP addresses and localhost.
     """
 
     processes: tuple[Process, ...] = field(default_factory=lambda: tuple(load_script(DEFAULT_SCRIPT)))
@@ -56,9 +56,9 @@ class Settings:
 class Emulator:
     """The state of one emulator. Not thread-safe: it belongs to the event loop that serves it.
 
-    Its ``listeners`` are called after each request that may have changed something.
+    The ``listeners`` are called after each request that may have changed something.
 
-    :param source: the real time, seconds since the epoch.
+    :param source: returns the real time, in seconds since the epoch.
     """
 
     engine: Engine
@@ -75,7 +75,7 @@ class Emulator:
 
     @property
     def switches(self) -> Switches:
-        """The switches in force."""
+        """The current switches."""
         return self.engine.switches
 
     def notify_listeners(self) -> None:
@@ -84,7 +84,7 @@ class Emulator:
             listener()
 
     def reset(self) -> None:
-        """Begin anew: no instances, no tokens, no faults, no outage, the switches and processes of the settings."""
+        """Remove instances, tokens, faults and outages, and restore the switches and processes of the settings."""
         self.clock.reset()
         self.faults.clear()
         self.request_log.reset()

@@ -106,7 +106,7 @@ def test_a_start_that_is_wrong(person: Callable[[], Page], control: EmulatorCont
     assert control.instances() == []
     # Nothing typed is lost.
     expect(field).to_have_value('{"supplier" "ACME"}')
-    expect(page.get_by_label("Business key may be empty")).to_have_value("key <1>")
+    expect(page.get_by_label("Business key optional")).to_have_value("key <1>")
     expect(page.get_by_label("Title")).to_have_value('say "hi" & bye')
     field.fill('{"supplier": "ACME"}')
     press(page, "Start")
@@ -197,7 +197,7 @@ def test_two_people_see_the_same_step(
     press(first, "approve")
     expect(first.locator("#notice")).to_have_text("The step was completed.")
     press(second, "approve")
-    expect(second.get_by_role("alert")).to_contain_text("The instance has gone on to another step")
+    expect(second.get_by_role("alert")).to_contain_text("The instance has moved on to another step")
     assert control.instances()[0]["closed"] is False
     press(second, "approve")
     expect(second.locator("#state .bp-status")).to_have_text("Approved")

@@ -44,7 +44,7 @@ def test_the_clock_is_put_forward(visit: Visit, control: EmulatorControl) -> Non
     expect(page.locator(f"#row-{instance_id} .age")).to_have_text("under a minute")
     control.advance(7_200)
     expect(page.locator(f"#row-{instance_id} .age")).to_contain_text("2 h")
-    expect(page.locator("#ahead")).to_have_text("The emulator's clock was put forward by 2 h.")
+    expect(page.locator("#ahead")).to_have_text("The emulator's clock was advanced by 2 h.")
 
 
 def test_by_the_api(visit: Visit, server: EmulatorServer, control: EmulatorControl) -> None:
@@ -182,7 +182,7 @@ def test_a_filter_holds(visit: Visit, control: EmulatorControl) -> None:
     control.start("Instant")
     expect(page.locator("#instances caption")).to_contain_text("1 instance, out of 2 in all")
     control.act(instance_id, "approve")
-    expect(page.locator("#nothing")).to_have_text("None of the 2 instances is as asked for.")
+    expect(page.locator("#nothing")).to_have_text("None of the 2 instances matches the filter.")
     assert page.locator("#by-process").input_value() == "PublishApproval"
     page.reload()
     expect(page.locator("#nothing")).to_be_visible()
@@ -213,9 +213,9 @@ def test_an_emulator_that_is_away(
     page.get_by_text("Start an instance").click()
     with server.unreachable():
         page.get_by_role("button", name="Start", exact=True).click()
-        expect(page.locator("#connection")).to_contain_text("may not have got what you have sent")
+        expect(page.locator("#connection")).to_contain_text("may not have received your form")
         page.wait_for_event("requestfailed", lambda request: request.url.endswith("/changes"))
-        expect(page.locator("#connection")).to_contain_text("may not have got what you have sent")
+        expect(page.locator("#connection")).to_contain_text("may not have received your form")
     complaints.clear()  # of the connections that were refused
 
 

@@ -159,7 +159,7 @@ def test_it_has_a_name_for_everything(visit: Visit, control: EmulatorControl) ->
     for name in ("Actions", "Variables", "History"):
         expect(page.get_by_role("region", name=name)).to_be_visible()
     expect(page.get_by_role("group", name="Complete the step Approval with")).to_be_visible()
-    expect(page.get_by_role("table", name="What happened, oldest first")).to_be_visible()
+    expect(page.get_by_role("table", name="Events, oldest first")).to_be_visible()
     assert page.title() == "PublishApproval release-7 | Astro Zero emulator"
 
 

@@ -142,14 +142,14 @@ def test_reset(api: Api, control: EmulatorControl) -> None:
         (lambda control: control.act("x", "approve"), "Instance x does not exist"),
         (
             lambda control: control.act(control.start("Instant")["id"], "approve"),
-            "(Completed OK): nobody is awaited",
+            "(Completed OK): it waits for no person",
         ),
         (lambda control: control.act(control.start("PublishApproval")["id"], "buy"), "): approve, reject"),
         (lambda control: control.move(control.start("Instant")["id"], state="Lost"), "unknown state 'Lost'"),
         (lambda control: control.start("Nothing"), "BPM Nothing does not exist"),
         (lambda control: control.switch(row_cap=0), "switch row_cap has no position 0"),
         (lambda control: control.switch(nothing=0), "unknown switch 'nothing'"),
-        (lambda control: control.advance(-1), "a clock goes forward"),
+        (lambda control: control.advance(-1), "seconds must be 0 or more"),
         (lambda control: control.outage(mode="flood"), "Invalid enum value 'flood'"),
         (
             lambda control: control.add_processes("processes: [{name: 1}]"),
@@ -204,9 +204,12 @@ ALIASES = "\n".join(f"      a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x']
         ("- " * 100_000, "nested more than 32 levels deep"),
         (f"processes: [{','.join(['[' * 150 + ']' * 150] * 800)}]", "nested more than 32 levels deep"),
         (f"processes: [{','.join(['[' * 30 + ']' * 30] * 4000)}]", "more than 100,000 values"),
-        (f"processes:\n  - name: A\n    variables:\n{ALIASES}", "with all that aliases stand for"),
-        ("processes: &a [*a]", "an alias stands for a value that it is a part of"),
-        (f"processes: [{'x, ' * 400_000}]", "262,144 at most are taken; start the emulator with --processes"),
+        (f"processes:\n  - name: A\n    variables:\n{ALIASES}", "including those that aliases repeat"),
+        ("processes: &a [*a]", "an alias refers to a value that contains it"),
+        (
+            f"processes: [{'x, ' * 400_000}]",
+            "bytes are more than the limit of 262,144; start the emulator with --processes",
+        ),
     ],
     ids=["flow", "block", "often", "short", "aliases", "itself", "long"],
 )

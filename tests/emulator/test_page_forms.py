@@ -40,7 +40,7 @@ def definition(engine: Engine, name: str, version: str = "1.0.0") -> str:
 def test_a_start(engine: Engine) -> None:
     fields = {"business_key": " key-1 ", "title": "T", "variables": '{"comment": "c", "amount": [2]}'}
     instance = start(engine, {"definition": definition(engine, "Asked"), **fields})
-    assert (instance.business_key, instance.title, instance.created_by) == ("key-1", "T", "somebody")
+    assert (instance.business_key, instance.title, instance.created_by) == ("key-1", "T", "someone")
     assert instance.variables == {"comment": "c", "amount": [2], "approved_by": ""}
 
 
@@ -77,7 +77,7 @@ def test_variables_that_are_wrong(engine: Engine, variables: str, message: str) 
 
 @pytest.mark.parametrize("given", [{}, {"definition": "001L0"}])
 def test_a_process_that_is_gone(engine: Engine, given: dict[str, str]) -> None:
-    with pytest.raises(FormError, match="Choose one of those in the list") as caught:
+    with pytest.raises(FormError, match="Choose a process from the list") as caught:
         start(engine, given)
     assert caught.value.field == "definition"
 
@@ -86,7 +86,7 @@ def test_a_start_that_is_refused(engine: Engine) -> None:
     engine.switches = Switches().changed(duplicate_business_key="refuse")
     fields = {"definition": definition(engine, "Asked"), "business_key": "key-1"}
     start(engine, fields)
-    with pytest.raises(FormError, match="has the business key key-1 already"):
+    with pytest.raises(FormError, match="already has the business key key-1"):
         start(engine, fields)
 
 
@@ -118,12 +118,12 @@ def test_resuming(engine: Engine) -> None:
     [
         ("complete", {"outcome": "publish"}, "Outcome 'publish' is not on offer"),
         ("complete", {}, "Outcome '' is not on offer"),
-        ("resume", {}, "is running already."),
+        ("resume", {}, "is already running."),
         ("variables", {}, "No variable was changed"),
         ("variables", {"set:comment": "", "was:comment": ""}, "No variable was changed"),
         ("variables", {"set:amount": "two", "was:amount": "1"}, "This is not JSON"),
-        ("variables", {"set:amount": "2", "set:approved_by": "me"}, "'approved_by' is no variable that can"),
-        ("variables", {"set:amount": "2", "set:nothing": "1"}, "'nothing' is no variable that can be set."),
+        ("variables", {"set:amount": "2", "set:approved_by": "me"}, "The variable 'approved_by' cannot"),
+        ("variables", {"set:amount": "2", "set:nothing": "1"}, "The variable 'nothing' cannot be set."),
     ],
 )
 def test_a_form_that_cannot_be_done(engine: Engine, form: str, fields: dict[str, str], message: str) -> None:
@@ -138,7 +138,7 @@ def test_a_decision_is_about_the_step_that_was_seen(engine: Engine) -> None:
     instance = engine.start("Twice")
     seen = {"outcome": "approve", "entered": str(details(instance, engine, 0.0).entered)}
     perform(engine, "complete", instance.id, seen)
-    with pytest.raises(FormError, match="has gone on to another step"):
+    with pytest.raises(FormError, match="has moved on to another step"):
         perform(engine, "complete", instance.id, seen)
     assert not instance.closed
     perform(engine, "complete", instance.id, {**seen, "entered": str(details(instance, engine, 0.0).entered)})

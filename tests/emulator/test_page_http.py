@@ -64,7 +64,7 @@ def test_the_table(page: Page, control: EmulatorControl) -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert f'href="/instances/{instance["id"]}"' in answer.text
     assert f"PublishApproval release-7 ◔ {WAITING} Submitted release-7 under a minute" in text_of(answer)
-    assert "None of the 1 instances is as asked for" in text_of(page.get("/?state=Broken"))
+    assert "None of the 1 instances matches the filter" in text_of(page.get("/?state=Broken"))
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/icon.svg", "/instances/none"])
@@ -118,7 +118,7 @@ def test_an_action(page: Page, control: EmulatorControl) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{here}?done=complete")
     shown = text_of(page.get(answer.headers["Location"]))
     assert "✓ Completed OK Approved The step was completed." in shown
-    assert "somebody chose approve" in shown
+    assert "someone chose approve" in shown
     late = page.post(f"{here}/complete", {"outcome": "approve"})
     assert late.status_code == 422
     assert "Not done. Outcome 'approve' is not on offer" in text_of(late)
@@ -144,7 +144,7 @@ def test_variables_that_are_wrong_lose_nothing(page: Page, control: EmulatorCont
         (
             "/instances/none",
             404,
-            "There is no instance 'none'. It was deleted, or the emulator has begun anew.",
+            "There is no instance 'none'. It was deleted, or the emulator was reset or restarted.",
         ),
         ("/instances/%3Cb%3E%E2%80%AE", 404, "There is no instance '<b>\\u202e'"),
         ("/?show=ten", 400, "show in the address must be a whole number from 1 to 1000, not 'ten'."),

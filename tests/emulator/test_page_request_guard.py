@@ -67,7 +67,7 @@ def test_a_form_of_the_page(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({}, "without saying from where"),
+        ({}, "without the header Origin"),
         ({"Origin": "null"}, "from 'null'"),
         ({"Origin": "http://evil.example"}, "from 'http://evil.example'"),
         ({"Origin": "http://127.0.0.1:9999"}, "from 'http://127.0.0.1:9999'"),

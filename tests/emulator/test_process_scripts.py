@@ -128,9 +128,12 @@ def test_the_default_processes() -> None:
             "processes: [{name: A, variables: [x]}]",
             "process 'A' version 1.0.0: variables must be a mapping, not list",
         ),
-        ("processes: [{name: A, variables: {1: x}}]", "variables must have text as names, not 1 (quote it)"),
-        ("processes: [{name: A, read_only: [x]}]", "read_only names 'x', which variables does not declare"),
-        ("processes: [{name: A}, {name: A}]", "here: process 'A' version 1.0.0 is there twice"),
+        ("processes: [{name: A, variables: {1: x}}]", "variables must have text as keys, not 1 (quote it)"),
+        (
+            "processes: [{name: A, read_only: [x]}]",
+            "read_only contains 'x', which variables does not declare",
+        ),
+        ("processes: [{name: A}, {name: A}]", "here: process 'A' version 1.0.0 is defined twice"),
         ("processes: [{name: A}, {name: A, version: 2.0.0}]", "has two active versions, 1.0.0 and 2.0.0"),
     ],
 )
@@ -153,27 +156,27 @@ def test_errors_in_a_process(text: str, message: str) -> None:
         ("[{state: Running, wait: dog}]", "step 1: wait must be person, not 'dog'"),
         (
             "[{state: Running, wait: person}]",
-            "step 1: a step that waits for a person has outcomes and no for",
+            "step 1: a step with wait: person needs outcomes and takes no for",
         ),
         (
             "[{state: Running, wait: person, for: 1, outcomes: {a: }}]",
-            "step 1: a step that waits for a person has outcomes and no for",
+            "step 1: a step with wait: person needs outcomes and takes no for",
         ),
-        ("[{state: Running, outcomes: {a: }}]", "step 1: outcomes belong to a step with wait: person"),
-        ("[{state: Running, wait: person, outcomes: {no: }}]", "outcomes must have text as names, not False"),
-        ("[{end: }, {state: Running}]", "step 1: end belongs at the end of the steps"),
-        ("[{end: {state: Running}}]", "end: state 'Running' is none in which an instance has ended"),
+        ("[{state: Running, outcomes: {a: }}]", "step 1: outcomes need wait: person"),
+        ("[{state: Running, wait: person, outcomes: {no: }}]", "outcomes must have text as keys, not False"),
+        ("[{end: }, {state: Running}]", "step 1: end must be the last step"),
+        ("[{end: {state: Running}}]", "end: state 'Running' is not a final state"),
         ("[{end: {status: Done}}]", "end: unknown key 'status'; known are state, bp_status"),
         ("[{end: {}, for: 1}]", "unknown key 'for'; known are end"),
         (
             "[{state: Running}, {state: Running, wait: person, outcomes: {a: {goto: x}}}]",
-            "step 2: outcome 'a': goto names no step 'x'; named steps are none",
+            "step 2: outcome 'a': no step is named 'x'; named steps are none",
         ),
         (
             "[{state: Running, name: x, wait: person, outcomes: {a: {goto: x, end: }}}]",
             "step 1: outcome 'a': an outcome has goto or end, not both",
         ),
-        ("[{state: New, name: x}, {state: New, name: x}]", "step names must differ, they are x, x"),
+        ("[{state: New, name: x}, {state: New, name: x}]", "step names must be unique, they are x, x"),
     ],
 )
 def test_errors_in_a_step(steps: str, message: str) -> None:

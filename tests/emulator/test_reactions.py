@@ -163,7 +163,7 @@ class TestWhatDidNotHappen:
         ids = [stage.start("Quick").id for _ in range(5)]
         stage.now += 60
         said = (
-            "each Quick was to be suspended 10.5 s after its start, and 5 of them were not: "
+            "each Quick should have been suspended 10.5 s after its start, but 5 of them were not: "
             + "; ".join(f"{one} had ended as 'Completed OK' 10 s after its start" for one in ids[:3])
             + "; and 2 more"
         )
@@ -175,8 +175,8 @@ class TestWhatDidNotHappen:
         assert stage.engine.missed(final=False) == []
         (said,) = stage.engine.missed(final=True)
         assert said == (
-            "each Quick was to be broken 5 s after its start, and 1 of them was not: "
-            f"{instance.id} is in state 'Running', and the moment has not come"
+            "each Quick should have been broken 5 s after its start, but 1 of them was not: "
+            f"{instance.id} is in state 'Running', and the action is not due yet"
         )
 
     @pytest.mark.parametrize("optional", [True, False])
@@ -187,7 +187,7 @@ class TestWhatDidNotHappen:
         stage.start(dataset="y")
         assert stage.engine.missed(final=False) == []
         said = (
-            "each Review with business key 'k', variable dataset 'x' was to be terminated 0 s after its start, and none "
+            "each Review with business key 'k', variable dataset 'x' should have been terminated 0 s after its start, but none "
             "was started"
         )
         assert stage.engine.missed(final=True) == ([] if optional else [said])
@@ -198,7 +198,7 @@ class TestWhatDidNotHappen:
         instance = stage.start("Quick")
         getattr(stage.engine, remove)(instance.id)
         (said,) = stage.engine.missed(final=False)
-        assert said.endswith(f"{instance.id} was deleted before that")
+        assert said.endswith(f"{instance.id} was deleted first")
 
     def test_a_later_order_took_its_place(self, stage: Stage) -> None:
         stage.engine.react(reaction(deed="break"))
@@ -266,10 +266,10 @@ def test_a_person_suspends_resumes_and_terminates(control: EmulatorControl) -> N
     [
         (("Unheard", "decide", [], 0), "BPM Unheard does not exist"),
         (("PublishApproval", "decide", ["aprove"], 0), "has no outcome 'aprove'; it has approve, reject"),
-        (("Instant", "decide", ["approve"], 0), "it has none, as no person is in it"),
+        (("Instant", "decide", ["approve"], 0), "it has none, because it never waits for a person"),
         (("PublishApproval", "burn", [], 0), "Invalid enum value 'burn'"),
         (("PublishApproval", "break", [], -1), "after must be 0 or more seconds, not -1"),
-        (("PublishApproval", "decide", ["approve"], 1), "so after means nothing"),
+        (("PublishApproval", "decide", ["approve"], 1), "so after has no effect"),
     ],
 )
 def test_what_is_refused(arguments: tuple[Any, ...], message: str, control: EmulatorControl) -> None:

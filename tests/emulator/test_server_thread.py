@@ -78,7 +78,7 @@ def test_unreachable_for_a_while() -> None:
 
 def test_it_starts_once_and_only_on_a_free_port() -> None:
     with EmulatorServer() as server:
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="is already running"):
             server.start()
         taken = EmulatorServer(port=server.port)
         with pytest.raises(OSError, match="address already in use"):
@@ -173,7 +173,7 @@ def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
         first, page, control, last = (process.stdout.readline().strip() for _ in range(4))
         url = first.removeprefix("Astro Zero emulator: ")
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
-        assert page == f"Page for people:     {url}/"
+        assert page == f"Web page:            {url}/"
         assert control == f"Control API:         {url}/_emulator"
         word, assignment = shlex.split(last)
         name, _, value = assignment.partition("=")

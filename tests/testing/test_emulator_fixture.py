@@ -44,7 +44,7 @@ def test_the_connection_reaches_processes(emulator: AstroZeroEmulator) -> None:
 
 @pytest.mark.parametrize("conn_id", ["", "a b", "a=b", "a\0b"])
 def test_ids_that_no_connection_has(conn_id: str, emulator: AstroZeroEmulator) -> None:
-    with pytest.raises(ValueError, match="a connection id is of letters"):
+    with pytest.raises(ValueError, match="a connection id consists of letters"):
         emulator.connect(conn_id)
 
 
@@ -146,8 +146,8 @@ def test_what_did_not_happen_is_told(emulator: AstroZeroEmulator) -> None:
     with pytest.raises(AssertionError) as caught:
         emulator.assert_all_happened()
     assert str(caught.value) == (
-        "The test has ordered what did not happen:\n"
-        "  each Instant was to be broken 1 s after its start, and none was started"
+        "These planned actions did not happen:\n"
+        "  each Instant should have been broken 1 s after its start, but none was started"
     )
     emulator.reset()  # or this test would fail, too
 
@@ -188,9 +188,17 @@ class TestComplete:
     @pytest.mark.parametrize(
         ("count", "options", "problem"),
         [
-            (0, {}, "0 open instances of PublishApproval, not one.\nThere are: none."),
-            (2, {}, "2 open instances of PublishApproval, not one.\nThere are:\n  PublishApproval 1.0.0"),
-            (1, {"business_key": "x"}, "0 open instances of PublishApproval with business key 'x', not one."),
+            (0, {}, "Expected one open instance of PublishApproval, found 0\nAll instances: none."),
+            (
+                2,
+                {},
+                "Expected one open instance of PublishApproval, found 2\nAll instances:\n  PublishApproval 1.0.0",
+            ),
+            (
+                1,
+                {"business_key": "x"},
+                "Expected one open instance of PublishApproval with business key 'x', found 0",
+            ),
         ],
     )
     def test_which_one_is_meant_has_to_be_clear(
@@ -222,7 +230,7 @@ def test_what_was_started_is_what_came_through_the_api(emulator: AstroZeroEmulat
     )
     assert found["variables"]["dataset"] == "a"
     assert emulator.assert_started("PublishApproval", times=0, title="U") == []
-    with pytest.raises(AssertionError, match="Nothing was to be started. Started were:\n  PublishApproval"):
+    with pytest.raises(AssertionError, match="Expected no start. Started instances:\n  PublishApproval"):
         emulator.assert_nothing_started()
 
 
@@ -283,11 +291,11 @@ class TestRun:
                 Dag(slow=0.4), give_up_after=0.2
             )  # what comes before the first request does not count
         first, title, instance, _, advice = str(caught.value).splitlines()
-        assert first == "The run was not over after 0.2 s, so its waits were ended."
-        assert title == "Open were:"
+        assert first == "The run did not finish within 0.2 s, so its waits were ended."
+        assert title == "Open instances:"
         assert instance.startswith("  PublishApproval 1.0.0, business key 'k', ")
         assert instance.endswith("waits for a person: approve, reject")
-        assert advice.startswith("Say before the run what a person does meanwhile, such as")
+        assert advice.startswith("Plan before the run what a person does, such as")
 
     @pytest.mark.parametrize("wrong", ["fault", "outage"])
     def test_nobody_decides_and_looks_fail(self, wrong: str, emulator: AstroZeroEmulator) -> None:
@@ -312,7 +320,7 @@ class TestRun:
         emulator.breaks("PublishApproval", after=60, business_key="k")
         emulator.process("PublishApproval", [{"state": "Running", "for": 0}])
         with pytest.raises(
-            AssertionError, match="what did not happen:\n  each PublishApproval with .* had ended as"
+            AssertionError, match="planned actions did not happen:\n  each PublishApproval with .* had ended as"
         ):
             emulator.run(Dag())
         emulator.reset()
@@ -321,7 +329,7 @@ class TestRun:
         self, emulator: AstroZeroEmulator
     ) -> None:
         emulator.terminates("PublishApproval", where={"dataset": "misspelt"})
-        with pytest.raises(AssertionError, match="variable dataset 'misspelt' was to be terminated"):
+        with pytest.raises(AssertionError, match="variable dataset 'misspelt' should have been terminated"):
             emulator.run(Dag(), give_up_after=0.2)
         emulator.reset()
 

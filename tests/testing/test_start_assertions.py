@@ -62,9 +62,13 @@ def test_differences(fields: dict[str, Any], variables: dict[str, Any], differen
         (["Approval", "Other"], 1, None),
         ([], 0, None),
         (["Approval", "Approval"], 2, None),
-        ([], 1, "Approval with title 'T' was to be started once, and was started never."),
-        (["Approval"], 0, "Approval with title 'T' was to be started never, and was started once."),
-        (["Approval"] * 3, 2, "Approval with title 'T' was to be started 2 times, and was started 3 times."),
+        ([], 1, "Expected Approval with title 'T' to be started once, but it was started 0 times."),
+        (["Approval"], 0, "Expected Approval with title 'T' to be started 0 times, but it was started once."),
+        (
+            ["Approval"] * 3,
+            2,
+            "Expected Approval with title 'T' to be started 2 times, but it was started 3 times.",
+        ),
     ],
 )
 def test_complaint(names: list[str], times: int, first_line: str | None) -> None:
@@ -80,7 +84,7 @@ def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> No
     first, second = (instance_line(each) for each in started)
     variables = "    variables {'dataset': 'a', 'rows': 1, 'note': None}"
     assert problem.splitlines()[1:] == [
-        "Started were:",
+        "Started instances:",
         f"  {first}",
         variables,
         "    but title is 'U', not 'T'",
@@ -92,9 +96,9 @@ def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> No
 def test_a_complaint_over_nothing_at_all() -> None:
     problem = mismatch_message(ExpectedInstance("Approval", {}, {"dataset": "a"}), 1, [])
     assert problem == (
-        "Approval with variable dataset 'a' was to be started once, and was started never.\nStarted were: none."
+        "Expected Approval with variable dataset 'a' to be started once, but it was started 0 times.\nStarted instances: none."
     )
-    assert instance_lines("Open were", []) == ["Open were: none."]
+    assert instance_lines("Open instances", []) == ["Open instances: none."]
 
 
 @pytest.mark.parametrize(

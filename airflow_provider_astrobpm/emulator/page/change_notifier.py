@@ -1,7 +1,7 @@
-"""When there is something new to see: after a request that has changed something, and when a step runs out.
+"""Notify open pages of changes: after a request that changed something, and when a step runs out.
 
-It looks only when it is woken or something is due, so a page on which nothing happens costs next to nothing. All pages
-that are open share each look, so a hundred of them cost hardly more than one.
+The notifier checks for changes only when it is woken or something is due, so an idle page costs almost nothing. All open
+pages share each check, so a hundred of them cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.world import Emulator
 
 MIN_NOTICE_GAP_SECONDS = 0.05
-"""Seconds between two looks at least: many requests at once cost one."""
+"""The checks are at least this far apart, so many requests at once cost one check."""
 MAX_NOTICE_GAP_SECONDS = 60.0
-"""Seconds: ages change without anything else, and are written in minutes."""
+"""Pages are notified at least this often, because the ages on them change. Ages are written in minutes."""
 
 
 def fingerprint(emulator: Emulator) -> tuple[object, ...]:
-    """Return a value that differs from an earlier one if and only if the page may look different."""
+    """Return a value that changes if and only if the page may have changed."""
     engine = emulator.engine
     instances = engine.instances()
-    # Numbers never come twice and histories only grow, so no two changes can make up for each other.
+    # Numbers are never reused and histories only grow, so two changes cannot cancel out.
     newest = instances[-1].number if instances else 0
     events = sum(len(instance.history) for instance in instances)
     world = (engine, engine.switches, emulator.clock.ahead, tuple(engine.catalogue))
@@ -34,7 +34,7 @@ def fingerprint(emulator: Emulator) -> tuple[object, ...]:
 
 
 class ChangeNotifier:
-    """The changes of one emulator, for all who follow them."""
+    """Notify the subscribers of one emulator about its changes."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
@@ -42,9 +42,9 @@ class ChangeNotifier:
         self._due = math.inf
 
     async def follow(self, at_least_every: float = MAX_NOTICE_GAP_SECONDS) -> AsyncGenerator[None, None]:
-        """Yield at once, and then whenever somebody who looks at the emulator should look again; without end.
+        """Yield immediately, and then whenever a page should be updated. The generator never ends.
 
-        :param at_least_every: seconds after which it is time though nothing has changed.
+        :param at_least_every: seconds after which it yields even if nothing changed.
         """
         woken = asyncio.Event()
 
@@ -53,7 +53,7 @@ class ChangeNotifier:
             woken.set()
 
         self._emulator.listeners.add(wake)
-        self._fingerprint = None  # of what happened while nobody followed nothing was told
+        self._fingerprint = None  # without followers, changes were not reported
         try:
             while True:
                 before = self._current()
@@ -69,13 +69,13 @@ class ChangeNotifier:
             woken.clear()
             if self._current() != before:
                 return
-            await _next_slot()  # whatever comes meanwhile is seen in one look
+            await _next_slot()  # one check covers all changes until then
             left = self._due - self._emulator.clock()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(woken.wait(), None if math.isinf(left) else max(left, 0.001))
 
     def _current(self) -> tuple[object, ...]:
-        """Return what is seen now; what was seen last, if nothing can have changed since."""
+        """Return the current fingerprint; the last one if nothing can have changed since."""
         if self._fingerprint is None or self._due <= self._emulator.clock():
             self._fingerprint = fingerprint(self._emulator)
             self._due = self._emulator.engine.next_due()
@@ -83,6 +83,6 @@ class ChangeNotifier:
 
 
 async def _next_slot() -> None:
-    """Wait for the next of the moments in which all who follow look, so that one look does for all of them."""
+    """Wait for the next moment at which all followers check, so that they share one check."""
     now = asyncio.get_running_loop().time()
     await asyncio.sleep(MIN_NOTICE_GAP_SECONDS - now % MIN_NOTICE_GAP_SECONDS)

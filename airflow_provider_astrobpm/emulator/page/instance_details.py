@@ -1,4 +1,4 @@
-"""What the page of one instance shows: how it stands, its variables, its history, and what a person may do. Pure."""
+"""The view of one instance: its state, its variables, its history, and the allowed actions. Pure."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ if TYPE_CHECKING:
 PageAction = Literal["suspend", "resume", "terminate", "break"]
 
 MAX_HISTORY_ROWS = 200
-_MAX_CHARACTERS = 2_000  # characters of a text that is shown, and of a value that can be changed here
-_LINE_CHARACTERS, _WIDE_LINE_CHARACTERS = (
-    60,
-    100,
-)  # characters of a value that is edited in one line, and in each of several
+_MAX_CHARACTERS = 2_000  # of a text that is shown, and of a value that can be edited
+_LINE_CHARACTERS = 60  # of a value that is edited in a one-line field
+_WIDE_LINE_CHARACTERS = 100  # of a line in a larger field
 
 
 @dataclass(frozen=True)
 class Variable:
     """A variable of an instance.
 
-    :param name: as it is, for the form; ``shown`` is what people see.
-    :param value: as people see it.
-    :param text: as the form has it.
-    :param form: how it is written: plain text, or JSON.
-    :param settable: whether the page lets a person set it.
-    :param why_not: why it does not; empty where that is plain.
-    :param lines: how many lines it is edited in.
+    :param name: the exact name, for the form; ``shown`` is the displayed name.
+    :param value: the displayed value.
+    :param text: the value in the form.
+    :param form: how the value is written: as text or as JSON.
+    :param settable: whether a person can set it on the page.
+    :param why_not: why it cannot be set; empty if that is obvious.
+    :param lines: the number of lines of its field.
     """
 
     name: str
@@ -49,9 +47,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """An entry of the history.
+    """A row of the history table.
 
-    :param at: the moment, as the API writes it.
+    :param at: the time, in the API's format.
     """
 
     at: str
@@ -64,13 +62,13 @@ class HistoryRow:
 class Details:
     """One instance.
 
-    :param outcomes: what a person may decide now.
-    :param entered: how many steps it has entered: which of them a decision is about.
-    :param deeds: what else may be done to it now.
-    :param hidden: whether the API does not know it.
+    :param outcomes: the outcomes that a person may choose now.
+    :param entered: how many steps it has entered; it identifies the step that a decision is about.
+    :param allowed_actions: the other actions that are allowed now.
+    :param hidden: whether the API does not show the instance.
     :param lasted: how long it took until its end; empty while it is open.
-    :param earlier: how many entries of its history are not shown.
-    :param zone: of all moments.
+    :param earlier: how many older history entries are not shown.
+    :param zone: the time zone of all times.
     """
 
     id: str
@@ -98,14 +96,14 @@ class Details:
 
     @property
     def can_set(self) -> bool:
-        """Whether there is a variable that a person may set."""
+        """Whether a person can set any variable."""
         return any(variable.settable for variable in self.variables)
 
 
 def details(instance: Instance, engine: Engine, now: float) -> Details:
-    """Return what the page of an instance shows.
+    """Return the view of an instance.
 
-    :param instance: settled to ``now``.
+    :param instance: the instance, settled to ``now``.
     :param now: seconds since the epoch, by the emulator's clock.
     """
     offset = engine.switches.utc_offset
@@ -136,7 +134,7 @@ def details(instance: Instance, engine: Engine, now: float) -> Details:
 
 
 def allowed_actions(instance: Instance, engine: Engine) -> tuple[PageAction, ...]:
-    """Return what may be done to an instance besides deciding. What the API does not know it does not act on."""
+    """Return the allowed actions, except decisions. The API does not act on instances that it hides."""
     if instance.closed:
         return ()
     if not engine.shows(instance):
@@ -167,7 +165,7 @@ def _why_not(name: str, value: Any, text: str, instance: Instance) -> str:
         declared = name in instance.process.variables
         return "read-only" if declared else "not declared by the process"
     return (
-        f"longer than {_MAX_CHARACTERS:,} characters, too long to be changed here"
+        f"longer than {_MAX_CHARACTERS:,} characters, too long to edit here"
         if len(text) > _MAX_CHARACTERS
         else ""
     )

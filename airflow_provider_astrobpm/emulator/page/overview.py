@@ -1,4 +1,4 @@
-"""What the table of instances shows: which of them, in which words. Pure."""
+"""The view of the instance table: filter the instances and format their rows. Pure."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.page.badges import Badge
 
 ROWS_PER_STEP = 100
-"""How many instances are shown at first, and how many more at a time: a page of thousands is slow in any browser."""
+"""The instances shown at first, and added by "Show more". A page of thousands is slow in any browser."""
 MAX_ROWS = 1_000
-"""How many are shown at most: while a page is made the API waits. Filters lead to the others."""
-_MAX_CHARACTERS = 120  # characters of a text in the table
+"""The most instances on a page, because the API waits while a page is rendered. Filters give access to the others."""
+_MAX_CHARACTERS = 120  # of a text in the table
 
 
 class FilterError(ValueError):
-    """An address that asks for something that cannot be shown; the message says what."""
+    """The query of the page's address is invalid; the message says why."""
 
 
 @dataclass(frozen=True)
 class OverviewFilter:
-    """Which instances are wanted, as the address of the page says.
+    """The filter in the address of the page.
 
     :param process: the name of a process; empty for all.
     :param state: a state; empty for all.
-    :param show: how many of the newest.
+    :param show: how many of the newest instances to show.
     """
 
     process: str = ""
@@ -47,16 +47,18 @@ class OverviewFilter:
     def read(cls, query: Mapping[str, str]) -> OverviewFilter:
         """Read the query of an address.
 
-        :raises FilterError: if ``show`` is no number from 1 to ``MAX_ROWS``.
+        :raises FilterError: if ``show`` is not a number from 1 to ``MAX_ROWS``.
         """
         show = query.get("show", str(ROWS_PER_STEP))
         if not (show.isascii() and show.isdigit() and len(show) < 10 and 1 <= int(show) <= MAX_ROWS):
-            raise FilterError(f"show in the address must be a whole number from 1 to {MAX_ROWS}, not {show!r}")
+            raise FilterError(
+                f"show in the address must be a whole number from 1 to {MAX_ROWS}, not {show!r}"
+            )
         return cls(query.get("process", ""), query.get("state", ""), int(show))
 
     @property
     def address(self) -> str:
-        """The address that asks for this."""
+        """The address of the page with this filter."""
         given = {"process": self.process, "state": self.state}
         query = {name: value for name, value in given.items() if value}
         if self.show != ROWS_PER_STEP:
@@ -64,7 +66,7 @@ class OverviewFilter:
         return f"/?{urlencode(query)}" if query else "/"
 
     def admits(self, instance: Instance, engine: Engine) -> bool:
-        """Tell whether an instance is wanted: whether one of its badges is the state."""
+        """Return whether the filter admits an instance. The state filter compares its badges."""
         return self.process in ("", instance.process.name) and (
             not self.state or self.state in {badge.state for badge in badges(instance, engine)}
         )
@@ -74,8 +76,8 @@ class OverviewFilter:
 class InstanceRow:
     """An instance in the table.
 
-    :param title: empty where it says no more than the process does.
-    :param started: the moment, as the API writes it.
+    :param title: the title; empty if it is just the label of the process.
+    :param started: the start time, in the API's format.
     """
 
     id: str
@@ -90,7 +92,7 @@ class InstanceRow:
 
 @dataclass(frozen=True)
 class SelectOption:
-    """An option of a list to choose from."""
+    """An option of a filter."""
 
     value: str
     text: str
@@ -101,8 +103,8 @@ class SelectOption:
 class Startable:
     """A version of a process that can be started.
 
-    :param id: its definition's.
-    :param variables: the names of those that a start may set.
+    :param id: the definition id.
+    :param variables: the names of the variables that a start may set.
     """
 
     id: str
@@ -112,12 +114,12 @@ class Startable:
 
 @dataclass(frozen=True)
 class Overview:
-    """The whole table.
+    """The view of the instance table.
 
-    :param total: how many instances there are, whatever is asked for.
-    :param found: how many are as asked for; the newest of them are the rows.
-    :param more: the address that shows more of them; empty if all are shown, or as many as can be.
-    :param ahead: by how much the clock was put forward; empty if it was not.
+    :param total: the number of all instances.
+    :param found: the number of instances that the filter admits; the rows are the newest of them.
+    :param more: the address that shows more of them; empty if all or the maximum are shown.
+    :param ahead: by how much the clock was advanced; empty if it was not.
     """
 
     asked: OverviewFilter
@@ -132,10 +134,10 @@ class Overview:
 
 
 def overview(engine: Engine, asked: OverviewFilter, now: float, ahead: float = 0.0) -> Overview:
-    """Return what the table shows.
+    """Return the view of the instance table.
 
     :param now: seconds since the epoch, by the emulator's clock.
-    :param ahead: by how many seconds that was put forward.
+    :param ahead: the seconds by which that clock was advanced.
     """
     instances = engine.instances()
     found = [instance for instance in reversed(instances) if asked.admits(instance, engine)]
@@ -157,7 +159,7 @@ def overview(engine: Engine, asked: OverviewFilter, now: float, ahead: float = 0
 
 
 def startable(engine: Engine) -> tuple[Startable, ...]:
-    """Return what can be started, in the order in which the definitions were added."""
+    """Return the processes that can be started, in the order in which their definitions were added."""
     definitions = list(engine.catalogue)
     versions = [definition.process.name for definition in definitions]
     return tuple(
@@ -198,7 +200,7 @@ def _row(instance: Instance, engine: Engine, now: float) -> InstanceRow:
 
 
 def _choices(values: list[str], chosen: str) -> tuple[SelectOption, ...]:
-    """Return the values to choose from; what is asked for is among them even if there is no such thing."""
+    """Return the options of a filter. The chosen value is included even if it does not exist."""
     also = [chosen] if chosen and chosen not in values else []
     return tuple(
         SelectOption(value, formatting.visible(value, _MAX_CHARACTERS), value == chosen)

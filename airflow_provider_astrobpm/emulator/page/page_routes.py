@@ -1,4 +1,4 @@
-"""The page on the wire: which address shows what, and what comes of a form."""
+"""The HTTP routes of the page: its addresses and its forms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_RETRY_MS = 500  # after which a browser whose stream has broken off tries again
+_RETRY_MS = 500  # before a browser reconnects to a broken event stream
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -53,18 +53,18 @@ class _Page:
         self._changes = ChangeNotifier(emulator)
 
     def guarded(self, handler: PageHandler) -> PageHandler:
-        """Answer only a browser that shows the page to a person."""
+        """Wrap a handler to refuse requests from foreign web pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             allowed = self._emulator.settings.allowed_hosts
             refused = refused_host(request.headers.get("Host", ""), allowed)
             if refused is None and request.method == "POST":
                 refused = refused_sender(request.headers)
-            return await handler(request) if refused is None else _trouble(403, "Not shown", refused)
+            return await handler(request) if refused is None else _trouble(403, "Request refused", refused)
 
         return handle
 
-    # What is shown.
+    # Views.
 
     async def show_overview(self, request: web.Request) -> web.Response:
         started = self._find(request.query.get("started", ""))
@@ -74,7 +74,7 @@ class _Page:
         try:
             asked = OverviewFilter.read(query)
         except FilterError as error:
-            return _trouble(400, "Nothing to show", f"{error}.")
+            return _trouble(400, "Invalid address", f"{error}.")
         emulator = self._emulator
         view = overview(emulator.engine, asked, emulator.clock(), emulator.clock.ahead)
         shown = {"started": None, "error": None, "typed": {}, **values}
@@ -87,7 +87,7 @@ class _Page:
     def _instance(self, instance_id: str, status: int = 200, **values: object) -> web.Response:
         instance = self._find(instance_id)
         if instance is None:
-            gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator has begun anew."
+            gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator was reset or restarted."
             return _trouble(404, "No such instance", gone)
         view = details(instance, self._emulator.engine, self._emulator.clock())
         shown = {"said": "", "error": None, "form": "", "typed": {}, **values}
@@ -98,7 +98,7 @@ class _Page:
         return web.FileResponse(ASSETS[request.path[1:]], headers={**HEADERS, "Cache-Control": "no-cache"})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Send a notice whenever there is something new to see."""
+        """Send an event whenever the page may have changed."""
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(f"retry: {_RETRY_MS}\n\n".encode())
@@ -109,7 +109,7 @@ class _Page:
                 await response.write(b"data: changed\n\n")
         return response
 
-    # What is sent.
+    # Forms.
 
     async def start(self, request: web.Request) -> web.Response:
         fields = await _fields(request)
@@ -118,7 +118,7 @@ class _Page:
         except FormError as error:
             return self._overview(fields, 422, error=error, typed=fields)
         self._emulator.notify_listeners()
-        # The filters travel with the form, as fields of the same names.
+        # The form sends the current filters as fields of the same names.
         kept = {name: fields[name] for name in ("process", "state", "show") if fields.get(name)}
         return _see_other(f"/?{urlencode({**kept, 'started': instance.id})}")
 

@@ -1,9 +1,9 @@
-"""Who is answered: a browser that shows the page to a person, programs, and no foreign web page in a browser. Pure.
+"""Accept requests from people's browsers and from programs; refuse requests from foreign web pages. Pure.
 
-The page has no password, and whoever reaches it may use it; so it is with the control API, which is for programs, and with
-the API, whose secret everybody knows. But any web page that a person opens elsewhere can send forms to an address of this
-machine, and can give its own name this machine's address (DNS rebinding). Both show in the headers that browsers send, and
-that no web page can change: the first in ``Origin``, the second in ``Host``. So a foreign name is not answered at all.
+Neither the page nor the control API has a password, and the API's secret is public: any client that reaches the emulator
+may use it. But a foreign web page in a browser on this machine can send forms to the emulator, and can point its own name
+at this machine (DNS rebinding). Browsers report both in headers that a web page cannot change: ``Origin`` shows the
+first, ``Host`` the second. So requests for a foreign host name are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def name_of(host: str) -> str:
-    """Return the name or address in a ``Host`` header: without the port, the brackets and a final dot."""
+    """Return the name or address in a ``Host`` header, without port, brackets and trailing dot."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
@@ -25,44 +25,45 @@ def name_of(host: str) -> str:
 
 
 def refused_host(host: str, allowed: Collection[str]) -> str | None:
-    """Return why a request with this ``Host`` header is not answered; ``None`` if it is.
+    """Return why a request with this ``Host`` header is refused; ``None`` if it is accepted.
 
-    An address cannot be a foreign page's name. Names are answered if they always mean this machine, or are allowed.
+    IP addresses are accepted, because a foreign page cannot own one. A name is accepted if it always means this machine,
+    or is in ``allowed``.
     """
     name = name_of(host)
     mine = {"localhost", *(each.lower() for each in allowed)}
     if _is_address(name) or name in mine or name.endswith(".localhost"):
         return None
     return (
-        f"The emulator does not answer to the name {name!r}: a foreign web page can give its own name the address of"
-        " this machine, and could then do here what you can do. Use an IP address or localhost. If the name is your"
-        f" own, start the emulator with --allowed-host {name or 'NAME'}."
+        f"The emulator does not accept the host name {name!r}: a foreign web page can point its own name at this machine,"
+        " and could then do here what you can do. Use an IP address or localhost. If the name is your own, start the"
+        f" emulator with --allowed-host {name or 'NAME'}."
     )
 
 
 def refused_sender(headers: Mapping[str, str]) -> str | None:
-    """Return why a form is not taken; ``None`` if it was sent from the page itself.
+    """Return why a form is refused; ``None`` if the page itself sent it.
 
-    :param headers: found by name in any case.
+    :param headers: the headers; names are case-insensitive.
     """
     origin, site = headers.get("Origin", ""), headers.get("Sec-Fetch-Site", "same-origin")
-    # Whether over http or https: what matters is who has sent it.
+    # The scheme does not matter, only the sender.
     sender = origin.partition("://")[2]
     if site == "same-origin" and sender and sender == headers.get("Host", ""):
         return None
-    came_from = f"from {origin!r}" if origin else "without saying from where (the header Origin)"
+    came_from = f"from {origin!r}" if origin else "without the header Origin"
     return (
-        f"The form was sent {came_from}, and not from this page, so nothing was done. Open the page and send the form"
-        " there. Programs use the control API instead, under /_emulator."
+        f"The form was sent {came_from}, not from this page, so nothing was done. Open the page and send the form there."
+        " Programs use the control API under /_emulator instead."
     )
 
 
 def refused_command(method: str, headers: Mapping[str, str], allowed: Collection[str]) -> str | None:
-    """Return why an order to the control API is not taken; ``None`` if it is.
+    """Return why a control API command is refused; ``None`` if it is accepted.
 
-    Programs say nothing of where they were loaded from. A browser says it of what can change something.
+    Programs send neither ``Origin`` nor ``Sec-Fetch-Site``. Browsers do for requests that can change something.
 
-    :param headers: found by name in any case.
+    :param headers: the headers; names are case-insensitive.
     """
     if refused := refused_host(headers.get("Host", ""), allowed):
         return refused
@@ -71,8 +72,8 @@ def refused_command(method: str, headers: Mapping[str, str], allowed: Collection
     if method == "GET" or refused_sender(headers) is None:
         return None
     return (
-        f"A web page sent this, from {headers.get('Origin', 'an address that it does not say')!r}, so nothing was done."
-        " The control API is for programs, which send no header Origin."
+        f"A web page sent this, from {headers.get('Origin', 'an unknown origin')!r}, so nothing was done."
+        " The control API is for programs, which send no Origin header."
     )
 
 
