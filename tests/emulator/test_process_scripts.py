@@ -1,4 +1,4 @@
-"""Process scripts: what they say, and what is said about a wrong one."""
+"""Process scripts: parsing them, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_whole_script() -> None:
+def test_a_complete_script_is_parsed() -> None:
     text = """
     processes:
       - name: Review
         version: 2.1.0
         label: Review of a thing
-        description: Somebody looks at it.
+        description: A person reviews it.
         variables: {thing: "", result: {score: 0}}
         read_only: [result]
         steps:
           - {name: begin, state: Dispatched, bp_status: New, element: Begin}
           - state: Waiting for user interaction
-            bp_step: Look
+            bp_step: Inspect
             wait: person
             outcomes:
               done:
@@ -48,14 +48,14 @@ def test_a_whole_script() -> None:
             name="Review",
             version="2.1.0",
             label="Review of a thing",
-            description="Somebody looks at it.",
+            description="A person reviews it.",
             variables={"thing": "", "result": {"score": 0}},
             read_only=frozenset({"result"}),
             steps=(
                 Step("Dispatched", name="begin", bp_status="New", element="Begin"),
                 Step(
                     "Waiting for user interaction",
-                    bp_step="Look",
+                    bp_step="Inspect",
                     seconds=None,
                     outcomes={
                         "done": ScriptedOutcome("done", "done"),
@@ -77,13 +77,13 @@ def test_a_whole_script() -> None:
     ]
 
 
-def test_the_shortest_script_has_defaults() -> None:
+def test_a_minimal_script_has_defaults() -> None:
     (process,) = parse_script("processes: [{name: Short}]", "here")
     assert process == Process(name="Short", label="Short")
     assert (process.version, process.active, process.end) == ("1.0.0", True, End("Completed OK", None))
 
 
-def test_the_default_processes() -> None:
+def test_the_default_script_has_its_processes() -> None:
     processes = load_script(DEFAULT_SCRIPT)
     assert {(process.name, process.version) for process in processes if not process.active} == {
         ("RetiredProcess", "1.0.0"),
@@ -137,7 +137,7 @@ def test_the_default_processes() -> None:
         ("processes: [{name: A}, {name: A, version: 2.0.0}]", "has two active versions, 1.0.0 and 2.0.0"),
     ],
 )
-def test_errors_in_a_process(text: str, message: str) -> None:
+def test_an_invalid_process_is_refused(text: str, message: str) -> None:
     with pytest.raises(ScriptError) as caught:
         parse_script(text, "here")
     assert message in str(caught.value)
@@ -179,14 +179,14 @@ def test_errors_in_a_process(text: str, message: str) -> None:
         ("[{state: New, name: x}, {state: New, name: x}]", "step names must be unique, they are x, x"),
     ],
 )
-def test_errors_in_a_step(steps: str, message: str) -> None:
+def test_an_invalid_step_is_refused(steps: str, message: str) -> None:
     with pytest.raises(ScriptError) as caught:
         parse_script(f"processes: [{{name: A, steps: {steps}}}]", "here")
     assert str(caught.value).startswith("here: process 'A' version 1.0.0: ")
     assert message in str(caught.value)
 
 
-def test_an_error_names_the_file(tmp_path: Path) -> None:
+def test_an_error_contains_the_file_name(tmp_path: Path) -> None:
     script = tmp_path / "mine.yaml"
     script.write_text("processes: [{name: A, steps: [{state: Lost}]}]")
     with pytest.raises(

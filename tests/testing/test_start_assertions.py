@@ -1,4 +1,4 @@
-"""Which instances a test says were started, and what it is told if they were not."""
+"""Compare the started instances with the expected ones, and describe the differences."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def instance(name: str = "Approval", **fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_differences(fields: dict[str, Any], variables: dict[str, Any], differences: list[str]) -> None:
+def test_differences_are_listed_for_fields_and_variables(
+    fields: dict[str, Any], variables: dict[str, Any], differences: list[str]
+) -> None:
     expected = ExpectedInstance("Approval", fields, variables)
     assert expected.differences(instance()) == differences
     assert matching(expected, [instance()]) == ([] if differences else [instance()])
@@ -71,13 +73,15 @@ def test_differences(fields: dict[str, Any], variables: dict[str, Any], differen
         ),
     ],
 )
-def test_complaint(names: list[str], times: int, first_line: str | None) -> None:
+def test_mismatch_message_compares_the_number_of_matches(
+    names: list[str], times: int, first_line: str | None
+) -> None:
     started = [instance(name) for name in names]
     problem = mismatch_message(ExpectedInstance("Approval", {"title": "T"}), times, started)
     assert (problem.splitlines()[0] if problem else None) == first_line
 
 
-def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> None:
+def test_mismatch_message_lists_the_started_instances_with_differences() -> None:
     started = [instance(title="U"), instance("Other", title="U")]
     problem = mismatch_message(ExpectedInstance("Approval", {"title": "T"}), 1, started)
     assert problem
@@ -93,7 +97,7 @@ def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> No
     ]
 
 
-def test_a_complaint_over_nothing_at_all() -> None:
+def test_mismatch_message_without_started_instances() -> None:
     problem = mismatch_message(ExpectedInstance("Approval", {}, {"dataset": "a"}), 1, [])
     assert problem == (
         "Expected Approval with variable dataset 'a' to be started once, but it was started 0 times.\nStarted instances: none."
@@ -109,7 +113,7 @@ def test_a_complaint_over_nothing_at_all() -> None:
         ({"outcomes": ["yes", "no"]}, "business status 'Asked', waits for a person: yes, no"),
     ],
 )
-def test_an_instance_in_one_line(fields: dict[str, Any], end: str) -> None:
+def test_instance_line_describes_an_instance(fields: dict[str, Any], end: str) -> None:
     line = instance_line(instance(**fields))
     assert line.startswith("Approval 1.0.0, business key 'k', title ")
     assert line.endswith(end)
