@@ -134,11 +134,11 @@ def replacement(fault: Fault) -> ApiResponse | None:
     """Return the response that replaces the real one; ``None`` if the fault sends the real one."""
     match fault.fault:
         case "status":
-            answer = enveloped(fault.res_code, fault.res_msg, status=fault.status)
+            response = enveloped(fault.res_code, fault.res_msg, status=fault.status)
         case "html":
-            answer = html(fault.status, "Something is wrong")
+            response = html(fault.status, "Something is wrong")
         case "text":
-            answer = plain(fault.status, fault.res_msg)
+            response = plain(fault.status, fault.res_msg)
         case "not_json":
             return ApiResponse(200, b'{"resCode": "0", "resMsg": Success, "result": ')
         case "code_in_200":
@@ -148,30 +148,30 @@ def replacement(fault: Fault) -> ApiResponse | None:
         case _:
             return None
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-    return msgspec.structs.replace(answer, headers=headers)
+    return msgspec.structs.replace(response, headers=headers)
 
 
-def distorted(fault: Fault, answer: ApiResponse) -> ApiResponse:
+def distorted(fault: Fault, response: ApiResponse) -> ApiResponse:
     """Return the real response, distorted by a fault."""
-    is_json = answer.content_type == "application/json"
+    is_json = response.content_type == "application/json"
     match fault.fault:
         case "wrong_shape" if is_json:
-            body = msgspec.json.encode(_other_shape(msgspec.json.decode(answer.body)))
+            body = msgspec.json.encode(_other_shape(msgspec.json.decode(response.body)))
         case "wrong_types" if is_json:
-            body = msgspec.json.encode(_other_types(msgspec.json.decode(answer.body)))
+            body = msgspec.json.encode(_other_types(msgspec.json.decode(response.body)))
         case "other_fields" if is_json:
-            body = encoded(_other_fields(json.loads(answer.body), fault.fields))
+            body = encoded(_other_fields(json.loads(response.body), fault.fields))
         case "twice" if is_json:
-            body = encoded(_twice(json.loads(answer.body), fault.fields))
+            body = encoded(_twice(json.loads(response.body), fault.fields))
         case "nul" if is_json:
-            body = encoded(_with_inside(json.loads(answer.body), "\0"))
+            body = encoded(_with_inside(json.loads(response.body), "\0"))
         case "half_pair" if is_json:
-            body = encoded(_with_inside(json.loads(answer.body), "\ud83d"))
+            body = encoded(_with_inside(json.loads(response.body), "\ud83d"))
         case "oversize":
-            body = answer.body + b" " * fault.size
+            body = response.body + b" " * fault.size
         case _:
-            return answer
-    return msgspec.structs.replace(answer, body=body)
+            return response
+    return msgspec.structs.replace(response, body=body)
 
 
 def _other_shape(document: Any) -> Any:

@@ -1,7 +1,7 @@
 """One BPM instance: how it advances through its script, and the actions on it.
 
-The time is passed in, never read: :meth:`Instance.settle` advances an instance to a moment, and the engine settles an
-instance before it reads it. Other modules decide which actions a caller may take and how the API shows an instance.
+The time is passed in, never read. Before the engine reads an instance it settles it: it calls :meth:`Instance.advance`
+until nothing is due. Other modules decide which actions a caller may take and how the API shows an instance.
 """
 
 from __future__ import annotations
@@ -115,13 +115,8 @@ class Instance:
         else:
             self._due = self.started
 
-    def settle(self, now: float) -> None:
-        """Apply everything that is due by now: steps that ran out, and actions that take effect late."""
-        while self.due <= now:
-            self.advance()
-
     def advance(self) -> None:
-        """Apply the one thing that is due next."""
+        """Apply the one thing that is due next: a step that ran out, or an accepted action."""
         if self._accepted and self._accepted[0][0] <= self._due:
             self._apply(*self._accepted.pop(0))
         else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _TRICKLE_PARTS = 20
-_MISDIRECTED = 421  # RFC 9110: the server does not answer for this host
+_MISDIRECTED = 421  # RFC 9110: the server does not response for this host
 
 
 def make_app(emulator: Emulator) -> web.Application:
@@ -45,7 +45,9 @@ def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
     async def handle(request: web.Request) -> web.StreamResponse:
         refused = refused_host(request.headers.get("Host", ""), emulator.settings.allowed_hosts)
         if refused is not None:
-            return _response(wire_format.enveloped(ResultCode.FOREIGN_HOST, refused, status=_MISDIRECTED))
+            return _http_response(
+                wire_format.enveloped(ResultCode.FOREIGN_HOST, refused, status=_MISDIRECTED)
+            )
         body = await request.read()
         path, _, query = request.raw_path.partition("?")
         entry = emulator.request_log.note(emulator.clock(), route.kind, request.method, path, query)
@@ -53,23 +55,23 @@ def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
             return _cut(request)
         if emulator.outage == "503":
             entry.status = 503
-            return _response(wire_format.html(503, "Service Unavailable"))
+            return _http_response(wire_format.html(503, "Service Unavailable"))
         call = api_routes.ApiCall(request.method, query, request.headers, body, request.match_info)
 
         def work() -> wire_format.ApiResponse:
-            answer = api_routes.perform(emulator, route, call)
+            response = api_routes.perform(emulator, route, call)
             emulator.notify_listeners()
-            entry.detail = answer.detail
-            return answer
+            entry.detail = response.detail
+            return response
 
         fault = emulator.faults.take(route.kind, request.raw_path)
-        answer = work() if fault is None else await _faulty(work, fault)
-        if answer is None:
+        response = work() if fault is None else await _faulty(work, fault)
+        if response is None:
             return _cut(request)
-        entry.status = answer.status
+        entry.status = response.status
         if fault is not None and fault.fault in ("truncate", "trickle"):
-            return await _send_badly(request, answer, fault)
-        return _response(answer)
+            return await _send_badly(request, response, fault)
+        return _http_response(response)
 
     return handle
 
@@ -78,20 +80,20 @@ async def _faulty(
     work: Callable[[], wire_format.ApiResponse], fault: Fault
 ) -> wire_format.ApiResponse | None:
     """Return the response to a request that fails; ``None`` if the connection must be cut instead."""
-    answer = work() if fault.work_done else None
+    response = work() if fault.work_done else None
     if fault.fault != "trickle":
         await asyncio.sleep(fault.seconds)
     if fault.fault == "drop_before":
         return None
     if replaced := faults.replacement(fault):
         return replaced
-    answer = answer or work()
-    return None if fault.fault == "drop_after" else faults.distorted(fault, answer)
+    response = response or work()
+    return None if fault.fault == "drop_after" else faults.distorted(fault, response)
 
 
-def _response(answer: wire_format.ApiResponse) -> web.Response:
-    headers = {**answer.headers, "Content-Type": answer.content_type}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
+def _http_response(response: wire_format.ApiResponse) -> web.Response:
+    headers = {**response.headers, "Content-Type": response.content_type}
+    return web.Response(status=response.status, body=response.body, headers=headers)
 
 
 def _cut(request: web.Request) -> web.Response:
@@ -102,22 +104,22 @@ def _cut(request: web.Request) -> web.Response:
 
 
 async def _send_badly(
-    request: web.Request, answer: wire_format.ApiResponse, fault: Fault
+    request: web.Request, response: wire_format.ApiResponse, fault: Fault
 ) -> web.StreamResponse:
     """Send a response slowly, or only half of it."""
-    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
-    response.content_length = len(answer.body)
-    await response.prepare(request)
+    stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type})
+    stream.content_length = len(response.body)
+    await stream.prepare(request)
     if fault.fault == "truncate":
-        await response.write(answer.body[: len(answer.body) // 2])
+        await stream.write(response.body[: len(response.body) // 2])
         if request.transport is not None:
             request.transport.close()
-        return response
-    size = max(1, len(answer.body) // _TRICKLE_PARTS)
-    for start in range(0, len(answer.body), size):
-        await response.write(answer.body[start : start + size])
+        return stream
+    size = max(1, len(response.body) // _TRICKLE_PARTS)
+    for start in range(0, len(response.body), size):
+        await stream.write(response.body[start : start + size])
         await asyncio.sleep(fault.seconds / _TRICKLE_PARTS)
-    return response
+    return stream
 
 
 def _controlled(emulator: Emulator, command: control_api.ControlCommand) -> HttpHandler:

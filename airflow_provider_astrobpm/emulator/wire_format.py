@@ -74,18 +74,18 @@ def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> ApiR
     return enveloped(ResultCode.SUCCESS, message, rows or forms[switches.empty_list])
 
 
-def as_switched(answer: ApiResponse, switches: Switches) -> ApiResponse:
+def as_switched(response: ApiResponse, switches: Switches) -> ApiResponse:
     """Apply the switches that affect every response."""
-    if answer.content_type != "application/json":
-        return answer
-    body = answer.body
+    if response.content_type != "application/json":
+        return response
+    body = response.body
     if switches.numeric_codes:
         envelope = json.loads(body)
         if str(envelope.get("resCode", "")).isdecimal():
             body = encoded({**envelope, "resCode": int(envelope["resCode"])})
     if switches.byte_order_mark:
         body = codecs.BOM_UTF8 + body
-    return msgspec.structs.replace(answer, body=body)
+    return msgspec.structs.replace(response, body=body)
 
 
 def html(status: int, title: str) -> ApiResponse:

@@ -86,7 +86,7 @@ def _waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[
     :param after: seconds.
     :returns: a list to which the lines about the open instances are added then.
     """
-    told: list[str] = []
+    open_lines: list[str] = []
     over = threading.Event()
     before = _counts(control)
 
@@ -98,7 +98,7 @@ def _waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[
         control.revoke_tokens()
         reason = f"the test has ended every wait after {after:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
-        told.extend(instance_lines("Open instances", still_open))
+        open_lines.extend(instance_lines("Open instances", still_open))
 
     def watch() -> None:
         began: float | None = None  # Airflow may need some time before the first request
@@ -113,11 +113,11 @@ def _waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[
     watching = threading.Thread(target=watch, name="astro-zero-give-up", daemon=True)
     watching.start()
     try:
-        yield told
+        yield open_lines
     finally:
         over.set()
         watching.join()
-        if told:  # another run can follow
+        if open_lines:  # another run can follow
             with suppress(EmulatorError):
                 control.clear_faults()
 

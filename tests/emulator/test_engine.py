@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.emulator.switches import Switches
 SCRIPT = """
 processes:
   - name: Timed
-    variables: {amount: 1, approved_by: nobody}
+    variables: {amount: 1, approved_by: unset}
     read_only: [approved_by]
     steps:
       - {state: Dispatched, bp_status: Begun, element: Begin}
@@ -152,7 +152,7 @@ def test_business_key_and_title_have_defaults(harness: EngineHarness) -> None:
         "Timed", variables={"$Flow.BusinessKey": "k-1", "$Flow.Title": "Mine", "amount": 5}
     )
     assert (named.business_key, named.title) == ("k-1", "Mine")
-    assert named.variables == {"amount": 5, "approved_by": "nobody"}
+    assert named.variables == {"amount": 5, "approved_by": "unset"}
 
 
 def test_start_runs_the_active_or_the_named_version(harness: EngineHarness) -> None:
@@ -316,9 +316,9 @@ def test_a_delayed_suspend_pauses_the_timer_from_then_on(harness: EngineHarness)
 
 def test_unknown_and_read_only_variables_are_ignored(harness: EngineHarness) -> None:
     instance = harness.engine.start("Timed", variables={"approved_by": "me", "unknown": 1})
-    assert instance.variables == {"amount": 1, "approved_by": "nobody"}
+    assert instance.variables == {"amount": 1, "approved_by": "unset"}
     harness.engine.set_variables(instance.id, {"amount": {"value": 2}, "approved_by": "me", "unknown": 1})
-    assert instance.variables == {"amount": {"value": 2}, "approved_by": "nobody"}
+    assert instance.variables == {"amount": {"value": 2}, "approved_by": "unset"}
 
 
 def test_instances_do_not_share_variables(harness: EngineHarness) -> None:

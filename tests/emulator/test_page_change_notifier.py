@@ -1,4 +1,4 @@
-"""When somebody who checks at an emulator is notified to follow again."""
+"""The notifier tells open pages about changes, with few checks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_followers_are_notified_of_changes() -> None:
 
 
 def test_followers_share_their_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A follow goes through all instances, and the API waits meanwhile."""
+    """A check reads all instances, and blocks the API meanwhile."""
     checks = 0
 
     def counted(emulator: Emulator) -> tuple[object, ...]:
@@ -101,7 +101,7 @@ def test_followers_share_their_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("at_least_every", "notified"), [(0.01, True), (60.0, False)])
 def test_followers_are_notified_regularly_without_changes(at_least_every: float, notified: bool) -> None:
-    """Ages change without anything else."""
+    """Ages on the page change even if nothing else does."""
 
     async def follow() -> bool:
         async with aclosing(ChangeNotifier(Emulator()).follow(at_least_every)) as notices:

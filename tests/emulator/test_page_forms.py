@@ -1,4 +1,4 @@
-"""What comes of the page's forms, and what is said to those that cannot be done."""
+"""The forms of the page: their effects, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -167,11 +167,11 @@ def test_forms_for_an_unknown_instance_are_refused(engine: Engine, form: str) ->
 def test_only_changed_variables_are_set(engine: Engine) -> None:
     instance = engine.start("Asked", variables={"comment": "a\nb"})
     shown = {"set:comment": "a\r\nb", "was:comment": "a\r\nb", "set:amount": "007", "was:amount": "1"}
-    instance.variables["comment"] = "somebody else's"
+    instance.variables["comment"] = "another person's"
     with pytest.raises(FormError, match="not JSON"):
         perform(engine, "variables", instance.id, shown)
     perform(engine, "variables", instance.id, {**shown, "set:amount": "[7]"})
-    assert instance.variables == {"comment": "somebody else's", "amount": [7], "approved_by": ""}
+    assert instance.variables == {"comment": "another person's", "amount": [7], "approved_by": ""}
 
 
 def test_a_text_variable_keeps_its_type(engine: Engine) -> None:

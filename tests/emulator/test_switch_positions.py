@@ -55,7 +55,7 @@ def definition_variables(api: Api, control: EmulatorControl) -> object:
 
 def missing_by_id(api: Api, control: EmulatorControl) -> object:
     control.switch(get_by_id="row")
-    return result_of(api, "GET", f"{INSTANCES}/002N-of-nobody")
+    return result_of(api, "GET", f"{INSTANCES}/002N-unknown")
 
 
 def get_variables(api: Api, control: EmulatorControl) -> object:

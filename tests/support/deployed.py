@@ -63,7 +63,7 @@ class DeployedAirflow:
         return scheduler
 
     def expect_end(self, component: Child) -> None:
-        """Wait until a component that was told to end has no process left."""
+        """Wait until a component has no process left. The caller has told it to end."""
         self.gone.append(component)
         self.until(f"{component.name} has ended", lambda: not component.members() or None)
 

@@ -268,14 +268,14 @@ class EchoingServer:
 
     def list(self) -> bytes:
         """Return a list with one such row."""
-        told = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
-        return answer(json.dumps({"resCode": "0", "result": [told]}).encode())
+        row = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
+        return answer(json.dumps({"resCode": "0", "result": [row]}).encode())
 
     def rows(self) -> bytes:
         """Return a list in which only one row is readable."""
-        told = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
-        odd = [{**told, name: self._said()} for name in ("id", "state", "name", "businessKey", "isClosed")]
-        return answer(json.dumps({"resCode": "0", "result": [told, *odd]}).encode())
+        row = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
+        odd = [{**row, name: self._said()} for name in ("id", "state", "name", "businessKey", "isClosed")]
+        return answer(json.dumps({"resCode": "0", "result": [row, *odd]}).encode())
 
 
 PLACES: dict[str, Callable[[EchoingServer], bytes]] = {

@@ -220,9 +220,9 @@ def test_missed_actions_fail_the_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(PLANNED_ACTIONS)
     done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-rpfE", timeout=120)
     done.assert_outcomes(failed=4, passed=3, errors=1)
-    told = done.stdout.str()
-    assert "each Instant should have been broken 1 s after its start, but 1 of them was not: 002N" in told
-    assert told.count("These planned actions did not happen:") >= 4
+    output = done.stdout.str()
+    assert "each Instant should have been broken 1 s after its start, but 1 of them was not: 002N" in output
+    assert output.count("These planned actions did not happen:") >= 4
     # An error in the teardown is reported after the result of the test, which was a pass.
     ends = {
         line.partition("::")[2].split()[0]: line.split()[0] for line in done.outlines if "::test_" in line
