@@ -168,7 +168,7 @@ class Newcomer:
 
     @contextmanager
     def _keeping_evidence(self, page: Page) -> Iterator[None]:
-        """If a step fails, keep a screenshot of the page and Airflow's logs. Of nested pages, keep the innermost one."""
+        """If a step fails, keep a screenshot of the page and Airflow's logs. In nested blocks, keep the innermost page."""
         try:
             yield
         except (BrowserError, PageError):

@@ -52,7 +52,7 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
     """Return the states that a query asks for.
 
     :param values: the values of the parameter ``states``.
-    :raises Refusal: if there is no state, or a state is unknown or one too many for the switches.
+    :raises Refusal: if there is no state; and, depending on the switches, for several or unknown states.
     """
     asked = [values] if switches.several_states == "repeated" else [value.split(",") for value in values]
     names = [name.strip() for value in asked for name in value if name.strip()]

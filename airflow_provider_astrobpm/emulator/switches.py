@@ -132,7 +132,7 @@ class Switches:
         "The result of a query without rows: an empty array, null, no result field, an empty object, or an empty string.",
     )
     numeric_codes: bool = _switch(False, "Whether resCode is sent as a number.")
-    byte_order_mark: bool = _switch(False, "Whether JSON answers begin with a byte order mark.")
+    byte_order_mark: bool = _switch(False, "Whether JSON responses begin with a byte order mark.")
     utc_offset: float = _switch(0.0, "Hours by which timestamps are ahead of UTC.", at_least=-14, at_most=14)
     clock_skew: float = _switch(
         0.0,

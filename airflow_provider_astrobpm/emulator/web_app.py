@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _TRICKLE_PARTS = 20
-_MISDIRECTED = 421  # RFC 9110: the server does not response for this host
+_MISDIRECTED = 421  # RFC 9110: the server does not serve this host
 
 
 def make_app(emulator: Emulator) -> web.Application:
