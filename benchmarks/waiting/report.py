@@ -72,7 +72,9 @@ def judge(costs: Costs, answer: LongAnswer | None) -> list[Verdict]:
     ours_each, idle_each = bytes_per_task(costs, "ours"), bytes_per_task(costs, "idle")
     if ours_each is not None and idle_each is not None:
         own = ours_each - idle_each
-        text = f"{own:.0f} bytes per additional task in addition to Airflow's own, at most {MAX_BYTES_PER_TASK}"
+        text = (
+            f"{own:.0f} bytes per additional task in addition to Airflow's own, at most {MAX_BYTES_PER_TASK}"
+        )
         verdicts.append(Verdict(own <= MAX_BYTES_PER_TASK, text))
     return verdicts
 

@@ -180,7 +180,7 @@ def test_the_filter_applies_to_updates(visit: Visit, control: EmulatorControl) -
     expect(page.get_by_role("link", name="Show all")).to_be_visible()
     assert "process=PublishApproval&state=Waiting+for+user+interaction" in page.url
     control.start("Instant")
-    expect(page.locator("#instances caption")).to_contain_text("1 instance, out of 2 in all")
+    expect(page.locator("#instances caption")).to_contain_text("1 instance, out of 2 in total")
     control.act(instance_id, "approve")
     expect(page.locator("#nothing")).to_have_text("None of the 2 instances matches the filter.")
     assert page.locator("#by-process").input_value() == "PublishApproval"
