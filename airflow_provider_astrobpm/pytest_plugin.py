@@ -1,6 +1,6 @@
-"""The pytest plugin that comes with the provider: the fixture ``astro_zero_emulator``, for tests of DAGs.
+"""The provider's pytest plugin: the fixture ``astro_zero_emulator`` for DAG tests.
 
-pytest imports this module wherever the provider is installed, so it imports nothing that a test has not asked for.
+pytest imports this module wherever the provider is installed, so it imports nothing until a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def astro_zero_emulator_server() -> Iterator[EmulatorServer]:
-    """Run the one server behind ``astro_zero_emulator``, from its first use to the end of the session."""
+    """Run the server behind ``astro_zero_emulator``, from the first use to the end of the session."""
     from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: PLC0415
 
     with EmulatorServer() as server:
@@ -29,9 +29,9 @@ def astro_zero_emulator_server() -> Iterator[EmulatorServer]:
 def astro_zero_emulator(
     astro_zero_emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[AstroZeroEmulator]:
-    """Provide a local Astro Zero that is empty, and to which the connection ``astro_zero_default`` leads.
+    """Provide an empty local Astro Zero, with the connection ``astro_zero_default`` to it.
 
-    What a test orders of it and does not happen fails the test.
+    The test fails if an action that it planned does not happen.
     """
     from airflow_provider_astrobpm.bpm.token import TOKENS  # noqa: PLC0415
     from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: PLC0415
@@ -39,17 +39,17 @@ def astro_zero_emulator(
     emulator = AstroZeroEmulator(astro_zero_emulator_server, monkeypatch.setenv)
     emulator.reset()
     emulator.connect()
-    # What this process has learnt of the server in an earlier test.
+    # Forget what this process learned about the server in an earlier test.
     TOKENS.clear()
     monkeypatch.setattr("airflow_provider_astrobpm.bpm.search._ENDPOINTS", {})
     yield emulator
-    if not emulator.is_checked:  # a test that asked for the fixture while it ran, or one of unittest
+    if not emulator.is_checked:  # a test that requested the fixture at run time, or a unittest test
         emulator.assert_all_happened()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test over what it has ordered of its emulator and did not happen, unless it has failed anyway."""
+    """Fail a test if an action that it planned did not happen, unless the test has already failed."""
     emulator: AstroZeroEmulator | None = getattr(item, "funcargs", {}).get("astro_zero_emulator")
     try:
         result = yield

@@ -1,8 +1,7 @@
-"""What the modules that DAG files import add to the parsing of one, in milliseconds.
+"""Measure how many milliseconds the provider's modules add to parsing a DAG file.
 
-DAG files are parsed again and again, and each import counts. Measured in fresh processes that have the Task SDK
-loaded already, as a DAG parser has. Exit code 1 if it is too much, or if a library came along that only a running
-task needs.
+DAG files are parsed often, so each import counts. The measurement uses fresh processes with the Task SDK already loaded,
+as in a DAG parser. The exit code is 1 if the imports take too long, or load a library that only a running task needs.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import gc, json, sys, time
 from airflow.sdk import BaseOperator, BaseSensorOperator
 loaded_before = set(sys.modules)
 gc.collect()
-gc.disable()  # a collection of what Airflow left behind may fall into any import
+gc.disable()  # garbage of Airflow might be collected during any import
 begin = time.perf_counter()
 import airflow_provider_astrobpm.operators.bpm
 import airflow_provider_astrobpm.sensors.bpm
@@ -36,8 +35,8 @@ print(json.dumps([milliseconds, heavy]))
 
 
 def measure() -> tuple[float, list[str]]:
-    """Import once in a fresh process; return the milliseconds, and the unwanted libraries that came along."""
-    # An installed package has its bytecode: without it one would measure the compiler.
+    """Import once in a fresh process, and return the milliseconds and the unwanted libraries that were loaded."""
+    # An installed package has bytecode. Without it this would measure the compiler.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     probe = subprocess.run(
         [sys.executable, "-c", PROBE], check=True, stdout=subprocess.PIPE, text=True, env=environment
@@ -47,14 +46,14 @@ def measure() -> tuple[float, list[str]]:
 
 
 def main() -> int:
-    """Measure, print, judge."""
-    measure()  # compiles to bytecode what was not compiled yet
+    """Measure, print the results, and check the limits."""
+    measure()  # compiles modules that have no bytecode yet
     times, heavy = zip(*(measure() for _ in range(PROCESSES)), strict=True)
     median = statistics.median(times)
     print(
-        f"import of all that DAG files import: {median:.1f} ms (median of {PROCESSES}, {min(times):.1f} to {max(times):.1f})"
+        f"import of all modules that DAG files use: {median:.1f} ms (median of {PROCESSES}, {min(times):.1f} to {max(times):.1f})"
     )
-    print(f"libraries loaded by it that only a running task needs: {', '.join(heavy[0]) or 'none'}")
+    print(f"loaded libraries that only a running task needs: {', '.join(heavy[0]) or 'none'}")
     return int(median > BUDGET_MS or bool(heavy[0]))
 
 

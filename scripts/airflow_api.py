@@ -1,4 +1,4 @@
-"""The REST API of an Airflow on this machine in which everybody may do everything."""
+"""Client for the REST API of a local Airflow that requires no login."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _TIMEOUT = 30.0
 
 
 class AirflowApiError(Exception):
-    """Airflow refused a call; the message says which one, and what it answered."""
+    """Airflow refused a call; the message contains the call and the response."""
 
 
 class AirflowApi:
-    """Calls the REST API, directly and without a proxy.
+    """Call the REST API directly, without a proxy.
 
     :param url: Airflow's address.
     """
@@ -29,10 +29,10 @@ class AirflowApi:
         """Make one call.
 
         :param path: the path with its query, such as ``/api/v2/dags``.
-        :param body: what is sent as JSON.
-        :return: what the answer's JSON holds; None if it has no body.
-        :raises AirflowApiError: if the answer is an error.
-        :raises OSError: if there is no answer.
+        :param body: the body, sent as JSON.
+        :return: the decoded JSON of the response; None if it has no body.
+        :raises AirflowApiError: if the response is an error.
+        :raises OSError: if there is no response.
         """
         request = urllib.request.Request(  # noqa: S310 - the address of an Airflow on this machine
             f"{self.url}{path}",
@@ -49,7 +49,7 @@ class AirflowApi:
             raise AirflowApiError(f"{method} {path}: HTTP {error.code} {text}") from None
 
     def is_healthy(self) -> bool:
-        """Sign in, and return whether every component works; an Airflow that does not answer yet is not healthy."""
+        """Sign in, and return whether every component is healthy; False if Airflow does not answer yet."""
         try:
             self._token = self.call("GET", "/auth/token")["access_token"]
             states = [part["status"] for part in self.call("GET", "/api/v2/monitor/health").values()]
@@ -58,9 +58,9 @@ class AirflowApi:
         return set(states) == {"healthy"}
 
     def dag_ids(self) -> list[str]:
-        """Return the ids of the DAGs that Airflow has read.
+        """Return the ids of the DAGs that Airflow has parsed.
 
-        :raises AirflowApiError: if it could not read one of the files; the error shows why.
+        :raises AirflowApiError: if a file could not be parsed; the message says why.
         """
         broken = self.call("GET", "/api/v2/importErrors")["import_errors"]
         if broken:
@@ -68,6 +68,6 @@ class AirflowApi:
         return [dag["dag_id"] for dag in self.call("GET", "/api/v2/dags?limit=100")["dags"]]
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG run, and read its file again, which is when Airflow begins with its watchers."""
+        """Unpause a DAG and parse its file again. Airflow starts the watchers of a DAG when it parses the file."""
         dag = self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
         self.call("PUT", f"/api/v2/parseDagFile/{dag['file_token']}")

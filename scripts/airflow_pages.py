@@ -1,6 +1,6 @@
-"""Airflow's user interface in a real browser: the steps of somebody who sets up a connection and runs a DAG.
+"""Airflow's user interface in a real browser: the steps of a user who sets up a connection and runs a DAG.
 
-What is clicked and read is found by what a person sees: roles, labels and texts. Everything is waited for.
+Elements are found by what a user sees: roles, labels and texts. Each step waits for its elements.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _RUN_ADDRESS = re.compile(r"/runs/[^/?]+$")
 
 
 class PageError(Exception):
-    """The page shows something else than it should; the message says what."""
+    """The page does not show the expected content; the message says what it shows."""
 
 
 @dataclass(frozen=True)
 class ConnectionForm:
-    """What is typed into the form of a connection.
+    """The values for the form of a connection.
 
-    :param conn_id: its id.
-    :param fields: label to text, of the standard fields.
-    :param extras: label to text, of the provider's own fields.
+    :param conn_id: the connection id.
+    :param fields: label to text for the standard fields.
+    :param extras: label to text for the provider's own fields.
     """
 
     conn_id: str
@@ -45,7 +45,7 @@ class ConnectionForm:
 
 
 class AirflowPages:
-    """Airflow, as a person uses it.
+    """Airflow as a user sees it.
 
     :param page: a page of the browser.
     :param url: Airflow's address.
@@ -57,7 +57,7 @@ class AirflowPages:
         page.set_default_timeout(PATIENCE * 1000)
 
     def sign_in(self, user: str, password: str) -> None:
-        """Sign in on the page of the simple auth manager."""
+        """Sign in on the login page of the simple auth manager."""
         self.page.goto(self.url)
         self.page.get_by_label("Username").fill(user)
         self.page.get_by_label("Password").fill(password)
@@ -65,7 +65,7 @@ class AirflowPages:
         self.page.get_by_role("button", name="Admin").wait_for()
 
     def fill_connection(self, form: ConnectionForm) -> Locator:
-        """Open Admin > Connections, fill in the form of a new connection, and return the form, not yet saved."""
+        """Open Admin > Connections, fill in the form for a new connection, and return the unsaved form."""
         self.page.goto(self.url)
         self.page.get_by_role("button", name="Admin").click()
         self.page.get_by_role("menuitem", name="Connections").click()
@@ -79,20 +79,20 @@ class AirflowPages:
         if form.extras:
             dialog.get_by_role("button", name="Extra Fields", exact=True).click()
         for label, text in form.extras.items():
-            # Airflow ties no label to these fields.
+            # Airflow associates no label with these fields.
             group = dialog.get_by_role("group").filter(has=self.page.get_by_text(label, exact=True))
             group.get_by_role("textbox").fill(text)
         return dialog
 
     def save_connection(self, dialog: Locator) -> None:
-        """Save what was filled in."""
+        """Save the form."""
         dialog.get_by_role("button", name="Save").click()
         dialog.wait_for(state="hidden")
 
     def test_connection(self, conn_id: str) -> None:
-        """Press the test of a connection in the list, and wait until Airflow says that it has succeeded.
+        """Click the test button of a connection in the list, and wait until Airflow reports success.
 
-        :raises PageError: if Airflow says that it has failed.
+        :raises PageError: if Airflow reports a failure.
         """
         row = self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=conn_id, exact=True))
         row.get_by_role("button", name="Test Connection").click()
@@ -103,9 +103,9 @@ class AirflowPages:
             raise PageError(f"the test of {conn_id} says: {text}")
 
     def open_dag(self, dag_id: str, seconds: float) -> None:
-        """Open a DAG from the list, loading that again until the DAG is in it.
+        """Open a DAG from the list. Reload the list until it contains the DAG.
 
-        :param seconds: how long that may take.
+        :param seconds: the time limit.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -119,13 +119,13 @@ class AirflowPages:
         self.page.get_by_role("heading", name=dag_id).wait_for()
 
     def unpause(self) -> None:
-        """Let the DAG run whose page is open."""
+        """Unpause the DAG whose page is open."""
         switch = self.page.get_by_role("heading").get_by_role("checkbox")
         switch.check(force=True)  # a label is drawn over it
         self.page.get_by_role("heading").get_by_role("checkbox", checked=True).wait_for(state="attached")
 
     def trigger(self) -> str:
-        """Trigger the DAG whose page is open, wait for the page of the run, and return the run's id."""
+        """Trigger the DAG whose page is open, wait for the page of the run, and return the run id."""
         self.page.get_by_role("button", name="Trigger Dag").click()
         self.page.get_by_role("dialog").get_by_role("button", name="Trigger", exact=True).click()
         self.page.wait_for_url(_RUN_ADDRESS)
@@ -136,10 +136,10 @@ class AirflowPages:
         self.page.goto(f"{self.url}/dags/{dag_id}/runs/{run_id}")
 
     def wait_for_task(self, task_id: str, state: str, seconds: float) -> None:
-        """Wait until the page of the run, which is open, shows a task in a state.
+        """Wait until the open page of the run shows a task in a state.
 
-        :param state: the state as the page writes it, such as "Deferred".
-        :param seconds: how long that may take.
+        :param state: the state as the page shows it, such as "Deferred".
+        :param seconds: the time limit.
         :raises PageError: if the task ends in another state.
         """
         self._wait_for_state(task_id, state, seconds)
@@ -147,15 +147,15 @@ class AirflowPages:
     def wait_for_run(self, dag_id: str, run_id: str, state: str, seconds: float) -> None:
         """Open the runs of a DAG, and wait until one of them is in a state.
 
-        :param state: the state as the page writes it, such as "Success".
-        :param seconds: how long that may take.
+        :param state: the state as the page shows it, such as "Success".
+        :param seconds: the time limit.
         :raises PageError: if the run ends in another state.
         """
         self.page.goto(f"{self.url}/dags/{dag_id}/runs")
         self._wait_for_state(run_id, state, seconds)
 
     def open_task(self, task_id: str) -> None:
-        """Open a task from the table of the run, whose page is open."""
+        """Open a task from the table on the open page of the run."""
         self.page.get_by_role("row").get_by_role("link", name=task_id, exact=True).click()
         self.page.get_by_role("heading", name=task_id).wait_for()
 
@@ -167,21 +167,21 @@ class AirflowPages:
         return link
 
     def follow_link(self) -> Page:
-        """Follow the link to the instance from the task whose page is open, and return the page that it opens."""
+        """Follow the link from the open page of a task to its instance, and return the page that opens."""
         link = self.open_details()
         with self.page.expect_popup() as opened:
             link.click()
         return opened.value
 
     def show_graph(self) -> None:
-        """Show the graph of the run whose page is open, all of it and nothing else."""
+        """Show the complete graph of the run whose page is open, without other panels."""
         self.page.get_by_role("button", name="Show Graph").click()
         self.page.get_by_role("button", name="Collapse Details Panel").click()
         self.page.get_by_role("button", name="Fit View").click()
-        self.page.mouse.move(600, 5)  # no tip over a button
+        self.page.mouse.move(600, 5)  # so that no button shows a tooltip
 
     def _wait_for_state(self, name: str, state: str, seconds: float) -> None:
-        """Wait until the row of a task or a run, by its name, shows a state."""
+        """Wait until the row of the task or run with this name shows a state."""
         link = self.page.get_by_role("link", name=name, exact=True)
         row = self.page.get_by_role("row").filter(has=link)
         shown = row.get_by_text(re.compile(rf"^({'|'.join({state, *_ENDED})})$"))

@@ -1,8 +1,8 @@
-"""``make demo``: a pipeline waits for a person's approval, and a person approves or rejects.
+"""``make demo``: a pipeline waits for an approval, and a person approves or rejects.
 
-Runs ``example_dags/approval_gate.py`` in Airflow against the emulator, plays the person, and shows what
-really happened: the tasks as Airflow's database has them, the process instance as the emulator has it. Ends
-with exit code 0 only if the gate did what the person decided.
+Runs ``example_dags/approval_gate.py`` in Airflow against the emulator, plays the person, and prints the result: the task
+states from Airflow's database, and the process instance from the emulator. The exit code is 0 only if the gate did what
+the person decided.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DAG_ID = "approval_gate"
 ASKING_TASK = "request_approval"
 DAG_SECONDS = 75
 
-# What each decision must lead to; anything else is a failure of the demo.
+# The expected task states for each decision. Any other result fails the demo.
 EXPECTED = {
     outcome: {
         "prepare_data": "success",
@@ -47,10 +47,10 @@ EXPECTED = {
 
 @dataclass(frozen=True)
 class DagRun:
-    """What Airflow's database says about the run.
+    """A DAG run, as Airflow's database has it.
 
     :param states: task id to state.
-    :param returned: what the asking task returned; empty if it returned nothing.
+    :param returned: the return value of the task that asks for the approval; empty if it returned nothing.
     """
 
     states: dict[str, str | None]
@@ -60,7 +60,7 @@ class DagRun:
     def read(cls, database: Path) -> DagRun:
         """Read the only run in a scratch database.
 
-        Read directly, because no Airflow command shows XComs, and each command takes seconds to start.
+        This reads the database directly, because no Airflow command shows XComs and each command takes seconds to start.
         """
         tasks = "SELECT task_id, state FROM task_instance WHERE dag_id = ?"
         xcom = "SELECT value FROM xcom WHERE dag_id = ? AND task_id = ? AND key = 'return_value'"
@@ -72,7 +72,7 @@ class DagRun:
 
 def _decode_xcom(stored: str) -> dict[str, object]:
     value = json.loads(stored)
-    while isinstance(value, str):  # Airflow stores some as JSON within JSON
+    while isinstance(value, str):  # Airflow stores some values as JSON inside JSON
         value = json.loads(value)
     return dict(value)
 
@@ -80,7 +80,7 @@ def _decode_xcom(stored: str) -> dict[str, object]:
 def play_the_person(control: EmulatorControl, dag: Child, outcome: str) -> None:
     """Wait until the instance waits for a person, then decide.
 
-    :param dag: the running DAG; its end ends the waiting too.
+    :param dag: the process of the DAG run; if it ends, waiting ends too.
     """
 
     def waiting() -> str | None:
@@ -91,7 +91,7 @@ def play_the_person(control: EmulatorControl, dag: Child, outcome: str) -> None:
 
 
 def faults(outcome: str, run: DagRun, instance_ids: list[str]) -> list[str]:
-    """Return what is not as the person's decision demands; empty if the gate did its work."""
+    """Return the differences from the result that the decision should have; empty if there are none."""
     found = [
         f"{task} should be {state}, it is {run.states.get(task)}"
         for task, state in EXPECTED[outcome].items()
@@ -103,7 +103,7 @@ def faults(outcome: str, run: DagRun, instance_ids: list[str]) -> list[str]:
 
 
 def show(console: Console, run: DagRun, control: EmulatorControl) -> None:
-    """Print one line a task, the asking task's telling of its process instance, and last whether the gate opened."""
+    """Print one line for each task, with the instance of the asking task, and then whether the gate opened."""
     table = Table("Task", "State", "Instance", "Instance state", "Outcome", box=box.SIMPLE)
     instances = {instance["id"]: instance for instance in control.instances()}
     for task in EXPECTED["approve"]:
@@ -117,9 +117,9 @@ def show(console: Console, run: DagRun, control: EmulatorControl) -> None:
 
 
 def demonstrate(stack: Stack, steps: Steps, outcome: str) -> None:
-    """Run the DAG once, decide as the person, and show the end.
+    """Run the DAG once, decide as the person, and print the result.
 
-    :raises StackError: if anything ended otherwise than ``outcome`` demands.
+    :raises StackError: if the result is not the one that ``outcome`` should have.
     """
     with steps.step("Start the emulator"):
         emulator = stack.start_emulator()
@@ -130,7 +130,7 @@ def demonstrate(stack: Stack, steps: Steps, outcome: str) -> None:
     with steps.step(f"Run the DAG {DAG_ID} until its process PublishApproval asks a person"):
         dag = stack.start("airflow dags test", ["airflow", "dags", "test", DAG_ID], env)
         play_the_person(control, dag, outcome)
-    with steps.step(f"The person chose: {outcome}. Let the DAG go on"):
+    with steps.step(f"The person chose: {outcome}. Wait until the DAG ends"):
         exit_code = dag.wait_for_end(DAG_SECONDS)
     run = DagRun.read(stack.home / "airflow.db")
     show(steps.console, run, control)
@@ -140,7 +140,7 @@ def demonstrate(stack: Stack, steps: Steps, outcome: str) -> None:
 
 
 def make_console() -> Console:
-    """Return where the demo prints: wide enough that no id is cut, and without control characters in a pipe."""
+    """Return the console of the demo: wide enough for whole ids, and without control characters in a pipe."""
     return Console(highlight=False, width=100, force_terminal=sys.stdout.isatty())
 
 

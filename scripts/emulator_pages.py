@@ -1,4 +1,4 @@
-"""The emulator's page in a real browser: the steps of a person who is asked to approve."""
+"""The emulator's page in a real browser: the steps of a person who approves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class EmulatorPages:
-    """The emulator, as a person uses it.
+    """The emulator as a person sees it.
 
     :param page: a page of the browser.
     :param url: the emulator's address.
@@ -29,7 +29,7 @@ class EmulatorPages:
         self.page.get_by_role("heading", name="Instances").wait_for()
 
     def open_newest(self, process: str) -> None:
-        """Open the newest instance of a process from the list, which is open."""
+        """Open the newest instance of a process from the open list."""
         self.page.get_by_role("link", name=re.compile(rf"^{re.escape(process)}\b")).first.click()
         self.expect_instance(process)
 
@@ -39,10 +39,10 @@ class EmulatorPages:
         self.page.get_by_role("heading", name="Variables").wait_for()
 
     def expect_instance(self, process: str) -> None:
-        """Wait until the page of an instance of a process is there."""
+        """Wait for the page of an instance of a process."""
         self.page.get_by_role("heading", name=process, exact=True).wait_for()
 
     def decide(self, outcome: str) -> None:
-        """Complete the step at which the instance waits, whose page is open, and see that it was completed."""
+        """Complete the current step of the instance whose page is open, and wait for the confirmation."""
         self.page.get_by_role("button", name=outcome, exact=True).click()
         self.page.get_by_role("status").filter(has_text="The step was completed.").wait_for()

@@ -1,6 +1,6 @@
-"""A Chromium without a window: Debian's own, driven by Playwright. It reaches the loopback interface and nothing else.
+"""A headless Chromium: Debian's own, driven by Playwright. It can reach only the loopback interface.
 
-Knows nothing about what it looks at: ``tests/browser``, ``tests/deployment`` and the pictures decide that.
+This module does not know the pages that it opens: ``tests/browser``, ``tests/deployment`` and the pictures choose them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 INSTALL_SECONDS = 300
 START_SECONDS = 30
 PATIENCE = 30.0
-"""Seconds that anything on the page of a script may take to appear."""
+"""The seconds that an element of a page may take to appear."""
 
-# The font is Debian's smallest that has all the signs used; the browser alone brings none.
+# The font is Debian's smallest one with all symbols that the pages use; the browser itself has no fonts.
 _PACKAGES = {"chromium": "chromium", "fc-list": "fontconfig"}
 _FONTS = "fonts-dejavu-core"
 _ARGUMENTS = (
-    "--no-sandbox",  # root cannot start it otherwise
+    "--no-sandbox",  # required to run as root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -36,15 +36,15 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-proxy-server",
-    # A page that asks another machine for anything fails here, and not only where there is no network.
+    # A page that requests anything from another machine fails even where there is a network.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 
 
 def install_browser() -> None:
-    """Install Debian's ``chromium`` and a font, if there is no such program.
+    """Install Debian's ``chromium`` and a font if they are missing.
 
-    :raises StackError: if that needs root and this is not root, or if it fails.
+    :raises StackError: if the installation fails, or needs root and this process is not root.
     """
     missing = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
     if not missing:
@@ -61,11 +61,11 @@ def install_browser() -> None:
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Start the browser, installing it first where it is missing, and close it in the end.
+    """Install the browser if it is missing, start it, and close it at the end of the block.
 
-    Until then an event loop of Playwright's runs in this thread, in which ``asyncio.run`` is not possible.
+    During the block Playwright's event loop runs in this thread, so ``asyncio.run`` does not work in it.
 
-    :raises StackError: if it cannot be installed.
+    :raises StackError: if the browser cannot be installed.
     """
     install_browser()
     with sync_playwright() as playwright:
@@ -89,12 +89,12 @@ def open_page(
     scheme: Literal["light", "dark"] = "light",
     **options: Any,
 ) -> Iterator[Page]:
-    """Open an empty page that shares no cookies with any other, and close it in the end.
+    """Open an empty page that shares no cookies with other pages, and close it at the end of the block.
 
-    :param width: of the window, in CSS pixels.
-    :param height: of the window, in CSS pixels.
-    :param scheme: the colours that the person prefers.
-    :param options: more arguments of Playwright's ``Browser.new_context``.
+    :param width: the width of the window, in CSS pixels.
+    :param height: the height of the window, in CSS pixels.
+    :param scheme: the preferred colour scheme.
+    :param options: other arguments of Playwright's ``Browser.new_context``.
     """
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
     try:

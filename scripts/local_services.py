@@ -1,7 +1,7 @@
-"""A PostgreSQL and a Redis for a ``Stack``: Debian's programs, started for it alone, and never Debian's services.
+"""A private PostgreSQL and Redis for a ``Stack``. They run Debian's programs, but not Debian's services.
 
-Both listen on a free port of the loopback interface, ask for a password made up at their start, and keep what they
-write below the scratch folder.
+Both listen on a free port of the loopback interface, require a password that is generated at start, and write only below
+the scratch folder.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 INSTALL_SECONDS = 300
 START_SECONDS = 60
 
-_DEBIAN_BINARIES = Path("/usr/lib/postgresql")  # a folder for each version; none of them is on the PATH
+_DEBIAN_BINARIES = Path("/usr/lib/postgresql")  # has a folder for each version; none of them is on the PATH
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_NOTHING_STARTS = "#!/bin/sh\nexit 101\n"
+_START_NO_SERVICE = "#!/bin/sh\nexit 101\n"
 
 
 def install_services(stack: Stack) -> None:
-    """Install those of Debian's packages ``postgresql`` and ``redis-server`` whose programs are missing.
+    """Install Debian's packages ``postgresql`` and ``redis-server`` if their programs are missing.
 
-    :raises StackError: if that needs root and this is not root, or if it fails.
+    :raises StackError: if the installation fails, or needs root and this process is not root.
     """
     missing = [
         package
@@ -46,10 +46,10 @@ def install_services(stack: Stack) -> None:
     if os.geteuid() != 0:
         raise StackError(f"as root: apt-get install --no-install-recommends {' '.join(missing)}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # The packages start a service of their own, unless this file says that nothing may be started now.
+    # The packages start their own service unless this file forbids it.
     made = not _POLICY.exists()
     if made:
-        _POLICY.write_text(_NOTHING_STARTS)
+        _POLICY.write_text(_START_NO_SERVICE)
         _POLICY.chmod(0o755)
     try:
         stack.run("apt-get update", ["apt-get", "update", "-qq"], env, INSTALL_SECONDS)
@@ -75,13 +75,13 @@ def start_postgres(stack: Stack) -> str:
         owner = pwd.getpwnam("postgres")
         for path in (folder, password_file):
             os.chown(path, owner.pw_uid, owner.pw_gid)
-        stack.home.chmod(0o711)  # the owner has to get through it, and sees nothing of what lies in it
+        stack.home.chmod(0o711)  # the owner must be able to pass through it, but not to list it
         group = grp.getgrgid(owner.pw_gid).gr_name
         as_owner = ["setpriv", f"--reuid={owner.pw_name}", f"--regid={group}", "--init-groups"]
-        as_owner += ["env", f"--chdir={folder}"]  # it insists on a working directory that it may enter
+        as_owner += ["env", f"--chdir={folder}"]  # it needs a working directory that it may enter
     env = {"PATH": os.environ.get("PATH", os.defpath), "PGDATA": str(data), "LC_ALL": "C.UTF-8"}
     access = ["--username=airflow", "--auth=scram-sha-256", f"--pwfile={password_file}"]
-    # Nobody's data: it need not survive the machine.
+    # No sync: the data is temporary.
     stack.run("initdb", [*as_owner, str(initdb), *access, "--encoding=UTF8", "--no-sync"], env, START_SECONDS)
     settings = {
         "listen_addresses": "127.0.0.1",
@@ -93,13 +93,13 @@ def start_postgres(stack: Stack) -> str:
     }
     given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     child = stack.start("postgres", [*as_owner, str(postgres), "-p", str(port), *given], env)
-    child.end_with = signal.SIGINT  # at SIGTERM it waits for its clients
+    child.end_with = signal.SIGINT  # on SIGTERM it waits for its clients
     _until_printed(child, "database system is ready to accept connections")
     return f"airflow:{password}@127.0.0.1:{port}/postgres"
 
 
 def start_redis(stack: Stack) -> str:
-    """Start an empty Redis that keeps all in memory, and return its URL."""
+    """Start an empty in-memory Redis, and return its URL."""
     program = _redis_program()
     if program is None:
         raise StackError("Redis is not installed")
@@ -114,12 +114,12 @@ def start_redis(stack: Stack) -> str:
     return f"redis://:{password}@127.0.0.1:{port}/0"
 
 
-def _until_printed(child: Child, words: str) -> None:
-    child.wait_for(f"{words!r}", lambda: words in child.output() or None, START_SECONDS)
+def _until_printed(child: Child, text: str) -> None:
+    child.wait_for(f"{text!r}", lambda: text in child.output() or None, START_SECONDS)
 
 
 def _postgres_program(name: str) -> Path | None:
-    """Return a program of the newest version there is."""
+    """Return a program of the newest installed version."""
     found = [path for path in _DEBIAN_BINARIES.glob(f"*/bin/{name}") if path.parents[1].name.isdigit()]
     return max(found, key=lambda path: int(path.parents[1].name), default=None)
 

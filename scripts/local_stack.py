@@ -1,8 +1,8 @@
-"""An emulator and an Airflow on this machine, each in a process session of its own, over a scratch folder.
+"""A local emulator and a local Airflow, each in its own process session, with a scratch folder.
 
-``Stack`` starts them and, however the script ends, stops every process of theirs and removes the folder.
-``Deployment`` is an Airflow of separate components, as installations have it; they can be stopped one by one.
-Knows nothing about what is run: ``demo.py``, ``up.py``, ``newcomer.py``, ``tests/deployment`` and ``tests/ha`` decide that.
+``Stack`` starts them. When the script ends, for whatever reason, it stops all of their processes and removes the folder.
+``Deployment`` is an Airflow with separate components, as in production, which can be stopped one by one.
+The callers decide what runs: ``demo.py``, ``up.py``, ``newcomer.py``, ``tests/deployment`` and ``tests/ha``.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ _Found = TypeVar("_Found")
 
 
 class StackError(Exception):
-    """Something did not come up or did not end as it should; the message says what, and shows its last output."""
+    """A process did not start or end as expected; the message says which one, and shows its last output."""
 
 
 class Stopped(SystemExit):
-    """A signal asked the script to end."""
+    """A signal told the script to end."""
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """Where the emulator listens, and the Airflow connection that leads to it (as JSON)."""
+    """The address of the emulator, and the Airflow connection to it (as JSON)."""
 
     url: str
     connection: str
 
 
 class Child:
-    """A process and all it starts, its output in a file."""
+    """A process and all its descendants, with its output in a file."""
 
     def __init__(
         self, name: str, command: list[str], env: dict[str, str], log: Path, folder: Path = ROOT
@@ -69,7 +69,7 @@ class Child:
         self.log = log
         self.end_with = signal.SIGTERM
         with log.open("wb") as output:
-            # A session, not a group: Airflow's own children move to groups of their own.
+            # A session, not a process group: Airflow's children create their own groups.
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -86,7 +86,7 @@ class Child:
         return self._process.poll()
 
     def output(self) -> str:
-        """Return what it has printed so far."""
+        """Return the output so far."""
         return self.log.read_text(errors="replace")
 
     def failure(self, what: str, lines: int = 25) -> StackError:
@@ -94,15 +94,15 @@ class Child:
         tail = "\n".join(f"  | {line}" for line in self.output().splitlines()[-lines:])
         return StackError(f"{self.name}: {what}\n{tail}")
 
-    def wait_for(self, what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
-        """Call ``look`` until it finds something, and return that.
+    def wait_for(self, what: str, find: Callable[[], _Found | None], seconds: float) -> _Found:
+        """Call ``find`` until it returns something other than None, and return that.
 
-        :param what: what is waited for, as an error names it.
-        :param seconds: how long to wait at most.
-        :raises StackError: if the process ends or the time is up before that.
+        :param what: the awaited thing, for error messages.
+        :param seconds: the time limit.
+        :raises StackError: if the process ends or the time limit passes first.
         """
         deadline = time.monotonic() + seconds
-        while (found := look()) is None:
+        while (found := find()) is None:
             if self.exit_code is not None:
                 raise self.failure(f"ended with exit code {self.exit_code} before {what}")
             if time.monotonic() > deadline:
@@ -111,10 +111,10 @@ class Child:
         return found
 
     def wait_for_end(self, seconds: float) -> int:
-        """Return the exit code.
+        """Wait for the end of the process, and return its exit code.
 
-        :param seconds: how long to wait at most.
-        :raises StackError: if the process still runs then.
+        :param seconds: the time limit.
+        :raises StackError: if the process is still running then.
         """
         try:
             return self._process.wait(seconds)
@@ -122,13 +122,13 @@ class Child:
             raise self.failure(f"still running after {seconds:.0f} s") from None
 
     def stop(self, patience: float = 6) -> None:
-        """End every process of the session: politely, and by force what is left after ``patience`` seconds."""
+        """End every process of the session. Kill those that are left after ``patience`` seconds."""
         for request, seconds in ((self.end_with, patience), (signal.SIGKILL, 5.0)):
             asked: set[int] = set()
             deadline = time.monotonic() + seconds
             while (members := self.members()) and time.monotonic() < deadline:
                 for process in members:
-                    if process.pid not in asked:  # one that was started meanwhile is asked too
+                    if process.pid not in asked:  # includes processes that were started meanwhile
                         asked.add(process.pid)
                         with suppress(psutil.NoSuchProcess):
                             process.send_signal(request)
@@ -138,8 +138,8 @@ class Child:
     def signal(self, number: int, whom: Whom = "all") -> None:
         """Send a signal.
 
-        :param whom: which processes of the session get it: all of them, the first one before those it has started,
-            or only one of the two.
+        :param whom: the processes of the session that receive it: the first process and then its descendants, only the
+            first process, or only the descendants.
         """
         members = self.members()
         first = [process for process in members if process.pid == self._process.pid]
@@ -156,19 +156,19 @@ class Child:
     def _owns(self, process: psutil.Process) -> bool:
         try:
             return os.getsid(process.pid) == self._process.pid and process.status() != psutil.STATUS_ZOMBIE
-        except (OSError, psutil.Error):  # it ended meanwhile, or belongs to somebody else
+        except (OSError, psutil.Error):  # it has ended, or belongs to another user
             return False
 
 
 class Stack:
-    """A scratch folder and the processes that use it; leaving the ``with`` block removes both."""
+    """A scratch folder and its processes. Leaving the ``with`` block stops the processes and removes the folder."""
 
     def __init__(self) -> None:
         self._cleanup = ExitStack()
         self.home = Path()
 
     def __enter__(self) -> Self:
-        """Make the folder, and turn signals into an orderly exit."""
+        """Create the folder, and turn signals into a clean exit."""
         self._cleanup.enter_context(_signals_end_the_script())
         folder = tempfile.TemporaryDirectory(prefix="astrobpm-", ignore_cleanup_errors=True)
         self.home = Path(self._cleanup.enter_context(folder))
@@ -177,22 +177,22 @@ class Stack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop all processes, newest first, then remove the folder; a second Ctrl-C does not cut this short."""
+        """Stop all processes, newest first, then remove the folder. A second Ctrl-C does not interrupt this."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         self._cleanup.__exit__(kind, error, trace)
 
     def start(self, name: str, command: list[str], env: dict[str, str], folder: Path = ROOT) -> Child:
-        """Start ``command``; its output goes to a file in the scratch folder.
+        """Start ``command``, with its output in a file in the scratch folder.
 
-        :param folder: where it works.
+        :param folder: the working directory.
         """
         child = Child(name, command, env, self.home / f"{name.replace(' ', '-')}.log", folder)
         self._cleanup.callback(child.stop)
         return child
 
     def run(self, name: str, command: list[str], env: dict[str, str], seconds: float) -> None:
-        """Run ``command`` to its end.
+        """Run ``command`` until it ends.
 
         :raises StackError: if it takes longer than ``seconds``, or fails.
         """
@@ -208,9 +208,9 @@ class Stack:
         return child.wait_for("emulator's address", lambda: parse_emulator(child.output()), seconds=20)
 
     def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
-        """Return the environment of an Airflow that keeps all it writes in the scratch folder.
+        """Return the environment of an Airflow that writes only to the scratch folder.
 
-        :param settings: more variables, by name; they come before those that are set here.
+        :param settings: other variables, by name; they override those that are set here.
         """
         return {
             **environment(),
@@ -224,13 +224,12 @@ class Stack:
 
 
 class Deployment:
-    """An Airflow whose components are processes of their own, over one database.
+    """An Airflow whose components are separate processes with one database.
 
-    Everybody who reaches its API may do everything. Triggerers are started by :meth:`start_triggerer` only, and workers
-    by :meth:`start_worker`, which only an executor that has some needs.
+    Its API requires no login. Only :meth:`start_triggerer` starts triggerers. Only :meth:`start_worker` starts workers,
+    which not every executor needs.
 
-    :param settings: more environment variables, by name. Without one that names a database it is a file in the scratch
-        folder.
+    :param settings: other environment variables, by name. If none sets the database, it is a file in the scratch folder.
     """
 
     def __init__(self, stack: Stack, emulator: Emulator, **settings: str) -> None:
@@ -246,7 +245,7 @@ class Deployment:
             AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(port),
             AIRFLOW__API__WORKERS="1",
-            # Each process would make up its own.
+            # Otherwise each process would generate its own.
             AIRFLOW__API__SECRET_KEY=secrets.token_hex(),
             AIRFLOW__API_AUTH__JWT_SECRET=secrets.token_hex(),
             AIRFLOW__CORE__FERNET_KEY=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -256,24 +255,24 @@ class Deployment:
         )
 
     def start(self) -> None:
-        """Make the database, and start everything but a triggerer; whether it works then is not waited for."""
+        """Create the database and start every component except triggerers. Does not wait until they are ready."""
         self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds=120)
         if self.database is not None:
             with closing(sqlite3.connect(self.database)) as connection:
-                # Several processes write: readers must not stand in their way.
+                # Several processes write; readers must not block them.
                 connection.execute("PRAGMA journal_mode=WAL")
         self._start("api-server", "api-server")
         self._start("scheduler", "scheduler", "--skip-serve-logs")
         self._start("dag-processor", "dag-processor")
 
     def start_triggerer(self) -> Child:
-        """Start a triggerer; it works some seconds later."""
+        """Start a triggerer, which is ready some seconds later."""
         return self._start(f"triggerer-{next(self._triggerers)}", "triggerer", "--skip-serve-logs")
 
     def start_worker(self) -> Child:
-        """Start a Celery worker; it works some seconds later."""
+        """Start a Celery worker, which is ready some seconds later."""
         name = f"worker-{next(self._workers)}"
-        # All of them share one home, where the file with a worker's process id would be the next one's too.
+        # The workers share one home, so each needs its own PID file.
         own = ["--celery-hostname", name, "--pid", str(self._stack.home / f"{name}.pid")]
         return self._start(name, "celery", "worker", "--skip-serve-logs", *own)
 
@@ -284,7 +283,7 @@ class Deployment:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface on which nothing listens now."""
+    """Return a port of the loopback interface that is currently unused."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -293,7 +292,7 @@ def free_port() -> int:
 
 @contextmanager
 def _signals_end_the_script() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP raise ``Stopped``, so that every ``finally`` runs."""
+    """Make SIGINT, SIGTERM and SIGHUP raise ``Stopped``, so that every ``finally`` runs."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise Stopped(128 + number)
@@ -307,9 +306,9 @@ def _signals_end_the_script() -> Iterator[None]:
 
 
 def environment(programs: str | None = None) -> dict[str, str]:
-    """Return this process's environment without any Airflow setting, set up for talk on the loopback interface.
+    """Return this process's environment without Airflow settings, and without a proxy for the loopback interface.
 
-    :param programs: the folder whose programs come first; without it, that of this Python.
+    :param programs: the first folder of the PATH; by default the scripts folder of this Python.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return {
@@ -324,7 +323,7 @@ def environment(programs: str | None = None) -> dict[str, str]:
 
 
 def living(home: Path) -> list[str]:
-    """Return every process that works on the folder ``home``, by its environment or its working directory."""
+    """Return every process that uses the folder ``home`` as AIRFLOW_HOME or as its working directory."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -335,7 +334,7 @@ def living(home: Path) -> list[str]:
 
 
 def parse_emulator(output: str) -> Emulator | None:
-    """Find the address and the connection in what the emulator prints at its start."""
+    """Parse the address and the connection from the output of the emulator's start; None if they are not there yet."""
     export = re.search(rf"export ({CONNECTION_VARIABLE}=.*)\n", output)
     address = re.search(r"https?://[^\s'\"]+", output)
     if not export or not address:

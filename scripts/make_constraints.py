@@ -1,9 +1,9 @@
-"""Makes the files in ``constraints/`` anew: one pinned set for each Airflow line, and one of the oldest versions.
+"""Regenerate the files in ``constraints/``: one pinned set for each Airflow line, and one with the oldest versions.
 
-Each set is resolved from ``pyproject.toml`` (dependencies and its groups) for every supported Python at
-once, the differences between Pythons being written as markers. A file holds names and versions, nothing else.
+Each set is resolved from ``pyproject.toml`` (dependencies and dependency groups) for all supported Pythons together;
+markers express the differences between Pythons. A file contains only names and versions.
 
-Knows nothing about how the sets are installed: that is the Makefile's part.
+The Makefile installs the sets.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("dev", "ha", "browser", "docs")
 
-# Airflow's own bounds admit newer releases with which its tasks or its API fail: each extra pin keeps one out.
+# Airflow's own bounds allow newer releases that break its tasks or its API. Each extra pin excludes one.
 AIRFLOW_LINES: dict[str, list[str]] = {
     "airflow-3.0": ["apache-airflow==3.0.6", "fastapi<0.132", "pyjwt<2.11"],
     "airflow-3.1": ["apache-airflow==3.1.8"],
     "airflow-3.2": ["apache-airflow==3.2.2", "fastapi<0.137", "svcs<26"],
     "airflow-3.3": ["apache-airflow==3.3.2"],
-    # A pre-release, for make test-next. Each of its packages is named, for only then pre-releases count.
+    # A pre-release, for make test-next. Each of its packages is named, because otherwise pre-releases are ignored.
     "airflow-3.4": [
         "apache-airflow==3.4.0b2",
         "apache-airflow-core==3.4.0b2",
@@ -34,7 +34,7 @@ AIRFLOW_LINES: dict[str, list[str]] = {
 }
 
 OLDEST_PYTHON = {"airflow-3.4": "3.11"}
-"""The oldest Python of a line, where it is newer than that of the project."""
+"""The oldest Python of a line, if it is newer than the project's."""
 
 
 def oldest_versions() -> list[str]:
@@ -49,7 +49,7 @@ def oldest_versions() -> list[str]:
 
 
 def resolve(name: str, pins: list[str]) -> None:
-    """Write ``constraints/<name>.txt``: the newest versions that ``pins`` admit."""
+    """Write ``constraints/<name>.txt`` with the newest versions that ``pins`` allows."""
     target = ROOT / "constraints" / f"{name}.txt"
     with tempfile.TemporaryDirectory() as folder:
         pins_file = Path(folder, "pins.txt")

@@ -1,9 +1,10 @@
-"""``make newcomer``: what somebody does who has never seen the provider, from its wheel to a gate that opens.
+"""``make newcomer``: the steps of a new user, from the wheel of the provider to a gate that opens.
 
-In a scratch folder: builds the wheel, installs it with Airflow into an empty environment, copies one example DAG, and starts
-the emulator and Airflow from there. Then, in a real browser: signs in, fills in the connection, tests it, triggers the DAG,
-sees it wait, follows the link to the instance, approves, and sees the next task succeed. Nothing else of the repository is
-used. Ends with exit code 0 only if all of that was seen and nothing is left running.
+In a scratch folder, the script builds the wheel, installs it with Airflow into an empty environment, copies one example
+DAG, and starts the emulator and Airflow from there. Then, in a real browser, it signs in, fills in the connection, tests
+it, triggers the DAG, waits until the gate is deferred, follows the link to the instance, approves, and waits until the
+next task succeeds. It uses nothing else of the repository. The exit code is 0 only if every step succeeded and no process
+is left running.
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ BUILD_SECONDS = 60
 INSTALL_SECONDS = 300
 START_SECONDS = 120
 TASK_SECONDS = 90
-SHOWN_LINES = 12  # of each log, when a step has failed
+SHOWN_LINES = 12  # of each log after a step has failed
 
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"
 
 
 class Newcomer:
-    """The environment, and what runs in it.
+    """The new environment and its processes.
 
-    :param stack: what starts and stops processes; its scratch folder holds everything.
-    :param steps: what the steps are told to.
-    :param evidence: the folder that is given a picture and logs when a step in the browser fails.
+    :param stack: starts and stops the processes; its scratch folder contains all files.
+    :param steps: reports the steps.
+    :param evidence: the folder for a screenshot and the logs if a step in the browser fails.
     """
 
     def __init__(self, stack: Stack, steps: Steps, evidence: Path) -> None:
@@ -64,7 +65,7 @@ class Newcomer:
         self._evidence = evidence
         self._venv = stack.home / "venv"
         self._password = secrets.token_hex()
-        # Nothing that leads to another environment than the new one, or makes its Python another.
+        # Without variables that select another environment or change its Python.
         others = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
         found = environment(str(self._venv / "bin"))
         self._env = {name: value for name, value in found.items() if name not in others}
@@ -89,7 +90,7 @@ class Newcomer:
             uv = [sys.executable, "-m", "uv"]
             create = [*uv, "venv", "--quiet", "--python", sys.executable, str(self._venv)]
             self._stack.run("uv venv", create, environment(), BUILD_SECONDS)
-            # Compiled, as pip does it.
+            # Compiled, as pip does.
             install = [
                 *uv,
                 "pip",
@@ -103,9 +104,9 @@ class Newcomer:
             self._stack.run("uv pip install", install, environment(), INSTALL_SECONDS)
 
     def start(self) -> tuple[Emulator, Standalone]:
-        """Start the emulator, as its guide says, and Airflow, with the example where its DAGs are.
+        """Start the emulator as its guide says, and Airflow with the example in its DAGs folder.
 
-        :raises StackError: if one of them does not come up, or the provider does not come from the wheel.
+        :raises StackError: if one of them does not start, or the provider is not imported from the wheel.
         """
         with self._step("Start the emulator"):
             command = ["python", "-m", "airflow_provider_astrobpm.emulator"]
@@ -118,7 +119,7 @@ class Newcomer:
             dags = self._stack.home / "dags"
             dags.mkdir()
             shutil.copy(EXAMPLE, dags)
-            # Airflow would make one up, and print it.
+            # Otherwise Airflow would generate a password and print it.
             (self._stack.home / _PASSWORDS).write_text(json.dumps({USER: self._password}))
             settings = {"AIRFLOW_HOME": str(self._stack.home), "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
             airflow = start_standalone(self._stack, {**self._env, **settings})
@@ -126,16 +127,16 @@ class Newcomer:
         return emulator, airflow
 
     def see_a_gate_open(self, emulator: Emulator, airflow: Standalone) -> None:
-        """Do the rest in a browser, as a person does.
+        """Do the other steps in a browser, as a user does.
 
-        :raises PageError: if a page shows something else than it should.
-        :raises BrowserError: if a page does not show what it should.
+        :raises PageError: if a page shows unexpected content.
+        :raises BrowserError: if expected content does not appear.
         """
         with running_browser() as browser, open_page(browser) as page, self._keeping_evidence(page):
             pages = AirflowPages(page, airflow.url)
             with self._step("Sign in"):
                 pages.sign_in(USER, self._password)
-            with self._step("Fill in the form of the connection, and save it"):
+            with self._step("Fill in the connection form, and save it"):
                 pages.save_connection(pages.fill_connection(_form(emulator)))
             with self._step("Test the connection"):
                 pages.test_connection(CONN_ID)
@@ -144,7 +145,7 @@ class Newcomer:
                 pages.unpause()
             with self._step("Trigger it"):
                 run_id = pages.trigger()
-            with self._step("See the gate deferred"):
+            with self._step("Wait until the gate is deferred"):
                 pages.wait_for_task(GATE, "Deferred", TASK_SECONDS)
             with self._step("Follow the link to the instance"):
                 pages.open_task(GATE)
@@ -152,12 +153,12 @@ class Newcomer:
                 people.expect_instance("PublishApproval")
             with self._step("Approve"), self._keeping_evidence(people.page):
                 people.decide("approve")
-            with self._step("See the next task succeed"):
+            with self._step("Wait until the next task succeeds"):
                 pages.open_run(EXAMPLE.stem, run_id)
                 pages.wait_for_task(NEXT_TASK, "Success", TASK_SECONDS)
 
     def _check_origin(self) -> None:
-        """Look where Python finds the provider."""
+        """Check that Python imports the provider from the new environment."""
         what = "import airflow_provider_astrobpm as found; print(found.__file__)"
         child = self._stack.start("python", ["python", "-c", what], self._env, self._stack.home)
         child.wait_for_end(20)
@@ -167,7 +168,7 @@ class Newcomer:
 
     @contextmanager
     def _keeping_evidence(self, page: Page) -> Iterator[None]:
-        """Where a step fails, keep a picture of the page and the logs of Airflow; of the innermost page, where there are two."""
+        """If a step fails, keep a screenshot of the page and Airflow's logs. In nested blocks, keep the innermost page."""
         try:
             yield
         except (BrowserError, PageError):
@@ -184,7 +185,7 @@ class Newcomer:
 
 
 def _form(emulator: Emulator) -> ConnectionForm:
-    """Return what somebody types who has read what the emulator printed."""
+    """Return the values that a user types after reading the emulator's output."""
     connection = json.loads(emulator.connection)
     fields = {
         "Host": connection["host"],
@@ -204,14 +205,14 @@ def _check_nothing_runs(home: Path) -> None:
 
 
 def main() -> int:
-    """Do all of it, and say how long each step took."""
-    parser = argparse.ArgumentParser(description="Try the provider as somebody does who has never seen it.")
+    """Run all steps, and print how long each one took."""
+    parser = argparse.ArgumentParser(description="Try the provider as a new user does.")
     parser.add_argument(
         "--evidence",
         type=Path,
         default=ROOT / "build" / "newcomer",
         metavar="FOLDER",
-        help="where a picture and the logs are kept if a step fails (default: build/newcomer)",
+        help="the folder for a screenshot and the logs if a step fails (default: build/newcomer)",
     )
     evidence: Path = parser.parse_args().evidence
     shutil.rmtree(evidence, ignore_errors=True)
@@ -231,9 +232,9 @@ def main() -> int:
             tail = "\n".join(f"  | {line}" for line in log.read_text().splitlines()[-SHOWN_LINES:])
             print(f"\n{log.relative_to(evidence)}\n{tail}", file=sys.stderr)
         if evidence.exists():
-            print(f"\nA picture of the page and the whole logs are in {evidence}", file=sys.stderr)
+            print(f"\nA screenshot of the page and the complete logs are in {evidence}", file=sys.stderr)
         return 1
-    print(f"The gate opened. All of it took {time.monotonic() - started:.0f} s.")
+    print(f"The gate opened. All steps took {time.monotonic() - started:.0f} s.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The tables that the measurements have written into ``docs/performance.md``, read back as values."""
+"""Read the tables that the benchmarks wrote into ``docs/performance.md``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class TableError(Exception):
-    """The page has not what is looked for; the message says what."""
+    """The page does not have the expected table; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Table:
     """One table.
 
     :param columns: the headings.
-    :param rows: heading to cell, of each row.
+    :param rows: heading to cell for each row.
     """
 
     columns: tuple[str, ...]
@@ -25,11 +25,11 @@ class Table:
 
 
 def tables_of(text: str, name: str) -> list[Table]:
-    """Return the tables that one measurement has written.
+    """Return the tables of one benchmark.
 
     :param text: the page, in Markdown.
-    :param name: the name of the measurement, as its markers have it.
-    :raises TableError: if the markers are not there.
+    :param name: the name of the benchmark in its markers.
+    :raises TableError: if the markers are missing.
     """
     found = re.search(rf"<!-- {name}: begin -->\n(.*)<!-- {name}: end -->", text, re.DOTALL)
     if found is None:
@@ -39,9 +39,9 @@ def tables_of(text: str, name: str) -> list[Table]:
 
 
 def table_with(text: str, name: str, *columns: str) -> Table:
-    """Return the one table of a measurement that has some columns.
+    """Return the only table of a benchmark with these columns.
 
-    :raises TableError: if there is none, or more than one.
+    :raises TableError: if there is no such table, or more than one.
     """
     found = [table for table in tables_of(text, name) if set(columns) <= set(table.columns)]
     if len(found) != 1:
@@ -50,9 +50,9 @@ def table_with(text: str, name: str, *columns: str) -> Table:
 
 
 def number(cell: str) -> float:
-    """Return the number of a cell, without its unit.
+    """Return the number in a cell, without its unit.
 
-    :raises TableError: if there is none.
+    :raises TableError: if the cell has no number.
     """
     found = _NUMBER.match(cell)
     if found is None:

@@ -1,7 +1,7 @@
-"""``make pictures``: the pictures of the documentation, made anew from what they show.
+"""``make pictures``: regenerate the pictures of the documentation.
 
-Screenshots of an Airflow and an emulator, as ``make up`` starts them, in a real browser; and plots of the tables in
-``docs/performance.md``. ``--plots`` makes the plots alone, which needs no Airflow.
+They are screenshots, in a real browser, of Airflow and the emulator as ``make up`` starts them, and plots of the tables in
+``docs/performance.md``. ``--plots`` draws only the plots, which needs no Airflow.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FOLDER = ROOT / "docs" / "pictures"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 WIDTH, TALL, MARGIN = 1200, 700, 24  # CSS pixels
 TOP: FloatRect = {"x": 0, "y": 0, "width": WIDTH, "height": 450}
-# The tasks of the gate, and nothing around them: the README's first screen has to hold more than a picture.
+# Only the tasks of the gate: the first screen of the README must have room for more than a picture.
 TASKS: FloatRect = {"x": 115, "y": 283, "width": 1036, "height": 214}
-LARGEST = 200_000  # bytes of a picture
+MAX_PICTURE_BYTES = 200_000
 GATE = "request_approval"
 TASK_SECONDS = 90
 STEADY_SECONDS = 20
 
-# As docs/connection.md has it; the secret shows as dots.
+# As in docs/connection.md; the form shows the secret as dots.
 FORM = ConnectionForm(
     "astro_zero_default",
     {
@@ -57,33 +57,33 @@ FORM = ConnectionForm(
 
 
 class Camera:
-    """Takes the pictures.
+    """Take the screenshots.
 
-    :param folder: where they go.
+    :param folder: the folder for the files.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def take(self, name: str, page: Page, part: FloatRect | None = None) -> None:
-        """Take a picture of a page, once nothing moves on it any more.
+        """Take a screenshot of a page as soon as the page is steady.
 
-        :param name: the name of the file, without its ending.
-        :param part: what of the page is shown; all of it without that.
-        :raises PageError: if it goes on moving, or the picture becomes too large.
+        :param name: the name of the file, without its suffix.
+        :param part: the part of the page to show; by default the whole page.
+        :raises PageError: if the page does not become steady, or the file is too large.
         """
         deadline = time.monotonic() + STEADY_SECONDS
         before, seen = b"", _screenshot(page, part)
         while seen != before:
             if time.monotonic() > deadline:
-                raise PageError(f"{name}: the page does not come to rest within {STEADY_SECONDS} s")
+                raise PageError(f"{name}: the page is not steady within {STEADY_SECONDS} s")
             time.sleep(0.3)
             before, seen = seen, _screenshot(page, part)
         target = io.BytesIO()
         with Image.open(io.BytesIO(seen)) as image:
             image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)
-        if target.tell() > LARGEST:
-            raise PageError(f"{name}: {target.tell():,} bytes are too many")
+        if target.tell() > MAX_PICTURE_BYTES:
+            raise PageError(f"{name}: {target.tell():,} bytes, more than {MAX_PICTURE_BYTES:,}")
         (self._folder / f"{name}.png").write_bytes(target.getvalue())
 
 
@@ -92,17 +92,17 @@ def _screenshot(page: Page, part: FloatRect | None) -> bytes:
 
 
 def take_airflow(browser: Browser, tour: Tour, camera: Camera, steps: Steps) -> None:
-    """Take the pictures of Airflow: the form of the connection, and the gate while it waits and when it has opened."""
-    with open_page(browser, width=WIDTH, height=1000) as page, steps.step("The form of the connection"):
+    """Take the pictures of Airflow: the connection form, the waiting gate, and the gate after it has opened."""
+    with open_page(browser, width=WIDTH, height=1000) as page, steps.step("The connection form"):
         dialog = AirflowPages(page, tour.airflow_url).fill_connection(FORM)
         dialog.get_by_role("heading").first.click()  # no field has the focus
         box = dialog.bounding_box()
         if box is None:
-            raise PageError("the form of the connection is not there")
+            raise PageError("the connection form is missing")
         camera.take("connection-form", page, _with_margin(box))
     with open_page(browser, width=WIDTH, height=TALL) as page:
         pages = AirflowPages(page, tour.airflow_url)
-        with steps.step("A gate that waits"):
+        with steps.step("The waiting gate"):
             pages.open_dag(FIRST_DAG, TASK_SECONDS)
             run_id = pages.trigger()
             pages.wait_for_task(GATE, "Deferred", TASK_SECONDS)
@@ -112,7 +112,7 @@ def take_airflow(browser: Browser, tour: Tour, camera: Camera, steps: Steps) -> 
             pages.open_run(FIRST_DAG, run_id)
             pages.show_graph()
             camera.take("graph-deferred", page)
-        with steps.step("The gate after somebody has approved"):
+        with steps.step("The gate after the approval"):
             people = EmulatorPages(page, tour.emulator.url)
             people.open_list()
             people.open_newest("PublishApproval")
@@ -124,7 +124,7 @@ def take_airflow(browser: Browser, tour: Tour, camera: Camera, steps: Steps) -> 
 
 
 def _with_margin(box: FloatRect) -> FloatRect:
-    """Return a part of a page that is somewhat larger."""
+    """Return a part of a page with a margin around it."""
     return {
         "x": box["x"] - MARGIN,
         "y": box["y"] - MARGIN,
@@ -161,9 +161,9 @@ def take_emulator(browser: Browser, tour: Tour, camera: Camera, steps: Steps) ->
 
 
 def draw_plots(steps: Steps) -> None:
-    """Draw the plots of the measurements.
+    """Draw the plots of the benchmarks.
 
-    :raises TableError: if the page has not what they need.
+    :raises TableError: if the page lacks a table that they need.
     """
     with steps.step("The plots"):
         text = PERFORMANCE.read_text(encoding="utf-8")
@@ -172,9 +172,9 @@ def draw_plots(steps: Steps) -> None:
 
 
 def main() -> int:
-    """Make all pictures, or the plots alone."""
-    parser = argparse.ArgumentParser(description="Make the pictures of the documentation anew.")
-    parser.add_argument("--plots", action="store_true", help="the plots alone")
+    """Regenerate all pictures, or only the plots."""
+    parser = argparse.ArgumentParser(description="Regenerate the pictures of the documentation.")
+    parser.add_argument("--plots", action="store_true", help="draw only the plots")
     options = parser.parse_args()
     steps = Steps()
     FOLDER.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""Plots of what was measured, from the tables of ``docs/performance.md``.
+"""Draw plots of the benchmarks, from the tables in ``docs/performance.md``.
 
-They are SVGs with two sets of colours, of which the reader's browser takes that for a light or for a dark page.
+The SVGs have two sets of colours. The reader's browser chooses the one for a light or a dark page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from performance_tables import number, table_with
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What is drawn, and its colour on a light and on a dark page; the light one stands for it while it is drawn.
+# The colours on a light and on a dark page. Plots are drawn with the light ones, which are replaced afterwards.
 COLOURS = {
     "paper": ("#ffffff", "#16181c"),
     "ink": ("#24292f", "#e6edf3"),
@@ -28,21 +28,21 @@ COLOURS = {
     "alone": ("#6e7781", "#9aa4af"),
 }
 TRIGGERS = {"this provider": "ours", "http provider": "http", "Airflow alone": "alone"}
-LOWEST = "Airflow alone"  # its name stands below its line, which rises
+LOWEST = "Airflow alone"  # its label is below its line, because the line rises
 MAPPED = "mapped tasks of the http provider"
 
 _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 11,
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, and looks like the page's
-    "svg.hashsalt": "astro-zero",  # the same tables give the same file
+    "svg.fonttype": "none",  # keep text as text: screen readers can read it, and it uses the font of the page
+    "svg.hashsalt": "astro-zero",  # the same tables produce the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
 
 
 def draw_waiting(page: str) -> str:
-    """Draw requests and CPU against the number of tasks that wait.
+    """Plot requests and CPU time against the number of waiting tasks.
 
     :param page: the text of ``docs/performance.md``.
     :return: an SVG.
@@ -55,7 +55,7 @@ def draw_waiting(page: str) -> str:
         tasks = [number(row["tasks"]) for row in points]
         for axes, column in ((requests, "requests"), (cpu, "CPU")):
             values = [number(row[column]) for row in points]
-            if not any(values):  # Airflow alone sends none
+            if not any(values):  # Airflow alone sends no requests
                 continue
             axes.plot(tasks, values, color=_light(name), marker="o", markersize=5, linewidth=2)
             axes.annotate(
@@ -81,7 +81,7 @@ def draw_waiting(page: str) -> str:
 
 
 def draw_batch(page: str) -> str:
-    """Draw how fast one task starts its launches, beside mapped tasks that start one each.
+    """Plot how fast one task starts its launches, compared with mapped tasks that start one each.
 
     :param page: the text of ``docs/performance.md``.
     :return: an SVG.
@@ -111,14 +111,14 @@ def draw_batch(page: str) -> str:
 
 
 def _short(name: str) -> str:
-    """Return a name in two lines."""
+    """Break a name into two lines."""
     return name.replace(" of ", "\nof ", 1)
 
 
 def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure of some panels beside each other, in the colours of a light page.
+    """Return a figure with panels side by side, in the colours of a light page.
 
-    :param height: in inches, of 72 points.
+    :param height: the height in inches of 72 points.
     """
     with mpl.rc_context(_SETTINGS):
         layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15, wspace=0.06)
@@ -137,7 +137,7 @@ def _light(name: str) -> str:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Return a figure as SVG, each of its colours replaced by one that a dark page has another value for."""
+    """Return a figure as SVG, with its colours replaced by variables that differ on a dark page."""
     target = io.StringIO()
     with mpl.rc_context(_SETTINGS):
         figure.savefig(target, format="svg", metadata={"Title": title, "Date": None, "Creator": None})

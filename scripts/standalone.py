@@ -1,4 +1,4 @@
-"""All of Airflow at once, as ``airflow standalone`` starts it for somebody who tries it out."""
+"""A complete Airflow for trying things out, as ``airflow standalone`` starts it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standalone:
-    """An Airflow that is being started.
+    """An Airflow that is starting.
 
     :param child: its processes.
-    :param url: where its user interface and its API will answer.
+    :param url: the address of its user interface and its API.
     """
 
     child: Child
@@ -34,9 +34,9 @@ class Standalone:
 
 
 def start_standalone(stack: Stack, env: dict[str, str]) -> Standalone:
-    """Start all of Airflow on free ports; whether it works then is not waited for.
+    """Start a complete Airflow on free ports. Does not wait until it is ready.
 
-    :param env: its environment, without a port. Its components work in the folder ``AIRFLOW_HOME``.
+    :param env: its environment, without ports. Its working directory is the scratch folder.
     """
     url = f"http://127.0.0.1:{(port := free_port())}"
     settings = {

@@ -1,4 +1,4 @@
-"""What a script is doing, told while it lasts: on a terminal with the seconds that pass, elsewhere in plain lines."""
+"""Report the steps of a script: on a terminal with the elapsed seconds, elsewhere in plain lines."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """The steps of a script, each printed with the seconds that it took.
+    """Print the steps of a script, each with the seconds that it took.
 
-    :param console: where they are printed.
+    :param console: the console to print to.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
         self.current = ""
-        """The step that has begun last; where one fails, that one."""
+        """The latest step; after a failure, the step that failed."""
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Say that something is being done, and how long it took once it is done.
+        """Print a step when it begins, and the seconds that it took when it ends.
 
-        :param what: what it is, such as "Start Airflow".
+        :param what: the name of the step, such as "Start Airflow".
         """
         self.current = what
         started = time.monotonic()
@@ -48,6 +48,6 @@ class Steps:
         self._write(f"{time.monotonic() - started:.1f} s\n")
 
     def _write(self, text: str) -> None:
-        """Print a part of a line at once, so that a log shows what is being waited for."""
+        """Print part of a line immediately, so that a log shows the current step."""
         self.console.print(text, end="")
         self.console.file.flush()

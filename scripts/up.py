@@ -1,7 +1,8 @@
-"""``make up``: Airflow with the example DAGs, and the emulator they talk to, until Ctrl-C.
+"""``make up``: run Airflow with the example DAGs, and an emulator for them, until Ctrl-C.
 
-``docs/tour.md`` says what to click then. Every example that does nothing by itself is unpaused, the one whose watcher waits for
-suppliers too. Those with a nightly schedule stay paused: Airflow starts last night's run at once when they are unpaused.
+``docs/tour.md`` says what to click. The script unpauses every example that starts no run on its own, including the one
+whose watcher waits for suppliers. Examples with a nightly schedule stay paused, because Airflow would start last night's
+run immediately.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ FIRST_DAG = "approval_gate"
 
 @dataclass(frozen=True)
 class Tour:
-    """What ``make up`` has started.
+    """The Airflow and the emulator that ``make up`` started.
 
     :param airflow: Airflow's processes.
     :param airflow_url: the address of its user interface.
-    :param emulator: the emulator, whose address is that of its page too.
+    :param emulator: the emulator; its address is also the address of its page.
     """
 
     airflow: Child
@@ -40,9 +41,9 @@ class Tour:
 
 
 def start_tour(stack: Stack, steps: Steps) -> Tour:
-    """Start the emulator and Airflow, with the connection and the example DAGs in place.
+    """Start the emulator, and Airflow with the connection and the example DAGs.
 
-    :raises StackError: if one of them does not come up, or an example cannot be read.
+    :raises StackError: if one of them does not start, or an example cannot be parsed.
     """
     with steps.step("Start the emulator"):
         emulator = stack.start_emulator()
@@ -65,7 +66,7 @@ def start_tour(stack: Stack, steps: Steps) -> Tour:
 
 
 def _addresses(tour: Tour) -> str:
-    """Return what somebody needs who begins: where to ask, where to answer, and what else there is to see."""
+    """Return the addresses that a new user needs: Airflow, the emulator and the tour."""
     rows = [
         ("Airflow", f"{tour.airflow_url}/dags/{FIRST_DAG}", "the gate: trigger it here"),
         ("Emulator", tour.emulator.url, "Astro Zero: approve it here"),
@@ -77,10 +78,10 @@ def _addresses(tour: Tour) -> str:
 
 
 def _stay(tour: Tour) -> NoReturn:
-    """Stay until a signal comes.
+    """Wait for a signal.
 
-    :raises Stopped: once it has come.
-    :raises StackError: if Airflow ends by itself.
+    :raises Stopped: when the signal arrives.
+    :raises StackError: if Airflow ends on its own.
     """
     try:
         while tour.airflow.exit_code is None:
@@ -88,11 +89,11 @@ def _stay(tour: Tour) -> NoReturn:
     except Stopped:
         print("\nStopping ...", flush=True)
         raise
-    raise tour.airflow.failure(f"ended by itself with exit code {tour.airflow.exit_code}")
+    raise tour.airflow.failure(f"ended on its own with exit code {tour.airflow.exit_code}")
 
 
 def main() -> int:
-    """Run until a signal comes or Airflow ends by itself."""
+    """Run until a signal arrives or Airflow ends on its own."""
     try:
         with Stack() as stack:
             tour = start_tour(stack, Steps())

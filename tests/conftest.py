@@ -1,4 +1,4 @@
-"""What all tests share: a scratch home for Airflow, and the emulator with a connection to it."""
+"""Shared by all tests: a scratch home for Airflow, and the emulator with a connection to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import hypothesis
 import pytest
 
-# Before anything imports Airflow: each test process gets a home of its own and leaves nothing behind.
+# Before anything imports Airflow: each test process gets its own home and removes it at the end.
 _HOME = tempfile.mkdtemp(prefix="astrobpm-tests-")
 os.environ |= {
     "AIRFLOW_HOME": _HOME,
@@ -28,8 +28,8 @@ os.environ |= {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
 }
 
-# Airflow's modules warn of each other when they are first imported, and where that happens while a connection is looked
-# up, Airflow swallows the error that this would be here.
+# Airflow's modules emit warnings about each other at their first import. If that happened during a connection lookup,
+# Airflow would swallow the error that pytest makes of a warning.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import airflow.models.dag  # noqa: F401
@@ -41,7 +41,7 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: E
 from airflow_provider_astrobpm.emulator.switches import Switches  # noqa: E402
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: E402
 
-# How long an example takes says more about the machine than about the code.
+# The duration of an example depends more on the machine than on the code.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
@@ -62,7 +62,7 @@ NUMBERS: dict[str, list[float | None]] = {
 
 
 def positions() -> list[tuple[str, Any]]:
-    """Every switch in every position; numbers by example. A new switch without an example fails here."""
+    """Return every switch in every position. Numbers have examples; a new switch without examples fails here."""
     found: list[tuple[str, Any]] = []
     for name, kind in get_type_hints(Switches).items():
         if get_origin(kind) is Literal:
@@ -75,32 +75,32 @@ def positions() -> list[tuple[str, Any]]:
 
 
 def cases() -> list[tuple[str, str, Any]]:
-    """Every position with every look-up; where instances cannot be read by id has a test of its own."""
+    """Return every position with every lookup method. Positions without reads by id are tested separately."""
     impossible = [("by_id", "get_by_id", "absent"), ("by_id", "get_by_id", "not_allowed")]
     every = [(lookup, *position) for lookup in INSTANCE_LOOKUPS for position in positions()]
     return [case for case in every if case not in impossible]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for a look-up, a switch and a position with every look-up, in every position of every switch."""
+    """Run a test with the arguments lookup, switch and position for all of their combinations."""
     if {"lookup", "switch", "position"} <= set(metafunc.fixturenames):
         metafunc.parametrize(("lookup", "switch", "position"), cases())
 
 
 @pytest.fixture(scope="session")
 def emulator_server(astro_zero_emulator_server: EmulatorServer) -> EmulatorServer:
-    """The server behind ``emulator``: the one that users of the pytest plugin have."""
+    """The server behind ``emulator``: the one of the pytest plugin."""
     return astro_zero_emulator_server
 
 
 @pytest.fixture
 def emulator(astro_zero_emulator: AstroZeroEmulator) -> AstroZeroEmulator:
-    """The emulator as it began, with the connection ``astro_zero_default`` to it and nothing learnt about it yet."""
+    """An emulator in its initial state, with the connection ``astro_zero_default`` to it."""
     return astro_zero_emulator
 
 
 def keep_emulator_time(client: BpmClient, emulator: EmulatorControl) -> None:
-    """Let a client put the emulator's clock forward instead of waiting, and go by that clock itself."""
+    """Make a client advance the emulator's clock instead of sleeping, and use the same time itself."""
     slept = 0.0
 
     def sleep(seconds: float) -> None:
@@ -120,7 +120,7 @@ def emulator_time() -> Callable[[BpmClient, EmulatorControl], None]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port at which nothing listens."""
+    """An unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -129,7 +129,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    """Airflow's database, in the scratch home of this test process."""
+    """Create Airflow's database in the scratch home of this test process."""
     subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=180
     )
@@ -137,7 +137,7 @@ def airflow_database() -> None:
 
 @pytest.fixture(scope="session")
 def fire() -> Callable[[Any], Any]:
-    """Run a trigger, made anew from what it serialises to, and return what its event carries."""
+    """Return a function that runs a trigger, recreated from its serialized form, and returns the payload of its event."""
 
     async def first_event(trigger: Any) -> Any:
         events = trigger.run()

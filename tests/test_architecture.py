@@ -102,8 +102,28 @@ BPM_ORDER = (
 )
 
 # Inside emulator/page/: each module may import those before it. The page stands beside the API and the control API.
-PAGE_ORDER = ("words", "guard", "badges", "overview", "details", "forms", "changes", "render", "routes")
-BESIDE_THE_PAGE = {"api", "control", "faults", "listing", "remote", "running", "server", "traffic", "wire"}
+PAGE_ORDER = (
+    "formatting",
+    "request_guard",
+    "badges",
+    "overview",
+    "instance_details",
+    "forms",
+    "change_notifier",
+    "render",
+    "page_routes",
+)
+BESIDE_THE_PAGE = {
+    "api_routes",
+    "control_api",
+    "faults",
+    "instance_listing",
+    "remote",
+    "running",
+    "web_app",
+    "request_log",
+    "wire_format",
+}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -181,7 +201,7 @@ def test_the_modules_of_the_emulators_page_import_only_those_before_them() -> No
             if any(name.startswith(f"{emulator}{each}.") for name in imported)
         ]
     for path in (PACKAGE / "emulator").glob("*.py"):
-        if path.stem != "server":
+        if path.stem != "web_app":
             assert not [name for name in imports_of(path) if name.startswith(page)], path
 
 

@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_astrobpm.emulator``: an emulator for the terminal."""
+"""``python -m airflow_provider_astrobpm.emulator``: run an emulator in the terminal."""
 
 from __future__ import annotations
 
@@ -12,16 +12,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from airflow_provider_astrobpm.emulator import world
-from airflow_provider_astrobpm.emulator.control import PREFIX
+from airflow_provider_astrobpm.emulator.control_api import PREFIX
+from airflow_provider_astrobpm.emulator.process_scripts import (
+    DEFAULT_SCRIPT,
+    Process,
+    ScriptError,
+    load_script,
+)
 from airflow_provider_astrobpm.emulator.running import connection_json, listening
-from airflow_provider_astrobpm.emulator.scripts import DEFAULT_SCRIPT, Process, ScriptError, load_script
 from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
+from airflow_provider_astrobpm.emulator.world import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    TOKEN_LIFETIME,
+    Emulator,
+    Settings,
+)
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 _ABOUT = """\
 Run a local Astro Zero: a server that speaks the documented BPM API, with its state in memory.
-It prints an Airflow connection to itself, and runs until it is interrupted."""
+It prints the Airflow connection to itself and runs until it is interrupted."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        settings = world.Settings(
+        settings = Settings(
             processes=_load(options.processes),
             switches=Switches().changed(**dict(map(parse_switch, options.switch))),
             client_id=options.client_id,
@@ -59,18 +70,20 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         prog="python -m airflow_provider_astrobpm.emulator",
         description=_ABOUT,
-        epilog=f"switches, for what the API reference leaves open:\n\n{describe_switches()}",
+        epilog=f"switches for behaviour that the API reference leaves open:\n\n{describe_switches()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="the port; 0, the default, for a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=0, help="the port to listen on (default: 0, a free port)"
+    )
     parser.add_argument(
         "--processes",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
-        help=f"a script of processes to offer; repeatable (default: {DEFAULT_SCRIPT}, which shows the form)",
+        help=f"a YAML file of processes to offer; repeatable (default: {DEFAULT_SCRIPT}, which shows the format)",
     )
     parser.add_argument(
         "--switch", action="append", default=[], metavar="NAME=POSITION", help="see below; repeatable"
@@ -81,14 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name to which it answers, besides addresses, localhost and --host; repeatable",
+        help="a host name to accept in addition to IP addresses, localhost and --host; repeatable",
     )
-    parser.add_argument("--client-id", default=world.CLIENT_ID, help="(default: %(default)s)")
-    parser.add_argument("--client-secret", default=world.CLIENT_SECRET, help="(default: %(default)s)")
+    parser.add_argument("--client-id", default=CLIENT_ID, help="(default: %(default)s)")
+    parser.add_argument("--client-secret", default=CLIENT_SECRET, help="(default: %(default)s)")
     parser.add_argument(
         "--token-lifetime",
         type=int,
-        default=world.TOKEN_LIFETIME,
+        default=TOKEN_LIFETIME,
         metavar="SECONDS",
         help="how long a token is valid (default: %(default)s)",
     )
@@ -96,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--base-path",
         default="",
         metavar="PATH",
-        help="what comes before every path of the API, such as /portal/x",
+        help="a prefix of every path of the API, such as /portal/x",
     )
     return parser
 
@@ -104,13 +117,15 @@ def _parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {port}")
+        raise argparse.ArgumentTypeError(f"a port must be from 0 to 65535, not {port}")
     return port
 
 
 def _host_name(text: str) -> str:
     if not text or ":" in text or "/" in text:
-        raise argparse.ArgumentTypeError(f"a name such as emulator.example, without a port, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a name such as emulator.example, without a port, not {text!r}"
+        )
     return text
 
 
@@ -118,18 +133,18 @@ def _load(files: list[Path]) -> tuple[Process, ...]:
     return tuple(process for file in files or [DEFAULT_SCRIPT] for process in load_script(file))
 
 
-async def _run(settings: world.Settings, host: str, port: int) -> None:
+async def _run(settings: Settings, host: str, port: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    with suppress(NotImplementedError):  # Windows; there Ctrl-C is a KeyboardInterrupt
+    with suppress(NotImplementedError):  # Windows, where Ctrl-C raises KeyboardInterrupt
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-    async with listening(world.Emulator(settings), host, port) as actual:
+    async with listening(Emulator(settings), host, port) as actual:
         address = f"http://{f'[{host}]' if ':' in host else host}:{actual}"
         _say(f"Astro Zero emulator: {address}{settings.base_path}")
-        _say(f"Page for people:     {address}/")
+        _say(f"Web page:            {address}/")
         _say(f"Control API:         {address}{PREFIX}")
-        # The provider takes a plain http:// address of an instance only if it is this machine's.
+        # The provider accepts a plain http:// instance URL only for this machine.
         shown_at = f"{address}/instances/{{instance_id}}" if _is_loopback(host) else None
         connection = connection_json(settings, host, actual, instance_url=shown_at)
         _say(f"export {CONNECTION_VARIABLE}={shlex.quote(connection)}")

@@ -1,38 +1,36 @@
-"""YAML that is read in bounded time: deep nesting is refused early, and so are aliases of aliases of aliases."""
+"""Read YAML in bounded time: reject deep nesting and nested aliases early."""
 
 from __future__ import annotations
 
 import yaml
 
-DEEPEST = (
-    32  # levels of lists and mappings within each other; reading takes the longer the more of them are open
-)
-MOST_VALUES = 100_000  # in a document, an alias counted as all that it stands for
+MAX_NESTING = 32  # levels of lists and mappings; each open level makes reading slower
+MAX_VALUES = 100_000  # in a document; an alias counts as every value in it
 
 
-class TooMuchError(ValueError):
-    """A document that is nested too deeply, or holds too many values; the message says which."""
+class YamlLimitError(ValueError):
+    """The document is nested too deeply or has too many values; the message says which."""
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """Reads a document that stays within the bounds.
+    """Load a document that stays within the limits.
 
-    :raises TooMuchError: while it reads, for any other.
+    :raises YamlLimitError: while reading, if the document exceeds a limit.
     """
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
         self._values: list[int] = [0]
-        """How many values were read within each node that is being read, the innermost last."""
+        """The number of values read so far in each open node, innermost last."""
         self._sizes: dict[int, int] = {}
-        """How many values each node stands for that was read whole."""
+        """The number of values in each node that was read completely."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Read one node with all that is in it."""
+        """Read one node and everything in it."""
         is_alias = self.check_event(yaml.AliasEvent)
-        if self._depth == DEEPEST and not is_alias:
-            raise TooMuchError(f"lists and mappings are nested more than {DEEPEST} levels deep")
+        if self._depth == MAX_NESTING and not is_alias:
+            raise YamlLimitError(f"lists and mappings are nested more than {MAX_NESTING} levels deep")
         self._depth += 1
         self._values.append(1)
         node = super().compose_node(parent, index)
@@ -40,10 +38,12 @@ class BoundedLoader(yaml.SafeLoader):
         within = self._values.pop()
         if is_alias:
             if id(node) not in self._sizes:
-                raise TooMuchError("an alias stands for a value that it is a part of")
+                raise YamlLimitError("an alias refers to a value that contains it")
             within = self._sizes[id(node)]
         self._sizes[id(node)] = within
         self._values[-1] += within
-        if self._values[-1] > MOST_VALUES:
-            raise TooMuchError(f"there are more than {MOST_VALUES:,} values, with all that aliases stand for")
+        if self._values[-1] > MAX_VALUES:
+            raise YamlLimitError(
+                f"there are more than {MAX_VALUES:,} values, including those that aliases repeat"
+            )
         return node

@@ -1,4 +1,4 @@
-"""The BPM definitions that an emulator offers: which versions there are, and which one a start takes."""
+"""The BPM definitions that an emulator offers: their versions, and the version that a start runs."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.emulator.ids import new_definition_id
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A version of a process under its definition id."""
+    """One version of a process, with its definition id."""
 
     id: str
     process: Process
 
 
 class Catalogue:
-    """Every version of every process; iterates in the order they were added."""
+    """All versions of all processes. Iterates in the order in which they were added."""
 
     def __init__(self, processes: Iterable[Process]) -> None:
         self._definitions: dict[tuple[str, str], Definition] = {}
@@ -33,10 +33,10 @@ class Catalogue:
         return iter(self._definitions.values())
 
     def add(self, processes: Iterable[Process]) -> None:
-        """Add processes, for instances started from now on.
+        """Add processes for instances that are started from now on.
 
-        One of the same name and version replaces the old one. An active version makes the other versions of its
-        process inactive, as only one can be active.
+        A process replaces one of the same name and version. Only one version of a process can be active, so adding
+        an active version deactivates the others.
         """
         for process in processes:
             if process.active:
@@ -48,30 +48,30 @@ class Catalogue:
     def find(self, definition_id: str) -> Definition:
         """Return one definition.
 
-        :raises Refusal: if there is none of that id.
+        :raises Refusal: if no definition has that id.
         """
         for definition in self:
             if definition.id == definition_id:
                 return definition
-        raise Refusal(Code.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
+        raise Refusal(ResultCode.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
 
     def to_start(self, name: str, version: str | None) -> Definition:
         """Return the definition that a start runs.
 
-        :param version: any version, even one that is not active; without it, the active one.
-        :raises Refusal: if there is none.
+        :param version: the version, which may be inactive; by default the active version.
+        :raises Refusal: if there is no such definition.
         """
         versions = {each.process.version: each for each in self if each.process.name == name}
         if not versions:
-            raise Refusal(Code.UNKNOWN_PROCESS, f"BPM {name} does not exist")
+            raise Refusal(ResultCode.UNKNOWN_PROCESS, f"BPM {name} does not exist")
         if version is not None:
             if version not in versions:
-                raise Refusal(Code.UNKNOWN_VERSION, f"BPM {name} has no version {version}")
+                raise Refusal(ResultCode.UNKNOWN_VERSION, f"BPM {name} has no version {version}")
             return versions[version]
         for definition in versions.values():
             if definition.process.active:
                 return definition
-        raise Refusal(Code.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
+        raise Refusal(ResultCode.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
 
     def _deactivate(self, name: str) -> None:
         for key, definition in self._definitions.items():

@@ -1,4 +1,4 @@
-"""A clock that can be put forward, so that hours of waiting pass in one call."""
+"""A clock that can be advanced, so that hours of waiting pass in one call."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class VirtualClock:
-    """The real time plus what was added to it.
+    """The real time plus an offset.
 
-    :param source: returns the real time in seconds since the epoch.
+    :param source: returns the real time, in seconds since the epoch.
     """
 
     def __init__(self, source: Callable[[], float] = time.time) -> None:
@@ -27,28 +27,28 @@ class VirtualClock:
 
     @property
     def ahead(self) -> float:
-        """By how many seconds the clock was put forward."""
+        """The seconds by which the clock was advanced."""
         return self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward.
+        """Advance the clock.
 
-        :raises ValueError: if ``seconds`` is negative or no finite number.
+        :raises ValueError: if ``seconds`` is negative or not finite.
         """
         if not math.isfinite(seconds) or seconds < 0:
-            raise ValueError(f"a clock goes forward by seconds of 0 or more, not {seconds!r}")
+            raise ValueError(f"seconds must be 0 or more, not {seconds!r}")
         self._ahead += seconds
 
     def reset(self) -> None:
-        """Show the real time again."""
+        """Return to the real time."""
         self._ahead = 0.0
 
 
 def timestamp(moment: float | None, utc_offset: float = 0.0) -> str:
-    """Write a moment as Astro Zero does: ``YYYY-MM-DD HH:MM:SS`` without a zone, empty for none.
+    """Format a moment as Astro Zero does: ``YYYY-MM-DD HH:MM:SS`` without a zone; empty for ``None``.
 
     :param moment: seconds since the epoch.
-    :param utc_offset: hours that the server's zone is ahead of UTC; which zone the real one uses is undocumented.
+    :param utc_offset: hours by which the server's zone is ahead of UTC. The zone of the real server is undocumented.
     """
     if moment is None:
         return ""

@@ -1,7 +1,7 @@
-"""The process engine: instances in memory, and every operation on them.
+"""The process engine: the instances in memory, and every operation on them.
 
-It decides what is granted and what is refused, by the switches; it knows nothing of HTTP or JSON. Instances move
-lazily: each is settled to the clock when somebody looks at it, and what was due before happens at the moment at which it was due.
+The engine accepts or refuses an operation by the switches. It knows nothing of HTTP or JSON. Instances advance lazily:
+reading an instance settles it to the clock, and each step that was due takes effect at its own due time.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, get_args
 from airflow_provider_astrobpm.bpm.states import STATES, SUSPENDED, is_terminal
 from airflow_provider_astrobpm.emulator.catalogue import Catalogue
 from airflow_provider_astrobpm.emulator.ids import new_instance_id
-from airflow_provider_astrobpm.emulator.instances import Action, Instance, settable
+from airflow_provider_astrobpm.emulator.instances import ApiAction, Instance, settable
 from airflow_provider_astrobpm.emulator.reactions import Reactions, outcomes_of
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.emulator.instances import Distortion
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.reactions import Reaction
-    from airflow_provider_astrobpm.emulator.scripts import Process
 
-ACTIONS: tuple[Action, ...] = get_args(Action)
+ACTIONS: tuple[ApiAction, ...] = get_args(ApiAction)
 BUSINESS_KEY, TITLE = "$Flow.BusinessKey", "$Flow.Title"
 MACHINE_USER = "machine"
 
 
 class Engine:
-    """All instances, and the catalogue of what can be started.
+    """All instances, and the catalogue of processes to start.
 
     :param clock: returns seconds since the epoch.
     :param processes: the processes to offer.
@@ -48,7 +48,7 @@ class Engine:
         self._numbers = count(1)
         self._instances: dict[str, Instance] = {}
 
-    # What the API offers.
+    # Operations of the API.
 
     def start(
         self,
@@ -59,27 +59,28 @@ class Engine:
         *,
         age: float = 0.0,
     ) -> Instance:
-        """Start an instance. It is returned in its first step; steps that last 0 seconds pass when it is next read.
+        """Start an instance and return it in its first step. Steps of 0 seconds pass at the next read.
 
-        :param version: any version, even one that is not active; without it, the active one.
+        :param version: the version, which may be inactive; by default the active version.
         :param variables: values, and the system variables ``$Flow.BusinessKey`` and ``$Flow.Title``.
-        :param age: how many seconds ago it was started; its script has run since.
-        :raises Refusal: for an unknown process or version, or by the switches.
-        :raises ValueError: for an age that is none.
+        :param age: how many seconds ago the instance was started. Its script has run since then.
+        :raises Refusal: for an unknown process or version, or if a switch refuses the start.
+        :raises ValueError: for an invalid age.
         """
         now = self._clock()
         if not (math.isfinite(age) and 0 <= age <= now):
-            raise ValueError(f"age must be 0 or more seconds, and no more than since 1970, not {age!r}")
+            raise ValueError(f"age must be 0 or more seconds and not reach back before 1970, not {age!r}")
         definition = self.catalogue.to_start(name, version)
         process = definition.process
         given = dict(variables or {})
         key, title = str(given.pop(BUSINESS_KEY, "")), str(given.pop(TITLE, ""))
         unknown = [variable for variable in given if variable not in process.variables]
         if unknown and self.switches.unknown_variables_at_start == "refuse":
-            raise Refusal(Code.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
-        if key and self.switches.duplicate_business_key == "refuse" and self._carries(name, key):
+            raise Refusal(ResultCode.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
+        if key and self.switches.duplicate_business_key == "refuse" and self._has_business_key(name, key):
             raise Refusal(
-                Code.DUPLICATE_BUSINESS_KEY, f"An instance of BPM {name} has the business key {key} already"
+                ResultCode.DUPLICATE_BUSINESS_KEY,
+                f"An instance of BPM {name} already has the business key {key}",
             )
         instance_id = new_instance_id()
         instance = Instance(
@@ -110,7 +111,7 @@ class Engine:
     def read(self, instance_id: str) -> Instance:
         """Return one instance as a read finds it.
 
-        :raises Refusal: if there is none, or it does not show up yet.
+        :raises Refusal: if it does not exist or is not visible yet.
         """
         instance = self._addressed(instance_id)
         if instance.started > self._clock() - self.switches.start_lag:
@@ -118,13 +119,15 @@ class Engine:
         return instance
 
     def act(self, instance_id: str, action: str) -> Instance:
-        """Suspend, resume or terminate.
+        """Suspend, resume or terminate an instance.
 
-        :raises Refusal: for an unknown id or action, or by the switches.
+        :raises Refusal: for an unknown id or action, or if a switch refuses the action.
         """
         instance = self._addressed(instance_id)
         if action not in ACTIONS:
-            raise Refusal(Code.UNKNOWN_ACTION, f"Unknown action {action!r}; there are {', '.join(ACTIONS)}")
+            raise Refusal(
+                ResultCode.UNKNOWN_ACTION, f"Unknown action {action!r}; known are {', '.join(ACTIONS)}"
+            )
         self._check_action(instance, action)
         now = self._clock()
         instance.accept(action, self.switches.terminate_state, now + self.switches.action_lag)
@@ -132,28 +135,28 @@ class Engine:
         return instance
 
     def set_variables(self, instance_id: str, variables: dict[str, Any]) -> None:
-        """Set variables; unknown and read-only names are ignored.
+        """Set variables. Unknown and read-only names are ignored.
 
-        :raises Refusal: for an unknown id, or by the switch ``acting_on_closed``.
+        :raises Refusal: for an unknown id, or if the switch ``acting_on_closed`` refuses it.
         """
         instance = self._addressed(instance_id)
         if not instance.closed:
             instance.store(variables, self._clock())
         elif self.switches.acting_on_closed == "refuse":
-            raise Refusal(Code.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
+            raise Refusal(ResultCode.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
 
     def delete(self, instance_id: str) -> None:
-        """Delete an instance for good.
+        """Delete an instance permanently.
 
-        :raises Refusal: for an unknown id, or by the switch ``deleting_open``.
+        :raises Refusal: for an unknown id, or if the switch ``deleting_open`` refuses it.
         """
         instance = self._addressed(instance_id)
         if not instance.closed and self.switches.deleting_open == "refuse":
-            raise Refusal(Code.STILL_OPEN, f"Instance {instance_id} is still open")
+            raise Refusal(ResultCode.STILL_OPEN, f"Instance {instance_id} is still open")
         self._remove(instance)
 
     def shown_state(self, instance: Instance) -> str:
-        """Return the state that the API shows, which hangs on what a suspension changes."""
+        """Return the state that the API shows. The switch ``suspend_state`` says whether suspending changes it."""
         held = instance.suspended and self.switches.suspend_state != "unchanged"
         return SUSPENDED if held else instance.state
 
@@ -162,14 +165,14 @@ class Engine:
         return instance.suspended and self.switches.suspend_state != "state_only"
 
     def shows(self, instance: Instance) -> bool:
-        """Tell whether the API knows an instance, which hangs on who has started it, and whether it has ended."""
+        """Return whether the API shows an instance. Switches can hide those of other users and closed ones."""
         mine = instance.created_by == MACHINE_USER
         return (mine or self.switches.see_others) and (not instance.closed or self.switches.keep_closed)
 
-    # What only the world around the API does.
+    # Operations outside the API: people, tests and the clock.
 
     def instances(self) -> list[Instance]:
-        """Return every instance, oldest first, settled; no switch hides one."""
+        """Return every instance, oldest first, settled. Switches hide none of them."""
         now = self._clock()
         for instance in self._instances.values():
             self._settle(instance, now)
@@ -178,7 +181,7 @@ class Engine:
     def instance(self, instance_id: str) -> Instance:
         """Return any instance, settled.
 
-        :raises Refusal: if there is none.
+        :raises Refusal: if it does not exist.
         """
         if instance_id not in self._instances:
             raise _unknown(instance_id)
@@ -187,26 +190,26 @@ class Engine:
         return instance
 
     def next_due(self) -> float:
-        """Return when an instance next moves by itself, in seconds since the epoch; infinite if none does."""
+        """Return when an instance next advances on its own, in seconds since the epoch; infinity if none does."""
         return min(map(self._next_due, self._instances.values()), default=math.inf)
 
     def decide(
         self,
         instance_id: str,
         outcome: str,
-        person: str = "somebody",
+        person: str = "someone",
         variables: dict[str, Any] | None = None,
     ) -> Instance:
-        """Complete the task that an instance waits at, as a person does.
+        """Complete the task at which an instance waits, as a person does.
 
-        :raises Refusal: if nobody is awaited, or the outcome is none of those on offer.
+        :raises Refusal: if the instance waits for no person, or does not offer the outcome.
         """
         instance = self.instance(instance_id)
         if outcome not in instance.outcomes:
-            on_offer = ", ".join(instance.outcomes) or "nobody is awaited"
+            on_offer = ", ".join(instance.outcomes) or "it waits for no person"
             held = ", suspended" if instance.suspended else ""
             raise Refusal(
-                Code.NO_PERSON_AWAITED,
+                ResultCode.NO_PERSON_AWAITED,
                 f"Outcome {outcome!r} is not on offer at instance {instance_id} ({instance.state}{held}): {on_offer}",
             )
         now = self._clock()
@@ -215,28 +218,28 @@ class Engine:
         return instance
 
     def react(self, reaction: Reaction) -> None:
-        """Let something be done with instances of a process, at a moment of their own.
+        """Add a reaction: an action that is applied to each matching instance when it is due.
 
-        :raises Refusal: for an unknown process, and for an outcome that none of its steps offers.
+        :raises Refusal: for an unknown process, or for an outcome that none of its steps offers.
         """
         processes = [each.process for each in self.catalogue if each.process.name == reaction.name]
         if not processes:
-            raise Refusal(Code.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
+            raise Refusal(ResultCode.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
         offered = outcomes_of(processes)
         for outcome in reaction.outcomes:
             if outcome not in offered:
-                on_offer = ", ".join(offered) or "none, as no person is in it"
+                on_offer = ", ".join(offered) or "none, because it never waits for a person"
                 raise Refusal(
-                    Code.NO_PERSON_AWAITED,
+                    ResultCode.NO_PERSON_AWAITED,
                     f"BPM {reaction.name} has no outcome {outcome!r}; it has {on_offer}",
                 )
-        self.instances()  # what was due before happens first
+        self.instances()  # settles them: earlier due steps take effect before the reaction
         first = max((each.number for each in self._instances.values()), default=0) + 1
         self.reactions.add(reaction, now=self._clock(), first=first)
 
     def missed(self, *, final: bool) -> list[str]:
-        """Return, in words, which reactions did not happen; see ``Reactions.complaints``."""
-        return self.reactions.complaints(self.instances(), final=final)
+        """Return messages about the reactions that did not happen; see ``Reactions.missed_reactions``."""
+        return self.reactions.missed_reactions(self.instances(), final=final)
 
     def break_(self, instance_id: str) -> Instance:
         """Break an instance: it ends as ``Broken``."""
@@ -254,7 +257,7 @@ class Engine:
     ) -> Instance:
         """Force an instance into a state. A new state stops its script.
 
-        :param closed: whether it has ended; ``None``: if its new state says so, and unchanged without a new state.
+        :param closed: whether it has ended. With ``None`` a new state decides; without a new state it stays as it is.
         :raises ValueError: for an unknown state.
         """
         if state is not None and state not in STATES:
@@ -266,25 +269,25 @@ class Engine:
         return instance
 
     def distort(self, instance_id: str, distortion: Distortion) -> Instance:
-        """Let the API show an instance otherwise than it is; a distortion of nothing ends that."""
+        """Make the API show an instance with distorted fields. An empty distortion ends that."""
         instance = self.instance(instance_id)
         instance.distortion = distortion
         return instance
 
     def vanish(self, instance_id: str) -> None:
-        """Remove an instance without a trace, as an archiving job does."""
+        """Remove an instance and leave no trace of it, as an archiving job does."""
         self._remove(self.instance(instance_id))
 
-    # How the above decides.
+    # Helpers.
 
     def _settle(self, instance: Instance, now: float) -> None:
-        """Let happen what was due until now with an instance, each thing at its own moment."""
+        """Apply to an instance every step and reaction that is due by now, each at its own due time."""
         while True:
             due = self.reactions.next_for(instance)
             if due and due.at <= now and (due.at, not instance.ends_next) < (instance.due, True):
                 self.reactions.carry_out(due, instance, self.switches.terminate_state)
             elif instance.due <= now:
-                instance.go_on()
+                instance.advance()
             else:
                 return
 
@@ -296,7 +299,7 @@ class Engine:
         self.reactions.forget(instance)
         del self._instances[instance.id]
 
-    def _carries(self, name: str, key: str) -> bool:
+    def _has_business_key(self, name: str, key: str) -> bool:
         return any(
             each.process.name == name and each.business_key == key for each in self._instances.values()
         )
@@ -307,17 +310,19 @@ class Engine:
             raise _unknown(instance_id)
         return instance
 
-    def _check_action(self, instance: Instance, action: Action) -> None:
+    def _check_action(self, instance: Instance, action: ApiAction) -> None:
         terminated = instance.state in ("Terminated", "User Terminated")
         if instance.closed and not (terminated and action == "terminate"):
             if self.switches.acting_on_closed == "refuse":
-                raise Refusal(Code.INSTANCE_CLOSED, f"Instance {instance.id} has ended as {instance.state}")
+                raise Refusal(
+                    ResultCode.INSTANCE_CLOSED, f"Instance {instance.id} has ended as {instance.state}"
+                )
         elif self.switches.acting_twice == "refuse" and (
             instance.closed or (action != "terminate" and instance.suspended == (action == "suspend"))
         ):
             word = "terminated" if instance.closed else "suspended" if instance.suspended else "running"
-            raise Refusal(Code.ALREADY_SO, f"Instance {instance.id} is {word} already")
+            raise Refusal(ResultCode.ALREADY_SO, f"Instance {instance.id} is already {word}")
 
 
 def _unknown(instance_id: str) -> Refusal:
-    return Refusal(Code.UNKNOWN_INSTANCE, f"Instance {instance_id} does not exist")
+    return Refusal(ResultCode.UNKNOWN_INSTANCE, f"Instance {instance_id} does not exist")

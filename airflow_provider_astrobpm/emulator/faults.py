@@ -1,6 +1,6 @@
-"""Faults to order: which requests go wrong, how often, and what their answers look like then.
+"""Fault injection: the requests that fail, how often they fail, and their responses.
 
-Only the bounded bookkeeping and the distorted answers are here; cutting connections and waiting is the server's.
+This module keeps the rules and distorts responses. The web application delays responses and cuts connections.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from airflow_provider_astrobpm.emulator.refusals import Code
-from airflow_provider_astrobpm.emulator.traffic import Kind
-from airflow_provider_astrobpm.emulator.wire import Answer, encoded, enveloped, html, plain
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
+from airflow_provider_astrobpm.emulator.request_log import RequestKind
+from airflow_provider_astrobpm.emulator.wire_format import ApiResponse, encoded, enveloped, html, plain
 
 FaultName = Literal[
     "delay",
@@ -36,34 +36,34 @@ FaultName = Literal[
     "truncate",
     "trickle",
 ]
-FaultKind = Literal[Kind, "any"]
+FaultKind = Literal[RequestKind, "any"]
 
 _MEBIBYTE = 1024 * 1024
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rule that makes requests go wrong.
+    """A rule that makes requests fail.
 
-    ``drop_before`` cuts the connection before the work is done, ``drop_after`` when it is done. ``status``,
-    ``not_json``, ``html``, ``text``, ``code_in_200`` and ``redirect`` answer in place of the work, or after it with
-    ``work_done``. The others distort the real answer.
+    ``drop_before`` cuts the connection before the request is processed, ``drop_after`` cuts it afterwards. ``status``,
+    ``not_json``, ``html``, ``text``, ``code_in_200`` and ``redirect`` respond instead of processing the request; with
+    ``work_done`` they respond after processing it. The other faults distort the real response.
 
-    :param kind: which requests.
-    :param fault: what goes wrong.
-    :param times: how many requests; then the rule is used up.
-    :param skip: how many matching requests pass unharmed first.
-    :param seconds: a wait before whatever happens; ``trickle`` spreads its answer over it.
-    :param work_done: whether the work is done all the same, before the wait.
+    :param kind: the kind of request that fails.
+    :param fault: the fault.
+    :param times: how many requests fail before the rule expires.
+    :param skip: how many matching requests pass first.
+    :param seconds: the delay before the fault; ``trickle`` spreads the response over this time.
+    :param work_done: whether the request is processed anyway, before the delay.
     :param status: the HTTP status of ``status``, ``html`` and ``text``.
-    :param retry_after: the header ``Retry-After`` of the same, as it is to be sent.
+    :param retry_after: the ``Retry-After`` header of the same faults, sent unchanged.
     :param res_code: the ``resCode`` of ``status`` and ``code_in_200``.
-    :param res_msg: the ``resMsg`` of the same, and the words of ``text``.
-    :param size: by how many bytes ``oversize`` blows the answer up.
-    :param location: where ``redirect`` leads.
-    :param fields: what ``other_fields`` sends in place of the fields of each instance, and ``twice`` in those of a second row
-        of each.
-    :param target: only requests whose path and query hold this text, after both are decoded.
-    :param share: which share of the matching requests, by chance; the others pass unharmed and do not count.
+    :param res_msg: the ``resMsg`` of the same faults, and the body of ``text``.
+    :param size: the bytes that ``oversize`` appends to the response.
+    :param location: the target of ``redirect``.
+    :param fields: the fields that ``other_fields`` replaces in each instance, and ``twice`` in the second row of each
+        instance.
+    :param target: match only requests whose decoded path and query contain this text.
+    :param share: the random share of matching requests that fail. The others pass and are not counted.
     """
 
     kind: FaultKind
@@ -74,8 +74,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     work_done: bool = False
     status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 500
     retry_after: str | int | None = None
-    res_code: str = Code.INJECTED
-    res_msg: str = "A fault that was ordered"
+    res_code: str = ResultCode.INJECTED
+    res_msg: str = "An injected fault"
     size: Annotated[int, msgspec.Meta(ge=1, le=256 * _MEBIBYTE)] = 16 * _MEBIBYTE
     location: str = "/somewhere/else"
     fields: dict[str, Any] = {}
@@ -84,21 +84,21 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FaultRules:
-    """The rules in force. The oldest one that matches a request is applied to it."""
+    """The active rules. The oldest rule that matches a request applies to it."""
 
     def __init__(self) -> None:
         self._rules: list[_Rule] = []
         self._chance = Random(0)  # noqa: S311 - the same faults in every run
 
     def add(self, fault: Fault) -> None:
-        """Put a rule into force."""
+        """Add a rule."""
         self._rules.append(_Rule(fault))
 
-    def take(self, kind: Kind, target: str = "") -> Fault | None:
-        """Return the fault for a request that came in, and count it as used.
+    def take(self, kind: RequestKind, target: str = "") -> Fault | None:
+        """Return the fault for an incoming request, if any, and count it as used.
 
         :param kind: the kind of the request.
-        :param target: its path and query as they came.
+        :param target: its raw path and query.
         """
         for rule in self._rules:
             if rule.fault.kind not in (kind, "any") or rule.fault.target not in unquote_plus(target):
@@ -115,11 +115,11 @@ class FaultRules:
         return None
 
     def clear(self) -> None:
-        """Drop every rule."""
+        """Remove every rule."""
         self._rules.clear()
 
     def in_force(self) -> list[dict[str, Any]]:
-        """Return the rules with how many ``times`` and how much ``skip`` are left to each."""
+        """Return the rules, each with its remaining ``times`` and ``skip``."""
         return [
             {**msgspec.to_builtins(each.fault), "times": each.left, "skip": each.skip} for each in self._rules
         ]
@@ -130,59 +130,59 @@ class _Rule:
         self.fault, self.left, self.skip = fault, fault.times, fault.skip
 
 
-def replacement(fault: Fault) -> Answer | None:
-    """Return the answer that a fault puts in place of the real one; ``None`` where the real one is sent."""
+def replacement(fault: Fault) -> ApiResponse | None:
+    """Return the response that replaces the real one; ``None`` if the fault sends the real one."""
     match fault.fault:
         case "status":
-            answer = enveloped(fault.res_code, fault.res_msg, status=fault.status)
+            response = enveloped(fault.res_code, fault.res_msg, status=fault.status)
         case "html":
-            answer = html(fault.status, "Something is wrong")
+            response = html(fault.status, "Something is wrong")
         case "text":
-            answer = plain(fault.status, fault.res_msg)
+            response = plain(fault.status, fault.res_msg)
         case "not_json":
-            return Answer(200, b'{"resCode": "0", "resMsg": Success, "result": ')
+            return ApiResponse(200, b'{"resCode": "0", "resMsg": Success, "result": ')
         case "code_in_200":
             return enveloped(fault.res_code, fault.res_msg)
         case "redirect":
-            return Answer(302, b"", "text/plain", {"Location": fault.location})
+            return ApiResponse(302, b"", "text/plain", {"Location": fault.location})
         case _:
             return None
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-    return msgspec.structs.replace(answer, headers=headers)
+    return msgspec.structs.replace(response, headers=headers)
 
 
-def distorted(fault: Fault, answer: Answer) -> Answer:
-    """Return the real answer as a fault distorts it."""
-    is_json = answer.content_type == "application/json"
+def distorted(fault: Fault, response: ApiResponse) -> ApiResponse:
+    """Return the real response, distorted by a fault."""
+    is_json = response.content_type == "application/json"
     match fault.fault:
         case "wrong_shape" if is_json:
-            body = msgspec.json.encode(_other_shape(msgspec.json.decode(answer.body)))
+            body = msgspec.json.encode(_other_shape(msgspec.json.decode(response.body)))
         case "wrong_types" if is_json:
-            body = msgspec.json.encode(_other_types(msgspec.json.decode(answer.body)))
+            body = msgspec.json.encode(_other_types(msgspec.json.decode(response.body)))
         case "other_fields" if is_json:
-            body = encoded(_other_fields(json.loads(answer.body), fault.fields))
+            body = encoded(_other_fields(json.loads(response.body), fault.fields))
         case "twice" if is_json:
-            body = encoded(_twice(json.loads(answer.body), fault.fields))
+            body = encoded(_twice(json.loads(response.body), fault.fields))
         case "nul" if is_json:
-            body = encoded(_with_inside(json.loads(answer.body), "\0"))
+            body = encoded(_with_inside(json.loads(response.body), "\0"))
         case "half_pair" if is_json:
-            body = encoded(_with_inside(json.loads(answer.body), "\ud83d"))
+            body = encoded(_with_inside(json.loads(response.body), "\ud83d"))
         case "oversize":
-            body = answer.body + b" " * fault.size
+            body = response.body + b" " * fault.size
         case _:
-            return answer
-    return msgspec.structs.replace(answer, body=body)
+            return response
+    return msgspec.structs.replace(response, body=body)
 
 
 def _other_shape(document: Any) -> Any:
-    """Turn a list into an object and the other way round, within the envelope where there is one."""
+    """Turn a list into an object, and anything else into a list; inside the envelope if there is one."""
     if isinstance(document, dict) and "result" in document:
         return {**document, "result": _other_shape(document["result"])}
     return {"rows": document} if isinstance(document, list) else [document]
 
 
 def _other_types(value: Any) -> Any:
-    """Turn texts into numbers and numbers and flags into texts, but for the envelope's own."""
+    """Turn strings into numbers, and numbers and flags into strings, except in the envelope's own fields."""
     if isinstance(value, dict):
         return {
             key: each if key in ("resCode", "resMsg") else _other_types(each) for key, each in value.items()
@@ -193,7 +193,7 @@ def _other_types(value: Any) -> Any:
 
 
 def _other_fields(document: Any, fields: dict[str, Any]) -> Any:
-    """Replace fields of the result, or of each of its rows."""
+    """Replace fields in the result, or in each of its rows."""
     if isinstance(document, list):
         return [_other_fields(each, fields) for each in document]
     if isinstance(document, dict) and "result" in document:
@@ -202,7 +202,7 @@ def _other_fields(document: Any, fields: dict[str, Any]) -> Any:
 
 
 def _twice(document: Any, fields: dict[str, Any]) -> Any:
-    """Let each row of a list be followed by another one with the same id."""
+    """Add after each row of a list a second row with the same id."""
     rows = document.get("result") if isinstance(document, dict) else None
     if not isinstance(rows, list):
         return document
@@ -211,7 +211,7 @@ def _twice(document: Any, fields: dict[str, Any]) -> Any:
 
 
 def _with_inside(value: Any, character: str) -> Any:
-    """Put a character into the middle of every text that is not empty, but for ids and the envelope's code."""
+    """Insert a character in the middle of every non-empty string, except ids and the envelope's code."""
     if isinstance(value, dict):
         return {
             key: each if key in ("resCode", "id") else _with_inside(each, character)

@@ -1,4 +1,4 @@
-"""Ids of 20 characters whose first four tell the kind of object, as Astro Zero has them."""
+"""Ids in the form that Astro Zero uses: 20 characters, of which the first four name the kind of object."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One BPM instance: how it moves through its script, and what can be done to it.
+"""One BPM instance: how it advances through its script, and the actions on it.
 
-Time is handed in, never read: :meth:`Instance.settle` brings an instance up to a moment, and whoever looks at an
-instance settles it first. What a caller may do, and how it looks on the wire, is decided elsewhere.
+The time is passed in, never read. Before the engine reads an instance it settles it: it calls :meth:`Instance.advance`
+until nothing is due. Other modules decide which actions a caller may take and how the API shows an instance.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.emulator.scripts import End, Outcome, Process, Step
+    from airflow_provider_astrobpm.emulator.process_scripts import End, Process, ScriptedOutcome, Step
 
-Action = Literal["suspend", "resume", "terminate"]
+ApiAction = Literal["suspend", "resume", "terminate"]
 
 
 @dataclass(frozen=True)
-class Event:
-    """An entry of an instance's history: what happened, and how the instance stood after it.
+class HistoryEntry:
+    """An entry in the history of an instance: what happened, and the state after it.
 
     :param at: seconds since the epoch.
     """
@@ -34,17 +34,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Distortion:
-    """How the API shows an instance otherwise than it is.
+    """The changes that the API makes to an instance when it shows it.
 
-    :param fields: values by the names of fields, sent in place of the true ones.
-    :param without: the names of fields that are left out.
+    :param fields: field name to the value that is sent instead of the real one.
+    :param without: the names of omitted fields.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
     def applied(self, shown: dict[str, Any]) -> dict[str, Any]:
-        """Return an object of the API as it is sent; fields that it has not are not added."""
+        """Return an API object with the distortion applied. No fields are added."""
         if not self.fields and not self.without:
             return shown
         return {
@@ -54,14 +54,14 @@ class Distortion:
 
 @dataclass
 class Instance:
-    """A running or ended instance.
+    """An open or closed instance.
 
-    :param number: counts the instances; a later one has a higher number.
-    :param started: when, in seconds since the epoch; so are ``changed`` and ``ended``.
-    :param suspended: whether it is held. A held instance does not move and its timer stands still.
+    :param number: the sequence number; a later instance has a higher one.
+    :param started: when it started, in seconds since the epoch, as are ``changed`` and ``ended``.
+    :param suspended: whether it is suspended. A suspended instance does not advance, and its timer is paused.
     :param closed: whether it has ended.
-    :param entered: how many steps it has entered, each as often as it came to it.
-    :param distortion: how the API shows it otherwise than it is.
+    :param entered: how many steps it has entered; a repeated step counts each time.
+    :param distortion: the changes that the API makes when it shows the instance.
     """
 
     number: int
@@ -83,63 +83,58 @@ class Instance:
     entered: int = 0
     ended: float | None = None
     changed: float = 0.0
-    history: list[Event] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
     distortion: Distortion = Distortion()
     _step: Step | None = None
     _next: int = 0
     _due: float = math.inf
     _held_for: float = math.inf
-    _accepted: list[tuple[float, Action, str]] = field(default_factory=list)
+    _accepted: list[tuple[float, ApiAction, str]] = field(default_factory=list)
 
     @property
-    def outcomes(self) -> dict[str, Outcome]:
-        """What a person may decide now; empty while nobody is awaited."""
+    def outcomes(self) -> dict[str, ScriptedOutcome]:
+        """The outcomes that a person may choose now; empty while the instance waits for no person."""
         return {} if self._step is None or self.closed or self.suspended else self._step.outcomes
 
     @property
     def due(self) -> float:
-        """When it moves by itself, in seconds since the epoch; infinite if it does not."""
+        """When the instance next advances on its own, in seconds since the epoch; infinity if it does not."""
         return min(self._due, self._accepted[0][0] if self._accepted else math.inf)
 
     @property
     def ends_next(self) -> bool:
-        """Whether what happens next by itself is the end of its script."""
+        """Whether the next thing that is due is the end of the script."""
         is_acted_on = self._accepted and self._accepted[0][0] <= self._due
         return not is_acted_on and self._next >= len(self.process.steps)
 
     def begin(self) -> None:
-        """Enter the first step; where the script has none, its end is due."""
+        """Enter the first step. If the script has no steps, its end is due."""
         self.changed = self.started
         if self.process.steps:
             self._enter(0, self.started)
         else:
             self._due = self.started
 
-    def settle(self, now: float) -> None:
-        """Let happen what was due until now: steps that ran out, and actions that take effect late."""
-        while self.due <= now:
-            self.go_on()
-
-    def go_on(self) -> None:
-        """Let happen the one thing that is due next."""
+    def advance(self) -> None:
+        """Apply the one thing that is due next: a step that ran out, or an accepted action."""
         if self._accepted and self._accepted[0][0] <= self._due:
             self._apply(*self._accepted.pop(0))
         else:
             self._enter(self._next, self._due)
 
-    def accept(self, action: Action, terminate_state: str, at: float) -> None:
-        """Take an action in; it takes effect when the instance is settled to ``at`` or later."""
+    def accept(self, action: ApiAction, terminate_state: str, at: float) -> None:
+        """Accept an action. It takes effect when the instance is settled to ``at`` or later."""
         self._accepted.append((at, action, terminate_state))
         self._accepted.sort(key=itemgetter(0))
 
-    def act(self, action: Action, terminate_state: str, at: float) -> None:
-        """Let an action take effect; one that is so already changes nothing."""
+    def act(self, action: ApiAction, terminate_state: str, at: float) -> None:
+        """Apply an action now. It changes nothing if the instance is in that state already."""
         self._apply(at, action, terminate_state)
 
-    def decide(self, outcome: Outcome, person: str, variables: dict[str, Any], at: float) -> None:
-        """Complete the task that the instance waits at.
+    def decide(self, outcome: ScriptedOutcome, person: str, variables: dict[str, Any], at: float) -> None:
+        """Complete the task at which the instance waits.
 
-        :param variables: what the person filled in; it comes before what the outcome sets.
+        :param variables: the values that the person enters. Values that the outcome sets override them.
         """
         self.variables.update({**variables, **outcome.variables})
         self.task_outcome = outcome.task_outcome
@@ -151,12 +146,12 @@ class Instance:
             self._enter(self._next if outcome.goto is None else self.process.position_of(outcome.goto), at)
 
     def store(self, variables: dict[str, Any], at: float) -> None:
-        """Set declared variables that are not read-only; other names are left out without a word."""
+        """Set declared variables that are not read-only. Other names are silently ignored."""
         self.variables.update(settable(self.process, variables))
         self._note(at, "variables set")
 
     def move(self, what: str, at: float, *, state: str | None, bp_status: str | None, closed: bool) -> None:
-        """Put the instance into a state by hand. A new state stops the script's timer, a person may still decide."""
+        """Force the instance into a state. A new state stops the timer of the script; a person may still decide."""
         if state is not None:
             self.state = state
             self._due = self._held_for = math.inf
@@ -171,7 +166,7 @@ class Instance:
         """End as ``Broken``."""
         self.move("broken", at, state="Broken", bp_status=None, closed=True)
 
-    def _apply(self, at: float, action: Action, terminate_state: str) -> None:
+    def _apply(self, at: float, action: ApiAction, terminate_state: str) -> None:
         if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):
             return
         if action == "terminate":
@@ -213,11 +208,11 @@ class Instance:
 
     def _note(self, at: float, what: str) -> None:
         self.changed = at
-        self.history.append(Event(at, what, self.state, self.bp_status))
+        self.history.append(HistoryEntry(at, what, self.state, self.bp_status))
 
 
 def settable(process: Process, variables: dict[str, Any]) -> dict[str, Any]:
-    """Return those variables that the process declares and that are not read-only."""
+    """Return the variables that the process declares and does not make read-only."""
     return {
         name: value
         for name, value in variables.items()

@@ -1,4 +1,7 @@
-"""What is done with instances by themselves, at a moment of their own: for whoever cannot act while something else waits."""
+"""Reactions: actions that are planned in advance and applied to each matching instance when they are due.
+
+A test plans them because it cannot act while the code under test waits.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +16,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
 
-Deed = Literal["decide", "break", "suspend", "terminate"]
+ReactionAction = Literal["decide", "break", "suspend", "terminate"]
 
-MOST_NAMED = 3  # instances that a complaint names
-DONE = {"break": "broken", "suspend": "suspended", "terminate": "terminated"}
+MAX_NAMED_INSTANCES = 3  # in a message about a missed reaction
+PAST_PARTICIPLES = {"break": "broken", "suspend": "suspended", "terminate": "terminated"}
 
 
 class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done with each instance that it is about.
+    """An action that is applied to each matching instance.
 
-    ``decide`` takes the outcomes in their order, one each time the instance begins to wait for a person, at that moment;
-    then nobody decides any more. The others are done once, some seconds after the instance was started. They come before the
-    end of its script, should both be due at the same moment, and after any other step.
+    ``decide`` chooses one of the outcomes, in their order, each time the instance begins to wait for a person. After the
+    last outcome no one decides. The other actions are applied once, ``after`` seconds from the start of the instance. An
+    action that is due at the same moment as the end of the script comes before it, and after any other step.
 
     :param name: the process.
-    :param deed: what is done.
-    :param outcomes: what the person decides.
-    :param where: only instances whose variables have these values.
-    :param business_key: only instances that carry it.
-    :param by: who the person is.
-    :param variables: what the person fills in.
+    :param deed: the action.
+    :param outcomes: the outcomes that the person chooses.
+    :param where: match only instances whose variables have these values.
+    :param business_key: match only instances with this business key.
+    :param by: the name of the person.
+    :param variables: the values that the person enters.
     :param after: seconds from the start of the instance; not for ``decide``.
-    :param optional: whether it is fine that no instance comes which it is about.
+    :param optional: whether it is fine that no instance matches.
     """
 
     name: str
-    deed: Deed = "decide"
+    deed: ReactionAction = "decide"
     outcomes: list[str] = []
     where: dict[str, Any] = {}
     business_key: str | None = None
-    by: str = "somebody"
+    by: str = "someone"
     variables: dict[str, Any] = {}
     after: float = 0.0
     optional: bool = False
@@ -53,10 +56,10 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not (math.isfinite(self.after) and self.after >= 0):
             raise ValueError(f"after must be 0 or more seconds, not {self.after!r}")
         if self.after and self.deed == "decide":
-            raise ValueError("a person decides when an instance begins to wait, so after means nothing")
+            raise ValueError("a person decides when an instance begins to wait, so after has no effect")
 
-    def is_about(self, instance: Instance) -> bool:
-        """Tell whether an instance is one of those that it is about."""
+    def matches(self, instance: Instance) -> bool:
+        """Return whether the reaction matches an instance."""
         return (
             instance.process.name == self.name
             and self.business_key in (None, instance.business_key)
@@ -68,11 +71,11 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class _InForce:
-    """A reaction that is in force.
+class _ActiveReaction:
+    """An active reaction.
 
-    :param number: counts the reactions.
-    :param since: when it was ordered, in seconds since the epoch.
+    :param number: the sequence number of the reaction.
+    :param since: when it was added, in seconds since the epoch.
     :param first: the number of the first instance that is started after that.
     """
 
@@ -81,18 +84,18 @@ class _InForce:
     since: float
     first: int
 
-    def concerns(self, instance: Instance) -> bool:
-        """Tell whether it is about an instance that had not ended when it was ordered."""
-        return self.reaction.is_about(instance) and (
+    def applies_to(self, instance: Instance) -> bool:
+        """Return whether it matches an instance, and the instance was still open when the reaction was added."""
+        return self.reaction.matches(instance) and (
             instance.number >= self.first or instance.ended is None or instance.ended > self.since
         )
 
 
 @dataclass(frozen=True)
-class Due:
-    """What is to be done with an instance.
+class DueReaction:
+    """A reaction that is due for an instance.
 
-    :param at: when, in seconds since the epoch.
+    :param at: when it is due, in seconds since the epoch.
     """
 
     at: float
@@ -101,10 +104,10 @@ class Due:
 
 
 class Reactions:
-    """The reactions in force. An instance gets the latest that is about it, and no other."""
+    """The active reactions. Only the latest one that matches an instance applies to it."""
 
     def __init__(self) -> None:
-        self._in_force: list[_InForce] = []
+        self._in_force: list[_ActiveReaction] = []
         self._done: Counter[tuple[int, str]] = Counter()
         self._gone: list[tuple[int, str]] = []
 
@@ -112,15 +115,15 @@ class Reactions:
         return (each.reaction for each in self._in_force)
 
     def add(self, reaction: Reaction, *, now: float, first: int) -> None:
-        """Put one into force, also for instances that have started already and are open.
+        """Add a reaction. It also applies to instances that are already open.
 
         :param now: seconds since the epoch.
         :param first: the number of the first instance that is started after this.
         """
-        self._in_force.append(_InForce(reaction, len(self._in_force), now, first))
+        self._in_force.append(_ActiveReaction(reaction, len(self._in_force), now, first))
 
-    def next_for(self, instance: Instance) -> Due | None:
-        """Return what is to be done with an instance next, as it stands; ``None`` for nothing."""
+    def next_for(self, instance: Instance) -> DueReaction | None:
+        """Return the next reaction for an instance in its current state; ``None`` if there is none."""
         if instance.closed or (found := self._latest(instance)) is None:
             return None
         reaction, done = found.reaction, self._done[found.number, instance.id]
@@ -132,14 +135,16 @@ class Reactions:
         elif done:
             return None
         else:
-            # What it is about may have changed since.
+            # The instance may match only since its last change.
             at = max(instance.started + reaction.after, instance.changed)
-        return Due(at if instance.number >= found.first else max(at, found.since), reaction, found.number)
+        return DueReaction(
+            at if instance.number >= found.first else max(at, found.since), reaction, found.number
+        )
 
-    def carry_out(self, due: Due, instance: Instance, terminate_state: str) -> None:
-        """Do with an instance what is due.
+    def carry_out(self, due: DueReaction, instance: Instance, terminate_state: str) -> None:
+        """Apply a due reaction to an instance.
 
-        :param terminate_state: the state that terminating yields.
+        :param terminate_state: the state after terminating.
         """
         reaction = due.reaction
         done = self._done[due.number, instance.id]
@@ -153,34 +158,34 @@ class Reactions:
             instance.act(reaction.deed, terminate_state, due.at)
 
     def forget(self, instance: Instance) -> None:
-        """Take note that an instance is gone, whatever was to be done with it."""
+        """Record that an instance was deleted; a reaction that it still had is missed."""
         found = self._latest(instance)
         if found and found.reaction.deed != "decide" and not self._done[found.number, instance.id]:
-            self._gone.append((found.number, _why_not(instance) or f"{instance.id} was deleted before that"))
+            self._gone.append((found.number, _why_not(instance) or f"{instance.id} was deleted first"))
 
-    def complaints(self, instances: Iterable[Instance], *, final: bool) -> list[str]:
-        """Return, in words, what was ordered and did not happen; decisions of people are none of it.
+    def missed_reactions(self, instances: Iterable[Instance], *, final: bool) -> list[str]:
+        """Return a message for each reaction that did not happen. Decisions of people are not reported.
 
         :param instances: all instances, settled.
-        :param final: whether nothing happens any more; otherwise only what cannot happen any more is told.
+        :param final: whether time is up. Otherwise only reactions that can no longer happen are reported.
         """
         missed: dict[int, list[str]] = {}
         superseded: set[int] = set()
         for number, reason in self._gone:
             missed.setdefault(number, []).append(reason)
         for instance in instances:
-            concerned = [each for each in self._in_force if each.concerns(instance)]
-            superseded |= {each.number for each in concerned[:-1]}
-            for each in concerned[-1:]:
+            applicable = [each for each in self._in_force if each.applies_to(instance)]
+            superseded |= {each.number for each in applicable[:-1]}
+            for each in applicable[-1:]:
                 if each.reaction.deed != "decide" and not self._done[each.number, instance.id]:
                     why = _why_not(instance)
                     if final and why is None:
-                        why = f"{instance.id} is in state {instance.state!r}, and the moment has not come"
+                        why = f"{instance.id} is in state {instance.state!r}, and the action is not due yet"
                     if why:
                         missed.setdefault(each.number, []).append(why)
         happened = {number for number, _ in self._done}
         return [
-            _complaint(each.reaction, missed.get(each.number, []))
+            _missed_message(each.reaction, missed.get(each.number, []))
             for each in self._in_force
             if each.reaction.deed != "decide"
             and (
@@ -189,8 +194,8 @@ class Reactions:
             )
         ]
 
-    def _latest(self, instance: Instance) -> _InForce | None:
-        return next((each for each in reversed(self._in_force) if each.concerns(instance)), None)
+    def _latest(self, instance: Instance) -> _ActiveReaction | None:
+        return next((each for each in reversed(self._in_force) if each.applies_to(instance)), None)
 
 
 def _why_not(instance: Instance) -> str | None:
@@ -200,23 +205,23 @@ def _why_not(instance: Instance) -> str | None:
     return f"{instance.id} had ended as {instance.state!r} {seconds:.3g} s after its start"
 
 
-def _complaint(reaction: Reaction, missed: list[str]) -> str:
+def _missed_message(reaction: Reaction, missed: list[str]) -> str:
     which: Mapping[str, Any] = {
         "business key": reaction.business_key,
         **{f"variable {name}": value for name, value in reaction.where.items()},
     }
     asked = ", ".join(f"{name} {value!r}" for name, value in which.items() if value is not None)
     what = f"each {reaction.name}{f' with {asked}' if asked else ''}"
-    order = f"{what} was to be {DONE[reaction.deed]} {reaction.after:g} s after its start"
+    plan = f"{what} should have been {PAST_PARTICIPLES[reaction.deed]} {reaction.after:g} s after its start"
     if not missed:
-        return f"{order}, and none was started"
-    more = f"; and {len(missed) - MOST_NAMED} more" if len(missed) > MOST_NAMED else ""
+        return f"{plan}, but none was started"
+    more = f"; and {len(missed) - MAX_NAMED_INSTANCES} more" if len(missed) > MAX_NAMED_INSTANCES else ""
     not_so = f"{len(missed)} of them {'was' if len(missed) == 1 else 'were'} not"
-    return f"{order}, and {not_so}: {'; '.join(missed[:MOST_NAMED])}{more}"
+    return f"{plan}, but {not_so}: {'; '.join(missed[:MAX_NAMED_INSTANCES])}{more}"
 
 
 def outcomes_of(processes: Iterable[Process]) -> list[str]:
-    """Return every outcome that a step of these processes offers, each once."""
+    """Return the distinct outcomes that the steps of these processes offer."""
     return list(
         dict.fromkeys(outcome for process in processes for step in process.steps for outcome in step.outcomes)
     )

@@ -1,7 +1,7 @@
-"""Why the emulator says no: one ``resCode`` for each reason.
+"""Refusals of the emulator: one ``resCode`` for each reason.
 
-The real codes are in the product only, so these are the emulator's own. They keep the real prefix, ``405230``,
-and no client may lean on them. Two exceptions were seen in the field: 405230602 and 405230603, an invalid token.
+The real codes are undocumented, so these are the emulator's own. They have the real prefix, ``405230``, but a client
+must not rely on them. Two codes were seen on a real server: 405230602 and 405230603, an invalid token.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 
-class Code:
+class ResultCode:
     """The emulator's ``resCode`` values."""
 
     SUCCESS = "0"
@@ -40,12 +40,12 @@ class Code:
     TOKEN_INVALID = "405230603"  # noqa: S105 - a code
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, no failure of the emulator
-    """A request that was understood and is not granted.
+class Refusal(Exception):  # noqa: N818 - a refusal is a response, not a failure of the emulator
+    """The emulator understood a request and refuses it.
 
-    :param code: its ``resCode``, one of :class:`Code`.
-    :param message: its ``resMsg``.
-    :param status: the HTTP status where it is fixed; ``None`` leaves it to the switch ``refusal_status``.
+    :param code: the ``resCode``, one of :class:`ResultCode`.
+    :param message: the ``resMsg``.
+    :param status: a fixed HTTP status; with ``None`` the switch ``refusal_status`` decides.
     """
 
     def __init__(self, code: str, message: str, *, status: Literal[403, 404, 405] | None = None) -> None:

@@ -1,6 +1,6 @@
-"""Steers a running emulator from a test or a script: one method for each command of its control API.
+"""Control a running emulator from a test or a script: one method for each command of its control API.
 
-Needs nothing but the standard library.
+Uses only the standard library.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from urllib.parse import quote, urlencode, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_TIMEOUT = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 class EmulatorError(Exception):
-    """The emulator refused a command, or did not answer it."""
+    """The emulator refused a command or did not answer."""
 
 
 class EmulatorControl:
     """The control API of one emulator.
 
-    Every method raises :class:`EmulatorError` if the emulator refuses, with what it said.
+    Every method raises :class:`EmulatorError` with the reason if the emulator refuses the command.
 
-    :param url: where the emulator listens, ``http://host:port``; a path is left aside.
+    :param url: the address of the emulator, ``http://host:port``; a path is ignored.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,22 +39,22 @@ class EmulatorControl:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    # What it did.
+    # Requests.
 
     def counts(self) -> dict[str, int]:
-        """Return how many requests came in, by kind; 0 for a kind that never came."""
+        """Return the number of requests by kind; 0 for a kind that was never received."""
         return self._object("GET", "/counts")
 
     def reset_counts(self) -> None:
-        """Start counting and logging requests anew."""
+        """Clear the counts and the log of requests."""
         self._call("DELETE", "/counts")
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the last requests, oldest first: number, at, kind, method, path, query, detail, status."""
+        """Return the most recent requests, oldest first: number, at, kind, method, path, query, detail, status."""
         return self._list("GET", "/requests")
 
     def reset(self) -> None:
-        """Put everything back to how the emulator began."""
+        """Reset the emulator to its initial state."""
         self._call("POST", "/reset")
 
     # Instances.
@@ -62,7 +62,7 @@ class EmulatorControl:
     def instances(
         self, *, name: str | None = None, state: str | None = None, business_key: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return the instances, oldest first, those that switches hide included."""
+        """Return the instances, oldest first, including those that switches hide."""
         given = {"name": name, "state": state, "business_key": business_key}
         query = urlencode({key: value for key, value in given.items() if value is not None})
         return self._list("GET", f"/instances?{query}")
@@ -79,19 +79,19 @@ class EmulatorControl:
         *,
         version: str | None = None,
         title: str | None = None,
-        by: str = "somebody",
+        by: str = "someone",
         age: float | timedelta = 0,
     ) -> dict[str, Any]:
-        """Start an instance as somebody else than the machine user does.
+        """Start an instance, by default as a user other than the machine user.
 
         :param name: the process.
         :param variables: values for its variables.
-        :param business_key: the business key; without one it is the id.
-        :param version: the version of the process; without it, the active one.
+        :param business_key: the business key; by default the instance id.
+        :param version: the version of the process; by default the active version.
         :param title: the title.
-        :param by: who starts it; ``machine`` is the machine user.
-        :param age: how long ago it was started, as seconds or as a ``timedelta``. Its script has run since: it may have
-            ended, or wait for a person, for that long.
+        :param by: the user who starts it; ``machine`` is the machine user.
+        :param age: how long ago it was started, in seconds or as a ``timedelta``. Its script has run since then: it may
+            have ended long ago, or have waited for a person since.
         """
         body = {
             "name": name,
@@ -105,9 +105,9 @@ class EmulatorControl:
         return self._object("POST", "/instances", body)
 
     def act(
-        self, instance_id: str, outcome: str, *, by: str = "somebody", variables: dict[str, Any] | None = None
+        self, instance_id: str, outcome: str, *, by: str = "someone", variables: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Complete the task that an instance waits at, as a person does, with one of its outcomes."""
+        """Complete the task at which an instance waits with one of its outcomes, as a person does."""
         body = {"outcome": outcome, "by": by, "variables": variables or {}}
         return self._object("POST", f"{_path(instance_id)}/act", body)
 
@@ -123,26 +123,26 @@ class EmulatorControl:
         *,
         where: Mapping[str, Any] | None = None,
         business_key: str | None = None,
-        by: str = "somebody",
+        by: str = "someone",
         variables: Mapping[str, Any] | None = None,
         after: float | timedelta = 0,
         optional: bool = False,
     ) -> None:
-        """Let something be done with each instance of a process, at a moment of its own.
+        """Plan an action for each instance of a process.
 
-        An instance gets the latest reaction that is about it, and no other.
+        If several reactions match an instance, only the latest one applies to it.
 
         :param name: the process.
-        :param deed: what is done. ``decide`` takes an outcome each time an instance begins to wait for a person; the others
-            are done once, ``after`` its start, and before the end of its script where both are due at the same moment.
-        :param outcomes: what the person decides, in this order; after the last one nobody decides any more.
-        :param where: only with instances whose variables have these values.
-        :param business_key: only with instances that carry it.
-        :param by: who the person is.
-        :param variables: what the person fills in.
-        :param after: how long after the start of the instance, as seconds or as a ``timedelta``, by the emulator's clock; not
+        :param deed: the action. ``decide`` chooses an outcome each time an instance begins to wait for a person. The others
+            are applied once, ``after`` the start of the instance. At the same moment they come before the end of its script.
+        :param outcomes: the outcomes that the person chooses, in this order. After the last one no one decides.
+        :param where: match only instances whose variables have these values.
+        :param business_key: match only instances with this business key.
+        :param by: the name of the person.
+        :param variables: the values that the person enters.
+        :param after: how long after the start of the instance, in seconds or as a ``timedelta``, by the emulator's clock; not
             for ``decide``.
-        :param optional: whether ``missed`` does not tell that no instance came which it is about.
+        :param optional: whether it is fine that no instance matches; otherwise ``missed`` reports it.
         """
         body = {
             "name": name,
@@ -158,10 +158,10 @@ class EmulatorControl:
         self._call("POST", "/reactions", body)
 
     def missed(self, *, final: bool = True) -> list[str]:
-        """Return, in words, what ``react`` has ordered and did not happen; decisions of people are none of it.
+        """Return a message for each action that ``react`` planned and that did not happen. ``decide`` is not reported.
 
-        :param final: whether nothing happens any more. Otherwise only what cannot happen any more is told: an instance had
-            ended, or was deleted, before that.
+        :param final: whether time is up. Otherwise only actions that can no longer happen are reported, because the
+            instance ended or was deleted first.
         """
         answer: list[str] = self._call("GET", f"/reactions/missed?final={str(final).lower()}")
         return answer
@@ -178,9 +178,9 @@ class EmulatorControl:
         bp_status: str | None = None,
         closed: bool | None = None,
     ) -> dict[str, Any]:
-        """Force an instance into a state; a new state stops its script.
+        """Force an instance into a state. A new state stops its script.
 
-        :param closed: whether it has ended; without it, the new state decides.
+        :param closed: whether it has ended; by default the new state decides.
         """
         body = {"state": state, "bp_status": bp_status, "closed": closed}
         return self._object("POST", f"{_path(instance_id)}/move", body)
@@ -188,35 +188,35 @@ class EmulatorControl:
     def distort(
         self, instance_id: str, fields: Mapping[str, Any] | None = None, *, without: Sequence[str] = ()
     ) -> None:
-        """Let the API show an instance otherwise than it is, from now on; without arguments as it is again.
+        """Make the API show an instance with distorted fields from now on. Without arguments, end the distortion.
 
-        :param fields: values by the names of the API's fields, such as ``{"bpStatus": None, "suspended": "true"}``. What
-            an answer has no field for is not added to it.
-        :param without: the names of fields that are left out.
+        :param fields: API field name to value, such as ``{"bpStatus": None, "suspended": "true"}``. Fields that a
+            response does not have are not added.
+        :param without: the names of fields to omit.
         """
         body = {"fields": dict(fields or {}), "without": list(without)}
         self._call("PUT", f"{_path(instance_id)}/distortion", body)
 
     def vanish(self, instance_id: str) -> None:
-        """Remove an instance without a trace."""
+        """Remove an instance and leave no trace of it."""
         self._call("DELETE", _path(instance_id))
 
-    # The world around.
+    # The server.
 
     def switches(self) -> dict[str, Any]:
         """Return every switch with its position."""
         return self._object("GET", "/switches")
 
     def switch(self, **positions: object) -> dict[str, Any]:
-        """Put some switches into another position; the others stay."""
+        """Set some switches to other positions; the others stay as they are."""
         return self._object("PUT", "/switches", positions)
 
     def fault(self, kind: str, fault: str, **parameters: object) -> None:
-        """Make requests go wrong.
+        """Make requests fail.
 
         :param kind: token, csrf, start, query, get, action, delete, variables, get_variables, definitions,
             definition, other or any.
-        :param fault: delay, drop_before, drop_after, status, not_json, html, code_in_200, redirect, wrong_shape,
+        :param fault: delay, drop_before, drop_after, status, not_json, html, text, code_in_200, redirect, wrong_shape,
             wrong_types, other_fields, twice, nul, half_pair, oversize, truncate or trickle.
         :param parameters: times, skip, seconds, work_done, status, retry_after, res_code, res_msg, size, location, fields,
             target, share.
@@ -224,34 +224,34 @@ class EmulatorControl:
         self._call("POST", "/faults", {"kind": kind, "fault": fault, **parameters})
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return the faults that are still to come."""
+        """Return the faults that are still active."""
         return self._list("GET", "/faults")
 
     def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults."""
         self._call("DELETE", "/faults")
 
     def outage(self, on: bool = True, *, mode: Literal["cut", "503"] = "cut") -> None:
         """Begin or end an outage of the whole API.
 
-        :param mode: whether every connection is cut, or HTTP 503 is answered.
+        :param mode: ``cut`` cuts every connection; ``503`` responds with HTTP 503.
         """
         self._call("PUT", "/outage", {"mode": mode if on else "off"})
 
     def revoke_tokens(self) -> int:
-        """Make every token invalid, and return how many were valid."""
+        """Invalidate every token, and return how many were valid."""
         return int(self._object("POST", "/tokens/revoke")["revoked"])
 
     def advance(self, seconds: float) -> None:
-        """Put the emulator's clock forward."""
+        """Advance the emulator's clock."""
         self._call("POST", "/clock/advance", {"seconds": seconds})
 
     def processes(self) -> list[dict[str, Any]]:
-        """Return what can be started: name, version, active."""
+        """Return the processes that can be started: name, version, active."""
         return self._list("GET", "/processes")
 
     def add_processes(self, yaml_text: str) -> None:
-        """Offer the processes of a script, written in YAML."""
+        """Add the processes of a script, written in YAML."""
         self._call("POST", "/processes", yaml_text)
 
     def _object(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -264,7 +264,7 @@ class EmulatorControl:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | str | None = None) -> Any:
         text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
-        connection = HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
+        connection = HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)
         try:
             connection.request(method, f"/_emulator{path}", text.encode())
             response = connection.getresponse()

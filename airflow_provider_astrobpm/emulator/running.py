@@ -1,4 +1,4 @@
-"""Runs an emulator: in the loop at hand, or in a thread of its own for tests and scripts."""
+"""Run an emulator: in the running event loop, or in its own thread for tests and scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.server import make_app
+from airflow_provider_astrobpm.emulator.web_app import make_app
 from airflow_provider_astrobpm.emulator.world import Emulator, Settings
 
 if TYPE_CHECKING:
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-# Requests that hang in a fault are not waited for when the emulator stops.
-_PATIENCE = 0.1
-_STOP_TIMEOUT = 10.0
+# Short: stopping the emulator does not wait for requests that hang in a fault.
+_SHUTDOWN_TIMEOUT_SECONDS = 0.1
+_STOP_TIMEOUT_SECONDS = 10.0
 
 
 @asynccontextmanager
 async def listening(
     emulator: Emulator, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Serve an emulator, and yield the port.
+    """Serve an emulator, and yield its port.
 
-    :param port: 0 for a free one.
-    :raises OSError: if the address is taken or does not exist.
+    :param port: the port; 0 for a free port.
+    :raises OSError: if the address is in use or does not exist.
     """
-    runner = web.AppRunner(make_app(emulator), access_log=None, shutdown_timeout=_PATIENCE)
+    runner = web.AppRunner(make_app(emulator), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=ssl_context)
         await site.start()
         yield runner.addresses[0][1]
     finally:
-        # Over TLS a polite close waits for the client, for longer than this loop lives.
+        # Over TLS a clean close waits for the client, longer than this loop runs.
         transports = [each.transport for each in runner.server.connections] if runner.server else []
         await runner.cleanup()
         for transport in filter(None, transports):
@@ -56,7 +56,7 @@ def connection_json(
 ) -> str:
     """Return the Airflow connection to an emulator, as JSON for an environment variable.
 
-    :param instance_url: where tasks are to say that their instance is shown; without it they say nothing.
+    :param instance_url: the address of an instance's page, to which tasks link; by default tasks have no link.
     """
     connection: dict[str, object] = {
         "conn_type": "astro_zero",
@@ -75,12 +75,12 @@ def connection_json(
 
 
 class EmulatorServer:
-    """An emulator in a thread of its own, on the loopback interface; a context manager.
+    """An emulator in its own thread, on the loopback interface; a context manager.
 
-    :param settings: how it begins.
-    :param port: 0 for a free one.
-    :param ssl_context: serves the API over TLS. The control API is then at a plain port of its own, as TLS may ask
-        for client certificates.
+    :param settings: the initial state.
+    :param port: the port; 0 for a free port.
+    :param ssl_context: serves the API over TLS. The control API then listens on a separate plain port, because TLS may
+        require client certificates.
     """
 
     def __init__(
@@ -96,25 +96,25 @@ class EmulatorServer:
 
     @property
     def url(self) -> str:
-        """The base URL for clients, with the base path where there is one."""
+        """The base URL for clients, including the base path if there is one."""
         return f"{self._schema}://127.0.0.1:{self.port}{self.settings.base_path}"
 
     @property
     def control(self) -> EmulatorControl:
-        """What steers it."""
+        """The control API of this emulator."""
         return EmulatorControl(f"http://127.0.0.1:{self._control_port}")
 
     def connection_json(self) -> str:
-        """Return the Airflow connection to it, as JSON."""
+        """Return the Airflow connection to this emulator, as JSON."""
         return connection_json(self.settings, "127.0.0.1", self.port, self._schema)
 
     def start(self) -> None:
-        """Begin to listen. After a stop, it listens at the same port and remembers everything.
+        """Start listening. After a stop it listens on the same port and has kept its state.
 
-        :raises OSError: if the port is taken.
+        :raises OSError: if the port is in use.
         """
         if self._thread is not None:
-            raise RuntimeError("the emulator runs already")
+            raise RuntimeError("the emulator is already running")
         ready: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(ready,), name="astro-zero-emulator", daemon=True
@@ -127,20 +127,20 @@ class EmulatorServer:
             raise
 
     def stop(self) -> None:
-        """Cut every connection and listen no more. Instances and tokens are kept for another start."""
+        """Cut every connection and stop listening. Instances and tokens are kept for another start."""
         if self._thread is None:
             return
         if self._stop is not None:
             loop, stop = self._stop
             loop.call_soon_threadsafe(stop.set)
-        self._thread.join(_STOP_TIMEOUT)
+        self._thread.join(_STOP_TIMEOUT_SECONDS)
         if self._thread.is_alive():
-            raise RuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT:g} s")
+            raise RuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT_SECONDS:g} s")
         self._thread = self._stop = None
 
     @contextmanager
     def unreachable(self) -> Iterator[None]:
-        """Refuse connections for a while, as a server that is down does."""
+        """Refuse connections while the block runs, as a server that is down does."""
         self.stop()
         try:
             yield

@@ -1,6 +1,6 @@
-"""What the API reference leaves open, as switches: each position is an Astro Zero that might exist.
+"""Switches for the behaviour that the API reference leaves open. Each position is an Astro Zero that might exist.
 
-A client is right when it is right in every position. The first position of each switch is the default.
+A correct client works in every position.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class SwitchError(ValueError):
-    """An unknown switch, or a position that it does not have."""
+    """A switch does not exist, or does not have the given position."""
 
 
 def _switch(default: Any, doc: str, *, at_least: float = 0, at_most: float = math.inf) -> Any:
@@ -22,80 +22,84 @@ def _switch(default: Any, doc: str, *, at_least: float = 0, at_most: float = mat
 
 @dataclass(frozen=True, kw_only=True)
 class Switches:
-    """One position for each undocumented point. Change them with :meth:`changed`, which checks."""
+    """The position of each switch. Use :meth:`changed` to change them: it validates."""
 
     get_by_id: Literal["absent", "not_allowed", "action", "row"] = _switch(
-        "absent", "GET /instances/{id}: 404, 405, the shape of an action's answer, or that of a query row."
+        "absent",
+        "GET /instances/{id}: 404, 405, the shape of an action's response, or the shape of a query row.",
     )
     definition_variables: Literal["listed", "absent", "null", "empty", "unnamed", "map"] = _switch(
         "listed",
-        "The variables of a definition that is read by its id: an array of objects with their names, no such field, null, an"
-        " empty array, an array of objects without names, or an object by name.",
+        "The variables of a definition that is read by its id: an array of objects with names, no such field, null, an empty"
+        " array, an array of objects without names, or an object with the names as keys.",
     )
     missing_by_id: Literal["refused", "null", "object"] = _switch(
         "refused",
-        "GET /instances/{id} for an id that nobody has, where get_by_id answers: refused, or a success whose result is null or"
-        " an empty object.",
+        "GET /instances/{id} for an unknown id, if get_by_id allows the call: refused, or a success whose result is null or an"
+        " empty object.",
     )
     get_variables: Literal["absent", "map"] = _switch(
         "absent", "GET /instances/{id}/variables: 404, or a map of names to values."
     )
     several_states: Literal["refuse", "comma", "repeated", "first"] = _switch(
         "refuse",
-        "Several states in one query: refused, honoured with commas, honoured as a repeated parameter,"
-        " or only the first one counts.",
+        "Several states in one query: refused, accepted with commas, accepted as a repeated parameter,"
+        " or only the first one is used.",
     )
     unknown_state: Literal["refuse", "empty"] = _switch(
         "refuse", "A query for a state that does not exist: refused, or no rows."
     )
-    row_cap: int | None = _switch(None, "The most rows that one query returns; none for no cap.", at_least=1)
+    row_cap: int | None = _switch(
+        None, "The maximum number of rows that a query returns; none for no limit.", at_least=1
+    )
     row_order: Literal["newest", "oldest", "shuffled"] = _switch(
         "newest",
-        "What comes first where no order was asked for; shuffled is an order of its own that hangs on the ids alone.",
+        "The order of rows if the query asks for none; shuffled is a fixed order that depends only on the ids.",
     )
     fields_honoured: bool = _switch(True, "Whether fields= limits the columns of a query.")
-    order_honoured: bool = _switch(True, "Whether orderField= and orderType= order the rows of a query.")
+    order_honoured: bool = _switch(True, "Whether orderField= and orderType= sort the rows of a query.")
     unknown_field: Literal["ignore", "refuse"] = _switch(
-        "ignore", "A column that does not exist in fields= or orderField=: ignored, or refused."
+        "ignore", "An unknown column in fields= or orderField=: ignored, or refused."
     )
     business_keys_in_rows: bool = _switch(
-        True, "Whether rows carry the business key; if not, they carry the id there."
+        True, "Whether rows show the business key; otherwise they show the id in its place."
     )
     key_form: Literal["as_sent", "cut_50", "cut_20", "upper", "padded", "prefixed"] = _switch(
         "as_sent",
-        "How business keys come back, in answers and rows: as they were sent, cut at 50 or 20 characters, in upper case,"
-        " with blanks to a width of 80, or with ASTRO: before them.",
+        "How responses and rows show business keys: as sent, cut to 50 or 20 characters, in upper case, padded with blanks"
+        " to 80 characters, or with the prefix ASTRO:.",
     )
-    see_others: bool = _switch(True, "Whether instances that somebody else started are visible.")
-    keep_closed: bool = _switch(True, "Whether ended instances stay known to the API, or are gone at once.")
-    start_lag: float = _switch(0.0, "Seconds before a new instance shows up in reads.")
+    see_others: bool = _switch(True, "Whether instances that other users started are visible.")
+    keep_closed: bool = _switch(True, "Whether the API keeps closed instances, or drops them immediately.")
+    start_lag: float = _switch(0.0, "Seconds before a new instance is visible in reads.")
     action_lag: float = _switch(0.0, "Seconds before an accepted action takes effect.")
     terminate_state: Literal["Terminated", "User Terminated"] = _switch(
         "Terminated", "The state after terminate."
     )
     suspend_state: Literal["unchanged", "Suspended", "state_only"] = _switch(
         "unchanged",
-        "What suspend changes: the flag alone, the flag and the state to Suspended, or the state alone.",
+        "What suspend changes: only the flag, the flag and the state (to Suspended), or only the state.",
     )
-    closed_flag: Literal["on_close", "never"] = _switch("on_close", "When isClosed turns true.")
+    closed_flag: Literal["on_close", "never"] = _switch("on_close", "When isClosed becomes true.")
     acting_twice: Literal["refuse", "accept"] = _switch(
         "refuse", "Suspending a suspended instance, resuming a running one, terminating a terminated one."
     )
     acting_on_closed: Literal["refuse", "accept"] = _switch(
-        "refuse", "Actions on, and variables for, an instance that has ended; accepting changes nothing."
+        "refuse", "Actions on, and variables for, a closed instance. If accepted, they change nothing."
     )
     deleting_open: Literal["accept", "refuse"] = _switch("accept", "Deleting an instance that has not ended.")
     duplicate_business_key: Literal["accept", "refuse"] = _switch(
-        "accept", "A start with a business key that an instance of the same BPM carries already."
+        "accept", "A start with a business key that an instance of the same BPM already has."
     )
     refused_token_start: Literal["nothing", "started"] = _switch(
-        "nothing", "What a start does whose token is refused: nothing, or it is carried out all the same."
+        "nothing",
+        "The effect of a start with a refused token: nothing, or the instance is started anyway.",
     )
     unknown_variables_at_start: Literal["ignore", "refuse"] = _switch(
         "ignore", "A start with variables that the BPM does not declare."
     )
     refusal_status: Literal[400, 404, 500, 200] = _switch(
-        400, "The HTTP status of a refusal, beside its resCode."
+        400, "The HTTP status of a refusal, in addition to its resCode."
     )
     bad_token: Literal["401", "401_html", "400_602", "403_603", "200_602", "403", "403_html", "500_602"] = (
         _switch(
@@ -109,43 +113,43 @@ class Switches:
     )
     expires_in: Literal["number", "text", "absent", "zero", "negative", "words"] = _switch(
         "number",
-        "What expires_in of a token answer is: the seconds, the seconds as a text, left out, 0, less than 0, or a text"
-        " that is no number. The token ends after the same time.",
+        "The value of expires_in in a token response: the seconds, the seconds as text, absent, 0, negative, or text that"
+        " is not a number. The lifetime of the token does not change.",
     )
     concurrent_tokens: bool = _switch(True, "Whether older tokens stay valid when a new one is issued.")
     csrf_required: bool = _switch(False, "Whether POST, PUT and DELETE need the csrf-token header.")
     csrf_method: Literal["both", "post", "get"] = _switch(
         "both",
-        "By which method a CSRF token is fetched: POST and GET, POST alone, GET alone. The other is HTTP 405.",
+        "The method that fetches a CSRF token: POST and GET, only POST, or only GET. The other is HTTP 405.",
     )
     content_type_required: bool = _switch(
-        False, "Whether a call without the header Content-Type: application/json is refused, even a GET."
+        False, "Whether a call without the header Content-Type: application/json is refused, including GET."
     )
-    plus_is_blank: bool = _switch(True, "Whether + in a query means a blank, as in forms.")
+    plus_is_blank: bool = _switch(True, "Whether + in a query means a space, as in forms.")
     success_message: Literal["Success", "成功"] = _switch("Success", "The resMsg of a success.")
     empty_list: Literal["array", "null", "absent", "object", "text"] = _switch(
         "array",
-        "The result of a query that finds nothing: an empty array, null, no result at all, an empty object, an empty text.",
+        "The result of a query without rows: an empty array, null, no result field, an empty object, or an empty string.",
     )
     numeric_codes: bool = _switch(False, "Whether resCode is sent as a number.")
-    byte_order_mark: bool = _switch(False, "Whether JSON answers begin with a byte order mark.")
-    utc_offset: float = _switch(0.0, "Hours that timestamps are ahead of UTC.", at_least=-14, at_most=14)
+    byte_order_mark: bool = _switch(False, "Whether JSON responses begin with a byte order mark.")
+    utc_offset: float = _switch(0.0, "Hours by which timestamps are ahead of UTC.", at_least=-14, at_most=14)
     clock_skew: float = _switch(
         0.0,
-        "Hours by which the clock is wrong that writes the timestamps. The header Date stays right, as a gateway sets it.",
+        "Hours by which the clock behind the timestamps is wrong. The Date header stays correct, because a gateway sets it.",
         at_least=-100_000,
         at_most=100_000,
     )
     start_time_form: Literal["documented", "zero", "epoch", "dash", "slashes", "millis", "leading_blank"] = (
         _switch(
             "documented",
-            "How startTime and endTime are written: as documented, always as 0001-01-01 00:00:00, always as"
-            " 1970-01-01 08:00:00, always as -, with slashes, as milliseconds since the epoch, or with a leading blank.",
+            "The format of startTime and endTime: as documented, always 0001-01-01 00:00:00, always 1970-01-01 08:00:00,"
+            " always -, with slashes, as milliseconds since the epoch, or with a leading space.",
         )
     )
 
     def changed(self, **positions: object) -> Switches:
-        """Return these switches with some in another position.
+        """Return a copy with some switches in other positions.
 
         :raises SwitchError: for an unknown switch or position.
         """
@@ -162,9 +166,9 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Switches)}
 
 
 def parse_switch(text: str) -> tuple[str, object]:
-    """Read ``NAME=POSITION`` from a command line.
+    """Parse ``NAME=POSITION`` from the command line.
 
-    :raises SwitchError: if it is not of that form, or names no switch or position.
+    :raises SwitchError: if the text has another form, or the switch or position is unknown.
     """
     name, equals, value = text.partition("=")
     if not equals:
@@ -173,7 +177,7 @@ def parse_switch(text: str) -> tuple[str, object]:
 
 
 def describe_switches() -> str:
-    """List every switch with its positions and what it stands for, one paragraph each."""
+    """Return a paragraph for each switch, with its positions and its meaning."""
     return "\n".join(
         f"{name} = {_positions(name)} (default: {_shown(field.default)})\n    {field.metadata['doc']}"
         for name, field in _FIELDS.items()
@@ -204,7 +208,7 @@ def _fits(kind: Any, value: Any, limits: Any) -> bool:
 
 
 def _read(name: str, text: str) -> object:
-    """Read a position from text; what cannot be read comes back as it is, for the error to name."""
+    """Parse a position. Invalid text is returned unchanged, so that the error can quote it."""
     kind = _type_of(name)
     if get_origin(kind) is Literal:
         return next((choice for choice in get_args(kind) if str(choice) == text), text)

@@ -1,4 +1,4 @@
-"""Access tokens and their CSRF tokens: random, expiring by the clock, revocable."""
+"""Access tokens and their CSRF tokens: they are random, expire by the clock, and can be revoked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Issued:
 
 
 class TokenStore:
-    """The tokens that are valid.
+    """The valid tokens.
 
     :param clock: returns seconds since the epoch.
-    :param lifetime: for how many seconds a token is valid.
+    :param lifetime: the seconds for which a token is valid.
     """
 
     def __init__(self, clock: Callable[[], float], lifetime: int) -> None:
@@ -31,7 +31,7 @@ class TokenStore:
     def issue(self, *, concurrent: bool = True) -> str:
         """Return a new token.
 
-        :param concurrent: whether older ones stay valid.
+        :param concurrent: whether older tokens stay valid.
         """
         now = self._clock()
         self._issued = {
@@ -42,7 +42,7 @@ class TokenStore:
         return token
 
     def is_valid(self, token: str | None) -> bool:
-        """Tell whether a call with this token may pass."""
+        """Return whether a token is valid."""
         entry = self._issued.get(token or "")
         return entry is not None and entry.expires > self._clock()
 
@@ -51,7 +51,7 @@ class TokenStore:
         return self._issued[token].csrf
 
     def revoke_all(self) -> int:
-        """Make every token invalid, and return how many were valid."""
+        """Invalidate every token, and return how many were valid."""
         valid = sum(map(self.is_valid, self._issued))
         self._issued.clear()
         return valid

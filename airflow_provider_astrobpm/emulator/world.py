@@ -1,4 +1,4 @@
-"""Everything that one emulator holds, and how it is put back to its beginning."""
+"""The state of one emulator, and how it is reset."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Literal
 from airflow_provider_astrobpm.emulator.clock import VirtualClock
 from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.faults import FaultRules
-from airflow_provider_astrobpm.emulator.scripts import DEFAULT_SCRIPT, Process, load_script
+from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, Process, load_script
+from airflow_provider_astrobpm.emulator.request_log import RequestLog
 from airflow_provider_astrobpm.emulator.switches import Switches
 from airflow_provider_astrobpm.emulator.tokens import TokenStore
-from airflow_provider_astrobpm.emulator.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENT_ID = "emulator-client"
-CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - opens nothing but an emulator
+CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - valid only for emulators
 TOKEN_LIFETIME = 600
 
-Outage = Literal["off", "cut", "503"]
+OutageMode = Literal["off", "cut", "503"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an emulator begins.
+    """The initial state of an emulator.
 
-    :param processes: what can be started.
-    :param token_lifetime: seconds; 600 is the only value that the API reference shows.
-    :param base_path: what comes before every path of the API, such as ``/portal/x``.
-    :param allowed_hosts: names to which it answers, besides addresses and localhost.
+    :param processes: the processes that can be started.
+    :param token_lifetime: seconds; 600 is the only value in the API reference.
+    :param base_path: a prefix of every path of the API, such as ``/portal/x``.
+    :param allowed_hosts: host names that are accepted in addition to IP addresses and localhost.
     """
 
     processes: tuple[Process, ...] = field(default_factory=lambda: tuple(load_script(DEFAULT_SCRIPT)))
@@ -56,38 +56,38 @@ class Settings:
 class Emulator:
     """The state of one emulator. Not thread-safe: it belongs to the event loop that serves it.
 
-    Its ``listeners`` are called after each request that may have changed something.
+    The ``listeners`` are called after each request that may have changed something.
 
-    :param source: the real time, seconds since the epoch.
+    :param source: returns the real time, in seconds since the epoch.
     """
 
     engine: Engine
     tokens: TokenStore
-    outage: Outage
+    outage: OutageMode
 
     def __init__(self, settings: Settings | None = None, source: Callable[[], float] = time.time) -> None:
         self.settings = settings or Settings()
         self.clock = VirtualClock(source)
         self.faults = FaultRules()
-        self.traffic = Traffic()
+        self.request_log = RequestLog()
         self.listeners: set[Callable[[], None]] = set()
         self.reset()
 
     @property
     def switches(self) -> Switches:
-        """The switches in force."""
+        """The current switches."""
         return self.engine.switches
 
-    def tell_listeners(self) -> None:
+    def notify_listeners(self) -> None:
         """Call every listener."""
         for listener in tuple(self.listeners):
             listener()
 
     def reset(self) -> None:
-        """Begin anew: no instances, no tokens, no faults, no outage, the switches and processes of the settings."""
+        """Remove instances, tokens, faults and outages, and restore the switches and processes of the settings."""
         self.clock.reset()
         self.faults.clear()
-        self.traffic.reset()
+        self.request_log.reset()
         self.outage = "off"
         self.engine = Engine(self.clock, self.settings.processes, self.settings.switches)
         self.tokens = TokenStore(self.clock, self.settings.token_lifetime)

@@ -1,1 +1,1 @@
-"""What tests of DAGs use: the emulator as the fixture ``astro_zero_emulator`` hands it out, and a run of a DAG."""
+"""Support for DAG tests: the emulator that the fixture ``astro_zero_emulator`` returns, and DAG runs."""

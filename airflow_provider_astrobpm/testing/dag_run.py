@@ -1,4 +1,4 @@
-"""One run of a DAG within a test, by ``dag.test()``: quick, and over at some time even if nobody decides."""
+"""Run a DAG in a test with ``dag.test()``: with fast polling, and with a time limit for its waits."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm.checks import seconds
 from airflow_provider_astrobpm.emulator.remote import EmulatorError
-from airflow_provider_astrobpm.testing.hurry import in_a_hurry
-from airflow_provider_astrobpm.testing.started import listing
+from airflow_provider_astrobpm.testing.fast_polling import fast_polling
+from airflow_provider_astrobpm.testing.start_assertions import instance_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 
-_LOOK_EVERY = 0.05  # seconds
-NOT_HAPPENED = "The test has ordered what did not happen:"
+_CHECK_INTERVAL_SECONDS = 0.05  # seconds
+MISSED_HEADING = "These planned actions did not happen:"
 
 
 @dataclass(frozen=True)
 class DagResult:
-    """How a run of a DAG ended.
+    """The result of a DAG run.
 
-    :param state: of the run, such as ``success``.
-    :param tasks: the state of each task, by its id; of a mapped one by ``id[0]``, ``id[1]`` and so on. ``None`` for one that
-        did not run.
-    :param dag_run: Airflow's own object of the run.
+    :param state: the state of the run, such as ``success``.
+    :param tasks: task id to state; a mapped task has the keys ``id[0]``, ``id[1]`` and so on. ``None`` for a task that did
+        not run.
+    :param dag_run: Airflow's DAG run object.
     """
 
     state: str
@@ -46,11 +46,11 @@ def run(
     max_poll_failure_time: float | None,
     options: dict[str, Any],
 ) -> DagResult:
-    """Run a DAG once in this thread; the parameters are those of ``AstroZeroEmulator.run``.
+    """Run a DAG once in this thread. The parameters are those of ``AstroZeroEmulator.run``.
 
-    :raises AssertionError: if it still waited when it was given up, or something that was ordered came too late.
-    :raises TypeError: if it is no DAG.
-    :raises ValueError: for a number of seconds that is none.
+    :raises AssertionError: if the run was still waiting at the time limit, or a planned action came too late.
+    :raises TypeError: if ``dag`` is not a DAG.
+    :raises ValueError: for an invalid number of seconds.
     """
     __tracebackhide__ = True
     if not hasattr(dag, "tasks"):
@@ -63,15 +63,15 @@ def run(
     if max_poll_failure_time is not None:
         max_poll_failure_time = seconds(max_poll_failure_time, "max_poll_failure_time")
     with (
-        in_a_hurry(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
-        _given_up(control, give_up_after) as open_then,
+        fast_polling(dag, timeout=timeout, max_poll_failure_time=max_poll_failure_time),
+        _waits_ended_after(control, give_up_after) as open_then,
     ):
         dag_run = dag.test(**options)
     state = str(dag_run.state)
     if open_then and state != "success":
         raise AssertionError(_still_waited(open_then, give_up_after, _missed(control, final=True)))
     if missed := _missed(control, final=False):
-        raise AssertionError(not_happened(missed))
+        raise AssertionError(missed_message(missed))
     tasks = {
         ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": ti.state and str(ti.state)
         for ti in dag_run.get_task_instances()
@@ -80,29 +80,29 @@ def run(
 
 
 @contextmanager
-def _given_up(control: EmulatorControl, after: float) -> Iterator[list[str]]:
-    """End every wait a while after the first request by refusing credentials.
+def _waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[str]]:
+    """End every wait some time after the first request, by refusing the credentials.
 
     :param after: seconds.
-    :returns: a list that says then what was open.
+    :returns: a list to which the lines about the open instances are added then.
     """
-    told: list[str] = []
+    open_lines: list[str] = []
     over = threading.Event()
     before = _counts(control)
 
     def give_up() -> None:
         still_open = [each for each in control.instances() if not each["closed"]]
-        # What the test lets go wrong is no end of a wait, so it would hide the refusal.
+        # Faults and outages of the test would hide the refusal.
         control.clear_faults()
         control.outage(False)
         control.revoke_tokens()
         reason = f"the test has ended every wait after {after:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
-        told.extend(listing("Open were", still_open))
+        open_lines.extend(instance_lines("Open instances", still_open))
 
     def watch() -> None:
-        began: float | None = None  # Airflow may take its time before the first request
-        while not over.wait(_LOOK_EVERY):
+        began: float | None = None  # Airflow may need some time before the first request
+        while not over.wait(_CHECK_INTERVAL_SECONDS):
             with suppress(EmulatorError):  # it is unreachable
                 if began is None:
                     began = time.monotonic() if _counts(control) not in (before, None) else None
@@ -113,17 +113,17 @@ def _given_up(control: EmulatorControl, after: float) -> Iterator[list[str]]:
     watching = threading.Thread(target=watch, name="astro-zero-give-up", daemon=True)
     watching.start()
     try:
-        yield told
+        yield open_lines
     finally:
         over.set()
         watching.join()
-        if told:  # another run can follow
+        if open_lines:  # another run can follow
             with suppress(EmulatorError):
                 control.clear_faults()
 
 
 def _counts(control: EmulatorControl) -> dict[str, int] | None:
-    """Return how many requests of each kind came in; ``None`` while the test lets the emulator be unreachable."""
+    """Return the number of requests by kind; ``None`` while the test makes the emulator unreachable."""
     try:
         return control.counts()
     except EmulatorError:
@@ -133,21 +133,21 @@ def _counts(control: EmulatorControl) -> dict[str, int] | None:
 def _missed(control: EmulatorControl, *, final: bool) -> list[str]:
     try:
         return control.missed(final=final)
-    except EmulatorError:  # it is unreachable; the plugin asks once more at the end of the test
+    except EmulatorError:  # it is unreachable; the plugin checks again at the end of the test
         return []
 
 
-def not_happened(missed: list[str]) -> str:
-    """Return what a test is told that has ordered what did not happen."""
-    return "\n".join([NOT_HAPPENED, *(f"  {each}" for each in missed)])
+def missed_message(missed: list[str]) -> str:
+    """Return the error message for planned actions that did not happen."""
+    return "\n".join([MISSED_HEADING, *(f"  {each}" for each in missed)])
 
 
 def _still_waited(open_then: list[str], after: float, missed: list[str]) -> str:
-    also = [not_happened(missed)] if missed else []
+    also = [missed_message(missed)] if missed else []
     advice = (
-        "Say before the run what a person does meanwhile, such as"
+        "Plan before the run what a person does, such as"
         " astro_zero_emulator.decides('PublishApproval', 'approve')."
     )
     return "\n".join(
-        [f"The run was not over after {after:g} s, so its waits were ended.", *open_then, advice, *also]
+        [f"The run did not finish within {after:g} s, so its waits were ended.", *open_then, advice, *also]
     )

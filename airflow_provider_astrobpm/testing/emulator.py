@@ -1,4 +1,4 @@
-"""``AstroZeroEmulator``: what the fixture ``astro_zero_emulator`` hands to a test."""
+"""``AstroZeroEmulator``: the emulator that the fixture ``astro_zero_emulator`` gives to a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from airflow_provider_astrobpm.emulator.engine import MACHINE_USER
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.testing import dag_run
-from airflow_provider_astrobpm.testing.started import Expected, complaint, listing, matching
+from airflow_provider_astrobpm.testing.start_assertions import (
+    ExpectedInstance,
+    instance_lines,
+    matching,
+    mismatch_message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class AstroZeroEmulator(EmulatorControl):
-    """An emulator for one test, with connections to it. It has every method of ``EmulatorControl``, and these.
+    """An emulator for one test, with connections to it. It extends ``EmulatorControl``.
 
-    Instances are dicts: ``id``, ``name``, ``version``, ``state``, ``bp_status``, ``bp_step``, ``element``,
+    Instances are dicts with the keys ``id``, ``name``, ``version``, ``state``, ``bp_status``, ``bp_step``, ``element``,
     ``task_outcome``, ``business_key``, ``title``, ``created_by``, ``variables``, ``suspended``, ``closed``, ``started``,
-    ``ended`` and ``outcomes``, which is what a person may choose now.
+    ``ended`` and ``outcomes``. The last has the outcomes that a person may choose now.
 
     :param server: the emulator.
     :param set_variable: sets an environment variable until the test ends.
@@ -38,21 +43,21 @@ class AstroZeroEmulator(EmulatorControl):
         self._server = server
         self._set_variable = set_variable
         self.is_checked = False
-        """Whether the plugin has checked, at the end of the test, that everything has happened."""
+        """Whether the plugin has checked, at the end of the test, that every planned action happened."""
 
     def connect(self, conn_id: str = DEFAULT_CONN_ID, **extras: object) -> None:
-        """Let an Airflow connection lead to this emulator until the test ends.
+        """Point an Airflow connection to this emulator until the test ends.
 
-        It is an environment variable, so it holds for hooks, for ``dag.test()`` and for processes that the test starts.
+        The connection is an environment variable, so hooks, ``dag.test()`` and child processes of the test see it.
 
-        :param conn_id: the connection id. ``astro_zero_default`` leads to the emulator already.
+        :param conn_id: the connection id. ``astro_zero_default`` points to the emulator already.
         :param extras: extras of the connection, such as ``max_attempts=1``.
-        :raises ValueError: for an id that no connection can have.
-        :raises TypeError: for an extra that JSON cannot hold.
+        :raises ValueError: for an invalid connection id.
+        :raises TypeError: for an extra that cannot be encoded as JSON.
         """
         if not re.fullmatch(r"[\w.-]+", conn_id):
-            raise ValueError(f"a connection id is of letters, digits, _, . and -, not {conn_id!r}")
-        # First, because pytest may show the variables of a function that fails: none of them is a secret until here.
+            raise ValueError(f"a connection id consists of letters, digits, _, . and -, not {conn_id!r}")
+        # Encoded first: if it fails, pytest may show this function's variables, and so far none of them is a secret.
         extra = json.dumps(extras)
         connection = {**json.loads(self._server.connection_json()), "extra": extra}
         self._set_variable(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
@@ -61,7 +66,7 @@ class AstroZeroEmulator(EmulatorControl):
         """Refuse connections while a ``with`` block runs, as a server that is down does."""
         return self._server.unreachable()
 
-    # What there is to start.
+    # Processes.
 
     def process(
         self,
@@ -72,16 +77,16 @@ class AstroZeroEmulator(EmulatorControl):
         read_only: Sequence[str] = (),
         version: str = "1.0.0",
     ) -> None:
-        """Offer a process, in place of one that has the same name.
+        """Add a process, or replace the process of the same name.
 
         :param name: its name.
-        :param steps: its steps, as a script has them: ``{"state": "Running", "for": 2}``, ``{"state": "Waiting for user
-            interaction", "wait": "person", "outcomes": {"approve": {"bp_status": "Approved"}}}``, and last maybe
+        :param steps: its steps, as in a script: ``{"state": "Running", "for": 2}``, ``{"state": "Waiting for user
+            interaction", "wait": "person", "outcomes": {"approve": {"bp_status": "Approved"}}}``, and optionally at the end
             ``{"end": {"state": "Broken"}}``.
-        :param variables: the variables that it declares, with their first values. Others are left out without a word.
-        :param read_only: those of them that callers cannot set.
-        :param version: its version; it becomes the active one.
-        :raises EmulatorError: for steps that cannot be.
+        :param variables: the declared variables with their initial values. A start silently ignores others.
+        :param read_only: the declared variables that callers cannot set.
+        :param version: its version, which becomes the active one.
+        :raises EmulatorError: for invalid steps.
         """
         process = {
             "name": name,
@@ -93,14 +98,14 @@ class AstroZeroEmulator(EmulatorControl):
         self.add_processes(json.dumps({"processes": [process]}, ensure_ascii=False))
 
     def script(self, source: str | Path) -> None:
-        """Offer the processes of a script.
+        """Add the processes of a script.
 
         :param source: YAML text, or the path of a file.
-        :raises EmulatorError: if it is no valid script.
+        :raises EmulatorError: if the script is invalid.
         """
         self.add_processes(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
 
-    # What a person does. The first four are said in advance: a run blocks its test while it waits.
+    # Actions of people. The first four are planned in advance, because a run blocks its test while it waits.
 
     def decides(
         self,
@@ -108,21 +113,21 @@ class AstroZeroEmulator(EmulatorControl):
         *outcomes: str,
         where: Mapping[str, Any] | None = None,
         business_key: str | None = None,
-        by: str = "somebody",
+        by: str = "someone",
         variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """Let a person decide whenever an instance of a process waits for one.
+        """Plan that a person decides whenever an instance of a process waits for one.
 
-        What is said last about an instance counts for it alone.
+        If several calls match an instance, only the latest one applies to it.
 
         :param name: the process.
-        :param outcomes: what the person chooses, one for each time that an instance waits; after the last one nobody
-            decides any more.
-        :param where: only for instances whose variables have these values.
-        :param business_key: only for instances that carry it.
-        :param by: who the person is.
-        :param variables: what the person fills in.
-        :raises EmulatorError: for an unknown process, and for an outcome that it does not have.
+        :param outcomes: the outcomes that the person chooses, one for each time that an instance waits. After the last one
+            no one decides.
+        :param where: match only instances whose variables have these values.
+        :param business_key: match only instances with this business key.
+        :param by: the name of the person.
+        :param variables: the values that the person enters.
+        :raises EmulatorError: for an unknown process, or an outcome that it does not have.
         """
         self.react(
             name,
@@ -142,15 +147,15 @@ class AstroZeroEmulator(EmulatorControl):
         after: float | timedelta = 0,
         optional: bool = False,
     ) -> None:
-        """Let each instance of a process break after its start.
+        """Plan that each instance of a process breaks after its start.
 
-        It happens at that moment, whoever looks, and before the end of the process where both are due at the same moment. If it
-        cannot happen, because an instance has ended before or none was started, the test fails and says so.
+        The instance breaks at that moment even if nothing reads it, and before the end of the process if both are due at the
+        same moment. If that cannot happen, because the instance ended first or none was started, the test fails.
 
         :param name: the process.
-        :param where: only instances whose variables have these values.
-        :param business_key: only instances that carry it.
-        :param after: how long after the start, as seconds or as a ``timedelta``, by the emulator's clock.
+        :param where: match only instances whose variables have these values.
+        :param business_key: match only instances with this business key.
+        :param after: how long after the start, in seconds or as a ``timedelta``, by the emulator's clock.
         :param optional: whether it is fine that no such instance is started.
         :raises EmulatorError: for an unknown process.
         """
@@ -165,7 +170,7 @@ class AstroZeroEmulator(EmulatorControl):
         after: float | timedelta = 0,
         optional: bool = False,
     ) -> None:
-        """Let each instance of a process be suspended after its start; see ``breaks``."""
+        """Plan that each instance of a process is suspended after its start; see ``breaks``."""
         self.react(name, "suspend", where=where, business_key=business_key, after=after, optional=optional)
 
     def terminates(
@@ -177,7 +182,7 @@ class AstroZeroEmulator(EmulatorControl):
         after: float | timedelta = 0,
         optional: bool = False,
     ) -> None:
-        """Let each instance of a process be terminated after its start; see ``breaks``."""
+        """Plan that each instance of a process is terminated after its start; see ``breaks``."""
         self.react(name, "terminate", where=where, business_key=business_key, after=after, optional=optional)
 
     def complete(
@@ -186,18 +191,18 @@ class AstroZeroEmulator(EmulatorControl):
         outcome: str,
         *,
         business_key: str | None = None,
-        by: str = "somebody",
+        by: str = "someone",
         variables: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Complete the task at which the only open instance of a process waits, now, and return the instance.
+        """Complete, now, the task at which the only open instance of a process waits, and return the instance.
 
         :param name: the process.
-        :param outcome: what the person chooses.
-        :param business_key: the instance's, where several of the process are open.
-        :param by: who the person is.
-        :param variables: what the person fills in.
-        :raises AssertionError: if it is not one instance that is meant.
-        :raises EmulatorError: if the outcome is not on offer.
+        :param outcome: the outcome that the person chooses.
+        :param business_key: the business key of the instance, if several of the process are open.
+        :param by: the name of the person.
+        :param variables: the values that the person enters.
+        :raises AssertionError: if not exactly one open instance matches.
+        :raises EmulatorError: if the instance does not offer the outcome.
         """
         __tracebackhide__ = True
         open_ones = [
@@ -205,11 +210,13 @@ class AstroZeroEmulator(EmulatorControl):
         ]
         if len(open_ones) != 1:
             asked = name if business_key is None else f"{name} with business key {business_key!r}"
-            shown = listing("There are", self.instances())
-            raise AssertionError("\n".join([f"{len(open_ones)} open instances of {asked}, not one.", *shown]))
+            shown = instance_lines("All instances", self.instances())
+            raise AssertionError(
+                "\n".join([f"Expected one open instance of {asked}, found {len(open_ones)}", *shown])
+            )
         return self.act(open_ones[0]["id"], outcome, by=by, variables=variables)
 
-    # A run.
+    # DAG runs.
 
     def run(
         self,
@@ -220,21 +227,21 @@ class AstroZeroEmulator(EmulatorControl):
         max_poll_failure_time: float | None = None,
         **options: Any,
     ) -> DagResult:
-        """Run a DAG once by ``dag.test()``, and return how it ended.
+        """Run a DAG once with ``dag.test()``, and return its result.
 
-        While it runs, this provider's tasks look every second, whatever their ``poll_interval`` is, and no task is
+        During the run this provider's tasks poll every second, regardless of their ``poll_interval``, and no task is
         retried.
 
         :param dag: the DAG.
-        :param give_up_after: seconds from the first request of the run on, after which waits are ended that nobody has ended.
-        :param timeout: seconds in place of the ``timeout`` of this provider's tasks; one that has neither a ``timeout`` nor
+        :param give_up_after: seconds after the first request of the run at which open waits are ended.
+        :param timeout: seconds that replace the ``timeout`` of this provider's tasks. A task with neither a ``timeout`` nor
             an ``execution_timeout`` gets none.
-        :param max_poll_failure_time: seconds in place of the argument of the same name of this provider's tasks.
-        :param options: what else ``dag.test()`` takes, such as ``run_conf``.
-        :raises AssertionError: if it had to be given up, the message lists what was open; or if something that was ordered
-            by ``breaks``, ``suspends`` or ``terminates`` came too late.
-        :raises TypeError: if it is no DAG.
-        :raises ValueError: for a number of seconds that is none.
+        :param max_poll_failure_time: seconds that replace the same argument of this provider's tasks.
+        :param options: other arguments of ``dag.test()``, such as ``run_conf``.
+        :raises AssertionError: if a wait had to be ended, with a list of the open instances; or if an action planned by
+            ``breaks``, ``suspends`` or ``terminates`` came too late.
+        :raises TypeError: if ``dag`` is not a DAG.
+        :raises ValueError: for an invalid number of seconds.
         """
         __tracebackhide__ = True
         return dag_run.run(
@@ -247,22 +254,22 @@ class AstroZeroEmulator(EmulatorControl):
         )
 
     def assert_all_happened(self) -> None:
-        """Check that all happened which ``breaks``, ``suspends`` and ``terminates`` have ordered.
+        """Check that every action that ``breaks``, ``suspends`` and ``terminates`` planned has happened.
 
-        The plugin does so at the end of each test that has not failed.
+        The plugin does this at the end of each test that has not failed.
 
-        :raises AssertionError: if something did not; the message says what, and why.
+        :raises AssertionError: if one did not happen; the message says which and why.
         """
         __tracebackhide__ = True
         if missed := self.missed():
-            raise AssertionError(dag_run.not_happened(missed))
+            raise AssertionError(dag_run.missed_message(missed))
 
-    # What was done.
+    # Started instances.
 
     def started(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return the instances that were started through the API, oldest first; those that were deleted are gone.
+        """Return the instances that were started through the API, oldest first, except deleted ones.
 
-        :param name: the process; without it, of all.
+        :param name: the process; by default all processes.
         """
         return [each for each in self.instances(name=name) if each["created_by"] == MACHINE_USER]
 
@@ -281,14 +288,14 @@ class AstroZeroEmulator(EmulatorControl):
         """Check how many instances of a process were started through the API, and return them.
 
         :param name: the process.
-        :param times: how many instances have to be as the other arguments say.
+        :param times: the expected number of matching instances.
         :param variables: variables that they have; they may have others.
         :param business_key: their business key.
         :param title: their title.
         :param version: the version of the process.
-        :param state: their state now.
-        :param bp_status: their business status now.
-        :raises AssertionError: if it is another number; the message shows what was started.
+        :param state: their current state.
+        :param bp_status: their current business status.
+        :raises AssertionError: if the number differs; the message lists the started instances.
         """
         __tracebackhide__ = True
         fields = {
@@ -299,17 +306,17 @@ class AstroZeroEmulator(EmulatorControl):
             "bp_status": bp_status,
         }
         asked = {field: value for field, value in fields.items() if value is not None}
-        expected = Expected(name, asked, variables or {})
+        expected = ExpectedInstance(name, asked, variables or {})
         started = self.started()
-        if problem := complaint(expected, times, started):
+        if problem := mismatch_message(expected, times, started):
             raise AssertionError(problem)
         return matching(expected, started)
 
     def assert_nothing_started(self) -> None:
         """Check that no instance was started through the API.
 
-        :raises AssertionError: if one was; the message shows which.
+        :raises AssertionError: if one was; the message lists them.
         """
         __tracebackhide__ = True
         if started := self.started():
-            raise AssertionError("\n".join(listing("Nothing was to be started. Started were", started)))
+            raise AssertionError("\n".join(instance_lines("Expected no start. Started instances", started)))

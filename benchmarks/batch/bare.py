@@ -1,6 +1,6 @@
-"""The least that the same launches can cost: requests over aiohttp, and nothing around them.
+"""The minimum cost of the same launches: bare aiohttp requests.
 
-Its arguments are the emulator's address, a token, how many requests are under way at once, and a file with a body a line.
+The arguments are the emulator's address, a token, the number of concurrent requests, and a file with one body per line.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.batch.orders import Cost, cpu, memory, peak
+from benchmarks.batch.process_cost import Cost, cpu, memory, peak
 
 
 async def start_all(url: str, token: str, concurrency: int, bodies: list[dict[str, Any]]) -> None:
-    """Send a request for each body."""
+    """Send one request for each body."""
     left = iter(bodies)
     async with aiohttp.ClientSession(headers={"access-token": token}) as session:
 
@@ -34,7 +34,7 @@ async def start_all(url: str, token: str, concurrency: int, bodies: list[dict[st
 
 
 def main() -> None:
-    """Start what the file says, and print what that took."""
+    """Start the launches in the file, and print the cost."""
     url, token, concurrency, file = sys.argv[1:]
     idle = memory()
     bodies = [json.loads(line) for line in Path(file).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The measurements: which process does what, and what came of it."""
+"""The measurements: start the processes and collect their results."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.emulator import EmulatorControl
 from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET
 from benchmarks.batch import ROOT
-from benchmarks.batch.orders import COST, DAG_ID, RUN_ID, Cost
-from benchmarks.waiting import orders
+from benchmarks.batch.process_cost import COST, DAG_ID, RUN_ID, Cost
+from benchmarks.waiting import workload
 from benchmarks.waiting.measuring import STATES
 from local_stack import Deployment, Emulator, Stack
 from tests.support.deployed import DeployedAirflow, seconds_of
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 CONCURRENCY = 16  # the operator's default
 DAGS = ROOT / "benchmarks" / "batch" / "dags"
-PATIENCE = 600.0  # seconds for a process that measures
-LONGEST_RUN = 3600.0  # seconds for a run of a deployed DAG
-GLANCE = 2.0  # seconds between two looks at it: each is work for its API server
+TIMEOUT_SECONDS = 600.0  # for a measuring process
+RUN_TIMEOUT_SECONDS = 3600.0  # for a run of a deployed DAG
+RUN_POLL_SECONDS = 2.0  # not shorter, because each poll is work for the API server
 
 
 @dataclass(frozen=True)
 class Launching:
-    """What it took to start all launches.
+    """The cost of starting all launches.
 
-    :param rate: starts per second, as they came in at the emulator.
+    :param rate: starts per second, as the emulator received them.
     """
 
     rate: float
@@ -50,14 +50,14 @@ class Launching:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What it took to wait for them.
+    """The cost of waiting for the instances.
 
-    :param looks: how many there were while it was measured.
-    :param requests: the most that one of them sent.
+    :param polls: the number of polls during the measurement.
+    :param requests: the most requests of one poll.
     """
 
-    cost: orders.Cost
-    looks: int
+    cost: workload.Cost
+    polls: int
     requests: int
 
 
@@ -65,8 +65,8 @@ class Waiting:
 class Run:
     """A run of a DAG in a deployment.
 
-    :param seconds: from its start to its end.
-    :param rate: starts per second, as they came in at the emulator.
+    :param seconds: the duration of the run.
+    :param rate: starts per second, as the emulator received them.
     """
 
     seconds: float
@@ -74,10 +74,10 @@ class Run:
 
 
 class Bench:
-    """What is measured, with one emulator.
+    """The measurements with one emulator.
 
-    :param stack: where all processes run.
-    :param count: how many launches a batch has.
+    :param stack: runs all processes.
+    :param count: the number of launches in a batch.
     """
 
     def __init__(self, stack: Stack, emulator: Emulator, count: int) -> None:
@@ -99,43 +99,43 @@ class Bench:
     def launch(self, contender: str) -> Launching:
         """Start all launches.
 
-        :param contender: ``list`` or ``file`` for the operator, by what it is given; ``bare`` for the bare loop.
+        :param contender: ``list`` or ``file`` for the operator with this kind of input; ``bare`` for the bare loop.
         """
         self._control.reset()
         cost = self._bare() if contender == "bare" else Cost(**self._task(contender)[COST]["cost"])
         return Launching(self._rate(self._count), cost)
 
     def wait(self, seconds: float) -> Waiting:
-        """Let the operator start all launches, put half of them into another state, and let its trigger wait for them."""
+        """Start all launches with the operator, move half of them to another state, and wait for them in its trigger."""
         self._control.reset()
         xcoms = self._task("list")
         for instance_id in xcoms["instance_ids"][1::2]:
             self._control.move(instance_id, state=STATES[1])
         classpath, kwargs = xcoms[COST]["trigger"]
-        order = orders.Order(
+        work = workload.Workload(
             classpath=classpath,
             count=1,
             control=self._emulator.url,
             settle=2.0 * kwargs["poll_interval"],
-            looks=len(STATES),
+            min_requests=len(STATES),
             seconds=seconds,
-            time_looks=True,
+            time_polls=True,
         )
         process = subprocess.run(
             [sys.executable, "-m", "benchmarks.batch.triggerer", str(self._xcoms)],
-            input=f"{json.dumps(asdict(order))}\n{json.dumps(kwargs)}\n",
+            input=f"{json.dumps(asdict(work))}\n{json.dumps(kwargs)}\n",
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             cwd=ROOT,
             env=self._env,
         )
         found = json.loads(process.stdout.splitlines()[-1])
-        return Waiting(orders.Cost(**found.pop("cost")), **found)
+        return Waiting(workload.Cost(**found.pop("cost")), **found)
 
     def deploy(self, count: int) -> dict[str, Run]:
-        """Start as many launches in an Airflow with a scheduler and a database, and return what each of its DAGs took."""
+        """Start ``count`` launches in an Airflow with a scheduler and a database, and return the run of each DAG."""
         self._control.reset()
         http = {"conn_type": "http", "host": self._emulator.url}
         http["extra"] = json.dumps({"access-token": self._token()})
@@ -150,7 +150,7 @@ class Bench:
         )
         airflow = DeployedAirflow(deployment, self._stack.home, self._control)
         deployment.start()
-        deployment.start_triggerer()  # nothing needs it here, but an Airflow has one
+        deployment.start_triggerer()  # not needed here, but part of a real Airflow
         airflow.until_up(dags=2)
         runs = {}
         for dag_id in ("batch", "mapped"):
@@ -159,10 +159,10 @@ class Bench:
         return runs
 
     def _task(self, task_id: str) -> dict[str, Any]:
-        """Let the operator start all launches as a task of a worker, and return the XComs of that."""
+        """Start all launches with the operator, as a task on a worker, and return the XComs of the task."""
         files = [str(self._file), str(self._xcoms)]
         command = [sys.executable, "-m", "benchmarks.batch.worker", task_id, *files]
-        self._stack.run("worker", command, self._env, PATIENCE)
+        self._stack.run("worker", command, self._env, TIMEOUT_SECONDS)
         found: dict[str, Any] = json.loads(self._xcoms.read_text())
         return found
 
@@ -175,7 +175,7 @@ class Bench:
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             cwd=ROOT,
             env=self._env,
         )
@@ -189,9 +189,9 @@ class Bench:
         return tokens[-1]
 
     def _rate(self, count: int, *, prefix: str = "") -> float:
-        """Return the starts per second from the first to the last one, and see to it that each launch has one.
+        """Return the starts per second from the first to the last start. Check that each launch has one instance.
 
-        :param prefix: what the business keys of those that count begin with.
+        :param prefix: count only business keys with this prefix.
         """
         found = [each for each in self._control.instances() if each["business_key"].startswith(prefix)]
         if len(found) != count or len({each["business_key"] for each in found}) != count:
@@ -201,7 +201,7 @@ class Bench:
 
 
 def start_emulator(stack: Stack) -> Emulator:
-    """Start an emulator whose tokens last: the http provider could not renew one."""
+    """Start an emulator with long-lived tokens, because the http provider cannot renew one."""
     command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", "--token-lifetime", "86400"]
     child = stack.start("emulator", command, dict(os.environ))
     address = child.wait_for("its address", lambda: re.search(r"http://\S+", child.output()), seconds=20)
@@ -229,7 +229,7 @@ def _launches(count: int) -> list[dict[str, Any]]:
 
 
 def _bodies(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what the operator sends for its launches."""
+    """Return the request bodies that the operator sends for its launches."""
     task = TaskIdentity(DAG_ID, RUN_ID, "list")
     bodies = []
     for launch in launches.launches_of(launches.numbered(given)):
@@ -244,16 +244,16 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def _run(airflow: DeployedAirflow, dag_id: str) -> float:
-    """Run a DAG, and return the seconds from its start to its end."""
+    """Run a DAG, and return its duration in seconds."""
     path = f"/api/v2/dags/{dag_id}/dagRuns"
     airflow.call("POST", path, {"logical_date": None, "dag_run_id": "one"})
 
     def end() -> dict[str, Any] | None:
-        time.sleep(GLANCE)
+        time.sleep(RUN_POLL_SECONDS)
         run: dict[str, Any] = airflow.call("GET", f"{path}/one")
         return run if run["end_date"] else None
 
-    run = airflow.until(f"the run of {dag_id} has ended", end, LONGEST_RUN)
+    run = airflow.until(f"the run of {dag_id} has ended", end, RUN_TIMEOUT_SECONDS)
     if run["state"] != "success":
         raise RuntimeError(f"the run of {dag_id} is {run['state']}")
     return seconds_of(run["end_date"]) - seconds_of(run["start_date"])

@@ -1,4 +1,4 @@
-"""What the measurements say: tables, and whether every cost is within its limit."""
+"""Report the measurements as tables, and check that every cost is within its limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.waiting.measuring import STATES
-from benchmarks.waiting.report import LONGEST_BLOCK, Verdict, setting
+from benchmarks.waiting.report import MAX_BLOCK_SECONDS, Verdict, setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,20 +19,20 @@ BARE = "bare"
 CONTENDERS = {"list": "this operator, from a list", "file": "this operator, from a file", BARE: "bare loop"}
 DEPLOYED = {"batch": "one task of this operator", "mapped": "mapped tasks of the http provider"}
 
-# What the operator may cost.
-SHARE_OF_BARE = 0.9
-MOST_MEMORY = 150e6
+# The limits for the operator.
+MIN_SHARE_OF_BARE_LOOP = 0.9
+MAX_MEMORY_BYTES = 150e6
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was measured.
+    """All measurements.
 
-    :param count: how many launches a batch has.
-    :param rounds: by contender what each took, of all that were measured in turns.
-    :param waiting: what the wait for a batch took.
-    :param mapped: how many launches the deployment was given.
-    :param runs: by DAG what its run took; empty if there was no deployment.
+    :param count: the number of launches in a batch.
+    :param rounds: for each round, contender to result.
+    :param waiting: the cost of waiting for a batch.
+    :param mapped: the number of launches in the deployment.
+    :param runs: DAG to run; empty if there was no deployment.
     """
 
     count: int
@@ -42,15 +42,15 @@ class Report:
     runs: dict[str, Run]
 
     def share(self, name: str) -> float:
-        """Return a contender's rate as a share of the bare loop's in the same round."""
+        """Return the median of a contender's rate as a share of the bare loop's rate in the same round."""
         return median(one[name].rate / one[BARE].rate for one in self.rounds)
 
     def memory(self, name: str) -> int:
-        """Return the most that a contender took beyond what it took when idle."""
+        """Return the most memory that a contender used in addition to its idle memory."""
         return max(one[name].cost.memory for one in self.rounds)
 
     def judge(self) -> list[Verdict]:
-        """Hold what was measured against what it may be."""
+        """Check every measurement against its limit."""
         verdicts = []
         for name, title in CONTENDERS.items():
             if name == BARE:
@@ -58,12 +58,12 @@ class Report:
             share, memory = self.share(name), self.memory(name)
             verdicts += [
                 Verdict(
-                    share >= SHARE_OF_BARE,
-                    f"{title}: {share:.1%} of the bare loop's rate, at least {SHARE_OF_BARE:.0%}",
+                    share >= MIN_SHARE_OF_BARE_LOOP,
+                    f"{title}: {share:.1%} of the bare loop's rate, at least {MIN_SHARE_OF_BARE_LOOP:.0%}",
                 ),
                 Verdict(
-                    memory <= MOST_MEMORY,
-                    f"{title}: {memory / 1e6:.0f} MB, at most {MOST_MEMORY / 1e6:.0f} MB",
+                    memory <= MAX_MEMORY_BYTES,
+                    f"{title}: {memory / 1e6:.0f} MB, at most {MAX_MEMORY_BYTES / 1e6:.0f} MB",
                 ),
             ]
         requests, block = self.waiting.requests, self.waiting.cost.block
@@ -72,13 +72,13 @@ class Report:
             *verdicts,
             Verdict(requests <= most, f"the wait: {requests} requests a poll, at most {most}"),
             Verdict(
-                block <= LONGEST_BLOCK,
-                f"the wait: the loop was blocked for {block:.3f} s, at most {LONGEST_BLOCK:g} s",
+                block <= MAX_BLOCK_SECONDS,
+                f"the wait: the loop was blocked for {block:.3f} s, at most {MAX_BLOCK_SECONDS:g} s",
             ),
         ]
 
     def tables(self) -> str:
-        """Return everything as Markdown."""
+        """Return all tables as Markdown."""
         parts = [f"{_caption(len(self.rounds))}\n", self._launching(), self._waiting()]
         return "\n".join([*parts, self._deployed()] if self.runs else parts)
 
@@ -101,7 +101,7 @@ class Report:
         return (
             "| one trigger for | requests a poll | a poll takes | CPU a poll | memory | longest block | while starting |\n"
             "|--:|--:|--:|--:|--:|--:|--:|\n"
-            f"| {self.count:,} instances | {wait.requests} | {cost.look:.2f} s | {cost.cpu / max(1, wait.looks):.2f} s |"
+            f"| {self.count:,} instances | {wait.requests} | {cost.poll:.2f} s | {cost.cpu / max(1, wait.polls):.2f} s |"
             f" {cost.memory / 1e6:.0f} MB | {cost.block * 1000:.0f} ms | {cost.start_block * 1000:.0f} ms |\n"
         )
 
@@ -116,4 +116,4 @@ class Report:
 
 def _caption(rounds: int) -> str:
     here = setting()
-    return f"{here[0].upper()}{here[1:]}; the first table has the medians of {rounds} rounds, and of memory the most:"
+    return f"{here[0].upper()}{here[1:]}; the first table has the medians of {rounds} rounds, but the maximum of memory:"

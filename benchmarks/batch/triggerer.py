@@ -1,7 +1,7 @@
-"""A triggerer process with one trigger, which waits for a whole batch: the side that is measured.
+"""The measured process: a triggerer with one trigger, which waits for a whole batch.
 
-It is the one of ``benchmarks.waiting``; what is added is that the trigger can read the XComs of its task, and that looks
-are counted. Its one argument is a file with those XComs; the rest comes by standard input.
+It extends the one of ``benchmarks.waiting``: the trigger can read the XComs of its task, and polls are counted. Its only
+argument is a file with those XComs. It reads everything else from standard input.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom, TaskStatesR
 from airflow.sdk.log import configure_logging, reset_logging
 
 from benchmarks.waiting import runner
-from benchmarks.waiting.orders import Cost, Order
+from benchmarks.waiting.workload import Cost, Workload
 
-APART = 2.0  # seconds that are longer than those between two requests of a look, and shorter than those between two looks
+POLL_GAP_SECONDS = 2.0  # longer than between two requests of one poll, shorter than between two polls
 
 
 class Runner(runner.Runner):
-    """The runner of triggers that is measured there, with one trigger that asks about its task."""
+    """The measured trigger runner of ``benchmarks.waiting``, with one trigger that asks about its task."""
 
-    def __init__(self, order: Order, xcoms: dict[str, Any]) -> None:
-        super().__init__(order)
+    def __init__(self, work: Workload, xcoms: dict[str, Any]) -> None:
+        super().__init__(work)
         self._xcoms = xcoms
-        self.looks = self.requests = 0
+        self.polls = self.requests = 0
 
     async def init_comms(self) -> None:
-        """Connect to a supervisor that knows the task, and begin to measure."""
+        """Connect to a supervisor that knows the task, and start measuring."""
         await super().init_comms()
         others = self.supervisor.send
 
@@ -53,33 +53,33 @@ class Runner(runner.Runner):
     async def _steady(self, start: float, start_block: float, block: float) -> Cost:
         began = time.time()
         cost = await super()._steady(start, start_block, block)
-        self.looks = len(self._looks)
+        self.polls = len(self._poll_seconds)
         seen = [entry["at"] for entry in await asyncio.to_thread(self._control.requests)]
         self.requests = most_at_once([at for at in seen if at >= began])
         return cost
 
 
 def most_at_once(moments: list[float]) -> int:
-    """Return how many moments there are at most between two long pauses."""
+    """Return the most moments without a long pause between them."""
     most = count = min(len(moments), 1)
     for before, at in pairwise(moments):
-        count = count + 1 if at - before < APART else 1
+        count = count + 1 if at - before < POLL_GAP_SECONDS else 1
         most = max(most, count)
     return most
 
 
 def main() -> None:
-    """Run what standard input orders."""
-    order = Order(**json.loads(sys.stdin.readline()))
-    sink = Path(os.devnull).open("wb", buffering=0)  # noqa: SIM115 - Airflow logs to it to the very end
+    """Run the workload from standard input."""
+    work = Workload(**json.loads(sys.stdin.readline()))
+    sink = Path(os.devnull).open("wb", buffering=0)  # noqa: SIM115 - Airflow logs to it until the process ends
     reset_logging()  # type: ignore[no-untyped-call]
     configure_logging(json_output=True, output=sink, sending_to_supervisor=True)
-    own = Runner(order, json.loads(Path(sys.argv[1]).read_text()))
+    own = Runner(work, json.loads(Path(sys.argv[1]).read_text()))
     own.run()  # type: ignore[no-untyped-call]
     if own.measurement.cancelled():
         sys.exit("interrupted")
     print(
-        json.dumps({"cost": asdict(own.measurement.result()), "looks": own.looks, "requests": own.requests})
+        json.dumps({"cost": asdict(own.measurement.result()), "polls": own.polls, "requests": own.requests})
     )
 
 

@@ -1,9 +1,9 @@
-"""One task as a worker runs it: Airflow's own supervisor, and the process that it forks for the task.
+"""Run one task as a worker does: with Airflow's supervisor, and the process that it forks for the task.
 
-Only the API server is replaced, by ``Api``, which answers from its memory: everything that the task reads and writes goes
-the way that it goes in a deployment, and no database takes processor time meanwhile.
+Only the API server is replaced, by ``Api``, which answers from memory. The task reads and writes in the same way as in a
+deployment, but no database uses CPU time.
 
-Its arguments are the task's id, a file with the launches, and a file for the XComs of the task.
+The arguments are the task id, a file with the launches, and a file for the XComs of the task.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-from airflow.dag_processing import dagbag  # noqa: F401 - a worker has it before it forks, as all of Airflow
+from airflow.dag_processing import dagbag  # noqa: F401 - a worker imports Airflow before it forks
 from airflow.executors.workloads.base import BundleInfo
 from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.sdk.api.client import Client
 from airflow.sdk.execution_time import task_runner  # noqa: F401 - as above
 from airflow.sdk.execution_time.supervisor import supervise_task
 
-import airflow_provider_astrobpm.operators.bpm  # noqa: F401 - the idle process has the operator
-from benchmarks.batch.orders import DAG_ID, RUN_ID
+import airflow_provider_astrobpm.operators.bpm  # noqa: F401 - the idle memory includes the operator
+from benchmarks.batch.process_cost import DAG_ID, RUN_ID
 
 LOG = "task.log"
 
 
 class Api:
-    """Answers one task as an API server does.
+    """Answer the requests of one task as an API server does.
 
-    :param launches: what the upstream task has returned, as JSON: nothing here adds to the memory of the idle process.
+    :param launches: the return value of the upstream task, as JSON text so that the idle process stays small.
     """
 
     def __init__(self, launches: str) -> None:
@@ -86,7 +86,7 @@ def main() -> None:
     )
     client = Client(base_url=None, dry_run=True, token="", transport=httpx.MockTransport(api.answer))
     supervise_task(
-        ti=cast("Any", task),  # executors hand over the same
+        ti=cast("Any", task),  # executors pass the same type
         bundle_info=BundleInfo(name="dags-folder"),
         dag_rel_path="launch.py",
         token="",

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.tokens``: let tasks and waits take each other's tokens, and print what was lost."""
+"""``python -m benchmarks.tokens``: let tasks and waits invalidate each other's tokens, and print the lost waits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 WAITS, SECONDS, INTERVAL = 200, 600.0, 5.0
 SHORT_WAITS, SHORT_SECONDS = 50, 30.0
-A_TASK_EVERY = 1.0  # seconds
-PATIENCE = 120.0  # seconds after which a wait whose instance has ended is lost
+TASK_INTERVAL_SECONDS = 1.0  # seconds
+TIMEOUT_SECONDS = 120.0  # after the end of its instance, a wait counts as lost
 
 
 class Waits:
-    """The process of the waits, and how they ended."""
+    """The process with the waits, and their results."""
 
     def __init__(self, process: subprocess.Popen[str], ids: list[str], interval: float) -> None:
         self.ids = ids
@@ -48,27 +48,27 @@ class Waits:
         return len(self.right) + len(self.lost)
 
     def finish(self, seconds: float) -> None:
-        """Let the waits end; whatever has not ended then is lost."""
+        """Give the waits time to end. Those that have not ended then are lost."""
         self._reader.join(seconds)
         self._process.kill()
         for one in self.ids:
             if one not in self.right:
-                self.lost.setdefault(one, "it has not ended")
+                self.lost.setdefault(one, "the wait did not end")
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - as above
         for line in self._process.stdout:
             if not line.startswith('{"waited_for"'):
-                continue  # a line of the log
+                continue  # a log line
             end = json.loads(line)
             if end["found"] == end["waited_for"]:
                 self.right.add(end["found"])
             else:
-                self.lost[end["waited_for"]] = end["error"] or f"it found {end['found']}"
+                self.lost[end["waited_for"]] = end["error"] or f"the wait ended with {end['found']}"
 
 
 def main() -> int:
-    """Run it, print what was lost, and return the exit code."""
+    """Run the benchmark, print the lost waits, and return the exit code."""
     options = _options()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with tempfile.TemporaryDirectory(prefix="astrobpm-") as folder, EmulatorServer() as server:
@@ -81,8 +81,8 @@ def main() -> int:
         }
         ids = [server.control.start("PublishApproval")["id"] for _ in range(options.waits)]
         print(
-            f"{options.waits} waits beside a task every {A_TASK_EVERY:g} s for {options.seconds:g} s;"
-            f" each new token ends the older one, and is refused with {options.bad_token}",
+            f"{options.waits} waits, and a task every {TASK_INTERVAL_SECONDS:g} s, for {options.seconds:g} s;"
+            f" each new token invalidates the older one, which is refused with {options.bad_token}",
             flush=True,
         )
         with _process("benchmarks.tokens.waits", environment) as process:
@@ -90,16 +90,16 @@ def main() -> int:
             _wait_for_a_poll(server.control)
             first = server.control.counts()["token"]
             failed, tasks = _tasks(server, waits, options.seconds, environment)
-            waits.finish(PATIENCE)
+            waits.finish(TIMEOUT_SECONDS)
         started = _started(server.control)
         requested = server.control.counts()["token"]
-    print(f"waits that ended right: {len(waits.right)}")
-    print(f"waits that were lost:   {len(waits.lost)}")
+    print(f"correct waits: {len(waits.right)}")
+    print(f"lost waits:    {len(waits.lost)}")
     for reason, number in Counter(waits.lost.values()).most_common(5):
         print(f"  {number} times: {reason}")
     once = sum(number == 1 for number in started.values())
-    print(f"tasks: {tasks}, of them failed: {failed}, with exactly one instance: {once}")
-    print(f"token requests: {requested - first}, of them by the waits: {requested - first - tasks}, or fewer")
+    print(f"tasks: {tasks}, failed: {failed}, with exactly one instance: {once}")
+    print(f"token requests: {requested - first}, at most {requested - first - tasks} of them by the waits")
     return int(bool(waits.lost or failed or once != tasks))
 
 
@@ -109,7 +109,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--waits", type=int, help=f"how many waits ({WAITS})")
     parser.add_argument("--seconds", type=float, help=f"for how long ({SECONDS:g})")
     parser.add_argument("--poll-interval", type=float, default=INTERVAL, help=f"seconds ({INTERVAL:g})")
-    parser.add_argument("--bad-token", default="401", help="how a token that has ended is refused (401)")
+    parser.add_argument("--bad-token", default="401", help="how an invalid token is refused (401)")
     options = parser.parse_args()
     options.waits = options.waits or (SHORT_WAITS if options.short else WAITS)
     options.seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
@@ -128,24 +128,24 @@ def _process(module: str, environment: dict[str, str]) -> Iterator[subprocess.Po
 
 
 def _wait_for_a_poll(control: EmulatorControl) -> None:
-    """Wait until the process of the waits has begun to poll: it imports Airflow first."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until the process with the waits has started to poll: it imports Airflow first."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not control.counts()["query"]:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the waits did not poll within {PATIENCE:g} s")
+            raise TimeoutError(f"the waits did not poll within {TIMEOUT_SECONDS:g} s")
         time.sleep(0.1)
 
 
 def _tasks(
     server: EmulatorServer, waits: Waits, seconds: float, environment: dict[str, str]
 ) -> tuple[int, int]:
-    """Run tasks and let the instances of the waits end; return how many tasks failed, and how many there were."""
+    """Run tasks and complete the instances of the waits. Return the number of failed tasks, and of all tasks."""
     begun = time.monotonic()
     running: list[subprocess.Popen[bytes]] = []
     at_the_end = waits.ids[len(waits.ids) // 2 :]
     meanwhile = waits.ids[: len(waits.ids) // 2]
     approved = failed = tasks = 0
-    told = begun
+    reported = begun
     while (passed := time.monotonic() - begun) < seconds:
         while approved < len(meanwhile) * passed / seconds:
             server.control.act(meanwhile[approved], "approve")
@@ -153,18 +153,18 @@ def _tasks(
         tasks += 1
         command = [sys.executable, "-m", "benchmarks.tokens.task", server.url, f"task-{tasks}"]
         running.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-        if time.monotonic() - told >= 60:
-            told = time.monotonic()
+        if time.monotonic() - reported >= 60:
+            reported = time.monotonic()
             print(f"  {passed:.0f} s: {len(waits)} of {approved} ended, {len(waits.lost)} lost", flush=True)
-        time.sleep(max(0.0, begun + tasks * A_TASK_EVERY - time.monotonic()))
+        time.sleep(max(0.0, begun + tasks * TASK_INTERVAL_SECONDS - time.monotonic()))
     for one in [*meanwhile[approved:], *at_the_end]:
         server.control.act(one, "approve")
-    failed = sum(process.wait(PATIENCE) != 0 for process in running)
+    failed = sum(process.wait(TIMEOUT_SECONDS) != 0 for process in running)
     return failed, tasks
 
 
 def _started(control: EmulatorControl) -> Counter[str]:
-    """Return how many instances each task has started, by its business key."""
+    """Return the number of instances that each task started, by business key."""
     return Counter(one["business_key"] for one in control.instances() if one["name"] == PROCESS)
 
 

@@ -1,6 +1,6 @@
-"""One short task process: it requests a token of its own, and starts an instance.
+"""One short task process: request a new token and start an instance.
 
-Its arguments are the emulator's address and the business key of the instance.
+The arguments are the emulator's address and the business key of the instance.
 """
 
 from __future__ import annotations

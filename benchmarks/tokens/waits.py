@@ -1,6 +1,6 @@
-"""A process full of waiting triggers, as a triggerer is one.
+"""A process with many waiting triggers, like a triggerer.
 
-Reads the ids of the instances and the poll interval from standard input, and prints how each wait ended, as a line of JSON.
+It reads the instance ids and the poll interval from standard input, and prints the result of each wait as a line of JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def _wait(instance_id: str, poll_interval: float) -> None:
     )
     async with aclosing(trigger.run()) as events:  # type: ignore[type-var]
         payload = (await anext(events)).payload
-    end = event.decode(json.loads(json.dumps(payload)))  # as its task reads it
+    end = event.decode(json.loads(json.dumps(payload)))  # as the task receives it
     error = str(end) if isinstance(end, AstroZeroError) else None
     found = None if isinstance(end, AstroZeroError) else end.id
     print("\n" + json.dumps({"waited_for": instance_id, "found": found, "error": error}), flush=True)
@@ -35,9 +35,9 @@ async def _wait_for_all(ids: list[str], poll_interval: float) -> None:
 
 
 def main() -> None:
-    """Wait for all."""
-    order = json.loads(sys.stdin.readline())
-    asyncio.run(_wait_for_all(order["ids"], order["poll_interval"]))
+    """Wait for all instances."""
+    workload = json.loads(sys.stdin.readline())
+    asyncio.run(_wait_for_all(workload["ids"], workload["poll_interval"]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What thousands of deferred tasks cost while they wait, all in one triggerer process.
+"""Measure the cost of thousands of deferred tasks that wait in one triggerer process.
 
-Compares the provider's trigger with the http provider's sensor trigger, which asks once for each task, and with
-Airflow's own cost of a trigger that does nothing. Each measurement has a fresh emulator and a fresh process
-(``runner``), one after the other; ``--write`` puts the tables into ``docs/performance.md``. Exit code 1 if
-the provider's trigger costs more than it may.
+This compares the provider's trigger with the http provider's sensor trigger, which polls once for each task, and with
+Airflow's own cost of a trigger that does nothing. Measurements run one after the other, each with a new emulator and a new
+process (``runner``). ``--write`` writes the tables into ``docs/performance.md``. The exit code is 1 if the provider's
+trigger exceeds a limit.
 """

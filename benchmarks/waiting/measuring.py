@@ -1,4 +1,4 @@
-"""One measurement: a fresh emulator, a fresh process of triggers, and what the latter cost."""
+"""One measurement: start an emulator and a process with triggers, and return the cost of that process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.emulator import EmulatorControl
 from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET
-from benchmarks.waiting.orders import Cost, Order
+from benchmarks.waiting.workload import Cost, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERVAL = 5.0
+POLL_INTERVAL_SECONDS = 5.0
 STATES = ("Waiting for user interaction", "Running")
-A_WEEK = 7 * 24 * 3600
+WEEK_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class Contender:
     """A way to wait.
 
-    :param kwargs: the trigger's arguments for an instance.
-    :param looks: how many requests show that every one of so many tasks has looked.
+    :param kwargs: returns the arguments of the trigger for an instance.
+    :param min_requests: returns how many requests prove that each of a number of tasks has polled.
     """
 
     title: str
     classpath: str
     kwargs: Callable[[BpmInstance], dict[str, Any]]
-    looks: Callable[[int], int]
+    min_requests: Callable[[int], int]
 
 
 CONTENDERS = {
@@ -56,15 +56,18 @@ CONTENDERS = {
             "astro_zero_conn_id": "astro_zero_default",
             "instance_id": instance.id,
             "seen": msgspec.to_builtins(instance),
-            "poll_interval": INTERVAL,
-            "deadline": time.time() + A_WEEK,
+            "poll_interval": POLL_INTERVAL_SECONDS,
+            "deadline": time.time() + WEEK_SECONDS,
         },
         lambda count: min(count, len(STATES)),
     ),
     "http": Contender(
         "http provider",
         "airflow.providers.http.triggers.http.HttpSensorTrigger",
-        lambda instance: {"endpoint": f"{api.INSTANCES_PATH}/{instance.id}", "poke_interval": INTERVAL},
+        lambda instance: {
+            "endpoint": f"{api.INSTANCES_PATH}/{instance.id}",
+            "poke_interval": POLL_INTERVAL_SECONDS,
+        },
         lambda count: count,
     ),
     "idle": Contender("Airflow alone", "benchmarks.waiting.runner.IdleTrigger", lambda _: {}, lambda _: 0),
@@ -72,28 +75,28 @@ CONTENDERS = {
 
 
 def measure(contender: Contender, count: int, seconds: float, *, folder: Path, others: int = 0) -> Cost:
-    """Let so many tasks wait, and return what that cost.
+    """Let ``count`` tasks wait, and return the cost.
 
-    :param folder: where the processes may write. What Python compiles is kept there for further measurements: a
-        triggerer does not compile its libraries each time it starts.
-    :param others: how many instances there are beside those that are waited for, in the state of the first one. With
-        any, it is also measured how long a look takes.
+    :param folder: where the processes may write. It keeps the bytecode for later measurements, because a triggerer does
+        not compile its libraries at each start.
+    :param others: the number of other instances in the state of the first one. If there are any, the duration of polls is
+        measured as well.
     """
     with _emulator(folder) as url:
         control = EmulatorControl(url)
         token, instances = _instances(url, control, count)
         for _ in range(others):
             control.start("PublishApproval")
-        order = Order(
+        work = Workload(
             classpath=contender.classpath,
             count=count,
             control=url,
-            settle=min(2 * INTERVAL, seconds),
-            looks=contender.looks(count),
+            settle=min(2 * POLL_INTERVAL_SECONDS, seconds),
+            min_requests=contender.min_requests(count),
             seconds=seconds,
-            time_looks=others > 0,
+            time_polls=others > 0,
         )
-        parts = [asdict(order), *map(contender.kwargs, instances)]
+        parts = [asdict(work), *map(contender.kwargs, instances)]
         process = subprocess.run(
             [sys.executable, "-m", "benchmarks.waiting.runner"],
             input="".join(f"{json.dumps(part)}\n" for part in parts),
@@ -108,9 +111,9 @@ def measure(contender: Contender, count: int, seconds: float, *, folder: Path, o
 
 @contextmanager
 def _emulator(folder: Path) -> Iterator[str]:
-    """Run an emulator in a process of its own, and yield its address."""
-    # Reads by id answer 404 for as long as somebody waits, the shortest answer there is. A token that lasts keeps its
-    # renewal out of the comparison: the http provider could not renew it.
+    """Run an emulator in its own process, and yield its address."""
+    # Reads by id return 404, the shortest response, so that the http provider keeps waiting. A long-lived token keeps its
+    # renewal out of the comparison, because the http provider cannot renew it.
     options = ["--switch", "get_by_id=absent", "--token-lifetime", "86400"]
     command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(folder)) as process:
@@ -125,7 +128,7 @@ def _emulator(folder: Path) -> Iterator[str]:
 
 
 def _instances(url: str, control: EmulatorControl, count: int) -> tuple[str, list[BpmInstance]]:
-    """Start instances that wait for somebody, put every other one into another state, and return them with a token."""
+    """Start waiting instances, move every other one to another state, and return them with a token."""
     ids = [control.start("PublishApproval")["id"] for _ in range(count)]
     for instance_id in ids[1::2]:
         control.move(instance_id, state=STATES[1])
@@ -137,7 +140,7 @@ def _instances(url: str, control: EmulatorControl, count: int) -> tuple[str, lis
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return this process's environment with an Airflow that keeps all it writes in the folder."""
+    """Return this process's environment, with an Airflow that writes only to the folder."""
     left_out = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {
@@ -153,7 +156,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def _connections(url: str, token: str) -> dict[str, str]:
     """Return an Airflow connection to the emulator for each provider, as environment variables."""
     astro_zero = {"conn_type": "astro_zero", "host": url, "login": CLIENT_ID, "password": CLIENT_SECRET}
-    # The http provider knows no tokens: somebody would have to put one into the connection.
+    # The http provider does not support tokens, so the connection contains one.
     http = {"conn_type": "http", "host": url, "extra": json.dumps({"access-token": token})}
     return {
         "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT": json.dumps(astro_zero),

@@ -1,10 +1,10 @@
-"""One triggerer process full of waiting triggers, and what it costs: the side that is measured.
+"""The measured process: a triggerer with many waiting triggers.
 
-Runs Airflow's own ``TriggerRunner``. Only the process above it is replaced, by ``Supervisor``, which hands out the
-triggers at the pace of the real one; creating, running and cancelling them is Airflow's code.
+It runs Airflow's own ``TriggerRunner``. Only the parent process is replaced, by ``Supervisor``, which hands out triggers at
+the pace of the real one. Airflow's code creates, runs and cancels them.
 
-Reads what to run from standard input and prints what it took, both as JSON. Each measurement is a process of
-its own, so that nothing of one is left in the next.
+It reads the workload from standard input and prints the cost, both as JSON. Each measurement is a new process, so that it
+starts without remains of the previous one.
 """
 
 from __future__ import annotations
@@ -33,55 +33,55 @@ from airflow.sdk.log import configure_logging, reset_logging
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_astrobpm.emulator import EmulatorControl
-from benchmarks.waiting.orders import Cost, Order
+from benchmarks.waiting.workload import Cost, Workload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 
-# What [triggerer] max_trigger_to_select_per_loop is unless somebody changed it; a loop takes about a second.
-NEW_PER_LOOP = 50
-TICK = 0.01
-# Blocks are sought for this share of the time, before the rest is measured: it would count as work of the triggers.
+# The default of [triggerer] max_trigger_to_select_per_loop; a loop takes about a second.
+NEW_TRIGGERS_PER_LOOP = 50
+TICK_SECONDS = 0.01
+# The share of the time for finding blocks. It precedes the measurement, because its CPU time must not be counted.
 SHARE_FOR_BLOCKS = 0.25
-SCHEDULING = Path("/proc/thread-self/schedstat")
-LOOK = 0.25
-PATIENCE = 900.0
+SCHEDSTAT = Path("/proc/thread-self/schedstat")
+CHECK_INTERVAL_SECONDS = 0.25
+TIMEOUT_SECONDS = 900.0
 
 
 class IdleTrigger(BaseTrigger):
-    """Waits and does nothing at all: whatever it costs is what Airflow itself takes for a waiting task."""
+    """A trigger that only waits. Its cost is Airflow's own cost of a waiting task."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes the same trigger again."""
+        """Return the class path and the arguments."""
         return "benchmarks.waiting.runner.IdleTrigger", {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for what never comes."""
+        """Wait forever."""
         await asyncio.Event().wait()
         yield TriggerEvent(None)  # type: ignore[no-untyped-call]
 
 
 class Supervisor:
-    """Stands in for the process above the runner: hands out triggers, and keeps what comes back.
+    """Replace the parent process of the runner: hand out triggers, and keep their events and failures.
 
-    It reads their arguments as it goes, so that they take no memory beside the triggers.
+    It reads the arguments of each trigger only when it hands it out, so that they use no extra memory.
     """
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, work: Workload) -> None:
+        self._work = work
         self._created = 0
         self._to_cancel: set[int] = set()
         self.returned: list[str] = []
-        # The runner takes the end of this task for the loss of its supervisor.
+        # If this task ended, the runner would assume that its supervisor is gone.
         self._reader_task = asyncio.create_task(asyncio.Event().wait())
 
     def cancel_all(self) -> None:
-        """Let the runner cancel every trigger, as when a person ended all the tasks."""
-        self._to_cancel = set(range(1, self._order.count + 1))
+        """Make the runner cancel every trigger, as if a user had ended all tasks."""
+        self._to_cancel = set(range(1, self._work.count + 1))
 
     async def asend(self, message: object) -> messages.TriggerStateSync | None:
-        """Answer the runner."""
+        """Respond to the runner."""
         if not isinstance(message, messages.TriggerStateChanges):
             self.send(message)
             return None
@@ -92,16 +92,16 @@ class Supervisor:
             f"trigger {number} failed: {''.join(trace or ())}" for number, trace in message.failures or ()
         ]
         to_create = []
-        for line in islice(sys.stdin, NEW_PER_LOOP):
+        for line in islice(sys.stdin, NEW_TRIGGERS_PER_LOOP):
             self._created += 1
             to_create.append(self._workload(self._created, json.loads(line)))
-            # The real supervisor does this in its own process: it must not show as a block of this one's loop.
+            # The real supervisor does this in its own process, so it must not count as a block of this loop.
             await asyncio.sleep(0)
         to_cancel, self._to_cancel = self._to_cancel, set()
         return messages.TriggerStateSync(to_create=to_create, to_cancel=to_cancel)
 
     def send(self, message: object) -> None:
-        """Answer a trigger that asks for something. Connections come from the environment, so little is asked for."""
+        """Respond to a request of a trigger. There are few, because connections come from the environment."""
         if not isinstance(message, MaskSecret):
             raise TypeError(f"nothing here answers {message!r}")
 
@@ -118,16 +118,16 @@ class Supervisor:
         )
         return RunTrigger(
             id=number,
-            classpath=self._order.classpath,
+            classpath=self._work.classpath,
             encrypted_kwargs=Trigger.encrypt_kwargs(kwargs),
             ti=task,
         )
 
 
 class Ticker:
-    """Finds how late the event loop gets, by waking up so often that this costs more than many a trigger.
+    """Measure the delay of the event loop by waking up often, which costs more CPU time than many triggers do.
 
-    The time for which the machine had no processor for the loop is left out: it says nothing about the triggers.
+    The time in which the machine had no free CPU for the loop is excluded, because it says nothing about the triggers.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Ticker:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start measuring."""
         self._task = asyncio.create_task(self._run())
 
     def take(self) -> float:
@@ -144,36 +144,36 @@ class Ticker:
         return worst
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop measuring."""
         if self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
         while True:
             begin = time.perf_counter() - _kept_waiting()
-            await asyncio.sleep(TICK)
-            late = time.perf_counter() - _kept_waiting() - begin - TICK
+            await asyncio.sleep(TICK_SECONDS)
+            late = time.perf_counter() - _kept_waiting() - begin - TICK_SECONDS
             self._worst = max(self._worst, late)
 
 
 class Runner(TriggerRunner):
-    """Airflow's runner of triggers, under a supervisor that wants a measurement."""
+    """Airflow's trigger runner, under a supervisor that measures it."""
 
     supervisor: Supervisor
     measurement: asyncio.Task[Cost]
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, work: Workload) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._order = order
-        self._control = EmulatorControl(order.control)
+        self._work = work
+        self._control = EmulatorControl(work.control)
         self._ticker = Ticker()
-        self._looks: list[float] = []
+        self._poll_seconds: list[float] = []
 
     async def init_comms(self) -> None:
-        """Connect to the supervisor, and begin to measure."""
-        if self._order.time_looks:
-            _time_looks(self._looks)
-        self.supervisor = Supervisor(self._order)
+        """Connect to the supervisor, and start measuring."""
+        if self._work.time_polls:
+            _time_polls(self._poll_seconds)
+        self.supervisor = Supervisor(self._work)
         self.comms_decoder = task_runner.SUPERVISOR_COMMS = cast("Any", self.supervisor)
         self.measurement = asyncio.create_task(self._measure())
 
@@ -182,7 +182,7 @@ class Runner(TriggerRunner):
             self._ticker.start()
             start = await self._started()
             start_block = self._ticker.take()
-            await asyncio.sleep(self._order.seconds * SHARE_FOR_BLOCKS)
+            await asyncio.sleep(self._work.seconds * SHARE_FOR_BLOCKS)
             block = self._ticker.take()
             self._ticker.stop()
             cost = await self._steady(start, start_block, block)
@@ -190,57 +190,55 @@ class Runner(TriggerRunner):
             return cost
         finally:
             self._ticker.stop()
-            os.kill(os.getpid(), signal.SIGTERM)  # which is how a triggerer is told to end
+            os.kill(os.getpid(), signal.SIGTERM)  # this is how a triggerer is stopped
 
     async def _started(self) -> float:
-        """Wait until all triggers run and have looked, and return the seconds that took."""
+        """Wait until all triggers run and have polled, and return the seconds that this took."""
         begin = time.monotonic()
-        await self._until(lambda: len(self.triggers) == self._order.count, "all triggers ran")
+        await self._until(lambda: len(self.triggers) == self._work.count, "all triggers ran")
         seen = await self._requests()
-        await asyncio.sleep(self._order.settle)
-        while await self._requests() - seen < self._order.looks:
-            if time.monotonic() > begin + PATIENCE:
-                raise TimeoutError(f"not every trigger had looked after {PATIENCE:g} s")
-            await asyncio.sleep(LOOK)
+        await asyncio.sleep(self._work.settle)
+        while await self._requests() - seen < self._work.min_requests:
+            if time.monotonic() > begin + TIMEOUT_SECONDS:
+                raise TimeoutError(f"not every trigger had polled after {TIMEOUT_SECONDS:g} s")
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
         return time.monotonic() - begin
 
     async def _steady(self, start: float, start_block: float, block: float) -> Cost:
         seen = await self._requests()
-        self._looks.clear()
+        self._poll_seconds.clear()
         begin, cpu = time.monotonic(), _cpu()
-        await asyncio.sleep(self._order.seconds)
+        await asyncio.sleep(self._work.seconds)
         seconds, cpu = time.monotonic() - begin, _cpu() - cpu
         memory = psutil.Process().memory_info().rss
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         requests = await self._requests() - seen
-        look = sum(self._looks) / len(self._looks) if self._looks else 0.0
-        if self.supervisor.returned or len(self.triggers) != self._order.count:
-            raise RuntimeError(f"triggers ended while they should wait: {self.supervisor.returned[:3]}")
-        return Cost(seconds, requests, cpu, memory, peak, block, start_block, start, look)
+        poll = sum(self._poll_seconds) / len(self._poll_seconds) if self._poll_seconds else 0.0
+        if self.supervisor.returned or len(self.triggers) != self._work.count:
+            raise RuntimeError(f"triggers ended that should have waited: {self.supervisor.returned[:3]}")
+        return Cost(seconds, requests, cpu, memory, peak, block, start_block, start, poll)
 
     async def _stopped(self) -> None:
         self.supervisor.cancel_all()
         await self._until(lambda: not self.triggers, "all triggers were cancelled")
         if self.supervisor.returned:
-            raise RuntimeError(
-                f"triggers did not let themselves be cancelled: {self.supervisor.returned[:3]}"
-            )
+            raise RuntimeError(f"some triggers could not be cancelled: {self.supervisor.returned[:3]}")
 
     async def _until(self, reached: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not reached():
             if self.supervisor.returned:
                 raise RuntimeError(f"before {what}: {self.supervisor.returned[0]}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{PATIENCE:g} s passed before {what}")
-            await asyncio.sleep(LOOK)
+                raise TimeoutError(f"{TIMEOUT_SECONDS:g} s passed before {what}")
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
 
     async def _requests(self) -> int:
         return sum((await asyncio.to_thread(self._control.counts)).values())
 
 
-def _time_looks(looks: list[float]) -> None:
-    """Note how long each look takes. The poller runs it as one plan; a renewal of the token would be another."""
+def _time_polls(durations: list[float]) -> None:
+    """Record the duration of each poll. The poller calls ``run`` once for each poll, and once for a token renewal."""
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - not in the other contenders' memory
 
     run = AsyncBpmClient.run
@@ -250,15 +248,15 @@ def _time_looks(looks: list[float]) -> None:
         try:
             return await run(client, plan)
         finally:
-            looks.append(time.perf_counter() - begin)
+            durations.append(time.perf_counter() - begin)
 
     AsyncBpmClient.run = timed_run  # type: ignore[method-assign,assignment]
 
 
 def _kept_waiting() -> float:
-    """Return the seconds for which this thread could have run but got no processor, where the system tells."""
+    """Return the seconds for which this thread was ready to run but had no CPU; 0 if the system does not report it."""
     try:
-        return int(SCHEDULING.read_bytes().split()[1]) / 1e9
+        return int(SCHEDSTAT.read_bytes().split()[1]) / 1e9
     except OSError:
         return 0.0
 
@@ -269,13 +267,13 @@ def _cpu() -> float:
 
 
 def main() -> None:
-    """Run what standard input orders."""
-    order = Order(**json.loads(sys.stdin.readline()))
-    # A triggerer's runner logs JSON lines to the process above it. Formatting them is its cost, keeping them is not.
-    sink = Path(os.devnull).open("wb", buffering=0)  # noqa: SIM115 - Airflow logs to it to the very end
+    """Run the workload from standard input."""
+    work = Workload(**json.loads(sys.stdin.readline()))
+    # The runner of a triggerer logs JSON lines to its parent process. Formatting them is part of its cost, storing is not.
+    sink = Path(os.devnull).open("wb", buffering=0)  # noqa: SIM115 - Airflow logs to it until the process ends
     reset_logging()  # type: ignore[no-untyped-call]
     configure_logging(json_output=True, output=sink, sending_to_supervisor=True)
-    runner = Runner(order)
+    runner = Runner(work)
     runner.run()  # type: ignore[no-untyped-call]
     if runner.measurement.cancelled():
         sys.exit("interrupted")

@@ -1,4 +1,4 @@
-"""Debian's Chromium before the page of an emulator in a thread, which is reset for each test."""
+"""Debian's Chromium, and the page of an emulator in a thread, which is reset for each test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from local_browser import open_page, running_browser
 from tests.support.deployed import measured, show_measured
-from tests.support.served import control, server
+from tests.support.emulator_server import control, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["control", "measured", "server"]
 
-# What Chromium says of an answer that is none of success; those of the page's are meant so.
-EXPECTED = ("the server responded with a status of 422", "the server responded with a status of 404")
+# Chromium's messages about HTTP errors that the page returns intentionally.
+EXPECTED_ERRORS = ("the server responded with a status of 422", "the server responded with a status of 404")
 
 pytest_terminal_summary = show_measured
 
@@ -33,33 +33,33 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit(Protocol):
-    """Opens an address of the emulator, in a window of its own."""
+    """Open an address of the emulator in a new window."""
 
     def __call__(self, path: str = "/", **options: Any) -> Page: ...
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """What the browser complains of; a test that expects it takes it out."""
+def browser_errors() -> list[str]:
+    """The errors and warnings of the browser. A test that expects some clears them."""
     return []
 
 
 @pytest.fixture
-def visit(browser: Browser, control: EmulatorControl, complaints: list[str]) -> Iterator[Visit]:
-    """Open pages; when the test is over the browser must not have complained of any: of no script, of nothing blocked."""
+def visit(browser: Browser, control: EmulatorControl, browser_errors: list[str]) -> Iterator[Visit]:
+    """Open pages. At the end of the test the browser must have reported no error, such as one of a script or a blocked URL."""
 
     def note(kind: str, text: str) -> None:
-        if kind in ("error", "warning") and not any(each in text for each in EXPECTED):
-            complaints.append(text)
+        if kind in ("error", "warning") and not any(each in text for each in EXPECTED_ERRORS):
+            browser_errors.append(text)
 
     with ExitStack() as windows:
 
         def visit(path: str = "/", **options: Any) -> Page:
             page = windows.enter_context(open_page(browser, **options))
             page.on("console", lambda message: note(message.type, message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("pageerror", lambda error: browser_errors.append(str(error)))
             page.goto(control.url + path)
             return page
 
         yield visit
-    assert complaints == []
+    assert browser_errors == []

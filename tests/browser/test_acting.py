@@ -1,4 +1,4 @@
-"""A person starts instances and moves them on, in a browser with scripts and in one without."""
+"""A person starts, completes and changes instances, in a browser with scripts and in one without."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ processes:
       - {state: Waiting for user interaction, wait: person, outcomes: {approve: {bp_status: Half}}}
       - {state: Waiting for user interaction, wait: person, outcomes: {approve: {bp_status: Approved}}}
 """
-Step = tuple[str, str, list[str]]  # a button, what is said then, and the states that are shown then
+Step = tuple[str, str, list[str]]  # a button, the notice after it, and the states after it
 
 
 @pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
@@ -36,7 +36,7 @@ def scripts(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def person(visit: Visit, scripts: bool) -> Callable[[str], Page]:
-    """Open a page, and see to it that a browser with scripts never loads another in its place."""
+    """Open a page. In a browser with scripts, check later that it was not reloaded."""
 
     def open_it(path: str = "/") -> Page:
         page = visit(path, java_script_enabled=scripts)
@@ -72,7 +72,9 @@ def fill_in_start(page: Page, **fields: str) -> None:
             field.fill(text)
 
 
-def test_start(person: Callable[[], Page], control: EmulatorControl, scripts: bool) -> None:
+def test_a_person_starts_an_instance(
+    person: Callable[[], Page], control: EmulatorControl, scripts: bool
+) -> None:
     page = person()
     expect(page.get_by_text("There is no instance yet")).to_be_visible()
     fill_in_start(page, Process="PublishApproval", Business_key="release-7", Title="Publish release 7")
@@ -92,7 +94,9 @@ def test_start(person: Callable[[], Page], control: EmulatorControl, scripts: bo
     assert page.url == f"{control.url}/instances/{instance['id']}"
 
 
-def test_a_start_that_is_wrong(person: Callable[[], Page], control: EmulatorControl, scripts: bool) -> None:
+def test_an_invalid_start_keeps_the_typed_values(
+    person: Callable[[], Page], control: EmulatorControl, scripts: bool
+) -> None:
     page = person()
     typed = {"Process": "SupplierOnboarding", "Business_key": "key <1>", "Title": 'say "hi" & bye'}
     fill_in_start(page, **typed, Variables='{"supplier" "ACME"}')
@@ -104,9 +108,9 @@ def test_a_start_that_is_wrong(person: Callable[[], Page], control: EmulatorCont
     assert field.get_attribute("aria-describedby") == error.get_attribute("id")
     assert_in_place(page, scripts)
     assert control.instances() == []
-    # Nothing typed is lost.
+    # The typed values are kept.
     expect(field).to_have_value('{"supplier" "ACME"}')
-    expect(page.get_by_label("Business key may be empty")).to_have_value("key <1>")
+    expect(page.get_by_label("Business key optional")).to_have_value("key <1>")
     expect(page.get_by_label("Title")).to_have_value('say "hi" & bye')
     field.fill('{"supplier": "ACME"}')
     press(page, "Start")
@@ -130,7 +134,7 @@ def test_a_start_that_is_wrong(person: Callable[[], Page], control: EmulatorCont
     ],
     ids=lambda steps: "-".join(step[0] for step in steps),
 )
-def test_act(
+def test_a_person_completes_or_changes_an_instance(
     person: Callable[[str], Page], control: EmulatorControl, scripts: bool, steps: list[Step]
 ) -> None:
     instance_id = control.start("PublishApproval")["id"]
@@ -142,14 +146,16 @@ def test_act(
     assert_in_place(page, scripts)
     instance = control.instance(instance_id)
     assert instance["closed"]
-    assert page.locator("main button").count() == 0, "there is nothing left to do"
+    assert page.locator("main button").count() == 0, "no action is left"
     status = {"approve": "Approved", "reject": "Rejected"}.get(steps[-1][0], "Submitted")
     expect(page.locator("#state .bp-status")).to_have_text(status)
     events = page.locator("#history tbody th").all_text_contents()
     assert events == [event["what"] for event in instance["history"]]
 
 
-def test_set_variables(person: Callable[[str], Page], control: EmulatorControl, scripts: bool) -> None:
+def test_a_person_sets_variables(
+    person: Callable[[str], Page], control: EmulatorControl, scripts: bool
+) -> None:
     instance_id = control.start("PublishApproval", {"dataset": "old"})["id"]
     page = person(f"/instances/{instance_id}")
     page.get_by_label("dataset").fill("<b>new</b>")
@@ -170,10 +176,10 @@ def test_set_variables(person: Callable[[str], Page], control: EmulatorControl, 
     assert_in_place(page, scripts)
 
 
-def test_somebody_else_was_quicker(
+def test_a_decision_after_someone_elses_is_refused(
     person: Callable[[str], Page], control: EmulatorControl, scripts: bool
 ) -> None:
-    """The button is still there, because nothing has told the page; what it says is the reason."""
+    """The page was not notified and still has the button; the response shows the reason."""
     instance_id = control.start("PublishApproval")["id"]
     page = person(f"/instances/{instance_id}")
     if scripts:
@@ -187,17 +193,17 @@ def test_somebody_else_was_quicker(
     assert control.instance(instance_id)["bp_status"] == "Rejected"
 
 
-def test_two_people_see_the_same_step(
+def test_a_decision_on_an_outdated_page_is_refused(
     visit: Visit, person: Callable[[str], Page], control: EmulatorControl, scripts: bool
 ) -> None:
-    """The step that follows has an outcome of the same name, but the second of them has not seen that step."""
+    """The next step has an outcome of the same name, but the second person has not seen that step."""
     control.add_processes(TWICE)
     here = f"/instances/{control.start('Twice')['id']}"
     first, second = person(here), visit(here, java_script_enabled=False)
     press(first, "approve")
     expect(first.locator("#notice")).to_have_text("The step was completed.")
     press(second, "approve")
-    expect(second.get_by_role("alert")).to_contain_text("The instance has gone on to another step")
+    expect(second.get_by_role("alert")).to_contain_text("The instance has moved on to another step")
     assert control.instances()[0]["closed"] is False
     press(second, "approve")
     expect(second.locator("#state .bp-status")).to_have_text("Approved")
@@ -205,7 +211,7 @@ def test_two_people_see_the_same_step(
         expect(first.locator("#state .bp-status")).to_have_text("Approved")
 
 
-def test_by_keyboard_alone(visit: Visit, control: EmulatorControl) -> None:
+def test_the_page_works_with_the_keyboard_only(visit: Visit, control: EmulatorControl) -> None:
     control.start("PublishApproval", business_key="release-7")
     page = visit()
 
@@ -216,7 +222,7 @@ def test_by_keyboard_alone(visit: Visit, control: EmulatorControl) -> None:
             if " ".join(name.split()) == wanted:
                 assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
                 return
-        raise AssertionError(f"no way to {wanted}")
+        raise AssertionError(f"{wanted} cannot be reached")
 
     tab_to("PublishApproval release-7")
     page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""What changes elsewhere shows by itself, and leaves the person who reads or writes alone."""
+"""Live updates: changes made elsewhere appear on the page without disturbing the person who reads or types."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ processes:
 
 
 def states(page: Page) -> list[str]:
-    """Return the states of all rows, without their signs."""
+    """Return the states of all rows, without their symbols."""
     return [text.strip()[1:] for text in page.locator("#instances .badge").all_text_contents()]
 
 
-def test_by_the_clock_alone(visit: Visit, control: EmulatorControl) -> None:
+def test_a_step_that_runs_out_updates_the_page(visit: Visit, control: EmulatorControl) -> None:
     control.add_processes(PROCESS)
     page = visit()
     control.start("Slow")
     expect(page.locator("#instances .badge")).to_contain_text("Running")
-    # From now on nobody asks the emulator for anything.
+    # From now on the emulator receives no requests.
     expect(page.locator("#instances .badge")).to_contain_text("Completed OK")
 
 
-def test_the_clock_is_put_forward(visit: Visit, control: EmulatorControl) -> None:
+def test_advancing_the_clock_updates_the_page(visit: Visit, control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     page = visit()
     expect(page.locator(f"#row-{instance_id} .age")).to_have_text("under a minute")
     control.advance(7_200)
     expect(page.locator(f"#row-{instance_id} .age")).to_contain_text("2 h")
-    expect(page.locator("#ahead")).to_have_text("The emulator's clock was put forward by 2 h.")
+    expect(page.locator("#ahead")).to_have_text("The emulator's clock was advanced by 2 h.")
 
 
-def test_by_the_api(visit: Visit, server: EmulatorServer, control: EmulatorControl) -> None:
+def test_api_calls_update_the_page(visit: Visit, server: EmulatorServer, control: EmulatorControl) -> None:
     page = visit()
     with requests.Session() as session:
         session.trust_env = False
@@ -76,8 +76,8 @@ def test_by_the_api(visit: Visit, server: EmulatorServer, control: EmulatorContr
         assert page.evaluate("window.first") is True
 
 
-def test_focus_stays_where_it_is(visit: Visit, control: EmulatorControl) -> None:
-    """Rows come above it, beside it something changes, and rows below it go: it is the same element all the time."""
+def test_an_update_keeps_the_focused_link(visit: Visit, control: EmulatorControl) -> None:
+    """The link stays the same element while rows appear above it, its row changes, and rows below it disappear."""
     below = control.start("PublishApproval", business_key="below")["id"]
     middle = control.start("PublishApproval", business_key="middle")["id"]
     page = visit()
@@ -90,12 +90,12 @@ def test_focus_stays_where_it_is(visit: Visit, control: EmulatorControl) -> None
     expect(page.locator(f"#row-{middle}")).to_contain_text("Rejected")
     assert page.locator("#instances .key").all_text_contents() == ["above", "middle"]
     assert page.evaluate("document.activeElement === window.before")
-    # And if it goes itself, focus is not lost but begins anew.
+    # If its own row disappears, the focus moves to the heading.
     control.vanish(middle)
     expect(page.get_by_role("heading", name="Instances")).to_be_focused()
 
 
-def test_focus_on_a_button_stays(visit: Visit, control: EmulatorControl) -> None:
+def test_an_update_keeps_the_focused_button(visit: Visit, control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     page = visit(f"/instances/{instance_id}")
     page.get_by_role("button", name="reject").focus()
@@ -106,7 +106,7 @@ def test_focus_on_a_button_stays(visit: Visit, control: EmulatorControl) -> None
     expect(page.get_by_role("heading", name="PublishApproval")).to_be_focused()
 
 
-def test_what_is_being_typed_stays(visit: Visit, control: EmulatorControl) -> None:
+def test_an_update_keeps_text_being_typed(visit: Visit, control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     page = visit(f"/instances/{instance_id}")
     comment = page.get_by_label("comment")
@@ -131,11 +131,11 @@ def test_what_is_being_typed_stays(visit: Visit, control: EmulatorControl) -> No
     expect(comment).to_have_value("half a sentence")
 
 
-def test_what_is_typed_while_a_form_is_sent_stays(visit: Visit, control: EmulatorControl) -> None:
+def test_text_typed_while_a_form_is_sent_is_kept(visit: Visit, control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     page = visit(f"/instances/{instance_id}")
     held: list[Route] = []
-    page.route("**/variables", lambda route: held.append(route))  # noqa: PLW0108 - it marks its handlers, and cannot mark a method
+    page.route("**/variables", lambda route: held.append(route))  # noqa: PLW0108 - Playwright sets attributes on handlers, which a method does not allow
     page.get_by_label("dataset").fill("sales_daily")
     with page.expect_request("**/variables"):
         page.get_by_role("button", name="Set variables").click()
@@ -148,7 +148,7 @@ def test_what_is_typed_while_a_form_is_sent_stays(visit: Visit, control: Emulato
     expect(page.get_by_label("dataset")).to_have_value("sales_daily")
 
 
-def test_what_was_done_goes_with_its_page(visit: Visit, control: EmulatorControl) -> None:
+def test_the_notice_disappears_with_its_page(visit: Visit, control: EmulatorControl) -> None:
     page = visit(f"/instances/{control.start('PublishApproval')['id']}")
     page.get_by_role("button", name="suspend").click()
     expect(page.locator("#notice")).to_be_focused()
@@ -157,7 +157,7 @@ def test_what_was_done_goes_with_its_page(visit: Visit, control: EmulatorControl
     expect(page.locator("#notice")).to_have_count(0)
 
 
-def test_what_is_being_started_stays(visit: Visit, control: EmulatorControl) -> None:
+def test_an_update_keeps_a_rejected_start_form(visit: Visit, control: EmulatorControl) -> None:
     page = visit()
     page.get_by_text("Start an instance").click()
     page.locator("#definition").select_option(label="IncidentReview")
@@ -171,7 +171,7 @@ def test_what_is_being_started_stays(visit: Visit, control: EmulatorControl) -> 
     assert page.locator("#definition option:checked").text_content() == "IncidentReview"
 
 
-def test_a_filter_holds(visit: Visit, control: EmulatorControl) -> None:
+def test_the_filter_applies_to_updates(visit: Visit, control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     page = visit()
     page.locator("#by-process").select_option("PublishApproval")
@@ -180,9 +180,9 @@ def test_a_filter_holds(visit: Visit, control: EmulatorControl) -> None:
     expect(page.get_by_role("link", name="Show all")).to_be_visible()
     assert "process=PublishApproval&state=Waiting+for+user+interaction" in page.url
     control.start("Instant")
-    expect(page.locator("#instances caption")).to_contain_text("1 instance, out of 2 in all")
+    expect(page.locator("#instances caption")).to_contain_text("1 instance, out of 2 in total")
     control.act(instance_id, "approve")
-    expect(page.locator("#nothing")).to_have_text("None of the 2 instances is as asked for.")
+    expect(page.locator("#nothing")).to_have_text("None of the 2 instances matches the filter.")
     assert page.locator("#by-process").input_value() == "PublishApproval"
     page.reload()
     expect(page.locator("#nothing")).to_be_visible()
@@ -190,17 +190,17 @@ def test_a_filter_holds(visit: Visit, control: EmulatorControl) -> None:
     expect(page.locator("#instances tbody tr")).to_have_count(2)
 
 
-def test_a_filter_that_is_being_chosen_stays(visit: Visit, control: EmulatorControl) -> None:
+def test_an_update_keeps_a_filter_being_chosen(visit: Visit, control: EmulatorControl) -> None:
     page = visit()
     page.locator("#by-process").select_option("PublishApproval")
-    control.add_processes("processes: [{name: A}]")  # one more, before it in the list
+    control.add_processes("processes: [{name: A}]")  # another option, which precedes it in the list
     control.start("A")
     expect(page.locator("#instances tbody tr")).to_have_count(1)
     assert page.locator("#by-process").input_value() == "PublishApproval"
 
 
-def test_an_emulator_that_is_away(
-    visit: Visit, server: EmulatorServer, control: EmulatorControl, complaints: list[str]
+def test_the_page_reports_an_unreachable_emulator_and_recovers(
+    visit: Visit, server: EmulatorServer, control: EmulatorControl, browser_errors: list[str]
 ) -> None:
     control.start("PublishApproval", business_key="before")
     page = visit()
@@ -213,24 +213,24 @@ def test_an_emulator_that_is_away(
     page.get_by_text("Start an instance").click()
     with server.unreachable():
         page.get_by_role("button", name="Start", exact=True).click()
-        expect(page.locator("#connection")).to_contain_text("may not have got what you have sent")
+        expect(page.locator("#connection")).to_contain_text("may not have received your form")
         page.wait_for_event("requestfailed", lambda request: request.url.endswith("/changes"))
-        expect(page.locator("#connection")).to_contain_text("may not have got what you have sent")
-    complaints.clear()  # of the connections that were refused
+        expect(page.locator("#connection")).to_contain_text("may not have received your form")
+    browser_errors.clear()  # they are about the refused connections
 
 
-def test_an_idle_page_asks_for_nothing(visit: Visit, control: EmulatorControl) -> None:
+def test_an_idle_page_sends_no_requests(visit: Visit, control: EmulatorControl) -> None:
     for _ in range(3):
         control.start("PublishApproval")
     page = visit()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     control.start("Instant", business_key="first")
     expect(page.get_by_role("row", name="first")).to_be_visible()
-    asked.clear()
+    requested.clear()
     for _ in range(20):
         control.instances()
         control.counts()
     control.start("Instant", business_key="last")
     expect(page.get_by_role("row", name="last")).to_be_visible()
-    assert 1 <= len(asked) <= 2, asked
+    assert 1 <= len(requested) <= 2, requested

@@ -1,4 +1,4 @@
-"""Everybody can read it: with a screen reader, on a phone, in the dark, and whatever is written in it."""
+"""The page is readable with a screen reader, on a phone and in dark mode, even with hostile text."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ HOSTILE = [
 
 
 def hostile_process(text: str) -> str:
-    """Return a script in which everything that can be named has a name like this."""
+    """Return a script that uses the text for everything that has a name."""
     quoted = '"' + "".join(f"\\U{ord(each):08x}" for each in text) + '"'
-    outcome = f"? {quoted} : {{bp_status: {quoted}}}"  # without the ? it could not be long
+    outcome = f"? {quoted} : {{bp_status: {quoted}}}"  # without the ? a key cannot be long
     return f"""
 processes:
   - name: {quoted}
@@ -53,14 +53,14 @@ processes:
 
 
 def assert_fits(page: Page) -> None:
-    """Check that nobody has to scroll sideways."""
+    """Check that the page needs no horizontal scrolling."""
     width, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= window
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_nothing_breaks_out(visit: Visit, control: EmulatorControl, text: str) -> None:
-    """Whatever would run, or is kept from running, the browser complains of, and that fails every test here."""
+def test_hostile_text_is_escaped_and_fits(visit: Visit, control: EmulatorControl, text: str) -> None:
+    """Code that runs or is blocked makes the browser report an error, which fails the test."""
     control.add_processes(hostile_process(text))
     instance = control.start(text, {text: text}, text, title=f"{text}!", by=text)
     page = visit(width=PHONE)
@@ -79,7 +79,7 @@ def test_nothing_breaks_out(visit: Visit, control: EmulatorControl, text: str) -
     shown = page.locator("main").inner_text()
     assert "\u202e" not in shown
     assert "\u001b" not in shown
-    # What is shown in another way than it is comes back as it is.
+    # Text that is displayed escaped is sent back unchanged.
     field = page.locator("#set input[type=hidden] + *")
     if len(text) <= 2_000:
         field.fill("changed")
@@ -93,7 +93,7 @@ def test_nothing_breaks_out(visit: Visit, control: EmulatorControl, text: str) -
     assert_fits(page)
 
 
-def axe_finds_nothing(page: Page, what: str) -> None:
+def assert_axe_finds_nothing(page: Page, what: str) -> None:
     for width in (1280, PHONE):
         page.set_viewport_size({"width": width, "height": 800})
         assert_fits(page)
@@ -107,7 +107,7 @@ def axe_finds_nothing(page: Page, what: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(visit: Visit, control: EmulatorControl, scheme: str) -> None:
+def test_axe_finds_no_violations(visit: Visit, control: EmulatorControl, scheme: str) -> None:
     control.start("AlwaysBroken")
     control.advance(60)
     control.act(control.start("PublishApproval", title="A title")["id"], "approve")
@@ -122,25 +122,25 @@ def test_axe_finds_nothing(visit: Visit, control: EmulatorControl, scheme: str) 
     assert set(classes) == {kind.value.replace(" ", "-") for kind in StateClass}
     page.locator("#start summary").first.click()
     page.locator("#takes summary").click()
-    axe_finds_nothing(page, "the table")
+    assert_axe_finds_nothing(page, "the table")
     page.get_by_label("Variables a JSON object").fill("{")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert")).to_be_visible()
-    axe_finds_nothing(page, "the table with an error")
+    assert_axe_finds_nothing(page, "the table with an error")
     page.goto(f"{control.url}/instances/{instance['id']}")
-    axe_finds_nothing(page, "an instance")
+    assert_axe_finds_nothing(page, "an instance")
     page.get_by_label("row_count JSON").fill("many")
     page.get_by_role("button", name="Set variables").click()
     expect(page.get_by_role("alert")).to_be_visible()
-    axe_finds_nothing(page, "an instance with an error")
+    assert_axe_finds_nothing(page, "an instance with an error")
     page.goto(f"{control.url}/instances/{instance['id']}")
     page.get_by_role("button", name="approve").click()
     expect(page.locator("#notice")).to_have_text("The step was completed.")
-    axe_finds_nothing(page, "an instance that has ended")
+    assert_axe_finds_nothing(page, "an instance that has ended")
 
 
-def test_it_has_a_name_for_everything(visit: Visit, control: EmulatorControl) -> None:
-    """What a screen reader goes by: one main heading, a table with a caption and headers, fields with labels."""
+def test_everything_has_an_accessible_name(visit: Visit, control: EmulatorControl) -> None:
+    """Screen readers need one main heading, a table with a caption and headers, and fields with labels."""
     control.start("PublishApproval", business_key="release-7")
     page = visit()
     expect(page.get_by_role("heading", level=1)).to_have_text("Instances")
@@ -159,11 +159,11 @@ def test_it_has_a_name_for_everything(visit: Visit, control: EmulatorControl) ->
     for name in ("Actions", "Variables", "History"):
         expect(page.get_by_role("region", name=name)).to_be_visible()
     expect(page.get_by_role("group", name="Complete the step Approval with")).to_be_visible()
-    expect(page.get_by_role("table", name="What happened, oldest first")).to_be_visible()
+    expect(page.get_by_role("table", name="Events, oldest first")).to_be_visible()
     assert page.title() == "PublishApproval release-7 | Astro Zero emulator"
 
 
-def test_nothing_moves(visit: Visit, control: EmulatorControl) -> None:
+def test_nothing_is_animated(visit: Visit, control: EmulatorControl) -> None:
     control.start("PublishApproval")
     page = visit()
     assert page.evaluate("document.getAnimations({subtree: true}).length") == 0

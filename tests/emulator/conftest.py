@@ -1,4 +1,4 @@
-"""One emulator in a thread for all tests of this folder, reset for each, and a client that leans on nothing of ours."""
+"""One emulator in a thread for the tests of this folder, reset for each, and an HTTP client independent of the provider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.support.served import control, server
+from tests.support.emulator_server import control, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ CREDENTIALS = {
 
 
 class Api:
-    """A plain HTTP client of one emulator, with a token in its headers."""
+    """A plain HTTP client for one emulator, with a token in its headers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -57,14 +57,14 @@ class Api:
         return answer
 
     def ok(self, method: str, path: str, **arguments: Any) -> Any:
-        """Call, insist on a success, and return its result."""
+        """Make a call, require success, and return the result."""
         answer = self.call(method, path, **arguments)
         envelope = answer.json()
         assert (answer.status_code, envelope["resCode"]) == (200, "0"), answer.text
         return envelope.get("result")
 
     def refused(self, method: str, path: str, **arguments: Any) -> tuple[int, str]:
-        """Call, insist on an envelope that is no success, and return the HTTP status and the resCode."""
+        """Make a call, require a refusal, and return the HTTP status and the resCode."""
         answer = self.call(method, path, **arguments)
         envelope = answer.json()
         assert set(envelope) == {"resCode", "resMsg"}

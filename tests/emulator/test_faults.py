@@ -1,4 +1,4 @@
-"""Every fault, as a client meets it."""
+"""Every fault, as a client sees it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def post_start(api: Api, **arguments: Any) -> requests.Response:
     return api.call("POST", INSTANCES, json={"name": "Instant"}, **arguments)
 
 
-def test_rules_are_used_up_in_their_order() -> None:
+def test_rules_are_applied_in_order_until_used_up() -> None:
     rules = FaultRules()
     rules.add(Fault("query", "delay", times=2, skip=1))
     rules.add(Fault("any", "html"))
@@ -39,7 +39,7 @@ def test_rules_are_used_up_in_their_order() -> None:
     assert rules.in_force() == []
 
 
-def test_a_rule_may_be_about_some_requests_alone(api: Api, control: EmulatorControl) -> None:
+def test_target_limits_a_rule_to_some_requests(api: Api, control: EmulatorControl) -> None:
     control.start("Instant")
     control.fault("query", "status", target="states=Completed OK", times=100)
     statuses = [
@@ -50,7 +50,7 @@ def test_a_rule_may_be_about_some_requests_alone(api: Api, control: EmulatorCont
     assert api.call("GET", f"{INSTANCES}?states=Completed%20OK").status_code == 500
 
 
-def test_a_rule_may_strike_a_share_by_chance() -> None:
+def test_share_applies_a_rule_to_a_random_share() -> None:
     rules = FaultRules()
     rules.add(Fault("query", "html", times=100_000, share=0.1))
     rules.add(Fault("any", "delay", times=100_000, share=0.5))
@@ -61,7 +61,7 @@ def test_a_rule_may_strike_a_share_by_chance() -> None:
     assert rules.in_force()[0]["times"] == 100_000 - counted["html"]
 
 
-def test_each_row_comes_twice(api: Api, control: EmulatorControl) -> None:
+def test_twice_repeats_each_row(api: Api, control: EmulatorControl) -> None:
     instance = control.start("SupplierOnboarding")
     state = control.instance(instance["id"])["state"]
     control.fault("query", "twice", fields={"state": "Completed OK", "bpStatus": "Approved"})
@@ -71,7 +71,7 @@ def test_each_row_comes_twice(api: Api, control: EmulatorControl) -> None:
     assert len(api.query(state)) == 1
 
 
-def test_rules_in_force_say_what_is_left(control: EmulatorControl, api: Api) -> None:
+def test_active_rules_show_their_remaining_counts(control: EmulatorControl, api: Api) -> None:
     control.fault("query", "status", times=3, skip=1, status=502)
     for _ in range(2):
         api.call("GET", INSTANCES, params=RUNNING)
@@ -99,14 +99,16 @@ def test_rules_in_force_say_what_is_left(control: EmulatorControl, api: Api) -> 
         {"kind": "query", "fault": "delay", "share": 0},
     ],
 )
-def test_wrong_rules(control: EmulatorControl, rule: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_refused(control: EmulatorControl, rule: dict[str, Any]) -> None:
     with pytest.raises(EmulatorError, match=r"refused POST /faults: .*(Invalid|Expected|unknown field)"):
         control.fault(**rule)
     assert control.faults() == []
 
 
 @pytest.mark.parametrize(("fault", "started"), [("drop_before", 0), ("drop_after", 1)])
-def test_cut_connections(api: Api, control: EmulatorControl, fault: str, started: int) -> None:
+def test_a_cut_connection_starts_nothing_before_and_one_instance_after_the_work(
+    api: Api, control: EmulatorControl, fault: str, started: int
+) -> None:
     control.fault("start", fault)
     with pytest.raises(requests.ConnectionError):
         post_start(api)
@@ -116,7 +118,7 @@ def test_cut_connections(api: Api, control: EmulatorControl, fault: str, started
 
 
 @pytest.mark.parametrize("work_done", [False, True])
-def test_delay(api: Api, control: EmulatorControl, work_done: bool) -> None:
+def test_delay_postpones_the_response(api: Api, control: EmulatorControl, work_done: bool) -> None:
     control.fault("start", "delay", seconds=0.2, work_done=work_done)
     started = time.monotonic()
     assert post_start(api).json()["resCode"] == "0"
@@ -124,7 +126,7 @@ def test_delay(api: Api, control: EmulatorControl, work_done: bool) -> None:
     assert len(control.instances()) == 1
 
 
-def test_work_is_done_although_the_client_went_away(api: Api, control: EmulatorControl) -> None:
+def test_a_delayed_start_happens_even_if_the_client_is_gone(api: Api, control: EmulatorControl) -> None:
     control.fault("start", "delay", seconds=0.1)
     with pytest.raises(requests.ReadTimeout):
         api.session.post(api.url + INSTANCES, json={"name": "Instant"}, headers=api.headers, timeout=0.03)
@@ -134,7 +136,7 @@ def test_work_is_done_although_the_client_went_away(api: Api, control: EmulatorC
 
 
 @pytest.mark.parametrize("work_done", [False, True])
-def test_status(api: Api, control: EmulatorControl, work_done: bool) -> None:
+def test_status_replaces_the_response(api: Api, control: EmulatorControl, work_done: bool) -> None:
     parameters = {"status": 429, "retry_after": 3, "res_code": "4711", "res_msg": "Slowly"}
     control.fault("start", "status", work_done=work_done, **parameters)
     answer = post_start(api)
@@ -143,13 +145,13 @@ def test_status(api: Api, control: EmulatorControl, work_done: bool) -> None:
     assert len(control.instances()) == int(work_done)
 
 
-def test_code_in_200(api: Api, control: EmulatorControl) -> None:
+def test_code_in_200_refuses_with_http_200(api: Api, control: EmulatorControl) -> None:
     control.fault("start", "code_in_200")
     assert api.refused("POST", INSTANCES, json={"name": "Instant"}) == (200, "405230099")
     assert control.instances() == []
 
 
-def test_not_json(api: Api, control: EmulatorControl) -> None:
+def test_not_json_returns_invalid_json(api: Api, control: EmulatorControl) -> None:
     control.fault("query", "not_json")
     answer = api.call("GET", INSTANCES, params=RUNNING)
     assert answer.status_code == 200
@@ -157,26 +159,26 @@ def test_not_json(api: Api, control: EmulatorControl) -> None:
         answer.json()
 
 
-def test_html(api: Api, control: EmulatorControl) -> None:
+def test_html_returns_a_web_page(api: Api, control: EmulatorControl) -> None:
     control.fault("query", "html", status=502)
     answer = api.call("GET", INSTANCES, params=RUNNING)
     assert (answer.status_code, answer.headers["Content-Type"]) == (502, "text/html; charset=utf-8")
 
 
-def test_redirect(api: Api, control: EmulatorControl) -> None:
+def test_redirect_returns_a_location(api: Api, control: EmulatorControl) -> None:
     control.fault("query", "redirect", location="https://elsewhere.invalid/")
     answer = api.call("GET", INSTANCES, params=RUNNING)
     assert (answer.status_code, answer.headers["Location"]) == (302, "https://elsewhere.invalid/")
 
 
-def test_wrong_shape(api: Api, control: EmulatorControl) -> None:
+def test_wrong_shape_swaps_lists_and_objects(api: Api, control: EmulatorControl) -> None:
     control.fault("any", "wrong_shape", times=3)
     assert api.ok("GET", INSTANCES, params=RUNNING) == {"rows": []}
     assert post_start(api).json()["result"][0]["state"] == "Completed OK"
     assert isinstance(api.call("POST", TOKEN, headers={}, data=CREDENTIALS).json(), list)
 
 
-def test_wrong_types(api: Api, control: EmulatorControl) -> None:
+def test_wrong_types_swaps_strings_and_numbers(api: Api, control: EmulatorControl) -> None:
     control.fault("any", "wrong_types", times=2)
     started = post_start(api).json()
     assert (started["resCode"], started["resMsg"]) == ("0", "Success")
@@ -189,7 +191,7 @@ def test_wrong_types(api: Api, control: EmulatorControl) -> None:
     assert token == {"access_token": 7, "expires_in": "seven", "token_type": 7}
 
 
-def test_other_fields(api: Api, control: EmulatorControl) -> None:
+def test_other_fields_replaces_fields(api: Api, control: EmulatorControl) -> None:
     control.fault("start", "other_fields", fields={"interviewLabel": 7, "suspended": "false"})
     started = post_start(api).json()["result"]
     assert (started["interviewLabel"], started["suspended"], started["state"]) == (7, "false", "Completed OK")
@@ -200,7 +202,9 @@ def test_other_fields(api: Api, control: EmulatorControl) -> None:
 
 
 @pytest.mark.parametrize(("fault", "character"), [("nul", "\0"), ("half_pair", "\ud83d")])
-def test_a_character_in_every_text(api: Api, control: EmulatorControl, fault: str, character: str) -> None:
+def test_nul_and_half_pair_insert_a_character_in_every_string(
+    api: Api, control: EmulatorControl, fault: str, character: str
+) -> None:
     post_start(api)
     control.fault("any", fault)
     answer = api.call("GET", INSTANCES, params={"states": "Completed OK"}).json()
@@ -211,34 +215,34 @@ def test_a_character_in_every_text(api: Api, control: EmulatorControl, fault: st
     assert row["id"] == control.instances()[0]["id"]
 
 
-def test_distorting_what_is_no_json_leaves_it(api: Api, control: EmulatorControl) -> None:
+def test_responses_without_json_are_not_distorted(api: Api, control: EmulatorControl) -> None:
     control.switch(bad_token="401_html")
     control.fault("query", "wrong_types")
     assert api.call("GET", INSTANCES, headers={}).status_code == 401
 
 
-def test_oversize(api: Api, control: EmulatorControl) -> None:
+def test_oversize_appends_bytes(api: Api, control: EmulatorControl) -> None:
     control.fault("query", "oversize", size=100_000)
     answer = api.call("GET", INSTANCES, params=RUNNING)
     assert len(answer.content) > 100_000
     assert answer.json()["result"] == []
 
 
-def test_truncate(api: Api, control: EmulatorControl) -> None:
+def test_truncate_sends_half_of_the_response(api: Api, control: EmulatorControl) -> None:
     control.fault("start", "truncate")
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         post_start(api)
     assert len(control.instances()) == 1
 
 
-def test_trickle(api: Api, control: EmulatorControl) -> None:
+def test_trickle_sends_the_response_slowly(api: Api, control: EmulatorControl) -> None:
     control.fault("query", "trickle", seconds=0.2)
     started = time.monotonic()
     assert api.query("Running") == []
     assert time.monotonic() - started >= 0.2
 
 
-def test_outage(api: Api, control: EmulatorControl) -> None:
+def test_an_outage_cuts_connections_or_returns_503(api: Api, control: EmulatorControl) -> None:
     control.outage()
     for call in (post_start, lambda client: client.call("POST", TOKEN, data=CREDENTIALS)):
         with pytest.raises(requests.ConnectionError):
@@ -251,7 +255,7 @@ def test_outage(api: Api, control: EmulatorControl) -> None:
     assert control.counts()["start"] == 3
 
 
-def test_faults_wait_while_an_outage_lasts(api: Api, control: EmulatorControl) -> None:
+def test_an_outage_uses_up_no_faults(api: Api, control: EmulatorControl) -> None:
     control.fault("start", "html")
     control.outage(mode="503")
     post_start(api)
@@ -261,7 +265,7 @@ def test_faults_wait_while_an_outage_lasts(api: Api, control: EmulatorControl) -
 @pytest.mark.parametrize("work_done", [False, True])
 @pytest.mark.parametrize("fault", ["status", "html", "text"])
 @pytest.mark.parametrize("status", [400, 404, 409, 429, 499])
-def test_a_gateway_answers_a_start_before_or_after_it_was_carried_out(
+def test_a_gateway_response_can_precede_or_follow_the_start(
     status: int, fault: str, work_done: bool, api: Api, control: EmulatorControl
 ) -> None:
     control.fault("start", fault, status=status, retry_after=7, res_msg="no", work_done=work_done)

@@ -1,4 +1,4 @@
-"""What the emulator leans on: the state names, and nothing else of this package or of Airflow."""
+"""The emulator imports only the state names from this package, and nothing from Airflow."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def test_it_shares_the_state_names_alone() -> None:
+def test_the_emulator_imports_only_the_state_names() -> None:
     found = {name for path in FOLDER.rglob("*.py") for name in imports(path) if name.startswith("airflow")}
     assert {name for name in found if not name.startswith(ALLOWED)} == set()
 
 
-def test_it_runs_without_airflow() -> None:
+def test_the_emulator_runs_without_airflow() -> None:
     code = "import sys; sys.modules['airflow'] = None; import airflow_provider_astrobpm.emulator.__main__"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_modules_say_what_they_are_for_and_read_in_one_sitting() -> None:
+def test_modules_are_short_and_have_a_docstring() -> None:
     for path in FOLDER.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert ast.get_docstring(ast.parse(text)), path.name

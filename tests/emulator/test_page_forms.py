@@ -1,13 +1,13 @@
-"""What comes of the page's forms, and what is said to those that cannot be done."""
+"""The forms of the page: their effects, and the errors for invalid ones."""
 
 from __future__ import annotations
 
 import pytest
 
 from airflow_provider_astrobpm.emulator.engine import Engine
-from airflow_provider_astrobpm.emulator.page.details import details
 from airflow_provider_astrobpm.emulator.page.forms import FORMS, FormError, perform, start, text_of
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.page.instance_details import details
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 SCRIPT = """
@@ -37,20 +37,20 @@ def definition(engine: Engine, name: str, version: str = "1.0.0") -> str:
     return engine.catalogue.to_start(name, version).id
 
 
-def test_a_start(engine: Engine) -> None:
+def test_the_start_form_starts_an_instance(engine: Engine) -> None:
     fields = {"business_key": " key-1 ", "title": "T", "variables": '{"comment": "c", "amount": [2]}'}
     instance = start(engine, {"definition": definition(engine, "Asked"), **fields})
-    assert (instance.business_key, instance.title, instance.created_by) == ("key-1", "T", "somebody")
+    assert (instance.business_key, instance.title, instance.created_by) == ("key-1", "T", "someone")
     assert instance.variables == {"comment": "c", "amount": [2], "approved_by": ""}
 
 
 @pytest.mark.parametrize("empty", [{}, {"business_key": " ", "title": "", "variables": " \n"}])
-def test_a_start_with_nothing_filled_in(engine: Engine, empty: dict[str, str]) -> None:
+def test_empty_fields_of_a_start_use_defaults(engine: Engine, empty: dict[str, str]) -> None:
     instance = start(engine, {"definition": definition(engine, "Asked"), **empty})
     assert (instance.business_key, instance.title) == (instance.id, "Asked")
 
 
-def test_a_version_that_is_not_active_can_be_started(engine: Engine) -> None:
+def test_an_inactive_version_can_be_started(engine: Engine) -> None:
     assert start(engine, {"definition": definition(engine, "Old")}).process.version == "1.0.0"
 
 
@@ -68,7 +68,7 @@ def test_a_version_that_is_not_active_can_be_started(engine: Engine) -> None:
         ('{"approved_by": "me"}', "A start of Asked cannot set 'approved_by'; it can set comment, amount."),
     ],
 )
-def test_variables_that_are_wrong(engine: Engine, variables: str, message: str) -> None:
+def test_invalid_variables_are_refused(engine: Engine, variables: str, message: str) -> None:
     with pytest.raises(FormError) as caught:
         start(engine, {"definition": definition(engine, "Asked"), "variables": variables})
     assert (message in caught.value.message, caught.value.field) == (True, "variables"), caught.value.message
@@ -76,17 +76,17 @@ def test_variables_that_are_wrong(engine: Engine, variables: str, message: str) 
 
 
 @pytest.mark.parametrize("given", [{}, {"definition": "001L0"}])
-def test_a_process_that_is_gone(engine: Engine, given: dict[str, str]) -> None:
-    with pytest.raises(FormError, match="Choose one of those in the list") as caught:
+def test_an_unknown_process_is_refused(engine: Engine, given: dict[str, str]) -> None:
+    with pytest.raises(FormError, match="Choose a process from the list") as caught:
         start(engine, given)
     assert caught.value.field == "definition"
 
 
-def test_a_start_that_is_refused(engine: Engine) -> None:
+def test_a_refused_start_shows_the_reason(engine: Engine) -> None:
     engine.switches = Switches().changed(duplicate_business_key="refuse")
     fields = {"definition": definition(engine, "Asked"), "business_key": "key-1"}
     start(engine, fields)
-    with pytest.raises(FormError, match="has the business key key-1 already"):
+    with pytest.raises(FormError, match="already has the business key key-1"):
         start(engine, fields)
 
 
@@ -100,13 +100,15 @@ def test_a_start_that_is_refused(engine: Engine) -> None:
         ("variables", {"set:amount": "2"}, ("Waiting for user interaction", False, False)),
     ],
 )
-def test_each_form(engine: Engine, form: str, fields: dict[str, str], after: tuple[str, bool, bool]) -> None:
+def test_each_form_performs_its_action(
+    engine: Engine, form: str, fields: dict[str, str], after: tuple[str, bool, bool]
+) -> None:
     instance = engine.start("Asked")
     perform(engine, form, instance.id, fields)
     assert (instance.state, instance.suspended, instance.closed) == after
 
 
-def test_resuming(engine: Engine) -> None:
+def test_the_resume_form_resumes(engine: Engine) -> None:
     instance = engine.start("Asked")
     perform(engine, "suspend", instance.id, {})
     perform(engine, "resume", instance.id, {})
@@ -118,15 +120,17 @@ def test_resuming(engine: Engine) -> None:
     [
         ("complete", {"outcome": "publish"}, "Outcome 'publish' is not on offer"),
         ("complete", {}, "Outcome '' is not on offer"),
-        ("resume", {}, "is running already."),
+        ("resume", {}, "is already running."),
         ("variables", {}, "No variable was changed"),
         ("variables", {"set:comment": "", "was:comment": ""}, "No variable was changed"),
         ("variables", {"set:amount": "two", "was:amount": "1"}, "This is not JSON"),
-        ("variables", {"set:amount": "2", "set:approved_by": "me"}, "'approved_by' is no variable that can"),
-        ("variables", {"set:amount": "2", "set:nothing": "1"}, "'nothing' is no variable that can be set."),
+        ("variables", {"set:amount": "2", "set:approved_by": "me"}, "The variable 'approved_by' cannot"),
+        ("variables", {"set:amount": "2", "set:nothing": "1"}, "The variable 'nothing' cannot be set."),
     ],
 )
-def test_a_form_that_cannot_be_done(engine: Engine, form: str, fields: dict[str, str], message: str) -> None:
+def test_a_failed_form_shows_the_reason_and_changes_nothing(
+    engine: Engine, form: str, fields: dict[str, str], message: str
+) -> None:
     instance = engine.start("Asked")
     with pytest.raises(FormError) as caught:
         perform(engine, form, instance.id, fields)
@@ -134,11 +138,11 @@ def test_a_form_that_cannot_be_done(engine: Engine, form: str, fields: dict[str,
     assert len(instance.history) == 1
 
 
-def test_a_decision_is_about_the_step_that_was_seen(engine: Engine) -> None:
+def test_a_decision_applies_only_to_the_shown_step(engine: Engine) -> None:
     instance = engine.start("Twice")
     seen = {"outcome": "approve", "entered": str(details(instance, engine, 0.0).entered)}
     perform(engine, "complete", instance.id, seen)
-    with pytest.raises(FormError, match="has gone on to another step"):
+    with pytest.raises(FormError, match="has moved on to another step"):
         perform(engine, "complete", instance.id, seen)
     assert not instance.closed
     perform(engine, "complete", instance.id, {**seen, "entered": str(details(instance, engine, 0.0).entered)})
@@ -146,7 +150,7 @@ def test_a_decision_is_about_the_step_that_was_seen(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_that_has_ended(engine: Engine, form: str) -> None:
+def test_forms_for_a_closed_instance_are_refused(engine: Engine, form: str) -> None:
     instance = engine.start("Asked")
     engine.decide(instance.id, "approve")
     with pytest.raises(FormError, match="ended|on offer"):
@@ -155,22 +159,22 @@ def test_one_that_has_ended(engine: Engine, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_that_is_gone(engine: Engine, form: str) -> None:
+def test_forms_for_an_unknown_instance_are_refused(engine: Engine, form: str) -> None:
     with pytest.raises(FormError, match="does not exist"):
         perform(engine, form, "none", {})
 
 
-def test_only_what_was_changed_is_set(engine: Engine) -> None:
+def test_only_changed_variables_are_set(engine: Engine) -> None:
     instance = engine.start("Asked", variables={"comment": "a\nb"})
     shown = {"set:comment": "a\r\nb", "was:comment": "a\r\nb", "set:amount": "007", "was:amount": "1"}
-    instance.variables["comment"] = "somebody else's"
+    instance.variables["comment"] = "another person's"
     with pytest.raises(FormError, match="not JSON"):
         perform(engine, "variables", instance.id, shown)
     perform(engine, "variables", instance.id, {**shown, "set:amount": "[7]"})
-    assert instance.variables == {"comment": "somebody else's", "amount": [7], "approved_by": ""}
+    assert instance.variables == {"comment": "another person's", "amount": [7], "approved_by": ""}
 
 
-def test_text_stays_text(engine: Engine) -> None:
+def test_a_text_variable_keeps_its_type(engine: Engine) -> None:
     instance = engine.start("Asked")
     perform(engine, "variables", instance.id, {"set:comment": '{"007": 1}\r\nx', "was:comment": ""})
     assert instance.variables["comment"] == '{"007": 1}\nx'
@@ -184,7 +188,7 @@ def test_text_stays_text(engine: Engine) -> None:
         ({"set:comment": "before", "was:comment": "before"}, "now"),
     ],
 )
-def test_what_was_typed_stays(engine: Engine, typed: dict[str, str], text: str) -> None:
+def test_a_failed_form_keeps_the_typed_values(engine: Engine, typed: dict[str, str], text: str) -> None:
     instance = engine.start("Asked", variables={"comment": "now"})
     comment = details(instance, engine, 0.0).variables[0]
     assert text_of(comment, typed) == text

@@ -1,4 +1,4 @@
-"""The page over HTTP, without a browser: addresses, headers, redirects, and the stream of changes."""
+"""The page over HTTP, without a browser: addresses, headers, redirects, and the event stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorServer
-from airflow_provider_astrobpm.emulator.page.changes import GAP
+from airflow_provider_astrobpm.emulator.page.change_notifier import MIN_NOTICE_GAP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ WAITING = "Waiting for user interaction"
 
 
 class Page:
-    """What a browser without scripts does."""
+    """A client that acts like a browser without scripts."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -53,22 +53,22 @@ def page(control: EmulatorControl) -> Iterator[Page]:
 
 
 def text_of(answer: requests.Response) -> str:
-    """Return what a person reads."""
+    """Return the visible text."""
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", answer.text.partition("<main>")[2])).split())
 
 
-def test_the_table(page: Page, control: EmulatorControl) -> None:
+def test_the_table_lists_and_filters_instances(page: Page, control: EmulatorControl) -> None:
     assert "There is no instance yet" in text_of(page.get("/"))
     instance = control.start("PublishApproval", business_key="release-7")
     answer = page.get("/")
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert f'href="/instances/{instance["id"]}"' in answer.text
     assert f"PublishApproval release-7 ◔ {WAITING} Submitted release-7 under a minute" in text_of(answer)
-    assert "None of the 1 instances is as asked for" in text_of(page.get("/?state=Broken"))
+    assert "None of the 1 instances matches the filter" in text_of(page.get("/?state=Broken"))
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/icon.svg", "/instances/none"])
-def test_nothing_foreign_gets_in(page: Page, path: str) -> None:
+def test_headers_exclude_foreign_content(page: Page, path: str) -> None:
     headers = page.get(path).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
@@ -77,7 +77,7 @@ def test_nothing_foreign_gets_in(page: Page, path: str) -> None:
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_its_requests_are_none_of_the_apis(page: Page, control: EmulatorControl) -> None:
+def test_page_requests_are_not_counted_as_api_requests(page: Page, control: EmulatorControl) -> None:
     control.outage()
     control.fault("any", "status")
     control.reset_counts()
@@ -85,7 +85,7 @@ def test_its_requests_are_none_of_the_apis(page: Page, control: EmulatorControl)
     assert (sum(control.counts().values()), len(control.faults())) == (0, 1)
 
 
-def test_a_start(page: Page, control: EmulatorControl) -> None:
+def test_a_start_redirects_with_the_filters(page: Page, control: EmulatorControl) -> None:
     fields = {"definition": page.definition("PublishApproval"), "business_key": "k", "state": "Broken"}
     answer = page.post("/instances", {**fields, "variables": '{"dataset": "d"}'})
     (instance,) = control.instances()
@@ -97,7 +97,7 @@ def test_a_start(page: Page, control: EmulatorControl) -> None:
     assert "Started PublishApproval k" in text_of(page.get(answer.headers["Location"]))
 
 
-def test_a_start_that_is_wrong_loses_nothing(page: Page, control: EmulatorControl) -> None:
+def test_an_invalid_start_keeps_the_typed_values(page: Page, control: EmulatorControl) -> None:
     fields = {"definition": page.definition("InvoiceCheck 2.0.0"), "business_key": "<k>", "title": '"t"'}
     answer = page.post("/instances", {**fields, "variables": "{<", "process": "Instant"})
     assert answer.status_code == 422
@@ -112,19 +112,19 @@ def test_a_start_that_is_wrong_loses_nothing(page: Page, control: EmulatorContro
     assert control.instances() == []
 
 
-def test_an_action(page: Page, control: EmulatorControl) -> None:
+def test_an_action_redirects_and_shows_a_notice(page: Page, control: EmulatorControl) -> None:
     here = f"/instances/{control.start('PublishApproval')['id']}"
     answer = page.post(f"{here}/complete", {"outcome": "approve"})
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{here}?done=complete")
     shown = text_of(page.get(answer.headers["Location"]))
     assert "✓ Completed OK Approved The step was completed." in shown
-    assert "somebody chose approve" in shown
+    assert "someone chose approve" in shown
     late = page.post(f"{here}/complete", {"outcome": "approve"})
     assert late.status_code == 422
     assert "Not done. Outcome 'approve' is not on offer" in text_of(late)
 
 
-def test_variables_that_are_wrong_lose_nothing(page: Page, control: EmulatorControl) -> None:
+def test_invalid_variables_keep_the_typed_values(page: Page, control: EmulatorControl) -> None:
     instance = control.start("PublishApproval", {"dataset": "now"})
     here = f"/instances/{instance['id']}"
     typed = {"set:comment": "mine", "was:comment": "", "set:row_count": "many", "was:row_count": "0"}
@@ -144,21 +144,21 @@ def test_variables_that_are_wrong_lose_nothing(page: Page, control: EmulatorCont
         (
             "/instances/none",
             404,
-            "There is no instance 'none'. It was deleted, or the emulator has begun anew.",
+            "There is no instance 'none'. It was deleted, or the emulator was reset or restarted.",
         ),
         ("/instances/%3Cb%3E%E2%80%AE", 404, "There is no instance '<b>\\u202e'"),
         ("/?show=ten", 400, "show in the address must be a whole number from 1 to 1000, not 'ten'."),
         ("/?show=1001", 400, "show in the address must be a whole number from 1 to 1000, not '1001'."),
     ],
 )
-def test_addresses_that_show_nothing(page: Page, path: str, status: int, words: str) -> None:
+def test_invalid_addresses_show_the_reason(page: Page, path: str, status: int, words: str) -> None:
     answer = page.get(path)
     assert answer.status_code == status
     assert words in text_of(answer)
 
 
 @pytest.mark.parametrize("path", ["/", "/changes", "/page.js"])
-def test_a_foreign_name_is_refused(page: Page, path: str) -> None:
+def test_a_foreign_host_name_is_refused(page: Page, path: str) -> None:
     answer = page.get(path, Host="evil.example:8765")
     assert answer.status_code == 403
     assert "start the emulator with --allowed-host evil.example." in text_of(answer)
@@ -177,10 +177,10 @@ def test_a_foreign_name_is_refused(page: Page, path: str) -> None:
         ("GET", "/anything/else", None),
     ],
 )
-def test_a_name_that_was_bent_to_this_machine_reaches_nothing(
+def test_dns_rebinding_reaches_nothing(
     page: Page, control: EmulatorControl, method: str, path: str, body: Any
 ) -> None:
-    """Without any of the headers by which browsers say who they are, so as a program sends it."""
+    """The requests have no browser headers, like those of a program."""
     before = control.start("PublishApproval")
     control.reset_counts()
     answer = page.session.request(
@@ -201,7 +201,9 @@ def test_a_name_that_was_bent_to_this_machine_reaches_nothing(
         {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
     ],
 )
-def test_a_foreign_form_is_refused(page: Page, control: EmulatorControl, headers: dict[str, str]) -> None:
+def test_a_form_from_a_foreign_page_is_refused(
+    page: Page, control: EmulatorControl, headers: dict[str, str]
+) -> None:
     instance = control.start("PublishApproval")
     fields = {"definition": page.definition("Instant"), "outcome": "approve"}
     for path in ("/instances", f"/instances/{instance['id']}/complete"):
@@ -210,8 +212,8 @@ def test_a_foreign_form_is_refused(page: Page, control: EmulatorControl, headers
     assert (after["id"], after["outcomes"]) == (instance["id"], ["approve", "reject"])
 
 
-def test_a_foreign_web_page_gives_no_orders(page: Page, control: EmulatorControl) -> None:
-    """It can send text to any address without being asked whether it may."""
+def test_a_foreign_page_cannot_use_the_control_api(page: Page, control: EmulatorControl) -> None:
+    """Browsers let a page send plain text to any address without a preflight request."""
     headers = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
     orders = f"{page.url}/_emulator/reactions"
     answer = page.session.post(
@@ -223,13 +225,13 @@ def test_a_foreign_web_page_gives_no_orders(page: Page, control: EmulatorControl
     assert [each["closed"] for each in control.instances()] == [False]
 
 
-def test_only_a_form_is_read(page: Page, control: EmulatorControl) -> None:
+def test_a_body_that_is_not_a_form_is_ignored(page: Page, control: EmulatorControl) -> None:
     here = f"/instances/{control.start('PublishApproval')['id']}/complete"
     sent: dict[str, Any] = {"json": {"outcome": "approve"}, "headers": {"Origin": page.url}}
     assert page.session.post(page.url + here, timeout=10, **sent).status_code == 422
 
 
-def test_a_thousand_changes_are_few_notices(page: Page, control: EmulatorControl) -> None:
+def test_many_changes_cause_few_notifications(page: Page, control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     with page.session.get(f"{page.url}/changes", stream=True, timeout=(10, 0.5)) as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
@@ -239,25 +241,25 @@ def test_a_thousand_changes_are_few_notices(page: Page, control: EmulatorControl
         for _ in range(1000):
             control.move(instance_id, bp_status="x")
         took = time.monotonic() - begun
-        came: list[bytes] = []
-        with pytest.raises(requests.ConnectionError, match="timed out"):  # nothing more comes
-            came.extend(lines)
-        assert 1 <= came.count(b"data: changed") <= took / GAP + 3
+        received: list[bytes] = []
+        with pytest.raises(requests.ConnectionError, match="timed out"):  # no more events
+            received.extend(lines)
+        assert 1 <= received.count(b"data: changed") <= took / MIN_NOTICE_GAP_SECONDS + 3
 
 
-def test_a_step_that_runs_out_is_noticed(page: Page, control: EmulatorControl) -> None:
+def test_a_step_that_runs_out_is_notified(page: Page, control: EmulatorControl) -> None:
     control.start("AlwaysBroken")
     with page.session.get(f"{page.url}/changes", stream=True, timeout=10) as stream:
         notices = (line for line in stream.iter_lines(chunk_size=1) if line == b"data: changed")
         next(notices)
         assert control.counts()["other"] == 0
-        # Nobody asks anything any more; half a second later it breaks.
+        # There are no more requests; the instance breaks half a second later.
         next(notices)
         assert [each["state"] for each in control.instances()] == ["Broken"]
 
 
-def test_what_only_reads_is_no_change(api: Api, page: Page, control: EmulatorControl) -> None:
-    seen: list[bytes] = []
+def test_reads_cause_no_notification(api: Api, page: Page, control: EmulatorControl) -> None:
+    received: list[bytes] = []
     with page.session.get(f"{page.url}/changes", stream=True, timeout=10) as stream:
         lines = stream.iter_lines(chunk_size=1)
         for _ in range(4):
@@ -266,13 +268,13 @@ def test_what_only_reads_is_no_change(api: Api, page: Page, control: EmulatorCon
             api.query(WAITING)
             control.instances()
         control.start("PublishApproval", business_key="last")
-        seen += [next(lines), next(lines)]
+        received += [next(lines), next(lines)]
         control.start("PublishApproval")
-        seen.append(next(lines))
-    assert seen == [b"data: changed", b"", b"data: changed"]
+        received.append(next(lines))
+    assert received == [b"data: changed", b"", b"data: changed"]
 
 
-def test_an_emulator_with_a_page_open_stops_at_once() -> None:
+def test_an_emulator_with_an_open_page_stops_quickly() -> None:
     before = threading.active_count()
     with EmulatorServer() as server, requests.Session() as session:
         session.trust_env = False

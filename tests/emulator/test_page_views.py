@@ -1,4 +1,4 @@
-"""What the page shows of instances, and which buttons it has for them."""
+"""The views of the page: the rows of the table, the details of an instance, and its buttons."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.instances import Instance
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badges
-from airflow_provider_astrobpm.emulator.page.details import EVENTS_SHOWN, Details, details
+from airflow_provider_astrobpm.emulator.page.instance_details import MAX_HISTORY_ROWS, Details, details
 from airflow_provider_astrobpm.emulator.page.overview import (
-    MOST,
-    PORTION,
-    Filter,
+    MAX_ROWS,
+    ROWS_PER_STEP,
     FilterError,
     Overview,
+    OverviewFilter,
     overview,
     startable,
 )
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 BEGUN = 1_700_000_000.0
@@ -29,7 +29,7 @@ WAITING = "Waiting for user interaction"
 SCRIPT = """
 processes:
   - name: Asked
-    label: Somebody is asked
+    label: A person is asked
     variables: {comment: "", amount: 1, parts: [1, 2], approved_by: ""}
     read_only: [approved_by]
     steps:
@@ -45,30 +45,30 @@ processes:
 """
 
 
-class World:
-    """An engine under a clock that tests put forward."""
+class EngineHarness:
+    """An engine with a clock that the tests advance."""
 
     def __init__(self, **switches: Any) -> None:
         self.now = BEGUN
         self.engine = Engine(lambda: self.now, parse_script(SCRIPT, "test"), Switches().changed(**switches))
 
     def overview(self, **asked: Any) -> Overview:
-        return overview(self.engine, Filter(**asked), self.now)
+        return overview(self.engine, OverviewFilter(**asked), self.now)
 
     def details(self, instance: Instance) -> Details:
         return details(self.engine.instance(instance.id), self.engine, self.now)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def harness() -> EngineHarness:
+    return EngineHarness()
 
 
-def test_rows_are_newest_first(world: World) -> None:
-    first = world.engine.start("Asked", variables={"$Flow.BusinessKey": "key-1", "$Flow.Title": "Mine"})
-    world.now += 7_500
-    second = world.engine.start("Instant")
-    shown = world.overview()
+def test_rows_are_listed_newest_first(harness: EngineHarness) -> None:
+    first = harness.engine.start("Asked", variables={"$Flow.BusinessKey": "key-1", "$Flow.Title": "Mine"})
+    harness.now += 7_500
+    second = harness.engine.start("Instant")
+    shown = harness.overview()
     assert [row.id for row in shown.rows] == [second.id, first.id]
     newer, older = shown.rows
     assert (newer.process, newer.title, newer.bp_status, newer.age) == (
@@ -99,69 +99,73 @@ def test_rows_are_newest_first(world: World) -> None:
         ({"process": "Nothing"}, []),
     ],
 )
-def test_filters(world: World, asked: dict[str, str], found: list[str]) -> None:
-    world.engine.start("Asked")
-    world.engine.act(world.engine.start("Asked").id, "suspend")
-    world.engine.start("Instant")
-    shown = world.overview(**asked)
+def test_filters_select_by_process_and_state(
+    harness: EngineHarness, asked: dict[str, str], found: list[str]
+) -> None:
+    harness.engine.start("Asked")
+    harness.engine.act(harness.engine.start("Asked").id, "suspend")
+    harness.engine.start("Instant")
+    shown = harness.overview(**asked)
     assert [row.process for row in shown.rows] == found
     assert (shown.total, shown.found) == (3, len(found))
 
 
-def test_what_can_be_filtered_by(world: World) -> None:
-    shown = world.overview(process="Gone", state="Odd")
+def test_filter_options_include_the_chosen_values(harness: EngineHarness) -> None:
+    shown = harness.overview(process="Gone", state="Odd")
     assert [each.value for each in shown.processes] == ["Asked", "Instant", "Old", "Gone"]
     assert [each.value for each in shown.states] == [*STATES, "Odd"]
     assert [each.value for each in (*shown.processes, *shown.states) if each.chosen] == ["Gone", "Odd"]
 
 
-def test_a_portion_at_a_time(world: World) -> None:
-    ids = [world.engine.start("Asked").id for _ in range(PORTION + 5)]
-    shown = world.overview(process="Asked")
-    assert [row.id for row in shown.rows] == ids[: -PORTION - 1 : -1]
-    assert (shown.found, shown.more) == (PORTION + 5, f"/?process=Asked&show={2 * PORTION}")
-    more = Filter.read(dict(parse_qsl(urlsplit(shown.more).query)))
-    assert len(overview(world.engine, more, world.now).rows) == PORTION + 5
-    assert world.overview(show=PORTION + 5).more == ""
+def test_show_more_adds_rows_in_steps(harness: EngineHarness) -> None:
+    ids = [harness.engine.start("Asked").id for _ in range(ROWS_PER_STEP + 5)]
+    shown = harness.overview(process="Asked")
+    assert [row.id for row in shown.rows] == ids[: -ROWS_PER_STEP - 1 : -1]
+    assert (shown.found, shown.more) == (ROWS_PER_STEP + 5, f"/?process=Asked&show={2 * ROWS_PER_STEP}")
+    more = OverviewFilter.read(dict(parse_qsl(urlsplit(shown.more).query)))
+    assert len(overview(harness.engine, more, harness.now).rows) == ROWS_PER_STEP + 5
+    assert harness.overview(show=ROWS_PER_STEP + 5).more == ""
 
 
-def test_what_is_too_much_for_a_page_is_left_to_the_filters(world: World) -> None:
-    for _ in range(MOST + 1):
-        world.engine.start("Asked")
-    assert world.overview(show=MOST - 1).more == f"/?show={MOST}"
-    shown = world.overview(show=MOST)
-    assert (shown.found, len(shown.rows), shown.more) == (MOST + 1, MOST, "")
+def test_the_number_of_rows_is_limited(harness: EngineHarness) -> None:
+    for _ in range(MAX_ROWS + 1):
+        harness.engine.start("Asked")
+    assert harness.overview(show=MAX_ROWS - 1).more == f"/?show={MAX_ROWS}"
+    shown = harness.overview(show=MAX_ROWS)
+    assert (shown.found, len(shown.rows), shown.more) == (MAX_ROWS + 1, MAX_ROWS, "")
 
 
 @pytest.mark.parametrize(
     ("query", "asked", "address"),
     [
-        ({}, Filter(), "/"),
-        ({"process": "", "state": ""}, Filter(), "/"),
-        ({"process": "A & B", "state": WAITING}, Filter("A & B", WAITING), None),
-        ({"show": "7"}, Filter(show=7), "/?show=7"),
-        ({"show": str(PORTION)}, Filter(), "/"),
-        ({"started": "x"}, Filter(), "/"),
+        ({}, OverviewFilter(), "/"),
+        ({"process": "", "state": ""}, OverviewFilter(), "/"),
+        ({"process": "A & B", "state": WAITING}, OverviewFilter("A & B", WAITING), None),
+        ({"show": "7"}, OverviewFilter(show=7), "/?show=7"),
+        ({"show": str(ROWS_PER_STEP)}, OverviewFilter(), "/"),
+        ({"started": "x"}, OverviewFilter(), "/"),
     ],
 )
-def test_an_address(query: dict[str, str], asked: Filter, address: str | None) -> None:
-    assert Filter.read(query) == asked
+def test_the_filter_is_read_from_and_written_to_the_address(
+    query: dict[str, str], asked: OverviewFilter, address: str | None
+) -> None:
+    assert OverviewFilter.read(query) == asked
     assert address in (None, asked.address)
-    assert Filter.read(dict(parse_qsl(urlsplit(asked.address).query))) == asked
+    assert OverviewFilter.read(dict(parse_qsl(urlsplit(asked.address).query))) == asked
 
 
-@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30, str(MOST + 1)])
-def test_an_address_that_asks_for_nothing(show: str) -> None:
+@pytest.mark.parametrize("show", ["", "0", "-1", "ten", "1.5", "²", "9" * 30, str(MAX_ROWS + 1)])
+def test_an_invalid_show_is_refused(show: str) -> None:
     with pytest.raises(FilterError, match="whole number from 1 to 1000"):
-        Filter.read({"show": show})
+        OverviewFilter.read({"show": show})
 
 
-def test_the_clock_is_ahead(world: World) -> None:
-    assert overview(world.engine, Filter(), world.now, ahead=3_600.0).ahead == "1 h"
+def test_the_overview_shows_how_far_the_clock_was_advanced(harness: EngineHarness) -> None:
+    assert overview(harness.engine, OverviewFilter(), harness.now, ahead=3_600.0).ahead == "1 h"
 
 
-def test_what_can_be_started(world: World) -> None:
-    assert [(each.text, each.variables) for each in startable(world.engine)] == [
+def test_startable_processes_list_their_settable_variables(harness: EngineHarness) -> None:
+    assert [(each.text, each.variables) for each in startable(harness.engine)] == [
         ("Asked", ("comment", "amount", "parts")),
         ("Instant", ()),
         ("Old 1.0.0 (not active)", ("note",)),
@@ -177,15 +181,15 @@ def test_what_can_be_started(world: World) -> None:
         ("state_only", ["Suspended"]),
     ],
 )
-def test_one_that_is_held(suspend_state: str, shown: list[str]) -> None:
-    world = World(suspend_state=suspend_state)
-    instance = world.engine.start("Asked")
-    world.engine.act(instance.id, "suspend")
-    assert [badge.state for badge in badges(instance, world.engine)] == shown
+def test_a_suspended_instance_has_a_badge(suspend_state: str, shown: list[str]) -> None:
+    harness = EngineHarness(suspend_state=suspend_state)
+    instance = harness.engine.start("Asked")
+    harness.engine.act(instance.id, "suspend")
+    assert [badge.state for badge in badges(instance, harness.engine)] == shown
 
 
 @pytest.mark.parametrize(
-    ("happened", "outcomes", "deeds"),
+    ("happened", "outcomes", "allowed_actions"),
     [
         ([], ("approve", "reject"), ("suspend", "terminate", "break")),
         (["suspend"], (), ("resume", "terminate", "break")),
@@ -195,31 +199,31 @@ def test_one_that_is_held(suspend_state: str, shown: list[str]) -> None:
         (["terminate"], (), ()),
     ],
 )
-def test_the_buttons(
-    world: World, happened: list[str], outcomes: tuple[str, ...], deeds: tuple[str, ...]
+def test_outcomes_and_actions_depend_on_the_state(
+    harness: EngineHarness, happened: list[str], outcomes: tuple[str, ...], allowed_actions: tuple[str, ...]
 ) -> None:
-    instance = world.engine.start("Asked")
+    instance = harness.engine.start("Asked")
     for each in happened:
         if each in ("approve", "reject"):
-            world.engine.decide(instance.id, each)
+            harness.engine.decide(instance.id, each)
         else:
-            world.engine.act(instance.id, each)
-    shown = world.details(instance)
-    assert (shown.outcomes, shown.deeds) == (outcomes, deeds)
-    assert shown.can_set is bool(deeds)
+            harness.engine.act(instance.id, each)
+    shown = harness.details(instance)
+    assert (shown.outcomes, shown.allowed_actions) == (outcomes, allowed_actions)
+    assert shown.can_set is bool(allowed_actions)
 
 
-def test_what_the_api_does_not_know_it_does_not_act_on() -> None:
-    world = World(see_others=False)
-    shown = world.details(world.engine.start("Asked", created_by="Li"))
-    assert (shown.hidden, shown.deeds, shown.can_set) == (True, ("break",), False)
+def test_a_hidden_instance_can_only_be_broken() -> None:
+    harness = EngineHarness(see_others=False)
+    shown = harness.details(harness.engine.start("Asked", created_by="Li"))
+    assert (shown.hidden, shown.allowed_actions, shown.can_set) == (True, ("break",), False)
     assert shown.outcomes == ("approve", "reject")
 
 
-def test_the_variables(world: World) -> None:
-    instance = world.engine.start("Asked", variables={"comment": "two\nlines"})
+def test_variables_show_their_form_and_whether_they_can_be_set(harness: EngineHarness) -> None:
+    instance = harness.engine.start("Asked", variables={"comment": "two\nlines"})
     instance.variables["more"] = "x" * 3_000
-    shown = {each.name: each for each in world.details(instance).variables}
+    shown = {each.name: each for each in harness.details(instance).variables}
     assert {name: (each.form, each.settable, each.lines) for name, each in shown.items()} == {
         "comment": ("text", True, 3),
         "amount": ("JSON", True, 1),
@@ -235,18 +239,18 @@ def test_the_variables(world: World) -> None:
     assert shown["more"].value.endswith("… (1,000 more characters)")
 
 
-def test_a_long_value_is_not_edited(world: World) -> None:
-    shown = world.details(world.engine.start("Asked", variables={"comment": "x" * 2_001}))
+def test_a_long_value_cannot_be_edited(harness: EngineHarness) -> None:
+    shown = harness.details(harness.engine.start("Asked", variables={"comment": "x" * 2_001}))
     (comment,) = (each for each in shown.variables if each.name == "comment")
     assert (comment.settable, comment.why_not[:28]) == (False, "longer than 2,000 characters")
 
 
-def test_the_history(world: World) -> None:
-    instance = world.engine.start("Asked")
-    world.now += 90
-    world.engine.decide(instance.id, "approve", "Li")
-    world.now += 60
-    shown = world.details(instance)
+def test_the_history_shows_times_events_and_states(harness: EngineHarness) -> None:
+    instance = harness.engine.start("Asked")
+    harness.now += 90
+    harness.engine.decide(instance.id, "approve", "Li")
+    harness.now += 60
+    shown = harness.details(instance)
     assert [(each.at[11:], each.what, each.state.state, each.bp_status) for each in shown.history] == [
         ("22:13:20", f"entered {WAITING}", WAITING, "Submitted"),
         ("22:14:50", "Li chose approve", WAITING, "Approved"),
@@ -256,15 +260,15 @@ def test_the_history(world: World) -> None:
     assert (shown.age, shown.lasted, shown.task_outcome, shown.earlier) == ("2 min", "2 min", "approve", 0)
 
 
-def test_a_long_history_is_cut(world: World) -> None:
-    instance = world.engine.start("Asked")
-    for number in range(EVENTS_SHOWN + 9):
-        world.engine.set_variables(instance.id, {"amount": number})
-    shown = world.details(instance)
-    assert (len(shown.history), shown.earlier) == (EVENTS_SHOWN, 10)
+def test_a_long_history_shows_only_the_latest_entries(harness: EngineHarness) -> None:
+    instance = harness.engine.start("Asked")
+    for number in range(MAX_HISTORY_ROWS + 9):
+        harness.engine.set_variables(instance.id, {"amount": number})
+    shown = harness.details(instance)
+    assert (len(shown.history), shown.earlier) == (MAX_HISTORY_ROWS, 10)
 
 
-def test_the_zone_is_the_servers() -> None:
-    world = World(utc_offset=8.0)
-    shown = world.details(world.engine.start("Asked"))
+def test_times_use_the_zone_of_the_server() -> None:
+    harness = EngineHarness(utc_offset=8.0)
+    shown = harness.details(harness.engine.start("Asked"))
     assert (shown.started, shown.zone, shown.ended, shown.lasted) == ("2023-11-15 06:13:20", "UTC+8", "", "")

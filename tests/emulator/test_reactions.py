@@ -1,4 +1,4 @@
-"""Reactions: what is done with instances by themselves, on the engine and through the control API."""
+"""Reactions: actions that are planned in advance, in the engine and through the control API."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from airflow_provider_astrobpm.emulator import EmulatorControl, EmulatorError
 from airflow_provider_astrobpm.emulator.engine import Engine
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.reactions import Reaction
-from airflow_provider_astrobpm.emulator.scripts import parse_script
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.instances import Instance
@@ -34,8 +34,8 @@ processes:
 WAITING = "Waiting for user interaction"
 
 
-class Stage:
-    """An engine, and the time it lives in."""
+class EngineHarness:
+    """An engine with a clock that the tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,39 +50,39 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def harness() -> EngineHarness:
+    return EngineHarness()
 
 
 def reaction(**fields: Any) -> Reaction:
     return Reaction(**{"name": "Review", **fields})
 
 
-def test_each_outcome_is_for_one_time_that_an_instance_waits(stage: Stage) -> None:
-    stage.engine.react(reaction(outcomes=["ask", "again", "approve"], by="Li", variables={"comment": "hm"}))
-    instance = stage.start()
+def test_decide_uses_one_outcome_each_time_an_instance_waits(harness: EngineHarness) -> None:
+    harness.engine.react(reaction(outcomes=["ask", "again", "approve"], by="Li", variables={"comment": "hm"}))
+    instance = harness.start()
     assert (instance.state, instance.task_outcome) == ("Running", "ask")
-    assert stage.after(instance, 10) == "Running", (
+    assert harness.after(instance, 10) == "Running", (
         "again leads back to the first step, where approve is taken"
     )
-    assert stage.after(instance, 10) == WAITING, "nobody decides any more"
+    assert harness.after(instance, 10) == WAITING, "no outcome is left"
     assert instance.variables["comment"] == "hm"
     chosen = [event.what for event in instance.history if "chose" in event.what]
     assert chosen == ["Li chose ask", "Li chose again", "Li chose approve"]
 
 
-def test_each_instance_gets_all_of_it(stage: Stage) -> None:
-    stage.engine.react(reaction(outcomes=["approve", "approve"]))
-    both = [stage.start(), stage.start()]
-    assert [stage.after(one, 10) for one in both] == ["Completed OK"] * 2
+def test_each_instance_gets_all_outcomes(harness: EngineHarness) -> None:
+    harness.engine.react(reaction(outcomes=["approve", "approve"]))
+    both = [harness.start(), harness.start()]
+    assert [harness.after(one, 10) for one in both] == ["Completed OK"] * 2
 
 
-def test_an_outcome_that_is_not_on_offer_waits_for_its_step(stage: Stage) -> None:
-    stage.engine.react(reaction(outcomes=["again"]))
-    instance = stage.start()
+def test_an_outcome_waits_until_a_step_offers_it(harness: EngineHarness) -> None:
+    harness.engine.react(reaction(outcomes=["again"]))
+    instance = harness.start()
     assert instance.state == WAITING
-    stage.engine.decide(instance.id, "approve")
-    assert stage.after(instance, 10) == WAITING
+    harness.engine.decide(instance.id, "approve")
+    assert harness.after(instance, 10) == WAITING
     assert instance.history[-1].what == "entered first"
 
 
@@ -90,142 +90,148 @@ def test_an_outcome_that_is_not_on_offer_waits_for_its_step(stage: Stage) -> Non
     ("deed", "state", "suspended"),
     [("break", "Broken", False), ("terminate", "Terminated", False), ("suspend", "Running", True)],
 )
-def test_what_is_done_once(deed: Any, state: str, suspended: bool, stage: Stage) -> None:
-    stage.engine.react(reaction(name="Quick", deed=deed))
-    instance = stage.start("Quick")
+def test_break_terminate_and_suspend_are_applied_once(
+    deed: Any, state: str, suspended: bool, harness: EngineHarness
+) -> None:
+    harness.engine.react(reaction(name="Quick", deed=deed))
+    instance = harness.start("Quick")
     assert (instance.state, instance.suspended) == (state, suspended)
     if suspended:
-        stage.engine.act(instance.id, "resume")
-        assert stage.after(instance, 1) == "Running"
-        assert not instance.suspended, "it is done once"
+        harness.engine.act(instance.id, "resume")
+        assert harness.after(instance, 1) == "Running"
+        assert not instance.suspended, "it is applied once"
 
 
 @pytest.mark.parametrize(
     ("deed", "state", "suspended"),
     [("break", "Broken", False), ("terminate", "Terminated", False), ("suspend", "New", True)],
 )
-def test_what_ends_at_once_is_met_as_well(deed: Any, state: str, suspended: bool, stage: Stage) -> None:
-    stage.engine.react(reaction(name="Instant", deed=deed))
-    instance = stage.engine.start("Instant")
-    assert (instance.state, instance.suspended) == (state, suspended), "before the start is answered"
-    assert stage.engine.missed(final=True) == []
-    if suspended:
-        stage.engine.act(instance.id, "resume")
-        assert stage.after(instance, 0) == "Completed OK"
-
-
-@pytest.mark.parametrize("looked_after", [0, 4, 9, 60])
-@pytest.mark.parametrize(("after", "at"), [(0, 0), (4, 4), (9.5, 9.5), (10, 10)])
-def test_it_happens_at_its_moment_whenever_somebody_looks(
-    after: float, at: float, looked_after: float, stage: Stage
+def test_a_reaction_applies_to_instances_that_end_immediately(
+    deed: Any, state: str, suspended: bool, harness: EngineHarness
 ) -> None:
-    """At 10 its script ends, and what was ordered comes before."""
-    stage.engine.react(reaction(name="Quick", deed="break", after=after))
-    began = stage.now
-    instance = stage.start("Quick")
-    assert stage.engine.next_due() == (float("inf") if after == 0 else began + at)
-    stage.after(instance, looked_after)
-    stage.after(instance, 60)
+    harness.engine.react(reaction(name="Instant", deed=deed))
+    instance = harness.engine.start("Instant")
+    assert (instance.state, instance.suspended) == (state, suspended), "before the start returns"
+    assert harness.engine.missed(final=True) == []
+    if suspended:
+        harness.engine.act(instance.id, "resume")
+        assert harness.after(instance, 0) == "Completed OK"
+
+
+@pytest.mark.parametrize("read_after", [0, 4, 9, 60])
+@pytest.mark.parametrize(("after", "at"), [(0, 0), (4, 4), (9.5, 9.5), (10, 10)])
+def test_a_reaction_takes_effect_at_its_time_whenever_it_is_read(
+    after: float, at: float, read_after: float, harness: EngineHarness
+) -> None:
+    """The script ends after 10 seconds; a reaction at the same time comes first."""
+    harness.engine.react(reaction(name="Quick", deed="break", after=after))
+    began = harness.now
+    instance = harness.start("Quick")
+    assert harness.engine.next_due() == (float("inf") if after == 0 else began + at)
+    harness.after(instance, read_after)
+    harness.after(instance, 60)
     assert (instance.state, instance.ended) == ("Broken", began + at)
     assert [event.at for event in instance.history if event.what == "broken"] == [began + at]
 
 
-def test_a_person_decides_in_the_moment_in_which_it_begins_to_wait(stage: Stage) -> None:
-    stage.engine.react(reaction(outcomes=["approve", "approve"]))
-    began = stage.now
-    instance = stage.start()
-    assert stage.after(instance, 60) == "Completed OK"
+def test_decide_takes_effect_when_the_instance_begins_to_wait(harness: EngineHarness) -> None:
+    harness.engine.react(reaction(outcomes=["approve", "approve"]))
+    began = harness.now
+    instance = harness.start()
+    assert harness.after(instance, 60) == "Completed OK"
     chosen = [event.at for event in instance.history if "chose" in event.what]
     assert chosen == [began, began + 10]
     assert instance.ended == began + 10
 
 
-def test_what_was_ordered_later_happens_then(stage: Stage) -> None:
-    instance = stage.start("Quick")
-    stage.now += 3
-    stage.engine.react(reaction(name="Quick", deed="terminate", after=1))
-    stage.after(instance, 60)
+def test_a_reaction_to_an_open_instance_takes_effect_when_it_is_added(harness: EngineHarness) -> None:
+    instance = harness.start("Quick")
+    harness.now += 3
+    harness.engine.react(reaction(name="Quick", deed="terminate", after=1))
+    harness.after(instance, 60)
     assert (instance.state, instance.ended) == ("Terminated", 1003)
 
 
-def test_what_had_ended_before_the_order_is_none_of_it(stage: Stage) -> None:
-    earlier = stage.start("Quick")
-    stage.now += 60
-    stage.engine.react(reaction(name="Quick", deed="break"))
-    later = stage.start("Quick")
+def test_a_reaction_ignores_instances_that_had_ended(harness: EngineHarness) -> None:
+    earlier = harness.start("Quick")
+    harness.now += 60
+    harness.engine.react(reaction(name="Quick", deed="break"))
+    later = harness.start("Quick")
     assert (earlier.state, later.state) == ("Completed OK", "Broken")
-    assert stage.engine.missed(final=True) == []
+    assert harness.engine.missed(final=True) == []
 
 
-class TestWhatDidNotHappen:
-    def test_it_had_ended(self, stage: Stage) -> None:
-        stage.engine.react(reaction(name="Quick", deed="suspend", after=10.5))
-        ids = [stage.start("Quick").id for _ in range(5)]
-        stage.now += 60
+class TestMissedReactions:
+    def test_reports_instances_that_ended_first(self, harness: EngineHarness) -> None:
+        harness.engine.react(reaction(name="Quick", deed="suspend", after=10.5))
+        ids = [harness.start("Quick").id for _ in range(5)]
+        harness.now += 60
         said = (
-            "each Quick was to be suspended 10.5 s after its start, and 5 of them were not: "
+            "each Quick should have been suspended 10.5 s after its start, but 5 of them were not: "
             + "; ".join(f"{one} had ended as 'Completed OK' 10 s after its start" for one in ids[:3])
             + "; and 2 more"
         )
-        assert stage.engine.missed(final=False) == stage.engine.missed(final=True) == [said]
+        assert harness.engine.missed(final=False) == harness.engine.missed(final=True) == [said]
 
-    def test_its_moment_has_not_come(self, stage: Stage) -> None:
-        stage.engine.react(reaction(name="Quick", deed="break", after=5))
-        instance = stage.start("Quick")
-        assert stage.engine.missed(final=False) == []
-        (said,) = stage.engine.missed(final=True)
+    def test_reports_reactions_that_are_not_due_when_final(self, harness: EngineHarness) -> None:
+        harness.engine.react(reaction(name="Quick", deed="break", after=5))
+        instance = harness.start("Quick")
+        assert harness.engine.missed(final=False) == []
+        (said,) = harness.engine.missed(final=True)
         assert said == (
-            "each Quick was to be broken 5 s after its start, and 1 of them was not: "
-            f"{instance.id} is in state 'Running', and the moment has not come"
+            "each Quick should have been broken 5 s after its start, but 1 of them was not: "
+            f"{instance.id} is in state 'Running', and the action is not due yet"
         )
 
     @pytest.mark.parametrize("optional", [True, False])
-    def test_none_was_started(self, optional: bool, stage: Stage) -> None:
-        stage.engine.react(
+    def test_reports_that_no_instance_was_started_unless_optional(
+        self, optional: bool, harness: EngineHarness
+    ) -> None:
+        harness.engine.react(
             reaction(deed="terminate", where={"dataset": "x"}, business_key="k", optional=optional)
         )
-        stage.start(dataset="y")
-        assert stage.engine.missed(final=False) == []
+        harness.start(dataset="y")
+        assert harness.engine.missed(final=False) == []
         said = (
-            "each Review with business key 'k', variable dataset 'x' was to be terminated 0 s after its start, and none "
+            "each Review with business key 'k', variable dataset 'x' should have been terminated 0 s after its start, but none "
             "was started"
         )
-        assert stage.engine.missed(final=True) == ([] if optional else [said])
+        assert harness.engine.missed(final=True) == ([] if optional else [said])
 
     @pytest.mark.parametrize("remove", ["delete", "vanish"])
-    def test_it_was_deleted(self, remove: str, stage: Stage) -> None:
-        stage.engine.react(reaction(name="Quick", deed="break", after=5))
-        instance = stage.start("Quick")
-        getattr(stage.engine, remove)(instance.id)
-        (said,) = stage.engine.missed(final=False)
-        assert said.endswith(f"{instance.id} was deleted before that")
+    def test_reports_deleted_instances(self, remove: str, harness: EngineHarness) -> None:
+        harness.engine.react(reaction(name="Quick", deed="break", after=5))
+        instance = harness.start("Quick")
+        getattr(harness.engine, remove)(instance.id)
+        (said,) = harness.engine.missed(final=False)
+        assert said.endswith(f"{instance.id} was deleted first")
 
-    def test_a_later_order_took_its_place(self, stage: Stage) -> None:
-        stage.engine.react(reaction(deed="break"))
-        stage.engine.react(reaction(outcomes=["ask"]))
-        stage.start()
-        assert stage.engine.missed(final=True) == []
+    def test_ignores_superseded_reactions(self, harness: EngineHarness) -> None:
+        harness.engine.react(reaction(deed="break"))
+        harness.engine.react(reaction(outcomes=["ask"]))
+        harness.start()
+        assert harness.engine.missed(final=True) == []
 
-    def test_decisions_of_people_are_none_of_it(self, stage: Stage) -> None:
-        stage.engine.react(reaction(outcomes=["approve"]))
-        assert stage.engine.missed(final=True) == []
-
-
-def test_the_latest_that_is_about_an_instance_counts_alone(stage: Stage) -> None:
-    stage.engine.react(reaction(outcomes=["approve"]))
-    stage.engine.react(reaction(outcomes=["ask"], where={"dataset": "b"}))
-    stage.engine.react(reaction(outcomes=[], where={"dataset": None}))
-    assert [stage.start(dataset=name).task_outcome for name in "abc"] == ["approve", "ask", "approve"]
+    def test_ignores_decisions(self, harness: EngineHarness) -> None:
+        harness.engine.react(reaction(outcomes=["approve"]))
+        assert harness.engine.missed(final=True) == []
 
 
-def test_it_is_also_for_those_that_wait_already(stage: Stage) -> None:
-    instance = stage.start()
-    stage.engine.react(reaction(outcomes=["approve"]))
-    assert stage.after(instance, 0) == "Running"
+def test_only_the_latest_matching_reaction_applies(harness: EngineHarness) -> None:
+    harness.engine.react(reaction(outcomes=["approve"]))
+    harness.engine.react(reaction(outcomes=["ask"], where={"dataset": "b"}))
+    harness.engine.react(reaction(outcomes=[], where={"dataset": None}))
+    assert [harness.start(dataset=name).task_outcome for name in "abc"] == ["approve", "ask", "approve"]
+
+
+def test_a_reaction_applies_to_instances_that_already_wait(harness: EngineHarness) -> None:
+    instance = harness.start()
+    harness.engine.react(reaction(outcomes=["approve"]))
+    assert harness.after(instance, 0) == "Running"
 
 
 @pytest.mark.parametrize(
-    ("fields", "about"),
+    ("fields", "matches"),
     [
         ({}, True),
         ({"name": "Quick"}, False),
@@ -237,12 +243,14 @@ def test_it_is_also_for_those_that_wait_already(stage: Stage) -> None:
         ({"where": {"unheard_of": None}}, False),
     ],
 )
-def test_what_it_is_about(fields: dict[str, Any], about: bool, stage: Stage) -> None:
-    instance = stage.start(**{"dataset": "a", "$Flow.BusinessKey": "k"})
-    assert reaction(**fields).is_about(instance) is about
+def test_a_reaction_matches_by_name_key_and_variables(
+    fields: dict[str, Any], matches: bool, harness: EngineHarness
+) -> None:
+    instance = harness.start(**{"dataset": "a", "$Flow.BusinessKey": "k"})
+    assert reaction(**fields).matches(instance) is matches
 
 
-def test_through_the_control_api(control: EmulatorControl) -> None:
+def test_reactions_are_added_by_the_control_api_and_removed_by_reset(control: EmulatorControl) -> None:
     control.react("PublishApproval", outcomes=["approve"], where={"dataset": "a"}, by="Li")
     control.react("SupplierOnboarding", "terminate", business_key="k")
     one = control.start("PublishApproval", {"dataset": "a"})["id"]
@@ -254,7 +262,7 @@ def test_through_the_control_api(control: EmulatorControl) -> None:
     assert control.instances()[0]["closed"] is False
 
 
-def test_a_person_suspends_resumes_and_terminates(control: EmulatorControl) -> None:
+def test_change_suspends_resumes_and_terminates(control: EmulatorControl) -> None:
     instance_id = control.start("PublishApproval")["id"]
     assert control.change(instance_id, "suspend")["suspended"] is True
     assert control.change(instance_id, "resume")["suspended"] is False
@@ -266,13 +274,15 @@ def test_a_person_suspends_resumes_and_terminates(control: EmulatorControl) -> N
     [
         (("Unheard", "decide", [], 0), "BPM Unheard does not exist"),
         (("PublishApproval", "decide", ["aprove"], 0), "has no outcome 'aprove'; it has approve, reject"),
-        (("Instant", "decide", ["approve"], 0), "it has none, as no person is in it"),
+        (("Instant", "decide", ["approve"], 0), "it has none, because it never waits for a person"),
         (("PublishApproval", "burn", [], 0), "Invalid enum value 'burn'"),
         (("PublishApproval", "break", [], -1), "after must be 0 or more seconds, not -1"),
-        (("PublishApproval", "decide", ["approve"], 1), "so after means nothing"),
+        (("PublishApproval", "decide", ["approve"], 1), "so after has no effect"),
     ],
 )
-def test_what_is_refused(arguments: tuple[Any, ...], message: str, control: EmulatorControl) -> None:
+def test_an_invalid_reaction_is_refused(
+    arguments: tuple[Any, ...], message: str, control: EmulatorControl
+) -> None:
     name, deed, outcomes, after = arguments
     with pytest.raises(EmulatorError, match=message):
         control.react(name, deed, outcomes, after=after)

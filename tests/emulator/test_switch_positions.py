@@ -29,10 +29,10 @@ CREDENTIALS = {
     "client_secret": "emulator-only-secret",
 }
 
-# Each scene returns what a client sees; the table POSITIONS says what that is in each position.
+# Each function returns what a client observes; the table POSITIONS has the expected value for each position.
 
 
-def seen(api: Api, method: str, path: str, **arguments: Any) -> Any:
+def result_of(api: Api, method: str, path: str, **arguments: Any) -> Any:
     """Return the result of a call, or the status and the resCode of a refusal."""
     answer = api.call(method, path, **arguments)
     envelope = answer.json()
@@ -40,7 +40,7 @@ def seen(api: Api, method: str, path: str, **arguments: Any) -> Any:
 
 
 def get_by_id(api: Api, control: EmulatorControl) -> object:
-    result = seen(api, "GET", f"{INSTANCES}/{api.start()['id']}")
+    result = result_of(api, "GET", f"{INSTANCES}/{api.start()['id']}")
     return result if isinstance(result, tuple) else {"isClosed", "curElement"} & set(result)
 
 
@@ -55,24 +55,24 @@ def definition_variables(api: Api, control: EmulatorControl) -> object:
 
 def missing_by_id(api: Api, control: EmulatorControl) -> object:
     control.switch(get_by_id="row")
-    return seen(api, "GET", f"{INSTANCES}/002N-of-nobody")
+    return result_of(api, "GET", f"{INSTANCES}/002N-unknown")
 
 
 def get_variables(api: Api, control: EmulatorControl) -> object:
     instance_id = api.start("Instant", variables={"note": 1})["id"]
-    return seen(api, "GET", f"{INSTANCES}/{instance_id}/variables")
+    return result_of(api, "GET", f"{INSTANCES}/{instance_id}/variables")
 
 
 def several_states(api: Api, control: EmulatorControl) -> object:
     api.start("Instant")
     api.start()
     spellings: tuple[object, ...] = (f"Completed OK,{WAITING}", ["Completed OK", WAITING])
-    answers = [seen(api, "GET", INSTANCES, params={"states": states}) for states in spellings]
+    answers = [result_of(api, "GET", INSTANCES, params={"states": states}) for states in spellings]
     return [len(answer) if isinstance(answer, list) else answer for answer in answers]
 
 
 def unknown_state(api: Api, control: EmulatorControl) -> object:
-    return seen(api, "GET", INSTANCES, params={"states": "Lost"})
+    return result_of(api, "GET", INSTANCES, params={"states": "Lost"})
 
 
 def rows(api: Api, control: EmulatorControl) -> object:
@@ -99,7 +99,7 @@ def unknown_field(api: Api, control: EmulatorControl) -> object:
         {"fields": "state,isClosed"},
         {"fields": "state", "orderField": "isClosed"},
     )
-    return [seen(api, "GET", INSTANCES, params={"states": "Completed OK", **each}) for each in asked]
+    return [result_of(api, "GET", INSTANCES, params={"states": "Completed OK", **each}) for each in asked]
 
 
 def business_keys_in_rows(api: Api, control: EmulatorControl) -> object:
@@ -122,7 +122,7 @@ def see_others(api: Api, control: EmulatorControl) -> object:
     instance_id = control.start("PublishApproval", by="Wang")["id"]
     return [
         len(api.query(WAITING)),
-        type(seen(api, "PUT", f"{INSTANCES}/{instance_id}", json={"action": "suspend"})),
+        type(result_of(api, "PUT", f"{INSTANCES}/{instance_id}", json={"action": "suspend"})),
     ]
 
 
@@ -130,7 +130,7 @@ def keep_closed(api: Api, control: EmulatorControl) -> object:
     instance_id = api.start("Instant")["id"]
     return [
         len(api.query("Completed OK")),
-        seen(api, "DELETE", f"{INSTANCES}/{instance_id}"),
+        result_of(api, "DELETE", f"{INSTANCES}/{instance_id}"),
         len(control.instances()),
     ]
 
@@ -167,41 +167,41 @@ def closed_flag(api: Api, control: EmulatorControl) -> object:
 def acting_twice(api: Api, control: EmulatorControl) -> object:
     path = f"{INSTANCES}/{api.start()['id']}"
     for action in ("suspend", "suspend", "resume", "resume", "terminate"):
-        last = seen(api, "PUT", path, json={"action": action})
+        last = result_of(api, "PUT", path, json={"action": action})
         if isinstance(last, tuple):
             assert last == (400, "405230033")
-    again = seen(api, "PUT", path, json={"action": "terminate"})
+    again = result_of(api, "PUT", path, json={"action": "terminate"})
     return again if isinstance(again, tuple) else again["state"]
 
 
 def acting_on_closed(api: Api, control: EmulatorControl) -> object:
     path = f"{INSTANCES}/{api.start('Instant')['id']}"
-    acted = seen(api, "PUT", path, json={"action": "terminate"})
-    stored = seen(api, "PUT", f"{path}/variables", json={"note": 1})
+    acted = result_of(api, "PUT", path, json={"action": "terminate"})
+    stored = result_of(api, "PUT", f"{path}/variables", json={"note": 1})
     return [acted if isinstance(acted, tuple) else acted["state"], stored]
 
 
 def deleting_open(api: Api, control: EmulatorControl) -> object:
-    return seen(api, "DELETE", f"{INSTANCES}/{api.start()['id']}")
+    return result_of(api, "DELETE", f"{INSTANCES}/{api.start()['id']}")
 
 
 def duplicate_business_key(api: Api, control: EmulatorControl) -> object:
     variables = {"$Flow.BusinessKey": "k"}
     api.start("Instant", variables=variables)
     api.start("PublishApproval", variables=variables)
-    again = seen(api, "POST", INSTANCES, json={"name": "Instant", "variables": variables})
+    again = result_of(api, "POST", INSTANCES, json={"name": "Instant", "variables": variables})
     return again if isinstance(again, tuple) else again["businessKey"]
 
 
 def unknown_variables_at_start(api: Api, control: EmulatorControl) -> object:
-    started = seen(api, "POST", INSTANCES, json={"name": "Instant", "variables": {"nothing": 1}})
+    started = result_of(api, "POST", INSTANCES, json={"name": "Instant", "variables": {"nothing": 1}})
     return started if isinstance(started, tuple) else started["state"]
 
 
 def refused_token_start(api: Api, control: EmulatorControl) -> object:
     api.headers["access-token"] = "made-up"
     refused = [
-        seen(api, "POST", INSTANCES, json={"name": name, "variables": {"$Flow.BusinessKey": "k"}})
+        result_of(api, "POST", INSTANCES, json={"name": name, "variables": {"$Flow.BusinessKey": "k"}})
         for name in ("Instant", "Nothing")
     ]
     assert refused == [(401, "405230602")] * 2
@@ -209,7 +209,7 @@ def refused_token_start(api: Api, control: EmulatorControl) -> object:
 
 
 def refusal(api: Api, control: EmulatorControl) -> object:
-    return seen(api, "POST", INSTANCES, json={"name": "Nothing"})
+    return result_of(api, "POST", INSTANCES, json={"name": "Nothing"})
 
 
 def bad_token(api: Api, control: EmulatorControl) -> object:
@@ -232,36 +232,36 @@ def expires_in(api: Api, control: EmulatorControl) -> object:
 
 def concurrent_tokens(api: Api, control: EmulatorControl) -> object:
     api.call("POST", TOKEN, headers={}, data=CREDENTIALS)
-    return seen(api, "GET", INSTANCES, params={"states": "Running"})
+    return result_of(api, "GET", INSTANCES, params={"states": "Running"})
 
 
 def csrf_required(api: Api, control: EmulatorControl) -> object:
-    without = seen(api, "POST", INSTANCES, json={"name": "Instant"})
+    without = result_of(api, "POST", INSTANCES, json={"name": "Instant"})
     token = api.ok("POST", CSRF)
     api.headers["csrf-token"] = token
     api.start("Instant")
     api.headers["csrf-token"] = "wrong"
-    wrong = seen(api, "DELETE", f"{INSTANCES}/x")
+    wrong = result_of(api, "DELETE", f"{INSTANCES}/x")
     del api.headers["csrf-token"]
     api.query("Running")
     return [without if isinstance(without, tuple) else "started", wrong]
 
 
 def csrf_method(api: Api, control: EmulatorControl) -> object:
-    return [type(seen(api, method, CSRF)).__name__ for method in ("POST", "GET")]
+    return [type(result_of(api, method, CSRF)).__name__ for method in ("POST", "GET")]
 
 
 def content_type_required(api: Api, control: EmulatorControl) -> object:
     api.headers["Content-Type"] = "application/json; charset=utf-8"
     api.query("Running")
     del api.headers["Content-Type"]
-    return seen(api, "GET", INSTANCES, params={"states": "Running"})
+    return result_of(api, "GET", INSTANCES, params={"states": "Running"})
 
 
 def plus_is_blank(api: Api, control: EmulatorControl) -> object:
     api.start("Instant")
-    assert len(seen(api, "GET", f"{INSTANCES}?states=Completed%20OK")) == 1
-    plus = seen(api, "GET", f"{INSTANCES}?states=Completed+OK")
+    assert len(result_of(api, "GET", f"{INSTANCES}?states=Completed%20OK")) == 1
+    plus = result_of(api, "GET", f"{INSTANCES}?states=Completed+OK")
     return len(plus) if isinstance(plus, list) else plus
 
 
@@ -322,7 +322,7 @@ def start_time_form(api: Api, control: EmulatorControl) -> object:
 
 
 NOT_FOUND = (404, "405230060")
-SCENES: dict[str, Callable[[Api, EmulatorControl], object]] = {
+OBSERVATIONS: dict[str, Callable[[Api, EmulatorControl], object]] = {
     "get_by_id": get_by_id,
     "definition_variables": definition_variables,
     "missing_by_id": missing_by_id,
@@ -500,15 +500,15 @@ POSITIONS: list[tuple[str, object, object]] = [
 @pytest.mark.parametrize(
     ("switch", "position", "expected"), POSITIONS, ids=[f"{row[0]}={row[1]}" for row in POSITIONS]
 )
-def test_position(
+def test_each_position_has_its_effect(
     api: Api, control: EmulatorControl, switch: str, position: object, expected: object
 ) -> None:
     control.switch(**{switch: position})
-    assert SCENES[switch](api, control) == expected
+    assert OBSERVATIONS[switch](api, control) == expected
 
 
-def test_a_list_that_is_cut_and_has_no_order(api: Api, control: EmulatorControl) -> None:
-    """Neither order asked for is kept, and it is always the same rows that are missing."""
+def test_a_capped_list_without_order_always_lacks_the_same_rows(api: Api, control: EmulatorControl) -> None:
+    """The list ignores the requested order, and always lacks the same rows."""
     control.switch(row_order="shuffled", order_honoured=False, row_cap=37)
     ids = [api.start()["id"] for _ in range(40)]
     either = [
@@ -520,7 +520,7 @@ def test_a_list_that_is_cut_and_has_no_order(api: Api, control: EmulatorControl)
     assert [each for each in ids if each in either[0]] not in (either[0], either[0][::-1])
 
 
-def test_the_table_leaves_no_switch_out() -> None:
+def test_the_table_covers_every_switch_and_default() -> None:
     listed = {(row[0], row[1]) for row in POSITIONS}
     assert {name for name, _ in listed} == set(Switches().positions())
     assert set(Switches().positions().items()) <= listed

@@ -1,4 +1,4 @@
-"""Switches: their positions, and what is said about a wrong one."""
+"""Switches: their positions, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
 
 
-def test_changed_leaves_the_others() -> None:
+def test_changed_keeps_the_other_switches() -> None:
     before = Switches()
     after = before.changed(row_cap=3, action_lag=2, several_states="comma")
     assert (after.row_cap, after.action_lag, after.several_states) == (3, 2.0, "comma")
@@ -32,7 +32,7 @@ def test_changed_leaves_the_others() -> None:
         ("terminate_state=User Terminated", ("terminate_state", "User Terminated")),
     ],
 )
-def test_positions_from_text(text: str, expected: tuple[str, object]) -> None:
+def test_parse_switch_converts_the_position(text: str, expected: tuple[str, object]) -> None:
     assert parse_switch(text) == expected
 
 
@@ -56,7 +56,7 @@ def test_positions_from_text(text: str, expected: tuple[str, object]) -> None:
         ("csrf_required=1", "switch csrf_required has no position '1'; it has true | false"),
     ],
 )
-def test_wrong_text(text: str, message: str) -> None:
+def test_parse_switch_refuses_invalid_text(text: str, message: str) -> None:
     with pytest.raises(SwitchError) as caught:
         parse_switch(text)
     assert message in str(caught.value)
@@ -65,12 +65,12 @@ def test_wrong_text(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     "positions", [{"row_cap": True}, {"csrf_required": 1}, {"refusal_status": "400"}, {"x": 1}]
 )
-def test_wrong_values(positions: dict[str, object]) -> None:
+def test_changed_refuses_invalid_values(positions: dict[str, object]) -> None:
     with pytest.raises(SwitchError):
         Switches().changed(**positions)
 
 
-def test_each_switch_is_described() -> None:
+def test_every_switch_is_described() -> None:
     text = describe_switches()
     for name in Switches().positions():
         assert f"{name} = " in text

@@ -1,4 +1,4 @@
-"""``make demo`` shows on a terminal what it is waiting for, and writes plain lines everywhere else."""
+"""``make demo`` shows the current step on a terminal, and prints plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-LASTS = """
+SLOW_STEP = """
 import time
 import demo
 from steps import Steps
@@ -18,18 +18,18 @@ from steps import Steps
 with Steps(demo.make_console()).step("Prepare Airflow's database"):
     time.sleep(0.3)
 """
-# What asks for colours does not make a terminal of a pipe.
+# Variables that request colours do not turn a pipe into a terminal.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPTS), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-COMMAND = [sys.executable, "-c", LASTS]
+COMMAND = [sys.executable, "-c", SLOW_STEP]
 
 
-def test_a_pipe_gets_plain_lines() -> None:
+def test_a_pipe_receives_plain_lines() -> None:
     done = subprocess.run(COMMAND, env=ENVIRONMENT, check=True, capture_output=True, text=True, timeout=60)
     assert re.fullmatch(r"Prepare Airflow's database \.\.\. 0\.\d s\n", done.stdout)
     assert done.stderr == ""
 
 
-def test_a_terminal_sees_the_seconds_pass() -> None:
+def test_a_terminal_shows_the_elapsed_seconds() -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(COMMAND, env=ENVIRONMENT, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
@@ -37,7 +37,7 @@ def test_a_terminal_sees_the_seconds_pass() -> None:
         try:
             while piece := os.read(ours, 65536):
                 seen += piece
-        except OSError:  # so Linux says that nobody has the terminal open any more
+        except OSError:  # Linux reports this way that the terminal is closed
             pass
         finally:
             os.close(ours)
@@ -45,4 +45,4 @@ def test_a_terminal_sees_the_seconds_pass() -> None:
     shown = seen.decode()
     assert re.search(r"Prepare Airflow's database .*0:00:00", shown), shown
     assert re.search(r"Prepare Airflow's database: 0\.\d s\s*$", shown), shown
-    assert "\x1b[?25h" in shown, "the cursor is back"
+    assert "\x1b[?25h" in shown, "the cursor is shown again"

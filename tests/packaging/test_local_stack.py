@@ -1,4 +1,4 @@
-"""``make up`` and ``make demo`` leave nothing behind, whatever they started."""
+"""``make up`` and ``make demo`` end all processes that they started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from up import NIGHTLY
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A parent that ignores SIGTERM, with a child in a process group of its own that ignores it too.
+# A parent that ignores SIGTERM, and its child, in its own process group, which also ignores it.
 STUBBORN = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -43,7 +43,7 @@ def _in_sessions(sessions: set[int]) -> list[str]:
     return found
 
 
-def test_processes_that_ignore_sigterm_are_killed() -> None:
+def test_stop_kills_processes_that_ignore_sigterm() -> None:
     with Stack() as stack:
         home = stack.home
         child = stack.start("stubborn", [sys.executable, "-c", STUBBORN], dict(os.environ))
@@ -66,7 +66,7 @@ def _addresses(log: Path, process: subprocess.Popen[bytes], seconds: float) -> d
     raise AssertionError(f"not up: {log.read_text()}")
 
 
-def test_up_answers_and_ends_without_a_trace(tmp_path: Path) -> None:
+def test_make_up_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -85,7 +85,7 @@ def test_up_answers_and_ends_without_a_trace(tmp_path: Path) -> None:
         api = AirflowApi(addresses["Airflow"])
         assert api.is_healthy()
         dags = {dag["dag_id"]: dag for dag in api.call("GET", "/api/v2/dags")["dags"]}
-        # Unpaused, these would start a run of their own.
+        # If unpaused, these would start a run on their own.
         by_themselves = {dag_id for dag_id, dag in dags.items() if "*" in str(dag["timetable_summary"])}
         assert by_themselves == NIGHTLY
         assert {dag_id for dag_id, dag in dags.items() if dag["is_paused"]} == NIGHTLY
@@ -95,7 +95,7 @@ def test_up_answers_and_ends_without_a_trace(tmp_path: Path) -> None:
             if each["connection_type"] == "astro_zero"
         ]
         assert form["hook_name"] == "Huawei Cloud Astro Zero"
-        if Version(airflow.__version__) >= Version("3.2"):  # before, forms are not made of data
+        if Version(airflow.__version__) >= Version("3.2"):  # older versions do not build forms from data
             assert form["extra_fields"]["access_token"]["schema"]["format"] == "password"
         assert EmulatorControl(addresses["Emulator"]).processes()
         sessions = {os.getsid(child.pid) for child in psutil.Process(up.pid).children()} | {up.pid}
@@ -103,7 +103,7 @@ def test_up_answers_and_ends_without_a_trace(tmp_path: Path) -> None:
         up.send_signal(signal.SIGINT)
         assert up.wait(30) == 0, log.read_text()
     finally:
-        up.terminate()  # has no effect on one that has ended
+        up.terminate()  # has no effect if it has ended
         up.wait(30)
     assert _in_sessions(sessions) == []
     assert list(scratch.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The files of the repository hold nothing that belongs to one machine."""
+"""The files of the repository contain nothing that is specific to one machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIN = re.compile(
     r"[a-z0-9]+(?:[._-][a-z0-9]+)*==[0-9][0-9a-z.]*(?: ; [a-z_]+ [a-z0-9_.'<>=!*() -]+)?", re.IGNORECASE
 )
 
-# Each pattern has a bracket that keeps it from matching itself.
+# Each pattern has a bracket so that it does not match itself.
 MACHINE_BOUND = {
     "a package registry": re.compile(
         r"py[p]i\.(?:org|python)|python[h]osted|registry\.[n]pmjs|[-]-(?:extra-)?index-url"
@@ -24,7 +24,7 @@ MACHINE_BOUND = {
 
 
 def _files() -> list[Path]:
-    """Return what is, or is about to be, under version control."""
+    """Return the files that are under version control, or not ignored by it."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -33,14 +33,14 @@ def _files() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "constraints").iterdir()), ids=lambda path: path.name)
-def test_constraints_are_names_and_versions_only(path: Path) -> None:
+def test_constraints_contain_only_names_and_versions(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) > 100
     assert [line for line in lines if not PIN.fullmatch(line)] == []
 
 
 @pytest.mark.parametrize("what", MACHINE_BOUND)
-def test_no_file_names(what: str) -> None:
+def test_no_file_contains(what: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in _files()

@@ -1,4 +1,4 @@
-"""What scripts say while they work."""
+"""The output of scripts while they run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _steps(*, terminal: bool) -> tuple[Steps, io.StringIO]:
     ), written
 
 
-def test_in_a_pipe_each_step_is_a_plain_line_that_begins_before_it_ends() -> None:
+def test_in_a_pipe_a_step_prints_its_name_before_it_ends() -> None:
     steps, written = _steps(terminal=False)
     with steps.step("Start [all] of it"):
         assert written.getvalue() == "Start [all] of it ... "
@@ -28,7 +28,7 @@ def test_in_a_pipe_each_step_is_a_plain_line_that_begins_before_it_ends() -> Non
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_step_that_fails_is_known_and_has_no_seconds(terminal: bool) -> None:
+def test_a_failed_step_is_remembered_and_prints_no_seconds(terminal: bool) -> None:
     steps, written = _steps(terminal=terminal)
     with pytest.raises(OSError, match="gone"), steps.step("Start it"):
         raise OSError("gone")
@@ -37,7 +37,7 @@ def test_a_step_that_fails_is_known_and_has_no_seconds(terminal: bool) -> None:
     assert written.getvalue().endswith("\n") or terminal
 
 
-def test_on_a_terminal_the_seconds_pass_and_one_line_remains() -> None:
+def test_on_a_terminal_a_step_leaves_one_line() -> None:
     steps, written = _steps(terminal=True)
     with steps.step("Start [all] of it"):
         pass

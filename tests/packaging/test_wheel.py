@@ -1,4 +1,4 @@
-"""What is in the wheel, and what its metadata says."""
+"""The contents and the metadata of the wheel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _dist_info(wheel: zipfile.ZipFile, name: str) -> str:
     return wheel.read(path).decode()
 
 
-def test_metadata_has_the_version_of_the_package(wheel: zipfile.ZipFile) -> None:
+def test_metadata_contains_the_version_of_the_package(wheel: zipfile.ZipFile) -> None:
     metadata = Parser().parsestr(_dist_info(wheel, "METADATA"))
     assert metadata["Name"] == "airflow-provider-astrobpm"
     assert metadata["Version"] == airflow_provider_astrobpm.__version__
@@ -54,20 +54,20 @@ def test_links_of_the_readme_work_on_a_package_index_page(tmp_path: Path) -> Non
     assert [target for target in targets if not target.startswith("https://")] == []
 
 
-def test_the_version_is_written_in_one_place_only() -> None:
+def test_the_version_is_defined_in_one_place() -> None:
     version = re.compile(rf"""(?<![\d.]){re.escape(airflow_provider_astrobpm.__version__)}(?![\d.])""")
     files = [ROOT / "pyproject.toml", *PACKAGE.rglob("*.py")]
     assert [file for file in files if version.search(file.read_text())] == [PACKAGE / "__init__.py"]
 
 
-def test_airflow_finds_the_provider(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_registers_the_provider(wheel: zipfile.ZipFile) -> None:
     lines = _dist_info(wheel, "entry_points.txt").split("\n")
     assert "[apache_airflow_provider]" in lines
     assert "provider_info = airflow_provider_astrobpm.provider_info:get_provider_info" in lines
     assert "airflow_provider_astrobpm/provider_info.py" in wheel.namelist()
 
 
-def test_every_file_of_the_package_is_in_the_wheel_and_no_other(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_contains_exactly_the_package(wheel: zipfile.ZipFile) -> None:
     in_tree = {
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
@@ -77,7 +77,7 @@ def test_every_file_of_the_package_is_in_the_wheel_and_no_other(wheel: zipfile.Z
     assert in_wheel == in_tree
 
 
-def test_data_files_and_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_contains_data_files_and_licence(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert "airflow_provider_astrobpm/py.typed" in names
     assert any(re.fullmatch(r"airflow_provider_astrobpm/emulator/.*\.yaml", name) for name in names)

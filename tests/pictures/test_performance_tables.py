@@ -1,4 +1,4 @@
-"""What the plots are drawn from: the tables that the measurements have written into docs/performance.md."""
+"""The tables in docs/performance.md, which the benchmarks write and the plots read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Words.
 """
 
 
-def test_the_tables_between_the_markers() -> None:
+def test_tables_are_read_between_the_markers() -> None:
     first, second = tables_of(SMALL, "waiting")
     rows = ({"tasks": "1,000", "CPU": "0.22 s"}, {"tasks": "5,000", "CPU": "1 s"})
     assert first == Table(("tasks", "CPU"), rows)
@@ -39,12 +39,12 @@ def test_the_tables_between_the_markers() -> None:
 @pytest.mark.parametrize(
     ("cell", "value"), [("12", 12), ("10,687", 10_687), ("0.22 s", 0.22), ("3288 ms", 3288), ("93%", 93)]
 )
-def test_a_number_without_its_unit(cell: str, value: float) -> None:
+def test_number_ignores_the_unit(cell: str, value: float) -> None:
     assert number(cell) == value
 
 
 @pytest.mark.parametrize("cell", ["", "none", "s 1"])
-def test_what_is_no_number(cell: str) -> None:
+def test_number_refuses_a_cell_without_a_number(cell: str) -> None:
     with pytest.raises(TableError, match="not a number"):
         number(cell)
 
@@ -58,12 +58,12 @@ def test_what_is_no_number(cell: str) -> None:
         (SMALL.replace("| 5,000 |", "| 5,000 | 7 |"), "waiting", "CPU", "more or fewer cells"),
     ],
 )
-def test_what_is_not_there(page: str, name: str, column: str, words: str) -> None:
+def test_a_missing_table_is_reported(page: str, name: str, column: str, words: str) -> None:
     with pytest.raises(TableError, match=words):
         table_with(page, name, column)
 
 
-def test_the_page_has_what_is_drawn_of_waiting() -> None:
+def test_the_page_has_the_tables_of_the_waiting_plot() -> None:
     rows = table_with(PAGE, "waiting", "tasks", "trigger", "requests", "CPU").rows
     triggers = {row["trigger"] for row in rows}
     assert triggers == {"this provider", "http provider", "Airflow alone"}
@@ -74,7 +74,7 @@ def test_the_page_has_what_is_drawn_of_waiting() -> None:
     assert all(number(row["requests"]) >= 0 and number(row["CPU"]) > 0 for row in rows)
 
 
-def test_the_page_has_what_is_drawn_of_the_batch() -> None:
+def test_the_page_has_the_tables_of_the_batch_plot() -> None:
     table = table_with(PAGE, "batch", "starts a second", "the run takes")
     ours, mapped = table.rows
     launches = table.columns[0]

@@ -1,6 +1,6 @@
-"""An Airflow of separate processes as a test sees it: through its REST API, its logs and its files.
+"""A deployed Airflow as a test sees it: through its REST API, its logs and its files.
 
-Knows nothing of what it runs: ``tests/deployment`` and ``tests/ha`` decide that.
+``tests/deployment`` and ``tests/ha`` choose what it runs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from airflow_api import AirflowApi, AirflowApiError
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from local_stack import Child, Deployment
 
-PATIENCE = 90.0  # seconds for what must come
+PATIENCE = 90.0  # seconds to wait for an expected condition
 
 Found = TypeVar("Found")
 MEASURED = pytest.StashKey[list[str]]()
 
 
 class DeployedAirflow:
-    """A deployment that tests talk to.
+    """A deployment under test.
 
-    :param home: the folder that holds all it writes.
-    :param control: the emulator that it talks to.
+    :param home: the folder to which it writes.
+    :param control: the emulator that it uses.
     """
 
     def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
@@ -38,16 +38,16 @@ class DeployedAirflow:
         self._api = AirflowApi(deployment.url)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Call the REST API; an answer without a body is None."""
+        """Call the REST API. Return None for a response without a body."""
         try:
             return self._api.call(method, path, body)
         except AirflowApiError as error:
             raise AssertionError(str(error)) from None
 
     def until_up(self, dags: int) -> None:
-        """Wait until every component works and every DAG is there.
+        """Wait until every component is healthy and every DAG is parsed.
 
-        :param dags: how many there are.
+        :param dags: the number of DAGs.
         """
 
         def parsed() -> bool | None:
@@ -55,7 +55,7 @@ class DeployedAirflow:
             return self.call("GET", "/api/v2/dags")["total_entries"] == dags or None
 
         self.until("the deployment is up", lambda: self._api.is_healthy() or None, 2 * PATIENCE)
-        self.until("the DAGs are there", parsed)
+        self.until("the DAGs are parsed", parsed)
 
     @property
     def scheduler(self) -> Child:
@@ -63,28 +63,28 @@ class DeployedAirflow:
         return scheduler
 
     def expect_end(self, component: Child) -> None:
-        """Wait until nothing is left of a component that was told to end."""
+        """Wait until a component has no process left. The caller has told it to end."""
         self.gone.append(component)
         self.until(f"{component.name} has ended", lambda: not component.members() or None)
 
     def until(
-        self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE, *about: Path
+        self, what: str, find: Callable[[], Found | None], seconds: float = PATIENCE, *about: Path
     ) -> Found:
-        """Call ``look`` until it finds something, and return that.
+        """Call ``find`` until it returns something other than None, and return that.
 
-        :param what: what is waited for.
+        :param what: the awaited condition, for error messages.
         :param about: the folders whose logs an error shows.
         """
         deadline = time.monotonic() + seconds
-        while (found := look()) is None:
+        while (found := find()) is None:
             ended = self.unexpectedly_ended()
-            assert not ended, f"{ended} ended by itself before {what}\n{self._logs(*about)}"
+            assert not ended, f"{ended} ended on its own before {what}\n{self._logs(*about)}"
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self._logs(*about)}"
             time.sleep(0.1)
         return found
 
     def unexpectedly_ended(self) -> list[str]:
-        """Return the components that have ended though nobody told them to."""
+        """Return the components that have ended without being told to."""
         return [
             child.name
             for child in self.deployment.components
@@ -92,7 +92,7 @@ class DeployedAirflow:
         ]
 
     def files_with(self, text: str) -> list[str]:
-        """Return every file of the deployment that holds ``text``."""
+        """Return every file of the deployment that contains ``text``."""
         files = [path for path in self.home.rglob("*") if path.is_file()]
         return [str(path.relative_to(self.home)) for path in files if text.encode() in path.read_bytes()]
 
@@ -104,7 +104,7 @@ class DeployedAirflow:
 
 
 def seconds_of(stamp: str) -> float:
-    """Return a time that Airflow writes, in seconds since the epoch."""
+    """Convert one of Airflow's timestamps to seconds since the epoch."""
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
@@ -112,7 +112,7 @@ def seconds_of(stamp: str) -> float:
 def measured(
     pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> Callable[[str, float], None]:
-    """Note a number of seconds; all are shown when the tests are over."""
+    """Return a function that records a duration. All are shown at the end of the test run."""
 
     def note(what: str, seconds: float) -> None:
         record_property(what, seconds)
@@ -122,7 +122,7 @@ def measured(
 
 
 def show_measured(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what was measured since this was last asked for."""
+    """Show the recorded durations, and clear them."""
     for line in config.stash.get(MEASURED, []):
         terminalreporter.write_line(line)
     config.stash[MEASURED] = []

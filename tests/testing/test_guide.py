@@ -1,4 +1,4 @@
-"""``docs/testing-your-dags.md``, run as a reader would: its files in a folder, its further tests in the file that it says."""
+"""Run ``docs/testing-your-dags.md`` as a reader would: its files in a folder, its other tests in the file that it names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MORE_TESTS = "tests/test_publish_sales.py"
 
 
 def files() -> dict[str, str]:
-    """Return the text of each file that the guide shows, by its path; a block without one is more of the tests."""
+    """Return the files that the guide shows, path to text. A block without a path belongs to the tests."""
     found: dict[str, str] = {}
     for language, text in BLOCKS:
         if language != "text":
@@ -27,7 +27,7 @@ def files() -> dict[str, str]:
     return found
 
 
-def test_everything_that_it_shows_works(pytester: pytest.Pytester) -> None:
+def test_the_files_of_the_guide_pass(pytester: pytest.Pytester) -> None:
     project = files()
     assert set(project) == {
         "dags/publish_sales.py",
@@ -45,7 +45,7 @@ def test_everything_that_it_shows_works(pytester: pytest.Pytester) -> None:
     done.assert_outcomes(passed=len(tests) + 2)  # one of them is three
 
 
-def test_the_message_that_it_shows(emulator: AstroZeroEmulator) -> None:
+def test_the_guide_shows_the_real_message(emulator: AstroZeroEmulator) -> None:
     AstroZeroHook().start_instance(
         "PublishApproval", variables={"dataset": "sales_daily"}, business_key="release-7"
     )

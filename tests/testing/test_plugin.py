@@ -1,4 +1,4 @@
-"""The plugin as pytest loads it: it costs nothing unless it is used, and each test has an emulator as it begins."""
+"""The plugin as pytest loads it: it costs nothing until it is used, and each test has a reset emulator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = "airflow_provider_astrobpm"
 
-USES_IT = """
+HELPERS = """
 import json
 import threading
 
@@ -36,16 +36,16 @@ def use(emulator, monkeypatch):
     one.close()
     emulator.assert_started("PublishApproval", state="Waiting for user interaction")
     counts = emulator.counts()
-    assert (counts["token"], counts["start"]) == (1, 1), "the token of another test is forgotten"
+    assert (counts["token"], counts["start"]) == (1, 1), "tokens of earlier tests are not reused"
     emulator.decides("PublishApproval", "approve")
     emulator.fault("query", "html")
     emulator.advance(5)
     (server,) = (each for each in threading.enumerate() if each.name == "astro-zero-emulator")
-    with open("seen.txt", "a") as seen:
-        print(emulator.url, id(server), file=seen)
+    with open("emulators_used.txt", "a") as emulators_used:
+        print(emulator.url, id(server), file=emulators_used)
 """
 TWO_TESTS = (
-    USES_IT
+    HELPERS
     + """
 
 def test_one(astro_zero_emulator, monkeypatch):
@@ -83,15 +83,15 @@ print("MILLISECONDS", min(taken) * 1000)
 
 @pytest.fixture(autouse=True)
 def _no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin without a connection, whatever the environment says."""
+    """Start without a connection, regardless of the environment."""
     monkeypatch.delenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", raising=False)
 
 
-def seen(pytester: pytest.Pytester) -> list[list[str]]:
-    return [line.split() for line in Path(pytester.path / "seen.txt").read_text().splitlines()]
+def emulators_used(pytester: pytest.Pytester) -> list[list[str]]:
+    return [line.split() for line in Path(pytester.path / "emulators_used.txt").read_text().splitlines()]
 
 
-def test_it_imports_nothing_unless_it_is_used(pytester: pytest.Pytester) -> None:
+def test_the_plugin_imports_nothing_until_it_is_used(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_something_else(): pass")
     done = pytester.run(sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider")
     (line,) = (each for each in done.outlines if each.startswith("FOUND "))
@@ -104,13 +104,13 @@ def test_it_imports_nothing_unless_it_is_used(pytester: pytest.Pytester) -> None
     }
 
 
-def test_its_import_takes_less_than_five_milliseconds(pytester: pytest.Pytester) -> None:
+def test_importing_the_plugin_takes_less_than_five_milliseconds(pytester: pytest.Pytester) -> None:
     done = pytester.run(sys.executable, "-c", MEASURE)
     (line,) = done.outlines
     assert float(line.removeprefix("MILLISECONDS ")) < 5
 
 
-def test_each_test_has_it_as_it_begins_and_all_share_one_server_that_stops(pytester: pytest.Pytester) -> None:
+def test_tests_get_a_reset_emulator_and_share_one_server(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers --strict-config")
     pytester.makepyfile(TWO_TESTS)
     done = pytester.run(sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider")
@@ -118,15 +118,15 @@ def test_each_test_has_it_as_it_begins_and_all_share_one_server_that_stops(pytes
     found = json.loads(line.removeprefix("FOUND "))
     assert (found["code"], found["threads"], found["variables"]) == (0, ["MainThread"], [])
     assert "airflow" not in found["modules"], "the emulator needs no Airflow"
-    first, second = seen(pytester)
+    first, second = emulators_used(pytester)
     assert first == second
 
 
-def test_each_process_of_xdist_has_its_own(pytester: pytest.Pytester) -> None:
+def test_each_xdist_process_has_its_own_emulator(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TWO_TESTS)
     done = pytester.runpytest_subprocess("-q", "-n", "2", "--dist", "each", "-p", "no:cacheprovider")
     done.assert_outcomes(passed=4)
-    assert len({url for url, _ in seen(pytester)}) == 2
+    assert len({url for url, _ in emulators_used(pytester)}) == 2
 
 
 def test_failures_show_no_secret(pytester: pytest.Pytester) -> None:
@@ -161,20 +161,20 @@ def test_fixture(broken):
     done = pytester.runpytest_inprocess(*options)
     done.assert_outcomes(failed=5, errors=1)
     output = done.stdout.str() + done.stderr.str()
-    assert "was to be started once, and was started never" in output
+    assert "to be started once, but it was started 0 times" in output
     assert "emulator-only-secret" not in output
 
 
-def test_a_failed_check_points_at_the_test(pytester: pytest.Pytester) -> None:
+def test_a_failed_check_points_to_the_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile('def test_it(astro_zero_emulator):\n    astro_zero_emulator.assert_started("P")\n')
     done = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider")
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines(
-        ["E * AssertionError: P was to be started once*", "*test_a_failed_check*.py:2: *"]
+        ["E * AssertionError: Expected P to be started once*", "*test_a_failed_check*.py:2: *"]
     )
 
 
-ORDERS = """
+PLANNED_ACTIONS = """
 import pytest
 
 
@@ -216,14 +216,14 @@ def test_by_another_name(mine):
 """
 
 
-def test_a_test_fails_whose_orders_did_not_happen(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(ORDERS)
+def test_missed_actions_fail_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PLANNED_ACTIONS)
     done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-rpfE", timeout=120)
     done.assert_outcomes(failed=4, passed=3, errors=1)
-    told = done.stdout.str()
-    assert "each Instant was to be broken 1 s after its start, and 1 of them was not: 002N" in told
-    assert told.count("The test has ordered what did not happen:") >= 4
-    # An error at the end of a test is told after its own end, which was a pass.
+    output = done.stdout.str()
+    assert "each Instant should have been broken 1 s after its start, but 1 of them was not: 002N" in output
+    assert output.count("These planned actions did not happen:") >= 4
+    # An error in the teardown is reported after the result of the test, which was a pass.
     ends = {
         line.partition("::")[2].split()[0]: line.split()[0] for line in done.outlines if "::test_" in line
     }

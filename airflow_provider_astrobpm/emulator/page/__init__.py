@@ -1,4 +1,4 @@
-"""The emulator's page, for people: the instances in a table, one instance's story, and what a person may do to it.
+"""The emulator's web page: a table of the instances, and for each instance its history and the actions on it.
 
-The server renders HTML and takes forms. A script only keeps it up to date without loading it anew.
+The server renders HTML and handles forms. A script only updates the page without reloading it.
 """

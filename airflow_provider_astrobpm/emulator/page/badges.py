@@ -1,4 +1,4 @@
-"""The states that an instance shows, each with the class of its meaning. Pure."""
+"""Badges: the states that an instance shows, each with a CSS class for its meaning. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Badge:
-    """A state.
+    """A state, as the page shows it.
 
-    :param kind: what it means for someone who waits, such as ``waiting-for-people``; the stylesheet knows it.
+    :param kind: the CSS class for what the state means to a wait, such as ``waiting-for-people``.
     """
 
     state: str
@@ -29,7 +29,7 @@ def badge(state: str) -> Badge:
 
 
 def badges(instance: Instance, engine: Engine) -> tuple[Badge, ...]:
-    """Return the state that the API shows, and that the instance is held where its state does not say so."""
+    """Return the state that the API shows, plus ``Suspended`` if the instance is suspended in another state."""
     shown = engine.shown_state(instance)
     held = instance.suspended and shown != SUSPENDED
     return (badge(shown), badge(SUSPENDED)) if held else (badge(shown),)

@@ -1,7 +1,6 @@
-"""What a person sends: read, checked, and done. No HTTP here.
+"""The forms of the page: parse, validate and perform them. No HTTP here.
 
-Everything that Astro Zero would take without a word and then ignore is refused here in words, because a person is there
-to read them.
+Input that Astro Zero would silently ignore is an error here, because a person can read the message.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import msgspec
 
 from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
 from airflow_provider_astrobpm.emulator.instances import settable
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.page.details import Variable
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.page.instance_details import Variable
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
 
-PERSON = "somebody"
-NEW, OLD = "set:", "was:"
-"""What the names of the two fields of a variable begin with: what it is to be, and what it was when it was shown."""
+PERSON = "someone"
+NEW_VALUE, SHOWN_VALUE = "set:", "was:"
+"""The prefixes of a variable's two fields: its new value, and its value when the page showed it."""
 
 _EXAMPLE = '{"dataset": "sales_daily"}'
-_LONGEST = 200  # characters of foreign text in an error
+_MAX_QUOTED_CHARACTERS = 200  # of foreign text in an error
 
 
 class FormError(Exception):
-    """A form that cannot be done; the message says why.
+    """A form cannot be performed; the message says why.
 
-    :param field: the name of the field that is wrong; empty if none is.
+    :param field: the name of the invalid field; empty if the error is about no field.
     """
 
     def __init__(self, message: str, field: str = "") -> None:
@@ -45,10 +44,10 @@ class FormError(Exception):
 
 
 class Form(NamedTuple):
-    """What can be sent about an instance.
+    """A form about an instance.
 
-    :param perform: does it.
-    :param done: what is said when it is done.
+    :param perform: the function that performs it.
+    :param done: the message after it was performed.
     """
 
     perform: Callable[[Engine, str, Mapping[str, str]], object]
@@ -59,14 +58,14 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
     """Start an instance.
 
     :param fields: ``definition``, and ``business_key``, ``title`` and ``variables``, which may be empty.
-    :raises FormError: if something in them is wrong, or the start is refused.
+    :raises FormError: if a field is invalid, or the start is refused.
     """
     text = fields.get("variables", "").strip()
     variables = _read_object(text, "variables") if text else {}
     try:
         process = engine.catalogue.find(fields.get("definition", "")).process
     except Refusal as refusal:
-        raise FormError(f"{refusal.message}. Choose one of those in the list.", "definition") from None
+        raise FormError(f"{refusal.message}. Choose a process from the list.", "definition") from None
     _check_names(process, variables)
     for name, field in ((BUSINESS_KEY, "business_key"), (TITLE, "title")):
         if fields.get(field, "").strip():
@@ -78,11 +77,11 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
 
 
 def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
-    """Decide at the step that the person has seen: the next one may have an outcome of the same name."""
+    """Complete the step that the page showed. The check is needed because the next step may offer the same outcome."""
     now = str(engine.instance(instance_id).entered)
     if fields.get("entered", now) != now:
         raise FormError(
-            "The instance has gone on to another step since this page showed it. Look at how it stands now, and decide again."
+            "The instance has moved on to another step since this page was loaded. Check its current step, and decide again."
         )
     engine.decide(instance_id, fields.get("outcome", ""), PERSON)
 
@@ -94,17 +93,18 @@ def _break(engine: Engine, instance_id: str, _: Mapping[str, str]) -> None:
 
 
 def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
-    """Set those variables that the person has changed; all of them or, if one is wrong, none."""
+    """Set the variables that the person changed. If one is invalid, set none."""
     instance = engine.instance(instance_id)
     changed: dict[str, Any] = {}
     for field, text in fields.items():
-        name = field.removeprefix(NEW)
-        if field.startswith(NEW) and _lines(text) != _lines(fields.get(OLD + name, "")):
+        name = field.removeprefix(NEW_VALUE)
+        if field.startswith(NEW_VALUE) and _lines(text) != _lines(fields.get(SHOWN_VALUE + name, "")):
             if not settable(instance.process, {name: None}):
                 raise FormError(
-                    f"{words.visible(repr(name), _LONGEST)} is no variable that can be set.", field
+                    f"The variable {formatting.visible(repr(name), _MAX_QUOTED_CHARACTERS)} cannot be set.",
+                    field,
                 )
-            # What was text stays text: a person need not quote it, and 007 stays 007.
+            # Text stays text: it needs no quotes, and 007 stays 007.
             plain = isinstance(instance.variables.get(name), str)
             changed[name] = _lines(text) if plain else _read(text, field)
     if not changed:
@@ -127,10 +127,10 @@ FORMS: Mapping[str, Form] = {
 
 
 def perform(engine: Engine, name: str, instance_id: str, fields: Mapping[str, str]) -> None:
-    """Do what a form about an instance asks for.
+    """Perform a form about an instance.
 
-    :param name: of the form, a key of :data:`FORMS`.
-    :raises FormError: if it cannot be done.
+    :param name: the name of the form, a key of :data:`FORMS`.
+    :raises FormError: if it cannot be performed.
     """
     try:
         FORMS[name].perform(engine, instance_id, fields)
@@ -139,19 +139,19 @@ def perform(engine: Engine, name: str, instance_id: str, fields: Mapping[str, st
 
 
 def text_of(variable: Variable, typed: Mapping[str, str]) -> str:
-    """Return what the field of a variable is to hold.
+    """Return the text for the field of a variable.
 
-    :param typed: the fields of a form that could not be done; of it, what the person has changed stays.
+    :param typed: the fields of a form that failed; the person's changes in it are kept.
     """
-    new, old = typed.get(NEW + variable.name), typed.get(OLD + variable.name, "")
+    new, old = typed.get(NEW_VALUE + variable.name), typed.get(SHOWN_VALUE + variable.name, "")
     return variable.text if new is None or _lines(new) == _lines(old) else new
 
 
 def _check_names(process: Process, variables: dict[str, Any]) -> None:
     takes = [name for name in process.variables if settable(process, {name: None})]
     if wrong := [name for name in variables if name not in takes]:
-        names = words.visible(", ".join(map(repr, wrong)), _LONGEST)
-        offered = words.visible(", ".join(takes), _LONGEST) or "no variable at all"
+        names = formatting.visible(", ".join(map(repr, wrong)), _MAX_QUOTED_CHARACTERS)
+        offered = formatting.visible(", ".join(takes), _MAX_QUOTED_CHARACTERS) or "no variables"
         raise FormError(f"A start of {process.name} cannot set {names}; it can set {offered}.", "variables")
 
 
@@ -171,7 +171,7 @@ def _read(text: str, field: str) -> Any:
 
 
 def _located(error: str, text: str) -> str:
-    """Say in which line and column an error is; people do not count bytes."""
+    """Replace the byte position in an error by a line and a column."""
     error = error.removeprefix("JSON is malformed: ")
     found = re.search(r" \(byte (\d+)\)$", error)
     if not found:
@@ -182,5 +182,5 @@ def _located(error: str, text: str) -> str:
 
 
 def _lines(text: str) -> str:
-    """Undo what browsers do to line ends."""
+    """Undo the line ending conversion of browsers."""
     return text.replace("\r\n", "\n").replace("\r", "\n")

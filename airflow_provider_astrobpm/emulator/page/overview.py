@@ -1,4 +1,4 @@
-"""What the table of instances shows: which of them, in which words. Pure."""
+"""The view of the instance table: filter the instances and format their rows. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.emulator.clock import timestamp
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.page.badges import badges
 
 if TYPE_CHECKING:
@@ -19,63 +19,65 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.instances import Instance
     from airflow_provider_astrobpm.emulator.page.badges import Badge
 
-PORTION = 100
-"""How many instances are shown at first, and how many more at a time: a page of thousands is slow in any browser."""
-MOST = 1_000
-"""How many are shown at most: while a page is made the API waits. Filters lead to the others."""
-_LONGEST = 120  # characters of a text in the table
+ROWS_PER_STEP = 100
+"""The instances shown at first, and added by "Show more". A page of thousands is slow in any browser."""
+MAX_ROWS = 1_000
+"""The most instances on a page, because the API waits while a page is rendered. Filters give access to the others."""
+_MAX_CHARACTERS = 120  # of a text in the table
 
 
 class FilterError(ValueError):
-    """An address that asks for something that cannot be shown; the message says what."""
+    """The query of the page's address is invalid; the message says why."""
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which instances are wanted, as the address of the page says.
+class OverviewFilter:
+    """The filter in the address of the page.
 
     :param process: the name of a process; empty for all.
     :param state: a state; empty for all.
-    :param show: how many of the newest.
+    :param show: how many of the newest instances to show.
     """
 
     process: str = ""
     state: str = ""
-    show: int = PORTION
+    show: int = ROWS_PER_STEP
 
     @classmethod
-    def read(cls, query: Mapping[str, str]) -> Filter:
+    def read(cls, query: Mapping[str, str]) -> OverviewFilter:
         """Read the query of an address.
 
-        :raises FilterError: if ``show`` is no number from 1 to ``MOST``.
+        :raises FilterError: if ``show`` is not a number from 1 to ``MAX_ROWS``.
         """
-        show = query.get("show", str(PORTION))
-        if not (show.isascii() and show.isdigit() and len(show) < 10 and 1 <= int(show) <= MOST):
-            raise FilterError(f"show in the address must be a whole number from 1 to {MOST}, not {show!r}")
+        show = query.get("show", str(ROWS_PER_STEP))
+        if not (show.isascii() and show.isdigit() and len(show) < 10 and 1 <= int(show) <= MAX_ROWS):
+            raise FilterError(
+                f"show in the address must be a whole number from 1 to {MAX_ROWS}, not {show!r}"
+            )
         return cls(query.get("process", ""), query.get("state", ""), int(show))
 
     @property
     def address(self) -> str:
-        """The address that asks for this."""
+        """The address of the page with this filter."""
         given = {"process": self.process, "state": self.state}
         query = {name: value for name, value in given.items() if value}
-        if self.show != PORTION:
+        if self.show != ROWS_PER_STEP:
             query["show"] = str(self.show)
         return f"/?{urlencode(query)}" if query else "/"
 
     def admits(self, instance: Instance, engine: Engine) -> bool:
-        """Tell whether an instance is wanted: whether one of its badges is the state."""
+        """Return whether the filter admits an instance. The state filter compares its badges."""
         return self.process in ("", instance.process.name) and (
             not self.state or self.state in {badge.state for badge in badges(instance, engine)}
         )
 
 
 @dataclass(frozen=True)
-class Row:
+class InstanceRow:
     """An instance in the table.
 
-    :param title: empty where it says no more than the process does.
-    :param started: the moment, as the API writes it.
+    :param title: the title; empty if it is just the label of the process.
+    :param started: the start time, in the API's format.
     """
 
     id: str
@@ -89,8 +91,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An option of a list to choose from."""
+class SelectOption:
+    """An option of a filter."""
 
     value: str
     text: str
@@ -101,8 +103,8 @@ class Choice:
 class Startable:
     """A version of a process that can be started.
 
-    :param id: its definition's.
-    :param variables: the names of those that a start may set.
+    :param id: the definition id.
+    :param variables: the names of the variables that a start may set.
     """
 
     id: str
@@ -112,30 +114,30 @@ class Startable:
 
 @dataclass(frozen=True)
 class Overview:
-    """The whole table.
+    """The view of the instance table.
 
-    :param total: how many instances there are, whatever is asked for.
-    :param found: how many are as asked for; the newest of them are the rows.
-    :param more: the address that shows more of them; empty if all are shown, or as many as can be.
-    :param ahead: by how much the clock was put forward; empty if it was not.
+    :param total: the number of all instances.
+    :param found: the number of instances that the filter admits; the rows are the newest of them.
+    :param more: the address that shows more of them; empty if all or the maximum are shown.
+    :param ahead: by how much the clock was advanced; empty if it was not.
     """
 
-    asked: Filter
+    asked: OverviewFilter
     total: int
     found: int
-    rows: tuple[Row, ...]
+    rows: tuple[InstanceRow, ...]
     more: str
-    processes: tuple[Choice, ...]
-    states: tuple[Choice, ...]
+    processes: tuple[SelectOption, ...]
+    states: tuple[SelectOption, ...]
     startable: tuple[Startable, ...]
     ahead: str
 
 
-def overview(engine: Engine, asked: Filter, now: float, ahead: float = 0.0) -> Overview:
-    """Return what the table shows.
+def overview(engine: Engine, asked: OverviewFilter, now: float, ahead: float = 0.0) -> Overview:
+    """Return the view of the instance table.
 
     :param now: seconds since the epoch, by the emulator's clock.
-    :param ahead: by how many seconds that was put forward.
+    :param ahead: the seconds by which that clock was advanced.
     """
     instances = engine.instances()
     found = [instance for instance in reversed(instances) if asked.admits(instance, engine)]
@@ -146,18 +148,18 @@ def overview(engine: Engine, asked: Filter, now: float, ahead: float = 0.0) -> O
         total=len(instances),
         found=len(found),
         rows=tuple(_row(instance, engine, now) for instance in found[: asked.show]),
-        more=replace(asked, show=min(asked.show + PORTION, MOST)).address
-        if asked.show < min(len(found), MOST)
+        more=replace(asked, show=min(asked.show + ROWS_PER_STEP, MAX_ROWS)).address
+        if asked.show < min(len(found), MAX_ROWS)
         else "",
         processes=_choices(sorted(names), asked.process),
         states=_choices(list(STATES), asked.state),
         startable=startable(engine),
-        ahead=words.age(ahead) if ahead else "",
+        ahead=formatting.age(ahead) if ahead else "",
     )
 
 
 def startable(engine: Engine) -> tuple[Startable, ...]:
-    """Return what can be started, in the order in which the definitions were added."""
+    """Return the processes that can be started, in the order in which their definitions were added."""
     definitions = list(engine.catalogue)
     versions = [definition.process.name for definition in definitions]
     return tuple(
@@ -169,29 +171,38 @@ def startable(engine: Engine) -> tuple[Startable, ...]:
 def _naming(definition: Definition, names: list[str]) -> str:
     process = definition.process
     version = f" {process.version}" if names.count(process.name) > 1 else ""
-    return words.visible(f"{process.name}{version}{'' if process.active else ' (not active)'}", _LONGEST)
+    return formatting.visible(
+        f"{process.name}{version}{'' if process.active else ' (not active)'}", _MAX_CHARACTERS
+    )
 
 
 def _settable_names(definition: Definition) -> tuple[str, ...]:
     process = definition.process
-    return tuple(words.visible(name, _LONGEST) for name in process.variables if name not in process.read_only)
+    return tuple(
+        formatting.visible(name, _MAX_CHARACTERS)
+        for name in process.variables
+        if name not in process.read_only
+    )
 
 
-def _row(instance: Instance, engine: Engine, now: float) -> Row:
+def _row(instance: Instance, engine: Engine, now: float) -> InstanceRow:
     title = "" if instance.title == instance.process.label else instance.title
-    return Row(
+    return InstanceRow(
         id=instance.id,
-        process=words.visible(instance.process.name, _LONGEST),
-        title=words.visible(title, _LONGEST),
+        process=formatting.visible(instance.process.name, _MAX_CHARACTERS),
+        title=formatting.visible(title, _MAX_CHARACTERS),
         badges=badges(instance, engine),
-        bp_status=words.visible(instance.bp_status, _LONGEST),
-        business_key=words.visible(instance.business_key, _LONGEST),
-        age=words.age(now - instance.started),
+        bp_status=formatting.visible(instance.bp_status, _MAX_CHARACTERS),
+        business_key=formatting.visible(instance.business_key, _MAX_CHARACTERS),
+        age=formatting.age(now - instance.started),
         started=timestamp(instance.started, engine.switches.utc_offset),
     )
 
 
-def _choices(values: list[str], chosen: str) -> tuple[Choice, ...]:
-    """Return the values to choose from; what is asked for is among them even if there is no such thing."""
+def _choices(values: list[str], chosen: str) -> tuple[SelectOption, ...]:
+    """Return the options of a filter. The chosen value is included even if it does not exist."""
     also = [chosen] if chosen and chosen not in values else []
-    return tuple(Choice(value, words.visible(value, _LONGEST), value == chosen) for value in (*values, *also))
+    return tuple(
+        SelectOption(value, formatting.visible(value, _MAX_CHARACTERS), value == chosen)
+        for value in (*values, *also)
+    )

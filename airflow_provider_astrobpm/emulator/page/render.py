@@ -1,4 +1,4 @@
-"""The page as HTML, and the headers that keep anything foreign out of it."""
+"""Render the page as HTML, and define the headers that protect it from foreign content."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FOLDER = Path(__file__).parent
-_LONGEST = 1_000  # characters of a text that is no part of a view
+_MAX_CHARACTERS = 1_000  # of a text that is not part of a view
 ASSETS = MappingProxyType({each: _FOLDER / "assets" / each for each in ("page.css", "page.js", "icon.svg")})
 HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -27,7 +27,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cross-Origin-Resource-Policy": "same-origin",
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
-        # Not no-referrer: with that, browsers do not say where a form was sent from.
+        # Not no-referrer: browsers would then not report the origin of a form.
         "Referrer-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
@@ -35,12 +35,12 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 
 
 def render(template: str, **values: object) -> bytes:
-    """Return a template filled in.
+    """Return a rendered template.
 
-    :param template: its name, without the ending.
+    :param template: its name, without the suffix.
     """
     text = _environment().get_template(f"{template}.html").render(**values)
-    return text.encode("utf-8", "replace")  # half a character in a name does not hide the rest
+    return text.encode("utf-8", "replace")  # an unpaired surrogate must not fail the page
 
 
 @cache
@@ -53,5 +53,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters["shown"] = lambda text: words.visible(text, _LONGEST)
+    environment.filters["shown"] = lambda text: formatting.visible(text, _MAX_CHARACTERS)
     return environment

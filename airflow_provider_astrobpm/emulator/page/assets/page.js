@@ -1,13 +1,13 @@
-// Keeps the page up to date and sends its forms without loading it anew. Without this script all of it works too, by
-// loading pages. The server renders everything; here its answer is only put in place of what is shown, part by part, so
-// that focus, selections and what was typed stay where they are.
+// Updates the page and sends its forms without reloading. The page also works without this script, by loading pages. The
+// server renders everything; this script only merges the server's HTML into the page, element by element, so that focus,
+// selections and typed text stay as they are.
 "use strict";
 
 (() => {
   const shown = document.querySelector("main");
   const connection = document.getElementById("connection");
 
-  // ----- Putting a newer page in place of the one shown.
+  // ----- Merging a newer page into the current one.
 
   const isElement = (node) => node.nodeType === Node.ELEMENT_NODE;
   const isField = (node) => node.matches("input, textarea, select");
@@ -18,8 +18,8 @@
       ? [...field.options].some(hasOptionChanged) && field.selectedIndex !== 0
       : field.value !== field.defaultValue;
 
-  // What a person is writing is left alone; and so is what was answered to a form, until another one is answered.
-  // `answered` is the form whose answer is put in place; null if something has changed elsewhere.
+  // A form that a person is editing is kept. The response to a form is kept too, until another form gets a response.
+  // `answered` is the form whose response is merged; null if the update is not a response.
   const isKept = (node, answered) =>
     isElement(node) &&
     ((answered === null && node.hasAttribute("data-answer")) || (node !== answered && isBeingWritten(node)));
@@ -28,8 +28,8 @@
   const fieldsOf = (form) => [...form.elements].filter(isField);
   const isBeingWritten = (node) => node.matches("form") && fieldsOf(node).some(isTouched);
 
-  // A form that was not taken, and for which there is no place any more, is still the only place of what was typed. What
-  // was done needs no place on a page of something else.
+  // A rejected form that the newer page does not have is kept, because it holds the only copy of the typed text. A
+  // success notice is not kept on the page of something else.
   const mustStay = (node, answered) =>
     isElement(node) &&
     node.id !== "notice" &&
@@ -54,7 +54,7 @@
       if (node.getAttribute(name) !== value) node.setAttribute(name, value);
     }
     for (const { name } of [...node.attributes]) {
-      // Whether it is open is the person's choice.
+      // The person decides whether it is open.
       if (!newer.hasAttribute(name) && name !== "open") node.removeAttribute(name);
     }
   }
@@ -100,47 +100,47 @@
     }
   }
 
-  // ----- What changes elsewhere.
+  // ----- Changes made elsewhere.
 
-  let looking = false;
-  let lookAgain = false;
-  let sending = false; // a form, whose answer is shown first
+  let refreshing = false;
+  let refreshAgain = false;
+  let sending = false; // a form: its response is shown before any refresh
   let answers = 0;
 
-  async function look() {
-    lookAgain = true;
-    if (looking || sending) return;
-    looking = true;
+  async function refresh() {
+    refreshAgain = true;
+    if (refreshing || sending) return;
+    refreshing = true;
     try {
-      while (lookAgain && !sending) {
-        lookAgain = false;
+      while (refreshAgain && !sending) {
+        refreshAgain = false;
         const before = answers;
         const response = await fetch(location.href);
         const html = await response.text();
-        // An answer to a form is newer, and says more.
+        // The response to a form is newer and has a notice.
         if (!sending && before === answers) show(html, null);
-        else lookAgain = true;
+        else refreshAgain = true;
       }
       say("");
     } catch {
       lost();
     } finally {
-      looking = false;
+      refreshing = false;
     }
   }
 
   const say = (text) => {
     if (connection.textContent !== text) connection.textContent = text;
   };
-  // What was said of a form says more.
-  const lost = () => say(connection.textContent || "The emulator does not answer. What is shown may be old.");
+  // An earlier message about a form is more specific.
+  const lost = () => say(connection.textContent || "The emulator does not answer. This page may be out of date.");
 
   let stream = null;
 
   function follow() {
     if (stream || document.hidden) return;
     stream = new EventSource("/changes");
-    stream.onmessage = look;
+    stream.onmessage = refresh;
     stream.onerror = lost;
   }
 
@@ -149,7 +149,7 @@
     stream = null;
   }
 
-  // A page that nobody sees asks for nothing; browsers keep few connections to one place.
+  // A hidden page closes its stream, because browsers allow only a few connections to one server.
   document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
   addEventListener("pagehide", leave);
   addEventListener("pageshow", follow);
@@ -161,7 +161,7 @@
     else field.value = field.defaultValue;
   }
 
-  // What was typed since it was sent stays.
+  // Text that was typed after sending is kept.
   function finish(form, sent) {
     for (const field of fieldsOf(form)) if (field.value === sent.get(field)) reset(field);
     form.removeAttribute("data-answer");
@@ -188,10 +188,10 @@
       show(html, form);
       say("");
     } catch {
-      say("The emulator does not answer. It may not have got what you have sent.");
+      say("The emulator does not answer. It may not have received your form.");
     } finally {
       sending = false;
-      if (lookAgain) look();
+      if (refreshAgain) refresh();
     }
   });
 

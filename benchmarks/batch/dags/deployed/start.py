@@ -1,4 +1,4 @@
-"""The same launches by mapped tasks of the http provider, and by one task of this provider; neither waits."""
+"""Start the same launches with mapped tasks of the http provider, and with one task of this provider; neither waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMON: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_cr
 
 
 def body(number: int, launch: dict[str, Any]) -> str:
-    """Return what the API takes; the key tells who has sent it."""
+    """Return the body of a start; the business key identifies the sender."""
     variables = {**launch["variables"], api.BUSINESS_KEY_VARIABLE: f"mapped-{number}"}
     return json.dumps({"name": launch["bpm_name"], "variables": variables})
 

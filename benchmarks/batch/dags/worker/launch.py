@@ -1,4 +1,4 @@
-"""The operator as a task that tells what it took, with its launches as a list from an upstream task and from a file."""
+"""Tasks that report the cost of the operator, with launches from an upstream task's list and from a file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
-from benchmarks.batch.orders import COST, Cost, cpu, memory, peak
+from benchmarks.batch.process_cost import COST, Cost, cpu, memory, peak
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class MeasuredOperator(AstroZeroStartBpmBatchOperator):
-    """The operator, and an XCom with its cost and its trigger."""
+    """The operator with an additional XCom for its cost and its trigger."""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Do what it does, and measure it."""
+        """Execute the operator and measure it."""
         began, cpu_before, trigger = time.monotonic(), cpu(), None
         try:
             return super().execute(context)
@@ -36,7 +36,7 @@ class MeasuredOperator(AstroZeroStartBpmBatchOperator):
 
 with DAG("launch", schedule=None):
     common: dict[str, Any] = {"deferrable": True, "poll_interval": 5}
-    launches: Any = EmptyOperator(task_id="launches").output  # what it returned is with the API server
+    launches: Any = EmptyOperator(task_id="launches").output  # the API server has its return value
     MeasuredOperator(task_id="list", launches=launches, **common)
     MeasuredOperator(task_id="file", launches_path=os.environ["LAUNCHES"], **common)
 

@@ -1,4 +1,4 @@
-"""The tasks of a DAG hurry while a test runs it, and are as they were afterwards."""
+"""The tasks of a DAG poll fast while a test runs it, and are restored afterwards."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroTerminateBpmInstanceOperator,
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
-from airflow_provider_astrobpm.testing.hurry import in_a_hurry
+from airflow_provider_astrobpm.testing.fast_polling import fast_polling
 
 Arguments = dict[str, dict[str, Any]]
 
 
 class Mine(AstroZeroStartBpmInstanceOperator):
-    """An operator of a user's own."""
+    """A user's subclass of an operator."""
 
     __module__ = "somewhere.else"
 
@@ -30,7 +30,7 @@ class Mine(AstroZeroStartBpmInstanceOperator):
 
 @pytest.fixture
 def dag() -> DAG:
-    with DAG("hurried", schedule=None, default_args={"retries": 3}) as dag:
+    with DAG("fast", schedule=None, default_args={"retries": 3}) as dag:
         AstroZeroStartBpmInstanceOperator(task_id="start", bpm_name="P", timeout=timedelta(days=3))
         Mine(task_id="mine", poll_interval=30)
         AstroZeroStartBpmBatchOperator(task_id="batch", bpm_name="P", launches=[{}], timeout=9)
@@ -55,15 +55,15 @@ def dag() -> DAG:
     return dag
 
 
-ASKED = ("retries", "poll_interval", "poke_interval", "timeout", "max_poll_failure_time")
+ARGUMENT_NAMES = ("retries", "poll_interval", "poke_interval", "timeout", "max_poll_failure_time")
 
 
 def arguments(dag: DAG) -> Arguments:
-    """Return what of each task may be changed; of a mapped one what its instances share."""
+    """Return the arguments of each task that may change; for a mapped task, the shared ones."""
     return {
         each.task_id: {
             name: value
-            for name in ASKED
+            for name in ARGUMENT_NAMES
             if (value := getattr(each, "partial_kwargs", vars(each)).get(name)) is not None
         }
         for each in dag.tasks
@@ -81,7 +81,7 @@ BEFORE: Arguments = {
     "function": {"retries": 3, "poll_interval": 20, "max_poll_failure_time": 600},
     "other": {"retries": 2},
 }
-QUICK: Arguments = {
+FAST: Arguments = {
     "start": {"poll_interval": 1},
     "mine": {"poll_interval": 1},
     "batch": {"poll_interval": 1},
@@ -90,37 +90,36 @@ QUICK: Arguments = {
     "function": {"poll_interval": 1},
 }
 WITH_TIMEOUT = ("start", "batch", "sensor", "mapped")
-WAITING = (*QUICK, "own_pace")
+WAITING = (*FAST, "own_pace")
 
 
-def in_between(**changes: dict[str, Any]) -> Arguments:
+def during_the_run(**changes: dict[str, Any]) -> Arguments:
     return {
-        name: {**BEFORE[name], "retries": 0, **QUICK.get(name, {}), **changes.get(name, {})}
-        for name in BEFORE
+        name: {**BEFORE[name], "retries": 0, **FAST.get(name, {}), **changes.get(name, {})} for name in BEFORE
     }
 
 
-def test_tasks_look_every_second_and_are_not_retried(dag: DAG) -> None:
+def test_tasks_poll_every_second_without_retries(dag: DAG) -> None:
     assert arguments(dag) == BEFORE
-    with in_a_hurry(dag):
-        assert arguments(dag) == in_between()
-    assert arguments(dag) == BEFORE
-
-
-def test_a_time_out_is_for_those_that_have_one(dag: DAG) -> None:
-    with in_a_hurry(dag, timeout=2):
-        assert arguments(dag) == in_between(**{name: {"timeout": 2} for name in WITH_TIMEOUT})
+    with fast_polling(dag):
+        assert arguments(dag) == during_the_run()
     assert arguments(dag) == BEFORE
 
 
-def test_an_execution_timeout_is_a_time_out_too() -> None:
+def test_timeout_applies_only_to_tasks_with_a_timeout(dag: DAG) -> None:
+    with fast_polling(dag, timeout=2):
+        assert arguments(dag) == during_the_run(**{name: {"timeout": 2} for name in WITH_TIMEOUT})
+    assert arguments(dag) == BEFORE
+
+
+def test_timeout_applies_to_tasks_with_an_execution_timeout() -> None:
     with DAG("limited", schedule=None, default_args={"execution_timeout": timedelta(days=3)}) as dag:
         AstroZeroStartBpmInstanceOperator(task_id="start", bpm_name="P")
         AstroZeroTerminateBpmInstanceOperator(task_id="terminate", instance_id="i")
         AstroZeroStartBpmInstanceOperator.partial(task_id="mapped", bpm_name="P").expand(
             variables=[{"n": 1}, {"n": 2}]
         )
-    with in_a_hurry(dag, timeout=2):
+    with fast_polling(dag, timeout=2):
         assert {name: one.get("timeout") for name, one in arguments(dag).items()} == {
             "start": 2,
             "terminate": None,
@@ -128,13 +127,13 @@ def test_an_execution_timeout_is_a_time_out_too() -> None:
         }
 
 
-def test_looks_may_fail_for_as_long_as_one_says(dag: DAG) -> None:
-    with in_a_hurry(dag, max_poll_failure_time=3):
-        assert arguments(dag) == in_between(**{name: {"max_poll_failure_time": 3} for name in WAITING})
+def test_max_poll_failure_time_applies_to_all_waiting_tasks(dag: DAG) -> None:
+    with fast_polling(dag, max_poll_failure_time=3):
+        assert arguments(dag) == during_the_run(**{name: {"max_poll_failure_time": 3} for name in WAITING})
     assert arguments(dag) == BEFORE
 
 
-def test_tasks_are_as_they_were_after_an_error_too(dag: DAG) -> None:
-    with pytest.raises(RuntimeError, match="in between"), in_a_hurry(dag, timeout=2):
-        raise RuntimeError("in between")
+def test_tasks_are_restored_after_an_error(dag: DAG) -> None:
+    with pytest.raises(RuntimeError, match="during the run"), fast_polling(dag, timeout=2):
+        raise RuntimeError("during the run")
     assert arguments(dag) == BEFORE

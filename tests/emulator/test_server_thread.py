@@ -1,4 +1,4 @@
-"""The emulator in a thread and on the command line: it starts, it stops, and it leaves nothing behind."""
+"""The emulator in a thread and on the command line: starting, stopping and settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorServer
 from airflow_provider_astrobpm.emulator.__main__ import main
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET, Settings
 
@@ -36,7 +36,7 @@ def login(url: str, client_id: str = CLIENT_ID, secret: str = CLIENT_SECRET) -> 
     return requests.post(url + TOKEN, data=form, timeout=10)
 
 
-def test_it_leaves_no_thread_and_no_socket() -> None:
+def test_stopping_leaves_no_thread_and_no_socket() -> None:
     before = threading.enumerate()
     with EmulatorServer() as server:
         assert login(server.url).status_code == 200
@@ -47,7 +47,7 @@ def test_it_leaves_no_thread_and_no_socket() -> None:
     server.stop()
 
 
-def test_it_does_not_wait_for_a_request_that_hangs() -> None:
+def test_stopping_does_not_wait_for_a_hanging_request() -> None:
     with EmulatorServer() as server:
         server.control.fault("token", "delay", seconds=60)
         client = socket.create_connection(("127.0.0.1", server.port))
@@ -59,14 +59,14 @@ def test_it_does_not_wait_for_a_request_that_hangs() -> None:
         assert client.recv(1) == b""
 
 
-def test_two_at_once_are_apart() -> None:
+def test_two_emulators_share_nothing() -> None:
     with EmulatorServer() as one, EmulatorServer() as other:
         assert one.port != other.port
         one.control.start("Instant")
         assert other.control.instances() == []
 
 
-def test_unreachable_for_a_while() -> None:
+def test_unreachable_refuses_connections_and_keeps_the_state() -> None:
     with EmulatorServer() as server:
         instance_id = server.control.start("PublishApproval")["id"]
         port = server.port
@@ -76,9 +76,9 @@ def test_unreachable_for_a_while() -> None:
         assert server.control.instance(instance_id)["state"] == "Waiting for user interaction"
 
 
-def test_it_starts_once_and_only_on_a_free_port() -> None:
+def test_starting_twice_or_on_a_used_port_fails() -> None:
     with EmulatorServer() as server:
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="is already running"):
             server.start()
         taken = EmulatorServer(port=server.port)
         with pytest.raises(OSError, match="address already in use"):
@@ -87,7 +87,7 @@ def test_it_starts_once_and_only_on_a_free_port() -> None:
     taken.stop()
 
 
-def test_settings() -> None:
+def test_settings_take_effect() -> None:
     settings = Settings(
         processes=tuple(parse_script("processes: [{name: Mine}]", "test")),
         switches=Switches().changed(refusal_status=500),
@@ -121,16 +121,16 @@ def test_settings() -> None:
         {"client_secret": ""},
     ],
 )
-def test_wrong_settings(wrong: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type]
 
 
-def test_the_secret_is_in_no_repr() -> None:
+def test_the_repr_of_the_settings_hides_the_secret() -> None:
     assert "emulator-only-secret" not in repr(Settings())
 
 
-def test_connection_json() -> None:
+def test_connection_json_is_an_airflow_connection() -> None:
     with EmulatorServer() as server:
         assert json.loads(server.connection_json()) == {
             "conn_type": "astro_zero",
@@ -143,7 +143,7 @@ def test_connection_json() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_tls(tmp_path: Path) -> None:
+def test_the_api_is_served_over_tls(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(key), "-out", str(certificate)]
@@ -162,7 +162,7 @@ def test_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
+def test_the_command_line_serves_until_a_signal(ending: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "mine.yaml"
     script.write_text("processes: [{name: Mine}]")
     options = ["--processes", str(script), "--switch", "get_by_id=row", "--token-lifetime", "30"]
@@ -173,7 +173,7 @@ def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
         first, page, control, last = (process.stdout.readline().strip() for _ in range(4))
         url = first.removeprefix("Astro Zero emulator: ")
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
-        assert page == f"Page for people:     {url}/"
+        assert page == f"Web page:            {url}/"
         assert control == f"Control API:         {url}/_emulator"
         word, assignment = shlex.split(last)
         name, _, value = assignment.partition("=")
@@ -191,7 +191,7 @@ def test_the_command_line(ending: signal.Signals, tmp_path: Path) -> None:
     assert (process.returncode, output, errors) == (0, "", "")
 
 
-def test_the_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
@@ -213,14 +213,16 @@ def test_the_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None
         (["--base-path", "x"], "base_path must begin with a slash"),
     ],
 )
-def test_wrong_options(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_taken_port_and_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_used_port_and_a_public_address_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with EmulatorServer() as server:
         assert main(["--port", str(server.port)]) == 1
         assert main(["--host", "0.0.0.0", "--port", str(server.port)]) == 1  # noqa: S104 - the warning is the point

@@ -1,4 +1,4 @@
-"""The page on the wire: which address shows what, and what comes of a form."""
+"""The HTTP routes of the page: its addresses and its forms."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import parse_qsl, quote, urlencode
 from aiohttp import web
 
 from airflow_provider_astrobpm.emulator.page import forms
-from airflow_provider_astrobpm.emulator.page.changes import Changes
-from airflow_provider_astrobpm.emulator.page.details import details
+from airflow_provider_astrobpm.emulator.page.change_notifier import ChangeNotifier
 from airflow_provider_astrobpm.emulator.page.forms import FORMS, FormError
-from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_sender
-from airflow_provider_astrobpm.emulator.page.overview import Filter, FilterError, overview
+from airflow_provider_astrobpm.emulator.page.instance_details import details
+from airflow_provider_astrobpm.emulator.page.overview import FilterError, OverviewFilter, overview
 from airflow_provider_astrobpm.emulator.page.render import ASSETS, HEADERS, render
+from airflow_provider_astrobpm.emulator.page.request_guard import refused_host, refused_sender
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.instances import Instance
     from airflow_provider_astrobpm.emulator.world import Emulator
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_RETRY_MS = 500  # after which a browser whose stream has broken off tries again
+_RETRY_MS = 500  # before a browser reconnects to a broken event stream
 _FORM = "application/x-www-form-urlencoded"
 
 
 def add_page(app: web.Application, emulator: Emulator) -> None:
     """Add the page to the application that serves an emulator."""
     page = _Page(emulator)
-    get: dict[str, Handler] = {
+    get: dict[str, PageHandler] = {
         "/": page.show_overview,
         "/instances/{id}": page.show_instance,
         "/changes": page.stream,
         **{f"/{name}": page.send_asset for name in ASSETS},
     }
-    post: dict[str, Handler] = {
+    post: dict[str, PageHandler] = {
         "/instances": page.start,
         f"/instances/{{id}}/{{form:{'|'.join(FORMS)}}}": page.perform,
     }
@@ -50,21 +50,21 @@ def add_page(app: web.Application, emulator: Emulator) -> None:
 class _Page:
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
-        self._changes = Changes(emulator)
+        self._changes = ChangeNotifier(emulator)
 
-    def guarded(self, handler: Handler) -> Handler:
-        """Answer only a browser that shows the page to a person."""
+    def guarded(self, handler: PageHandler) -> PageHandler:
+        """Wrap a handler to refuse requests from foreign web pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             allowed = self._emulator.settings.allowed_hosts
             refused = refused_host(request.headers.get("Host", ""), allowed)
             if refused is None and request.method == "POST":
                 refused = refused_sender(request.headers)
-            return await handler(request) if refused is None else _trouble(403, "Not shown", refused)
+            return await handler(request) if refused is None else _trouble(403, "Request refused", refused)
 
         return handle
 
-    # What is shown.
+    # Views.
 
     async def show_overview(self, request: web.Request) -> web.Response:
         started = self._find(request.query.get("started", ""))
@@ -72,9 +72,9 @@ class _Page:
 
     def _overview(self, query: dict[str, str], status: int = 200, **values: object) -> web.Response:
         try:
-            asked = Filter.read(query)
+            asked = OverviewFilter.read(query)
         except FilterError as error:
-            return _trouble(400, "Nothing to show", f"{error}.")
+            return _trouble(400, "Invalid address", f"{error}.")
         emulator = self._emulator
         view = overview(emulator.engine, asked, emulator.clock(), emulator.clock.ahead)
         shown = {"started": None, "error": None, "typed": {}, **values}
@@ -87,18 +87,18 @@ class _Page:
     def _instance(self, instance_id: str, status: int = 200, **values: object) -> web.Response:
         instance = self._find(instance_id)
         if instance is None:
-            gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator has begun anew."
+            gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator was reset or restarted."
             return _trouble(404, "No such instance", gone)
         view = details(instance, self._emulator.engine, self._emulator.clock())
         shown = {"said": "", "error": None, "form": "", "typed": {}, **values}
-        names = {"new": forms.NEW, "old": forms.OLD, "text_of": forms.text_of}
+        names = {"new": forms.NEW_VALUE, "old": forms.SHOWN_VALUE, "text_of": forms.text_of}
         return _html(render("instance", view=view, **names, **shown), status)
 
     async def send_asset(self, request: web.Request) -> web.StreamResponse:
         return web.FileResponse(ASSETS[request.path[1:]], headers={**HEADERS, "Cache-Control": "no-cache"})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Send a notice whenever there is something new to see."""
+        """Send an event whenever the page may have changed."""
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(f"retry: {_RETRY_MS}\n\n".encode())
@@ -109,7 +109,7 @@ class _Page:
                 await response.write(b"data: changed\n\n")
         return response
 
-    # What is sent.
+    # Forms.
 
     async def start(self, request: web.Request) -> web.Response:
         fields = await _fields(request)
@@ -117,8 +117,8 @@ class _Page:
             instance = forms.start(self._emulator.engine, fields)
         except FormError as error:
             return self._overview(fields, 422, error=error, typed=fields)
-        self._emulator.tell_listeners()
-        # The filters travel with the form, as fields of the same names.
+        self._emulator.notify_listeners()
+        # The form sends the current filters as fields of the same names.
         kept = {name: fields[name] for name in ("process", "state", "show") if fields.get(name)}
         return _see_other(f"/?{urlencode({**kept, 'started': instance.id})}")
 
@@ -129,7 +129,7 @@ class _Page:
             forms.perform(self._emulator.engine, form, instance_id, fields)
         except FormError as error:
             return self._instance(instance_id, 422, error=error, form=form, typed=fields)
-        self._emulator.tell_listeners()
+        self._emulator.notify_listeners()
         return _see_other(f"/instances/{quote(instance_id, safe='')}?done={form}")
 
     def _find(self, instance_id: str) -> Instance | None:

@@ -1,4 +1,4 @@
-"""Ages, moments and foreign text in the page's words."""
+"""How the page formats ages, time zones, foreign text and values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.words import age, value_text, visible, zone
+from airflow_provider_astrobpm.emulator.page.formatting import age, value_text, visible, zone
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from airflow_provider_astrobpm.emulator.page.words import age, value_text, visib
         (1_000 * 86_400, "1000 d"),
     ],
 )
-def test_an_age(seconds: float, words: str) -> None:
+def test_age_has_at_most_two_units(seconds: float, words: str) -> None:
     assert age(seconds) == words
 
 
@@ -36,7 +36,7 @@ def test_an_age(seconds: float, words: str) -> None:
     ("hours", "name"),
     [(0.0, "UTC"), (8.0, "UTC+8"), (-3.5, "UTC-3:30"), (5.75, "UTC+5:45"), (-14, "UTC-14")],
 )
-def test_a_zone(hours: float, name: str) -> None:
+def test_zone_is_named_by_its_offset(hours: float, name: str) -> None:
     assert zone(hours) == name
 
 
@@ -53,11 +53,11 @@ def test_a_zone(hours: float, name: str) -> None:
         ("12345678901", "1234567890… (1 more characters)"),
     ],
 )
-def test_what_cannot_be_seen_is_seen(text: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text, 10 if text.isdigit() else 100) == shown
 
 
-def test_what_is_cut_off_is_counted() -> None:
+def test_omitted_characters_are_counted() -> None:
     assert visible("x" * 5_000, 2) == "xx… (4,998 more characters)"
 
 
@@ -76,5 +76,5 @@ def test_what_is_cut_off_is_counted() -> None:
         (date(2026, 1, 2), '"2026-01-02"'),  # as a YAML script may have it
     ],
 )
-def test_a_value(value: Any, text: str) -> None:
+def test_values_are_shown_as_text_or_json(value: Any, text: str) -> None:
     assert value_text(value) == text

@@ -1,4 +1,4 @@
-"""Process scripts: what they say, and what is said about a wrong one."""
+"""Process scripts: parsing them, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.scripts import (
+from airflow_provider_astrobpm.emulator.process_scripts import (
     DEFAULT_SCRIPT,
     End,
-    Outcome,
     Process,
+    ScriptedOutcome,
     ScriptError,
     Step,
     load_script,
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_whole_script() -> None:
+def test_a_complete_script_is_parsed() -> None:
     text = """
     processes:
       - name: Review
         version: 2.1.0
         label: Review of a thing
-        description: Somebody looks at it.
+        description: A person reviews it.
         variables: {thing: "", result: {score: 0}}
         read_only: [result]
         steps:
           - {name: begin, state: Dispatched, bp_status: New, element: Begin}
           - state: Waiting for user interaction
-            bp_step: Look
+            bp_step: Inspect
             wait: person
             outcomes:
               done:
@@ -48,26 +48,26 @@ def test_a_whole_script() -> None:
             name="Review",
             version="2.1.0",
             label="Review of a thing",
-            description="Somebody looks at it.",
+            description="A person reviews it.",
             variables={"thing": "", "result": {"score": 0}},
             read_only=frozenset({"result"}),
             steps=(
                 Step("Dispatched", name="begin", bp_status="New", element="Begin"),
                 Step(
                     "Waiting for user interaction",
-                    bp_step="Look",
+                    bp_step="Inspect",
                     seconds=None,
                     outcomes={
-                        "done": Outcome("done", "done"),
-                        "again": Outcome("again", "once more", goto="begin"),
-                        "stop": Outcome(
+                        "done": ScriptedOutcome("done", "done"),
+                        "again": ScriptedOutcome("again", "once more", goto="begin"),
+                        "stop": ScriptedOutcome(
                             "stop",
                             "stop",
                             bp_status="Stopped",
                             variables={"result": 1},
                             end=End("User Terminated", "Left"),
                         ),
-                        "finish": Outcome("finish", "finish", end=End()),
+                        "finish": ScriptedOutcome("finish", "finish", end=End()),
                     },
                 ),
                 Step("Running", seconds=2.5),
@@ -77,13 +77,13 @@ def test_a_whole_script() -> None:
     ]
 
 
-def test_the_shortest_script_has_defaults() -> None:
+def test_a_minimal_script_has_defaults() -> None:
     (process,) = parse_script("processes: [{name: Short}]", "here")
     assert process == Process(name="Short", label="Short")
     assert (process.version, process.active, process.end) == ("1.0.0", True, End("Completed OK", None))
 
 
-def test_the_default_processes() -> None:
+def test_the_default_script_has_its_processes() -> None:
     processes = load_script(DEFAULT_SCRIPT)
     assert {(process.name, process.version) for process in processes if not process.active} == {
         ("RetiredProcess", "1.0.0"),
@@ -128,13 +128,16 @@ def test_the_default_processes() -> None:
             "processes: [{name: A, variables: [x]}]",
             "process 'A' version 1.0.0: variables must be a mapping, not list",
         ),
-        ("processes: [{name: A, variables: {1: x}}]", "variables must have text as names, not 1 (quote it)"),
-        ("processes: [{name: A, read_only: [x]}]", "read_only names 'x', which variables does not declare"),
-        ("processes: [{name: A}, {name: A}]", "here: process 'A' version 1.0.0 is there twice"),
+        ("processes: [{name: A, variables: {1: x}}]", "variables must have text as keys, not 1 (quote it)"),
+        (
+            "processes: [{name: A, read_only: [x]}]",
+            "read_only contains 'x', which variables does not declare",
+        ),
+        ("processes: [{name: A}, {name: A}]", "here: process 'A' version 1.0.0 is defined twice"),
         ("processes: [{name: A}, {name: A, version: 2.0.0}]", "has two active versions, 1.0.0 and 2.0.0"),
     ],
 )
-def test_errors_in_a_process(text: str, message: str) -> None:
+def test_an_invalid_process_is_refused(text: str, message: str) -> None:
     with pytest.raises(ScriptError) as caught:
         parse_script(text, "here")
     assert message in str(caught.value)
@@ -153,37 +156,37 @@ def test_errors_in_a_process(text: str, message: str) -> None:
         ("[{state: Running, wait: dog}]", "step 1: wait must be person, not 'dog'"),
         (
             "[{state: Running, wait: person}]",
-            "step 1: a step that waits for a person has outcomes and no for",
+            "step 1: a step with wait: person needs outcomes and takes no for",
         ),
         (
             "[{state: Running, wait: person, for: 1, outcomes: {a: }}]",
-            "step 1: a step that waits for a person has outcomes and no for",
+            "step 1: a step with wait: person needs outcomes and takes no for",
         ),
-        ("[{state: Running, outcomes: {a: }}]", "step 1: outcomes belong to a step with wait: person"),
-        ("[{state: Running, wait: person, outcomes: {no: }}]", "outcomes must have text as names, not False"),
-        ("[{end: }, {state: Running}]", "step 1: end belongs at the end of the steps"),
-        ("[{end: {state: Running}}]", "end: state 'Running' is none in which an instance has ended"),
+        ("[{state: Running, outcomes: {a: }}]", "step 1: outcomes need wait: person"),
+        ("[{state: Running, wait: person, outcomes: {no: }}]", "outcomes must have text as keys, not False"),
+        ("[{end: }, {state: Running}]", "step 1: end must be the last step"),
+        ("[{end: {state: Running}}]", "end: state 'Running' is not a final state"),
         ("[{end: {status: Done}}]", "end: unknown key 'status'; known are state, bp_status"),
         ("[{end: {}, for: 1}]", "unknown key 'for'; known are end"),
         (
             "[{state: Running}, {state: Running, wait: person, outcomes: {a: {goto: x}}}]",
-            "step 2: outcome 'a': goto names no step 'x'; named steps are none",
+            "step 2: outcome 'a': no step is named 'x'; named steps are none",
         ),
         (
             "[{state: Running, name: x, wait: person, outcomes: {a: {goto: x, end: }}}]",
             "step 1: outcome 'a': an outcome has goto or end, not both",
         ),
-        ("[{state: New, name: x}, {state: New, name: x}]", "step names must differ, they are x, x"),
+        ("[{state: New, name: x}, {state: New, name: x}]", "step names must be unique, they are x, x"),
     ],
 )
-def test_errors_in_a_step(steps: str, message: str) -> None:
+def test_an_invalid_step_is_refused(steps: str, message: str) -> None:
     with pytest.raises(ScriptError) as caught:
         parse_script(f"processes: [{{name: A, steps: {steps}}}]", "here")
     assert str(caught.value).startswith("here: process 'A' version 1.0.0: ")
     assert message in str(caught.value)
 
 
-def test_an_error_names_the_file(tmp_path: Path) -> None:
+def test_an_error_contains_the_file_name(tmp_path: Path) -> None:
     script = tmp_path / "mine.yaml"
     script.write_text("processes: [{name: A, steps: [{state: Lost}]}]")
     with pytest.raises(

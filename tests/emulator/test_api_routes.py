@@ -1,4 +1,4 @@
-"""The documented API over HTTP, every switch in its default position."""
+"""The documented API over HTTP, with every switch in its default position."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TOKEN = "/baas/auth/v1.0/oauth2/token"
 CSRF = "/u-route/baas/sys/v1.0/csrf/get"
 INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
 DEFINITIONS = "/u-route/baas/bp/v2.0/metadata/definitions"
-RIGHT = {
+VALID_CREDENTIALS = {
     "grant_type": "client_credentials",
     "client_id": "emulator-client",
     "client_secret": "emulator-only-secret",
 }
 WAITING = "Waiting for user interaction"
 
-# The example answers of pages 0069 and 0070, key for key.
+# The keys of the example responses on pages 0069 and 0070.
 ACTION_KEYS = [
     *(
         "name",
@@ -80,8 +80,8 @@ ROW_KEYS = {
 
 
 @pytest.mark.parametrize("encoding", ["data", "json"])
-def test_token(api: Api, encoding: str) -> None:
-    answer = api.call("POST", TOKEN, headers={}, **{encoding: RIGHT})
+def test_client_credentials_return_a_token_as_form_or_json(api: Api, encoding: str) -> None:
+    answer = api.call("POST", TOKEN, headers={}, **{encoding: VALID_CREDENTIALS})
     assert answer.status_code == 200
     assert set(answer.json()) == {"access_token", "expires_in", "token_type"}
     assert (answer.json()["expires_in"], answer.json()["token_type"]) == (600, "Bearer")
@@ -91,15 +91,19 @@ def test_token(api: Api, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"data": {**RIGHT, "client_secret": "wrong"}}, "unauthorized_client"),
-        ({"data": {**RIGHT, "client_id": "wrong"}}, "unauthorized_client"),
+        ({"data": {**VALID_CREDENTIALS, "client_secret": "wrong"}}, "unauthorized_client"),
+        ({"data": {**VALID_CREDENTIALS, "client_id": "wrong"}}, "unauthorized_client"),
         ({"data": {"grant_type": "client_credentials"}}, "unauthorized_client"),
-        ({"data": {**RIGHT, "grant_type": "password"}}, "unsupported_grant_type"),
+        ({"data": {**VALID_CREDENTIALS, "grant_type": "password"}}, "unsupported_grant_type"),
         (
-            {"data": "", "params": RIGHT, "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+            {
+                "data": "",
+                "params": VALID_CREDENTIALS,
+                "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+            },
             "unsupported_grant_type",
         ),
-        ({"params": RIGHT}, "invalid_request"),
+        ({"params": VALID_CREDENTIALS}, "invalid_request"),
         ({"data": "{", "headers": {"Content-Type": "application/json"}}, "invalid_request"),
         (
             {"data": b"\xff", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
@@ -107,15 +111,15 @@ def test_token(api: Api, encoding: str) -> None:
         ),
     ],
 )
-def test_no_token(api: Api, arguments: dict[str, Any], error: str) -> None:
+def test_a_wrong_token_request_is_refused(api: Api, arguments: dict[str, Any], error: str) -> None:
     answer = api.call("POST", TOKEN, **{"headers": {}, **arguments})
     assert answer.status_code == 400
     assert set(answer.json()) == {"error", "error_description"}
     assert answer.json()["error"] == error
 
 
-def test_a_secret_that_strayed_into_the_url_is_not_logged(api: Api, control: EmulatorControl) -> None:
-    api.call("POST", TOKEN, headers={}, params=RIGHT)
+def test_the_query_of_a_token_request_is_not_logged(api: Api, control: EmulatorControl) -> None:
+    api.call("POST", TOKEN, headers={}, params=VALID_CREDENTIALS)
     (entry,) = control.requests()
     assert (entry["kind"], entry["query"], entry["status"]) == ("token", "(withheld)", 400)
 
@@ -135,13 +139,13 @@ def test_a_secret_that_strayed_into_the_url_is_not_logged(api: Api, control: Emu
     ],
 )
 @pytest.mark.parametrize("headers", [{}, {"access-token": "wrong"}, {"Authorization": "right"}])
-def test_every_call_needs_the_token(api: Api, method: str, path: str, headers: dict[str, str]) -> None:
+def test_every_call_requires_a_valid_token(api: Api, method: str, path: str, headers: dict[str, str]) -> None:
     if "Authorization" in headers:
         headers = {"Authorization": f"Bearer {api.headers['access-token']}"}
     assert api.refused(method, path, headers=headers) == (401, "405230602")
 
 
-def test_a_token_expires_by_the_clock(api: Api, control: EmulatorControl) -> None:
+def test_a_token_expires_by_the_emulators_clock(api: Api, control: EmulatorControl) -> None:
     control.advance(599)
     api.query("Running")
     control.advance(2)
@@ -150,7 +154,7 @@ def test_a_token_expires_by_the_clock(api: Api, control: EmulatorControl) -> Non
     api.query("Running")
 
 
-def test_start(api: Api) -> None:
+def test_start_returns_the_documented_object(api: Api) -> None:
     answer = api.call(
         "POST", INSTANCES, json={"name": "PublishApproval", "variables": {"dataset": "sales", "x": 1}}
     )
@@ -173,13 +177,13 @@ def test_start(api: Api) -> None:
     assert (result["Ext1"], result["Ext8"]) == ("", 0)
 
 
-def test_start_of_a_process_without_waits_is_answered_ended(api: Api) -> None:
+def test_start_of_a_process_without_waits_returns_a_closed_instance(api: Api) -> None:
     result = api.start("Instant")
     assert (result["state"], result["isClosed"], result["bpStatus"]) == ("Completed OK", True, "Done")
     assert result["endTime"] == result["startTime"]
 
 
-def test_start_with_key_title_and_version(api: Api, control: EmulatorControl) -> None:
+def test_start_accepts_business_key_title_and_version(api: Api, control: EmulatorControl) -> None:
     variables = {"$Flow.BusinessKey": "key-1", "$Flow.Title": "Mine", "invoice": {"number": 7}}
     result = api.start("InvoiceCheck", version="1.0.0", variables=variables)
     assert (result["businessKey"], result["version"]) == ("key-1", "1.0.0")
@@ -203,12 +207,12 @@ def test_start_with_key_title_and_version(api: Api, control: EmulatorControl) ->
         (None, "405230010"),
     ],
 )
-def test_start_refused(api: Api, control: EmulatorControl, body: object, code: str) -> None:
+def test_an_invalid_start_is_refused(api: Api, control: EmulatorControl, body: object, code: str) -> None:
     assert api.refused("POST", INSTANCES, data=json.dumps(body)) == (400, code)
     assert control.instances() == []
 
 
-def test_query_rows(api: Api) -> None:
+def test_query_returns_rows_with_the_documented_keys(api: Api) -> None:
     started = api.start()
     (row,) = api.query(WAITING)
     assert set(row) == ROW_KEYS
@@ -223,7 +227,7 @@ def test_query_rows(api: Api) -> None:
     assert api.query("Completed OK") == []
 
 
-def test_query_columns_and_order(api: Api) -> None:
+def test_query_limits_columns_and_sorts_rows(api: Api) -> None:
     for title in ("b", "c", "a"):
         api.start(variables={"$Flow.Title": title})
     ordered = api.query(WAITING, fields="title", orderField="title", orderType="asc")
@@ -246,11 +250,11 @@ def test_query_columns_and_order(api: Api) -> None:
         ({"states": "Running", "orderField": "title", "orderType": "0"}, "405230010"),
     ],
 )
-def test_query_refused(api: Api, params: dict[str, str], code: str) -> None:
+def test_an_invalid_query_is_refused(api: Api, params: dict[str, str], code: str) -> None:
     assert api.refused("GET", INSTANCES, params=params) == (400, code)
 
 
-def test_suspend_resume_terminate(api: Api) -> None:
+def test_suspend_resume_and_terminate_return_the_changed_instance(api: Api) -> None:
     instance_id = api.start()["id"]
     suspended = api.act(instance_id, "suspend")
     assert list(suspended) == ACTION_KEYS
@@ -268,18 +272,18 @@ def test_suspend_resume_terminate(api: Api) -> None:
     ("body", "code"),
     [({"action": "kill"}, "405230031"), ({}, "405230031"), ({"action": 1}, "405230031"), ([], "405230010")],
 )
-def test_actions_refused(api: Api, body: object, code: str) -> None:
+def test_an_invalid_action_is_refused(api: Api, body: object, code: str) -> None:
     path = f"{INSTANCES}/{api.start()['id']}"
     assert api.refused("PUT", path, data=json.dumps(body)) == (400, code)
 
 
-def test_delete_has_no_result(api: Api) -> None:
+def test_delete_returns_no_result(api: Api) -> None:
     path = f"{INSTANCES}/{api.start()['id']}"
     assert api.call("DELETE", path).json() == {"resCode": "0", "resMsg": "Success"}
     assert api.refused("DELETE", path) == (400, "405230030")
 
 
-def test_variables_that_do_not_exist_are_ignored(api: Api, control: EmulatorControl) -> None:
+def test_setting_ignores_unknown_and_read_only_variables(api: Api, control: EmulatorControl) -> None:
     instance_id = api.start()["id"]
     variables = {"row_count": 5, "approved_by": "me", "nothing": 1}
     answer = api.call("PUT", f"{INSTANCES}/{instance_id}/variables", json=variables)
@@ -292,18 +296,18 @@ def test_variables_that_do_not_exist_are_ignored(api: Api, control: EmulatorCont
     ("method", "path", "body"),
     [("PUT", "", {"action": "suspend"}), ("DELETE", "", None), ("PUT", "/variables", {"a": 1})],
 )
-def test_an_instance_that_does_not_exist(api: Api, method: str, path: str, body: object) -> None:
+def test_calls_for_an_unknown_instance_are_refused(api: Api, method: str, path: str, body: object) -> None:
     assert api.refused(method, f"{INSTANCES}/002N0000000000000000{path}", json=body) == (400, "405230030")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_csrf_token(api: Api, method: str) -> None:
+def test_the_csrf_token_stays_the_same(api: Api, method: str) -> None:
     first = api.ok(method, CSRF)
     assert isinstance(first, str)
     assert first == api.ok(method, CSRF)
 
 
-def test_definitions(api: Api) -> None:
+def test_definitions_are_listed_with_the_documented_keys(api: Api) -> None:
     rows = api.ok("GET", DEFINITIONS)
     assert len(rows) == 9
     assert set(rows[0]) == {"id", "name", "label", "version", "active", "status", "description", "config"}
@@ -325,17 +329,17 @@ def test_definitions(api: Api) -> None:
         ({"skip": "4", "limit": "2"}, ["Instant 1.0.0", "RetiredProcess 1.0.0"]),
     ],
 )
-def test_definitions_by_condition(api: Api, params: dict[str, str], names: list[str]) -> None:
+def test_definitions_are_filtered_and_paged(api: Api, params: dict[str, str], names: list[str]) -> None:
     rows = api.ok("GET", DEFINITIONS, params=params)
     assert [f"{row['name']} {row['version']}" for row in rows] == names
 
 
 @pytest.mark.parametrize("params", [{"limit": "0"}, {"skip": "-1"}, {"limit": "many"}])
-def test_definitions_refused(api: Api, params: dict[str, str]) -> None:
+def test_an_invalid_definition_query_is_refused(api: Api, params: dict[str, str]) -> None:
     assert api.refused("GET", DEFINITIONS, params=params) == (400, "405230010")
 
 
-def test_definition_by_id(api: Api) -> None:
+def test_a_definition_is_read_by_id(api: Api) -> None:
     (row,) = api.ok("GET", DEFINITIONS, params={"name": "PublishApproval"})
     definition = api.ok("GET", f"{DEFINITIONS}/{row['id']}")
     assert {key: definition[key] for key in row} == {**row, "config": json.loads(row["config"])}
@@ -354,11 +358,11 @@ def test_definition_by_id(api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/"), ("PATCH", INSTANCES), ("GET", TOKEN), ("GET", "/u-route")]
 )
-def test_anything_else_is_not_there(api: Api, method: str, path: str) -> None:
+def test_unknown_paths_return_404(api: Api, method: str, path: str) -> None:
     assert api.refused(method, path) == (404, "405230060")
 
 
-def test_requests_are_counted_by_kind(api: Api, control: EmulatorControl) -> None:
+def test_requests_are_counted_and_logged_by_kind(api: Api, control: EmulatorControl) -> None:
     instance_id = api.start()["id"]
     api.query("Running")
     api.query("New")

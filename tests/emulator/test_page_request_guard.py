@@ -1,10 +1,14 @@
-"""Which browsers the page answers."""
+"""The requests that the page and the control API accept."""
 
 from __future__ import annotations
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.guard import refused_host, refused_order, refused_sender
+from airflow_provider_astrobpm.emulator.page.request_guard import (
+    refused_command,
+    refused_host,
+    refused_sender,
+)
 
 HERE = "127.0.0.1:8765"
 
@@ -25,7 +29,7 @@ HERE = "127.0.0.1:8765"
         "Mine.Example.",
     ],
 )
-def test_a_name_that_means_this_machine(host: str) -> None:
+def test_addresses_and_local_names_are_accepted(host: str) -> None:
     assert refused_host(host, {"Mine.example"}) is None
 
 
@@ -44,7 +48,7 @@ def test_a_name_that_means_this_machine(host: str) -> None:
         "",
     ],
 )
-def test_a_foreign_name(host: str) -> None:
+def test_a_foreign_host_name_is_refused(host: str) -> None:
     assert "--allowed-host" in str(refused_host(host, {"mine.example"}))
 
 
@@ -56,14 +60,14 @@ def test_a_foreign_name(host: str) -> None:
         {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"},
     ],
 )
-def test_a_form_of_the_page(headers: dict[str, str]) -> None:
+def test_a_form_from_the_page_is_accepted(headers: dict[str, str]) -> None:
     assert refused_sender({"Host": HERE, **headers}) is None
 
 
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({}, "without saying from where"),
+        ({}, "without the header Origin"),
         ({"Origin": "null"}, "from 'null'"),
         ({"Origin": "http://evil.example"}, "from 'http://evil.example'"),
         ({"Origin": "http://127.0.0.1:9999"}, "from 'http://127.0.0.1:9999'"),
@@ -73,14 +77,14 @@ def test_a_form_of_the_page(headers: dict[str, str]) -> None:
         ({"Origin": "http://", "Host": ""}, "nothing was done"),
     ],
 )
-def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
+def test_a_form_from_elsewhere_is_refused(headers: dict[str, str], words: str) -> None:
     refused = refused_sender({"Host": HERE, **headers})
     assert refused is not None
     assert words in refused
 
 
 @pytest.mark.parametrize(
-    ("method", "headers", "taken"),
+    ("method", "headers", "accepted"),
     [
         ("POST", {"Host": HERE}, True),
         ("POST", {"Host": "emulator:8765"}, False),
@@ -94,6 +98,8 @@ def test_a_foreign_form(headers: dict[str, str], words: str) -> None:
         ("POST", {"Host": "evil.example", "Origin": "http://evil.example"}, False),
     ],
 )
-def test_an_order_to_the_control_api(method: str, headers: dict[str, str], taken: bool) -> None:
-    """From programs under a name of this machine, and from no foreign web page."""
-    assert (refused_order(method, headers, set()) is None) is taken
+def test_control_commands_are_accepted_from_programs_and_the_page(
+    method: str, headers: dict[str, str], accepted: bool
+) -> None:
+    """Programs must use a name of this machine; foreign web pages are refused."""
+    assert (refused_command(method, headers, set()) is None) is accepted

@@ -1,6 +1,6 @@
-"""Lets the tasks of a DAG hurry: they look every second, and are not retried.
+"""Fast polling: make the tasks of a DAG poll every second, and disable their retries.
 
-Knows tasks by what they have, and imports nothing of Airflow.
+Recognizes tasks by their attributes, and imports nothing from Airflow.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 @contextmanager
-def in_a_hurry(
+def fast_polling(
     dag: Any, *, timeout: float | None = None, max_poll_failure_time: float | None = None
 ) -> Iterator[None]:
-    """Let a DAG's tasks hurry while the block runs; afterwards they are as they were.
+    """Make the tasks of a DAG poll fast while the block runs, and restore them afterwards.
 
     :param dag: the DAG.
-    :param timeout: seconds for those of this provider's tasks that have a ``timeout`` or an ``execution_timeout``; ``None``
-        leaves it to them.
-    :param max_poll_failure_time: seconds for all of this provider's tasks that wait; ``None`` leaves it to them.
+    :param timeout: the ``timeout`` in seconds of this provider's tasks that have a ``timeout`` or an
+        ``execution_timeout``; ``None`` keeps their own.
+    :param max_poll_failure_time: seconds for all waiting tasks of this provider; ``None`` keeps their own.
     """
     with ExitStack() as changes:
         for task in dag.tasks:
@@ -37,7 +37,7 @@ def in_a_hurry(
 
 
 def _changes(task: Any, timeout: float | None, max_poll_failure_time: float | None) -> dict[str, Any]:
-    """Return the arguments that a task gets, by name."""
+    """Return the arguments to change in a task, by name."""
     wanted: dict[str, float] = {"retries": 0}
     if not _is_ours(task):
         return wanted
@@ -62,7 +62,7 @@ def _given(task: Any, argument: str) -> Any:
 
 
 def _takes(task: Any, argument: str) -> bool:
-    """Tell whether a task has an argument, and the same one for all that it is mapped to."""
+    """Return whether a task accepts an argument, and the argument is not mapped over."""
     mapped_over = getattr(getattr(task, "expand_input", None), "value", None)
     if isinstance(mapped_over, dict) and argument in mapped_over:
         return False
@@ -75,12 +75,12 @@ def _is_ours(task: Any) -> bool:
 
 
 def _class_of(task: Any) -> type:
-    """Return the class of what is run: a mapped task makes it later."""
+    """Return the operator class. A mapped task creates its operators later."""
     found: type = getattr(task, "operator_class", None) or type(task)
     return found
 
 
 def _shared_arguments(task: Any) -> dict[str, Any] | None:
-    """Return the arguments that all have that a task is mapped to; ``None`` if it is not mapped."""
+    """Return the arguments that all instances of a mapped task share; ``None`` if the task is not mapped."""
     found: dict[str, Any] | None = getattr(task, "partial_kwargs", None)
     return found

@@ -1,4 +1,4 @@
-"""What the page of one instance shows: how it stands, its variables, its history, and what a person may do. Pure."""
+"""The view of one instance: its state, its variables, its history, and the allowed actions. Pure."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
 from airflow_provider_astrobpm.emulator.instances import settable
-from airflow_provider_astrobpm.emulator.page import words
+from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badge, badges
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
 
-Deed = Literal["suspend", "resume", "terminate", "break"]
+PageAction = Literal["suspend", "resume", "terminate", "break"]
 
-EVENTS_SHOWN = 200
-_LONGEST = 2_000  # characters of a text that is shown, and of a value that can be changed here
-_LINE, _WIDE_LINE = 60, 100  # characters of a value that is edited in one line, and in each of several
+MAX_HISTORY_ROWS = 200
+_MAX_CHARACTERS = 2_000  # of a text that is shown, and of a value that can be edited
+_LINE_CHARACTERS = 60  # of a value that is edited in a one-line field
+_WIDE_LINE_CHARACTERS = 100  # of a line in a larger field
 
 
 @dataclass(frozen=True)
 class Variable:
     """A variable of an instance.
 
-    :param name: as it is, for the form; ``shown`` is what people see.
-    :param value: as people see it.
-    :param text: as the form has it.
-    :param form: how it is written: plain text, or JSON.
-    :param settable: whether the page lets a person set it.
-    :param why_not: why it does not; empty where that is plain.
-    :param lines: how many lines it is edited in.
+    :param name: the exact name, for the form; ``shown`` is the displayed name.
+    :param value: the displayed value.
+    :param text: the value in the form.
+    :param form: how the value is written: as text or as JSON.
+    :param settable: whether a person can set it on the page.
+    :param why_not: why it cannot be set; empty if that is obvious.
+    :param lines: the number of lines of its field.
     """
 
     name: str
@@ -45,10 +46,10 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Happening:
-    """An entry of the history.
+class HistoryRow:
+    """A row of the history table.
 
-    :param at: the moment, as the API writes it.
+    :param at: the time, in the API's format.
     """
 
     at: str
@@ -61,13 +62,13 @@ class Happening:
 class Details:
     """One instance.
 
-    :param outcomes: what a person may decide now.
-    :param entered: how many steps it has entered: which of them a decision is about.
-    :param deeds: what else may be done to it now.
-    :param hidden: whether the API does not know it.
+    :param outcomes: the outcomes that a person may choose now.
+    :param entered: how many steps it has entered; it identifies the step that a decision is about.
+    :param allowed_actions: the other actions that are allowed now.
+    :param hidden: whether the API does not show the instance.
     :param lasted: how long it took until its end; empty while it is open.
-    :param earlier: how many entries of its history are not shown.
-    :param zone: of all moments.
+    :param earlier: how many older history entries are not shown.
+    :param zone: the time zone of all times.
     """
 
     id: str
@@ -87,22 +88,22 @@ class Details:
     hidden: bool
     outcomes: tuple[str, ...]
     entered: int
-    deeds: tuple[Deed, ...]
+    allowed_actions: tuple[PageAction, ...]
     variables: tuple[Variable, ...]
-    history: tuple[Happening, ...]
+    history: tuple[HistoryRow, ...]
     earlier: int
     zone: str
 
     @property
     def can_set(self) -> bool:
-        """Whether there is a variable that a person may set."""
+        """Whether a person can set any variable."""
         return any(variable.settable for variable in self.variables)
 
 
 def details(instance: Instance, engine: Engine, now: float) -> Details:
-    """Return what the page of an instance shows.
+    """Return the view of an instance.
 
-    :param instance: settled to ``now``.
+    :param instance: the instance, settled to ``now``.
     :param now: seconds since the epoch, by the emulator's clock.
     """
     offset = engine.switches.utc_offset
@@ -118,22 +119,22 @@ def details(instance: Instance, engine: Engine, now: float) -> Details:
         business_key=_shown(instance.business_key),
         created_by=_shown(instance.created_by),
         started=timestamp(instance.started, offset),
-        age=words.age(now - instance.started),
+        age=formatting.age(now - instance.started),
         ended=timestamp(instance.ended, offset),
-        lasted="" if instance.ended is None else words.age(instance.ended - instance.started),
+        lasted="" if instance.ended is None else formatting.age(instance.ended - instance.started),
         hidden=not engine.shows(instance),
         outcomes=tuple(instance.outcomes),
         entered=instance.entered,
-        deeds=deeds(instance, engine),
+        allowed_actions=allowed_actions(instance, engine),
         variables=tuple(_variable(name, instance, engine) for name in instance.variables),
         history=_history(instance, engine),
-        earlier=max(0, len(instance.history) - EVENTS_SHOWN),
-        zone=words.zone(offset),
+        earlier=max(0, len(instance.history) - MAX_HISTORY_ROWS),
+        zone=formatting.zone(offset),
     )
 
 
-def deeds(instance: Instance, engine: Engine) -> tuple[Deed, ...]:
-    """Return what may be done to an instance besides deciding. What the API does not know it does not act on."""
+def allowed_actions(instance: Instance, engine: Engine) -> tuple[PageAction, ...]:
+    """Return the allowed actions, except decisions. The API does not act on instances that it hides."""
     if instance.closed:
         return ()
     if not engine.shows(instance):
@@ -143,10 +144,10 @@ def deeds(instance: Instance, engine: Engine) -> tuple[Deed, ...]:
 
 def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
     value = instance.variables[name]
-    text = words.value_text(value)
+    text = formatting.value_text(value)
     why_not = _why_not(name, value, text, instance)
     plain = isinstance(value, str)
-    several = "\n" in text or len(text) > _LINE
+    several = "\n" in text or len(text) > _LINE_CHARACTERS
     return Variable(
         name=name,
         shown=_shown(name),
@@ -155,7 +156,7 @@ def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
         form="text" if plain else "JSON",
         settable=not (why_not or instance.closed) and engine.shows(instance),
         why_not=why_not,
-        lines=min(12, text.count("\n") + 2 + len(text) // _WIDE_LINE) if several else 1,
+        lines=min(12, text.count("\n") + 2 + len(text) // _WIDE_LINE_CHARACTERS) if several else 1,
     )
 
 
@@ -163,21 +164,25 @@ def _why_not(name: str, value: Any, text: str, instance: Instance) -> str:
     if not settable(instance.process, {name: value}):
         declared = name in instance.process.variables
         return "read-only" if declared else "not declared by the process"
-    return f"longer than {_LONGEST:,} characters, too long to be changed here" if len(text) > _LONGEST else ""
+    return (
+        f"longer than {_MAX_CHARACTERS:,} characters, too long to edit here"
+        if len(text) > _MAX_CHARACTERS
+        else ""
+    )
 
 
-def _history(instance: Instance, engine: Engine) -> tuple[Happening, ...]:
+def _history(instance: Instance, engine: Engine) -> tuple[HistoryRow, ...]:
     offset = engine.switches.utc_offset
     return tuple(
-        Happening(
+        HistoryRow(
             at=timestamp(event.at, offset),
             what=_shown(event.what),
             state=badge(event.state),
             bp_status=_shown(event.bp_status),
         )
-        for event in instance.history[-EVENTS_SHOWN:]
+        for event in instance.history[-MAX_HISTORY_ROWS:]
     )
 
 
 def _shown(text: str) -> str:
-    return words.visible(text, _LONGEST)
+    return formatting.visible(text, _MAX_CHARACTERS)

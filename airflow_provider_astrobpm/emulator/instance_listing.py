@@ -1,4 +1,4 @@
-"""The instance query (page 0070): which states are asked for, and which rows and columns come back in which order."""
+"""The instance query (page 0070): its states, and the rows, columns and order of its result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
-from airflow_provider_astrobpm.emulator.wire import ROW, row
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
+from airflow_provider_astrobpm.emulator.wire_format import ROW, row
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def parse_query(raw: str, *, plus_is_blank: bool) -> list[tuple[str, str]]:
-    """Take a raw query string apart."""
+    """Parse a raw query string."""
     return parse_qsl(raw if plus_is_blank else raw.replace("+", "%2B"), keep_blank_values=True)
 
 
 def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Answer an instance query.
+    """Return the rows of an instance query.
 
-    :raises Refusal: for missing or unknown states, several of them, or unknown columns, by the switches.
+    :raises Refusal: for missing, several or unknown states, or unknown columns, depending on the switches.
     """
     switches = engine.switches
     states = wanted_states([value for name, value in query if name == "states"], switches)
@@ -39,9 +39,9 @@ def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[st
     order_type = params.get("orderType", "asc") if order_field else "asc"
     unknown = [name for name in (*columns, order_field) if name and name not in ROW]
     if unknown and switches.unknown_field == "refuse":
-        raise Refusal(Code.UNKNOWN_FIELD, f"Unknown field {', '.join(unknown)}")
+        raise Refusal(ResultCode.UNKNOWN_FIELD, f"Unknown field {', '.join(unknown)}")
     if order_type not in ("asc", "desc"):
-        raise Refusal(Code.BAD_REQUEST, f"orderType must be asc or desc, not {order_type}")
+        raise Refusal(ResultCode.BAD_REQUEST, f"orderType must be asc or desc, not {order_type}")
     found = [instance for instance in engine.visible() if engine.shown_state(instance) in states]
     ordered = _ordered(found, engine, order_field, descending=order_type == "desc")
     shown = {name: ROW[name] for name in columns if name in ROW} or ROW
@@ -52,25 +52,25 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
     """Return the states that a query asks for.
 
     :param values: the values of the parameter ``states``.
-    :raises Refusal: if there is none, an unknown one, or several where the switch ``several_states`` refuses them.
+    :raises Refusal: if there is no state; and, depending on the switches, for several or unknown states.
     """
     asked = [values] if switches.several_states == "repeated" else [value.split(",") for value in values]
     names = [name.strip() for value in asked for name in value if name.strip()]
     if not names:
-        raise Refusal(Code.STATES_MISSING, "The parameter states is missing")
+        raise Refusal(ResultCode.STATES_MISSING, "The parameter states is missing")
     if switches.several_states == "refuse" and len(names) > 1:
-        raise Refusal(Code.SEVERAL_STATES, "The parameter states takes one state")
+        raise Refusal(ResultCode.SEVERAL_STATES, "The parameter states takes one state")
     if switches.several_states == "first":
         names = names[:1]
     elif switches.several_states == "comma":
         names = [name.strip() for name in values[0].split(",") if name.strip()]
     if switches.unknown_state == "refuse" and (unknown := [name for name in names if name not in STATES]):
-        raise Refusal(Code.UNKNOWN_STATE, f"Unknown state {', '.join(unknown)}")
+        raise Refusal(ResultCode.UNKNOWN_STATE, f"Unknown state {', '.join(unknown)}")
     return frozenset(names)
 
 
 def _ordered(instances: list[Instance], engine: Engine, field: str, *, descending: bool) -> list[Instance]:
-    """Order the rows; those that are equal in the field asked for, by when they were started."""
+    """Sort the instances. Those that are equal in the order field are sorted by their start."""
     if field not in ROW and engine.switches.row_order == "shuffled":
         return sorted(instances, key=lambda instance: hashlib.sha256(instance.id.encode()).digest())
     if field not in ROW:

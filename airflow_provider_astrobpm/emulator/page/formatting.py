@@ -1,4 +1,4 @@
-"""Ages, moments and foreign text, as the page writes them. Pure."""
+"""Format ages, time zones, foreign text and values for the page. Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 
-# The units of an age, the greatest first, and how many seconds each has.
+# The units of an age, largest first, with their seconds.
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
-# Control characters, what turns the direction of text around, and halves of characters; not tabs and line feeds.
+# Control characters, characters that change the text direction, and surrogates; but not tabs and line feeds.
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 
 
 def age(seconds: float) -> str:
-    """Write a length of time with its two greatest units, such as ``2 h 5 min``; it is rounded down to minutes."""
+    """Format a duration with its two largest units, such as ``2 h 5 min``, rounded down to minutes."""
     left = max(0, int(seconds))
     parts: list[str] = []
     for name, size in _UNITS:
@@ -27,7 +27,7 @@ def age(seconds: float) -> str:
 
 
 def zone(utc_offset: float) -> str:
-    """Name the zone of the server's timestamps.
+    """Return the name of the time zone of the server's timestamps.
 
     :param utc_offset: hours ahead of UTC.
     """
@@ -39,9 +39,9 @@ def zone(utc_offset: float) -> str:
 
 
 def visible(text: str, limit: int) -> str:
-    """Return text that shows as what it is: what cannot be seen or turns text around is written as its code.
+    """Return text with invisible characters, and those that change its direction, written as escapes.
 
-    :param limit: the most characters; what is cut off is counted.
+    :param limit: the maximum length; the number of omitted characters is appended.
     """
     rest = len(text) - limit
     shown = _UNSEEN.sub(lambda match: f"\\u{ord(match.group()):04x}", text[:limit])
@@ -49,9 +49,9 @@ def visible(text: str, limit: int) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Write the value of a variable: text as it is, everything else as JSON."""
+    """Format the value of a variable: text unchanged, everything else as JSON."""
     if isinstance(value, str):
         return value
-    # Lists and objects take a line for each of their parts.
+    # Lists and objects get one line for each element.
     several = isinstance(value, (dict, list)) and len(value) > 0
     return msgspec.json.format(msgspec.json.encode(value), indent=2 if several else 0).decode()

@@ -1,4 +1,4 @@
-"""An emulator in a thread for all tests of a folder, reset for each."""
+"""An emulator in a thread for the tests of a folder, reset for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``AstroZeroEmulator``: what a test says and asks, on the emulator over HTTP."""
+"""``AstroZeroEmulator``: its methods, against an emulator over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PERSON = {
 }
 
 
-def test_a_connection_by_another_id(emulator: AstroZeroEmulator) -> None:
+def test_connect_adds_a_connection_with_extras(emulator: AstroZeroEmulator) -> None:
     emulator.connect("astro_zero_cn", max_attempts=1, instance_lookup="list")
     hook = AstroZeroHook("astro_zero_cn")
     hook.start_instance("Instant")
@@ -36,26 +36,26 @@ def test_a_connection_by_another_id(emulator: AstroZeroEmulator) -> None:
     emulator.assert_started("Instant")
 
 
-def test_the_connection_reaches_processes(emulator: AstroZeroEmulator) -> None:
+def test_child_processes_see_the_connection(emulator: AstroZeroEmulator) -> None:
     code = "import os; print(os.environ['AIRFLOW_CONN_ASTRO_ZERO_DEFAULT'])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert str(emulator.url.rpartition(":")[2]) in done.stdout
 
 
 @pytest.mark.parametrize("conn_id", ["", "a b", "a=b", "a\0b"])
-def test_ids_that_no_connection_has(conn_id: str, emulator: AstroZeroEmulator) -> None:
-    with pytest.raises(ValueError, match="a connection id is of letters"):
+def test_connect_refuses_invalid_connection_ids(conn_id: str, emulator: AstroZeroEmulator) -> None:
+    with pytest.raises(ValueError, match="a connection id consists of letters"):
         emulator.connect(conn_id)
 
 
-def test_an_extra_that_cannot_be(emulator: AstroZeroEmulator) -> None:
+def test_connect_refuses_extras_that_json_cannot_encode(emulator: AstroZeroEmulator) -> None:
     before = dict(os.environ)
     with pytest.raises(TypeError, match="not JSON serializable"):
         emulator.connect(verify={"a", "set"})
     assert dict(os.environ) == before
 
 
-def test_unreachable_for_a_while(emulator: AstroZeroEmulator) -> None:
+def test_unreachable_refuses_connections(emulator: AstroZeroEmulator) -> None:
     emulator.connect(max_attempts=1)
     with emulator.unreachable(), pytest.raises(CallError, match="could not be reached"):
         AstroZeroHook().start_instance("Instant")
@@ -63,7 +63,7 @@ def test_unreachable_for_a_while(emulator: AstroZeroEmulator) -> None:
     emulator.assert_started("Instant")
 
 
-def test_a_process_of_ones_own(emulator: AstroZeroEmulator) -> None:
+def test_process_adds_a_process(emulator: AstroZeroEmulator) -> None:
     emulator.process(
         "Grüße 🙂", [PERSON, {"end": {"bp_status": "Done"}}], variables={"a": 1, "b": 2}, read_only=["b"]
     )
@@ -74,20 +74,22 @@ def test_a_process_of_ones_own(emulator: AstroZeroEmulator) -> None:
     emulator.assert_started("Grüße 🙂", variables={"a": 3, "b": 2}, version="1.0.0")
 
 
-def test_a_process_in_place_of_another(emulator: AstroZeroEmulator) -> None:
+def test_process_replaces_a_process(emulator: AstroZeroEmulator) -> None:
     emulator.process("PublishApproval", [{"state": "Running"}, {"end": {"state": "Broken"}}])
     hook = AstroZeroHook()
     instance_id = hook.start_instance("PublishApproval").id
     assert hook.get_instance(instance_id).state == "Broken"
 
 
-def test_a_process_that_cannot_be(emulator: AstroZeroEmulator) -> None:
+def test_process_refuses_invalid_steps(emulator: AstroZeroEmulator) -> None:
     with pytest.raises(EmulatorError, match="process 'P' version 1.0.0: step 1: state is missing"):
         emulator.process("P", [{"wait": "person"}])
 
 
 @pytest.mark.parametrize("as_file", [True, False])
-def test_a_script(as_file: bool, emulator: AstroZeroEmulator, tmp_path: Path) -> None:
+def test_script_adds_processes_from_text_or_file(
+    as_file: bool, emulator: AstroZeroEmulator, tmp_path: Path
+) -> None:
     text = "processes: [{name: Grüße}]"
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
@@ -97,7 +99,7 @@ def test_a_script(as_file: bool, emulator: AstroZeroEmulator, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("say", "state", "suspended"),
+    ("method", "state", "suspended"),
     [
         ("decides", "Completed OK", False),
         ("breaks", "Broken", False),
@@ -105,9 +107,11 @@ def test_a_script(as_file: bool, emulator: AstroZeroEmulator, tmp_path: Path) ->
         ("terminates", "Terminated", False),
     ],
 )
-def test_what_happens_meanwhile(say: str, state: str, suspended: bool, emulator: AstroZeroEmulator) -> None:
-    outcome = ["approve"] if say == "decides" else []
-    getattr(emulator, say)("PublishApproval", *outcome, where={"dataset": "a"})
+def test_planned_actions_apply_to_matching_instances(
+    method: str, state: str, suspended: bool, emulator: AstroZeroEmulator
+) -> None:
+    outcome = ["approve"] if method == "decides" else []
+    getattr(emulator, method)("PublishApproval", *outcome, where={"dataset": "a"})
     hook = AstroZeroHook()
     meant = hook.start_instance("PublishApproval", variables={"dataset": "a"}).id
     other = hook.start_instance("PublishApproval", variables={"dataset": "b"}).id
@@ -117,19 +121,19 @@ def test_what_happens_meanwhile(say: str, state: str, suspended: bool, emulator:
 
 
 @pytest.mark.parametrize(
-    ("say", "state"), [("breaks", "Broken"), ("terminates", "Terminated"), ("suspends", "New")]
+    ("method", "state"), [("breaks", "Broken"), ("terminates", "Terminated"), ("suspends", "New")]
 )
-def test_what_is_ordered_meets_all_of_many_that_end_at_once(
-    say: str, state: str, emulator: AstroZeroEmulator
+def test_planned_actions_apply_to_many_instances_that_end_immediately(
+    method: str, state: str, emulator: AstroZeroEmulator
 ) -> None:
-    getattr(emulator, say)("Instant")
+    getattr(emulator, method)("Instant")
     hook = AstroZeroHook()
     for _ in range(200):
         hook.start_instance("Instant")
     emulator.assert_started("Instant", times=200, state=state)
 
 
-def test_what_is_ordered_for_later_happens_then(emulator: AstroZeroEmulator) -> None:
+def test_a_planned_action_happens_at_its_time(emulator: AstroZeroEmulator) -> None:
     emulator.process("Long", [{"state": "Running", "for": 3600}])
     emulator.breaks("Long", after=timedelta(minutes=30))
     hook = AstroZeroHook()
@@ -141,20 +145,20 @@ def test_what_is_ordered_for_later_happens_then(emulator: AstroZeroEmulator) -> 
     assert found["ended"] - found["started"] == pytest.approx(1800)
 
 
-def test_what_did_not_happen_is_told(emulator: AstroZeroEmulator) -> None:
+def test_assert_all_happened_reports_missed_actions(emulator: AstroZeroEmulator) -> None:
     emulator.breaks("Instant", after=1)
     with pytest.raises(AssertionError) as caught:
         emulator.assert_all_happened()
     assert str(caught.value) == (
-        "The test has ordered what did not happen:\n"
-        "  each Instant was to be broken 1 s after its start, and none was started"
+        "These planned actions did not happen:\n"
+        "  each Instant should have been broken 1 s after its start, but none was started"
     )
-    emulator.reset()  # or this test would fail, too
+    emulator.reset()  # or the plugin would fail this test
 
 
 @pytest.mark.parametrize("age", [864_000, timedelta(days=10)])
-def test_an_old_instance(age: Any, emulator: AstroZeroEmulator) -> None:
-    """As a maintenance DAG finds it: by its start time, in lists that are ordered by it."""
+def test_start_with_age_creates_an_old_instance(age: Any, emulator: AstroZeroEmulator) -> None:
+    """A maintenance DAG finds it by its start time, in lists that are sorted by it."""
     young = emulator.start("PublishApproval")["id"]
     old = emulator.start("PublishApproval", age=age, by="machine")["id"]
     done = emulator.start("NightlyReconciliation", age=age)
@@ -169,7 +173,7 @@ def test_an_old_instance(age: Any, emulator: AstroZeroEmulator) -> None:
 
 
 class TestComplete:
-    def test_the_only_one(self, emulator: AstroZeroEmulator) -> None:
+    def test_completes_the_only_open_instance(self, emulator: AstroZeroEmulator) -> None:
         emulator.start("PublishApproval", business_key="old")
         emulator.complete("PublishApproval", "reject")
         emulator.start("PublishApproval", business_key="new")
@@ -180,7 +184,7 @@ class TestComplete:
             "fine",
         )
 
-    def test_by_its_business_key(self, emulator: AstroZeroEmulator) -> None:
+    def test_selects_the_instance_by_business_key(self, emulator: AstroZeroEmulator) -> None:
         emulator.start("PublishApproval", business_key="one")
         emulator.start("PublishApproval", business_key="other")
         assert emulator.complete("PublishApproval", "approve", business_key="one")["business_key"] == "one"
@@ -188,12 +192,20 @@ class TestComplete:
     @pytest.mark.parametrize(
         ("count", "options", "problem"),
         [
-            (0, {}, "0 open instances of PublishApproval, not one.\nThere are: none."),
-            (2, {}, "2 open instances of PublishApproval, not one.\nThere are:\n  PublishApproval 1.0.0"),
-            (1, {"business_key": "x"}, "0 open instances of PublishApproval with business key 'x', not one."),
+            (0, {}, "Expected one open instance of PublishApproval, found 0\nAll instances: none."),
+            (
+                2,
+                {},
+                "Expected one open instance of PublishApproval, found 2\nAll instances:\n  PublishApproval 1.0.0",
+            ),
+            (
+                1,
+                {"business_key": "x"},
+                "Expected one open instance of PublishApproval with business key 'x', found 0",
+            ),
         ],
     )
-    def test_which_one_is_meant_has_to_be_clear(
+    def test_fails_unless_exactly_one_instance_matches(
         self, count: int, options: dict[str, Any], problem: str, emulator: AstroZeroEmulator
     ) -> None:
         for _ in range(count):
@@ -203,7 +215,7 @@ class TestComplete:
         assert not any(each["closed"] for each in emulator.instances())
 
 
-def test_what_was_started_is_what_came_through_the_api(emulator: AstroZeroEmulator) -> None:
+def test_started_lists_only_instances_started_through_the_api(emulator: AstroZeroEmulator) -> None:
     emulator.start("PublishApproval", business_key="a person's")
     emulator.assert_nothing_started()
     hook = AstroZeroHook()
@@ -222,7 +234,7 @@ def test_what_was_started_is_what_came_through_the_api(emulator: AstroZeroEmulat
     )
     assert found["variables"]["dataset"] == "a"
     assert emulator.assert_started("PublishApproval", times=0, title="U") == []
-    with pytest.raises(AssertionError, match="Nothing was to be started. Started were:\n  PublishApproval"):
+    with pytest.raises(AssertionError, match="Expected no start. Started instances:\n  PublishApproval"):
         emulator.assert_nothing_started()
 
 
@@ -230,7 +242,7 @@ def test_what_was_started_is_what_came_through_the_api(emulator: AstroZeroEmulat
     "otherwise",
     [{"business_key": "k"}, {"title": "U"}, {"version": "2"}, {"state": "Broken"}, {"bp_status": "x"}],
 )
-def test_each_field_is_asked_about(otherwise: dict[str, Any], emulator: AstroZeroEmulator) -> None:
+def test_assert_started_compares_each_field(otherwise: dict[str, Any], emulator: AstroZeroEmulator) -> None:
     AstroZeroHook().start_instance("Instant", business_key="j", title="T")
     (name,) = otherwise
     with pytest.raises(AssertionError, match=f"but {name} is .*, not '{otherwise[name]}'"):
@@ -238,7 +250,7 @@ def test_each_field_is_asked_about(otherwise: dict[str, Any], emulator: AstroZer
 
 
 class Dag:
-    """As much of a DAG as a run needs: its one task holds the thread while it waits."""
+    """A minimal DAG for a run. Its only task blocks the thread while it waits."""
 
     tasks: tuple[Any, ...] = ()
     map_index = -1
@@ -259,7 +271,7 @@ class Dag:
         try:
             hook.wait_for_instance(instance, poll_interval=1)
         except AuthenticationError as error:
-            assert "the test has ended every wait after 0.2 s" in str(error)  # noqa: PT017 - the run goes on
+            assert "the test has ended every wait after 0.2 s" in str(error)  # noqa: PT017 - the run continues
             self.state = "failed"
         else:
             self.state = "success"
@@ -270,28 +282,26 @@ class Dag:
 
 
 class TestRun:
-    def test_how_it_ended(self, emulator: AstroZeroEmulator) -> None:
+    def test_run_returns_the_result(self, emulator: AstroZeroEmulator) -> None:
         emulator.decides("PublishApproval", "approve")
         result = emulator.run(dag := Dag(), run_conf={"a": 1})
         assert (result.state, result.tasks, result.dag_run) == ("success", {"approval": "success"}, dag)
         assert dag.options == {"run_conf": {"a": 1}}
         assert "astro-zero-give-up" not in {each.name for each in threading.enumerate()}
 
-    def test_nobody_decides(self, emulator: AstroZeroEmulator) -> None:
+    def test_run_fails_at_the_time_limit_with_the_open_instances(self, emulator: AstroZeroEmulator) -> None:
         with pytest.raises(AssertionError) as caught:
-            emulator.run(
-                Dag(slow=0.4), give_up_after=0.2
-            )  # what comes before the first request does not count
+            emulator.run(Dag(slow=0.4), give_up_after=0.2)  # the time before the first request is not counted
         first, title, instance, _, advice = str(caught.value).splitlines()
-        assert first == "The run was not over after 0.2 s, so its waits were ended."
-        assert title == "Open were:"
+        assert first == "The run did not finish within 0.2 s, so its waits were ended."
+        assert title == "Open instances:"
         assert instance.startswith("  PublishApproval 1.0.0, business key 'k', ")
         assert instance.endswith("waits for a person: approve, reject")
-        assert advice.startswith("Say before the run what a person does meanwhile, such as")
+        assert advice.startswith("Plan before the run what a person does, such as")
 
     @pytest.mark.parametrize("wrong", ["fault", "outage"])
-    def test_nobody_decides_and_looks_fail(self, wrong: str, emulator: AstroZeroEmulator) -> None:
-        """A look that fails ends no wait for ten minutes, so it must not keep the run from being given up."""
+    def test_the_time_limit_works_although_polls_fail(self, wrong: str, emulator: AstroZeroEmulator) -> None:
+        """Failing polls end a wait only after ten minutes, so they must not disable the time limit."""
         emulator.connect(max_attempts=1)
         dag = Dag()
         if wrong == "fault":
@@ -301,31 +311,30 @@ class TestRun:
         with pytest.raises(AssertionError, match="so its waits were ended"):
             emulator.run(dag, give_up_after=0.2)
 
-    def test_another_run_can_follow(self, emulator: AstroZeroEmulator) -> None:
+    def test_another_run_can_follow_a_failed_one(self, emulator: AstroZeroEmulator) -> None:
         with pytest.raises(AssertionError, match="so its waits were ended"):
             emulator.run(Dag(), give_up_after=0.2)
         emulator.decides("PublishApproval", "approve")
         assert emulator.run(Dag()).state == "success"
 
-    def test_an_order_that_came_too_late_is_an_error(self, emulator: AstroZeroEmulator) -> None:
+    def test_a_planned_action_that_came_too_late_fails_the_run(self, emulator: AstroZeroEmulator) -> None:
         emulator.decides("PublishApproval", "approve")
         emulator.breaks("PublishApproval", after=60, business_key="k")
         emulator.process("PublishApproval", [{"state": "Running", "for": 0}])
         with pytest.raises(
-            AssertionError, match="what did not happen:\n  each PublishApproval with .* had ended as"
+            AssertionError,
+            match="planned actions did not happen:\n  each PublishApproval with .* had ended as",
         ):
             emulator.run(Dag())
         emulator.reset()
 
-    def test_one_that_met_nothing_is_named_when_the_run_is_given_up(
-        self, emulator: AstroZeroEmulator
-    ) -> None:
+    def test_a_timed_out_run_reports_actions_that_matched_nothing(self, emulator: AstroZeroEmulator) -> None:
         emulator.terminates("PublishApproval", where={"dataset": "misspelt"})
-        with pytest.raises(AssertionError, match="variable dataset 'misspelt' was to be terminated"):
+        with pytest.raises(AssertionError, match="variable dataset 'misspelt' should have been terminated"):
             emulator.run(Dag(), give_up_after=0.2)
         emulator.reset()
 
-    def test_a_failed_run_of_which_nothing_was_given_up_is_no_error(
+    def test_a_dag_that_fails_before_the_time_limit_is_not_a_timeout(
         self, emulator: AstroZeroEmulator
     ) -> None:
         emulator.breaks("PublishApproval")
@@ -336,7 +345,11 @@ class TestRun:
 @pytest.mark.parametrize(
     ("dag", "options", "error"),
     [
-        (test_a_connection_by_another_id, {}, "call it: run(test_a_connection_by_another_id())."),
+        (
+            test_connect_adds_a_connection_with_extras,
+            {},
+            "call it: run(test_connect_adds_a_connection_with_extras()).",
+        ),
         (Dag(), {"give_up_after": -1}, "give_up_after must be a number of seconds, at least 0"),
         (Dag(), {"timeout": "1 h"}, "timeout must be a number of seconds, at least 0"),
         (
@@ -346,7 +359,7 @@ class TestRun:
         ),
     ],
 )
-def test_a_run_that_cannot_be(
+def test_run_refuses_invalid_arguments(
     dag: Any, options: dict[str, Any], error: str, emulator: AstroZeroEmulator
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(error)):
@@ -354,5 +367,5 @@ def test_a_run_that_cannot_be(
     emulator.assert_nothing_started()
 
 
-def test_its_repr_says_where_it_is(emulator: AstroZeroEmulator) -> None:
+def test_repr_contains_the_url(emulator: AstroZeroEmulator) -> None:
     assert repr(emulator) == f"AstroZeroEmulator({emulator.url!r})"

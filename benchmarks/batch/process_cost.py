@@ -1,4 +1,4 @@
-"""What the processes that are measured answer, as JSON, and how they find it out about themselves."""
+"""The cost that measured processes report as JSON, and how they measure it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 DAG_ID, RUN_ID = "launch", "scheduled__2026-11-25T00:00:00+00:00"
 COST = "cost"
-"""The XCom in which the operator's task tells what it took."""
+"""The XCom in which the operator's task reports its cost."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process took for its launches.
+    """The cost of a process for its launches.
 
-    :param seconds: of the wall clock.
-    :param cpu: seconds of processor time, user and system.
-    :param idle: resident bytes of the same process with all its imports, before it had begun.
-    :param peak: the most resident bytes that there ever were.
+    :param seconds: wall clock time.
+    :param cpu: user and system CPU time, in seconds.
+    :param idle: resident bytes of the process with all imports, before it begins.
+    :param peak: the maximum of its resident bytes.
     """
 
     seconds: float
@@ -29,12 +29,12 @@ class Cost:
 
     @property
     def memory(self) -> int:
-        """Bytes at most beyond those of the idle process."""
+        """The maximum of the bytes in addition to those of the idle process."""
         return self.peak - self.idle
 
 
 def cpu() -> float:
-    """Return the seconds of processor time that this process has taken so far."""
+    """Return the CPU time of this process so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -45,12 +45,12 @@ def memory() -> int:
 
 
 def peak() -> int:
-    """Return the most resident bytes that this process has had; unlike ``getrusage`` without those of its parent."""
+    """Return the maximum of this process's resident bytes. Unlike ``getrusage``, this excludes its parent's."""
     return _status("VmHWM")
 
 
 def _status(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if found is None:
-        raise RuntimeError(f"this system does not tell {name}")
+        raise RuntimeError(f"this system does not report {name}")
     return int(found[1]) * 1024

@@ -1,7 +1,7 @@
-"""Process scripts: what a BPM does, written in YAML, read into plain values.
+"""Process scripts: parse YAML that describes a BPM.
 
-A script says which states an instance goes through, how long it stays in each, where it waits for a person and
-what that person may decide. Nothing here runs anything; the engine does.
+A script defines the states of an instance, how long it stays in each, where it waits for a person, and the outcomes that
+the person may choose. This module only parses scripts; the engine runs them.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 import yaml
 
 from airflow_provider_astrobpm.bpm.states import COMPLETED, STATES, is_terminal
-from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, TooMuchError
+from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, YamlLimitError
 
 DEFAULT_SCRIPT = Path(__file__).with_name("default_processes.yaml")
 
 
 class ScriptError(ValueError):
-    """A script that cannot be used; the message says where in it, and why."""
+    """A script is invalid; the message says where and why."""
 
 
 @dataclass(frozen=True)
 class End:
     """How an instance ends.
 
-    :param state: a state in which an instance has ended.
-    :param bp_status: the business status then; ``None`` keeps what it was.
+    :param state: the final state.
+    :param bp_status: the final business status; ``None`` keeps the last one.
     """
 
     state: str = COMPLETED
@@ -36,13 +36,13 @@ class End:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a person may decide, and what follows from it.
+class ScriptedOutcome:
+    """An outcome that a person may choose, and its effects.
 
-    :param task_outcome: what the instance shows as the outcome of its last task.
-    :param variables: variables that the decision sets, read-only ones too.
-    :param goto: the name of the step to go on with; without it and without ``end``, the next one.
-    :param end: ends the instance at once.
+    :param task_outcome: the outcome of the last task, as the instance shows it.
+    :param variables: variables that the decision sets, including read-only ones.
+    :param goto: the name of the step to continue with; without ``goto`` and ``end``, the next step.
+    :param end: ends the instance immediately.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """One state of an instance, until some seconds have passed or a person has decided.
+    """One state of an instance, which lasts some seconds or until a person decides.
 
-    :param seconds: how long it lasts; ``None`` while it waits for a person.
-    :param outcomes: what the person may decide, by name.
-    :param element: the element of the diagram, ``nextElem`` and ``curElement`` on the wire.
+    :param seconds: how long it lasts; ``None`` if it waits for a person.
+    :param outcomes: the outcomes that the person may choose, by name.
+    :param element: the element of the diagram; the API calls it ``nextElem`` and ``curElement``.
     """
 
     state: str
@@ -68,15 +68,15 @@ class Step:
     bp_step: str | None = None
     element: str | None = None
     seconds: float | None = 0.0
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, ScriptedOutcome] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Process:
     """One version of a BPM.
 
-    :param variables: the declared variables with their first values.
-    :param read_only: those of them that callers cannot set.
+    :param variables: the declared variables with their initial values.
+    :param read_only: the declared variables that callers cannot set.
     """
 
     name: str
@@ -106,12 +106,12 @@ def load_script(path: Path) -> list[Process]:
 def parse_script(text: str, source: str) -> list[Process]:
     """Read the processes of a script.
 
-    :param source: where the text is from, for errors.
+    :param source: the origin of the text, for error messages.
     :raises ScriptError: if it is not a valid script.
     """
     try:
         document = yaml.load(text, Loader=BoundedLoader)  # noqa: S506 - a SafeLoader
-    except TooMuchError as error:
+    except YamlLimitError as error:
         raise ScriptError(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ScriptError(f"{source}: not YAML: {error}") from None
@@ -131,17 +131,19 @@ def _refuse_conflicts(processes: list[Process], source: str) -> None:
     active: dict[str, str] = {}
     for process in processes:
         if (process.name, process.version) in versions:
-            raise ScriptError(f"{source}: process {process.name!r} version {process.version} is there twice")
+            raise ScriptError(
+                f"{source}: process {process.name!r} version {process.version} is defined twice"
+            )
         versions.add((process.name, process.version))
         if process.active and active.setdefault(process.name, process.version) != process.version:
             raise ScriptError(
                 f"{source}: process {process.name!r} has two active versions,"
-                f" {active[process.name]} and {process.version}; one at most can be active"
+                f" {active[process.name]} and {process.version}; only one can be active"
             )
 
 
 class _Section:
-    """A mapping of the script that is taken apart key by key; a key that nobody took is an error."""
+    """A mapping in a script, read key by key; a key that was not read is an error."""
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
@@ -187,7 +189,7 @@ class _Section:
         value: dict[str, Any] = self.take(key, (dict,), {}, "a mapping")
         for name in value:
             if not isinstance(name, str):
-                raise self.error(f"{key} must have text as names, not {name!r} (quote it)")
+                raise self.error(f"{key} must have text as keys, not {name!r} (quote it)")
         return value
 
     def state(self, key: str = "state") -> str | None:
@@ -211,7 +213,7 @@ def _process(item: object, where: str) -> Process:
     read_only = section.list("read_only")
     if undeclared := [variable for variable in read_only if variable not in list(variables)]:
         raise section.error(
-            f"read_only names {', '.join(map(repr, undeclared))}, which variables does not declare"
+            f"read_only contains {', '.join(map(repr, undeclared))}, which variables does not declare"
         )
     items = section.list("steps")
     end = End()
@@ -239,12 +241,12 @@ def _process(item: object, where: str) -> Process:
 def _check_step_names(process: Process, where: str) -> None:
     names = [step.name for step in process.steps if step.name]
     if len(set(names)) < len(names):
-        raise ScriptError(f"{where}: step names must differ, they are {', '.join(names)}")
+        raise ScriptError(f"{where}: step names must be unique, they are {', '.join(names)}")
     for number, step in enumerate(process.steps, 1):
         for outcome in step.outcomes.values():
             if outcome.goto is not None and outcome.goto not in names:
                 raise ScriptError(
-                    f"{where}: step {number}: outcome {outcome.name!r}: goto names no step {outcome.goto!r};"
+                    f"{where}: step {number}: outcome {outcome.name!r}: no step is named {outcome.goto!r};"
                     f" named steps are {', '.join(names) or 'none'}"
                 )
 
@@ -252,7 +254,7 @@ def _check_step_names(process: Process, where: str) -> None:
 def _step(item: object, where: str) -> Step:
     section = _Section(item, where)
     if "end" in section:
-        raise section.error("end belongs at the end of the steps")
+        raise section.error("end must be the last step")
     state = section.state()
     if state is None:
         raise section.error("state is missing")
@@ -264,9 +266,9 @@ def _step(item: object, where: str) -> Step:
         raise section.error(f"for must be 0 or more seconds, not {seconds!r}")
     outcomes = section.mapping("outcomes")
     if wait and (seconds is not None or not outcomes):
-        raise section.error("a step that waits for a person has outcomes and no for")
+        raise section.error("a step with wait: person needs outcomes and takes no for")
     if outcomes and not wait:
-        raise section.error("outcomes belong to a step with wait: person")
+        raise section.error("outcomes need wait: person")
     step = Step(
         state=state,
         name=section.text("name"),
@@ -282,10 +284,10 @@ def _step(item: object, where: str) -> Step:
     return step
 
 
-def _outcome(name: str, item: object, where: str) -> Outcome:
+def _outcome(name: str, item: object, where: str) -> ScriptedOutcome:
     section = _Section({} if item is None else item, where)
     goto = section.text("goto")
-    outcome = Outcome(
+    outcome = ScriptedOutcome(
         name=name,
         task_outcome=section.text("task_outcome") or name,
         bp_status=section.text("bp_status"),
@@ -300,13 +302,13 @@ def _outcome(name: str, item: object, where: str) -> Outcome:
 
 
 def _end(section: _Section) -> End:
-    """Read ``end: {state, bp_status}``; ``end:`` alone is the common case, ``Completed OK``."""
+    """Read ``end: {state, bp_status}``. A bare ``end:`` means ``Completed OK``."""
     inner = _Section(
         section.take("end", (dict, type(None)), None, "a mapping") or {}, f"{section.where}: end"
     )
     state = inner.state() or COMPLETED
     if not is_terminal(state):
-        raise inner.error(f"state {state!r} is none in which an instance has ended")
+        raise inner.error(f"state {state!r} is not a final state")
     end = End(state=state, bp_status=inner.text("bp_status"))
     inner.close()
     return end

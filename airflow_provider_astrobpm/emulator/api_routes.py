@@ -1,4 +1,4 @@
-"""The documented REST API: each call as a function from a request to an answer. No sockets here."""
+"""The documented REST API: each call is a function from a request to a response. No sockets here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from airflow_provider_astrobpm.emulator import wire
-from airflow_provider_astrobpm.emulator.listing import list_instances, parse_query
-from airflow_provider_astrobpm.emulator.refusals import Code, Refusal
+from airflow_provider_astrobpm.emulator import wire_format
+from airflow_provider_astrobpm.emulator.instance_listing import list_instances, parse_query
+from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_astrobpm.emulator.traffic import Kind
-    from airflow_provider_astrobpm.emulator.wire import Answer
+    from airflow_provider_astrobpm.emulator.request_log import RequestKind
+    from airflow_provider_astrobpm.emulator.wire_format import ApiResponse
     from airflow_provider_astrobpm.emulator.world import Emulator
 
-    Handler = Callable[["Emulator", "Call"], Answer]
+    RouteHandler = Callable[["Emulator", "ApiCall"], ApiResponse]
 
 _INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
 _DEFINITIONS = "/u-route/baas/bp/v2.0/metadata/definitions"
@@ -29,12 +29,12 @@ _CSRF = "/u-route/baas/sys/v1.0/csrf/get"
 
 
 @dataclass(frozen=True)
-class Call:
-    """A request.
+class ApiCall:
+    """A request to the API.
 
     :param query: the raw query string.
-    :param headers: found by name in any case.
-    :param parts: what the placeholders of the route's path stand for.
+    :param headers: the headers; names are case-insensitive.
+    :param parts: the values of the placeholders in the route's path.
     """
 
     method: str
@@ -46,12 +46,12 @@ class Call:
     def json_object(self) -> dict[str, Any]:
         """Return the body.
 
-        :raises Refusal: if it is no JSON object.
+        :raises Refusal: if it is not a JSON object.
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise Refusal(Code.BAD_REQUEST, f"The body must be a JSON object: {error}") from None
+            raise Refusal(ResultCode.BAD_REQUEST, f"The body must be a JSON object: {error}") from None
 
     def media_type(self) -> str:
         """Return the content type without its parameters."""
@@ -59,21 +59,21 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Route:
-    """A documented call, or one of the undocumented reads that a switch turns on."""
+class ApiRoute:
+    """A documented call, or an undocumented read that a switch turns on."""
 
-    kind: Kind
+    kind: RequestKind
     method: str
     path: str
-    handler: Handler
+    handler: RouteHandler
 
 
-def perform(emulator: Emulator, route: Route, call: Call) -> Answer:
-    """Do what a call asks for, if its token and its headers are in order, and answer."""
-    return wire.as_switched(_performed(emulator, route, call), emulator.switches)
+def perform(emulator: Emulator, route: ApiRoute, call: ApiCall) -> ApiResponse:
+    """Check the token and the headers of a call, run it, and return the response."""
+    return wire_format.as_switched(_performed(emulator, route, call), emulator.switches)
 
 
-def _performed(emulator: Emulator, route: Route, call: Call) -> Answer:
+def _performed(emulator: Emulator, route: ApiRoute, call: ApiCall) -> ApiResponse:
     try:
         if route.kind not in ("token", "other"):
             token = call.headers.get("access-token", "")
@@ -86,30 +86,30 @@ def _performed(emulator: Emulator, route: Route, call: Call) -> Answer:
         return route.handler(emulator, call)
     except Refusal as refusal:
         status = refusal.status or emulator.switches.refusal_status
-        return wire.enveloped(refusal.code, refusal.message, status=status)
+        return wire_format.enveloped(refusal.code, refusal.message, status=status)
 
 
-def _bad_token(position: str) -> Answer:
+def _bad_token(position: str) -> ApiResponse:
     status, _, form = position.partition("_")
     if form == "html":
-        return wire.html(int(status), "Forbidden" if status == "403" else "Unauthorized")
+        return wire_format.html(int(status), "Forbidden" if status == "403" else "Unauthorized")
     if position == "403":
-        return wire.enveloped(Code.FORBIDDEN, "Access is denied", status=403)
-    code = Code.TOKEN_INVALID if form == "603" else Code.UNAUTHORISED
-    return wire.enveloped(code, "The token is missing, invalid or expired", status=int(status))
+        return wire_format.enveloped(ResultCode.FORBIDDEN, "Access is denied", status=403)
+    code = ResultCode.TOKEN_INVALID if form == "603" else ResultCode.UNAUTHORISED
+    return wire_format.enveloped(code, "The token is missing, invalid or expired", status=int(status))
 
 
-def _check_headers(emulator: Emulator, route: Route, call: Call, token: str) -> None:
+def _check_headers(emulator: Emulator, route: ApiRoute, call: ApiCall, token: str) -> None:
     if emulator.switches.content_type_required and call.media_type() != "application/json":
-        raise Refusal(Code.BAD_REQUEST, "The header Content-Type: application/json is missing")
+        raise Refusal(ResultCode.BAD_REQUEST, "The header Content-Type: application/json is missing")
     if emulator.switches.csrf_required and call.method != "GET" and route.kind != "csrf":
         given = call.headers.get("csrf-token", "")
         if not hmac.compare_digest(given.encode(), emulator.tokens.csrf_of(token).encode()):
-            raise Refusal(Code.CSRF, "The header csrf-token is missing or wrong", status=403)
+            raise Refusal(ResultCode.CSRF, "The header csrf-token is missing or wrong", status=403)
 
 
-def _get_token(emulator: Emulator, call: Call) -> Answer:
-    """Client credentials for a token (page 0011). Only the body counts, never the URL."""
+def _get_token(emulator: Emulator, call: ApiCall) -> ApiResponse:
+    """Exchange client credentials for a token (page 0011). Only the body is read, never the URL."""
     wanted = emulator.switches.token_body
     kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(call.media_type())
     if kind is None or wanted not in ("both", kind):
@@ -134,47 +134,47 @@ def _get_token(emulator: Emulator, call: Call) -> Answer:
     shapes = {"number": seconds, "text": str(seconds), "zero": 0, "negative": -1, "words": "ten minutes"}
     shape = emulator.switches.expires_in
     lifetime = {} if shape == "absent" else {"expires_in": shapes[shape]}
-    return wire.bare({"access_token": token, **lifetime, "token_type": "Bearer"})
+    return wire_format.bare({"access_token": token, **lifetime, "token_type": "Bearer"})
 
 
-def _token_refused(error: str, description: str) -> Answer:
-    return wire.bare({"error": error, "error_description": description}, status=400)
+def _token_refused(error: str, description: str) -> ApiResponse:
+    return wire_format.bare({"error": error, "error_description": description}, status=400)
 
 
-def _get_csrf(emulator: Emulator, call: Call) -> Answer:
-    """Fetch the CSRF token that belongs to the access token. By which method is undocumented, so a switch decides."""
+def _get_csrf(emulator: Emulator, call: ApiCall) -> ApiResponse:
+    """Return the CSRF token that belongs to the access token. The method is undocumented, so a switch decides."""
     if emulator.switches.csrf_method not in ("both", call.method.lower()):
         message = f"The method {call.method} is not allowed here"
-        raise Refusal(Code.METHOD_NOT_ALLOWED, message, status=405)
+        raise Refusal(ResultCode.METHOD_NOT_ALLOWED, message, status=405)
     return _success(emulator, emulator.tokens.csrf_of(call.headers["access-token"]))
 
 
-def _start(emulator: Emulator, call: Call) -> Answer:
+def _start(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Start an instance (page 0069)."""
     body = call.json_object()
     name, version, variables = body.get("name"), body.get("version"), body.get("variables")
     if not isinstance(name, str) or not name:
-        raise Refusal(Code.BAD_REQUEST, "The parameter name is missing")
+        raise Refusal(ResultCode.BAD_REQUEST, "The parameter name is missing")
     if not isinstance(version, (str, type(None))) or not isinstance(variables, (dict, type(None))):
-        raise Refusal(Code.BAD_REQUEST, "The parameter version must be a String, variables an Object")
+        raise Refusal(ResultCode.BAD_REQUEST, "The parameter version must be a String, variables an Object")
     instance = emulator.engine.start(name, version or None, variables)
-    return _success(emulator, wire.action_object(instance, emulator.engine), detail=name)
+    return _success(emulator, wire_format.action_object(instance, emulator.engine), detail=name)
 
 
-def _query(emulator: Emulator, call: Call) -> Answer:
+def _query(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """List instances by state (page 0070)."""
     query = parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank)
     return _listed(emulator, list_instances(emulator.engine, query))
 
 
-def _get(emulator: Emulator, call: Call) -> Answer:
+def _get(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read one instance. Undocumented, so a switch decides."""
     position = emulator.switches.get_by_id
     if position == "absent":
-        raise Refusal(Code.NO_SUCH_API, "There is no such API", status=404)
+        raise Refusal(ResultCode.NO_SUCH_API, "There is no such API", status=404)
     if position == "not_allowed":
-        raise Refusal(Code.METHOD_NOT_ALLOWED, "The method GET is not allowed here", status=405)
-    shape = wire.action_object if position == "action" else wire.row
+        raise Refusal(ResultCode.METHOD_NOT_ALLOWED, "The method GET is not allowed here", status=405)
+    shape = wire_format.action_object if position == "action" else wire_format.row
     try:
         instance = emulator.engine.read(call.parts["id"])
     except Refusal:
@@ -184,43 +184,43 @@ def _get(emulator: Emulator, call: Call) -> Answer:
     return _success(emulator, shape(instance, emulator.engine))
 
 
-def _act(emulator: Emulator, call: Call) -> Answer:
+def _act(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Suspend, resume or terminate (page 0071)."""
     action = call.json_object().get("action")
     if not isinstance(action, str):
-        raise Refusal(Code.UNKNOWN_ACTION, "The parameter action is missing")
+        raise Refusal(ResultCode.UNKNOWN_ACTION, "The parameter action is missing")
     instance = emulator.engine.act(call.parts["id"], action)
-    return _success(emulator, wire.action_object(instance, emulator.engine), detail=action)
+    return _success(emulator, wire_format.action_object(instance, emulator.engine), detail=action)
 
 
-def _delete(emulator: Emulator, call: Call) -> Answer:
+def _delete(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Delete an instance (page 0072)."""
     emulator.engine.delete(call.parts["id"])
-    return wire.enveloped(Code.SUCCESS, emulator.switches.success_message)
+    return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message)
 
 
-def _set_variables(emulator: Emulator, call: Call) -> Answer:
+def _set_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Set variables of an instance (page 0073)."""
     emulator.engine.set_variables(call.parts["id"], call.json_object())
-    return wire.enveloped(Code.SUCCESS, emulator.switches.success_message)
+    return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message)
 
 
-def _get_variables(emulator: Emulator, call: Call) -> Answer:
+def _get_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read the variables of an instance. Undocumented, so a switch decides."""
     if emulator.switches.get_variables == "absent":
-        raise Refusal(Code.NO_SUCH_API, "There is no such API", status=404)
+        raise Refusal(ResultCode.NO_SUCH_API, "There is no such API", status=404)
     return _success(emulator, emulator.engine.read(call.parts["id"]).variables)
 
 
-def _list_definitions(emulator: Emulator, call: Call) -> Answer:
-    """List definitions by condition (page 0047), one row a version."""
+def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
+    """List the definitions that match a condition (page 0047), one row for each version."""
     params = dict(parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank))
     name, like = params.get("name", ""), params.get("like", "").lower() == "true"
     active = params.get("active", "").lower()
     skip = _whole_number(params, "skip", at_least=0) or 0
     limit = _whole_number(params, "limit", at_least=1)
     rows = [
-        wire.definition_row(definition)
+        wire_format.definition_row(definition)
         for definition in emulator.engine.catalogue
         if (name in definition.process.name if like else name in ("", definition.process.name))
         and active in ("", str(definition.process.active).lower())
@@ -228,22 +228,22 @@ def _list_definitions(emulator: Emulator, call: Call) -> Answer:
     return _listed(emulator, rows[skip : None if limit is None else skip + limit])
 
 
-def _get_definition(emulator: Emulator, call: Call) -> Answer:
+def _get_definition(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read one definition (page 0048)."""
     definition = emulator.engine.catalogue.find(call.parts["id"])
-    return _success(emulator, wire.definition_graph(definition, emulator.switches))
+    return _success(emulator, wire_format.definition_graph(definition, emulator.switches))
 
 
-def _nothing_here(emulator: Emulator, call: Call) -> Answer:
-    raise Refusal(Code.NO_SUCH_API, f"There is no such API for {call.method}", status=404)
+def _nothing_here(emulator: Emulator, call: ApiCall) -> ApiResponse:
+    raise Refusal(ResultCode.NO_SUCH_API, f"There is no such API for {call.method}", status=404)
 
 
-def _success(emulator: Emulator, result: object, detail: str = "") -> Answer:
-    return wire.enveloped(Code.SUCCESS, emulator.switches.success_message, result, detail=detail)
+def _success(emulator: Emulator, result: object, detail: str = "") -> ApiResponse:
+    return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message, result, detail=detail)
 
 
-def _listed(emulator: Emulator, rows: list[dict[str, Any]]) -> Answer:
-    return wire.listed(emulator.switches.success_message, rows, emulator.switches)
+def _listed(emulator: Emulator, rows: list[dict[str, Any]]) -> ApiResponse:
+    return wire_format.listed(emulator.switches.success_message, rows, emulator.switches)
 
 
 def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | None:
@@ -251,22 +251,24 @@ def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | Non
     if not text:
         return None
     if not text.isdecimal() or int(text) < at_least:
-        raise Refusal(Code.BAD_REQUEST, f"The parameter {name} must be an integer of at least {at_least}")
+        raise Refusal(
+            ResultCode.BAD_REQUEST, f"The parameter {name} must be an integer of at least {at_least}"
+        )
     return int(text)
 
 
 ROUTES = (
-    Route("token", "POST", "/baas/auth/v1.0/oauth2/token", _get_token),
-    Route("csrf", "POST", _CSRF, _get_csrf),
-    Route("csrf", "GET", _CSRF, _get_csrf),
-    Route("start", "POST", _INSTANCES, _start),
-    Route("query", "GET", _INSTANCES, _query),
-    Route("get", "GET", f"{_INSTANCES}/{{id}}", _get),
-    Route("action", "PUT", f"{_INSTANCES}/{{id}}", _act),
-    Route("delete", "DELETE", f"{_INSTANCES}/{{id}}", _delete),
-    Route("variables", "PUT", f"{_INSTANCES}/{{id}}/variables", _set_variables),
-    Route("get_variables", "GET", f"{_INSTANCES}/{{id}}/variables", _get_variables),
-    Route("definitions", "GET", _DEFINITIONS, _list_definitions),
-    Route("definition", "GET", f"{_DEFINITIONS}/{{id}}", _get_definition),
+    ApiRoute("token", "POST", "/baas/auth/v1.0/oauth2/token", _get_token),
+    ApiRoute("csrf", "POST", _CSRF, _get_csrf),
+    ApiRoute("csrf", "GET", _CSRF, _get_csrf),
+    ApiRoute("start", "POST", _INSTANCES, _start),
+    ApiRoute("query", "GET", _INSTANCES, _query),
+    ApiRoute("get", "GET", f"{_INSTANCES}/{{id}}", _get),
+    ApiRoute("action", "PUT", f"{_INSTANCES}/{{id}}", _act),
+    ApiRoute("delete", "DELETE", f"{_INSTANCES}/{{id}}", _delete),
+    ApiRoute("variables", "PUT", f"{_INSTANCES}/{{id}}/variables", _set_variables),
+    ApiRoute("get_variables", "GET", f"{_INSTANCES}/{{id}}/variables", _get_variables),
+    ApiRoute("definitions", "GET", _DEFINITIONS, _list_definitions),
+    ApiRoute("definition", "GET", f"{_DEFINITIONS}/{{id}}", _get_definition),
 )
-ANYTHING_ELSE = Route("other", "*", "", _nothing_here)
+ANYTHING_ELSE = ApiRoute("other", "*", "", _nothing_here)

@@ -1,4 +1,4 @@
-"""Which instances a test says were started, and what it is told if they were not. Pure."""
+"""Compare the started instances with the expected ones, and describe the differences. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _NOTHING = object()
 
 
 @dataclass(frozen=True)
-class Expected:
-    """An instance that should have been started.
+class ExpectedInstance:
+    """An instance that a test expects to have been started.
 
     :param name: the process.
-    :param fields: other fields that it should have, by their names in what the emulator tells of an instance.
-    :param variables: variables that it should have; it may have others.
+    :param fields: the expected fields, with the names that the control API uses.
+    :param variables: the expected variables; the instance may have others.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Expected:
     variables: Mapping[str, Any] = field(default_factory=dict)
 
     def differences(self, instance: Mapping[str, Any]) -> list[str]:
-        """Return in words where an instance of this process is otherwise."""
+        """Return a description of each difference between this and an instance of the process."""
         pairs = [
             *((name, instance.get(name, _NOTHING), value) for name, value in self.fields.items()),
             *(
@@ -40,47 +40,49 @@ class Expected:
         ]
 
     def __str__(self) -> str:
-        """Say what it is, such as ``Approval with title 'Publish'``."""
+        """Return a description, such as ``Approval with title 'Publish'``."""
         asked = [f"{name} {value!r}" for name, value in self.fields.items()]
         asked += [f"variable {name} {value!r}" for name, value in self.variables.items()]
         return f"{self.name} with {', '.join(asked)}" if asked else self.name
 
 
-def matching(expected: Expected, started: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return those of the instances that are as expected."""
+def matching(expected: ExpectedInstance, started: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the instances that match the expected one."""
     return [each for each in started if each["name"] == expected.name and not expected.differences(each)]
 
 
-def complaint(expected: Expected, times: int, started: list[dict[str, Any]]) -> str | None:
-    """Return what to tell if not exactly so many instances are as expected; ``None`` if they are.
+def mismatch_message(expected: ExpectedInstance, times: int, started: list[dict[str, Any]]) -> str | None:
+    """Return an error message if the number of matching instances is not ``times``; otherwise ``None``.
 
     :param started: all instances that were started.
     """
     found = len(matching(expected, started))
     if found == times:
         return None
-    lines = [f"{expected} was to be started {_times(times)}, and was started {_times(found)}."]
-    return "\n".join([*lines, *listing("Started were", started, expected)])
+    lines = [f"Expected {expected} to be started {_times(times)}, but it was started {_times(found)}."]
+    return "\n".join([*lines, *instance_lines("Started instances", started, expected)])
 
 
-def listing(title: str, instances: list[dict[str, Any]], expected: Expected | None = None) -> list[str]:
-    """Return lines that show instances.
+def instance_lines(
+    title: str, instances: list[dict[str, Any]], expected: ExpectedInstance | None = None
+) -> list[str]:
+    """Return lines that describe instances.
 
-    :param expected: what one of them should have been: where another of its process differs is shown, too.
+    :param expected: an expected instance; the lines also show how each instance of its process differs from it.
     """
     if not instances:
         return [f"{title}: none."]
     lines = [f"{title}:"]
     for each in instances:
-        lines.append(f"  {describe(each)}")
+        lines.append(f"  {instance_line(each)}")
         lines.append(f"    variables {each['variables']!r}")
         if expected is not None and each["name"] == expected.name:
             lines += [f"    but {difference}" for difference in expected.differences(each)]
     return lines
 
 
-def describe(instance: Mapping[str, Any]) -> str:
-    """Return an instance in one line."""
+def instance_line(instance: Mapping[str, Any]) -> str:
+    """Return a one-line description of an instance."""
     held = ", suspended" if instance["suspended"] else ""
     choices = ", ".join(instance["outcomes"])
     return (
@@ -91,4 +93,4 @@ def describe(instance: Mapping[str, Any]) -> str:
 
 
 def _times(count: int) -> str:
-    return {0: "never", 1: "once"}.get(count, f"{count} times")
+    return {1: "once"}.get(count, f"{count} times")

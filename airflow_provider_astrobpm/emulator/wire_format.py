@@ -1,7 +1,7 @@
-"""What the API sends: the envelopes and the two shapes of an instance, field for field as in the API reference.
+"""The responses of the API: the envelope and the two shapes of an instance, with the fields of the API reference.
 
-Pages 0069 and 0071 show the shape that starts and actions return, page 0070 the rows of a query, page 0047 those
-of the definitions.
+Pages 0069 and 0071 show the shape that starts and actions return, page 0070 the rows of an instance query, page 0047
+the rows of a definition query.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
-from airflow_provider_astrobpm.emulator.refusals import Code
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.catalogue import Definition
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.scripts import Process
+    from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.switches import Switches
 
     Column = Callable[[Instance, Engine], Any]
 
 _NO_RESULT = object()
-_PADDED = 80  # characters of a business key with the blanks behind it
+_PADDED_KEY_CHARACTERS = 80
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer.
+class ApiResponse(msgspec.Struct, frozen=True):
+    """An HTTP response.
 
     :param detail: one word for the request log.
     """
@@ -46,56 +46,56 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def encoded(value: object) -> bytes:
-    """Return a value as JSON, one that holds half a surrogate pair too."""
+    """Encode a value as JSON, even if it contains an unpaired surrogate."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return json.dumps(value).encode()
 
 
-def bare(value: object, status: int = 200) -> Answer:
-    """Answer with JSON that has no envelope."""
-    return Answer(status, encoded(value))
+def bare(value: object, status: int = 200) -> ApiResponse:
+    """Return a JSON response without an envelope."""
+    return ApiResponse(status, encoded(value))
 
 
 def enveloped(
     code: str, message: str, result: object = _NO_RESULT, *, status: int = 200, detail: str = ""
-) -> Answer:
-    """Answer with the platform's envelope; without a result the key is absent."""
+) -> ApiResponse:
+    """Return a response in the platform's envelope. Without a result, the key is absent."""
     envelope = {"resCode": code, "resMsg": message}
     if result is not _NO_RESULT:
         envelope |= {"result": result}  # type: ignore[dict-item]
-    return Answer(status, encoded(envelope), detail=detail)
+    return ApiResponse(status, encoded(envelope), detail=detail)
 
 
-def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> Answer:
-    """Answer with the rows of a query."""
+def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> ApiResponse:
+    """Return a response with the rows of a query."""
     forms = {"array": [], "null": None, "absent": _NO_RESULT, "object": {}, "text": ""}
-    return enveloped(Code.SUCCESS, message, rows or forms[switches.empty_list])
+    return enveloped(ResultCode.SUCCESS, message, rows or forms[switches.empty_list])
 
 
-def as_switched(answer: Answer, switches: Switches) -> Answer:
-    """Return an answer as it is sent by the switches that concern every answer."""
-    if answer.content_type != "application/json":
-        return answer
-    body = answer.body
+def as_switched(response: ApiResponse, switches: Switches) -> ApiResponse:
+    """Apply the switches that affect every response."""
+    if response.content_type != "application/json":
+        return response
+    body = response.body
     if switches.numeric_codes:
         envelope = json.loads(body)
         if str(envelope.get("resCode", "")).isdecimal():
             body = encoded({**envelope, "resCode": int(envelope["resCode"])})
     if switches.byte_order_mark:
         body = codecs.BOM_UTF8 + body
-    return msgspec.structs.replace(answer, body=body)
+    return msgspec.structs.replace(response, body=body)
 
 
-def html(status: int, title: str) -> Answer:
-    """Answer with an HTML page, as gateways do."""
-    return Answer(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
+def html(status: int, title: str) -> ApiResponse:
+    """Return an HTML response, as gateways send it."""
+    return ApiResponse(status, _HTML.format(title).encode(), "text/html; charset=utf-8")
 
 
-def plain(status: int, words: str) -> Answer:
-    """Answer with words alone, as gateways do."""
-    return Answer(status, f"{words}\n".encode(), "text/plain; charset=utf-8")
+def plain(status: int, text: str) -> ApiResponse:
+    """Return a plain text response, as gateways send it."""
+    return ApiResponse(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
 def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
@@ -125,14 +125,14 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
 
 
 def shown_key(key: str, form: str) -> str:
-    """Return a business key as it comes back, by the switch ``key_form``."""
+    """Return a business key as the switch ``key_form`` shows it."""
     match form.partition("_"):
         case "cut", _, length:
             return key[: int(length)]
         case "upper", *_:
             return key.upper()
         case "padded", *_:
-            return key.ljust(_PADDED)
+            return key.ljust(_PADDED_KEY_CHARACTERS)
         case "prefixed", *_:
             return f"ASTRO:{key}"
         case _:
@@ -140,7 +140,7 @@ def shown_key(key: str, form: str) -> str:
 
 
 def shown_time(moment: float | None, switches: Switches) -> str:
-    """Return when an instance began or ended as it is written, by the switch ``start_time_form``."""
+    """Return a start or end time as the switch ``start_time_form`` writes it."""
     if moment is None:
         return ""
     stamp = _stamp(moment, switches)
@@ -215,14 +215,14 @@ ROW: Mapping[str, Column] = MappingProxyType(
 def row(instance: Instance, engine: Engine, columns: Mapping[str, Column] = ROW) -> dict[str, Any]:
     """Return an instance as a row of a query.
 
-    :param columns: the columns that it has; by default every one.
+    :param columns: the columns of the row; by default all.
     """
     shown = {name: column(instance, engine) for name, column in columns.items()}
     return instance.distortion.applied(shown)
 
 
 def definition_row(definition: Definition) -> dict[str, Any]:
-    """Return a definition as a row of the definitions query."""
+    """Return a definition as a row of the definition query."""
     process = definition.process
     return {
         "id": definition.id,
@@ -237,7 +237,7 @@ def definition_row(definition: Definition) -> dict[str, Any]:
 
 
 def _variables(process: Process, form: str) -> dict[str, Any]:
-    """Return the variables of a definition, by the switch ``definition_variables``."""
+    """Return the variables of a definition as the switch ``definition_variables`` shows them."""
     listed = [
         {
             "name": name,
@@ -266,10 +266,10 @@ def _data_type(value: object) -> str:
 
 
 def definition_graph(definition: Definition, switches: Switches) -> dict[str, Any]:
-    """Return a definition as it is read by its id: the row, its variables and its elements.
+    """Return a definition as a read by id shows it: the row, its variables and its elements.
 
-    Page 0046 has ``variables``, an array of objects, in the definition that is created; the example of page 0048 shows the
-    same definition.
+    On page 0046 a created definition has ``variables``, an array of objects. The example on page 0048 shows the same
+    definition.
     """
     process = definition.process
     row = definition_row(definition)

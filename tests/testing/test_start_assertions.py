@@ -1,4 +1,4 @@
-"""Which instances a test says were started, and what it is told if they were not."""
+"""Compare the started instances with the expected ones, and describe the differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.testing.started import Expected, complaint, describe, listing, matching
+from airflow_provider_astrobpm.testing.start_assertions import (
+    ExpectedInstance,
+    instance_line,
+    instance_lines,
+    matching,
+    mismatch_message,
+)
 
 
 def instance(name: str = "Approval", **fields: Any) -> dict[str, Any]:
@@ -42,8 +48,10 @@ def instance(name: str = "Approval", **fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_differences(fields: dict[str, Any], variables: dict[str, Any], differences: list[str]) -> None:
-    expected = Expected("Approval", fields, variables)
+def test_differences_are_listed_for_fields_and_variables(
+    fields: dict[str, Any], variables: dict[str, Any], differences: list[str]
+) -> None:
+    expected = ExpectedInstance("Approval", fields, variables)
     assert expected.differences(instance()) == differences
     assert matching(expected, [instance()]) == ([] if differences else [instance()])
     assert matching(expected, [instance("Other")]) == []
@@ -56,25 +64,31 @@ def test_differences(fields: dict[str, Any], variables: dict[str, Any], differen
         (["Approval", "Other"], 1, None),
         ([], 0, None),
         (["Approval", "Approval"], 2, None),
-        ([], 1, "Approval with title 'T' was to be started once, and was started never."),
-        (["Approval"], 0, "Approval with title 'T' was to be started never, and was started once."),
-        (["Approval"] * 3, 2, "Approval with title 'T' was to be started 2 times, and was started 3 times."),
+        ([], 1, "Expected Approval with title 'T' to be started once, but it was started 0 times."),
+        (["Approval"], 0, "Expected Approval with title 'T' to be started 0 times, but it was started once."),
+        (
+            ["Approval"] * 3,
+            2,
+            "Expected Approval with title 'T' to be started 2 times, but it was started 3 times.",
+        ),
     ],
 )
-def test_complaint(names: list[str], times: int, first_line: str | None) -> None:
+def test_mismatch_message_compares_the_number_of_matches(
+    names: list[str], times: int, first_line: str | None
+) -> None:
     started = [instance(name) for name in names]
-    problem = complaint(Expected("Approval", {"title": "T"}), times, started)
+    problem = mismatch_message(ExpectedInstance("Approval", {"title": "T"}), times, started)
     assert (problem.splitlines()[0] if problem else None) == first_line
 
 
-def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> None:
+def test_mismatch_message_lists_the_started_instances_with_differences() -> None:
     started = [instance(title="U"), instance("Other", title="U")]
-    problem = complaint(Expected("Approval", {"title": "T"}), 1, started)
+    problem = mismatch_message(ExpectedInstance("Approval", {"title": "T"}), 1, started)
     assert problem
-    first, second = (describe(each) for each in started)
+    first, second = (instance_line(each) for each in started)
     variables = "    variables {'dataset': 'a', 'rows': 1, 'note': None}"
     assert problem.splitlines()[1:] == [
-        "Started were:",
+        "Started instances:",
         f"  {first}",
         variables,
         "    but title is 'U', not 'T'",
@@ -83,12 +97,12 @@ def test_a_complaint_shows_what_was_started_instead_and_where_it_differs() -> No
     ]
 
 
-def test_a_complaint_over_nothing_at_all() -> None:
-    problem = complaint(Expected("Approval", {}, {"dataset": "a"}), 1, [])
+def test_mismatch_message_without_started_instances() -> None:
+    problem = mismatch_message(ExpectedInstance("Approval", {}, {"dataset": "a"}), 1, [])
     assert problem == (
-        "Approval with variable dataset 'a' was to be started once, and was started never.\nStarted were: none."
+        "Expected Approval with variable dataset 'a' to be started once, but it was started 0 times.\nStarted instances: none."
     )
-    assert listing("Open were", []) == ["Open were: none."]
+    assert instance_lines("Open instances", []) == ["Open instances: none."]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +113,7 @@ def test_a_complaint_over_nothing_at_all() -> None:
         ({"outcomes": ["yes", "no"]}, "business status 'Asked', waits for a person: yes, no"),
     ],
 )
-def test_an_instance_in_one_line(fields: dict[str, Any], end: str) -> None:
-    line = describe(instance(**fields))
+def test_instance_line_describes_an_instance(fields: dict[str, Any], end: str) -> None:
+    line = instance_line(instance(**fields))
     assert line.startswith("Approval 1.0.0, business key 'k', title ")
     assert line.endswith(end)

@@ -1,4 +1,4 @@
-"""When somebody who looks at an emulator is told to look again."""
+"""The notifier tells open pages about changes, with few checks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.page.changes import Changes, seen
-from airflow_provider_astrobpm.emulator.scripts import parse_script
+from airflow_provider_astrobpm.emulator.page.change_notifier import ChangeNotifier, fingerprint
+from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.world import Emulator
 
 MORE = parse_script("processes: [{name: More}]", "test")
@@ -41,70 +41,70 @@ def set_switch(emulator: Emulator) -> None:
         lambda emulator: (emulator.reset(), start(emulator), start(emulator)),
     ],
 )
-def test_every_change_is_seen(change: Callable[[Emulator], object]) -> None:
+def test_every_change_changes_the_fingerprint(change: Callable[[Emulator], object]) -> None:
     emulator = Emulator()
     start(emulator), start(emulator)
-    before = seen(emulator)
-    assert seen(emulator) == before
+    before = fingerprint(emulator)
+    assert fingerprint(emulator) == before
     change(emulator)
-    assert seen(emulator) != before
+    assert fingerprint(emulator) != before
 
 
-def test_who_looks_is_told() -> None:
-    async def look() -> int:
+def test_followers_are_notified_of_changes() -> None:
+    async def follow() -> int:
         emulator = Emulator()
-        told = 0
-        async with aclosing(Changes(emulator).follow()) as notices:
+        notified = 0
+        async with aclosing(ChangeNotifier(emulator).follow()) as notices:
             async for _ in notices:
-                told += 1
+                notified += 1
                 assert len(emulator.listeners) == 1
-                if told == 5:
+                if notified == 5:
                     break
-                emulator.tell_listeners()  # of nothing
+                emulator.notify_listeners()  # without a change
                 asyncio.get_running_loop().call_later(0.06, start, emulator)
-                asyncio.get_running_loop().call_later(0.06, emulator.tell_listeners)
+                asyncio.get_running_loop().call_later(0.06, emulator.notify_listeners)
         assert emulator.listeners == set()
-        return told
+        return notified
 
-    assert asyncio.run(asyncio.wait_for(look(), 10)) == 5
+    assert asyncio.run(asyncio.wait_for(follow(), 10)) == 5
 
 
-def test_all_who_follow_share_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look goes through all instances, and the API waits meanwhile."""
-    looks = 0
+def test_followers_share_their_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check reads all instances, and blocks the API meanwhile."""
+    checks = 0
 
     def counted(emulator: Emulator) -> tuple[object, ...]:
-        nonlocal looks
-        looks += 1
-        return seen(emulator)
+        nonlocal checks
+        checks += 1
+        return fingerprint(emulator)
 
-    monkeypatch.setattr("airflow_provider_astrobpm.emulator.page.changes.seen", counted)
+    monkeypatch.setattr("airflow_provider_astrobpm.emulator.page.change_notifier.fingerprint", counted)
     followers, rounds = 50, 4
 
-    async def look() -> None:
+    async def follow() -> None:
         emulator = Emulator()
-        changes = Changes(emulator)
+        changes = ChangeNotifier(emulator)
         async with AsyncExitStack() as open_ones:
             all_of_them = []
             for number in range(followers):
                 all_of_them.append(await open_ones.enter_async_context(aclosing(changes.follow())))
                 await anext(all_of_them[-1])
-                await asyncio.sleep(0.001 * (number % 7))  # they do not begin at the same time
+                await asyncio.sleep(0.001 * (number % 7))  # so that they start at different times
             for _ in range(rounds):
                 start(emulator)
-                emulator.tell_listeners()
+                emulator.notify_listeners()
                 await asyncio.gather(*map(anext, all_of_them))
 
-    asyncio.run(asyncio.wait_for(look(), 10))
-    assert looks <= followers + 3 * rounds
+    asyncio.run(asyncio.wait_for(follow(), 10))
+    assert checks <= followers + 3 * rounds
 
 
-@pytest.mark.parametrize(("at_least_every", "told"), [(0.01, True), (60.0, False)])
-def test_it_is_time_now_and_then(at_least_every: float, told: bool) -> None:
-    """Ages change without anything else."""
+@pytest.mark.parametrize(("at_least_every", "notified"), [(0.01, True), (60.0, False)])
+def test_followers_are_notified_regularly_without_changes(at_least_every: float, notified: bool) -> None:
+    """Ages on the page change even if nothing else does."""
 
-    async def look() -> bool:
-        async with aclosing(Changes(Emulator()).follow(at_least_every)) as notices:
+    async def follow() -> bool:
+        async with aclosing(ChangeNotifier(Emulator()).follow(at_least_every)) as notices:
             await anext(notices)
             try:
                 await asyncio.wait_for(anext(notices), 0.3)
@@ -112,4 +112,4 @@ def test_it_is_time_now_and_then(at_least_every: float, told: bool) -> None:
                 return False
             return True
 
-    assert asyncio.run(look()) is told
+    assert asyncio.run(follow()) is notified
