@@ -4,10 +4,10 @@ Airflow calls ``get_cli_commands`` whenever its command line starts (since Airfl
 info), so importing this costs next to nothing: the module of a command is imported when the command runs. The same
 definitions make the parser of ``python -m airflow_provider_astrobpm``, on every Airflow.
 
-A command is a function of its own module. It takes the parsed arguments, gets its hook by ``session.connected(args.conn_id)``
+A command is a function of its own module. It takes the parsed arguments, gets its hook by ``runner.connected(args.conn_id)``
 (a plain hook would not look into Airflow's database here), and returns its exit code, or ``None`` for 0. It lets pass what
-the hook raises: ``running`` prints each error of the provider as one sentence to stderr, without a traceback, and turns it
-into the exit code that ``exits`` has for it. ``doctor`` of ``cli/doctor.py`` does the same.
+the hook raises: ``runner`` prints each error of the provider as one sentence to stderr, without a traceback, and turns it
+into the exit code that ``exit_codes`` has for it. ``doctor`` of ``cli/doctor_command.py`` does the same.
 
 An option has the name of the argument that means the same to an operator. The names that options had before are taken too,
 and not shown.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ARG_YES, ActionCommand, Arg, GroupCommand
 
 from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.cli import exits
+from airflow_provider_astrobpm.cli import exit_codes
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
@@ -158,13 +158,13 @@ def _command(name: str, help_text: str, function: str, *args: Arg, description: 
         description=f"{help_text}.\n{description}".strip(),
         func=_lazy(function),
         args=(*args, CONN_ID, ARG_VERBOSE),
-        epilog=exits.table(),
+        epilog=exit_codes.table(),
     )
 
 
 def _lazy(function: str) -> Callable[[argparse.Namespace], None]:
     def command(args: argparse.Namespace) -> None:
-        from airflow_provider_astrobpm.cli.running import run  # noqa: PLC0415 - only when it runs
+        from airflow_provider_astrobpm.cli.runner import run  # noqa: PLC0415 - only when it runs
 
         run(function, args)
 
@@ -175,7 +175,7 @@ COMMANDS = (
     _command(
         "list",
         "List instances",
-        "reading.list_instances",
+        "read_commands.list_instances",
         *FILTER,
         ALL,
         ARG_OUTPUT,
@@ -184,7 +184,7 @@ COMMANDS = (
     _command(
         "show",
         "Show an instance",
-        "reading.show_instance",
+        "read_commands.show_instance",
         ID,
         _arg(
             "--business-key",
@@ -202,7 +202,7 @@ COMMANDS = (
     _command(
         "definitions",
         "List BPM definitions, one row a version, or show one with its variables",
-        "reading.definitions",
+        "read_commands.definitions",
         _arg(
             "what",
             nargs="*",
@@ -219,7 +219,7 @@ COMMANDS = (
     _command(
         "start",
         "Start an instance",
-        "starting.start_instance",
+        "start_command.start_instance",
         _arg(
             "bpm_name",
             nargs="?",
@@ -239,13 +239,15 @@ COMMANDS = (
         ARG_OUTPUT,
         description="It is started by one request, which is never sent again when it may have been taken.",
     ),
-    _command("suspend", "Suspend instances", "changing.suspend", *BULK, description=BULK_DESCRIPTION),
-    _command("resume", "Resume instances", "changing.resume", *BULK, description=BULK_DESCRIPTION),
-    _command("terminate", "Terminate instances", "changing.terminate", *BULK, description=BULK_DESCRIPTION),
+    _command("suspend", "Suspend instances", "change_commands.suspend", *BULK, description=BULK_DESCRIPTION),
+    _command("resume", "Resume instances", "change_commands.resume", *BULK, description=BULK_DESCRIPTION),
+    _command(
+        "terminate", "Terminate instances", "change_commands.terminate", *BULK, description=BULK_DESCRIPTION
+    ),
     _command(
         "set",
         "Set variables of instances",
-        "changing.set_variables",
+        "change_commands.set_variables",
         *VARIABLES,
         CHECK_VARIABLES,
         *BULK,
@@ -255,7 +257,7 @@ COMMANDS = (
     _command(
         "watch",
         "Watch instances until they have ended",
-        "watching.watch",
+        "watch_command.watch",
         IDS,
         *FILTER,
         _arg(
@@ -271,7 +273,7 @@ COMMANDS = (
     _command(
         "doctor",
         "Find out what an endpoint really does at the points that its API reference leaves open",
-        "doctor.doctor",
+        "doctor_command.doctor",
         _arg(
             "--start",
             metavar="BPM_NAME",
@@ -291,7 +293,7 @@ COMMANDS = (
 
 def get_cli_commands() -> list[GroupCommand]:
     """Return the commands for Airflow's command line: one group."""
-    return [GroupCommand(name=NAME, help=HELP, subcommands=COMMANDS, epilog=exits.table())]
+    return [GroupCommand(name=NAME, help=HELP, subcommands=COMMANDS, epilog=exit_codes.table())]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -299,7 +301,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_astrobpm",
         description=f"{HELP}.",
-        epilog=exits.table(),
+        epilog=exit_codes.table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)

@@ -26,7 +26,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
-from airflow_provider_astrobpm.cli import views
+from airflow_provider_astrobpm.cli import watch_command
 from airflow_provider_astrobpm.cli.definition import COMMANDS
 from airflow_provider_astrobpm.cli.output import Console
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -420,7 +420,7 @@ class TestWatching:
         still = BpmInstance(id="still", name="A", state="Running", suspended=True, business_key="[/x]")
         console = RichConsole(width=120)
         with console.capture() as capture:
-            console.print(views.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
+            console.print(watch_command.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
         shown = capture.get()
         assert "still" in shown
         assert "Running (suspended)" in shown
@@ -503,7 +503,7 @@ class TestAirflow:
                 "bpm.texts",
                 "cli",
                 "cli.definition",
-                "cli.exits",
+                "cli.exit_codes",
                 "hooks",
             )
         }

@@ -25,12 +25,11 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.group_change import GroupAction, GroupChange
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.cli.exits import MEANINGS, Exit
-from airflow_provider_astrobpm.cli.filters import Filter, filter_from
-from airflow_provider_astrobpm.cli.plan import NAMED, Outcome, make_plan
-from airflow_provider_astrobpm.cli.running import exit_of
-from airflow_provider_astrobpm.cli.state_names import state_named
-from airflow_provider_astrobpm.cli.variables import variables_from
+from airflow_provider_astrobpm.cli.arguments import state_named, variables_from
+from airflow_provider_astrobpm.cli.change_commands import NAMED, Outcome, make_plan
+from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
+from airflow_provider_astrobpm.cli.runner import exit_of
+from airflow_provider_astrobpm.cli.selection import Filter, filter_from
 
 UTC = timezone.utc
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC).timestamp()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_astrobpm.cli.definition import COMMANDS
-from airflow_provider_astrobpm.cli.exits import MEANINGS
+from airflow_provider_astrobpm.cli.exit_codes import MEANINGS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from tests.cli.conftest import Run
 

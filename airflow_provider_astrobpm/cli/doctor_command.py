@@ -10,8 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.cli.running import say
-from airflow_provider_astrobpm.cli.session import connected
+from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.doctor.examination import examine
 from airflow_provider_astrobpm.doctor.sender import Sender
 from airflow_provider_astrobpm.doctor.signs import make_key

@@ -5,7 +5,14 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
 
 from airflow_provider_astrobpm.bpm import checks, look
 from airflow_provider_astrobpm.bpm.condition import WaitCondition
@@ -13,18 +20,15 @@ from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
-from airflow_provider_astrobpm.cli import views
-from airflow_provider_astrobpm.cli.exits import Exit
-from airflow_provider_astrobpm.cli.running import say
-from airflow_provider_astrobpm.cli.selecting import select
-from airflow_provider_astrobpm.cli.session import connected
-from airflow_provider_astrobpm.cli.state_names import states_named
+from airflow_provider_astrobpm.cli.arguments import states_named
+from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.cli.selection import select
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from airflow_provider_astrobpm.cli.views import Show
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
@@ -46,7 +50,7 @@ def watch(args: argparse.Namespace) -> Exit:
             return Exit.OK
         interrupted = False
         try:
-            with views.terminal() if sys.stdout.isatty() else views.lines() as show:
+            with terminal() if sys.stdout.isatty() else lines() as show:
                 _follow(hook, waits, args.poll_interval, show)
         except KeyboardInterrupt:
             interrupted = True
@@ -93,3 +97,58 @@ def _exit(waits: Sequence[Wait]) -> Exit:
         return Exit.OK
     missing = all(isinstance(error, InstanceNotFoundError) for error in errors)
     return Exit.NOT_FOUND if missing else Exit.FAILED
+
+
+Show = Callable[["Sequence[Wait]", Iterable[str]], None]
+"""Shows how instances are by now: a wait for each of them, and what has changed since the last time, in words."""
+
+BESIDE_ROWS = 6  # lines of a terminal that a table needs for what is no instance
+COLUMNS = ("id", "name", "state", "business status", "business key")
+
+
+@contextmanager
+def lines() -> Iterator[Show]:
+    """Provide what writes a line for each instance at the beginning, and for each change from then on."""
+    began = False
+
+    def show(waits: Sequence[Wait], notes: Iterable[str]) -> None:
+        nonlocal began
+        if not began:
+            notes = [f"Watching {wait.seen}" for wait in waits]
+            began = True
+        for note in notes:
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {note}\n")
+        sys.stdout.flush()
+
+    yield show
+
+
+@contextmanager
+def terminal() -> Iterator[Show]:
+    """Provide what draws a table at each look, and leaves the last one where it is."""
+    console = Console()
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda waits, _notes: live.update(table(waits, console.height - BESIDE_ROWS), refresh=True)
+
+
+def table(waits: Sequence[Wait], most_rows: int) -> Table:
+    """Return the table of instances, those that are still open first.
+
+    :param waits: a wait for each instance.
+    :param most_rows: how many rows there is room for.
+    """
+    still_open = sum(wait.ending is None for wait in waits)
+    shown = sorted(waits, key=lambda wait: wait.ending is not None)[: max(most_rows, 1)]
+    hidden = len(waits) - len(shown)
+    caption = f"{still_open} of {len(waits)} still open at {time.strftime('%H:%M:%S')}"
+    if hidden:
+        caption += f"; {hidden} more are not shown"
+    if any(wait.failed_looks for wait in waits):
+        caption += "; the last look failed"
+    drawn = Table(*COLUMNS, caption=caption)
+    for wait in shown:
+        if (one := wait.seen) is not None:
+            state = f"{one.state} (suspended)" if one.suspended else one.state
+            cells = (one.id, one.name, state, one.bp_status or "", one.business_key or "")
+            drawn.add_row(*map(escape, cells), style=None if wait.ending is None else "dim")
+    return drawn

@@ -7,8 +7,9 @@ What Airflow itself logs meanwhile is left out, as in Airflow's own commands: it
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.utils.cli import suppress_logs_and_warning
@@ -21,10 +22,12 @@ from airflow_provider_astrobpm.bpm.errors import (
     SeveralInstancesError,
     UnknownVariablesError,
 )
-from airflow_provider_astrobpm.cli.exits import Exit
+from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 # The first that fits counts.
 EXITS: tuple[tuple[type[Exception], Exit], ...] = (
@@ -79,3 +82,47 @@ def say(words: str) -> None:
     """Tell the person something that is not the command's result."""
     sys.stderr.write(f"{words}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def connected(conn_id: str) -> Iterator[AstroZeroHook]:
+    """Provide the hook of a command, and close its client at the end.
+
+    :param conn_id: the Airflow connection.
+    """
+    hook = CommandLineHook(conn_id)
+    try:
+        yield hook
+    finally:
+        if "client" in vars(hook):
+            hook.client.close()
+
+
+class CommandLineHook(AstroZeroHook):
+    """The hook as a command needs it."""
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        """Return a connection from wherever Airflow keeps it, its database included.
+
+        Outside of tasks Airflow's own hooks look into the environment and the secrets backends alone.
+        """
+        from airflow.models.connection import Connection  # noqa: PLC0415 - brings the whole database in
+
+        return Connection.get_connection_from_secrets(conn_id)
+
+    @property
+    def log(self) -> Any:
+        """What the hook and its client write to: warnings go to stderr, and there is nobody for the rest."""
+        return Warnings()
+
+
+class Warnings:
+    """A log that tells the person its warnings, as they are."""
+
+    def warning(self, words: str, *parts: object) -> None:
+        """Tell a warning."""
+        say(words % parts if parts else words)
+
+    def info(self, words: str, *parts: object) -> None:
+        """Be silent."""

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_astrobpm.bpm.definitions import chosen, nearest, variables_of, why_unknown
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.cli import output
-from airflow_provider_astrobpm.cli.exits import Exit
-from airflow_provider_astrobpm.cli.filters import filter_from
-from airflow_provider_astrobpm.cli.running import say
-from airflow_provider_astrobpm.cli.selecting import matching
-from airflow_provider_astrobpm.cli.session import connected
+from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.cli.selection import filter_from, matching
 
 if TYPE_CHECKING:
     import argparse
