@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.cli.runner import connected, say
-from airflow_provider_astrobpm.doctor.examination import examine
-from airflow_provider_astrobpm.doctor.sender import Sender
-from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
+from airflow_provider_astrobpm.doctor.run import run_doctor
+from airflow_provider_astrobpm.doctor.start_markers import make_key
 from airflow_provider_astrobpm.hooks import masking
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def doctor(args: argparse.Namespace) -> int | None:
     process = None if args.start is None else checks.identifier(args.start, "--start")
     with connected(args.conn_id) as hook:
         settings = hook.settings
-    sender = Sender(settings, on_token=masking.shows_tokens(settings))
+    sender = ProbeSender(settings, on_token=masking.shows_tokens(settings))
     with closing(sender), _terminated_as_interrupted():
         key, refused_key = (make_key(token_hex(6)) for _ in range(2))
-        report = examine(sender, process=process, key=key, refused_key=refused_key, say=say)
+        report = run_doctor(sender, process=process, key=key, refused_key=refused_key, say=say)
     sys.stdout.write(f"{report.as_json() if args.output == 'json' else report.as_text()}\n")
     return report.exit_code
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_astrobpm.doctor.points import ABOUT, READ_ONLY, STARTING
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, READ_ONLY_FINDINGS, START_FINDINGS
 from airflow_provider_astrobpm.doctor.report import LEGEND
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
@@ -36,7 +36,7 @@ def test_without_start_nothing_is_changed(emulator: EmulatorControl, emulator_se
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.startswith(f"Connection 'astro_zero_default', {emulator_server.url}\nRead only: ")
     assert LEGEND in run.stdout
-    assert set(re.findall(r"^(?:ok|!|\?) +(\w+)", run.stdout, re.MULTILINE)) == set(READ_ONLY)
+    assert set(re.findall(r"^(?:ok|!|\?) +(\w+)", run.stdout, re.MULTILINE)) == set(READ_ONLY_FINDINGS)
     assert 'Extras to set on the connection:\n{"instance_lookup": "list"}\n' in run.stdout
     assert emulator_server.settings.client_secret not in run.stdout
     counts = emulator.counts()
@@ -52,7 +52,7 @@ def test_with_start_all_is_told_as_json_and_the_extras_fit_the_connection(
     run = doctor("--start", PROCESS, "--output", "json")
     assert (run.returncode, run.stderr) == (0, "")
     report = json.loads(run.stdout)
-    assert {point["name"] for point in report["points"]} == set(ABOUT)
+    assert {finding["name"] for finding in report["points"]} == set(DESCRIPTIONS)
     assert len(report["started"]) == 2
     assert report["not_terminated"] == []
     assert report["extras"] == {"instance_lookup": "auto", "csrf": True, "timezone": "Etc/GMT-8"}
@@ -67,7 +67,7 @@ def test_with_start_all_is_told_as_json_and_the_extras_fit_the_connection(
     assert started["start_time_utc"] is not None
     again = json.loads(doctor("--conn-id", "my_conn", "--start", PROCESS, "-o", "json").stdout)
     assert again["extras"] == report["extras"]
-    by_name = {point["name"]: point for point in again["points"]}
+    by_name = {finding["name"]: finding for finding in again["points"]}
     assert by_name["csrf"]["fine"]
     assert by_name["timezone"]["fine"]
 
@@ -91,7 +91,7 @@ def test_a_host_that_is_down_is_a_report_and_a_failure(
     run = doctor("--conn-id", "my_conn", "-o", "json")
     assert (run.returncode, run.stderr) == (1, "")
     report = json.loads(run.stdout)
-    assert [(point["name"], point["fine"]) for point in report["points"]] == [("connection", False)]
+    assert [(finding["name"], finding["fine"]) for finding in report["points"]] == [("connection", False)]
     assert not report["signed_in"]
 
 
@@ -151,8 +151,11 @@ def table(title: str) -> list[tuple[str, str]]:
 
 
 def test_the_page_names_the_points_that_there_are() -> None:
-    for title, points in (("What every run tells", READ_ONLY), ("What `--start` tells as well", STARTING)):
-        assert dict(table(title)) == dict(points)
+    for title, descriptions in (
+        ("What every run tells", READ_ONLY_FINDINGS),
+        ("What `--start` tells as well", START_FINDINGS),
+    ):
+        assert dict(table(title)) == dict(descriptions)
 
 
 def test_the_reports_on_the_page_are_those_of_runs(emulator: EmulatorControl) -> None:

@@ -12,10 +12,10 @@ import pytest
 from airflow_provider_astrobpm.bpm.api import start
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.doctor.examination import examine
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import Report
-from airflow_provider_astrobpm.doctor.sender import Sender
-from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.doctor.run import run_doctor
+from airflow_provider_astrobpm.doctor.start_markers import make_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 
@@ -38,11 +38,11 @@ def settings(emulator: EmulatorControl, emulator_server: EmulatorServer) -> Sett
 
 
 @pytest.fixture
-def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Callable[..., Sender]]:
+def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Callable[..., ProbeSender]]:
     """Make a sender that puts the emulator's clock forward instead of waiting."""
-    senders: list[Sender] = []
+    senders: list[ProbeSender] = []
 
-    def make(kind: type[Sender] = Sender, **changes: Any) -> Sender:
+    def make(kind: type[ProbeSender] = ProbeSender, **changes: Any) -> ProbeSender:
         slept = 0.0
 
         def sleep(seconds: float) -> None:
@@ -60,11 +60,11 @@ def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Calla
 
 
 @pytest.fixture
-def run(make_sender: Callable[..., Sender]) -> Examine:
+def run(make_sender: Callable[..., ProbeSender]) -> Examine:
     """Run the doctor: read-only, or with an instance of a process."""
 
     def run_it(process: str | None = None, **changes: Any) -> Report:
-        return examine(make_sender(**changes), process=process, key=KEY, refused_key=REFUSED_KEY)
+        return run_doctor(make_sender(**changes), process=process, key=KEY, refused_key=REFUSED_KEY)
 
     return run_it
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.doctor.own import PAUSES
-from airflow_provider_astrobpm.doctor.points import Point
+from airflow_provider_astrobpm.doctor.findings import Finding
+from airflow_provider_astrobpm.doctor.started_instances import POLL_DELAYS_SECONDS
 
-PATIENCE = sum(PAUSES)  # seconds for which the doctor looks for something
+PATIENCE = sum(POLL_DELAYS_SECONDS)  # seconds for which the doctor looks for something
 GRACE = 60  # seconds, the connection's ``start_grace``
 ZONES = 14  # hours that a zone is away from UTC at most
 OTHERS = 5  # instances of somebody else, besides those that a test asks for
@@ -57,11 +57,11 @@ class Says:
     true: list[tuple[Any, bool]] = field(default_factory=list)
     may_be_open: bool = False
 
-    def allows(self, point: Point) -> bool:
+    def allows(self, finding: Finding) -> bool:
         """Tell whether a point contradicts nothing."""
-        if point.value is None:
-            return self.may_be_open and point.fine is None
-        return any(point.value == value and point.fine is fine for value, fine in self.true)
+        if finding.value is None:
+            return self.may_be_open and finding.fine is None
+        return any(finding.value == value and finding.fine is fine for value, fine in self.true)
 
 
 OPEN = Says(may_be_open=True)

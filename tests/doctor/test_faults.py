@@ -12,12 +12,12 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
-from airflow_provider_astrobpm.doctor.asking import Ask, Seen
-from airflow_provider_astrobpm.doctor.examination import examine
-from airflow_provider_astrobpm.doctor.points import ABOUT
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS
+from airflow_provider_astrobpm.doctor.observation import Observation, Probe
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import Report
-from airflow_provider_astrobpm.doctor.sender import Sender
-from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.doctor.run import run_doctor
+from airflow_provider_astrobpm.doctor.start_markers import make_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.emulator.switches import Switches
@@ -51,17 +51,17 @@ def assert_no_lie(report: Report) -> None:
 
 def assert_no_lie_but(report: Report, *others: str) -> None:
     truths = truth(asdict(Switches()), starts=report.process is not None, others=OTHERS)
-    for name, point in report.points.items():
-        if name in {"connection", "start", "token_request", *others} or point.value is None:
+    for name, finding in report.findings.items():
+        if name in {"connection", "start", "token_request", *others} or finding.value is None:
             continue  # these tell of what went wrong
-        assert truths[name].allows(point) or (name == "others" and point.value == "none seen"), point
+        assert truths[name].allows(finding) or (name == "others" and finding.value == "none seen"), finding
 
 
 def assert_whole(report: Report, secret: str) -> None:
     for text in (report.as_text(), report.as_json()):
         assert secret not in text
         assert "Traceback" not in text
-    assert set(report.points) <= set(ABOUT)
+    assert set(report.findings) <= set(DESCRIPTIONS)
 
 
 @pytest.mark.parametrize("process", [None, PROCESS], ids=["read-only", "start"])
@@ -79,7 +79,7 @@ def test_an_endpoint_where_everything_goes_wrong(
     emulator.fault("any", fault, times=100_000, **options)
     report = run(process)
     assert (report.exit_code, report.signed_in, report.started) == (1, False, [])
-    assert report.points["connection"].fine is False or report.points["token_request"].fine is False
+    assert report.findings["connection"].fine is False or report.findings["token_request"].fine is False
     assert_whole(report, emulator_server.settings.client_secret)
 
 
@@ -115,18 +115,18 @@ def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
     emulator: EmulatorControl,
     populate: Callable[..., None],
     own_instances: OwnInstances,
-    make_sender: Callable[..., Sender],
+    make_sender: Callable[..., ProbeSender],
 ) -> None:
     populate()
 
-    class Failing(Sender):
-        def ask(self, ask: Ask) -> Seen:
-            seen = super().ask(ask)
-            if ask.operation.kind == "start":
+    class Failing(ProbeSender):
+        def send(self, probe: Probe) -> Observation:
+            seen = super().send(probe)
+            if probe.operation.kind == "start":
                 emulator.outage(mode=mode)
             return seen
 
-    report = examine(make_sender(Failing), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
+    report = run_doctor(make_sender(Failing), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     emulator.outage(on=False)
     assert report.exit_code == 1
     (left,) = report.not_ended
@@ -144,7 +144,7 @@ def test_a_start_that_was_lost_and_shows_no_key_is_found_by_its_title(
     report = run(PROCESS)
     (instance,) = own_instances()
     assert instance["closed"]
-    assert (report.exit_code, report.points["start"].value) == (0, None)
+    assert (report.exit_code, report.findings["start"].value) == (0, None)
 
 
 @pytest.mark.parametrize("form", get_args(get_type_hints(Switches)["key_form"]))
@@ -198,8 +198,8 @@ def test_what_a_start_left_that_was_sent_again_is_found_though_one_row_shows_at_
     emulator.switch(order_honoured=False, row_cap=1)
     emulator.fault("start", "status", status=401, work_done=True)
     report = run(PROCESS)
-    assert report.points["refused_token_start"].value is None
-    assert "it was not sent" in report.points["refused_token_start"].seen
+    assert report.findings["refused_token_start"].value is None
+    assert "it was not sent" in report.findings["refused_token_start"].sentence
     assert [instance["closed"] for instance in own_instances()] == [True] * 3
     assert {instance["id"] for instance in own_instances()} == {each.instance_id for each in report.started}
 
@@ -213,9 +213,9 @@ def test_a_cap_where_no_order_is_kept(
     emulator.switch(order_honoured=False, row_order=order, row_cap=rows)
     for process in (None, PROCESS):
         report = run(process)
-        assert report.points["row_cap"].value is None or report.points["row_cap"].fine is False
-        assert report.points["row_cap"].value in (None, rows)
-    assert (report.points["row_cap"].value == rows) or order != "newest"
+        assert report.findings["row_cap"].value is None or report.findings["row_cap"].fine is False
+        assert report.findings["row_cap"].value in (None, rows)
+    assert (report.findings["row_cap"].value == rows) or order != "newest"
     assert report.exit_code == 0
 
 
@@ -229,7 +229,7 @@ def test_a_start_that_was_lost_and_does_not_show_is_named(
     (instance,) = own_instances()
     assert not instance["closed"]
     assert report.exit_code == 1
-    assert report.points["start"].value is None
+    assert report.findings["start"].value is None
     assert f"NOT TERMINATED: an instance with business key {KEY!r}" in report.as_text()
 
 
@@ -239,7 +239,7 @@ def test_an_action_that_is_always_refused_is_named(
     populate()
     emulator.fault("action", "code_in_200", times=1000, res_msg="you may not")
     report = run(PROCESS)
-    assert report.points["suspend"].value == "refused"
+    assert report.findings["suspend"].value == "refused"
     assert report.exit_code == 1
     assert {start.instance_id for start in report.not_ended} == {each["id"] for each in own_instances()}
 
@@ -252,17 +252,17 @@ def test_an_endpoint_that_is_too_slow(
     emulator.fault("query", fault, times=1000, seconds=30)
     report = run(read_timeout=0.2, answer_timeout=0.4)
     assert report.signed_in
-    assert report.points["instances"].value is None
-    assert report.points["order"].seen.startswith("could not be told: ")
+    assert report.findings["instances"].value is None
+    assert report.findings["order"].sentence.startswith("could not be told: ")
     assert report.requests < 15  # an endpoint that does not answer is not asked thirty times
 
 
 def test_a_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
     report = run(PROCESS, credentials=ClientCredentials("emulator-client", "not-the-secret"))
     assert (report.exit_code, report.requests) == (1, 2)
-    assert report.points["connection"].fine
-    assert "the client id or the secret was refused" in report.points["token_request"].seen
-    assert report.points["token_request"].evidence[0].endswith("HTTP 400, resCode 'unauthorized_client'")
+    assert report.findings["connection"].fine
+    assert "the client id or the secret was refused" in report.findings["token_request"].sentence
+    assert report.findings["token_request"].evidence[0].endswith("HTTP 400, resCode 'unauthorized_client'")
     assert_whole(report, "not-the-secret")
     assert "Nothing else was asked." in report.as_text()
     assert emulator.counts()["start"] == 0
@@ -271,21 +271,21 @@ def test_a_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
 def test_a_ready_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
     populate()
     refused = run(credentials=ReadyToken("this-has-expired"))
-    assert (refused.exit_code, refused.points["token_request"].value) == (1, "refused")
+    assert (refused.exit_code, refused.findings["token_request"].value) == (1, "refused")
     assert_whole(refused, "this-has-expired")
 
 
 def test_a_host_that_is_down(free_port: int, run: Examine) -> None:
     report = run(base_url=f"http://127.0.0.1:{free_port}")
-    assert (report.exit_code, report.requests, list(report.points)) == (1, 2, ["connection"])
-    assert "could not be reached" in report.points["connection"].seen
-    assert "Check host, port and proxy" in report.points["connection"].seen
+    assert (report.exit_code, report.requests, list(report.findings)) == (1, 2, ["connection"])
+    assert "could not be reached" in report.findings["connection"].sentence
+    assert "Check host, port and proxy" in report.findings["connection"].sentence
 
 
 def test_a_host_that_does_not_speak_tls(settings: Settings, run: Examine) -> None:
     report = run(base_url=settings.base_url.replace("http://", "https://"))
-    assert (report.exit_code, report.points["connection"].value) == (1, "failed")
-    assert "the TLS handshake failed" in report.points["connection"].seen
+    assert (report.exit_code, report.findings["connection"].value) == (1, "failed")
+    assert "the TLS handshake failed" in report.findings["connection"].sentence
 
 
 def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
@@ -300,10 +300,10 @@ def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
     with EmulatorServer(ssl_context=context) as server:
         report = run(base_url=server.url, verify=str(tmp_path / "cert.pem"))
         untrusted = run(base_url=server.url)
-    assert (report.exit_code, report.points["connection"].value) == (0, "https")
-    assert "over TLS, its certificate was checked" in report.points["connection"].seen
-    assert (untrusted.exit_code, untrusted.points["connection"].value) == (1, "failed")
-    assert "'verify'" in untrusted.points["connection"].seen
+    assert (report.exit_code, report.findings["connection"].value) == (0, "https")
+    assert "over TLS, its certificate was checked" in report.findings["connection"].sentence
+    assert (untrusted.exit_code, untrusted.findings["connection"].value) == (1, "failed")
+    assert "'verify'" in untrusted.findings["connection"].sentence
 
 
 def test_a_process_that_cannot_be_started(
@@ -311,8 +311,8 @@ def test_a_process_that_cannot_be_started(
 ) -> None:
     populate()
     report = run("NoSuchProcess")
-    assert (report.exit_code, report.started, report.points["start"].fine) == (0, [], False)
-    assert "BPM NoSuchProcess does not exist" in report.points["start"].seen
+    assert (report.exit_code, report.started, report.findings["start"].fine) == (0, [], False)
+    assert "BPM NoSuchProcess does not exist" in report.findings["start"].sentence
     assert "Nothing was started." in report.as_text()
 
 
@@ -326,13 +326,13 @@ def test_a_process_that_ends_by_itself(
     assert report.exit_code == 0
     assert all(instance["closed"] for instance in emulator.instances(business_key=KEY))
     if process == "Instant":
-        assert "ended by itself" in report.points["suspend"].seen
-        assert report.points["suspend_ended"].value is None
-        assert "an action was not granted before either" in report.points["suspend_ended"].seen
-        assert report.points["variables_of_ended"].value is None
+        assert "ended by itself" in report.findings["suspend"].sentence
+        assert report.findings["suspend_ended"].value is None
+        assert "an action was not granted before either" in report.findings["suspend_ended"].sentence
+        assert report.findings["variables_of_ended"].value is None
 
 
-class Interrupted(Sender):
+class Interrupted(ProbeSender):
     """Is interrupted at one request, before it is sent or while its answer is awaited."""
 
     at, sent = 0, False
@@ -355,13 +355,13 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
     emulator: EmulatorControl,
     populate: Callable[..., None],
     own_instances: OwnInstances,
-    make_sender: Callable[..., Sender],
+    make_sender: Callable[..., ProbeSender],
 ) -> None:
     populate()
     emulator.switch(refused_token_start="started")  # then each start that is sent starts an instance
     sender = make_sender(type("_", (Interrupted,), {"at": at, "sent": sent}))
     told: list[str] = []
-    report = examine(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=told.append)
+    report = run_doctor(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=told.append)
     assert all(instance["closed"] for instance in own_instances())
     assert (report.interrupted, report.exit_code) == (
         sender.requests >= at,
@@ -375,17 +375,17 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
 
 
 def test_a_second_interrupt_names_what_is_left(
-    populate: Callable[..., None], own_instances: OwnInstances, make_sender: Callable[..., Sender]
+    populate: Callable[..., None], own_instances: OwnInstances, make_sender: Callable[..., ProbeSender]
 ) -> None:
     populate()
 
-    class Impatient(Sender):
-        def ask(self, ask: Ask) -> Seen:
-            if ask.operation.kind in {"suspend", "terminate"} and len(own_instances()) == 2:
+    class Impatient(ProbeSender):
+        def send(self, probe: Probe) -> Observation:
+            if probe.operation.kind in {"suspend", "terminate"} and len(own_instances()) == 2:
                 raise KeyboardInterrupt
-            return super().ask(ask)
+            return super().send(probe)
 
-    report = examine(make_sender(Impatient), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
+    report = run_doctor(make_sender(Impatient), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     assert report.exit_code == 130
     still_open = {instance["id"] for instance in own_instances() if not instance["closed"]}
     assert still_open

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from airflow_provider_astrobpm.doctor.points import ABOUT, READ_ONLY
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, READ_ONLY_FINDINGS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.conftest import positions
@@ -42,17 +42,17 @@ def contradictions(report: Any, chosen: dict[str, Any], others: int) -> list[str
     """Every line of a report that contradicts the emulator's truth, and every point that is missing or too much."""
     says = truth(chosen, starts=report.process is not None, others=others)
     wrong = [
-        f"{name}: {point.value!r} ({point.fine}), not {says[name]}: {point.seen}"
-        for name, point in report.points.items()
-        if name in says and not says[name].allows(point)
+        f"{name}: {finding.value!r} ({finding.fine}), not {says[name]}: {finding.sentence}"
+        for name, finding in report.findings.items()
+        if name in says and not says[name].allows(finding)
     ]
-    return wrong + [f"{name}: missing, or not known here" for name in set(says) ^ set(report.points)]
+    return wrong + [f"{name}: missing, or not known here" for name in set(says) ^ set(report.findings)]
 
 
 def test_every_point_is_in_the_oracle() -> None:
     chosen = asdict(Switches())
-    assert set(truth(chosen, starts=False, others=OTHERS)) == set(READ_ONLY)
-    assert set(truth(chosen, starts=True, others=OTHERS)) == set(ABOUT)
+    assert set(truth(chosen, starts=False, others=OTHERS)) == set(READ_ONLY_FINDINGS)
+    assert set(truth(chosen, starts=True, others=OTHERS)) == set(DESCRIPTIONS)
 
 
 def test_every_switch_changes_what_is_true() -> None:
@@ -100,21 +100,21 @@ def test_in_the_first_position_of_every_switch_every_point_is_told(
     populate: Callable[..., None], run: Examine
 ) -> None:
     populate()
-    assert [name for name, point in run(PROCESS).points.items() if point.value is None] == []
+    assert [name for name, finding in run(PROCESS).findings.items() if finding.value is None] == []
     report = run()
-    assert [name for name, point in report.points.items() if point.value is None] == ["timezone"]
+    assert [name for name, finding in report.findings.items() if finding.value is None] == ["timezone"]
     assert report.requests == 29
 
 
 def test_where_no_instance_shows_nothing_is_guessed(emulator: EmulatorControl, run: Examine) -> None:
-    untold = [name for name, point in run().points.items() if point.value is None]
+    untold = [name for name, finding in run().findings.items() if finding.value is None]
     needing_two = ["order", "own_order", "row_cap"]
     needing_one = ["fields", "business_keys", "others", "ended", "get_by_id", "get_variables", "timezone"]
     assert sorted(untold) == sorted(needing_one + needing_two)
     report = run(PROCESS)
-    assert [name for name, point in report.points.items() if point.value is None] == needing_two
-    assert report.points["others"].value == "none seen"
+    assert [name for name, finding in report.findings.items() if finding.value is None] == needing_two
+    assert report.findings["others"].value == "none seen"
     emulator.switch(several_states="repeated", unknown_state="empty", get_by_id="row")
     report = run(PROCESS)
-    assert report.points["states_repeated"].value == "honoured"
-    assert report.points["get_by_id"].value == "row"
+    assert report.findings["states_repeated"].value == "honoured"
+    assert report.findings["get_by_id"].value == "row"

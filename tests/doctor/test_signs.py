@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
 from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
-from airflow_provider_astrobpm.doctor import keys, moments
-from airflow_provider_astrobpm.doctor.asking import Seen
-from airflow_provider_astrobpm.doctor.signs import carries, make_key, recognises, title_of
+from airflow_provider_astrobpm.doctor import key_findings, timestamp_findings
+from airflow_provider_astrobpm.doctor.observation import Observation
+from airflow_provider_astrobpm.doctor.start_markers import make_key, matches, resembles, title_for
 
 KEY, OTHER = make_key("0123456789ab"), make_key("ba9876543210")
-SEEN = Seen("asked -> answered")
+SEEN = Observation("asked -> answered")
 NOW = datetime(2026, 1, 31, 20, 0, 0, tzinfo=timezone.utc).timestamp()
 
 
@@ -55,25 +55,25 @@ def test_the_key_is_as_long_and_as_mixed_as_one_of_a_task() -> None:
     ],
 )
 def test_how_a_key_came_back(shown: str, change: str) -> None:
-    assert keys.change_of(KEY, shown) == change
+    assert key_findings.describe_change(KEY, shown) == change
     for in_row in (shown, "", "002N1", None):
         answer = row(businessKey=shown)
         of_row = None if in_row is None else row(businessKey=in_row)
-        point = keys.long_key(KEY, answer, of_row, SEEN)
+        finding = key_findings.long_key_finding(KEY, answer, of_row, SEEN)
         is_shown = change != "as sent" or in_row == shown
-        assert (point.value, point.fine) == ((change, change == "as sent") if is_shown else (None, None))
-        assert point.fine is not True or in_row == shown == KEY
+        assert (finding.value, finding.fine) == ((change, change == "as sent") if is_shown else (None, None))
+        assert finding.fine is not True or in_row == shown == KEY
 
 
 def test_rows_and_the_answer_may_show_the_key_differently() -> None:
-    point = keys.long_key(KEY, row(businessKey=KEY), row(businessKey=KEY[:50]), SEEN)
-    assert (point.value, point.fine) == ("cut at 50", False)
-    assert "as sent in the start's answer, cut at 50 in the row. The two differ" in point.seen
-    assert "AmbiguousStartError" in point.seen
-    point = keys.long_key(KEY, row(businessKey=KEY[:50]), row(businessKey=KEY), SEEN)
-    assert (point.value, point.fine) == ("as sent", False)
-    assert keys.long_key(KEY, row(), row(businessKey=KEY), SEEN).fine is True
-    assert keys.long_key(KEY, row(), row(), SEEN).value is None
+    finding = key_findings.long_key_finding(KEY, row(businessKey=KEY), row(businessKey=KEY[:50]), SEEN)
+    assert (finding.value, finding.fine) == ("cut at 50", False)
+    assert "as sent in the start's answer, cut at 50 in the row. The two differ" in finding.sentence
+    assert "AmbiguousStartError" in finding.sentence
+    finding = key_findings.long_key_finding(KEY, row(businessKey=KEY[:50]), row(businessKey=KEY), SEEN)
+    assert (finding.value, finding.fine) == ("as sent", False)
+    assert key_findings.long_key_finding(KEY, row(), row(businessKey=KEY), SEEN).fine is True
+    assert key_findings.long_key_finding(KEY, row(), row(), SEEN).value is None
 
 
 @given(
@@ -87,25 +87,25 @@ def test_a_key_is_recognised_in_whatever_form_and_never_taken_for_another(
 ) -> None:
     shown = f"{prefix}{KEY}"[:length] + " " * padding
     shown = shown.upper() if upper else shown
-    assert recognises(shown, KEY) is (length >= len(prefix) + 20)
-    assert not recognises(shown, OTHER)
+    assert resembles(shown, KEY) is (length >= len(prefix) + 20)
+    assert not resembles(shown, OTHER)
 
 
 def test_an_instance_is_recognised_by_its_title_as_well() -> None:
-    assert carries(row(businessKey="002N1", title=title_of(KEY)), KEY)
-    assert carries(row(businessKey=KEY[:20]), KEY)
-    assert not carries(row(businessKey="", title=title_of(OTHER)), KEY)
-    assert not carries(row(), KEY)
+    assert matches(row(businessKey="002N1", title=title_for(KEY)), KEY)
+    assert matches(row(businessKey=KEY[:20]), KEY)
+    assert not matches(row(businessKey="", title=title_for(OTHER)), KEY)
+    assert not matches(row(), KEY)
 
 
 @pytest.mark.parametrize("key", ["", "airflow-doctor-", KEY[:19]])
 def test_what_is_no_key_of_the_doctor_is_nobodys_sign(key: str) -> None:
     for each in (
-        row(businessKey=KEY, title=title_of(KEY)),
+        row(businessKey=KEY, title=title_for(KEY)),
         row(businessKey="x" * 64, title="Approve ()"),
         row(),
     ):
-        assert not carries(each, key)
+        assert not matches(each, key)
 
 
 @pytest.mark.parametrize(
@@ -132,22 +132,24 @@ def test_what_is_no_key_of_the_doctor_is_nobodys_sign(key: str) -> None:
 )
 def test_a_start_time_is_documented_implausible_or_unreadable(stamp: str, value: str) -> None:
     good = "2026-01-31 20:00:00"
-    assert moments.judge(stamp, NOW) == value
+    assert timestamp_findings.assess(stamp, NOW) == value
     for answer, of_row in ((stamp, stamp), (stamp, good), (good, stamp), ("", stamp)):
-        point = moments.start_time(row(startTime=answer), row(startTime=of_row), NOW, SEEN)
-        assert (point.value, point.fine) == (value, value == "documented")
-        assert point.fine or repr(stamp) in point.seen
-        assert point.fine or "AmbiguousStartError instead of being resumed" in point.seen
+        finding = timestamp_findings.start_time_finding(
+            row(startTime=answer), row(startTime=of_row), NOW, SEEN
+        )
+        assert (finding.value, finding.fine) == (value, value == "documented")
+        assert finding.fine or repr(stamp) in finding.sentence
+        assert finding.fine or "AmbiguousStartError instead of being resumed" in finding.sentence
 
 
 def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
     good = row(startTime="2026-01-31 20:00:00")
     for in_row in (None, row(), row(startTime="")):
-        point = moments.start_time(good, in_row, NOW, SEEN)
-        assert (point.value, point.fine) == (None, None)
-    assert moments.start_time(row(startTime="-"), None, NOW, SEEN).value == "unreadable"
-    assert moments.start_time(row(), row(), NOW, SEEN).value == "absent"
-    assert moments.start_time(row(), None, NOW, SEEN).value is None
+        finding = timestamp_findings.start_time_finding(good, in_row, NOW, SEEN)
+        assert (finding.value, finding.fine) == (None, None)
+    assert timestamp_findings.start_time_finding(row(startTime="-"), None, NOW, SEEN).value == "unreadable"
+    assert timestamp_findings.start_time_finding(row(), row(), NOW, SEEN).value == "absent"
+    assert timestamp_findings.start_time_finding(row(), None, NOW, SEEN).value is None
 
 
 @pytest.mark.parametrize(
@@ -163,8 +165,8 @@ def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
 )
 def test_what_a_changed_key_means_for_tasks(shown: str, meaning: str) -> None:
     """The same as the search for a lost start makes of it."""
-    point = keys.long_key(KEY, row(), row(businessKey=shown), SEEN)
-    assert meaning in point.seen
+    finding = key_findings.long_key_finding(KEY, row(), row(businessKey=shown), SEEN)
+    assert meaning in finding.sentence
     known = KeyForms([KEY], KeyForm.of(KEY, shown))
     assert KeyForms([KEY]).resembles(shown) is ("second instance" not in meaning)
     assert known.sent(shown) == KEY or "is recognised" not in meaning

@@ -16,28 +16,38 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.api import Pause
 from airflow_provider_astrobpm.bpm.exchange import Request, Response
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.doctor import asking, lengths, lists, moments, queries, refused_start, starting
-from airflow_provider_astrobpm.doctor.asking import Ask, Seen, Verdict
-from airflow_provider_astrobpm.doctor.extras import extras_for
-from airflow_provider_astrobpm.doctor.lists import Lists
-from airflow_provider_astrobpm.doctor.own import Own, Started, end_all
-from airflow_provider_astrobpm.doctor.points import ABOUT, Point
+from airflow_provider_astrobpm.doctor import (
+    observation,
+    probe_lists,
+    probe_order,
+    probe_queries,
+    probe_refused_start,
+    probe_start,
+    timestamp_findings,
+)
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, Finding
+from airflow_provider_astrobpm.doctor.observation import AnswerKind, Observation, Probe
+from airflow_provider_astrobpm.doctor.probe_lists import StateLists
+from airflow_provider_astrobpm.doctor.recommended_settings import recommended_extras
 from airflow_provider_astrobpm.doctor.report import Report
-from airflow_provider_astrobpm.doctor.signs import make_key, title_of
+from airflow_provider_astrobpm.doctor.start_markers import make_key, title_for
+from airflow_provider_astrobpm.doctor.started_instances import SentStart, StartedInstances, terminate_all
 from airflow_provider_astrobpm.hooks.connection import EXTRAS
 
 KEY = make_key("0123456789ab")
 NOW = datetime(2026, 1, 31, 20, 0, 0, tzinfo=timezone.utc)
 SETTINGS = Settings("my_conn", "https://somewhere", ClientCredentials("id", "secret"))
 FULL, EMPTY = "Running", "Broken"
-REFUSED = Seen("", error=errors.RefusedError("no", status=400), response=Response(400, {}, b""))
-FAILED = Seen("", error=errors.ServerError("failed", status=502), response=Response(502, {}, b"<html>"))
-CUT = Seen("", error=errors.InterruptedCallError("cut"))
+REFUSED = Observation("", error=errors.RefusedError("no", status=400), response=Response(400, {}, b""))
+FAILED = Observation(
+    "", error=errors.ServerError("failed", status=502), response=Response(502, {}, b"<html>")
+)
+CUT = Observation("", error=errors.InterruptedCallError("cut"))
 
 
-def failed_with(code: str) -> Seen:
+def failed_with(code: str) -> Observation:
     body = msgspec.json.encode({"resCode": code, "resMsg": "x"})
-    return Seen("", error=errors.ServerError("failed", status=500), response=Response(500, {}, body))
+    return Observation("", error=errors.ServerError("failed", status=500), response=Response(500, {}, body))
 
 
 def rows(*starts: str, **columns: Any) -> list[dict[str, Any]]:
@@ -46,71 +56,75 @@ def rows(*starts: str, **columns: Any) -> list[dict[str, Any]]:
     ]
 
 
-def seen(result: Any) -> Seen:
+def seen(result: Any) -> Observation:
     date = {"date": format_datetime(NOW, usegmt=True)}
-    return Seen("asked -> answered", result, response=Response(200, date, b"{}"), at=NOW.timestamp())
+    return Observation("asked -> answered", result, response=Response(200, date, b"{}"), at=NOW.timestamp())
 
 
-def play(plan: Any, answer: Callable[[Ask], Seen] = lambda ask: CUT) -> tuple[dict[str, Point], Any]:
-    points: dict[str, Point] = {}
+def play(
+    plan: Any, answer: Callable[[Probe], Observation] = lambda probe: CUT
+) -> tuple[dict[str, Finding], Any]:
+    findings: dict[str, Finding] = {}
     reply = None
     try:
         while True:
             step = plan.send(reply)
             reply = None
-            if isinstance(step, Ask):
+            if isinstance(step, Probe):
                 reply = answer(step)
             elif not isinstance(step, Pause):
-                points[step.name] = step
+                findings[step.name] = step
     except StopIteration as stop:
-        return points, stop.value
+        return findings, stop.value
 
 
 @pytest.mark.parametrize(
     ("answer", "knows_5xx", "expected"),
     [
-        (seen([]), False, Verdict.ANSWERED),
-        (REFUSED, False, Verdict.REFUSED),
-        (FAILED, False, Verdict.UNCLEAR),
-        (FAILED, True, Verdict.UNCLEAR),
-        (CUT, True, Verdict.UNCLEAR),
-        (failed_with("405230099"), False, Verdict.UNCLEAR),
-        (failed_with("405230099"), True, Verdict.REFUSED),
-        (failed_with("0"), True, Verdict.UNCLEAR),
-        (Seen("", error=errors.ThrottledError("wait", status=429)), True, Verdict.UNCLEAR),
-        (Seen("", error=errors.AuthenticationError("token", status=401)), True, Verdict.UNCLEAR),
+        (seen([]), False, AnswerKind.ANSWERED),
+        (REFUSED, False, AnswerKind.REFUSED),
+        (FAILED, False, AnswerKind.UNCLEAR),
+        (FAILED, True, AnswerKind.UNCLEAR),
+        (CUT, True, AnswerKind.UNCLEAR),
+        (failed_with("405230099"), False, AnswerKind.UNCLEAR),
+        (failed_with("405230099"), True, AnswerKind.REFUSED),
+        (failed_with("0"), True, AnswerKind.UNCLEAR),
+        (Observation("", error=errors.ThrottledError("wait", status=429)), True, AnswerKind.UNCLEAR),
+        (Observation("", error=errors.AuthenticationError("token", status=401)), True, AnswerKind.UNCLEAR),
     ],
 )
-def test_what_an_answer_means(answer: Seen, knows_5xx: bool, expected: Verdict) -> None:
-    assert asking.verdict(answer, refuses_with_5xx=knows_5xx) is expected
+def test_what_an_answer_means(answer: Observation, knows_5xx: bool, expected: AnswerKind) -> None:
+    assert observation.answer_kind(answer, refuses_with_5xx=knows_5xx) is expected
 
 
 @pytest.mark.parametrize(
     "result", ["rows", 0, [1], [{}], [{"id": 7, "state": "Running"}], [{"id": "1", "state": None}]]
 )
 def test_what_is_no_list_of_instances(result: Any) -> None:
-    assert asking.rows_of(seen(result)) is None
-    assert asking.instance_of(seen(result)) is None
+    assert observation.rows_of(seen(result)) is None
+    assert observation.instance_of(seen(result)) is None
 
 
 @pytest.mark.parametrize("result", [None, {}, "", []])
 def test_an_empty_list(result: Any) -> None:
-    assert asking.rows_of(seen(result)) == []
+    assert observation.rows_of(seen(result)) == []
 
 
 def test_a_row_that_shows_no_state_hides_no_other() -> None:
     known = {"id": "1", "state": "Running", "name": None}
-    assert asking.rows_of(seen([{"id": "2", "state": None}, known, None])) == [known]
+    assert observation.rows_of(seen([{"id": "2", "state": None}, known, None])) == [known]
 
 
 def test_a_line_of_evidence_is_short_and_holds_no_body() -> None:
     target = "/instances?states=A%2CB&fields=" + "x" * 500 + "&orderField=startTime"
-    line = asking.evidence(
+    line = observation.evidence_line(
         Request("GET", target, {}, b"secret"), "odd", None, errors.CallError("cut off"), None
     )
     assert line == "GET /instances?states=A%2CB&fields=…&orderField=startTime (odd) -> no answer: cut off"
-    long = asking.evidence(Request("GET", "/" + "y" * 500, {}, None), "", Response(200, {}, b"[]"), None, [1])
-    assert long == f"GET /{'y' * (asking.LONGEST_TARGET - 1)}… -> HTTP 200, 1 row"
+    long = observation.evidence_line(
+        Request("GET", "/" + "y" * 500, {}, None), "", Response(200, {}, b"[]"), None, [1]
+    )
+    assert long == f"GET /{'y' * (observation.MAX_TARGET_CHARACTERS - 1)}… -> HTTP 200, 1 row"
 
 
 @pytest.mark.parametrize(
@@ -127,16 +141,16 @@ def test_a_line_of_evidence_is_short_and_holds_no_body() -> None:
     ],
 )
 def test_several_states(empty_first: Any, full_first: Any, expected: str | None) -> None:
-    known = Lists({FULL: seen(rows("1")), EMPTY: seen([])})
+    known = StateLists({FULL: seen(rows("1")), EMPTY: seen([])})
     for name in ("states_with_commas", "states_repeated"):
 
-        def answer(ask: Ask) -> Seen:
-            is_full_first = ask.operation.query[0][1].startswith(FULL)
+        def answer(probe: Probe) -> Observation:
+            is_full_first = probe.operation.query[0][1].startswith(FULL)
             result = full_first if is_full_first else empty_first
-            return result if isinstance(result, Seen) else seen(result)
+            return result if isinstance(result, Observation) else seen(result)
 
-        points, _ = play(queries._several_states(known, name, refuses_with_5xx=False), answer)
-        assert points[name].value == expected
+        findings, _ = play(probe_queries._probe_several_states(known, name, refuses_with_5xx=False), answer)
+        assert findings[name].value == expected
 
 
 @pytest.mark.parametrize(
@@ -154,21 +168,21 @@ def test_several_states(empty_first: Any, full_first: Any, expected: str | None)
     ],
 )
 def test_plus(with_blank: Any, plus: Any, unknown: str | None, expected: str | None) -> None:
-    state = queries.STATES_WITH_BLANKS[0]
+    state = probe_queries.STATES_WITH_BLANKS[0]
     with_blank, plus = (
         [{**row, "state": state} for row in each] if isinstance(each, list) else each
         for each in (with_blank, plus)
     )
-    known = Lists({state: with_blank if isinstance(with_blank, Seen) else seen(with_blank)})
-    answer = plus if isinstance(plus, Seen) else seen(plus)
-    asked: list[Ask] = []
+    known = StateLists({state: with_blank if isinstance(with_blank, Observation) else seen(with_blank)})
+    answer = plus if isinstance(plus, Observation) else seen(plus)
+    asked: list[Probe] = []
 
-    def reply(ask: Ask) -> Seen:
-        asked.append(ask)
+    def reply(probe: Probe) -> Observation:
+        asked.append(probe)
         return answer
 
-    points, _ = play(queries._plus(known, unknown, refuses_with_5xx=False), reply)
-    assert points["plus"].value == expected
+    findings, _ = play(probe_queries._probe_plus(known, unknown, refuses_with_5xx=False), reply)
+    assert findings["plus"].value == expected
     assert asked[0].target == f"{asked[0].operation.path}?states={state.replace(' ', '+')}"
 
 
@@ -192,13 +206,13 @@ A, B, C = "2026-01-01 00:00:01", "2026-01-01 00:00:02", "2026-01-01 00:00:03"
 def test_order_and_row_cap(
     newest_first: tuple[str, ...], oldest_first: tuple[str, ...], again: Any, order: str | None, cap: Any
 ) -> None:
-    known = Lists({FULL: seen(rows(*newest_first))})
+    known = StateLists({FULL: seen(rows(*newest_first))})
 
-    def answer(ask: Ask) -> Seen:
-        return seen(rows(*(oldest_first if ("orderType", "asc") in ask.operation.query else again)))
+    def answer(probe: Probe) -> Observation:
+        return seen(rows(*(oldest_first if ("orderType", "asc") in probe.operation.query else again)))
 
-    points, _ = play(lengths.probe_order_and_cap(known, FULL), answer)
-    assert (points["order"].value, points["row_cap"].value) == (order, cap)
+    findings, _ = play(probe_order.probe_order_and_cap(known, FULL), answer)
+    assert (findings["order"].value, findings["row_cap"].value) == (order, cap)
 
 
 def unordered(number: int) -> list[dict[str, Any]]:
@@ -225,27 +239,32 @@ def test_a_list_not_shorter_than_the_one_that_tells_the_order_is_judged_by_both_
     number: int, of_longer: Any, cap: Any, words: str
 ) -> None:
     newest, oldest = of_longer(unordered(number))
-    known = Lists({FULL: seen(rows(B, A)), EMPTY: seen(newest)})
+    known = StateLists({FULL: seen(rows(B, A)), EMPTY: seen(newest)})
 
-    def answer(ask: Ask) -> Seen:
-        is_longer, is_oldest = EMPTY in ask.operation.query[0], ("orderType", "asc") in ask.operation.query
+    def answer(probe: Probe) -> Observation:
+        is_longer, is_oldest = (
+            EMPTY in probe.operation.query[0],
+            ("orderType", "asc") in probe.operation.query,
+        )
         if is_longer:
-            return (oldest if isinstance(oldest, Seen) else seen(oldest)) if is_oldest else seen(newest)
+            return (
+                (oldest if isinstance(oldest, Observation) else seen(oldest)) if is_oldest else seen(newest)
+            )
         return seen(rows(A, B))
 
-    points, _ = play(lengths.probe_order_and_cap(known, FULL), answer)
-    assert points["order"].value == "honoured"
-    assert points["row_cap"].value == (cap and number + cap)
-    assert points["row_cap"].fine is (None if cap is None else False)
-    assert words in points["row_cap"].seen
+    findings, _ = play(probe_order.probe_order_and_cap(known, FULL), answer)
+    assert findings["order"].value == "honoured"
+    assert findings["row_cap"].value == (cap and number + cap)
+    assert findings["row_cap"].fine is (None if cap is None else False)
+    assert words in findings["row_cap"].sentence
     assert (known.cap, known.longest) == (cap and number + cap, len(newest))
 
 
 def test_start_times_that_cannot_be_ordered_as_texts_tell_nothing() -> None:
     for starts in (("01.02.2026", "02.02.2026"), ("-", "2026-01-01 00:00:01"), ("9", "10")):
-        known = Lists({FULL: seen(rows(*starts))})
-        points, _ = play(lengths.probe_order_and_cap(known, FULL), lambda _: seen(rows(*starts[::-1])))  # noqa: B023
-        assert (points["order"].value, points["row_cap"].value) == (None, None)
+        known = StateLists({FULL: seen(rows(*starts))})
+        findings, _ = play(probe_order.probe_order_and_cap(known, FULL), lambda _: seen(rows(*starts[::-1])))  # noqa: B023
+        assert (findings["order"].value, findings["row_cap"].value) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +280,7 @@ def test_start_times_that_cannot_be_ordered_as_texts_tell_nothing() -> None:
 )
 def test_the_order_of_a_list_that_was_asked_for_in_none(starts: str, value: str | None) -> None:
     stamps = [f"2026-01-01 00:00:0{second}" for second in starts]
-    assert lengths.own_order(seen(rows(*stamps))).value == value
+    assert probe_order.own_order_finding(seen(rows(*stamps))).value == value
 
 
 @pytest.mark.parametrize(
@@ -278,14 +297,14 @@ def test_the_order_of_a_list_that_was_asked_for_in_none(starts: str, value: str 
 def test_a_new_instance_that_takes_the_place_of_another(
     before: str, with_new: str, after: str, cap: int | None
 ) -> None:
-    def listed(ids: str) -> Seen:
+    def listed(ids: str) -> Observation:
         return seen([{"id": each, "state": FULL} for each in ids])
 
-    known = Lists({FULL: listed(before)})
-    squeeze = lengths.squeezed(known, {"id": "N", "state": FULL}, listed(with_new))
+    known = StateLists({FULL: listed(before)})
+    displacement = probe_order.find_displacement(known, {"id": "N", "state": FULL}, listed(with_new))
     assert known.longest == max(len(before), len(with_new))
-    points, _ = play(lengths.probe_squeeze(known, squeeze), lambda _: listed(after))
-    assert {name: point.value for name, point in points.items()} == ({"row_cap": cap} if cap else {})
+    findings, _ = play(probe_order.probe_displacement(known, displacement), lambda _: listed(after))
+    assert {name: finding.value for name, finding in findings.items()} == ({"row_cap": cap} if cap else {})
     assert known.cap == cap
 
 
@@ -314,9 +333,9 @@ def test_the_zone_of_the_timestamps(
     start: str, zone: str | None, offset: float | None, fine: bool | None, extra: str | None
 ) -> None:
     settings = replace(SETTINGS, timezone=ZoneInfo(zone) if zone else None)
-    point = moments.time_zone({"startTime": start}, seen({}), settings)
-    assert (point.value, point.fine) == (offset, fine)
-    extras = extras_for({"timezone": point}, settings)
+    finding = timestamp_findings.timezone_finding({"startTime": start}, seen({}), settings)
+    assert (finding.value, finding.fine) == (offset, fine)
+    extras = recommended_extras({"timezone": finding}, settings)
     assert extras.get("timezone") == extra
     if extra is not None and offset is not None:
         there = NOW.astimezone(EXTRAS["timezone"](extra, "timezone"))  # type: ignore[arg-type]
@@ -345,29 +364,34 @@ def _hours(number: float) -> Any:
     ],
 )
 def test_the_extras_that_follow(values: dict[str, Any], extras: dict[str, Any]) -> None:
-    points = {name: Point(name, value, "", None if value is None else True) for name, value in values.items()}
-    assert extras_for(points, SETTINGS) == extras
+    findings = {
+        name: Finding(name, value, "", None if value is None else True) for name, value in values.items()
+    }
+    assert recommended_extras(findings, SETTINGS) == extras
     for name, value in extras.items():
         EXTRAS[name](value, name)  # what the connection does not take it refuses
 
 
 def test_the_newest_instance_says_how_far_east_the_zone_is_at_least() -> None:
-    point = lists._newest(Lists({FULL: seen(rows("2026-02-01 03:50:00"))}))
-    assert point.value is None
-    assert "7:50:00 ahead of UTC, so the zone is at least that far east" in point.seen
-    far = lists._newest(Lists({FULL: seen(rows("2026-02-01 12:00:00"))}))
-    assert "16:00:00 ahead of UTC, and no zone is so far east" in far.seen
-    odd = lists._newest(Lists({FULL: seen(rows("1.2.2026"))}))
-    assert "no timestamp in the documented format, but '1.2.2026' was seen" in odd.seen
-    assert "ahead" not in lists._newest(Lists({FULL: seen(rows("2026-01-31 20:00:05"))})).seen
+    finding = probe_lists._newest_finding(StateLists({FULL: seen(rows("2026-02-01 03:50:00"))}))
+    assert finding.value is None
+    assert "7:50:00 ahead of UTC, so the zone is at least that far east" in finding.sentence
+    far = probe_lists._newest_finding(StateLists({FULL: seen(rows("2026-02-01 12:00:00"))}))
+    assert "16:00:00 ahead of UTC, and no zone is so far east" in far.sentence
+    odd = probe_lists._newest_finding(StateLists({FULL: seen(rows("1.2.2026"))}))
+    assert "no timestamp in the documented format, but '1.2.2026' was seen" in odd.sentence
+    assert (
+        "ahead"
+        not in probe_lists._newest_finding(StateLists({FULL: seen(rows("2026-01-31 20:00:05"))})).sentence
+    )
 
 
 def test_the_text_and_the_json_hold_the_same_and_the_text_wraps() -> None:
     report = Report("my_conn", "https://somewhere", "P", signed_in=True, extras={"csrf": True}, requests=3)
-    report.points = {name: Point(name, "x", "word " * 60, None) for name in sorted(ABOUT)}
-    report.started = [Started("k1", "002N1", end="Terminated"), Started("k2", "002N2", problem="refused")]
+    report.findings = {name: Finding(name, "x", "word " * 60, None) for name in sorted(DESCRIPTIONS)}
+    report.started = [SentStart("k1", "002N1", end="Terminated"), SentStart("k2", "002N2", problem="refused")]
     as_json = msgspec.json.decode(report.as_json())
-    assert [point["name"] for point in as_json["points"]] == list(ABOUT)
+    assert [finding["name"] for finding in as_json["points"]] == list(DESCRIPTIONS)
     assert [each["id"] for each in as_json["not_terminated"]] == ["002N2"]
     assert as_json["extras"] == report.extras
     text = report.as_text()
@@ -378,35 +402,36 @@ def test_the_text_and_the_json_hold_the_same_and_the_text_wraps() -> None:
 
 
 def test_a_start_is_written_down_before_it_is_sent_and_crossed_out_when_it_was_not() -> None:
-    own = Own("P")
-    plan = starting._start(own, "key", csrf=False, with_variable=True, refuses_with_5xx=False)
+    own = StartedInstances("P")
+    plan = probe_start._start(own, "key", csrf=False, with_variable=True, refuses_with_5xx=False)
     next(plan)
     assert [str(start) for start in own.starts] == ["an instance with business key 'key'"]
     with pytest.raises(StopIteration):
-        plan.send(Seen("", error=errors.NotSentError("not reached")))
+        plan.send(Observation("", error=errors.NotSentError("not reached")))
     assert own.starts == []
 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_refused_start_stays_written_down_until_the_lists_show_nothing_of_it(is_there: bool) -> None:
-    own = Own("P")
+    own = StartedInstances("P")
     start, _ = play(
-        starting._start(own, KEY, csrf=False, with_variable=True, refuses_with_5xx=False), lambda _: REFUSED
+        probe_start._start(own, KEY, csrf=False, with_variable=True, refuses_with_5xx=False),
+        lambda _: REFUSED,
     )[1]
     assert own.starts == [start]
     row = {"id": "002N1", "name": "P", "state": FULL, "businessKey": KEY}
 
-    def answer(ask: Ask) -> Seen:
-        if ask.operation.kind == "terminate":
+    def answer(probe: Probe) -> Observation:
+        if probe.operation.kind == "terminate":
             return seen({**row, "state": "Terminated"})
-        return seen([row] if is_there and FULL in ask.operation.query[0] else [])
+        return seen([row] if is_there and FULL in probe.operation.query[0] else [])
 
-    play(end_all(own), answer)
+    play(terminate_all(own), answer)
     assert [each.end for each in own.starts] == (["Terminated"] if is_there else [])
     assert not is_there or str(start).endswith(f"with business key {KEY!r}, though its start was refused")
 
 
-TOKEN_REFUSED = Seen(
+TOKEN_REFUSED = Observation(
     "read",
     error=errors.AuthenticationError("no", status=401),
     response=Response(401, {}, msgspec.json.encode({"resCode": "405230602", "resMsg": "no"})),
@@ -423,42 +448,44 @@ TOKEN_REFUSED = Seen(
         (FAILED, 1, "started", 0),
         (CUT, None, None, 1),
         (REFUSED, None, None, 1),  # refused for another reason
-        (Seen("", error=errors.NotSentError("not reached")), None, None, 0),
-        (Seen("", error=errors.ThrottledError("wait", status=429)), None, None, 1),
+        (Observation("", error=errors.NotSentError("not reached")), None, None, 0),
+        (Observation("", error=errors.ThrottledError("wait", status=429)), None, None, 1),
         (seen({"id": "002N2", "state": FULL}), None, "started", 0),
         (seen({"id": "002N2", "state": FULL}), 1, "started", 0),
         (seen("taken"), None, None, 1),
     ],
 )
 def test_a_start_whose_token_is_refused(
-    answer: Seen, shows_at: int | None, value: str | None, left: int
+    answer: Observation, shows_at: int | None, value: str | None, left: int
 ) -> None:
     first_key = make_key("ba9876543210")
-    own = Own("P", starts=[Started(first_key, "002N1", end="Terminated")])
-    first = {"id": "002N1", "state": FULL, "businessKey": "002N1", "title": title_of(first_key)}
+    own = StartedInstances("P", starts=[SentStart(first_key, "002N1", end="Terminated")])
+    first = {"id": "002N1", "state": FULL, "businessKey": "002N1", "title": title_for(first_key)}
     row = {"id": "002N2", "state": FULL, "businessKey": KEY}
     looks = 0
-    sent: list[Ask] = []
+    sent: list[Probe] = []
 
-    def reply(ask: Ask) -> Seen:
+    def reply(probe: Probe) -> Observation:
         nonlocal looks
-        sent.append(ask)
-        if ask.operation.kind == "start":
+        sent.append(probe)
+        if probe.operation.kind == "start":
             return answer
-        if ask.operation.kind == "terminate":
+        if probe.operation.kind == "terminate":
             return seen({**row, "state": "Terminated"})
-        if ask.token is not None:
+        if probe.token is not None:
             return TOKEN_REFUSED
-        looks += ask.operation.query[0][1] == FULL
-        shown = shows_at is not None and looks >= shows_at and ask.operation.query[0][1] == FULL
+        looks += probe.operation.query[0][1] == FULL
+        shown = shows_at is not None and looks >= shows_at and probe.operation.query[0][1] == FULL
         return seen([row] if shown else [])
 
-    known = refused_start.Known(first, 3.0, newest_first=True)
-    points, _ = play(refused_start.probe_refused_start(own, KEY, known, Lists({FULL: seen([])})), reply)
-    point = points["refused_token_start"]
-    assert (point.value, point.fine) == (value, None if value is None else value == "not started")
-    assert len(own.left()) == left
-    assert [ask.token is not None for ask in sent if ask.operation.kind == "start"] == [True]
+    known = probe_refused_start.ListBehaviour(first, 3.0, newest_first=True)
+    findings, _ = play(
+        probe_refused_start.probe_refused_start(own, KEY, known, StateLists({FULL: seen([])})), reply
+    )
+    finding = findings["refused_token_start"]
+    assert (finding.value, finding.fine) == (value, None if value is None else value == "not started")
+    assert len(own.not_ended()) == left
+    assert [probe.token is not None for probe in sent if probe.operation.kind == "start"] == [True]
 
 
 @pytest.mark.parametrize(
@@ -474,11 +501,13 @@ def test_a_start_whose_token_is_refused(
 def test_no_start_is_sent_that_could_not_be_found_again(
     shows_first: bool | None, newest_first: bool, rows_before: int, longest: int, sends: bool
 ) -> None:
-    own = Own("P", starts=[Started(KEY, "002N-own", end="Terminated")])
+    own = StartedInstances("P", starts=[SentStart(KEY, "002N-own", end="Terminated")])
     first = {"id": "002N-own", "state": FULL, "businessKey": KEY if shows_first else "002N-own"}
-    known = refused_start.Known(None if shows_first is None else first, 0, newest_first=newest_first)
-    before = Lists({FULL: seen(unordered(rows_before))})
+    known = probe_refused_start.ListBehaviour(
+        None if shows_first is None else first, 0, newest_first=newest_first
+    )
+    before = StateLists({FULL: seen(unordered(rows_before))})
     before.longest = longest
-    plan = refused_start.probe_refused_start(own, make_key("ba9876543210"), known, before)
-    assert isinstance(next(plan), Ask) is sends
+    plan = probe_refused_start.probe_refused_start(own, make_key("ba9876543210"), known, before)
+    assert isinstance(next(plan), Probe) is sends
     assert len(own.starts) == 1

@@ -25,7 +25,7 @@ from airflow_provider_astrobpm.bpm.exchange import (
 from airflow_provider_astrobpm.bpm.settings import ReadyToken
 from airflow_provider_astrobpm.bpm.token import Doubts, request_token
 from airflow_provider_astrobpm.bpm.transport import Transport
-from airflow_provider_astrobpm.doctor.asking import Ask, Seen, evidence, may_be_refusal
+from airflow_provider_astrobpm.doctor.observation import Observation, Probe, evidence_line, may_be_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.exchange import Response
     from airflow_provider_astrobpm.bpm.settings import Settings
 
-ATTEMPTS = 2  # of a question that a passing failure kept from an answer
-FIRST_WAIT = 1.0  # seconds between them, where the server does not say
-LONGEST_WAIT = 5.0  # seconds, whatever it says
-MOST_FAILURES = 3  # failures in a row after which nothing is asked any more
+MAX_ATTEMPTS = 2  # of a question that a passing failure kept from an answer
+RESEND_DELAY_SECONDS = 1.0  # seconds between them, where the server does not say
+MAX_RESEND_DELAY_SECONDS = 5.0  # seconds, whatever it says
+MAX_FAILURES_IN_A_ROW = 3  # failures in a row after which nothing is asked any more
 
 
-class Sender:
+class ProbeSender:
     """Asks one endpoint.
 
     :param settings: where and how.
@@ -69,21 +69,21 @@ class Sender:
         self._secrets = set(settings.secrets())
         self._failures = 0
 
-    def ask(self, ask: Ask) -> Seen:
+    def send(self, probe: Probe) -> Observation:
         """Ask, and once more where a passing failure kept the answer away and asking again does no harm."""
-        if self._failures >= MOST_FAILURES and not ask.must:
-            line = f"{ask.operation.method} {ask.operation.path} -> not sent"
-            gone = NotSentError(f"not asked any more, after {MOST_FAILURES} failures in a row")
-            return Seen(line, error=gone, asked=False)
-        for attempt in range(ATTEMPTS):
-            seen = self._once(ask)
+        if self._failures >= MAX_FAILURES_IN_A_ROW and not probe.even_if_down:
+            line = f"{probe.operation.method} {probe.operation.path} -> not sent"
+            gone = NotSentError(f"not asked any more, after {MAX_FAILURES_IN_A_ROW} failures in a row")
+            return Observation(line, error=gone, asked=False)
+        for attempt in range(MAX_ATTEMPTS):
+            seen = self._send_once(probe)
             error = seen.error
-            if attempt == ATTEMPTS - 1 or error is None:
+            if attempt == MAX_ATTEMPTS - 1 or error is None:
                 break
-            if not retry.may_resend(error, resend_if_unsure=ask.operation.resend_if_unsure):
+            if not retry.may_resend(error, resend_if_unsure=probe.operation.resend_if_unsure):
                 break
             asked = retry.retry_after_seconds(error.retry_after, self.clock())
-            self.sleep(min(LONGEST_WAIT, FIRST_WAIT if asked is None else asked))
+            self.sleep(min(MAX_RESEND_DELAY_SECONDS, RESEND_DELAY_SECONDS if asked is None else asked))
         has_failed = error is not None and error.passing and not may_be_refusal(seen)
         self._failures = self._failures + 1 if has_failed else 0
         return seen
@@ -96,15 +96,15 @@ class Sender:
         """Close the connections to the server."""
         self._transport.close()
 
-    def _once(self, ask: Ask) -> Seen:
-        operation = ask.operation
+    def _send_once(self, probe: Probe) -> Observation:
+        operation = probe.operation
         talk = exchange(
             operation,
             connection=self.settings.connection,
-            csrf=self._csrf_memory if ask.csrf else None,
+            csrf=self._csrf_memory if probe.csrf else None,
             secrets=tuple(self._secrets),
         )
-        request = Request(operation.method, ask.target or operation.target, {}, None)
+        request = Request(operation.method, probe.target or operation.target, {}, None)
         response: Response | None = None
         result, failure = None, None
         try:
@@ -112,14 +112,14 @@ class Sender:
             while True:
                 try:
                     if isinstance(step, NeedToken):
-                        reply: Any = self._token_for(ask, step)
+                        reply: Any = self._token_for(probe, step)
                     elif isinstance(step, NotTheToken):
                         self._doubts.in_vain(step.doubt, time.monotonic())
                         reply = None
-                    elif _is_about_the_token(step, ask):
+                    elif _checks_token(step, probe):
                         reply = self._send(step)
                     else:
-                        request, response = _altered(step, ask), None
+                        request, response = _apply(step, probe), None
                         reply = response = self._send(request)
                 except CallError as error:
                     step = talk.throw(error)
@@ -132,17 +132,17 @@ class Sender:
         if operation.kind == "token" and result is not None:
             self._keep(result.access_token)
         shown = response and without_secrets(response, (*request.secrets, *self._secrets))
-        line = evidence(request, ask.remark, shown, failure, result)
-        return Seen(self.scrub(line), result, failure, shown, self.clock())
+        line = evidence_line(request, probe.remark, shown, failure, result)
+        return Observation(self.scrub(line), result, failure, shown, self.clock())
 
     def _send(self, request: Request) -> Response:
         self.requests += 1
         return self._transport.send(request)
 
-    def _token_for(self, ask: Ask, need: NeedToken) -> str | None:
+    def _token_for(self, probe: Probe, need: NeedToken) -> str | None:
         stale = need.stale
-        if ask.token is not None:
-            return ask.token if stale is None else None
+        if probe.token is not None:
+            return probe.token if stale is None else None
         if isinstance(self.settings.credentials, ReadyToken):
             return self.settings.credentials.token if stale is None else None
         if need.doubt is not None and not self._doubts.allow(need.doubt, time.monotonic()):
@@ -152,7 +152,7 @@ class Sender:
             step: Any = next(plan)
             try:
                 while True:
-                    seen = self.ask(Ask(step, must=ask.must))
+                    seen = self.send(Probe(step, even_if_down=probe.even_if_down))
                     step = plan.throw(seen.error) if seen.error else plan.send(seen.result)
             except StopIteration:
                 pass  # the token was kept when it came
@@ -165,16 +165,16 @@ class Sender:
         self._token = token
 
 
-def _is_about_the_token(request: Request, ask: Ask) -> bool:
+def _checks_token(request: Request, probe: Probe) -> bool:
     """Tell whether a request only finds out if the token is at fault: it is no evidence of what was asked."""
-    return request.target == TOKEN_PROBE.target != ask.operation.target
+    return request.target == TOKEN_PROBE.target != probe.operation.target
 
 
-def _altered(request: Request, ask: Ask) -> Request:
+def _apply(request: Request, probe: Probe) -> Request:
     """Return the request as the question wants it; the one for a CSRF token stays as it is."""
-    if request.target != ask.operation.target:
+    if request.target != probe.operation.target:
         return request
     headers = dict(request.headers)
-    if not ask.content_type:
+    if not probe.content_type:
         del headers["content-type"]
-    return msgspec.structs.replace(request, headers=headers, target=ask.target or request.target)
+    return msgspec.structs.replace(request, headers=headers, target=probe.target or request.target)

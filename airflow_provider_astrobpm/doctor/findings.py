@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.doctor.asking import Seen
+    from airflow_provider_astrobpm.doctor.observation import Observation
 
-READ_ONLY: Mapping[str, str] = MappingProxyType(
+READ_ONLY_FINDINGS: Mapping[str, str] = MappingProxyType(
     {
         "connection": "whether the endpoint is reached and answers",
         "token_request": "in which encoding the token endpoint takes the client id and the secret",
@@ -43,7 +43,7 @@ READ_ONLY: Mapping[str, str] = MappingProxyType(
 )
 """What a run that changes nothing tells of. The time zone it can tell with --start only."""
 
-STARTING: Mapping[str, str] = MappingProxyType(
+START_FINDINGS: Mapping[str, str] = MappingProxyType(
     {
         "start": "whether the named process can be started",
         "csrf": "whether a write needs a CSRF token",
@@ -69,32 +69,34 @@ STARTING: Mapping[str, str] = MappingProxyType(
 )
 """What --start tells of as well."""
 
-ABOUT: Mapping[str, str] = MappingProxyType({**READ_ONLY, **STARTING})
+DESCRIPTIONS: Mapping[str, str] = MappingProxyType({**READ_ONLY_FINDINGS, **START_FINDINGS})
 
 
 @dataclass(frozen=True)
-class Point:
-    """One point, as it was found.
+class Finding:
+    """What the endpoint does at one point.
 
-    :param name: its name, a key of ``ABOUT``.
-    :param value: what was found, in one word or number; ``None`` where it could not be told.
-    :param seen: the same as a sentence, or the reason why it could not be told.
-    :param fine: whether this provider works well with it; ``None`` where it could not be told.
-    :param evidence: the requests and what came back, one line each, with nothing secret in them.
+    :param name: the name of the point, a key of ``DESCRIPTIONS``.
+    :param value: what was found, as one word or number; ``None`` if it is unknown.
+    :param sentence: the same as a sentence, or the reason why it is unknown.
+    :param fine: whether this provider works well with it; ``None`` if it is unknown.
+    :param evidence: the requests and their answers, one line each, without secrets.
     """
 
     name: str
     value: str | float | None
-    seen: str
+    sentence: str
     fine: bool | None
     evidence: tuple[str, ...] = ()
 
+    @classmethod
+    def known(
+        cls, name: str, value: str | float, sentence: str, *seen: Observation, fine: bool = True
+    ) -> Finding:
+        """Return a finding that the observations prove."""
+        return cls(name, value, sentence, fine, tuple(each.line for each in seen))
 
-def told(name: str, value: str | float, sentence: str, *seen: Seen, fine: bool = True) -> Point:
-    """Return a point that was found out."""
-    return Point(name, value, sentence, fine, tuple(each.line for each in seen))
-
-
-def untold(name: str, reason: str, *seen: Seen) -> Point:
-    """Return a point that could not be told, and why."""
-    return Point(name, None, f"could not be told: {reason}", None, tuple(each.line for each in seen))
+    @classmethod
+    def unknown(cls, name: str, reason: str, *seen: Observation) -> Finding:
+        """Return a finding that the observations leave open, with the reason."""
+        return cls(name, None, f"could not be told: {reason}", None, tuple(each.line for each in seen))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY
 from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
-from airflow_provider_astrobpm.doctor.points import Point, told, untold
-from airflow_provider_astrobpm.doctor.signs import shown_key
+from airflow_provider_astrobpm.doctor.findings import Finding
+from airflow_provider_astrobpm.doctor.start_markers import business_key_of
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.doctor.asking import Row, Seen
+    from airflow_provider_astrobpm.doctor.observation import Observation, Row
 
 _LOST = (
     "It is not recognised: a retry after a lost answer finds nothing by it, and may start a second instance"
@@ -22,39 +22,41 @@ _CUT = (
 _RECOGNISED = "It is recognised in the keys that this provider makes, and in a key of your own once the answer to a start has shown it"
 
 
-def key_in_row(row: Row, key: str, seen: Seen) -> Point:
+def business_key_finding(row: Row, key: str, seen: Observation) -> Finding:
     """Report whether the row of a new instance carries its business key, in whatever form."""
-    if shown_key(row) and KeyForm.of(key, shown_key(row)) is not None:
-        how = "" if shown_key(row) == key else ", changed; see long_key"
-        return told(
+    if business_key_of(row) and KeyForm.of(key, business_key_of(row)) is not None:
+        how = "" if business_key_of(row) == key else ", changed; see long_key"
+        return Finding.known(
             "business_keys", "carried", f"the row of the new instance carries its business key{how}", seen
         )
     words = (
         "the row of the new instance does not carry its business key: what a crashed try has started is not found, and such "
         "a task fails and asks for a person"
     )
-    return told("business_keys", "not carried", words, seen, fine=False)
+    return Finding.known("business_keys", "not carried", words, seen, fine=False)
 
 
-def long_key(key: str, instance: Row, row: Row | None, *seen: Seen) -> Point:
+def long_key_finding(key: str, instance: Row, row: Row | None, *seen: Observation) -> Finding:
     """Report how a business key as long as that of a task came back.
 
     :param key: as it was sent.
     :param instance: the instance as the start's answer shows it.
     :param row: the same as a list shows it, if one does.
     """
-    shown = {"the start's answer": shown_key(instance), "the row": shown_key(row) if row else ""}
-    changes = {where: change_of(key, each) for where, each in shown.items() if each}
+    shown = {"the start's answer": business_key_of(instance), "the row": business_key_of(row) if row else ""}
+    changes = {where: describe_change(key, each) for where, each in shown.items() if each}
     change = changes.get("the row") or changes.get("the start's answer")
     if change is None:
-        return untold("long_key", "neither the start's answer nor a row shows the key", *seen)
+        return Finding.unknown("long_key", "neither the start's answer nor a row shows the key", *seen)
     if set(changes.values()) == {"as sent"}:
         if "the row" not in changes:
-            return untold(
+            return Finding.unknown(
                 "long_key", "the start's answer shows it as it was sent, but no row shows it", *seen
             )
         where = " and ".join(changes)
-        return told("long_key", change, f"{LONGEST_KEY} characters came back as sent in {where}", *seen)
+        return Finding.known(
+            "long_key", change, f"{LONGEST_KEY} characters came back as sent in {where}", *seen
+        )
     parts = ", ".join(f"{each} in {where}" for where, each in changes.items())
     differ = (
         " The two differ, so the answer does not tell how lists show a key."
@@ -62,10 +64,10 @@ def long_key(key: str, instance: Row, row: Row | None, *seen: Seen) -> Point:
         else ""
     )
     meaning = _meaning(key, shown["the row"] or shown["the start's answer"])
-    return told("long_key", change, f"{parts}.{differ} {meaning}", *seen, fine=False)
+    return Finding.known("long_key", change, f"{parts}.{differ} {meaning}", *seen, fine=False)
 
 
-def change_of(sent: str, shown: str) -> str:
+def describe_change(sent: str, shown: str) -> str:
     """Return how a business key came back, in a few words: ``as sent``, ``cut at 50``, ``upper case`` and so on."""
     form = KeyForm.of(sent, shown)
     if form is None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.bpm.identity import key_prefix
-from airflow_provider_astrobpm.doctor.asking import text
+from airflow_provider_astrobpm.doctor.observation import text
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.doctor.asking import Row
+    from airflow_provider_astrobpm.doctor.observation import Row
 
-LEAD = "airflow-doctor-"  # begins the business key of whatever is started
+KEY_PREFIX = "airflow-doctor-"  # begins the business key of whatever is started
 TITLE = "Airflow's doctor looks at this environment; please ignore, it ends by itself"
-MARK = 12  # characters that are a key's own
-SIGN = 20  # characters of a key that tell it from others: the lead, and enough of its mark
+MARK_CHARACTERS = 12  # characters that are a key's own
+RECOGNISABLE_CHARACTERS = 20  # characters of a key that tell it from others: the lead, and enough of its mark
 
 
 def make_key(mark: str) -> str:
@@ -21,28 +21,32 @@ def make_key(mark: str) -> str:
 
     :param mark: 12 characters that no other key has.
     """
-    return key_prefix(f"{LEAD}{mark}.Approve_Release.scheduled__2026", [mark], suffix=1) + "1"
+    return key_prefix(f"{KEY_PREFIX}{mark}.Approve_Release.scheduled__2026", [mark], suffix=1) + "1"
 
 
-def title_of(key: str) -> str:
+def title_for(key: str) -> str:
     """Return the title of an instance; it names the mark of the key, should keys not be shown."""
-    return f"{TITLE} ({key[: len(LEAD) + MARK]})"
+    return f"{TITLE} ({key[: len(KEY_PREFIX) + MARK_CHARACTERS]})"
 
 
-def carries(row: Row, key: str) -> bool:
+def matches(row: Row, key: str) -> bool:
     """Return whether a row is of an instance that was started with this key, by its key or its title."""
-    mark = title_of(key).rpartition(" ")[2]
-    return recognises(text(row, "businessKey"), key) or (len(key) >= SIGN and mark in text(row, "title"))
+    mark = title_for(key).rpartition(" ")[2]
+    return resembles(text(row, "businessKey"), key) or (
+        len(key) >= RECOGNISABLE_CHARACTERS and mark in text(row, "title")
+    )
 
 
-def recognises(shown: str, key: str) -> bool:
+def resembles(shown: str, key: str) -> bool:
     """Return whether a business key is this one, though it may be cut, padded, prefixed or in another case."""
     sent, come = key.casefold(), shown.casefold()
-    come = come[max(0, come.find(sent[:SIGN])) :].rstrip()
-    return min(len(come), len(sent)) >= SIGN and (sent.startswith(come) or come.startswith(sent))
+    come = come[max(0, come.find(sent[:RECOGNISABLE_CHARACTERS])) :].rstrip()
+    return min(len(come), len(sent)) >= RECOGNISABLE_CHARACTERS and (
+        sent.startswith(come) or come.startswith(sent)
+    )
 
 
-def shown_key(row: Row) -> str:
+def business_key_of(row: Row) -> str:
     """Return the business key that an instance shows; the empty text where it shows none, or its id in place of it."""
     key = text(row, "businessKey")
     return "" if key.strip() == row["id"] else key

@@ -6,30 +6,30 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.bpm import timestamps
-from airflow_provider_astrobpm.doctor.asking import text
-from airflow_provider_astrobpm.doctor.points import Point, told, untold
+from airflow_provider_astrobpm.doctor.findings import Finding
+from airflow_provider_astrobpm.doctor.observation import text
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.doctor.asking import Row, Seen
+    from airflow_provider_astrobpm.doctor.observation import Observation, Row
 
-TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
-QUARTER = timedelta(minutes=15)
-DOCUMENTED = "YYYY-MM-DD HH:MM:SS"
-_MEANING = (
+CLOCK_TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
+OFFSET_STEP = timedelta(minutes=15)
+DOCUMENTED_FORMAT = "YYYY-MM-DD HH:MM:SS"
+_CONSEQUENCE = (
     "a retry cannot tell by it whether an instance that it finds is of an older run: a start whose answer is lost ends in "
     "AmbiguousStartError instead of being resumed"
 )
 
-Judgement = Literal["documented", "implausible", "unreadable"]
+TimestampQuality = Literal["documented", "implausible", "unreadable"]
 
 
 def is_plausible(ahead: timedelta) -> bool:
     """Return whether a timestamp of this moment may be so far ahead of UTC, in whatever zone it is."""
-    return abs(ahead) <= timestamps.ZONES + TOLERANCE
+    return abs(ahead) <= timestamps.ZONES + CLOCK_TOLERANCE
 
 
-def judge(stamp: str, at: float) -> Judgement:
+def assess(stamp: str, at: float) -> TimestampQuality:
     """Return whether a start time can be read and can be true, as the search for a lost start judges it.
 
     :param stamp: as the server sent it.
@@ -40,7 +40,7 @@ def judge(stamp: str, at: float) -> Judgement:
     return "documented" if timestamps.is_clock_credible([stamp], at) else "implausible"
 
 
-def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Point:
+def start_time_finding(instance: Row, row: Row | None, begun: float, *seen: Observation) -> Finding:
     """Report whether the start time of a new instance is in the documented format and can be true.
 
     :param instance: the instance as the start's answer shows it.
@@ -49,50 +49,60 @@ def start_time(instance: Row, row: Row | None, begun: float, *seen: Seen) -> Poi
     """
     name = "start_time"
     shown = {"the start's answer": text(instance, "startTime"), "the row": text(row or {}, "startTime")}
-    judged = {where: judge(stamp, begun) for where, stamp in shown.items() if stamp}
+    judged = {where: assess(stamp, begun) for where, stamp in shown.items() if stamp}
     if not judged:
         if row is None:
-            return untold(name, "the start's answer has no startTime, and no list shows the instance", *seen)
-        return told(
-            name, "absent", f"neither the start's answer nor the row has one: {_MEANING}", *seen, fine=False
+            return Finding.unknown(
+                name, "the start's answer has no startTime, and no list shows the instance", *seen
+            )
+        return Finding.known(
+            name,
+            "absent",
+            f"neither the start's answer nor the row has one: {_CONSEQUENCE}",
+            *seen,
+            fine=False,
         )
     for value in ("unreadable", "implausible"):
         where = next((where for where, found in judged.items() if found == value), None)
         if where is not None:
             what = f"startTime of {where} is {shown[where]!r}"
             words = (
-                f"not {DOCUMENTED}"
+                f"not {DOCUMENTED_FORMAT}"
                 if value == "unreadable"
                 else f"when it was {_utc(begun)} UTC on this machine"
             )
-            return told(name, value, f"{what}, {words}: {_MEANING}", *seen, fine=False)
+            return Finding.known(name, value, f"{what}, {words}: {_CONSEQUENCE}", *seen, fine=False)
     if "the row" not in judged:
         reason = "the start's answer has it in the documented format, but no row shows it"
-        return untold(name, reason, *seen)
-    words = f"{DOCUMENTED}, and {shown['the row']} can be true by the clock of this machine"
-    return told(name, "documented", words, *seen)
+        return Finding.unknown(name, reason, *seen)
+    words = f"{DOCUMENTED_FORMAT}, and {shown['the row']} can be true by the clock of this machine"
+    return Finding.known(name, "documented", words, *seen)
 
 
-def time_zone(instance: Row, seen: Seen, settings: Settings) -> Point:
+def timezone_finding(instance: Row, seen: Observation, settings: Settings) -> Finding:
     """Report the offset from UTC: the instance began when its start was answered."""
     stamp = timestamps.read(text(instance, "startTime"))
     if stamp is None:
-        return untold("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
+        return Finding.unknown("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
     now = datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc)
     ahead = stamp - now.replace(tzinfo=None)
-    offset = round(ahead / QUARTER) * QUARTER
-    if abs(ahead - offset) > TOLERANCE or not is_plausible(offset):
+    offset = round(ahead / OFFSET_STEP) * OFFSET_STEP
+    if abs(ahead - offset) > CLOCK_TOLERANCE or not is_plausible(offset):
         reason = f"the instance began at {stamp}, when it was {now:%Y-%m-%d %H:%M:%S} UTC"
-        return untold("timezone", f"{reason}: no zone is so far off", seen)
+        return Finding.unknown("timezone", f"{reason}: no zone is so far off", seen)
     hours = offset / timedelta(hours=1)
     words = f"UTC{hours:+g} h now: the instance began at {stamp}, when it was {now:%H:%M:%S} UTC"
     if settings.timezone is None:
-        return told(
+        return Finding.known(
             "timezone", hours, f"{words}; a zone with summer time has to be set by its own name", seen
         )
     if now.astimezone(settings.timezone).utcoffset() == offset:
-        return told("timezone", hours, f"{words}, as the connection's {settings.timezone} says", seen)
-    return told("timezone", hours, f"{words}, and the connection says {settings.timezone}", seen, fine=False)
+        return Finding.known(
+            "timezone", hours, f"{words}, as the connection's {settings.timezone} says", seen
+        )
+    return Finding.known(
+        "timezone", hours, f"{words}, and the connection says {settings.timezone}", seen, fine=False
+    )
 
 
 def _utc(at: float) -> datetime:

@@ -24,7 +24,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.exchange import SUCCESS, words_of_platform
 from airflow_provider_astrobpm.bpm.wire import EMPTY_RESULTS
-from airflow_provider_astrobpm.doctor.points import Point
+from airflow_provider_astrobpm.doctor.findings import Finding
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_TARGET = 160  # characters of a path with its query in a line of evidence
-_MANY_COLUMNS = re.compile(r"(?<=[?&]fields=)[^&]{60,}")  # the columns of this provider, always the same
+MAX_TARGET_CHARACTERS = 160  # characters of a path with its query in a line of evidence
+_COLUMN_LIST = re.compile(r"(?<=[?&]fields=)[^&]{60,}")  # the columns of this provider, always the same
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Ask:
+class Probe:
     """A question.
 
     :param operation: the call.
@@ -57,11 +57,11 @@ class Ask:
     target: str | None = None
     csrf: bool = False
     remark: str = ""
-    must: bool = False
+    even_if_down: bool = False
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What came of a question.
 
     :param line: request and answer in one line, with nothing secret in it.
@@ -97,10 +97,10 @@ class Seen:
         return words_of_platform(self.response) if self.response else (None, None)
 
 
-Probing = Generator[Ask | api.Pause | Point, Any, T]
+ProbeFlow = Generator[Probe | api.Pause | Finding, Any, T]
 
 
-class Verdict(Enum):
+class AnswerKind(Enum):
     """How far an answer is one."""
 
     ANSWERED = "answered"
@@ -108,49 +108,49 @@ class Verdict(Enum):
     UNCLEAR = "unclear"
 
 
-def verdict(seen: Seen, *, refuses_with_5xx: bool = False) -> Verdict:
+def answer_kind(seen: Observation, *, refuses_with_5xx: bool = False) -> AnswerKind:
     """Tell what an answer means.
 
     :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx, which else is a failure.
     """
     if seen.error is None:
-        return Verdict.ANSWERED
+        return AnswerKind.ANSWERED
     if isinstance(seen.error, RefusedError):
-        return Verdict.REFUSED
+        return AnswerKind.REFUSED
     if refuses_with_5xx and may_be_refusal(seen):
-        return Verdict.REFUSED
-    return Verdict.UNCLEAR
+        return AnswerKind.REFUSED
+    return AnswerKind.UNCLEAR
 
 
-def may_be_refusal(seen: Seen) -> bool:
+def may_be_refusal(seen: Observation) -> bool:
     """Tell whether an HTTP 5xx may be a refusal: it carries the platform's own code."""
     code, _ = seen.envelope()
     return isinstance(seen.error, ServerError) and code not in (None, SUCCESS)
 
 
-def is_refused(seen: Seen) -> bool:
+def is_refused(seen: Observation) -> bool:
     """Tell whether a call was refused, for whatever reason."""
     return isinstance(seen.error, (AuthenticationError, RefusedError))
 
 
-def is_forbidden(seen: Seen) -> bool:
+def is_forbidden(seen: Observation) -> bool:
     """Tell whether a call was refused as it is for want of a right, by HTTP 401 or 403. A right may be wanting without that."""
     return is_refused(seen) and seen.status in (401, 403)
 
 
-def is_alike(one: Seen, other: Seen) -> bool:
+def is_same_failure(one: Observation, other: Observation) -> bool:
     """Tell whether two calls failed with the same HTTP status and code."""
     if None in (one.error, other.error, one.status):
         return False
     return (one.status, one.envelope()[0]) == (other.status, other.envelope()[0])
 
 
-def why_unclear(seen: Seen) -> str:
+def why_unclear(seen: Observation) -> str:
     """Return why an answer is none, in words."""
     return seen.error.problem if seen.error else "the answer is not a list of instances"
 
 
-def rows_of(seen: Seen) -> list[Row] | None:
+def rows_of(seen: Observation) -> list[Row] | None:
     """Return the rows of a list, but for those that show no id or no state; ``None`` if it is no list of instances."""
     rows = [] if seen.result in EMPTY_RESULTS else seen.result
     if seen.error is not None or not isinstance(rows, list):
@@ -159,7 +159,7 @@ def rows_of(seen: Seen) -> list[Row] | None:
     return None if rows and not known else known
 
 
-def instance_of(seen: Seen) -> Row | None:
+def instance_of(seen: Observation) -> Row | None:
     """Return the instance that an answer holds; ``None`` if it holds none."""
     row = seen.result
     return row if isinstance(row, dict) and text(row, "id") and text(row, "state") else None
@@ -176,7 +176,7 @@ def raw(operation: Operation[Any], **changes: Any) -> Operation[Any]:
     return msgspec.structs.replace(operation, decode=msgspec.json.decode, **changes)
 
 
-def evidence(
+def evidence_line(
     request: Request, remark: str, response: Response | None, error: CallError | None, result: object
 ) -> str:
     """Return a request and what came back as one line.
@@ -186,8 +186,8 @@ def evidence(
     :param error: how the call ended, if it failed.
     :param result: its result, if it succeeded.
     """
-    target = _MANY_COLUMNS.sub("…", request.target)
-    shown = target if len(target) <= LONGEST_TARGET else f"{target[:LONGEST_TARGET]}…"
+    target = _COLUMN_LIST.sub("…", request.target)
+    shown = target if len(target) <= MAX_TARGET_CHARACTERS else f"{target[:MAX_TARGET_CHARACTERS]}…"
     asked = f"{request.method} {shown}{f' ({remark})' if remark else ''}"
     if response is None:
         return f"{asked} -> no answer: {error.problem if error else 'interrupted'}"

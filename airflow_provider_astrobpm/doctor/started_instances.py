@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.bpm import api, states
-from airflow_provider_astrobpm.doctor.asking import Ask, instance_of, raw, rows_of, text
-from airflow_provider_astrobpm.doctor.signs import carries
+from airflow_provider_astrobpm.doctor.observation import Probe, instance_of, raw, rows_of, text
+from airflow_provider_astrobpm.doctor.start_markers import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_provider_astrobpm.doctor.asking import Probing, Row, Seen
+    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
 
 # Seconds between two looks for something that does not show yet, about a minute in all: the lists are long.
-PAUSES = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
-PAUSES_IF_REFUSED = (4,)
-ATTEMPTS_AFTER = (0, 2, 8)  # seconds before each attempt to terminate an instance
+POLL_DELAYS_SECONDS = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
+REFUSED_START_POLL_DELAYS_SECONDS = (4,)
+TERMINATION_DELAYS_SECONDS = (0, 2, 8)  # seconds before each attempt to terminate an instance
 
 
 @dataclass
-class Started:
+class SentStart:
     """One start that was sent.
 
     :param business_key: the key that the instance carries.
@@ -46,7 +46,7 @@ class Started:
 
 
 @dataclass
-class Own:
+class StartedInstances:
     """All starts of one run.
 
     :param process: the name of the process.
@@ -58,53 +58,53 @@ class Own:
 
     process: str
     csrf: bool = False
-    starts: list[Started] = field(default_factory=list)
+    starts: list[SentStart] = field(default_factory=list)
     granted: set[str] = field(default_factory=set)
-    unseen: bool = False
+    needs_sweep: bool = False
 
-    def begin(self, business_key: str) -> Started:
+    def begin(self, business_key: str) -> SentStart:
         """Write down a start that is about to be sent."""
-        start = Started(business_key)
+        start = SentStart(business_key)
         self.starts.append(start)
-        self.unseen = True
+        self.needs_sweep = True
         return start
 
     @property
-    def first(self) -> Started:
+    def first(self) -> SentStart:
         """The first start that was answered by an instance."""
         return next(start for start in self.starts if start.instance_id and not start.refused)
 
-    def left(self) -> list[Started]:
+    def not_ended(self) -> list[SentStart]:
         """Return what is not known to have ended."""
         return [start for start in self.starts if start.end is None]
 
-    def claim(self, rows: Iterable[Row]) -> list[Started]:
+    def claim(self, rows: Iterable[Row]) -> list[SentStart]:
         """Write down which rows are of instances that this run has started and whose ids were not known yet.
 
         :returns: what was found so.
         """
         found = []
         for row in rows:
-            like = [start for start in self.starts if carries(row, start.business_key)]
+            like = [start for start in self.starts if matches(row, start.business_key)]
             if not like or row["id"] in {start.instance_id for start in self.starts}:
                 continue
             start = next((each for each in like if each.instance_id is None), None)
             if start is None:  # one request may have started two
-                start = Started(like[0].business_key, refused=like[0].refused)
+                start = SentStart(like[0].business_key, refused=like[0].refused)
                 self.starts.append(start)
             start.instance_id, start.shown = row["id"], True
             found.append(start)
         return found
 
 
-def find(instance_id: str, last_state: str) -> Probing[tuple[Row | None, Seen]]:
+def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[Row | None, Observation]]:
     """Look for an instance in all lists, that of its last state first.
 
     :returns: its row, or ``None``; and the list that shows it, or else one that failed, or else the last one.
     """
-    failed: Seen | None = None
+    failed: Observation | None = None
     for state in sorted(states.STATES, key=lambda each: each != last_state):
-        seen = yield Ask(raw(api.query(state)))
+        seen = yield Probe(raw(api.query(state)))
         rows = rows_of(seen)
         failed = seen if rows is None else failed
         for row in rows or ():
@@ -113,74 +113,76 @@ def find(instance_id: str, last_state: str) -> Probing[tuple[Row | None, Seen]]:
     return None, failed or seen
 
 
-class Look(NamedTuple):
+class AwaitedRow(NamedTuple):
     """What a look that was repeated has found."""
 
     wanted: Row | None
     """The instance as it was wanted, if it ever showed so."""
     last: Row | None
     """The instance at the last look, if it showed."""
-    seen: Seen
+    observation: Observation
     """The list that showed it, or the last one."""
     at: float
     """The time of the last look, in seconds since the epoch."""
 
 
-def find_until(
+def await_row(
     instance_id: str, last_state: str, wanted: Callable[[Row], bool], clock: Callable[[], float]
-) -> Probing[Look]:
+) -> ProbeFlow[AwaitedRow]:
     """Look until an instance shows as it is wanted, for about a minute."""
-    for pause in (*PAUSES, None):
-        row, seen = yield from find(instance_id, last_state)
+    for pause in (*POLL_DELAYS_SECONDS, None):
+        row, seen = yield from find_row(instance_id, last_state)
         if row is not None and wanted(row):
-            return Look(row, row, seen, clock())
+            return AwaitedRow(row, row, seen, clock())
         if not seen.asked:
             break
         if pause is not None:
             yield api.Pause(pause)
-    return Look(None, row, seen, clock())
+    return AwaitedRow(None, row, seen, clock())
 
 
-def end_all(own: Own) -> Probing[None]:
+def terminate_all(own: StartedInstances) -> ProbeFlow[None]:
     """Terminate everything that was started and has not ended, and write down what came of it."""
     yield from _identify(own, refused=False)
     yield from _identify(own, refused=True)
-    if own.starts and own.unseen:
-        yield from look_through(own, must=True)
-    for start in own.left():
+    if own.starts and own.needs_sweep:
+        yield from sweep_lists(own, even_if_down=True)
+    for start in own.not_ended():
         if start.instance_id is not None:
-            yield from end_one(own, start)
+            yield from terminate_one(own, start)
 
 
-def act(own: Own, instance_id: str, action: api.Action, *, must: bool = False) -> Ask:
+def action_probe(
+    own: StartedInstances, instance_id: str, action: api.Action, *, even_if_down: bool = False
+) -> Probe:
     """Return the question that suspends, resumes or terminates.
 
     It is not sent again when it may have been taken: the second answer would tell of acting twice.
     """
     operation = raw(api.act(instance_id, action), resend_if_unsure=False)
-    return Ask(operation, csrf=own.csrf, remark=action, must=must)
+    return Probe(operation, csrf=own.csrf, remark=action, even_if_down=even_if_down)
 
 
-class Through(NamedTuple):
+class ListSweep(NamedTuple):
     """What listing every state has shown."""
 
     rows: dict[str, list[Row]]
     """The rows of each state that could be listed."""
-    failed: Seen | None
+    failed: Observation | None
     """A list that could not be read, if there was one."""
     down: bool
     """Whether the endpoint seemed to be down, so that the rest was not asked."""
 
 
-def look_through(own: Own, *, must: bool = False) -> Probing[Through]:
+def sweep_lists(own: StartedInstances, *, even_if_down: bool = False) -> ProbeFlow[ListSweep]:
     """List every state once, and claim what this run has started.
 
     :param must: whether to ask even an endpoint that seems to have gone.
     """
     lists: dict[str, list[Row]] = {}
-    failed: Seen | None = None
+    failed: Observation | None = None
     for state in states.STATES:
-        seen = yield Ask(raw(api.query(state)), must=must)
+        seen = yield Probe(raw(api.query(state)), even_if_down=even_if_down)
         rows = rows_of(seen)
         if rows is not None:
             lists[state] = rows
@@ -188,25 +190,25 @@ def look_through(own: Own, *, must: bool = False) -> Probing[Through]:
             continue
         failed = seen
         if seen.error is not None and seen.error.passing:
-            return Through(lists, failed, down=True)
-    own.unseen = False
-    return Through(lists, failed, down=False)
+            return ListSweep(lists, failed, down=True)
+    own.needs_sweep = False
+    return ListSweep(lists, failed, down=False)
 
 
-def _identify(own: Own, *, refused: bool) -> Probing[None]:
+def _identify(own: StartedInstances, *, refused: bool) -> ProbeFlow[None]:
     """Look for instances whose starts were not answered by an instance.
 
     :param refused: whether to look for those whose starts were refused, or for the others. A refused start is expected to
         have started nothing, so it is crossed out where the lists show nothing of it.
     """
-    for pause in (*(PAUSES_IF_REFUSED if refused else PAUSES), None):
-        missing = _missing(own, refused=refused)
+    for pause in (*(REFUSED_START_POLL_DELAYS_SECONDS if refused else POLL_DELAYS_SECONDS), None):
+        missing = _unidentified(own, refused=refused)
         if not missing:
             return
-        look = yield from look_through(own, must=True)
-        if pause is not None and _missing(own, refused=refused):
+        look = yield from sweep_lists(own, even_if_down=True)
+        if pause is not None and _unidentified(own, refused=refused):
             yield api.Pause(pause)
-    for start in _missing(own, refused=refused):
+    for start in _unidentified(own, refused=refused):
         if not refused:
             start.problem = "whether its start was taken is not known, and it does not show in the lists"
         elif look.down:
@@ -215,24 +217,24 @@ def _identify(own: Own, *, refused: bool) -> Probing[None]:
             own.starts.remove(start)
 
 
-def _missing(own: Own, *, refused: bool) -> list[Started]:
-    return [start for start in own.left() if start.instance_id is None and start.refused is refused]
+def _unidentified(own: StartedInstances, *, refused: bool) -> list[SentStart]:
+    return [start for start in own.not_ended() if start.instance_id is None and start.refused is refused]
 
 
-def end_one(own: Own, start: Started) -> Probing[None]:
+def terminate_one(own: StartedInstances, start: SentStart) -> ProbeFlow[None]:
     """Terminate one instance, and write down what came of it."""
     instance_id = start.instance_id or ""
-    for before in ATTEMPTS_AFTER:
+    for before in TERMINATION_DELAYS_SECONDS:
         if before:
             yield api.Pause(before)
-        seen = yield act(own, instance_id, "terminate", must=True)
+        seen = yield action_probe(own, instance_id, "terminate", even_if_down=True)
         answer = instance_of(seen)
         if answer is not None and has_ended(answer):
             start.end = text(answer, "state")
             return
         accepted = seen.error is None
-        for pause in (*PAUSES, None) if accepted else (None,):
-            row, lists = yield from find(instance_id, states.OPEN_STATES[0])
+        for pause in (*POLL_DELAYS_SECONDS, None) if accepted else (None,):
+            row, lists = yield from find_row(instance_id, states.OPEN_STATES[0])
             if row is not None and has_ended(row):
                 start.end = text(row, "state")
                 return
@@ -244,12 +246,14 @@ def end_one(own: Own, start: Started) -> Probing[None]:
             if pause is not None:
                 yield api.Pause(pause)
         if row is not None and is_suspended(row):
-            yield act(
-                own, instance_id, "resume", must=True
+            yield action_probe(
+                own, instance_id, "resume", even_if_down=True
             )  # it may be held by this run, and not end while it is
         reason = seen.error.problem if seen.error else "it was accepted, and the instance was not seen to end"
         at_last = f"; it is {text(row, 'state')!r}" if row is not None else ""
-        start.problem = f"to terminate it was tried {len(ATTEMPTS_AFTER)} times: {reason}{at_last}"
+        start.problem = (
+            f"to terminate it was tried {len(TERMINATION_DELAYS_SECONDS)} times: {reason}{at_last}"
+        )
 
 
 def has_ended(row: Row) -> bool:
