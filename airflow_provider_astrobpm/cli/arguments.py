@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def states_named(given: Iterable[str], argument: str) -> frozenset[str]:
-    """Return the states that several texts mean; see ``state_named``."""
+    """Return the states with the given names; see ``state_named``."""
     return frozenset(state_named(text, argument) for text in given)
 
 
 def state_named(given: str, argument: str) -> str:
-    """Return the state that a text means.
+    """Return the state with a given name, which may be abbreviated.
 
-    :param given: the whole name of a state, or its first words where no other state begins with them; in any case.
-    :param argument: where it was given, for the error.
-    :raises ValueError: if it is none, or could be several; the error names the nearest one.
+    :param given: the name of a state, or its first words if no other state begins with them; in upper or lower case.
+    :param argument: the name of the option, for the error.
+    :raises ValueError: if no state or several states match; the error suggests the nearest one.
     """
     words = given.casefold().split()
     meant = [state for state in STATES if state.casefold().split()[: len(words)] == words] if words else []
@@ -34,7 +34,7 @@ def state_named(given: str, argument: str) -> str:
         return found[0]
     if found:
         raise ValueError(
-            f"{argument} {given!r} may be {' or '.join(map(repr, found))}; give more of its name"
+            f"{argument} {given!r} is ambiguous: it may be {' or '.join(map(repr, found))}. Give more of the name"
         )
     nearest = _nearest(" ".join(words))
     guess = f"Did you mean {nearest!r}? " if nearest else ""
@@ -44,7 +44,7 @@ def state_named(given: str, argument: str) -> str:
 
 
 def _nearest(words: str) -> str | None:
-    """Return the state whose name, or whose first word, resembles a text most."""
+    """Return the state whose name or first word is most similar to a text."""
     names: dict[str, str] = {}
     for state in STATES:
         names.setdefault(state.casefold(), state)
@@ -53,20 +53,21 @@ def _nearest(words: str) -> str | None:
     return names[found[0]] if found else None
 
 
-EXAMPLE = """; write it such as --variables '{"country": "CN"}', or one variable as --variable country=CN"""
+_EXAMPLE = """; write it such as --variables '{"country": "CN"}', or one variable as --variable country=CN"""
 
 
 def variables_from(given: Iterable[str] | None, text: str | None, file: str | None) -> dict[str, Any]:
-    """Return the variables of a command.
+    """Return the variables that a command was given.
 
-    :param given: texts ``name=value``; they come before those of the object.
-    :param text: a JSON object; its variables come before those of the file.
-    :param file: the path of a JSON file.
-    :raises ValueError: if something is no variable, or one is given twice. Values are not repeated: they may be secrets.
+    :param given: texts ``name=value``; they take precedence over the JSON object.
+    :param text: a JSON object; it takes precedence over the file.
+    :param file: the path of a file with a JSON object.
+    :raises ValueError: if an option is malformed, or names a variable twice. The error quotes no values, because they may be
+        secrets.
     """
     return {
         **(_read(file) if file is not None else {}),
-        **(_object(text, "--variables", EXAMPLE) if text is not None else {}),
+        **(_object(text, "--variables", _EXAMPLE) if text is not None else {}),
         **_parse(given or ()),
     }
 
@@ -76,7 +77,7 @@ def _parse(given: Iterable[str]) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ValueError("--variable must be NAME=VALUE; there is one without a name or without its '='")
+            raise ValueError("--variable must be NAME=VALUE; one of them has no name or no '='")
         if name in variables:
             raise ValueError(f"variable {name!r} is given twice")
         variables[name] = _value(value)
@@ -84,7 +85,7 @@ def _parse(given: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return what a text is as JSON, or the text itself."""
+    """Return a text decoded as JSON, or the text itself if it is not JSON."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -92,7 +93,7 @@ def _value(text: str) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    """Refuse what Python reads and JSON does not have: ``NaN`` and the infinities."""
+    """Reject ``NaN`` and infinities, which Python's decoder accepts but JSON does not have."""
     raise ValueError(constant)
 
 
@@ -109,8 +110,8 @@ def _read(file: str) -> dict[str, Any]:
 def _object(text: str, where: str, example: str = "") -> dict[str, Any]:
     """Read a JSON object of variables.
 
-    :param where: where it was given, for the error.
-    :param example: what to write instead, for the error.
+    :param where: the option, for the error.
+    :param example: a correct example, for the error.
     """
     try:
         content = json.loads(text, parse_constant=_refuse)

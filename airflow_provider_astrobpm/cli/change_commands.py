@@ -50,7 +50,7 @@ def set_variables(args: argparse.Namespace) -> Exit:
     """Set variables of instances."""
     variables = variables_from(args.variable, args.variables, args.variables_file)
     if not variables:
-        raise ValueError("say which variables to set: --variable, --variables or --variables-file")
+        raise ValueError("give the variables to set: --variable, --variables or --variables-file")
     return _change(args, "set", variables)
 
 
@@ -82,22 +82,22 @@ def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, 
 
 
 def check_variables(hook: AstroZeroHook, instances: Iterable[BpmInstance], variables: Iterable[str]) -> None:
-    """Check that the BPMs of instances have variables, with two calls for each BPM and version."""
+    """Check that the BPMs of instances have the given variables, with two calls per BPM and version."""
     for instance in {(one.name, one.version): one for one in instances}.values():
         hook.check_variables_of(instance, variables)
 
 
-def _show(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> None:
-    """Show what would be changed, and say what would not."""
+def _show(hook: AstroZeroHook, plan: ChangePlan, args: argparse.Namespace) -> None:
+    """Print the instances to change, and how many of the others are skipped."""
     output.print_instances(hook, plan.to_change, args.output)
-    if plan.spared:
-        say(f"Of the others {plan.spared}.")
+    if plan.skipped:
+        say(f"Skipped: {plan.skipped}.")
 
 
-def _is_confirmed(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> bool:
-    """Show what would be changed, and ask.
+def _is_confirmed(hook: AstroZeroHook, plan: ChangePlan, args: argparse.Namespace) -> bool:
+    """Print the instances to change, and return whether the user confirms.
 
-    :raises ValueError: if there is nobody to ask.
+    :raises ValueError: if there is no terminal to ask on.
     """
     _show(hook, plan, args)
     if args.yes:
@@ -105,7 +105,7 @@ def _is_confirmed(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> 
         return True
     if not sys.stdin.isatty():
         raise ValueError(
-            f"{plan.question} There is no terminal to ask at, so nothing was changed; give --yes"
+            f"{plan.question} There is no terminal to confirm this on, so nothing was changed; use --yes"
         )
     sys.stderr.write(f"{plan.question} [y/N] ")
     sys.stderr.flush()
@@ -113,46 +113,46 @@ def _is_confirmed(hook: AstroZeroHook, plan: Plan, args: argparse.Namespace) -> 
 
 
 def _carry_out(
-    hook: AstroZeroHook, plan: Plan, variables: dict[str, Any] | None, args: argparse.Namespace
+    hook: AstroZeroHook, plan: ChangePlan, variables: dict[str, Any] | None, args: argparse.Namespace
 ) -> Exit:
-    outcome = asyncio.run(_Bulk(hook, plan, variables, args.max_concurrency).run())
-    for line in (*outcome.failures, outcome.summary):
+    summary = asyncio.run(_BulkRun(hook, plan, variables, args.max_concurrency).run())
+    for line in (*summary.failures, summary.text):
         say(line)
-    return outcome.exit
+    return summary.exit
 
 
-WANTED: dict[GroupAction, str] = {
+DONE_ALREADY: dict[GroupAction, str] = {
     "suspend": "suspended already",
     "resume": "not suspended",
     "terminate": "terminated already",
     "set": "",
 }
-"""How an instance is that the action has nothing to do with."""
+"""How to describe an instance that needs no change."""
 
-NAMED = 10  # instances that were not tried and are named
+MAX_LISTED_IDS = 10  # of the instances that were not tried
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be done with instances.
+class ChangePlan:
+    """The instances of a command, by what the action has to do with them.
 
     :param action: the action.
-    :param to_change: those that it is to change; it may touch no others.
-    :param wanted: those that are as it wants them.
-    :param ended: those that have ended otherwise.
+    :param to_change: the instances to change. The command touches no others.
+    :param done_already: the instances that the action would not change.
+    :param ended: other instances that have ended.
     """
 
     action: GroupAction
     to_change: list[BpmInstance] = field(default_factory=list)
-    wanted: list[BpmInstance] = field(default_factory=list)
+    done_already: list[BpmInstance] = field(default_factory=list)
     ended: list[BpmInstance] = field(default_factory=list)
 
     @property
-    def spared(self) -> str:
-        """How many need nothing, and why; empty if there are none."""
+    def skipped(self) -> str:
+        """How many instances are skipped, and why; empty if none is."""
         parts = [
-            f"{len(self.wanted)} {'is' if len(self.wanted) == 1 else 'are'} {WANTED[self.action]}"
-            if self.wanted
+            f"{len(self.done_already)} {'is' if len(self.done_already) == 1 else 'are'} {DONE_ALREADY[self.action]}"
+            if self.done_already
             else "",
             f"{len(self.ended)} {'has' if len(self.ended) == 1 else 'have'} ended already"
             if self.ended
@@ -162,16 +162,16 @@ class Plan:
 
     @property
     def nothing_to_do(self) -> str:
-        """Why there is nothing to do, where that is so."""
-        return f"Nothing to do: {self.spared or 'no instance is meant'}."
+        """The message if there is nothing to change."""
+        return f"Nothing to do: {self.skipped or 'no instance matches'}."
 
     @property
     def question(self) -> str:
-        """What a person is asked before anything is changed."""
+        """The question that asks for confirmation."""
         return f"{self.count.removesuffix('.')}?"
 
     def dry_run(self, variables: Iterable[str]) -> str:
-        """Say what would have been done, had this not been a dry run.
+        """Return the message of a dry run.
 
         :param variables: the names of the variables to set.
         """
@@ -181,24 +181,24 @@ class Plan:
 
     @property
     def count(self) -> str:
-        """What is to be done with how many, as a sentence."""
+        """The action and the number of instances, as a sentence."""
         what = "Set the variables of" if self.action == "set" else self.action.capitalize()
         number = len(self.to_change)
         return f"{what} {number} instance{'' if number == 1 else 's'}."
 
 
-def make_plan(instances: Iterable[BpmInstance], action: GroupAction) -> Plan:
+def make_plan(instances: Iterable[BpmInstance], action: GroupAction) -> ChangePlan:
     """Sort instances by what an action has to do with them.
 
-    Variables are set whatever an instance is like: what Astro Zero does with those of one that has ended is
-    undocumented, so its answer decides.
+    Variables are set in any state, also of instances that have ended: what Astro Zero does then is undocumented, so its
+    answer decides.
     """
-    plan = Plan(action)
+    plan = ChangePlan(action)
     for instance in instances:
         if action == "set":
             plan.to_change.append(instance)
         elif shows(instance, action):
-            plan.wanted.append(instance)
+            plan.done_already.append(instance)
         elif instance.is_closed:
             plan.ended.append(instance)
         else:
@@ -207,21 +207,21 @@ def make_plan(instances: Iterable[BpmInstance], action: GroupAction) -> Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a plan.
+class ChangeSummary:
+    """The result of carrying out a plan.
 
     :param plan: the plan.
-    :param change: what came of each instance that is told of there.
-    :param interrupted: whether a person said stop.
+    :param change: the results, as far as they are known.
+    :param interrupted: whether the user pressed Ctrl-C.
     """
 
-    plan: Plan
+    plan: ChangePlan
     change: GroupChange
     interrupted: bool = False
 
     @property
     def failures(self) -> list[str]:
-        """One line for each instance that is not as it should be, with the reason."""
+        """One line for each instance that was not changed as requested, with the reason."""
         names = {one.id: one.name for one in self.plan.to_change}
         return [
             f"Instance {instance_id!r} of {names[instance_id]!r}: {reason.removesuffix('.')}."
@@ -230,21 +230,21 @@ class Outcome:
 
     @property
     def unknown(self) -> list[str]:
-        """The ids of those that were under way, or still to be looked at, when it was broken off."""
+        """The ids of the instances whose results were still pending when the run was aborted."""
         change = self.change
-        told = {*change.done, *change.ended, *change.failed, *change.not_tried}
-        return [one.id for one in self.plan.to_change if one.id not in told]
+        reported = {*change.done, *change.ended, *change.failed, *change.not_tried}
+        return [one.id for one in self.plan.to_change if one.id not in reported]
 
     @property
-    def summary(self) -> str:
-        """What was done and what was not, as a line or two."""
+    def text(self) -> str:
+        """What was done and what was not."""
         change, total = self.change, len(self.plan.to_change)
         failed = len(change.failed) - len(change.in_doubt)
         parts = [
             f"{DONE[change.action]} {len(change.done)} of {total}",
             f"{len(change.ended)} had ended already" if change.ended else "",
             f"{failed} failed" if failed else "",
-            f"{len(change.in_doubt)} not certain" if change.in_doubt else "",
+            f"{len(change.in_doubt)} unconfirmed" if change.in_doubt else "",
             f"{len(change.not_tried)} not tried" if change.not_tried else "",
             f"{len(self.unknown)} unknown" if self.unknown else "",
         ]
@@ -253,10 +253,10 @@ class Outcome:
             lines.append(f"Stopped: {change.stopped_by}")
         for ids, words in ((change.not_tried, "Not tried"), (self.unknown, "Unknown")):
             if ids:
-                rest = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-                # Whether a variable was set does not show, so that would be set once more.
-                goes_on = "" if change.action == "set" else " The same command goes on with them."
-                lines.append(f"{words}: {', '.join(ids[:NAMED])}{rest}.{goes_on}")
+                rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
+                # Instances do not show whether a variable was set, so the command would set it again everywhere.
+                advice = "" if change.action == "set" else " Run the same command again to finish."
+                lines.append(f"{words}: {', '.join(ids[:MAX_LISTED_IDS])}{rest}.{advice}")
         return "\n".join(lines)
 
     @property
@@ -267,16 +267,18 @@ class Outcome:
         return Exit.FAILED if self.change.failed or self.change.not_tried or self.unknown else Exit.OK
 
 
-class _Bulk:
+class _BulkRun:
+    """Carries out a plan, many instances at a time, with a progress bar and a handler for Ctrl-C."""
+
     def __init__(
-        self, hook: AstroZeroHook, plan: Plan, variables: Mapping[str, Any] | None, concurrency: int
+        self, hook: AstroZeroHook, plan: ChangePlan, variables: Mapping[str, Any] | None, concurrency: int
     ) -> None:
         self._hook = hook
         self._plan = plan
         self._variables = variables
         self._concurrency = concurrency
         self._stopped = False
-        self._so_far = GroupChange(plan.action)
+        self._progress = GroupChange(plan.action)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -287,7 +289,7 @@ class _Bulk:
         )
         self._task = self._bar.add_task(plan.action.capitalize(), total=len(plan.to_change))
 
-    async def run(self) -> Outcome:
+    async def run(self) -> ChangeSummary:
         work = asyncio.ensure_future(self._change())
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._stop, work)
@@ -295,15 +297,15 @@ class _Bulk:
             with self._bar:
                 change = await work
         except asyncio.CancelledError:
-            return Outcome(self._plan, self._so_far, interrupted=True)
+            return ChangeSummary(self._plan, self._progress, interrupted=True)
         finally:
             loop.remove_signal_handler(signal.SIGINT)
-        return Outcome(self._plan, change, interrupted=self._stopped)
+        return ChangeSummary(self._plan, change, interrupted=self._stopped)
 
     async def _change(self) -> GroupChange:
         limits: dict[str, Any] = {
             "max_concurrency": self._concurrency,
-            "log": lambda _note: None,  # the bar says it
+            "log": lambda _note: None,  # the progress bar shows it
             "is_stopped": lambda: self._stopped,
             "progress": self._show,
         }
@@ -314,14 +316,14 @@ class _Bulk:
             last_seen = {one.id: one.state for one in self._plan.to_change}
             return await change_all(client, last_seen, self._plan.action, **limits)
 
-    def _show(self, so_far: GroupChange, through: int) -> None:
-        self._so_far = so_far
-        self._bar.update(self._task, completed=through)
+    def _show(self, progress: GroupChange, finished: int) -> None:
+        self._progress = progress
+        self._bar.update(self._task, completed=finished)
 
     def _stop(self, work: asyncio.Future[GroupChange]) -> None:
-        """Take Ctrl-C: the first stops what was not begun, the second leaves at once."""
+        """Handle Ctrl-C: the first stops further changes, the second aborts at once."""
         if self._stopped:
             work.cancel()
             return
         self._stopped = True
-        say("Stopping: what is under way comes to its end. Ctrl-C again leaves at once.")
+        say("Stopping after the changes in progress. Press Ctrl-C again to abort at once.")

@@ -1,4 +1,4 @@
-"""``doctor``: finds out what an endpoint really does, and prints the report."""
+"""The command ``doctor``: finds out how an endpoint behaves, and prints a report."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 def doctor(args: argparse.Namespace) -> int | None:
     """Examine the endpoint of a connection, print the report, and return the exit code.
 
-    Without ``--start`` nothing is changed. With it, whatever is started is terminated, also after Ctrl-C or SIGTERM.
+    Without ``--start``, nothing is changed. With it, all started instances are terminated, also after Ctrl-C or SIGTERM.
 
-    :param args: ``conn_id``, ``start`` (the name of a process, or ``None``) and ``output`` (``"text"`` or ``"json"``).
+    :param args: ``conn_id``, ``start`` (the name of a BPM, or ``None``) and ``output`` (``"text"`` or ``"json"``).
     :raises SettingsError: if the connection cannot be used.
     """
     process = None if args.start is None else checks.identifier(args.start, "--start")
     with connected(args.conn_id) as hook:
         settings = hook.settings
     sender = ProbeSender(settings, on_token=masking.shows_tokens(settings))
-    with closing(sender), _terminated_as_interrupted():
+    with closing(sender), _sigterm_as_interrupt():
         key, refused_key = (make_key(token_hex(6)) for _ in range(2))
         report = run_doctor(sender, process=process, key=key, refused_key=refused_key, say=say)
     sys.stdout.write(f"{report.as_json() if args.output == 'json' else report.as_text()}\n")
@@ -41,10 +41,10 @@ def doctor(args: argparse.Namespace) -> int | None:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: in between, what was started is terminated."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that the started instances are terminated."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set what a signal does
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

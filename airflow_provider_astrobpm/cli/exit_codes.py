@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """The exit code of a command."""
 
     OK = 0
     FAILED = 1
@@ -18,16 +18,16 @@ class Exit(IntEnum):
 
 
 MEANINGS: dict[Exit, str] = {
-    Exit.OK: "fine, also where there was nothing to do",
-    Exit.FAILED: "a call failed, an instance is not, or not for certain, as the command wants it, or what was waited for did not end well",
-    Exit.USAGE: "the arguments or the connection cannot be used; nothing was sent that changes anything",
-    Exit.NOT_FOUND: "an instance or a definition was not found, or a business key does not say which one is meant",
-    Exit.AMBIGUOUS_START: "nobody can know whether an instance was started",
-    Exit.NOT_CONFIRMED: "the question was answered with no; nothing was changed",
-    Exit.INTERRUPTED: "interrupted (Ctrl-C); what was done and what was not is said",
+    Exit.OK: "success, also if there was nothing to do",
+    Exit.FAILED: "a call failed, the requested change is unconfirmed, or the wait ended in failure",
+    Exit.USAGE: "the arguments or the connection are invalid; nothing was changed",
+    Exit.NOT_FOUND: "an instance or a definition was not found, or several instances have the business key",
+    Exit.AMBIGUOUS_START: "it is unknown whether an instance was started",
+    Exit.NOT_CONFIRMED: "the confirmation was declined; nothing was changed",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C); the messages say what was done and what was not",
 }
 
 
 def table() -> str:
-    """Return the exit codes and what they mean, for the help."""
+    """Return the exit codes and their meanings, for ``--help``."""
     return "\n".join(["exit codes:", *(f"  {code:<5d}{meaning}" for code, meaning in MEANINGS.items())])

@@ -1,7 +1,7 @@
-"""Runs a command: whatever comes of it becomes an exit code, and an error of the provider one sentence on stderr.
+"""Runs a command: provides its hook, maps its outcome to an exit code, and prints an error as one sentence on stderr.
 
-What Airflow itself logs meanwhile is left out, as in Airflow's own commands: it would come between the rows on stdout.
-``--verbose`` lets it through.
+Airflow's own log output is suppressed during a command, as in Airflow's own commands, because it would appear between the
+rows on stdout. ``--verbose`` enables it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-# The first that fits counts.
+# The first match counts.
 EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SettingsError, Exit.USAGE),
     (UnknownVariablesError, Exit.USAGE),
@@ -38,7 +38,7 @@ EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SeveralInstancesError, Exit.NOT_FOUND),
     (AmbiguousStartError, Exit.AMBIGUOUS_START),
     (AstroZeroError, Exit.FAILED),
-    (UnicodeError, Exit.FAILED),  # what came of it could not be printed
+    (UnicodeError, Exit.FAILED),  # the result could not be printed
     (ValueError, Exit.USAGE),
 )
 
@@ -46,8 +46,8 @@ EXITS: tuple[tuple[type[Exception], Exit], ...] = (
 def run(function: str, args: argparse.Namespace) -> None:
     """Run a command, and exit with its code unless that is 0.
 
-    :param function: where its function is: ``module.name``, within this package.
-    :param args: its arguments.
+    :param function: the function of the command as ``module.name``, relative to this package.
+    :param args: the arguments of the command.
     """
     module, _, name = function.rpartition(".")
     codes: list[int | None] = []
@@ -74,19 +74,19 @@ def exit_of(error: Exception) -> Exit:
 
 
 def _sentence(words: str) -> str:
-    """Return what an error says with a capital letter and an end."""
+    """Return the text of an error as a sentence, with a capital letter and a full stop."""
     return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '?', '!')) else '.'}"
 
 
 def say(words: str) -> None:
-    """Tell the person something that is not the command's result."""
+    """Print a message to stderr; stdout is for the result of a command."""
     sys.stderr.write(f"{words}\n")
     sys.stderr.flush()
 
 
 @contextmanager
 def connected(conn_id: str) -> Iterator[AstroZeroHook]:
-    """Provide the hook of a command, and close its client at the end.
+    """Provide the hook for a command, and close its client afterwards.
 
     :param conn_id: the Airflow connection.
     """
@@ -99,30 +99,30 @@ def connected(conn_id: str) -> Iterator[AstroZeroHook]:
 
 
 class CommandLineHook(AstroZeroHook):
-    """The hook as a command needs it."""
+    """A hook that finds connections in Airflow's database, and prints warnings to stderr."""
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:
-        """Return a connection from wherever Airflow keeps it, its database included.
+        """Return a connection from any of Airflow's sources, including its database.
 
-        Outside of tasks Airflow's own hooks look into the environment and the secrets backends alone.
+        Outside of tasks, Airflow's hooks search only the environment and the secrets backends.
         """
-        from airflow.models.connection import Connection  # noqa: PLC0415 - brings the whole database in
+        from airflow.models.connection import Connection  # noqa: PLC0415 - imports Airflow's database models
 
         return Connection.get_connection_from_secrets(conn_id)
 
     @property
     def log(self) -> Any:
-        """What the hook and its client write to: warnings go to stderr, and there is nobody for the rest."""
-        return Warnings()
+        """The log of the hook and its client: warnings go to stderr, other messages are dropped."""
+        return _WarningsOnly()
 
 
-class Warnings:
-    """A log that tells the person its warnings, as they are."""
+class _WarningsOnly:
+    """A logger that prints its warnings to stderr and drops the rest."""
 
     def warning(self, words: str, *parts: object) -> None:
-        """Tell a warning."""
+        """Print a warning."""
         say(words % parts if parts else words)
 
     def info(self, words: str, *parts: object) -> None:
-        """Be silent."""
+        """Do nothing."""

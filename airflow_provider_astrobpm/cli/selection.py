@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Filter:
-    """What an instance has to be to be meant; what is ``None`` is not asked.
+class InstanceFilter:
+    """Conditions on instances. A condition that is ``None`` matches every instance.
 
-    :param states: states, of which it is in one. ``Suspended`` means any instance that is suspended.
+    :param states: the instance is in one of these states. ``Suspended`` matches every suspended instance.
     :param bpm_name: the name of its BPM.
     :param business_key: its business key.
-    :param ages: how old it is.
+    :param ages: the limits of its age.
     """
 
     states: frozenset[str] | None = None
@@ -40,21 +40,21 @@ class Filter:
     ages: AgeLimits | None = None
 
     @property
-    def asks_nothing(self) -> bool:
-        """Whether any instance would be meant."""
-        return self == Filter()
+    def is_empty(self) -> bool:
+        """Whether the filter matches every instance."""
+        return self == InstanceFilter()
 
     def states_to_list(self, otherwise: Iterable[str]) -> tuple[str, ...]:
-        """Return the states to list, each of which costs a request.
+        """Return the states to list. Each takes one request.
 
-        :param otherwise: those to list where the filter does not ask for a state.
+        :param otherwise: the states to list if the filter names none.
         """
         if self.states is None:
             return tuple(otherwise)
         return states.lists_that_show(self.states)
 
     def matches(self, instance: BpmInstance, now: float) -> bool | None:
-        """Tell whether an instance is meant; ``None`` if it would be, and its age cannot be known.
+        """Return whether an instance matches; ``None`` if it matches but for its age, which is unknown.
 
         :param instance: the instance.
         :param now: the time, in seconds since the epoch.
@@ -64,20 +64,20 @@ class Filter:
         return self.in_any_state(now).matches(instance)
 
     def in_any_state(self, now: float = 0.0) -> Wanted:
-        """Return what is asked for besides the state.
+        """Return the conditions other than the state.
 
-        :param now: the time, in seconds since the epoch; for ages.
+        :param now: the time, in seconds since the epoch; the ages refer to it.
         """
         return Wanted(bpm_name=self.bpm_name, business_key=self.business_key, ages=self.ages, now=now)
 
 
-def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> Filter:
+def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> InstanceFilter:
     """Return the filter that a command was given.
 
-    :param args: its arguments.
-    :param timezone: the zone of the API's timestamps, if the connection says it.
+    :param args: the arguments of the command.
+    :param timezone: the zone of the API's timestamps, if the connection sets it.
     :param conn_id: the connection, for the error.
-    :raises ValueError: for an argument that is no use, and for an age where the zone is not known.
+    :raises ValueError: if an argument is invalid, or an age is given and the zone is unknown.
     """
     for name in ("bpm_name", "business_key"):
         if getattr(args, name) is not None:
@@ -87,7 +87,7 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
         for name in ("older_than", "younger_than")
         if (text := getattr(args, name)) is not None
     }
-    return Filter(
+    return InstanceFilter(
         states=states_named(args.state, "--state") if args.state else None,
         bpm_name=args.bpm_name,
         business_key=args.business_key,
@@ -96,36 +96,36 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
 
 
 class Selection(NamedTuple):
-    """The instances that a command is about."""
+    """The instances that a command selected."""
 
     instances: list[BpmInstance]
     missing: list[InstanceNotFoundError]
-    """Those that were asked for by their ids and do not exist."""
+    """An error for each given id that does not exist."""
 
 
 def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str]) -> Selection:
-    """Find the instances that a command is given by ids or by a filter.
+    """Return the instances that a command selects by ids or by a filter.
 
     :param hook: the hook.
     :param args: the arguments of the command.
-    :param states: the states to list where the filter does not say which.
-    :raises ValueError: for neither of the two, for both, and for a bad argument. Nothing was sent then.
+    :param states: the states to list if the filter names none.
+    :raises ValueError: if neither or both are given, or an argument is invalid. Nothing was sent then.
     """
     wanted = filter_from(args, hook.settings.timezone, args.conn_id)
-    if args.instance_ids and not wanted.asks_nothing:
-        raise ValueError("give the ids of instances or a filter, not both")
+    if args.instance_ids and not wanted.is_empty:
+        raise ValueError("give either ids or a filter, not both")
     if args.instance_ids:
         return find_all(hook, args.instance_ids)
-    if wanted.asks_nothing:
+    if wanted.is_empty:
         raise ValueError(
-            "say which instances: their ids, or a filter of --state, --bpm-name, --business-key, --older-than and "
+            "name the instances by their ids, or give a filter: --state, --bpm-name, --business-key, --older-than or "
             "--younger-than"
         )
     return Selection(matching(hook, wanted, states), [])
 
 
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
-    """Find instances by their ids, with one search for all of them."""
+    """Return the instances with the given ids, with one search for all of them."""
     sought = dict.fromkeys(checks.identifier(one, "ID") for one in ids)
     findings = hook.client.run(
         search.find(
@@ -142,18 +142,18 @@ def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     return selection
 
 
-def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list[BpmInstance]:
-    """List the instances that a filter means, and warn where they may not be all.
+def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str]) -> list[BpmInstance]:
+    """Return the instances that match a filter, and warn if the result may be incomplete.
 
     :param hook: the hook.
     :param wanted: the filter.
-    :param states: the states to list where the filter does not say which.
+    :param states: the states to list if the filter names none.
     """
     to_list = wanted.states_to_list(states)
     findings = hook.client.run(search.find({}, lists=to_list))
     lists = {state: findings.rows_of(state) for state in to_list}
     now = time.time()
-    # An instance that moved from one state to another meanwhile shows twice; the later look counts.
+    # An instance that changed its state between two lists shows twice; the later list counts.
     seen = {one: row for one, row in findings.rows.items() if one not in findings.doubts}
     verdicts = {one.id: wanted.matches(one, now) for one in seen.values()}
     for state, rows in lists.items():
@@ -161,27 +161,29 @@ def matching(hook: AstroZeroHook, wanted: Filter, states: Sequence[str]) -> list
             if odd.may_be(bpm_name=wanted.bpm_name, business_key=wanted.business_key):
                 which = f"instance {odd.id!r}" if odd.id else "an instance"
                 say(
-                    f"Warning: the row of {which} in state {state!r} cannot be read, because {odd.reason}. It is left out."
+                    f"Warning: skipped the row of {which} in state {state!r}, which cannot be read: {odd.reason}."
                 )
         if search.looks_capped(length_of(rows)):
             say(
-                f"Warning: Astro Zero listed exactly {length_of(rows)} instances in state {state!r}, which looks cut off. There "
-                "may be more than are taken here."
+                f"Warning: Astro Zero listed exactly {length_of(rows)} instances in state {state!r}. The list may be truncated, "
+                "and instances may be missing."
             )
     found = [one for one in seen.values() if verdicts[one.id]]
     if not found and wanted.business_key is not None:
         _check_keys_show(hook, wanted, lists)
     if doubtful := len(findings.doubts):
-        say(f"Warning: left out {doubtful} that the lists show in ways that contradict each other.")
+        say(f"Warning: skipped {doubtful} instances about which the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
-        say(f"Warning: left out {unknown} whose start time does not tell for certain how old they are.")
+        say(f"Warning: skipped {unknown} instances whose age is not certain from their start times.")
     return found
 
 
-def _check_keys_show(hook: AstroZeroHook, wanted: Filter, lists: Mapping[str, Sequence[BpmInstance]]) -> None:
-    """Check that lists show business keys, where nothing was found by one.
+def _check_keys_show(
+    hook: AstroZeroHook, wanted: InstanceFilter, lists: Mapping[str, Sequence[BpmInstance]]
+) -> None:
+    """Check that lists show business keys at all, after a search by business key found nothing.
 
-    :raises KeysNotShownError: if no row of any state shows one.
+    :raises KeysNotShownError: if no row of any state shows a business key.
     """
     endpoint = search.endpoint_at(hook.settings.base_url)
     shown = ShownKeys(shows_any=endpoint.shows_keys)

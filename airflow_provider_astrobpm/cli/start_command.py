@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def start_instance(args: argparse.Namespace) -> Exit:
-    """Start an instance, wait for its end if that is asked for, and print it."""
+    """Start an instance, wait for its end if requested, and print it."""
     bpm_name = _bpm_name(args)
     start = {
         "version": args.version,
@@ -27,12 +27,12 @@ def start_instance(args: argparse.Namespace) -> Exit:
         "business_key": args.business_key,
         "title": args.title,
     }
-    api.start(bpm_name, **start)  # bad arguments are told before the connection is looked for
+    api.start(bpm_name, **start)  # reports bad arguments before the connection is read
     checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
     if args.timeout is not None:
         checks.seconds(args.timeout, "--timeout")
     with connected(args.conn_id) as hook:
-        _ = hook.settings  # read the connection before anything can be in doubt
+        _ = hook.settings  # read the connection before the start can be in doubt
         if args.check_variables:
             hook.check_variables(bpm_name, start["variables"], version=args.version)
         try:
@@ -41,14 +41,14 @@ def start_instance(args: argparse.Namespace) -> Exit:
             error.advice = _advice(bpm_name, args)
             raise
         except KeyboardInterrupt:
-            say(f"Interrupted while the start was under way. {_advice(bpm_name, args)}")
+            say(f"Interrupted while the start request was in progress. {_advice(bpm_name, args)}")
             return Exit.AMBIGUOUS_START
-        say(f"Started instance {instance.id!r}.")  # whatever becomes of what follows
+        say(f"Started instance {instance.id!r}.")  # now, because the wait may fail
         return _wait(hook, instance, args) if args.wait_for_completion else _show(hook, instance, args)
 
 
 def _bpm_name(args: argparse.Namespace) -> str:
-    """Return the name of the BPM, which may be given with or without its option."""
+    """Return the name of the BPM, from the argument or the option."""
     given = [name for name in (args.bpm_name, args.bpm_name_too) if name is not None]
     if len(given) != 1:
         raise ValueError("give the name of the BPM once: start NAME, or start --bpm-name NAME")
@@ -61,23 +61,21 @@ def _show(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) 
 
 
 def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) -> Exit:
-    say("Waiting for its end.")
+    say("Waiting for the instance to end.")
     try:
         ended = hook.wait_for_instance(instance, poll_interval=args.poll_interval, timeout=args.timeout)
     except WaitFailedError as failed:
         output.print_instance(hook, failed.instance, args.output)
         raise
     except KeyboardInterrupt:
-        say(
-            f"Interrupted. Instance {instance.id!r} goes on; it was started, and nothing was done to it since."
-        )
+        say(f"Interrupted. Instance {instance.id!r} was started and keeps running.")
         return Exit.INTERRUPTED
     return _show(hook, ended, args)
 
 
 def _advice(bpm_name: str, args: argparse.Namespace) -> str:
-    sign = f"--business-key {args.business_key}" if args.business_key else f"--bpm-name {bpm_name}"
+    selector = f"--business-key {args.business_key}" if args.business_key else f"--bpm-name {bpm_name}"
     return (
-        "The instance may or may not have been started, so it was not started again. Before you start it again look for it: "
-        f"list --all {sign}"
+        "The instance may or may not have been started, so it was not started again. Check for it before you retry: "
+        f"list --all {selector}"
     )

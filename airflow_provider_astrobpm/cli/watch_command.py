@@ -1,4 +1,4 @@
-"""The command ``watch``: a table that follows instances until they have ended, or a line for each change."""
+"""The command ``watch``: shows instances until they have ended, in a live table or with one line per change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def watch(args: argparse.Namespace) -> Exit:
-    """Follow instances until all have ended."""
+    """Watch instances until all have ended or reached a state."""
     checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
     timeout = None if args.timeout is None else checks.seconds(args.timeout, "--timeout")
     condition = WaitCondition.of(
@@ -46,31 +46,31 @@ def watch(args: argparse.Namespace) -> Exit:
         deadline = None if timeout is None else time.time() + timeout
         waits = [Wait(condition, seen=one, deadline=deadline) for one in selection.instances]
         if not waits:
-            say("Nothing to watch: no instance is meant.")
+            say("Nothing to watch: no instance matches.")
             return Exit.OK
         interrupted = False
         try:
-            with terminal() if sys.stdout.isatty() else lines() as show:
+            with table_view() if sys.stdout.isatty() else line_view() as show:
                 _follow(hook, waits, args.poll_interval, show)
         except KeyboardInterrupt:
             interrupted = True
     for line in _report(waits, interrupted=interrupted):
         say(line)
-    return Exit.INTERRUPTED if interrupted else _exit(waits)
+    return Exit.INTERRUPTED if interrupted else _exit_code(waits)
 
 
 def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: Show) -> None:
     failures, now = look.Failures(), hook.client.now
     show(waits, ())
     while still := [wait for wait in waits if wait.ending is None]:
-        time.sleep(look.pause(still[0], interval, failures, now(), random.random()))  # noqa: S311 - a jitter
+        time.sleep(look.pause(still[0], interval, failures, now(), random.random()))  # noqa: S311 - jitter
         began = now()
         findings = hook.client.run(look.search_for(still, hook.settings))
         failures.take(findings.failure)
         for wait in still:
             wait.grace = hook.settings.start_grace
             wait.look_found(findings, began.steady, now(), hook.settings.connection)
-        # What all of them have to say is said once.
+        # A note that is the same for all instances is shown once.
         notes = dict.fromkeys(note.text for wait in still for note in wait.notes)
         for wait in still:
             wait.notes.clear()
@@ -78,20 +78,20 @@ def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: S
 
 
 def _report(waits: Sequence[Wait], *, interrupted: bool) -> list[str]:
-    """Say how the instances ended."""
+    """Return the messages about how the instances ended."""
     endings = [wait.ending for wait in waits]
     errors = [ending for ending in endings if isinstance(ending, Exception)]
     well = sum(isinstance(ending, BpmInstance) for ending in endings)
-    parts = [f"{well} of {len(waits)} ended well"]
+    parts = [f"{well} of {len(waits)} succeeded"]
     if errors:
-        parts.append(f"{len(errors)} did not")
+        parts.append(f"{len(errors)} failed")
     if (still := endings.count(None)) or interrupted:
         parts.append(f"{still} still open")
     lead = "Interrupted. " if interrupted else ""
     return [*dict.fromkeys(map(str, errors)), f"{lead}{', '.join(parts)}."]
 
 
-def _exit(waits: Sequence[Wait]) -> Exit:
+def _exit_code(waits: Sequence[Wait]) -> Exit:
     errors = [wait.ending for wait in waits if isinstance(wait.ending, Exception)]
     if not errors:
         return Exit.OK
@@ -100,15 +100,15 @@ def _exit(waits: Sequence[Wait]) -> Exit:
 
 
 Show = Callable[["Sequence[Wait]", Iterable[str]], None]
-"""Shows how instances are by now: a wait for each of them, and what has changed since the last time, in words."""
+"""Shows the current state of instances: their waits, and messages about what changed since the last call."""
 
-BESIDE_ROWS = 6  # lines of a terminal that a table needs for what is no instance
+LINES_AROUND_TABLE = 6  # of a terminal, for everything but the rows
 COLUMNS = ("id", "name", "state", "business status", "business key")
 
 
 @contextmanager
-def lines() -> Iterator[Show]:
-    """Provide what writes a line for each instance at the beginning, and for each change from then on."""
+def line_view() -> Iterator[Show]:
+    """Provide a view that prints one line per instance at first, and then one line per change."""
     began = False
 
     def show(waits: Sequence[Wait], notes: Iterable[str]) -> None:
@@ -124,27 +124,29 @@ def lines() -> Iterator[Show]:
 
 
 @contextmanager
-def terminal() -> Iterator[Show]:
-    """Provide what draws a table at each look, and leaves the last one where it is."""
+def table_view() -> Iterator[Show]:
+    """Provide a view that redraws a table after each poll, and leaves the last table on the screen."""
     console = Console()
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda waits, _notes: live.update(table(waits, console.height - BESIDE_ROWS), refresh=True)
+        yield lambda waits, _notes: live.update(
+            table(waits, console.height - LINES_AROUND_TABLE), refresh=True
+        )
 
 
-def table(waits: Sequence[Wait], most_rows: int) -> Table:
-    """Return the table of instances, those that are still open first.
+def table(waits: Sequence[Wait], max_rows: int) -> Table:
+    """Return the table of instances, open instances first.
 
-    :param waits: a wait for each instance.
-    :param most_rows: how many rows there is room for.
+    :param waits: one wait per instance.
+    :param max_rows: the number of rows that fit.
     """
     still_open = sum(wait.ending is None for wait in waits)
-    shown = sorted(waits, key=lambda wait: wait.ending is not None)[: max(most_rows, 1)]
+    shown = sorted(waits, key=lambda wait: wait.ending is not None)[: max(max_rows, 1)]
     hidden = len(waits) - len(shown)
     caption = f"{still_open} of {len(waits)} still open at {time.strftime('%H:%M:%S')}"
     if hidden:
-        caption += f"; {hidden} more are not shown"
+        caption += f"; {hidden} more not shown"
     if any(wait.failed_looks for wait in waits):
-        caption += "; the last look failed"
+        caption += "; the last poll failed"
     drawn = Table(*COLUMNS, caption=caption)
     for wait in shown:
         if (one := wait.seen) is not None:

@@ -1,4 +1,4 @@
-"""The points of a report: each is one thing that no document says, and what this endpoint does there."""
+"""The findings of a report. Each answers one question that the API reference leaves open."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ if TYPE_CHECKING:
 
 READ_ONLY_FINDINGS: Mapping[str, str] = MappingProxyType(
     {
-        "connection": "whether the endpoint is reached and answers",
-        "token_request": "in which encoding the token endpoint takes the client id and the secret",
-        "token_lifetime": "seconds for which a token is good, by its expires_in",
-        "older_tokens": "whether a token stays good when the same client requests another",
-        "bad_token": "how a token that is wrong is reported",
-        "clock": "seconds by which the server's clock is ahead of this machine's",
-        "success_message": "the resMsg of a success; this provider never looks at it",
+        "connection": "whether the endpoint can be reached and answers",
+        "token_request": "which encoding of the client id and secret the token endpoint accepts",
+        "token_lifetime": "the lifetime of a token in seconds, from expires_in",
+        "older_tokens": "whether a token stays valid after the same client requests another",
+        "bad_token": "how a wrong token is reported",
+        "clock": "by how many seconds the server's clock is ahead of this machine's",
+        "success_message": "the resMsg of a success, which this provider ignores",
         "definitions": "whether the token may list BPM definitions",
-        "instances": "in which states the token may list instances, and how many it shows",
+        "instances": "in which states the token may list instances, and how many are visible",
         "fields": "whether fields= limits the columns of a list",
-        "order": "whether orderField= and orderType= order a list",
-        "own_order": "what comes first where no order is asked for",
-        "row_cap": "how many rows a list holds at most, where answers show it",
-        "business_keys": "whether the rows of a list carry the business keys",
-        "others": "whether instances that somebody else created show",
-        "ended": "whether instances that have ended still show",
-        "get_by_id": "what GET /instances/{id} answers",
-        "get_variables": "what GET /instances/{id}/variables answers",
+        "order": "whether orderField= and orderType= sort a list",
+        "own_order": "how a list is sorted if no order is requested",
+        "row_cap": "the maximum number of rows in a list, if answers show it",
+        "business_keys": "whether the rows of a list show business keys",
+        "others": "whether instances created by other users are visible",
+        "ended": "whether instances that have ended are still visible",
+        "get_by_id": "what GET /instances/{id} returns",
+        "get_variables": "what GET /instances/{id}/variables returns",
         "refusal": "how a refusal is reported",
-        "unknown_state": "what a list of a state that does not exist is",
-        "unknown_field": "what a column that does not exist does",
-        "states_with_commas": "what several states in one parameter do",
-        "states_repeated": "what the parameter states does when it is repeated",
-        "plus": "whether + in a query stands for a blank",
+        "unknown_state": "what a list for a nonexistent state returns",
+        "unknown_field": "what a nonexistent column in fields= does",
+        "states_with_commas": "how several comma-separated states in one parameter are handled",
+        "states_repeated": "how a repeated parameter states is handled",
+        "plus": "whether + in a query means a space",
         "content_type": "whether a GET needs the header Content-Type",
-        "timezone": "the zone of the timestamps",
+        "timezone": "the time zone of the timestamps",
     }
 )
-"""What a run that changes nothing tells of. The time zone it can tell with --start only."""
+"""The findings of every run, with descriptions. ``timezone`` is known only with ``--start``."""
 
 START_FINDINGS: Mapping[str, str] = MappingProxyType(
     {
-        "start": "whether the named process can be started",
+        "start": "whether the given process can be started",
         "csrf": "whether a write needs a CSRF token",
-        "csrf_method": "by which method a CSRF token is fetched",
-        "unknown_variable_at_start": "what a variable that the process does not have does in a start",
-        "start_lag": "seconds after which the new instance showed in the lists",
-        "long_key": "how a business key as long and as mixed as that of a task comes back",
-        "start_time": "whether startTime is in the documented format and can be true by this machine's clock",
-        "unknown_variable": "what a variable that the process does not have does in PUT /variables",
+        "csrf_method": "which HTTP method fetches a CSRF token",
+        "unknown_variable_at_start": "how a start handles a variable that the process does not have",
+        "start_lag": "seconds until the new instance was visible in the lists",
+        "long_key": "how a business key as long and as mixed as a task's is returned",
+        "start_time": "whether startTime has the documented format and is plausible by this machine's clock",
+        "unknown_variable": "how PUT /variables handles a variable that the process does not have",
         "duplicate_key": "what a second start with the same business key does",
         "suspend": "what suspending changes",
-        "action_lag": "seconds after which a suspension that was accepted showed",
+        "action_lag": "seconds until an accepted suspension was visible",
         "suspend_twice": "what suspending a suspended instance does",
         "resume": "what resuming changes",
         "resume_twice": "what resuming a running instance does",
         "terminate": "the state after terminating",
-        "closed_flag": "whether isClosed is true then",
+        "closed_flag": "whether isClosed is true after terminating",
         "terminate_twice": "what terminating a terminated instance does",
-        "suspend_ended": "what suspending an instance that has ended does",
-        "variables_of_ended": "what setting a variable of an instance that has ended does",
-        "refused_token_start": "whether a start whose token is refused starts an instance all the same",
+        "suspend_ended": "what suspending an ended instance does",
+        "variables_of_ended": "what setting a variable of an ended instance does",
+        "refused_token_start": "whether a start whose token is refused starts an instance anyway",
     }
 )
-"""What --start tells of as well."""
+"""The additional findings of a run with ``--start``."""
 
 DESCRIPTIONS: Mapping[str, str] = MappingProxyType({**READ_ONLY_FINDINGS, **START_FINDINGS})
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the endpoint does at one point.
+    """How the endpoint behaves at one point.
 
     :param name: the name of the point, a key of ``DESCRIPTIONS``.
     :param value: what was found, as one word or number; ``None`` if it is unknown.
@@ -99,4 +99,4 @@ class Finding:
     @classmethod
     def unknown(cls, name: str, reason: str, *seen: Observation) -> Finding:
         """Return a finding that the observations leave open, with the reason."""
-        return cls(name, None, f"could not be told: {reason}", None, tuple(each.line for each in seen))
+        return cls(name, None, f"unknown: {reason}", None, tuple(each.line for each in seen))

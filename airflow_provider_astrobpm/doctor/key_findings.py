@@ -1,4 +1,4 @@
-"""What is concluded from the business key that a new instance shows. Pure."""
+"""Findings about the business key that a new instance shows. Pure."""
 
 from __future__ import annotations
 
@@ -12,36 +12,34 @@ from airflow_provider_astrobpm.doctor.start_markers import business_key_of
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import Observation, Row
 
-_LOST = (
-    "It is not recognised: a retry after a lost answer finds nothing by it, and may start a second instance"
-)
+_LOST = "It is not recognised: a retry after a lost answer finds nothing by this key, and may start a second instance"
 _CUT = (
-    "The end, which tells tasks, runs and tries apart, is lost or incomplete: a retry after a lost answer cannot be certain which "
-    "instance is its own, and fails with AmbiguousStartError"
+    "The end, which distinguishes tasks, runs and tries, is lost or incomplete: a retry after a lost answer cannot identify its own "
+    "instance, and fails with AmbiguousStartError"
 )
-_RECOGNISED = "It is recognised in the keys that this provider makes, and in a key of your own once the answer to a start has shown it"
+_RECOGNISED = "This provider recognises its generated keys in this form, and custom keys after the answer to a start has shown the form"
 
 
 def business_key_finding(row: Row, key: str, seen: Observation) -> Finding:
-    """Report whether the row of a new instance carries its business key, in whatever form."""
+    """Return whether the row of a new instance shows its business key, in any recognisable form."""
     if business_key_of(row) and KeyForm.of(key, business_key_of(row)) is not None:
         how = "" if business_key_of(row) == key else ", changed; see long_key"
         return Finding.known(
-            "business_keys", "carried", f"the row of the new instance carries its business key{how}", seen
+            "business_keys", "carried", f"the row of the new instance shows its business key{how}", seen
         )
     words = (
-        "the row of the new instance does not carry its business key: what a crashed try has started is not found, and such "
-        "a task fails and asks for a person"
+        "the row of the new instance does not show its business key: after a crashed try, the next try cannot find the instance, "
+        "fails, and asks for an operator"
     )
     return Finding.known("business_keys", "not carried", words, seen, fine=False)
 
 
 def long_key_finding(key: str, instance: Row, row: Row | None, *seen: Observation) -> Finding:
-    """Report how a business key as long as that of a task came back.
+    """Return how a business key as long as a task's came back.
 
-    :param key: as it was sent.
-    :param instance: the instance as the start's answer shows it.
-    :param row: the same as a list shows it, if one does.
+    :param key: the key that was sent.
+    :param instance: the instance from the answer to the start.
+    :param row: its row in a list, if a list shows it.
     """
     shown = {"the start's answer": business_key_of(instance), "the row": business_key_of(row) if row else ""}
     changes = {where: describe_change(key, each) for where, each in shown.items() if each}
@@ -51,7 +49,7 @@ def long_key_finding(key: str, instance: Row, row: Row | None, *seen: Observatio
     if set(changes.values()) == {"as sent"}:
         if "the row" not in changes:
             return Finding.unknown(
-                "long_key", "the start's answer shows it as it was sent, but no row shows it", *seen
+                "long_key", "the start's answer shows it as sent, but no row shows it", *seen
             )
         where = " and ".join(changes)
         return Finding.known(
@@ -59,7 +57,7 @@ def long_key_finding(key: str, instance: Row, row: Row | None, *seen: Observatio
         )
     parts = ", ".join(f"{each} in {where}" for where, each in changes.items())
     differ = (
-        " The two differ, so the answer does not tell how lists show a key."
+        " The two differ, so the answer is no evidence of how lists show a key."
         if len(set(changes.values())) > 1
         else ""
     )
@@ -68,7 +66,7 @@ def long_key_finding(key: str, instance: Row, row: Row | None, *seen: Observatio
 
 
 def describe_change(sent: str, shown: str) -> str:
-    """Return how a business key came back, in a few words: ``as sent``, ``cut at 50``, ``upper case`` and so on."""
+    """Return how a business key came back, such as ``as sent``, ``cut at 50`` or ``upper case``."""
     form = KeyForm.of(sent, shown)
     if form is None:
         return "changed"

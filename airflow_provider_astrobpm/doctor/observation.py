@@ -1,7 +1,7 @@
-"""A question to the endpoint, what came back, and how far that answers the question. Pure.
+"""Probes and observations: a request to the endpoint, its answer, and how to interpret the answer. Pure.
 
-The probes are generators: they yield what to ask, how long to pause, and each point as soon as it is told, and are
-sent what was seen. They do not know who sends.
+A probe flow is a generator. It yields probes, pauses and findings, and receives the observation for each probe. It does not
+know how probes are sent.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_TARGET_CHARACTERS = 160  # characters of a path with its query in a line of evidence
-_COLUMN_LIST = re.compile(r"(?<=[?&]fields=)[^&]{60,}")  # the columns of this provider, always the same
+MAX_TARGET_CHARACTERS = 160  # of a path with its query, in a line of evidence
+_COLUMN_LIST = re.compile(r"(?<=[?&]fields=)[^&]{60,}")  # the columns of this provider, which never vary
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question.
+    """A request to send, with its deviations from the client's requests.
 
     :param operation: the call.
-    :param token: a token to send in place of the right one.
+    :param token: a token to send instead of the valid one.
     :param content_type: whether to send the header ``Content-Type``.
-    :param target: path and query to send in place of the operation's, where it matters how they are written.
-    :param csrf: whether a write carries a CSRF token.
-    :param remark: what is odd about the request, for the evidence.
-    :param must: whether to ask even an endpoint that seems to have gone.
+    :param target: path and query to send instead of the operation's, if their exact spelling matters.
+    :param csrf: whether a write has a CSRF token.
+    :param remark: what is unusual about the request, for the evidence.
+    :param even_if_down: whether to send it even if the endpoint seems to be down.
     """
 
     operation: Operation[Any]
@@ -62,14 +62,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Observation:
-    """What came of a question.
+    """The result of a probe.
 
-    :param line: request and answer in one line, with nothing secret in it.
-    :param result: the decoded result, where the call succeeded.
-    :param error: how this provider reads the answer, where it did not.
-    :param response: the last answer, if one came.
-    :param at: when it came, in seconds since the epoch.
-    :param asked: whether it was asked at all: an endpoint that has gone is not.
+    :param line: request and answer in one line, without secrets.
+    :param result: the decoded result, if the call succeeded.
+    :param error: the error that this provider raises for the answer, if the call failed.
+    :param response: the last response, if there was one.
+    :param at: when it arrived, in seconds since the epoch.
+    :param sent: whether the probe was sent: probes are dropped after the endpoint has gone down.
     """
 
     line: str
@@ -77,23 +77,23 @@ class Observation:
     error: CallError | None = None
     response: Response | None = None
     at: float = 0.0
-    asked: bool = True
+    sent: bool = True
 
     @property
     def status(self) -> int | None:
-        """The HTTP status, if an answer came."""
+        """The HTTP status, if there was a response."""
         return self.response.status if self.response else None
 
     @property
     def server_time(self) -> float | None:
-        """The server's clock by the header ``Date``, in seconds since the epoch."""
+        """The server's time from the header ``Date``, in seconds since the epoch."""
         try:
             return parsedate_to_datetime(self.response.headers["date"]).timestamp() if self.response else None
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
 
     def envelope(self) -> tuple[str | None, str | None]:
-        """Return ``resCode`` and ``resMsg`` of the answer, if it has them."""
+        """Return ``resCode`` and ``resMsg`` of the response, if it has them."""
         return words_of_platform(self.response) if self.response else (None, None)
 
 
@@ -101,7 +101,7 @@ ProbeFlow = Generator[Probe | api.Pause | Finding, Any, T]
 
 
 class AnswerKind(Enum):
-    """How far an answer is one."""
+    """Whether an answer can be used for a conclusion."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
@@ -109,9 +109,9 @@ class AnswerKind(Enum):
 
 
 def answer_kind(seen: Observation, *, refuses_with_5xx: bool = False) -> AnswerKind:
-    """Tell what an answer means.
+    """Return how to interpret an answer.
 
-    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx, which else is a failure.
+    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx, which is a failure otherwise.
     """
     if seen.error is None:
         return AnswerKind.ANSWERED
@@ -123,35 +123,35 @@ def answer_kind(seen: Observation, *, refuses_with_5xx: bool = False) -> AnswerK
 
 
 def may_be_refusal(seen: Observation) -> bool:
-    """Tell whether an HTTP 5xx may be a refusal: it carries the platform's own code."""
+    """Return whether an HTTP 5xx may be a refusal, because it has a code of the platform."""
     code, _ = seen.envelope()
     return isinstance(seen.error, ServerError) and code not in (None, SUCCESS)
 
 
 def is_refused(seen: Observation) -> bool:
-    """Tell whether a call was refused, for whatever reason."""
+    """Return whether a call was refused, for any reason."""
     return isinstance(seen.error, (AuthenticationError, RefusedError))
 
 
 def is_forbidden(seen: Observation) -> bool:
-    """Tell whether a call was refused as it is for want of a right, by HTTP 401 or 403. A right may be wanting without that."""
+    """Return whether a call was refused with HTTP 401 or 403, the usual signs of a missing permission. Other refusals may mean it too."""
     return is_refused(seen) and seen.status in (401, 403)
 
 
 def is_same_failure(one: Observation, other: Observation) -> bool:
-    """Tell whether two calls failed with the same HTTP status and code."""
+    """Return whether two calls failed with the same HTTP status and code."""
     if None in (one.error, other.error, one.status):
         return False
     return (one.status, one.envelope()[0]) == (other.status, other.envelope()[0])
 
 
 def why_unclear(seen: Observation) -> str:
-    """Return why an answer is none, in words."""
+    """Return why an answer is unusable, in words."""
     return seen.error.problem if seen.error else "the answer is not a list of instances"
 
 
 def rows_of(seen: Observation) -> list[Row] | None:
-    """Return the rows of a list, but for those that show no id or no state; ``None`` if it is no list of instances."""
+    """Return the rows of a list that have an id and a state; ``None`` if it is not a list of instances."""
     rows = [] if seen.result in EMPTY_RESULTS else seen.result
     if seen.error is not None or not isinstance(rows, list):
         return None
@@ -160,31 +160,31 @@ def rows_of(seen: Observation) -> list[Row] | None:
 
 
 def instance_of(seen: Observation) -> Row | None:
-    """Return the instance that an answer holds; ``None`` if it holds none."""
+    """Return the instance in an answer; ``None`` if there is none."""
     row = seen.result
     return row if isinstance(row, dict) and text(row, "id") and text(row, "state") else None
 
 
 def text(row: Row, name: str) -> str:
-    """Return a text of a row; the empty text where there is none."""
+    """Return a text column of a row; the empty string if the row has none."""
     value = row.get(name)
     return value if isinstance(value, str) else ""
 
 
 def raw(operation: Operation[Any], **changes: Any) -> Operation[Any]:
-    """Return an operation that takes any answer and leaves its result as it came."""
+    """Return an operation that accepts any answer and returns the undecoded result."""
     return msgspec.structs.replace(operation, decode=msgspec.json.decode, **changes)
 
 
 def evidence_line(
     request: Request, remark: str, response: Response | None, error: CallError | None, result: object
 ) -> str:
-    """Return a request and what came back as one line.
+    """Return a request and its answer as one line.
 
-    :param remark: what is odd about the request.
-    :param response: the answer, if one came.
-    :param error: how the call ended, if it failed.
-    :param result: its result, if it succeeded.
+    :param remark: what is unusual about the request.
+    :param response: the response, if there was one.
+    :param error: the error of the call, if it failed.
+    :param result: the result of the call, if it succeeded.
     """
     target = _COLUMN_LIST.sub("…", request.target)
     shown = target if len(target) <= MAX_TARGET_CHARACTERS else f"{target[:MAX_TARGET_CHARACTERS]}…"

@@ -1,4 +1,4 @@
-"""Probes of tokens: how one is requested, how long it is good, and what a wrong one does."""
+"""Probes of tokens: how to request one, how long it is valid, and how a wrong one is reported."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 Encoding = Literal["form", "json"]
 
-WRONG_TOKEN = "airflow-provider-astrobpm-doctor-wrong-token"  # noqa: S105 - it opens nothing
-MAX_LIFETIME_CHARACTERS = 40  # characters of an expires_in that makes no sense
-MAX_CLOCK_DIFFERENCE_SECONDS = 300  # seconds; with more, times in logs do not go together
-READY_CREDENTIAL_REASON = "the connection holds a ready token, so none was requested"
+WRONG_TOKEN = "airflow-provider-astrobpm-doctor-wrong-token"  # noqa: S105 - not a real token
+MAX_LIFETIME_CHARACTERS = 40  # of an invalid expires_in, in a sentence
+MAX_CLOCK_DIFFERENCE_SECONDS = 300  # with more, times in logs cannot be compared
+READY_CREDENTIAL_REASON = "the connection has a ready-made token, so none was requested"
 
 
 def probe_sign_in(settings: Settings) -> ProbeFlow[bool]:
-    """Get a token, in each encoding that a request may have, and return whether there is one."""
+    """Request a token in each encoding, and return whether there is one."""
     credentials = settings.credentials
     if not isinstance(credentials, ClientCredentials):
         return (yield from _probe_ready_token(settings))
@@ -59,19 +59,19 @@ def probe_sign_in(settings: Settings) -> ProbeFlow[bool]:
 
 
 def probe_wrong_token(state: str, right: Observation) -> ProbeFlow[None]:
-    """List with a token that cannot be right, once.
+    """List one state with a token that cannot be valid.
 
     :param state: the state to list.
-    :param right: what came of listing it with the right token.
+    :param right: the same list with the valid token.
     """
     seen = yield Probe(raw(api.query(state)), token=WRONG_TOKEN, remark="a wrong token")
     if is_same_failure(seen, right):
-        reason = f"the right token gets the same answer: {why_unclear(right)}"
+        reason = f"the valid token gets the same answer: {why_unclear(right)}"
         yield Finding.unknown("bad_token", reason, seen, right)
         return
     if seen.error is None:
         yield Finding.known(
-            "bad_token", "accepted", "a wrong token is accepted: this is no Astro Zero", seen, fine=False
+            "bad_token", "accepted", "a wrong token is accepted: this is not Astro Zero", seen, fine=False
         )
         return
     fault = token_fault(seen.response) if seen.response else None
@@ -82,13 +82,13 @@ def probe_wrong_token(state: str, right: Observation) -> ProbeFlow[None]:
     media = seen.response.headers.get("content-type", "no content type").partition(";")[0]
     value = f"HTTP {seen.status}, {f'resCode {code}' if code else media}"
     if fault is None:
-        meaning = "this provider does not see that the token is at fault, and does not renew it"
+        meaning = "this provider does not recognise that the token is at fault, and does not renew it"
     elif fault is TokenFault.CERTAIN:
-        meaning = "this provider renews its token then"
+        meaning = "this provider then renews its token"
     elif (seen.status or 0) >= 500:
-        meaning = "this provider renews its token once then, but sends no start and no deletion again"
+        meaning = "this provider then renews its token once, but does not resend a start or a deletion"
     else:
-        meaning = "this provider renews its token once then, and believes what is answered after that"
+        meaning = "this provider then renews its token once, and accepts the next answer"
     yield Finding.known("bad_token", value, f"with {value}: {meaning}", seen, fine=fault is not None)
 
 
@@ -105,9 +105,7 @@ def _probe_ready_token(settings: Settings) -> ProbeFlow[bool]:
     if works:
         yield Finding.unknown("token_request", READY_CREDENTIAL_REASON)
     else:
-        sentence = (
-            "the ready token of the connection was refused: it has expired, or it is of another environment"
-        )
+        sentence = "the ready-made token of the connection was refused: it has expired, or belongs to another environment"
         yield Finding.known("token_request", "refused", sentence, seen, fine=False)
     yield Finding.unknown("token_lifetime", READY_CREDENTIAL_REASON)
     yield Finding.unknown("older_tokens", READY_CREDENTIAL_REASON)
@@ -124,26 +122,26 @@ def _connection_finding(settings: Settings, *seen: Observation) -> Finding:
         )
     scheme = settings.base_url.partition(":")[0]
     tls = "its certificate was checked" if settings.verify else "its certificate was not checked ('verify')"
-    how = f"over TLS, {tls}" if scheme == "https" else "in the clear"
+    how = f"over TLS, {tls}" if scheme == "https" else "without TLS"
     return Finding.known("connection", scheme, f"{settings.base_url} answers {how}", first)
 
 
 def _token_request_finding(taken: list[Encoding], seen: list[Observation]) -> Finding:
     if len(taken) == 2:
-        return Finding.known("token_request", "both", "taken as a form and as JSON", *seen)
+        return Finding.known("token_request", "both", "accepted as a form and as JSON", *seen)
     if taken:
         refused = [answer for answer in seen if answer.error is not None]
         if token_answer_kind(refused) is AnswerKind.UNCLEAR:
-            words = f"taken as {taken[0]}; the other encoding could not be told: {why_unclear(refused[0])}"
+            words = f"accepted as {taken[0]}; unknown for the other encoding: {why_unclear(refused[0])}"
             return Finding.known("token_request", taken[0], words, *seen)
-        return Finding.known("token_request", taken[0], f"taken as {taken[0]} only", *seen)
+        return Finding.known("token_request", taken[0], f"accepted as {taken[0]} only", *seen)
     error = seen[0].error
     words = f"no token: {error.problem}. {error.advice}".rstrip() if error else "no token"
     return Finding.known("token_request", "refused", words, *seen, fine=False)
 
 
 def token_answer_kind(refused: list[Observation]) -> AnswerKind:
-    """Tell whether a token request that got no token was refused."""
+    """Return whether a failed token request was refused."""
     if refused and isinstance(refused[0].error, AuthenticationError):
         return AnswerKind.REFUSED
     return answer_kind(refused[0]) if refused else AnswerKind.UNCLEAR
@@ -151,23 +149,21 @@ def token_answer_kind(refused: list[Observation]) -> AnswerKind:
 
 def _lifetime_finding(seen: Observation) -> Finding:
     lifetime = seen.result.expires_in
-    until = "it is used until it is refused, and renewed then"
+    until = "a token is used until it is refused, and then renewed"
     if lifetime is None:
         sent = _sent_lifetime(seen)
         if sent is None:
-            return Finding.known(
-                "token_lifetime", "not said", f"no expires_in tells when a token ends: {until}", seen
-            )
+            return Finding.known("token_lifetime", "not said", f"there is no expires_in: {until}", seen)
         return Finding.known(
-            "token_lifetime", "unusable", f"expires_in is {sent}, which is no lifetime: {until}", seen
+            "token_lifetime", "unusable", f"expires_in is {sent}, which is not a lifetime: {until}", seen
         )
     return Finding.known(
-        "token_lifetime", lifetime, f"{lifetime:g} s by expires_in; it is renewed a little earlier", seen
+        "token_lifetime", lifetime, f"{lifetime:g} s by expires_in; a token is renewed a little earlier", seen
     )
 
 
 def _sent_lifetime(seen: Observation) -> str | None:
-    """Return ``expires_in`` as it was sent, cut to what a line holds; ``None`` where it was not."""
+    """Return ``expires_in`` as it was sent, shortened; ``None`` if it was not sent."""
     try:
         body = json.loads(seen.response.body) if seen.response else {}
     except ValueError:
@@ -184,37 +180,41 @@ def _clock_finding(seen: Observation) -> Finding:
     where = f"{abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'}" if ahead else "the same as"
     fine = abs(ahead) <= MAX_CLOCK_DIFFERENCE_SECONDS
     return Finding.known(
-        "clock", ahead, f"the server's clock is {where} this machine's, to a second or two", seen, fine=fine
+        "clock",
+        ahead,
+        f"the server's clock is {where} this machine's, within a second or two",
+        seen,
+        fine=fine,
     )
 
 
 def _probe_older_tokens(first: Observation, another: Observation) -> ProbeFlow[None]:
     if another.error is not None:
         yield Finding.unknown(
-            "older_tokens", f"a second token was not given: {why_unclear(another)}", another
+            "older_tokens", f"a second token request failed: {why_unclear(another)}", another
         )
         return
     older = first.result.access_token
     if another.result.access_token == older:
-        yield Finding.known("older_tokens", "same", "a second request yields the same token", first, another)
+        yield Finding.known("older_tokens", "same", "a second request returns the same token", first, another)
         return
     seen = yield Probe(raw(api.query(COMPLETED)), token=older, remark="the older of two tokens")
     if seen.error is None:
-        yield Finding.known("older_tokens", "kept", "a token stays good when another is requested", seen)
+        yield Finding.known("older_tokens", "kept", "a token stays valid after another is requested", seen)
         return
     evidence = [seen]
     fault = token_fault(seen.response) if seen.response else None
     if fault is None:
         yield Finding.unknown("older_tokens", why_unclear(seen), *evidence)
         return
-    # This client may not be allowed to list instances at all.
+    # The client may not be permitted to list instances at all.
     evidence.append((yield Probe(raw(api.query(COMPLETED)), remark="the newer of two tokens")))
     if evidence[1].error is not None:
         reason = f"the newer token cannot list instances either: {why_unclear(evidence[1])}"
         yield Finding.unknown("older_tokens", reason, *evidence)
         return
     sentence = (
-        "a token ends as soon as the same client requests another, and each task of Airflow requests one. Tasks and waits "
-        "go on with a new token, which costs requests: give Airflow a client of its own, and best the triggerer another"
+        "a token is invalid as soon as the same client requests another, and each Airflow task requests one. Tasks and waits "
+        "then request a new token, which costs requests: give Airflow its own client, and ideally the triggerer another one"
     )
     yield Finding.known("older_tokens", "replaced", sentence, *evidence, fine=False)

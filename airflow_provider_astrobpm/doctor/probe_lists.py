@@ -1,4 +1,4 @@
-"""Probes of the lists: what the token may see, and what columns, order and length its lists have."""
+"""Probes of the lists: what the token may see, and which columns, order and length the lists have."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
 
 NO_INSTANCE_VISIBLE = "the token sees no instance at all"
-NEEDS_START = "only a run with --start can tell it"
+NEEDS_START = "a run with --start can find out"
 CREATOR = "createdBy"
 
 
 class StateLists:
-    """The list of each state, as this provider asks for it: newest first, with its columns.
+    """The list of each state, requested as this provider does: newest first, with its columns.
 
-    :param answers: the answer for each state.
+    :param answers: the observation for each state.
     """
 
     def __init__(self, answers: Mapping[str, Observation]) -> None:
@@ -49,18 +49,18 @@ class StateLists:
             if rows is not None:
                 self.rows[state] = rows
         self.longest = max(map(len, self.rows.values()), default=0)
-        """The most rows that a list was seen to hold: a list with fewer is not cut off."""
+        """The maximum number of rows observed in a list: a list with fewer is not truncated."""
         self.cap: int | None = None
-        """At how many rows lists are cut off, where that was seen."""
+        """The number of rows at which lists are truncated, if that was observed."""
 
     @property
     def non_empty(self) -> list[str]:
-        """The states that show instances, the longest list first."""
+        """The states with instances, the longest list first."""
         return sorted(filter(self.rows.get, self.rows), key=lambda state: -len(self.rows[state]))
 
     @property
     def granted(self) -> str | None:
-        """A state whose list was answered, ``Completed OK`` if that was; ``None`` where no list was."""
+        """A state whose list could be read, preferably ``Completed OK``; ``None`` if there is none."""
         return states.COMPLETED if states.COMPLETED in self.rows else next(iter(self.rows), None)
 
     @property
@@ -70,16 +70,16 @@ class StateLists:
         if not missing:
             return NO_INSTANCE_VISIBLE
         which = "no list of instances" if not self.rows else f"the list of {missing[0]!r}"
-        others = "" if not self.rows else ", and those that could be read show no instance"
+        others = "" if not self.rows else ", and the other lists show no instance"
         return f"{which} could be read ({why_unclear(self.answers[missing[0]])}){others}"
 
     @property
     def empty(self) -> list[str]:
-        """The states that certainly show none."""
+        """The states that certainly have no instance."""
         return [state for state, rows in self.rows.items() if not rows]
 
     def best_ordered_state(self) -> str | None:
-        """Return the state whose list tells most of order: with different start times, the longest."""
+        """Return the state whose list is the best evidence of the order: the longest with different start times."""
         several = [state for state in self.non_empty if len(self.rows[state]) > 1]
         return next(
             (state for state in several if has_distinct_starts(self.rows[state])),
@@ -88,7 +88,7 @@ class StateLists:
 
 
 def fetch_lists() -> ProbeFlow[StateLists]:
-    """List definitions and every state, and tell what the token may read."""
+    """List definitions and every state, and report what the token may read."""
     seen = yield Probe(raw(api.definitions(limit=1)))
     if seen.error is None and (seen.result in EMPTY_RESULTS or isinstance(seen.result, list)):
         shown = "shows at least one" if seen.result else "shows none"
@@ -98,7 +98,7 @@ def fetch_lists() -> ProbeFlow[StateLists]:
     elif seen.error is None:
         yield Finding.unknown("definitions", "the answer is not a list", seen)
     elif is_refused(seen):
-        words = "the token may not list definitions" if is_forbidden(seen) else "their list was refused"
+        words = "the token may not list definitions" if is_forbidden(seen) else "the list was refused"
         yield Finding.known("definitions", "refused", words, seen, fine=False)
     else:
         yield Finding.unknown("definitions", why_unclear(seen), seen)
@@ -112,7 +112,7 @@ def fetch_lists() -> ProbeFlow[StateLists]:
 
 
 def probe_lists(lists: StateLists) -> ProbeFlow[None]:
-    """Tell of columns, order, length and contents of the lists."""
+    """Report the columns, order, length and contents of the lists."""
     yield _ended_finding(lists)
     yield _newest_finding(lists)
     yield _business_keys_finding(lists)
@@ -121,10 +121,12 @@ def probe_lists(lists: StateLists) -> ProbeFlow[None]:
         for name in ("fields", "order", "own_order", "row_cap", "others"):
             yield Finding.unknown(name, lists.why_no_rows)
         return
-    own = yield Probe(raw(api.query(state, fields=None, order_field=None)), remark="no order, no fields")
-    yield _fields_finding(lists, state, own)
-    yield own_order_finding(own)
-    yield _others_finding(own)
+    unordered = yield Probe(
+        raw(api.query(state, fields=None, order_field=None)), remark="no order, no fields"
+    )
+    yield _fields_finding(lists, state, unordered)
+    yield own_order_finding(unordered)
+    yield _others_finding(unordered)
     yield from probe_order_and_cap(lists, state)
 
 
@@ -132,7 +134,7 @@ def _access_finding(lists: StateLists) -> Finding:
     refused = [state for state, seen in lists.answers.items() if is_refused(seen)]
     unclear = [state for state in lists.answers if state not in lists.rows and state not in refused]
     counts = ", ".join(f"{len(lists.rows[state])} in {state!r}" for state in lists.non_empty)
-    shown = f"it shows {counts}" if counts else "it shows no instance"
+    shown = f"the lists show {counts}" if counts else "the lists show no instance"
     evidence = [lists.answers[state] for state in (*refused, *unclear, *lists.non_empty)[:4]]
     if refused:
         words = f"refused for {', '.join(map(repr, refused))}; {shown}"
@@ -155,23 +157,23 @@ def _message_finding(seen: Observation | None) -> Finding:
     return Finding.known("success_message", message, f"{message!r}", seen)
 
 
-def _fields_finding(lists: StateLists, state: str, own: Observation) -> Finding:
-    """Compare the columns of a list with those of the same list where none were asked for."""
+def _fields_finding(lists: StateLists, state: str, unordered: Observation) -> Finding:
+    """Compare the columns of a list with the same list requested without ``fields=``."""
     columns, seen = _columns(lists.rows[state]), lists.answers[state]
     more, lacking = sorted(columns.difference(ROW_FIELDS)), sorted(set(ROW_FIELDS) - columns)
     also = f"; not sent: {', '.join(lacking)}" if lacking else ""
     if more:
-        words = f"ignored: {len(more)} columns more came, such as {more[0]!r}; answers are longer than need be{also}"
+        words = f"ignored: {len(more)} more columns were sent, such as {more[0]!r}; answers are longer than necessary{also}"
         return Finding.known("fields", "ignored", words, seen)
-    others = rows_of(own)
+    others = rows_of(unordered)
     if others is None:
-        return Finding.unknown("fields", f"the list without it could not be read: {why_unclear(own)}", own)
-    if not _columns(others).difference(ROW_FIELDS):
         return Finding.unknown(
-            "fields", "the columns that were asked for come without it, and no others", seen, own
+            "fields", f"the list without fields= could not be read: {why_unclear(unordered)}", unordered
         )
-    words = f"honoured: the columns that were asked for, and no others{also}"
-    return Finding.known("fields", "honoured", words, seen, own)
+    if not _columns(others).difference(ROW_FIELDS):
+        return Finding.unknown("fields", "the list without fields= has the same columns", seen, unordered)
+    words = f"honoured: only the requested columns were sent{also}"
+    return Finding.known("fields", "honoured", words, seen, unordered)
 
 
 def _columns(rows: list[Row]) -> set[str]:
@@ -181,24 +183,24 @@ def _columns(rows: list[Row]) -> set[str]:
 def _ended_finding(lists: StateLists) -> Finding:
     shown = [state for state in lists.non_empty if states.is_terminal(state)]
     if shown:
-        words = f"they stay in the lists, in {', '.join(map(repr, shown))}"
+        words = f"visible, in {', '.join(map(repr, shown))}"
         return Finding.known("ended", "kept", words, lists.answers[shown[0]])
     unread = [state for state in lists.answers if states.is_terminal(state) and state not in lists.rows]
     if unread:
         reason = f"the list of {unread[0]!r} could not be read ({why_unclear(lists.answers[unread[0]])})"
         return Finding.unknown(
-            "ended", f"{reason}, and no other shows an instance that has ended", lists.answers[unread[0]]
+            "ended", f"{reason}, and no other list shows an ended instance", lists.answers[unread[0]]
         )
-    return Finding.unknown("ended", f"the token sees no instance that has ended; {NEEDS_START}")
+    return Finding.unknown("ended", f"the token sees no ended instance; {NEEDS_START}")
 
 
 def _newest_finding(lists: StateLists) -> Finding:
-    """Tell what the timestamps alone say of their zone: a start cannot lie in the future."""
+    """Report what the timestamps alone prove about their zone: a start cannot be in the future."""
     starts = [(text(row, "startTime"), state) for state, rows in lists.rows.items() for row in rows]
     stamps = [(stamp, state) for start, state in starts if (stamp := timestamps.read(start)) is not None]
     if not stamps:
-        what = f"no timestamp in the documented format, but {starts[0][0]!r}" if starts else "no timestamp"
-        return Finding.unknown("timezone", f"{what} was seen; {NEEDS_START}")
+        what = f"{starts[0][0]!r} instead of the documented timestamp format" if starts else "no timestamp"
+        return Finding.unknown("timezone", f"the lists show {what}; {NEEDS_START}")
     stamp, state = max(stamps)
     seen = lists.answers[state]
     ahead = stamp - datetime.fromtimestamp(seen.server_time or seen.at, timezone.utc).replace(tzinfo=None)
@@ -208,18 +210,18 @@ def _newest_finding(lists: StateLists) -> Finding:
         bound = f", {ahead} ahead of UTC, so the zone is at least that far east"
     else:
         bound = f", {ahead} ahead of UTC, and no zone is so far east"
-    return Finding.unknown("timezone", f"the newest instance began at {stamp}{bound}; {NEEDS_START}", seen)
+    return Finding.unknown("timezone", f"the newest instance started at {stamp}{bound}; {NEEDS_START}", seen)
 
 
 def _business_keys_finding(lists: StateLists) -> Finding:
     rows = [(row, state) for state, each in lists.rows.items() for row in each]
     for row, state in rows:
         if text(row, "businessKey") not in ("", row["id"]):
-            words = "rows carry business keys that are not their ids"
+            words = "rows show business keys that differ from their ids"
             return Finding.known("business_keys", "carried", words, lists.answers[state])
     if not rows:
         return Finding.unknown("business_keys", f"{lists.why_no_rows}; {NEEDS_START}")
-    reason = "every row has its own id there, or nothing, as an instance without a key may have"
+    reason = "every row shows its own id or nothing as the key, which may mean that no instance has one"
     return Finding.unknown("business_keys", f"{reason}; {NEEDS_START}", lists.answers[rows[0][1]])
 
 
@@ -229,6 +231,6 @@ def _others_finding(seen: Observation) -> Finding:
         return Finding.unknown("others", why_unclear(seen), seen)
     creators = {text(row, CREATOR) for row in rows if text(row, CREATOR)}
     if len(creators) > 1:
-        return Finding.known("others", "seen", f"instances of {len(creators)} creators show", seen)
-    what = "all instances in one list have the same creator" if creators else "the rows name no creator"
+        return Finding.known("others", "seen", f"instances of {len(creators)} creators are visible", seen)
+    what = "all instances in a list have the same creator" if creators else "the rows show no creator"
     return Finding.unknown("others", f"{what}; {NEEDS_START}", seen)

@@ -1,4 +1,7 @@
-"""Probes of the order and the length of lists. A list is cut off, or whole, where answers show it, never by its length."""
+"""Probes of the order and the length of lists.
+
+Whether a list is truncated or complete is concluded from answers, never from its length.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,25 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
-MAX_LISTS_FROM_BOTH_ENDS = 3  # lists that are asked for from both ends
-MIN_DISTINCT_STARTS = 5  # rows with different start times; fewer may be in order by chance
-# Start times that can be ordered as texts.
+MAX_LISTS_FROM_BOTH_ENDS = 3  # lists to request from both ends
+MIN_DISTINCT_STARTS = 5  # fewer rows may be in order by chance
+# Start times that sort correctly as text.
 _SORTABLE = re.compile(r"\s*(\d{4}\D\d\d\D\d\d\D.*|\d{13})", re.ASCII)
-_BEYOND = "An instance beyond is found by its id only, where that can be read; keep fewer in one state, or delete old ones"
+_BEYOND = "An instance beyond that is found only by its id, if reading by id works; keep fewer instances in one state, or delete old ones"
 
 
 class BothEnds(NamedTuple):
-    """A list as it is asked for from both ends, and what that shows of its length."""
+    """A list requested from both ends, and what that proves about its length."""
 
     state: str
     rows: list[Row]
     reverse: list[Row]
     observations: tuple[Observation, ...]
-    found: Literal["cut", "whole", "moved", "silent", "unclear"]
+    found: Literal["truncated", "complete", "moved", "inconclusive", "unclear"]
 
 
 class Displacement(NamedTuple):
-    """A list that a new instance made no longer, and the rows that were missing from it then."""
+    """A list that did not grow with a new instance, and the rows that disappeared from it."""
 
     state: str
     rows: int
@@ -40,29 +43,29 @@ class Displacement(NamedTuple):
 
 
 def probe_order_and_cap(lists: StateLists, state: str) -> ProbeFlow[None]:
-    """Ask for lists from both ends, and report what that shows of their order and of the most rows that they hold.
+    """Request lists from both ends, and report what that proves about their order and their maximum length.
 
-    :param state: the state whose list tells most of the order.
+    :param state: the state whose list is the best evidence of the order.
     """
     ends = yield from _fetch_both_ends(lists, state)
     yield _order_finding(ends)
     judged = [ends]
     for other in lists.non_empty:
-        if len(judged) == MAX_LISTS_FROM_BOTH_ENDS or any(each.found == "cut" for each in judged):
+        if len(judged) == MAX_LISTS_FROM_BOTH_ENDS or any(each.found == "truncated" for each in judged):
             break
-        if other != state and len(lists.rows[other]) >= _longest_whole(judged):
+        if other != state and len(lists.rows[other]) >= _max_complete_rows(judged):
             judged.append((yield from _fetch_both_ends(lists, other)))
     yield _row_cap_finding(lists, judged)
 
 
 def own_order_finding(seen: Observation) -> Finding:
-    """Report the order of a list that was asked for in no order."""
+    """Return the order of a list that was requested without an order."""
     rows = rows_of(seen)
     if rows is None:
         return Finding.unknown("own_order", why_unclear(seen), seen)
     if not has_distinct_starts(rows):
         return Finding.unknown(
-            "own_order", "no list has two instances with different start times that can be ordered", seen
+            "own_order", "no list has two instances with different, sortable start times", seen
         )
     starts = _starts(rows)
     orders = {"newest first": sorted(starts, reverse=True), "oldest first": sorted(starts)}
@@ -76,11 +79,11 @@ def own_order_finding(seen: Observation) -> Finding:
 
 
 def find_displacement(lists: StateLists, row: Row, seen: Observation) -> Displacement | None:
-    """Compare a list that shows a new instance with the same list before.
+    """Compare a list with a new instance to the same list before the start.
 
     :param row: the new instance.
     :param seen: the list that shows it.
-    :returns: what a later look at this list has to settle, if it is not longer than before.
+    :returns: the rows that disappeared, if the list did not grow. Whether they come back is probed later.
     """
     state, rows = text(row, "state"), rows_of(seen) or []
     before = lists.rows.get(state, [])
@@ -92,21 +95,21 @@ def find_displacement(lists: StateLists, row: Row, seen: Observation) -> Displac
 
 
 def probe_displacement(lists: StateLists, displacement: Displacement | None) -> ProbeFlow[None]:
-    """Ask again for a list in which a new instance took the place of another, once the new one has left that list."""
+    """Request a list again in which a new instance displaced another, after the new one has left that list."""
     if displacement is None:
         return
-    seen = yield Probe(raw(api.query(displacement.state)), remark="once the new instance has ended")
+    seen = yield Probe(raw(api.query(displacement.state)), remark="after the new instance has ended")
     rows = rows_of(seen) or []
     if len(rows) == displacement.rows and displacement.missing & {row["id"] for row in rows}:
         words = (
-            f"a list holds {len(rows)} rows at most: in {displacement.state!r} the new instance took the place of another, which "
-            f"came back when the new one had ended. {_BEYOND}"
+            f"a list has at most {len(rows)} rows: in {displacement.state!r} the new instance displaced another, which came back "
+            f"after the new one had ended. {_BEYOND}"
         )
         yield _record_cap(lists, len(rows), words, *displacement.observations, seen)
 
 
 def has_distinct_starts(rows: list[Row]) -> bool:
-    """Return whether rows have different start times that can be ordered."""
+    """Return whether rows have different start times that can be sorted."""
     starts = _starts(rows)
     return all(map(_SORTABLE.fullmatch, starts)) and len(set(starts)) > 1
 
@@ -119,17 +122,17 @@ def _fetch_both_ends(lists: StateLists, state: str) -> ProbeFlow[BothEnds]:
     if reverse is None:
         return BothEnds(state, rows, [], (oldest_first,), "unclear")
     if {row["id"] for row in rows} == {row["id"] for row in reverse}:
-        is_whole = has_distinct_starts(rows) and _is_ordered(rows, reverse)
-        return BothEnds(state, rows, reverse, seen, "whole" if is_whole else "silent")
-    # Either the server shows only one end of the list, or something has moved meanwhile.
+        is_complete = has_distinct_starts(rows) and _is_ordered(rows, reverse)
+        return BothEnds(state, rows, reverse, seen, "complete" if is_complete else "inconclusive")
+    # Either the server returns only one end of the list, or instances changed their states meanwhile.
     again = yield Probe(raw(api.query(state)))
     same = [row["id"] for row in rows_of(again) or ()] == [row["id"] for row in rows]
-    is_cut = same and len(rows) == len(reverse)
-    return BothEnds(state, rows, reverse, (*seen, again), "cut" if is_cut else "moved")
+    is_truncated = same and len(rows) == len(reverse)
+    return BothEnds(state, rows, reverse, (*seen, again), "truncated" if is_truncated else "moved")
 
 
-def _longest_whole(judged: list[BothEnds]) -> int:
-    return max((len(each.rows) for each in judged if each.found == "whole"), default=0)
+def _max_complete_rows(judged: list[BothEnds]) -> int:
+    return max((len(each.rows) for each in judged if each.found == "complete"), default=0)
 
 
 def _order_finding(ends: BothEnds) -> Finding:
@@ -137,36 +140,36 @@ def _order_finding(ends: BothEnds) -> Finding:
         return Finding.unknown("order", why_unclear(ends.observations[0]), *ends.observations)
     seen = ends.observations[:2]
     if not has_distinct_starts([*ends.rows, *ends.reverse]):
-        reason = "no list has two instances with different start times that can be ordered"
+        reason = "no list has two instances with different, sortable start times"
         return Finding.unknown("order", reason, *seen)
     if _is_ordered(ends.rows, ends.reverse):
         return Finding.known("order", "honoured", "honoured, by startTime in both directions", *seen)
-    words = "ignored: should lists ever be cut off, the newest instances may be missing"
+    words = "ignored: in a truncated list, the newest instances may be missing"
     return Finding.known("order", "ignored", words, *seen, fine=False)
 
 
 def _row_cap_finding(lists: StateLists, judged: list[BothEnds]) -> Finding:
-    cut = next((each for each in judged if each.found == "cut"), None)
-    if cut is not None:
+    truncated = next((each for each in judged if each.found == "truncated"), None)
+    if truncated is not None:
         words = (
-            f"a list holds {len(cut.rows)} rows at most: the newest and the oldest instances in {cut.state!r} are others. "
+            f"a list has at most {len(truncated.rows)} rows: the newest and the oldest instances in {truncated.state!r} differ. "
             f"{_BEYOND}"
         )
-        return _record_cap(lists, len(cut.rows), words, *cut.observations[:2])
-    whole = _longest_whole(judged)
-    open_ones = [each for each in judged if each.found != "whole" and len(each.rows) >= whole]
+        return _record_cap(lists, len(truncated.rows), words, *truncated.observations[:2])
+    complete_rows = _max_complete_rows(judged)
+    unproven = [each for each in judged if each.found != "complete" and len(each.rows) >= complete_rows]
     names = {each.state for each in judged}
-    if open_ones:
-        return _unproven_cap_finding(max(open_ones, key=lambda each: len(each.rows)))
-    if any(len(lists.rows[state]) >= whole for state in lists.non_empty if state not in names):
+    if unproven:
+        return _unproven_cap_finding(max(unproven, key=lambda each: len(each.rows)))
+    if any(len(lists.rows[state]) >= complete_rows for state in lists.non_empty if state not in names):
         return Finding.unknown(
             "row_cap",
-            f"{MAX_LISTS_FROM_BOTH_ENDS} lists are whole, and others that are as long were not asked for",
+            f"{MAX_LISTS_FROM_BOTH_ENDS} lists are complete, and others of the same length were not requested",
         )
-    longest = next(each for each in judged if len(each.rows) == whole)
+    longest = next(each for each in judged if len(each.rows) == complete_rows)
     words = (
-        f"none up to {whole} rows: the list of {longest.state!r} is the same from both ends. A server that cuts a list before "
-        "it orders it cannot be told from this"
+        f"none up to {complete_rows} rows: the list of {longest.state!r} is the same from both ends. A server that truncates a list "
+        "before sorting it would look the same"
     )
     return Finding.known("row_cap", "none seen", words, *longest.observations)
 
@@ -176,10 +179,10 @@ def _unproven_cap_finding(ends: BothEnds) -> Finding:
         return Finding.unknown("row_cap", why_unclear(ends.observations[0]), *ends.observations)
     if ends.found == "moved":
         return Finding.unknown(
-            "row_cap", "instances moved between two lists; run it again", *ends.observations
+            "row_cap", "instances changed their states between two lists; run it again", *ends.observations
         )
     rows = f"{len(ends.rows)} row{'' if len(ends.rows) == 1 else 's'}"
-    words = f"the list of {ends.state!r} has {rows}, and its order does not show that these are all"
+    words = f"the list of {ends.state!r} has {rows}, but its order does not prove that these are all"
     return Finding.unknown("row_cap", words, *ends.observations)
 
 

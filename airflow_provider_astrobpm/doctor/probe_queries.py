@@ -1,4 +1,4 @@
-"""Probes of reads that are not documented: by id, several states at once, names that do not exist, how things are written."""
+"""Probes of undocumented reads: by id, with several states, with nonexistent names, and with other spellings."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
-UNKNOWN_STATE = "NoSuchState"
-UNKNOWN_COLUMN = "noSuchColumn"
-UNKNOWN_ID = "0000noSuchInstance00"
+NONEXISTENT_STATE = "NoSuchState"
+NONEXISTENT_COLUMN = "noSuchColumn"
+NONEXISTENT_ID = "0000noSuchInstance00"
 QUERY_FINDINGS = (
     "refusal",
     "unknown_state",
@@ -45,14 +45,14 @@ STATES_WITH_BLANKS = [state for state in STATES if " " in state]
 
 
 def probe_queries(lists: StateLists) -> ProbeFlow[bool]:
-    """Tell of reads that are not documented, and return whether this endpoint refuses with HTTP 5xx.
+    """Report undocumented reads, and return whether this endpoint refuses with HTTP 5xx.
 
-    A refusal tells something only where the same list, as it is documented, is granted.
+    A refusal is evidence only if the documented form of the same list is granted.
     """
     granted = lists.granted
     if granted is None:
         for name in QUERY_FINDINGS:
-            yield Finding.unknown(name, f"{lists.why_no_rows}, so a refusal would tell nothing")
+            yield Finding.unknown(name, f"{lists.why_no_rows}, so a refusal would be no evidence")
         return False
     refuses_with_5xx = yield from _probe_refusal(granted)
     unknown_states = yield from _probe_unknown_state(refuses_with_5xx=refuses_with_5xx)
@@ -65,13 +65,13 @@ def probe_queries(lists: StateLists) -> ProbeFlow[bool]:
 
 
 def probe_by_id(row: Row | None, no_row: str = NO_INSTANCE_VISIBLE) -> ProbeFlow[None]:
-    """Tell whether one instance, and its variables, can be read by its id.
+    """Report whether an instance and its variables can be read by id.
 
-    :param row: an instance that shows in the lists, if there is one.
+    :param row: an instance from the lists, if there is one.
     :param no_row: why there is none, in words.
     """
     if row is None:
-        seen = yield Probe(raw(api.get_instance(UNKNOWN_ID)), remark="an id that does not exist")
+        seen = yield Probe(raw(api.get_instance(NONEXISTENT_ID)), remark="a nonexistent id")
         if seen.status == 405:
             yield _not_by_id_finding("get_by_id", "not allowed", seen)
         else:
@@ -86,7 +86,7 @@ def probe_by_id(row: Row | None, no_row: str = NO_INSTANCE_VISIBLE) -> ProbeFlow
 
 
 def instance_to_read(lists: StateLists) -> Row | None:
-    """Return an instance to read by its id, one that has not ended and so stays, if there is one."""
+    """Return an instance to read by its id, preferably an open one, which stays visible."""
     states = [state for state in lists.non_empty if state in OPEN_STATES] or lists.non_empty
     return lists.rows[states[0]][0] if states else None
 
@@ -96,15 +96,15 @@ def _listing(*values: str) -> Operation[object]:
 
 
 def _probe_refusal(granted: str) -> ProbeFlow[bool]:
-    """Leave out what is documented as required: that must be refused."""
+    """Omit a parameter that is documented as required: the endpoint must refuse that."""
     seen = yield Probe(_listing(), remark="without states")
     code, _ = seen.envelope()
     if may_be_refusal(seen):
         control = yield Probe(_listing(granted))
         if control.error is None:
             words = (
-                f"with HTTP {seen.status} and resCode {code!r}, as a failure is: a start that is refused counts as one that "
-                "may have been taken, and a refused read is sent again in vain"
+                f"with HTTP {seen.status} and resCode {code!r}, like a failure: a refused start counts as one that the server may "
+                "have processed, and a refused read is resent to no purpose"
             )
             yield Finding.known("refusal", f"HTTP {seen.status}", words, seen, control, fine=False)
             return True
@@ -113,22 +113,20 @@ def _probe_refusal(granted: str) -> ProbeFlow[bool]:
             "refusal", f"HTTP {seen.status}", f"with HTTP {seen.status} and resCode {code!r}", seen
         )
     elif answer_kind(seen) is AnswerKind.ANSWERED:
-        yield Finding.unknown("refusal", "a list without states, which are required, is not refused", seen)
+        yield Finding.unknown("refusal", "a list without the required parameter states is not refused", seen)
     else:
         yield Finding.unknown("refusal", why_unclear(seen), seen)
     return False
 
 
 def _probe_unknown_state(*, refuses_with_5xx: bool) -> ProbeFlow[str | None]:
-    seen = yield Probe(_listing(UNKNOWN_STATE))
+    seen = yield Probe(_listing(NONEXISTENT_STATE))
     found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
     if found is AnswerKind.REFUSED:
         yield Finding.known("unknown_state", "refused", "refused", seen)
         return "refused"
     if rows_of(seen) == []:
-        yield Finding.known(
-            "unknown_state", "empty", "a list without rows, as if there were such a state", seen
-        )
+        yield Finding.known("unknown_state", "empty", "a list without rows, as if the state existed", seen)
         return "empty"
     if rows_of(seen):
         yield Finding.known("unknown_state", "rows", "rows of other states", seen, fine=False)
@@ -139,15 +137,15 @@ def _probe_unknown_state(*, refuses_with_5xx: bool) -> ProbeFlow[str | None]:
 
 def _probe_unknown_field(lists: StateLists, granted: str, *, refuses_with_5xx: bool) -> ProbeFlow[None]:
     state = next(iter(lists.non_empty), granted)
-    fields = ("id", "name", "state", UNKNOWN_COLUMN)
+    fields = ("id", "name", "state", NONEXISTENT_COLUMN)
     seen = yield Probe(raw(api.query(state, fields=fields, order_field=None)))
     found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
     if found is AnswerKind.REFUSED:
         yield Finding.known("unknown_field", "refused", "refused", seen)
-    elif any(row.get(UNKNOWN_COLUMN) is not None for row in rows_of(seen) or ()):
+    elif any(row.get(NONEXISTENT_COLUMN) is not None for row in rows_of(seen) or ()):
         yield Finding.unknown("unknown_field", "the rows have a column that should not exist", seen)
     elif rows_of(seen) is not None:
-        yield Finding.known("unknown_field", "ignored", "ignored: the list comes without it", seen)
+        yield Finding.known("unknown_field", "ignored", "ignored: the list was sent without it", seen)
     else:
         yield Finding.unknown("unknown_field", why_unclear(seen), seen)
 
@@ -155,11 +153,13 @@ def _probe_unknown_field(lists: StateLists, granted: str, *, refuses_with_5xx: b
 def _probe_several_states(
     lists: StateLists, name: Literal["states_with_commas", "states_repeated"], *, refuses_with_5xx: bool
 ) -> ProbeFlow[None]:
-    """Ask for a state that shows rows and one that shows none: in either order the rows must come."""
+    """Request a state with rows together with an empty one, in both orders: each answer must have the rows."""
     full, empty = next(iter(lists.non_empty), None), next(iter(lists.empty), None)
-    granted = dict.fromkeys(filter(None, (empty, full, *lists.rows)))  # the list of each alone is granted
+    granted = dict.fromkeys(
+        filter(None, (empty, full, *lists.rows))
+    )  # each of these lists is granted by itself
     if len(granted) == 1:
-        yield Finding.unknown(name, "the list of one state alone could be read")
+        yield Finding.unknown(name, "only one state can be listed, and this needs two")
         return
     other, one = list(granted)[:2]
     seen = yield Probe(_both(name, other, one))
@@ -169,7 +169,7 @@ def _probe_several_states(
     if rows_of(seen) is None or full is None or empty is None:
         reason = why_unclear(seen)
         if rows_of(seen) is not None:
-            reason = lists.why_no_rows if full is None else "every state shows rows"
+            reason = lists.why_no_rows if full is None else "every state has rows"
         yield Finding.unknown(name, reason, seen)
         return
     turned = yield Probe(_both(name, one, other))
@@ -178,12 +178,12 @@ def _probe_several_states(
         return
     last, first = bool(rows_of(seen)), bool(rows_of(turned))
     value, words = {
-        (True, True): ("honoured", "honoured: the instances of each state come"),
+        (True, True): ("honoured", "honoured: the instances of all states are sent"),
         (True, False): ("last only", "only the last one counts"),
         (False, True): ("first only", "only the first one counts"),
-        (False, False): ("none", "no instance of either comes"),
+        (False, False): ("none", "the instances of neither state are sent"),
     }[last, first]
-    yield Finding.known(name, value, f"{words}; this provider asks for one state at a time", seen, turned)
+    yield Finding.known(name, value, f"{words}; this provider requests one state at a time", seen, turned)
 
 
 def _both(name: str, one: str, other: str) -> Operation[object]:
@@ -201,16 +201,18 @@ def _probe_plus(lists: StateLists, unknown_states: str | None, *, refuses_with_5
     if expected is None or (found is AnswerKind.ANSWERED and rows is None) or found is AnswerKind.UNCLEAR:
         yield Finding.unknown("plus", why_unclear(seen), seen)
     elif any(row["state"] != state for row in rows or ()):
-        yield Finding.unknown("plus", "rows of other states came", seen)
+        yield Finding.unknown("plus", "the list has rows of other states", seen)
     elif found is AnswerKind.REFUSED or (expected and not rows):
         yield Finding.known(
-            "plus", "no", f"no: a list that %20 shows is refused or empty with +; {sent}", seen
+            "plus", "no", f"no: a list with rows for %20 is refused or empty for +; {sent}", seen
         )
     elif expected or unknown_states == "refused":
-        yield Finding.known("plus", "yes", f"yes; {sent} all the same", seen)
+        yield Finding.known("plus", "yes", f"yes; {sent} anyway", seen)
     else:
         yield Finding.unknown(
-            "plus", "the states with a blank show no rows, nor would one that does not exist", seen
+            "plus",
+            "the states with a space have no rows, and a nonexistent state would show none either",
+            seen,
         )
 
 
@@ -221,16 +223,16 @@ def _probe_content_type(granted: str, *, refuses_with_5xx: bool) -> ProbeFlow[No
         yield Finding.unknown("content_type", why_unclear(seen), seen)
     elif found is AnswerKind.REFUSED:
         yield Finding.known(
-            "content_type", "needed", "needed even by a GET; this provider sends it always", seen
+            "content_type", "needed", "required even for a GET; this provider always sends it", seen
         )
     else:
         yield Finding.known(
-            "content_type", "not needed", "not needed by a GET; this provider sends it all the same", seen
+            "content_type", "not needed", "not required for a GET; this provider always sends it", seen
         )
 
 
 def _by_id_finding(row: Row, seen: Observation) -> ProbeFlow[bool]:
-    """Tell of a read by id, and return whether the instance certainly is there."""
+    """Report a read by id, and return whether the instance certainly exists."""
     name = "get_by_id"
     if answer_kind(seen) is AnswerKind.ANSWERED:
         finding = _shape_finding(name, row, seen)
@@ -239,18 +241,14 @@ def _by_id_finding(row: Row, seen: Observation) -> ProbeFlow[bool]:
     if answer_kind(seen) is AnswerKind.UNCLEAR:
         yield Finding.unknown(name, why_unclear(seen), seen)
         return False
-    control = yield Probe(raw(api.query(row["state"])), remark="whether it still shows")
+    control = yield Probe(raw(api.query(row["state"])), remark="whether it is still listed")
     is_there = any(each["id"] == row["id"] for each in rows_of(control) or ())
     if seen.status == 405:
         yield _not_by_id_finding(name, "not allowed", seen)
     elif not is_there:
-        yield Finding.unknown(
-            name, "the instance was gone from its list as well; run it again", seen, control
-        )
+        yield Finding.unknown(name, "the instance also left its list meanwhile; run it again", seen, control)
     elif is_forbidden(seen):
-        words = (
-            f"is refused, as for want of a right, with HTTP {seen.status}; instances are found in the lists"
-        )
+        words = f"refused with HTTP {seen.status}, which suggests a missing permission; instances are searched in the lists"
         yield Finding.known(name, "refused", words, seen, control, fine=False)
     else:
         yield _not_by_id_finding(name, "absent" if seen.status == 404 else "refused", seen, control)
@@ -264,7 +262,7 @@ def _shape_finding(name: str, row: Row, seen: Observation) -> Finding:
     except msgspec.ValidationError:
         readable = False
     if instance is None or not readable:
-        words = "it answers with something that is not this instance; the lists serve instead"
+        words = "the answer is not this instance; instances are searched in the lists"
         return Finding.known(name, "other", words, seen)
     value = "action" if "isClosed" in instance or "nextElem" in instance else "row"
     shape = "an action's answer" if value == "action" else "a row of a list"
@@ -272,8 +270,8 @@ def _shape_finding(name: str, row: Row, seen: Observation) -> Finding:
 
 
 def _not_by_id_finding(name: str, value: str, *seen: Observation) -> Finding:
-    words = "is not there" if value == "absent" else f"is {value}"
-    return Finding.known(name, value, f"{words}; instances are found in the lists", *seen)
+    words = "does not exist" if value == "absent" else value
+    return Finding.known(name, value, f"{words}; instances are searched in the lists", *seen)
 
 
 def _variables_finding(row: Row, seen: Observation, *, is_there: bool) -> Finding:
@@ -284,10 +282,10 @@ def _variables_finding(row: Row, seen: Observation, *, is_there: bool) -> Findin
         if isinstance(seen.result, dict):
             words = f"works: names with values, {len(seen.result)} for instance {row['id']!r}; {unused}"
             return Finding.known(name, "map", words, seen)
-        return Finding.known(name, "other", f"answers, but not with names and values; {unused}", seen)
+        return Finding.known(name, "other", f"the answer does not have names and values; {unused}", seen)
     if seen.status != 405 and not is_there:
-        return Finding.unknown(name, "whether the instance is still there could not be told", seen)
+        return Finding.unknown(name, "the instance may not exist any more", seen)
     value = "absent" if seen.status in (404, 405) else "refused"
-    what = "is not there" if value == "absent" else "is refused"
-    right = f", as for want of a right, with HTTP {seen.status}" if is_forbidden(seen) else ""
-    return Finding.known(name, value, f"{what}{right}; {unused}", seen, fine=not is_forbidden(seen))
+    what = "does not exist" if value == "absent" else "refused"
+    hint = f" with HTTP {seen.status}, which suggests a missing permission" if is_forbidden(seen) else ""
+    return Finding.known(name, value, f"{what}{hint}; {unused}", seen, fine=not is_forbidden(seen))

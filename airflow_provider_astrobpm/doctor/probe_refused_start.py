@@ -1,4 +1,7 @@
-"""A start whose token is refused must start nothing: this provider sends it again with a new token."""
+"""Probe of a start whose token is refused.
+
+It must start nothing, because this provider resends such a start with a new token.
+"""
 
 from __future__ import annotations
 
@@ -25,42 +28,44 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
 FINDING = "refused_token_start"
-EXTRA_LAG_SECONDS = 5  # seconds to wait beyond the lag that was seen
-SECOND_SEARCH_DELAY_SECONDS = 4  # seconds after the first; an instance may move between two lists
-_CONSEQUENCE = "This provider sends such a start again with a new token, so one task may start two instances"
+EXTRA_LAG_SECONDS = 5  # to wait longer than the observed lag
+SECOND_SEARCH_DELAY_SECONDS = 4  # after the first; an instance may change its state between two lists
+_CONSEQUENCE = "This provider resends such a start with a new token, so one task may start two instances"
 
 
 class ListBehaviour(NamedTuple):
-    """What the run has found out about how a new instance shows."""
+    """How a new instance shows in the lists, as far as the run has found out."""
 
     row: Row | None
-    """The row of the first instance, if it ever showed."""
+    """The row of the first instance, if it was ever visible."""
     lag: float
-    """Seconds after which it showed."""
+    """Seconds until it was visible."""
     newest_first: bool
-    """Whether lists are ordered newest first."""
+    """Whether lists are sorted newest first."""
 
 
 def probe_refused_start(
-    own: StartedInstances, key: str, known: ListBehaviour, lists: StateLists
+    started: StartedInstances, key: str, known: ListBehaviour, lists: StateLists
 ) -> ProbeFlow[None]:
-    """Send a start with a token that is refused, report whether it starts an instance, and terminate that instance.
+    """Send a start with a wrong token, report whether it starts an instance, and terminate that instance.
 
-    :param key: the business key that it carries; nothing else does.
+    :param key: the business key of the start, which is unique.
     """
-    reason = _why_not_sent(own, known, lists)
+    reason = _why_not_sent(started, known, lists)
     if reason is not None:
         yield Finding.unknown(
-            FINDING, f"{reason}, so an instance that such a start leaves could not be found; it was not sent"
+            FINDING, f"{reason}, so an instance of such a start might not be found; it was not sent"
         )
         return
     state = lists.granted or COMPLETED
     read = yield Probe(raw(api.query(state)), token=WRONG_TOKEN, remark="a wrong token")
-    start = own.begin(key)
-    operation = raw(api.start(own.process, business_key=key, title=title_for(key)), resend_if_unsure=False)
+    start = started.record(key)
+    operation = raw(
+        api.start(started.process, business_key=key, title=title_for(key)), resend_if_unsure=False
+    )
     sent = yield Probe(operation, token=WRONG_TOKEN, remark="a wrong token")
     if is_not_sent(sent):
-        own.starts.remove(start)
+        started.starts.remove(start)
         yield Finding.unknown(FINDING, why_unclear(sent), sent)
         return
     start.refused = is_token_refused(sent, read)
@@ -68,17 +73,17 @@ def probe_refused_start(
     if instance is not None:
         start.instance_id = instance["id"]
         yield Finding.known(
-            FINDING, "started", f"a start with a wrong token is taken. {_CONSEQUENCE}", sent, fine=False
+            FINDING, "started", f"a start with a wrong token is accepted. {_CONSEQUENCE}", sent, fine=False
         )
-        yield from terminate_one(own, start)
+        yield from terminate_one(started, start)
         return
-    yield from _search_for_instance(own, start, known, lists, read, sent)
+    yield from _search_for_instance(started, start, known, lists, read, sent)
 
 
 def is_token_refused(seen: Observation, read: Observation) -> bool:
-    """Return whether a start with a wrong token was refused for its token.
+    """Return whether a start with a wrong token was refused because of the token.
 
-    :param read: what came of a read with the same token, which needs nothing else.
+    :param read: a read with the same token, which can be refused only because of the token.
     """
     if None in (seen.error, read.error, seen.status):
         return False
@@ -87,59 +92,61 @@ def is_token_refused(seen: Observation, read: Observation) -> bool:
     return not is_failure and (seen.status, code) == (read.status, read.envelope()[0])
 
 
-def _why_not_sent(own: StartedInstances, known: ListBehaviour, lists: StateLists) -> str | None:
+def _why_not_sent(started: StartedInstances, known: ListBehaviour, lists: StateLists) -> str | None:
     if known.row is None:
-        return "a new instance did not show in the lists"
-    if not matches(known.row, own.first.business_key):
-        return "rows show neither business key nor title as they were sent"
-    mine = {start.instance_id for start in own.starts}  # they have left these lists
+        return "the new instance was not visible in the lists"
+    if not matches(known.row, started.first.business_key):
+        return "rows show neither the business key nor the title that was sent"
+    mine = {start.instance_id for start in started.starts}  # these have left the lists
     rows = {state: [row for row in rows if row["id"] not in mine] for state, rows in lists.rows.items()}
     if not _would_show_one_more(rows, known, lists):
-        return "lists are not known to be ordered newest first, and may be cut off"
+        return "lists may be truncated, and are not known to be sorted newest first"
     return None
 
 
 def _would_show_one_more(rows: Mapping[str, list[Row]], known: ListBehaviour, lists: StateLists) -> bool:
-    """Return whether the lists in which an instance begins would show one more: the newest first, or at their end.
+    """Return whether the lists of the first states of an instance would show one more.
 
-    A list would show it at its end if another list, or itself before, was seen to be longer.
+    That is certain if lists are sorted newest first, or if each is shorter than the longest list observed.
     """
-    begins_in = {*OPEN_STATES, text(known.row or {}, "state")}
-    return known.newest_first or all(len(rows.get(state, ())) < lists.longest for state in begins_in)
+    first_states = {*OPEN_STATES, text(known.row or {}, "state")}
+    return known.newest_first or all(len(rows.get(state, ())) < lists.longest for state in first_states)
 
 
 def _search_for_instance(
-    own: StartedInstances, start: SentStart, known: ListBehaviour, lists: StateLists, *seen: Observation
+    started: StartedInstances, start: SentStart, known: ListBehaviour, lists: StateLists, *seen: Observation
 ) -> ProbeFlow[None]:
-    """Look for what the start has started, twice, and conclude."""
-    looks = []
+    """Search twice for an instance of the start, and conclude."""
+    sweeps = []
     for pause in (known.lag + EXTRA_LAG_SECONDS, SECOND_SEARCH_DELAY_SECONDS):
         yield api.Pause(pause)
-        looks.append((yield from sweep_lists(own)))
-        found = [each for each in own.starts if each.business_key == start.business_key and each.instance_id]
+        sweeps.append((yield from sweep_lists(started)))
+        found = [
+            each for each in started.starts if each.business_key == start.business_key and each.instance_id
+        ]
         if found:
-            words = f"refused, and an instance with its business key showed all the same. {_CONSEQUENCE}"
+            words = f"refused, but an instance with its business key appeared anyway. {_CONSEQUENCE}"
             yield Finding.known(FINDING, "started", words, *seen, fine=False)
             for each in found:
-                yield from terminate_one(own, each)
+                yield from terminate_one(started, each)
             return
-    failed = next((look.failed for look in looks if look.failed is not None), None)
+    failed = next((sweep.failed for sweep in sweeps if sweep.failed is not None), None)
     if failed is not None:
         yield Finding.unknown(FINDING, f"a list could not be read: {why_unclear(failed)}", *seen, failed)
     elif not start.refused:
         yield Finding.unknown(
             FINDING,
-            f"the answer does not say that the token was refused: {_describe_answer(seen[-1])}",
+            f"the answer does not show that the token was refused: {_describe_answer(seen[-1])}",
             *seen,
         )
-    elif not all(_would_show_one_more(look.rows, known, lists) for look in looks):
-        yield Finding.unknown(FINDING, "the lists grew meanwhile, and may be cut off", *seen)
+    elif not all(_would_show_one_more(sweep.rows, known, lists) for sweep in sweeps):
+        yield Finding.unknown(FINDING, "the lists grew meanwhile, and may be truncated", *seen)
     else:
-        own.starts.remove(start)
+        started.starts.remove(start)
         seconds = known.lag + EXTRA_LAG_SECONDS + SECOND_SEARCH_DELAY_SECONDS
-        words = f"refused, and no instance with its business key showed within {seconds:.0f} s"
+        words = f"refused, and no instance with its business key appeared within {seconds:.0f} s"
         yield Finding.known(FINDING, "not started", words, *seen)
 
 
 def _describe_answer(seen: Observation) -> str:
-    return why_unclear(seen) if seen.error else "it was answered as if it had been taken"
+    return why_unclear(seen) if seen.error else "the answer is a success"

@@ -1,7 +1,7 @@
-"""Sends the questions of the doctor. It decides nothing but how often a question is asked.
+"""Sends the probes of the doctor. Its only decision is whether to resend a probe.
 
-It drives the same exchange as the client of this provider, on the same transport, so an answer is read here as it
-would be read at work. Its tokens are its own: the cache that tasks share is not touched.
+It uses the same protocol and the same transport as the client of this provider, so it interprets answers as tasks do. It
+requests its own tokens, and does not touch the cache that tasks share.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.exchange import Response
     from airflow_provider_astrobpm.bpm.settings import Settings
 
-MAX_ATTEMPTS = 2  # of a question that a passing failure kept from an answer
-RESEND_DELAY_SECONDS = 1.0  # seconds between them, where the server does not say
-MAX_RESEND_DELAY_SECONDS = 5.0  # seconds, whatever it says
-MAX_FAILURES_IN_A_ROW = 3  # failures in a row after which nothing is asked any more
+MAX_ATTEMPTS = 2  # of a probe that fails with a transient error
+RESEND_DELAY_SECONDS = 1.0  # unless the server sends Retry-After
+MAX_RESEND_DELAY_SECONDS = 5.0  # even if the server asks for more
+MAX_FAILURES_IN_A_ROW = 3  # after which the endpoint counts as down
 
 
 class ProbeSender:
-    """Asks one endpoint.
+    """Sends probes to one endpoint.
 
-    :param settings: where and how.
-    :param sleep: lets seconds pass.
-    :param clock: the time, in seconds since the epoch.
-    :param on_token: is shown every token, so that logs can mask it.
+    :param settings: the settings of the connection.
+    :param sleep: waits for a number of seconds.
+    :param clock: returns the time, in seconds since the epoch.
+    :param on_token: called with every token, so that logs can mask it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ProbeSender:
         self.sleep = sleep
         self.clock = clock
         self.requests = 0
-        """How many were sent."""
+        """The number of requests sent."""
         self._on_token = on_token
         self._transport = Transport(settings)
         self._token: str | None = None
@@ -70,11 +70,11 @@ class ProbeSender:
         self._failures = 0
 
     def send(self, probe: Probe) -> Observation:
-        """Ask, and once more where a passing failure kept the answer away and asking again does no harm."""
+        """Send a probe. Resend it once after a transient error, if that is safe."""
         if self._failures >= MAX_FAILURES_IN_A_ROW and not probe.even_if_down:
             line = f"{probe.operation.method} {probe.operation.path} -> not sent"
-            gone = NotSentError(f"not asked any more, after {MAX_FAILURES_IN_A_ROW} failures in a row")
-            return Observation(line, error=gone, asked=False)
+            not_sent = NotSentError(f"not sent after {MAX_FAILURES_IN_A_ROW} failures in a row")
+            return Observation(line, error=not_sent, sent=False)
         for attempt in range(MAX_ATTEMPTS):
             seen = self._send_once(probe)
             error = seen.error
@@ -82,14 +82,16 @@ class ProbeSender:
                 break
             if not retry.may_resend(error, resend_if_unsure=probe.operation.resend_if_unsure):
                 break
-            asked = retry.retry_after_seconds(error.retry_after, self.clock())
-            self.sleep(min(MAX_RESEND_DELAY_SECONDS, RESEND_DELAY_SECONDS if asked is None else asked))
+            requested = retry.retry_after_seconds(error.retry_after, self.clock())
+            self.sleep(
+                min(MAX_RESEND_DELAY_SECONDS, RESEND_DELAY_SECONDS if requested is None else requested)
+            )
         has_failed = error is not None and error.passing and not may_be_refusal(seen)
         self._failures = self._failures + 1 if has_failed else 0
         return seen
 
     def scrub(self, text: str) -> str:
-        """Return a text without the secrets and tokens that were in use."""
+        """Return a text with all used secrets and tokens masked."""
         return secrecy.masked(text, self._secrets)
 
     def close(self) -> None:
@@ -155,7 +157,7 @@ class ProbeSender:
                     seen = self.send(Probe(step, even_if_down=probe.even_if_down))
                     step = plan.throw(seen.error) if seen.error else plan.send(seen.result)
             except StopIteration:
-                pass  # the token was kept when it came
+                pass  # _send_once stored the token
         return cast("str", self._token)
 
     def _keep(self, token: str) -> None:
@@ -166,12 +168,12 @@ class ProbeSender:
 
 
 def _checks_token(request: Request, probe: Probe) -> bool:
-    """Tell whether a request only finds out if the token is at fault: it is no evidence of what was asked."""
+    """Return whether a request only checks the token, and is thus no evidence for the probe."""
     return request.target == TOKEN_PROBE.target != probe.operation.target
 
 
 def _apply(request: Request, probe: Probe) -> Request:
-    """Return the request as the question wants it; the one for a CSRF token stays as it is."""
+    """Return a request with the deviations of a probe. A request for a CSRF token is returned unchanged."""
     if request.target != probe.operation.target:
         return request
     headers = dict(request.headers)

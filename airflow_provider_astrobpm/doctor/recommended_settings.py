@@ -1,4 +1,4 @@
-"""Which extras of the connection follow from the points of a report. What was not told sets nothing."""
+"""Connection extras that follow from the findings of a report. An unknown finding sets nothing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.doctor.findings import Finding
 
-GRACE_LAG_FACTOR = 2  # as many times the lag that was seen has the grace to be
-FIXED_OFFSET_HOURS = range(-12, 15)  # hours for which there is a zone of a fixed offset
+GRACE_LAG_FACTOR = 2  # the grace must be at least this many times the observed lag
+FIXED_OFFSET_HOURS = range(-12, 15)  # offsets that have a zone in Etc/
 
 
 def recommended_extras(findings: Mapping[str, Finding], settings: Settings) -> dict[str, Any]:
-    """Return the extras to set, as the connection takes them.
+    """Return the extras to set, in the format of the connection.
 
-    :param points: the points by their names.
-    :param settings: what the connection says now; a zone that fits stays.
+    :param findings: the findings by name.
+    :param settings: the current settings of the connection; a zone that fits is kept.
     """
     values = {name: finding.value for name, finding in findings.items() if finding.value is not None}
     extras: dict[str, Any] = {}
@@ -36,18 +36,18 @@ def recommended_extras(findings: Mapping[str, Finding], settings: Settings) -> d
 
 
 def is_within_grace(lag: float, settings: Settings) -> bool:
-    """Tell whether the connection's grace is long enough for a lag that was seen.
+    """Return whether the connection's ``start_grace`` is long enough for an observed lag.
 
-    :param lag: seconds after which a new instance showed in the lists.
+    :param lag: seconds until a new instance was visible in the lists.
     """
     return lag * GRACE_LAG_FACTOR <= settings.start_grace
 
 
 def _zone(finding: Finding, settings: Settings) -> str | None:
-    """Return a zone of the offset that was seen; there is none by an offset of part of an hour."""
+    """Return a zone with the observed offset; ``None`` for an offset with a fraction of an hour, which no ``Etc/`` zone has."""
     if settings.timezone is not None and finding.fine:
         return str(settings.timezone)
     if not isinstance(finding.value, (int, float)) or finding.value not in FIXED_OFFSET_HOURS:
         return None
     hours = int(finding.value)
-    return f"Etc/GMT{-hours:+d}" if hours else "Etc/UTC"  # the sign of these names is turned round
+    return f"Etc/GMT{-hours:+d}" if hours else "Etc/UTC"  # these names have the opposite sign

@@ -1,4 +1,4 @@
-"""The report: all points, what was started, and the extras to set, as text or as JSON."""
+"""The report: all findings, the started instances, and the extras to set, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 LINE_CHARACTERS = 110
 MARKS = {True: "ok", False: "!", None: "?"}
-LEGEND = "ok: fine for this provider   !: mind this   ?: could not be told"
+LEGEND = "ok: fine for this provider   !: needs attention   ?: unknown"
 
 
 @dataclass
 class Report:
-    """What a run of the doctor has found.
+    """The result of a run of the doctor.
 
     :param connection: the connection id.
     :param url: the base URL.
-    :param process: the process that was to be started; ``None`` where nothing was to be changed.
-    :param points: the points by their names.
-    :param started: what was started.
+    :param process: the process to start; ``None`` for a read-only run.
+    :param findings: the findings by name.
+    :param started: the starts that were sent.
     :param extras: the extras to set.
-    :param requests: how many were sent.
-    :param signed_in: whether the endpoint answered and there was a token.
-    :param interrupted: whether the run was ended before its time.
+    :param requests: the number of requests sent.
+    :param signed_in: whether the endpoint answered and the run has a token.
+    :param interrupted: whether the run was interrupted.
     """
 
     connection: str
@@ -44,17 +44,17 @@ class Report:
 
     @property
     def ordered(self) -> list[Finding]:
-        """The points, in the order in which they are documented."""
+        """The findings, in their documented order."""
         return [self.findings[name] for name in DESCRIPTIONS if name in self.findings]
 
     @property
     def not_ended(self) -> list[SentStart]:
-        """What was started, or may have been, and is not known to have ended."""
+        """The starts whose instances are not known to have ended."""
         return [start for start in self.started if start.end is None]
 
     @property
     def exit_code(self) -> int:
-        """0; 1 without a token or with an instance left over; 130 when it was interrupted."""
+        """0; 1 without a token or with an instance left; 130 if interrupted."""
         return 130 if self.interrupted else int(not self.signed_in or bool(self.not_ended))
 
     def as_json(self) -> str:
@@ -78,17 +78,17 @@ class Report:
         )
 
     def as_text(self) -> str:
-        """Return the report for people."""
+        """Return the report as readable text."""
         lines = [f"Connection {self.connection!r}, {self.url}", self._mode(), LEGEND, ""]
         for finding in self.ordered:
             lines += _finding_lines(finding)
         lines += ["", *self._started_lines()]
         if not self.signed_in:
-            lines.append("Nothing else was asked.")
+            lines.append("Nothing else was probed.")
         elif self.extras:
             lines += ["Extras to set on the connection:", json.dumps(self.extras)]
         else:
-            lines.append("No extra has to be set by what was told.")
+            lines.append("No extra has to be set.")
         return "\n".join(lines)
 
     def _mode(self) -> str:
@@ -115,7 +115,7 @@ def _termination_advice(start: SentStart, connection: str) -> str:
     if start.instance_id is not None:
         command = f"terminate {start.instance_id} --conn-id {connection}"
         return f"Terminate it: python -m airflow_provider_astrobpm {command}"
-    return "It may exist or not: look for it by its business key, and terminate it if it does."
+    return "It may or may not exist: search for it by its business key, and terminate it if it exists."
 
 
 def _finding_lines(finding: Finding) -> list[str]:

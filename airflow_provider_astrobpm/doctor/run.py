@@ -1,4 +1,4 @@
-"""A run of the doctor: the probes in their order, and the end of everything that was started, whatever happens."""
+"""A run of the doctor: sends all probes in order, and always terminates the started instances."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import ProbeFlow
     from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 
-TERMINATING_MESSAGE = "Interrupted; what was started is terminated now. Interrupt again to leave it as it is."
+TERMINATING_MESSAGE = "Interrupted. Terminating the started instances; interrupt again to leave them."
 
 
 def run_doctor(
@@ -38,36 +38,36 @@ def run_doctor(
     refused_key: str,
     say: Callable[[str], None] = lambda _words: None,
 ) -> Report:
-    """Ask an endpoint what it does.
+    """Examine an endpoint.
 
-    :param sender: asks.
-    :param process: the process of which to start an instance; ``None`` to change nothing.
-    :param key: the business key of what is started, as of ``signs.make_key``; nothing else may carry it.
-    :param refused_key: another one, for a start that is to be refused.
-    :param say: is told of an interrupt.
+    :param sender: sends the probes.
+    :param process: the process to start instances of; ``None`` to change nothing.
+    :param key: a unique business key for the instances, from ``start_markers.make_key``.
+    :param refused_key: another unique key, for a start with a wrong token.
+    :param say: called with a message on an interrupt.
     :returns: the report, also of a run that was interrupted or found nothing.
     """
     settings = sender.settings
     report = Report(settings.connection, settings.base_url, process)
-    own = StartedInstances(process or "")
-    report.started = own.starts
+    started = StartedInstances(process or "")
+    report.started = started.starts
     try:
-        _run(_probe(sender, report, own, (key, refused_key)), sender, report)
+        _run(_probe(sender, report, started, (key, refused_key)), sender, report)
     except KeyboardInterrupt:
         report.interrupted = True
-        if own.not_ended():
+        if started.not_ended():
             say(TERMINATING_MESSAGE)
     finally:
-        # A second interrupt ends this as well; the report names what is left over then.
+        # A second interrupt ends this too; the report then names the instances that are left.
         with suppress(KeyboardInterrupt):
-            _run(terminate_all(own), sender, report)
+            _run(terminate_all(started), sender, report)
     report.requests = sender.requests
     report.extras = recommended_extras(report.findings, settings)
     return report
 
 
 def _probe(
-    sender: ProbeSender, report: Report, own: StartedInstances, keys: tuple[str, str]
+    sender: ProbeSender, report: Report, started: StartedInstances, keys: tuple[str, str]
 ) -> ProbeFlow[None]:
     settings = sender.settings
     report.signed_in = yield from probe_sign_in(settings)
@@ -80,31 +80,33 @@ def _probe(
     yield from probe_by_id(row, lists.why_no_rows)
     state = lists.granted or COMPLETED
     yield from probe_wrong_token(state, lists.answers[state])
-    if not own.process:
+    if not started.process:
         return
-    started = yield from probe_first_start(own, keys[0], settings, refuses_with_5xx=refuses_with_5xx)
-    if started is None:
+    first = yield from probe_first_start(started, keys[0], settings, refuses_with_5xx=refuses_with_5xx)
+    if first is None:
         return
     probing: dict[str, Any] = {"clock": sender.clock, "refuses_with_5xx": refuses_with_5xx}
     shown = yield from probe_started_instance(
-        own, *started, settings=settings, places=lists.non_empty, **probing
+        started, *first, settings=settings, filled_states=lists.non_empty, **probing
     )
     displacement = find_displacement(lists, *shown) if shown is not None else None
     if shown is not None and row is None:
-        # Nothing showed before: there is an instance to look at now.
+        # No instance was visible before; now there is one to probe.
         lists = yield from fetch_lists()
         yield from probe_lists(lists)
         yield from probe_queries(lists)
     if shown is not None and report.findings["get_by_id"].value is None:
         yield from probe_by_id(shown[0])
-    yield from ActionProbes(own, (shown or started)[0], max_whole_rows=lists.longest - 1, **probing).probe()
+    yield from ActionProbes(
+        started, (shown or first)[0], max_complete_rows=lists.longest - 1, **probing
+    ).probe()
     yield from probe_displacement(lists, displacement)
     known = ListBehaviour(
         row=shown[0] if shown is not None else None,
         lag=_seconds(report.findings["start_lag"]),
         newest_first=report.findings["order"].value == "honoured",
     )
-    yield from probe_refused_start(own, keys[1], known, lists)
+    yield from probe_refused_start(started, keys[1], known, lists)
 
 
 def _seconds(finding: Finding) -> float:
@@ -112,7 +114,7 @@ def _seconds(finding: Finding) -> float:
 
 
 def _run(plan: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
-    """Run probes, and take down each point as it is told; a later look that cannot tell takes nothing back."""
+    """Run a probe flow and record its findings. An unknown finding does not replace an earlier known one."""
     reply: Any = None
     with suppress(StopIteration):
         while True:
@@ -123,10 +125,10 @@ def _run(plan: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
             elif isinstance(step, Pause):
                 sender.sleep(step.seconds)
             else:
-                _take(report, step, sender)
+                _record(report, step, sender)
 
 
-def _take(report: Report, finding: Finding, sender: ProbeSender) -> None:
+def _record(report: Report, finding: Finding, sender: ProbeSender) -> None:
     known = report.findings.get(finding.name)
     if known is None or known.value is None or finding.value is not None:
         report.findings[finding.name] = replace(finding, sentence=sender.scrub(finding.sentence))

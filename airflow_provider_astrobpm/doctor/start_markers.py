@@ -1,4 +1,4 @@
-"""How the doctor recognises what it has started: by business key or title, however the server shows them. Pure."""
+"""Marks the doctor's starts, and recognises their instances by business key or title in any form. Pure."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from airflow_provider_astrobpm.doctor.observation import text
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import Row
 
-KEY_PREFIX = "airflow-doctor-"  # begins the business key of whatever is started
-TITLE = "Airflow's doctor looks at this environment; please ignore, it ends by itself"
-MARK_CHARACTERS = 12  # characters that are a key's own
-RECOGNISABLE_CHARACTERS = 20  # characters of a key that tell it from others: the lead, and enough of its mark
+KEY_PREFIX = "airflow-doctor-"  # of the business key of every start
+TITLE = "Airflow's doctor is probing this environment; please ignore, it ends by itself"
+MARK_CHARACTERS = 12  # that are unique to a key
+RECOGNISABLE_CHARACTERS = 20  # that distinguish a key from others: the prefix, and enough of its mark
 
 
 def make_key(mark: str) -> str:
-    """Return a business key as long and as mixed as that of a task: 64 characters, and a hash and a number at its end.
+    """Return a business key as long and as mixed as a task's: 64 characters, with a hash and a number at the end.
 
-    :param mark: 12 characters that no other key has.
+    :param mark: 12 characters that are unique to this key.
     """
     return key_prefix(f"{KEY_PREFIX}{mark}.Approve_Release.scheduled__2026", [mark], suffix=1) + "1"
 
 
 def title_for(key: str) -> str:
-    """Return the title of an instance; it names the mark of the key, should keys not be shown."""
+    """Return the title of an instance. It contains the mark of the key, in case lists show no keys."""
     return f"{TITLE} ({key[: len(KEY_PREFIX) + MARK_CHARACTERS]})"
 
 
 def matches(row: Row, key: str) -> bool:
-    """Return whether a row is of an instance that was started with this key, by its key or its title."""
+    """Return whether a row shows an instance that was started with this key, by its key or its title."""
     mark = title_for(key).rpartition(" ")[2]
     return resembles(text(row, "businessKey"), key) or (
         len(key) >= RECOGNISABLE_CHARACTERS and mark in text(row, "title")
@@ -38,7 +38,7 @@ def matches(row: Row, key: str) -> bool:
 
 
 def resembles(shown: str, key: str) -> bool:
-    """Return whether a business key is this one, though it may be cut, padded, prefixed or in another case."""
+    """Return whether a business key is this one, possibly truncated, padded, prefixed or in another case."""
     sent, come = key.casefold(), shown.casefold()
     come = come[max(0, come.find(sent[:RECOGNISABLE_CHARACTERS])) :].rstrip()
     return min(len(come), len(sent)) >= RECOGNISABLE_CHARACTERS and (
@@ -47,6 +47,6 @@ def resembles(shown: str, key: str) -> bool:
 
 
 def business_key_of(row: Row) -> str:
-    """Return the business key that an instance shows; the empty text where it shows none, or its id in place of it."""
+    """Return the business key that a row shows; the empty string if it shows none, or the id instead."""
     key = text(row, "businessKey")
     return "" if key.strip() == row["id"] else key

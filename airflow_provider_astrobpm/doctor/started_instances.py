@@ -1,4 +1,7 @@
-"""What a run with --start has started: it is written down before each start is sent, and terminated at the end."""
+"""The instances that a run with ``--start`` starts.
+
+Each start is recorded before it is sent, and each instance is terminated at the end.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,22 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
 
-# Seconds between two looks for something that does not show yet, about a minute in all: the lists are long.
+# Between polls for an instance or an effect that is not visible yet. About a minute in all, because lists may be long.
 POLL_DELAYS_SECONDS = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
 REFUSED_START_POLL_DELAYS_SECONDS = (4,)
-TERMINATION_DELAYS_SECONDS = (0, 2, 8)  # seconds before each attempt to terminate an instance
+TERMINATION_DELAYS_SECONDS = (0, 2, 8)  # before each request to terminate an instance
 
 
 @dataclass
 class SentStart:
     """One start that was sent.
 
-    :param business_key: the key that the instance carries.
-    :param instance_id: its id, once it is known.
-    :param shown: whether it has shown in the lists.
-    :param refused: whether the start was refused. A gateway may refuse what the server has carried out before.
-    :param end: how it ended, once it has: words for the report.
-    :param problem: why it is not known to have ended.
+    :param business_key: the business key of the instance.
+    :param instance_id: the id of the instance, if it is known.
+    :param shown: whether a list has shown the instance.
+    :param refused: whether the start was refused. A gateway may refuse a start that the server has processed.
+    :param end: how the instance ended, if it has, for the report.
+    :param problem: why the instance is not known to have ended, for the report.
     """
 
     business_key: str
@@ -37,7 +40,7 @@ class SentStart:
     shown: bool = False
     refused: bool = False
     end: str | None = None
-    problem: str = "whether its start was taken is not known"
+    problem: str = "it is unknown whether its start was processed"
 
     def __str__(self) -> str:
         name = f"instance {self.instance_id}" if self.instance_id else "an instance"
@@ -50,10 +53,10 @@ class StartedInstances:
     """All starts of one run.
 
     :param process: the name of the process.
-    :param csrf: whether writes carry a CSRF token.
-    :param granted: the kinds of calls that were granted to this run. What is refused of another kind may be for want of a right.
-    :param unseen: whether the lists have not all been read since the last start. A start that was sent again because its token
-        was refused may have left an instance that no answer named.
+    :param csrf: whether writes need a CSRF token.
+    :param granted: the kinds of calls that were granted to this run. A refusal of another kind may mean a missing permission.
+    :param needs_sweep: whether some list has not been read since the last start. A start that was resent because its token
+        was refused may have created an instance that no answer named.
     """
 
     process: str
@@ -62,8 +65,8 @@ class StartedInstances:
     granted: set[str] = field(default_factory=set)
     needs_sweep: bool = False
 
-    def begin(self, business_key: str) -> SentStart:
-        """Write down a start that is about to be sent."""
+    def record(self, business_key: str) -> SentStart:
+        """Record a start that is about to be sent, and return it."""
         start = SentStart(business_key)
         self.starts.append(start)
         self.needs_sweep = True
@@ -71,17 +74,17 @@ class StartedInstances:
 
     @property
     def first(self) -> SentStart:
-        """The first start that was answered by an instance."""
+        """The first start whose answer was an instance."""
         return next(start for start in self.starts if start.instance_id and not start.refused)
 
     def not_ended(self) -> list[SentStart]:
-        """Return what is not known to have ended."""
+        """Return the starts whose instances are not known to have ended."""
         return [start for start in self.starts if start.end is None]
 
     def claim(self, rows: Iterable[Row]) -> list[SentStart]:
-        """Write down which rows are of instances that this run has started and whose ids were not known yet.
+        """Record the ids of instances of this run that are in these rows and were unknown so far.
 
-        :returns: what was found so.
+        :returns: the starts of these instances.
         """
         found = []
         for row in rows:
@@ -98,9 +101,9 @@ class StartedInstances:
 
 
 def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[Row | None, Observation]]:
-    """Look for an instance in all lists, that of its last state first.
+    """Search for an instance in all lists, beginning with the list of its last state.
 
-    :returns: its row, or ``None``; and the list that shows it, or else one that failed, or else the last one.
+    :returns: its row or ``None``, and the list that shows it; without a row, a failed list if any, or the last one.
     """
     failed: Observation | None = None
     for state in sorted(states.STATES, key=lambda each: each != last_state):
@@ -114,70 +117,70 @@ def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[Row | None, O
 
 
 class AwaitedRow(NamedTuple):
-    """What a look that was repeated has found."""
+    """The result of polling for an instance."""
 
     wanted: Row | None
-    """The instance as it was wanted, if it ever showed so."""
+    """The row that meets the condition; ``None`` if there never was one."""
     last: Row | None
-    """The instance at the last look, if it showed."""
+    """The row at the last poll, if the instance was visible."""
     observation: Observation
     """The list that showed it, or the last one."""
     at: float
-    """The time of the last look, in seconds since the epoch."""
+    """The time of the last poll, in seconds since the epoch."""
 
 
 def await_row(
     instance_id: str, last_state: str, wanted: Callable[[Row], bool], clock: Callable[[], float]
 ) -> ProbeFlow[AwaitedRow]:
-    """Look until an instance shows as it is wanted, for about a minute."""
+    """Poll for about a minute until the row of an instance meets a condition."""
     for pause in (*POLL_DELAYS_SECONDS, None):
         row, seen = yield from find_row(instance_id, last_state)
         if row is not None and wanted(row):
             return AwaitedRow(row, row, seen, clock())
-        if not seen.asked:
+        if not seen.sent:
             break
         if pause is not None:
             yield api.Pause(pause)
     return AwaitedRow(None, row, seen, clock())
 
 
-def terminate_all(own: StartedInstances) -> ProbeFlow[None]:
-    """Terminate everything that was started and has not ended, and write down what came of it."""
-    yield from _identify(own, refused=False)
-    yield from _identify(own, refused=True)
-    if own.starts and own.needs_sweep:
-        yield from sweep_lists(own, even_if_down=True)
-    for start in own.not_ended():
+def terminate_all(started: StartedInstances) -> ProbeFlow[None]:
+    """Terminate all instances of this run that have not ended, and record the results."""
+    yield from _identify(started, refused=False)
+    yield from _identify(started, refused=True)
+    if started.starts and started.needs_sweep:
+        yield from sweep_lists(started, even_if_down=True)
+    for start in started.not_ended():
         if start.instance_id is not None:
-            yield from terminate_one(own, start)
+            yield from terminate_one(started, start)
 
 
 def action_probe(
-    own: StartedInstances, instance_id: str, action: api.Action, *, even_if_down: bool = False
+    started: StartedInstances, instance_id: str, action: api.Action, *, even_if_down: bool = False
 ) -> Probe:
-    """Return the question that suspends, resumes or terminates.
+    """Return the probe that suspends, resumes or terminates an instance.
 
-    It is not sent again when it may have been taken: the second answer would tell of acting twice.
+    It is not resent if the server may have processed it: the second answer would be that of a repeated action.
     """
     operation = raw(api.act(instance_id, action), resend_if_unsure=False)
-    return Probe(operation, csrf=own.csrf, remark=action, even_if_down=even_if_down)
+    return Probe(operation, csrf=started.csrf, remark=action, even_if_down=even_if_down)
 
 
 class ListSweep(NamedTuple):
-    """What listing every state has shown."""
+    """The result of listing every state once."""
 
     rows: dict[str, list[Row]]
     """The rows of each state that could be listed."""
     failed: Observation | None
     """A list that could not be read, if there was one."""
     down: bool
-    """Whether the endpoint seemed to be down, so that the rest was not asked."""
+    """Whether the endpoint seemed to be down, so that the remaining states were skipped."""
 
 
-def sweep_lists(own: StartedInstances, *, even_if_down: bool = False) -> ProbeFlow[ListSweep]:
-    """List every state once, and claim what this run has started.
+def sweep_lists(started: StartedInstances, *, even_if_down: bool = False) -> ProbeFlow[ListSweep]:
+    """List every state once, and claim the instances of this run.
 
-    :param must: whether to ask even an endpoint that seems to have gone.
+    :param even_if_down: whether to send requests even if the endpoint seems to be down.
     """
     lists: dict[str, list[Row]] = {}
     failed: Observation | None = None
@@ -186,48 +189,48 @@ def sweep_lists(own: StartedInstances, *, even_if_down: bool = False) -> ProbeFl
         rows = rows_of(seen)
         if rows is not None:
             lists[state] = rows
-            own.claim(rows)
+            started.claim(rows)
             continue
         failed = seen
         if seen.error is not None and seen.error.passing:
             return ListSweep(lists, failed, down=True)
-    own.needs_sweep = False
+    started.needs_sweep = False
     return ListSweep(lists, failed, down=False)
 
 
-def _identify(own: StartedInstances, *, refused: bool) -> ProbeFlow[None]:
-    """Look for instances whose starts were not answered by an instance.
+def _identify(started: StartedInstances, *, refused: bool) -> ProbeFlow[None]:
+    """Search for instances whose ids are unknown.
 
-    :param refused: whether to look for those whose starts were refused, or for the others. A refused start is expected to
-        have started nothing, so it is crossed out where the lists show nothing of it.
+    :param refused: whether to search for instances of refused starts, or of the others. A refused start normally creates
+        nothing, so it is removed if the lists show no instance of it.
     """
     for pause in (*(REFUSED_START_POLL_DELAYS_SECONDS if refused else POLL_DELAYS_SECONDS), None):
-        missing = _unidentified(own, refused=refused)
+        missing = _unidentified(started, refused=refused)
         if not missing:
             return
-        look = yield from sweep_lists(own, even_if_down=True)
-        if pause is not None and _unidentified(own, refused=refused):
+        sweep = yield from sweep_lists(started, even_if_down=True)
+        if pause is not None and _unidentified(started, refused=refused):
             yield api.Pause(pause)
-    for start in _unidentified(own, refused=refused):
+    for start in _unidentified(started, refused=refused):
         if not refused:
-            start.problem = "whether its start was taken is not known, and it does not show in the lists"
-        elif look.down:
-            start.problem = "its start was refused, and the lists that would show it could not be read"
+            start.problem = "it is unknown whether its start was processed, and the lists do not show it"
+        elif sweep.down:
+            start.problem = "its start was refused, and the lists could not be read"
         else:
-            own.starts.remove(start)
+            started.starts.remove(start)
 
 
-def _unidentified(own: StartedInstances, *, refused: bool) -> list[SentStart]:
-    return [start for start in own.not_ended() if start.instance_id is None and start.refused is refused]
+def _unidentified(started: StartedInstances, *, refused: bool) -> list[SentStart]:
+    return [start for start in started.not_ended() if start.instance_id is None and start.refused is refused]
 
 
-def terminate_one(own: StartedInstances, start: SentStart) -> ProbeFlow[None]:
-    """Terminate one instance, and write down what came of it."""
+def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None]:
+    """Terminate one instance, and record the result."""
     instance_id = start.instance_id or ""
     for before in TERMINATION_DELAYS_SECONDS:
         if before:
             yield api.Pause(before)
-        seen = yield action_probe(own, instance_id, "terminate", even_if_down=True)
+        seen = yield action_probe(started, instance_id, "terminate", even_if_down=True)
         answer = instance_of(seen)
         if answer is not None and has_ended(answer):
             start.end = text(answer, "state")
@@ -239,27 +242,29 @@ def terminate_one(own: StartedInstances, start: SentStart) -> ProbeFlow[None]:
                 start.end = text(row, "state")
                 return
             if row is None and accepted and start.shown and rows_of(lists) is not None:
-                start.end = "terminated, and in none of the lists any more"
+                start.end = "terminated, and no longer in any list"
                 return
-            if not lists.asked:
+            if not lists.sent:
                 break
             if pause is not None:
                 yield api.Pause(pause)
         if row is not None and is_suspended(row):
             yield action_probe(
-                own, instance_id, "resume", even_if_down=True
-            )  # it may be held by this run, and not end while it is
-        reason = seen.error.problem if seen.error else "it was accepted, and the instance was not seen to end"
+                started, instance_id, "resume", even_if_down=True
+            )  # this run may have suspended it, and a suspended instance may not end
+        reason = (
+            seen.error.problem if seen.error else "the request was accepted, but the instance did not end"
+        )
         at_last = f"; it is {text(row, 'state')!r}" if row is not None else ""
         start.problem = (
-            f"to terminate it was tried {len(TERMINATION_DELAYS_SECONDS)} times: {reason}{at_last}"
+            f"{len(TERMINATION_DELAYS_SECONDS)} requests to terminate it failed: {reason}{at_last}"
         )
 
 
 def has_ended(row: Row) -> bool:
-    """Tell whether an instance has certainly ended, by its state, its flag or the time of its end.
+    """Return whether an instance has certainly ended, by its state, its flag or its end time.
 
-    That an instance is broken does not say so: where people can repair one it is open still, and can be suspended.
+    A broken instance may still be open: if users can repair it, it can also be suspended.
     """
     if row.get("isClosed") is True:
         return True
@@ -269,10 +274,10 @@ def has_ended(row: Row) -> bool:
 
 
 def is_broken(row: Row) -> bool:
-    """Tell whether an instance is broken, whether it has ended or not."""
+    """Return whether an instance is broken, open or not."""
     return states.class_of(text(row, "state")) is states.StateClass.BROKEN
 
 
 def is_suspended(row: Row) -> bool:
-    """Tell whether an instance is suspended, by its flag or its state."""
+    """Return whether an instance is suspended, by its flag or its state."""
     return row.get("suspended") is True or text(row, "state") == states.SUSPENDED

@@ -1,4 +1,4 @@
-"""Timestamps as the API documents them, and whether one can be true. Pure."""
+"""Findings about timestamps: their format, their plausibility and their zone. Pure."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.doctor.observation import Observation, Row
 
-CLOCK_TOLERANCE = timedelta(minutes=3)  # between a timestamp and a clock that is right
+CLOCK_TOLERANCE = timedelta(minutes=3)  # between a timestamp and a correct clock
 OFFSET_STEP = timedelta(minutes=15)
 DOCUMENTED_FORMAT = "YYYY-MM-DD HH:MM:SS"
 _CONSEQUENCE = (
-    "a retry cannot tell by it whether an instance that it finds is of an older run: a start whose answer is lost ends in "
-    "AmbiguousStartError instead of being resumed"
+    "a retry cannot use it to exclude instances of older runs: a start whose answer is lost ends in AmbiguousStartError "
+    "instead of being resumed"
 )
 
 TimestampQuality = Literal["documented", "implausible", "unreadable"]
 
 
 def is_plausible(ahead: timedelta) -> bool:
-    """Return whether a timestamp of this moment may be so far ahead of UTC, in whatever zone it is."""
+    """Return whether a timestamp of the present may be this far ahead of UTC in some time zone."""
     return abs(ahead) <= timestamps.ZONES + CLOCK_TOLERANCE
 
 
 def assess(stamp: str, at: float) -> TimestampQuality:
-    """Return whether a start time can be read and can be true, as the search for a lost start judges it.
+    """Return whether a start time is readable and plausible, by the rules of the search for a lost start.
 
-    :param stamp: as the server sent it.
-    :param at: when the instance began by the clock of this machine, in seconds since the epoch.
+    :param stamp: the start time that the server sent.
+    :param at: when the instance started by this machine's clock, in seconds since the epoch.
     """
     if timestamps.read(stamp) is None:
         return "unreadable"
@@ -41,11 +41,11 @@ def assess(stamp: str, at: float) -> TimestampQuality:
 
 
 def start_time_finding(instance: Row, row: Row | None, begun: float, *seen: Observation) -> Finding:
-    """Report whether the start time of a new instance is in the documented format and can be true.
+    """Return whether the start time of a new instance has the documented format and is plausible.
 
-    :param instance: the instance as the start's answer shows it.
-    :param row: the same as a list shows it, if one does.
-    :param begun: when it began by the clock of this machine, in seconds since the epoch.
+    :param instance: the instance from the answer to the start.
+    :param row: its row in a list, if a list shows it.
+    :param begun: when it started by this machine's clock, in seconds since the epoch.
     """
     name = "start_time"
     shown = {"the start's answer": text(instance, "startTime"), "the row": text(row or {}, "startTime")}
@@ -73,14 +73,14 @@ def start_time_finding(instance: Row, row: Row | None, begun: float, *seen: Obse
             )
             return Finding.known(name, value, f"{what}, {words}: {_CONSEQUENCE}", *seen, fine=False)
     if "the row" not in judged:
-        reason = "the start's answer has it in the documented format, but no row shows it"
+        reason = "the start's answer has the documented format, but no row shows a start time"
         return Finding.unknown(name, reason, *seen)
-    words = f"{DOCUMENTED_FORMAT}, and {shown['the row']} can be true by the clock of this machine"
+    words = f"{DOCUMENTED_FORMAT}, and {shown['the row']} is plausible by this machine's clock"
     return Finding.known(name, "documented", words, *seen)
 
 
 def timezone_finding(instance: Row, seen: Observation, settings: Settings) -> Finding:
-    """Report the offset from UTC: the instance began when its start was answered."""
+    """Return the offset from UTC, given that the instance started when its start was answered."""
     stamp = timestamps.read(text(instance, "startTime"))
     if stamp is None:
         return Finding.unknown("timezone", f"startTime is {text(instance, 'startTime')!r}", seen)
@@ -88,20 +88,20 @@ def timezone_finding(instance: Row, seen: Observation, settings: Settings) -> Fi
     ahead = stamp - now.replace(tzinfo=None)
     offset = round(ahead / OFFSET_STEP) * OFFSET_STEP
     if abs(ahead - offset) > CLOCK_TOLERANCE or not is_plausible(offset):
-        reason = f"the instance began at {stamp}, when it was {now:%Y-%m-%d %H:%M:%S} UTC"
-        return Finding.unknown("timezone", f"{reason}: no zone is so far off", seen)
+        reason = f"the instance started at {stamp}, when it was {now:%Y-%m-%d %H:%M:%S} UTC"
+        return Finding.unknown("timezone", f"{reason}: no zone has this offset", seen)
     hours = offset / timedelta(hours=1)
-    words = f"UTC{hours:+g} h now: the instance began at {stamp}, when it was {now:%H:%M:%S} UTC"
+    words = f"currently UTC{hours:+g} h: the instance started at {stamp}, when it was {now:%H:%M:%S} UTC"
     if settings.timezone is None:
         return Finding.known(
-            "timezone", hours, f"{words}; a zone with summer time has to be set by its own name", seen
+            "timezone", hours, f"{words}; set a zone with daylight saving time by its name", seen
         )
     if now.astimezone(settings.timezone).utcoffset() == offset:
         return Finding.known(
-            "timezone", hours, f"{words}, as the connection's {settings.timezone} says", seen
+            "timezone", hours, f"{words}, which agrees with the connection's {settings.timezone}", seen
         )
     return Finding.known(
-        "timezone", hours, f"{words}, and the connection says {settings.timezone}", seen, fine=False
+        "timezone", hours, f"{words}, but the connection has {settings.timezone}", seen, fine=False
     )
 
 

@@ -1,4 +1,4 @@
-"""Whatever goes wrong while the doctor asks, there is a report, it holds no lie, and nothing that was started stays."""
+"""Faults during a run: there is always a report, no finding is wrong, and no started instance is left behind."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.doctor.conftest import KEY, PROCESS, REFUSED_KEY, Examine
-from tests.doctor.oracle import OTHERS, truth
+from tests.doctor.expected_findings import OTHERS, expected
 
 OwnInstances = Callable[[], list[dict[str, Any]]]
 
-# Those that are not an answer of Astro Zero's, so that nothing may be concluded from them.
+# These are not answers of Astro Zero, so they are no evidence.
 FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("status", {"status": 500}),
     ("status", {"status": 503, "work_done": True}),
@@ -44,20 +44,21 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 NAMES = [f"{fault}-{'-'.join(map(str, options.values()))}" for fault, options in FAULTS]
 
 
-def assert_no_lie(report: Report) -> None:
-    """Every point that was told says what is true of the emulator as it begins."""
-    assert_no_lie_but(report)
+def assert_no_wrong_finding(report: Report, *ignored: str) -> None:
+    """Assert that every known finding is true of the emulator in its default positions.
 
-
-def assert_no_lie_but(report: Report, *others: str) -> None:
-    truths = truth(asdict(Switches()), starts=report.process is not None, others=OTHERS)
+    :param ignored: findings that the fault makes wrong, in addition to those about the connection.
+    """
+    expectations = expected(asdict(Switches()), starts=report.process is not None, others=OTHERS)
     for name, finding in report.findings.items():
-        if name in {"connection", "start", "token_request", *others} or finding.value is None:
-            continue  # these tell of what went wrong
-        assert truths[name].allows(finding) or (name == "others" and finding.value == "none seen"), finding
+        if name in {"connection", "start", "token_request", *ignored} or finding.value is None:
+            continue  # these report the fault
+        assert expectations[name].allows(finding) or (name == "others" and finding.value == "none seen"), (
+            finding
+        )
 
 
-def assert_whole(report: Report, secret: str) -> None:
+def assert_valid(report: Report, secret: str) -> None:
     for text in (report.as_text(), report.as_json()):
         assert secret not in text
         assert "Traceback" not in text
@@ -66,7 +67,7 @@ def assert_whole(report: Report, secret: str) -> None:
 
 @pytest.mark.parametrize("process", [None, PROCESS], ids=["read-only", "start"])
 @pytest.mark.parametrize(("fault", "options"), FAULTS, ids=NAMES)
-def test_an_endpoint_where_everything_goes_wrong(
+def test_fault_in_every_request(
     fault: str,
     options: dict[str, Any],
     process: str | None,
@@ -80,12 +81,12 @@ def test_an_endpoint_where_everything_goes_wrong(
     report = run(process)
     assert (report.exit_code, report.signed_in, report.started) == (1, False, [])
     assert report.findings["connection"].fine is False or report.findings["token_request"].fine is False
-    assert_whole(report, emulator_server.settings.client_secret)
+    assert_valid(report, emulator_server.settings.client_secret)
 
 
 @pytest.mark.parametrize("kind", ["query", "get", "start", "action", "variables", "definitions"])
 @pytest.mark.parametrize(("fault", "options"), FAULTS, ids=NAMES)
-def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
+def test_fault_makes_no_finding_wrong_and_leaves_no_instance(
     fault: str,
     options: dict[str, Any],
     kind: str,
@@ -100,17 +101,17 @@ def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
         emulator.clear_faults()
         emulator.fault(kind, fault, times=2, skip=skip, **options)
         report = run(PROCESS)
-        assert_no_lie(report)
-        assert_whole(report, emulator_server.settings.client_secret)
+        assert_no_wrong_finding(report)
+        assert_valid(report, emulator_server.settings.client_secret)
         assert report.signed_in
         assert all(instance["closed"] for instance in own_instances())
-        # A start that failed and shows nowhere may exist all the same: it is named.
+        # A failed start whose instance is not listed may exist anyway, so the report names it.
         assert report.exit_code == int(bool(report.not_ended))
         assert not report.not_ended or (kind == "start" and report.not_ended[0].instance_id is None)
 
 
 @pytest.mark.parametrize("mode", ["cut", "503"])
-def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
+def test_outage_during_a_run_reports_the_instance_left(
     mode: Any,
     emulator: EmulatorControl,
     populate: Callable[..., None],
@@ -129,13 +130,13 @@ def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
     report = run_doctor(make_sender(Failing), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     emulator.outage(on=False)
     assert report.exit_code == 1
-    (left,) = report.not_ended
+    (start,) = report.not_ended
     (instance,) = own_instances()
-    assert left.instance_id == instance["id"]
+    assert start.instance_id == instance["id"]
     assert f"NOT TERMINATED: instance {instance['id']} with business key {KEY!r}" in report.as_text()
 
 
-def test_a_start_that_was_lost_and_shows_no_key_is_found_by_its_title(
+def test_lost_start_is_found_by_its_title_if_lists_show_no_keys(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
@@ -148,7 +149,7 @@ def test_a_start_that_was_lost_and_shows_no_key_is_found_by_its_title(
 
 
 @pytest.mark.parametrize("form", get_args(get_type_hints(Switches)["key_form"]))
-def test_a_start_that_was_lost_is_found_by_its_key_in_whatever_form(
+def test_lost_start_is_found_by_its_key_in_any_form(
     form: str,
     emulator: EmulatorControl,
     populate: Callable[..., None],
@@ -156,19 +157,19 @@ def test_a_start_that_was_lost_is_found_by_its_key_in_whatever_form(
     run: Examine,
 ) -> None:
     populate()
-    stranger = emulator.start(PROCESS, business_key=make_key("some-others!"))
+    other = emulator.start(PROCESS, business_key=make_key("some-others!"))
     emulator.switch(key_form=form)
     emulator.fault("start", "drop_after")
     report = run(PROCESS)
     assert [each["closed"] for each in own_instances()] == [True]
     assert report.exit_code == 0
-    assert not emulator.instance(stranger["id"])["closed"]
+    assert not emulator.instance(other["id"])["closed"]
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2])
 @pytest.mark.parametrize("fault", ["status", "html", "text"])
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 499, 502])
-def test_what_was_started_by_a_start_that_was_refused_is_terminated(
+def test_instance_of_a_refused_start_is_terminated(
     status: int,
     fault: str,
     skip: int,
@@ -177,7 +178,7 @@ def test_what_was_started_by_a_start_that_was_refused_is_terminated(
     own_instances: OwnInstances,
     run: Examine,
 ) -> None:
-    """A gateway refuses what the server has carried out: the first start, a second one with its key, a wrong token."""
+    """A gateway refuses a start that the server has processed: the first, the second, or the one with a wrong token."""
     populate()
     emulator.switch(refused_token_start="started")
     emulator.fault("start", fault, status=status, skip=skip, work_done=True)
@@ -188,10 +189,12 @@ def test_what_was_started_by_a_start_that_was_refused_is_terminated(
     assert report.exit_code == 0
     if status < 500 and skip < 2 and status not in (401, 429):
         assert "though its start was refused (Terminated)" in report.as_text()
-    assert_no_lie_but(report, "refused_token_start", "csrf", "duplicate_key", "unknown_variable_at_start")
+    assert_no_wrong_finding(
+        report, "refused_token_start", "csrf", "duplicate_key", "unknown_variable_at_start"
+    )
 
 
-def test_what_a_start_left_that_was_sent_again_is_found_though_one_row_shows_at_a_time(
+def test_instance_of_a_resent_start_is_found_even_in_lists_of_one_row(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
@@ -205,10 +208,10 @@ def test_what_a_start_left_that_was_sent_again_is_found_though_one_row_shows_at_
 
 
 @pytest.mark.parametrize(("order", "rows"), [("newest", 37), ("newest", 1), ("oldest", 37), ("shuffled", 37)])
-def test_a_cap_where_no_order_is_kept(
+def test_row_cap_without_an_order(
     order: str, rows: int, emulator: EmulatorControl, populate: Callable[..., None], run: Examine
 ) -> None:
-    """A new instance takes the place of another, which comes back; else nothing shows the cap, and nothing is said."""
+    """Only a new instance that displaces another reveals the cap. Otherwise it is unknown."""
     populate(more=40)
     emulator.switch(order_honoured=False, row_order=order, row_cap=rows)
     for process in (None, PROCESS):
@@ -219,7 +222,7 @@ def test_a_cap_where_no_order_is_kept(
     assert report.exit_code == 0
 
 
-def test_a_start_that_was_lost_and_does_not_show_is_named(
+def test_lost_start_that_is_not_listed_is_reported(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
@@ -233,7 +236,7 @@ def test_a_start_that_was_lost_and_does_not_show_is_named(
     assert f"NOT TERMINATED: an instance with business key {KEY!r}" in report.as_text()
 
 
-def test_an_action_that_is_always_refused_is_named(
+def test_instance_is_reported_if_every_action_is_refused(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
@@ -245,7 +248,7 @@ def test_an_action_that_is_always_refused_is_named(
 
 
 @pytest.mark.parametrize("fault", ["delay", "trickle"])
-def test_an_endpoint_that_is_too_slow(
+def test_slow_endpoint(
     fault: str, emulator: EmulatorControl, populate: Callable[..., None], run: Examine
 ) -> None:
     populate()
@@ -253,42 +256,44 @@ def test_an_endpoint_that_is_too_slow(
     report = run(read_timeout=0.2, answer_timeout=0.4)
     assert report.signed_in
     assert report.findings["instances"].value is None
-    assert report.findings["order"].sentence.startswith("could not be told: ")
-    assert report.requests < 15  # an endpoint that does not answer is not asked thirty times
+    assert report.findings["order"].sentence.startswith("unknown: ")
+    assert report.requests < 15  # further probes are dropped once the endpoint counts as down
 
 
-def test_a_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
+def test_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
     report = run(PROCESS, credentials=ClientCredentials("emulator-client", "not-the-secret"))
     assert (report.exit_code, report.requests) == (1, 2)
     assert report.findings["connection"].fine
     assert "the client id or the secret was refused" in report.findings["token_request"].sentence
     assert report.findings["token_request"].evidence[0].endswith("HTTP 400, resCode 'unauthorized_client'")
-    assert_whole(report, "not-the-secret")
-    assert "Nothing else was asked." in report.as_text()
+    assert_valid(report, "not-the-secret")
+    assert "Nothing else was probed." in report.as_text()
     assert emulator.counts()["start"] == 0
 
 
-def test_a_ready_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
+def test_expired_ready_made_token(
+    emulator: EmulatorControl, populate: Callable[..., None], run: Examine
+) -> None:
     populate()
     refused = run(credentials=ReadyToken("this-has-expired"))
     assert (refused.exit_code, refused.findings["token_request"].value) == (1, "refused")
-    assert_whole(refused, "this-has-expired")
+    assert_valid(refused, "this-has-expired")
 
 
-def test_a_host_that_is_down(free_port: int, run: Examine) -> None:
+def test_unreachable_host(free_port: int, run: Examine) -> None:
     report = run(base_url=f"http://127.0.0.1:{free_port}")
     assert (report.exit_code, report.requests, list(report.findings)) == (1, 2, ["connection"])
     assert "could not be reached" in report.findings["connection"].sentence
     assert "Check host, port and proxy" in report.findings["connection"].sentence
 
 
-def test_a_host_that_does_not_speak_tls(settings: Settings, run: Examine) -> None:
+def test_host_without_tls(settings: Settings, run: Examine) -> None:
     report = run(base_url=settings.base_url.replace("http://", "https://"))
     assert (report.exit_code, report.findings["connection"].value) == (1, "failed")
     assert "the TLS handshake failed" in report.findings["connection"].sentence
 
 
-def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
+def test_endpoint_with_tls(tmp_path: Path, run: Examine) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
          "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
@@ -306,9 +311,7 @@ def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
     assert "'verify'" in untrusted.findings["connection"].sentence
 
 
-def test_a_process_that_cannot_be_started(
-    emulator: EmulatorControl, populate: Callable[..., None], run: Examine
-) -> None:
+def test_unknown_process(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
     populate()
     report = run("NoSuchProcess")
     assert (report.exit_code, report.started, report.findings["start"].fine) == (0, [], False)
@@ -317,7 +320,7 @@ def test_a_process_that_cannot_be_started(
 
 
 @pytest.mark.parametrize("process", ["Instant", "AlwaysBroken"])
-def test_a_process_that_ends_by_itself(
+def test_process_that_ends_by_itself(
     process: str, populate: Callable[..., None], emulator: EmulatorControl, run: Examine
 ) -> None:
     populate()
@@ -333,7 +336,7 @@ def test_a_process_that_ends_by_itself(
 
 
 class Interrupted(ProbeSender):
-    """Is interrupted at one request, before it is sent or while its answer is awaited."""
+    """A sender that is interrupted at one request, before or after the request is sent."""
 
     at, sent = 0, False
 
@@ -348,8 +351,10 @@ class Interrupted(ProbeSender):
 
 
 @pytest.mark.parametrize("sent", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", [1, 2, 15, *range(28, 51), 60, 70, 72])  # from the 30th on things are started
-def test_an_interrupt_at_any_request_terminates_what_was_started(
+@pytest.mark.parametrize(
+    "at", [1, 2, 15, *range(28, 51), 60, 70, 72]
+)  # the run starts instances from request 30 on
+def test_interrupt_at_any_request_terminates_started_instances(
     at: int,
     sent: bool,
     emulator: EmulatorControl,
@@ -358,10 +363,10 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
     make_sender: Callable[..., ProbeSender],
 ) -> None:
     populate()
-    emulator.switch(refused_token_start="started")  # then each start that is sent starts an instance
+    emulator.switch(refused_token_start="started")  # every start that is sent then creates an instance
     sender = make_sender(type("_", (Interrupted,), {"at": at, "sent": sent}))
-    told: list[str] = []
-    report = run_doctor(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=told.append)
+    messages: list[str] = []
+    report = run_doctor(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=messages.append)
     assert all(instance["closed"] for instance in own_instances())
     assert (report.interrupted, report.exit_code) == (
         sender.requests >= at,
@@ -370,11 +375,11 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
     never_sent = [start for start in report.not_ended if start.instance_id is None]
     assert report.not_ended == never_sent
     assert len(never_sent) <= (0 if sent else 1)
-    assert_no_lie_but(report, "refused_token_start")
+    assert_no_wrong_finding(report, "refused_token_start")
     report.as_text()
 
 
-def test_a_second_interrupt_names_what_is_left(
+def test_second_interrupt_reports_the_instances_left(
     populate: Callable[..., None], own_instances: OwnInstances, make_sender: Callable[..., ProbeSender]
 ) -> None:
     populate()

@@ -1,4 +1,4 @@
-"""No secret is in a report, while the server repeats them all in many encodings and places."""
+"""A report has no secrets, even if the server echoes them in many encodings and places."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECRET = "the/client&secret <of>=\"a\" 'test' + 100%41"
 
 
 class Clock:
-    """Goes on when somebody waits."""
+    """A clock that advances only by sleeping."""
 
     now = 1_800_000_000.0
 
@@ -24,7 +24,7 @@ class Clock:
 
 @pytest.mark.parametrize("kind", ["token", "query", "start"])
 @pytest.mark.parametrize("place", ["refused", "code", "oauth", "status_line", "redirect", "row", "rows"])
-def test_no_secret_is_in_a_report(place: str, kind: str) -> None:
+def test_report_has_no_secrets(place: str, kind: str) -> None:
     said: list[str] = []
     clock = Clock()
     with EchoingServer().running() as server:

@@ -1,4 +1,4 @@
-"""The doctor tells the truth about every switch of the emulator, in every position, and changes nothing unasked."""
+"""The doctor's findings are true in every position of every switch, and a read-only run changes nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.conftest import positions
 from tests.doctor.conftest import PROCESS, WRITES, Examine
-from tests.doctor.oracle import OTHERS, truth
+from tests.doctor.expected_findings import OTHERS, expected
 
-# Positions of numeric switches besides those that all tests know: what never shows in time, odd zones, caps at the edge.
+# More positions of numeric switches: lags beyond the doctor's patience, unusual zones, and row caps at the boundary.
 MORE: list[tuple[str, Any]] = [
     ("start_lag", 100),
     ("action_lag", 100),
@@ -25,9 +25,9 @@ MORE: list[tuple[str, Any]] = [
     ("row_cap", 6),
     ("row_cap", 7),
 ]
-MANY = {"row_cap": 100, "row_order": 20}  # how many instances more it takes to show a switch
-# No point tells of these: deleting cannot be undone, and the API reference keeps it for administrators; no definition is read by
-# its id; and how an empty list, a missing instance, a code and the beginning of an answer are written makes no difference to anybody.
+MANY = {"row_cap": 100, "row_order": 20}  # additional instances needed to make a switch visible
+# No finding covers these. Deleting cannot be undone, and the API reference reserves it for administrators. The doctor reads no
+# definition by its id. The other switches vary spellings that make no difference.
 UNSEEN = {
     "deleting_open",
     "definition_variables",
@@ -39,26 +39,28 @@ UNSEEN = {
 
 
 def contradictions(report: Any, chosen: dict[str, Any], others: int) -> list[str]:
-    """Every line of a report that contradicts the emulator's truth, and every point that is missing or too much."""
-    says = truth(chosen, starts=report.process is not None, others=others)
+    """Return every finding that contradicts the emulator, and every missing or unexpected finding."""
+    expectations = expected(chosen, starts=report.process is not None, others=others)
     wrong = [
-        f"{name}: {finding.value!r} ({finding.fine}), not {says[name]}: {finding.sentence}"
+        f"{name}: {finding.value!r} ({finding.fine}), not {expectations[name]}: {finding.sentence}"
         for name, finding in report.findings.items()
-        if name in says and not says[name].allows(finding)
+        if name in expectations and not expectations[name].allows(finding)
     ]
-    return wrong + [f"{name}: missing, or not known here" for name in set(says) ^ set(report.findings)]
+    return wrong + [f"{name}: missing, or unexpected" for name in set(expectations) ^ set(report.findings)]
 
 
-def test_every_point_is_in_the_oracle() -> None:
+def test_expectations_cover_every_finding() -> None:
     chosen = asdict(Switches())
-    assert set(truth(chosen, starts=False, others=OTHERS)) == set(READ_ONLY_FINDINGS)
-    assert set(truth(chosen, starts=True, others=OTHERS)) == set(DESCRIPTIONS)
+    assert set(expected(chosen, starts=False, others=OTHERS)) == set(READ_ONLY_FINDINGS)
+    assert set(expected(chosen, starts=True, others=OTHERS)) == set(DESCRIPTIONS)
 
 
-def test_every_switch_changes_what_is_true() -> None:
+def test_every_switch_changes_an_expected_finding() -> None:
     for switch in get_type_hints(Switches):
         answers = [
-            truth(asdict(Switches()) | {switch: position}, starts=True, others=OTHERS + MANY.get(switch, 0))
+            expected(
+                asdict(Switches()) | {switch: position}, starts=True, others=OTHERS + MANY.get(switch, 0)
+            )
             for name, position in positions()
             if name == switch
         ]
@@ -67,7 +69,7 @@ def test_every_switch_changes_what_is_true() -> None:
 
 @pytest.mark.parametrize("process", [None, PROCESS], ids=["read-only", "start"])
 @pytest.mark.parametrize(("switch", "position"), [*positions(), *MORE])
-def test_the_truth_in_every_position(
+def test_findings_are_true_in_every_switch_position(
     switch: str,
     position: Any,
     process: str | None,
@@ -92,11 +94,11 @@ def test_the_truth_in_every_position(
     if process is None:
         assert own_instances() == []
         assert all(counts[kind] == 0 for kind in WRITES)
-        # A refusal that looks like a failure of the server is asked for once more.
+        # A refusal with HTTP 500 looks like a failure, so the probe is resent.
         assert report.requests <= (34 if position == 500 else 31)
 
 
-def test_in_the_first_position_of_every_switch_every_point_is_told(
+def test_every_finding_is_known_in_the_default_switch_positions(
     populate: Callable[..., None], run: Examine
 ) -> None:
     populate()
@@ -106,11 +108,13 @@ def test_in_the_first_position_of_every_switch_every_point_is_told(
     assert report.requests == 29
 
 
-def test_where_no_instance_shows_nothing_is_guessed(emulator: EmulatorControl, run: Examine) -> None:
-    untold = [name for name, finding in run().findings.items() if finding.value is None]
+def test_findings_that_need_an_instance_are_unknown_without_one(
+    emulator: EmulatorControl, run: Examine
+) -> None:
+    unknown = [name for name, finding in run().findings.items() if finding.value is None]
     needing_two = ["order", "own_order", "row_cap"]
     needing_one = ["fields", "business_keys", "others", "ended", "get_by_id", "get_variables", "timezone"]
-    assert sorted(untold) == sorted(needing_one + needing_two)
+    assert sorted(unknown) == sorted(needing_one + needing_two)
     report = run(PROCESS)
     assert [name for name, finding in report.findings.items() if finding.value is None] == needing_two
     assert report.findings["others"].value == "none seen"

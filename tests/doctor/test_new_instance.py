@@ -1,4 +1,4 @@
-"""What a new instance shows of its start: the business key that was sent, and when it began. Without a server."""
+"""Findings about the business key and the start time of a new instance, without a server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def row(**columns: Any) -> dict[str, Any]:
     return {"id": "002N1", "name": "P", "state": "Running", **columns}
 
 
-def test_the_key_is_as_long_and_as_mixed_as_one_of_a_task() -> None:
+def test_generated_key_is_as_long_and_mixed_as_a_task_key() -> None:
     of_task = TaskIdentity("Orders.daily_2", "scheduled__2026-11-24T00:00:00+00:00", "Approve.it", 815).key(
         1, 12
     )
@@ -54,7 +54,7 @@ def test_the_key_is_as_long_and_as_mixed_as_one_of_a_task() -> None:
         (OTHER[::-1], "changed"),
     ],
 )
-def test_how_a_key_came_back(shown: str, change: str) -> None:
+def test_change_of_a_returned_key(shown: str, change: str) -> None:
     assert key_findings.describe_change(KEY, shown) == change
     for in_row in (shown, "", "002N1", None):
         answer = row(businessKey=shown)
@@ -65,7 +65,7 @@ def test_how_a_key_came_back(shown: str, change: str) -> None:
         assert finding.fine is not True or in_row == shown == KEY
 
 
-def test_rows_and_the_answer_may_show_the_key_differently() -> None:
+def test_row_counts_if_it_differs_from_the_answer() -> None:
     finding = key_findings.long_key_finding(KEY, row(businessKey=KEY), row(businessKey=KEY[:50]), SEEN)
     assert (finding.value, finding.fine) == ("cut at 50", False)
     assert "as sent in the start's answer, cut at 50 in the row. The two differ" in finding.sentence
@@ -82,7 +82,7 @@ def test_rows_and_the_answer_may_show_the_key_differently() -> None:
     padding=st.integers(0, 20),
     prefix=st.sampled_from(["", "ASTRO:"]),
 )
-def test_a_key_is_recognised_in_whatever_form_and_never_taken_for_another(
+def test_key_is_recognised_in_any_form_and_never_confused_with_another(
     length: int, upper: bool, padding: int, prefix: str
 ) -> None:
     shown = f"{prefix}{KEY}"[:length] + " " * padding
@@ -91,7 +91,7 @@ def test_a_key_is_recognised_in_whatever_form_and_never_taken_for_another(
     assert not resembles(shown, OTHER)
 
 
-def test_an_instance_is_recognised_by_its_title_as_well() -> None:
+def test_instance_is_recognised_by_its_title_too() -> None:
     assert matches(row(businessKey="002N1", title=title_for(KEY)), KEY)
     assert matches(row(businessKey=KEY[:20]), KEY)
     assert not matches(row(businessKey="", title=title_for(OTHER)), KEY)
@@ -99,7 +99,7 @@ def test_an_instance_is_recognised_by_its_title_as_well() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "airflow-doctor-", KEY[:19]])
-def test_what_is_no_key_of_the_doctor_is_nobodys_sign(key: str) -> None:
+def test_short_or_empty_key_matches_nothing(key: str) -> None:
     for each in (
         row(businessKey=KEY, title=title_for(KEY)),
         row(businessKey="x" * 64, title="Approve ()"),
@@ -130,7 +130,7 @@ def test_what_is_no_key_of_the_doctor_is_nobodys_sign(key: str) -> None:
         ("\u0662026-01-31 20:00:01", "unreadable"),
     ],
 )
-def test_a_start_time_is_documented_implausible_or_unreadable(stamp: str, value: str) -> None:
+def test_start_time_is_documented_implausible_or_unreadable(stamp: str, value: str) -> None:
     good = "2026-01-31 20:00:00"
     assert timestamp_findings.assess(stamp, NOW) == value
     for answer, of_row in ((stamp, stamp), (stamp, good), (good, stamp), ("", stamp)):
@@ -142,7 +142,7 @@ def test_a_start_time_is_documented_implausible_or_unreadable(stamp: str, value:
         assert finding.fine or "AmbiguousStartError instead of being resumed" in finding.sentence
 
 
-def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
+def test_start_time_is_unknown_without_a_row() -> None:
     good = row(startTime="2026-01-31 20:00:00")
     for in_row in (None, row(), row(startTime="")):
         finding = timestamp_findings.start_time_finding(good, in_row, NOW, SEEN)
@@ -155,18 +155,18 @@ def test_an_answer_that_no_row_confirms_is_not_said_to_be_fine() -> None:
 @pytest.mark.parametrize(
     ("shown", "meaning"),
     [
-        (KEY.upper(), "It is recognised in the keys that this provider makes"),
-        (f"ASTRO:{KEY}", "It is recognised in the keys that this provider makes"),
+        (KEY.upper(), "This provider recognises its generated keys in this form"),
+        (f"ASTRO:{KEY}", "This provider recognises its generated keys in this form"),
         (KEY[:16], "fails with AmbiguousStartError"),
         (KEY[:15], "may start a second instance"),
         (f"ASTRO:{KEY}"[:50], "fails with AmbiguousStartError"),
         (OTHER[::-1], "may start a second instance"),
     ],
 )
-def test_what_a_changed_key_means_for_tasks(shown: str, meaning: str) -> None:
-    """The same as the search for a lost start makes of it."""
+def test_consequence_of_a_changed_key(shown: str, meaning: str) -> None:
+    """The consequence matches the behaviour of the search for a lost start."""
     finding = key_findings.long_key_finding(KEY, row(), row(businessKey=shown), SEEN)
     assert meaning in finding.sentence
     known = KeyForms([KEY], KeyForm.of(KEY, shown))
     assert KeyForms([KEY]).resembles(shown) is ("second instance" not in meaning)
-    assert known.sent(shown) == KEY or "is recognised" not in meaning
+    assert known.sent(shown) == KEY or "recognises its generated keys" not in meaning
