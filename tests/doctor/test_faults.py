@@ -283,6 +283,7 @@ def test_expired_ready_made_token(
 def test_unreachable_host(free_port: int, run: Examine) -> None:
     report = run(base_url=f"http://127.0.0.1:{free_port}")
     assert (report.exit_code, report.requests, list(report.findings)) == (1, 2, ["connection"])
+    assert not report.signed_in
     assert "could not be reached" in report.findings["connection"].sentence
     assert "Check host, port and proxy" in report.findings["connection"].sentence
 
@@ -315,6 +316,7 @@ def test_unknown_process(emulator: EmulatorControl, populate: Callable[..., None
     populate()
     report = run("NoSuchProcess")
     assert (report.exit_code, report.started, report.findings["start"].fine) == (0, [], False)
+    assert report.signed_in
     assert "BPM NoSuchProcess does not exist" in report.findings["start"].sentence
     assert "Nothing was started." in report.as_text()
 
