@@ -1,4 +1,4 @@
-"""Read states and variables as people type them on a command line. Pure."""
+"""Parses states and variables from the command line. Pure."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def state_named(given: str, argument: str) -> str:
     :raises ValueError: if no state or several states match; the error suggests the nearest one.
     """
     words = given.casefold().split()
-    meant = [state for state in STATES if state.casefold().split()[: len(words)] == words] if words else []
-    whole = [state for state in meant if len(state.split()) == len(words)]
-    found = whole or meant
+    candidates = (
+        [state for state in STATES if state.casefold().split()[: len(words)] == words] if words else []
+    )
+    exact = [state for state in candidates if len(state.split()) == len(words)]
+    found = exact or candidates
     if len(found) == 1:
         return found[0]
     if found:

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 INSTANCE_COLUMNS = ("id", "name", "version", "state", "suspended", "bp_status", "business_key", "start_time")
 DEFINITION_COLUMNS = ("name", "version", "label", "active", "status", "id")
-NARROW = (
-    "table",
-    "plain",
-)  # formats for people, with only the columns above; the other formats show everything
+NARROW = ("table", "plain")  # formats with only the columns above; the others show every field
 
 
 class Console(AirflowConsole):
@@ -37,7 +34,7 @@ class Console(AirflowConsole):
             super().print_as(data, output, mapper)
 
     def print_as_table(self, data: list[dict[str, Any]]) -> None:
-        """Print a table, with data that looks like markup escaped."""
+        """Print a table, with markup in the data escaped."""
         super().print_as_table([{key: escape(str(value)) for key, value in row.items()} for row in data])
 
     def print_as_plain_table(self, data: list[dict[str, Any]]) -> None:

@@ -172,10 +172,14 @@ def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str])
     if not found and wanted.business_key is not None:
         _check_keys_show(hook, wanted, lists)
     if doubtful := len(findings.doubts):
-        say(f"Warning: skipped {doubtful} instances about which the lists contradict each other.")
+        say(f"Warning: skipped {_count(doubtful)} because the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
-        say(f"Warning: skipped {unknown} instances whose age is not certain from their start times.")
+        say(f"Warning: skipped {_count(unknown)} because the start time does not prove the age.")
     return found
+
+
+def _count(number: int) -> str:
+    return f"{number} instance{'' if number == 1 else 's'}"
 
 
 def _check_keys_show(

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
 
-ENDED_UNAIDED = "the instance ended by itself; use a process that waits for a user"
-BROKE_UNAIDED = "the instance broke by itself; use a process that waits for a user"
+ENDED_BY_ITSELF = "the instance ended by itself; use a process that waits for a user"
+BROKE_BY_ITSELF = "the instance broke by itself; use a process that waits for a user"
 SECOND_SEARCH_DELAY_SECONDS = 4  # after the first
 OPEN_INSTANCE_FINDINGS = ("suspend", "action_lag", "suspend_twice", "resume", "resume_twice")
 TERMINATION_FINDINGS = ("terminate", "closed_flag", "terminate_twice")
@@ -91,10 +91,10 @@ class ActionProbes:
             row, _ = yield from find_row(self._row["id"], text(self._row, "state"))
             self._row = row or self._row
         if has_ended(self._row):
-            yield from self._report_unaided_end((*OPEN_INSTANCE_FINDINGS, *TERMINATION_FINDINGS))
+            yield from self._report_end_by_itself((*OPEN_INSTANCE_FINDINGS, *TERMINATION_FINDINGS))
         else:
             if is_broken(self._row):
-                yield from _all_unknown(OPEN_INSTANCE_FINDINGS, BROKE_UNAIDED)
+                yield from _all_unknown(OPEN_INSTANCE_FINDINGS, BROKE_BY_ITSELF)
             else:
                 yield from self._suspend_and_resume()
             terminated = yield from self._terminate()
@@ -193,24 +193,24 @@ class ActionProbes:
             yield Finding.unknown("ended", words, of_its_state)
         else:
             words = (
-                "the instance is in none of the lists after it has ended: a wait cannot observe its success, and fails because it "
-                "is missing"
+                "the instance is in none of the lists after it has ended: a wait then fails because the instance is missing, so no "
+                "wait can succeed here"
             )
             yield Finding.known("ended", "gone", words, of_its_state, fine=False)
 
     def _await_effect(self, accepted: Observation, action: api.Action) -> ProbeFlow[ActionEffect]:
         """Poll until the effect of an action shows."""
 
-        def shows(row: Row) -> bool:
+        def shows_effect(row: Row) -> bool:
             if action == "terminate":
                 return has_ended(row)
             return not has_ended(row) and is_suspended(row) == (action == "suspend")
 
         answer = instance_of(accepted)
-        if answer is not None and shows(answer):
+        if answer is not None and shows_effect(answer):
             return ActionEffect(answer, answer, 0.0, ())
         begun = self._clock()
-        awaited = yield from await_row(self._row["id"], text(self._row, "state"), shows, self._clock)
+        awaited = yield from await_row(self._row["id"], text(self._row, "state"), shows_effect, self._clock)
         return ActionEffect(
             awaited.wanted, awaited.last, round(awaited.at - begun, 1), (awaited.observation,)
         )
@@ -243,7 +243,7 @@ class ActionProbes:
         row, _ = yield from find_row(self._row["id"], text(self._row, "state"))
         self._row = row or self._row
         if has_ended(self._row):
-            yield from self._report_unaided_end(names, seen)
+            yield from self._report_end_by_itself(names, seen)
             return True
         if answer_kind(seen, refuses_with_5xx=self._refuses_with_5xx) is AnswerKind.REFUSED:
             hint = (
@@ -256,9 +256,9 @@ class ActionProbes:
         yield from _all_unknown((each for each in names if each != name), f"{name} did not succeed", seen)
         return False
 
-    def _report_unaided_end(self, names: Iterable[str], *seen: Observation) -> ProbeFlow[None]:
+    def _report_end_by_itself(self, names: Iterable[str], *seen: Observation) -> ProbeFlow[None]:
         self._start.end = text(self._row, "state")
-        yield from _all_unknown(names, BROKE_UNAIDED if is_broken(self._row) else ENDED_UNAIDED, *seen)
+        yield from _all_unknown(names, BROKE_BY_ITSELF if is_broken(self._row) else ENDED_BY_ITSELF, *seen)
 
 
 def _all_unknown(names: Iterable[str], reason: str, *seen: Observation) -> ProbeFlow[None]:
@@ -277,7 +277,7 @@ def _no_effect_finding(name: str, effect: ActionEffect, accepted: Observation) -
             name, "accepted, but no list shows the instance any more", accepted, *effect.lists
         )
     if has_ended(effect.last):
-        return Finding.unknown(name, ENDED_UNAIDED, accepted, *effect.lists)
+        return Finding.unknown(name, ENDED_BY_ITSELF, accepted, *effect.lists)
     words = f"accepted, but neither state nor flag showed an effect within {effect.lag:.0f} s"
     return Finding.known(name, "nothing", words, accepted, *effect.lists, fine=False)
 

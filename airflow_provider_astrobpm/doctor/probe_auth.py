@@ -46,14 +46,18 @@ def probe_sign_in(settings: Settings) -> ProbeFlow[bool]:
     yield _connection_finding(settings, *seen)
     if seen[0].response is None:
         return False
-    taken: list[Encoding] = [encoding for encoding, answer in answers.items() if answer.error is None]
-    yield _token_request_finding(taken, seen)
-    if not taken:
+    accepted: list[Encoding] = [encoding for encoding, answer in answers.items() if answer.error is None]
+    yield _token_request_finding(accepted, seen)
+    if not accepted:
         return False
-    first = answers[taken[0]]
+    first = answers[accepted[0]]
     yield _lifetime_finding(first)
     yield _clock_finding(first)
-    another = seen[1] if len(taken) == 2 else (yield Probe(_request(credentials, taken[0]), remark=taken[0]))
+    another = (
+        seen[1]
+        if len(accepted) == 2
+        else (yield Probe(_request(credentials, accepted[0]), remark=accepted[0]))
+    )
     yield from _probe_older_tokens(first, another)
     return True
 
@@ -126,15 +130,15 @@ def _connection_finding(settings: Settings, *seen: Observation) -> Finding:
     return Finding.known("connection", scheme, f"{settings.base_url} answers {how}", first)
 
 
-def _token_request_finding(taken: list[Encoding], seen: list[Observation]) -> Finding:
-    if len(taken) == 2:
+def _token_request_finding(accepted: list[Encoding], seen: list[Observation]) -> Finding:
+    if len(accepted) == 2:
         return Finding.known("token_request", "both", "accepted as a form and as JSON", *seen)
-    if taken:
+    if accepted:
         refused = [answer for answer in seen if answer.error is not None]
         if token_answer_kind(refused) is AnswerKind.UNCLEAR:
-            words = f"accepted as {taken[0]}; unknown for the other encoding: {why_unclear(refused[0])}"
-            return Finding.known("token_request", taken[0], words, *seen)
-        return Finding.known("token_request", taken[0], f"accepted as {taken[0]} only", *seen)
+            words = f"accepted as {accepted[0]}; unknown for the other encoding: {why_unclear(refused[0])}"
+            return Finding.known("token_request", accepted[0], words, *seen)
+        return Finding.known("token_request", accepted[0], f"accepted as {accepted[0]} only", *seen)
     error = seen[0].error
     words = f"no token: {error.problem}. {error.advice}".rstrip() if error else "no token"
     return Finding.known("token_request", "refused", words, *seen, fine=False)

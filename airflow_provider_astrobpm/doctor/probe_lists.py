@@ -48,9 +48,9 @@ class StateLists:
             rows = rows_of(answer)
             if rows is not None:
                 self.rows[state] = rows
-        self.longest = max(map(len, self.rows.values()), default=0)
+        self.max_rows = max(map(len, self.rows.values()), default=0)
         """The maximum number of rows observed in a list: a list with fewer is not truncated."""
-        self.cap: int | None = None
+        self.row_cap: int | None = None
         """The number of rows at which lists are truncated, if that was observed."""
 
     @property

@@ -87,9 +87,9 @@ def find_displacement(lists: StateLists, row: Row, seen: Observation) -> Displac
     """
     state, rows = text(row, "state"), rows_of(seen) or []
     before = lists.rows.get(state, [])
-    lists.longest = max(lists.longest, len(rows))
+    lists.max_rows = max(lists.max_rows, len(rows))
     missing = {each["id"] for each in before} - {each["id"] for each in rows}
-    if lists.cap is not None or not missing or len(rows) != len(before):
+    if lists.row_cap is not None or not missing or len(rows) != len(before):
         return None
     return Displacement(state, len(rows), frozenset(missing), (lists.answers[state], seen))
 
@@ -169,7 +169,7 @@ def _row_cap_finding(lists: StateLists, judged: list[BothEnds]) -> Finding:
     longest = next(each for each in judged if len(each.rows) == complete_rows)
     words = (
         f"none up to {complete_rows} rows: the list of {longest.state!r} is the same from both ends. A server that truncates a list "
-        "before sorting it would look the same"
+        "before sorting it would give the same result"
     )
     return Finding.known("row_cap", "none seen", words, *longest.observations)
 
@@ -187,7 +187,7 @@ def _unproven_cap_finding(ends: BothEnds) -> Finding:
 
 
 def _record_cap(lists: StateLists, rows: int, words: str, *seen: Observation) -> Finding:
-    lists.cap = rows
+    lists.row_cap = rows
     return Finding.known("row_cap", rows, words, *seen, fine=False)
 
 

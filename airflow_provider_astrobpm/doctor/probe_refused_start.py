@@ -110,7 +110,7 @@ def _would_show_one_more(rows: Mapping[str, list[Row]], known: ListBehaviour, li
     That is certain if lists are sorted newest first, or if each is shorter than the longest list observed.
     """
     first_states = {*OPEN_STATES, text(known.row or {}, "state")}
-    return known.newest_first or all(len(rows.get(state, ())) < lists.longest for state in first_states)
+    return known.newest_first or all(len(rows.get(state, ())) < lists.max_rows for state in first_states)
 
 
 def _search_for_instance(

@@ -69,13 +69,13 @@ def probe_first_start(
             )
             yield _csrf_finding(settings, *seen_so_far, needed=csrf)
             yield from _probe_csrf_method(needed=csrf)
-            yield _unknown_variable_finding(*seen_so_far, taken=with_variable)
+            yield _unknown_variable_finding(*seen_so_far, accepted=with_variable)
             yield timezone_finding(instance, seen, settings)
             return instance, seen
         if seen.error is None or not (start.refused or is_not_sent(seen)):
             words = f"an instance of {started.process!r} may have been started: {_describe(seen)}"
             yield Finding.unknown("start", words, *seen_so_far)
-            yield Finding.unknown("csrf", "it is unknown whether the start was processed", *seen_so_far)
+            yield Finding.unknown("csrf", "the start may or may not have been processed", *seen_so_far)
             return None
         if (
             _is_futile_to_vary(seen.error)
@@ -213,8 +213,8 @@ def is_csrf_token(result: object) -> bool:
     return isinstance(result, str) and bool(result)
 
 
-def _unknown_variable_finding(*seen: Observation, taken: bool) -> Finding:
-    if taken:
+def _unknown_variable_finding(*seen: Observation, accepted: bool) -> Finding:
+    if accepted:
         return Finding.known(
             "unknown_variable_at_start", "ignored", "the start was accepted anyway", seen[-1]
         )
@@ -225,16 +225,16 @@ def _unknown_variable_finding(*seen: Observation, taken: bool) -> Finding:
 
 def _probe_others(row: Row, filled_states: Iterable[str]) -> ProbeFlow[None]:
     """Compare the creators of the visible instances with the creator of the new one."""
-    mine, creators = "", set()
+    own_creator, creators = "", set()
     for state in dict.fromkeys((text(row, "state"), *filled_states)):
         seen = yield Probe(raw(api.query(state, fields=None, order_field=None)), remark="with creators")
         for each in rows_of(seen) or ():
             creators.add(text(each, CREATOR))
-            mine = text(each, CREATOR) if each["id"] == row["id"] else mine
-        if mine and creators - {mine, ""}:
+            own_creator = text(each, CREATOR) if each["id"] == row["id"] else own_creator
+        if own_creator and creators - {own_creator, ""}:
             yield Finding.known("others", "seen", "instances created by other users are visible", seen)
             return
-    if not mine:
+    if not own_creator:
         yield Finding.unknown("others", "no list shows who created the new instance", seen)
         return
     words = (

@@ -98,7 +98,7 @@ def _probe(
     if shown is not None and report.findings["get_by_id"].value is None:
         yield from probe_by_id(shown[0])
     yield from ActionProbes(
-        started, (shown or first)[0], max_complete_rows=lists.longest - 1, **probing
+        started, (shown or first)[0], max_complete_rows=lists.max_rows - 1, **probing
     ).probe()
     yield from probe_displacement(lists, displacement)
     known = ListBehaviour(

@@ -39,10 +39,10 @@ def matches(row: Row, key: str) -> bool:
 
 def resembles(shown: str, key: str) -> bool:
     """Return whether a business key is this one, possibly truncated, padded, prefixed or in another case."""
-    sent, come = key.casefold(), shown.casefold()
-    come = come[max(0, come.find(sent[:RECOGNISABLE_CHARACTERS])) :].rstrip()
-    return min(len(come), len(sent)) >= RECOGNISABLE_CHARACTERS and (
-        sent.startswith(come) or come.startswith(sent)
+    sent, returned = key.casefold(), shown.casefold()
+    returned = returned[max(0, returned.find(sent[:RECOGNISABLE_CHARACTERS])) :].rstrip()
+    return min(len(returned), len(sent)) >= RECOGNISABLE_CHARACTERS and (
+        sent.startswith(returned) or returned.startswith(sent)
     )
 
 

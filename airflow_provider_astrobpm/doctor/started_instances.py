@@ -249,16 +249,12 @@ def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None
             if pause is not None:
                 yield api.Pause(pause)
         if row is not None and is_suspended(row):
-            yield action_probe(
-                started, instance_id, "resume", even_if_down=True
-            )  # this run may have suspended it, and a suspended instance may not end
-        reason = (
-            seen.error.problem if seen.error else "the request was accepted, but the instance did not end"
-        )
-        at_last = f"; it is {text(row, 'state')!r}" if row is not None else ""
-        start.problem = (
-            f"{len(TERMINATION_DELAYS_SECONDS)} requests to terminate it failed: {reason}{at_last}"
-        )
+            # This run may have suspended it, and a suspended instance may not end.
+            yield action_probe(started, instance_id, "resume", even_if_down=True)
+        reason = seen.error.problem if seen.error else "the last one was accepted"
+        state = f"; it is {text(row, 'state')!r}" if row is not None else ""
+        requests = len(TERMINATION_DELAYS_SECONDS)
+        start.problem = f"it did not end after {requests} requests to terminate it: {reason}{state}"
 
 
 def has_ended(row: Row) -> bool:

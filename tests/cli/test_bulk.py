@@ -31,22 +31,22 @@ def changes(emulator: EmulatorControl) -> int:
 
 
 def test_terminate_by_a_filter_changes_exactly_the_previewed_instances(emulator: EmulatorControl) -> None:
-    meant, others = started(emulator, 500), started(emulator, 20, OTHER)
+    matching, others = started(emulator, 500), started(emulator, 20, OTHER)
     command = ("terminate", "--bpm-name", BPM, "--output", "json")
 
     refused = process(MODULE, *command)
     assert refused.code == 2
-    assert {row["id"] for row in refused.rows} == meant, "the preview is correct"
+    assert {row["id"] for row in refused.rows} == matching, "the preview is correct"
     assert "Terminate 500 instances? There is no terminal to confirm this on" in refused.err
     assert changes(emulator) == 0
 
     done = process(MODULE, *command, "--yes")
     assert done.code == 0, done.err
-    assert {row["id"] for row in done.rows} == meant
+    assert {row["id"] for row in done.rows} == matching
     assert done.err == "Terminate 500 instances.\nTerminated 500 of 500.\n", (
         "no progress bar without a terminal"
     )
-    assert in_state(emulator, "Terminated") == meant
+    assert in_state(emulator, "Terminated") == matching
     assert in_state(emulator, WAITING) == others
     assert changes(emulator) == 500
 
@@ -56,7 +56,7 @@ def test_terminate_by_a_filter_changes_exactly_the_previewed_instances(emulator:
 
 
 def test_ctrl_c_stops_after_the_changes_in_progress_and_reports_them(emulator: EmulatorControl) -> None:
-    meant = started(emulator, 100)
+    matching = started(emulator, 100)
     emulator.fault("action", "delay", seconds=0.3, times=100)
     with running(MODULE, "terminate", "--bpm-name", BPM, "--yes", "--max-concurrency", "4") as terminating:
         while len(in_state(emulator, "Terminated")) < 6:
@@ -70,7 +70,7 @@ def test_ctrl_c_stops_after_the_changes_in_progress_and_reports_them(emulator: E
     assert f"Interrupted. Terminated {len(ended)} of 100, {100 - len(ended)} not tried." in done.err
     named = re.search(r"Not tried: (.*) and \d+ more", done.err)
     assert named
-    assert set(named[1].split(", ")) <= meant - ended
+    assert set(named[1].split(", ")) <= matching - ended
     assert changes(emulator) == len(ended), "all requests had finished"
 
     emulator.clear_faults()
@@ -79,7 +79,7 @@ def test_ctrl_c_stops_after_the_changes_in_progress_and_reports_them(emulator: E
         0,
         f"Terminated {100 - len(ended)} of {100 - len(ended)}.",
     )
-    assert in_state(emulator, "Terminated") == meant
+    assert in_state(emulator, "Terminated") == matching
 
 
 def test_a_second_ctrl_c_aborts_at_once_and_reports_unknown_results(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,11 +118,11 @@ def test_ctrl_c_during_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatc
 
 
 def test_suspend_and_resume_skip_instances_already_in_that_state(run: Run, emulator: EmulatorControl) -> None:
-    meant = started(emulator, 3)
+    matching = started(emulator, 3)
     done = run("suspend", "--bpm-name", BPM, "--yes")
     assert (done.code, done.err) == (0, "Suspend 3 instances.\nSuspended 3 of 3.\n")
     assert Counter(one["suspended"] for one in emulator.instances()) == {True: 3}
-    again = run("suspend", *meant, "--yes")
+    again = run("suspend", *matching, "--yes")
     assert (again.code, again.err) == (0, "Nothing to do: 3 are suspended already.\n")
     done = run("resume", "--state", "Suspended", "--yes")
     assert (done.code, done.err.splitlines()[-1]) == (0, "Resumed 3 of 3.")
@@ -134,11 +134,11 @@ def test_state_filter_finds_suspended_instances_in_any_list(
     position: str, run: Run, emulator: EmulatorControl
 ) -> None:
     emulator.switch(suspend_state=position)
-    meant = started(emulator, 2)
+    matching = started(emulator, 2)
     started(emulator, 2, OTHER)
-    assert run("suspend", *meant, "--yes").code == 0
+    assert run("suspend", *matching, "--yes").code == 0
     rows = run("list", "--state", "Suspended", "--output", "json").rows
-    assert {row["id"] for row in rows} == meant
+    assert {row["id"] for row in rows} == matching
 
 
 def test_ids_of_open_ended_and_missing_instances(run: Run, emulator: EmulatorControl) -> None:
@@ -180,10 +180,10 @@ def test_stops_if_the_server_is_down(
 
 
 def test_set_changes_variables_of_matching_instances_only(run: Run, emulator: EmulatorControl) -> None:
-    meant, others = started(emulator, 3), started(emulator, 1, OTHER)
+    matching, others = started(emulator, 3), started(emulator, 1, OTHER)
     done = run("set", "--bpm-name", BPM, "--variable", "country=CN", "--variable", "risk_class=3", "--yes")
     assert (done.code, done.err.splitlines()[-1]) == (0, "Set the variables of 3 of 3.")
-    for one in meant:
+    for one in matching:
         variables = emulator.instance(one)["variables"]
         assert (variables["country"], variables["risk_class"]) == ("CN", 3)
     assert all("country" not in emulator.instance(one)["variables"] for one in others)

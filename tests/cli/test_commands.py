@@ -157,7 +157,7 @@ class TestReadCommands:
         assert run("list", "--business-key", "other", "--output", "json").err == ""
 
     def test_output_formats_are_those_of_airflow(self, run: Run, emulator: EmulatorControl) -> None:
-        # A business key that looks like markup, and one that looks like a number.
+        # One business key resembles markup, and one a number.
         keys = {emulator.start(BPM, business_key=key)["id"]: key for key in ("[/x]", "007")}
         table = run("list").out
         assert "[/x]" in table

@@ -29,7 +29,9 @@ def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_run_without_start_changes_nothing(emulator: EmulatorControl, emulator_server: EmulatorServer) -> None:
+def test_run_without_start_changes_nothing(
+    emulator: EmulatorControl, emulator_server: EmulatorServer
+) -> None:
     emulator.start(PROCESS, business_key="supplier-1")
     emulator.reset_counts()
     run = doctor()
@@ -127,9 +129,7 @@ def test_signal_terminates_the_run_and_its_instances(
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (
-        errors == "Interrupted. Terminating the started instances; interrupt again to leave them.\n"
-    )
+    assert errors == "Interrupted. Terminating the started instances; interrupt again to leave them.\n"
     report = json.loads(output)
     assert report["interrupted"]
     assert report["not_terminated"] == []

@@ -178,11 +178,11 @@ def test_ambiguous_state_is_rejected_before_any_request(run: Run, emulator: Emul
 def test_dry_run_lists_the_instances_and_changes_nothing(
     arguments: tuple[str, ...], says: str, run: Run, emulator: EmulatorControl
 ) -> None:
-    meant = {emulator.start(BPM)["id"] for _ in range(3)}
+    matching = {emulator.start(BPM)["id"] for _ in range(3)}
     emulator.start("PublishApproval")
     before = emulator.instances()
     done = run(*arguments, "--bpm-name", BPM, "--dry-run", "--output", "json")
-    assert (done.code, {row["id"] for row in done.rows}) == (0, meant)
+    assert (done.code, {row["id"] for row in done.rows}) == (0, matching)
     assert done.err == f"Dry run, nothing was changed. Without --dry-run: {says}\n"
     assert emulator.instances() == before
     counts = emulator.counts()

@@ -240,7 +240,7 @@ def _waiting(chosen: Mapping[str, Any], others: int) -> int:
 
 
 def _ahead(chosen: Mapping[str, Any]) -> float:
-    """Return the hours by which the timestamps are ahead of UTC. A wrong clock looks like another zone."""
+    """Return the hours by which the timestamps are ahead of UTC. A wrong clock has the same effect as another zone."""
     return float(chosen["utc_offset"] + chosen["clock_skew"])
 
 

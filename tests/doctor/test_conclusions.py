@@ -266,7 +266,7 @@ def test_row_cap_is_concluded_from_both_ends_of_the_longest_lists(
     assert findings["row_cap"].value == (cap and number + cap)
     assert findings["row_cap"].fine is (None if cap is None else False)
     assert words in findings["row_cap"].sentence
-    assert (known.cap, known.longest) == (cap and number + cap, len(newest))
+    assert (known.row_cap, known.max_rows) == (cap and number + cap, len(newest))
 
 
 def test_order_is_unknown_if_start_times_are_not_sortable() -> None:
@@ -312,10 +312,10 @@ def test_row_cap_is_known_if_a_new_instance_displaces_another(
 
     known = StateLists({FULL: listed(before)})
     displacement = probe_order.find_displacement(known, {"id": "N", "state": FULL}, listed(with_new))
-    assert known.longest == max(len(before), len(with_new))
+    assert known.max_rows == max(len(before), len(with_new))
     findings, _ = run_flow(probe_order.probe_displacement(known, displacement), lambda _: listed(after))
     assert {name: finding.value for name, finding in findings.items()} == ({"row_cap": cap} if cap else {})
-    assert known.cap == cap
+    assert known.row_cap == cap
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_start_with_a_wrong_token_is_sent_only_if_its_instance_would_show(
         None if shows_first is None else first, 0, newest_first=newest_first
     )
     before = StateLists({FULL: observed(unordered(rows_before))})
-    before.longest = longest
+    before.max_rows = longest
     plan = probe_refused_start.probe_refused_start(started, make_key("ba9876543210"), known, before)
     assert isinstance(next(plan), Probe) is sends
     assert len(started.starts) == 1

@@ -94,7 +94,7 @@ def test_findings_are_true_in_every_switch_position(
     if process is None:
         assert own_instances() == []
         assert all(counts[kind] == 0 for kind in WRITES)
-        # A refusal with HTTP 500 looks like a failure, so the probe is resent.
+        # A refusal with HTTP 500 resembles a failure, so the probe is resent.
         assert report.requests <= (34 if position == 500 else 31)
 
 
