@@ -17,8 +17,8 @@ from airflow_provider_astrobpm.bpm.group_change import DONE, GroupChange, change
 from airflow_provider_astrobpm.bpm.group_set import set_all
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.cli import output
-from airflow_provider_astrobpm.cli.arguments import variables_from
 from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import select
 

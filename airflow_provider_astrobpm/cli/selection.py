@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
 from airflow_provider_astrobpm.bpm.listing import Wanted
 from airflow_provider_astrobpm.bpm.shown_keys import ShownKeys
 from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
-from airflow_provider_astrobpm.cli.arguments import states_named
+from airflow_provider_astrobpm.cli.option_values import states_named
 from airflow_provider_astrobpm.cli.runner import say
 
 if TYPE_CHECKING:

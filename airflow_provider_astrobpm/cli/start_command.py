@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_astrobpm.bpm import api, checks
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, WaitFailedError
 from airflow_provider_astrobpm.cli import output
-from airflow_provider_astrobpm.cli.arguments import variables_from
 from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
 
 if TYPE_CHECKING:

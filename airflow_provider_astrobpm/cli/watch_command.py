@@ -20,8 +20,8 @@ from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
-from airflow_provider_astrobpm.cli.arguments import states_named
 from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.cli.option_values import states_named
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import select
 

@@ -10,7 +10,7 @@ from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.start_markers import business_key_of
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.doctor.observation import Observation, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation
 
 _LOST = "It is not recognised: a retry after a lost answer finds nothing by this key, and may start a second instance"
 _CUT = (
@@ -20,7 +20,7 @@ _CUT = (
 _RECOGNISED = "This provider recognises its generated keys in this form, and custom keys after the answer to a start has shown the form"
 
 
-def business_key_finding(row: Row, key: str, seen: Observation) -> Finding:
+def business_key_finding(row: InstanceRow, key: str, seen: Observation) -> Finding:
     """Return whether the row of a new instance shows its business key, in any recognisable form."""
     if business_key_of(row) and KeyForm.of(key, business_key_of(row)) is not None:
         how = "" if business_key_of(row) == key else ", changed; see long_key"
@@ -34,7 +34,7 @@ def business_key_finding(row: Row, key: str, seen: Observation) -> Finding:
     return Finding.known("business_keys", "not carried", words, seen, fine=False)
 
 
-def long_key_finding(key: str, instance: Row, row: Row | None, *seen: Observation) -> Finding:
+def long_key_finding(key: str, instance: InstanceRow, row: InstanceRow | None, *seen: Observation) -> Finding:
     """Return how a business key as long as a task's came back.
 
     :param key: the key that was sent.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 MAX_TARGET_CHARACTERS = 160  # of a path with its query, in a line of evidence
 _COLUMN_LIST = re.compile(r"(?<=[?&]fields=)[^&]{60,}")  # the columns of this provider, which never vary
 
-Row = dict[str, Any]
+InstanceRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def why_unclear(seen: Observation) -> str:
     return seen.error.problem if seen.error else "the answer is not a list of instances"
 
 
-def rows_of(seen: Observation) -> list[Row] | None:
+def rows_of(seen: Observation) -> list[InstanceRow] | None:
     """Return the rows of a list that have an id and a state; ``None`` if it is not a list of instances."""
     rows = [] if seen.result in EMPTY_RESULTS else seen.result
     if seen.error is not None or not isinstance(rows, list):
@@ -159,13 +159,13 @@ def rows_of(seen: Observation) -> list[Row] | None:
     return None if rows and not known else known
 
 
-def instance_of(seen: Observation) -> Row | None:
+def instance_of(seen: Observation) -> InstanceRow | None:
     """Return the instance in an answer; ``None`` if there is none."""
     row = seen.result
     return row if isinstance(row, dict) and text(row, "id") and text(row, "state") else None
 
 
-def text(row: Row, name: str) -> str:
+def text(row: InstanceRow, name: str) -> str:
     """Return a text column of a row; the empty string if the row has none."""
     value = row.get(name)
     return value if isinstance(value, str) else ""

@@ -36,7 +36,7 @@ from airflow_provider_astrobpm.doctor.started_instances import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
 ENDED_BY_ITSELF = "the instance ended by itself; use a process that waits for a user"
 BROKE_BY_ITSELF = "the instance broke by itself; use a process that waits for a user"
@@ -49,9 +49,9 @@ ENDED_INSTANCE_FINDINGS = ("ended", "suspend_ended", "variables_of_ended")
 class ActionEffect(NamedTuple):
     """The visible effect of an accepted action."""
 
-    row: Row | None
+    row: InstanceRow | None
     """The instance with the expected effect; ``None`` if the effect never showed."""
-    last: Row | None
+    last: InstanceRow | None
     """The instance at the last poll, if it was visible."""
     lag: float
     """Seconds until the effect showed, or until polling stopped."""
@@ -72,7 +72,7 @@ class ActionProbes:
     def __init__(
         self,
         started: StartedInstances,
-        row: Row,
+        row: InstanceRow,
         *,
         max_complete_rows: int,
         clock: Callable[[], float],
@@ -201,7 +201,7 @@ class ActionProbes:
     def _await_effect(self, accepted: Observation, action: api.Action) -> ProbeFlow[ActionEffect]:
         """Poll until the effect of an action shows."""
 
-        def shows_effect(row: Row) -> bool:
+        def shows_effect(row: InstanceRow) -> bool:
             if action == "terminate":
                 return has_ended(row)
             return not has_ended(row) and is_suspended(row) == (action == "suspend")
@@ -282,7 +282,7 @@ def _no_effect_finding(name: str, effect: ActionEffect, accepted: Observation) -
     return Finding.known(name, "nothing", words, accepted, *effect.lists, fine=False)
 
 
-def _suspension_finding(row: Row, *seen: Observation) -> Finding:
+def _suspension_finding(row: InstanceRow, *seen: Observation) -> Finding:
     flag, state = row.get("suspended") is True, text(row, "state")
     if state != states.SUSPENDED:
         return Finding.known("suspend", "flag", f"the flag 'suspended'; the state remains {state!r}", *seen)
@@ -293,7 +293,7 @@ def _suspension_finding(row: Row, *seen: Observation) -> Finding:
     return Finding.known("suspend", "state", f"the state to {state!r}, but not the flag 'suspended'", *seen)
 
 
-def _termination_finding(row: Row, *seen: Observation) -> Finding:
+def _termination_finding(row: InstanceRow, *seen: Observation) -> Finding:
     state = text(row, "state")
     try:
         fine = shows(decode_instance(msgspec.json.encode(row)), "terminate")
@@ -303,7 +303,7 @@ def _termination_finding(row: Row, *seen: Observation) -> Finding:
     return Finding.known("terminate", state, words, *seen, fine=fine)
 
 
-def _closed_flag_finding(shown: Row | None, *seen: Observation) -> Finding:
+def _closed_flag_finding(shown: InstanceRow | None, *seen: Observation) -> Finding:
     flag = None if shown is None else shown.get("isClosed")
     if not isinstance(flag, bool):
         return Finding.unknown("closed_flag", "no answer shows the flag of the ended instance", *seen)

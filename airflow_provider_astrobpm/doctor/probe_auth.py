@@ -29,14 +29,14 @@ Encoding = Literal["form", "json"]
 WRONG_TOKEN = "airflow-provider-astrobpm-doctor-wrong-token"  # noqa: S105 - not a real token
 MAX_LIFETIME_CHARACTERS = 40  # of an invalid expires_in, in a sentence
 MAX_CLOCK_DIFFERENCE_SECONDS = 300  # with more, times in logs cannot be compared
-READY_CREDENTIAL_REASON = "the connection has a ready-made token, so none was requested"
+NO_REQUEST_REASON = "the connection sets 'access_token', so no token was requested"
 
 
 def probe_sign_in(settings: Settings) -> ProbeFlow[bool]:
     """Request a token in each encoding, and return whether there is one."""
     credentials = settings.credentials
     if not isinstance(credentials, ClientCredentials):
-        return (yield from _probe_ready_token(settings))
+        return (yield from _probe_access_token(settings))
     answers: dict[Encoding, Observation] = {}
     for encoding in ("form", "json"):
         answers[encoding] = yield Probe(_request(credentials, encoding), remark=encoding)
@@ -100,19 +100,21 @@ def _request(credentials: ClientCredentials, encoding: Encoding) -> api.Operatio
     return api.get_token(credentials.client_id, credentials.client_secret, encoding=encoding)
 
 
-def _probe_ready_token(settings: Settings) -> ProbeFlow[bool]:
+def _probe_access_token(settings: Settings) -> ProbeFlow[bool]:
     seen = yield Probe(raw(api.definitions(limit=1)))
     yield _connection_finding(settings, seen)
     if seen.response is None:
         return False
     works = not isinstance(seen.error, AuthenticationError)
     if works:
-        yield Finding.unknown("token_request", READY_CREDENTIAL_REASON)
+        yield Finding.unknown("token_request", NO_REQUEST_REASON)
     else:
-        sentence = "the ready-made token of the connection was refused: it has expired, or belongs to another environment"
+        sentence = (
+            "the connection's 'access_token' was refused: it has expired, or belongs to another environment"
+        )
         yield Finding.known("token_request", "refused", sentence, seen, fine=False)
-    yield Finding.unknown("token_lifetime", READY_CREDENTIAL_REASON)
-    yield Finding.unknown("older_tokens", READY_CREDENTIAL_REASON)
+    yield Finding.unknown("token_lifetime", NO_REQUEST_REASON)
+    yield Finding.unknown("older_tokens", NO_REQUEST_REASON)
     yield _clock_finding(seen)
     return works
 

@@ -28,7 +28,7 @@ from airflow_provider_astrobpm.doctor.timestamp_findings import CLOCK_TOLERANCE,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
 NO_INSTANCE_VISIBLE = "the token sees no instance at all"
 NEEDS_START = "a run with --start can find out"
@@ -43,7 +43,7 @@ class StateLists:
 
     def __init__(self, answers: Mapping[str, Observation]) -> None:
         self.answers = answers
-        self.rows: dict[str, list[Row]] = {}
+        self.rows: dict[str, list[InstanceRow]] = {}
         for state, answer in answers.items():
             rows = rows_of(answer)
             if rows is not None:
@@ -69,9 +69,12 @@ class StateLists:
         missing = [state for state in self.answers if state not in self.rows]
         if not missing:
             return NO_INSTANCE_VISIBLE
-        which = "no list of instances" if not self.rows else f"the list of {missing[0]!r}"
-        others = "" if not self.rows else ", and the other lists show no instance"
-        return f"{which} could be read ({why_unclear(self.answers[missing[0]])}){others}"
+        reason = why_unclear(self.answers[missing[0]])
+        if not self.rows:
+            return f"no list of instances could be read ({reason})"
+        return (
+            f"the list of {missing[0]!r} could not be read ({reason}), and the other lists show no instance"
+        )
 
     @property
     def empty(self) -> list[str]:
@@ -171,12 +174,14 @@ def _fields_finding(lists: StateLists, state: str, unordered: Observation) -> Fi
             "fields", f"the list without fields= could not be read: {why_unclear(unordered)}", unordered
         )
     if not _columns(others).difference(ROW_FIELDS):
-        return Finding.unknown("fields", "the list without fields= has the same columns", seen, unordered)
+        return Finding.unknown(
+            "fields", "the list without fields= has no other columns either", seen, unordered
+        )
     words = f"honoured: only the requested columns were sent{also}"
     return Finding.known("fields", "honoured", words, seen, unordered)
 
 
-def _columns(rows: list[Row]) -> set[str]:
+def _columns(rows: list[InstanceRow]) -> set[str]:
     return set().union(*rows)
 
 

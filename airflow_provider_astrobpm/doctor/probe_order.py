@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import Probe, raw, rows_of, text, why_unclear
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
 MAX_LISTS_FROM_BOTH_ENDS = 3  # lists to request from both ends
@@ -27,8 +27,8 @@ class BothEnds(NamedTuple):
     """A list requested from both ends, and what that proves about its length."""
 
     state: str
-    rows: list[Row]
-    reverse: list[Row]
+    rows: list[InstanceRow]
+    reverse: list[InstanceRow]
     observations: tuple[Observation, ...]
     found: Literal["truncated", "complete", "moved", "inconclusive", "unclear"]
 
@@ -78,7 +78,7 @@ def own_order_finding(seen: Observation) -> Finding:
     return Finding.known("own_order", "other", "not by start time", seen)
 
 
-def find_displacement(lists: StateLists, row: Row, seen: Observation) -> Displacement | None:
+def find_displacement(lists: StateLists, row: InstanceRow, seen: Observation) -> Displacement | None:
     """Compare a list with a new instance to the same list before the start.
 
     :param row: the new instance.
@@ -108,7 +108,7 @@ def probe_displacement(lists: StateLists, displacement: Displacement | None) -> 
         yield _record_cap(lists, len(rows), words, *displacement.observations, seen)
 
 
-def has_distinct_starts(rows: list[Row]) -> bool:
+def has_distinct_starts(rows: list[InstanceRow]) -> bool:
     """Return whether rows have different start times that can be sorted."""
     starts = _starts(rows)
     return all(map(_SORTABLE.fullmatch, starts)) and len(set(starts)) > 1
@@ -191,11 +191,11 @@ def _record_cap(lists: StateLists, rows: int, words: str, *seen: Observation) ->
     return Finding.known("row_cap", rows, words, *seen, fine=False)
 
 
-def _is_ordered(first: list[Row], reverse: list[Row]) -> bool:
+def _is_ordered(first: list[InstanceRow], reverse: list[InstanceRow]) -> bool:
     starts, reverse_starts = _starts(first), _starts(reverse)
     ends_fit = starts[:1] >= reverse_starts[:1]
     return ends_fit and starts == sorted(starts, reverse=True) and reverse_starts == sorted(reverse_starts)
 
 
-def _starts(rows: list[Row]) -> list[str]:
+def _starts(rows: list[InstanceRow]) -> list[str]:
     return [text(row, "startTime") for row in rows]

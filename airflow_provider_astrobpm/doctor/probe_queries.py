@@ -26,7 +26,7 @@ from airflow_provider_astrobpm.doctor.probe_lists import NO_INSTANCE_VISIBLE
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
 NONEXISTENT_STATE = "NoSuchState"
@@ -64,7 +64,7 @@ def probe_queries(lists: StateLists) -> ProbeFlow[bool]:
     return refuses_with_5xx
 
 
-def probe_by_id(row: Row | None, no_row: str = NO_INSTANCE_VISIBLE) -> ProbeFlow[None]:
+def probe_by_id(row: InstanceRow | None, no_row: str = NO_INSTANCE_VISIBLE) -> ProbeFlow[None]:
     """Report whether an instance and its variables can be read by id.
 
     :param row: an instance from the lists, if there is one.
@@ -85,7 +85,7 @@ def probe_by_id(row: Row | None, no_row: str = NO_INSTANCE_VISIBLE) -> ProbeFlow
     yield _variables_finding(row, seen, is_there=is_there)
 
 
-def instance_to_read(lists: StateLists) -> Row | None:
+def instance_to_read(lists: StateLists) -> InstanceRow | None:
     """Return an instance to read by its id, preferably an open one, which stays visible."""
     states = [state for state in lists.non_empty if state in OPEN_STATES] or lists.non_empty
     return lists.rows[states[0]][0] if states else None
@@ -231,7 +231,7 @@ def _probe_content_type(granted: str, *, refuses_with_5xx: bool) -> ProbeFlow[No
         )
 
 
-def _by_id_finding(row: Row, seen: Observation) -> ProbeFlow[bool]:
+def _by_id_finding(row: InstanceRow, seen: Observation) -> ProbeFlow[bool]:
     """Report a read by id, and return whether the instance certainly exists."""
     name = "get_by_id"
     if answer_kind(seen) is AnswerKind.ANSWERED:
@@ -255,7 +255,7 @@ def _by_id_finding(row: Row, seen: Observation) -> ProbeFlow[bool]:
     return is_there
 
 
-def _shape_finding(name: str, row: Row, seen: Observation) -> Finding:
+def _shape_finding(name: str, row: InstanceRow, seen: Observation) -> Finding:
     instance = instance_of(seen)
     try:
         readable = instance is not None and decode_instance(msgspec.json.encode(instance)).id == row["id"]
@@ -274,7 +274,7 @@ def _not_by_id_finding(name: str, value: str, *seen: Observation) -> Finding:
     return Finding.known(name, value, f"{words}; instances are searched in the lists", *seen)
 
 
-def _variables_finding(row: Row, seen: Observation, *, is_there: bool) -> Finding:
+def _variables_finding(row: InstanceRow, seen: Observation, *, is_there: bool) -> Finding:
     name, unused = "get_variables", "this provider does not read variables"
     if answer_kind(seen) is AnswerKind.UNCLEAR:
         return Finding.unknown(name, why_unclear(seen), seen)

@@ -24,7 +24,7 @@ from airflow_provider_astrobpm.doctor.started_instances import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
 FINDING = "refused_token_start"
@@ -36,7 +36,7 @@ _CONSEQUENCE = "This provider resends such a start with a new token, so one task
 class ListBehaviour(NamedTuple):
     """How a new instance shows in the lists, as far as the run has found out."""
 
-    row: Row | None
+    row: InstanceRow | None
     """The row of the first instance, if it was ever visible."""
     lag: float
     """Seconds until it was visible."""
@@ -104,7 +104,9 @@ def _why_not_sent(started: StartedInstances, known: ListBehaviour, lists: StateL
     return None
 
 
-def _would_show_one_more(rows: Mapping[str, list[Row]], known: ListBehaviour, lists: StateLists) -> bool:
+def _would_show_one_more(
+    rows: Mapping[str, list[InstanceRow]], known: ListBehaviour, lists: StateLists
+) -> bool:
     """Return whether the lists of the first states of an instance would show one more.
 
     That is certain if lists are sorted newest first, or if each is shorter than the longest list observed.

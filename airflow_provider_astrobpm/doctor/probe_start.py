@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.csrf import Method
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
 NONEXISTENT_VARIABLE = "NoSuchVariableOfTheDoctor"
 CSRF_METHODS: tuple[Method, ...] = ("POST", "GET")
@@ -46,7 +46,7 @@ START_FORMS = ((False, True), (False, False), (True, True), (True, False))
 
 def probe_first_start(
     started: StartedInstances, key: str, settings: Settings, *, refuses_with_5xx: bool
-) -> ProbeFlow[tuple[Row, Observation] | None]:
+) -> ProbeFlow[tuple[InstanceRow, Observation] | None]:
     """Start one instance, and report what a start requires.
 
     :param key: the business key of the instance.
@@ -100,14 +100,14 @@ def probe_first_start(
 
 def probe_started_instance(
     started: StartedInstances,
-    instance: Row,
+    instance: InstanceRow,
     answer: Observation,
     *,
     settings: Settings,
     filled_states: Iterable[str],
     clock: Callable[[], float],
     refuses_with_5xx: bool,
-) -> ProbeFlow[tuple[Row, Observation] | None]:
+) -> ProbeFlow[tuple[InstanceRow, Observation] | None]:
     """Report when the instance is visible, what its row shows, and what a second start with its key does.
 
     :param instance: the instance from the answer to the start.
@@ -223,7 +223,7 @@ def _unknown_variable_finding(*seen: Observation, accepted: bool) -> Finding:
     )
 
 
-def _probe_others(row: Row, filled_states: Iterable[str]) -> ProbeFlow[None]:
+def _probe_others(row: InstanceRow, filled_states: Iterable[str]) -> ProbeFlow[None]:
     """Compare the creators of the visible instances with the creator of the new one."""
     own_creator, creators = "", set()
     for state in dict.fromkeys((text(row, "state"), *filled_states)):

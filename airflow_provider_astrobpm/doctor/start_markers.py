@@ -8,7 +8,7 @@ from airflow_provider_astrobpm.bpm.identity import key_prefix
 from airflow_provider_astrobpm.doctor.observation import text
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.doctor.observation import Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow
 
 KEY_PREFIX = "airflow-doctor-"  # of the business key of every start
 TITLE = "Airflow's doctor is probing this environment; please ignore, it ends by itself"
@@ -29,7 +29,7 @@ def title_for(key: str) -> str:
     return f"{TITLE} ({key[: len(KEY_PREFIX) + MARK_CHARACTERS]})"
 
 
-def matches(row: Row, key: str) -> bool:
+def matches(row: InstanceRow, key: str) -> bool:
     """Return whether a row shows an instance that was started with this key, by its key or its title."""
     mark = title_for(key).rpartition(" ")[2]
     return resembles(text(row, "businessKey"), key) or (
@@ -46,7 +46,7 @@ def resembles(shown: str, key: str) -> bool:
     )
 
 
-def business_key_of(row: Row) -> str:
+def business_key_of(row: InstanceRow) -> str:
     """Return the business key that a row shows; the empty string if it shows none, or the id instead."""
     key = text(row, "businessKey")
     return "" if key.strip() == row["id"] else key

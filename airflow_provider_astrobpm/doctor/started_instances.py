@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.doctor.start_markers import matches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
 # Between polls for an instance or an effect that is not visible yet. About a minute in all, because lists may be long.
 POLL_DELAYS_SECONDS = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
@@ -81,7 +81,7 @@ class StartedInstances:
         """Return the starts whose instances are not known to have ended."""
         return [start for start in self.starts if start.end is None]
 
-    def claim(self, rows: Iterable[Row]) -> list[SentStart]:
+    def claim(self, rows: Iterable[InstanceRow]) -> list[SentStart]:
         """Record the ids of instances of this run that are in these rows and were unknown so far.
 
         :returns: the starts of these instances.
@@ -100,7 +100,7 @@ class StartedInstances:
         return found
 
 
-def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[Row | None, Observation]]:
+def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[InstanceRow | None, Observation]]:
     """Search for an instance in all lists, beginning with the list of its last state.
 
     :returns: its row or ``None``, and the list that shows it; without a row, a failed list if any, or the last one.
@@ -119,9 +119,9 @@ def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[Row | None, O
 class AwaitedRow(NamedTuple):
     """The result of polling for an instance."""
 
-    wanted: Row | None
+    wanted: InstanceRow | None
     """The row that meets the condition; ``None`` if there never was one."""
-    last: Row | None
+    last: InstanceRow | None
     """The row at the last poll, if the instance was visible."""
     observation: Observation
     """The list that showed it, or the last one."""
@@ -130,7 +130,7 @@ class AwaitedRow(NamedTuple):
 
 
 def await_row(
-    instance_id: str, last_state: str, wanted: Callable[[Row], bool], clock: Callable[[], float]
+    instance_id: str, last_state: str, wanted: Callable[[InstanceRow], bool], clock: Callable[[], float]
 ) -> ProbeFlow[AwaitedRow]:
     """Poll for about a minute until the row of an instance meets a condition."""
     for pause in (*POLL_DELAYS_SECONDS, None):
@@ -169,7 +169,7 @@ def action_probe(
 class ListSweep(NamedTuple):
     """The result of listing every state once."""
 
-    rows: dict[str, list[Row]]
+    rows: dict[str, list[InstanceRow]]
     """The rows of each state that could be listed."""
     failed: Observation | None
     """A list that could not be read, if there was one."""
@@ -182,7 +182,7 @@ def sweep_lists(started: StartedInstances, *, even_if_down: bool = False) -> Pro
 
     :param even_if_down: whether to send requests even if the endpoint seems to be down.
     """
-    lists: dict[str, list[Row]] = {}
+    lists: dict[str, list[InstanceRow]] = {}
     failed: Observation | None = None
     for state in states.STATES:
         seen = yield Probe(raw(api.query(state)), even_if_down=even_if_down)
@@ -257,7 +257,7 @@ def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None
         start.problem = f"it did not end after {requests} requests to terminate it: {reason}{state}"
 
 
-def has_ended(row: Row) -> bool:
+def has_ended(row: InstanceRow) -> bool:
     """Return whether an instance has certainly ended, by its state, its flag or its end time.
 
     A broken instance may still be open: if users can repair it, it can also be suspended.
@@ -269,11 +269,11 @@ def has_ended(row: Row) -> bool:
     return states.is_terminal(text(row, "state"))
 
 
-def is_broken(row: Row) -> bool:
+def is_broken(row: InstanceRow) -> bool:
     """Return whether an instance is broken, open or not."""
     return states.class_of(text(row, "state")) is states.StateClass.BROKEN
 
 
-def is_suspended(row: Row) -> bool:
+def is_suspended(row: InstanceRow) -> bool:
     """Return whether an instance is suspended, by its flag or its state."""
     return row.get("suspended") is True or text(row, "state") == states.SUSPENDED

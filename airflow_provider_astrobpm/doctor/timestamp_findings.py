@@ -11,7 +11,7 @@ from airflow_provider_astrobpm.doctor.observation import text
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.doctor.observation import Observation, Row
+    from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation
 
 CLOCK_TOLERANCE = timedelta(minutes=3)  # between a timestamp and a correct clock
 OFFSET_STEP = timedelta(minutes=15)
@@ -40,7 +40,9 @@ def assess(stamp: str, at: float) -> TimestampQuality:
     return "documented" if timestamps.is_clock_credible([stamp], at) else "implausible"
 
 
-def start_time_finding(instance: Row, row: Row | None, begun: float, *seen: Observation) -> Finding:
+def start_time_finding(
+    instance: InstanceRow, row: InstanceRow | None, begun: float, *seen: Observation
+) -> Finding:
     """Return whether the start time of a new instance has the documented format and is plausible.
 
     :param instance: the instance from the answer to the start.
@@ -79,7 +81,7 @@ def start_time_finding(instance: Row, row: Row | None, begun: float, *seen: Obse
     return Finding.known(name, "documented", words, *seen)
 
 
-def timezone_finding(instance: Row, seen: Observation, settings: Settings) -> Finding:
+def timezone_finding(instance: InstanceRow, seen: Observation, settings: Settings) -> Finding:
     """Return the offset from UTC, given that the instance started when its start was answered."""
     stamp = timestamps.read(text(instance, "startTime"))
     if stamp is None:

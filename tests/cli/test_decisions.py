@@ -25,9 +25,9 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.group_change import GroupAction, GroupChange
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.cli.arguments import state_named, variables_from
 from airflow_provider_astrobpm.cli.change_commands import MAX_LISTED_IDS, ChangeSummary, make_plan
 from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
+from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
 from airflow_provider_astrobpm.cli.runner import exit_of
 from airflow_provider_astrobpm.cli.selection import InstanceFilter, filter_from
 

@@ -271,9 +271,7 @@ def test_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
     assert emulator.counts()["start"] == 0
 
 
-def test_expired_ready_made_token(
-    emulator: EmulatorControl, populate: Callable[..., None], run: Examine
-) -> None:
+def test_expired_access_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
     populate()
     refused = run(credentials=ReadyToken("this-has-expired"))
     assert (refused.exit_code, refused.findings["token_request"].value) == (1, "refused")
