@@ -76,7 +76,7 @@ STATE = _arg(
     + ", ".join(STATES),
 )
 ALL = _arg("--all", action="store_true", help="Include instances in all states, also closed ones")
-BPM_NAME = _arg("--bpm-name", metavar="NAME", help="Only instances of the BPM of this name")
+BPM_NAME = _arg("--bpm-name", metavar="NAME", help="Only instances of the BPM with this name")
 FORMER_BPM_NAME = _former("--process", dest="bpm_name")
 BUSINESS_KEY = _arg("--business-key", metavar="KEY", help="Only instances with this business key")
 OLDER_THAN = _arg(

@@ -59,7 +59,7 @@ def watch(args: argparse.Namespace) -> Exit:
     return Exit.INTERRUPTED if interrupted else _exit_code(waits)
 
 
-def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: Show) -> None:
+def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: WaitView) -> None:
     failures, now = look.Failures(), hook.client.now
     show(waits, ())
     while still := [wait for wait in waits if wait.ending is None]:
@@ -81,8 +81,8 @@ def _report(waits: Sequence[Wait], *, interrupted: bool) -> list[str]:
     """Return the messages about how the instances ended."""
     endings = [wait.ending for wait in waits]
     errors = [ending for ending in endings if isinstance(ending, Exception)]
-    well = sum(isinstance(ending, BpmInstance) for ending in endings)
-    parts = [f"{well} of {len(waits)} succeeded"]
+    succeeded = sum(isinstance(ending, BpmInstance) for ending in endings)
+    parts = [f"{succeeded} of {len(waits)} succeeded"]
     if errors:
         parts.append(f"{len(errors)} failed")
     if (still := endings.count(None)) or interrupted:
@@ -99,7 +99,7 @@ def _exit_code(waits: Sequence[Wait]) -> Exit:
     return Exit.NOT_FOUND if missing else Exit.FAILED
 
 
-Show = Callable[["Sequence[Wait]", Iterable[str]], None]
+WaitView = Callable[["Sequence[Wait]", Iterable[str]], None]
 """Shows the current state of instances: their waits, and messages about what changed since the last call."""
 
 LINES_AROUND_TABLE = 6  # of a terminal, for everything but the rows
@@ -107,7 +107,7 @@ COLUMNS = ("id", "name", "state", "business status", "business key")
 
 
 @contextmanager
-def line_view() -> Iterator[Show]:
+def line_view() -> Iterator[WaitView]:
     """Provide a view that prints one line per instance at first, and then one line per change."""
     began = False
 
@@ -124,7 +124,7 @@ def line_view() -> Iterator[Show]:
 
 
 @contextmanager
-def table_view() -> Iterator[Show]:
+def table_view() -> Iterator[WaitView]:
     """Provide a view that redraws a table after each poll, and leaves the last table on the screen."""
     console = Console()
     with Live(console=console, auto_refresh=False) as live:

@@ -391,7 +391,7 @@ class TestWatch:
         emulator.fault("query", "status", status=503, skip=2)
         done = run("watch", *waiting, "--poll-interval", "1")
         assert done.code == 0
-        assert done.out.count("Polls fail from now on") == 1, "one message for all instances"
+        assert done.out.count("Polls fail from now on") == 1, "said once, not for each"
         assert done.out.count("Polls succeed again") == 1
 
     def test_watch_of_a_missing_instance(self, run: Run) -> None:
