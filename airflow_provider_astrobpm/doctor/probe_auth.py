@@ -147,7 +147,7 @@ def _token_request_finding(accepted: list[Encoding], seen: list[Observation]) ->
 
 
 def token_answer_kind(refused: list[Observation]) -> AnswerKind:
-    """Return whether a failed token request was refused."""
+    """Return how to interpret a failed token request."""
     if refused and isinstance(refused[0].error, AuthenticationError):
         return AnswerKind.REFUSED
     return answer_kind(refused[0]) if refused else AnswerKind.UNCLEAR
