@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_astrobpm``: the commands of ``airflow astro-zero``, on every Airflow."""
+"""``python -m airflow_provider_astrobpm``: the commands of ``airflow astro-zero``, on every Airflow version."""
 
 from airflow_provider_astrobpm.cli.definition import make_parser
 
@@ -6,7 +6,7 @@ from airflow_provider_astrobpm.cli.definition import make_parser
 def main(arguments: list[str] | None = None) -> None:
     """Run a command, and exit with its code.
 
-    :param arguments: what follows the name of the program; by default what it was called with.
+    :param arguments: the command-line arguments; by default, those of this process.
     """
     args = make_parser().parse_args(arguments)
     args.func(args)

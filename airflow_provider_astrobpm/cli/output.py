@@ -1,4 +1,4 @@
-"""What commands print: tables, JSON, YAML and plain columns, as Airflow's own commands do."""
+"""Prints results as tables, JSON, YAML or plain columns, as Airflow's own commands do."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 INSTANCE_COLUMNS = ("id", "name", "version", "state", "suspended", "bp_status", "business_key", "start_time")
 DEFINITION_COLUMNS = ("name", "version", "label", "active", "status", "id")
-NARROW = ("table", "plain")  # formats for people, which show the columns above; the others show everything
+NARROW = ("table", "plain")  # formats with only the columns above; the others show every field
 
 
 class Console(AirflowConsole):
-    """Airflow's console, for texts that somebody else has written, and for values that keep their types."""
+    """Airflow's console, but without markup in data, and with types preserved in JSON and YAML."""
 
     def print_as(self, data: Sequence[dict[str, Any]], output: str, mapper: Any = None) -> None:
-        """Print rows; JSON and YAML have numbers, booleans and null, of which Airflow makes texts."""
+        """Print rows. JSON and YAML keep numbers, booleans and null, which Airflow converts to text."""
         if output == "json":
             self.print_as_json(msgspec.to_builtins(data))
         elif output == "yaml":
@@ -34,11 +34,11 @@ class Console(AirflowConsole):
             super().print_as(data, output, mapper)
 
     def print_as_table(self, data: list[dict[str, Any]]) -> None:
-        """Print a table; what looks like markup in it is none."""
+        """Print a table, with markup in the data escaped."""
         super().print_as_table([{key: escape(str(value)) for key, value in row.items()} for row in data])
 
     def print_as_plain_table(self, data: list[dict[str, Any]]) -> None:
-        """Print columns; a business key such as ``007`` is no number."""
+        """Print columns, without treating a business key such as ``007`` as a number."""
         if not data:
             super().print_as_plain_table(data)
             return
@@ -54,7 +54,7 @@ class Console(AirflowConsole):
 def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], output: str) -> None:
     """Print a list of instances.
 
-    :param hook: the hook of the connection, whose time zone and addresses count.
+    :param hook: the hook of the connection, for its time zone and URLs.
     :param instances: the instances.
     :param output: the format.
     """
@@ -62,7 +62,7 @@ def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], outpu
 
 
 def print_instance(hook: AstroZeroHook, instance: BpmInstance, output: str) -> None:
-    """Print one instance with all that is known of it; the parameters are those of ``print_instances``."""
+    """Print all fields of one instance. The parameters are those of ``print_instances``."""
     row = instance_row(hook, instance)
     if output in NARROW:
         _print_properties(row, output)
@@ -80,8 +80,8 @@ def print_definition(
 ) -> None:
     """Print one BPM definition with its variables.
 
-    :param definition: the definition, as it is listed.
-    :param variables: its variables as they are sent, each with its name; ``None`` where it lists none.
+    :param definition: the definition, from the list.
+    :param variables: its variables as the API returns them, each with its name; ``None`` if the definition lists none.
     :param output: the format.
     """
     row = msgspec.structs.asdict(definition)
@@ -95,7 +95,7 @@ def print_definition(
 
 
 def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
-    """Return what is printed of an instance: what tasks pass on, and what helps people to recognise it."""
+    """Return the printed fields of an instance: the task's result, and fields that help to recognise it."""
     return {
         **hook.as_dict(instance),
         "title": instance.title,
@@ -105,7 +105,7 @@ def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
 
 
 def _print_properties(row: dict[str, Any], output: str) -> None:
-    """Print one thing, a row for each of its properties, as ``airflow dags details`` does."""
+    """Print one object with one row per property, as ``airflow dags details`` does."""
     rows = [{"property_name": key, "property_value": value} for key, value in row.items()]
     Console().print_as(rows, output)
 

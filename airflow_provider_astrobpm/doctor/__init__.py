@@ -1,1 +1,1 @@
-"""What the doctor asks an endpoint, what it concludes from the answers, and what it reports."""
+"""The doctor: probes an endpoint, draws conclusions from its answers, and reports them."""

@@ -1,60 +1,60 @@
-"""The report: all points, what was started, and the extras to set, as text or as JSON."""
+"""The report: all findings, the started instances, and the extras to set, as text or as JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.doctor.points import ABOUT, Point
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, Finding
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.doctor.own import Started
+    from airflow_provider_astrobpm.doctor.started_instances import SentStart
 
-WIDTH = 110
+LINE_CHARACTERS = 110
 MARKS = {True: "ok", False: "!", None: "?"}
-LEGEND = "ok: fine for this provider   !: mind this   ?: could not be told"
+LEGEND = "ok: fine for this provider   !: needs attention   ?: unknown"
 
 
 @dataclass
 class Report:
-    """What a run of the doctor has found.
+    """The result of a run of the doctor.
 
     :param connection: the connection id.
     :param url: the base URL.
-    :param process: the process that was to be started; ``None`` where nothing was to be changed.
-    :param points: the points by their names.
-    :param started: what was started.
+    :param process: the process to start; ``None`` for a read-only run.
+    :param findings: the findings by name.
+    :param started: the starts that were sent.
     :param extras: the extras to set.
-    :param requests: how many were sent.
-    :param signed_in: whether the endpoint answered and there was a token.
-    :param interrupted: whether the run was ended before its time.
+    :param requests: the number of requests sent.
+    :param signed_in: whether the endpoint answered and the run has a token.
+    :param interrupted: whether the run was interrupted.
     """
 
     connection: str
     url: str
     process: str | None = None
-    points: dict[str, Point] = field(default_factory=dict)
-    started: list[Started] = field(default_factory=list)
+    findings: dict[str, Finding] = field(default_factory=dict)
+    started: list[SentStart] = field(default_factory=list)
     extras: dict[str, Any] = field(default_factory=dict)
     requests: int = 0
     signed_in: bool = False
     interrupted: bool = False
 
     @property
-    def ordered(self) -> list[Point]:
-        """The points, in the order in which they are documented."""
-        return [self.points[name] for name in ABOUT if name in self.points]
+    def ordered(self) -> list[Finding]:
+        """The findings, in their documented order."""
+        return [self.findings[name] for name in DESCRIPTIONS if name in self.findings]
 
     @property
-    def not_ended(self) -> list[Started]:
-        """What was started, or may have been, and is not known to have ended."""
+    def not_ended(self) -> list[SentStart]:
+        """The starts whose instances are not known to have ended."""
         return [start for start in self.started if start.end is None]
 
     @property
     def exit_code(self) -> int:
-        """0; 1 without a token or with an instance left over; 130 when it was interrupted."""
+        """0; 1 without a token or with an instance left; 130 if interrupted."""
         return 130 if self.interrupted else int(not self.signed_in or bool(self.not_ended))
 
     def as_json(self) -> str:
@@ -68,9 +68,9 @@ class Report:
                 "requests": self.requests,
                 "signed_in": self.signed_in,
                 "interrupted": self.interrupted,
-                "points": [{**asdict(point), "about": ABOUT[point.name]} for point in self.ordered],
-                "started": [_started(start) for start in self.started],
-                "not_terminated": [_started(start) for start in self.not_ended],
+                "points": [_finding_as_json(finding) for finding in self.ordered],
+                "started": [_start_as_json(start) for start in self.started],
+                "not_terminated": [_start_as_json(start) for start in self.not_ended],
                 "extras": self.extras,
             },
             indent=2,
@@ -78,17 +78,17 @@ class Report:
         )
 
     def as_text(self) -> str:
-        """Return the report for people."""
+        """Return the report as readable text."""
         lines = [f"Connection {self.connection!r}, {self.url}", self._mode(), LEGEND, ""]
-        for point in self.ordered:
-            lines += _point(point)
-        lines += ["", *self._started()]
+        for finding in self.ordered:
+            lines += _finding_lines(finding)
+        lines += ["", *self._started_lines()]
         if not self.signed_in:
-            lines.append("Nothing else was asked.")
+            lines.append("Nothing else was probed.")
         elif self.extras:
             lines += ["Extras to set on the connection:", json.dumps(self.extras)]
         else:
-            lines.append("No extra has to be set by what was told.")
+            lines.append("No extra has to be set.")
         return "\n".join(lines)
 
     def _mode(self) -> str:
@@ -97,33 +97,51 @@ class Report:
             return f"Read only: {self.requests} requests, none of which changed anything.{cut_short}"
         return f"With --start {self.process}: {self.requests} requests.{cut_short}"
 
-    def _started(self) -> list[str]:
+    def _started_lines(self) -> list[str]:
         if self.process is None:
             return []
         lines = [
             f"Started and ended: {start} ({start.end})" for start in self.started if start.end is not None
         ]
         for start in self.not_ended:
-            lines += [f"NOT TERMINATED: {start}: {start.problem}.", _what_to_do(start, self.connection)]
+            lines += [
+                f"NOT TERMINATED: {start}: {start.problem}.",
+                _termination_advice(start, self.connection),
+            ]
         return [*(lines or ["Nothing was started."]), ""]
 
 
-def _what_to_do(start: Started, connection: str) -> str:
+def _termination_advice(start: SentStart, connection: str) -> str:
     if start.instance_id is not None:
         command = f"terminate {start.instance_id} --conn-id {connection}"
         return f"Terminate it: python -m airflow_provider_astrobpm {command}"
-    return "It may exist or not: look for it by its business key, and terminate it if it does."
+    return "It may or may not exist: search for it by its business key, and terminate it if it exists."
 
 
-def _point(point: Point) -> list[str]:
-    lead = f"{MARKS[point.fine]:<3}{point.name:<27}"
+def _finding_lines(finding: Finding) -> list[str]:
+    lead = f"{MARKS[finding.fine]:<3}{finding.name:<27}"
     sentence = wrap(
-        point.seen, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+        finding.sentence,
+        LINE_CHARACTERS,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_on_hyphens=False,
     )
-    return [*sentence, *(f"{' ' * len(lead)}{line}" for line in point.evidence)]
+    return [*sentence, *(f"{' ' * len(lead)}{line}" for line in finding.evidence)]
 
 
-def _started(start: Started) -> dict[str, str | None]:
+def _finding_as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "value": finding.value,
+        "seen": finding.sentence,
+        "fine": finding.fine,
+        "evidence": finding.evidence,
+        "about": DESCRIPTIONS[finding.name],
+    }
+
+
+def _start_as_json(start: SentStart) -> dict[str, str | None]:
     problem = start.problem if start.end is None else None
     return {
         "id": start.instance_id,

@@ -1,4 +1,4 @@
-"""Commands in this process and in processes of their own, against the emulator."""
+"""Helpers to run commands against the emulator, in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AIRFLOW = (sys.executable, "-m", "airflow", "astro-zero")
 
 
 class Done(NamedTuple):
-    """A command that has ended."""
+    """The result of a finished command."""
 
     code: int
     out: str
@@ -39,8 +39,8 @@ Run = Callable[..., Done]
 
 
 @pytest.fixture(autouse=True)
-def _ctrl_c_means_something() -> Iterator[None]:
-    """Let commands take SIGINT, also where these tests run in the background of a shell, which lets it be ignored."""
+def _default_sigint_handler() -> Iterator[None]:
+    """Enable SIGINT for commands. A shell disables it for background jobs, and these tests may run in one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -48,7 +48,7 @@ def _ctrl_c_means_something() -> Iterator[None]:
 
 @pytest.fixture
 def run(emulator: EmulatorControl, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, with the connection to the emulator as it began."""
+    """Run a command in this process, connected to a freshly reset emulator."""
     del emulator
 
     def run_it(*arguments: str) -> Done:
@@ -71,13 +71,13 @@ def connection(server: EmulatorServer, **extra: object) -> str:
 
 @pytest.fixture
 def zone(emulator_server: EmulatorServer, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the connection say which zone the emulator's timestamps are in."""
+    """Set the time zone of the emulator's timestamps on the connection."""
     del emulator
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, timezone="UTC"))
 
 
 def process(command: Sequence[str], *arguments: str, **options: Any) -> Done:
-    """Run a command in a process of its own, with no terminal."""
+    """Run a command in a new process, without a terminal."""
     done = subprocess.run(
         [*command, *arguments],
         stdin=subprocess.DEVNULL,
@@ -92,7 +92,7 @@ def process(command: Sequence[str], *arguments: str, **options: Any) -> Done:
 
 
 class Running:
-    """A command that runs, and what it says meanwhile."""
+    """A running command, whose stderr is read meanwhile."""
 
     def __init__(self, popen: subprocess.Popen[str]) -> None:
         self.popen = popen
@@ -108,15 +108,15 @@ class Running:
                 self._lines.append(line.rstrip())
                 self._news.notify_all()
 
-    def says(self, words: str) -> None:
-        """Wait until it has said something on stderr."""
+    def wait_for_message(self, words: str) -> None:
+        """Wait until a line on stderr contains some words."""
         with self._news:
             assert self._news.wait_for(lambda: any(words in line for line in self._lines), PATIENCE), (
                 self._lines
             )
 
     def end(self) -> Done:
-        """Wait until it has ended."""
+        """Wait until the command has ended, and return its result."""
         assert self.popen.stdout
         out = self.popen.stdout.read()
         code = self.popen.wait(PATIENCE)
@@ -126,7 +126,7 @@ class Running:
 
 @contextmanager
 def running(command: Sequence[str], *arguments: str) -> Iterator[Running]:
-    """Run a command in a process of its own, and end it at last."""
+    """Run a command in a new process, and kill it at the end."""
     with subprocess.Popen(
         [*command, *arguments],
         stdin=subprocess.DEVNULL,

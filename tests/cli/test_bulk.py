@@ -1,4 +1,4 @@
-"""Bulk actions: the preview is right, only those are touched, a second run finds nothing to do, and Ctrl-C stops cleanly."""
+"""Bulk actions: a correct preview, no other instance touched, nothing to do for a second run, and a clean stop on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def changes(emulator: EmulatorControl) -> int:
     return counts["action"] + counts["variables"]
 
 
-def test_five_hundred_are_terminated_by_a_filter_and_no_others(emulator: EmulatorControl) -> None:
-    meant, others = started(emulator, 500), started(emulator, 20, OTHER)
+def test_terminate_by_a_filter_changes_exactly_the_previewed_instances(emulator: EmulatorControl) -> None:
+    matching, others = started(emulator, 500), started(emulator, 20, OTHER)
     command = ("terminate", "--bpm-name", BPM, "--output", "json")
 
     refused = process(MODULE, *command)
     assert refused.code == 2
-    assert {row["id"] for row in refused.rows} == meant, "the preview is right"
-    assert "Terminate 500 instances? There is no terminal to ask at" in refused.err
+    assert {row["id"] for row in refused.rows} == matching, "the preview is correct"
+    assert "Terminate 500 instances? There is no terminal to confirm this on" in refused.err
     assert changes(emulator) == 0
 
     done = process(MODULE, *command, "--yes")
     assert done.code == 0, done.err
-    assert {row["id"] for row in done.rows} == meant
+    assert {row["id"] for row in done.rows} == matching
     assert done.err == "Terminate 500 instances.\nTerminated 500 of 500.\n", (
-        "no bar where there is no terminal"
+        "no progress bar without a terminal"
     )
-    assert in_state(emulator, "Terminated") == meant
+    assert in_state(emulator, "Terminated") == matching
     assert in_state(emulator, WAITING) == others
     assert changes(emulator) == 500
 
     again = process(MODULE, *command, "--yes")
-    assert (again.code, again.out, again.err) == (0, "", "Nothing to do: no instance is meant.\n")
+    assert (again.code, again.out, again.err) == (0, "", "Nothing to do: no instance matches.\n")
     assert changes(emulator) == 500
 
 
-def test_ctrl_c_in_the_middle_stops_cleanly_and_says_what_was_done(emulator: EmulatorControl) -> None:
-    meant = started(emulator, 100)
+def test_ctrl_c_stops_after_the_changes_in_progress_and_reports_them(emulator: EmulatorControl) -> None:
+    matching = started(emulator, 100)
     emulator.fault("action", "delay", seconds=0.3, times=100)
     with running(MODULE, "terminate", "--bpm-name", BPM, "--yes", "--max-concurrency", "4") as terminating:
         while len(in_state(emulator, "Terminated")) < 6:
@@ -66,12 +66,12 @@ def test_ctrl_c_in_the_middle_stops_cleanly_and_says_what_was_done(emulator: Emu
     ended = in_state(emulator, "Terminated")
     assert done.code == 130
     assert 6 <= len(ended) < 100
-    assert "Stopping: what is under way comes to its end." in done.err
+    assert "Stopping after the changes in progress." in done.err
     assert f"Interrupted. Terminated {len(ended)} of 100, {100 - len(ended)} not tried." in done.err
     named = re.search(r"Not tried: (.*) and \d+ more", done.err)
     assert named
-    assert set(named[1].split(", ")) <= meant - ended
-    assert changes(emulator) == len(ended), "nothing was under way any more"
+    assert set(named[1].split(", ")) <= matching - ended
+    assert changes(emulator) == len(ended), "all requests had finished"
 
     emulator.clear_faults()
     again = process(MODULE, "terminate", "--bpm-name", BPM, "--yes")
@@ -79,10 +79,10 @@ def test_ctrl_c_in_the_middle_stops_cleanly_and_says_what_was_done(emulator: Emu
         0,
         f"Terminated {100 - len(ended)} of {100 - len(ended)}.",
     )
-    assert in_state(emulator, "Terminated") == meant
+    assert in_state(emulator, "Terminated") == matching
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_aborts_at_once_and_reports_unknown_results(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmulatorServer() as server:
         monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", server.connection_json())
         emulator = server.control
@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_unknown(monkeypatch: py
             while changes(emulator) < 4:
                 assert terminating.popen.poll() is None
             terminating.popen.send_signal(signal.SIGINT)
-            terminating.says("Ctrl-C again leaves at once.")
+            terminating.wait_for_message("Press Ctrl-C again to abort at once.")
             terminating.popen.send_signal(signal.SIGINT)
             done = terminating.end()
         assert done.code == 130
@@ -102,7 +102,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_unknown(monkeypatch: py
         assert changes(emulator) == 4
 
 
-def test_ctrl_c_before_anything_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_the_search_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmulatorServer() as server:
         monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", server.connection_json())
         emulator = server.control
@@ -117,12 +117,12 @@ def test_ctrl_c_before_anything_changes_nothing(monkeypatch: pytest.MonkeyPatch)
         assert changes(emulator) == 0
 
 
-def test_suspend_and_resume(run: Run, emulator: EmulatorControl) -> None:
-    meant = started(emulator, 3)
+def test_suspend_and_resume_skip_instances_already_in_that_state(run: Run, emulator: EmulatorControl) -> None:
+    matching = started(emulator, 3)
     done = run("suspend", "--bpm-name", BPM, "--yes")
     assert (done.code, done.err) == (0, "Suspend 3 instances.\nSuspended 3 of 3.\n")
     assert Counter(one["suspended"] for one in emulator.instances()) == {True: 3}
-    again = run("suspend", *meant, "--yes")
+    again = run("suspend", *matching, "--yes")
     assert (again.code, again.err) == (0, "Nothing to do: 3 are suspended already.\n")
     done = run("resume", "--state", "Suspended", "--yes")
     assert (done.code, done.err.splitlines()[-1]) == (0, "Resumed 3 of 3.")
@@ -130,29 +130,29 @@ def test_suspend_and_resume(run: Run, emulator: EmulatorControl) -> None:
 
 
 @pytest.mark.parametrize("position", ["unchanged", "Suspended", "state_only"])
-def test_the_suspended_are_found_however_they_are_listed(
+def test_state_filter_finds_suspended_instances_in_any_list(
     position: str, run: Run, emulator: EmulatorControl
 ) -> None:
     emulator.switch(suspend_state=position)
-    meant = started(emulator, 2)
+    matching = started(emulator, 2)
     started(emulator, 2, OTHER)
-    assert run("suspend", *meant, "--yes").code == 0
+    assert run("suspend", *matching, "--yes").code == 0
     rows = run("list", "--state", "Suspended", "--output", "json").rows
-    assert {row["id"] for row in rows} == meant
+    assert {row["id"] for row in rows} == matching
 
 
-def test_ids_of_all_kinds(run: Run, emulator: EmulatorControl) -> None:
-    still, over = started(emulator, 2), started(emulator, 1, "Instant")
-    done = run("terminate", *still, *over, "nope", "--yes", "--output", "json")
+def test_ids_of_open_ended_and_missing_instances(run: Run, emulator: EmulatorControl) -> None:
+    open_ids, ended_ids = started(emulator, 2), started(emulator, 1, "Instant")
+    done = run("terminate", *open_ids, *ended_ids, "nope", "--yes", "--output", "json")
     assert done.code == 3
-    assert {row["id"] for row in done.rows} == still
+    assert {row["id"] for row in done.rows} == open_ids
     assert "instance 'nope' is in none of the states" in done.err
-    assert "Of the others 1 has ended already." in done.err
+    assert "Skipped: 1 has ended already." in done.err
     assert done.err.endswith("Terminated 2 of 2.\n")
-    assert in_state(emulator, "Terminated") == still
+    assert in_state(emulator, "Terminated") == open_ids
 
 
-def test_each_failure_is_a_line_with_its_reason(
+def test_each_failure_is_reported_with_its_reason(
     run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_attempts=1))
@@ -167,7 +167,7 @@ def test_each_failure_is_a_line_with_its_reason(
     assert len(in_state(emulator, "Terminated")) == 3
 
 
-def test_a_server_that_is_down_stops_it(
+def test_stops_if_the_server_is_down(
     run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_attempts=1))
@@ -179,17 +179,17 @@ def test_a_server_that_is_down_stops_it(
     assert changes(emulator) <= 2
 
 
-def test_set_variables(run: Run, emulator: EmulatorControl) -> None:
-    meant, others = started(emulator, 3), started(emulator, 1, OTHER)
+def test_set_changes_variables_of_matching_instances_only(run: Run, emulator: EmulatorControl) -> None:
+    matching, others = started(emulator, 3), started(emulator, 1, OTHER)
     done = run("set", "--bpm-name", BPM, "--variable", "country=CN", "--variable", "risk_class=3", "--yes")
     assert (done.code, done.err.splitlines()[-1]) == (0, "Set the variables of 3 of 3.")
-    for one in meant:
+    for one in matching:
         variables = emulator.instance(one)["variables"]
         assert (variables["country"], variables["risk_class"]) == ("CN", 3)
     assert all("country" not in emulator.instance(one)["variables"] for one in others)
 
 
-def test_variables_that_cannot_be_set(
+def test_failed_set_reports_no_values(
     run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_attempts=1))
@@ -202,7 +202,7 @@ def test_variables_that_cannot_be_set(
     assert done.err.endswith("Set the variables of 2 of 3, 1 failed.\n")
 
 
-def test_an_effect_that_does_not_show_is_not_called_done(
+def test_action_without_visible_effect_counts_as_unconfirmed(
     run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started(emulator, 2)
@@ -214,6 +214,6 @@ def test_an_effect_that_does_not_show_is_not_called_done(
         "accepted, and after 0.02 s its effect does not show: the instance is 'Waiting for user interaction'"
     )
     assert done.err.count(words) == 2
-    assert done.err.endswith("Terminated 0 of 2, 2 not certain.\n")
+    assert done.err.endswith("Terminated 0 of 2, 2 unconfirmed.\n")
     emulator.advance(31)
-    assert run("terminate", "--bpm-name", BPM, "--yes").err == "Nothing to do: no instance is meant.\n"
+    assert run("terminate", "--bpm-name", BPM, "--yes").err == "Nothing to do: no instance matches.\n"

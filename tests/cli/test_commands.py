@@ -1,4 +1,4 @@
-"""The commands against the emulator: what they print, what they send, and how they end."""
+"""The commands against the emulator: their output, requests and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.bpm.wait import Wait
-from airflow_provider_astrobpm.cli import views
+from airflow_provider_astrobpm.cli import watch_command
 from airflow_provider_astrobpm.cli.definition import COMMANDS
 from airflow_provider_astrobpm.cli.output import Console
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -39,7 +39,7 @@ WAITING = "Waiting for user interaction"
 SECRET = "emulator-only-secret"
 
 TAKES_COMMANDS = pytest.mark.skipif(
-    Version(airflow.__version__) < Version("3.2"), reason="Airflow takes no commands of providers"
+    Version(airflow.__version__) < Version("3.2"), reason="providers cannot add commands to this Airflow"
 )
 
 
@@ -49,7 +49,7 @@ def ids(rows: list[dict[str, object]]) -> set[object]:
 
 @contextmanager
 def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run a command on a terminal of its own, and yield the other end of that."""
+    """Run a command on a new terminal, and yield the other end of the terminal."""
     ours, its = os.openpty()
     environment = os.environ | {"COLUMNS": "200", "LINES": "40", "TERM": "xterm"}
     try:
@@ -66,7 +66,7 @@ def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], in
 
 
 def read_until(terminal: int, words: str) -> str:
-    """Read what a command writes until it has written something."""
+    """Read the output of a command until it contains some words."""
     written, deadline = b"", time.monotonic() + 60
     while words.encode() not in written:
         ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
@@ -75,8 +75,8 @@ def read_until(terminal: int, words: str) -> str:
     return written.decode()
 
 
-class TestReading:
-    def test_list_shows_what_has_not_ended_at_a_request_a_state(
+class TestReadCommands:
+    def test_list_shows_open_instances_with_one_request_per_state(
         self, run: Run, emulator: EmulatorControl
     ) -> None:
         still_open = {emulator.start(BPM)["id"] for _ in range(2)}
@@ -86,18 +86,18 @@ class TestReading:
         assert ids(done.rows) == still_open
         assert emulator.counts()["query"] == len(OPEN_STATES)
 
-    def test_list_all(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_list_all_shows_every_state(self, run: Run, emulator: EmulatorControl) -> None:
         everything = {emulator.start(name)["id"] for name in (BPM, "Instant")}
         assert ids(run("list", "--all", "--output", "json").rows) == everything
         assert emulator.counts()["query"] == len(STATES)
 
-    def test_list_asks_only_for_the_states_of_the_filter(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_list_requests_only_the_states_of_the_filter(self, run: Run, emulator: EmulatorControl) -> None:
         broken = emulator.break_instance(emulator.start(BPM)["id"])["id"]
         emulator.start(BPM)
         assert ids(run("list", "--state", "Broken", "--output", "json").rows) == {broken}
         assert emulator.counts()["query"] == 1
 
-    def test_list_by_process_and_business_key(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_list_by_bpm_name_and_business_key(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM, business_key="k")["id"]
         emulator.start(BPM)
         other = emulator.start("PublishApproval", business_key="k")["id"]
@@ -108,7 +108,7 @@ class TestReading:
         "command",
         [("list",), ("show",), ("terminate", "--yes"), ("set", "--variable", "a=1", "--yes"), ("watch",)],
     )
-    def test_lists_without_business_keys_are_named(
+    def test_fails_if_the_lists_show_no_business_keys(
         self, command: tuple[str, ...], run: Run, emulator: EmulatorControl
     ) -> None:
         emulator.start(BPM, business_key="k")
@@ -118,7 +118,7 @@ class TestReading:
         assert "none of the 1 instances listed shows a business key. Either the lists here show" in done.err
         assert "may have been deleted" not in done.err
 
-    def test_a_key_that_nothing_carries_is_no_fault_of_the_lists(
+    def test_unmatched_business_key_is_not_blamed_on_the_lists(
         self, run: Run, emulator: EmulatorControl
     ) -> None:
         assert run("list", "--business-key", "k", "--output", "json").rows == []
@@ -133,13 +133,13 @@ class TestReading:
         assert len(run("list", "--younger-than", "1h", "--output", "json").rows) == 1
         assert run("list", "--older-than", "1h", "--output", "json").rows == []
 
-    def test_an_age_needs_the_zone(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_age_filter_requires_a_time_zone(self, run: Run, emulator: EmulatorControl) -> None:
         done = run("list", "--older-than", "2h")
         assert (done.code, done.out) == (2, "")
         assert "extra 'timezone'" in done.err
         assert not any(emulator.counts().values())
 
-    def test_a_list_that_looks_cut_off_is_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_warns_about_a_list_that_may_be_truncated(self, run: Run, emulator: EmulatorControl) -> None:
         for _ in range(101):
             emulator.start(BPM)
         emulator.switch(row_cap=100)
@@ -147,7 +147,7 @@ class TestReading:
         assert len(done.rows) == 100
         assert "exactly 100 instances" in done.err
 
-    def test_a_row_that_cannot_be_read_is_warned_about(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_warns_about_a_row_that_cannot_be_read(self, run: Run, emulator: EmulatorControl) -> None:
         odd, other = (emulator.start(BPM, business_key=key)["id"] for key in ("odd", "other"))
         emulator.distort(odd, {"state": None})
         result = run("list", "--output", "json")
@@ -156,8 +156,8 @@ class TestReading:
         assert "its state is null" in result.err
         assert run("list", "--business-key", "other", "--output", "json").err == ""
 
-    def test_the_formats_are_airflows(self, run: Run, emulator: EmulatorControl) -> None:
-        # A business key that looks like markup, and one that looks like a number.
+    def test_output_formats_are_those_of_airflow(self, run: Run, emulator: EmulatorControl) -> None:
+        # One business key resembles markup, and one a number.
         keys = {emulator.start(BPM, business_key=key)["id"]: key for key in ("[/x]", "007")}
         table = run("list").out
         assert "[/x]" in table
@@ -176,7 +176,7 @@ class TestReading:
         assert {row["id"]: row["business_key"] for row in as_json} == keys
 
     @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
-    def test_values_keep_their_types(
+    def test_json_and_yaml_keep_types(
         self, output: str, read: Callable[[str], Any], run: Run, emulator: EmulatorControl
     ) -> None:
         one = emulator.start(BPM, business_key="007")["id"]
@@ -190,26 +190,26 @@ class TestReading:
         assert [row["active"] for row in versions] == [False, True]
 
     @pytest.mark.parametrize("output", ["json", "yaml"])
-    def test_a_number_stays_a_number(self, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_json_and_yaml_keep_numbers(self, output: str, capsys: pytest.CaptureFixture[str]) -> None:
         rows = [{"count": 3, "share": 0.5, "flags": (True, None), "nested": {"big": 10**20}, "text": "1e3"}]
         Console().print_as(rows, output)
         assert yaml.safe_load(capsys.readouterr().out) == [
             {"count": 3, "share": 0.5, "flags": [True, None], "nested": {"big": 10**20}, "text": "1e3"}
         ]
 
-    def test_nothing_to_list(self, run: Run) -> None:
+    def test_list_without_results(self, run: Run) -> None:
         assert run("list").out == "No data found\n"
         assert run("list", "--output", "plain").out == "No data found\n"
         assert run("list", "--output", "json").rows == []
 
-    def test_show(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_show_by_id_or_business_key(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM, business_key="k")
         for arguments in ((one["id"],), ("--business-key", "k"), ("--business-key", "k", "--bpm-name", BPM)):
             (row,) = run("show", *arguments, "--output", "json").rows
             assert (row["id"], row["state"], row["business_key"]) == (one["id"], WAITING, "k")
         assert re.search(r"bp_status +\| Collecting", run("show", one["id"]).out)
 
-    def test_show_what_is_not_there(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_show_of_a_missing_or_ambiguous_instance(self, run: Run, emulator: EmulatorControl) -> None:
         assert run("show", "nope").code == 3
         emulator.start(BPM, business_key="k")
         emulator.start(BPM, business_key="k")
@@ -217,7 +217,7 @@ class TestReading:
         assert (done.code, done.out) == (3, "")
         assert "carried by 2 instances" in done.err
 
-    def test_definitions(self, run: Run) -> None:
+    def test_definitions_by_name_and_enabled_version(self, run: Run) -> None:
         versions = run("definitions", "--bpm-name", "InvoiceCheck", "--output", "json").rows
         assert [row["version"] for row in versions] == ["1.0.0", "2.0.0"]
         (enabled,) = run(
@@ -226,8 +226,8 @@ class TestReading:
         assert enabled["version"] == "2.0.0"
 
 
-class TestStarting:
-    def test_start(self, run: Run, emulator: EmulatorControl, tmp_path: Path) -> None:
+class TestStart:
+    def test_start_sends_all_arguments(self, run: Run, emulator: EmulatorControl, tmp_path: Path) -> None:
         file = tmp_path / "variables.json"
         file.write_text('{"country": "DE", "risk_class": 3}', encoding="utf-8")
         done = run(
@@ -244,7 +244,7 @@ class TestStarting:
         }
         assert (seen["business_key"], seen["title"], seen["version"]) == ("k", "T", "1.0.0")
 
-    def test_start_a_version(self, run: Run) -> None:
+    def test_start_of_a_version(self, run: Run) -> None:
         (row,) = run("start", "InvoiceCheck", "--version", "1.0.0", "--output", "json").rows
         assert row["version"] == "1.0.0"
 
@@ -252,19 +252,19 @@ class TestStarting:
         ("bpm", "state", "code"),
         [("NightlyReconciliation", "Completed OK", 0), ("AlwaysBroken", "Broken", 1)],
     )
-    def test_start_and_wait(self, bpm: str, state: str, code: int, run: Run) -> None:
+    def test_start_and_wait_for_completion(self, bpm: str, state: str, code: int, run: Run) -> None:
         done = run("start", bpm, "--wait-for-completion", "--poll-interval", "1", "--output", "json")
         (row,) = done.rows
         assert (done.code, row["state"]) == (code, state)
         assert "Started instance" in done.err
 
-    def test_a_wait_that_takes_too_long(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_wait_times_out_and_leaves_the_instance_open(self, run: Run, emulator: EmulatorControl) -> None:
         done = run("start", BPM, "--wait-for-completion", "--poll-interval", "1", "--timeout", "0")
         assert done.code == 1
         assert "timed out" in done.err
         assert not emulator.instances()[0]["closed"]
 
-    def test_an_ambiguous_start_has_its_own_code_and_is_sent_once(
+    def test_ambiguous_start_has_its_own_exit_code_and_is_sent_once(
         self, run: Run, emulator: EmulatorControl
     ) -> None:
         emulator.fault("start", "drop_after")
@@ -273,9 +273,7 @@ class TestStarting:
         assert "list --all --business-key k" in done.err
         assert emulator.counts()["start"] == len(emulator.instances()) == 1
 
-    def test_ctrl_c_while_it_is_started_leaves_the_start_in_doubt(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_ctrl_c_during_a_start_leaves_it_in_doubt(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with EmulatorServer() as server:
             monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", server.connection_json())
             server.control.fault("start", "delay", seconds=600)
@@ -285,10 +283,10 @@ class TestStarting:
                 starting.popen.send_signal(signal.SIGINT)
                 done = starting.end()
         assert (done.code, done.out) == (4, "")
-        assert done.err.startswith("Interrupted while the start was under way.")
+        assert done.err.startswith("Interrupted while the start request was in progress.")
         assert f"list --all --bpm-name {BPM}" in done.err
 
-    def test_a_refused_start(self, run: Run) -> None:
+    def test_refused_start_fails(self, run: Run) -> None:
         done = run("start", "Nowhere")
         assert (done.code, done.out) == (1, "")
         assert "Could not start an instance of BPM 'Nowhere'" in done.err
@@ -320,14 +318,16 @@ class TestStarting:
     ],
     ids=" ".join,
 )
-def test_bad_usage_sends_nothing(arguments: tuple[str, ...], run: Run, emulator: EmulatorControl) -> None:
+def test_invalid_arguments_send_nothing(
+    arguments: tuple[str, ...], run: Run, emulator: EmulatorControl
+) -> None:
     done = run(*arguments)
     assert (done.code, done.out) == (2, "")
     assert done.err
     assert not any(emulator.counts().values())
 
 
-def test_an_error_is_one_sentence_without_the_secret(
+def test_error_is_one_sentence_without_the_secret(
     run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = json.loads(connection(emulator_server)) | {"password": "not-the-secret"}
@@ -339,7 +339,7 @@ def test_an_error_is_one_sentence_without_the_secret(
     assert "not-the-secret" not in done.err
 
 
-def test_a_warning_of_the_client_goes_to_stderr(
+def test_client_warnings_go_to_stderr(
     run: Run, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, max_wait=0.01))
@@ -349,34 +349,34 @@ def test_a_warning_of_the_client_goes_to_stderr(
     assert "The first of up to 5 attempts failed" in done.err
 
 
-class TestWatching:
-    def test_until_all_have_ended(self, run: Run, emulator: EmulatorControl) -> None:
+class TestWatch:
+    def test_watches_until_all_instances_have_ended(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start("NightlyReconciliation")["id"]
         done = run("watch", one, "--poll-interval", "1")
         assert done.code == 0
         assert re.search(rf"^\d\d:\d\d:\d\d Watching instance '{one}'", done.out)
         assert "Now instance" in done.out
-        assert done.err == "1 of 1 ended well.\n"
+        assert done.err == "1 of 1 succeeded.\n"
 
-    def test_one_that_does_not_end_well(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_fails_if_one_instance_fails(self, run: Run, emulator: EmulatorControl) -> None:
         one, other = emulator.start("NightlyReconciliation")["id"], emulator.start("AlwaysBroken")["id"]
         done = run("watch", one, other, "--poll-interval", "1")
         assert done.code == 1
         assert f"The wait for instance {other!r} of 'AlwaysBroken' failed" in done.err
-        assert done.err.endswith("1 of 2 ended well, 1 did not.\n")
+        assert done.err.endswith("1 of 2 succeeded, 1 failed.\n")
 
-    def test_until_a_state(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_watches_until_a_given_state(self, run: Run, emulator: EmulatorControl) -> None:
         emulator.start(BPM)
         done = run("watch", "--bpm-name", BPM, "--until-state", WAITING, "--poll-interval", "1")
-        assert (done.code, done.err) == (0, "1 of 1 ended well.\n")
+        assert (done.code, done.err) == (0, "1 of 1 succeeded.\n")
 
-    def test_a_deadline(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_watch_times_out(self, run: Run, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
         done = run("watch", one, "--timeout", "0", "--poll-interval", "1")
         assert done.code == 1
         assert "timed out" in done.err
 
-    def test_looks_that_fail_do_not_end_it(
+    def test_failed_polls_do_not_end_the_watch(
         self,
         run: Run,
         emulator: EmulatorControl,
@@ -394,20 +394,20 @@ class TestWatching:
         assert done.out.count("Polls are failing") == 1, "said once, not for each"
         assert done.out.count("Polls succeed again") == 1
 
-    def test_what_is_not_there(self, run: Run) -> None:
+    def test_watch_of_a_missing_instance(self, run: Run) -> None:
         assert run("watch", "nope").code == 3
-        assert run("watch", "--bpm-name", BPM).err == "Nothing to watch: no instance is meant.\n"
+        assert run("watch", "--bpm-name", BPM).err == "Nothing to watch: no instance matches.\n"
 
-    def test_ctrl_c(self, emulator: EmulatorControl) -> None:
+    def test_ctrl_c_ends_the_watch(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
         with running(MODULE, "watch", one, "--poll-interval", "1") as watching:
             assert watching.popen.stdout
             assert "Watching" in watching.popen.stdout.readline()
             watching.popen.send_signal(signal.SIGINT)
             done = watching.end()
-        assert (done.code, done.err) == (130, "Interrupted. 0 of 1 ended well, 1 still open.")
+        assert (done.code, done.err) == (130, "Interrupted. 0 of 1 succeeded, 1 still open.")
 
-    def test_the_table_on_a_terminal(self, emulator: EmulatorControl) -> None:
+    def test_table_is_redrawn_on_a_terminal(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
         with on_a_terminal("watch", one, "--poll-interval", "1") as (watching, terminal):
             assert "business status" in read_until(terminal, "1 of 1 still open")
@@ -415,46 +415,48 @@ class TestWatching:
             read_until(terminal, "0 of 1 still open")
             assert watching.wait(60) == 0
 
-    def test_the_table_shows_the_open_ones_first_and_says_what_it_does_not_show(self) -> None:
+    def test_table_shows_open_instances_first_and_counts_hidden_ones(self) -> None:
         ended = BpmInstance(id="ended", name="A", state="Completed OK", is_closed=True)
         still = BpmInstance(id="still", name="A", state="Running", suspended=True, business_key="[/x]")
         console = RichConsole(width=120)
         with console.capture() as capture:
-            console.print(views.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
+            console.print(watch_command.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
         shown = capture.get()
         assert "still" in shown
         assert "Running (suspended)" in shown
         assert "[/x]" in shown
         assert "Completed OK" not in shown
         assert "1 of 2 still open" in shown
-        assert "1 more are not shown" in shown
+        assert "1 more not shown" in shown
 
 
-class TestAsking:
+class TestConfirmation:
     @pytest.mark.parametrize(
         ("answer", "code", "state"), [("n", 5, WAITING), ("", 5, WAITING), ("y", 0, "Terminated")]
     )
-    def test_a_person_is_asked(self, answer: str, code: int, state: str, emulator: EmulatorControl) -> None:
+    def test_terminate_asks_for_confirmation(
+        self, answer: str, code: int, state: str, emulator: EmulatorControl
+    ) -> None:
         one = emulator.start(BPM)["id"]
-        with on_a_terminal("terminate", "--bpm-name", BPM) as (asking, terminal):
+        with on_a_terminal("terminate", "--bpm-name", BPM) as (terminating, terminal):
             asked = read_until(terminal, "Terminate 1 instance? [y/N]")
             assert one in asked
             assert emulator.counts()["action"] == 0
             os.write(terminal, f"{answer}\n".encode())
             read_until(terminal, "Nothing was changed." if code else "Terminated 1 of 1.")
-            assert asking.wait(60) == code
+            assert terminating.wait(60) == code
         assert emulator.instance(one)["state"] == state
 
 
 class TestAirflow:
-    def test_both_ways_do_the_same(self, emulator: EmulatorControl) -> None:
+    def test_module_runs_the_commands(self, emulator: EmulatorControl) -> None:
         emulator.start(BPM)
         own = process(MODULE, "list", "--output", "json")
         assert (own.code, own.err, len(own.rows)) == (0, "", 1)
 
     @TAKES_COMMANDS
     @pytest.mark.usefixtures("airflow_database")
-    def test_airflow_takes_the_commands(self, emulator: EmulatorControl) -> None:
+    def test_airflow_runs_the_commands(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
         done = process(AIRFLOW, "list", "--output", "json")
         assert (done.code, ids(done.rows)) == (0, {one})
@@ -464,7 +466,7 @@ class TestAirflow:
         assert emulator.instance(one)["state"] == "Terminated"
 
     @TAKES_COMMANDS
-    def test_airflow_names_them(self) -> None:
+    def test_airflow_help_shows_the_commands(self) -> None:
         shown = process((sys.executable, "-m", "airflow"), "--help")
         assert shown.code == 0
         assert "astro-zero" in shown.out
@@ -472,7 +474,7 @@ class TestAirflow:
         assert "exit codes:" in shown.out
 
     @pytest.mark.usefixtures("airflow_database")
-    def test_a_connection_in_airflows_database(
+    def test_connection_from_the_database_is_used(
         self, emulator: EmulatorControl, emulator_server: EmulatorServer
     ) -> None:
         emulator.start(BPM)
@@ -484,7 +486,7 @@ class TestAirflow:
         done = process(MODULE, "list", "--conn-id", "in_database", "--output", "json")
         assert (done.code, len(done.rows)) == (0, 1)
 
-    def test_the_definitions_import_nothing_of_a_command(self) -> None:
+    def test_definitions_do_not_import_the_commands(self) -> None:
         code = (
             "import sys, airflow.cli.cli_config; before = set(sys.modules);"
             "from airflow_provider_astrobpm.cli.definition import get_cli_commands, make_parser;"
@@ -503,13 +505,13 @@ class TestAirflow:
                 "bpm.texts",
                 "cli",
                 "cli.definition",
-                "cli.exits",
+                "cli.exit_codes",
                 "hooks",
             )
         }
         assert not {"requests", "aiohttp", "msgspec", "rich.progress"} & (set(done.out.split()))
 
-    def test_the_provider_info_names_them(self) -> None:
+    def test_provider_info_names_the_commands(self) -> None:
         (path,) = get_provider_info()["cli"]
         module, _, name = path.rpartition(".")
         (group,) = getattr(importlib.import_module(module), name)()

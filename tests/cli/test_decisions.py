@@ -1,4 +1,4 @@
-"""What commands decide before and after they send anything, by tables."""
+"""Decisions of the commands that need no request: arguments, filters, plans, summaries and exit codes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.group_change import GroupAction, GroupChange
 from airflow_provider_astrobpm.bpm.instance import BpmInstance
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.cli.exits import MEANINGS, Exit
-from airflow_provider_astrobpm.cli.filters import Filter, filter_from
-from airflow_provider_astrobpm.cli.plan import NAMED, Outcome, make_plan
-from airflow_provider_astrobpm.cli.running import exit_of
-from airflow_provider_astrobpm.cli.state_names import state_named
-from airflow_provider_astrobpm.cli.variables import variables_from
+from airflow_provider_astrobpm.cli.change_commands import MAX_LISTED_IDS, ChangeSummary, make_plan
+from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
+from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
+from airflow_provider_astrobpm.cli.runner import exit_of
+from airflow_provider_astrobpm.cli.selection import InstanceFilter, filter_from
 
 UTC = timezone.utc
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -53,14 +52,14 @@ def instance(one: str = "a", **fields: Any) -> BpmInstance:
         (" 1H ", 3600),
     ],
 )
-def test_an_age(text: str, seconds: float) -> None:
+def test_parse_age(text: str, seconds: float) -> None:
     assert parse_age(text, "--older-than") == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "2", "h", "2 h", "-2h", "1.5h", "12h1d", "2h2h", "2y", "9" * 20 + "d", "٢h"]
 )
-def test_what_is_no_age(text: str) -> None:
+def test_invalid_age_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="--older-than must be an age such as"):
         parse_age(text, "--older-than")
 
@@ -80,7 +79,7 @@ def test_what_is_no_age(text: str) -> None:
         ("2026-03-10T09:00:00", 60, None, None),
     ],
 )
-def test_the_age_of_an_instance(
+def test_age_limits_admit_instances_by_start_time(
     start: str | None, older: float | None, younger: float | None, admitted: bool | None
 ) -> None:
     assert AgeLimits(UTC, older, younger).admit(start, NOW) is admitted
@@ -88,16 +87,16 @@ def test_the_age_of_an_instance(
 
 @pytest.mark.parametrize(
     ("minutes", "admitted"),
-    [(50, True), (70, None), (130, False)],  # it was started 60 or 120 minutes ago, or it is beyond doubt
+    [(50, True), (70, None), (130, False)],  # it started 60 or 120 minutes ago
 )
-def test_an_hour_that_comes_twice_is_no_certain_age(minutes: int, admitted: bool | None) -> None:
+def test_age_is_unknown_in_an_hour_that_occurs_twice(minutes: int, admitted: bool | None) -> None:
     # On 25 October 2026 clocks in Berlin go from 03:00 back to 02:00; 02:30 is 00:30 and 01:30 UTC.
     now = datetime(2026, 10, 25, 2, 30, tzinfo=UTC).timestamp()
     limits = AgeLimits(ZoneInfo("Europe/Berlin"), older_than=minutes * 60)
     assert limits.admit("2026-10-25 02:30:00", now) is admitted
 
 
-def test_the_zone_counts() -> None:
+def test_age_uses_the_time_zone() -> None:
     limits = AgeLimits(ZoneInfo("Asia/Shanghai"), older_than=3600)
     assert limits.admit("2026-03-10 18:59:59", NOW) is True
     assert limits.admit("2026-03-10 19:00:01", NOW) is False
@@ -106,24 +105,24 @@ def test_the_zone_counts() -> None:
 @pytest.mark.parametrize(
     ("wanted", "row", "matches"),
     [
-        (Filter(), {}, True),
-        (Filter(states=frozenset({"Running"})), {}, True),
-        (Filter(states=frozenset({"Running"})), {"suspended": True}, True),
-        (Filter(states=frozenset({"Suspended"})), {"suspended": True}, True),
-        (Filter(states=frozenset({"Suspended"})), {"suspended": False}, False),
-        (Filter(states=frozenset({WAITING})), {}, False),
-        (Filter(bpm_name="Approval"), {}, True),
-        (Filter(bpm_name="approval"), {}, False),
-        (Filter(business_key="k"), {"business_key": "k"}, True),
-        (Filter(business_key="k"), {"business_key": "kk"}, False),
-        (Filter(business_key="k"), {}, False),
-        (Filter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:00:00"}, True),
-        (Filter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:59:30"}, False),
-        (Filter(ages=AgeLimits(UTC, older_than=60)), {}, None),
-        (Filter(bpm_name="Other", ages=AgeLimits(UTC, older_than=60)), {}, False),
+        (InstanceFilter(), {}, True),
+        (InstanceFilter(states=frozenset({"Running"})), {}, True),
+        (InstanceFilter(states=frozenset({"Running"})), {"suspended": True}, True),
+        (InstanceFilter(states=frozenset({"Suspended"})), {"suspended": True}, True),
+        (InstanceFilter(states=frozenset({"Suspended"})), {"suspended": False}, False),
+        (InstanceFilter(states=frozenset({WAITING})), {}, False),
+        (InstanceFilter(bpm_name="Approval"), {}, True),
+        (InstanceFilter(bpm_name="approval"), {}, False),
+        (InstanceFilter(business_key="k"), {"business_key": "k"}, True),
+        (InstanceFilter(business_key="k"), {"business_key": "kk"}, False),
+        (InstanceFilter(business_key="k"), {}, False),
+        (InstanceFilter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:00:00"}, True),
+        (InstanceFilter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:59:30"}, False),
+        (InstanceFilter(ages=AgeLimits(UTC, older_than=60)), {}, None),
+        (InstanceFilter(bpm_name="Other", ages=AgeLimits(UTC, older_than=60)), {}, False),
     ],
 )
-def test_whom_a_filter_means(wanted: Filter, row: dict[str, Any], matches: bool | None) -> None:
+def test_filter_matches(wanted: InstanceFilter, row: dict[str, Any], matches: bool | None) -> None:
     assert wanted.matches(instance(**row), NOW) is matches
 
 
@@ -140,8 +139,8 @@ def test_whom_a_filter_means(wanted: Filter, row: dict[str, Any], matches: bool 
         ),
     ],
 )
-def test_which_states_are_listed(asked: set[str] | None, listed: tuple[str, ...]) -> None:
-    wanted = Filter(states=None if asked is None else frozenset(asked))
+def test_states_to_list(asked: set[str] | None, listed: tuple[str, ...]) -> None:
+    wanted = InstanceFilter(states=None if asked is None else frozenset(asked))
     assert wanted.states_to_list(OPEN_STATES) == listed
 
 
@@ -150,12 +149,12 @@ def arguments(**given: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**nothing, **given})
 
 
-def test_a_filter_of_arguments() -> None:
-    assert filter_from(arguments(), None, "c").asks_nothing
-    assert filter_from(arguments(state=["broken"], bpm_name="A", business_key="k"), None, "c") == Filter(
-        frozenset({"Broken"}), "A", "k"
-    )
-    assert filter_from(arguments(older_than="2h", younger_than="1d"), UTC, "c") == Filter(
+def test_filter_from_arguments() -> None:
+    assert filter_from(arguments(), None, "c").is_empty
+    assert filter_from(
+        arguments(state=["broken"], bpm_name="A", business_key="k"), None, "c"
+    ) == InstanceFilter(frozenset({"Broken"}), "A", "k")
+    assert filter_from(arguments(older_than="2h", younger_than="1d"), UTC, "c") == InstanceFilter(
         ages=AgeLimits(UTC, 7200, 86_400)
     )
 
@@ -175,7 +174,7 @@ def test_a_filter_of_arguments() -> None:
         ({"state": ["Closed"]}, None, "--state must be a state, not 'Closed'"),
     ],
 )
-def test_a_bad_filter(given: dict[str, Any], zone: Any, message: str) -> None:
+def test_invalid_filter_arguments_are_rejected(given: dict[str, Any], zone: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         filter_from(arguments(**given), zone, "c")
 
@@ -201,11 +200,11 @@ def test_a_bad_filter(given: dict[str, Any], zone: Any, message: str) -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_variable(text: str, value: object) -> None:
+def test_value_of_a_variable_is_json_or_text(text: str, value: object) -> None:
     assert variables_from([text], None, None) == {"x": value}
 
 
-def test_variables_of_a_file_and_of_arguments(tmp_path: Path) -> None:
+def test_variables_from_a_file_and_options(tmp_path: Path) -> None:
     file = tmp_path / "variables.json"
     file.write_text(json.dumps({"country": "DE", "risk": {"class": 2}}), encoding="utf-8")
     assert variables_from(None, None, str(file)) == {"country": "DE", "risk": {"class": 2}}
@@ -213,7 +212,7 @@ def test_variables_of_a_file_and_of_arguments(tmp_path: Path) -> None:
     assert variables_from(None, None, None) == {}
 
 
-def test_those_that_are_nearer_come_first(tmp_path: Path) -> None:
+def test_precedence_of_variables(tmp_path: Path) -> None:
     file = tmp_path / "variables.json"
     file.write_text('{"a": "file", "b": "file", "c": "file"}', encoding="utf-8")
     assert variables_from(["a=one"], '{"a": "json", "b": ["json", null, 1.5, true]}', str(file)) == {
@@ -233,7 +232,7 @@ def test_those_that_are_nearer_come_first(tmp_path: Path) -> None:
         ('{" ": "secret"}', "each name in variables"),
     ],
 )
-def test_bad_variables_in_json_are_not_repeated(text: str, message: str) -> None:
+def test_invalid_json_variables_are_rejected_without_quoting_them(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         variables_from(None, text, None)
     assert "secret" not in str(caught.value)
@@ -253,19 +252,22 @@ def test_bad_variables_in_json_are_not_repeated(text: str, message: str) -> None
         ("user", "User Terminated"),
     ],
 )
-def test_a_state_as_people_type_it(given: str, state: str) -> None:
+def test_state_names_may_be_abbreviated(given: str, state: str) -> None:
     assert state_named(given, "--state") == state
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_state_by_its_name(state: str) -> None:
+def test_state_names_ignore_case(state: str) -> None:
     assert {state_named(each, "--state") for each in (state, state.lower(), state.upper())} == {state}
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("waiting", "'waiting' may be 'Waiting for user interaction' or 'Waiting for page event'; give more"),
+        (
+            "waiting",
+            "'waiting' is ambiguous: it may be 'Waiting for user interaction' or 'Waiting for page event'. Give more",
+        ),
         ("runing", "must be a state, not 'runing'. Did you mean 'Running'? The states are "),
         ("Complete", "Did you mean 'Completed OK'?"),
         ("susspended", "Did you mean 'Suspended'?"),
@@ -274,19 +276,19 @@ def test_every_state_by_its_name(state: str) -> None:
         (" ", "must be a state, not ' '. The states are "),
     ],
 )
-def test_what_is_no_state_or_several(given: str, message: str) -> None:
+def test_unknown_or_ambiguous_state_is_rejected(given: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         state_named(given, "--state")
 
 
 @pytest.mark.parametrize("text", ["secret", "=secret", " =secret"])
-def test_what_is_no_variable_is_not_repeated(text: str) -> None:
+def test_malformed_variable_is_rejected_without_quoting_it(text: str) -> None:
     with pytest.raises(ValueError, match="NAME=VALUE") as caught:
         variables_from([text], None, None)
     assert "secret" not in str(caught.value)
 
 
-def test_a_variable_that_is_given_twice() -> None:
+def test_variable_given_twice_is_rejected() -> None:
     with pytest.raises(ValueError, match="'x' is given twice"):
         variables_from(["x=1", "x=1"], None, None)
 
@@ -300,7 +302,7 @@ def test_a_variable_that_is_given_twice() -> None:
         ('{" ": 1}', "each name"),
     ],
 )
-def test_a_bad_file_of_variables(content: str, message: str, tmp_path: Path) -> None:
+def test_invalid_variables_file_is_rejected(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "variables.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
@@ -310,7 +312,7 @@ def test_a_bad_file_of_variables(content: str, message: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("action", "changed", "wanted", "ended"),
+    ("action", "changed", "done_already", "ended"),
     [
         ("suspend", "run", "held", "good broken gone"),
         ("resume", "held", "run", "good broken gone"),
@@ -318,8 +320,8 @@ def test_a_bad_file_of_variables(content: str, message: str, tmp_path: Path) -> 
         ("set", "run held good broken gone", "", ""),
     ],
 )
-def test_what_an_action_has_to_do_with_an_instance(
-    action: GroupAction, changed: str, wanted: str, ended: str
+def test_plan_sorts_instances_by_what_the_action_changes(
+    action: GroupAction, changed: str, done_already: str, ended: str
 ) -> None:
     plan = make_plan(
         [
@@ -331,73 +333,73 @@ def test_what_an_action_has_to_do_with_an_instance(
         ],
         action,
     )
-    found = [" ".join(one.id for one in each) for each in (plan.to_change, plan.wanted, plan.ended)]
-    assert found == [changed, wanted, ended]
+    found = [" ".join(one.id for one in each) for each in (plan.to_change, plan.done_already, plan.ended)]
+    assert found == [changed, done_already, ended]
 
 
-def test_what_a_plan_says() -> None:
+def test_messages_of_a_plan() -> None:
     gone, good = (
         instance(state="Terminated", is_closed=True),
         instance("b", state="Completed OK", is_closed=True),
     )
     plan = make_plan([instance("r"), gone, good], "terminate")
     assert (plan.count, plan.question) == ("Terminate 1 instance.", "Terminate 1 instance?")
-    assert plan.spared == "1 is terminated already, 1 has ended already"
+    assert plan.skipped == "1 is terminated already, 1 has ended already"
     assert plan.dry_run(()) == "Dry run, nothing was changed. Without --dry-run: Terminate 1 instance."
     both = make_plan([instance(), instance("b")], "set")
     assert both.dry_run(["country", "risk"]).endswith(
         "Set the variables of 2 instances to new values of 'country', 'risk'."
     )
-    assert make_plan([], "resume").nothing_to_do == "Nothing to do: no instance is meant."
+    assert make_plan([], "resume").nothing_to_do == "Nothing to do: no instance matches."
     assert make_plan([gone, gone], "terminate").nothing_to_do == "Nothing to do: 2 are terminated already."
     assert make_plan([instance(), instance()], "set").question == "Set the variables of 2 instances?"
 
 
-def outcome(total: int, *, interrupted: bool = False, **change: Any) -> Outcome:
+def summary_of(total: int, *, interrupted: bool = False, **change: Any) -> ChangeSummary:
     plan = make_plan([instance(f"i{number}") for number in range(total)], "terminate")
-    return Outcome(plan, GroupChange("terminate", **change), interrupted=interrupted)
+    return ChangeSummary(plan, GroupChange("terminate", **change), interrupted=interrupted)
 
 
 @pytest.mark.parametrize(
-    ("ended", "summary", "code"),
+    ("ended", "text", "code"),
     [
-        (outcome(2, done=["i0", "i1"]), "Terminated 2 of 2.", Exit.OK),
-        (outcome(2, done=["i0"], ended=["i1"]), "Terminated 1 of 2, 1 had ended already.", Exit.OK),
-        (outcome(2, done=["i0"], failed={"i1": "no"}), "Terminated 1 of 2, 1 failed.", Exit.FAILED),
+        (summary_of(2, done=["i0", "i1"]), "Terminated 2 of 2.", Exit.OK),
+        (summary_of(2, done=["i0"], ended=["i1"]), "Terminated 1 of 2, 1 had ended already.", Exit.OK),
+        (summary_of(2, done=["i0"], failed={"i1": "no"}), "Terminated 1 of 2, 1 failed.", Exit.FAILED),
         (
-            outcome(2, failed={"i0": "no", "i1": "accepted"}, in_doubt={"i1"}),
-            "Terminated 0 of 2, 1 failed, 1 not certain.",
+            summary_of(2, failed={"i0": "no", "i1": "accepted"}, in_doubt={"i1"}),
+            "Terminated 0 of 2, 1 failed, 1 unconfirmed.",
             Exit.FAILED,
         ),
         (
-            outcome(2, done=["i0"], not_tried=["i1"], stopped_by=AuthenticationError("it was refused")),
+            summary_of(2, done=["i0"], not_tried=["i1"], stopped_by=AuthenticationError("it was refused")),
             "Terminated 1 of 2, 1 not tried.\nStopped: it was refused. Check",
             Exit.FAILED,
         ),
         (
-            outcome(3, interrupted=True, done=["i0"], not_tried=["i1", "i2"]),
-            "Interrupted. Terminated 1 of 3, 2 not tried.\nNot tried: i1, i2. The same command goes on with them.",
+            summary_of(3, interrupted=True, done=["i0"], not_tried=["i1", "i2"]),
+            "Interrupted. Terminated 1 of 3, 2 not tried.\nNot tried: i1, i2. Run the same command again to finish.",
             Exit.INTERRUPTED,
         ),
         (
-            outcome(2, interrupted=True, done=["i0"]),
-            "Interrupted. Terminated 1 of 2, 1 unknown.\nUnknown: i1. The same command goes on with them.",
+            summary_of(2, interrupted=True, done=["i0"]),
+            "Interrupted. Terminated 1 of 2, 1 unknown.\nUnknown: i1. Run the same command again to finish.",
             Exit.INTERRUPTED,
         ),
     ],
 )
-def test_what_is_said_of_an_outcome(ended: Outcome, summary: str, code: Exit) -> None:
-    assert ended.summary.startswith(summary)
+def test_text_and_exit_code_of_a_summary(ended: ChangeSummary, text: str, code: Exit) -> None:
+    assert ended.text.startswith(text)
     assert ended.exit is code
 
 
-def test_only_some_of_those_that_were_not_tried_are_named() -> None:
-    ids = [f"i{number}" for number in range(NAMED + 3)]
-    assert f"i{NAMED - 1} and 3 more." in outcome(len(ids), not_tried=ids).summary
+def test_summary_lists_a_limited_number_of_ids() -> None:
+    ids = [f"i{number}" for number in range(MAX_LISTED_IDS + 3)]
+    assert f"i{MAX_LISTED_IDS - 1} and 3 more." in summary_of(len(ids), not_tried=ids).text
 
 
-def test_each_failure_is_a_line() -> None:
-    assert outcome(2, failed={"i1": "refused. Check it", "i0": "no"}).failures == [
+def test_summary_has_one_line_per_failure() -> None:
+    assert summary_of(2, failed={"i1": "refused. Check it", "i0": "no"}).failures == [
         "Instance 'i1' of 'Approval': refused. Check it.",
         "Instance 'i0' of 'Approval': no.",
     ]
@@ -415,9 +417,9 @@ def test_each_failure_is_a_line() -> None:
         (AmbiguousStartError("lost", None), Exit.AMBIGUOUS_START),
     ],
 )
-def test_the_exit_code_of_an_error(error: Exception, code: Exit) -> None:
+def test_exit_code_of_an_error(error: Exception, code: Exit) -> None:
     assert exit_of(error) is code
 
 
-def test_every_exit_code_is_explained() -> None:
+def test_every_exit_code_has_a_meaning() -> None:
     assert set(MEANINGS) == set(Exit)

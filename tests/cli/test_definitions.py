@@ -1,4 +1,4 @@
-"""``definitions show``, and what ``--check-variables`` finds before anything is sent that changes something."""
+"""``definitions show``, and ``--check-variables`` of ``start`` and ``set``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ["supplier", "country", "risk_class"]
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
-def test_show_a_definition(output: str, run: Run) -> None:
+def test_show_has_the_variables_of_a_definition(output: str, run: Run) -> None:
     done = run("definitions", "show", "InvoiceCheck", "--output", "json")
     (row,) = done.rows
     assert (done.code, done.err) == (0, "")
@@ -28,12 +28,12 @@ def test_show_a_definition(output: str, run: Run) -> None:
     assert "currency" in run("definitions", "show", "InvoiceCheck", "--output", output).out
 
 
-def test_show_a_version(run: Run) -> None:
+def test_show_of_a_version(run: Run) -> None:
     (row,) = run("definitions", "show", "InvoiceCheck", "--version", "1.0.0", "--output", "json").rows
     assert [one["name"] for one in row["variables"]] == ["invoice"]
 
 
-def test_for_people_it_is_two_tables(run: Run) -> None:
+def test_table_and_plain_output_have_two_tables(run: Run) -> None:
     for output in ("table", "plain"):
         shown = run("definitions", "show", BPM, "--output", output).out
         assert re.search(r"^version +\|? *1\.0\.0", shown, re.MULTILINE)
@@ -43,7 +43,7 @@ def test_for_people_it_is_two_tables(run: Run) -> None:
 
 @TAKES_COMMANDS
 @pytest.mark.usefixtures("airflow_database", "emulator")
-def test_airflows_parser_takes_it_too() -> None:
+def test_airflow_runs_definitions_show() -> None:
     done = process(AIRFLOW, "definitions", "show", BPM, "--output", "json")
     assert [one["name"] for one in done.rows[0]["variables"]] == NAMES
 
@@ -58,14 +58,12 @@ def test_airflows_parser_takes_it_too() -> None:
         ("map", "lists variables otherwise than is documented"),
     ],
 )
-def test_a_definition_that_does_not_tell(
-    position: str, why: str, run: Run, emulator: EmulatorControl
-) -> None:
+def test_show_reports_unknown_variables(position: str, why: str, run: Run, emulator: EmulatorControl) -> None:
     emulator.switch(definition_variables=position)
     for output in ("json", "table"):
         done = run("definitions", "show", BPM, "--output", output)
         assert done.code == 0
-        assert done.err == f"Which variables it has cannot be told: its definition {why}.\n"
+        assert done.err == f"Its variables are unknown: its definition {why}.\n"
     assert run("definitions", "show", BPM, "--output", "json").rows[0]["variables"] is None
 
 
@@ -73,7 +71,7 @@ def test_a_definition_that_does_not_tell(
     ("arguments", "says"),
     [
         (("SuplierOnboarding",), ("BPM 'SuplierOnboarding' cannot be shown: no definition of this name is listed. "
-                                 "The nearest name that is listed is 'SupplierOnboarding'.")),
+                                 "The most similar name in the list is 'SupplierOnboarding'.")),
         (("xyz",), "BPM 'xyz' cannot be shown: no definition of this name is listed."),
         (("RetiredProcess",), ("BPM 'RetiredProcess' cannot be shown: no version is listed as enabled "
                               "(its versions: 1.0.0).")),
@@ -81,7 +79,7 @@ def test_a_definition_that_does_not_tell(
                                              "this number (its versions: 1.0.0, 2.0.0).")),
     ],
 )  # fmt: skip
-def test_what_cannot_be_shown(arguments: tuple[str, ...], says: str, run: Run) -> None:
+def test_show_of_an_unknown_definition(arguments: tuple[str, ...], says: str, run: Run) -> None:
     done = run("definitions", "show", *arguments)
     assert (done.code, done.out, done.err) == (3, "", f"{says}\n")
 
@@ -89,14 +87,14 @@ def test_what_cannot_be_shown(arguments: tuple[str, ...], says: str, run: Run) -
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("show",), "Say definitions to list them, or definitions show NAME to show one"),
-        (("list",), "Say definitions to list them"),
-        (("show", BPM, "x"), "Say definitions to list them"),
-        (("show", BPM, "--like"), "they do not go with show"),
-        (("--version", "1"), "--version goes with show"),
+        (("show",), "The command is definitions, to list them, or definitions show NAME, to show one"),
+        (("list",), "The command is definitions, to list them"),
+        (("show", BPM, "x"), "The command is definitions, to list them"),
+        (("show", BPM, "--like"), "do not combine them with show"),
+        (("--version", "1"), "--version is for show"),
     ],
 )
-def test_what_means_nothing_is_refused(
+def test_invalid_combinations_are_rejected(
     arguments: tuple[str, ...], says: str, run: Run, emulator: EmulatorControl
 ) -> None:
     done = run("definitions", *arguments)
@@ -105,9 +103,9 @@ def test_what_means_nothing_is_refused(
     assert not any(emulator.counts().values())
 
 
-class TestChecking:
+class TestCheckVariables:
     @pytest.mark.parametrize("option", ["--check", "--check-variables"])
-    def test_a_start_with_an_unknown_variable_is_not_sent(
+    def test_start_with_an_unknown_variable_is_not_sent(
         self, option: str, run: Run, emulator: EmulatorControl
     ) -> None:
         done = run("start", BPM, option, "--variable", "contry=a-secret", "--variable", "supplier=ACME")
@@ -117,17 +115,17 @@ class TestChecking:
         assert "a-secret" not in done.err
         assert emulator.counts()["start"] == 0
 
-    def test_a_start_with_known_ones_is(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_start_with_known_variables_is_sent(self, run: Run, emulator: EmulatorControl) -> None:
         done = run("start", BPM, "--check", "--variables", '{"country": "CN"}')
         assert (done.code, emulator.counts()["start"]) == (0, 1)
         assert "cannot be told" not in done.err
 
-    def test_the_version_counts(self, run: Run) -> None:
+    def test_check_uses_the_given_version(self, run: Run) -> None:
         arguments = ("start", "InvoiceCheck", "--check", "--variable", "currency=EUR")
         assert run(*arguments).code == 0
         assert "version '1.0.0' has no variable 'currency'" in run(*arguments, "--version", "1.0.0").err
 
-    def test_where_it_cannot_be_told_it_says_so_and_goes_on(
+    def test_start_is_sent_with_a_warning_if_the_variables_are_unknown(
         self, run: Run, emulator: EmulatorControl
     ) -> None:
         emulator.switch(definition_variables="absent")
@@ -138,7 +136,7 @@ class TestChecking:
         )
 
     @pytest.mark.parametrize("how", [(), ("--dry-run",)])
-    def test_unknown_variables_are_not_set(
+    def test_set_with_an_unknown_variable_changes_nothing(
         self, how: tuple[str, ...], run: Run, emulator: EmulatorControl
     ) -> None:
         emulator.start(BPM)
@@ -147,7 +145,7 @@ class TestChecking:
         assert "has no variable 'contry'" in done.err
         assert emulator.counts()["variables"] == 0
 
-    def test_one_bpm_that_lacks_it_is_enough(self, run: Run, emulator: EmulatorControl) -> None:
+    def test_set_checks_every_bpm_version(self, run: Run, emulator: EmulatorControl) -> None:
         ids = [emulator.start(name, version=number)["id"] for name, number in
                (("InvoiceCheck", "2.0.0"), ("InvoiceCheck", "2.0.0"), ("InvoiceCheck", "1.0.0"))]  # fmt: skip
         done = run("set", *ids[:2], "--check", "--variable", "currency=CNY", "--yes")

@@ -1,4 +1,4 @@
-"""``doctor`` as a person runs it: a process of its own, its report on stdout, its exit code."""
+"""The command ``doctor`` in a new process: its report, its exit code, and its documentation page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_astrobpm.doctor.points import ABOUT, READ_ONLY, STARTING
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, READ_ONLY_FINDINGS, START_FINDINGS
 from airflow_provider_astrobpm.doctor.report import LEGEND
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
@@ -29,14 +29,16 @@ def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_without_start_nothing_is_changed(emulator: EmulatorControl, emulator_server: EmulatorServer) -> None:
+def test_run_without_start_changes_nothing(
+    emulator: EmulatorControl, emulator_server: EmulatorServer
+) -> None:
     emulator.start(PROCESS, business_key="supplier-1")
     emulator.reset_counts()
     run = doctor()
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.startswith(f"Connection 'astro_zero_default', {emulator_server.url}\nRead only: ")
     assert LEGEND in run.stdout
-    assert set(re.findall(r"^(?:ok|!|\?) +(\w+)", run.stdout, re.MULTILINE)) == set(READ_ONLY)
+    assert set(re.findall(r"^(?:ok|!|\?) +(\w+)", run.stdout, re.MULTILINE)) == set(READ_ONLY_FINDINGS)
     assert 'Extras to set on the connection:\n{"instance_lookup": "list"}\n' in run.stdout
     assert emulator_server.settings.client_secret not in run.stdout
     counts = emulator.counts()
@@ -44,7 +46,7 @@ def test_without_start_nothing_is_changed(emulator: EmulatorControl, emulator_se
     assert not any(counts[kind] for kind in ("start", "action", "variables", "delete", "csrf"))
 
 
-def test_with_start_all_is_told_as_json_and_the_extras_fit_the_connection(
+def test_run_with_start_has_every_finding_and_valid_extras(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulator.start("Instant")
@@ -52,7 +54,7 @@ def test_with_start_all_is_told_as_json_and_the_extras_fit_the_connection(
     run = doctor("--start", PROCESS, "--output", "json")
     assert (run.returncode, run.stderr) == (0, "")
     report = json.loads(run.stdout)
-    assert {point["name"] for point in report["points"]} == set(ABOUT)
+    assert {finding["name"] for finding in report["points"]} == set(DESCRIPTIONS)
     assert len(report["started"]) == 2
     assert report["not_terminated"] == []
     assert report["extras"] == {"instance_lookup": "auto", "csrf": True, "timezone": "Etc/GMT-8"}
@@ -67,12 +69,12 @@ def test_with_start_all_is_told_as_json_and_the_extras_fit_the_connection(
     assert started["start_time_utc"] is not None
     again = json.loads(doctor("--conn-id", "my_conn", "--start", PROCESS, "-o", "json").stdout)
     assert again["extras"] == report["extras"]
-    by_name = {point["name"]: point for point in again["points"]}
+    by_name = {finding["name"]: finding for finding in again["points"]}
     assert by_name["csrf"]["fine"]
     assert by_name["timezone"]["fine"]
 
 
-def test_a_wrong_secret_is_a_report_and_a_failure(
+def test_wrong_secret_fails_with_a_report(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = {**json.loads(emulator_server.connection_json()), "password": "something-else"}
@@ -83,7 +85,7 @@ def test_a_wrong_secret_is_a_report_and_a_failure(
     assert "something-else" not in run.stdout
 
 
-def test_a_host_that_is_down_is_a_report_and_a_failure(
+def test_unreachable_host_fails_with_a_report(
     free_port: int, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = {**json.loads(emulator_server.connection_json()), "port": free_port}
@@ -91,7 +93,7 @@ def test_a_host_that_is_down_is_a_report_and_a_failure(
     run = doctor("--conn-id", "my_conn", "-o", "json")
     assert (run.returncode, run.stderr) == (1, "")
     report = json.loads(run.stdout)
-    assert [(point["name"], point["fine"]) for point in report["points"]] == [("connection", False)]
+    assert [(finding["name"], finding["fine"]) for finding in report["points"]] == [("connection", False)]
     assert not report["signed_in"]
 
 
@@ -102,7 +104,7 @@ def test_a_host_that_is_down_is_a_report_and_a_failure(
         (("--start", " "), "--start must be a text that is not blank"),
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_sent(
+def test_invalid_arguments_send_nothing(
     arguments: tuple[str, ...], words: str, emulator: EmulatorControl, airflow_database: None
 ) -> None:
     run = doctor(*arguments)
@@ -113,7 +115,7 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
 
 @pytest.mark.parametrize("kind", ["start", "action"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_ends_it_and_what_it_started(
+def test_signal_terminates_the_run_and_its_instances(
     number: signal.Signals, kind: str, emulator: EmulatorControl
 ) -> None:
     emulator.fault(kind, "delay", seconds=60, work_done=True)
@@ -127,9 +129,7 @@ def test_a_signal_ends_it_and_what_it_started(
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (
-        errors == "Interrupted; what was started is terminated now. Interrupt again to leave it as it is.\n"
-    )
+    assert errors == "Interrupted. Terminating the started instances; interrupt again to leave them.\n"
     report = json.loads(output)
     assert report["interrupted"]
     assert report["not_terminated"] == []
@@ -145,31 +145,34 @@ def wait_until(condition: Callable[[], bool], patience: float = 60) -> None:
 
 
 def table(title: str) -> list[tuple[str, str]]:
-    """Return the first two columns of a table of the page."""
+    """Return the first two columns of a table on the page."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \| (.*?) \| .*\|$", section, re.MULTILINE)
 
 
-def test_the_page_names_the_points_that_there_are() -> None:
-    for title, points in (("What every run tells", READ_ONLY), ("What `--start` tells as well", STARTING)):
-        assert dict(table(title)) == dict(points)
+def test_page_describes_every_finding() -> None:
+    for title, descriptions in (
+        ("What every run tells", READ_ONLY_FINDINGS),
+        ("What `--start` tells as well", START_FINDINGS),
+    ):
+        assert dict(table(title)) == dict(descriptions)
 
 
-def test_the_reports_on_the_page_are_those_of_runs(emulator: EmulatorControl) -> None:
-    """Word for word, but for what differs with every run."""
+def test_reports_on_the_page_are_real(emulator: EmulatorControl) -> None:
+    """They are equal word for word, except for values that differ in every run."""
     emulator.start(PROCESS, business_key="supplier-1")
     emulator.advance(5)
     emulator.start(PROCESS, business_key="supplier-2")
     emulator.start("Instant")
     emulator.switch(business_keys_in_rows=False, get_by_id="row", utc_offset=8)
     reading, end = re.findall(r"```text\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert settled(reading) == settled(doctor().stdout)
+    assert normalized(reading) == normalized(doctor().stdout)
     report = doctor("--start", PROCESS).stdout
-    assert settled(end) == settled(report[report.index("Started and ended") :])
+    assert normalized(end) == normalized(report[report.index("Started and ended") :])
 
 
-def settled(text: str) -> list[str]:
-    """Return the words of a report, without ids, ports, keys and clocks."""
+def normalized(text: str) -> list[str]:
+    """Return the words of a report, with placeholders for ids, ports, keys and times."""
     for pattern, name in (
         (r"127\.0\.0\.1:\d+", "HOST"),
         (r"002N\w{16}", "ID"),

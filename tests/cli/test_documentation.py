@@ -1,4 +1,4 @@
-"""Every command that docs/command-line.md shows runs, and its table of exit codes is the one of the help."""
+"""The commands in docs/command-line.md run, and its table of exit codes equals the one in ``--help``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_astrobpm.cli.definition import COMMANDS
-from airflow_provider_astrobpm.cli.exits import MEANINGS
+from airflow_provider_astrobpm.cli.exit_codes import MEANINGS
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from tests.cli.conftest import Run
 
@@ -20,7 +20,7 @@ SHOWN = [line for block in re.findall(r"```shell\n(.*?)```", PAGE, re.DOTALL) fo
 
 @pytest.mark.usefixtures("zone")
 @pytest.mark.parametrize("line", SHOWN)
-def test_a_command_that_is_shown(
+def test_command_on_the_page_runs(
     line: str, run: Run, emulator: EmulatorControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "variables.json").write_text('{"supplier": "ACME"}', encoding="utf-8")
@@ -33,11 +33,11 @@ def test_a_command_that_is_shown(
     assert done.code == 0, done.err
 
 
-def test_every_command_is_shown_but_the_doctor_which_has_its_own_page() -> None:
+def test_page_shows_every_command_except_doctor() -> None:
     shown = {words[2 if words[0] == "airflow" else 3] for words in map(shlex.split, SHOWN)}
     assert shown == {command.name for command in COMMANDS} - {"doctor"}
 
 
-def test_the_exit_codes() -> None:
+def test_page_has_the_exit_codes_of_the_help() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)
     assert rows == [(str(int(code)), meaning) for code, meaning in MEANINGS.items()]

@@ -1,4 +1,4 @@
-"""The options of the commands: named as the arguments of the operators, and taken by their whole names alone."""
+"""The options of the commands: named like the arguments of operators, and never abbreviated."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.cli.test_commands import TAKES_COMMANDS
 
 BPM = "SupplierOnboarding"
 
-# What only a command line has: where values come from, how they are shown, and what a filter and a table need.
-OF_THE_COMMAND_LINE = {
+# Options without a counterpart among the arguments: sources of values, output, filters.
+COMMAND_LINE_ONLY = {
     *("help", "verbose", "output", "yes", "dry_run", "all", "enabled", "conn_id"),
     *("variable", "variables_file", "state", "until_state", "older_than", "younger_than", "start"),
 }
@@ -39,8 +39,8 @@ def long_options(parser: argparse.ArgumentParser) -> set[str]:
     return {text for action in parser._actions for text in action.option_strings if text.startswith("--")}
 
 
-def beginnings(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Action, str]]:
-    """Return every text that is the beginning of an option and no option."""
+def abbreviations(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Action, str]]:
+    """Return every proper prefix of an option that is not itself an option."""
     known = long_options(parser)
     for action in parser._actions:
         for text in action.option_strings:
@@ -50,8 +50,8 @@ def beginnings(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Actio
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
-def test_no_option_is_taken_by_its_beginning(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for action, text in beginnings(parsers()[command]):
+def test_abbreviated_options_are_rejected(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for action, text in abbreviations(parsers()[command]):
         value = ["{}"] if action.nargs is None else []
         with pytest.raises(SystemExit) as end:
             make_parser().parse_args([command, text, *value])
@@ -60,7 +60,9 @@ def test_no_option_is_taken_by_its_beginning(command: str, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("program", [MODULE, pytest.param(AIRFLOW, marks=TAKES_COMMANDS)])
-def test_nor_by_the_parser_that_airflow_makes(program: tuple[str, ...], emulator: EmulatorControl) -> None:
+def test_abbreviated_options_are_rejected_on_the_real_command_line(
+    program: tuple[str, ...], emulator: EmulatorControl
+) -> None:
     done = process(program, "start", BPM, "--variables-fil", "/no/such/file")
     assert done.code == 2
     assert "unrecognized arguments: --variables-fil" in done.err
@@ -70,7 +72,7 @@ def test_nor_by_the_parser_that_airflow_makes(program: tuple[str, ...], emulator
 
 
 @pytest.mark.parametrize("program", [MODULE, pytest.param(AIRFLOW, marks=TAKES_COMMANDS)])
-def test_both_parsers_take_the_same(program: tuple[str, ...], emulator: EmulatorControl) -> None:
+def test_both_programs_accept_the_same_options(program: tuple[str, ...], emulator: EmulatorControl) -> None:
     done = process(program, "start", BPM, "--variables", '{"risk_class": 3}', "--output", "json")
     assert done.code == 0, done.err
     assert emulator.instance(done.rows[0]["id"])["variables"]["risk_class"] == 3
@@ -82,7 +84,7 @@ def test_both_parsers_take_the_same(program: tuple[str, ...], emulator: Emulator
 
 
 def shown_options(command: str) -> set[str]:
-    """Return the names of a command's options that its help shows."""
+    """Return the names of the options that the help of a command shows."""
     return {
         action.option_strings[0].lstrip("-").replace("-", "_")
         if len(action.option_strings) == 1
@@ -109,9 +111,9 @@ def arguments_of(function: Any) -> set[str]:
         ("definitions", [AstroZeroHook.check_variables, AstroZeroHook.get_definitions]),
     ],
 )  # fmt: skip
-def test_an_option_has_the_name_of_the_argument(command: str, functions: list[Any]) -> None:
+def test_options_are_named_like_arguments(command: str, functions: list[Any]) -> None:
     known = set().union(*map(arguments_of, functions))
-    assert shown_options(command) - OF_THE_COMMAND_LINE <= known
+    assert shown_options(command) - COMMAND_LINE_ONLY <= known
 
 
 @pytest.mark.parametrize(
@@ -130,18 +132,18 @@ def test_an_option_has_the_name_of_the_argument(command: str, functions: list[An
         ("list --astro-zero-conn-id c", "list --conn-id c"),
     ],
 )
-def test_the_former_names_are_taken_too(former: str, now: str) -> None:
+def test_former_option_names_still_work(former: str, now: str) -> None:
     parser = make_parser()
     assert parser.parse_args(former.split()) == parser.parse_args(now.split())
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_defaults_of_options() -> None:
     args = make_parser().parse_args(["watch", "x"])
     assert (args.bpm_name, args.poll_interval, args.state) == (None, 10.0, None)
     assert make_parser().parse_args(["suspend"]).max_concurrency == 8
 
 
-def test_the_name_of_a_bpm_is_given_once(run: Run, emulator: EmulatorControl) -> None:
+def test_start_requires_the_bpm_name_exactly_once(run: Run, emulator: EmulatorControl) -> None:
     assert run("start", "--bpm-name", "Instant").code == 0
     for arguments in ((), (BPM, "--bpm-name", BPM)):
         done = run("start", *arguments)
@@ -152,11 +154,13 @@ def test_the_name_of_a_bpm_is_given_once(run: Run, emulator: EmulatorControl) ->
     assert emulator.counts()["start"] == 1
 
 
-def test_a_state_that_may_be_two_is_told_before_anything_is_sent(run: Run, emulator: EmulatorControl) -> None:
+def test_ambiguous_state_is_rejected_before_any_request(run: Run, emulator: EmulatorControl) -> None:
     for command in (("list",), ("terminate", "--yes"), ("watch",)):
         done = run(*command, "--state", "waiting")
         assert done.code == 2
-        assert "may be 'Waiting for user interaction' or 'Waiting for page event'" in done.err
+        assert (
+            "is ambiguous: it may be 'Waiting for user interaction' or 'Waiting for page event'" in done.err
+        )
     assert run("watch", "x", "--until-state", "runing").err.startswith(
         "--until-state must be a state, not 'runing'. Did you mean 'Running'?"
     )
@@ -171,23 +175,21 @@ def test_a_state_that_may_be_two_is_told_before_anything_is_sent(run: Run, emula
         (("set", "--variables", '{"country": "CN"}'), "Set the variables of 3 instances to new values of 'country'."),
     ],
 )  # fmt: skip
-def test_a_dry_run_shows_what_would_be_changed_and_changes_nothing(
+def test_dry_run_lists_the_instances_and_changes_nothing(
     arguments: tuple[str, ...], says: str, run: Run, emulator: EmulatorControl
 ) -> None:
-    meant = {emulator.start(BPM)["id"] for _ in range(3)}
+    matching = {emulator.start(BPM)["id"] for _ in range(3)}
     emulator.start("PublishApproval")
     before = emulator.instances()
     done = run(*arguments, "--bpm-name", BPM, "--dry-run", "--output", "json")
-    assert (done.code, {row["id"] for row in done.rows}) == (0, meant)
+    assert (done.code, {row["id"] for row in done.rows}) == (0, matching)
     assert done.err == f"Dry run, nothing was changed. Without --dry-run: {says}\n"
     assert emulator.instances() == before
     counts = emulator.counts()
     assert counts["action"] == counts["variables"] == 0
 
 
-def test_a_dry_run_of_ids_says_what_it_would_spare_and_what_is_not_there(
-    run: Run, emulator: EmulatorControl
-) -> None:
+def test_dry_run_reports_skipped_and_missing_ids(run: Run, emulator: EmulatorControl) -> None:
     one = emulator.start(BPM)["id"]
     done = run("resume", one, "nope", "--dry-run")
     assert (done.code, done.out) == (3, "")

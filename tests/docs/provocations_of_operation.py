@@ -266,37 +266,37 @@ COMMANDS: dict[str, Provocation] = {
     ),
     "… must be an age such as 90s, 15m, 2h, 7d or 1d12h, not …": command("list", "--older-than", "a week"),
     "no instance is older than … and younger than … at once": of_two_ages,
-    "say which instances: their ids, or a filter of …": command("suspend", "--yes"),
-    "give the ids of instances or a filter, not both": command("suspend", "1", "--bpm-name", "A"),
-    "give the instance's id or its --business-key, one of them": command("show"),
-    "--bpm-name goes with --business-key; an id needs no more": command("show", "1", "--bpm-name", "A"),
-    "--all and --state exclude each other": command("list", "--all", "--state", "Running"),
-    "--like goes with --bpm-name": command("definitions", "--like"),
-    "There is no terminal to ask at, so nothing was changed; give --yes": confirmed_by_nobody,
-    "Before you start it again look for it: list --all …": start_with_no_answer,
-    "Warning: Astro Zero listed exactly … instances in state '…', which looks cut off.": many(
+    "name the instances by their ids, or give a filter: …": command("suspend", "--yes"),
+    "give either ids or a filter, not both": command("suspend", "1", "--bpm-name", "A"),
+    "give either the id of an instance or its --business-key": command("show"),
+    "--bpm-name is for --business-key; do not combine it with an id": command("show", "1", "--bpm-name", "A"),
+    "give --all or --state, not both": command("list", "--all", "--state", "Running"),
+    "--like requires --bpm-name": command("definitions", "--like"),
+    "There is no terminal to confirm this on, so nothing was changed; use --yes": confirmed_by_nobody,
+    "Check for it before you retry: list --all …": start_with_no_answer,
+    "Warning: Astro Zero listed exactly … instances in state '…'. The list may be truncated, and instances may be missing.": many(
         "list", row_cap=100
     ),
-    "Warning: the row of instance '…' in state '…' cannot be read, because …": list_with_an_odd_row,
+    "Warning: skipped the row of instance '…' in state '…', which cannot be read: …": list_with_an_odd_row,
     "--variable must be NAME=VALUE": command("set", "1", "--variable", "country"),
     "variable '…' is given twice": command("set", "1", "--variable", "a=1", "--variable", "a=2"),
-    "say which variables to set: --variable, --variables or --variables-file": command("set", "1"),
+    "give the variables to set: --variable, --variables or --variables-file": command("set", "1"),
     "give the name of the BPM once: start NAME, or start --bpm-name NAME": command("start"),
-    "--state '…' may be '…' or '…'; give more of its name": command("list", "--state", "waiting"),
+    "--state '…' is ambiguous: it may be '…' or '…'. Give more of the name": command("list", "--state", "waiting"),
     "--state must be a state, not '…'. Did you mean '…'? The states are …": command(
         "list", "--state", "runing"
     ),
-    "say definitions to list them, or definitions show NAME to show one": command("definitions", "show"),
-    "--bpm-name, --like and --enabled choose what is listed; they do not go with show": command(
+    "the command is definitions, to list them, or definitions show NAME, to show one": command("definitions", "show"),
+    "--bpm-name, --like and --enabled filter a list; do not combine them with show": command(
         "definitions", "show", BPM, "--enabled"
     ),
-    "--version goes with show: definitions show NAME --version VERSION": command(
+    "--version is for show: definitions show NAME --version VERSION": command(
         "definitions", "--version", "1"
     ),
-    "BPM '…' cannot be shown: …. The nearest name that is listed is '…'.": command(
+    "BPM '…' cannot be shown: …. The most similar name in the list is '…'.": command(
         "definitions", "show", "SuplierOnboarding"
     ),
-    "Which variables it has cannot be told: its definition lists no variables.": many(
+    "Its variables are unknown: its definition lists no variables.": many(
         "definitions", "show", BPM, definition_variables="absent"
     ),
     "--variables is not JSON; write it such as …": command("set", "1", "--variables", "a=1"),

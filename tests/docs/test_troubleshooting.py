@@ -73,8 +73,8 @@ ELSEWHERE: dict[str, str] = {
     "The process that supervises this one has died, and another try goes on": (
         "tests/tasks/test_orphan.py::test_its_supervisor_has_died"
     ),
-    "Interrupted while the start was under way.": (
-        "tests/cli/test_commands.py::test_ctrl_c_while_it_is_started_leaves_the_start_in_doubt"
+    "Interrupted while the start request was in progress.": (
+        "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"
     ),
     "Metrics could not be handed to Airflow, and are no more": (
         "tests/hooks/test_metrics.py::test_metrics_that_cannot_be_handed_over_harm_nothing_and_are_told_once"

@@ -1,4 +1,4 @@
-"""Runs of the doctor on the emulator, on a clock that nobody waits for."""
+"""Fixtures to run the doctor against the emulator, with simulated waits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from airflow_provider_astrobpm.bpm.api import start
 from airflow_provider_astrobpm.bpm.client import BpmClient
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.doctor.examination import examine
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import Report
-from airflow_provider_astrobpm.doctor.sender import Sender
-from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.doctor.run import run_doctor
+from airflow_provider_astrobpm.doctor.start_markers import make_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 
@@ -29,20 +29,20 @@ Examine = Callable[..., Report]
 
 @pytest.fixture
 def settings(emulator: EmulatorControl, emulator_server: EmulatorServer) -> Settings:
-    own = emulator_server.settings
+    credentials = emulator_server.settings
     return Settings(
         connection="my_conn",
         base_url=emulator_server.url,
-        credentials=ClientCredentials(own.client_id, own.client_secret),
+        credentials=ClientCredentials(credentials.client_id, credentials.client_secret),
     )
 
 
 @pytest.fixture
-def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Callable[..., Sender]]:
-    """Make a sender that puts the emulator's clock forward instead of waiting."""
-    senders: list[Sender] = []
+def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Callable[..., ProbeSender]]:
+    """Make a sender that advances the emulator's clock instead of waiting."""
+    senders: list[ProbeSender] = []
 
-    def make(kind: type[Sender] = Sender, **changes: Any) -> Sender:
+    def make(kind: type[ProbeSender] = ProbeSender, **changes: Any) -> ProbeSender:
         slept = 0.0
 
         def sleep(seconds: float) -> None:
@@ -60,18 +60,18 @@ def make_sender(emulator: EmulatorControl, settings: Settings) -> Iterator[Calla
 
 
 @pytest.fixture
-def run(make_sender: Callable[..., Sender]) -> Examine:
-    """Run the doctor: read-only, or with an instance of a process."""
+def run(make_sender: Callable[..., ProbeSender]) -> Examine:
+    """Run the doctor read-only, or with instances of a process."""
 
     def run_it(process: str | None = None, **changes: Any) -> Report:
-        return examine(make_sender(**changes), process=process, key=KEY, refused_key=REFUSED_KEY)
+        return run_doctor(make_sender(**changes), process=process, key=KEY, refused_key=REFUSED_KEY)
 
     return run_it
 
 
 @pytest.fixture
 def populate(emulator: EmulatorControl, settings: Settings) -> Callable[..., None]:
-    """Fill the emulator: five instances of somebody's that wait, one of the machine user's, and one that has ended."""
+    """Create five open instances of another user, one of the machine user, and one that has ended."""
 
     def fill(more: int = 0) -> None:
         for number in range(5 + more):
@@ -80,7 +80,7 @@ def populate(emulator: EmulatorControl, settings: Settings) -> Callable[..., Non
         with BpmClient(settings) as client:
             client.call(start(PROCESS, business_key="supplier-of-the-machine"))
         emulator.start("Instant")
-        # Beyond every lag, and still so near to this machine's clock that the zone of the timestamps can be told.
+        # Longer than every lag, but close enough to this machine's clock to derive the zone of the timestamps.
         emulator.advance(max(60, 120 - more))
         emulator.reset_counts()
 
@@ -89,5 +89,5 @@ def populate(emulator: EmulatorControl, settings: Settings) -> Callable[..., Non
 
 @pytest.fixture
 def own_instances(emulator: EmulatorControl) -> Callable[[], list[dict[str, Any]]]:
-    """Return what the doctor has started."""
+    """Return the instances that the doctor started."""
     return lambda: [each for each in emulator.instances() if each["business_key"] in (KEY, REFUSED_KEY)]

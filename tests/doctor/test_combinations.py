@@ -1,4 +1,4 @@
-"""Switches in any positions at once: one may hide what another does, but what is told is what there is."""
+"""Random combinations of the emulator's switches. One switch may hide the effect of another, but no finding may be wrong."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from tests.conftest import positions
 from tests.doctor.conftest import PROCESS, Examine
-from tests.doctor.oracle import OTHERS
-from tests.doctor.test_positions import contradictions
+from tests.doctor.expected_findings import OTHERS
+from tests.doctor.test_switch_positions import contradictions
 
 COMBINATIONS = int(os.environ.get("COMBINATIONS", "120"))
-MORE = 35  # instances of somebody else, so that lists can be cut off
+MORE = 35  # additional instances of another user, so that lists can be truncated
 
 
 def combination(seed: int) -> dict[str, Any]:
-    """Return a position of every switch, always the same for a seed."""
+    """Return a position for every switch, determined by a seed."""
     by_name: dict[str, list[Any]] = {}
     for name, position in positions():
         by_name.setdefault(name, []).append(position)
@@ -29,7 +29,7 @@ def combination(seed: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(COMBINATIONS))
-def test_what_is_told_is_true_whatever_else_is_switched(
+def test_findings_are_true_in_random_combinations_of_switches(
     seed: int,
     emulator: EmulatorControl,
     populate: Callable[..., None],

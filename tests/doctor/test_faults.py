@@ -1,4 +1,4 @@
-"""Whatever goes wrong while the doctor asks, there is a report, it holds no lie, and nothing that was started stays."""
+"""Faults during a run: there is always a report, no finding is wrong, and no started instance is left behind."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
-from airflow_provider_astrobpm.doctor.asking import Ask, Seen
-from airflow_provider_astrobpm.doctor.examination import examine
-from airflow_provider_astrobpm.doctor.points import ABOUT
+from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS
+from airflow_provider_astrobpm.doctor.observation import Observation, Probe
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import Report
-from airflow_provider_astrobpm.doctor.sender import Sender
-from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.doctor.run import run_doctor
+from airflow_provider_astrobpm.doctor.start_markers import make_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.doctor.conftest import KEY, PROCESS, REFUSED_KEY, Examine
-from tests.doctor.oracle import OTHERS, truth
+from tests.doctor.expected_findings import OTHERS, expected
 
 OwnInstances = Callable[[], list[dict[str, Any]]]
 
-# Those that are not an answer of Astro Zero's, so that nothing may be concluded from them.
+# These are not answers of Astro Zero, so they are no evidence.
 FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("status", {"status": 500}),
     ("status", {"status": 503, "work_done": True}),
@@ -44,29 +44,30 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 NAMES = [f"{fault}-{'-'.join(map(str, options.values()))}" for fault, options in FAULTS]
 
 
-def assert_no_lie(report: Report) -> None:
-    """Every point that was told says what is true of the emulator as it begins."""
-    assert_no_lie_but(report)
+def assert_no_wrong_finding(report: Report, *ignored: str) -> None:
+    """Assert that every known finding is true of the emulator in its default positions.
+
+    :param ignored: findings that the fault makes wrong, in addition to those about the connection.
+    """
+    expectations = expected(asdict(Switches()), starts=report.process is not None, others=OTHERS)
+    for name, finding in report.findings.items():
+        if name in {"connection", "start", "token_request", *ignored} or finding.value is None:
+            continue  # these report the fault
+        assert expectations[name].allows(finding) or (name == "others" and finding.value == "none seen"), (
+            finding
+        )
 
 
-def assert_no_lie_but(report: Report, *others: str) -> None:
-    truths = truth(asdict(Switches()), starts=report.process is not None, others=OTHERS)
-    for name, point in report.points.items():
-        if name in {"connection", "start", "token_request", *others} or point.value is None:
-            continue  # these tell of what went wrong
-        assert truths[name].allows(point) or (name == "others" and point.value == "none seen"), point
-
-
-def assert_whole(report: Report, secret: str) -> None:
+def assert_valid(report: Report, secret: str) -> None:
     for text in (report.as_text(), report.as_json()):
         assert secret not in text
         assert "Traceback" not in text
-    assert set(report.points) <= set(ABOUT)
+    assert set(report.findings) <= set(DESCRIPTIONS)
 
 
 @pytest.mark.parametrize("process", [None, PROCESS], ids=["read-only", "start"])
 @pytest.mark.parametrize(("fault", "options"), FAULTS, ids=NAMES)
-def test_an_endpoint_where_everything_goes_wrong(
+def test_fault_in_every_request(
     fault: str,
     options: dict[str, Any],
     process: str | None,
@@ -79,13 +80,13 @@ def test_an_endpoint_where_everything_goes_wrong(
     emulator.fault("any", fault, times=100_000, **options)
     report = run(process)
     assert (report.exit_code, report.signed_in, report.started) == (1, False, [])
-    assert report.points["connection"].fine is False or report.points["token_request"].fine is False
-    assert_whole(report, emulator_server.settings.client_secret)
+    assert report.findings["connection"].fine is False or report.findings["token_request"].fine is False
+    assert_valid(report, emulator_server.settings.client_secret)
 
 
 @pytest.mark.parametrize("kind", ["query", "get", "start", "action", "variables", "definitions"])
 @pytest.mark.parametrize(("fault", "options"), FAULTS, ids=NAMES)
-def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
+def test_fault_makes_no_finding_wrong_and_leaves_no_instance(
     fault: str,
     options: dict[str, Any],
     kind: str,
@@ -100,42 +101,42 @@ def test_a_fault_makes_no_lie_and_leaves_nothing_behind(
         emulator.clear_faults()
         emulator.fault(kind, fault, times=2, skip=skip, **options)
         report = run(PROCESS)
-        assert_no_lie(report)
-        assert_whole(report, emulator_server.settings.client_secret)
+        assert_no_wrong_finding(report)
+        assert_valid(report, emulator_server.settings.client_secret)
         assert report.signed_in
         assert all(instance["closed"] for instance in own_instances())
-        # A start that failed and shows nowhere may exist all the same: it is named.
+        # A failed start whose instance is not listed may exist anyway, so the report names it.
         assert report.exit_code == int(bool(report.not_ended))
         assert not report.not_ended or (kind == "start" and report.not_ended[0].instance_id is None)
 
 
 @pytest.mark.parametrize("mode", ["cut", "503"])
-def test_an_outage_in_the_middle_names_what_could_not_be_terminated(
+def test_outage_during_a_run_reports_the_instance_left(
     mode: Any,
     emulator: EmulatorControl,
     populate: Callable[..., None],
     own_instances: OwnInstances,
-    make_sender: Callable[..., Sender],
+    make_sender: Callable[..., ProbeSender],
 ) -> None:
     populate()
 
-    class Failing(Sender):
-        def ask(self, ask: Ask) -> Seen:
-            seen = super().ask(ask)
-            if ask.operation.kind == "start":
+    class Failing(ProbeSender):
+        def send(self, probe: Probe) -> Observation:
+            seen = super().send(probe)
+            if probe.operation.kind == "start":
                 emulator.outage(mode=mode)
             return seen
 
-    report = examine(make_sender(Failing), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
+    report = run_doctor(make_sender(Failing), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     emulator.outage(on=False)
     assert report.exit_code == 1
-    (left,) = report.not_ended
+    (start,) = report.not_ended
     (instance,) = own_instances()
-    assert left.instance_id == instance["id"]
+    assert start.instance_id == instance["id"]
     assert f"NOT TERMINATED: instance {instance['id']} with business key {KEY!r}" in report.as_text()
 
 
-def test_a_start_that_was_lost_and_shows_no_key_is_found_by_its_title(
+def test_lost_start_is_found_by_its_title_if_lists_show_no_keys(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
@@ -144,11 +145,11 @@ def test_a_start_that_was_lost_and_shows_no_key_is_found_by_its_title(
     report = run(PROCESS)
     (instance,) = own_instances()
     assert instance["closed"]
-    assert (report.exit_code, report.points["start"].value) == (0, None)
+    assert (report.exit_code, report.findings["start"].value) == (0, None)
 
 
 @pytest.mark.parametrize("form", get_args(get_type_hints(Switches)["key_form"]))
-def test_a_start_that_was_lost_is_found_by_its_key_in_whatever_form(
+def test_lost_start_is_found_by_its_key_in_any_form(
     form: str,
     emulator: EmulatorControl,
     populate: Callable[..., None],
@@ -156,19 +157,19 @@ def test_a_start_that_was_lost_is_found_by_its_key_in_whatever_form(
     run: Examine,
 ) -> None:
     populate()
-    stranger = emulator.start(PROCESS, business_key=make_key("some-others!"))
+    other = emulator.start(PROCESS, business_key=make_key("some-others!"))
     emulator.switch(key_form=form)
     emulator.fault("start", "drop_after")
     report = run(PROCESS)
     assert [each["closed"] for each in own_instances()] == [True]
     assert report.exit_code == 0
-    assert not emulator.instance(stranger["id"])["closed"]
+    assert not emulator.instance(other["id"])["closed"]
 
 
 @pytest.mark.parametrize("skip", [0, 1, 2])
 @pytest.mark.parametrize("fault", ["status", "html", "text"])
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 499, 502])
-def test_what_was_started_by_a_start_that_was_refused_is_terminated(
+def test_instance_of_a_refused_start_is_terminated(
     status: int,
     fault: str,
     skip: int,
@@ -177,7 +178,7 @@ def test_what_was_started_by_a_start_that_was_refused_is_terminated(
     own_instances: OwnInstances,
     run: Examine,
 ) -> None:
-    """A gateway refuses what the server has carried out: the first start, a second one with its key, a wrong token."""
+    """A gateway refuses a start that the server has processed: the first, the second, or the one with a wrong token."""
     populate()
     emulator.switch(refused_token_start="started")
     emulator.fault("start", fault, status=status, skip=skip, work_done=True)
@@ -188,38 +189,40 @@ def test_what_was_started_by_a_start_that_was_refused_is_terminated(
     assert report.exit_code == 0
     if status < 500 and skip < 2 and status not in (401, 429):
         assert "though its start was refused (Terminated)" in report.as_text()
-    assert_no_lie_but(report, "refused_token_start", "csrf", "duplicate_key", "unknown_variable_at_start")
+    assert_no_wrong_finding(
+        report, "refused_token_start", "csrf", "duplicate_key", "unknown_variable_at_start"
+    )
 
 
-def test_what_a_start_left_that_was_sent_again_is_found_though_one_row_shows_at_a_time(
+def test_instance_of_a_resent_start_is_found_even_in_lists_of_one_row(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
     emulator.switch(order_honoured=False, row_cap=1)
     emulator.fault("start", "status", status=401, work_done=True)
     report = run(PROCESS)
-    assert report.points["refused_token_start"].value is None
-    assert "it was not sent" in report.points["refused_token_start"].seen
+    assert report.findings["refused_token_start"].value is None
+    assert "it was not sent" in report.findings["refused_token_start"].sentence
     assert [instance["closed"] for instance in own_instances()] == [True] * 3
     assert {instance["id"] for instance in own_instances()} == {each.instance_id for each in report.started}
 
 
 @pytest.mark.parametrize(("order", "rows"), [("newest", 37), ("newest", 1), ("oldest", 37), ("shuffled", 37)])
-def test_a_cap_where_no_order_is_kept(
+def test_row_cap_without_an_order(
     order: str, rows: int, emulator: EmulatorControl, populate: Callable[..., None], run: Examine
 ) -> None:
-    """A new instance takes the place of another, which comes back; else nothing shows the cap, and nothing is said."""
+    """Only a new instance that displaces another reveals the cap. Otherwise it is unknown."""
     populate(more=40)
     emulator.switch(order_honoured=False, row_order=order, row_cap=rows)
     for process in (None, PROCESS):
         report = run(process)
-        assert report.points["row_cap"].value is None or report.points["row_cap"].fine is False
-        assert report.points["row_cap"].value in (None, rows)
-    assert (report.points["row_cap"].value == rows) or order != "newest"
+        assert report.findings["row_cap"].value is None or report.findings["row_cap"].fine is False
+        assert report.findings["row_cap"].value in (None, rows)
+    assert (report.findings["row_cap"].value == rows) or order != "newest"
     assert report.exit_code == 0
 
 
-def test_a_start_that_was_lost_and_does_not_show_is_named(
+def test_lost_start_that_is_not_listed_is_reported(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
@@ -229,66 +232,67 @@ def test_a_start_that_was_lost_and_does_not_show_is_named(
     (instance,) = own_instances()
     assert not instance["closed"]
     assert report.exit_code == 1
-    assert report.points["start"].value is None
+    assert report.findings["start"].value is None
     assert f"NOT TERMINATED: an instance with business key {KEY!r}" in report.as_text()
 
 
-def test_an_action_that_is_always_refused_is_named(
+def test_instance_is_reported_if_every_action_is_refused(
     emulator: EmulatorControl, populate: Callable[..., None], own_instances: OwnInstances, run: Examine
 ) -> None:
     populate()
     emulator.fault("action", "code_in_200", times=1000, res_msg="you may not")
     report = run(PROCESS)
-    assert report.points["suspend"].value == "refused"
+    assert report.findings["suspend"].value == "refused"
     assert report.exit_code == 1
     assert {start.instance_id for start in report.not_ended} == {each["id"] for each in own_instances()}
 
 
 @pytest.mark.parametrize("fault", ["delay", "trickle"])
-def test_an_endpoint_that_is_too_slow(
+def test_slow_endpoint(
     fault: str, emulator: EmulatorControl, populate: Callable[..., None], run: Examine
 ) -> None:
     populate()
     emulator.fault("query", fault, times=1000, seconds=30)
     report = run(read_timeout=0.2, answer_timeout=0.4)
     assert report.signed_in
-    assert report.points["instances"].value is None
-    assert report.points["order"].seen.startswith("could not be told: ")
-    assert report.requests < 15  # an endpoint that does not answer is not asked thirty times
+    assert report.findings["instances"].value is None
+    assert report.findings["order"].sentence.startswith("unknown: ")
+    assert report.requests < 15  # further probes are dropped once the endpoint counts as down
 
 
-def test_a_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
+def test_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
     report = run(PROCESS, credentials=ClientCredentials("emulator-client", "not-the-secret"))
     assert (report.exit_code, report.requests) == (1, 2)
-    assert report.points["connection"].fine
-    assert "the client id or the secret was refused" in report.points["token_request"].seen
-    assert report.points["token_request"].evidence[0].endswith("HTTP 400, resCode 'unauthorized_client'")
-    assert_whole(report, "not-the-secret")
-    assert "Nothing else was asked." in report.as_text()
+    assert report.findings["connection"].fine
+    assert "the client id or the secret was refused" in report.findings["token_request"].sentence
+    assert report.findings["token_request"].evidence[0].endswith("HTTP 400, resCode 'unauthorized_client'")
+    assert_valid(report, "not-the-secret")
+    assert "Nothing else was probed." in report.as_text()
     assert emulator.counts()["start"] == 0
 
 
-def test_a_ready_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
+def test_expired_access_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
     populate()
     refused = run(credentials=ReadyToken("this-has-expired"))
-    assert (refused.exit_code, refused.points["token_request"].value) == (1, "refused")
-    assert_whole(refused, "this-has-expired")
+    assert (refused.exit_code, refused.findings["token_request"].value) == (1, "refused")
+    assert_valid(refused, "this-has-expired")
 
 
-def test_a_host_that_is_down(free_port: int, run: Examine) -> None:
+def test_unreachable_host(free_port: int, run: Examine) -> None:
     report = run(base_url=f"http://127.0.0.1:{free_port}")
-    assert (report.exit_code, report.requests, list(report.points)) == (1, 2, ["connection"])
-    assert "could not be reached" in report.points["connection"].seen
-    assert "Check host, port and proxy" in report.points["connection"].seen
+    assert (report.exit_code, report.requests, list(report.findings)) == (1, 2, ["connection"])
+    assert not report.signed_in
+    assert "could not be reached" in report.findings["connection"].sentence
+    assert "Check host, port and proxy" in report.findings["connection"].sentence
 
 
-def test_a_host_that_does_not_speak_tls(settings: Settings, run: Examine) -> None:
+def test_host_without_tls(settings: Settings, run: Examine) -> None:
     report = run(base_url=settings.base_url.replace("http://", "https://"))
-    assert (report.exit_code, report.points["connection"].value) == (1, "failed")
-    assert "the TLS handshake failed" in report.points["connection"].seen
+    assert (report.exit_code, report.findings["connection"].value) == (1, "failed")
+    assert "the TLS handshake failed" in report.findings["connection"].sentence
 
 
-def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
+def test_endpoint_with_tls(tmp_path: Path, run: Examine) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
          "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
@@ -300,24 +304,23 @@ def test_an_endpoint_over_tls(tmp_path: Path, run: Examine) -> None:
     with EmulatorServer(ssl_context=context) as server:
         report = run(base_url=server.url, verify=str(tmp_path / "cert.pem"))
         untrusted = run(base_url=server.url)
-    assert (report.exit_code, report.points["connection"].value) == (0, "https")
-    assert "over TLS, its certificate was checked" in report.points["connection"].seen
-    assert (untrusted.exit_code, untrusted.points["connection"].value) == (1, "failed")
-    assert "'verify'" in untrusted.points["connection"].seen
+    assert (report.exit_code, report.findings["connection"].value) == (0, "https")
+    assert "over TLS, its certificate was checked" in report.findings["connection"].sentence
+    assert (untrusted.exit_code, untrusted.findings["connection"].value) == (1, "failed")
+    assert "'verify'" in untrusted.findings["connection"].sentence
 
 
-def test_a_process_that_cannot_be_started(
-    emulator: EmulatorControl, populate: Callable[..., None], run: Examine
-) -> None:
+def test_unknown_process(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
     populate()
     report = run("NoSuchProcess")
-    assert (report.exit_code, report.started, report.points["start"].fine) == (0, [], False)
-    assert "BPM NoSuchProcess does not exist" in report.points["start"].seen
+    assert (report.exit_code, report.started, report.findings["start"].fine) == (0, [], False)
+    assert report.signed_in
+    assert "BPM NoSuchProcess does not exist" in report.findings["start"].sentence
     assert "Nothing was started." in report.as_text()
 
 
 @pytest.mark.parametrize("process", ["Instant", "AlwaysBroken"])
-def test_a_process_that_ends_by_itself(
+def test_process_that_ends_by_itself(
     process: str, populate: Callable[..., None], emulator: EmulatorControl, run: Examine
 ) -> None:
     populate()
@@ -326,14 +329,14 @@ def test_a_process_that_ends_by_itself(
     assert report.exit_code == 0
     assert all(instance["closed"] for instance in emulator.instances(business_key=KEY))
     if process == "Instant":
-        assert "ended by itself" in report.points["suspend"].seen
-        assert report.points["suspend_ended"].value is None
-        assert "an action was not granted before either" in report.points["suspend_ended"].seen
-        assert report.points["variables_of_ended"].value is None
+        assert "ended by itself" in report.findings["suspend"].sentence
+        assert report.findings["suspend_ended"].value is None
+        assert "an action was not granted before either" in report.findings["suspend_ended"].sentence
+        assert report.findings["variables_of_ended"].value is None
 
 
-class Interrupted(Sender):
-    """Is interrupted at one request, before it is sent or while its answer is awaited."""
+class Interrupted(ProbeSender):
+    """A sender that is interrupted at one request, before or after the request is sent."""
 
     at, sent = 0, False
 
@@ -348,20 +351,22 @@ class Interrupted(Sender):
 
 
 @pytest.mark.parametrize("sent", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", [1, 2, 15, *range(28, 51), 60, 70, 72])  # from the 30th on things are started
-def test_an_interrupt_at_any_request_terminates_what_was_started(
+@pytest.mark.parametrize(
+    "at", [1, 2, 15, *range(28, 51), 60, 70, 72]
+)  # the run starts instances from request 30 on
+def test_interrupt_at_any_request_terminates_started_instances(
     at: int,
     sent: bool,
     emulator: EmulatorControl,
     populate: Callable[..., None],
     own_instances: OwnInstances,
-    make_sender: Callable[..., Sender],
+    make_sender: Callable[..., ProbeSender],
 ) -> None:
     populate()
-    emulator.switch(refused_token_start="started")  # then each start that is sent starts an instance
+    emulator.switch(refused_token_start="started")  # every start that is sent then creates an instance
     sender = make_sender(type("_", (Interrupted,), {"at": at, "sent": sent}))
-    told: list[str] = []
-    report = examine(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=told.append)
+    messages: list[str] = []
+    report = run_doctor(sender, process=PROCESS, key=KEY, refused_key=REFUSED_KEY, say=messages.append)
     assert all(instance["closed"] for instance in own_instances())
     assert (report.interrupted, report.exit_code) == (
         sender.requests >= at,
@@ -370,22 +375,22 @@ def test_an_interrupt_at_any_request_terminates_what_was_started(
     never_sent = [start for start in report.not_ended if start.instance_id is None]
     assert report.not_ended == never_sent
     assert len(never_sent) <= (0 if sent else 1)
-    assert_no_lie_but(report, "refused_token_start")
+    assert_no_wrong_finding(report, "refused_token_start")
     report.as_text()
 
 
-def test_a_second_interrupt_names_what_is_left(
-    populate: Callable[..., None], own_instances: OwnInstances, make_sender: Callable[..., Sender]
+def test_second_interrupt_reports_the_instances_left(
+    populate: Callable[..., None], own_instances: OwnInstances, make_sender: Callable[..., ProbeSender]
 ) -> None:
     populate()
 
-    class Impatient(Sender):
-        def ask(self, ask: Ask) -> Seen:
-            if ask.operation.kind in {"suspend", "terminate"} and len(own_instances()) == 2:
+    class Impatient(ProbeSender):
+        def send(self, probe: Probe) -> Observation:
+            if probe.operation.kind in {"suspend", "terminate"} and len(own_instances()) == 2:
                 raise KeyboardInterrupt
-            return super().ask(ask)
+            return super().send(probe)
 
-    report = examine(make_sender(Impatient), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
+    report = run_doctor(make_sender(Impatient), process=PROCESS, key=KEY, refused_key=REFUSED_KEY)
     assert report.exit_code == 130
     still_open = {instance["id"] for instance in own_instances() if not instance["closed"]}
     assert still_open

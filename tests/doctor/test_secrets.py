@@ -1,20 +1,20 @@
-"""No secret is in a report, while the server repeats them all in many encodings and places."""
+"""A report has no secrets, even if the server echoes them in many encodings and places."""
 
 from __future__ import annotations
 
 import pytest
 
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.doctor.examination import examine
-from airflow_provider_astrobpm.doctor.sender import Sender
-from airflow_provider_astrobpm.doctor.signs import make_key
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
+from airflow_provider_astrobpm.doctor.run import run_doctor
+from airflow_provider_astrobpm.doctor.start_markers import make_key
 from tests.support.echoing import BPM, EchoingServer, shown_in
 
 SECRET = "the/client&secret <of>=\"a\" 'test' + 100%41"
 
 
 class Clock:
-    """Goes on when somebody waits."""
+    """A clock that advances only by sleeping."""
 
     now = 1_800_000_000.0
 
@@ -24,17 +24,17 @@ class Clock:
 
 @pytest.mark.parametrize("kind", ["token", "query", "start"])
 @pytest.mark.parametrize("place", ["refused", "code", "oauth", "status_line", "redirect", "row", "rows"])
-def test_no_secret_is_in_a_report(place: str, kind: str) -> None:
+def test_report_has_no_secrets(place: str, kind: str) -> None:
     said: list[str] = []
     clock = Clock()
     with EchoingServer().running() as server:
         settings = Settings(
             "my_conn", server.url(place, kind), ClientCredentials("client", SECRET), max_attempts=1
         )
-        sender = Sender(settings, sleep=clock.sleep, clock=lambda: clock.now)
+        sender = ProbeSender(settings, sleep=clock.sleep, clock=lambda: clock.now)
         process = BPM if kind == "start" else None
         key, refused_key = make_key("aaa"), make_key("bbb")
-        report = examine(sender, process=process, key=key, refused_key=refused_key, say=said.append)
+        report = run_doctor(sender, process=process, key=key, refused_key=refused_key, say=said.append)
         sender.close()
     assert {each for _, each in server.answered} == {kind}
     text = "\n".join([report.as_text(), report.as_json(), *said])

@@ -1,0 +1,156 @@
+"""The command ``watch``: shows instances until they have ended, in a live table or with one line per change."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from airflow_provider_astrobpm.bpm import checks, look
+from airflow_provider_astrobpm.bpm.condition import WaitCondition
+from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.bpm.instance import BpmInstance
+from airflow_provider_astrobpm.bpm.states import OPEN_STATES
+from airflow_provider_astrobpm.bpm.wait import Wait
+from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.cli.option_values import states_named
+from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.cli.selection import select
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+
+def watch(args: argparse.Namespace) -> Exit:
+    """Watch instances until all have ended or reached a state."""
+    checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
+    timeout = None if args.timeout is None else checks.seconds(args.timeout, "--timeout")
+    condition = WaitCondition.of(
+        states=None if args.until_state is None else states_named(args.until_state, "--until-state")
+    )
+    with connected(args.conn_id) as hook:
+        selection = select(hook, args, OPEN_STATES)
+        if selection.missing:
+            raise selection.missing[0]
+        deadline = None if timeout is None else time.time() + timeout
+        waits = [Wait(condition, seen=one, deadline=deadline) for one in selection.instances]
+        if not waits:
+            say("Nothing to watch: no instance matches.")
+            return Exit.OK
+        interrupted = False
+        try:
+            with table_view() if sys.stdout.isatty() else line_view() as show:
+                _follow(hook, waits, args.poll_interval, show)
+        except KeyboardInterrupt:
+            interrupted = True
+    for line in _report(waits, interrupted=interrupted):
+        say(line)
+    return Exit.INTERRUPTED if interrupted else _exit_code(waits)
+
+
+def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: WaitView) -> None:
+    failures, now = look.Failures(), hook.client.now
+    show(waits, ())
+    while still := [wait for wait in waits if wait.ending is None]:
+        time.sleep(look.pause(still[0], interval, failures, now(), random.random()))  # noqa: S311 - jitter
+        began = now()
+        findings = hook.client.run(look.search_for(still, hook.settings))
+        failures.take(findings.failure)
+        for wait in still:
+            wait.grace = hook.settings.start_grace
+            wait.look_found(findings, began.steady, now(), hook.settings.connection)
+        # A note that is the same for all instances is shown once.
+        notes = dict.fromkeys(note.text for wait in still for note in wait.notes)
+        for wait in still:
+            wait.notes.clear()
+        show(waits, notes)
+
+
+def _report(waits: Sequence[Wait], *, interrupted: bool) -> list[str]:
+    """Return the messages about how the instances ended."""
+    endings = [wait.ending for wait in waits]
+    errors = [ending for ending in endings if isinstance(ending, Exception)]
+    succeeded = sum(isinstance(ending, BpmInstance) for ending in endings)
+    parts = [f"{succeeded} of {len(waits)} succeeded"]
+    if errors:
+        parts.append(f"{len(errors)} failed")
+    if (still := endings.count(None)) or interrupted:
+        parts.append(f"{still} still open")
+    lead = "Interrupted. " if interrupted else ""
+    return [*dict.fromkeys(map(str, errors)), f"{lead}{', '.join(parts)}."]
+
+
+def _exit_code(waits: Sequence[Wait]) -> Exit:
+    errors = [wait.ending for wait in waits if isinstance(wait.ending, Exception)]
+    if not errors:
+        return Exit.OK
+    missing = all(isinstance(error, InstanceNotFoundError) for error in errors)
+    return Exit.NOT_FOUND if missing else Exit.FAILED
+
+
+WaitView = Callable[["Sequence[Wait]", Iterable[str]], None]
+"""Shows the current state of instances: their waits, and messages about what changed since the last call."""
+
+LINES_AROUND_TABLE = 6  # of a terminal, for everything but the rows
+COLUMNS = ("id", "name", "state", "business status", "business key")
+
+
+@contextmanager
+def line_view() -> Iterator[WaitView]:
+    """Provide a view that prints one line per instance at first, and then one line per change."""
+    began = False
+
+    def show(waits: Sequence[Wait], notes: Iterable[str]) -> None:
+        nonlocal began
+        if not began:
+            notes = [f"Watching {wait.seen}" for wait in waits]
+            began = True
+        for note in notes:
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {note}\n")
+        sys.stdout.flush()
+
+    yield show
+
+
+@contextmanager
+def table_view() -> Iterator[WaitView]:
+    """Provide a view that redraws a table after each poll, and leaves the last table on the screen."""
+    console = Console()
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda waits, _notes: live.update(
+            table(waits, console.height - LINES_AROUND_TABLE), refresh=True
+        )
+
+
+def table(waits: Sequence[Wait], max_rows: int) -> Table:
+    """Return the table of instances, open instances first.
+
+    :param waits: one wait per instance.
+    :param max_rows: the number of rows that fit.
+    """
+    still_open = sum(wait.ending is None for wait in waits)
+    shown = sorted(waits, key=lambda wait: wait.ending is not None)[: max(max_rows, 1)]
+    hidden = len(waits) - len(shown)
+    caption = f"{still_open} of {len(waits)} still open at {time.strftime('%H:%M:%S')}"
+    if hidden:
+        caption += f"; {hidden} more not shown"
+    if any(wait.failed_looks for wait in waits):
+        caption += "; the last poll failed"
+    drawn = Table(*COLUMNS, caption=caption)
+    for wait in shown:
+        if (one := wait.seen) is not None:
+            state = f"{one.state} (suspended)" if one.suspended else one.state
+            cells = (one.id, one.name, state, one.bp_status or "", one.business_key or "")
+            drawn.add_row(*map(escape, cells), style=None if wait.ending is None else "dim")
+    return drawn
