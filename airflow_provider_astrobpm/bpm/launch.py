@@ -1,16 +1,16 @@
-"""The plan of a start: one task has one instance, whatever crashes.
+"""Starts the one instance of a task, or adopts the one that exists, whatever crashes.
 
-A start is one POST, and what may have been taken is never sent again:
+A start is one POST. It is never resent if the server may have processed it:
 
 | the POST                                                    | so the instance          | and then                              |
 |-------------------------------------------------------------|--------------------------|---------------------------------------|
-| was answered with an instance                               | was started              | its id is written down                |
+| was answered with an instance                               | was started              | its id is recorded                    |
 | never reached the server, or got no token                   | was not started          | the try fails; a retry starts         |
-| was throttled (429), or its token was refused               | was probably not started | the client sends it again             |
+| was throttled (429), or its token was refused               | was probably not started | the client resends it                 |
 | was refused, or throttled for too long                      | was probably not started | the try fails; a retry searches first |
-| anything else: no whole answer, a server error, unreadable  | may have been started    | this try searches by its key          |
+| anything else: no whole answer, a server error, unreadable  | may have been started    | this try searches for it by its key   |
 
-That a server refuses before it acts is likely and undocumented, so the record of such a start stays.
+A server probably refuses before it acts, but this is undocumented. So the record of a refused start is kept.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ if TYPE_CHECKING:
 
 
 class Launched(NamedTuple):
-    """What came of an order: the instance, and what is written down about it."""
+    """The instance of a start request, and the record to store for it."""
 
     instance: BpmInstance
     record: Record
 
 
 class Launcher:
-    """Brings about the one instance of a task.
+    """Starts or adopts the one instance of a task.
 
-    :param order: what is to be started.
+    :param order: what to start.
     :param find: a plan that finds an instance by its id.
-    :param remember: writes a record down, so that later tries have it even if this one dies at once.
-    :param log: is told what happens.
-    :param clock: the time, in seconds since the epoch.
+    :param remember: stores a record durably, so that later tries have it even if this process dies right after.
+    :param log: receives notes for the task log.
+    :param clock: returns the time, in seconds since the epoch.
     :param endpoint: what this process has learnt about the environment.
-    :param meter: is told what was started and adopted.
+    :param meter: counts starts and adoptions.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Launcher:
         self._meter = meter
 
     def launch(self, record: Record | None) -> Plan[Launched]:
-        """Start the instance, or go on with the one that an earlier try has started.
+        """Start the instance, or adopt the one that an earlier try has started.
 
-        :param record: what was there before this try wrote its intent.
-        :raises AmbiguousStartError: if nobody can know whether an instance was started.
-        :raises OpenInstanceExistsError: if one carries the author's key, and that was to fail.
+        :param record: the record as it was before this try wrote its intent.
+        :raises AmbiguousStartError: if it is unknown whether an instance was started.
+        :raises OpenInstanceExistsError: if one has the author's key, and ``if_open_instance_exists`` is ``"fail"``.
         :raises CallError: if a call failed, and this try has probably started nothing.
         """
         if record is not None:
@@ -107,7 +107,7 @@ class Launcher:
         return (yield from self._start(decision))
 
     def _decision(self, record: Record | None) -> Plan[Decision]:
-        """Look, and decide."""
+        """Search, and decide."""
         order = self._order
         way = adoption.way_to_look(order, record)
         try:
@@ -123,7 +123,7 @@ class Launcher:
             raise
         except CallError as error:
             unknown = (
-                "Whether an earlier try has started an instance could not be found out. A retry looks again."
+                "It is unknown whether an earlier try has started an instance. A retry searches again."
             )
             return Refuse(AmbiguousStartError(error, order.key(), unknown), told=False)
         return adoption.decide(order, record, Found())
@@ -141,7 +141,7 @@ class Launcher:
                 yield Pause(pause)
                 instance = yield from self._find(instance_id)
         except InstanceNotFoundError:
-            # A failed wait has promised that a clear goes on with it, so it may be hidden; a person has to say.
+            # A failed wait has promised that a clear resumes it. The instance may be hidden, so a person has to decide.
             if own or (record.left_open and not record.told):
                 return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
             return adoption.decide(self._order, record, Found())
@@ -153,7 +153,7 @@ class Launcher:
             known = self._order.known(record)
             if own:
                 return Refuse(adoption.replaced(instance, known, self._order.key(record.launch)))
-            words = f"Left as it is, for it is another one than the task had started, {known}: {instance}"
+            words = f"Left as it is, because the task had started another one, {known}: {instance}"
             self._log(Note(words, warning=True))
             return adoption.decide(self._order, record, Found())
         if own and record.launch == 0 and instance.is_closed:
@@ -166,7 +166,7 @@ class Launcher:
         self._meter.count(ADOPTIONS)
         order = self._order
         own = order.own(record) or Record(generation=order.generation)
-        # A wait that has failed is over; what goes on now is another one.
+        # The deadline of a failed wait has no meaning any more: a new wait begins now.
         deadline = None if own.left_open else own.deadline
         known = msgspec.structs.replace(
             own,
@@ -186,14 +186,14 @@ class Launcher:
 
     def _terminate(self, instance: BpmInstance) -> Plan[None]:
         self._log(
-            Note(f"The task was cleared. Terminating what it had started before: {instance}", warning=True)
+            Note(f"The task was cleared. Terminating the instance it had started: {instance}", warning=True)
         )
         try:
             done = yield from change.change_state(
                 instance.id, "terminate", find=self._find, grace=self._order.grace
             )
-        except InstanceNotFoundError as gone:
-            self._log(Note(f"{gone.problem}; it needs no end any more"))
+        except InstanceNotFoundError as error:
+            self._log(Note(f"{error.problem}; there is nothing left to terminate"))
         else:
             self._log(Note(done.note))
 
@@ -222,7 +222,7 @@ class Launcher:
             self._log(
                 Note(f"The answer to the start was lost; searching for the instance. {error}", warning=True)
             )
-            instance = yield from self._find_after_doubt(start, sent, error)
+            instance = yield from self._recover(start, sent, error)
         self._meter.count(STARTS)
         if warning := self._endpoint.learn_key(start.key, instance):
             self._log(Note(warning, warning=True))
@@ -237,10 +237,10 @@ class Launcher:
         self._log(Note(f"Started {instance}, business key {start.key!r}"))
         return Launched(instance, known)
 
-    def _find_after_doubt(self, start: Start, sent: Record, failure: CallError) -> Plan[BpmInstance]:
-        """Find the instance of a start whose answer was lost, for as long as it may take to show.
+    def _recover(self, start: Start, sent: Record, failure: CallError) -> Plan[BpmInstance]:
+        """Find the instance of a start whose answer was lost. Search for as long as it may take to show.
 
-        :raises AmbiguousStartError: if there is none, or nobody can tell.
+        :raises AmbiguousStartError: if it was not found for certain.
         """
         order = self._order
         is_ours_alone = order.business_key is None or start.strangers is not None
@@ -266,12 +266,12 @@ class Launcher:
 def start_once(
     operation: Operation[BpmInstance], business_key: str | None, meter: Meter = NO_METER
 ) -> Plan[BpmInstance]:
-    """Start an instance for somebody who has no tries.
+    """Start an instance outside of a task, where there is no retry.
 
     :param operation: the start, from ``api.start``.
-    :param business_key: the key it carries, for the error.
-    :param meter: is told what was started.
-    :raises AmbiguousStartError: if nobody can know whether the instance was started.
+    :param business_key: the instance's business key, for the error.
+    :param meter: counts the start.
+    :raises AmbiguousStartError: if it is unknown whether the instance was started.
     :raises CallError: if it was certainly not started.
     """
     try:
