@@ -9,7 +9,7 @@ decides:
 | an open instance of this generation                             | adopt it                                             |
 | an instance of this generation that has succeeded               | adopt it: its end is the task's result               |
 | an open instance of an older generation, left open on purpose   | adopt it: people may be working on it                |
-| an open instance with the author's key, started by someone else | as ``if_open_instance_exists`` says                  |
+| an open instance with the custom key, started by someone else   | as ``if_open_instance_exists`` says                  |
 | no such instance, but one may exist                             | refuse: a start could be the second one              |
 | anything else: nothing, or only failed or superseded instances  | terminate open instances of older generations; start |
 
@@ -55,7 +55,7 @@ class Record(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     instance_id: str | None = None
     """The instance that was started or adopted, once it is known."""
     strangers: tuple[str, ...] | None = None
-    """The ids of instances that had the author's key before the start; ``None`` if they were not searched for."""
+    """The ids of instances that had the custom key before the start; ``None`` if they were not searched for."""
     deadline: float | None = None
     """When the wait fails, in seconds since the epoch."""
     left_open: bool = False
@@ -72,7 +72,7 @@ class Order:
     :param generation: the number of the first try since the task was last cleared.
     :param try_number: the number of this try.
     :param business_key: the author's own key, which others may use too; ``None`` for the key made from the task.
-    :param if_open_instance_exists: what to do if an open instance has the author's key.
+    :param if_open_instance_exists: what to do if an open instance has the custom key.
     :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
     :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
     :param timeout: seconds for the wait, which begins with the start.
@@ -183,11 +183,11 @@ class Found(NamedTuple):
     older: tuple[BpmInstance, ...] = ()
     """Open instances of older generations."""
     others: tuple[BpmInstance, ...] = ()
-    """Open instances that have the author's key and were started by someone else."""
+    """Open instances that have the custom key and were started by someone else."""
     doubt: str | None = None
     """Why an instance of this generation may exist although it was not found."""
     carriers: tuple[str, ...] = ()
-    """The ids of all instances with the author's key."""
+    """The ids of all instances with the custom key."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Start:
     :param key: its business key.
     :param launch: the number of this start within the generation.
     :param terminate: open instances to terminate first.
-    :param strangers: the ids of preexisting instances with the author's key; ``None`` if they were not searched for.
+    :param strangers: the ids of preexisting instances with the custom key; ``None`` if they were not searched for.
     :param warning: a warning to log.
     """
 
@@ -248,7 +248,7 @@ def way_to_look(order: Order, record: Record | None) -> Look:  # noqa: PLR0911 -
     if record is not None and record.instance_id is not None:
         return Look.ID
     if is_authors:
-        return Look.NONE  # after a clear, "start" with the author's key starts unconditionally
+        return Look.NONE  # after a clear, "start" with the custom key starts unconditionally
     if record is None or record.older_unknown:
         return Look.KEY if order.try_number > 1 else Look.NONE
     return Look.NONE if record.posted_at is None else Look.KEY
@@ -418,7 +418,7 @@ def decide(order: Order, record: Record | None, found: Found) -> Decision:  # no
     if found.others and order.if_open_instance_exists == "fail":
         return Refuse(OpenInstanceExistsError(found.others[0]), told=False)
     if found.others and order.if_open_instance_exists == "adopt":
-        return _adopt_only_one(found.others, key, "it has the author's business key")
+        return _adopt_only_one(found.others, key, "it has the task's custom business key")
     return _start_or_refuse(order, record, found)
 
 

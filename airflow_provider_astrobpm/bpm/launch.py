@@ -87,7 +87,7 @@ class Launcher:
 
         :param record: the record as it was before this try wrote its intent.
         :raises AmbiguousStartError: if it is unknown whether an instance was started.
-        :raises OpenInstanceExistsError: if one has the author's key, and ``if_open_instance_exists`` is ``"fail"``.
+        :raises OpenInstanceExistsError: if one has the custom key, and ``if_open_instance_exists`` is ``"fail"``.
         :raises CallError: if a call failed, and this try has probably started nothing.
         """
         if record is not None:

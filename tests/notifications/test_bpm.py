@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm.incident import Event
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier, _hasty
+from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier, _with_short_timeouts
 
 BPM = "SupplierOnboarding"
 TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=1)
@@ -275,8 +275,8 @@ def test_templates_name_arguments_that_exist() -> None:
 
 def test_a_server_that_answers_may_take_its_time() -> None:
     settings = Settings("conn", "https://host.example", ReadyToken("t"), connect_timeout=10, read_timeout=30)
-    hasty = _hasty(settings)
+    hasty = _with_short_timeouts(settings)
     assert (hasty.connect_timeout, hasty.max_attempts, hasty.max_wait) == (3, 2, 3)
     assert (hasty.read_timeout, hasty.answer_timeout) == (30, 300)
     quicker = replace(settings, connect_timeout=1, max_attempts=1, max_wait=0.5)
-    assert _hasty(quicker) == quicker
+    assert _with_short_timeouts(quicker) == quicker
