@@ -435,10 +435,10 @@ def _start_or_refuse(order: Order, record: Record | None, found: Found) -> Start
         )
     # An earlier start without an instance may still take effect late. The same key then shows which task it belongs to.
     launch = max([last, *_launch_numbers(order, found.own)]) + 1 if found.own else last
-    looked = order.if_open_instance_exists != "start"
-    if looked and len(found.carriers) > MOST_STRANGERS:
+    was_searched = order.if_open_instance_exists != "start"
+    if was_searched and len(found.carriers) > MOST_STRANGERS:
         return Refuse(_too_many_matches_error(len(found.carriers), order.key(launch)), told=False)
-    return Start(order.key(launch), launch, found.older, found.carriers if looked else None, warning)
+    return Start(order.key(launch), launch, found.older, found.carriers if was_searched else None, warning)
 
 
 def _launch_numbers(order: Order, instances: Iterable[BpmInstance]) -> list[int]:

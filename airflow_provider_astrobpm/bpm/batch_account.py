@@ -105,13 +105,13 @@ def stopped(account: Account, error: CallError, found: Sequence[tuple[str, CallE
     error.attempt = ACTION
 
 
-def reasons(told: Iterable[tuple[str, str]]) -> str:
+def reasons(launches: Iterable[tuple[str, str]]) -> str:
     """Name each reason once, with the first launches that it applies to.
 
-    :param told: each launch in words, with its reason.
+    :param launches: each launch in words, with its reason.
     """
     by_reason: dict[str, list[str]] = {}
-    for who, reason in told:
+    for who, reason in launches:
         by_reason.setdefault(reason.removesuffix("."), []).append(who)
     parts = []
     for reason, names in list(by_reason.items())[:MAX_REASONS]:

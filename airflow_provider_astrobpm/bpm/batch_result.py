@@ -95,8 +95,8 @@ class LaunchEnd(NamedTuple):
         title = said.title or (self.instance.title if self.instance else None)
         seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "title": title}
         seen |= {"id": said.id, "instance_id": self.instance_id, "bpm_name": seen.get("name"), "url": url}
-        told = {column: seen.get(column) for column in COLUMNS}
-        return told if said.variables is None else {**told, VARIABLES_COLUMN: said.variables}
+        row = {column: seen.get(column) for column in COLUMNS}
+        return row if said.variables is None else {**row, VARIABLES_COLUMN: said.variables}
 
     def __str__(self) -> str:
         return named(self.number, self.said.id if self.said else None, instance=self.instance_id)

@@ -1,4 +1,4 @@
-"""Starts the one instance of a task, or adopts the one that exists, whatever crashes.
+"""Starts the one instance of a task, or adopts the one that exists, even after a crash.
 
 A start is one POST. It is never resent if the server may have processed it:
 
@@ -109,15 +109,15 @@ class Launcher:
     def _decision(self, record: Record | None) -> Plan[Decision]:
         """Search, and decide."""
         order = self._order
-        way = adoption.way_to_look(order, record)
+        lookup = adoption.way_to_look(order, record)
         try:
-            if way is Look.KEY:
+            if lookup is Look.KEY:
                 matches = order.new_matches(self._endpoint.key_form, self._clock)
                 is_enough = partial(adoption.is_enough, order, record)
                 yield from key_search.find_matches(matches, is_enough=is_enough)
                 found = adoption.sort_out(order, record, matches)
                 return found if isinstance(found, Refuse) else adoption.decide(order, record, found)
-            if way is Look.ID and record is not None and record.instance_id is not None:
+            if lookup is Look.ID and record is not None and record.instance_id is not None:
                 return (yield from self._decision_by_id(record, record.instance_id))
         except AuthenticationError:
             raise

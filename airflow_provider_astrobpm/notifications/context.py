@@ -1,8 +1,8 @@
-"""Reads the incident from the context that Airflow passes to a callback. The context depends on the kind of callback:
+"""Reads the incident from the context that Airflow passes to a callback. Its contents depend on the kind of callback.
 
 | called for                         | ``dag_run``            | ``ti``             | ``reason`` | ``deadline`` |
 |------------------------------------|------------------------|--------------------|------------|--------------|
-| a failed task                      | the run                | the task's         |            |              |
+| a task                             | the run                | the task's         |            |              |
 | the end of a DAG run               | the run, usually       | the last, usually  | yes        |              |
 | a missed deadline                  | the run, as plain JSON |                    |            | yes          |
 """

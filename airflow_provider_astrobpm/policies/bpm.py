@@ -33,7 +33,7 @@ def astro_zero_retry_policy(*, max_delay: float | timedelta = MAX_DELAY_SECONDS)
         from airflow_provider_astrobpm.policies.retry import AstroZeroRetryPolicy  # noqa: PLC0415
     except ImportError as error:
         raise RuntimeError(
-            "astro_zero_retry_policy() needs Airflow 3.3 or newer, where tasks have a retry_policy. Without the policy, "
-            "retries and retry_delay apply to every failure"
+            "astro_zero_retry_policy() needs Airflow 3.3 or newer, where tasks have a retry_policy; leave it out, "
+            "then retries and retry_delay apply to every failure"
         ) from error
     return AstroZeroRetryPolicy(max_delay=longest)

@@ -1,7 +1,6 @@
 """The retry policy as a class of Airflow 3.3; earlier versions cannot import this module.
 
-In a serialized DAG Airflow keeps only the fact that a policy exists. The worker reads the policy from the DAG file and asks
-it on the worker when the task has failed.
+A serialized DAG only says that a task has a policy. When the task fails, the worker takes the policy itself from the DAG file.
 """
 
 from __future__ import annotations

@@ -151,8 +151,8 @@ class TestTheDecision:
             (Found((BAD, instance(AGAIN, "Completed OK", "2"))), instance(AGAIN, "Completed OK", "2")),
             (Found((BAD,)), Start(AGAIN, 2)),
             (Found((BAD, instance(AGAIN, "Broken", "2"))), Start(TASK.key(3, 3), 3)),
-            (Found((OPEN, instance(AGAIN, instance_id="2"))), "which one to go on with"),
-            (Found((instance(name="Other"),)), "is none of 'Approval'"),
+            (Found((OPEN, instance(AGAIN, instance_id="2"))), "several instances may be"),
+            (Found((instance(name="Other"),)), "is not an instance of 'Approval'"),
             (Found(older=(LEFT,)), Start(KEY, terminate=(LEFT,))),
             (Found((BAD,), (LEFT,)), Start(AGAIN, 2, (LEFT,))),
             (Found(doubt=DOUBT), DOUBT),
@@ -190,7 +190,7 @@ class TestTheDecision:
         assert adoption.sort_out(order(), SENT, matches_of(order(), OPEN, called)) == Found((OPEN,))
         found = adoption.sort_out(order(), SENT, matches_of(order(), called))
         assert isinstance(found, Found)
-        assert "which is none of 'Approval'" in str(found.doubt)
+        assert "which is not an instance of 'Approval'" in str(found.doubt)
 
     def test_what_was_left_open_of_another_bpm_is_terminated(self) -> None:
         other = instance(OLD, instance_id="old", name="Other")
@@ -307,7 +307,7 @@ class TestWhoseTheyAre:
         recent = instance("k", instance_id="recent")
         found = self.sort_out(SENT, instance(state=state, start_time=start_time), recent)
         assert isinstance(found, Refuse)
-        assert "does not tell" in str(found.error)
+        assert "does not show" in str(found.error)
 
     def test_a_server_whose_clock_is_off_makes_nothing_old(self) -> None:
         """Nothing in its lists began lately, by its own clock."""

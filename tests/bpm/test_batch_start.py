@@ -163,7 +163,7 @@ def test_all_wait_where_one_is_throttled(
     assert least <= batch.clock.now - batch.clock.began <= most, (
         "all of them together, not one after the other"
     )
-    assert sum(note.startswith("No start is sent for") for note in batch.notes) == 1
+    assert sum(note.startswith("Sending no starts for") for note in batch.notes) == 1
 
 
 @pytest.mark.parametrize("name", ["drop_after", "truncate"])
@@ -229,7 +229,7 @@ def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
     assert said.startswith(
         f"Could not start the batch on connection 'my_conn': of 100 launches: {sent} started ({sent} of them found "
         f"after their answers were lost), {sent} open, 0 in doubt, {100 - sent} not sent; "
-        "the answers that were lost are launch "
+        "the lost answers are launch "
     )
     assert f" and {sent - 3} more: the server failed (HTTP 502). Nothing is in doubt." in said
     assert sum(each["id"] in said for each in emulator.instances()) == 3, "the first are named"

@@ -180,7 +180,7 @@ def test_what_has_ended_meanwhile_is_no_failure(
     for instance_id, state in zip(ids[:4], ENDS, strict=True):
         emulator.move(instance_id, state=state)
     change = group.change(ids, action)
-    assert change.note == f"{action}: {done} done, {8 - done} had ended already"
+    assert change.note == f"{action}: {done} done, {8 - done} had already ended"
     assert set(change.ended) == set(ids[: 8 - done])
     assert {one.id: one.state for one in change.instances} == states(emulator)
 
@@ -331,7 +331,7 @@ def test_what_is_accepted_and_then_gone_is_a_failure(group: Group, emulator: Emu
 
     group.before_a_look = archive
     reason = group.change([instance_id]).failed[instance_id]
-    assert reason.startswith("accepted, and yet it is in none of the states. It may have been deleted")
+    assert reason.startswith("accepted, but it is in none of the states. It may have been deleted")
 
 
 def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorControl) -> None:
@@ -473,7 +473,7 @@ def test_nothing_more_is_sent_when_patience_ends(
     assert closed(emulator) == set(ids[:sent])
     assert emulator.counts()["action"] == sent
     assert change.stopped_by is None
-    assert sent == 20 or change.note.endswith(f"{20 - sent} not tried (the time for it was over)")
+    assert sent == 20 or change.note.endswith(f"{20 - sent} not tried (timed out)")
 
 
 def test_what_was_sent_is_looked_at_though_patience_has_ended(
@@ -500,9 +500,9 @@ def test_it_says_how_far_it_is(group: Group, emulator: EmulatorControl) -> None:
     group.seconds_a_call = 0.5
     group.change(ids, max_concurrency=1)
     assert group.notes == [
-        "Terminated 9 of 40, 1 to be looked at; 2/s, about 15 s left",
-        "Terminated 19 of 40, 1 to be looked at; 2/s, about 10 s left",
-        "Terminated 29 of 40, 1 to be looked at; 2/s, about 5 s left",
+        "Terminated 9 of 40, 1 to verify; 2/s, about 15 s left",
+        "Terminated 19 of 40, 1 to verify; 2/s, about 10 s left",
+        "Terminated 29 of 40, 1 to verify; 2/s, about 5 s left",
     ]
 
 

@@ -241,7 +241,7 @@ class TestReport:
         assert played.paused == [3.0, 12.0]
         assert counted == ["ambiguous_starts", "starts"]
         assert len(notes) == 1
-        assert notes[0].startswith("The start is in doubt; looking for what came of it")
+        assert notes[0].startswith("The answer to the start was lost; searching for the instance")
 
     def test_a_start_in_doubt_that_does_not_show_is_told_and_not_sent_again(
         self, reported: Any, counted: list[str]
@@ -250,7 +250,7 @@ class TestReport:
         assert isinstance(came, AmbiguousStartError)
         assert str(came) == (
             "the server failed; no instance shows its business key (HTTP 503). It was not started again. "
-            f"Look for an instance of 'Incident' with business key {KEY!r}; if there is none, start it yourself."
+            f"Search for an instance of 'Incident' with business key {KEY!r}; if there is none, start it yourself."
         )
         assert played.asked.count("start") == 1
         assert sum(played.paused) == 60
@@ -264,7 +264,7 @@ class TestReport:
         assert came.is_new
         assert len(notes) == 1
         assert notes[0].startswith(
-            "Whether this was reported before cannot be told: state 'Broken' could not be listed"
+            "It is unknown whether this was reported before: state 'Broken' could not be listed"
         )
 
     def test_a_list_that_cannot_be_read_does_not_keep_the_others_from_telling(
@@ -292,7 +292,7 @@ class TestReport:
         came, _, notes = reported({"Running": [make("x", name="Incident", business_key=None)]})
         assert came.is_new
         assert notes == [
-            "Whether this was reported before cannot be told: the lists show no business keys here. Reporting it"
+            "It is unknown whether this was reported before: the lists show no business keys here. Reporting it"
         ]
 
     @pytest.mark.parametrize(("ordered", "doubts"), [(True, False), (False, True)])

@@ -53,7 +53,7 @@ class TestLaunches:
             ([None], "launch 1: it must be a mapping"),
             (
                 [{}, {}, {"varaibles": {}}],
-                "launch 3: it has no field 'varaibles'; what may be given is bpm_name",
+                "launch 3: it has no field 'varaibles'; the fields are bpm_name",
             ),
             ([{"bpm_name": " "}], "launch 1: bpm_name must be a text that is not blank"),
             ([{"variables": []}], "launch 1: variables must be a mapping"),
@@ -64,15 +64,15 @@ class TestLaunches:
             ([{"title": 5.5}], "launch 1: title must be a text"),
             (
                 [{"business_key": "k"}, {}, {"business_key": "k"}],
-                "launch 3: its business_key 'k' is that of launch 1 too",
+                "launch 3: its business_key 'k' is also that of launch 1",
             ),
-            ([{"id": "a"}, {"id": "b"}, {"id": "a"}], "launch 3: its id 'a' is that of launch 1 too"),
-            ([{"id": 2}, {}], "launch 2: its id 2 is that of launch 1 too"),
-            ([{"id": 1}, {"id": "1"}], "launch 2: its id '1' is that of launch 1 too"),
+            ([{"id": "a"}, {"id": "b"}, {"id": "a"}], "launch 3: its id 'a' is also that of launch 1"),
+            ([{"id": 2}, {}], "launch 2: its id 2 is also that of launch 1"),
+            ([{"id": 1}, {"id": "1"}], "launch 2: its id '1' is also that of launch 1"),
             ([{"id": " "}], "launch 1: id must be a text that is not blank"),
             ([{"id": "None"}], "launch 1: id must not be 'None'"),
-            ([{"id": 1.0}], "launch 1: id must be a text or a whole number, not 1.0"),
-            ([{"id": True}], "launch 1: id must be a text or a whole number, not True"),
+            ([{"id": 1.0}], "launch 1: id must be a string or an integer, not 1.0"),
+            ([{"id": True}], "launch 1: id must be a string or an integer, not True"),
             ({"bpm_name": NAME}, "launches must be a list of mappings, not dict"),
             ("[]", "launches must be a list of mappings, not str"),
             (None, "launches must be a list of mappings, not NoneType"),
@@ -163,7 +163,7 @@ class TestSurvey:
             assert list(again()) == [FIRST, SECOND]
             return
         with pytest.raises(
-            ValueError, match=f"launch {number} is another one than when the input was checked"
+            ValueError, match=f"launch {number} has changed since the input was validated"
         ):
             list(again())
 

@@ -84,7 +84,7 @@ def test_a_bad_argument_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=kind)
 def test_what_may_pass_is_tried_again_after_the_delay_of_the_task(error: BaseException) -> None:
-    assert judged(error) == AfterFailure(Action.RETRY, f"{kind(error)}: it may pass", None)
+    assert judged(error) == AfterFailure(Action.RETRY, f"{kind(error)}: it may be transient", None)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_server_that_asks_for_it_when_it_refuses_is_not() -> None:
 )
 def test_a_start_in_doubt_is_tried_again_soon_and_then_ever_later(try_number: int, delay: float) -> None:
     after = judged(IN_DOUBT, try_number=try_number)
-    assert after == AfterFailure(Action.RETRY, "AmbiguousStartError: the retry looks for the instance", delay)
+    assert after == AfterFailure(Action.RETRY, "AmbiguousStartError: the retry searches for the instance", delay)
     assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
 
 

@@ -42,7 +42,7 @@ ELSEWHERE: dict[str, str] = {
     "astro_zero_retry_policy() needs Airflow 3.3 or newer": (
         "tests/policies/test_bpm.py::test_before_airflow_3_3_it_says_what_it_needs"
     ),
-    "… instances carry its business key, too many to know later which one this task has started": (
+    "… instances have its business key, too many to recognise later which one this task has started": (
         "tests/bpm/test_adoption.py::test_where_too_many_carry_the_authors_key_nothing_is_started"
     ),
     "Astro Zero shows instance '…' in two lists, with …; this decides nothing": (
@@ -52,7 +52,7 @@ ELSEWHERE: dict[str, str] = {
     "The connection has changed; the wait goes on with its new settings": (
         "tests/triggers/test_faults.py::test_a_changed_connection_is_read_anew"
     ),
-    "launch … is another one than when the input was checked a moment ago": (
+    "launch … has changed since the input was validated a moment ago": (
         "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"
     ),
     "the result could not be written to …: …": (

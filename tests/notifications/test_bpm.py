@@ -90,7 +90,7 @@ def test_a_failure_starts_one_process_however_often_it_is_reported(
     emulator.move(instance["id"], state="Completed OK")
     report()
     assert emulator.counts()["start"] == 1
-    assert f"Nothing is started: this was reported before, to instance '{instance['id']}'" in said()
+    assert f"Nothing was started: this was already reported to instance '{instance['id']}'" in said()
 
     report(failure(try_number=2))
     assert emulator.counts()["start"] == 2
@@ -166,7 +166,7 @@ def test_a_start_that_nobody_knows_of_is_told(
     emulator.fault("start", "drop_before")
     report()
     words = said()
-    assert "It was not started again. Look for an instance of" in words
+    assert "It was not started again. Search for an instance of" in words
     assert KEY in words
     assert emulator.instances() == []
 
@@ -190,7 +190,7 @@ def test_what_goes_wrong_is_told_and_not_raised(
 ) -> None:
     report(**arguments)
     told = said()
-    assert "No process was started over this that anybody knows of" in told
+    assert "Could not confirm that a process was started" in told
     assert words in told
     assert emulator.instances() == []
 

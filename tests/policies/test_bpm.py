@@ -31,7 +31,7 @@ needs_policies = pytest.mark.skipif(not HAS_POLICIES, reason="tasks have no retr
 
 def test_before_airflow_3_3_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "airflow_provider_astrobpm.policies.retry", None)
-    with pytest.raises(RuntimeError, match="needs Airflow 3.3 or newer.*leave it out here"):
+    with pytest.raises(RuntimeError, match="needs Airflow 3.3 or newer.*leave it out"):
         astro_zero_retry_policy()
 
 
@@ -74,7 +74,7 @@ class TestDecisions:
         )
         task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="A")
         decision = decided(raised(task.hook.start_instance, "A"))
-        assert decision == RetryDecision.retry(None, "NotSentError: it may pass")
+        assert decision == RetryDecision.retry(None, "NotSentError: it may be transient")
 
     @pytest.mark.parametrize(("status", "name"), [(429, "ThrottledError"), (503, "ServerError")])
     def test_a_token_endpoint_that_asks_for_time(
@@ -95,7 +95,7 @@ class TestDecisions:
             error, astro_zero_retry_policy(max_delay=timedelta(minutes=1))
         ).retry_delay == timedelta(minutes=1)
         error.retry_after = None
-        assert decided(error) == RetryDecision.retry(None, "ThrottledError: it may pass")
+        assert decided(error) == RetryDecision.retry(None, "ThrottledError: it may be transient")
 
     def test_in_doubt(self) -> None:
         decision = decided(errors.AmbiguousStartError("no answer came", "key"))
