@@ -503,8 +503,8 @@ def replaced(instance: BpmInstance, known: Known, key: str) -> AmbiguousStartErr
         f"an earlier try started an instance {known}, but its id now shows a different one: {instance}, with business key "
         f"{instance.business_key!r}",
         key,
-        "Nothing was started again, and that instance was left as it is. Search Astro Zero for the business key of yours, "
-        "and terminate it if it is still open; then clear this task, which starts a new one.",
+        "Nothing was started again, and that instance was left as it is. Search Astro Zero for the task's own instance by its "
+        "business key, and terminate it if it is still open; then clear this task, which starts a new one.",
     )
 
 

@@ -198,7 +198,7 @@ class BatchLauncher:
             return None
         if seconds > 0:
             self._log(
-                Note(f"Searching in {seconds:.0f} s, when all instances that an earlier try may have started show")
+                Note(f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows")
             )
             await self._sleep(seconds)
         try:

@@ -178,8 +178,7 @@ BATCHES: dict[str, Provocation] = {
     "The batch has changed since an earlier try began it: launch … is missing; it had started …": changed(
         [*ONE, {"title": "two"}], ONE
     ),
-    "The batch has changed since an earlier try began it: the business keys of its launches are not those that were "
-    "begun": changed_keys,
+    "The batch has changed since an earlier try began it: its launches have other business keys": changed_keys,
     "it is unknown whether an earlier try started launch …: …": retry_without_keys,
     "it is unknown whether an earlier try started one of these for launch …, because others may use their key: …": (
         retry_beside_others
@@ -199,7 +198,7 @@ BATCHES: dict[str, Provocation] = {
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
     ),
     "Instances that this task had started could not be terminated: …": clear_that_ends_nothing,
-    "The task was cleared. Terminating … instances that it had started before": cleared,
+    "The task was cleared. Terminating … instances that it had started": cleared,
     "That the batch is unfinished could not be written down": lambda scene: scene.batch(
         ONE, Silenced(), timeout=0.001
     ),

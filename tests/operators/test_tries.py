@@ -395,7 +395,7 @@ class TestAnIdThatShowsAnotherInstance:
         instance_id = one.try_it()["id"]
         emulator.distort(instance_id, self.OTHER)
         emulator.reset_counts()
-        with pytest.raises(errors.AmbiguousStartError, match="its id shows another one now: instance"):
+        with pytest.raises(errors.AmbiguousStartError, match="its id now shows a different one: instance"):
             one.try_it()
         assert (emulator.counts()["start"], emulator.counts()["action"]) == (0, 0)
 
