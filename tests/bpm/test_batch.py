@@ -80,8 +80,8 @@ def ledger(make: Make) -> Callable[..., Ledger]:
 OPEN, GOOD, BAD = "Running", "Completed OK", "Terminated"
 
 
-class TestLedger:
-    def test_the_first_try_starts_everything(self) -> None:
+class TestDecide:
+    def test_the_first_try_starts_every_launch(self) -> None:
         empty = Ledger(order(generation=1))
         assert empty.decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
         assert empty.decide(KEYED) == Start(KEYED, "mine")
@@ -101,7 +101,7 @@ class TestLedger:
             ([], 1),
         ],
     )
-    def test_what_this_generation_has_started(self, states: list[str], end: Any, ledger: Any) -> None:
+    def test_decides_by_the_instances_of_this_generation(self, states: list[str], end: Any, ledger: Any) -> None:
         found = ledger(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
         decision = found.decide(FIRST)
         if isinstance(end, str):
@@ -112,18 +112,18 @@ class TestLedger:
         assert found.decide(SECOND) == Start(SECOND, key_of(SECOND))
         assert found.superseded() == []
 
-    def test_several_open_ones_of_a_launch_are_not_chosen_from(self, ledger: Any) -> None:
+    def test_refuses_to_choose_between_open_instances_of_a_launch(self, ledger: Any) -> None:
         with pytest.raises(AmbiguousStartError, match="several instances may be that of launch 1"):
             ledger((OPEN, key_of(FIRST)), (OPEN, key_of(FIRST, again=2))).decide(FIRST)
 
-    def test_another_launch_in_its_place_is_a_changed_batch(self, ledger: Any) -> None:
+    def test_raises_if_another_launch_was_started_in_its_place(self, ledger: Any) -> None:
         found = ledger((GOOD, key_of(Launch(1, NAME))))
         with pytest.raises(
             BatchChangedError, match="launch 1 differs from the launch that started instance '0'.*and retry"
         ):
             found.decide(FIRST)
 
-    def test_a_launch_that_is_missing_is_a_changed_batch(self, ledger: Any) -> None:
+    def test_raises_if_a_started_launch_is_missing(self, ledger: Any) -> None:
         found = ledger((GOOD, key_of(FIRST)), (BAD, key_of(SECOND)))
         found.decide(FIRST)
         with pytest.raises(BatchChangedError, match="launch 2"):
@@ -131,7 +131,7 @@ class TestLedger:
         found.decide(SECOND)
         found.check_all_seen()
 
-    def test_one_of_another_name_with_its_key_is_strange_alone(self, make: Make) -> None:
+    def test_refuses_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
         """A BPM that it calls may carry its key too."""
         asked_for, key = order(try_number=3), key_of(FIRST)
         strange, own = make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)
@@ -143,7 +143,7 @@ class TestLedger:
             FIRST, own
         )
 
-    def test_what_it_has_called_goes_on_with_it(self, make: Make) -> None:
+    def test_does_not_terminate_a_bpm_called_by_an_adopted_instance(self, make: Make) -> None:
         key = key_of(FIRST, 1)
         found = [make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)]
         asked_for = order()
@@ -152,7 +152,7 @@ class TestLedger:
         ledger.decide(FIRST)
         assert ledger.superseded() == []
 
-    def test_the_doubt_counts_after_a_bad_end_too(self, make: Make) -> None:
+    def test_lists_without_keys_leave_doubt_after_a_failed_instance(self, make: Make) -> None:
         """What was started after it may be hidden."""
         asked_for = order()
         matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
@@ -160,7 +160,7 @@ class TestLedger:
         with pytest.raises(AmbiguousStartError, match="may be cut off at its 1 rows"):
             Ledger(asked_for, BatchRecord(generation=2, begun_at=BEGUN), matches).decide(FIRST)
 
-    def test_a_launch_that_has_met_the_condition_is_done_whatever_became_of_it(self, ledger: Any) -> None:
+    def test_adopts_a_satisfied_launch_whatever_its_instance_did_since(self, ledger: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
         found = ledger((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
         assert isinstance(found.decide(FIRST), GoOn)
@@ -176,7 +176,7 @@ class TestLedger:
             (True, True, ["0", "1"], ["3"]),
         ],
     )
-    def test_what_an_older_generation_has_started(
+    def test_decides_by_the_instances_of_an_older_generation(
         self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], ledger: Any
     ) -> None:
         third, gone = Launch(3, NAME), Launch(4, "Gone")
@@ -192,7 +192,7 @@ class TestLedger:
         assert [one.id for one in found.superseded()] == superseded
         found.check_all_seen()
 
-    def test_only_what_it_goes_on_with_counts_of_the_older_ones(self, ledger: Any) -> None:
+    def test_adopts_only_from_generations_that_it_resumes(self, ledger: Any) -> None:
         """The first generation succeeded and was cleared; the third has failed, and so has its successor."""
         instances = [(GOOD, key_of(FIRST, 1)), (GOOD, key_of(SECOND, 3)), (OPEN, key_of(Launch(3, NAME), 5))]
         record = BatchRecord(generation=5, begun_at=1.0, unfinished=True, goes_on_from=3)
@@ -201,12 +201,12 @@ class TestLedger:
         assert isinstance(found.decide(SECOND), GoOn)
         assert isinstance(found.decide(Launch(3, NAME)), GoOn)
 
-    def test_a_retry_goes_on_with_the_same_older_ones(self, ledger: Any) -> None:
+    def test_a_retry_resumes_the_same_generations(self, ledger: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, goes_on_from=1)
         found = ledger((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
         assert isinstance(found.decide(FIRST), GoOn), "the good end counts, whoever has brought it about"
 
-    def test_what_a_deleted_run_with_the_same_keys_has_started_is_none_of_it(self, make: Make) -> None:
+    def test_ignores_instances_of_a_deleted_run_with_the_same_keys(self, make: Make) -> None:
         asked_for, key = order(), key_of(FIRST)
         old = make("1", business_key=key, start_time="2026-01-01 10:00:00")
         new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
@@ -215,7 +215,7 @@ class TestLedger:
         for found, ends in (([old, new], GoOn(FIRST, new)), ([old, recent], Start(FIRST, key))):
             assert Ledger(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
 
-    def test_where_the_lists_may_hide_something_nothing_is_started(self, make: Make) -> None:
+    def test_refuses_if_the_lists_may_hide_an_instance(self, make: Make) -> None:
         asked_for = order()
         hidden = matches_of(asked_for, [make("1"), make("2", business_key=None)])
         for record in (
@@ -233,7 +233,7 @@ class TestLedger:
         assert Ledger(very_first, None, hidden).decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
 
     @pytest.mark.parametrize(("goes_on_from", "refuses"), [(None, False), (1, True)])
-    def test_a_list_that_is_cut_off_must_reach_back_to_all_that_it_goes_on_with(
+    def test_a_cut_off_list_must_reach_back_to_all_resumed_generations(
         self, goes_on_from: int | None, refuses: bool, make: Make
     ) -> None:
         asked_for = order(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
@@ -284,7 +284,7 @@ class TestLedger:
         "the clock was put back",
     ],
 )
-def test_when_to_look_for_what_was_started_before(
+def test_delays_the_lookup_until_every_instance_would_show(
     record: BatchRecord | None, order_: dict[str, Any], seconds: float | None
 ) -> None:
     assert seconds_to_look(order(**order_), record, 1000.0) == seconds
@@ -302,15 +302,15 @@ def test_when_to_look_for_what_was_started_before(
         (BatchRecord(generation=1, goes_on_from=-3), None),
     ],
 )
-def test_which_generations_it_goes_on_with(record: BatchRecord | None, oldest: int | None) -> None:
+def test_finds_the_oldest_generation_to_resume(record: BatchRecord | None, oldest: int | None) -> None:
     assert order().goes_on_from(record) == oldest
     assert order().oldest(record) == (2 if oldest is None else oldest)
 
 
-class TestAsked:
+class TestRecordThatAPersonWasAsked:
     """What is written down when a person is to look; only a clear answers."""
 
-    def test_where_nothing_was(self) -> None:
+    def test_without_a_record(self) -> None:
         assert asked(order(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
 
     @pytest.mark.parametrize("unfinished", [True, False])
@@ -328,7 +328,7 @@ class TestAsked:
         )
 
 
-class TestAuthorsKeys:
+class TestCustomKeys:
     """Others may use them too, so only an instance whose id was written down is the batch's own."""
 
     ORDER = order(own_keys={1: "mine"})
@@ -346,13 +346,13 @@ class TestAuthorsKeys:
         ledger = Ledger(asked_for, record, matches_of(asked_for, found))
         return ledger, ledger.decide(KEYED)
 
-    def test_a_retry_knows_its_own_by_its_id(self, make: Make) -> None:
+    def test_a_retry_recognises_its_instance_by_its_id(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", GOOD, business_key="mine")
         ledger, decision = self.decide(self.known(own), own, other)
         assert decision == GoOn(KEYED, own)
         assert ledger.strangers == ("9",)
 
-    def test_what_others_started_meanwhile_is_never_taken_for_it(self, make: Make) -> None:
+    def test_never_adopts_an_instance_that_others_started(self, make: Make) -> None:
         own, other = make("8", BAD, business_key="mine"), make("9", GOOD, business_key="mine")
         _, decision = self.decide(self.known(own), own, other)
         assert decision == Start(KEYED, "mine")
@@ -369,7 +369,7 @@ class TestAuthorsKeys:
             (None, [], None),
         ],
     )
-    def test_after_a_crash_it_is_what_was_not_there_before(
+    def test_after_a_crash_adopts_the_only_new_instance(
         self, strangers: tuple[str, ...] | None, found: list[str], ends: str | None, make: Make
     ) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=strangers)
@@ -381,7 +381,7 @@ class TestAuthorsKeys:
         _, decision = self.decide(record, *instances)
         assert (decision.instance.id if isinstance(decision, GoOn) else None) == ends
 
-    def test_what_is_of_long_ago_is_told_by_its_time(self, make: Make) -> None:
+    def test_ignores_instances_from_long_ago(self, make: Make) -> None:
         began = datetime(2026, 3, 1, tzinfo=timezone.utc).timestamp()
         old = [
             make(str(number), GOOD, business_key="mine", start_time="2026-01-01 10:00:00")
@@ -395,14 +395,14 @@ class TestAuthorsKeys:
         record = BatchRecord(generation=2, begun_at=began, strangers=())
         assert self.decide(record, recent, *old)[1] == Start(KEYED, "mine")
 
-    def test_too_many_strangers_are_not_written_down(self, make: Make) -> None:
+    def test_does_not_record_too_many_preexisting_ids(self, make: Make) -> None:
         found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
         ledger, decision = self.decide(None, *found, asked_for=order(own_keys={1: "mine"}, try_number=1))
         assert decision == Start(KEYED, "mine")
         assert ledger.strangers is None
 
     @pytest.mark.parametrize("keeps_open", [False, True])
-    def test_a_clear_supersedes_what_the_older_generation_started_and_nothing_else(
+    def test_a_clear_supersedes_only_what_the_older_generation_started(
         self, keeps_open: bool, make: Make
     ) -> None:
         own, other = make("8", business_key="mine"), make("9", business_key="mine")
@@ -411,28 +411,28 @@ class TestAuthorsKeys:
         assert decision == (GoOn(KEYED, own) if keeps_open else Start(KEYED, "mine"))
         assert [one.id for one in ledger.superseded()] == ([] if keeps_open else ["8"])
 
-    def test_a_clear_after_a_failure_goes_on_with_the_older_generation(self, make: Make) -> None:
+    def test_a_clear_after_a_failure_resumes_the_older_generation(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", business_key="mine")
         ledger, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
         assert decision == GoOn(KEYED, own)
         assert ledger.superseded() == []
 
-    def test_a_clear_answers_what_could_not_be_told(self, make: Make) -> None:
+    def test_a_clear_after_a_person_was_asked_starts_the_launch(self, make: Make) -> None:
         record = BatchRecord(generation=1, begun_at=1.0, told=True, unfinished=True)
         assert self.decide(record, make("8", business_key="mine"))[1] == Start(KEYED, "mine")
 
-    def test_a_retry_without_a_memory_refuses(self, make: Make) -> None:
+    def test_a_retry_without_a_record_refuses(self, make: Make) -> None:
         lost = order(own_keys={1: "mine"}, try_number=3)
         with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
             self.decide(None, make("8", business_key="mine"), asked_for=lost)
 
-    def test_other_keys_in_a_retry_are_a_changed_batch(self, make: Make) -> None:
+    def test_raises_if_the_custom_keys_differ_in_a_retry(self, make: Make) -> None:
         record = self.known(make("8", business_key="mine"))
         for changed in ({1: "other"}, {2: "mine"}, {}):
             with pytest.raises(BatchChangedError, match="its launches have other business keys"):
                 Ledger(order(own_keys=changed), record, None)
 
-    def test_a_key_for_what_was_started_without_one_is_a_changed_batch(self, make: Make) -> None:
+    def test_raises_if_a_started_launch_gets_a_custom_key(self, make: Make) -> None:
         asked_for = order(own_keys={1: "mine"})
         started = make("8", business_key=key_of(Launch(1, NAME)))
         with pytest.raises(BatchChangedError, match="launch 1"):
@@ -440,17 +440,17 @@ class TestAuthorsKeys:
                 asked_for, BatchRecord(generation=2, begun_at=1.0), matches_of(asked_for, [started])
             ).decide(KEYED)
 
-    def test_one_of_another_bpm_is_none_of_it(self, make: Make) -> None:
+    def test_ignores_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=())
         _, decision = self.decide(record, make("8", name="Other", business_key="mine"))
         assert decision == Start(KEYED, "mine")
 
-    def test_there_may_not_be_too_many(self) -> None:
+    def test_refuses_too_many_launches(self) -> None:
         with pytest.raises(ValueError, match=f"may have at most {MOST_OWN_KEYS} launches"):
             order(own_keys={MOST_OWN_KEYS + 1: "k"})
 
 
-def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
+def test_a_record_always_fits_into_airflow(make: Make) -> None:
     many = order(own_keys={number: f"key-{number}" for number in range(1, MOST_OWN_KEYS + 1)})
     instances = {number: make(f"002N{number:016}") for number in range(1, MOST_OWN_KEYS + 1)}
     record = BatchRecord(
@@ -473,7 +473,7 @@ def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
     histories=st.lists(st.lists(st.sampled_from([OPEN, GOOD, BAD]), max_size=3), min_size=1, max_size=30),
     noise=st.lists(st.sampled_from(["", "other", TaskIdentity("dag", "run", "another").key(2)]), max_size=5),
 )
-def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
+def test_never_starts_a_second_open_instance_of_a_launch(
     histories: list[list[str]], noise: list[str]
 ) -> None:
     """No launch is started beside an open instance or a good end of its own, and none is forgotten."""

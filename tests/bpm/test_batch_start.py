@@ -124,7 +124,7 @@ def keys(emulator: EmulatorControl) -> Counter[str]:
     return Counter(each["business_key"] for each in emulator.instances())
 
 
-def test_each_is_started_once_and_as_many_at_once_as_allowed(batch: Batch, emulator: EmulatorControl) -> None:
+def test_starts_each_launch_once_with_the_allowed_concurrency(batch: Batch, emulator: EmulatorControl) -> None:
     came = batch.start(starts(100))
     assert keys(emulator) == Counter(f"key-{n}" for n in range(1, 101))
     assert {n: one.business_key for n, one in came.instances.items()} == {
@@ -136,12 +136,12 @@ def test_each_is_started_once_and_as_many_at_once_as_allowed(batch: Batch, emula
     assert batch.clock.slept == []
 
 
-def test_nothing_is_fine_too(batch: Batch, emulator: EmulatorControl) -> None:
+def test_accepts_an_empty_batch(batch: Batch, emulator: EmulatorControl) -> None:
     assert batch.start([]) == Started()
     assert not any(emulator.counts().values())
 
 
-def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: EmulatorControl) -> None:
+def test_a_refusal_does_not_stop_the_other_launches(batch: Batch, emulator: EmulatorControl) -> None:
     came = batch.start(starts(30, bpm_name=lambda number: BPM if number % 3 else "NoSuchBpm"))
     assert sorted(came.refused) == list(range(3, 31, 3))
     assert sorted(came.instances) == [n for n in range(1, 31) if n % 3]
@@ -152,7 +152,7 @@ def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: Emulat
 @pytest.mark.parametrize(
     ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("604", 30, 30), ("0", 0.5, 1)]
 )
-def test_all_wait_where_one_is_throttled(
+def test_pauses_all_starts_if_one_is_throttled(
     retry_after: str | None, least: float, most: float, batch: Batch, emulator: EmulatorControl
 ) -> None:
     headers = {"retry_after": retry_after} if retry_after else {}
@@ -167,7 +167,7 @@ def test_all_wait_where_one_is_throttled(
 
 
 @pytest.mark.parametrize("name", ["drop_after", "truncate"])
-def test_what_was_started_though_its_answer_was_lost_is_found(
+def test_finds_instances_whose_answers_were_lost(
     name: Any, batch: Batch, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", name, times=3)
@@ -177,7 +177,7 @@ def test_what_was_started_though_its_answer_was_lost_is_found(
     assert emulator.counts()["start"] == 20
 
 
-def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: EmulatorControl) -> None:
+def test_does_not_restart_a_lost_start_that_shows_no_instance(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_before", times=2)
     with pytest.raises(
         AmbiguousStartError,
@@ -193,7 +193,7 @@ def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: Emul
     assert batch.clock.now - batch.clock.began == pytest.approx(40), "for as long as it may take to show"
 
 
-def test_a_stranger_with_its_key_is_not_taken_for_it(batch: Batch, emulator: EmulatorControl) -> None:
+def test_does_not_adopt_a_preexisting_instance_with_its_key(batch: Batch, emulator: EmulatorControl) -> None:
     stranger = emulator.start(BPM, business_key="key-1")["id"]
     other = emulator.start("PublishApproval", business_key="key-1")["id"]
     emulator.fault("start", "drop_before")
@@ -202,7 +202,7 @@ def test_a_stranger_with_its_key_is_not_taken_for_it(batch: Batch, emulator: Emu
     assert {each["id"] for each in emulator.instances()} == {stranger, other}
 
 
-def test_where_nothing_but_doubt_comes_back_it_stops(batch: Batch, emulator: EmulatorControl) -> None:
+def test_stops_after_many_lost_answers_in_a_row(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=500, times=1000)
     with pytest.raises(AmbiguousStartError) as caught:
         batch.start(starts(100), 100)
@@ -218,7 +218,7 @@ def test_where_nothing_but_doubt_comes_back_it_stops(batch: Batch, emulator: Emu
     assert f" and {sent - 3} more: " in said
 
 
-def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
+def test_raises_the_error_of_the_server_after_lost_starts_were_found(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
@@ -235,7 +235,7 @@ def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
     assert sum(each["id"] in said for each in emulator.instances()) == 3, "the first are named"
 
 
-def test_who_stops_it_while_lost_starts_are_searched_for_is_heard(
+def test_can_be_stopped_while_it_searches_for_lost_starts(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
     """Where all are found, too: another try may go on by now."""
@@ -254,7 +254,7 @@ def test_who_stops_it_while_lost_starts_are_searched_for_is_heard(
 
 
 @pytest.mark.parametrize("count", [8, 4])
-def test_a_batch_of_which_every_lost_start_was_found_is_no_failure(
+def test_succeeds_if_every_lost_start_was_found(
     count: int, batch: Batch, emulator: EmulatorControl
 ) -> None:
     """Eight that are all started and open must not fail over the error of one call."""
@@ -265,7 +265,7 @@ def test_a_batch_of_which_every_lost_start_was_found_is_no_failure(
 
 
 @pytest.mark.parametrize("names", [[BPM], [BPM, "Instant"]])
-def test_lists_without_keys_are_the_reason_as_soon_as_for_a_single_start(
+def test_gives_up_early_if_the_lists_show_no_keys(
     names: list[str], batch: Batch, emulator: EmulatorControl
 ) -> None:
     """Also where one of its BPMs has no row in the lists, from which nothing follows by itself."""
@@ -280,7 +280,7 @@ def test_lists_without_keys_are_the_reason_as_soon_as_for_a_single_start(
     assert "of 8 launches: 0 started, 0 open, 8 in doubt, 0 not sent; in doubt are launch " in said
 
 
-def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: EmulatorControl) -> None:
+def test_stops_if_the_server_turns_every_start_away(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=429, times=1000)
     with pytest.raises(ThrottledError, match="100 launches: 0 started, 0 open, 0 in doubt, 100 not sent"):
         batch.start(starts(100), 100)
@@ -288,7 +288,7 @@ def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: Em
     assert not keys(emulator)
 
 
-def test_what_stopped_it_is_told_though_lost_starts_were_found_meanwhile(
+def test_raises_the_stop_reason_after_lost_starts_were_found(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "drop_after", times=2)
@@ -304,7 +304,7 @@ def test_what_stopped_it_is_told_though_lost_starts_were_found_meanwhile(
     assert caught.value.retry_after == "1"
 
 
-def test_of_a_batch_whose_length_nobody_knows_what_was_done_so_far_is_told(
+def test_reports_launches_so_far_if_the_total_is_unknown(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "status", status=429, times=1000, skip=5)
@@ -312,7 +312,7 @@ def test_of_a_batch_whose_length_nobody_knows_what_was_done_so_far_is_told(
         batch.start(starts(20))
 
 
-def test_an_authors_id_is_named(batch: Batch, emulator: EmulatorControl) -> None:
+def test_the_error_names_the_id_of_the_author(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_before")
     with pytest.raises(
         AmbiguousStartError, match=r"launch 1 \(id 'A17', business key 'key-1'\): the connection"
@@ -320,14 +320,14 @@ def test_an_authors_id_is_named(batch: Batch, emulator: EmulatorControl) -> None
         batch.start([Start(Launch(1, BPM, id="A17"), "key-1")], 1)
 
 
-def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> None:
+def test_stops_if_the_server_is_down(settings: Settings, free_port: int) -> None:
     batch = Batch(replace(settings, base_url=f"http://127.0.0.1:{free_port}"))
     with pytest.raises(NotSentError):
         batch.start(starts(100))
     assert len(batch.clock.slept) == ATTEMPTS - 1
 
 
-def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: EmulatorControl) -> None:
+def test_stops_at_once_if_credentials_are_refused(settings: Settings, emulator: EmulatorControl) -> None:
     batch = Batch(replace(settings, credentials=ClientCredentials("wrong", "wrong")))
     with pytest.raises(AuthenticationError):
         batch.start(starts(100))
@@ -335,7 +335,7 @@ def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: Emula
     assert batch.clock.slept == []
 
 
-def test_a_broken_list_stops_it_when_what_is_under_way_has_ended(
+def test_a_broken_input_stops_it_after_the_starts_under_way(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
     def broken() -> Iterator[Start]:
@@ -347,12 +347,12 @@ def test_a_broken_list_stops_it_when_what_is_under_way_has_ended(
     assert sum(keys(emulator).values()) == emulator.counts()["start"] == 10
 
 
-def test_no_more_than_the_rate_allows(batch: Batch) -> None:
+def test_keeps_to_the_rate_limit(batch: Batch) -> None:
     batch.start(starts(21), rate_limit=10)
     assert batch.clock.now - batch.clock.began == pytest.approx(2)
 
 
-def test_it_says_how_far_it_is(batch: Batch) -> None:
+def test_logs_its_progress(batch: Batch) -> None:
     batch.start(starts(120), rate_limit=10, total=120)
     progress = [note for note in batch.notes if note.startswith("Started ")]
     assert 2 <= len(progress) <= 4
