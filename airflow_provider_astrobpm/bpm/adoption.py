@@ -406,7 +406,9 @@ def decide(order: Order, record: Record | None, found: Found) -> Decision:  # no
         return _refuse(unclear_generation(good[0]), key)
     if still_open or good:
         newest = max(good, key=lambda one: one.start_time or "", default=None)
-        return _adopt_only_one(still_open or [one for one in [newest] if one], key, "an earlier try started it")
+        return _adopt_only_one(
+            still_open or [one for one in [newest] if one], key, "an earlier try started it"
+        )
     left_open = (
         order.keeps_open
         or not order.generation_is_certain
@@ -446,7 +448,9 @@ def _launch_numbers(order: Order, instances: Iterable[BpmInstance]) -> list[int]
     return [numbers[1] for numbers in read if numbers]
 
 
-def _adopt_only_one(instances: list[BpmInstance] | tuple[BpmInstance, ...], key: str, why: str) -> Adopt | Refuse:
+def _adopt_only_one(
+    instances: list[BpmInstance] | tuple[BpmInstance, ...], key: str, why: str
+) -> Adopt | Refuse:
     if len(instances) == 1:
         return Adopt(instances[0], why)
     return _refuse(f"several instances may be this task's: {listed(instances)}", key)

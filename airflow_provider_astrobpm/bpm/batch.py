@@ -191,7 +191,9 @@ class Ledger:
         """
         for other, instance in [*own, *self._older_in_place(launch.number)]:
             if other.digest != launch.digest:
-                raise BatchChangedError(f"launch {launch.number} differs from the launch that started {instance}")
+                raise BatchChangedError(
+                    f"launch {launch.number} differs from the launch that started {instance}"
+                )
         for _, instance in self._older_open.get(launch.number, ()):
             if unclear := self._unclear.get(instance.id):
                 raise AmbiguousStartError(f"launch {launch.number}: {unclear}", instance.business_key)
@@ -199,7 +201,9 @@ class Ledger:
     def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
         """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
         has_resumed = self._own_record is not None and self._own_record.begun_at is not None
-        return self._older_open.get(number, []) if has_resumed or not self._order.generation_is_certain else []
+        return (
+            self._older_open.get(number, []) if has_resumed or not self._order.generation_is_certain else []
+        )
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that no launch has adopted so far."""

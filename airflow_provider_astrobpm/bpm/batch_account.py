@@ -115,7 +115,11 @@ def reasons(launches: Iterable[tuple[str, str]]) -> str:
         by_reason.setdefault(reason.removesuffix("."), []).append(who)
     parts = []
     for reason, names in list(by_reason.items())[:MAX_REASONS]:
-        more = f" and {len(names) - MAX_LAUNCHES_PER_REASON} more" if len(names) > MAX_LAUNCHES_PER_REASON else ""
+        more = (
+            f" and {len(names) - MAX_LAUNCHES_PER_REASON} more"
+            if len(names) > MAX_LAUNCHES_PER_REASON
+            else ""
+        )
         parts.append(f"launch {', '.join(names[:MAX_LAUNCHES_PER_REASON])}{more}: {reason}")
     others = len(by_reason) - MAX_REASONS
     return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)

@@ -198,7 +198,9 @@ class BatchLauncher:
             return None
         if seconds > 0:
             self._log(
-                Note(f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows")
+                Note(
+                    f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
+                )
             )
             await self._sleep(seconds)
         try:
@@ -265,16 +267,16 @@ class BatchLauncher:
         ledger.check_all_seen()
         if self._adopted:
             self._log(
-                Note(f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others")
+                Note(
+                    f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
+                )
             )
         return keys
 
     async def _terminate(self, superseded: list[BpmInstance]) -> None:
         if not superseded:
             return
-        self._log(
-            Note(f"The task was cleared. Terminating {len(superseded)} instances that it had started")
-        )
+        self._log(Note(f"The task was cleared. Terminating {len(superseded)} instances that it had started"))
         change = await group_change.change_all(
             self._client,
             {one.id: one.state for one in superseded},

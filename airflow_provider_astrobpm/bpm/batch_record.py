@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
-SIGNATURE_LENGTH = 4  # characters of an instance's signature, by which it is recognised as the one of a custom key
+SIGNATURE_LENGTH = (
+    4  # characters of an instance's signature, by which it is recognised as the one of a custom key
+)
 MOST_MET = 60_000  # launches that a record can mark as satisfied
 MOST_OWN_KEYS = (
     10_000  # launches in a batch in which some have custom keys: Airflow limits the length of a record
@@ -159,7 +161,11 @@ class BatchOrder:
 
     def sign_of_keys(self) -> str | None:
         """Return a signature of the custom keys and their places."""
-        return _signature(*map(str, self.own_keys), *self.own_keys.values(), length=16) if self.own_keys else None
+        return (
+            _signature(*map(str, self.own_keys), *self.own_keys.values(), length=16)
+            if self.own_keys
+            else None
+        )
 
     def signs_of(self, instances: Mapping[int, BpmInstance]) -> str | None:
         """Return the signatures by which a later try recognises the instances with custom keys.
@@ -173,7 +179,9 @@ class BatchOrder:
             for number, key in self.own_keys.items()
             if number in instances
         }
-        return "".join(of_each.get(number, "-" * SIGNATURE_LENGTH) for number in range(1, max(self.own_keys) + 1))
+        return "".join(
+            of_each.get(number, "-" * SIGNATURE_LENGTH) for number in range(1, max(self.own_keys) + 1)
+        )
 
 
 def is_known(record: BatchRecord, number: int, key: str, instance: BpmInstance) -> bool:

@@ -116,7 +116,9 @@ class BatchStarter:
 
     def stop(self, reason: Exception) -> None:
         """Send no more starts. ``start`` raises the reason once those under way are answered. Thread-safe."""
-        if self._stopped_by is None or self._is_stopped_by_doubt:  # any other reason says more than lost answers
+        if (
+            self._stopped_by is None or self._is_stopped_by_doubt
+        ):  # any other reason says more than lost answers
             self._stopped_by, self._is_stopped_by_doubt = reason, False
 
     async def start(
@@ -237,7 +239,10 @@ class BatchStarter:
         self._in_doubt[key] = launch, error
         self._client.meter.count(AMBIGUOUS_STARTS)
         self._doubts_in_a_row += 1
-        if self._doubts_in_a_row >= max(self._max_concurrency, MIN_DOUBTS_TO_STOP) and self._stopped_by is None:
+        if (
+            self._doubts_in_a_row >= max(self._max_concurrency, MIN_DOUBTS_TO_STOP)
+            and self._stopped_by is None
+        ):
             self._stopped_by, self._is_stopped_by_doubt = error, True
 
     async def _recover(self, total: int | None) -> None:

@@ -339,7 +339,11 @@ class _StateChanger(Changer):
         if not isinstance(seen, AstroZeroError):
             self.change.instances.append(seen)
         if isinstance(failure, CallError):
-            self.fail(instance_id, words_of(failure, after_all(failure, seen, self._searched_seconds)), in_doubt=False)
+            self.fail(
+                instance_id,
+                words_of(failure, after_all(failure, seen, self._searched_seconds)),
+                in_doubt=False,
+            )
             return
         self.fail(instance_id, accepted(seen, self._searched_seconds), in_doubt=True)
         if not isinstance(seen, AstroZeroError):

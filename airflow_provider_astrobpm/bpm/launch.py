@@ -122,9 +122,7 @@ class Launcher:
         except AuthenticationError:
             raise
         except CallError as error:
-            unknown = (
-                "It is unknown whether an earlier try has started an instance. A retry searches again."
-            )
+            unknown = "It is unknown whether an earlier try has started an instance. A retry searches again."
             return Refuse(AmbiguousStartError(error, order.key(), unknown), told=False)
         return adoption.decide(order, record, Found())
 

@@ -179,7 +179,9 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         )
 
     def _log_result(self, reported: Reported, settings: Settings) -> None:
-        words = "Started %s%s" if reported.is_new else "Nothing was started: this was already reported to %s%s"
+        words = (
+            "Started %s%s" if reported.is_new else "Nothing was started: this was already reported to %s%s"
+        )
         url = settings.url_of(reported.instance.id)
         self.log.info(words, reported.instance, f": {url}" if url else "")
 

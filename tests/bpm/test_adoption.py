@@ -1,4 +1,4 @@
-"""What a try does before it starts anything, row by row."""
+"""Tests of the decision to adopt, start or refuse, row by row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BEGUN_LATE = Record(generation=3, intent_of=3, older_unknown=True)
 
 
 def order(**fields: Any) -> Order:
-    """An order of the second try of the third generation; ``key`` is the author's."""
+    """Return the request of the second try of the third generation."""
     fields.setdefault("try_number", 4)
     fields.setdefault("generation", 3)
     return Order(
@@ -134,7 +134,9 @@ class TestLookup:
             (None, {"try_number": 1, "generation": 1}, 0),
         ],
     )
-    def test_delays_the_lookup_until_an_instance_would_show(self, record: Any, fields: dict[str, Any], seconds: float) -> None:
+    def test_delays_the_lookup_until_an_instance_would_show(
+        self, record: Any, fields: dict[str, Any], seconds: float
+    ) -> None:
         assert adoption.pause_before_look(order(**fields), record, now=AT + 10) == seconds
 
 
@@ -181,7 +183,9 @@ class TestDecide:
             (Record(generation=3, instance_id="own", left_open=True), {}, False),
         ],
     )
-    def test_after_a_clear_adopts_what_was_left_open_and_terminates_the_rest(self, record: Any, fields: dict[str, Any], adopts: bool) -> None:
+    def test_after_a_clear_adopts_what_was_left_open_and_terminates_the_rest(
+        self, record: Any, fields: dict[str, Any], adopts: bool
+    ) -> None:
         made = adoption.decide(order(try_number=3, **fields), record, Found(older=(LEFT,)))
         assert isinstance(made, Adopt) if adopts else made == Start(KEY, terminate=(LEFT,))
 
@@ -280,10 +284,12 @@ class TestClassify:
     def test_ignores_an_instance_of_a_deleted_run(self) -> None:
         old = instance(state="Completed OK", instance_id="old", start_time="2026-01-08 09:59:59")
         own = instance(start_time="2026-01-08 10:02:00")
-        assert self.sort_out(SENT, old, own) == Found((own,)), "no zone is 14 hours off"
+        assert self.sort_out(SENT, old, own) == Found((own,)), "no time zone is 14 hours off"
         recent = instance("k", instance_id="recent")
-        assert self.sort_out(SENT, old, recent) == Found(), "the server's clock is right"
-        assert self.sort_out(None, old) == Found((old,)), "where nothing tells when a start was sent"
+        assert self.sort_out(SENT, old, recent) == Found(), (
+            "the recent instance proves that the server's clock is right"
+        )
+        assert self.sort_out(None, old) == Found((old,)), "no record shows when a start was sent"
 
     @pytest.mark.parametrize("state", ["Running", "Completed OK"])
     @pytest.mark.parametrize(
@@ -301,16 +307,14 @@ class TestClassify:
             "9999-12-31 23:59:59",
         ],
     )
-    def test_refuses_if_the_start_time_is_unusable(
-        self, start_time: str | None, state: str
-    ) -> None:
+    def test_refuses_if_the_start_time_is_unusable(self, start_time: str | None, state: str) -> None:
         recent = instance("k", instance_id="recent")
         found = self.sort_out(SENT, instance(state=state, start_time=start_time), recent)
         assert isinstance(found, Refuse)
         assert "does not show" in str(found.error)
 
     def test_refuses_if_the_clock_of_the_server_is_off(self) -> None:
-        """Nothing in its lists began lately, by its own clock."""
+        """By the server's clock, no listed instance was started recently."""
         off = instance(start_time="2026-01-08 09:00:05")
         other = instance("k", instance_id="other", start_time="2026-01-08 08:00:00")
         found = self.sort_out(SENT, off, other)
@@ -370,7 +374,7 @@ OWN_KEY = order().key()
     ("row", "in_doubt"),
     [
         ({"name": "Approval", "business_key": "somebody else's"}, False),
-        ({"name": "Approval"}, False),  # it shows no key, as an instance without one does
+        ({"name": "Approval"}, False),  # a row without a key, like that of an instance without one
         ({"name": "Approval", "business_key": OWN_KEY}, True),
         ({"business_key": OWN_KEY, "unread": {"name"}}, True),
         ({"business_key": "somebody else's", "unread": {"name"}}, False),

@@ -1,4 +1,4 @@
-"""What a try does with the launches of a batch: by tables, and by random batches."""
+"""Tests of the decisions about the launches of a batch: by tables, and with random batches."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def matches_of(
 
 @pytest.fixture
 def make(make: Make) -> Make:
-    """Make an instance that was started lately, unless it says otherwise."""
+    """Make an instance, started recently by default."""
     return lambda *args, **fields: make(*args, **{"start_time": LATELY, **fields})
 
 
 @pytest.fixture
 def ledger(make: Make) -> Callable[..., Ledger]:
     def open_it(*instances: tuple[str, str], record: BatchRecord | None = None, **fields: Any) -> Ledger:
-        """Open one on instances, each given by its state and its business key; their ids are 0, 1 and so on."""
+        """Make one from the state and the business key of each instance; the ids are 0, 1 and so on."""
         asked = order(**{"try_number": max(3, fields.get("generation", 0)), **fields})
         made = [make(str(n), state=state, business_key=key) for n, (state, key) in enumerate(instances)]
         return Ledger(asked, record, matches_of(asked, made))
@@ -101,7 +101,9 @@ class TestDecide:
             ([], 1),
         ],
     )
-    def test_decides_by_the_instances_of_this_generation(self, states: list[str], end: Any, ledger: Any) -> None:
+    def test_decides_by_the_instances_of_this_generation(
+        self, states: list[str], end: Any, ledger: Any
+    ) -> None:
         found = ledger(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
         decision = found.decide(FIRST)
         if isinstance(end, str):
@@ -132,7 +134,7 @@ class TestDecide:
         found.check_all_seen()
 
     def test_refuses_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
-        """A BPM that it calls may carry its key too."""
+        """A called BPM may have its key too."""
         asked_for, key = order(try_number=3), key_of(FIRST)
         strange, own = make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)
         with pytest.raises(
@@ -153,7 +155,7 @@ class TestDecide:
         assert ledger.superseded() == []
 
     def test_lists_without_keys_leave_doubt_after_a_failed_instance(self, make: Make) -> None:
-        """What was started after it may be hidden."""
+        """A later instance may be hidden."""
         asked_for = order()
         matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
         matches.take_cut_off("Running", [make("x", business_key="other")], is_newest_first=True)
@@ -193,7 +195,7 @@ class TestDecide:
         found.check_all_seen()
 
     def test_adopts_only_from_generations_that_it_resumes(self, ledger: Any) -> None:
-        """The first generation succeeded and was cleared; the third has failed, and so has its successor."""
+        """The first generation succeeded and was cleared. The third failed, and so did the next one."""
         instances = [(GOOD, key_of(FIRST, 1)), (GOOD, key_of(SECOND, 3)), (OPEN, key_of(Launch(3, NAME), 5))]
         record = BatchRecord(generation=5, begun_at=1.0, unfinished=True, goes_on_from=3)
         found = ledger(*instances, record=record, generation=7)
@@ -204,7 +206,7 @@ class TestDecide:
     def test_a_retry_resumes_the_same_generations(self, ledger: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, goes_on_from=1)
         found = ledger((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
-        assert isinstance(found.decide(FIRST), GoOn), "the good end counts, whoever has brought it about"
+        assert isinstance(found.decide(FIRST), GoOn), "a succeeded instance counts, whoever completed it"
 
     def test_ignores_instances_of_a_deleted_run_with_the_same_keys(self, make: Make) -> None:
         asked_for, key = order(), key_of(FIRST)
@@ -223,9 +225,7 @@ class TestDecide:
             BatchRecord(generation=2, begun_at=1.0, told=True),
             BatchRecord(generation=1, begun_at=1.0),
         ):
-            with pytest.raises(
-                AmbiguousStartError, match="started launch 1: the lists show no business"
-            ):
+            with pytest.raises(AmbiguousStartError, match="started launch 1: the lists show no business"):
                 Ledger(asked_for, record, hidden).decide(FIRST)
         answered = Ledger(asked_for, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
         assert answered.decide(FIRST) == Start(FIRST, key_of(FIRST))
@@ -308,7 +308,7 @@ def test_finds_the_oldest_generation_to_resume(record: BatchRecord | None, oldes
 
 
 class TestRecordThatAPersonWasAsked:
-    """What is written down when a person is to look; only a clear answers."""
+    """Only a clear resolves this record."""
 
     def test_without_a_record(self) -> None:
         assert asked(order(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
@@ -329,12 +329,12 @@ class TestRecordThatAPersonWasAsked:
 
 
 class TestCustomKeys:
-    """Others may use them too, so only an instance whose id was written down is the batch's own."""
+    """Others may use them too, so only an instance with a recorded id belongs to the batch."""
 
     ORDER = order(own_keys={1: "mine"})
 
     def known(self, instance: BpmInstance, **fields: Any) -> BatchRecord:
-        """Make the record of a try that has started an instance, and heard of it."""
+        """Make the record of a try whose start of an instance was answered."""
         given = {"generation": 2, "begun_at": 1.0, "answered_at": 2.0, **fields}
         return BatchRecord(
             own_keys=self.ORDER.sign_of_keys(), own=self.ORDER.signs_of({1: instance}), **given
@@ -364,8 +364,8 @@ class TestCustomKeys:
             (("7",), ["7", "8"], "8"),
             (("8",), ["8"], None),
             (("7", "8"), ["7", "8"], None),
-            (("7",), ["8", "9"], "cannot be told"),
-            (None, ["8"], "cannot be told"),
+            (("7",), ["8", "9"], "unknown"),
+            (None, ["8"], "unknown"),
             (None, [], None),
         ],
     )
@@ -374,7 +374,7 @@ class TestCustomKeys:
     ) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=strangers)
         instances = [make(one, business_key="mine") for one in found]
-        if ends == "cannot be told":
+        if ends == "unknown":
             with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
                 self.decide(record, *instances)
             return
@@ -476,7 +476,7 @@ def test_a_record_always_fits_into_airflow(make: Make) -> None:
 def test_never_starts_a_second_open_instance_of_a_launch(
     histories: list[list[str]], noise: list[str]
 ) -> None:
-    """No launch is started beside an open instance or a good end of its own, and none is forgotten."""
+    """No launch with an open or succeeded instance is started again, and no launch is forgotten."""
     launches = [Launch(n, NAME, variables={"n": n}) for n in range(1, len(histories) + 1)]
     instances = [
         BpmInstance(

@@ -1,4 +1,4 @@
-"""The starts of a batch against the emulator: many at a time, each at most once, whatever the server does."""
+"""Tests of the starts of a batch against the emulator: many at a time, each at most once, with every fault of the server."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ AT_ONCE = 4
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # only to reset it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, connect_timeout=5, max_attempts=ATTEMPTS)
 
 
 class Clock:
-    """A clock that goes on only when somebody sleeps."""
+    """A clock that advances only during a sleep."""
 
     def __init__(self) -> None:
         self.now = self.began = time.time()
@@ -59,7 +59,7 @@ class Clock:
 
 
 class Counting(AsyncBpmClient):
-    """Counts the starts that are under way at once."""
+    """Counts the concurrent starts."""
 
     under_way = most = 0
 
@@ -73,7 +73,7 @@ class Counting(AsyncBpmClient):
 
 
 class Batch:
-    """A batch that is started once, and what it said."""
+    """A batch that is started once, with its log."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -106,7 +106,7 @@ class Batch:
                     )
                 finally:
                     self.most_at_once = client.most
-                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"
+                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have finished"
 
         return asyncio.run(main())
 
@@ -124,7 +124,9 @@ def keys(emulator: EmulatorControl) -> Counter[str]:
     return Counter(each["business_key"] for each in emulator.instances())
 
 
-def test_starts_each_launch_once_with_the_allowed_concurrency(batch: Batch, emulator: EmulatorControl) -> None:
+def test_starts_each_launch_once_with_the_allowed_concurrency(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
     came = batch.start(starts(100))
     assert keys(emulator) == Counter(f"key-{n}" for n in range(1, 101))
     assert {n: one.business_key for n, one in came.instances.items()} == {
@@ -167,9 +169,7 @@ def test_pauses_all_starts_if_one_is_throttled(
 
 
 @pytest.mark.parametrize("name", ["drop_after", "truncate"])
-def test_finds_instances_whose_answers_were_lost(
-    name: Any, batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_finds_instances_whose_answers_were_lost(name: Any, batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", name, times=3)
     came = batch.start(starts(20))
     assert sorted(came.instances) == list(range(1, 21))
@@ -177,7 +177,9 @@ def test_finds_instances_whose_answers_were_lost(
     assert emulator.counts()["start"] == 20
 
 
-def test_does_not_restart_a_lost_start_that_shows_no_instance(batch: Batch, emulator: EmulatorControl) -> None:
+def test_does_not_restart_a_lost_start_that_shows_no_instance(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
     emulator.fault("start", "drop_before", times=2)
     with pytest.raises(
         AmbiguousStartError,
@@ -190,7 +192,7 @@ def test_does_not_restart_a_lost_start_that_shows_no_instance(batch: Batch, emul
     assert all(f"business key {key!r}" in str(caught.value) for key in lost), "each is named, with its key"
     assert emulator.counts()["start"] == 20
     assert len(keys(emulator)) == 18
-    assert batch.clock.now - batch.clock.began == pytest.approx(40), "for as long as it may take to show"
+    assert batch.clock.now - batch.clock.began == pytest.approx(40), "searched for the whole grace"
 
 
 def test_does_not_adopt_a_preexisting_instance_with_its_key(batch: Batch, emulator: EmulatorControl) -> None:
@@ -235,10 +237,8 @@ def test_raises_the_error_of_the_server_after_lost_starts_were_found(
     assert sum(each["id"] in said for each in emulator.instances()) == 3, "the first are named"
 
 
-def test_can_be_stopped_while_it_searches_for_lost_starts(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
-    """Where all are found, too: another try may go on by now."""
+def test_can_be_stopped_while_it_searches_for_lost_starts(batch: Batch, emulator: EmulatorControl) -> None:
+    """Even if all are found, because another try may be running by now."""
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
     reason = RuntimeError("another try goes on")
     sleep = batch.clock.sleep
@@ -254,10 +254,8 @@ def test_can_be_stopped_while_it_searches_for_lost_starts(
 
 
 @pytest.mark.parametrize("count", [8, 4])
-def test_succeeds_if_every_lost_start_was_found(
-    count: int, batch: Batch, emulator: EmulatorControl
-) -> None:
-    """Eight that are all started and open must not fail over the error of one call."""
+def test_succeeds_if_every_lost_start_was_found(count: int, batch: Batch, emulator: EmulatorControl) -> None:
+    """Eight started and open launches must not fail because of the error of one call."""
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
     came = batch.start(starts(count), count, max_concurrency=count)
     assert sorted(came.instances) == list(range(1, count + 1))
@@ -268,7 +266,7 @@ def test_succeeds_if_every_lost_start_was_found(
 def test_gives_up_early_if_the_lists_show_no_keys(
     names: list[str], batch: Batch, emulator: EmulatorControl
 ) -> None:
-    """Also where one of its BPMs has no row in the lists, from which nothing follows by itself."""
+    """Even if one of its BPMs has no row in the lists, which alone proves nothing."""
     emulator.switch(business_keys_in_rows=False, keep_closed=False)
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
     with pytest.raises(AmbiguousStartError) as caught:
@@ -288,9 +286,7 @@ def test_stops_if_the_server_turns_every_start_away(batch: Batch, emulator: Emul
     assert not keys(emulator)
 
 
-def test_raises_the_stop_reason_after_lost_starts_were_found(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_raises_the_stop_reason_after_lost_starts_were_found(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_after", times=2)
     emulator.fault("start", "status", status=429, retry_after="1", times=1000)
     with pytest.raises(ThrottledError) as caught:
@@ -304,9 +300,7 @@ def test_raises_the_stop_reason_after_lost_starts_were_found(
     assert caught.value.retry_after == "1"
 
 
-def test_reports_launches_so_far_if_the_total_is_unknown(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_reports_launches_so_far_if_the_total_is_unknown(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=429, times=1000, skip=5)
     with pytest.raises(ThrottledError, match="of the launches so far: 5 started, 5 open, 0 in doubt"):
         batch.start(starts(20))
@@ -335,9 +329,7 @@ def test_stops_at_once_if_credentials_are_refused(settings: Settings, emulator: 
     assert batch.clock.slept == []
 
 
-def test_a_broken_input_stops_it_after_the_starts_under_way(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_a_broken_input_stops_it_after_the_starts_under_way(batch: Batch, emulator: EmulatorControl) -> None:
     def broken() -> Iterator[Start]:
         yield from starts(10)
         raise ValueError("line 11")

@@ -1,4 +1,4 @@
-"""Many instances are changed at once, and what is reported of each is how it is: whatever the server does."""
+"""Tests of bulk changes: the reported result of each instance is true, with every fault of the server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AT_ONCE = 4
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # only to reset it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings(
@@ -48,7 +48,7 @@ def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Sett
 
 
 class Counting(AsyncBpmClient):
-    """Counts the changes that are under way at once, and lets each take its time on a virtual clock."""
+    """Counts the concurrent changes, and lets each take time on a virtual clock."""
 
     under_way = most = 0
     now = 1e9
@@ -70,7 +70,7 @@ class Counting(AsyncBpmClient):
 
 
 class Group:
-    """A group that is changed, and what was said meanwhile."""
+    """A group of instances to change, with the log."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -109,11 +109,11 @@ class Group:
                     )
                 finally:
                     self.most_at_once = client.most
-                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"
+                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have finished"
 
         change = asyncio.run(main())
         told = [*change.done, *change.ended, *change.failed, *change.not_tried]
-        assert sorted(told) == sorted(wanted), "each is told of, and once"
+        assert sorted(told) == sorted(wanted), "each is reported once"
         seen = [one.id for one in change.instances]
         assert len(set(seen)) == len(seen)
         assert {*change.done, *change.ended} <= set(seen) <= {*change.done, *change.ended, *change.failed}
@@ -141,9 +141,7 @@ def requests(emulator: EmulatorControl) -> dict[str, int]:
     return {kind: count for kind, count in emulator.counts().items() if count and kind != "token"}
 
 
-def test_terminates_all_with_one_request_each(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_terminates_all_with_one_request_each(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 50)
     change = group.change(ids)
     assert set(states(emulator).values()) == {"Terminated"}
@@ -161,7 +159,7 @@ def test_suspends_and_resumes_all(group: Group, emulator: EmulatorControl) -> No
     assert all(each["suspended"] for each in emulator.instances())
     emulator.reset_counts()
     again = group.change(ids, "suspend")
-    assert sorted(again.done) == sorted(ids), "they are so already, though the server refuses"
+    assert sorted(again.done) == sorted(ids), "they are already suspended, although the server refuses"
     assert requests(emulator) == {"action": 10, "query": 1}
     assert group.change(ids, "resume").note == "resume: 10 done"
     assert not any(each["suspended"] for each in emulator.instances())
@@ -185,9 +183,7 @@ def test_an_instance_that_has_ended_is_no_failure(
     assert {one.id: one.state for one in change.instances} == states(emulator)
 
 
-def test_a_refusal_has_a_reason_and_does_not_stop_the_others(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_a_refusal_has_a_reason_and_does_not_stop_the_others(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.fault("action", "status", status=403, res_code="405230099", res_msg="not yours", times=2)
     change = group.change(ids)
@@ -217,9 +213,7 @@ def test_the_note_names_only_the_first_failures(group: Group, emulator: Emulator
 
 
 @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "truncate"])
-def test_resends_after_a_lost_answer(
-    fault: str, group: Group, emulator: EmulatorControl
-) -> None:
+def test_resends_after_a_lost_answer(fault: str, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.fault("action", fault, times=3)
     change = group.change(ids)
@@ -272,7 +266,7 @@ def test_an_accepted_action_without_effect_is_no_success(group: Group, emulator:
     assert change.failed == dict.fromkeys(change.failed, words)
     assert sum(group.slept) == 60
     assert change.in_doubt == set(ids)
-    assert not change.is_complete, "they are open, and nothing may be started in their place"
+    assert not change.is_complete, "they are open, so nothing may be started in their place"
     assert set(change.failed) == set(ids)
     emulator.advance(30)
     assert closed(emulator) == set(ids)
@@ -321,7 +315,9 @@ def test_searches_once_without_grace_or_after_a_stop(group: Group, emulator: Emu
     assert group.slept == []
 
 
-def test_an_accepted_action_on_a_missing_instance_is_a_failure(group: Group, emulator: EmulatorControl) -> None:
+def test_an_accepted_action_on_a_missing_instance_is_a_failure(
+    group: Group, emulator: EmulatorControl
+) -> None:
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
 
@@ -356,7 +352,7 @@ def test_reports_both_errors_if_the_search_fails_too(
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
         assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
-    # What was accepted is looked at once more.
+    # Accepted actions are searched for once more.
     assert emulator.counts()["query"] == (ATTEMPTS if fault else 2 * ATTEMPTS)
 
 
@@ -369,7 +365,7 @@ def test_verifies_all_unsettled_instances_with_one_search(group: Group, emulator
     change = group.change(ids, grace=0)
     assert len(change.ended) == 20
     assert len(change.failed) == 40
-    # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more.
+    # The search lists waiting instances, then Running with none, then Completed OK; then none is missing.
     assert requests(emulator) == {"action": 60, "query": 3}
 
 
@@ -428,9 +424,7 @@ def test_transient_throttling_does_not_stop_the_run(group: Group, emulator: Emul
 
 
 @pytest.mark.parametrize("mode", ["cut", "503"])
-def test_many_lost_answers_in_a_row_stop_the_run(
-    mode: Any, group: Group, emulator: EmulatorControl
-) -> None:
+def test_many_lost_answers_in_a_row_stop_the_run(mode: Any, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 100)
     emulator.fault("action", "drop_before" if mode == "cut" else "html", status=503, times=10_000)
     change = group.change(ids)
@@ -441,9 +435,7 @@ def test_many_lost_answers_in_a_row_stop_the_run(
     assert not closed(emulator)
 
 
-def test_a_gateway_answering_for_the_server_stops_the_run(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_a_gateway_answering_for_the_server_stops_the_run(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 100)
     emulator.fault("action", "html", status=200, times=10_000)
     assert isinstance(group.change(ids).stopped_by, UnexpectedAnswerError)
@@ -451,9 +443,7 @@ def test_a_gateway_answering_for_the_server_stops_the_run(
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_single_refusals_do_not_stop_the_run(
-    status: int, group: Group, emulator: EmulatorControl
-) -> None:
+def test_single_refusals_do_not_stop_the_run(status: int, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 3 * MOST_LOST)
     for instance_id in ids:
         emulator.move(instance_id, state="Completed OK")
@@ -476,9 +466,7 @@ def test_sends_nothing_after_the_timeout(
     assert sent == 20 or change.note.endswith(f"{20 - sent} not tried (timed out)")
 
 
-def test_verifies_what_was_sent_before_the_timeout(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_verifies_what_was_sent_before_the_timeout(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.move(ids[0], state="Completed OK")
     group.seconds_a_call = 0.5
@@ -556,7 +544,7 @@ def test_bad_arguments_send_nothing(
     assert not any(emulator.counts().values())
 
 
-# What hides in these positions cannot be told from what is gone, or has not happened yet.
+# In these positions, a hidden instance looks like a missing one, and a hidden effect like one that has not happened yet.
 GONE = "it is in none of the states, and could not be read by its id either; it could not be read by its id"
 HIDING: dict[tuple[str, Any], str] = {
     ("row_cap", 1): GONE,

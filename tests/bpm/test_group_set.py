@@ -22,7 +22,7 @@ COUNTRY = {"country": "CN"}
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # only to reset it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, max_attempts=1, instance_lookup="list")

@@ -197,9 +197,7 @@ class TestReport:
         assert counted == ["starts"]
 
     @pytest.mark.parametrize("state", states.STATES)
-    def test_a_second_report_starts_none(
-        self, state: str, reported: Any, make: Any
-    ) -> None:
+    def test_a_second_report_starts_none(self, state: str, reported: Any, make: Any) -> None:
         known = make("known", state, business_key=KEY, name="Incident")
         came, played, _ = reported({state: [known]})
         assert (came.instance, came.is_new) == (known, False)
@@ -243,9 +241,7 @@ class TestReport:
         assert len(notes) == 1
         assert notes[0].startswith("The answer to the start was lost; searching for the instance")
 
-    def test_raises_if_a_start_in_doubt_shows_no_instance(
-        self, reported: Any, counted: list[str]
-    ) -> None:
+    def test_raises_if_a_start_in_doubt_shows_no_instance(self, reported: Any, counted: list[str]) -> None:
         came, played, _ = reported(start=ServerError("the server failed", status=503))
         assert isinstance(came, AmbiguousStartError)
         assert str(came) == (
@@ -267,9 +263,7 @@ class TestReport:
             "It is unknown whether this was reported before: state 'Broken' could not be listed"
         )
 
-    def test_a_failing_list_does_not_hide_a_match_in_another(
-        self, reported: Any, make: Any
-    ) -> None:
+    def test_a_failing_list_does_not_hide_a_match_in_another(self, reported: Any, make: Any) -> None:
         known = make("known", "Terminated", business_key=KEY, name="Incident")
         came, _, _ = reported({"Terminated": [known]}, fails={"Running": ServerError("down")})
         assert (came.instance, came.is_new) == (known, False)
@@ -280,9 +274,7 @@ class TestReport:
         assert len(played.asked) == 1
 
     @pytest.mark.parametrize(("list_takes", "asked"), [(0.1, 20), (1.0, 8), (5.0, 2)])
-    def test_stops_searching_in_time_for_airflow(
-        self, list_takes: float, asked: int, reported: Any
-    ) -> None:
+    def test_stops_searching_in_time_for_airflow(self, list_takes: float, asked: int, reported: Any) -> None:
         came, played, notes = reported(list_takes=list_takes)
         assert came.is_new
         assert len(played.asked) == asked + 1

@@ -153,18 +153,14 @@ class TestValidateAll:
     @pytest.mark.parametrize(
         ("now", "number"), [([FIRST], 2), ([FIRST, SECOND, SECOND], 3), ([SECOND, FIRST], 1), ([], 1)]
     )
-    def test_raises_if_the_input_has_changed_since(
-        self, now: list[Launch], number: int
-    ) -> None:
+    def test_raises_if_the_input_has_changed_since(self, now: list[Launch], number: int) -> None:
         given = [FIRST, SECOND]
         _, again = surveyed(lambda: iter(given))
         given[:] = now
         if launches.MOST_KEPT > 2:
             assert list(again()) == [FIRST, SECOND]
             return
-        with pytest.raises(
-            ValueError, match=f"launch {number} has changed since the input was validated"
-        ):
+        with pytest.raises(ValueError, match=f"launch {number} has changed since the input was validated"):
             list(again())
 
 

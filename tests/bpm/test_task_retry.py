@@ -113,7 +113,9 @@ def test_fails_after_a_refusal_with_retry_after() -> None:
 )
 def test_retries_a_start_in_doubt_with_growing_delays(try_number: int, delay: float) -> None:
     after = judged(IN_DOUBT, try_number=try_number)
-    assert after == AfterFailure(Action.RETRY, "AmbiguousStartError: the retry searches for the instance", delay)
+    assert after == AfterFailure(
+        Action.RETRY, "AmbiguousStartError: the retry searches for the instance", delay
+    )
     assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
 
 

@@ -80,7 +80,9 @@ def test_repeated_reports_start_one_process(
     (instance,) = emulator.instances()
     assert (instance["business_key"], instance["title"]) == (KEY, "orders has failed")
     assert instance["variables"]["country"] == "load"
-    assert instance["variables"]["supplier"] == "{{ 7 * 6 }} is no number", "rendered values are not rendered again"
+    assert instance["variables"]["supplier"] == "{{ 7 * 6 }} is no number", (
+        "rendered values are not rendered again"
+    )
     words = said()
     assert f"Reporting try 1 of task 'load' of DAG 'orders', run 'r1' to BPM '{BPM}'" in words
     assert f"Started instance '{instance['id']}'" in words

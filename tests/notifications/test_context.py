@@ -80,7 +80,5 @@ def test_incident_of_each_context(context: dict[str, Any], event: Event) -> None
 
 @pytest.mark.parametrize("context", [{}, {"dag": DAG}, {"run_id": "r1"}, {"deadline": {"id": "1"}}])
 def test_raises_without_a_dag_run(context: dict[str, Any]) -> None:
-    with pytest.raises(
-        ValueError, match="does not name its DAG run; give the notifier a business_key"
-    ):
+    with pytest.raises(ValueError, match="does not name its DAG run; give the notifier a business_key"):
         event_of(context)

@@ -65,7 +65,9 @@ class TestDecisions:
         decision = decided(raised(task.hook.start_instance, "NoSuch"))
         assert decision == RetryDecision.fail("RefusedError: a retry would end in the same way")
 
-    def test_an_outage_during_the_token_request_is_retried(self, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_outage_during_the_token_request_is_retried(
+        self, free_port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A new worker requests a token first, so that request fails."""
         connection = {"conn_type": "astro_zero", "host": f"http://127.0.0.1:{free_port}", "login": "c"}
         extra = {"max_attempts": 1}
