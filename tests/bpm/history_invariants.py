@@ -89,8 +89,8 @@ class Invariants:
             wrongs.append(f"one was started though there was {still_open}")
         if is_dead or not self._is_without_faults():
             return
-        if self._is_proven and (world.failure or world.looks or world.server.posts == self._posts):
-            wrongs.append(f"a task that has started nothing lists {world.looks} times, {world.failure!r}")
+        if self._is_proven and (world.failure or world.queries or world.server.posts == self._posts):
+            wrongs.append(f"a task that has started nothing lists {world.queries} times, {world.failure!r}")
         if world.failure is not None and self._is_plain():
             wrongs.append(f"a try without faults failed: {world.failure!r}")
 

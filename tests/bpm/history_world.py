@@ -83,7 +83,7 @@ class World:
         self.started: list[int] = []
         """The launches that this try has started."""
         self.failure: AstroZeroError | None = None
-        self._effects = self._calls = self.looks = 0
+        self._effects = self._calls = self.queries = 0
         self._is_dead = False
         self._faults: Iterator[str] = iter(())
         self._then: str | None = None
@@ -216,7 +216,7 @@ class World:
         self.elapsed += step.later
         self.number += 1
         self.step, self.prior = step, self.store
-        self._effects = self._calls = self.looks = 0
+        self._effects = self._calls = self.queries = 0
         self._is_dead = False
         self._faults, self._then = iter(step.faults), None
         self.server.lag = step.lag
@@ -228,7 +228,7 @@ class World:
             pass
         except AstroZeroError as error:
             self.failure = error
-        self.tally.update(tries=1, starts=len(self.started), lists=self.looks)
+        self.tally.update(tries=1, starts=len(self.started), lists=self.queries)
         self.invariants.end_try(is_dead=self._is_dead)
 
     def _run(self) -> None:
@@ -325,8 +325,8 @@ class World:
                 fault = FAULTS["fine"]
             return self.server.post(operation, fault)
         if operation.kind == "query":
-            self.looks += 1
-            if self.looks == self.step.query_fault:
+            self.queries += 1
+            if self.queries == self.step.query_fault:
                 raise UnexpectedAnswerError("it is a page", status=200)
         return self.server.answer(operation, self.step.put_fault)
 

@@ -236,8 +236,8 @@ class TestDecide:
         assert adoption.asked(order(), record) == written
 
     def test_starts_when_a_person_clears_after_being_asked(self) -> None:
-        told = Record(generation=1, posted_at=AT, told=True)
-        made = adoption.decide(order(try_number=3), told, Found(doubt=DOUBT))
+        was_asked = Record(generation=1, posted_at=AT, told=True)
+        made = adoption.decide(order(try_number=3), was_asked, Found(doubt=DOUBT))
         assert isinstance(made, Start)
         assert made.warning is not None
         still_own = Record(generation=3, posted_at=AT, told=True)
@@ -271,8 +271,8 @@ class TestClassify:
 
     def test_recognises_instances_by_the_key_of_the_task(self) -> None:
         closed = instance(TASK.key(2), "Broken", "closed")
-        strangers = [instance("k", instance_id="k"), instance(None, instance_id="none")]
-        found = self.sort_out(SENT, OPEN, LEFT, closed, *strangers)
+        others = [instance("k", instance_id="k"), instance(None, instance_id="none")]
+        found = self.sort_out(SENT, OPEN, LEFT, closed, *others)
         assert found == Found((OPEN,), (LEFT,))
 
     @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
@@ -373,11 +373,11 @@ OWN_KEY = order().key()
 @pytest.mark.parametrize(
     ("row", "in_doubt"),
     [
-        ({"name": "Approval", "business_key": "somebody else's"}, False),
+        ({"name": "Approval", "business_key": "someone else's"}, False),
         ({"name": "Approval"}, False),  # a row without a key, like that of an instance without one
         ({"name": "Approval", "business_key": OWN_KEY}, True),
         ({"business_key": OWN_KEY, "unread": {"name"}}, True),
-        ({"business_key": "somebody else's", "unread": {"name"}}, False),
+        ({"business_key": "someone else's", "unread": {"name"}}, False),
         ({"name": "Approval", "unread": {"businessKey"}}, True),
         ({"name": "B", "unread": {"businessKey"}}, False),
         ({"unread": {"id", "name", "businessKey"}}, True),

@@ -271,10 +271,10 @@ class TestDecide:
     ids=[
         "the very first try",
         "others may have their keys",
-        "no record tells what an earlier try did",
-        "no record tells what older generations did",
+        "no record shows what an earlier try did",
+        "no record shows what older generations did",
         "none was sent",
-        "none was sent, but no record tells what older generations did",
+        "none was sent, but no record shows what older generations did",
         "an earlier try of this generation has written nothing",
         "an earlier try of this generation has sent none",
         "a process died over its starts",

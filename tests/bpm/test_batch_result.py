@@ -115,8 +115,8 @@ def test_a_result_row_has_plain_values(make: Make) -> None:
     instance = make(
         "7", name="Approval", bp_status="Approved", start_time="2026-01-01 10:00:00", business_key="k"
     )
-    told = LaunchEnd(3, "succeeded", None, "7", instance).as_dict(url="https://x/7", timezone=zone)
-    assert tuple(told) == COLUMNS
+    row = LaunchEnd(3, "succeeded", None, "7", instance).as_dict(url="https://x/7", timezone=zone)
+    assert tuple(row) == COLUMNS
     expected: dict[str, Any] = {
         "number": 3,
         "id": 3,
@@ -134,7 +134,7 @@ def test_a_result_row_has_plain_values(make: Make) -> None:
         "end_time_utc": None,
         "url": "https://x/7",
     }
-    assert told == expected
+    assert row == expected
     refused = LaunchEnd(4, "refused", "no such BPM").as_dict(url=None, timezone=None)
     assert {key: value for key, value in refused.items() if value is not None} == {
         "number": 4,

@@ -196,12 +196,12 @@ def test_does_not_restart_a_lost_start_that_shows_no_instance(
 
 
 def test_does_not_adopt_a_preexisting_instance_with_its_key(batch: Batch, emulator: EmulatorControl) -> None:
-    stranger = emulator.start(BPM, business_key="key-1")["id"]
+    preexisting = emulator.start(BPM, business_key="key-1")["id"]
     other = emulator.start("PublishApproval", business_key="key-1")["id"]
     emulator.fault("start", "drop_before")
     with pytest.raises(AmbiguousStartError):
-        batch.start(starts(1), strangers=[stranger])
-    assert {each["id"] for each in emulator.instances()} == {stranger, other}
+        batch.start(starts(1), strangers=[preexisting])
+    assert {each["id"] for each in emulator.instances()} == {preexisting, other}
 
 
 def test_stops_after_many_lost_answers_in_a_row(batch: Batch, emulator: EmulatorControl) -> None:
@@ -240,7 +240,7 @@ def test_raises_the_error_of_the_server_after_lost_starts_were_found(
 def test_can_be_stopped_while_it_searches_for_lost_starts(batch: Batch, emulator: EmulatorControl) -> None:
     """Even if all are found, because another try may be running by now."""
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
-    reason = RuntimeError("another try goes on")
+    reason = RuntimeError("another try is running")
     sleep = batch.clock.sleep
 
     async def stopping(seconds: float) -> None:
@@ -248,7 +248,7 @@ def test_can_be_stopped_while_it_searches_for_lost_starts(batch: Batch, emulator
         await sleep(seconds)
 
     batch.clock.sleep = stopping  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="another try goes on"):
+    with pytest.raises(RuntimeError, match="another try is running"):
         batch.start(starts(8), 8, max_concurrency=8)
     assert len(keys(emulator)) == 8
 

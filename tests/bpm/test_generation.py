@@ -107,10 +107,10 @@ def test_a_generation_stays_uncertain_until_a_start_or_an_adoption() -> None:
 
 
 def test_a_rewritten_record_proves_nothing_about_its_own_generation() -> None:
-    anew = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=2)
-    again = with_intent(anew, TryRecord, generation=1, max_tries=3, try_number=3)
+    rewritten = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=2)
+    again = with_intent(rewritten, TryRecord, generation=1, max_tries=3, try_number=3)
     cleared = with_intent(again, TryRecord, generation=4, max_tries=6, try_number=4)
-    assert [each.tells_of(1) for each in (anew, again, cleared)] == [False, False, False]
+    assert [each.tells_of(1) for each in (rewritten, again, cleared)] == [False, False, False]
     assert cleared.tells_of(4)
     whole = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=1)
     assert whole.tells_of(1)

@@ -112,8 +112,8 @@ class Group:
                     assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have finished"
 
         change = asyncio.run(main())
-        told = [*change.done, *change.ended, *change.failed, *change.not_tried]
-        assert sorted(told) == sorted(wanted), "each is reported once"
+        listed = [*change.done, *change.ended, *change.failed, *change.not_tried]
+        assert sorted(listed) == sorted(wanted), "each is reported once"
         seen = [one.id for one in change.instances]
         assert len(set(seen)) == len(seen)
         assert {*change.done, *change.ended} <= set(seen) <= {*change.done, *change.ended, *change.failed}

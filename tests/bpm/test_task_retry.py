@@ -62,8 +62,8 @@ NOBODY_KNOWS = (
     errors.BatchChangedError("launch 3 is another"),
     errors.BatchFailedError("3 of 5 failed"),
     errors.UnknownEventError({}, "it is empty"),
-    ValueError("of somebody else"),
-    RuntimeError("of somebody else"),
+    ValueError("of someone else"),
+    RuntimeError("of someone else"),
     KeyboardInterrupt(),
 )
 IN_DOUBT = errors.AmbiguousStartError("no answer came", "key")

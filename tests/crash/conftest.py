@@ -323,11 +323,11 @@ class Run(Wait):
                 f"  {each['id']} {each['state']} {each['bp_status']} {each['business_key']}: {history}"
             )
         for process, notes in self.notes.items():
-            told = [
+            effects = [
                 f"+{note['effect']}" if note["when"] == "after" else "" for note in notes if "when" in note
             ]
             crashed = [f"crash {note['crash']}" for note in notes if "crash" in note]
-            lines.append(f"  {process}: {' '.join(filter(None, told))} {crashed}")
+            lines.append(f"  {process}: {' '.join(filter(None, effects))} {crashed}")
         for path in sorted(self.log_folder.glob("*.log")):
             for line in path.read_text().splitlines()[-60:]:
                 entry = json.loads(line) if line.endswith("}") else {}
@@ -416,20 +416,20 @@ def world(pytestconfig: pytest.Config) -> Iterator[World]:
             board.stop()
             watcher.join()
             deaths = sum(path.read_text().count('"crash"') for path in stack.home.glob("effects/*/*"))
-            told = f"{deaths} deaths of processes in {len(board.tasks)} runs"
-            pytestconfig.stash.setdefault(MEASURED, []).append(told)
+            deaths_text = f"{deaths} deaths of processes in {len(board.tasks)} runs"
+            pytestconfig.stash.setdefault(MEASURED, []).append(deaths_text)
         for child in reversed(deployment.components):
             child.stop()
     assert living(stack.home) == []
 
 
 @pytest.fixture(scope="session")
-def told(world: World, request: pytest.FixtureRequest) -> Iterator[dict[Story, Future[None]]]:
+def stories(world: World, request: pytest.FixtureRequest) -> Iterator[dict[Story, Future[None]]]:
     """All selected stories, run concurrently: each in a thread, because most of its time is waiting."""
     asked = [getattr(item, "callspec", None) for item in request.session.items]
-    stories = [spec.params["story"] for spec in asked if spec and "story" in spec.params]
-    with ThreadPoolExecutor(max_workers=len(stories) or 1) as threads:
-        yield {story: threads.submit(story, world) for story in stories}
+    selected = [spec.params["story"] for spec in asked if spec and "story" in spec.params]
+    with ThreadPoolExecutor(max_workers=len(selected) or 1) as threads:
+        yield {story: threads.submit(story, world) for story in selected}
 
 
 pytest_terminal_summary = show_measured

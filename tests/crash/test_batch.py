@@ -241,7 +241,7 @@ class Killer:
             file.write(json.dumps({"crash": str(kill)}) + "\n")
 
 
-def tell(world: World, dag_id: str) -> Killer:
+def run_story(world: World, dag_id: str) -> Killer:
     """Run the story of one run, and return its killer.
 
     :raises AssertionError: if the run fails its checks.
@@ -333,7 +333,7 @@ def problems_of(killer: Killer) -> list[str]:
     ids = {each["variables"]["n"]: each["id"] for each in own}
     numbers = range(1, LAUNCHES + 1)
     result = run.value("result")
-    told = {key: value for key, value in result.items() if key not in {"launches", "result_path"} and value}
+    shown = {key: value for key, value in result.items() if key not in {"launches", "result_path"} and value}
     checks = {
         f"there are {len(own)} instances": len(own) == LAUNCHES,
         f"started more than once: {[n for n in times if times[n] > 1]}": max(times.values()) == 1,
@@ -353,7 +353,7 @@ def problems_of(killer: Killer) -> list[str]:
         == {("Completed OK", "Done")},
         "preexisting instances were terminated": any(not each["closed"] for each in preexisting)
         or not preexisting,
-        f"the result is {told}": told == {"total": LAUNCHES, "succeeded": LAUNCHES},
+        f"the result is {shown}": shown == {"total": LAUNCHES, "succeeded": LAUNCHES},
         f"the result is of {result['launches'][:1]}": all(
             each["outcome"] == "succeeded" and each["instance_id"] == ids[each["number"]]
             for each in result["launches"]
@@ -393,16 +393,16 @@ def test_each_launch_is_started_once(world: World, pytestconfig: pytest.Config) 
     began = time.monotonic()
     try:
         with ThreadPoolExecutor(max_workers=len(DAG_IDS)) as threads:
-            futures = {dag_id: threads.submit(tell, world, dag_id) for dag_id in DAG_IDS}
+            futures = {dag_id: threads.submit(run_story, world, dag_id) for dag_id in DAG_IDS}
     finally:
         world.airflow.settle()
     errors = [str(error) for future in futures.values() if (error := future.exception())]
     assert not errors, "\n".join(errors)
     kills = [kill for future in futures.values() for kill in future.result().kills]
     seconds = time.monotonic() - began
-    told = [
+    shown = [
         f"{len(kills)} kills of {len(futures)} batches in {seconds:.0f} s, CRASH_SEED={SEED}",
         *(f"  {phase}: {counted(kill.victim for kill in kills if kill.phase == phase)}" for phase in PHASES),
     ]
-    pytestconfig.stash.setdefault(MEASURED, []).extend(told)
-    assert {kill.phase for kill in kills} == set(PHASES), told
+    pytestconfig.stash.setdefault(MEASURED, []).extend(shown)
+    assert {kill.phase for kill in kills} == set(PHASES), shown

@@ -215,5 +215,5 @@ SCENES = {
 
 
 @pytest.mark.parametrize("story", SCENES.values(), ids=SCENES)
-def test_one_instance_after_a_crash_at_every_point(told: dict[Story, Future[None]], story: Story) -> None:
-    told[story].result()
+def test_one_instance_after_a_crash_at_every_point(stories: dict[Story, Future[None]], story: Story) -> None:
+    stories[story].result()

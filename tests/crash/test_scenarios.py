@@ -253,14 +253,14 @@ def credentials_refused_before_it_starts(world: World, dag_id: str) -> None:
 WAYS = ("on_worker", "deferred")
 
 
-def _of(tell: Callable[[World, str], None], dag_id: str) -> Story:
-    return lambda world: tell(world, dag_id)
+def _of(act: Callable[[World, str], None], dag_id: str) -> Story:
+    return lambda world: act(world, dag_id)
 
 
-def told_of(kind: str, tell: Callable[[World, str], None], ways: tuple[str, ...] = WAYS) -> dict[str, Story]:
+def stories_of(kind: str, act: Callable[[World, str], None], ways: tuple[str, ...] = WAYS) -> dict[str, Story]:
     """Return the story of one kind of task for each way to wait."""
-    name = getattr(tell, "__name__", "").replace("_", " ")
-    return {f"{name}, {way}": _of(tell, f"{kind}_{way}") for way in ways}
+    name = getattr(act, "__name__", "").replace("_", " ")
+    return {f"{name}, {way}": _of(act, f"{kind}_{way}") for way in ways}
 
 
 STORIES: dict[str, Story] = {
@@ -272,24 +272,24 @@ STORIES: dict[str, Story] = {
         for done in (True, False)
         for way in WAYS
     },
-    **told_of("plain", slow_to_show),
-    **told_of("plain", first_try_costs_one_post),
-    **told_of("plain", retry_costs_one_search),
-    **told_of("plain", cleared_while_it_waits),
-    **told_of("keeps", cleared_and_kept),
-    **told_of("plain", cleared_after_success),
-    **told_of("plain", marked_failed),
-    **told_of("plain", marked_failed_while_it_starts, ("on_worker",)),
-    **told_of("plain", rejected),
-    **told_of("leaves", left_at_the_deadline),
-    **told_of("terminates", terminated_at_the_deadline),
-    **told_of("impatient", unreachable),
-    **told_of("plain", token_revoked),
-    **told_of("plain", credentials_refused_while_it_waits),
-    **told_of("plain", credentials_refused_before_it_starts, ("on_worker",)),
+    **stories_of("plain", slow_to_show),
+    **stories_of("plain", first_try_costs_one_post),
+    **stories_of("plain", retry_costs_one_search),
+    **stories_of("plain", cleared_while_it_waits),
+    **stories_of("keeps", cleared_and_kept),
+    **stories_of("plain", cleared_after_success),
+    **stories_of("plain", marked_failed),
+    **stories_of("plain", marked_failed_while_it_starts, ("on_worker",)),
+    **stories_of("plain", rejected),
+    **stories_of("leaves", left_at_the_deadline),
+    **stories_of("terminates", terminated_at_the_deadline),
+    **stories_of("impatient", unreachable),
+    **stories_of("plain", token_revoked),
+    **stories_of("plain", credentials_refused_while_it_waits),
+    **stories_of("plain", credentials_refused_before_it_starts, ("on_worker",)),
 }
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_one_instance(told: dict[Story, Future[None]], story: Story) -> None:
-    told[story].result()
+def test_one_instance(stories: dict[Story, Future[None]], story: Story) -> None:
+    stories[story].result()

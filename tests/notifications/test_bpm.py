@@ -191,9 +191,9 @@ def test_logs_errors_and_does_not_raise_them(
     arguments: dict[str, Any], words: str, report: Report, emulator: EmulatorControl, said: Callable[[], str]
 ) -> None:
     report(**arguments)
-    told = said()
-    assert "Could not confirm that a process was started" in told
-    assert words in told
+    logged = said()
+    assert "Could not confirm that a process was started" in logged
+    assert words in logged
     assert emulator.instances() == []
 
 
@@ -222,7 +222,7 @@ def test_gives_up_soon_if_the_server_is_down(
     assert "the server could not be reached" in said()
 
 
-@pytest.mark.skipif(not HAS_DEADLINES, reason="nobody awaits a notifier before Airflow 3.1")
+@pytest.mark.skipif(not HAS_DEADLINES, reason="Airflow awaits notifiers from 3.1 on")
 def test_the_event_loop_keeps_running_while_the_notifier_waits_for_answers(
     emulator: EmulatorControl, emulator_server: EmulatorServer, make_conn: Callable[..., None]
 ) -> None:
