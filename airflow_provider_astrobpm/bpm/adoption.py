@@ -13,6 +13,9 @@ decides:
 | no such instance, but one may exist                             | refuse: a start could be the second one              |
 | anything else: nothing, or only failed or superseded instances  | terminate open instances of older generations; start |
 
+If several instances qualify for adoption by one row, the try refuses, too. An error that asks a person to check is recorded: the
+first try after the next clear then starts despite the doubt.
+
 A generation ends when a person clears the task. If ``retries`` was changed, it can be uncertain to which generation a try
 belongs. Then an open instance of any generation counts as one of this generation, and nothing is terminated.
 """
@@ -231,42 +234,46 @@ class Refuse:
 Decision = Adopt | Start | Refuse
 
 
-def way_to_look(order: Order, record: Record | None) -> Look:  # noqa: PLR0911 - a table in order
+def way_to_look(request: Order, record: Record | None) -> Look:  # noqa: PLR0911 - a table in order
     """Return how to search for instances that earlier tries may have started; not at all if they certainly started none.
 
     :param record: the record as it was before this try wrote its intent.
     """
-    is_authors = order.business_key is not None
-    if is_authors and order.if_open_instance_exists != "start":
+    has_custom_key = request.business_key is not None
+    if has_custom_key and request.if_open_instance_exists != "start":
         return Look.KEY
-    own = order.own(record)
+    own = request.own(record)
     if own is not None and own.instance_id is not None:
         return Look.ID
-    if order.may_have_sent(record):
+    if request.may_have_sent(record):
         return Look.KEY
     # So nothing of this generation exists, but something of an older one may.
     if record is not None and record.instance_id is not None:
         return Look.ID
-    if is_authors:
+    if has_custom_key:
         return Look.NONE  # after a clear, "start" with the custom key starts unconditionally
     if record is None or record.older_unknown:
-        return Look.KEY if order.try_number > 1 else Look.NONE
+        return Look.KEY if request.try_number > 1 else Look.NONE
     return Look.NONE if record.posted_at is None else Look.KEY
 
 
-def pause_before_look(order: Order, record: Record | None, now: float) -> float:
+def pause_before_look(request: Order, record: Record | None, now: float) -> float:
     """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
 
     :param now: the time, in seconds since the epoch.
     """
-    if way_to_look(order, record) is not Look.KEY or order.try_number <= 1:
+    if way_to_look(request, record) is not Look.KEY or request.try_number <= 1:
         return 0.0
-    if record is None or record.older_unknown or not (order.own(record) or order.has_sent_nothing(record)):
-        return order.grace  # no record shows when a start was sent
-    return until_it_shows(order, record, now)
+    if (
+        record is None
+        or record.older_unknown
+        or not (request.own(record) or request.has_sent_nothing(record))
+    ):
+        return request.grace  # no record shows when a start was sent
+    return until_it_shows(request, record, now)
 
 
-def until_it_shows(order: Order, record: Record, now: float) -> float:
+def until_it_shows(request: Order, record: Record, now: float) -> float:
     """Return the seconds until the instance of a recorded start is certainly visible; 0 if no start was sent.
 
     If a start was not answered, the server may have taken it late: it may have waited for a token or been throttled.
@@ -274,63 +281,65 @@ def until_it_shows(order: Order, record: Record, now: float) -> float:
     if record.posted_at is None:
         return 0.0
     if record.instance_id is None:
-        return order.grace
-    return min(order.grace, max(0.0, record.posted_at + order.grace - now))
+        return request.grace
+    return min(request.grace, max(0.0, record.posted_at + request.grace - now))
 
 
-def is_enough(order: Order, record: Record | None, matches: KeyMatches) -> bool:
+def is_enough(request: Order, record: Record | None, matches: KeyMatches) -> bool:
     """Return whether further search results cannot change the decision.
 
     Other instances may have the same key: those of called BPMs, and those of older generations.
     """
-    if not order.may_have_sent(record):
+    if not request.may_have_sent(record):
         found = matches.instances.values()
-        return any(not one.is_closed and one.name == order.bpm_name for one in found)
-    sorted_out = sort_out(order, record, matches)
+        return any(not one.is_closed and one.name == request.bpm_name for one in found)
+    sorted_out = sort_out(request, record, matches)
     return isinstance(sorted_out, Refuse) or any(not one.is_closed for one in sorted_out.own)
 
 
-def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found | Refuse:
+def sort_out(request: Order, record: Record | None, matches: KeyMatches) -> Found | Refuse:
     """Sort the instances with the key by who started them."""
     everything = tuple(matches.instances.values())
-    own_record = order.own(record)
+    own_record = request.own(record)
     began = own_record.posted_at if own_record else None
     doubt = matches.doubt(
-        order.bpm_name,
-        began if own_record else order.since,
-        is_any_open_one_wanted=order.if_open_instance_exists != "start",
+        request.bpm_name,
+        began if own_record else request.since,
+        is_any_open_one_wanted=request.if_open_instance_exists != "start",
     )
-    if order.business_key is None:
-        current, unclear = _of_this_run(order, record, matches)
-        numbers = {one.id: order.identity.read(one.business_key) or (0, 0) for one in current}
-        mine = [one for one in current if one.name == order.bpm_name]
-        own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], order))
-        if not order.may_have_sent(record):
+    if request.business_key is None:
+        current, unclear = _of_this_run(request, record, matches)
+        numbers = {one.id: request.identity.read(one.business_key) or (0, 0) for one in current}
+        mine = [one for one in current if one.name == request.bpm_name]
+        own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], request))
+        if not request.may_have_sent(record):
             own = ()  # an instance with this generation's key was started by a deleted run
         older = tuple(one for one in mine if one not in own and not one.is_closed)
-        if in_doubt := [one for one in (*own, *older) if one.id in unclear and order.is_relevant(one)]:
-            return Refuse(AmbiguousStartError(unclear_time(in_doubt[0]), order.key()))
+        if in_doubt := [one for one in (*own, *older) if one.id in unclear and request.is_relevant(one)]:
+            return Refuse(AmbiguousStartError(unclear_time(in_doubt[0]), request.key()))
         # A BPM that the instance calls may have its key too. But then the instance itself must be there.
-        alike = [one for one in current if one not in mine and numbers[one.id][0] == order.generation]
+        alike = [one for one in current if one not in mine and numbers[one.id][0] == request.generation]
         if alike and not own:
-            doubt = f"its business key belongs to {alike[0]}, which is not an instance of {order.bpm_name!r}"
-        if not order.generation_is_certain and (
-            ended := [one for one in mine if one.is_closed and order.accepts(one)]
+            doubt = (
+                f"its business key belongs to {alike[0]}, which is not an instance of {request.bpm_name!r}"
+            )
+        if not request.generation_is_certain and (
+            ended := [one for one in mine if one.is_closed and request.accepts(one)]
         ):
             doubt = doubt or unclear_generation(ended[0])
         return Found(own, older, doubt=doubt)
-    if order.if_open_instance_exists == "start":
+    if request.if_open_instance_exists == "start":
         current = [
             one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE
         ]
         if current:
-            return Refuse(_ambiguous_owner_error(order.business_key, current))
+            return Refuse(_ambiguous_owner_error(request.business_key, current))
         return Found(doubt=doubt)
     ids = (*matches.instances, *matches.alike)
     strangers = own_record.strangers if own_record else None
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
-        return Refuse(gone(known, order.business_key))
+        return Refuse(gone(known, request.business_key))
     own = tuple(
         one
         for one in everything
@@ -348,20 +357,20 @@ def sort_out(order: Order, record: Record | None, matches: KeyMatches) -> Found 
 
 
 def _of_this_run(
-    order: Order, record: Record | None, matches: KeyMatches
+    request: Order, record: Record | None, matches: KeyMatches
 ) -> tuple[list[BpmInstance], frozenset[str]]:
     """Return what this run of the DAG may have started. A deleted run with the same id used the same keys.
 
     :returns: the instances, and the ids of those whose start time does not decide it.
     """
-    own = order.own(record)
-    of_own = own.posted_at if own is not None and own.posted_at is not None else order.since
+    own = request.own(record)
+    of_own = own.posted_at if own is not None and own.posted_at is not None else request.since
     current, unclear = [], set()
     for one in matches.instances.values():
-        generation = (order.identity.read(one.business_key) or (0, 0))[0]
-        moment = of_own if generation == order.generation else order.since
+        generation = (request.identity.read(one.business_key) or (0, 0))[0]
+        moment = of_own if generation == request.generation else request.since
         placement = Placement.SINCE if moment is None else matches.place(one, moment)
-        if generation > order.try_number or placement is Placement.BEFORE:
+        if generation > request.try_number or placement is Placement.BEFORE:
             continue
         current.append(one)
         if placement is Placement.UNKNOWN:
@@ -374,10 +383,10 @@ def _of_this_run(
     return current, frozenset(unclear)
 
 
-def _is_own(instance: BpmInstance, generation: int, order: Order) -> bool:
-    if generation == order.generation:
+def _is_own(instance: BpmInstance, generation: int, request: Order) -> bool:
+    if generation == request.generation:
         return True
-    return not order.generation_is_certain and not instance.is_closed
+    return not request.generation_is_certain and not instance.is_closed
 
 
 def unclear_generation(instance: BpmInstance) -> str:
@@ -393,16 +402,16 @@ def unclear_time(instance: BpmInstance) -> str:
     )
 
 
-def decide(order: Order, record: Record | None, found: Found) -> Decision:  # noqa: PLR0911 - the table's rows
+def decide(request: Order, record: Record | None, found: Found) -> Decision:  # noqa: PLR0911 - the table's rows
     """Decide what a try does, by the table above."""
-    key = order.key()
-    if misnamed := [one for one in found.own if one.name != order.bpm_name]:
+    key = request.key()
+    if misnamed := [one for one in found.own if one.name != request.bpm_name]:
         return _refuse(
-            f"{misnamed[0]} has this task's business key, but is not an instance of {order.bpm_name!r}", key
+            f"{misnamed[0]} has this task's business key, but is not an instance of {request.bpm_name!r}", key
         )
     still_open = [one for one in found.own if not one.is_closed]
-    good = [one for one in found.own if order.accepts(one)]
-    if good and not still_open and not order.generation_is_certain:
+    good = [one for one in found.own if request.accepts(one)]
+    if good and not still_open and not request.generation_is_certain:
         return _refuse(unclear_generation(good[0]), key)
     if still_open or good:
         newest = max(good, key=lambda one: one.start_time or "", default=None)
@@ -410,22 +419,22 @@ def decide(order: Order, record: Record | None, found: Found) -> Decision:  # no
             still_open or [one for one in [newest] if one], key, "an earlier try started it"
         )
     left_open = (
-        order.keeps_open
-        or not order.generation_is_certain
-        or (record is not None and order.own(record) is None and record.left_open)
+        request.keeps_open
+        or not request.generation_is_certain
+        or (record is not None and request.own(record) is None and record.left_open)
     )
-    left = [one for one in found.older if left_open and one.name == order.bpm_name]
+    left = [one for one in found.older if left_open and one.name == request.bpm_name]
     if left:
         return _adopt_only_one(left, key, "it was left open when the task was cleared")
-    if found.others and order.if_open_instance_exists == "fail":
+    if found.others and request.if_open_instance_exists == "fail":
         return Refuse(OpenInstanceExistsError(found.others[0]), told=False)
-    if found.others and order.if_open_instance_exists == "adopt":
+    if found.others and request.if_open_instance_exists == "adopt":
         return _adopt_only_one(found.others, key, "it has the task's custom business key")
-    return _start_or_refuse(order, record, found)
+    return _start_or_refuse(request, record, found)
 
 
-def _start_or_refuse(order: Order, record: Record | None, found: Found) -> Start | Refuse:
-    own_record = order.own(record)
+def _start_or_refuse(request: Order, record: Record | None, found: Found) -> Start | Refuse:
+    own_record = request.own(record)
     last = max(own_record.launch, 1) if own_record else 1
     if found.doubt is None:
         warning = None
@@ -433,18 +442,18 @@ def _start_or_refuse(order: Order, record: Record | None, found: Found) -> Start
         warning = f"{found.doubt}; starting anyway, because the task was cleared"
     else:
         return _refuse(
-            f"it is unknown whether an earlier try started an instance: {found.doubt}", order.key(last)
+            f"it is unknown whether an earlier try started an instance: {found.doubt}", request.key(last)
         )
     # An earlier start without an instance may still take effect late. The same key then shows which task it belongs to.
-    launch = max([last, *_launch_numbers(order, found.own)]) + 1 if found.own else last
-    was_searched = order.if_open_instance_exists != "start"
+    launch = max([last, *_launch_numbers(request, found.own)]) + 1 if found.own else last
+    was_searched = request.if_open_instance_exists != "start"
     if was_searched and len(found.carriers) > MOST_STRANGERS:
-        return Refuse(_too_many_matches_error(len(found.carriers), order.key(launch)), told=False)
-    return Start(order.key(launch), launch, found.older, found.carriers if was_searched else None, warning)
+        return Refuse(_too_many_matches_error(len(found.carriers), request.key(launch)), told=False)
+    return Start(request.key(launch), launch, found.older, found.carriers if was_searched else None, warning)
 
 
-def _launch_numbers(order: Order, instances: Iterable[BpmInstance]) -> list[int]:
-    read = [order.identity.read(one.business_key) for one in instances]
+def _launch_numbers(request: Order, instances: Iterable[BpmInstance]) -> list[int]:
+    read = [request.identity.read(one.business_key) for one in instances]
     return [numbers[1] for numbers in read if numbers]
 
 
@@ -465,24 +474,24 @@ def _ambiguous_owner_error(key: str, instances: Iterable[BpmInstance]) -> Ambigu
     )
 
 
-def asked(order: Order, record: Record | None) -> Record:
+def asked(request: Order, record: Record | None) -> Record:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
     begun = with_intent(
         record,
         Record,
-        generation=order.generation,
-        max_tries=order.max_tries,
-        try_number=order.try_number,
-        since=order.since,
-        is_certain=order.generation_is_certain,
+        generation=request.generation,
+        max_tries=request.max_tries,
+        try_number=request.try_number,
+        since=request.since,
+        is_certain=request.generation_is_certain,
     )
-    if order.own(record) is not None:
+    if request.own(record) is not None:
         return msgspec.structs.replace(begun, told=True)
     return msgspec.structs.replace(
         begun,
-        generation=order.generation,
-        max_tries=order.max_tries,
-        is_unclear=not order.generation_is_certain,
+        generation=request.generation,
+        max_tries=request.max_tries,
+        is_unclear=not request.generation_is_certain,
         # A retry resumes with the instance that a failed wait left open. Any other instance is of an older generation.
         launch=0 if begun.left_open else 1,
         instance_id=begun.instance_id if begun.left_open else None,

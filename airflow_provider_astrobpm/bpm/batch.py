@@ -13,6 +13,8 @@ count as its own. After any other clear the batch begins again. The first row th
 | an open instance of any older generation, if kills do not terminate   | adopt it: people may be working on it      |
 | no such instance, but one may exist                                   | refuse: a start could be the second one    |
 | no instance, or only failed ones                                      | start it                                   |
+
+If several instances qualify for adoption by one row, the try refuses, too.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class GoOn(NamedTuple):
 class Ledger:
     """Decides about the launches of a batch. It remembers which instances it has adopted, launch by launch.
 
-    :param order: the batch.
+    :param request: the batch.
     :param record: the record of earlier tries, if any.
     :param matches: the instances with a key of the batch; ``None`` if no search was needed.
     :param form: how the endpoint changes business keys, if known.
@@ -63,27 +65,27 @@ class Ledger:
 
     def __init__(
         self,
-        order: BatchOrder,
+        request: BatchOrder,
         record: BatchRecord | None = None,
         matches: KeyMatches | None = None,
         *,
         form: KeyForm | None = None,
     ) -> None:
-        self._order = order
+        self._request = request
         self._record = record
         self._matches = matches
-        self._oldest = order.oldest(record)
-        own_record = order.own(record)
-        if own_record and own_record.own_keys not in (None, order.sign_of_keys()):
+        self._oldest = request.oldest(record)
+        own_record = request.own(record)
+        if own_record and own_record.own_keys not in (None, request.sign_of_keys()):
             raise BatchChangedError("its launches have other business keys")
         self._own_record = own_record
         began = own_record.begun_at if own_record else None
-        resumes_older = order.keeps_open or order.goes_on_from(record) is not None
-        self._since = order.since if began is None or resumes_older else began
+        resumes_older = request.keeps_open or request.goes_on_from(record) is not None
+        self._since = request.since if began is None or resumes_older else began
         # A person was asked to search, and has cleared the task.
         self._is_answered = record is not None and own_record is None and record.told
-        self._is_first = record is None and order.try_number <= 1
-        known = order.goes_on(record)
+        self._is_first = record is None and request.try_number <= 1
+        known = request.goes_on(record)
         self.met = known.numbers_met() if known else frozenset()
         """The launches that have met the condition before, whatever their instances have done since."""
         self._own: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
@@ -97,34 +99,34 @@ class Ledger:
         """Why it is unclear whether an instance belongs to this batch, by instance id."""
         self._unclear_ends: dict[int, str] = {}
         """Why it is unclear whether a succeeded instance belongs to this generation, by launch number."""
-        keys = order.authors_keys(form)
+        keys = request.authors_keys(form)
         for instance in matches.instances.values() if matches else ():
-            key = order.identity.read_batch(instance.business_key)
+            key = request.identity.read_batch(instance.business_key)
             if key is None:
                 self._keyed.setdefault(str(keys.sent(instance.business_key)), []).append(instance)
             elif not self._is_of_this_run(instance, key):
                 continue
-            elif key.generation == order.generation:
+            elif key.generation == request.generation:
                 self._own.setdefault(key.number, []).append((key, instance))
             elif self._counts(instance, key.generation):
                 self._older.setdefault((key.number, key.digest), []).append(instance)
                 if not instance.is_closed:
                     self._older_open.setdefault(key.number, []).append((key, instance))
-            elif not order.generation_is_certain and order.accepts(instance):
+            elif not request.generation_is_certain and request.accepts(instance):
                 self._unclear_ends[key.number] = adoption.unclear_generation(instance)
             elif instance.id in self._unclear and not instance.is_closed:
                 raise AmbiguousStartError(self._unclear[instance.id], instance.business_key)
 
     def _is_of_this_run(self, instance: BpmInstance, key: BatchKey) -> bool:
         """Return whether this run of the DAG may have started an instance. A deleted run used the same keys."""
-        order = self._order
-        if key.generation > order.try_number or (
-            key.generation == order.generation and not order.may_have_sent(self._record)
+        request = self._request
+        if key.generation > request.try_number or (
+            key.generation == request.generation and not request.may_have_sent(self._record)
         ):
             return False
-        own = order.own(self._record) if key.generation == order.generation else None
+        own = request.own(self._record) if key.generation == request.generation else None
         began = own.begun_at if own else None
-        placement = self._place(instance, order.since if began is None else began)
+        placement = self._place(instance, request.since if began is None else began)
         # If no record mentions a start, nothing more precise is known.
         if placement is Placement.UNKNOWN and self._record and self._record.begun_at is not None:
             self._unclear[instance.id] = adoption.unclear_time(instance)
@@ -141,7 +143,7 @@ class Ledger:
         """Return whether an instance of another generation counts as one of this generation. Note it if it is open."""
         if not instance.is_closed:
             self._still_open[instance.id] = instance
-        keeps_open = self._order.keeps_open or not self._order.generation_is_certain
+        keeps_open = self._request.keeps_open or not self._request.generation_is_certain
         return generation >= self._oldest or (keeps_open and not instance.is_closed)
 
     def decide(self, launch: Launch) -> Start | GoOn:
@@ -157,8 +159,8 @@ class Ledger:
             key, mine, older = self._by_custom_key(launch, launch.business_key)
         else:
             again = max((other.attempt for other, _ in own), default=0) + 1
-            key = self._order.identity.batch_key(
-                BatchKey(self._order.generation, launch.number, launch.digest, again)
+            key = self._request.identity.batch_key(
+                BatchKey(self._request.generation, launch.number, launch.digest, again)
             )
             mine = [one for _, one in own]
             older = self._older.get((launch.number, launch.digest), [])
@@ -170,7 +172,7 @@ class Ledger:
             )
         if found and (unclear := self._unclear.get(found[0].id)):
             raise AmbiguousStartError(f"launch {launch.number}: {unclear}", found[0].business_key)
-        if found and found[0].is_closed and not self._order.generation_is_certain:
+        if found and found[0].is_closed and not self._request.generation_is_certain:
             raise AmbiguousStartError(adoption.unclear_generation(found[0]), found[0].business_key)
         if found:
             # BPMs that an adopted instance has called may have the same key.
@@ -202,12 +204,12 @@ class Ledger:
         """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
         has_resumed = self._own_record is not None and self._own_record.begun_at is not None
         return (
-            self._older_open.get(number, []) if has_resumed or not self._order.generation_is_certain else []
+            self._older_open.get(number, []) if has_resumed or not self._request.generation_is_certain else []
         )
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that no launch has adopted so far."""
-        if not self._order.generation_is_certain:
+        if not self._request.generation_is_certain:
             return []
         left = self._adopted | self._unclear.keys()
         return [one for one in self._still_open.values() if one.id not in left]
@@ -218,7 +220,7 @@ class Ledger:
 
         Valid after all launches are decided.
         """
-        if self._matches is None or self._matches.hides(self._order.since):
+        if self._matches is None or self._matches.hides(self._request.since):
             return None
         keyed = [one for each in self._keyed.values() for one in each if one.id not in self._adopted]
         matches = [*keyed, *self._matches.alike.values()]
@@ -247,7 +249,7 @@ class Ledger:
                 instances[0].business_key,
             )
         still_open = [one for one in named if not one.is_closed]
-        good = [one for one in named if one.is_closed and self._order.accepts(one)]
+        good = [one for one in named if one.is_closed and self._request.accepts(one)]
         if launch.number in self.met:
             good, still_open = named, []
         return still_open or sorted(good, key=lambda one: one.start_time or "")[-1:]
@@ -258,9 +260,9 @@ class Ledger:
         :raises AmbiguousStartError: if it is unknown which these are, because others may use the key.
         """
         matches = [one for one in self._keyed.get(key, ()) if one.name == launch.bpm_name]
-        record, order = self._record, self._order
+        record, request = self._record, self._request
         if record is None or record.begun_at is None:
-            if matches and order.may_have_sent(record):
+            if matches and request.may_have_sent(record):
                 raise self._ambiguous_owner_error(launch, matches)
             return key, [], []
         known = [one for one in matches if is_known(record, launch.number, key, one)]
@@ -277,7 +279,7 @@ class Ledger:
             if len(new) > 1 or is_unclear or (new and record.strangers is None):
                 raise self._ambiguous_owner_error(launch, new)
             known = new
-        if order.own(record):
+        if request.own(record):
             return key, known, []
         return key, [], [one for one in known if self._counts(one, record.generation)]
 

@@ -61,7 +61,7 @@ class BatchLaunched(NamedTuple):
 class BatchLauncher:
     """Starts or adopts the instances of a batch.
 
-    :param order: what to start, and for which try.
+    :param request: what to start, and for which try.
     :param launches: returns the launches from the beginning, each time it is called.
     :param client: the client.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
@@ -77,7 +77,7 @@ class BatchLauncher:
 
     def __init__(
         self,
-        order: BatchOrder,
+        request: BatchOrder,
         launches: Callable[[], Iterator[Launch]],
         *,
         client: AsyncBpmClient,
@@ -91,7 +91,7 @@ class BatchLauncher:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._order = order
+        self._request = request
         self._launches = launches
         self._client = client
         self._remember = remember
@@ -111,7 +111,7 @@ class BatchLauncher:
             client,
             max_concurrency=max_concurrency,
             rate_limit=rate_limit,
-            grace=order.grace,
+            grace=request.grace,
             endpoint=self._endpoint,
             log=log,
             clock=clock,
@@ -152,37 +152,39 @@ class BatchLauncher:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
         try:
             matches = await self._search(record)
-            ledger = Ledger(self._order, record, matches, form=self._endpoint.key_form)
-            begins_again = self._order.oldest(record) == self._order.generation and not self._order.keeps_open
+            decider = Ledger(self._request, record, matches, form=self._endpoint.key_form)
+            begins_again = (
+                self._request.oldest(record) == self._request.generation and not self._request.keeps_open
+            )
             if self._total is None and begins_again:  # regardless of the input
-                await self._terminate(ledger.superseded())
-            keys = self._decide_all(ledger) if self._total is not None else None
+                await self._terminate(decider.superseded())
+            keys = self._decide_all(decider) if self._total is not None else None
             if keys is not None:
-                await self._terminate(ledger.superseded())
+                await self._terminate(decider.superseded())
         except AmbiguousStartError:
-            await self._write_record(batch_record.asked(self._order, record))
+            await self._write_record(batch_record.asked(self._request, record))
             raise
-        begun = self._new_record(record, ledger)
+        begun = self._new_record(record, decider)
         to_start = None if keys is None else len(keys) - keys.count(None)
         if to_start != 0:
-            starts = self._starts(ledger) if keys is None else self._decided(keys)
+            starts = self._starts(decider) if keys is None else self._decided(keys)
             await self._start(starts, msgspec.structs.replace(begun, answered_at=None), to_start)
             begun = self._answered(begun)
         if to_start is None:
-            await self._terminate(ledger.superseded())
+            await self._terminate(decider.superseded())
         self._client.meter.count(ADOPTIONS, len(self._adopted))
         deadline = begun.deadline
-        if deadline is None and self._order.timeout is not None:
-            deadline = self._clock() + self._order.timeout
+        if deadline is None and self._request.timeout is not None:
+            deadline = self._clock() + self._request.timeout
         done = msgspec.structs.replace(
-            begun, own=self._order.signs_of(self.instances), deadline=deadline, unfinished=False
+            begun, own=self._request.signs_of(self.instances), deadline=deadline, unfinished=False
         )
         await self._write_record(done)
         return BatchLaunched(
             total=self._total or self._read,
             instances=self.instances,
             refused=self._starter.started.refused,
-            met=ledger.met & self._adopted.keys(),
+            met=decider.met & self._adopted.keys(),
             record=done,
             said=self._said,
         )
@@ -193,7 +195,7 @@ class BatchLauncher:
 
     async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
         """Find all instances with a key of the batch, if there can be any."""
-        seconds = batch_record.seconds_to_look(self._order, record, self._clock())
+        seconds = batch_record.seconds_to_look(self._request, record, self._clock())
         if seconds is None:
             return None
         if seconds > 0:
@@ -204,27 +206,27 @@ class BatchLauncher:
             )
             await self._sleep(seconds)
         try:
-            matches = self._order.new_matches(self._endpoint.key_form, self._clock)
+            matches = self._request.new_matches(self._endpoint.key_form, self._clock)
             is_enough = partial(self._is_complete, record)
             return await self._client.run(key_search.find_matches(matches, is_enough=is_enough))
         except AuthenticationError:
             raise
         except CallError as error:
-            if self._order.try_number <= 1:
+            if self._request.try_number <= 1:
                 raise
-            key = f"{self._order.identity.batch_prefix}…"
+            key = f"{self._request.identity.batch_prefix}…"
             raise AmbiguousStartError(error, key, UNKNOWN_STARTS_ADVICE) from error
 
     def _is_complete(self, record: BatchRecord | None, matches: KeyMatches) -> bool:
         """Return whether every launch has an open or succeeded instance, so that none can be missing."""
         found = matches.instances.values()
-        keys = {one.business_key for one in found if not one.is_closed or self._order.accepts(one)}
+        keys = {one.business_key for one in found if not one.is_closed or self._request.accepts(one)}
         if self._total is None or len(keys) < self._total:
             return False
         # Other instances may have such keys too.
         try:
-            ledger = Ledger(self._order, record, matches, form=self._endpoint.key_form)
-            return all(isinstance(ledger.decide(launch), GoOn) for launch in self._launches())
+            decider = Ledger(self._request, record, matches, form=self._endpoint.key_form)
+            return all(isinstance(decider.decide(launch), GoOn) for launch in self._launches())
         except AstroZeroError:
             return False
 
@@ -236,18 +238,18 @@ class BatchLauncher:
             begun_at=begun.begun_at if is_begun else None,
             answered_at=self._clock(),
             unproven=begun.unproven or self._starter.is_unproven,
-            own=self._order.signs_of(self.instances),
+            own=self._request.signs_of(self.instances),
             key_example=self._endpoint.key_example,
         )
 
-    def _decide_all(self, ledger: Ledger) -> list[str | None]:
+    def _decide_all(self, decider: Ledger) -> list[str | None]:
         """Decide every launch before the first start. Return its business key, or ``None`` for an adopted launch."""
         keys: list[str | None] = []
         doubts: list[AmbiguousStartError] = []
         for launch in self._launches():
             self._said.append(launch.said(with_variables=self._with_variables))
             try:
-                decision = ledger.decide(launch)
+                decision = decider.decide(launch)
             except AmbiguousStartError as error:
                 doubts.append(error)
                 continue
@@ -264,7 +266,7 @@ class BatchLauncher:
             account = Account(self._total, self._adopted, in_doubt=len(doubts))
             doubts[0].problem += f"; {account}"
             raise doubts[0]
-        ledger.check_all_seen()
+        decider.check_all_seen()
         if self._adopted:
             self._log(
                 Note(
@@ -293,30 +295,30 @@ class BatchLauncher:
             raise error
         self._log(Note(change.note, warning=bool(change.failed)))
 
-    def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
-        order, own = self._order, self._order.own(record)
-        known = order.goes_on(record)
+    def _new_record(self, record: BatchRecord | None, decider: Ledger) -> BatchRecord:
+        request, own = self._request, self._request.own(record)
+        known = request.goes_on(record)
         begun_at = own.begun_at if own else None
-        if begun_at is None and order.try_number > 1 and (record is None or record.older_unknown):
-            begun_at = order.since or 0.0  # earlier tries may have begun it
+        if begun_at is None and request.try_number > 1 and (record is None or record.older_unknown):
+            begun_at = request.since or 0.0  # earlier tries may have begun it
         self._had_begun = begun_at is not None
         return BatchRecord(
-            generation=order.generation,
-            max_tries=order.max_tries,
-            intent_of=order.generation,
-            since=order.since,
+            generation=request.generation,
+            max_tries=request.max_tries,
+            intent_of=request.generation,
+            since=request.since,
             key_example=self._endpoint.key_example,
             unproven=own is not None and own.unproven,
             begun_at=self._clock() if begun_at is None else begun_at,
             answered_at=own.answered_at if own else None,
-            own_keys=order.sign_of_keys(),
-            own=order.signs_of(self._adopted),
-            strangers=ledger.strangers if order.own_keys else None,
+            own_keys=request.sign_of_keys(),
+            own=request.signs_of(self._adopted),
+            strangers=decider.strangers if request.own_keys else None,
             met=known.met if known else None,
             # The deadline of a failed wait has no meaning any more: a new wait begins now.
             deadline=own.deadline if own and not (own.unfinished and own.answered_at) else None,
             unfinished=True,
-            goes_on_from=order.goes_on_from(record) if order.generation_is_certain else 1,
+            goes_on_from=request.goes_on_from(record) if request.generation_is_certain else 1,
         )
 
     async def _start(self, starts: Iterator[Start], begun: BatchRecord, to_start: int | None) -> None:
@@ -338,19 +340,19 @@ class BatchLauncher:
                     return
                 yield Start(launch, key)
 
-    def _starts(self, ledger: Ledger) -> Iterator[Start]:
+    def _starts(self, decider: Ledger) -> Iterator[Start]:
         """Decide launch by launch while reading the input, and return the starts."""
         for launch in self._launches():
             self._read = launch.number
             self._said.append(launch.said(with_variables=self._with_variables))
-            decision = ledger.decide(launch)
+            decision = decider.decide(launch)
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance
             elif self._are_too_many_refused():
                 return
             else:
                 yield decision
-        ledger.check_all_seen()
+        decider.check_all_seen()
 
     def _are_too_many_refused(self) -> bool:
         refused = len(self._starter.started.refused)

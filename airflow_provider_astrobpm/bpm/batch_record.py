@@ -198,45 +198,49 @@ def _signature(*texts: str, length: int = SIGNATURE_LENGTH) -> str:
     return base64.urlsafe_b64encode(whole).decode()[:length]
 
 
-def seconds_to_look(order: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
+def seconds_to_look(request: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
     """Return the seconds to wait before searching for earlier instances; ``None`` if there can be none.
 
     :param record: the record as it was before this try wrote anything.
     :param now: the time, in seconds since the epoch.
     """
-    if order.try_number <= 1:
-        return 0.0 if order.own_keys else None
-    if record is None or record.older_unknown or not (order.own(record) or order.has_sent_nothing(record)):
-        return order.grace  # no record shows when a start was sent
+    if request.try_number <= 1:
+        return 0.0 if request.own_keys else None
+    if (
+        record is None
+        or record.older_unknown
+        or not (request.own(record) or request.has_sent_nothing(record))
+    ):
+        return request.grace  # no record shows when a start was sent
     if record.begun_at is None:
         # If a person was asked to search, an instance may exist although no record mentions a start.
-        return 0.0 if record.told or order.own_keys or record.goes_on_from is not None else None
+        return 0.0 if record.told or request.own_keys or record.goes_on_from is not None else None
     # If a process died while starts were under way, the server may have taken the last of them at any time since.
     since = now if record.answered_at is None else record.answered_at
-    return min(order.grace, max(0.0, since + order.grace - now))
+    return min(request.grace, max(0.0, since + request.grace - now))
 
 
-def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
+def asked(request: BatchOrder, record: BatchRecord | None) -> BatchRecord:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    known = order.goes_on(record)
+    known = request.goes_on(record)
     begun = with_intent(
         record,
         BatchRecord,
-        generation=order.generation,
-        max_tries=order.max_tries,
-        try_number=order.try_number,
-        since=order.since,
+        generation=request.generation,
+        max_tries=request.max_tries,
+        try_number=request.try_number,
+        since=request.since,
     )
-    base = BatchRecord(generation=order.generation)
+    base = BatchRecord(generation=request.generation)
     if known is not None:
-        base = msgspec.structs.replace(known, goes_on_from=order.goes_on_from(known))
+        base = msgspec.structs.replace(known, goes_on_from=request.goes_on_from(known))
     elif record is not None:
         base = msgspec.structs.replace(base, begun_at=record.begun_at, key_example=record.key_example)
     return msgspec.structs.replace(
         base,
-        generation=order.generation,
-        max_tries=order.max_tries,
-        is_unclear=not order.generation_is_certain,
+        generation=request.generation,
+        max_tries=request.max_tries,
+        is_unclear=not request.generation_is_certain,
         intent_of=begun.intent_of,
         older_unknown=begun.older_unknown,
         since=begun.since,

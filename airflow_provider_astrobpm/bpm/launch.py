@@ -54,7 +54,7 @@ class Launched(NamedTuple):
 class Launcher:
     """Starts or adopts the one instance of a task.
 
-    :param order: what to start.
+    :param request: what to start.
     :param find: a plan that finds an instance by its id.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
     :param log: receives notes for the task log.
@@ -65,7 +65,7 @@ class Launcher:
 
     def __init__(
         self,
-        order: Order,
+        request: Order,
         *,
         find: Callable[[str], Plan[BpmInstance]],
         remember: Callable[[Record], None],
@@ -74,7 +74,7 @@ class Launcher:
         endpoint: Endpoint | None = None,
         meter: Meter = NO_METER,
     ) -> None:
-        self._order = order
+        self._request = request
         self._find = find
         self._remember = remember
         self._log = log
@@ -92,11 +92,11 @@ class Launcher:
         """
         if record is not None:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
-        yield from _pause(adoption.pause_before_look(self._order, record, self._clock()))
+        yield from _pause(adoption.pause_before_look(self._request, record, self._clock()))
         decision = yield from self._decision(record)
         if isinstance(decision, Refuse):
             if decision.told:
-                self._remember(adoption.asked(self._order, record))
+                self._remember(adoption.asked(self._request, record))
             raise decision.error
         if isinstance(decision, Adopt):
             return self._adopt(record, decision)
@@ -108,72 +108,72 @@ class Launcher:
 
     def _decision(self, record: Record | None) -> Plan[Decision]:
         """Search, and decide."""
-        order = self._order
-        lookup = adoption.way_to_look(order, record)
+        request = self._request
+        lookup = adoption.way_to_look(request, record)
         try:
             if lookup is Look.KEY:
-                matches = order.new_matches(self._endpoint.key_form, self._clock)
-                is_enough = partial(adoption.is_enough, order, record)
+                matches = request.new_matches(self._endpoint.key_form, self._clock)
+                is_enough = partial(adoption.is_enough, request, record)
                 yield from key_search.find_matches(matches, is_enough=is_enough)
-                found = adoption.sort_out(order, record, matches)
-                return found if isinstance(found, Refuse) else adoption.decide(order, record, found)
+                found = adoption.sort_out(request, record, matches)
+                return found if isinstance(found, Refuse) else adoption.decide(request, record, found)
             if lookup is Look.ID and record is not None and record.instance_id is not None:
                 return (yield from self._decision_by_id(record, record.instance_id))
         except AuthenticationError:
             raise
         except CallError as error:
             unknown = "It is unknown whether an earlier try has started an instance. A retry searches again."
-            return Refuse(AmbiguousStartError(error, order.key(), unknown), told=False)
-        return adoption.decide(order, record, Found())
+            return Refuse(AmbiguousStartError(error, request.key(), unknown), told=False)
+        return adoption.decide(request, record, Found())
 
     def _decision_by_id(  # noqa: PLR0911 - a table in order
         self, record: Record, instance_id: str
     ) -> Plan[Decision]:
-        own = self._order.own(record) is not None
+        own = self._request.own(record) is not None
         try:
             try:
                 instance = yield from self._find(instance_id)
             except InstanceNotFoundError:
-                if (pause := adoption.until_it_shows(self._order, record, self._clock())) <= 0:
+                if (pause := adoption.until_it_shows(self._request, record, self._clock())) <= 0:
                     raise
                 yield Pause(pause)
                 instance = yield from self._find(instance_id)
         except InstanceNotFoundError:
             # A failed wait has promised that a clear resumes it. The instance may be hidden, so a person has to decide.
             if own or (record.left_open and not record.told):
-                return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
-            return adoption.decide(self._order, record, Found())
+                return Refuse(adoption.gone(instance_id, self._request.key(record.launch)))
+            return adoption.decide(self._request, record, Found())
         except UnexpectedAnswerError as error:
             if not error.unreadable:
                 raise
-            return adoption.decide(self._order, record, Found(doubt=error.problem))
-        if not self._order.can_be(record, instance):
-            known = self._order.known(record)
+            return adoption.decide(self._request, record, Found(doubt=error.problem))
+        if not self._request.can_be(record, instance):
+            known = self._request.known(record)
             if own:
-                return Refuse(adoption.replaced(instance, known, self._order.key(record.launch)))
+                return Refuse(adoption.replaced(instance, known, self._request.key(record.launch)))
             words = f"Left as it is, because the task had started another one, {known}: {instance}"
             self._log(Note(words, warning=True))
-            return adoption.decide(self._order, record, Found())
+            return adoption.decide(self._request, record, Found())
         if own and record.launch == 0 and instance.is_closed:
-            return adoption.decide(self._order, record, Found())
+            return adoption.decide(self._request, record, Found())
         older = () if own or instance.is_closed else (instance,)
-        return adoption.decide(self._order, record, Found((instance,) if own else (), older))
+        return adoption.decide(self._request, record, Found((instance,) if own else (), older))
 
     def _adopt(self, record: Record | None, decision: Adopt) -> Launched:
         self._log(Note(f"Adopted {decision.instance}: {decision.why}"))
         self._meter.count(ADOPTIONS)
-        order = self._order
-        own = order.own(record) or Record(generation=order.generation)
+        request = self._request
+        own = request.own(record) or Record(generation=request.generation)
         # The deadline of a failed wait has no meaning any more: a new wait begins now.
         deadline = None if own.left_open else own.deadline
         known = msgspec.structs.replace(
             own,
-            max_tries=order.max_tries,
+            max_tries=request.max_tries,
             is_unclear=False,
             launch=max(own.launch, 1),
-            intent_of=order.generation,
+            intent_of=request.generation,
             older_unknown=False,
-            since=order.since,
+            since=request.since,
             instance_id=decision.instance.id,
             deadline=self._deadline() if deadline is None else deadline,
             left_open=False,
@@ -188,7 +188,7 @@ class Launcher:
         )
         try:
             done = yield from change.change_state(
-                instance.id, "terminate", find=self._find, grace=self._order.grace
+                instance.id, "terminate", find=self._find, grace=self._request.grace
             )
         except InstanceNotFoundError as error:
             self._log(Note(f"{error.problem}; there is nothing left to terminate"))
@@ -196,12 +196,12 @@ class Launcher:
             self._log(Note(done.note))
 
     def _start(self, start: Start) -> Plan[Launched]:
-        operation = self._order.start(start.key)
+        operation = self._request.start(start.key)
         sent = Record(
-            generation=self._order.generation,
-            max_tries=self._order.max_tries,
-            intent_of=self._order.generation,
-            since=self._order.since,
+            generation=self._request.generation,
+            max_tries=self._request.max_tries,
+            intent_of=self._request.generation,
+            since=self._request.since,
             key_example=self._endpoint.key_example,
             launch=start.launch,
             posted_at=self._clock(),
@@ -240,11 +240,11 @@ class Launcher:
 
         :raises AmbiguousStartError: if it was not found for certain.
         """
-        order = self._order
-        is_ours_alone = order.business_key is None or start.strangers is not None
+        request = self._request
+        is_ours_alone = request.business_key is None or start.strangers is not None
         recovery = yield from recover_lost_starts(
-            {start.key: LostStart(order.bpm_name, is_ours_alone=is_ours_alone)},
-            grace=order.grace,
+            {start.key: LostStart(request.bpm_name, is_ours_alone=is_ours_alone)},
+            grace=request.grace,
             posted_at=self._clock() if sent.posted_at is None else sent.posted_at,
             clock=self._clock,
             existing=start.strangers or (),
@@ -258,7 +258,7 @@ class Launcher:
         raise lost from failure
 
     def _deadline(self) -> float | None:
-        return None if self._order.timeout is None else self._clock() + self._order.timeout
+        return None if self._request.timeout is None else self._clock() + self._request.timeout
 
 
 def start_once(

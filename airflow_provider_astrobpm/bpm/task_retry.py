@@ -3,13 +3,13 @@
 | the try failed because of                                             | decision                                              |
 |-----------------------------------------------------------------------|-------------------------------------------------------|
 | settings, credentials, a refusal, a bad argument, a closed instance   | fail: a retry would end in the same way               |
-| throttling, an outage, no answer                                      | retry when the server or the task's settings say      |
-| a start in doubt                                                      | retry soon, to search for it; double the delay on each|
+| throttling, an outage, no answer                                      | retry when the server asks, or after ``retry_delay``  |
+| a start in doubt                                                      | retry soon to search for it, each time twice as late  |
 | anything else                                                         | follow the task's ``retries`` and ``retry_delay``     |
 
-Among others, a failed wait is anything else. If the instance has failed, a retry starts another one, which costs people's
-time; only the author knows whether that is worth it. A failed TLS handshake or an unreadable answer also belongs here,
-because it may be a transient outage or a mistake.
+A failed wait is in the last row. If its instance has failed, a retry starts another one, which costs people's time; only the
+author knows whether that is worth it. A failed TLS handshake and an unreadable answer are there too, because each may be a
+transient outage or a mistake.
 """
 
 from __future__ import annotations

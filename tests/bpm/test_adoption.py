@@ -29,7 +29,7 @@ BEGUN = Record(generation=3, intent_of=3)
 BEGUN_LATE = Record(generation=3, intent_of=3, older_unknown=True)
 
 
-def order(**fields: Any) -> Order:
+def start_request(**fields: Any) -> Order:
     """Return the request of the second try of the third generation."""
     fields.setdefault("try_number", 4)
     fields.setdefault("generation", 3)
@@ -96,7 +96,7 @@ class TestLookup:
         ],
     )
     def test_with_the_key_of_the_task(self, record: Any, fields: dict[str, Any], way: Look) -> None:
-        assert adoption.way_to_look(order(**fields), record) is way
+        assert adoption.way_to_look(start_request(**fields), record) is way
 
     @pytest.mark.parametrize(
         ("record", "fields", "way"),
@@ -117,7 +117,7 @@ class TestLookup:
         ],
     )
     def test_with_a_custom_key(self, record: Any, fields: dict[str, Any], way: Look) -> None:
-        assert adoption.way_to_look(order(business_key="k", **fields), record) is way
+        assert adoption.way_to_look(start_request(business_key="k", **fields), record) is way
 
     @pytest.mark.parametrize(
         ("record", "fields", "seconds"),
@@ -137,7 +137,7 @@ class TestLookup:
     def test_delays_the_lookup_until_an_instance_would_show(
         self, record: Any, fields: dict[str, Any], seconds: float
     ) -> None:
-        assert adoption.pause_before_look(order(**fields), record, now=AT + 10) == seconds
+        assert adoption.pause_before_look(start_request(**fields), record, now=AT + 10) == seconds
 
 
 class TestDecide:
@@ -162,7 +162,7 @@ class TestDecide:
         ],
     )
     def test_with_the_key_of_the_task(self, record: Any, found: Found, decision: Any) -> None:
-        made = adoption.decide(order(), record, found)
+        made = adoption.decide(start_request(), record, found)
         if isinstance(decision, str):
             assert isinstance(made, Refuse)
             assert isinstance(made.error, AmbiguousStartError)
@@ -186,26 +186,28 @@ class TestDecide:
     def test_after_a_clear_adopts_what_was_left_open_and_terminates_the_rest(
         self, record: Any, fields: dict[str, Any], adopts: bool
     ) -> None:
-        made = adoption.decide(order(try_number=3, **fields), record, Found(older=(LEFT,)))
+        made = adoption.decide(start_request(try_number=3, **fields), record, Found(older=(LEFT,)))
         assert isinstance(made, Adopt) if adopts else made == Start(KEY, terminate=(LEFT,))
 
     def test_ignores_a_called_bpm_with_its_key_beside_its_own_instance(self) -> None:
         called = instance(KEY, instance_id="called", name="Called")
-        assert adoption.sort_out(order(), SENT, matches_of(order(), OPEN, called)) == Found((OPEN,))
-        found = adoption.sort_out(order(), SENT, matches_of(order(), called))
+        assert adoption.sort_out(start_request(), SENT, matches_of(start_request(), OPEN, called)) == Found(
+            (OPEN,)
+        )
+        found = adoption.sort_out(start_request(), SENT, matches_of(start_request(), called))
         assert isinstance(found, Found)
         assert "which is not an instance of 'Approval'" in str(found.doubt)
 
     def test_terminates_an_open_instance_of_another_bpm(self) -> None:
         other = instance(OLD, instance_id="old", name="Other")
-        made = adoption.decide(order(keeps_open=True), None, Found(older=(other,)))
+        made = adoption.decide(start_request(keeps_open=True), None, Found(older=(other,)))
         assert made == Start(KEY, terminate=(other,))
 
     @pytest.mark.parametrize(("carriers", "made"), [(1000, Start), (1001, Refuse)])
     def test_refuses_if_too_many_instances_have_the_custom_key(
         self, carriers: int, made: type[Start | Refuse]
     ) -> None:
-        asked = order(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
+        asked = start_request(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
         found = Found(carriers=tuple(map(str, range(carriers))))
         assert isinstance(adoption.decide(asked, None, found), made)
 
@@ -233,15 +235,15 @@ class TestDecide:
     def test_records_for_this_generation_that_a_person_was_asked(
         self, record: Record | None, written: Record
     ) -> None:
-        assert adoption.asked(order(), record) == written
+        assert adoption.asked(start_request(), record) == written
 
     def test_starts_when_a_person_clears_after_being_asked(self) -> None:
         was_asked = Record(generation=1, posted_at=AT, told=True)
-        made = adoption.decide(order(try_number=3), was_asked, Found(doubt=DOUBT))
+        made = adoption.decide(start_request(try_number=3), was_asked, Found(doubt=DOUBT))
         assert isinstance(made, Start)
         assert made.warning is not None
         still_own = Record(generation=3, posted_at=AT, told=True)
-        assert isinstance(adoption.decide(order(), still_own, Found(doubt=DOUBT)), Refuse)
+        assert isinstance(adoption.decide(start_request(), still_own, Found(doubt=DOUBT)), Refuse)
 
     @pytest.mark.parametrize(
         ("mode", "others", "made"),
@@ -254,7 +256,7 @@ class TestDecide:
         ],
     )
     def test_with_a_custom_key(self, mode: Any, others: Any, made: type) -> None:
-        asked = order(business_key="k", if_open_instance_exists=mode)
+        asked = start_request(business_key="k", if_open_instance_exists=mode)
         decision = adoption.decide(asked, None, Found(others=others, carriers=("own",)))
         assert type(decision) is made
         if isinstance(decision, Refuse) and mode == "fail":
@@ -266,7 +268,7 @@ class TestDecide:
 
 class TestClassify:
     def sort_out(self, record: Record | None, *instances: BpmInstance, **fields: Any) -> Found | Refuse:
-        asked = order(**fields)
+        asked = start_request(**fields)
         return adoption.sort_out(asked, record, matches_of(asked, *instances))
 
     def test_recognises_instances_by_the_key_of_the_task(self) -> None:
@@ -367,7 +369,7 @@ class TestClassify:
         assert shown.doubt is None
 
 
-OWN_KEY = order().key()
+OWN_KEY = start_request().key()
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ OWN_KEY = order().key()
 )
 def test_an_unreadable_row_leaves_doubt_if_it_may_be_its_own(row: dict[str, Any], in_doubt: bool) -> None:
     odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
-    matches = matches_of(order())
+    matches = matches_of(start_request())
     matches.take(Rows([instance("k", instance_id="known")], [odd]))
     doubt = matches.doubt("Approval", None)
     assert (doubt is not None) is in_doubt

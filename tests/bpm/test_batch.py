@@ -37,7 +37,7 @@ Make = Callable[..., BpmInstance]
 LATELY = "2026-03-01 11:30:00"
 
 
-def order(**fields: Any) -> BatchOrder:
+def batch_request(**fields: Any) -> BatchOrder:
     accepts = fields.pop("accepts", lambda one: one.state == "Completed OK")
     generation = fields.pop("generation", 2)
     number = fields.pop("try_number", generation + 1)
@@ -67,10 +67,10 @@ def make(make: Make) -> Make:
 
 
 @pytest.fixture
-def ledger(make: Make) -> Callable[..., Ledger]:
+def decider(make: Make) -> Callable[..., Ledger]:
     def open_it(*instances: tuple[str, str], record: BatchRecord | None = None, **fields: Any) -> Ledger:
         """Make one from the state and the business key of each instance; the ids are 0, 1 and so on."""
-        asked = order(**{"try_number": max(3, fields.get("generation", 0)), **fields})
+        asked = batch_request(**{"try_number": max(3, fields.get("generation", 0)), **fields})
         made = [make(str(n), state=state, business_key=key) for n, (state, key) in enumerate(instances)]
         return Ledger(asked, record, matches_of(asked, made))
 
@@ -82,7 +82,7 @@ OPEN, GOOD, BAD = "Running", "Completed OK", "Terminated"
 
 class TestDecide:
     def test_the_first_try_starts_every_launch(self) -> None:
-        empty = Ledger(order(generation=1))
+        empty = Ledger(batch_request(generation=1))
         assert empty.decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
         assert empty.decide(KEYED) == Start(KEYED, "mine")
         assert empty.superseded() == []
@@ -102,9 +102,9 @@ class TestDecide:
         ],
     )
     def test_decides_by_the_instances_of_this_generation(
-        self, states: list[str], end: Any, ledger: Any
+        self, states: list[str], end: Any, decider: Any
     ) -> None:
-        found = ledger(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
+        found = decider(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
         decision = found.decide(FIRST)
         if isinstance(end, str):
             assert isinstance(decision, GoOn)
@@ -114,19 +114,19 @@ class TestDecide:
         assert found.decide(SECOND) == Start(SECOND, key_of(SECOND))
         assert found.superseded() == []
 
-    def test_refuses_to_choose_between_open_instances_of_a_launch(self, ledger: Any) -> None:
+    def test_refuses_to_choose_between_open_instances_of_a_launch(self, decider: Any) -> None:
         with pytest.raises(AmbiguousStartError, match="several instances may be that of launch 1"):
-            ledger((OPEN, key_of(FIRST)), (OPEN, key_of(FIRST, again=2))).decide(FIRST)
+            decider((OPEN, key_of(FIRST)), (OPEN, key_of(FIRST, again=2))).decide(FIRST)
 
-    def test_raises_if_another_launch_was_started_in_its_place(self, ledger: Any) -> None:
-        found = ledger((GOOD, key_of(Launch(1, NAME))))
+    def test_raises_if_another_launch_was_started_in_its_place(self, decider: Any) -> None:
+        found = decider((GOOD, key_of(Launch(1, NAME))))
         with pytest.raises(
             BatchChangedError, match="launch 1 differs from the launch that started instance '0'.*and retry"
         ):
             found.decide(FIRST)
 
-    def test_raises_if_a_started_launch_is_missing(self, ledger: Any) -> None:
-        found = ledger((GOOD, key_of(FIRST)), (BAD, key_of(SECOND)))
+    def test_raises_if_a_started_launch_is_missing(self, decider: Any) -> None:
+        found = decider((GOOD, key_of(FIRST)), (BAD, key_of(SECOND)))
         found.decide(FIRST)
         with pytest.raises(BatchChangedError, match="launch 2"):
             found.check_all_seen()
@@ -135,7 +135,7 @@ class TestDecide:
 
     def test_refuses_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
         """A called BPM may have its key too."""
-        asked_for, key = order(try_number=3), key_of(FIRST)
+        asked_for, key = batch_request(try_number=3), key_of(FIRST)
         strange, own = make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)
         with pytest.raises(
             AmbiguousStartError, match=f"{key!r}.*launch 1, but is not an instance of 'Approval'|launch 1"
@@ -148,23 +148,23 @@ class TestDecide:
     def test_does_not_terminate_a_bpm_called_by_an_adopted_instance(self, make: Make) -> None:
         key = key_of(FIRST, 1)
         found = [make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)]
-        asked_for = order()
+        asked_for = batch_request()
         record = BatchRecord(generation=1, begun_at=1.0, unfinished=True)
-        ledger = Ledger(asked_for, record, matches_of(asked_for, found))
-        ledger.decide(FIRST)
-        assert ledger.superseded() == []
+        decider = Ledger(asked_for, record, matches_of(asked_for, found))
+        decider.decide(FIRST)
+        assert decider.superseded() == []
 
     def test_lists_without_keys_leave_doubt_after_a_failed_instance(self, make: Make) -> None:
         """A later instance may be hidden."""
-        asked_for = order()
+        asked_for = batch_request()
         matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
         matches.take_cut_off("Running", [make("x", business_key="other")], is_newest_first=True)
         with pytest.raises(AmbiguousStartError, match="may be cut off at its 1 rows"):
             Ledger(asked_for, BatchRecord(generation=2, begun_at=BEGUN), matches).decide(FIRST)
 
-    def test_adopts_a_satisfied_launch_whatever_its_instance_did_since(self, ledger: Any) -> None:
+    def test_adopts_a_satisfied_launch_whatever_its_instance_did_since(self, decider: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
-        found = ledger((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
+        found = decider((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
         assert isinstance(found.decide(FIRST), GoOn)
         assert isinstance(found.decide(SECOND), Start)
         assert found.met == {1}
@@ -179,12 +179,12 @@ class TestDecide:
         ],
     )
     def test_decides_by_the_instances_of_an_older_generation(
-        self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], ledger: Any
+        self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], decider: Any
     ) -> None:
         third, gone = Launch(3, NAME), Launch(4, "Gone")
         record = BatchRecord(generation=1, begun_at=1.0, unfinished=unfinished)
         states = [(OPEN, FIRST), (GOOD, SECOND), (BAD, third), (OPEN, gone)]
-        found = ledger(
+        found = decider(
             *((state, key_of(launch, 1)) for state, launch in states), record=record, keeps_open=keeps_open
         )
         decisions = [found.decide(launch) for launch in (FIRST, SECOND, third)]
@@ -194,22 +194,22 @@ class TestDecide:
         assert [one.id for one in found.superseded()] == superseded
         found.check_all_seen()
 
-    def test_adopts_only_from_generations_that_it_resumes(self, ledger: Any) -> None:
+    def test_adopts_only_from_generations_that_it_resumes(self, decider: Any) -> None:
         """The first generation succeeded and was cleared. The third failed, and so did the next one."""
         instances = [(GOOD, key_of(FIRST, 1)), (GOOD, key_of(SECOND, 3)), (OPEN, key_of(Launch(3, NAME), 5))]
         record = BatchRecord(generation=5, begun_at=1.0, unfinished=True, goes_on_from=3)
-        found = ledger(*instances, record=record, generation=7)
+        found = decider(*instances, record=record, generation=7)
         assert isinstance(found.decide(FIRST), Start)
         assert isinstance(found.decide(SECOND), GoOn)
         assert isinstance(found.decide(Launch(3, NAME)), GoOn)
 
-    def test_a_retry_resumes_the_same_generations(self, ledger: Any) -> None:
+    def test_a_retry_resumes_the_same_generations(self, decider: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, goes_on_from=1)
-        found = ledger((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
+        found = decider((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
         assert isinstance(found.decide(FIRST), GoOn), "a succeeded instance counts, whoever completed it"
 
     def test_ignores_instances_of_a_deleted_run_with_the_same_keys(self, make: Make) -> None:
-        asked_for, key = order(), key_of(FIRST)
+        asked_for, key = batch_request(), key_of(FIRST)
         old = make("1", business_key=key, start_time="2026-01-01 10:00:00")
         new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
         record = BatchRecord(generation=2, begun_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
@@ -218,7 +218,7 @@ class TestDecide:
             assert Ledger(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
 
     def test_refuses_if_the_lists_may_hide_an_instance(self, make: Make) -> None:
-        asked_for = order()
+        asked_for = batch_request()
         hidden = matches_of(asked_for, [make("1"), make("2", business_key=None)])
         for record in (
             None,
@@ -229,30 +229,30 @@ class TestDecide:
                 Ledger(asked_for, record, hidden).decide(FIRST)
         answered = Ledger(asked_for, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
         assert answered.decide(FIRST) == Start(FIRST, key_of(FIRST))
-        very_first = order(generation=1, try_number=1)
+        very_first = batch_request(generation=1, try_number=1)
         assert Ledger(very_first, None, hidden).decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
 
     @pytest.mark.parametrize(("goes_on_from", "refuses"), [(None, False), (1, True)])
     def test_a_cut_off_list_must_reach_back_to_all_resumed_generations(
         self, goes_on_from: int | None, refuses: bool, make: Make
     ) -> None:
-        asked_for = order(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
+        asked_for = batch_request(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
         begun = datetime(2026, 1, 10, tzinfo=timezone.utc).timestamp()
         record = BatchRecord(generation=2, begun_at=begun, goes_on_from=goes_on_from)
         recent = make("recent", business_key="x", start_time="2026-03-01 10:00:00")
         matches = matches_of(asked_for, [recent])
         last = make("last", business_key="x", start_time="2026-01-08 10:00:00")
         matches.take_cut_off("Running", [recent, last], is_newest_first=True)
-        ledger = Ledger(asked_for, record, matches)
+        decider = Ledger(asked_for, record, matches)
         if refuses:
             with pytest.raises(AmbiguousStartError, match="may be cut off"):
-                ledger.decide(FIRST)
+                decider.decide(FIRST)
         else:
-            assert isinstance(ledger.decide(FIRST), Start)
+            assert isinstance(decider.decide(FIRST), Start)
 
 
 @pytest.mark.parametrize(
-    ("record", "order_", "seconds"),
+    ("record", "fields", "seconds"),
     [
         (None, {"try_number": 1, "generation": 1}, None),
         (None, {"try_number": 1, "generation": 1, "own_keys": {1: "k"}}, 0),
@@ -285,9 +285,9 @@ class TestDecide:
     ],
 )
 def test_delays_the_lookup_until_every_instance_would_show(
-    record: BatchRecord | None, order_: dict[str, Any], seconds: float | None
+    record: BatchRecord | None, fields: dict[str, Any], seconds: float | None
 ) -> None:
-    assert seconds_to_look(order(**order_), record, 1000.0) == seconds
+    assert seconds_to_look(batch_request(**fields), record, 1000.0) == seconds
 
 
 @pytest.mark.parametrize(
@@ -303,27 +303,27 @@ def test_delays_the_lookup_until_every_instance_would_show(
     ],
 )
 def test_finds_the_oldest_generation_to_resume(record: BatchRecord | None, oldest: int | None) -> None:
-    assert order().goes_on_from(record) == oldest
-    assert order().oldest(record) == (2 if oldest is None else oldest)
+    assert batch_request().goes_on_from(record) == oldest
+    assert batch_request().oldest(record) == (2 if oldest is None else oldest)
 
 
 class TestRecordThatAPersonWasAsked:
     """Only a clear resolves this record."""
 
     def test_without_a_record(self) -> None:
-        assert asked(order(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
+        assert asked(batch_request(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
         record = BatchRecord(generation=1, begun_at=1.0, own="abcd", unfinished=unfinished)
-        told = asked(order(), record)
+        told = asked(batch_request(), record)
         assert (told.generation, told.told, told.begun_at) == (2, True, 1.0)
         assert (told.own, told.goes_on_from) == (("abcd", 1) if unfinished else (None, None))
-        assert order().oldest(told) == (1 if unfinished else 2)
+        assert batch_request().oldest(told) == (1 if unfinished else 2)
 
     def test_in_a_retry(self) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1)
-        assert asked(order(), record) == BatchRecord(
+        assert asked(batch_request(), record) == BatchRecord(
             generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1, told=True, intent_of=2
         )
 
@@ -331,7 +331,7 @@ class TestRecordThatAPersonWasAsked:
 class TestCustomKeys:
     """Others may use them too, so only an instance with a recorded id belongs to the batch."""
 
-    ORDER = order(own_keys={1: "mine"})
+    ORDER = batch_request(own_keys={1: "mine"})
 
     def known(self, instance: BpmInstance, **fields: Any) -> BatchRecord:
         """Make the record of a try whose start of an instance was answered."""
@@ -343,14 +343,14 @@ class TestCustomKeys:
     def decide(
         self, record: BatchRecord | None, *found: BpmInstance, asked_for: BatchOrder = ORDER
     ) -> tuple[Ledger, Start | GoOn]:
-        ledger = Ledger(asked_for, record, matches_of(asked_for, found))
-        return ledger, ledger.decide(KEYED)
+        decider = Ledger(asked_for, record, matches_of(asked_for, found))
+        return decider, decider.decide(KEYED)
 
     def test_a_retry_recognises_its_instance_by_its_id(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", GOOD, business_key="mine")
-        ledger, decision = self.decide(self.known(own), own, other)
+        decider, decision = self.decide(self.known(own), own, other)
         assert decision == GoOn(KEYED, own)
-        assert ledger.strangers == ("9",)
+        assert decider.strangers == ("9",)
 
     def test_never_adopts_an_instance_that_others_started(self, make: Make) -> None:
         own, other = make("8", BAD, business_key="mine"), make("9", GOOD, business_key="mine")
@@ -387,42 +387,44 @@ class TestCustomKeys:
             make(str(number), GOOD, business_key="mine", start_time="2026-01-01 10:00:00")
             for number in range(2 * MOST_STRANGERS)
         ]
-        first = order(own_keys={1: "mine"}, generation=1, try_number=1, since=began)
+        first = batch_request(own_keys={1: "mine"}, generation=1, try_number=1, since=began)
         recent = make("recent", business_key="another")
-        ledger, decision = self.decide(None, recent, *old, asked_for=first)
+        decider, decision = self.decide(None, recent, *old, asked_for=first)
         assert decision == Start(KEYED, "mine")
-        assert ledger.strangers == ()
+        assert decider.strangers == ()
         record = BatchRecord(generation=2, begun_at=began, strangers=())
         assert self.decide(record, recent, *old)[1] == Start(KEYED, "mine")
 
     def test_does_not_record_too_many_preexisting_ids(self, make: Make) -> None:
         found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
-        ledger, decision = self.decide(None, *found, asked_for=order(own_keys={1: "mine"}, try_number=1))
+        decider, decision = self.decide(
+            None, *found, asked_for=batch_request(own_keys={1: "mine"}, try_number=1)
+        )
         assert decision == Start(KEYED, "mine")
-        assert ledger.strangers is None
+        assert decider.strangers is None
 
     @pytest.mark.parametrize("keeps_open", [False, True])
     def test_a_clear_supersedes_only_what_the_older_generation_started(
         self, keeps_open: bool, make: Make
     ) -> None:
         own, other = make("8", business_key="mine"), make("9", business_key="mine")
-        asked_for = order(own_keys={1: "mine"}, keeps_open=keeps_open)
-        ledger, decision = self.decide(self.known(own, generation=1), own, other, asked_for=asked_for)
+        asked_for = batch_request(own_keys={1: "mine"}, keeps_open=keeps_open)
+        decider, decision = self.decide(self.known(own, generation=1), own, other, asked_for=asked_for)
         assert decision == (GoOn(KEYED, own) if keeps_open else Start(KEYED, "mine"))
-        assert [one.id for one in ledger.superseded()] == ([] if keeps_open else ["8"])
+        assert [one.id for one in decider.superseded()] == ([] if keeps_open else ["8"])
 
     def test_a_clear_after_a_failure_resumes_the_older_generation(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", business_key="mine")
-        ledger, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
+        decider, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
         assert decision == GoOn(KEYED, own)
-        assert ledger.superseded() == []
+        assert decider.superseded() == []
 
     def test_a_clear_after_a_person_was_asked_starts_the_launch(self, make: Make) -> None:
         record = BatchRecord(generation=1, begun_at=1.0, told=True, unfinished=True)
         assert self.decide(record, make("8", business_key="mine"))[1] == Start(KEYED, "mine")
 
     def test_a_retry_without_a_record_refuses(self, make: Make) -> None:
-        lost = order(own_keys={1: "mine"}, try_number=3)
+        lost = batch_request(own_keys={1: "mine"}, try_number=3)
         with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
             self.decide(None, make("8", business_key="mine"), asked_for=lost)
 
@@ -430,10 +432,10 @@ class TestCustomKeys:
         record = self.known(make("8", business_key="mine"))
         for changed in ({1: "other"}, {2: "mine"}, {}):
             with pytest.raises(BatchChangedError, match="its launches have other business keys"):
-                Ledger(order(own_keys=changed), record, None)
+                Ledger(batch_request(own_keys=changed), record, None)
 
     def test_raises_if_a_started_launch_gets_a_custom_key(self, make: Make) -> None:
-        asked_for = order(own_keys={1: "mine"})
+        asked_for = batch_request(own_keys={1: "mine"})
         started = make("8", business_key=key_of(Launch(1, NAME)))
         with pytest.raises(BatchChangedError, match="launch 1"):
             Ledger(
@@ -447,11 +449,11 @@ class TestCustomKeys:
 
     def test_refuses_too_many_launches(self) -> None:
         with pytest.raises(ValueError, match=f"may have at most {MOST_OWN_KEYS} launches"):
-            order(own_keys={MOST_OWN_KEYS + 1: "k"})
+            batch_request(own_keys={MOST_OWN_KEYS + 1: "k"})
 
 
 def test_a_record_always_fits_into_airflow(make: Make) -> None:
-    many = order(own_keys={number: f"key-{number}" for number in range(1, MOST_OWN_KEYS + 1)})
+    many = batch_request(own_keys={number: f"key-{number}" for number in range(1, MOST_OWN_KEYS + 1)})
     instances = {number: make(f"002N{number:016}") for number in range(1, MOST_OWN_KEYS + 1)}
     record = BatchRecord(
         generation=1,
@@ -494,20 +496,20 @@ def test_never_starts_a_second_open_instance_of_a_launch(
     instances += [
         BpmInstance(id=f"x{n}", name=NAME, state=OPEN, business_key=key) for n, key in enumerate(noise)
     ]
-    asked = order()
-    ledger = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), matches_of(asked, instances))
+    asked = batch_request()
+    decider = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), matches_of(asked, instances))
     for launch, states in zip(launches, histories, strict=True):
         if states.count(OPEN) > 1:
             with pytest.raises(AmbiguousStartError):
-                ledger.decide(launch)
+                decider.decide(launch)
         elif OPEN in states or GOOD in states:
-            decision = ledger.decide(launch)
+            decision = decider.decide(launch)
             assert isinstance(decision, GoOn)
             assert decision.instance.business_key is not None
             assert TASK.read_batch(decision.instance.business_key) is not None
             assert decision.instance.state == (OPEN if OPEN in states else GOOD)
         else:
-            decision = ledger.decide(launch)
+            decision = decider.decide(launch)
             assert decision == Start(launch, key_of(launch, again=len(states) + 1))
-    ledger.check_all_seen()
-    assert ledger.superseded() == []
+    decider.check_all_seen()
+    assert decider.superseded() == []

@@ -257,7 +257,9 @@ def _of(act: Callable[[World, str], None], dag_id: str) -> Story:
     return lambda world: act(world, dag_id)
 
 
-def stories_of(kind: str, act: Callable[[World, str], None], ways: tuple[str, ...] = WAYS) -> dict[str, Story]:
+def stories_of(
+    kind: str, act: Callable[[World, str], None], ways: tuple[str, ...] = WAYS
+) -> dict[str, Story]:
     """Return the story of one kind of task for each way to wait."""
     name = getattr(act, "__name__", "").replace("_", " ")
     return {f"{name}, {way}": _of(act, f"{kind}_{way}") for way in ways}

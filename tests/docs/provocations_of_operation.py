@@ -197,9 +197,7 @@ def report_with_no_answer(scene: Scene) -> None:
 
 
 INCIDENTS: dict[str, Provocation] = {
-    "Could not confirm that a process was started (…). …": lambda _: report(
-        bpm_name="NoSuchProcess"
-    ),
+    "Could not confirm that a process was started (…). …": lambda _: report(bpm_name="NoSuchProcess"),
     "Nothing was started: this was already reported to …": report_twice,
     "It is unknown whether this was reported before: …. Reporting it": report_where_keys_do_not_show,
     "It was not started again. Search for an instance of '…' with business key '…'; if there is none, start it yourself.": (
