@@ -257,7 +257,7 @@ def way_to_look(request: Order, record: Record | None) -> Look:  # noqa: PLR0911
     return Look.NONE if record.posted_at is None else Look.KEY
 
 
-def pause_before_look(request: Order, record: Record | None, now: float) -> float:
+def lookup_delay(request: Order, record: Record | None, now: float) -> float:
     """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
 
     :param now: the time, in seconds since the epoch.
@@ -276,7 +276,7 @@ def pause_before_look(request: Order, record: Record | None, now: float) -> floa
 def until_it_shows(request: Order, record: Record, now: float) -> float:
     """Return the seconds until the instance of a recorded start is certainly visible; 0 if no start was sent.
 
-    If a start was not answered, the server may have taken it late: it may have waited for a token or been throttled.
+    If a start was not answered, the server may have processed it late: it may have waited for a token or been throttled.
     """
     if record.posted_at is None:
         return 0.0

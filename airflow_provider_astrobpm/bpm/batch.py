@@ -134,7 +134,7 @@ class Ledger:
         return placement is not Placement.BEFORE
 
     def _place(self, instance: BpmInstance, began: float | None) -> Placement:
-        """Return whether an instance was started before a moment. Without a moment, none was."""
+        """Return whether an instance was started before or after a moment. Without a moment, it counts as after."""
         if began is None or self._matches is None:
             return Placement.SINCE
         return self._matches.place(instance, began)
@@ -158,7 +158,7 @@ class Ledger:
         if launch.business_key is not None:
             key, mine, older = self._by_custom_key(launch, launch.business_key)
         else:
-            again = max((other.attempt for other, _ in own), default=0) + 1
+            again = max((other.start_number for other, _ in own), default=0) + 1
             key = self._request.identity.batch_key(
                 BatchKey(self._request.generation, launch.number, launch.digest, again)
             )

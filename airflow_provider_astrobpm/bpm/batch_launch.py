@@ -195,7 +195,7 @@ class BatchLauncher:
 
     async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
         """Find all instances with a key of the batch, if there can be any."""
-        seconds = batch_record.seconds_to_look(self._request, record, self._clock())
+        seconds = batch_record.lookup_delay(self._request, record, self._clock())
         if seconds is None:
             return None
         if seconds > 0:

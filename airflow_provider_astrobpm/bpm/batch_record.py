@@ -198,7 +198,7 @@ def _signature(*texts: str, length: int = SIGNATURE_LENGTH) -> str:
     return base64.urlsafe_b64encode(whole).decode()[:length]
 
 
-def seconds_to_look(request: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
+def lookup_delay(request: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
     """Return the seconds to wait before searching for earlier instances; ``None`` if there can be none.
 
     :param record: the record as it was before this try wrote anything.
@@ -215,7 +215,7 @@ def seconds_to_look(request: BatchOrder, record: BatchRecord | None, now: float)
     if record.begun_at is None:
         # If a person was asked to search, an instance may exist although no record mentions a start.
         return 0.0 if record.told or request.own_keys or record.goes_on_from is not None else None
-    # If a process died while starts were under way, the server may have taken the last of them at any time since.
+    # If a process died while starts were under way, the server may have processed the last of them at any time since.
     since = now if record.answered_at is None else record.answered_at
     return min(request.grace, max(0.0, since + request.grace - now))
 

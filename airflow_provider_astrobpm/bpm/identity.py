@@ -50,13 +50,13 @@ class BatchKey(NamedTuple):
     :param generation: the number of the first try since the task was last cleared.
     :param number: the launch's place in the batch, from 1.
     :param digest: four characters that identify the launch.
-    :param attempt: which start of this launch it is; more than 1 only after an instance of it has failed.
+    :param start_number: which start of this launch it is; more than 1 only after an instance of it has failed.
     """
 
     generation: int
     number: int
     digest: str
-    attempt: int = 1
+    start_number: int = 1
 
 
 class Region(NamedTuple):
@@ -196,7 +196,7 @@ class TaskIdentity:
 
     def batch_key(self, key: BatchKey) -> str:
         """Return the business key of a launch in a batch, at most 64 characters."""
-        again = f".{key.attempt}" if key.attempt > 1 else ""
+        again = f".{key.start_number}" if key.start_number > 1 else ""
         return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
 
     def read_batch(self, key: str | None) -> BatchKey | None:

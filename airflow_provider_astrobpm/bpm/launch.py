@@ -92,7 +92,7 @@ class Launcher:
         """
         if record is not None:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
-        yield from _pause(adoption.pause_before_look(self._request, record, self._clock()))
+        yield from _pause(adoption.lookup_delay(self._request, record, self._clock()))
         decision = yield from self._decision(record)
         if isinstance(decision, Refuse):
             if decision.told:

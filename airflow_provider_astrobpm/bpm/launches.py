@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-MOST_KEPT = 20_000  # launches kept in memory from validation to start; of larger inputs, all are read again
+MAX_LAUNCHES_IN_MEMORY = (
+    20_000  # launches kept in memory from validation to start; of larger inputs, all are read again
+)
 FIELDS = ("bpm_name", "version", "variables", "business_key", "title", "id")
 """The fields of a launch."""
 
@@ -261,12 +263,12 @@ def surveyed(read: Callable[[], Iterator[Launch]]) -> tuple[Survey, Callable[[],
         digests.append(launch.digest)
         if launch.business_key is not None:
             own_keys[launch.number] = launch.business_key
-        if len(digests) <= MOST_KEPT:
+        if len(digests) <= MAX_LAUNCHES_IN_MEMORY:
             kept.append(launch)
         else:
             kept.clear()
     survey = Survey(len(digests), own_keys)
-    if survey.total <= MOST_KEPT:
+    if survey.total <= MAX_LAUNCHES_IN_MEMORY:
         return survey, lambda: iter(kept)
     return survey, lambda: _unchanged(read(), digests)
 

@@ -137,7 +137,7 @@ class TestLookup:
     def test_delays_the_lookup_until_an_instance_would_show(
         self, record: Any, fields: dict[str, Any], seconds: float
     ) -> None:
-        assert adoption.pause_before_look(start_request(**fields), record, now=AT + 10) == seconds
+        assert adoption.lookup_delay(start_request(**fields), record, now=AT + 10) == seconds
 
 
 class TestDecide:

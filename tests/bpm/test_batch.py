@@ -20,7 +20,7 @@ from airflow_provider_astrobpm.bpm.batch_record import (
     BatchOrder,
     BatchRecord,
     asked,
-    seconds_to_look,
+    lookup_delay,
 )
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.bpm.identity import BatchKey, TaskIdentity
@@ -287,7 +287,7 @@ class TestDecide:
 def test_delays_the_lookup_until_every_instance_would_show(
     record: BatchRecord | None, fields: dict[str, Any], seconds: float | None
 ) -> None:
-    assert seconds_to_look(batch_request(**fields), record, 1000.0) == seconds
+    assert lookup_delay(batch_request(**fields), record, 1000.0) == seconds
 
 
 @pytest.mark.parametrize(

@@ -195,14 +195,14 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a retry searches at once": Mutation(
         adoption,
-        "pause_before_look",
+        "lookup_delay",
         lambda *_: 0.0,
         History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
         ("one",),
     ),
     "a retry of a batch searches at once": Mutation(
         batch_record,
-        "seconds_to_look",
+        "lookup_delay",
         lambda *_: 0.0,
         History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
         ("batch",),

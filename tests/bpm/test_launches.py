@@ -136,7 +136,7 @@ class TestParseLaunches:
 class TestValidateAll:
     @pytest.fixture(params=[100, 1], ids=["kept", "read again"], autouse=True)
     def _kept(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(launches, "MOST_KEPT", request.param)
+        monkeypatch.setattr(launches, "MAX_LAUNCHES_IN_MEMORY", request.param)
 
     def test_summarises_a_valid_input(self) -> None:
         given = checked([{}, {"business_key": "k"}, {"business_key": "l"}], bpm_name=NAME)
@@ -157,7 +157,7 @@ class TestValidateAll:
         given = [FIRST, SECOND]
         _, again = surveyed(lambda: iter(given))
         given[:] = now
-        if launches.MOST_KEPT > 2:
+        if launches.MAX_LAUNCHES_IN_MEMORY > 2:
             assert list(again()) == [FIRST, SECOND]
             return
         with pytest.raises(ValueError, match=f"launch {number} has changed since the input was validated"):
