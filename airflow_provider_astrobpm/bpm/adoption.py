@@ -137,7 +137,7 @@ class Order:
         form = record.key_form
         return Known(business_key=shown if sent == key else form.shown(key) if form else None)
 
-    def can_be(self, record: Record, instance: BpmInstance) -> bool:
+    def matches_record(self, record: Record, instance: BpmInstance) -> bool:
         """Return whether an instance, by its business key, can be the one in a record.
 
         The record of an adopted instance belongs to a later generation than the instance's key.
@@ -159,7 +159,7 @@ class Order:
         """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
         if self.generation_is_certain and self.try_number <= self.generation:
             return True
-        return record is not None and record.tells_of(self.generation)
+        return record is not None and record.covers(self.generation)
 
     def may_have_sent(self, record: Record | None) -> bool:
         """Return whether a try of this generation may have sent a start."""
@@ -189,7 +189,7 @@ class Found(NamedTuple):
     """Open instances that have the custom key and were started by someone else."""
     doubt: str | None = None
     """Why an instance of this generation may exist although it was not found."""
-    carriers: tuple[str, ...] = ()
+    match_ids: tuple[str, ...] = ()
     """The ids of all instances with the custom key."""
 
 
@@ -208,14 +208,14 @@ class Start:
     :param key: its business key.
     :param launch: the number of this start within the generation.
     :param terminate: open instances to terminate first.
-    :param strangers: the ids of preexisting instances with the custom key; ``None`` if they were not searched for.
+    :param preexisting_ids: the ids of preexisting instances with the custom key; ``None`` if they were not searched for.
     :param warning: a warning to log.
     """
 
     key: str
     launch: int = 1
     terminate: tuple[BpmInstance, ...] = ()
-    strangers: tuple[str, ...] | None = None
+    preexisting_ids: tuple[str, ...] | None = None
     warning: str | None = None
 
 
@@ -224,11 +224,11 @@ class Refuse:
     """Decision to fail and start nothing.
 
     :param error: the error to raise.
-    :param told: whether the error asks a person to search for the instance before clearing the task.
+    :param asks_person: whether the error asks a person to search for the instance before clearing the task.
     """
 
     error: AmbiguousStartError | OpenInstanceExistsError
-    told: bool = True
+    asks_person: bool = True
 
 
 Decision = Adopt | Start | Refuse
@@ -336,7 +336,7 @@ def sort_out(request: Order, record: Record | None, matches: KeyMatches) -> Foun
             return Refuse(_ambiguous_owner_error(request.business_key, current))
         return Found(doubt=doubt)
     ids = (*matches.instances, *matches.alike)
-    strangers = own_record.strangers if own_record else None
+    preexisting = own_record.strangers if own_record else None
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
         return Refuse(gone(known, request.business_key))
@@ -345,8 +345,8 @@ def sort_out(request: Order, record: Record | None, matches: KeyMatches) -> Foun
         for one in everything
         if one.id == known
         or (
-            strangers is not None
-            and one.id not in strangers
+            preexisting is not None
+            and one.id not in preexisting
             and not (began and matches.place(one, began) is Placement.BEFORE)
         )
     )
@@ -427,7 +427,7 @@ def decide(request: Order, record: Record | None, found: Found) -> Decision:  # 
     if left:
         return _adopt_only_one(left, key, "it was left open when the task was cleared")
     if found.others and request.if_open_instance_exists == "fail":
-        return Refuse(OpenInstanceExistsError(found.others[0]), told=False)
+        return Refuse(OpenInstanceExistsError(found.others[0]), asks_person=False)
     if found.others and request.if_open_instance_exists == "adopt":
         return _adopt_only_one(found.others, key, "it has the task's custom business key")
     return _start_or_refuse(request, record, found)
@@ -447,9 +447,9 @@ def _start_or_refuse(request: Order, record: Record | None, found: Found) -> Sta
     # An earlier start without an instance may still take effect late. The same key then shows which task it belongs to.
     launch = max([last, *_launch_numbers(request, found.own)]) + 1 if found.own else last
     was_searched = request.if_open_instance_exists != "start"
-    if was_searched and len(found.carriers) > MOST_STRANGERS:
-        return Refuse(_too_many_matches_error(len(found.carriers), request.key(launch)), told=False)
-    return Start(request.key(launch), launch, found.older, found.carriers if was_searched else None, warning)
+    if was_searched and len(found.match_ids) > MOST_STRANGERS:
+        return Refuse(_too_many_matches_error(len(found.match_ids), request.key(launch)), asks_person=False)
+    return Start(request.key(launch), launch, found.older, found.match_ids if was_searched else None, warning)
 
 
 def _launch_numbers(request: Order, instances: Iterable[BpmInstance]) -> list[int]:

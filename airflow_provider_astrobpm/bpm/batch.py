@@ -76,7 +76,7 @@ class Ledger:
         self._matches = matches
         self._oldest = request.oldest(record)
         own_record = request.own(record)
-        if own_record and own_record.own_keys not in (None, request.sign_of_keys()):
+        if own_record and own_record.own_keys not in (None, request.keys_signature()):
             raise BatchChangedError("its launches have other business keys")
         self._own_record = own_record
         began = own_record.begun_at if own_record else None
@@ -85,8 +85,8 @@ class Ledger:
         # A person was asked to search, and has cleared the task.
         self._is_answered = record is not None and own_record is None and record.told
         self._is_first = record is None and request.try_number <= 1
-        known = request.goes_on(record)
-        self.met = known.numbers_met() if known else frozenset()
+        known = request.resumable_record(record)
+        self.met = known.satisfied_launches() if known else frozenset()
         """The launches that have met the condition before, whatever their instances have done since."""
         self._own: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
         self._older: dict[tuple[int, str], list[BpmInstance]] = {}
@@ -215,7 +215,7 @@ class Ledger:
         return [one for one in self._still_open.values() if one.id not in left]
 
     @property
-    def strangers(self) -> tuple[str, ...] | None:
+    def preexisting_ids(self) -> tuple[str, ...] | None:
         """The ids of instances with custom keys that are not of this batch; ``None`` if unknown, or too many for a record.
 
         Valid after all launches are decided.
@@ -228,7 +228,7 @@ class Ledger:
         recent = [one for one in matches if self._place(one, self._since) is not Placement.BEFORE]
         return tuple(one.id for one in recent) if len(recent) <= adoption.MOST_STRANGERS else None
 
-    def check_all_seen(self) -> None:
+    def check_none_missing(self) -> None:
         """Check, after all decisions, that the input still has every launch that an earlier try started.
 
         :raises BatchChangedError: if a launch is missing.

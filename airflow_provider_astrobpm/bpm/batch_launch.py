@@ -177,7 +177,7 @@ class BatchLauncher:
         if deadline is None and self._request.timeout is not None:
             deadline = self._clock() + self._request.timeout
         done = msgspec.structs.replace(
-            begun, own=self._request.signs_of(self.instances), deadline=deadline, unfinished=False
+            begun, own=self._request.instance_signatures(self.instances), deadline=deadline, unfinished=False
         )
         await self._write_record(done)
         return BatchLaunched(
@@ -238,7 +238,7 @@ class BatchLauncher:
             begun_at=begun.begun_at if is_begun else None,
             answered_at=self._clock(),
             unproven=begun.unproven or self._starter.is_unproven,
-            own=self._request.signs_of(self.instances),
+            own=self._request.instance_signatures(self.instances),
             key_example=self._endpoint.key_example,
         )
 
@@ -266,7 +266,7 @@ class BatchLauncher:
             account = Account(self._total, self._adopted, in_doubt=len(doubts))
             doubts[0].problem += f"; {account}"
             raise doubts[0]
-        decider.check_all_seen()
+        decider.check_none_missing()
         if self._adopted:
             self._log(
                 Note(
@@ -297,7 +297,7 @@ class BatchLauncher:
 
     def _new_record(self, record: BatchRecord | None, decider: Ledger) -> BatchRecord:
         request, own = self._request, self._request.own(record)
-        known = request.goes_on(record)
+        known = request.resumable_record(record)
         begun_at = own.begun_at if own else None
         if begun_at is None and request.try_number > 1 and (record is None or record.older_unknown):
             begun_at = request.since or 0.0  # earlier tries may have begun it
@@ -311,9 +311,9 @@ class BatchLauncher:
             unproven=own is not None and own.unproven,
             begun_at=self._clock() if begun_at is None else begun_at,
             answered_at=own.answered_at if own else None,
-            own_keys=request.sign_of_keys(),
-            own=request.signs_of(self._adopted),
-            strangers=decider.strangers if request.own_keys else None,
+            own_keys=request.keys_signature(),
+            own=request.instance_signatures(self._adopted),
+            strangers=decider.preexisting_ids if request.own_keys else None,
             met=known.met if known else None,
             # The deadline of a failed wait has no meaning any more: a new wait begins now.
             deadline=own.deadline if own and not (own.unfinished and own.answered_at) else None,
@@ -324,7 +324,7 @@ class BatchLauncher:
     async def _start(self, starts: Iterator[Start], begun: BatchRecord, to_start: int | None) -> None:
         await self._write_record(begun)
         try:
-            await self._starter.start(starts, to_start, strangers=begun.strangers)
+            await self._starter.start(starts, to_start, preexisting_ids=begun.strangers)
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
                 await self._write_record(msgspec.structs.replace(begun, told=True))
@@ -352,7 +352,7 @@ class BatchLauncher:
                 return
             else:
                 yield decision
-        decider.check_all_seen()
+        decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
         refused = len(self._starter.started.refused)

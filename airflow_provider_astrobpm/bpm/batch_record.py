@@ -61,12 +61,12 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
         :param unfinished: whether clearing the task resumes the batch.
         :param met: the launches that have met a condition that may cease to hold.
         """
-        bits = sum(1 << number for number in self.numbers_met().union(met))
+        bits = sum(1 << number for number in self.satisfied_launches().union(met))
         # A mark that would be too long is left out. Those launches are then judged by their state at that time.
         marked = f"{bits:x}" if 0 < bits.bit_length() < MOST_MET else None
         return msgspec.structs.replace(self, unfinished=unfinished, met=marked)
 
-    def numbers_met(self) -> frozenset[int]:
+    def satisfied_launches(self) -> frozenset[int]:
         """Return the launches that have met the condition."""
         bits = f"{int(self.met or '0', 16):b}"
         return frozenset(number for number, bit in enumerate(reversed(bits)) if bit == "1")
@@ -131,7 +131,7 @@ class BatchOrder:
         """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
         if self.generation_is_certain and self.try_number <= self.generation:
             return True
-        return record is not None and record.tells_of(self.generation)
+        return record is not None and record.covers(self.generation)
 
     def may_have_sent(self, record: BatchRecord | None) -> bool:
         """Return whether a try of this generation may have sent a start."""
@@ -144,13 +144,13 @@ class BatchOrder:
         """Return the record if it belongs to this generation."""
         return record if record is not None and record.generation == self.generation else None
 
-    def goes_on(self, record: BatchRecord | None) -> BatchRecord | None:
+    def resumable_record(self, record: BatchRecord | None) -> BatchRecord | None:
         """Return the record if this generation resumes the batch it describes."""
         return record if record is not None and (record.unfinished or self.own(record)) else None
 
     def oldest(self, record: BatchRecord | None) -> int:
         """Return the oldest generation whose instances also belong to this one."""
-        if (known := self.goes_on(record)) is None:
+        if (known := self.resumable_record(record)) is None:
             return self.generation
         return known.generation if known.goes_on_from is None else known.goes_on_from
 
@@ -159,7 +159,7 @@ class BatchOrder:
         oldest = self.oldest(record)
         return oldest if oldest < self.generation else None
 
-    def sign_of_keys(self) -> str | None:
+    def keys_signature(self) -> str | None:
         """Return a signature of the custom keys and their places."""
         return (
             _signature(*map(str, self.own_keys), *self.own_keys.values(), length=16)
@@ -167,7 +167,7 @@ class BatchOrder:
             else None
         )
 
-    def signs_of(self, instances: Mapping[int, BpmInstance]) -> str | None:
+    def instance_signatures(self, instances: Mapping[int, BpmInstance]) -> str | None:
         """Return the signatures by which a later try recognises the instances with custom keys.
 
         :param instances: the started instances, by the numbers of their launches.
@@ -222,7 +222,7 @@ def lookup_delay(request: BatchOrder, record: BatchRecord | None, now: float) ->
 
 def asked(request: BatchOrder, record: BatchRecord | None) -> BatchRecord:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    known = request.goes_on(record)
+    known = request.resumable_record(record)
     begun = with_intent(
         record,
         BatchRecord,

@@ -84,7 +84,7 @@ class BatchStarter:
         self._interval = 1 / rate_limit if rate_limit else 0.0
         self._grace = grace
         self._endpoint = endpoint
-        self._strangers: frozenset[str] | None = frozenset()
+        self._preexisting_ids: frozenset[str] | None = frozenset()
         self._log = log
         self._clock = clock
         self._sleep = sleep
@@ -122,18 +122,22 @@ class BatchStarter:
             self._stopped_by, self._is_stopped_by_doubt = reason, False
 
     async def start(
-        self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] | None = ()
+        self,
+        starts: Iterator[Start],
+        total: int | None = None,
+        *,
+        preexisting_ids: Collection[str] | None = (),
     ) -> Started:
         """Start all launches.
 
         :param starts: the launches and their keys. Each is taken when it is about to be sent.
         :param total: how many there are, for the log.
-        :param strangers: the ids of preexisting instances with custom keys; ``None`` if unknown.
+        :param preexisting_ids: the ids of preexisting instances with custom keys; ``None`` if unknown.
         :raises AmbiguousStartError: if it is unknown whether some launches were started.
         :raises CallError: if a call stopped the batch.
         :raises Exception: if ``starts`` raises it, after the starts under way have finished.
         """
-        self._strangers = None if strangers is None else frozenset(strangers)
+        self._preexisting_ids = None if preexisting_ids is None else frozenset(preexisting_ids)
         self._began = self._logged_at = self._clock()
         await asyncio.gather(*(self._work(starts, total) for _ in range(self._max_concurrency)))
         self._log_progress(total, last=True)
@@ -256,7 +260,7 @@ class BatchStarter:
                 warning=True,
             )
         )
-        others_may_use_keys = self._strangers is None
+        others_may_use_keys = self._preexisting_ids is None
         recovery = await self._client.run(
             recover_lost_starts(
                 {
@@ -269,7 +273,7 @@ class BatchStarter:
                 grace=self._grace,
                 posted_at=self._began,
                 clock=self._clock,
-                existing=self._strangers or (),
+                existing=self._preexisting_ids or (),
                 form=self._endpoint.key_form,
             )
         )

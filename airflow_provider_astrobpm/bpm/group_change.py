@@ -194,11 +194,11 @@ class Changer:
         """Return the call for an instance."""
         raise NotImplementedError
 
-    def settle(self, instance_id: str, answer: Any) -> bool:
+    def record_result(self, instance_id: str, answer: Any) -> bool:
         """Record the answer for an instance. Return whether it settles the instance."""
         raise NotImplementedError
 
-    async def look(self) -> None:
+    async def verify_unsettled(self) -> None:
         """Find out the results for the unsettled instances."""
         raise NotImplementedError
 
@@ -213,7 +213,7 @@ class Changer:
         finally:
             self.change.not_tried += self._to_do
         if self.unsettled:
-            await self.look()
+            await self.verify_unsettled()
         return self.change
 
     async def _work(self) -> None:
@@ -239,7 +239,7 @@ class Changer:
                 self.change.stopped_by = self.change.stopped_by or error
         else:
             self._lost_in_a_row = 0
-            if not self.settle(instance_id, answer):
+            if not self.record_result(instance_id, answer):
                 self.unsettled[instance_id] = None
 
     def fail(self, instance_id: str, words: str, *, in_doubt: bool) -> None:
@@ -272,14 +272,14 @@ class _StateChanger(Changer):
     def operation(self, instance_id: str) -> Operation[BpmInstance]:
         return api.act(instance_id, self.action)
 
-    def settle(self, instance_id: str, instance: BpmInstance) -> bool:
+    def record_result(self, instance_id: str, instance: BpmInstance) -> bool:
         if not is_settled(instance, self.action):
             return False
         (self.change.done if shows(instance, self.action) else self.change.ended).append(instance_id)
         self.change.instances.append(instance)
         return True
 
-    async def look(self) -> None:
+    async def verify_unsettled(self) -> None:
         failed = 0
         for pause in (0.0, *pauses(self.grace)):
             if pause and self.is_over():
@@ -315,7 +315,7 @@ class _StateChanger(Changer):
         self, instance_id: str, failure: AstroZeroError | None, seen: BpmInstance | AstroZeroError
     ) -> bool:
         """Record the result of an instance if a further search cannot change it. Return whether that is so."""
-        if not isinstance(seen, AstroZeroError) and self.settle(instance_id, seen):
+        if not isinstance(seen, AstroZeroError) and self.record_result(instance_id, seen):
             return True
         may_be_done = failure is None or (isinstance(failure, CallError) and failure.may_be_done)
         if may_be_done and not (failure and isinstance(seen, InstanceNotFoundError)):

@@ -62,11 +62,11 @@ class _Setter(Changer):
     def operation(self, instance_id: str) -> Operation[None]:
         return api.set_variables(instance_id, self.variables)
 
-    def settle(self, instance_id: str, _answer: None) -> bool:
+    def record_result(self, instance_id: str, _answer: None) -> bool:
         self.change.done.append(instance_id)
         return True
 
-    async def look(self) -> None:
+    async def verify_unsettled(self) -> None:
         for instance_id, failure in self.unsettled.items():
             if failure:
                 doubt = may_be_set(failure)

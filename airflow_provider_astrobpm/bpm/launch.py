@@ -95,7 +95,7 @@ class Launcher:
         yield from _pause(adoption.lookup_delay(self._request, record, self._clock()))
         decision = yield from self._decision(record)
         if isinstance(decision, Refuse):
-            if decision.told:
+            if decision.asks_person:
                 self._remember(adoption.asked(self._request, record))
             raise decision.error
         if isinstance(decision, Adopt):
@@ -123,7 +123,7 @@ class Launcher:
             raise
         except CallError as error:
             unknown = "It is unknown whether an earlier try has started an instance. A retry searches again."
-            return Refuse(AmbiguousStartError(error, request.key(), unknown), told=False)
+            return Refuse(AmbiguousStartError(error, request.key(), unknown), asks_person=False)
         return adoption.decide(request, record, Found())
 
     def _decision_by_id(  # noqa: PLR0911 - a table in order
@@ -147,7 +147,7 @@ class Launcher:
             if not error.unreadable:
                 raise
             return adoption.decide(self._request, record, Found(doubt=error.problem))
-        if not self._request.can_be(record, instance):
+        if not self._request.matches_record(record, instance):
             known = self._request.known(record)
             if own:
                 return Refuse(adoption.replaced(instance, known, self._request.key(record.launch)))
@@ -205,7 +205,7 @@ class Launcher:
             key_example=self._endpoint.key_example,
             launch=start.launch,
             posted_at=self._clock(),
-            strangers=start.strangers,
+            strangers=start.preexisting_ids,
         )
         self._remember(sent)
         try:
@@ -241,13 +241,13 @@ class Launcher:
         :raises AmbiguousStartError: if it was not found for certain.
         """
         request = self._request
-        is_ours_alone = request.business_key is None or start.strangers is not None
+        is_ours_alone = request.business_key is None or start.preexisting_ids is not None
         recovery = yield from recover_lost_starts(
             {start.key: LostStart(request.bpm_name, is_ours_alone=is_ours_alone)},
             grace=request.grace,
             posted_at=self._clock() if sent.posted_at is None else sent.posted_at,
             clock=self._clock,
-            existing=start.strangers or (),
+            existing=start.preexisting_ids or (),
             form=self._endpoint.key_form,
         )
         if start.key in recovery.instances:

@@ -30,7 +30,7 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_example: tuple[str, str] | None = None
     """A business key as sent, and as the answer to that start showed it, if the two differ."""
 
-    def tells_of(self, generation: int) -> bool:
+    def covers(self, generation: int) -> bool:
         """Return whether a start sent by a try of this generation would show in the record."""
         return not self.older_unknown or generation == self.intent_of
 

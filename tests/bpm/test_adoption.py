@@ -203,12 +203,12 @@ class TestDecide:
         made = adoption.decide(start_request(keeps_open=True), None, Found(older=(other,)))
         assert made == Start(KEY, terminate=(other,))
 
-    @pytest.mark.parametrize(("carriers", "made"), [(1000, Start), (1001, Refuse)])
+    @pytest.mark.parametrize(("matches", "made"), [(1000, Start), (1001, Refuse)])
     def test_refuses_if_too_many_instances_have_the_custom_key(
-        self, carriers: int, made: type[Start | Refuse]
+        self, matches: int, made: type[Start | Refuse]
     ) -> None:
         asked = start_request(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
-        found = Found(carriers=tuple(map(str, range(carriers))))
+        found = Found(match_ids=tuple(map(str, range(matches))))
         assert isinstance(adoption.decide(asked, None, found), made)
 
     @pytest.mark.parametrize(
@@ -257,13 +257,13 @@ class TestDecide:
     )
     def test_with_a_custom_key(self, mode: Any, others: Any, made: type) -> None:
         asked = start_request(business_key="k", if_open_instance_exists=mode)
-        decision = adoption.decide(asked, None, Found(others=others, carriers=("own",)))
+        decision = adoption.decide(asked, None, Found(others=others, match_ids=("own",)))
         assert type(decision) is made
         if isinstance(decision, Refuse) and mode == "fail":
             assert isinstance(decision.error, OpenInstanceExistsError)
-            assert not decision.told
+            assert not decision.asks_person
         if isinstance(decision, Start):
-            assert (decision.key, decision.strangers) == ("k", ("own",))
+            assert (decision.key, decision.preexisting_ids) == ("k", ("own",))
 
 
 class TestClassify:
@@ -352,7 +352,7 @@ class TestClassify:
         record = Record(generation=3, posted_at=AT, strangers=("before",))
         before, mine = instance("k", instance_id="before"), instance("k", "Completed OK", "mine")
         found = self.sort_out(record, before, mine, business_key="k", if_open_instance_exists="adopt")
-        assert found == Found((mine,), others=(before,), carriers=("before", "mine"))
+        assert found == Found((mine,), others=(before,), match_ids=("before", "mine"))
 
     def test_ignores_an_instance_of_another_bpm(self) -> None:
         found = self.sort_out(SENT, instance("k", name="Other"), business_key="k")

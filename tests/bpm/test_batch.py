@@ -86,7 +86,7 @@ class TestDecide:
         assert empty.decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
         assert empty.decide(KEYED) == Start(KEYED, "mine")
         assert empty.superseded() == []
-        empty.check_all_seen()
+        empty.check_none_missing()
 
     @pytest.mark.parametrize(
         ("states", "end"),
@@ -129,9 +129,9 @@ class TestDecide:
         found = decider((GOOD, key_of(FIRST)), (BAD, key_of(SECOND)))
         found.decide(FIRST)
         with pytest.raises(BatchChangedError, match="launch 2"):
-            found.check_all_seen()
+            found.check_none_missing()
         found.decide(SECOND)
-        found.check_all_seen()
+        found.check_none_missing()
 
     def test_refuses_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
         """A called BPM may have its key too."""
@@ -192,7 +192,7 @@ class TestDecide:
         started = [one.launch for one in decisions if isinstance(one, Start)]
         assert all(one == Start(one.launch, key_of(one.launch)) for one in decisions if one.launch in started)
         assert [one.id for one in found.superseded()] == superseded
-        found.check_all_seen()
+        found.check_none_missing()
 
     def test_adopts_only_from_generations_that_it_resumes(self, decider: Any) -> None:
         """The first generation succeeded and was cleared. The third failed, and so did the next one."""
@@ -337,7 +337,7 @@ class TestCustomKeys:
         """Make the record of a try whose start of an instance was answered."""
         given = {"generation": 2, "begun_at": 1.0, "answered_at": 2.0, **fields}
         return BatchRecord(
-            own_keys=self.ORDER.sign_of_keys(), own=self.ORDER.signs_of({1: instance}), **given
+            own_keys=self.ORDER.keys_signature(), own=self.ORDER.instance_signatures({1: instance}), **given
         )
 
     def decide(
@@ -350,7 +350,7 @@ class TestCustomKeys:
         own, other = make("8", GOOD, business_key="mine"), make("9", GOOD, business_key="mine")
         decider, decision = self.decide(self.known(own), own, other)
         assert decision == GoOn(KEYED, own)
-        assert decider.strangers == ("9",)
+        assert decider.preexisting_ids == ("9",)
 
     def test_never_adopts_an_instance_that_others_started(self, make: Make) -> None:
         own, other = make("8", BAD, business_key="mine"), make("9", GOOD, business_key="mine")
@@ -391,7 +391,7 @@ class TestCustomKeys:
         recent = make("recent", business_key="another")
         decider, decision = self.decide(None, recent, *old, asked_for=first)
         assert decision == Start(KEYED, "mine")
-        assert decider.strangers == ()
+        assert decider.preexisting_ids == ()
         record = BatchRecord(generation=2, begun_at=began, strangers=())
         assert self.decide(record, recent, *old)[1] == Start(KEYED, "mine")
 
@@ -401,7 +401,7 @@ class TestCustomKeys:
             None, *found, asked_for=batch_request(own_keys={1: "mine"}, try_number=1)
         )
         assert decision == Start(KEYED, "mine")
-        assert decider.strangers is None
+        assert decider.preexisting_ids is None
 
     @pytest.mark.parametrize("keeps_open", [False, True])
     def test_a_clear_supersedes_only_what_the_older_generation_started(
@@ -457,8 +457,8 @@ def test_a_record_always_fits_into_airflow(make: Make) -> None:
     instances = {number: make(f"002N{number:016}") for number in range(1, MOST_OWN_KEYS + 1)}
     record = BatchRecord(
         generation=1,
-        own_keys=many.sign_of_keys(),
-        own=many.signs_of(instances),
+        own_keys=many.keys_signature(),
+        own=many.instance_signatures(instances),
         strangers=tuple(f"{one.id}" for one in list(instances.values())[:MOST_STRANGERS]),
         goes_on_from=1,
     ).failed(unfinished=True, met=range(1, 10**6))
@@ -467,7 +467,7 @@ def test_a_record_always_fits_into_airflow(make: Make) -> None:
     record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, 2 * MOST_MET, 2))
     assert record.met is None
     record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MOST_MET - 1, 2))
-    assert record.numbers_met() == set(range(1, MOST_MET - 1, 2))
+    assert record.satisfied_launches() == set(range(1, MOST_MET - 1, 2))
     assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
 
 
@@ -511,5 +511,5 @@ def test_never_starts_a_second_open_instance_of_a_launch(
         else:
             decision = decider.decide(launch)
             assert decision == Start(launch, key_of(launch, again=len(states) + 1))
-    decider.check_all_seen()
+    decider.check_none_missing()
     assert decider.superseded() == []

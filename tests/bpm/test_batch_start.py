@@ -87,7 +87,7 @@ class Batch:
         starts: Iterable[Start],
         total: int | None = None,
         *,
-        strangers: Iterable[str] = (),
+        preexisting_ids: Iterable[str] = (),
         **arguments: Any,
     ) -> Started:
         async def main() -> Started:
@@ -102,7 +102,7 @@ class Batch:
                 )
                 try:
                     return await asyncio.wait_for(
-                        starter.start(iter(starts), total, strangers=set(strangers)), 60
+                        starter.start(iter(starts), total, preexisting_ids=set(preexisting_ids)), 60
                     )
                 finally:
                     self.most_at_once = client.most
@@ -200,7 +200,7 @@ def test_does_not_adopt_a_preexisting_instance_with_its_key(batch: Batch, emulat
     other = emulator.start("PublishApproval", business_key="key-1")["id"]
     emulator.fault("start", "drop_before")
     with pytest.raises(AmbiguousStartError):
-        batch.start(starts(1), strangers=[preexisting])
+        batch.start(starts(1), preexisting_ids=[preexisting])
     assert {each["id"] for each in emulator.instances()} == {preexisting, other}
 
 

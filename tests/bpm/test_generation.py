@@ -110,11 +110,11 @@ def test_a_rewritten_record_proves_nothing_about_its_own_generation() -> None:
     rewritten = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=2)
     again = with_intent(rewritten, TryRecord, generation=1, max_tries=3, try_number=3)
     cleared = with_intent(again, TryRecord, generation=4, max_tries=6, try_number=4)
-    assert [each.tells_of(1) for each in (rewritten, again, cleared)] == [False, False, False]
-    assert cleared.tells_of(4)
+    assert [each.covers(1) for each in (rewritten, again, cleared)] == [False, False, False]
+    assert cleared.covers(4)
     whole = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=1)
-    assert whole.tells_of(1)
-    assert whole.tells_of(4), "a start of any generation would have been recorded"
+    assert whole.covers(1)
+    assert whole.covers(4), "a start of any generation would have been recorded"
 
 
 def test_began_at_earliest() -> None:
