@@ -1,4 +1,4 @@
-"""Runs a batch: each launch gets one instance, even after a crash. ``decision`` and ``start`` do the same for one start.
+"""Runs a batch: each launch gets one instance, even after a crash. ``decision`` and ``instance_starter`` do the same for one start.
 
 A try searches once for the whole batch if earlier tries may have started anything. Then it decides, terminates the open
 instances of older generations that no launch has adopted, and starts what is missing. It records what it is about to do

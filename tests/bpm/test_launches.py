@@ -47,7 +47,7 @@ class TestParseLaunches:
         ]
 
     @pytest.mark.parametrize(
-        ("given", "said"),
+        ("given", "message"),
         [
             ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name, .*, not str"),
             ([None], "launch 1: it must be a mapping"),
@@ -78,8 +78,8 @@ class TestParseLaunches:
             (None, "launches must be a list of mappings, not NoneType"),
         ],
     )
-    def test_rejects_what_cannot_be_started(self, given: object, said: str) -> None:
-        with pytest.raises(ValueError, match=said):
+    def test_rejects_what_cannot_be_started(self, given: object, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
             checked(given, bpm_name=NAME)
 
     def test_rejects_a_launch_without_a_bpm_name(self) -> None:
