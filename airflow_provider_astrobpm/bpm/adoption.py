@@ -1,6 +1,6 @@
 """Decides what a try does about the instances of earlier tries: adopt one, start one, or refuse. No I/O.
 
-A try learns what earlier tries did from their ``StartRecord``, where Airflow stores one, and from the business key. An
+A try learns what earlier tries did from their ``StartRecord``, if Airflow stores one, and from the business key. An
 instance has *succeeded* if it ended as the task wants, and *failed* if it ended in any other way. The first row that applies
 decides:
 

@@ -87,7 +87,7 @@ class Ledger:
         self._is_first = record is None and request.try_number <= 1
         known = request.resumable_record(record)
         self.met = known.satisfied_launches() if known else frozenset()
-        """The launches that have met the condition before, whatever their instances have done since."""
+        """The launches that have met the condition before. Later changes of their instances do not matter."""
         self._own: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
         self._older: dict[tuple[int, str], list[BpmInstance]] = {}
         self._older_open: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}

@@ -52,7 +52,7 @@ class BatchLaunched(NamedTuple):
     refused: dict[int, RefusedError]
     """The refusals of the server, by the numbers of the launches."""
     met: frozenset[int]
-    """The launches that met the condition in an earlier try, whatever their instances have done since."""
+    """The launches that met the condition in an earlier try. Later changes of their instances do not matter."""
     record: BatchRecord
     said: Sequence[Said] = ()
     """The author's fields of each launch, in order."""
@@ -68,8 +68,8 @@ class BatchLauncher:
     :param log: receives notes for the task log.
     :param total: the number of launches, if known. Then every launch is decided before the first start.
     :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
-    :param max_concurrency: the number of calls under way at the same time.
-    :param rate_limit: the highest number of starts per second; ``None`` for no limit.
+    :param max_concurrency: the maximum number of concurrent calls.
+    :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param with_variables: whether the author's fields in the result include the variables.
     :param clock: returns the time, in seconds since the epoch.
     :param sleep: sleeps for a number of seconds.
@@ -129,7 +129,7 @@ class BatchLauncher:
         return self._starter.under_way
 
     def stop(self, reason: Exception) -> None:
-        """Start no more launches. ``launch`` raises the reason once the starts under way are answered. Thread-safe."""
+        """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
         self._starter.stop(reason)
 
     async def launch(self, record: BatchRecord | None) -> BatchLaunched:

@@ -51,7 +51,7 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     deadline: float | None = None
     """When the wait fails, in seconds since the epoch."""
     unfinished: bool = False
-    """Whether clearing the task resumes the batch: starts are under way, or the last try has failed."""
+    """Whether clearing the task resumes the batch: starts are pending, or the last try has failed."""
     goes_on_from: int | None = None
     """The oldest generation that this one resumes; ``None`` if it resumes none."""
 
@@ -215,7 +215,7 @@ def lookup_delay(request: BatchOrder, record: BatchRecord | None, now: float) ->
     if record.begun_at is None:
         # If a person was asked to search, an instance may exist although no record mentions a start.
         return 0.0 if record.told or request.own_keys or record.goes_on_from is not None else None
-    # If a process died while starts were under way, the server may have processed the last of them at any time since.
+    # If a process died while starts were pending, the server may have processed the last of them at any time since.
     since = now if record.answered_at is None else record.answered_at
     return min(request.grace, max(0.0, since + request.grace - now))
 

@@ -58,8 +58,8 @@ class BatchStarter:
 
     :param client: the client. Its ``max_attempts`` and ``max_wait`` apply to all launches together: how often in a row the
         server may turn starts away, and the longest pause in seconds after that, even if ``Retry-After`` asks for more.
-    :param max_concurrency: the number of starts under way at the same time.
-    :param rate_limit: the highest number of starts per second; ``None`` for no limit.
+    :param max_concurrency: the maximum number of concurrent starts.
+    :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param grace: seconds after which a started instance certainly shows in the lists.
     :param endpoint: what this process has learnt about the environment.
     :param log: receives notes for the task log.
@@ -115,7 +115,7 @@ class BatchStarter:
         return bool(self._in_doubt) or self.under_way > 0
 
     def stop(self, reason: Exception) -> None:
-        """Send no more starts. ``start`` raises the reason once those under way are answered. Thread-safe."""
+        """Send no more starts. ``start`` raises the reason once the pending ones are answered. Thread-safe."""
         if (
             self._stopped_by is None or self._is_stopped_by_doubt
         ):  # any other reason says more than lost answers
@@ -135,7 +135,7 @@ class BatchStarter:
         :param preexisting_ids: the ids of preexisting instances with custom keys; ``None`` if unknown.
         :raises AmbiguousStartError: if it is unknown whether some launches were started.
         :raises CallError: if a call stopped the batch.
-        :raises Exception: if ``starts`` raises it, after the starts under way have finished.
+        :raises Exception: if ``starts`` raises it, after the pending starts have finished.
         """
         self._preexisting_ids = None if preexisting_ids is None else frozenset(preexisting_ids)
         self._began = self._logged_at = self._clock()

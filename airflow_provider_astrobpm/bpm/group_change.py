@@ -137,13 +137,13 @@ async def change_all(
     :param client: the client; its retry limits apply to each call.
     :param ids: the instance ids, each with the state in which it was last seen, if known.
     :param action: the action.
-    :param max_concurrency: the number of calls under way at the same time.
-    :param patience: seconds after which nothing more is sent. Calls under way are finished.
+    :param max_concurrency: the maximum number of concurrent calls.
+    :param patience: seconds after which nothing more is sent. Pending calls are finished.
     :param grace: seconds to search for the effect of accepted actions; by default the connection's ``start_grace``. With 0
         there is only one search.
     :param log: receives notes about the progress, if it takes a while.
     :param clock: returns a monotonic time in seconds.
-    :param is_stopped: returns whether to stop. Then nothing more is sent, and calls under way are finished.
+    :param is_stopped: returns whether to stop. Then nothing more is sent, and pending calls are finished.
     :param progress: called after each answer with the results so far and the number of finished instances. If this call is
         cancelled, its last report is all that is known.
     :raises ValueError: for a bad argument; nothing was sent.

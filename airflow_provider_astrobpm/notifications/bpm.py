@@ -42,7 +42,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
     Errors of the notifier are logged and never raised, because they must not hide the failure that it reports. See
     ``docs/incidents.md``, also for where Airflow runs the notifier and which values its templates can use.
 
-    :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
+    :param bpm_name: the BPM's name, as the designer shows it, with its namespace if it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
     :param variables: values for the BPM's variables: what JSON can hold, dates and times, and more; see
         ``docs/variables.md`` for what is sent.
