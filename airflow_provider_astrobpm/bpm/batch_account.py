@@ -1,4 +1,4 @@
-"""The error text of a batch that has stopped: how many launches started, failed or are in doubt, and the first reasons. Pure."""
+"""Builds the error text of a batch that has stopped: counts of launches by outcome, and the first reasons. No I/O."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.errors import CallError
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-MOST_REASONS = 5  # that an error names
-MOST_NAMED = 3  # launches that it names for each of them
-ATTEMPT = "start the batch"
-LOOK = (
-    "What is in doubt may or may not have been started, so it was not started again. Look for instances with those "
+MAX_REASONS = 5  # named in one error
+MAX_LAUNCHES_PER_REASON = 3  # named for each reason
+ACTION = "start the batch"
+DOUBT_ADVICE = (
+    "A launch in doubt may or may not have been started, so it was not started again. Search for instances with those "
     "business keys, and terminate them or wait for them with the sensor; then clear this task."
 )
 
 
 class Account(NamedTuple):
-    """How many launches of a batch are what.
+    """The launches of a batch, counted by outcome.
 
-    :param total: how many were to be started, if that is known.
-    :param instances: what was started, by the numbers of the launches.
+    :param total: how many were to be started; ``None`` if unknown.
+    :param instances: the started instances, by the numbers of their launches.
     :param found: how many of those were found after the answers to their starts were lost.
-    :param refused: how many were refused.
-    :param in_doubt: how many may have been started, and were not found.
+    :param refused: how many the server refused.
+    :param in_doubt: how many may have been started but were not found.
     """
 
     total: int | None
@@ -50,12 +50,12 @@ class Account(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """A launch that may or may not have been started.
+    """The start of a launch that may or may not have happened.
 
     :param launch: the launch, in words.
-    :param business_key: the key that its instance carries, if there is one.
-    :param error: how its start ended.
-    :param why: why searching for it did not tell.
+    :param business_key: the business key of its instance.
+    :param error: how the start failed.
+    :param why: why the search for its instance was inconclusive.
     """
 
     launch: str
@@ -65,11 +65,11 @@ class Doubt(NamedTuple):
 
 
 def named(number: int, its_id: str | int | None, **more: object) -> str:
-    """Return a launch in words: its number, and in brackets its author's id if it has one, and more.
+    """Describe a launch by its number, with its id and more details in brackets.
 
     :param number: its place in the batch.
-    :param its_id: its id; one that is a number is none, or says no more.
-    :param more: what else there is to name; ``None`` is left out.
+    :param its_id: its id. Only a string is shown: a number is a line or list position and adds nothing.
+    :param more: further details by name; ``None`` is left out.
     """
     parts = [f"id {its_id!r}"] if isinstance(its_id, str) else []
     parts += [f"{name.replace('_', ' ')} {value!r}" for name, value in more.items() if value is not None]
@@ -77,49 +77,53 @@ def named(number: int, its_id: str | int | None, **more: object) -> str:
 
 
 def in_doubt(account: Account, doubts: Sequence[Doubt]) -> AmbiguousStartError:
-    """Return the error of a batch with launches that may or may not have been started.
+    """Return the error for a batch in which it is unknown whether some launches were started.
 
-    :param account: how many launches are what.
-    :param doubts: the launches in doubt.
+    :param account: the launches, counted by outcome.
+    :param doubts: the starts in doubt.
     """
-    why = reasons((each.launch, f"{_words(each.error)}; {each.why}") for each in doubts)
-    error = AmbiguousStartError(f"{account}; in doubt are {why}", doubts[0].business_key, LOOK)
-    error.attempt, error.connection = ATTEMPT, doubts[0].error.connection
+    why = reasons((each.launch, f"{_describe(each.error)}; {each.why}") for each in doubts)
+    error = AmbiguousStartError(f"{account}; in doubt are {why}", doubts[0].business_key, DOUBT_ADVICE)
+    error.attempt, error.connection = ACTION, doubts[0].error.connection
     return error
 
 
 def stopped(account: Account, error: CallError, found: Sequence[tuple[str, CallError]]) -> None:
-    """Let the error of the call that stopped a batch tell of the whole batch.
+    """Add the state of the whole batch to the error of the call that stopped it.
 
-    :param account: how many launches are what.
-    :param error: that error.
-    :param found: the launches, in words, that were found although the answers to their starts were lost, and how those ended.
+    :param account: the launches, counted by outcome.
+    :param error: the error of the call.
+    :param found: the launches, in words, that were found although the answers to their starts were lost, each with that error.
     """
     if found:
-        why = reasons((launch, _words(lost)) for launch, lost in found)
-        error.problem = f"{account}; the answers that were lost are {why}"
+        why = reasons((launch, _describe(lost)) for launch, lost in found)
+        error.problem = f"{account}; the lost answers are {why}"
         error.status = error.res_code = error.res_msg = None
-        error.advice = "Nothing is in doubt. Look at the server's own logs if it lasts."
+        error.advice = "Nothing is in doubt. If it lasts, check the server's own logs."
     else:
         error.problem += f"; {account}"
-    error.attempt = ATTEMPT
+    error.attempt = ACTION
 
 
-def reasons(told: Iterable[tuple[str, str]]) -> str:
-    """Name each reason once, with the first launches that have it.
+def reasons(launches: Iterable[tuple[str, str]]) -> str:
+    """Name each reason once, with the first launches that it applies to.
 
-    :param told: each launch in words, and its reason.
+    :param launches: each launch in words, with its reason.
     """
     by_reason: dict[str, list[str]] = {}
-    for who, reason in told:
+    for who, reason in launches:
         by_reason.setdefault(reason.removesuffix("."), []).append(who)
     parts = []
-    for reason, names in list(by_reason.items())[:MOST_REASONS]:
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        parts.append(f"launch {', '.join(names[:MOST_NAMED])}{more}: {reason}")
-    others = len(by_reason) - MOST_REASONS
+    for reason, names in list(by_reason.items())[:MAX_REASONS]:
+        more = (
+            f" and {len(names) - MAX_LAUNCHES_PER_REASON} more"
+            if len(names) > MAX_LAUNCHES_PER_REASON
+            else ""
+        )
+        parts.append(f"launch {', '.join(names[:MAX_LAUNCHES_PER_REASON])}{more}: {reason}")
+    others = len(by_reason) - MAX_REASONS
     return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)
 
 
-def _words(error: CallError) -> str:
+def _describe(error: CallError) -> str:
     return f"{error.problem} (HTTP {error.status})" if error.status is not None else error.problem

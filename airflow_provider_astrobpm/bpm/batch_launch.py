@@ -1,8 +1,8 @@
-"""The plan of a batch: each launch has one instance, whatever crashes. It is to ``batch`` what ``launch`` is to ``adoption``.
+"""Runs a batch: each launch gets one instance, even after a crash. ``decision`` and ``instance_starter`` do the same for one start.
 
-A try looks once for the whole batch, where an earlier one may have started anything; decides; terminates what older
-generations have left open and nobody goes on with; and starts what is missing. What it is about to do is written down
-before, and what it has done after.
+A try searches once for the whole batch if earlier tries may have started anything. Then it decides, terminates the open
+instances of older generations that no launch has adopted, and starts what is missing. It records what it is about to do
+beforehand, and what it has done afterwards.
 """
 
 from __future__ import annotations
@@ -39,45 +39,45 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.key_search import KeyMatches
     from airflow_provider_astrobpm.bpm.launches import Launch, Said
 
-UNKNOWN = "Whether an earlier try has started instances could not be found out. A retry looks again."
+UNKNOWN_STARTS_ADVICE = "It is unknown whether an earlier try has started instances. A retry searches again."
 
 
 class BatchLaunched(NamedTuple):
-    """What came of a batch: its instances, and what is written down about it."""
+    """The instances of a batch, and the record to store for them."""
 
     total: int
-    """How many launches there are, as far as the input was read."""
+    """The number of launches, as far as the input was read."""
     instances: dict[int, BpmInstance]
-    """What was started, by the numbers of the launches."""
+    """The started and adopted instances, by the numbers of their launches."""
     refused: dict[int, RefusedError]
-    """The launches that the server refused."""
+    """The refusals of the server, by the numbers of the launches."""
     met: frozenset[int]
-    """The launches that have met the condition in an earlier try, whatever has become of them since."""
+    """The launches that met the condition in an earlier try. Later changes of their instances do not matter."""
     record: BatchRecord
     said: Sequence[Said] = ()
-    """What the authors of the launches have said of each, in their order."""
+    """The author's fields of each launch, in order."""
 
 
 class BatchLauncher:
-    """Brings about the instances of a batch.
+    """Starts or adopts the instances of a batch.
 
-    :param order: what is to be started, for which try.
-    :param launches: returns the launches from the first on, each time it is called.
+    :param request: what to start, and for which try.
+    :param launches: returns the launches from the beginning, each time it is called.
     :param client: the client.
-    :param remember: writes a record down, so that later tries have it even if this one dies at once.
-    :param log: is told what happens.
-    :param total: how many launches there are, if that is known. Then all is decided before anything is started.
+    :param remember: stores a record durably, so that later tries have it even if this process dies right after.
+    :param log: receives notes for the task log.
+    :param total: the number of launches, if known. Then every launch is decided before the first start.
     :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
-    :param max_concurrency: calls under way at once.
-    :param rate_limit: starts per second at most; ``None`` for as many as there can be.
-    :param with_variables: whether what is said of the launches holds their variables.
-    :param clock: the time, in seconds since the epoch.
-    :param sleep: lets seconds pass.
+    :param max_concurrency: the maximum number of concurrent calls.
+    :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
+    :param with_variables: whether the author's fields in the result include the variables.
+    :param clock: returns the time, in seconds since the epoch.
+    :param sleep: sleeps for a number of seconds.
     """
 
     def __init__(
         self,
-        order: BatchOrder,
+        request: BatchOrder,
         launches: Callable[[], Iterator[Launch]],
         *,
         client: AsyncBpmClient,
@@ -91,7 +91,7 @@ class BatchLauncher:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._order = order
+        self._request = request
         self._launches = launches
         self._client = client
         self._remember = remember
@@ -111,7 +111,7 @@ class BatchLauncher:
             client,
             max_concurrency=max_concurrency,
             rate_limit=rate_limit,
-            grace=order.grace,
+            grace=request.grace,
             endpoint=self._endpoint,
             log=log,
             clock=clock,
@@ -120,25 +120,25 @@ class BatchLauncher:
 
     @property
     def instances(self) -> dict[int, BpmInstance]:
-        """What this task goes on with or has started so far, by the numbers of the launches."""
+        """The instances adopted or started so far, by the numbers of their launches."""
         return self._adopted | self._starter.started.instances
 
     @property
     def under_way(self) -> int:
-        """How many starts are being sent."""
+        """The number of starts being sent."""
         return self._starter.under_way
 
     def stop(self, reason: Exception) -> None:
-        """Start no more; ``launch`` raises the reason when what is under way is answered. Any thread may call it."""
+        """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
         self._starter.stop(reason)
 
     async def launch(self, record: BatchRecord | None) -> BatchLaunched:
-        """Start what is missing of the batch, and go on with what earlier tries have started.
+        """Adopt what earlier tries of the batch have started, and start what is missing.
 
-        :param record: what was there before this try wrote its intent.
-        :raises AmbiguousStartError: if nobody can know whether some were started.
-        :raises BatchChangedError: if the launches are others than those that an earlier try has started.
-        :raises CallError: what stopped the batch.
+        :param record: the record as it was before this try wrote its intent.
+        :raises AmbiguousStartError: if it is unknown whether some launches were started.
+        :raises BatchChangedError: if the launches differ from those that an earlier try has started.
+        :raises CallError: if a call stopped the batch.
         :raises ValueError: for a launch that cannot be started.
         """
         try:
@@ -151,101 +151,105 @@ class BatchLauncher:
         if record is not None:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
         try:
-            matches = await self._look(record)
-            ledger = Ledger(self._order, record, matches, form=self._endpoint.key_form)
-            begins_anew = self._order.oldest(record) == self._order.generation and not self._order.keeps_open
-            if self._total is None and begins_anew:  # whatever the input says
-                await self._terminate(ledger.superseded())
-            keys = self._decide_all(ledger) if self._total is not None else None
+            matches = await self._search(record)
+            decider = Ledger(self._request, record, matches, form=self._endpoint.key_form)
+            begins_again = (
+                self._request.oldest(record) == self._request.generation and not self._request.keeps_open
+            )
+            if self._total is None and begins_again:  # regardless of the input
+                await self._terminate(decider.superseded())
+            keys = self._decide_all(decider) if self._total is not None else None
             if keys is not None:
-                await self._terminate(ledger.superseded())
+                await self._terminate(decider.superseded())
         except AmbiguousStartError:
-            await self._note_down(batch_record.asked(self._order, record))
+            await self._write_record(batch_record.asked(self._request, record))
             raise
-        begun = self._new_record(record, ledger)
+        begun = self._new_record(record, decider)
         to_start = None if keys is None else len(keys) - keys.count(None)
         if to_start != 0:
-            starts = self._starts(ledger) if keys is None else self._decided(keys)
+            starts = self._starts(decider) if keys is None else self._decided(keys)
             await self._start(starts, msgspec.structs.replace(begun, answered_at=None), to_start)
             begun = self._answered(begun)
         if to_start is None:
-            await self._terminate(ledger.superseded())
+            await self._terminate(decider.superseded())
         self._client.meter.count(ADOPTIONS, len(self._adopted))
         deadline = begun.deadline
-        if deadline is None and self._order.timeout is not None:
-            deadline = self._clock() + self._order.timeout
+        if deadline is None and self._request.timeout is not None:
+            deadline = self._clock() + self._request.timeout
         done = msgspec.structs.replace(
-            begun, own=self._order.signs_of(self.instances), deadline=deadline, unfinished=False
+            begun, own=self._request.instance_signatures(self.instances), deadline=deadline, unfinished=False
         )
-        await self._note_down(done)
+        await self._write_record(done)
         return BatchLaunched(
             total=self._total or self._read,
             instances=self.instances,
             refused=self._starter.started.refused,
-            met=ledger.met & self._adopted.keys(),
+            met=decider.met & self._adopted.keys(),
             record=done,
             said=self._said,
         )
 
-    async def _note_down(self, record: BatchRecord) -> None:
-        # Not in this thread: Airflow takes one that awaits its answers for one that must not wait for them otherwise.
+    async def _write_record(self, record: BatchRecord) -> None:
+        # Use another thread: Airflow does not expect blocking requests from a thread that runs an event loop.
         await asyncio.to_thread(self._remember, record)
 
-    async def _look(self, record: BatchRecord | None) -> KeyMatches | None:
-        """Find everything that carries a key of the batch, where there can be anything."""
-        seconds = batch_record.seconds_to_look(self._order, record, self._clock())
+    async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
+        """Find all instances with a key of the batch, if there can be any."""
+        seconds = batch_record.lookup_delay(self._request, record, self._clock())
         if seconds is None:
             return None
         if seconds > 0:
             self._log(
-                Note(f"Looking in {seconds:.0f} s, when all shows that an earlier try may have started")
+                Note(
+                    f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
+                )
             )
             await self._sleep(seconds)
         try:
-            matches = self._order.new_matches(self._endpoint.key_form, self._clock)
-            is_enough = partial(self._has_all, record)
+            matches = self._request.new_matches(self._endpoint.key_form, self._clock)
+            is_enough = partial(self._is_complete, record)
             return await self._client.run(key_search.find_matches(matches, is_enough=is_enough))
         except AuthenticationError:
             raise
         except CallError as error:
-            if self._order.try_number <= 1:
+            if self._request.try_number <= 1:
                 raise
-            key = f"{self._order.identity.batch_prefix}…"
-            raise AmbiguousStartError(error, key, UNKNOWN) from error
+            key = f"{self._request.identity.batch_prefix}…"
+            raise AmbiguousStartError(error, key, UNKNOWN_STARTS_ADVICE) from error
 
-    def _has_all(self, record: BatchRecord | None, matches: KeyMatches) -> bool:
-        """Return whether each launch has an open instance or a good end, so that none can be missing."""
+    def _is_complete(self, record: BatchRecord | None, matches: KeyMatches) -> bool:
+        """Return whether every launch has an open or succeeded instance, so that none can be missing."""
         found = matches.instances.values()
-        keys = {one.business_key for one in found if not one.is_closed or self._order.accepts(one)}
+        keys = {one.business_key for one in found if not one.is_closed or self._request.accepts(one)}
         if self._total is None or len(keys) < self._total:
             return False
-        # Others may carry such keys too.
+        # Other instances may have such keys too.
         try:
-            ledger = Ledger(self._order, record, matches, form=self._endpoint.key_form)
-            return all(isinstance(ledger.decide(launch), GoOn) for launch in self._launches())
+            decider = Ledger(self._request, record, matches, form=self._endpoint.key_form)
+            return all(isinstance(decider.decide(launch), GoOn) for launch in self._launches())
         except AstroZeroError:
             return False
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
-        """Return the record of starts that are through."""
+        """Return the record for starts that are all answered."""
         is_begun = self._had_begun or self._adopted or self._starter.has_reached_server
         return msgspec.structs.replace(
             begun,
             begun_at=begun.begun_at if is_begun else None,
             answered_at=self._clock(),
             unproven=begun.unproven or self._starter.is_unproven,
-            own=self._order.signs_of(self.instances),
+            own=self._request.instance_signatures(self.instances),
             key_example=self._endpoint.key_example,
         )
 
-    def _decide_all(self, ledger: Ledger) -> list[str | None]:
-        """Decide on every launch before any is started: return its key, or ``None`` where it goes on with an instance."""
+    def _decide_all(self, decider: Ledger) -> list[str | None]:
+        """Decide every launch before the first start. Return its business key, or ``None`` for an adopted launch."""
         keys: list[str | None] = []
         doubts: list[AmbiguousStartError] = []
         for launch in self._launches():
             self._said.append(launch.said(with_variables=self._with_variables))
             try:
-                decision = ledger.decide(launch)
+                decision = decider.decide(launch)
             except AmbiguousStartError as error:
                 doubts.append(error)
                 continue
@@ -262,19 +266,19 @@ class BatchLauncher:
             account = Account(self._total, self._adopted, in_doubt=len(doubts))
             doubts[0].problem += f"; {account}"
             raise doubts[0]
-        ledger.check_all_seen()
+        decider.check_none_missing()
         if self._adopted:
             self._log(
-                Note(f"Going on with {len(self._adopted)} of {len(keys)} launches, and starting the others")
+                Note(
+                    f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
+                )
             )
         return keys
 
     async def _terminate(self, superseded: list[BpmInstance]) -> None:
         if not superseded:
             return
-        self._log(
-            Note(f"The task was cleared. Terminating {len(superseded)} instances that it had started before")
-        )
+        self._log(Note(f"The task was cleared. Terminating {len(superseded)} instances that it had started"))
         change = await group_change.change_all(
             self._client,
             {one.id: one.state for one in superseded},
@@ -285,70 +289,70 @@ class BatchLauncher:
         )
         if not change.is_complete:
             error = AstroZeroError(
-                f"What this task had started before could not be terminated: {change.note}"
+                f"Instances that this task had started could not be terminated: {change.note}"
             )
-            error.advice = "A retry goes on with that."
+            error.advice = "A retry terminates the rest."
             raise error
         self._log(Note(change.note, warning=bool(change.failed)))
 
-    def _new_record(self, record: BatchRecord | None, ledger: Ledger) -> BatchRecord:
-        order, own = self._order, self._order.own(record)
-        known = order.goes_on(record)
+    def _new_record(self, record: BatchRecord | None, decider: Ledger) -> BatchRecord:
+        request, own = self._request, self._request.own(record)
+        known = request.resumable_record(record)
         begun_at = own.begun_at if own else None
-        if begun_at is None and order.try_number > 1 and (record is None or record.older_unknown):
-            begun_at = order.since or 0.0  # earlier tries may have begun it
+        if begun_at is None and request.try_number > 1 and (record is None or record.older_unknown):
+            begun_at = request.since or 0.0  # earlier tries may have begun it
         self._had_begun = begun_at is not None
         return BatchRecord(
-            generation=order.generation,
-            max_tries=order.max_tries,
-            intent_of=order.generation,
-            since=order.since,
+            generation=request.generation,
+            max_tries=request.max_tries,
+            intent_of=request.generation,
+            since=request.since,
             key_example=self._endpoint.key_example,
             unproven=own is not None and own.unproven,
             begun_at=self._clock() if begun_at is None else begun_at,
             answered_at=own.answered_at if own else None,
-            own_keys=order.sign_of_keys(),
-            own=order.signs_of(self._adopted),
-            strangers=ledger.strangers if order.own_keys else None,
+            own_keys=request.keys_signature(),
+            own=request.instance_signatures(self._adopted),
+            strangers=decider.preexisting_ids if request.own_keys else None,
             met=known.met if known else None,
-            # A wait that has failed is over; what goes on now is another one.
+            # The deadline of a failed wait has no meaning any more: a new wait begins now.
             deadline=own.deadline if own and not (own.unfinished and own.answered_at) else None,
             unfinished=True,
-            goes_on_from=order.goes_on_from(record) if order.generation_is_certain else 1,
+            goes_on_from=request.goes_on_from(record) if request.generation_is_certain else 1,
         )
 
     async def _start(self, starts: Iterator[Start], begun: BatchRecord, to_start: int | None) -> None:
-        await self._note_down(begun)
+        await self._write_record(begun)
         try:
-            await self._starter.start(starts, to_start, strangers=begun.strangers)
+            await self._starter.start(starts, to_start, preexisting_ids=begun.strangers)
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
-                await self._note_down(msgspec.structs.replace(begun, told=True))
+                await self._write_record(msgspec.structs.replace(begun, told=True))
             elif not self._starter.is_in_doubt:
-                await self._note_down(self._answered(begun))
+                await self._write_record(self._answered(begun))
             raise
 
     def _decided(self, keys: list[str | None]) -> Iterator[Start]:
-        """Return the starts that were decided on."""
+        """Return the decided starts."""
         for launch in self._launches():
             if (key := keys[launch.number - 1]) is not None:
                 if self._are_too_many_refused():
                     return
                 yield Start(launch, key)
 
-    def _starts(self, ledger: Ledger) -> Iterator[Start]:
-        """Decide on one launch after the other, as they are read, and return those that are to be started."""
+    def _starts(self, decider: Ledger) -> Iterator[Start]:
+        """Decide launch by launch while reading the input, and return the starts."""
         for launch in self._launches():
             self._read = launch.number
             self._said.append(launch.said(with_variables=self._with_variables))
-            decision = ledger.decide(launch)
+            decision = decider.decide(launch)
             if isinstance(decision, GoOn):
                 self._adopted[launch.number] = decision.instance
             elif self._are_too_many_refused():
                 return
             else:
                 yield decision
-        ledger.check_all_seen()
+        decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
         refused = len(self._starter.started.refused)

@@ -1,4 +1,4 @@
-"""What the tries of a batch tell each other, which of it counts for this one, and when it looks for more. No I/O."""
+"""The record that the tries of a batch share: what it holds, which of it a try uses, and when to search for more. No I/O."""
 
 from __future__ import annotations
 
@@ -22,49 +22,51 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
-SIGN = 4  # characters by which an instance of an author's own key is known
-MOST_MET = 60_000  # launches that are noted as having met a condition
+SIGNATURE_LENGTH = (
+    4  # characters of an instance's signature, by which it is recognised as the one of a custom key
+)
+MOST_MET = 60_000  # launches that a record can mark as satisfied
 MOST_OWN_KEYS = (
-    10_000  # launches where some have keys of the authors' own: Airflow bounds the length of a record
+    10_000  # launches in a batch in which some have custom keys: Airflow limits the length of a record
 )
 
 
 class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
-    """What the tries of a batch tell each other."""
+    """What a try of a batch writes down for later tries."""
 
     begun_at: float | None = None
-    """When the first start of this generation was about to be sent, in seconds since the epoch; ``None`` if none was."""
+    """When the first start of this generation was about to be sent, in seconds since the epoch; ``None`` if none was sent."""
     answered_at: float | None = None
-    """When no start was under way any more; ``None`` where a process may have died over some."""
+    """When the last start had been answered, in seconds since the epoch; ``None`` if a process may have died before that."""
     unproven: bool = False
-    """Whether starts with keys of the authors' own were refused or throttled: they may have been carried out all the same."""
+    """Whether starts with custom keys were refused or throttled: the server may have carried them out anyway."""
     own_keys: str | None = None
-    """What tells whether the authors' own keys are still the same ones, in the same places."""
+    """A signature of the custom keys and their places. It changes if a key or a place changes."""
     own: str | None = None
-    """The signs of the instances of such keys, as many characters for each launch as a sign has."""
+    """The signatures of the instances with custom keys, one of fixed length for each launch."""
     strangers: tuple[str, ...] | None = None
-    """The ids that carried such keys before the starts that may be under way; ``None`` where nobody knows."""
+    """The ids of instances that had custom keys before the pending starts; ``None`` if unknown."""
     met: str | None = None
-    """The launches that have met a condition which may pass by: a bit for each, in hexadecimal digits."""
+    """The launches that have met a condition that may cease to hold: one bit each, in hexadecimal digits."""
     deadline: float | None = None
     """When the wait fails, in seconds since the epoch."""
     unfinished: bool = False
-    """Whether a clear goes on with the batch: its starts are under way, or its last try has failed."""
+    """Whether clearing the task resumes the batch: starts are pending, or the last try has failed."""
     goes_on_from: int | None = None
-    """The oldest generation that this one goes on with, if it goes on with one."""
+    """The oldest generation that this one resumes; ``None`` if it resumes none."""
 
     def failed(self, *, unfinished: bool, met: Iterable[int] = ()) -> Self:
         """Return the record of a try that has failed.
 
-        :param unfinished: whether a clear goes on with the batch.
-        :param met: the launches that have met a condition which may pass by.
+        :param unfinished: whether clearing the task resumes the batch.
+        :param met: the launches that have met a condition that may cease to hold.
         """
-        bits = sum(1 << number for number in self.numbers_met().union(met))
-        # What would be too long is left out: then those are judged by what they are by then.
-        noted = f"{bits:x}" if 0 < bits.bit_length() < MOST_MET else None
-        return msgspec.structs.replace(self, unfinished=unfinished, met=noted)
+        bits = sum(1 << number for number in self.satisfied_launches().union(met))
+        # A mark that would be too long is left out. Those launches are then judged by their state at that time.
+        marked = f"{bits:x}" if 0 < bits.bit_length() < MOST_MET else None
+        return msgspec.structs.replace(self, unfinished=unfinished, met=marked)
 
-    def numbers_met(self) -> frozenset[int]:
+    def satisfied_launches(self) -> frozenset[int]:
         """Return the launches that have met the condition."""
         bits = f"{int(self.met or '0', 16):b}"
         return frozenset(number for number, bit in enumerate(reversed(bits)) if bit == "1")
@@ -72,18 +74,18 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOrder:
-    """A batch that is to be started, for which try of which task.
+    """Describes the batch that one try of a task wants to start.
 
     :param identity: the task.
     :param generation: the number of the first try since the task was last cleared.
     :param try_number: the number of this try.
-    :param keeps_open: whether an open instance of an older generation is adopted whoever left it open.
-    :param accepts: tells whether an instance that has ended is what the task is to bring about.
-    :param own_keys: the authors' own business keys in the batch, by the numbers of their launches.
-    :param timeout: seconds for the wait, which begins when everything was started.
-    :param grace: seconds after which an instance that was started certainly shows in the lists.
-    :param since: when the first try of the task began at the earliest, in seconds since the epoch, if that is known.
-    :param max_tries: Airflow's ``max_tries`` of the task, if that is known.
+    :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
+    :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
+    :param own_keys: the custom business keys, which authors chose, by the numbers of their launches.
+    :param timeout: seconds for the wait, which begins when all launches are started.
+    :param grace: seconds after which a started instance certainly shows in the lists.
+    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
+    :param max_tries: Airflow's ``max_tries`` of the task, if known.
     :param generation_is_certain: whether the sources for the generation agree.
     """
 
@@ -102,14 +104,14 @@ class BatchOrder:
     def __post_init__(self) -> None:
         if max(self.own_keys, default=0) > MOST_OWN_KEYS:
             raise ValueError(
-                f"a batch in which launches have a business_key of their own may have {MOST_OWN_KEYS} launches at most"
+                f"a batch in which launches have a business_key of their own may have at most {MOST_OWN_KEYS} launches"
             )
 
     def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
-        """Return what takes the rows of a search for the instances that this batch is about.
+        """Return a collector for search results that keeps the instances that this batch may be about.
 
-        :param form: what the endpoint makes of business keys, where that is known.
-        :param clock: the time, in seconds since the epoch.
+        :param form: how the endpoint changes business keys, if known.
+        :param clock: returns the time, in seconds since the epoch.
         """
         keys = self.authors_keys(form)
         return KeyMatches(
@@ -122,14 +124,14 @@ class BatchOrder:
         )
 
     def authors_keys(self, form: KeyForm | None) -> KeyForms:
-        """Return what recognises the authors' own keys."""
+        """Return the custom keys, ready to be recognised in the form in which the endpoint shows them."""
         return KeyForms(self.own_keys.values(), form)
 
     def has_sent_nothing(self, record: BatchRecord | None) -> bool:
-        """Return whether certainly no try of this generation has sent a start, where no record of one is there."""
+        """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
         if self.generation_is_certain and self.try_number <= self.generation:
             return True
-        return record is not None and record.tells_of(self.generation)
+        return record is not None and record.covers(self.generation)
 
     def may_have_sent(self, record: BatchRecord | None) -> bool:
         """Return whether a try of this generation may have sent a start."""
@@ -139,96 +141,106 @@ class BatchOrder:
         return not self.has_sent_nothing(record)
 
     def own(self, record: BatchRecord | None) -> BatchRecord | None:
-        """Return a record if it is of this generation."""
+        """Return the record if it belongs to this generation."""
         return record if record is not None and record.generation == self.generation else None
 
-    def goes_on(self, record: BatchRecord | None) -> BatchRecord | None:
-        """Return a record if this generation goes on with what it tells of."""
+    def resumable_record(self, record: BatchRecord | None) -> BatchRecord | None:
+        """Return the record if this generation resumes the batch it describes."""
         return record if record is not None and (record.unfinished or self.own(record)) else None
 
     def oldest(self, record: BatchRecord | None) -> int:
-        """Return the oldest generation whose instances are this one's too."""
-        if (known := self.goes_on(record)) is None:
+        """Return the oldest generation whose instances also belong to this one."""
+        if (known := self.resumable_record(record)) is None:
             return self.generation
         return known.generation if known.goes_on_from is None else known.goes_on_from
 
     def goes_on_from(self, record: BatchRecord | None) -> int | None:
-        """Return the oldest generation that this one goes on with, if it goes on with an older one."""
+        """Return the oldest generation that this one resumes, or ``None`` if it resumes none."""
         oldest = self.oldest(record)
         return oldest if oldest < self.generation else None
 
-    def sign_of_keys(self) -> str | None:
-        """Return what tells whether the authors' own keys are still the same."""
-        return _sign(*map(str, self.own_keys), *self.own_keys.values(), length=16) if self.own_keys else None
+    def keys_signature(self) -> str | None:
+        """Return a signature of the custom keys and their places."""
+        return (
+            _signature(*map(str, self.own_keys), *self.own_keys.values(), length=16)
+            if self.own_keys
+            else None
+        )
 
-    def signs_of(self, instances: Mapping[int, BpmInstance]) -> str | None:
-        """Return by what the instances of the authors' own keys are known later, as a record has it.
+    def instance_signatures(self, instances: Mapping[int, BpmInstance]) -> str | None:
+        """Return the signatures by which a later try recognises the instances with custom keys.
 
-        :param instances: what was started, by the numbers of the launches.
+        :param instances: the started instances, by the numbers of their launches.
         """
         if not self.own_keys:
             return None
         of_each = {
-            number: _sign(key, instances[number].id)
+            number: _signature(key, instances[number].id)
             for number, key in self.own_keys.items()
             if number in instances
         }
-        return "".join(of_each.get(number, "-" * SIGN) for number in range(1, max(self.own_keys) + 1))
+        return "".join(
+            of_each.get(number, "-" * SIGNATURE_LENGTH) for number in range(1, max(self.own_keys) + 1)
+        )
 
 
 def is_known(record: BatchRecord, number: int, key: str, instance: BpmInstance) -> bool:
-    """Return whether an instance that carries the author's own key is the one that a launch has started.
+    """Return whether an instance with a custom key is the one that a launch has started.
 
-    :param key: the key as it was sent.
+    :param key: the key as sent.
     """
-    noted = (record.own or "")[SIGN * (number - 1) : SIGN * number]
-    return noted == _sign(key, instance.id)
+    marked = (record.own or "")[SIGNATURE_LENGTH * (number - 1) : SIGNATURE_LENGTH * number]
+    return marked == _signature(key, instance.id)
 
 
-def _sign(*texts: str, length: int = SIGN) -> str:
+def _signature(*texts: str, length: int = SIGNATURE_LENGTH) -> str:
     whole = hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).digest()
     return base64.urlsafe_b64encode(whole).decode()[:length]
 
 
-def seconds_to_look(order: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
-    """Return after how many seconds to look for what was started before; ``None`` where nothing can have been.
+def lookup_delay(request: BatchOrder, record: BatchRecord | None, now: float) -> float | None:
+    """Return the seconds to wait before searching for earlier instances; ``None`` if there can be none.
 
-    :param record: what was there before this try wrote anything.
+    :param record: the record as it was before this try wrote anything.
     :param now: the time, in seconds since the epoch.
     """
-    if order.try_number <= 1:
-        return 0.0 if order.own_keys else None
-    if record is None or record.older_unknown or not (order.own(record) or order.has_sent_nothing(record)):
-        return order.grace  # nothing tells when a start was sent
+    if request.try_number <= 1:
+        return 0.0 if request.own_keys else None
+    if (
+        record is None
+        or record.older_unknown
+        or not (request.own(record) or request.has_sent_nothing(record))
+    ):
+        return request.grace  # no record shows when a start was sent
     if record.begun_at is None:
-        # Where a person was asked to look, something may be there though no record tells of a start.
-        return 0.0 if record.told or order.own_keys or record.goes_on_from is not None else None
-    # Where a process died over its starts nobody knows when the last of them was taken.
+        # If a person was asked to search, an instance may exist although no record mentions a start.
+        return 0.0 if record.told or request.own_keys or record.goes_on_from is not None else None
+    # If a process died while starts were pending, the server may have processed the last of them at any time since.
     since = now if record.answered_at is None else record.answered_at
-    return min(order.grace, max(0.0, since + order.grace - now))
+    return min(request.grace, max(0.0, since + request.grace - now))
 
 
-def asked(order: BatchOrder, record: BatchRecord | None) -> BatchRecord:
+def asked(request: BatchOrder, record: BatchRecord | None) -> BatchRecord:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    known = order.goes_on(record)
+    known = request.resumable_record(record)
     begun = with_intent(
         record,
         BatchRecord,
-        generation=order.generation,
-        max_tries=order.max_tries,
-        try_number=order.try_number,
-        since=order.since,
+        generation=request.generation,
+        max_tries=request.max_tries,
+        try_number=request.try_number,
+        since=request.since,
     )
-    base = BatchRecord(generation=order.generation)
+    base = BatchRecord(generation=request.generation)
     if known is not None:
-        base = msgspec.structs.replace(known, goes_on_from=order.goes_on_from(known))
+        base = msgspec.structs.replace(known, goes_on_from=request.goes_on_from(known))
     elif record is not None:
         base = msgspec.structs.replace(base, begun_at=record.begun_at, key_example=record.key_example)
     return msgspec.structs.replace(
         base,
-        generation=order.generation,
-        max_tries=order.max_tries,
-        is_unclear=not order.generation_is_certain,
+        generation=request.generation,
+        max_tries=request.max_tries,
+        is_unclear=not request.generation_is_certain,
         intent_of=begun.intent_of,
         older_unknown=begun.older_unknown,
         since=begun.since,

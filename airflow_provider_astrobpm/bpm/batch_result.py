@@ -1,13 +1,13 @@
-"""What became of each launch of a batch, and whether the batch has failed over it. Pure.
+"""Computes the outcome of each launch of a batch, and whether the batch has failed. No I/O.
 
 | outcome       | the launch                                                             | counts as a failure |
 |---------------|------------------------------------------------------------------------|---------------------|
-| `failed`      | was started, and its instance came to a bad end, or is gone            | yes                 |
+| `failed`      | was started, and its instance failed or has disappeared                | yes                 |
 | `refused`     | was refused by the server                                              | yes                 |
 | `open`        | was started, and the wait ended before its instance was decided        |                     |
-| `not_started` | had no turn before the batch ended                                     |                     |
-| `started`     | was started, and nobody waited for it                                  |                     |
-| `succeeded`   | was started, and its instance came to its good end                     |                     |
+| `not_started` | was not reached before the batch ended                                 |                     |
+| `started`     | was started, and the task did not wait for it                          |                     |
+| `succeeded`   | was started, and its instance succeeded                                |                     |
 """
 
 from __future__ import annotations
@@ -49,73 +49,73 @@ COLUMNS = (
     "end_time_utc",
     "url",
 )
-"""What is told of a launch."""
-VARIABLES = "variables"
-"""One more column, if the task asks for it."""
+"""The columns of a launch in the result."""
+VARIABLES_COLUMN = "variables"
+"""An additional column, if the task asks for it."""
 
 
 def columns(*, with_variables: bool) -> tuple[str, ...]:
-    """Return what is told of a launch.
+    """Return the columns of a launch in the result.
 
-    :param with_variables: whether its author asks for its variables, too.
+    :param with_variables: whether to include the launch's variables.
     """
-    return (*COLUMNS, VARIABLES) if with_variables else COLUMNS
+    return (*COLUMNS, VARIABLES_COLUMN) if with_variables else COLUMNS
 
 
 def most_failures(value: float, total: int) -> int:
     """Return how many launches may fail.
 
-    :param value: their number, or their share below 1.
-    :param total: how many launches there are.
+    :param value: their number, or a fraction of all launches, below 1.
+    :param total: the number of launches.
     """
-    # As it is written: a share of 0.29 allows 29 of 100, which as a binary fraction it would not.
+    # Use the decimal fraction as written: 0.29 of 100 allows 29, but the binary fraction would allow 28.
     return value if isinstance(value, int) else math.floor(Fraction(str(value)) * total)
 
 
 class LaunchEnd(NamedTuple):
-    """What became of one launch."""
+    """The outcome of one launch."""
 
     number: int
     outcome: LaunchOutcome
     reason: str | None = None
     instance_id: str | None = None
     instance: BpmInstance | None = None
-    """Its instance as it was seen last, if it was."""
+    """Its instance as last seen; ``None`` if it was never seen."""
     said: Said | None = None
-    """What its author has said of it, if that is known."""
+    """The author's fields of the launch, if known."""
 
     def as_dict(self, *, url: str | None, timezone: tzinfo | None) -> dict[str, Any]:
-        """Return it as tasks pass it on, with the fields of ``COLUMNS``, and with ``VARIABLES`` if they are known.
+        """Return the launch as a result row: the fields of ``RESULT_COLUMNS``, and the variables if they are known.
 
-        :param url: the address of the instance for people, if there is one.
-        :param timezone: the zone of the API's timestamps, if it is known.
+        :param url: the link to the instance, if any.
+        :param timezone: the zone of the API's timestamps, if known.
         """
         seen: dict[str, Any] = self.instance.as_dict(url=url, timezone=timezone) if self.instance else {}
         said = self.said or Said(self.number)
         title = said.title or (self.instance.title if self.instance else None)
         seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "title": title}
         seen |= {"id": said.id, "instance_id": self.instance_id, "bpm_name": seen.get("name"), "url": url}
-        told = {column: seen.get(column) for column in COLUMNS}
-        return told if said.variables is None else {**told, VARIABLES: said.variables}
+        row = {column: seen.get(column) for column in COLUMNS}
+        return row if said.variables is None else {**row, VARIABLES_COLUMN: said.variables}
 
     def __str__(self) -> str:
         return named(self.number, self.said.id if self.said else None, instance=self.instance_id)
 
 
 class BatchResult:
-    """What became of a batch.
+    """The outcome of a batch.
 
-    :param ends: what became of each launch.
+    :param ends: the outcome of each launch.
     """
 
     def __init__(self, ends: Iterable[LaunchEnd]) -> None:
         self._ends = sorted(ends, key=lambda end: (OUTCOMES.index(end.outcome), end.number))
         counted = Counter(end.outcome for end in self._ends)
         self.counts: dict[str, int] = {outcome: counted[outcome] for outcome in reversed(OUTCOMES)}
-        """How many launches came to each outcome."""
+        """The number of launches by outcome."""
 
     def __iter__(self) -> Iterator[LaunchEnd]:
-        """Iterate over the launches: the failed ones first, and alike ones in their order."""
+        """Iterate over the launches: failed ones first, then by outcome and number."""
         return iter(self._ends)
 
     def __len__(self) -> int:
@@ -123,17 +123,17 @@ class BatchResult:
 
     @property
     def failures(self) -> int:
-        """How many launches have failed."""
+        """The number of launches that have failed."""
         return sum(self.counts[outcome] for outcome in FAILURES)
 
     def numbers(self, outcome: LaunchOutcome) -> list[int]:
-        """Return the launches that came to an outcome."""
+        """Return the numbers of the launches with an outcome."""
         return [end.number for end in self._ends if end.outcome == outcome]
 
     def failure(self, max_failures: float) -> BatchFailedError | None:
-        """Return the error of the batch, if more have failed than may.
+        """Return the error of the batch if too many launches have failed.
 
-        :param max_failures: how many may, or which share.
+        :param max_failures: how many may fail, as a number or a fraction.
         """
         if self.failures <= most_failures(max_failures, len(self)):
             return None
@@ -143,7 +143,7 @@ class BatchResult:
         )
 
     def _reasons(self) -> str:
-        """Name each reason once, with the first launches that failed for it."""
+        """Name each reason once, with the first launches that failed because of it."""
         return reasons((str(end), end.reason or "") for end in self._ends[: self.failures])
 
     def __str__(self) -> str:
@@ -158,13 +158,13 @@ def result_of(
     seen: Mapping[str, BpmInstance],
     said: Sequence[Said] = (),
 ) -> BatchResult:
-    """Put together what became of a batch.
+    """Compute the outcome of a batch.
 
-    :param ids: the instance of each launch, from the first on; ``None`` for one that has none.
+    :param ids: the instance id of each launch, in order; ``None`` for a launch without one.
     :param refusals: why launches were refused, by their numbers.
-    :param end: how the wait for them ended; ``None`` where nobody waited.
-    :param seen: the instances as they were seen last, by their ids.
-    :param said: what the authors of the launches have said of each, if that is known.
+    :param end: how the wait for them ended; ``None`` if the task did not wait.
+    :param seen: the instances as last seen, by their ids.
+    :param said: the author's fields of each launch, if known.
     """
     still_open = set(end.open) if end else set()
 

@@ -1,16 +1,17 @@
-"""Starts the launches of a batch, many at a time, and each at most once.
+"""Sends the starts of a batch, many at a time, and each launch at most once.
 
-| the POST of a launch                            | so it            | and then                                             |
-|-------------------------------------------------|------------------|------------------------------------------------------|
-| was answered with an instance                   | was started      |                                                      |
-| never reached the server                        | was not started  | all wait; then it is sent again                      |
-| was throttled                                   | probably not     | all wait, as the server asks, within `max_wait`      |
-| was refused                                     | probably not     | it has failed; the others go on                      |
-| met refused credentials, or TLS that fails      | probably not     | the batch stops                                      |
-| anything else                                   | may be started   | it is searched for when the others are through       |
+| the POST of a launch                            | so the instance      | and then                                         |
+|-------------------------------------------------|----------------------|--------------------------------------------------|
+| was answered with an instance                   | was started          |                                                  |
+| never reached the server                        | was not started      | all starts pause; then it is resent              |
+| was throttled                                   | probably was not     | all starts pause, as the server asks, up to      |
+|                                                 |                      | `max_wait`; then it is resent                    |
+| was refused                                     | probably was not     | the launch has failed; the others continue       |
+| met refused credentials, or a TLS failure       | probably was not     | the batch stops                                  |
+| anything else                                   | may be started       | it is searched for after all others are finished |
 
-The batch also stops when waiting does not help, and when nothing but doubt comes back. What was not sent then is sent by
-a retry. Whatever stops it tells how many launches are what.
+The batch also stops if pausing does not help, or if start after start is in doubt. A retry sends the starts that were not
+sent. The error for a stopped batch counts the launches by outcome.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.launches import Launch
     from airflow_provider_astrobpm.bpm.search import Endpoint
 
-PROGRESS = 5.0  # seconds between two lines of progress
-FEWEST_DOUBTS = 5  # in a row, before the batch stops over them
+PROGRESS_SECONDS = 5.0  # from one progress line to the next, at least
+MIN_DOUBTS_TO_STOP = 5  # lost answers in a row before the batch stops, or max_concurrency if that is more
 
 
 @dataclass
 class Started:
-    """What came of the starts.
+    """The results of the starts.
 
-    :param instances: what was started, by the numbers of the launches.
-    :param refused: the launches that the server refused, and its words.
+    :param instances: the started instances, by the numbers of their launches.
+    :param refused: the refusals of the server, by the numbers of the launches.
     """
 
     instances: dict[int, BpmInstance] = field(default_factory=dict)
@@ -53,17 +54,17 @@ class Started:
 
 
 class BatchStarter:
-    """Starts launches.
+    """Sends the starts of launches.
 
-    :param client: the client. Its ``max_attempts`` and ``max_wait`` hold for all launches together: how often in a row
-        the server may turn them away, and the seconds to wait then at most, also where ``Retry-After`` asks for more.
-    :param max_concurrency: starts under way at once.
-    :param rate_limit: starts per second at most; ``None`` for as many as there can be.
-    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param client: the client. Its ``max_attempts`` and ``max_wait`` apply to all launches together: how often in a row the
+        server may turn starts away, and the longest pause in seconds after that, even if ``Retry-After`` asks for more.
+    :param max_concurrency: the maximum number of concurrent starts.
+    :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
+    :param grace: seconds after which a started instance certainly shows in the lists.
     :param endpoint: what this process has learnt about the environment.
-    :param log: is told how it goes.
-    :param clock: the time, in seconds since the epoch.
-    :param sleep: lets seconds pass.
+    :param log: receives notes for the task log.
+    :param clock: returns the time, in seconds since the epoch.
+    :param sleep: sleeps for a number of seconds.
     """
 
     def __init__(
@@ -83,70 +84,76 @@ class BatchStarter:
         self._interval = 1 / rate_limit if rate_limit else 0.0
         self._grace = grace
         self._endpoint = endpoint
-        self._strangers: frozenset[str] | None = frozenset()
+        self._preexisting_ids: frozenset[str] | None = frozenset()
         self._log = log
         self._clock = clock
         self._sleep = sleep
         self.started = Started()
-        """What has come of the starts so far."""
+        """The results so far."""
         self.under_way = 0
-        """How many starts are being sent; those that ended with an error that nobody knows are never answered."""
+        """The number of starts being sent. A start that ends with an unexpected error stays among them."""
         self.has_reached_server = False
         """Whether the server has answered a start, or may have received one."""
         self.is_unproven = False
-        """Whether a start with a key of its author's was refused or throttled: it may have been carried out all the same."""
+        """Whether a start with a custom key was refused or throttled: the server may have carried it out anyway."""
         self._in_doubt: dict[str, tuple[Launch, CallError]] = {}
         self._found: list[tuple[str, CallError]] = []
         self._taken = 0
         self._stopped_by: Exception | None = None
         self._is_stopped_by_doubt = False
         self._next_at = 0.0
-        self._held_at = 0.0
+        self._paused_at = 0.0
         self._turned_away = 0
         self._doubts_in_a_row = 0
         self._began = 0.0
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._counted = 0
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether something may have been started that was not found."""
+        """Whether an instance may have been started that was not found."""
         return bool(self._in_doubt) or self.under_way > 0
 
     def stop(self, reason: Exception) -> None:
-        """Send no more starts; ``start`` raises the reason when those under way are answered. Any thread may call it."""
-        if self._stopped_by is None or self._is_stopped_by_doubt:  # which says the least
+        """Send no more starts. ``start`` raises the reason once the pending ones are answered. Thread-safe."""
+        if (
+            self._stopped_by is None or self._is_stopped_by_doubt
+        ):  # any other reason says more than lost answers
             self._stopped_by, self._is_stopped_by_doubt = reason, False
 
     async def start(
-        self, starts: Iterator[Start], total: int | None = None, *, strangers: Collection[str] | None = ()
+        self,
+        starts: Iterator[Start],
+        total: int | None = None,
+        *,
+        preexisting_ids: Collection[str] | None = (),
     ) -> Started:
-        """Start launches until there are no more.
+        """Start all launches.
 
-        :param starts: the launches and their keys; each is taken when its turn has come.
+        :param starts: the launches and their keys. Each is taken when it is about to be sent.
         :param total: how many there are, for the log.
-        :param strangers: the ids that carry keys of the authors' own and were there before; ``None`` where nobody knows.
-        :raises AmbiguousStartError: if nobody can know whether some were started.
-        :raises CallError: what stopped the batch.
-        :raises Exception: what ``starts`` raises, after what was under way has come to its end.
+        :param preexisting_ids: the ids of preexisting instances with custom keys; ``None`` if unknown.
+        :raises AmbiguousStartError: if it is unknown whether some launches were started.
+        :raises CallError: if a call stopped the batch.
+        :raises Exception: if ``starts`` raises it, after the pending starts have finished.
         """
-        self._strangers = None if strangers is None else frozenset(strangers)
-        self._began = self._told_at = self._clock()
+        self._preexisting_ids = None if preexisting_ids is None else frozenset(preexisting_ids)
+        self._began = self._logged_at = self._clock()
         await asyncio.gather(*(self._work(starts, total) for _ in range(self._max_concurrency)))
-        self._tell(total, last=True)
+        self._log_progress(total, last=True)
         if self._in_doubt:
             try:
-                await self._look_for_those_in_doubt(total)
+                await self._recover(total)
             finally:
-                self._count()
-        if self._stopped_by is not None and not (self._is_stopped_by_doubt and self._is_through(starts)):
+                self._count_starts()
+        if self._stopped_by is not None and not (self._is_stopped_by_doubt and self._is_finished(starts)):
             if isinstance(self._stopped_by, CallError):
                 lost = self._found if self._is_stopped_by_doubt else ()
                 batch_account.stopped(self._account(total), self._stopped_by, lost)
             raise self._stopped_by
         return self.started
 
-    def _is_through(self, starts: Iterator[Start]) -> bool:
+    def _is_finished(self, starts: Iterator[Start]) -> bool:
         """Return whether every launch has an instance, or was refused."""
         ended = len(self.started.instances) + len(self.started.refused)
         return ended == self._taken and next(starts, None) is None
@@ -167,14 +174,14 @@ class BatchStarter:
                 self._taken += 1
                 while self._stopped_by is None and not await self._send(launch, key):
                     pass
-                self._tell(total)
+                self._log_progress(total)
                 if self._stopped_by is not None:
                     return
-        except Exception as error:  # noqa: BLE001 - it is raised when the others have ended
+        except Exception as error:  # noqa: BLE001 - raised when the other workers have finished
             self.stop(error)
 
     async def _send(self, launch: Launch, key: str) -> bool:
-        """Send the start of a launch when its turn has come; return whether that was its end."""
+        """Send the start of a launch when the pace allows it. Return whether the launch is finished."""
         while (seconds := self._next_at - self._clock()) > 0:
             await self._sleep(seconds)
             if self._stopped_by is not None:
@@ -188,7 +195,7 @@ class BatchStarter:
             instance = await self._client.call_once(operation)
         except CallError as error:
             self.under_way -= 1
-            return self._has_ended(launch, key, error, sent_at)
+            return self._handle_failure(launch, key, error, sent_at)
         except SettingsError:
             self.under_way -= 1
             raise
@@ -200,8 +207,8 @@ class BatchStarter:
             self._log(Note(warning, warning=True))
         return True
 
-    def _has_ended(self, launch: Launch, key: str, error: CallError, sent_at: float) -> bool:
-        """Take that the start of a launch has failed, by the table above; return whether that was its end."""
+    def _handle_failure(self, launch: Launch, key: str, error: CallError, sent_at: float) -> bool:
+        """Handle the failed start of a launch by the table above. Return whether the launch is finished."""
         if not error.never_reached:
             self.has_reached_server = True
             self.is_unproven = self.is_unproven or launch.business_key is not None
@@ -210,39 +217,42 @@ class BatchStarter:
         elif error.taken is None:
             self._doubt(launch, key, error)
         elif retry.may_resend(error, resend_if_unsure=False):
-            self._hold(error, sent_at)
+            self._pause_all(error, sent_at)
             return False
         else:
             self.stop(error)
             return False
         return True
 
-    def _hold(self, error: CallError, sent_at: float) -> None:
-        """Let all wait, because the server turned one away; what was sent before that pause says nothing new."""
-        if sent_at <= self._held_at:
+    def _pause_all(self, error: CallError, sent_at: float) -> None:
+        """Pause all starts because the server turned one away. Starts sent before the last pause do not count."""
+        if sent_at <= self._paused_at:
             return
         self._turned_away += 1
         if self._turned_away >= self._client.settings.max_attempts:
             self.stop(error)
             return
-        now = self._held_at = self._clock()
+        now = self._paused_at = self._clock()
         asked = retry.retry_after_seconds(error.retry_after, now) or 0.0
         backoff = retry.FIRST_WAIT * 2.0 ** (self._turned_away - 1)
         seconds = min(self._client.settings.max_wait, max(backoff, asked))
         self._next_at = max(self._next_at, now + seconds)
-        self._log(Note(f"No start is sent for {seconds:.0f} s. {error}", warning=True))
+        self._log(Note(f"Sending no starts for {seconds:.0f} s. {error}", warning=True))
 
     def _doubt(self, launch: Launch, key: str, error: CallError) -> None:
         self._in_doubt[key] = launch, error
         self._client.meter.count(AMBIGUOUS_STARTS)
         self._doubts_in_a_row += 1
-        if self._doubts_in_a_row >= max(self._max_concurrency, FEWEST_DOUBTS) and self._stopped_by is None:
+        if (
+            self._doubts_in_a_row >= max(self._max_concurrency, MIN_DOUBTS_TO_STOP)
+            and self._stopped_by is None
+        ):
             self._stopped_by, self._is_stopped_by_doubt = error, True
 
-    async def _look_for_those_in_doubt(self, total: int | None) -> None:
-        """Find the instances whose answers were lost, for as long as they may take to show.
+    async def _recover(self, total: int | None) -> None:
+        """Find the instances of starts whose answers were lost. Search for as long as they may take to show.
 
-        :raises AmbiguousStartError: if some do not show.
+        :raises AmbiguousStartError: if some were not found.
         """
         self._log(
             Note(
@@ -250,7 +260,7 @@ class BatchStarter:
                 warning=True,
             )
         )
-        others_may_use_keys = self._strangers is None
+        others_may_use_keys = self._preexisting_ids is None
         recovery = await self._client.run(
             recover_lost_starts(
                 {
@@ -263,7 +273,7 @@ class BatchStarter:
                 grace=self._grace,
                 posted_at=self._began,
                 clock=self._clock,
-                existing=self._strangers or (),
+                existing=self._preexisting_ids or (),
                 form=self._endpoint.key_form,
             )
         )
@@ -278,13 +288,13 @@ class BatchStarter:
             ]
             raise batch_account.in_doubt(self._account(total), doubts) from doubts[0].error
 
-    def _tell(self, total: int | None, *, last: bool = False) -> None:
-        """Tell how far it is, every few seconds."""
+    def _log_progress(self, total: int | None, *, last: bool = False) -> None:
+        """Log the progress every few seconds."""
         now = self._clock()
-        if now - self._told_at < PROGRESS and not last:
+        if now - self._logged_at < PROGRESS_SECONDS and not last:
             return
-        self._told_at = now
-        self._count()
+        self._logged_at = now
+        self._count_starts()
         done = len(self.started.instances) + len(self.started.refused) + len(self._in_doubt)
         rate = done / max(now - self._began, 0.001)
         left = "" if last or total is None or not done else f", about {(total - done) / rate:.0f} s left"
@@ -292,8 +302,8 @@ class BatchStarter:
         of_all = "" if total is None else f" of {total}"
         self._log(Note(f"Started {len(self.started.instances)}{of_all}{refused}; {rate:.0f}/s{left}"))
 
-    def _count(self) -> None:
-        """Tell the meter what was started since the last time: for each start by itself it would cost too much."""
+    def _count_starts(self) -> None:
+        """Count the new starts in the metrics. One metrics call for each start would cost too much."""
         more = len(self.started.instances) - self._counted
         self._counted += more
         self._client.meter.count(STARTS, more)

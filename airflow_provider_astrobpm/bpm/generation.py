@@ -1,22 +1,22 @@
-"""To which generation a try belongs: the number of the first try since the task was last cleared. No I/O.
+"""Computes the generation of a try: the number of the first try since the task was last cleared. No I/O.
 
-Airflow tells a task its ``max_tries``, and only a clear changes it, to the tries made so far plus ``retries``. So
-``max_tries - retries + 1`` is the first try, while ``retries`` is what it was at the clear. What an earlier try has
+Airflow passes ``max_tries`` to a task. Only a clear changes it, to the number of tries so far plus ``retries``. So the
+first try is ``max_tries - retries + 1`` as long as ``retries`` has not changed since the clear. What an earlier try has
 recorded is checked first:
 
 | recorded                               | computed from today's ``retries``               | the generation           |
 |----------------------------------------|-------------------------------------------------|--------------------------|
-| the same ``max_tries``                 | after the recorded one, and not after this try: | as recorded, uncertain   |
-|                                        | ``retries`` has changed, with a clear or not    |                          |
+| the same ``max_tries``                 | later than recorded, not later than this try:   | as recorded, uncertain   |
+|                                        | ``retries`` has changed, with or without a clear|                          |
 | the same ``max_tries``                 | anything else                                   | as recorded              |
-| another ``max_tries``                  | after the recorded one, and not after this try  | as computed              |
-| another ``max_tries``                  | anything else: ``retries`` has changed          | this try's, uncertain    |
-| no ``max_tries``, by an older version  | before the recorded one, or after this try      | as recorded, uncertain   |
+| a different ``max_tries``              | later than recorded, not later than this try    | as computed              |
+| a different ``max_tries``              | anything else: ``retries`` has changed          | this try's, uncertain    |
+| no ``max_tries`` (an older version)    | earlier than recorded, or later than this try   | as recorded, uncertain   |
 | nothing, and this is the first try     | anything                                        | 1                        |
-| nothing                                | before the first try, or after this one         | the nearest, uncertain   |
+| nothing                                | earlier than the first try, or later than this  | the nearest, uncertain   |
 | nothing, or no ``max_tries``           | anything else                                   | as computed              |
 
-Where the generation is uncertain nothing is terminated, and an instance of any generation is this task's own.
+While the generation is uncertain, nothing is terminated, and an instance of any generation counts as this task's own.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 
 class Generation(NamedTuple):
-    """A generation.
+    """The generation of a try.
 
-    :param number: the number of its first try.
-    :param is_certain: whether the sources for it agree.
+    :param number: the number of the generation's first try.
+    :param is_certain: whether the sources for the number agree.
     """
 
     number: int
@@ -36,11 +36,11 @@ class Generation(NamedTuple):
 
 
 class RecordedTries(NamedTuple):
-    """What an earlier try has recorded.
+    """The part of an earlier try's record that identifies its generation.
 
-    :param generation: its generation.
-    :param max_tries: Airflow's ``max_tries`` then; ``None`` if an older version of this provider wrote the record.
-    :param is_certain: whether the generation was certain then, or something was started or adopted since.
+    :param generation: the generation of that try.
+    :param max_tries: Airflow's ``max_tries`` at that time; ``None`` if an older version of this provider wrote the record.
+    :param is_certain: whether the generation was certain, or something has been started or adopted since.
     """
 
     generation: int
@@ -55,8 +55,8 @@ def generation_of(  # noqa: PLR0911 - the table's rows
 
     :param try_number: the number of this try.
     :param max_tries: Airflow's ``max_tries`` of the task instance.
-    :param retries: the retries of the task as its DAG has them now.
-    :param recorded: what an earlier try has recorded, if one did.
+    :param retries: the retries that the DAG gives the task now.
+    :param recorded: what an earlier try has recorded, if any.
     """
     computed = max_tries - retries + 1
     if recorded is None and try_number <= 1:
@@ -65,7 +65,7 @@ def generation_of(  # noqa: PLR0911 - the table's rows
         nearest = min(max(computed, 1), try_number)
         return Generation(nearest, is_certain=nearest == computed)
     if recorded.max_tries == max_tries:
-        # A clear after as many tries as ``retries`` was lowered by leaves ``max_tries`` as it was.
+        # If ``retries`` was lowered by as many as tries were made, a clear leaves ``max_tries`` as it was.
         looks_cleared = recorded.generation < computed <= try_number
         return Generation(recorded.generation, is_certain=recorded.is_certain and not looks_cleared)
     if recorded.max_tries is None:

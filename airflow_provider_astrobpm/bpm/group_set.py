@@ -1,7 +1,7 @@
-"""Sets the same variables of many instances, some at a time.
+"""Sets the same variables of many instances, several at a time.
 
-Nothing shows afterwards whether a variable was set (API page 0073): unknown and read-only names are ignored without a
-word, and reading variables is undocumented. So the answer is all that there is to judge by, and none is looked at again.
+It cannot be verified whether a variable was set: unknown and read-only names are silently ignored (API page 0073), and
+reading variables is undocumented. So each result rests on the answer alone.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ async def set_all(
     is_stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[GroupChange, int], None] = lambda _change, _through: None,
 ) -> GroupChange:
-    """Set variables of instances. Whatever goes wrong with them is told in what is returned.
+    """Set variables of instances. Failures are part of the result and not raised.
 
-    :param client: the client; its attempts hold for each call.
-    :param ids: the instances.
+    :param client: the client; its retry limits apply to each call.
+    :param ids: the instance ids.
     :param variables: names and values, anything that JSON can hold.
-    :raises ValueError: for a bad argument; nothing was sent then.
+    :raises ValueError: for a bad argument; nothing was sent.
 
     The other parameters are those of ``change_all``.
     """
@@ -62,11 +62,11 @@ class _Setter(Changer):
     def operation(self, instance_id: str) -> Operation[None]:
         return api.set_variables(instance_id, self.variables)
 
-    def settle(self, instance_id: str, _answer: None) -> bool:
+    def record_result(self, instance_id: str, _answer: None) -> bool:
         self.change.done.append(instance_id)
         return True
 
-    async def look(self) -> None:
+    async def verify_unsettled(self) -> None:
         for instance_id, failure in self.unsettled.items():
             if failure:
                 doubt = may_be_set(failure)

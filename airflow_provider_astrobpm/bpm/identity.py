@@ -1,18 +1,18 @@
-"""The business keys of a task: the sign by which the instances that it started are told from all others.
+"""Builds and reads the business keys of a task. By its key, an instance is recognised as started by this task.
 
-A key ends in the task's *generation*, which is the number of the first try since the task was last cleared, so that all
-generations of one task share what stands before it::
+A key ends in the task's *generation*, the number of the first try since the task was last cleared. All generations of
+a task share the part before it::
 
     orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1
     readable, cut off                      hash             generation
 
-A retry keeps the key, so it finds what an earlier try has started. Where that has come to a bad end, the retry starts
-another instance, whose key says so: ``…-1.2``. Astro Zero may refuse a key that is in use (undocumented).
+A retry keeps the key, so it finds the instance that an earlier try started. If that instance has failed, the retry starts
+another one and numbers its key: ``…-1.2``. Astro Zero may refuse a key that is in use (undocumented).
 
-A task of a loop has a key for each iteration: ``orders.review.approve.loop1…``, with the iteration's region in the hash.
+Each iteration of a task loop has its own key: ``orders.review.approve.loop1…``. Its region is part of the hash.
 
-The launches of a batch have keys of their own under that of their task: ``…-1-815-k3xq``, where 815 is the launch's place
-in the batch, and the four characters tell whether another launch has taken this place since.
+Each launch of a batch has its own key below that of the task: ``…-1-815-k3xq``. 815 is the launch's place in the batch.
+The four characters show whether the same launch still has this place.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ if TYPE_CHECKING:
 
 IfOpenInstanceExists = Literal["start", "adopt", "fail"]
 IF_OPEN_INSTANCE_EXISTS: tuple[IfOpenInstanceExists, ...] = ("start", "adopt", "fail")
-"""What to do where an open instance carries a key that an author chose, and that others may use."""
+"""What to do if an open instance has a business key that the author chose and that others may use."""
 
 LONGEST_KEY = 64
 LONGEST_TITLE = 128
-_HASH = 16  # characters of five bits each: two tasks share them by chance in no world
-_SUFFIX = 8  # characters kept free for the generation and the launch
+_HASH = 16  # characters of five bits each, so a collision of two tasks is out of the question
+_SUFFIX = 8  # characters reserved for the generation and the launch
 _BATCH_SUFFIX = 20  # the same for a launch of a batch
 
 
 class BatchKey(NamedTuple):
-    """What the business key of a launch in a batch says.
+    """The parts of the business key of a launch in a batch.
 
     :param generation: the number of the first try since the task was last cleared.
     :param number: the launch's place in the batch, from 1.
-    :param digest: four characters that are the launch's own.
-    :param attempt: which start of it this is; more than the first only after a bad end.
+    :param digest: four characters that identify the launch.
+    :param start_number: which start of this launch it is; more than 1 only after an instance of it has failed.
     """
 
     generation: int
     number: int
     digest: str
-    attempt: int = 1
+    start_number: int = 1
 
 
 class Region(NamedTuple):
-    """Where a task instance runs that is mapped or in a loop (Airflow 3.4).
+    """Where a mapped or looped task instance runs (Airflow 3.4).
 
-    The iterations of a loop have the same DAG, run, task id and map index, and differ in this only.
+    The iterations of a loop have the same DAG, run, task id and map index. Only the region differs.
 
     :param id: Airflow's id of the region. A clear may run later iterations of a loop again in another region.
     :param place: the place in the region: the iteration, or the map index of a mapped task.
@@ -81,10 +81,10 @@ class Region(NamedTuple):
 
 
 def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
-    """Return the region of a task of a loop, or ``None`` outside of loops and before Airflow 3.4.
+    """Return the region of a looped task, or ``None`` outside of loops and before Airflow 3.4.
 
-    Every mapped task has a region, in a loop or not. Outside of a loop its map index identifies it, and a clear may give it
-    another region, so there the region does not count.
+    Every mapped task has a region, in a loop or not. Outside of a loop its map index identifies the task, and a clear may give
+    it another region, so the region is ignored there.
 
     :param task_instance: the task instance.
     :param context: the context of the task, or of a callback about it.
@@ -94,7 +94,7 @@ def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
         return region
     if task_instance.map_index is None or task_instance.map_index < 0:
         return region
-    # A callback's context may lack the loop, so look for it around the task.
+    # The context of a callback may lack the loop, so search the task groups around the task.
     group = getattr(getattr(task_instance, "task", None), "task_group", None)
     while group is not None and not hasattr(group, "max_iterations"):
         group = group.parent_group
@@ -102,11 +102,11 @@ def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
 
 
 def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
-    """Return what business keys begin with: as many of the words as there is room for, and a hash.
+    """Return the beginning of a business key: as many of the words as fit, and a hash.
 
-    :param words: what people read in it.
-    :param identity: what the hash tells from everything else.
-    :param suffix: characters that are kept free for the end of the key.
+    :param words: the readable part.
+    :param identity: what the hash is made from.
+    :param suffix: characters reserved for the end of the key.
     """
     readable = re.sub(r"[^A-Za-z0-9_.-]", "_", words)
     digest = base64.b32encode(hashlib.sha256(json.dumps(identity).encode()).digest()).decode().lower()[:_HASH]
@@ -114,10 +114,10 @@ def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
 
 
 def title(words: str, more: str, run_id: str) -> str:
-    """Return a title, in which long names are cut off: how long a title may be is undocumented.
+    """Return a title in which long names are cut off, because the length limit of titles is undocumented.
 
-    :param words: what it is about; cut off first.
-    :param more: what is to be seen in any case.
+    :param words: the subject; cut off first.
+    :param more: what must stay readable in any case.
     :param run_id: the run of the DAG.
     """
     end = f"{more} (run {_cut(run_id, LONGEST_TITLE // 2)})"
@@ -129,7 +129,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def task_words(task_id: str, map_index: int, region: Region | None) -> str:
-    """Return how people read in a business key which task instance it is: ``approve``, ``approve.3``, ``approve.loop1``."""
+    """Return the readable name of a task instance within a business key: ``approve``, ``approve.3``, ``approve.loop1``."""
     if map_index >= 0:
         return f"{task_id}.{map_index}"
     return task_id if region is None else f"{task_id}.loop{region.place}"
@@ -137,7 +137,7 @@ def task_words(task_id: str, map_index: int, region: Region | None) -> str:
 
 @dataclass(frozen=True)
 class TaskIdentity:
-    """Which task it is, in which run of its DAG, in all of its tries.
+    """Identifies a task within its DAG run, across all of its tries.
 
     :param map_index: the index of a mapped task; -1 for one that is not mapped.
     :param region: where a task of a loop runs; ``None`` outside of loops.
@@ -151,12 +151,12 @@ class TaskIdentity:
 
     @cached_property
     def prefix(self) -> str:
-        """What the keys of this task begin with, and those of no other task."""
+        """The beginning of all keys of this task, and of no other task."""
         return self._prefix(_SUFFIX)
 
     @cached_property
     def batch_prefix(self) -> str:
-        """What the keys of this task's batch begin with, and those of no other task."""
+        """The beginning of all keys of this task's batch, and of no other task."""
         return self._prefix(_BATCH_SUFFIX)
 
     def _prefix(self, suffix: int) -> str:
@@ -168,7 +168,7 @@ class TaskIdentity:
         """Return a business key, at most 64 characters.
 
         :param generation: the number of the first try since the task was last cleared.
-        :param launch: which start of this generation it is; more than the first only after a bad end.
+        :param launch: which start of this generation it is; more than 1 only after an instance has failed.
         """
         return f"{self.prefix}{generation}" + (f".{launch}" if launch > 1 else "")
 
@@ -177,38 +177,38 @@ class TaskIdentity:
 
         How long a title may be is undocumented.
 
-        :param number: the launch's place, for one of a batch.
+        :param number: the place of the launch, if it belongs to a batch.
         """
         task = task_words(self.task_id, self.map_index, self.region)
         return title(f"{self.dag_id}.{task}", "" if number is None else f" #{number}", self.run_id)
 
     def read(self, key: str | None) -> tuple[int, int] | None:
-        """Return the generation and the launch that a business key tells of, or ``None`` if it is none of this task.
+        """Return the generation and the launch number in a business key, or ``None`` if the key is not this task's.
 
-        A key that came back in another case, padded, or behind a prefix is recognised too.
+        The key is recognised even with a different case, with padding, or behind a prefix.
         """
         numbers = self._numbers_in(key, self.prefix, r"(-?\d+)(?:\.(\d+))?")
         return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None
 
     def resembles(self, key: str | None) -> bool:
-        """Return whether a business key that cannot be read may be one of this task's that was cut off."""
+        """Return whether an unreadable business key may be one of this task's keys, cut off."""
         return _resembles(key, self.prefix)
 
     def batch_key(self, key: BatchKey) -> str:
         """Return the business key of a launch in a batch, at most 64 characters."""
-        again = f".{key.attempt}" if key.attempt > 1 else ""
+        again = f".{key.start_number}" if key.start_number > 1 else ""
         return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
 
     def read_batch(self, key: str | None) -> BatchKey | None:
-        """Return what a business key says of a launch in this task's batch, or ``None`` if it is none of that.
+        """Return the parts of a business key, or ``None`` if it is not of a launch in this task's batch.
 
-        A key that came back in another case, padded, or behind a prefix is recognised too.
+        The key is recognised even with a different case, with padding, or behind a prefix.
         """
-        said = self._numbers_in(key, self.batch_prefix, r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?")
-        return BatchKey(int(said[1]), int(said[2]), said[3].lower(), int(said[4] or 1)) if said else None
+        parts = self._numbers_in(key, self.batch_prefix, r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?")
+        return BatchKey(int(parts[1]), int(parts[2]), parts[3].lower(), int(parts[4] or 1)) if parts else None
 
     def resembles_batch(self, key: str | None) -> bool:
-        """Return whether a business key that cannot be read may be one of this task's batch that was cut off."""
+        """Return whether an unreadable business key may be one of this task's batch, cut off."""
         return _resembles(key, self.batch_prefix)
 
     @staticmethod
@@ -222,7 +222,7 @@ class TaskIdentity:
 
 
 def _resembles(key: str | None, prefix: str) -> bool:
-    """Return whether a key ends within the prefix or begins with it, in whatever case and behind a prefix of the server's."""
+    """Return whether a key ends within the prefix or begins with it, ignoring case and a prefix added by the server."""
     folded, whole = (key or "").strip().lower(), prefix.lower()
     at = folded.find(whole[:SHORTEST_CUT])
     return at >= 0 and (whole.startswith(folded[at:]) or folded[at:].startswith(whole))

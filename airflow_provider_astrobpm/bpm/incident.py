@@ -1,11 +1,11 @@
-"""The plan of an incident: something has failed, and one process is started over it, however often it is reported.
+"""Starts one process for an incident, no matter how often the incident is reported.
 
-Whoever reports keeps no record, so the business key alone tells whether an event was reported before::
+Reporters keep no record. So the business key alone shows whether an incident was reported before::
 
     incident.orders.load.scheduled__2026-1-zld2ojgxmkbhmtqy-3
     readable, cut off                      hash             try, or clear
 
-Two reports at the very same moment do not see each other, and may start two processes.
+Two simultaneous reports do not see each other and may start two processes.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.meter import Meter
 
-LOOK = 8.0  # seconds to look for earlier reports: Airflow gives whoever reports some twenty
-_SUFFIX = 6  # characters kept free for the number
+MAX_SEARCH_SECONDS = 8.0  # seconds to search for earlier reports: Airflow stops a reporter after about twenty
+_SUFFIX = 6  # characters reserved for the number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What has happened: to a task, to a run of a DAG, or to a deadline of one.
+    """Identifies an incident of a task, of a DAG run, or of a deadline of a run.
 
     :param dag_id: the DAG.
-    :param run_id: its run.
-    :param task_id: the task, if it happened to one.
+    :param run_id: the run of the DAG.
+    :param task_id: the task; ``None`` for an incident of the run.
     :param map_index: the index of a mapped task; -1 for one that is not mapped.
     :param region: where a task of a loop runs; ``None`` outside of loops.
-    :param deadline_id: the deadline that was missed, if it was one.
-    :param number: which of several such events it is: the try of a task, or how often the run was cleared before.
-    :param since: when it happened at the earliest, in seconds since the epoch, if that is known.
+    :param deadline_id: the deadline that was missed; ``None`` for any other incident.
+    :param number: distinguishes incidents of the same task or run: the try of the task, or how often the run was cleared.
+    :param since: the earliest time at which it can have happened, in seconds since the epoch, if known.
     """
 
     dag_id: str
@@ -63,7 +63,7 @@ class Event:
     since: float | None = None
 
     def key(self) -> str:
-        """Return the business key of its process, at most 64 characters."""
+        """Return the business key of the incident's process, at most 64 characters."""
         task = self.task_id and task_words(self.task_id, self.map_index, self.region)
         what = filter(
             None, ("incident", self.dag_id, task, "deadline" if self.deadline_id else None, self.run_id)
@@ -96,11 +96,11 @@ class Event:
 
 
 class Reported(NamedTuple):
-    """What came of a report."""
+    """The result of a report."""
 
     instance: BpmInstance
     is_new: bool
-    """Whether this report has started it."""
+    """Whether this report started the instance."""
 
 
 def report(
@@ -114,20 +114,20 @@ def report(
     log: Callable[[Note], None],
     meter: Meter = NO_METER,
 ) -> Plan[Reported]:
-    """Start a process, unless one of this BPM carries the business key already, open or ended.
+    """Start a process, unless an instance of this BPM already has the business key. The instance may be open or closed.
 
-    Where the lists do not tell that for certain it is started: an incident that is reported twice does less harm than one
-    that nobody hears of.
+    If the lists do not show that for certain, the process is started: a second report does less harm than an unnoticed
+    incident.
 
-    :param start: the operation that starts it.
+    :param start: the operation that starts the process.
     :param bpm_name: the BPM's name.
-    :param business_key: the key that it carries.
-    :param since: when the event happened at the earliest, in seconds since the epoch, if that is known.
-    :param grace: seconds after which an instance that was started certainly shows in the lists.
-    :param clock: the time, in seconds since the epoch.
-    :param log: is told what happens.
-    :param meter: is told what was started.
-    :raises AmbiguousStartError: if nobody can know whether it was started.
+    :param business_key: the business key of the process.
+    :param since: the earliest time at which the incident can have happened, in seconds since the epoch, if known.
+    :param grace: seconds after which a started instance certainly shows in the lists.
+    :param clock: returns the time, in seconds since the epoch.
+    :param log: receives notes for the task log.
+    :param meter: counts the start.
+    :raises AmbiguousStartError: if it is unknown whether the process was started.
     :raises CallError: if a call failed, and nothing was started.
     """
     keys = KeyForms([business_key])
@@ -136,12 +136,12 @@ def report(
         resembles=keys.resembles,
         clock=clock,
     )
-    doubt = yield from _look(matches, clock)
+    doubt = yield from _search(matches, clock)
     if matches.instances:
         newest = max(matches.instances.values(), key=lambda one: one.start_time or "")
         return Reported(newest, is_new=False)
     if doubt := doubt or matches.doubt(bpm_name, since):
-        log(Note(f"Whether this was reported before cannot be told: {doubt}. Reporting it", warning=True))
+        log(Note(f"It is unknown whether this was reported before: {doubt}. Reporting it", warning=True))
     posted_at = clock()
     try:
         instance: BpmInstance = yield start
@@ -149,31 +149,31 @@ def report(
         if error.taken is not None:
             raise
         meter.count(AMBIGUOUS_STARTS)
-        log(Note(f"The start is in doubt; looking for what came of it. {error}", warning=True))
+        log(Note(f"The answer to the start was lost; searching for the instance. {error}", warning=True))
         recovery = yield from recover_lost_starts(
             {business_key: LostStart(bpm_name)}, grace=grace, posted_at=posted_at, clock=clock
         )
         if business_key in recovery.doubts:
-            raise _lost(error, bpm_name, business_key, recovery.doubts[business_key]) from error
+            raise _lost_error(error, bpm_name, business_key, recovery.doubts[business_key]) from error
         instance = recovery.instances[business_key]
     meter.count(STARTS)
     return Reported(instance, is_new=True)
 
 
-def _look(matches: KeyMatches, clock: Callable[[], float]) -> Plan[str | None]:
-    """Look for earlier reports, and return what leaves it open whether there are any.
+def _search(matches: KeyMatches, clock: Callable[[], float]) -> Plan[str | None]:
+    """Search for earlier reports. Return why the search is inconclusive, or ``None`` if it is not.
 
-    The states of open instances are listed once more, for a process that has just been started moves from one to another.
+    The states of open instances are listed twice, because a process that has just been started moves between states.
 
-    :raises CallError: if the server could not be reached, or refused the credentials: then nothing can be started either.
+    :raises CallError: if the server could not be reached or refused the credentials, so that a start would fail too.
     """
-    doubt, until = None, clock() + LOOK
+    doubt, until = None, clock() + MAX_SEARCH_SECONDS
     lists: dict[str, Sequence[BpmInstance]] = {}
     for state in (*states.STATES, *states.OPEN_STATES):
         if matches.instances:
             break
         if clock() >= until:
-            return f"the lists take more than {LOOK:g} s"
+            return f"listing takes more than {MAX_SEARCH_SECONDS:g} s"
         try:
             lists |= yield from list_matches([state], matches)
         except CallError as error:
@@ -185,11 +185,11 @@ def _look(matches: KeyMatches, clock: Callable[[], float]) -> Plan[str | None]:
     return doubt
 
 
-def _lost(failure: CallError, bpm_name: str, business_key: str, doubt: str) -> AmbiguousStartError:
+def _lost_error(failure: CallError, bpm_name: str, business_key: str, doubt: str) -> AmbiguousStartError:
     lost = AmbiguousStartError(
         failure,
         business_key,
-        f"It was not started again. Look for an instance of {bpm_name!r} with business key {business_key!r}; if there is "
+        f"It was not started again. Search for an instance of {bpm_name!r} with business key {business_key!r}; if there is "
         "none, start it yourself.",
     )
     lost.problem += f"; {doubt}"

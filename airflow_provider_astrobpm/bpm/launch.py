@@ -1,16 +1,16 @@
-"""The plan of a start: one task has one instance, whatever crashes.
+"""Starts the one instance of a task, or adopts the one that exists, even after a crash.
 
-A start is one POST, and what may have been taken is never sent again:
+A start is one POST. It is never resent if the server may have processed it:
 
 | the POST                                                    | so the instance          | and then                              |
 |-------------------------------------------------------------|--------------------------|---------------------------------------|
-| was answered with an instance                               | was started              | its id is written down                |
+| was answered with an instance                               | was started              | its id is recorded                    |
 | never reached the server, or got no token                   | was not started          | the try fails; a retry starts         |
-| was throttled (429), or its token was refused               | was probably not started | the client sends it again             |
+| was throttled (429), or its token was refused               | was probably not started | the client resends it                 |
 | was refused, or throttled for too long                      | was probably not started | the try fails; a retry searches first |
-| anything else: no whole answer, a server error, unreadable  | may have been started    | this try searches by its key          |
+| anything else: no whole answer, a server error, unreadable  | may have been started    | this try searches for it by its key   |
 
-That a server refuses before it acts is likely and undocumented, so the record of such a start stays.
+A server probably refuses before it acts, but this is undocumented. So the record of a refused start is kept.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ if TYPE_CHECKING:
 
 
 class Launched(NamedTuple):
-    """What came of an order: the instance, and what is written down about it."""
+    """The instance of a start request, and the record to store for it."""
 
     instance: BpmInstance
     record: Record
 
 
 class Launcher:
-    """Brings about the one instance of a task.
+    """Starts or adopts the one instance of a task.
 
-    :param order: what is to be started.
+    :param request: what to start.
     :param find: a plan that finds an instance by its id.
-    :param remember: writes a record down, so that later tries have it even if this one dies at once.
-    :param log: is told what happens.
-    :param clock: the time, in seconds since the epoch.
+    :param remember: stores a record durably, so that later tries have it even if this process dies right after.
+    :param log: receives notes for the task log.
+    :param clock: returns the time, in seconds since the epoch.
     :param endpoint: what this process has learnt about the environment.
-    :param meter: is told what was started and adopted.
+    :param meter: counts starts and adoptions.
     """
 
     def __init__(
         self,
-        order: Order,
+        request: Order,
         *,
         find: Callable[[str], Plan[BpmInstance]],
         remember: Callable[[Record], None],
@@ -74,7 +74,7 @@ class Launcher:
         endpoint: Endpoint | None = None,
         meter: Meter = NO_METER,
     ) -> None:
-        self._order = order
+        self._request = request
         self._find = find
         self._remember = remember
         self._log = log
@@ -83,20 +83,20 @@ class Launcher:
         self._meter = meter
 
     def launch(self, record: Record | None) -> Plan[Launched]:
-        """Start the instance, or go on with the one that an earlier try has started.
+        """Start the instance, or adopt the one that an earlier try has started.
 
-        :param record: what was there before this try wrote its intent.
-        :raises AmbiguousStartError: if nobody can know whether an instance was started.
-        :raises OpenInstanceExistsError: if one carries the author's key, and that was to fail.
+        :param record: the record as it was before this try wrote its intent.
+        :raises AmbiguousStartError: if it is unknown whether an instance was started.
+        :raises OpenInstanceExistsError: if one has the custom key, and ``if_open_instance_exists`` is ``"fail"``.
         :raises CallError: if a call failed, and this try has probably started nothing.
         """
         if record is not None:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
-        yield from _pause(adoption.pause_before_look(self._order, record, self._clock()))
+        yield from _pause(adoption.lookup_delay(self._request, record, self._clock()))
         decision = yield from self._decision(record)
         if isinstance(decision, Refuse):
-            if decision.told:
-                self._remember(adoption.asked(self._order, record))
+            if decision.asks_person:
+                self._remember(adoption.asked(self._request, record))
             raise decision.error
         if isinstance(decision, Adopt):
             return self._adopt(record, decision)
@@ -107,75 +107,73 @@ class Launcher:
         return (yield from self._start(decision))
 
     def _decision(self, record: Record | None) -> Plan[Decision]:
-        """Look, and decide."""
-        order = self._order
-        way = adoption.way_to_look(order, record)
+        """Search, and decide."""
+        request = self._request
+        lookup = adoption.way_to_look(request, record)
         try:
-            if way is Look.KEY:
-                matches = order.new_matches(self._endpoint.key_form, self._clock)
-                is_enough = partial(adoption.is_enough, order, record)
+            if lookup is Look.KEY:
+                matches = request.new_matches(self._endpoint.key_form, self._clock)
+                is_enough = partial(adoption.is_enough, request, record)
                 yield from key_search.find_matches(matches, is_enough=is_enough)
-                found = adoption.sort_out(order, record, matches)
-                return found if isinstance(found, Refuse) else adoption.decide(order, record, found)
-            if way is Look.ID and record is not None and record.instance_id is not None:
+                found = adoption.sort_out(request, record, matches)
+                return found if isinstance(found, Refuse) else adoption.decide(request, record, found)
+            if lookup is Look.ID and record is not None and record.instance_id is not None:
                 return (yield from self._decision_by_id(record, record.instance_id))
         except AuthenticationError:
             raise
         except CallError as error:
-            unknown = (
-                "Whether an earlier try has started an instance could not be found out. A retry looks again."
-            )
-            return Refuse(AmbiguousStartError(error, order.key(), unknown), told=False)
-        return adoption.decide(order, record, Found())
+            unknown = "It is unknown whether an earlier try has started an instance. A retry searches again."
+            return Refuse(AmbiguousStartError(error, request.key(), unknown), asks_person=False)
+        return adoption.decide(request, record, Found())
 
     def _decision_by_id(  # noqa: PLR0911 - a table in order
         self, record: Record, instance_id: str
     ) -> Plan[Decision]:
-        own = self._order.own(record) is not None
+        own = self._request.own(record) is not None
         try:
             try:
                 instance = yield from self._find(instance_id)
             except InstanceNotFoundError:
-                if (pause := adoption.until_it_shows(self._order, record, self._clock())) <= 0:
+                if (pause := adoption.until_it_shows(self._request, record, self._clock())) <= 0:
                     raise
                 yield Pause(pause)
                 instance = yield from self._find(instance_id)
         except InstanceNotFoundError:
-            # A failed wait has promised that a clear goes on with it, so it may be hidden; a person has to say.
+            # A failed wait has promised that a clear resumes it. The instance may be hidden, so a person has to decide.
             if own or (record.left_open and not record.told):
-                return Refuse(adoption.gone(instance_id, self._order.key(record.launch)))
-            return adoption.decide(self._order, record, Found())
+                return Refuse(adoption.gone(instance_id, self._request.key(record.launch)))
+            return adoption.decide(self._request, record, Found())
         except UnexpectedAnswerError as error:
             if not error.unreadable:
                 raise
-            return adoption.decide(self._order, record, Found(doubt=error.problem))
-        if not self._order.can_be(record, instance):
-            known = self._order.known(record)
+            return adoption.decide(self._request, record, Found(doubt=error.problem))
+        if not self._request.matches_record(record, instance):
+            known = self._request.known(record)
             if own:
-                return Refuse(adoption.replaced(instance, known, self._order.key(record.launch)))
-            words = f"Left as it is, for it is another one than the task had started, {known}: {instance}"
+                return Refuse(adoption.replaced(instance, known, self._request.key(record.launch)))
+            words = f"Left as it is, because the task had started another one, {known}: {instance}"
             self._log(Note(words, warning=True))
-            return adoption.decide(self._order, record, Found())
+            return adoption.decide(self._request, record, Found())
         if own and record.launch == 0 and instance.is_closed:
-            return adoption.decide(self._order, record, Found())
+            return adoption.decide(self._request, record, Found())
         older = () if own or instance.is_closed else (instance,)
-        return adoption.decide(self._order, record, Found((instance,) if own else (), older))
+        return adoption.decide(self._request, record, Found((instance,) if own else (), older))
 
     def _adopt(self, record: Record | None, decision: Adopt) -> Launched:
         self._log(Note(f"Adopted {decision.instance}: {decision.why}"))
         self._meter.count(ADOPTIONS)
-        order = self._order
-        own = order.own(record) or Record(generation=order.generation)
-        # A wait that has failed is over; what goes on now is another one.
+        request = self._request
+        own = request.own(record) or Record(generation=request.generation)
+        # The deadline of a failed wait has no meaning any more: a new wait begins now.
         deadline = None if own.left_open else own.deadline
         known = msgspec.structs.replace(
             own,
-            max_tries=order.max_tries,
+            max_tries=request.max_tries,
             is_unclear=False,
             launch=max(own.launch, 1),
-            intent_of=order.generation,
+            intent_of=request.generation,
             older_unknown=False,
-            since=order.since,
+            since=request.since,
             instance_id=decision.instance.id,
             deadline=self._deadline() if deadline is None else deadline,
             left_open=False,
@@ -186,28 +184,28 @@ class Launcher:
 
     def _terminate(self, instance: BpmInstance) -> Plan[None]:
         self._log(
-            Note(f"The task was cleared. Terminating what it had started before: {instance}", warning=True)
+            Note(f"The task was cleared. Terminating the instance it had started: {instance}", warning=True)
         )
         try:
             done = yield from change.change_state(
-                instance.id, "terminate", find=self._find, grace=self._order.grace
+                instance.id, "terminate", find=self._find, grace=self._request.grace
             )
-        except InstanceNotFoundError as gone:
-            self._log(Note(f"{gone.problem}; it needs no end any more"))
+        except InstanceNotFoundError as error:
+            self._log(Note(f"{error.problem}; there is nothing left to terminate"))
         else:
             self._log(Note(done.note))
 
     def _start(self, start: Start) -> Plan[Launched]:
-        operation = self._order.start(start.key)
+        operation = self._request.start(start.key)
         sent = Record(
-            generation=self._order.generation,
-            max_tries=self._order.max_tries,
-            intent_of=self._order.generation,
-            since=self._order.since,
+            generation=self._request.generation,
+            max_tries=self._request.max_tries,
+            intent_of=self._request.generation,
+            since=self._request.since,
             key_example=self._endpoint.key_example,
             launch=start.launch,
             posted_at=self._clock(),
-            strangers=start.strangers,
+            strangers=start.preexisting_ids,
         )
         self._remember(sent)
         try:
@@ -222,7 +220,7 @@ class Launcher:
             self._log(
                 Note(f"The answer to the start was lost; searching for the instance. {error}", warning=True)
             )
-            instance = yield from self._find_after_doubt(start, sent, error)
+            instance = yield from self._recover(start, sent, error)
         self._meter.count(STARTS)
         if warning := self._endpoint.learn_key(start.key, instance):
             self._log(Note(warning, warning=True))
@@ -237,19 +235,19 @@ class Launcher:
         self._log(Note(f"Started {instance}, business key {start.key!r}"))
         return Launched(instance, known)
 
-    def _find_after_doubt(self, start: Start, sent: Record, failure: CallError) -> Plan[BpmInstance]:
-        """Find the instance of a start whose answer was lost, for as long as it may take to show.
+    def _recover(self, start: Start, sent: Record, failure: CallError) -> Plan[BpmInstance]:
+        """Find the instance of a start whose answer was lost. Search for as long as it may take to show.
 
-        :raises AmbiguousStartError: if there is none, or nobody can tell.
+        :raises AmbiguousStartError: if it was not found for certain.
         """
-        order = self._order
-        is_ours_alone = order.business_key is None or start.strangers is not None
+        request = self._request
+        is_ours_alone = request.business_key is None or start.preexisting_ids is not None
         recovery = yield from recover_lost_starts(
-            {start.key: LostStart(order.bpm_name, is_ours_alone=is_ours_alone)},
-            grace=order.grace,
+            {start.key: LostStart(request.bpm_name, is_ours_alone=is_ours_alone)},
+            grace=request.grace,
             posted_at=self._clock() if sent.posted_at is None else sent.posted_at,
             clock=self._clock,
-            existing=start.strangers or (),
+            existing=start.preexisting_ids or (),
             form=self._endpoint.key_form,
         )
         if start.key in recovery.instances:
@@ -260,18 +258,18 @@ class Launcher:
         raise lost from failure
 
     def _deadline(self) -> float | None:
-        return None if self._order.timeout is None else self._clock() + self._order.timeout
+        return None if self._request.timeout is None else self._clock() + self._request.timeout
 
 
 def start_once(
     operation: Operation[BpmInstance], business_key: str | None, meter: Meter = NO_METER
 ) -> Plan[BpmInstance]:
-    """Start an instance for somebody who has no tries.
+    """Start an instance outside of a task, where there is no retry.
 
     :param operation: the start, from ``api.start``.
-    :param business_key: the key it carries, for the error.
-    :param meter: is told what was started.
-    :raises AmbiguousStartError: if nobody can know whether the instance was started.
+    :param business_key: the instance's business key, for the error.
+    :param meter: counts the start.
+    :raises AmbiguousStartError: if it is unknown whether the instance was started.
     :raises CallError: if it was certainly not started.
     """
     try:

@@ -1,4 +1,4 @@
-"""The input of a batch: what a launch is, and whether it can be started. No I/O."""
+"""Reads and validates the input of a batch, launch by launch. No I/O."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-MOST_KEPT = 20_000  # launches that are kept in memory between the check and the start; more are read again
+MAX_LAUNCHES_IN_MEMORY = (
+    20_000  # launches kept in memory from validation to start; of larger inputs, all are read again
+)
 FIELDS = ("bpm_name", "version", "variables", "business_key", "title", "id")
-"""What may be said of a launch."""
+"""The fields of a launch."""
 
 
 class Where(str):
-    """Where a launch is in its input, in words, with the number of the line or of the place in a list."""
+    """The position of a launch in its input, as text, with the line number or the list position as a number."""
 
     __slots__ = ("number",)
     number: int
 
     def __new__(cls, words: str, number: int) -> Self:
-        """Make it of both."""
+        """Make it from its text and its number."""
         made = super().__new__(cls, words)
         made.number = number
         return made
 
 
 class Said(NamedTuple):
-    """What its author has said of a launch, for the result.
+    """The author's fields of a launch that the result repeats.
 
-    :param id: the author's id; the number of its line, or its place in a list, where there is none.
+    :param id: the author's id; without one, the line number or the list position.
     :param title: the title.
-    :param variables: the variables, as they are sent; ``None`` if they are not asked for.
+    :param variables: the variables as sent; ``None`` if the result does not include them.
     """
 
     id: str | int
@@ -55,15 +57,15 @@ class Said(NamedTuple):
 class Launch(msgspec.Struct, frozen=True, dict=True):
     """One start of a batch.
 
-    :param number: its place in the batch, from 1.
+    :param number: the place in the batch, from 1.
     :param bpm_name: the BPM's name.
     :param version: the version to run; without it the enabled one runs.
     :param variables: values for the BPM's variables.
-    :param business_key: the author's own key; without one the launch gets one of the task's.
+    :param business_key: the author's own key; without one, the launch gets a key made from the task.
     :param title: the instance's title.
-    :param default_title: the title where the author gives none, neither here nor among the variables.
-    :param id: the author's id, by which the result tells of it.
-    :param line: the number of its line, where that is not its place in the batch.
+    :param default_title: the title if the author sets none, neither as a field nor as a variable.
+    :param id: the author's id, which the result repeats.
+    :param line: the line number, if it differs from the place in the batch.
     """
 
     number: int
@@ -88,23 +90,23 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         zone: values.Zone = values.no_zone,
         line: int | None = None,
     ) -> Self:
-        """Make a launch of what an author wrote, and check it as a start does.
+        """Make a launch from an author's mapping, and validate it as a start does.
 
-        :param number: its place in the batch, from 1.
-        :param given: a mapping with some of ``FIELDS``.
-        :param bpm_name: the name where it has none of its own.
-        :param version: the version of that BPM, where it names neither.
-        :param default_title: the title where it gives none.
-        :param zone: returns the zone of the API's timestamps, for moments among the variables.
-        :param line: the number of its line, where that is not its place.
-        :raises ValueError: if it cannot be started.
+        :param number: the place in the batch, from 1.
+        :param given: a mapping with some of ``LAUNCH_FIELDS``.
+        :param bpm_name: the default for its BPM name.
+        :param version: the default for its version, if it names no BPM.
+        :param default_title: the default for its title.
+        :param zone: returns the zone of the API's timestamps, for datetimes among the variables.
+        :param line: the line number, if it differs from the place in the batch.
+        :raises ValueError: if the launch cannot be started.
         """
         if not isinstance(given, Mapping):
             raise ValueError(
                 f"it must be a mapping with some of {', '.join(FIELDS)}, not {type(given).__name__}"
             )
         if unknown := [name for name in given if name not in FIELDS]:
-            raise ValueError(f"it has no field {unknown[0]!r}; what may be given is {', '.join(FIELDS)}")
+            raise ValueError(f"it has no field {unknown[0]!r}; the fields are {', '.join(FIELDS)}")
         own = {name: value for name, value in given.items() if value is not None}
         if "bpm_name" not in own:
             if bpm_name is None:
@@ -125,29 +127,29 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """Four characters that tell whether another launch has taken this one's place."""
-        said = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
+        """Four characters that show whether the same launch still has this place."""
+        content = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
         if self.id is not None:
-            # As a variable of that name, which a column ``id`` was before it was an id: keys that are in use stay the same.
+            # Hash the id as a variable. A column ``id`` used to be a variable, so existing keys stay the same.
             variables = self.variables or {}
-            said[2] = {**variables, "id": self.id}
+            content[2] = {**variables, "id": self.id}
             if "id" in variables:
-                said.append(variables["id"])
-        text = json.dumps(said, sort_keys=True)
+                content.append(variables["id"])
+        text = json.dumps(content, sort_keys=True)
         whole = hashlib.sha256(text.encode()).digest()
         return base64.b32encode(whole[:5]).decode().lower()[:4]
 
     def said(self, *, with_variables: bool = False) -> Said:
-        """Return the author's part of the row for this launch in the result.
+        """Return the author's fields of this launch for the result.
 
-        :param with_variables: whether its variables are among that.
+        :param with_variables: whether to include the variables.
         """
         number = self.number if self.line is None else self.line
         sent = dict(self.variables or {}) if with_variables else None
         return Said(number if self.id is None else self.id, self.title, sent)
 
     def operation(self, business_key: str | None) -> Operation[BpmInstance]:
-        """Return the start, with a business key.
+        """Return the start operation with a business key.
 
         :raises ValueError: for arguments that cannot be sent.
         """
@@ -171,14 +173,14 @@ def launches_of(
     title_of: Callable[[int], str] | None = None,
     zone: values.Zone = values.no_zone,
 ) -> Iterator[Launch]:
-    """Check launches one after the other.
+    """Validate launches one by one.
 
-    :param items: each launch as the author wrote it, with words for where that was; a ``Where`` also tells its line.
-    :param bpm_name: the name of those that have none of their own.
-    :param version: the version of those.
-    :param title_of: returns the title of a launch that has none of its own, by its number.
-    :param zone: returns the zone of the API's timestamps, for moments among the variables.
-    :raises ValueError: for a launch that cannot be started, or whose business key or id is another's too; it says where.
+    :param items: each launch as the author wrote it, with its position in words; an ``InputPosition`` also has a line number.
+    :param bpm_name: the default for the BPM name.
+    :param version: the default for the version, for launches that name no BPM.
+    :param title_of: returns the default title of a launch, by its number.
+    :param zone: returns the zone of the API's timestamps, for datetimes among the variables.
+    :raises ValueError: for a launch that cannot be started, or that repeats a business key or id; the error says where.
     """
     places: dict[str, str] = {}
     ids: dict[str, int] = {}
@@ -198,17 +200,17 @@ def launches_of(
             raise ValueError(f"{where}: {error}") from None
         key = launch.business_key
         if key is not None and (first := places.setdefault(key, where)) != where:
-            raise ValueError(f"{where}: its business_key {key!r} is that of {first} too")
+            raise ValueError(f"{where}: its business_key {key!r} is also that of {first}")
         its_id = launch.said().id
         if (first_id := ids.setdefault(str(its_id), number)) != number:
-            raise ValueError(f"{where}: its id {its_id!r} is that of launch {first_id} too")
+            raise ValueError(f"{where}: its id {its_id!r} is also that of launch {first_id}")
         yield launch
 
 
 def without_own_keys(launches: Iterable[Launch]) -> Iterator[Launch]:
-    """Return the launches of an input that is started as it is read.
+    """Return the launches of an input that is started while it is read.
 
-    :raises ValueError: for a business key of the author's: who else carries it must be known before the first start.
+    :raises ValueError: for a custom business key: other instances with that key must be known before the first start.
     """
     for launch in launches:
         if launch.business_key is not None:
@@ -219,7 +221,7 @@ def without_own_keys(launches: Iterable[Launch]) -> Iterator[Launch]:
 
 
 class Survey(NamedTuple):
-    """What is known of a whole input that was read once and found good."""
+    """Facts about a whole input that was read once and is valid."""
 
     total: int
     own_keys: dict[int, str]
@@ -227,12 +229,12 @@ class Survey(NamedTuple):
 
 
 class Names(dict[tuple[str, str | None], dict[str, int]]):
-    """The names of variables in an input, for each BPM and version, with the number of the first launch that has one."""
+    """The variable names of an input, by BPM and version, each with the number of the first launch that uses it."""
 
     def noted(self, read: Callable[[], Iterator[Launch]]) -> Callable[[], Iterator[Launch]]:
-        """Return what reads launches and notes the names of their variables.
+        """Return a reader that also records the names of the variables.
 
-        :param read: reads the launches from the first on.
+        :param read: reads the launches from the beginning.
         """
 
         def reading() -> Iterator[Launch]:
@@ -247,12 +249,12 @@ class Names(dict[tuple[str, str | None], dict[str, int]]):
 
 
 def surveyed(read: Callable[[], Iterator[Launch]]) -> tuple[Survey, Callable[[], Iterator[Launch]]]:
-    """Read all launches, and return what is known of them, and what reads them once more.
+    """Read and validate all launches. Return a summary, and a function that reads them again.
 
-    That raises ``ValueError`` too, if they are not the same any more.
+    That function raises ``ValueError`` if the launches have changed.
 
-    :param read: reads the launches from the first on.
-    :raises ValueError: for one that cannot be started.
+    :param read: reads the launches from the beginning.
+    :raises ValueError: for a launch that cannot be started.
     """
     own_keys: dict[int, str] = {}
     digests: list[str] = []
@@ -261,12 +263,12 @@ def surveyed(read: Callable[[], Iterator[Launch]]) -> tuple[Survey, Callable[[],
         digests.append(launch.digest)
         if launch.business_key is not None:
             own_keys[launch.number] = launch.business_key
-        if len(digests) <= MOST_KEPT:
+        if len(digests) <= MAX_LAUNCHES_IN_MEMORY:
             kept.append(launch)
         else:
             kept.clear()
     survey = Survey(len(digests), own_keys)
-    if survey.total <= MOST_KEPT:
+    if survey.total <= MAX_LAUNCHES_IN_MEMORY:
         return survey, lambda: iter(kept)
     return survey, lambda: _unchanged(read(), digests)
 
@@ -274,18 +276,18 @@ def surveyed(read: Callable[[], Iterator[Launch]]) -> tuple[Survey, Callable[[],
 def _unchanged(launches: Iterator[Launch], digests: list[str]) -> Iterator[Launch]:
     for number, (launch, digest) in enumerate(zip_longest(launches, digests), 1):
         if launch is None or launch.digest != digest:
-            raise ValueError(f"launch {number} is another one than when the input was checked a moment ago")
+            raise ValueError(f"launch {number} has changed since the input was validated a moment ago")
         yield launch
 
 
 def numbered(given: object) -> Iterator[tuple[str, object]]:
-    """Return the launches of a list, with words for where each is.
+    """Return the launches of a list, each with its position in words.
 
-    :raises ValueError: if it is no list.
+    :raises ValueError: if the argument is not a list.
     """
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         instead = (
-            ". A template renders a text: set render_template_as_native_obj=True, or give an upstream task's output"
+            ". A template renders a string: set render_template_as_native_obj=True, or pass an upstream task's output"
             if isinstance(given, str)
             else ""
         )
@@ -297,4 +299,4 @@ def _check_id(value: object) -> None:
     if isinstance(value, str):
         checks.identifier(value, "id")
     elif isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"id must be a text or a whole number, not {value!r}")
+        raise ValueError(f"id must be a string or an integer, not {value!r}")

@@ -1,4 +1,4 @@
-"""Finds the instances of starts whose answers were lost, for one start and for thousands alike."""
+"""Searches for the instances of starts whose answers were lost. Serves a single start and batches alike."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.key_form import KeyForm
 
-SEARCHES = (0.05, 0.25, 0.5, 1.0)
-"""When the instances are searched for, in parts of the grace."""
-SHOWN_AT_MOST = 5
+SEARCH_TIMES = (0.05, 0.25, 0.5, 1.0)
+"""When to search, as fractions of the grace."""
+MAX_SHOWN_INSTANCES = 5
 
 
 class LostStart(NamedTuple):
     """A start whose answer was lost.
 
     :param bpm_name: the BPM's name.
-    :param is_ours_alone: whether one instance that carries the key now, and did not before, is certainly of this start.
+    :param is_ours_alone: whether a single new instance with the key certainly belongs to this start.
     """
 
     bpm_name: str
@@ -35,7 +35,7 @@ class LostStart(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """What the searches found, by the business keys of the starts."""
+    """The result of the searches, by the business keys of the starts."""
 
     instances: dict[str, BpmInstance]
     doubts: dict[str, str]
@@ -51,16 +51,16 @@ def recover_lost_starts(
     existing: Collection[str] = (),
     form: KeyForm | None = None,
 ) -> Plan[Recovery]:
-    """Find the instances of starts whose answers were lost, for as long as they may take to show.
+    """Find the instances of starts whose answers were lost. Search for as long as they may take to show.
 
-    The searches end early where a reason was found that more time does not change.
+    The searches end early if each remaining start has a reason for doubt that more time does not resolve.
 
     :param lost: the starts, by their business keys.
-    :param grace: seconds after which an instance that was started certainly shows in the lists.
+    :param grace: seconds after which a started instance certainly shows in the lists.
     :param posted_at: when the first of the starts was sent, in seconds since the epoch.
-    :param clock: the time, in seconds since the epoch.
-    :param existing: the ids of instances that carried such keys before.
-    :param form: what the endpoint makes of business keys, where that is known.
+    :param clock: returns the time, in seconds since the epoch.
+    :param existing: the ids of preexisting instances with such keys.
+    :param form: how the endpoint changes business keys, if known.
     :raises AuthenticationError: if the credentials are refused.
     """
     keys, found, doubts = KeyForms(lost, form), {}, dict.fromkeys(lost, "")
@@ -70,7 +70,7 @@ def recover_lost_starts(
         return keys.sent(instance.business_key) is not None
 
     waited = 0.0
-    for part in SEARCHES:
+    for part in SEARCH_TIMES:
         if grace > 0:
             yield Pause(grace * (part - waited))
         waited = part
@@ -89,9 +89,9 @@ def recover_lost_starts(
                 found[key] = mine[0]
                 del doubts[key]
             elif mine:
-                doubts[key] = _which(mine)
+                doubts[key] = _ambiguous_match(mine)
             else:
-                # Lists that show no keys of one BPM show none of another, of which they may have no row.
+                # Lists that hide the keys of one BPM also hide those of another, even if they show no row of it.
                 doubt = matches.doubt(lost[key].bpm_name, posted_at) or matches.keyless(names)
                 doubts[key] = doubt or ""
         if all(doubts.values()):
@@ -108,7 +108,7 @@ def _candidates(
     existing: Collection[str],
     posted_at: float,
 ) -> dict[str, list[BpmInstance]]:
-    """Return what may be the instance of each start."""
+    """Return the possible instances of each start."""
     candidates: dict[str, list[BpmInstance]] = {}
     for one in matches.instances.values():
         key = keys.sent(one.business_key)
@@ -122,12 +122,12 @@ def _is_placed(matches: KeyMatches, instance: BpmInstance, posted_at: float) -> 
     return matches.place(instance, posted_at) is Placement.SINCE
 
 
-def _which(instances: list[BpmInstance]) -> str:
-    return f"it may be one of those that show its business key: {listed(instances)}"
+def _ambiguous_match(instances: list[BpmInstance]) -> str:
+    return f"it may be one of the instances that show its business key: {listed(instances)}"
 
 
 def listed(instances: Iterable[BpmInstance]) -> str:
-    """Return the first of several instances in words."""
+    """Return the first few of several instances as text."""
     shown = list(instances)
-    more = f" and {len(shown) - SHOWN_AT_MOST} more" if len(shown) > SHOWN_AT_MOST else ""
-    return "; ".join(str(one) for one in shown[:SHOWN_AT_MOST]) + more
+    more = f" and {len(shown) - MAX_SHOWN_INSTANCES} more" if len(shown) > MAX_SHOWN_INSTANCES else ""
+    return "; ".join(str(one) for one in shown[:MAX_SHOWN_INSTANCES]) + more

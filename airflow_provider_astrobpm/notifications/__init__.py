@@ -1,1 +1,1 @@
-"""Notifiers: what Airflow calls when something has failed."""
+"""Notifiers, which Airflow calls when something has failed."""

@@ -1,4 +1,4 @@
-"""The notifier that starts an incident process when something has failed.
+"""The notifier that starts an incident process after a failure.
 
 DAG files import this module at every parse, so the client and its libraries are imported only when it notifies.
 """
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.incident import Reported
     from airflow_provider_astrobpm.bpm.settings import Settings
 
-# Airflow ends what takes longer than 20 s after a failure, and then nobody would hear why nothing was started. A call
-# may need a token, so what one attempt takes counts four times.
-SOON_GIVEN_UP = 3.0  # seconds to reach the server, and between two attempts at most
-MOST_ATTEMPTS = 2
+# Airflow stops a callback 20 s after a failure. A slower one could not even log why nothing was started. A call may need a
+# token first, so one attempt can take four times as long.
+GIVE_UP_SECONDS = 3.0  # to connect, and between two attempts, at most
+MAX_ATTEMPTS = 2
 
 
 class AstroZeroStartBpmNotifier(BaseNotifier):
-    """Start a process over a failure, once: as ``on_failure_callback`` of a DAG or a task, or for a missed deadline.
+    """Start a process once for a failure: as ``on_failure_callback`` of a DAG or a task, or for a missed deadline.
 
-    The business key tells one event from another. Where an instance of this BPM carries it already, open or ended, nothing is
-    started, and the log says which one that is. Otherwise the start is one POST, which is never sent again when it may have
-    been taken. Two notifiers that report the same event at the very same moment do not see each other, and may start two.
+    The business key identifies the incident. If an instance of this BPM already has the key, open or closed, nothing is
+    started, and the log names that instance. Otherwise the start is one POST. It is never resent if the server may have
+    processed it. Two notifiers that report the same incident at the same moment do not see each other and may start two.
 
-    What goes wrong here is logged and never raised: it must not hide the failure that is reported. See
-    ``docs/incidents.md``, also for where Airflow runs it and what templates find there.
+    Errors of the notifier are logged and never raised, because they must not hide the failure that it reports. See
+    ``docs/incidents.md``, also for where Airflow runs the notifier and which values its templates can use.
 
-    :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
+    :param bpm_name: the BPM's name, as the designer shows it, with its namespace if it has one.
     :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
     :param variables: values for the BPM's variables: what JSON can hold, dates and times, and more; see
         ``docs/variables.md`` for what is sent.
-    :param business_key: the instance's business key; by default one that names what has failed: the try of a task, the
-        end of a DAG run since it was last cleared, or the deadline.
+    :param business_key: the instance's business key; by default a key made from the failed try of a task, the end of a
+        DAG run since it was last cleared, or the missed deadline.
     :param title: the instance's title, ``$Flow.Title``; by default one that names DAG, task and run.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
-    :param context: the context; Airflow passes it where a deadline was missed.
+    :param context: the context; Airflow passes it for a missed deadline.
     """
 
     template_fields: Sequence[str] = (
@@ -86,43 +86,43 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         self._given = checks.given(self, ("version", "variables", "business_key", "title"))
 
     def __call__(self, *arguments: Any) -> None:
-        """Report, with templates rendered for this event alone: one notifier serves many."""
+        """Report an incident. Render the templates on a copy, because one notifier serves many incidents."""
         try:
             super(AstroZeroStartBpmNotifier, copy(self)).__call__(*arguments)
-        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
-            self._give_up(error)
+        except Exception as error:  # noqa: BLE001 - it must not hide the failure
+            self._log_failure(error)
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Report the event of ``context``, in an event loop."""
+        """Report the incident of ``context``, in an event loop."""
         try:
             yield from super().__await__()
-        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
-            self._give_up(error)
+        except Exception as error:  # noqa: BLE001 - it must not hide the failure
+            self._log_failure(error)
 
     def get_template_env(self, dag: Any = None) -> Any:
-        """Return the environment of templates; the DAG that ``dag.test()`` hands over has none."""
+        """Return the template environment. The DAG that ``dag.test()`` passes has none."""
         return super().get_template_env(dag if hasattr(dag, "get_template_env") else None)
 
     def notify(self, context: Context) -> None:
-        """Report an event, and hold this thread until that is done."""
+        """Report an incident, blocking this thread."""
         try:
             self._notify(context)
-        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
-            self._give_up(error)
+        except Exception as error:  # noqa: BLE001 - it must not hide the failure
+            self._log_failure(error)
 
     async def async_notify(self, context: Context) -> None:
-        """Report an event, in an event loop."""
+        """Report an incident, in an event loop."""
         try:
             await self._async_notify(context)
-        except Exception as error:  # noqa: BLE001 - it must not hide what is reported
-            self._give_up(error)
+        except Exception as error:  # noqa: BLE001 - it must not hide the failure
+            self._log_failure(error)
 
     def _notify(self, context: Context) -> None:
         from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks import masking, metrics  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
-        settings = _hasty(AstroZeroHook(self.astro_zero_conn_id).settings)
+        settings = _with_short_timeouts(AstroZeroHook(self.astro_zero_conn_id).settings)
         plan = self._plan(context, settings)
         with BpmClient(
             settings,
@@ -130,20 +130,20 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             on_retry=self.log.warning,
             meter=metrics.meter(),
         ) as client:
-            self._tell(client.run(plan), settings)
+            self._log_result(client.run(plan), settings)
 
     async def _async_notify(self, context: Context) -> None:
         import asyncio  # noqa: PLC0415
 
-        # The first import of the client takes long enough to be noticed on a triggerer's event loop.
+        # The first import of the client is slow enough to block a triggerer's event loop noticeably.
         hook = await asyncio.to_thread(_hook, self.astro_zero_conn_id)
-        settings = _hasty(await hook.async_settings())
+        settings = _with_short_timeouts(await hook.async_settings())
         plan = self._plan(context, settings)
         async with hook.make_async_client(settings) as client:
-            self._tell(await client.run(plan), settings)
+            self._log_result(await client.run(plan), settings)
 
     def _plan(self, context: Context, settings: Settings) -> Plan[Reported]:
-        """Return what is to be done, after a line in the log: Airflow may end this process in the middle of it."""
+        """Log and return the plan of the report. Logged first, because Airflow may stop this process at any time."""
         from airflow_provider_astrobpm.bpm import api, incident  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
         from airflow_provider_astrobpm.notifications.context import event_of, title_of  # noqa: PLC0415
@@ -178,14 +178,16 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             meter=metrics.meter(),
         )
 
-    def _tell(self, reported: Reported, settings: Settings) -> None:
-        words = "Started %s%s" if reported.is_new else "Nothing is started: this was reported before, to %s%s"
+    def _log_result(self, reported: Reported, settings: Settings) -> None:
+        words = (
+            "Started %s%s" if reported.is_new else "Nothing was started: this was already reported to %s%s"
+        )
         url = settings.url_of(reported.instance.id)
         self.log.info(words, reported.instance, f": {url}" if url else "")
 
-    def _give_up(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         self.log.error(
-            "No process was started over this that anybody knows of (%s). %s. If it is needed, start %r yourself.",
+            "Could not confirm that a process was started (%s). %s. If it is needed, start %r yourself.",
             type(error).__name__, str(error).removesuffix("."), self.bpm_name,
             exc_info=None if isinstance(error, (AstroZeroError, ValueError)) else error,
         )  # fmt: skip
@@ -200,11 +202,11 @@ def _hook(conn_id: str) -> Any:
     return AstroZeroHook(conn_id)
 
 
-def _hasty(settings: Settings) -> Settings:
-    """Return the same, with less patience for a server that cannot be reached; one that answers may take its time."""
+def _with_short_timeouts(settings: Settings) -> Settings:
+    """Return the settings with short limits for a server that cannot be reached; one that answers may take its time."""
     return replace(
         settings,
-        connect_timeout=min(settings.connect_timeout, SOON_GIVEN_UP),
-        max_attempts=min(settings.max_attempts, MOST_ATTEMPTS),
-        max_wait=min(settings.max_wait, SOON_GIVEN_UP),
+        connect_timeout=min(settings.connect_timeout, GIVE_UP_SECONDS),
+        max_attempts=min(settings.max_attempts, MAX_ATTEMPTS),
+        max_wait=min(settings.max_wait, GIVE_UP_SECONDS),
     )

@@ -1,10 +1,10 @@
-"""What has happened, read off the context that Airflow gives to a callback. It differs with what calls.
+"""Reads the incident from the context that Airflow passes to a callback. Its contents depend on the kind of callback.
 
 | called for                         | ``dag_run``            | ``ti``             | ``reason`` | ``deadline`` |
 |------------------------------------|------------------------|--------------------|------------|--------------|
 | a task                             | the run                | the task's         |            |              |
-| the end of a DAG run               | the run, mostly        | the last, mostly   | yes        |              |
-| a deadline that was missed         | the run, as plain JSON |                    |            | yes          |
+| the end of a DAG run               | the run, usually       | the last, usually  | yes        |              |
+| a missed deadline                  | the run, as plain JSON |                    |            | yes          |
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from airflow_provider_astrobpm.bpm.incident import Event
 
 
 def event_of(context: Mapping[str, Any]) -> Event:
-    """Return what has happened.
+    """Return the incident of a callback.
 
     :param context: the context of a callback.
-    :raises ValueError: if it does not say of which run of which DAG it is.
+    :raises ValueError: if the context does not name the DAG run.
     """
     run, ti, deadline = (context.get(name) for name in ("dag_run", "ti", "deadline"))
     dag_id = _first(_of(run, "dag_id"), _of(ti, "dag_id"), _of(context.get("dag"), "dag_id"))
     run_id = _first(_of(run, "run_id"), _of(run, "dag_run_id"), _of(ti, "run_id"), context.get("run_id"))
     if dag_id is None or run_id is None:
-        raise ValueError("the context does not say of which DAG run it is; give the notifier a business_key")
+        raise ValueError("the context does not name its DAG run; give the notifier a business_key")
     since = _seconds(_of(run, "run_after"))
     if deadline is not None:
         return Event(dag_id=dag_id, run_id=run_id, deadline_id=str(_of(deadline, "id")), since=since)
@@ -46,7 +46,7 @@ def event_of(context: Mapping[str, Any]) -> Event:
 
 
 def title_of(context: Mapping[str, Any]) -> str | None:
-    """Return a title that says what has happened, or ``None`` where the context does not say it.
+    """Return the title of the incident, or ``None`` if the context does not name the DAG run.
 
     :param context: the context of a callback.
     """
@@ -65,7 +65,7 @@ def _first(*values: Any) -> str | None:
 
 
 def _seconds(moment: Any) -> float | None:
-    """Return a moment in seconds since the epoch, also one that came as JSON."""
+    """Return a moment, which may come as JSON, in seconds since the epoch."""
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
     return moment.timestamp() if isinstance(moment, datetime) else None

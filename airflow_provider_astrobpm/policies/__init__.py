@@ -1,1 +1,1 @@
-"""Retry policies: what becomes of a task after a failure."""
+"""Retry policies: whether and when a failed task is retried."""

@@ -1,4 +1,4 @@
-"""What becomes of a task after a failure, by what it has failed over (Airflow 3.3).
+"""The retry policy for tasks of this provider: whether and when a failed task is retried (Airflow 3.3).
 
 DAG files import this module at every parse, on every version of Airflow.
 """
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.policies.retry import AstroZeroRetryPolicy
 
-LONGEST_DELAY = 3600.0  # seconds
+MAX_DELAY_SECONDS = 3600.0
 
 
-def astro_zero_retry_policy(*, max_delay: float | timedelta = LONGEST_DELAY) -> AstroZeroRetryPolicy:
+def astro_zero_retry_policy(*, max_delay: float | timedelta = MAX_DELAY_SECONDS) -> AstroZeroRetryPolicy:
     """Return the ``retry_policy`` for tasks of this provider.
 
-    Refused credentials, settings, names and arguments fail the task at once. Throttling and outages are retried when the
-    server asks for it, otherwise after the task's ``retry_delay``; a start in doubt soon, because the retry looks for the
-    instance. Anything else is as the task's ``retries`` and ``retry_delay`` say. No policy allows more than ``retries``.
+    Refused credentials, settings, names and arguments fail the task at once. After throttling or an outage, the retry comes
+    when the server asks for it, or else after the task's ``retry_delay``. A start in doubt is retried soon, because the retry
+    searches for the instance. Any other error follows the task's ``retries`` and ``retry_delay``. No policy allows more than
+    ``retries``.
 
-    :param max_delay: seconds before a retry at most, however long the server asks to wait.
+    :param max_delay: the longest time in seconds before a retry, even if the server asks for more.
     :raises RuntimeError: before Airflow 3.3.
     """
     longest = checks.seconds(max_delay, "max_delay")
@@ -32,7 +33,7 @@ def astro_zero_retry_policy(*, max_delay: float | timedelta = LONGEST_DELAY) -> 
         from airflow_provider_astrobpm.policies.retry import AstroZeroRetryPolicy  # noqa: PLC0415
     except ImportError as error:
         raise RuntimeError(
-            "astro_zero_retry_policy() needs Airflow 3.3 or newer, where tasks have a retry_policy; leave it out here, "
-            "then every failure is retried as retries and retry_delay say"
+            "astro_zero_retry_policy() needs Airflow 3.3 or newer, where tasks have a retry_policy; leave it out, "
+            "then retries and retry_delay apply to every failure"
         ) from error
     return AstroZeroRetryPolicy(max_delay=longest)

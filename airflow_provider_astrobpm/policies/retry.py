@@ -1,7 +1,6 @@
-"""The retry policy as Airflow 3.3 knows it; earlier versions cannot import this module.
+"""The retry policy as a class of Airflow 3.3; earlier versions cannot import this module.
 
-Airflow keeps no more of it with a DAG than that there is one. The worker finds it again in the DAG file, and asks it
-where the task has failed.
+A serialized DAG only says that a task has a policy. When the task fails, the worker takes the policy itself from the DAG file.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ PACKAGE = "airflow_provider_astrobpm"
 
 
 class AstroZeroRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
-    """Decides by ``bpm.task_retry``.
+    """Applies the decision table in ``starting.retry_decision``.
 
-    :param max_delay: seconds before a retry at most, where the task's own delay does not count.
+    :param max_delay: the longest time in seconds before a retry; the task's own delay is not limited.
     """
 
     def __init__(self, *, max_delay: float) -> None:
@@ -34,7 +33,7 @@ class AstroZeroRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
         max_tries: int,
         context: Context | None = None,
     ) -> RetryDecision:
-        """Decide what becomes of a task that has failed."""
+        """Decide whether and when a failed task is retried."""
         from airflow_provider_astrobpm.bpm.task_retry import after_failure  # noqa: PLC0415
 
         after = after_failure(
@@ -51,19 +50,19 @@ class AstroZeroRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
         )
 
     def serialize(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
+        """Return the policy as plain JSON."""
         return {"__type": type(self).__name__, "max_delay": self.max_delay}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> AstroZeroRetryPolicy:
-        """Make it again of what ``serialize`` has returned."""
+        """Restore a policy from the result of ``serialize``."""
         return cls(max_delay=data["max_delay"])
 
 
 def raised_by_this_provider(error: BaseException) -> bool:
-    """Tell whether the code of this provider has raised an error itself, and nothing that it called.
+    """Return whether the provider's own code raised an error, as opposed to code that it called.
 
-    It raises ``ValueError`` for bad arguments alone; the function of a ``@task.astro_bpm`` may do so for any reason.
+    The provider raises ``ValueError`` only for bad arguments; the function of a ``@task.astro_bpm`` may do so for any reason.
     """
     trace = error.__traceback__
     if trace is None:

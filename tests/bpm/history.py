@@ -1,7 +1,7 @@
-"""Histories of one task, as values: how its server and its Airflow behave, and what happens one after the other.
+"""Histories of one task, as values: how the server and Airflow behave, and which steps happen.
 
-Everything in a history is plain, so its ``repr`` can be pasted into a test to run it once more. ``any_history`` makes one
-of any source of choices, be it hypothesis or a random number generator; ``reduced`` makes a shorter one of one that fails.
+A history consists of plain values, so its ``repr`` can be pasted into a test to run it again. ``any_history`` makes one
+from a source of choices, such as hypothesis or a random number generator. ``reduced`` shortens a failing history.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ ENDED = ("Completed OK", "Broken", "Terminated", "User Terminated")
 
 @dataclass(frozen=True)
 class Server:
-    """How a server behaves in all of a history."""
+    """The behaviour of a server throughout a history."""
 
     keys: str = "as sent"
-    """What the lists show of a business key; one of ``KEYS``."""
+    """How the lists show a business key; one of ``KEYS``."""
     answered_key: str = "as listed"
-    """What the answer to a start shows of it; one of ``ANSWERED_KEYS``."""
+    """How the answer to a start shows it; one of ``ANSWERED_KEYS``."""
     stamps: str = "as documented"
     """How a start time looks; one of ``STAMPS``."""
     clock_off: float = 0
-    """The hours by which its clock is off, its zone included."""
+    """By how many hours its clock is off, including its time zone."""
     cap: int | None = None
-    """How many rows a list holds at most."""
+    """The maximum number of rows in a list."""
     order: str = "as asked"
-    """How a list is ordered; one of ``ORDERS``."""
+    """The order of a list; one of ``ORDERS``."""
     unreadable: str | None = None
-    """Which field of every third row cannot be read; one of ``UNREADABLE``."""
+    """The unreadable field of every third row; one of ``UNREADABLE``."""
     calls: bool = False
     """Whether each instance calls one of another BPM, which inherits its business key."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """An instance that somebody else has started.
+    """An instance that someone else has started.
 
     :param kind: one of ``FOREIGN``.
     :param age: days from its start to the beginning of the history.
@@ -60,19 +60,19 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Try:
-    """Airflow runs the task once, if a try is left.
+    """Airflow runs the task once, if it has a try left.
 
-    :param later: seconds since the last step.
-    :param dies_at: before which of its effects the process is killed; an effect is a call or a record written, and its
-        beginning and its end count as one each.
-    :param faults: what comes of its POSTs, one after the other; names in ``history_server.FAULTS``.
-    :param query_fault: which of its queries fails.
+    :param later: seconds since the previous step.
+    :param dies_at: the effect before which the process is killed. An effect is a call or the writing of a record. Its
+        beginning and its end count as one effect each.
+    :param faults: the outcomes of its POSTs, in order; names in ``history_server.FAULTS``.
+    :param query_fault: the number of the query that fails.
     :param put_fault: how its terminations fail; one of ``PUT_FAULTS``.
-    :param lag: seconds until what it starts shows in the lists.
-    :param slow: seconds that each call takes.
-    :param moves: before which of its calls which instance moves to which state.
-    :param ends: what becomes of the wait: ``dies`` where no word of it is written down, ``leaves it`` where it failed and
-        left the instance open to go on with, ``fails`` where it failed over the instance itself.
+    :param lag: seconds until a started instance shows in the lists.
+    :param slow: the duration of each call, in seconds.
+    :param moves: a call, and the instance that moves to a state before it.
+    :param ends: how the wait ends: ``dies`` if nothing is recorded about it, ``leaves it`` if it failed and left the
+        instance open to resume with, ``fails`` if it failed because of the instance itself.
     """
 
     later: float = 0
@@ -95,12 +95,12 @@ class Clear:
 
 @dataclass(frozen=True)
 class LoseStore:
-    """The store loses what it held."""
+    """The store loses its content."""
 
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What is in the store was written by a version of the provider that recorded less."""
+    """The record in the store is from an older version of the provider, which recorded less."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +112,21 @@ class Retries:
 
 @dataclass(frozen=True)
 class Iterate:
-    """The loop goes round: the same task, in another region."""
+    """The loop iterates: the same task, in another region."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """The first launch of the batch becomes another one."""
+    """The first launch of the batch changes."""
 
     number: int = 1
 
 
 @dataclass(frozen=True)
 class Move:
-    """An instance moves. Those that have ended do not.
+    """An open instance changes its state.
 
-    :param which: which of the open ones, modulo their number; first what the task has started.
+    :param which: the index of the open instance, modulo their number; the instances of the task come first.
     """
 
     which: int = 0
@@ -138,21 +138,21 @@ Step = Try | Clear | LoseStore | Upgrade | Retries | Iterate | Input | Move
 
 @dataclass(frozen=True)
 class History:
-    """A task, what surrounds it, and what happens.
+    """A task, its environment, and the steps that happen.
 
     :param subject: whether it starts one instance or a batch.
-    :param launches: how many launches the batch has.
-    :param own_keys: which of them have business keys of the author's.
-    :param is_checked: whether the batch is read and checked before its first start.
-    :param mode: ``if_open_instance_exists`` of one start with the author's key; without one the task has its own.
+    :param launches: the number of launches in the batch.
+    :param own_keys: the launches with custom business keys.
+    :param is_checked: whether the batch is validated before its first start.
+    :param mode: ``if_open_instance_exists`` of one start with a custom key; ``None`` for the key made from the task.
     :param has_store: whether this Airflow has a task state store.
-    :param keeps_open: whether no kill touches the instances (``terminate_on_kill=False``).
-    :param waits: whether the task waits for a good end.
-    :param is_lasting: whether what meets the condition of the batch keeps meeting it.
-    :param retries: the author's ``retries`` at first.
-    :param run_age: days from when the run was due to its first try; ``None`` where nobody says.
-    :param max_attempts: how often a call is sent at most.
-    :param seed: of what is left to chance.
+    :param keeps_open: whether kills leave the instances alone (``terminate_on_kill=False``).
+    :param waits: whether the task waits for success.
+    :param is_lasting: whether a launch that meets the condition of the batch keeps meeting it.
+    :param retries: the initial ``retries``.
+    :param run_age: days from the due time of the run to its first try; ``None`` if unknown.
+    :param max_attempts: the maximum number of attempts of a call.
+    :param seed: the seed of everything random.
     """
 
     subject: Subject = "one"
@@ -193,8 +193,8 @@ FOREIGN = (
     "other BPM",
     "other run",
     "deleted run",
-    "author's key",
-    "author's key, other BPM",
+    "custom key",
+    "custom key, other BPM",
 )
 UNREADABLE = ("name", "state", "businessKey")
 PUT_FAULTS = ("cut before", "cut after", "refused", "500 after")
@@ -203,8 +203,8 @@ PUT_FAULTS = ("cut before", "cut after", "refused", "500 after")
 def any_history(pick: Pick, subject: Subject, faults: Sequence[str]) -> History:
     """Make a history.
 
-    :param pick: picks one of several.
-    :param faults: names of what may come of a POST.
+    :param pick: picks one of several values.
+    :param faults: the names of possible outcomes of a POST.
     """
 
     def seldom(common: Any, others: Sequence[Any], share: int = 3) -> Any:
@@ -287,7 +287,7 @@ def _any_step(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str], *, 
 
 
 def reduced(history: History, fails: Callable[[History], bool]) -> History:
-    """Return a history that still fails, and does so with less."""
+    """Return a shorter history that still fails."""
     tried = set()
     while True:
         for candidate in _smaller(history):
@@ -316,7 +316,7 @@ def _smaller(history: History) -> Iterator[History]:
 
 
 def _plainer(one: Any, plain: Any) -> Iterator[Any]:
-    """Return it with one field more as it is in the plain one, or nearer to that."""
+    """Yield copies with one more field equal to the plain one, or closer to it."""
     for field in dataclasses.fields(one):
         mine, theirs = getattr(one, field.name), getattr(plain, field.name)
         if mine == theirs or field.name in ("steps", "foreign", "server"):

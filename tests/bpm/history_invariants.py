@@ -1,30 +1,30 @@
-"""What must be true of every history.
+"""The invariants of all histories.
 
 **Invariants.** At every moment:
 
 1. A generation of a task has one live instance at most, for each launch.
-2. A try goes on only with what this task has started: never with an instance of another task, another run, another
+2. A try adopts only instances that this task has started: never one of another task, another run, another
    iteration of a loop, or a deleted run with the same keys.
-3. What a try returns exists, is open or accepted, and is of this generation; or it is of an older one and was left open
-   on purpose, or belongs to a batch that the clear goes on with.
-4. What others have started is never terminated, nor what this generation has started, nor anything with
-   ``terminate_on_kill=False``, nor anything at all where the generation is uncertain.
-5. A try starts a launch once.
-6. Where no start of the task was ever sent, and its records prove that, a try without faults starts without a search.
-7. After any history with a store, clears that keep the store, and a person who does as the errors say, end every
+3. An instance that a try returns exists, is open or accepted, and is of this generation; or it is older and was left open
+   on purpose, or belongs to a batch that the clear resumes.
+4. A try never terminates what others have started, nor what this generation has started, nor anything with
+   ``terminate_on_kill=False``, nor anything at all while the generation is uncertain.
+5. A try starts a launch at most once.
+6. If no start of the task was ever sent, and its records prove it, a try without faults starts without a search.
+7. After any history with a store, clears that keep the store, by a person who follows the errors' advice, resolve every
    ``AmbiguousStartError``.
-8. On a server that is as documented, with keys of the task's own, a try without faults never fails.
+8. On a server that behaves as documented, without custom keys, a try without faults never fails.
 
-**What is assumed away** is what ``docs/guarantees.md`` lists:
+**Assumed away** are the cases that ``docs/guarantees.md`` lists:
 
-- The server does the work, answers 429 or refuses the token, and takes the start again in the same try.
-- Instances show within the grace. No instance moves to and fro while a search is under way: one moves once.
-- The server's clock is wrong by the same amount all the time.
-- A deleted run's instances are told by their time alone. So 2 and 3 leave out what seems to be started, by the server's
-  clock, at most 14 hours before the start that the records tell of, or the run; and 2 to 4, where no record tells of one.
-- ``if_open_instance_exists="adopt"`` takes what others have started. While a start with the author's key may be under way,
-  nobody else starts one with that key.
-- Without a record ``retries`` that were changed since the last clear look like a clear, or hide one.
+- The server does the work, answers 429 or refuses the token, and processes the resent start of the same try.
+- Instances show within the grace. During a search an instance moves at most once.
+- The error of the server's clock is constant.
+- A deleted run's instances are recognised by their time alone. So 2 and 3 exempt instances that, by the server's clock, seem
+  to be started at most 14 hours before the recorded start, or before the run. If no start is recorded, 2 to 4 exempt them.
+- ``if_open_instance_exists="adopt"`` adopts what others have started. While a start with the custom key may be under way,
+  no one else starts an instance with that key.
+- Without a record, ``retries`` that were changed since the last clear seem to be a clear, or hide one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ZONES = 14 * HOUR
 
 
 class Invariants:
-    """Checks one world, and keeps what the checks need to know of its past.
+    """Checks one world, and remembers the facts about its past that the checks need.
 
     :param world: the world.
     """
@@ -53,30 +53,30 @@ class Invariants:
         self._history = world.history
         self._wrongs: list[str] = []
         self._excused: set[Owner] = set()
-        """Where a second live instance may be, as the guarantees say."""
+        """Owners that may have a second live instance, according to the guarantees."""
         self._did_clock_seem_right = False
         self._open_before: set[str] = set()
-        self._carriers: list[Item] = []
+        self._matches: list[Item] = []
         self._is_proven = False
         self._posts = 0
 
     def check(self) -> None:
-        """Check that nothing was wrong in the last step.
+        """Check the last step.
 
-        :raises AssertionError: if something was.
+        :raises AssertionError: if it broke an invariant.
         """
         assert not self._wrongs, "; ".join(self._wrongs)
 
     def begin_try(self) -> None:
-        """Take note of what there is before a try."""
+        """Note the state before a try."""
         self._did_clock_seem_right = self._does_clock_seem_right()
         self._open_before = {one.id for one in self._world.server.items.values() if one.is_open}
-        self._carriers = self._open_carriers()
+        self._matches = self._open_matches()
         self._is_proven = self._is_proven_unsent()
         self._posts = self._world.server.posts
 
     def end_try(self, *, is_dead: bool) -> None:
-        """Check what a try has done.
+        """Check the effects of a try.
 
         :param is_dead: whether its process was killed.
         """
@@ -84,13 +84,13 @@ class Invariants:
         self._check_live()
         if len(world.started) != len(set(world.started)):
             wrongs.append("a launch was started twice in one try")
-        still_open = [one for one in self._carriers if one.is_open and not one.is_the_tasks]
+        still_open = [one for one in self._matches if one.is_open and not one.is_the_tasks]
         if still_open and world.started and self._history.mode in ("adopt", "fail"):
             wrongs.append(f"one was started though there was {still_open}")
         if is_dead or not self._is_without_faults():
             return
-        if self._is_proven and (world.failure or world.looks or world.server.posts == self._posts):
-            wrongs.append(f"a task that has started nothing lists {world.looks} times, {world.failure!r}")
+        if self._is_proven and (world.failure or world.queries or world.server.posts == self._posts):
+            wrongs.append(f"a task that has started nothing lists {world.queries} times, {world.failure!r}")
         if world.failure is not None and self._is_plain():
             wrongs.append(f"a try without faults failed: {world.failure!r}")
 
@@ -101,7 +101,7 @@ class Invariants:
             return
         if item.owner is None:
             if not self._may_be_taken(item):
-                self._wrongs.append(f"{item} was terminated, which others had started")
+                self._wrongs.append(f"{item} was terminated, but others had started it")
             return
         may_mistake = any(map(self._may_be_taken, world.server.items.values()))
         is_forgotten = item.is_known_by_record and not world.is_store_whole
@@ -117,7 +117,7 @@ class Invariants:
             self._wrongs.append(f"{item} was terminated, by {world.this} {prior}")
 
     def check_record(self, record: Any) -> None:
-        """Check what a record says that a try has started or adopted."""
+        """Check the instance in a record that a try has written."""
         instance_id, store = getattr(record, "instance_id", None), self._world.store
         if instance_id is None or record.told:
             return
@@ -125,23 +125,23 @@ class Invariants:
             self._check_owner(1, self._world.server.items[instance_id])
 
     def check_launched(self, launched: dict[int, BpmInstance], met: frozenset[int]) -> None:
-        """Check what a try goes on with.
+        """Check the instances that a try returns.
 
         :param met: the launches that have met the condition before.
         """
         for number, instance in launched.items():
             item = self._world.server.items[instance.id]
             if item.is_called:
-                self._wrongs.append(f"{item} was returned, which another one has called")
-            # What this try has started is judged by its wait.
+                self._wrongs.append(f"{item} was returned, but another instance has called it")
+            # An instance that this try has started is judged by its wait.
             is_good = self._world.subject.accepts(instance) or number in {*met, *self._world.started}
             is_taken = item.owner is None and self._may_be_taken(item)
             if instance.is_closed and not is_good and not is_taken:
-                self._wrongs.append(f"{item} was returned, which has come to no good end")
+                self._wrongs.append(f"{item} was returned, but it has not succeeded")
             self._check_owner(number, item)
 
     def _check_owner(self, number: int, item: Item) -> None:
-        """Check that a launch may go on with an instance. From now on it is of this generation."""
+        """Check that a launch may adopt an instance. From then on it is of this generation."""
         world = self._world
         was_open = item.is_open or item.id in self._open_before
         own = Owner(world.region, world.generation, number)
@@ -151,7 +151,7 @@ class Invariants:
             item.is_the_tasks = item.owner is None or item.owner.region != world.region
         elif item.owner is None:
             if not self._may_be_taken(item):
-                self._wrongs.append(f"{item} was adopted, which others had started")
+                self._wrongs.append(f"{item} was adopted, but others had started it")
             self._excused.add(own)
             return
         if item.owner != own and not item.is_the_tasks:
@@ -175,10 +175,10 @@ class Invariants:
                 self._wrongs.append(f"two live instances: {live[one.owner]} and {one}")
             live[one.owner] = one
 
-    # What may be.
+    # Exceptions.
 
     def _has_another(self, item: Item) -> bool:
-        """Return whether the task has an instance in place of this one, or has no use for it any more."""
+        """Return whether the task has another instance in place of this one, or needs it no more."""
         world = self._world
         own = Owner(world.region, world.generation, item.owner.launch if item.owner else 0)
         others = world.server.items.values()
@@ -189,7 +189,7 @@ class Invariants:
         )
 
     def _may_be_older(self, item: Item, number: int, *, was_open: bool) -> bool:
-        """Return whether a launch may go on with an instance of an older generation."""
+        """Return whether a launch may adopt an instance of an older generation."""
         world, prior = self._world, self._world.prior
         assert item.owner is not None
         if item.owner.region != world.region or item.owner.launch != number:
@@ -206,7 +206,7 @@ class Invariants:
         return (was_open and is_left) or is_gone_on_with or world.is_mistaken
 
     def _may_be_taken(self, item: Item) -> bool:
-        """Return whether an instance of a deleted run cannot be told from one of this run."""
+        """Return whether an instance of a deleted run is indistinguishable from one of this run."""
         if item.foreign != "deleted run":
             return False
         seems, since = self._world.server.seems_to_be_from(item), self._world.since
@@ -217,12 +217,12 @@ class Invariants:
 
     def _does_clock_seem_right(self) -> bool:
         if self._history.server.unreadable or self._world.step.moves is not None:
-            return False  # what would show it may not be readable, or be missed as it moves
+            return False  # the instance that would show it may be unreadable, or missed while it moves
         stamps = map(self._world.server.seems_to_be_from, self._world.server.items.values())
         return any(each is not None and abs(each - self._world.clock()) <= ZONES for each in stamps)
 
-    def _open_carriers(self) -> list[Item]:
-        """Return what others have open with the author's key, unless a person was asked about it."""
+    def _open_matches(self) -> list[Item]:
+        """Return the open instances of others with the custom key, unless a person was asked about them."""
         if getattr(self._world.prior, "told", False):
             return []
         return [
@@ -235,10 +235,10 @@ class Invariants:
             and one.shows_from <= self._world.clock()
         ]
 
-    # When more must be true.
+    # Conditions of stricter checks.
 
     def _is_proven_unsent(self) -> bool:
-        """Return whether no start of the task was ever sent, and its records prove that."""
+        """Return whether no start of the task was ever sent, and its records prove it."""
         world, prior = self._world, self._world.prior
         return (
             world.is_store_whole

@@ -1,7 +1,7 @@
-"""The server of a history: it starts an instance for every POST that it takes, and knows who sent it.
+"""The server of a history. It starts an instance for every POST that it accepts, and knows who sent it.
 
-Starts go through the provider's own ``exchange``, so that each answer becomes the error that it would be. Lists are
-answered as operations: there are many of them.
+Starts go through the provider's own ``call_flow``, so each answer becomes the real error. Lists are answered as
+operations, because there are many of them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ ODD_STAMPS = {"zero": "0001-01-01 00:00:00", "epoch": "1970-01-01 08:00:00", "da
 
 
 class Owner(NamedTuple):
-    """For what an instance was started."""
+    """The launch for which an instance was started."""
 
     region: int
     generation: int
-    """The number of the first try since the task was really cleared last."""
+    """The true generation: the number of the first try since the last clear."""
     launch: int
 
 
 class Item:
-    """An instance, with what only the model knows of it."""
+    """An instance, with facts that only the model knows."""
 
     __slots__ = (
         "foreign",
@@ -64,22 +64,22 @@ class Item:
 
     def __init__(self, number: int, name: str, key: str | None, started: float, shows_from: float) -> None:
         self.number = number
-        self.id = f"i{number * 7919 % 10007:05}"  # ids do not tell what came first
+        self.id = f"i{number * 7919 % 10007:05}"  # ids do not show the order of starts
         self.name = name
         self.key = key
         self.started = started
         self.shows_from = shows_from
         self.stamp: str | None = None
         self.owner: Owner | None = None
-        """``None`` for one that the task has not started."""
+        """``None`` for an instance that the task has not started."""
         self.foreign = ""
-        """What it is otherwise."""
+        """The kind of an instance that the task has not started."""
         self.is_called = False
-        """Whether another one has called it."""
+        """Whether another instance has called it."""
         self.is_known_by_record = False
-        """Whether it was adopted from an older generation, so that its key tells of another one."""
+        """Whether it was adopted from an older generation, so its key names a different one."""
         self.is_the_tasks = False
-        """Whether the task was asked to take it for its own."""
+        """Whether the task was asked to adopt it."""
         self.row: BpmInstance
 
     def __repr__(self) -> str:
@@ -96,17 +96,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Fault:
-    """What comes of one POST.
+    """The outcome of one POST.
 
-    :param token: why there is no token for it.
-    :param answers: for each time that it is sent: whether the server does the work, and what comes back; ``None`` is its
-        answer. What is sent more often is answered.
-    :param renews: whether there is another token where one was refused.
-    :param renewal: why there is none.
-    :param then: what comes of it when it is sent again after that, each time.
-    :param refuses_a_query: whether the token is refused for a query too.
-    :param is_assumed_away: whether ``docs/guarantees.md`` assumes that no server does this.
-    :param needs_one_attempt: whether it does so unless the call is sent once only.
+    :param token: the error of the token request.
+    :param answers: for each attempt: whether the server does the work, and what it answers; ``None`` is the normal
+        answer. Further attempts get the normal answer.
+    :param renews: whether a refused token can be renewed.
+    :param renewal: the error of the renewal.
+    :param then: the outcome of each attempt after that.
+    :param refuses_a_query: whether the token is also refused for a query.
+    :param is_assumed_away: whether ``docs/guarantees.md`` assumes that servers do not behave like this.
+    :param needs_one_attempt: whether it is assumed away unless calls have only one attempt.
     """
 
     token: CallError | None = None
@@ -130,7 +130,7 @@ def _status(status: int, code: str = "405230001") -> Response:
 
 
 def _both(name: str, answer: Response | CallError) -> dict[str, Fault]:
-    """Return an answer that comes instead of the work, and one that comes after it."""
+    """Return a fault that answers instead of doing the work, and one that answers after it."""
     return {
         f"{name} before": Fault(answers=((False, answer),)),
         f"{name} after": Fault(answers=((True, answer),)),
@@ -163,8 +163,8 @@ FAULTS: dict[str, Fault] = {
     "429 for long": Fault(answers=((False, Response(429, {}, b"")),) * 9),
     "token refused": Fault(answers=((False, BAD_TOKEN),)),
     "token refused twice": Fault(answers=((False, BAD_TOKEN), (False, BAD_TOKEN))),
-    "token refused after, none other": Fault(answers=((True, BAD_TOKEN),), renews=False),
-    "token refused after, no other to be had": Fault(
+    "token refused after, no renewal": Fault(answers=((True, BAD_TOKEN),), renews=False),
+    "token refused after, no new token": Fault(
         answers=((True, BAD_TOKEN),), renewal=ServerError("no", status=503)
     ),
     "token refused after, then no connection": Fault(
@@ -191,8 +191,8 @@ class HistoryServer:
 
     :param habits: how it behaves.
     :param clock: the true time, in seconds since the epoch.
-    :param own: says for what a start with this body is.
-    :param seed: of the order of lists that have none.
+    :param own: returns the owner of a start with a given body.
+    :param seed: the seed for the order of unordered lists.
     """
 
     def __init__(
@@ -205,9 +205,9 @@ class HistoryServer:
         self.items: dict[str, Item] = {}
         self.lag = 0.0
         self.posts = 0
-        """POSTs that may have reached it."""
+        """The number of POSTs that may have reached it."""
         self.terminating: Callable[[Item], None] = lambda _item: None
-        """Is told what is terminated, before it is."""
+        """Called with an instance before its termination."""
 
     def begin(self, name: str, key: str | None, state: str, *, age: float = 0, lag: float = 0) -> Item:
         """Start an instance."""
@@ -219,7 +219,7 @@ class HistoryServer:
         return item
 
     def move(self, item: Item, state: str) -> None:
-        """Let an instance move."""
+        """Change the state of an instance."""
         if item.is_open:
             self._show(item, state)
 
@@ -262,7 +262,7 @@ class HistoryServer:
         return {"as documented": text, "iso": text.replace(" ", "T"), "leading blank": f" {text}"}[kind]
 
     def seems_to_be_from(self, item: Item) -> float | None:
-        """Return when an instance was started by its start time, if that is as documented; in seconds since the epoch."""
+        """Return the start of an instance in seconds since the epoch, if its start time has the documented form."""
         if (
             item.stamp is None
             or len(item.stamp) != 19
@@ -272,10 +272,10 @@ class HistoryServer:
             return None
         return (datetime.fromisoformat(item.stamp) - datetime(1970, 1, 1)) / timedelta(seconds=1)  # noqa: DTZ001
 
-    # What it answers.
+    # Answers.
 
     def answer(self, operation: Operation[Any], put_fault: str | None) -> Any:
-        """Answer anything but a start."""
+        """Answer any operation but a start."""
         if operation.kind == "query":
             return self._listed(**dict(operation.query))
         assert operation.kind == "terminate"
@@ -326,7 +326,7 @@ class HistoryServer:
         )
 
     def post(self, operation: Operation[BpmInstance], fault: Fault) -> BpmInstance:
-        """Take a start, as often as the provider's exchange sends it."""
+        """Accept a start, for each attempt of the provider's ``call_flow``."""
         self.posts += fault.may_have_reached
         talk = exchange(operation, connection="my_conn")
         answers = iter(fault.answers)
@@ -348,7 +348,7 @@ class HistoryServer:
     def _token(self, need: NeedToken, fault: Fault) -> str | CallError | None:
         if need.stale is not None:
             return copy(fault.renewal) or ("another" if fault.renews else None)
-        return copy(fault.token) or "token"  # errors are written into
+        return copy(fault.token) or "token"  # callers change errors in place
 
     def _reply(
         self, request: Request, answers: Iterator[tuple[bool, Response | CallError | None]]

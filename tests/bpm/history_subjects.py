@@ -1,4 +1,4 @@
-"""What a history is of: one start, or a batch. Both run one try as the operators do, on a server and a store in memory."""
+"""The subjects of histories: one start, and a batch. A try runs as in the operators, with server and store in memory."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Died(BaseException):
 
 
 Outcome = tuple[dict[int, BpmInstance], frozenset[int]]
-"""What a try goes on with, by the numbers of the launches, and which of these have met the condition before."""
+"""The instances of a try by the numbers of the launches, and the launches that have met the condition before."""
 
 
 class Process(Protocol):
-    """The process of one try. All its effects go through it, and it may be killed at any."""
+    """The process of one try. All effects go through it, and it may be killed at each of them."""
 
     identity: TaskIdentity
     this: Generation
@@ -55,10 +55,10 @@ class Process(Protocol):
         """Return the time, in seconds since the epoch."""
 
     def remember(self, record: Any) -> None:
-        """Write a record down."""
+        """Store a record."""
 
     def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
-        """Send a call, again where it may be; yields seconds to let pass, and returns the answer."""
+        """Send a call and resend it if allowed. Yields seconds to sleep, and returns the answer."""
 
     def send(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call once."""
@@ -67,14 +67,14 @@ class Process(Protocol):
 def identity_of(run_id: str, iteration: int | None) -> TaskIdentity:
     """Return the identity of the task.
 
-    :param iteration: which iteration of its loop it is; ``None`` where it is in none.
+    :param iteration: the iteration of its loop; ``None`` outside of loops.
     """
     region = None if iteration is None else Region("01a22064-3a54-7e6c-8d88-3d22bab58d7d", iteration)
     return TaskIdentity("orders", run_id, "approve", region=region)
 
 
 class One:
-    """One start, as the start operator does it."""
+    """One start, as by the start operator."""
 
     kind: type[TryRecord] = Record
 
@@ -83,24 +83,24 @@ class One:
         self.authors_keys = {1: AUTHORS_KEY} if history.mode else {}
 
     def change_input(self, number: int) -> None:
-        """Change nothing: there are no launches."""
+        """Change nothing, because there are no launches."""
 
     def key(self, identity: TaskIdentity, generation: int, launch: int) -> str:
-        """Return the task's own key of a launch."""
+        """Return the key that the task makes for a launch."""
         del launch
         return identity.key(generation)
 
     def launch_of(self, body: Any) -> int:
-        """Return which launch a start is of."""
+        """Return the launch of a start."""
         del body
         return 1
 
     def accepts(self, instance: BpmInstance) -> bool:
-        """Return whether the task counts an instance that has ended as what it was to bring about."""
+        """Return whether a closed instance has succeeded, for the task."""
         return instance.state == "Completed OK" if self._history.waits else True
 
     def run(self, process: Process, record: Record | None) -> Outcome:
-        """Run the try as far as its wait."""
+        """Run the try up to its wait."""
         history = self._history
         order = Order(
             start=lambda key: api.start(NAME, business_key=key),
@@ -144,14 +144,14 @@ class One:
     def after_failure(
         self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any
     ) -> Any:
-        """Return what a try writes down whose wait has failed, or ``None`` for nothing."""
+        """Return the record to store after a failed wait, or ``None`` for no change."""
         del generation, met
         if not launched or record is None or record.instance_id != launched[1].id:
             return None
         return msgspec.structs.replace(record, left_open=ending == "leaves it")
 
     def tells_of_a_start(self, record: Any) -> float | None:
-        """Return when a start was sent by a record, if it tells of one; 0 where it knows an instance alone."""
+        """Return the time of the start in a record, if any; 0 if the record only has an instance."""
         if record is None:
             return None
         if record.posted_at is None and record.instance_id is not None:
@@ -161,7 +161,7 @@ class One:
 
 
 class Batch:
-    """A batch, as the batch operator starts it."""
+    """A batch, as by the batch operator."""
 
     kind: type[TryRecord] = BatchRecord
 
@@ -171,7 +171,7 @@ class Batch:
         self.change_input(0)
 
     def change_input(self, number: int) -> None:
-        """Make another launch of the first one."""
+        """Change the first launch."""
         history = self._history
         self.launches = [
             Launch(
@@ -184,22 +184,22 @@ class Batch:
         ]
 
     def key(self, identity: TaskIdentity, generation: int, launch: int) -> str:
-        """Return the task's own key of a launch."""
+        """Return the key that the task makes for a launch."""
         return identity.batch_key(BatchKey(generation, launch, self.launches[launch - 1].digest))
 
     def launch_of(self, body: Any) -> int:
-        """Return which launch a start is of."""
+        """Return the launch of a start."""
         number: int = body["variables"]["n"]
         return number
 
     def accepts(self, instance: BpmInstance) -> bool:
-        """Return whether the task counts an instance that has ended as what it was to bring about."""
+        """Return whether a closed instance has succeeded, for the task."""
         if self._history.waits:
             return instance.state == "Completed OK"
         return class_of(instance.state) is not StateClass.CANCELLED
 
     def run(self, process: Process, record: BatchRecord | None) -> Outcome:
-        """Run the try as far as its wait."""
+        """Run the try up to its wait."""
         history = self._history
         order = BatchOrder(
             identity=process.identity,
@@ -235,13 +235,13 @@ class Batch:
                 loop.settle()
                 if isinstance(error, Exception):
                     raise
-                raise Died from None  # without what its tasks hold
+                raise Died from None  # drop the context, which keeps the loop's tasks alive
             return launched.instances, launched.met
 
     def after_failure(
         self, record: Any, ending: str, generation: int, launched: dict[int, BpmInstance], met: Any
     ) -> Any:
-        """Return what a try writes down that has failed, or ``None`` for nothing."""
+        """Return the record to store after a failed try, or ``None`` for no change."""
         del ending
         if record is None or record.generation != generation:
             return None
@@ -250,13 +250,13 @@ class Batch:
         return record.failed(unfinished=True, met=met)
 
     def tells_of_a_start(self, record: Any) -> float | None:
-        """Return when the first start was sent by a record, if it tells of one."""
+        """Return the time of the first start in a record, if any."""
         begun_at: float | None = None if record is None else record.begun_at
         return begun_at
 
 
 class Loop(VirtualLoop):
-    """An event loop in the time of a history, which is the only one, and which runs what is meant for threads at once."""
+    """An event loop on the clock of a history. It runs work for threads immediately."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -273,21 +273,21 @@ class Loop(VirtualLoop):
     def now(self, seconds: float) -> None:
         self._process.elapsed = seconds
 
-    def run_in_executor(  # type: ignore[override]  # it is called with plain functions here
+    def run_in_executor(  # type: ignore[override]  # only plain functions are passed here
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> Any:
-        """Run it here and now."""
+        """Run the function immediately."""
         del executor
         future = self.create_future()
         try:
             future.set_result(func(*args))
-        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
             future.set_exception(error)
         return future
 
 
 class Client(AsyncBpmClient):
-    """The client as it is, with the server of a history in place of the exchange over HTTP."""
+    """The real client, but with the server of a history instead of HTTP."""
 
     def __init__(self, process: Process, max_attempts: int) -> None:
         super().__init__(

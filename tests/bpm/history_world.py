@@ -1,6 +1,6 @@
-"""Runs a history: Airflow's numbers and store, the processes of the tries, and a person who clears the task.
+"""Runs a history. It plays Airflow's numbers and store, the processes of the tries, and a person who clears the task.
 
-What must be true of every history is in ``history_invariants``.
+The invariants are in ``history_invariants``.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from tests.bpm.history_subjects import AUTHORS_KEY, NAME, Batch, Died, One, iden
 BEGINNING = 1_790_000_000.0  # 2026-09-21, in seconds since the epoch
 RUN, OLDER_RUN = "scheduled__2026-11-24T00:00:00+00:00", "scheduled__2026-11-23T00:00:00+00:00"
 NEW_FIELDS = ("max_tries", "is_unclear", "intent_of", "older_unknown", "since", "key_example")
-"""What records of an older version of the provider lack."""
+"""The fields that records of an older version of the provider lack."""
 MOST_CLEARS = 4
 ENDED_BY_A_CLEAR = (AmbiguousStartError, OpenInstanceExistsError, BatchChangedError)
 
 
 class World:
-    """One history under way.
+    """One running history.
 
     :param history: the history.
     """
@@ -75,15 +75,15 @@ class World:
         self._iterate()
         for number, foreign in enumerate(history.foreign):
             self._begin_foreign(number, foreign)
-        # Of the try under way.
+        # State of the running try.
         self.step = Try()
         self.this = Generation(1)
         self.prior: Any = None
-        """What was in the store before it."""
+        """The record before this try."""
         self.started: list[int] = []
-        """The launches that it has started."""
+        """The launches that this try has started."""
         self.failure: AstroZeroError | None = None
-        self._effects = self._calls = self.looks = 0
+        self._effects = self._calls = self.queries = 0
         self._is_dead = False
         self._faults: Iterator[str] = iter(())
         self._then: str | None = None
@@ -97,14 +97,14 @@ class World:
 
         :raises AssertionError: if an invariant does not hold.
         """
-        random.seed(self.history.seed)  # in which order a search asks
+        random.seed(self.history.seed)  # the order of a search's queries
         for step in self.history.steps:
             self.take(step)
         if self.history.has_store:
             self._end_doubt()
 
     def take(self, step: Step) -> None:
-        """Let one step happen, and check what must be true after it."""
+        """Run one step, and check the invariants."""
         if isinstance(step, Try):
             self._try(step)
         elif isinstance(step, Clear):
@@ -130,7 +130,7 @@ class World:
     def _iterate(self) -> None:
         self.region += 1
         if self.subject.authors_keys:
-            self.elapsed += GRACE  # others may use its keys, and what they have started shows
+            self.elapsed += GRACE  # others may use its keys; everything they have started shows by then
         self.identity = identity_of(RUN, self.region if self.is_loop else None)
         self.number, self.max_tries = 0, self.retries
         self.store: Any = None
@@ -142,9 +142,9 @@ class World:
         self.generation = self.number + 1
         self.retries_at_clear = self.retries
         self.label: int | None = None
-        """What the last try of this generation has taken it for."""
+        """The number that the last try computed for this generation."""
         self.is_mistaken = False
-        """Whether this generation was taken for another one, as the guarantees say may happen."""
+        """Whether this generation was mistaken for another one, as the guarantees allow."""
 
     def _clear(self, *, keeps_store: bool) -> None:
         if self.number == 0:
@@ -176,15 +176,15 @@ class World:
 
     def _begin_foreign(self, number: int, foreign: Foreign) -> None:
         launch = 1 + number % self.history.launches
-        name = "Another" if foreign.kind in ("other BPM", "author's key, other BPM") else NAME
+        name = "Another" if foreign.kind in ("other BPM", "custom key, other BPM") else NAME
         key = {
             "same BPM": "someone's",
             "same BPM without key": None,
             "other BPM": "someone's",
             "other run": self.subject.key(identity_of(OLDER_RUN, None), 1, launch),
             "deleted run": self.subject.key(self.identity, 1 + number % 2, launch),
-            "author's key": self.subject.authors_keys.get(launch, AUTHORS_KEY),
-            "author's key, other BPM": self.subject.authors_keys.get(launch, AUTHORS_KEY),
+            "custom key": self.subject.authors_keys.get(launch, AUTHORS_KEY),
+            "custom key, other BPM": self.subject.authors_keys.get(launch, AUTHORS_KEY),
         }[foreign.kind]
         self.server.begin(name, key, foreign.state, age=foreign.age * DAY).foreign = foreign.kind
 
@@ -194,7 +194,7 @@ class World:
         return Owner(self.region, self.generation, launch)
 
     def _end_doubt(self) -> None:
-        """Clear the task as often as its errors ask for it, and do what they say besides."""
+        """Clear the task as often as its errors ask for it, and follow their advice."""
         for clears in range(MOST_CLEARS):
             if self.number > self.max_tries:
                 self._clear(keeps_store=True)
@@ -203,10 +203,10 @@ class World:
                 return
             assert isinstance(self.failure, ENDED_BY_A_CLEAR), repr(self.failure)
             for one in self.server.items.values() if clears >= 1 else ():
-                if one.owner is not None or one.foreign in ("deleted run", "author's key"):
+                if one.owner is not None or one.foreign in ("deleted run", "custom key"):
                     self.server.move(one, "Terminated")
             self._clear(keeps_store=True)
-        raise AssertionError(f"no clear has ended it: {self.failure!r}")
+        raise AssertionError(f"no clear has resolved it: {self.failure!r}")
 
     # The process of a try.
 
@@ -216,7 +216,7 @@ class World:
         self.elapsed += step.later
         self.number += 1
         self.step, self.prior = step, self.store
-        self._effects = self._calls = self.looks = 0
+        self._effects = self._calls = self.queries = 0
         self._is_dead = False
         self._faults, self._then = iter(step.faults), None
         self.server.lag = step.lag
@@ -228,11 +228,11 @@ class World:
             pass
         except AstroZeroError as error:
             self.failure = error
-        self.tally.update(tries=1, starts=len(self.started), lists=self.looks)
+        self.tally.update(tries=1, starts=len(self.started), lists=self.queries)
         self.invariants.end_try(is_dead=self._is_dead)
 
     def _run(self) -> None:
-        """Do what an operator does, with its record as ``tasks.memory.begin`` has it."""
+        """Run the operator's steps, with the record as ``tasks.memory.begin`` passes it."""
         self.this = generation_by_record(
             self.prior, try_number=self.number, max_tries=self.max_tries, retries=self.retries
         )
@@ -278,7 +278,7 @@ class World:
             self.remember(noted)
 
     def remember(self, record: Any) -> None:
-        """Write a record down."""
+        """Store a record."""
         self._effect()
         self.invariants.check_record(record)
         if self.history.has_store:
@@ -286,7 +286,7 @@ class World:
         self._effect()
 
     def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
-        """Send a call, again where it may be; yields seconds to let pass, and returns the answer."""
+        """Send a call and resend it if allowed. Yields seconds to sleep, and returns the answer."""
         limits: Any = None
         for attempt in count(1):
             try:
@@ -325,8 +325,8 @@ class World:
                 fault = FAULTS["fine"]
             return self.server.post(operation, fault)
         if operation.kind == "query":
-            self.looks += 1
-            if self.looks == self.step.query_fault:
+            self.queries += 1
+            if self.queries == self.step.query_fault:
                 raise UnexpectedAnswerError("it is a page", status=200)
         return self.server.answer(operation, self.step.put_fault)
 

@@ -1,4 +1,4 @@
-"""What a try does before it starts anything, row by row."""
+"""Tests of the decision to adopt, start or refuse, row by row."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BEGUN = Record(generation=3, intent_of=3)
 BEGUN_LATE = Record(generation=3, intent_of=3, older_unknown=True)
 
 
-def order(**fields: Any) -> Order:
-    """An order of the second try of the third generation; ``key`` is the author's."""
+def start_request(**fields: Any) -> Order:
+    """Return the request of the second try of the third generation."""
     fields.setdefault("try_number", 4)
     fields.setdefault("generation", 3)
     return Order(
@@ -70,7 +70,7 @@ LEFT = instance(OLD, instance_id="old")
 DOUBT = "the lists show no business keys here"
 
 
-class TestHowToLook:
+class TestLookup:
     @pytest.mark.parametrize(
         ("record", "fields", "way"),
         [
@@ -95,8 +95,8 @@ class TestHowToLook:
             (OLD_BEGUN, {}, Look.ID),
         ],
     )
-    def test_with_a_key_of_its_own(self, record: Any, fields: dict[str, Any], way: Look) -> None:
-        assert adoption.way_to_look(order(**fields), record) is way
+    def test_with_the_key_of_the_task(self, record: Any, fields: dict[str, Any], way: Look) -> None:
+        assert adoption.way_to_look(start_request(**fields), record) is way
 
     @pytest.mark.parametrize(
         ("record", "fields", "way"),
@@ -116,8 +116,8 @@ class TestHowToLook:
             (OLD_KNOWN, {"if_open_instance_exists": "adopt"}, Look.KEY),
         ],
     )
-    def test_with_the_authors_key(self, record: Any, fields: dict[str, Any], way: Look) -> None:
-        assert adoption.way_to_look(order(business_key="k", **fields), record) is way
+    def test_with_a_custom_key(self, record: Any, fields: dict[str, Any], way: Look) -> None:
+        assert adoption.way_to_look(start_request(business_key="k", **fields), record) is way
 
     @pytest.mark.parametrize(
         ("record", "fields", "seconds"),
@@ -134,11 +134,13 @@ class TestHowToLook:
             (None, {"try_number": 1, "generation": 1}, 0),
         ],
     )
-    def test_not_before_it_would_show(self, record: Any, fields: dict[str, Any], seconds: float) -> None:
-        assert adoption.pause_before_look(order(**fields), record, now=AT + 10) == seconds
+    def test_delays_the_lookup_until_an_instance_would_show(
+        self, record: Any, fields: dict[str, Any], seconds: float
+    ) -> None:
+        assert adoption.lookup_delay(start_request(**fields), record, now=AT + 10) == seconds
 
 
-class TestTheDecision:
+class TestDecide:
     @pytest.mark.parametrize("record", [None, SENT, NOTHING])
     @pytest.mark.parametrize(
         ("found", "decision"),
@@ -151,16 +153,16 @@ class TestTheDecision:
             (Found((BAD, instance(AGAIN, "Completed OK", "2"))), instance(AGAIN, "Completed OK", "2")),
             (Found((BAD,)), Start(AGAIN, 2)),
             (Found((BAD, instance(AGAIN, "Broken", "2"))), Start(TASK.key(3, 3), 3)),
-            (Found((OPEN, instance(AGAIN, instance_id="2"))), "which one to go on with"),
-            (Found((instance(name="Other"),)), "is none of 'Approval'"),
+            (Found((OPEN, instance(AGAIN, instance_id="2"))), "several instances may be"),
+            (Found((instance(name="Other"),)), "is not an instance of 'Approval'"),
             (Found(older=(LEFT,)), Start(KEY, terminate=(LEFT,))),
             (Found((BAD,), (LEFT,)), Start(AGAIN, 2, (LEFT,))),
             (Found(doubt=DOUBT), DOUBT),
             (Found((BAD,), doubt=DOUBT), DOUBT),
         ],
     )
-    def test_with_a_key_of_its_own(self, record: Any, found: Found, decision: Any) -> None:
-        made = adoption.decide(order(), record, found)
+    def test_with_the_key_of_the_task(self, record: Any, found: Found, decision: Any) -> None:
+        made = adoption.decide(start_request(), record, found)
         if isinstance(decision, str):
             assert isinstance(made, Refuse)
             assert isinstance(made.error, AmbiguousStartError)
@@ -181,28 +183,32 @@ class TestTheDecision:
             (Record(generation=3, instance_id="own", left_open=True), {}, False),
         ],
     )
-    def test_what_a_clear_finds_open(self, record: Any, fields: dict[str, Any], adopts: bool) -> None:
-        made = adoption.decide(order(try_number=3, **fields), record, Found(older=(LEFT,)))
+    def test_after_a_clear_adopts_what_was_left_open_and_terminates_the_rest(
+        self, record: Any, fields: dict[str, Any], adopts: bool
+    ) -> None:
+        made = adoption.decide(start_request(try_number=3, **fields), record, Found(older=(LEFT,)))
         assert isinstance(made, Adopt) if adopts else made == Start(KEY, terminate=(LEFT,))
 
-    def test_a_bpm_that_it_calls_may_carry_its_key(self) -> None:
+    def test_ignores_a_called_bpm_with_its_key_beside_its_own_instance(self) -> None:
         called = instance(KEY, instance_id="called", name="Called")
-        assert adoption.sort_out(order(), SENT, matches_of(order(), OPEN, called)) == Found((OPEN,))
-        found = adoption.sort_out(order(), SENT, matches_of(order(), called))
+        assert adoption.sort_out(start_request(), SENT, matches_of(start_request(), OPEN, called)) == Found(
+            (OPEN,)
+        )
+        found = adoption.sort_out(start_request(), SENT, matches_of(start_request(), called))
         assert isinstance(found, Found)
-        assert "which is none of 'Approval'" in str(found.doubt)
+        assert "which is not an instance of 'Approval'" in str(found.doubt)
 
-    def test_what_was_left_open_of_another_bpm_is_terminated(self) -> None:
+    def test_terminates_an_open_instance_of_another_bpm(self) -> None:
         other = instance(OLD, instance_id="old", name="Other")
-        made = adoption.decide(order(keeps_open=True), None, Found(older=(other,)))
+        made = adoption.decide(start_request(keeps_open=True), None, Found(older=(other,)))
         assert made == Start(KEY, terminate=(other,))
 
-    @pytest.mark.parametrize(("carriers", "made"), [(1000, Start), (1001, Refuse)])
-    def test_where_too_many_carry_the_authors_key_nothing_is_started(
-        self, carriers: int, made: type[Start | Refuse]
+    @pytest.mark.parametrize(("matches", "made"), [(1000, Start), (1001, Refuse)])
+    def test_refuses_if_too_many_instances_have_the_custom_key(
+        self, matches: int, made: type[Start | Refuse]
     ) -> None:
-        asked = order(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
-        found = Found(carriers=tuple(map(str, range(carriers))))
+        asked = start_request(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
+        found = Found(match_ids=tuple(map(str, range(matches))))
         assert isinstance(adoption.decide(asked, None, found), made)
 
     @pytest.mark.parametrize(
@@ -226,18 +232,18 @@ class TestTheDecision:
             ),
         ],
     )
-    def test_that_a_person_was_asked_is_written_down_for_this_generation(
+    def test_records_for_this_generation_that_a_person_was_asked(
         self, record: Record | None, written: Record
     ) -> None:
-        assert adoption.asked(order(), record) == written
+        assert adoption.asked(start_request(), record) == written
 
-    def test_a_clear_after_a_person_was_asked_to_look_starts(self) -> None:
-        told = Record(generation=1, posted_at=AT, told=True)
-        made = adoption.decide(order(try_number=3), told, Found(doubt=DOUBT))
+    def test_starts_when_a_person_clears_after_being_asked(self) -> None:
+        was_asked = Record(generation=1, posted_at=AT, told=True)
+        made = adoption.decide(start_request(try_number=3), was_asked, Found(doubt=DOUBT))
         assert isinstance(made, Start)
         assert made.warning is not None
         still_own = Record(generation=3, posted_at=AT, told=True)
-        assert isinstance(adoption.decide(order(), still_own, Found(doubt=DOUBT)), Refuse)
+        assert isinstance(adoption.decide(start_request(), still_own, Found(doubt=DOUBT)), Refuse)
 
     @pytest.mark.parametrize(
         ("mode", "others", "made"),
@@ -249,41 +255,43 @@ class TestTheDecision:
             ("fail", (), Start),
         ],
     )
-    def test_with_the_authors_key(self, mode: Any, others: Any, made: type) -> None:
-        asked = order(business_key="k", if_open_instance_exists=mode)
-        decision = adoption.decide(asked, None, Found(others=others, carriers=("own",)))
+    def test_with_a_custom_key(self, mode: Any, others: Any, made: type) -> None:
+        asked = start_request(business_key="k", if_open_instance_exists=mode)
+        decision = adoption.decide(asked, None, Found(others=others, match_ids=("own",)))
         assert type(decision) is made
         if isinstance(decision, Refuse) and mode == "fail":
             assert isinstance(decision.error, OpenInstanceExistsError)
-            assert not decision.told
+            assert not decision.asks_person
         if isinstance(decision, Start):
-            assert (decision.key, decision.strangers) == ("k", ("own",))
+            assert (decision.key, decision.preexisting_ids) == ("k", ("own",))
 
 
-class TestWhoseTheyAre:
+class TestClassify:
     def sort_out(self, record: Record | None, *instances: BpmInstance, **fields: Any) -> Found | Refuse:
-        asked = order(**fields)
+        asked = start_request(**fields)
         return adoption.sort_out(asked, record, matches_of(asked, *instances))
 
-    def test_by_the_key_of_a_task(self) -> None:
+    def test_recognises_instances_by_the_key_of_the_task(self) -> None:
         closed = instance(TASK.key(2), "Broken", "closed")
-        strangers = [instance("k", instance_id="k"), instance(None, instance_id="none")]
-        found = self.sort_out(SENT, OPEN, LEFT, closed, *strangers)
+        others = [instance("k", instance_id="k"), instance(None, instance_id="none")]
+        found = self.sort_out(SENT, OPEN, LEFT, closed, *others)
         assert found == Found((OPEN,), (LEFT,))
 
     @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
-    def test_the_authors_key_alone_tells_nothing(self, state: str) -> None:
+    def test_refuses_if_only_the_custom_key_matches(self, state: str) -> None:
         found = self.sort_out(SENT, instance("k", state), business_key="k")
         assert isinstance(found, Refuse)
         assert "if_open_instance_exists" in found.error.advice
 
-    def test_one_that_was_started_long_before_is_that_of_a_deleted_run(self) -> None:
+    def test_ignores_an_instance_of_a_deleted_run(self) -> None:
         old = instance(state="Completed OK", instance_id="old", start_time="2026-01-08 09:59:59")
         own = instance(start_time="2026-01-08 10:02:00")
-        assert self.sort_out(SENT, old, own) == Found((own,)), "no zone is 14 hours off"
+        assert self.sort_out(SENT, old, own) == Found((own,)), "no time zone is 14 hours off"
         recent = instance("k", instance_id="recent")
-        assert self.sort_out(SENT, old, recent) == Found(), "the server's clock is right"
-        assert self.sort_out(None, old) == Found((old,)), "where nothing tells when a start was sent"
+        assert self.sort_out(SENT, old, recent) == Found(), (
+            "the recent instance proves that the server's clock is right"
+        )
+        assert self.sort_out(None, old) == Found((old,)), "no record shows when a start was sent"
 
     @pytest.mark.parametrize("state", ["Running", "Completed OK"])
     @pytest.mark.parametrize(
@@ -301,38 +309,36 @@ class TestWhoseTheyAre:
             "9999-12-31 23:59:59",
         ],
     )
-    def test_a_time_that_says_nothing_is_doubt_and_never_old(
-        self, start_time: str | None, state: str
-    ) -> None:
+    def test_refuses_if_the_start_time_is_unusable(self, start_time: str | None, state: str) -> None:
         recent = instance("k", instance_id="recent")
         found = self.sort_out(SENT, instance(state=state, start_time=start_time), recent)
         assert isinstance(found, Refuse)
-        assert "does not tell" in str(found.error)
+        assert "does not show" in str(found.error)
 
-    def test_a_server_whose_clock_is_off_makes_nothing_old(self) -> None:
-        """Nothing in its lists began lately, by its own clock."""
+    def test_refuses_if_the_clock_of_the_server_is_off(self) -> None:
+        """By the server's clock, no listed instance was started recently."""
         off = instance(start_time="2026-01-08 09:00:05")
         other = instance("k", instance_id="other", start_time="2026-01-08 08:00:00")
         found = self.sort_out(SENT, off, other)
         assert isinstance(found, Refuse)
 
     @pytest.mark.parametrize("shown", [KEY.upper(), f"{KEY}   ", f"ASTRO:{KEY}"])
-    def test_a_key_that_came_back_changed_is_recognised(self, shown: str) -> None:
+    def test_recognises_a_key_changed_by_the_server(self, shown: str) -> None:
         assert self.sort_out(SENT, instance(shown)) == Found((instance(shown),))
 
     @pytest.mark.parametrize("shown", [KEY[:20], KEY[:-3].upper(), f"ASTRO:{KEY[:24]}"])
-    def test_a_key_that_was_cut_off_is_doubt(self, shown: str) -> None:
+    def test_a_key_cut_off_by_the_server_is_in_doubt(self, shown: str) -> None:
         found = self.sort_out(SENT, instance(shown))
         assert isinstance(found, Found)
         assert found.own == ()
         assert "changed by the server" in str(found.doubt)
 
-    def test_a_cut_key_from_long_before_is_no_doubt(self) -> None:
+    def test_a_cut_key_from_long_before_is_not_in_doubt(self) -> None:
         old = instance(KEY[:20], start_time="2026-01-05 00:00:00")
         found = self.sort_out(SENT, old, instance("k", instance_id="recent"))
         assert found == Found()
 
-    def test_where_retries_changed_an_open_one_of_any_generation_counts(self) -> None:
+    def test_with_changed_retries_an_open_instance_of_any_generation_counts(self) -> None:
         fields = {"generation": 4, "try_number": 4, "generation_is_certain": False}
         other = instance(TASK.key(1), instance_id="other")
         assert self.sort_out(None, other, **fields) == Found((other,))
@@ -342,18 +348,18 @@ class TestWhoseTheyAre:
         assert (found.own, found.older) == ((), ())
         assert "'retries' was changed" in str(found.doubt)
 
-    def test_those_that_were_there_before_the_start_are_strangers(self) -> None:
+    def test_preexisting_instances_are_not_its_own(self) -> None:
         record = Record(generation=3, posted_at=AT, strangers=("before",))
         before, mine = instance("k", instance_id="before"), instance("k", "Completed OK", "mine")
         found = self.sort_out(record, before, mine, business_key="k", if_open_instance_exists="adopt")
-        assert found == Found((mine,), others=(before,), carriers=("before", "mine"))
+        assert found == Found((mine,), others=(before,), match_ids=("before", "mine"))
 
-    def test_another_bpm_is_none_of_it(self) -> None:
+    def test_ignores_an_instance_of_another_bpm(self) -> None:
         found = self.sort_out(SENT, instance("k", name="Other"), business_key="k")
         assert found == Found()
 
     @pytest.mark.parametrize("fields", [{}, {"business_key": "k"}])
-    def test_where_keys_do_not_show_there_is_doubt(self, fields: dict[str, Any]) -> None:
+    def test_lists_without_keys_leave_doubt(self, fields: dict[str, Any]) -> None:
         hidden = instance("x", instance_id="x")
         found = self.sort_out(SENT, hidden, **fields)
         assert isinstance(found, Found)
@@ -363,32 +369,32 @@ class TestWhoseTheyAre:
         assert shown.doubt is None
 
 
-OWN_KEY = order().key()
+OWN_KEY = start_request().key()
 
 
 @pytest.mark.parametrize(
     ("row", "in_doubt"),
     [
-        ({"name": "Approval", "business_key": "somebody else's"}, False),
-        ({"name": "Approval"}, False),  # it shows no key, as an instance without one does
+        ({"name": "Approval", "business_key": "someone else's"}, False),
+        ({"name": "Approval"}, False),  # a row without a key, like that of an instance without one
         ({"name": "Approval", "business_key": OWN_KEY}, True),
         ({"business_key": OWN_KEY, "unread": {"name"}}, True),
-        ({"business_key": "somebody else's", "unread": {"name"}}, False),
+        ({"business_key": "someone else's", "unread": {"name"}}, False),
         ({"name": "Approval", "unread": {"businessKey"}}, True),
         ({"name": "B", "unread": {"businessKey"}}, False),
         ({"unread": {"id", "name", "businessKey"}}, True),
     ],
 )
-def test_a_row_that_cannot_be_read_leaves_open_what_it_may_be(row: dict[str, Any], in_doubt: bool) -> None:
+def test_an_unreadable_row_leaves_doubt_if_it_may_be_its_own(row: dict[str, Any], in_doubt: bool) -> None:
     odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
-    matches = matches_of(order())
+    matches = matches_of(start_request())
     matches.take(Rows([instance("k", instance_id="known")], [odd]))
     doubt = matches.doubt("Approval", None)
     assert (doubt is not None) is in_doubt
     assert not in_doubt or "its state is null" in str(doubt)
 
 
-def test_a_row_that_was_read_elsewhere_leaves_nothing_open() -> None:
+def test_an_unreadable_row_of_a_known_instance_leaves_no_doubt() -> None:
     odd = Unreadable(reason="", unread=frozenset({"state", "businessKey"}), id="0", name="A")
     matches = KeyMatches(lambda one: one.business_key == "k")
     matches.take(Rows([], [odd]))

@@ -1,4 +1,4 @@
-"""What a try does with the launches of a batch: by tables, and by random batches."""
+"""Tests of the decisions about the launches of a batch: by tables, and with random batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_astrobpm.bpm.batch_record import (
     BatchOrder,
     BatchRecord,
     asked,
-    seconds_to_look,
+    lookup_delay,
 )
 from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.bpm.identity import BatchKey, TaskIdentity
@@ -37,7 +37,7 @@ Make = Callable[..., BpmInstance]
 LATELY = "2026-03-01 11:30:00"
 
 
-def order(**fields: Any) -> BatchOrder:
+def batch_request(**fields: Any) -> BatchOrder:
     accepts = fields.pop("accepts", lambda one: one.state == "Completed OK")
     generation = fields.pop("generation", 2)
     number = fields.pop("try_number", generation + 1)
@@ -62,15 +62,15 @@ def matches_of(
 
 @pytest.fixture
 def make(make: Make) -> Make:
-    """Make an instance that was started lately, unless it says otherwise."""
+    """Make an instance, started recently by default."""
     return lambda *args, **fields: make(*args, **{"start_time": LATELY, **fields})
 
 
 @pytest.fixture
-def ledger(make: Make) -> Callable[..., Ledger]:
+def decider(make: Make) -> Callable[..., Ledger]:
     def open_it(*instances: tuple[str, str], record: BatchRecord | None = None, **fields: Any) -> Ledger:
-        """Open one on instances, each given by its state and its business key; their ids are 0, 1 and so on."""
-        asked = order(**{"try_number": max(3, fields.get("generation", 0)), **fields})
+        """Make one from the state and the business key of each instance; the ids are 0, 1 and so on."""
+        asked = batch_request(**{"try_number": max(3, fields.get("generation", 0)), **fields})
         made = [make(str(n), state=state, business_key=key) for n, (state, key) in enumerate(instances)]
         return Ledger(asked, record, matches_of(asked, made))
 
@@ -80,13 +80,13 @@ def ledger(make: Make) -> Callable[..., Ledger]:
 OPEN, GOOD, BAD = "Running", "Completed OK", "Terminated"
 
 
-class TestLedger:
-    def test_the_first_try_starts_everything(self) -> None:
-        empty = Ledger(order(generation=1))
+class TestDecide:
+    def test_the_first_try_starts_every_launch(self) -> None:
+        empty = Ledger(batch_request(generation=1))
         assert empty.decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
         assert empty.decide(KEYED) == Start(KEYED, "mine")
         assert empty.superseded() == []
-        empty.check_all_seen()
+        empty.check_none_missing()
 
     @pytest.mark.parametrize(
         ("states", "end"),
@@ -101,8 +101,10 @@ class TestLedger:
             ([], 1),
         ],
     )
-    def test_what_this_generation_has_started(self, states: list[str], end: Any, ledger: Any) -> None:
-        found = ledger(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
+    def test_decides_by_the_instances_of_this_generation(
+        self, states: list[str], end: Any, decider: Any
+    ) -> None:
+        found = decider(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
         decision = found.decide(FIRST)
         if isinstance(end, str):
             assert isinstance(decision, GoOn)
@@ -112,57 +114,57 @@ class TestLedger:
         assert found.decide(SECOND) == Start(SECOND, key_of(SECOND))
         assert found.superseded() == []
 
-    def test_several_open_ones_of_a_launch_are_not_chosen_from(self, ledger: Any) -> None:
-        with pytest.raises(AmbiguousStartError, match="which one is that of launch 1 cannot be told"):
-            ledger((OPEN, key_of(FIRST)), (OPEN, key_of(FIRST, again=2))).decide(FIRST)
+    def test_refuses_to_choose_between_open_instances_of_a_launch(self, decider: Any) -> None:
+        with pytest.raises(AmbiguousStartError, match="several instances may be that of launch 1"):
+            decider((OPEN, key_of(FIRST)), (OPEN, key_of(FIRST, again=2))).decide(FIRST)
 
-    def test_another_launch_in_its_place_is_a_changed_batch(self, ledger: Any) -> None:
-        found = ledger((GOOD, key_of(Launch(1, NAME))))
+    def test_raises_if_another_launch_was_started_in_its_place(self, decider: Any) -> None:
+        found = decider((GOOD, key_of(Launch(1, NAME))))
         with pytest.raises(
-            BatchChangedError, match="launch 1 is not the one that started instance '0'.*and retry"
+            BatchChangedError, match="launch 1 differs from the launch that started instance '0'.*and retry"
         ):
             found.decide(FIRST)
 
-    def test_a_launch_that_is_missing_is_a_changed_batch(self, ledger: Any) -> None:
-        found = ledger((GOOD, key_of(FIRST)), (BAD, key_of(SECOND)))
+    def test_raises_if_a_started_launch_is_missing(self, decider: Any) -> None:
+        found = decider((GOOD, key_of(FIRST)), (BAD, key_of(SECOND)))
         found.decide(FIRST)
         with pytest.raises(BatchChangedError, match="launch 2"):
-            found.check_all_seen()
+            found.check_none_missing()
         found.decide(SECOND)
-        found.check_all_seen()
+        found.check_none_missing()
 
-    def test_one_of_another_name_with_its_key_is_strange_alone(self, make: Make) -> None:
-        """A BPM that it calls may carry its key too."""
-        asked_for, key = order(try_number=3), key_of(FIRST)
+    def test_refuses_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
+        """A called BPM may have its key too."""
+        asked_for, key = batch_request(try_number=3), key_of(FIRST)
         strange, own = make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)
         with pytest.raises(
-            AmbiguousStartError, match=f"{key!r}.*launch 1, but is none of 'Approval'|launch 1"
+            AmbiguousStartError, match=f"{key!r}.*launch 1, but is not an instance of 'Approval'|launch 1"
         ):
             Ledger(asked_for, None, matches_of(asked_for, [strange])).decide(FIRST)
         assert Ledger(asked_for, None, matches_of(asked_for, [strange, own])).decide(FIRST) == GoOn(
             FIRST, own
         )
 
-    def test_what_it_has_called_goes_on_with_it(self, make: Make) -> None:
+    def test_does_not_terminate_a_bpm_called_by_an_adopted_instance(self, make: Make) -> None:
         key = key_of(FIRST, 1)
         found = [make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)]
-        asked_for = order()
+        asked_for = batch_request()
         record = BatchRecord(generation=1, begun_at=1.0, unfinished=True)
-        ledger = Ledger(asked_for, record, matches_of(asked_for, found))
-        ledger.decide(FIRST)
-        assert ledger.superseded() == []
+        decider = Ledger(asked_for, record, matches_of(asked_for, found))
+        decider.decide(FIRST)
+        assert decider.superseded() == []
 
-    def test_the_doubt_counts_after_a_bad_end_too(self, make: Make) -> None:
-        """What was started after it may be hidden."""
-        asked_for = order()
+    def test_lists_without_keys_leave_doubt_after_a_failed_instance(self, make: Make) -> None:
+        """A later instance may be hidden."""
+        asked_for = batch_request()
         matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
         matches.take_cut_off("Running", [make("x", business_key="other")], is_newest_first=True)
         with pytest.raises(AmbiguousStartError, match="may be cut off at its 1 rows"):
             Ledger(asked_for, BatchRecord(generation=2, begun_at=BEGUN), matches).decide(FIRST)
 
-    def test_a_launch_that_has_met_the_condition_is_done_whatever_became_of_it(self, ledger: Any) -> None:
+    def test_adopts_a_satisfied_launch_whatever_its_instance_did_since(self, decider: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
-        found = ledger((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
+        found = decider((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
         assert isinstance(found.decide(FIRST), GoOn)
         assert isinstance(found.decide(SECOND), Start)
         assert found.met == {1}
@@ -176,13 +178,13 @@ class TestLedger:
             (True, True, ["0", "1"], ["3"]),
         ],
     )
-    def test_what_an_older_generation_has_started(
-        self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], ledger: Any
+    def test_decides_by_the_instances_of_an_older_generation(
+        self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], decider: Any
     ) -> None:
         third, gone = Launch(3, NAME), Launch(4, "Gone")
         record = BatchRecord(generation=1, begun_at=1.0, unfinished=unfinished)
         states = [(OPEN, FIRST), (GOOD, SECOND), (BAD, third), (OPEN, gone)]
-        found = ledger(
+        found = decider(
             *((state, key_of(launch, 1)) for state, launch in states), record=record, keeps_open=keeps_open
         )
         decisions = [found.decide(launch) for launch in (FIRST, SECOND, third)]
@@ -190,24 +192,24 @@ class TestLedger:
         started = [one.launch for one in decisions if isinstance(one, Start)]
         assert all(one == Start(one.launch, key_of(one.launch)) for one in decisions if one.launch in started)
         assert [one.id for one in found.superseded()] == superseded
-        found.check_all_seen()
+        found.check_none_missing()
 
-    def test_only_what_it_goes_on_with_counts_of_the_older_ones(self, ledger: Any) -> None:
-        """The first generation succeeded and was cleared; the third has failed, and so has its successor."""
+    def test_adopts_only_from_generations_that_it_resumes(self, decider: Any) -> None:
+        """The first generation succeeded and was cleared. The third failed, and so did the next one."""
         instances = [(GOOD, key_of(FIRST, 1)), (GOOD, key_of(SECOND, 3)), (OPEN, key_of(Launch(3, NAME), 5))]
         record = BatchRecord(generation=5, begun_at=1.0, unfinished=True, goes_on_from=3)
-        found = ledger(*instances, record=record, generation=7)
+        found = decider(*instances, record=record, generation=7)
         assert isinstance(found.decide(FIRST), Start)
         assert isinstance(found.decide(SECOND), GoOn)
         assert isinstance(found.decide(Launch(3, NAME)), GoOn)
 
-    def test_a_retry_goes_on_with_the_same_older_ones(self, ledger: Any) -> None:
+    def test_a_retry_resumes_the_same_generations(self, decider: Any) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, goes_on_from=1)
-        found = ledger((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
-        assert isinstance(found.decide(FIRST), GoOn), "the good end counts, whoever has brought it about"
+        found = decider((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
+        assert isinstance(found.decide(FIRST), GoOn), "a succeeded instance counts, whoever completed it"
 
-    def test_what_a_deleted_run_with_the_same_keys_has_started_is_none_of_it(self, make: Make) -> None:
-        asked_for, key = order(), key_of(FIRST)
+    def test_ignores_instances_of_a_deleted_run_with_the_same_keys(self, make: Make) -> None:
+        asked_for, key = batch_request(), key_of(FIRST)
         old = make("1", business_key=key, start_time="2026-01-01 10:00:00")
         new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
         record = BatchRecord(generation=2, begun_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
@@ -215,44 +217,42 @@ class TestLedger:
         for found, ends in (([old, new], GoOn(FIRST, new)), ([old, recent], Start(FIRST, key))):
             assert Ledger(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
 
-    def test_where_the_lists_may_hide_something_nothing_is_started(self, make: Make) -> None:
-        asked_for = order()
+    def test_refuses_if_the_lists_may_hide_an_instance(self, make: Make) -> None:
+        asked_for = batch_request()
         hidden = matches_of(asked_for, [make("1"), make("2", business_key=None)])
         for record in (
             None,
             BatchRecord(generation=2, begun_at=1.0, told=True),
             BatchRecord(generation=1, begun_at=1.0),
         ):
-            with pytest.raises(
-                AmbiguousStartError, match="started launch 1 cannot be told: the lists show no business"
-            ):
+            with pytest.raises(AmbiguousStartError, match="started launch 1: the lists show no business"):
                 Ledger(asked_for, record, hidden).decide(FIRST)
         answered = Ledger(asked_for, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
         assert answered.decide(FIRST) == Start(FIRST, key_of(FIRST))
-        very_first = order(generation=1, try_number=1)
+        very_first = batch_request(generation=1, try_number=1)
         assert Ledger(very_first, None, hidden).decide(FIRST) == Start(FIRST, key_of(FIRST, 1))
 
     @pytest.mark.parametrize(("goes_on_from", "refuses"), [(None, False), (1, True)])
-    def test_a_list_that_is_cut_off_must_reach_back_to_all_that_it_goes_on_with(
+    def test_a_cut_off_list_must_reach_back_to_all_resumed_generations(
         self, goes_on_from: int | None, refuses: bool, make: Make
     ) -> None:
-        asked_for = order(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
+        asked_for = batch_request(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
         begun = datetime(2026, 1, 10, tzinfo=timezone.utc).timestamp()
         record = BatchRecord(generation=2, begun_at=begun, goes_on_from=goes_on_from)
         recent = make("recent", business_key="x", start_time="2026-03-01 10:00:00")
         matches = matches_of(asked_for, [recent])
         last = make("last", business_key="x", start_time="2026-01-08 10:00:00")
         matches.take_cut_off("Running", [recent, last], is_newest_first=True)
-        ledger = Ledger(asked_for, record, matches)
+        decider = Ledger(asked_for, record, matches)
         if refuses:
             with pytest.raises(AmbiguousStartError, match="may be cut off"):
-                ledger.decide(FIRST)
+                decider.decide(FIRST)
         else:
-            assert isinstance(ledger.decide(FIRST), Start)
+            assert isinstance(decider.decide(FIRST), Start)
 
 
 @pytest.mark.parametrize(
-    ("record", "order_", "seconds"),
+    ("record", "fields", "seconds"),
     [
         (None, {"try_number": 1, "generation": 1}, None),
         (None, {"try_number": 1, "generation": 1, "own_keys": {1: "k"}}, 0),
@@ -271,10 +271,10 @@ class TestLedger:
     ids=[
         "the very first try",
         "others may have their keys",
-        "no record tells what an earlier try did",
-        "no record tells what older generations did",
+        "no record shows what an earlier try did",
+        "no record shows what older generations did",
         "none was sent",
-        "none was sent, but no record tells what older generations did",
+        "none was sent, but no record shows what older generations did",
         "an earlier try of this generation has written nothing",
         "an earlier try of this generation has sent none",
         "a process died over its starts",
@@ -284,10 +284,10 @@ class TestLedger:
         "the clock was put back",
     ],
 )
-def test_when_to_look_for_what_was_started_before(
-    record: BatchRecord | None, order_: dict[str, Any], seconds: float | None
+def test_delays_the_lookup_until_every_instance_would_show(
+    record: BatchRecord | None, fields: dict[str, Any], seconds: float | None
 ) -> None:
-    assert seconds_to_look(order(**order_), record, 1000.0) == seconds
+    assert lookup_delay(batch_request(**fields), record, 1000.0) == seconds
 
 
 @pytest.mark.parametrize(
@@ -302,57 +302,57 @@ def test_when_to_look_for_what_was_started_before(
         (BatchRecord(generation=1, goes_on_from=-3), None),
     ],
 )
-def test_which_generations_it_goes_on_with(record: BatchRecord | None, oldest: int | None) -> None:
-    assert order().goes_on_from(record) == oldest
-    assert order().oldest(record) == (2 if oldest is None else oldest)
+def test_finds_the_oldest_generation_to_resume(record: BatchRecord | None, oldest: int | None) -> None:
+    assert batch_request().goes_on_from(record) == oldest
+    assert batch_request().oldest(record) == (2 if oldest is None else oldest)
 
 
-class TestAsked:
-    """What is written down when a person is to look; only a clear answers."""
+class TestRecordThatAPersonWasAsked:
+    """Only a clear resolves this record."""
 
-    def test_where_nothing_was(self) -> None:
-        assert asked(order(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
+    def test_without_a_record(self) -> None:
+        assert asked(batch_request(), None) == BatchRecord(generation=2, older_unknown=True, told=True)
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
         record = BatchRecord(generation=1, begun_at=1.0, own="abcd", unfinished=unfinished)
-        told = asked(order(), record)
+        told = asked(batch_request(), record)
         assert (told.generation, told.told, told.begun_at) == (2, True, 1.0)
         assert (told.own, told.goes_on_from) == (("abcd", 1) if unfinished else (None, None))
-        assert order().oldest(told) == (1 if unfinished else 2)
+        assert batch_request().oldest(told) == (1 if unfinished else 2)
 
     def test_in_a_retry(self) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1)
-        assert asked(order(), record) == BatchRecord(
+        assert asked(batch_request(), record) == BatchRecord(
             generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1, told=True, intent_of=2
         )
 
 
-class TestAuthorsKeys:
-    """Others may use them too, so only an instance whose id was written down is the batch's own."""
+class TestCustomKeys:
+    """Others may use them too, so only an instance with a recorded id belongs to the batch."""
 
-    ORDER = order(own_keys={1: "mine"})
+    ORDER = batch_request(own_keys={1: "mine"})
 
     def known(self, instance: BpmInstance, **fields: Any) -> BatchRecord:
-        """Make the record of a try that has started an instance, and heard of it."""
+        """Make the record of a try whose start of an instance was answered."""
         given = {"generation": 2, "begun_at": 1.0, "answered_at": 2.0, **fields}
         return BatchRecord(
-            own_keys=self.ORDER.sign_of_keys(), own=self.ORDER.signs_of({1: instance}), **given
+            own_keys=self.ORDER.keys_signature(), own=self.ORDER.instance_signatures({1: instance}), **given
         )
 
     def decide(
         self, record: BatchRecord | None, *found: BpmInstance, asked_for: BatchOrder = ORDER
     ) -> tuple[Ledger, Start | GoOn]:
-        ledger = Ledger(asked_for, record, matches_of(asked_for, found))
-        return ledger, ledger.decide(KEYED)
+        decider = Ledger(asked_for, record, matches_of(asked_for, found))
+        return decider, decider.decide(KEYED)
 
-    def test_a_retry_knows_its_own_by_its_id(self, make: Make) -> None:
+    def test_a_retry_recognises_its_instance_by_its_id(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", GOOD, business_key="mine")
-        ledger, decision = self.decide(self.known(own), own, other)
+        decider, decision = self.decide(self.known(own), own, other)
         assert decision == GoOn(KEYED, own)
-        assert ledger.strangers == ("9",)
+        assert decider.preexisting_ids == ("9",)
 
-    def test_what_others_started_meanwhile_is_never_taken_for_it(self, make: Make) -> None:
+    def test_never_adopts_an_instance_that_others_started(self, make: Make) -> None:
         own, other = make("8", BAD, business_key="mine"), make("9", GOOD, business_key="mine")
         _, decision = self.decide(self.known(own), own, other)
         assert decision == Start(KEYED, "mine")
@@ -364,99 +364,101 @@ class TestAuthorsKeys:
             (("7",), ["7", "8"], "8"),
             (("8",), ["8"], None),
             (("7", "8"), ["7", "8"], None),
-            (("7",), ["8", "9"], "cannot be told"),
-            (None, ["8"], "cannot be told"),
+            (("7",), ["8", "9"], "unknown"),
+            (None, ["8"], "unknown"),
             (None, [], None),
         ],
     )
-    def test_after_a_crash_it_is_what_was_not_there_before(
+    def test_after_a_crash_adopts_the_only_new_instance(
         self, strangers: tuple[str, ...] | None, found: list[str], ends: str | None, make: Make
     ) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=strangers)
         instances = [make(one, business_key="mine") for one in found]
-        if ends == "cannot be told":
+        if ends == "unknown":
             with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
                 self.decide(record, *instances)
             return
         _, decision = self.decide(record, *instances)
         assert (decision.instance.id if isinstance(decision, GoOn) else None) == ends
 
-    def test_what_is_of_long_ago_is_told_by_its_time(self, make: Make) -> None:
+    def test_ignores_instances_from_long_ago(self, make: Make) -> None:
         began = datetime(2026, 3, 1, tzinfo=timezone.utc).timestamp()
         old = [
             make(str(number), GOOD, business_key="mine", start_time="2026-01-01 10:00:00")
             for number in range(2 * MOST_STRANGERS)
         ]
-        first = order(own_keys={1: "mine"}, generation=1, try_number=1, since=began)
+        first = batch_request(own_keys={1: "mine"}, generation=1, try_number=1, since=began)
         recent = make("recent", business_key="another")
-        ledger, decision = self.decide(None, recent, *old, asked_for=first)
+        decider, decision = self.decide(None, recent, *old, asked_for=first)
         assert decision == Start(KEYED, "mine")
-        assert ledger.strangers == ()
+        assert decider.preexisting_ids == ()
         record = BatchRecord(generation=2, begun_at=began, strangers=())
         assert self.decide(record, recent, *old)[1] == Start(KEYED, "mine")
 
-    def test_too_many_strangers_are_not_written_down(self, make: Make) -> None:
+    def test_does_not_record_too_many_preexisting_ids(self, make: Make) -> None:
         found = [make(str(number), business_key="mine") for number in range(MOST_STRANGERS + 1)]
-        ledger, decision = self.decide(None, *found, asked_for=order(own_keys={1: "mine"}, try_number=1))
+        decider, decision = self.decide(
+            None, *found, asked_for=batch_request(own_keys={1: "mine"}, try_number=1)
+        )
         assert decision == Start(KEYED, "mine")
-        assert ledger.strangers is None
+        assert decider.preexisting_ids is None
 
     @pytest.mark.parametrize("keeps_open", [False, True])
-    def test_a_clear_supersedes_what_the_older_generation_started_and_nothing_else(
+    def test_a_clear_supersedes_only_what_the_older_generation_started(
         self, keeps_open: bool, make: Make
     ) -> None:
         own, other = make("8", business_key="mine"), make("9", business_key="mine")
-        asked_for = order(own_keys={1: "mine"}, keeps_open=keeps_open)
-        ledger, decision = self.decide(self.known(own, generation=1), own, other, asked_for=asked_for)
+        asked_for = batch_request(own_keys={1: "mine"}, keeps_open=keeps_open)
+        decider, decision = self.decide(self.known(own, generation=1), own, other, asked_for=asked_for)
         assert decision == (GoOn(KEYED, own) if keeps_open else Start(KEYED, "mine"))
-        assert [one.id for one in ledger.superseded()] == ([] if keeps_open else ["8"])
+        assert [one.id for one in decider.superseded()] == ([] if keeps_open else ["8"])
 
-    def test_a_clear_after_a_failure_goes_on_with_the_older_generation(self, make: Make) -> None:
+    def test_a_clear_after_a_failure_resumes_the_older_generation(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", business_key="mine")
-        ledger, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
+        decider, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
         assert decision == GoOn(KEYED, own)
-        assert ledger.superseded() == []
+        assert decider.superseded() == []
 
-    def test_a_clear_answers_what_could_not_be_told(self, make: Make) -> None:
+    def test_a_clear_after_a_person_was_asked_starts_the_launch(self, make: Make) -> None:
         record = BatchRecord(generation=1, begun_at=1.0, told=True, unfinished=True)
         assert self.decide(record, make("8", business_key="mine"))[1] == Start(KEYED, "mine")
 
-    def test_a_retry_without_a_memory_refuses(self, make: Make) -> None:
-        lost = order(own_keys={1: "mine"}, try_number=3)
+    def test_a_retry_without_a_record_refuses(self, make: Make) -> None:
+        lost = batch_request(own_keys={1: "mine"}, try_number=3)
         with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
             self.decide(None, make("8", business_key="mine"), asked_for=lost)
 
-    def test_other_keys_in_a_retry_are_a_changed_batch(self, make: Make) -> None:
+    def test_raises_if_the_custom_keys_differ_in_a_retry(self, make: Make) -> None:
         record = self.known(make("8", business_key="mine"))
         for changed in ({1: "other"}, {2: "mine"}, {}):
-            with pytest.raises(BatchChangedError, match="the business keys of its launches"):
-                Ledger(order(own_keys=changed), record, None)
+            with pytest.raises(BatchChangedError, match="its launches have other business keys"):
+                Ledger(batch_request(own_keys=changed), record, None)
 
-    def test_a_key_for_what_was_started_without_one_is_a_changed_batch(self, make: Make) -> None:
-        asked_for = order(own_keys={1: "mine"})
+    def test_raises_if_a_started_launch_gets_a_custom_key(self, make: Make) -> None:
+        asked_for = batch_request(own_keys={1: "mine"})
         started = make("8", business_key=key_of(Launch(1, NAME)))
         with pytest.raises(BatchChangedError, match="launch 1"):
             Ledger(
                 asked_for, BatchRecord(generation=2, begun_at=1.0), matches_of(asked_for, [started])
             ).decide(KEYED)
 
-    def test_one_of_another_bpm_is_none_of_it(self, make: Make) -> None:
+    def test_ignores_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
         record = BatchRecord(generation=2, begun_at=1.0, strangers=())
         _, decision = self.decide(record, make("8", name="Other", business_key="mine"))
         assert decision == Start(KEYED, "mine")
 
-    def test_there_may_not_be_too_many(self) -> None:
-        with pytest.raises(ValueError, match=f"may have {MOST_OWN_KEYS} launches at most"):
-            order(own_keys={MOST_OWN_KEYS + 1: "k"})
+    def test_refuses_too_many_launches(self) -> None:
+        with pytest.raises(ValueError, match=f"may have at most {MOST_OWN_KEYS} launches"):
+            batch_request(own_keys={MOST_OWN_KEYS + 1: "k"})
 
 
-def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
-    many = order(own_keys={number: f"key-{number}" for number in range(1, MOST_OWN_KEYS + 1)})
+def test_a_record_always_fits_into_airflow(make: Make) -> None:
+    many = batch_request(own_keys={number: f"key-{number}" for number in range(1, MOST_OWN_KEYS + 1)})
     instances = {number: make(f"002N{number:016}") for number in range(1, MOST_OWN_KEYS + 1)}
     record = BatchRecord(
         generation=1,
-        own_keys=many.sign_of_keys(),
-        own=many.signs_of(instances),
+        own_keys=many.keys_signature(),
+        own=many.instance_signatures(instances),
         strangers=tuple(f"{one.id}" for one in list(instances.values())[:MOST_STRANGERS]),
         goes_on_from=1,
     ).failed(unfinished=True, met=range(1, 10**6))
@@ -465,7 +467,7 @@ def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
     record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, 2 * MOST_MET, 2))
     assert record.met is None
     record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MOST_MET - 1, 2))
-    assert record.numbers_met() == set(range(1, MOST_MET - 1, 2))
+    assert record.satisfied_launches() == set(range(1, MOST_MET - 1, 2))
     assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
 
 
@@ -473,10 +475,10 @@ def test_a_record_is_never_too_long_for_airflow(make: Make) -> None:
     histories=st.lists(st.lists(st.sampled_from([OPEN, GOOD, BAD]), max_size=3), min_size=1, max_size=30),
     noise=st.lists(st.sampled_from(["", "other", TaskIdentity("dag", "run", "another").key(2)]), max_size=5),
 )
-def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
+def test_never_starts_a_second_open_instance_of_a_launch(
     histories: list[list[str]], noise: list[str]
 ) -> None:
-    """No launch is started beside an open instance or a good end of its own, and none is forgotten."""
+    """No launch with an open or succeeded instance is started again, and no launch is forgotten."""
     launches = [Launch(n, NAME, variables={"n": n}) for n in range(1, len(histories) + 1)]
     instances = [
         BpmInstance(
@@ -494,20 +496,20 @@ def test_whatever_is_there_a_launch_has_at_most_one_open_instance_after_it(
     instances += [
         BpmInstance(id=f"x{n}", name=NAME, state=OPEN, business_key=key) for n, key in enumerate(noise)
     ]
-    asked = order()
-    ledger = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), matches_of(asked, instances))
+    asked = batch_request()
+    decider = Ledger(asked, BatchRecord(generation=2, begun_at=1.0), matches_of(asked, instances))
     for launch, states in zip(launches, histories, strict=True):
         if states.count(OPEN) > 1:
             with pytest.raises(AmbiguousStartError):
-                ledger.decide(launch)
+                decider.decide(launch)
         elif OPEN in states or GOOD in states:
-            decision = ledger.decide(launch)
+            decision = decider.decide(launch)
             assert isinstance(decision, GoOn)
             assert decision.instance.business_key is not None
             assert TASK.read_batch(decision.instance.business_key) is not None
             assert decision.instance.state == (OPEN if OPEN in states else GOOD)
         else:
-            decision = ledger.decide(launch)
+            decision = decider.decide(launch)
             assert decision == Start(launch, key_of(launch, again=len(states) + 1))
-    ledger.check_all_seen()
-    assert ledger.superseded() == []
+    decider.check_none_missing()
+    assert decider.superseded() == []

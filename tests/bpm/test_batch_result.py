@@ -1,4 +1,4 @@
-"""What became of a batch: who counts as a failure, in which order it is told, and how many may fail."""
+"""Tests of the result of a batch: which launches count as failures, their order, and how many may fail."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Make = Callable[..., BpmInstance]
     ("may_fail", "total", "most"),
     [(0, 10_000, 0), (7, 10, 7), (1, 0, 1), (0.0, 100, 0), (0.01, 99, 0), (0.01, 100, 1), (0.29, 100, 29)],
 )
-def test_how_many_may_fail(may_fail: float, total: int, most: int) -> None:
+def test_allowed_failures(may_fail: float, total: int, most: int) -> None:
     assert most_failures(may_fail, total) == most
 
 
 @given(st.integers(0, 10_000), st.integers(0, 99))
-def test_a_share_is_what_is_written(total: int, percent: int) -> None:
+def test_allowed_failures_take_a_fraction_as_written(total: int, percent: int) -> None:
     assert most_failures(percent / 100, total) == percent * total // 100
 
 
-def test_each_launch_has_one_end(make: Make) -> None:
+def test_each_launch_has_one_outcome(make: Make) -> None:
     ids = ["1", "2", None, None, "5", "6"]
     seen = {one: make(one) for one in ("1", "2", "5")}
     end = GroupEnd(2, {"2": "it broke"}, ("5",))
@@ -55,20 +55,20 @@ def test_each_launch_has_one_end(make: Make) -> None:
     ]
 
 
-def test_without_a_wait_a_start_is_all_there_is(make: Make) -> None:
+def test_without_a_wait_launches_are_only_started(make: Make) -> None:
     result = result_of(["1", None], {2: "no"}, None, {"1": make("1", state="Broken")})
     assert [end.outcome for end in result] == ["refused", "started"]
 
 
 def ends(**counts: int) -> list[LaunchEnd]:
-    """Make so many launches of each outcome, the last outcome first."""
+    """Make a number of launches of each outcome, the last outcome first."""
     outcomes: list[LaunchOutcome] = [one for one in reversed(OUTCOMES) for _ in range(counts.get(one, 0))]
     return [
         LaunchEnd(number, one, f"reason {number}", f"id-{number}") for number, one in enumerate(outcomes, 1)
     ]
 
 
-def test_the_failures_come_first_and_alike_ones_in_their_order() -> None:
+def test_failures_come_first_and_launches_keep_their_order() -> None:
     result = BatchResult(ends(**dict.fromkeys(OUTCOMES, 2)))
     assert [end.outcome for end in result] == [one for one in OUTCOMES for _ in range(2)]
     assert [end.number for end in result] == [11, 12, 9, 10, 7, 8, 5, 6, 3, 4, 1, 2]
@@ -80,16 +80,16 @@ def test_the_failures_come_first_and_alike_ones_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("may_fail", "fails"), [(0, True), (2, True), (3, False), (4, False), (0.02, True), (0.03, False)]
 )
-def test_max_failures_decides(may_fail: float, fails: bool) -> None:
+def test_fails_if_more_than_max_failures_failed(may_fail: float, fails: bool) -> None:
     result = BatchResult(ends(succeeded=97, failed=2, refused=1))
     assert (result.failure(may_fail) is not None) is fails
 
 
-def test_what_is_open_or_has_not_started_is_no_failure() -> None:
+def test_open_and_unstarted_launches_are_no_failures() -> None:
     assert BatchResult(ends(succeeded=1, open=5, not_started=5, started=5)).failure(0) is None
 
 
-def test_the_error_names_each_reason_once_with_the_first_who_failed_for_it() -> None:
+def test_the_error_names_each_reason_once_with_the_first_launches() -> None:
     few = BatchResult(ends(succeeded=8, failed=1, refused=1)).failure(1)
     assert str(few) == (
         "2 of 10 launches failed, and at most 1 may ('max_failures'): launch 10 (instance 'id-10'): reason 10; "
@@ -103,20 +103,20 @@ def test_the_error_names_each_reason_once_with_the_first_who_failed_for_it() -> 
     assert str(BatchResult(ends(failed=100)).failure(0)).endswith(": reason 5; and 95 more reasons.")
 
 
-def test_it_says_what_became_of_it_in_one_line() -> None:
+def test_describes_the_result_in_one_line() -> None:
     assert str(BatchResult(ends(succeeded=9, refused=1, not_started=2))) == (
         "12 launches: 9 succeeded, 2 not started, 1 refused"
     )
     assert str(BatchResult([])) == "0 launches: none"
 
 
-def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
+def test_a_result_row_has_plain_values(make: Make) -> None:
     zone = timezone(timedelta(hours=8))
     instance = make(
         "7", name="Approval", bp_status="Approved", start_time="2026-01-01 10:00:00", business_key="k"
     )
-    told = LaunchEnd(3, "succeeded", None, "7", instance).as_dict(url="https://x/7", timezone=zone)
-    assert tuple(told) == COLUMNS
+    row = LaunchEnd(3, "succeeded", None, "7", instance).as_dict(url="https://x/7", timezone=zone)
+    assert tuple(row) == COLUMNS
     expected: dict[str, Any] = {
         "number": 3,
         "id": 3,
@@ -134,7 +134,7 @@ def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
         "end_time_utc": None,
         "url": "https://x/7",
     }
-    assert told == expected
+    assert row == expected
     refused = LaunchEnd(4, "refused", "no such BPM").as_dict(url=None, timezone=None)
     assert {key: value for key, value in refused.items() if value is not None} == {
         "number": 4,
@@ -144,7 +144,7 @@ def test_a_launch_is_passed_on_as_plain_values(make: Make) -> None:
     }
 
 
-def test_it_tells_what_its_author_has_said(make: Make) -> None:
+def test_a_result_row_repeats_the_fields_of_the_author(make: Make) -> None:
     said = [Said("A17", "Mine", {"n": 1}), Said(9, None, {})]
     result = result_of(["1", None], {2: "no"}, None, {"1": make("1", title="Theirs")}, said)
     refused, started = (end.as_dict(url=None, timezone=None) for end in result)
@@ -155,7 +155,7 @@ def test_it_tells_what_its_author_has_said(make: Make) -> None:
     assert next(iter(theirs)).as_dict(url=None, timezone=None)["title"] == "Theirs"
 
 
-def test_an_error_names_the_authors_id() -> None:
+def test_the_error_names_the_id_of_the_author() -> None:
     result = result_of(["1", None], {2: "no"}, GroupEnd(0, {"1": "it broke"}, ()), {}, [Said("A17"), Said(5)])
     assert "launch 1 (id 'A17', instance '1'): it broke; launch 2: no" in str(result.failure(0))
 

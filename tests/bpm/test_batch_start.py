@@ -1,4 +1,4 @@
-"""The starts of a batch against the emulator: many at a time, each at most once, whatever the server does."""
+"""Tests of the starts of a batch against the emulator: many at a time, each at most once, with every fault of the server."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ AT_ONCE = 4
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # only to reset it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, connect_timeout=5, max_attempts=ATTEMPTS)
 
 
 class Clock:
-    """A clock that goes on only when somebody sleeps."""
+    """A clock that advances only during a sleep."""
 
     def __init__(self) -> None:
         self.now = self.began = time.time()
@@ -59,7 +59,7 @@ class Clock:
 
 
 class Counting(AsyncBpmClient):
-    """Counts the starts that are under way at once."""
+    """Counts the concurrent starts."""
 
     under_way = most = 0
 
@@ -73,7 +73,7 @@ class Counting(AsyncBpmClient):
 
 
 class Batch:
-    """A batch that is started once, and what it said."""
+    """A batch that is started once, with its log."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -87,7 +87,7 @@ class Batch:
         starts: Iterable[Start],
         total: int | None = None,
         *,
-        strangers: Iterable[str] = (),
+        preexisting_ids: Iterable[str] = (),
         **arguments: Any,
     ) -> Started:
         async def main() -> Started:
@@ -102,11 +102,11 @@ class Batch:
                 )
                 try:
                     return await asyncio.wait_for(
-                        starter.start(iter(starts), total, strangers=set(strangers)), 60
+                        starter.start(iter(starts), total, preexisting_ids=set(preexisting_ids)), 60
                     )
                 finally:
                     self.most_at_once = client.most
-                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"
+                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have finished"
 
         return asyncio.run(main())
 
@@ -124,7 +124,9 @@ def keys(emulator: EmulatorControl) -> Counter[str]:
     return Counter(each["business_key"] for each in emulator.instances())
 
 
-def test_each_is_started_once_and_as_many_at_once_as_allowed(batch: Batch, emulator: EmulatorControl) -> None:
+def test_starts_each_launch_once_with_the_allowed_concurrency(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
     came = batch.start(starts(100))
     assert keys(emulator) == Counter(f"key-{n}" for n in range(1, 101))
     assert {n: one.business_key for n, one in came.instances.items()} == {
@@ -136,12 +138,12 @@ def test_each_is_started_once_and_as_many_at_once_as_allowed(batch: Batch, emula
     assert batch.clock.slept == []
 
 
-def test_nothing_is_fine_too(batch: Batch, emulator: EmulatorControl) -> None:
+def test_accepts_an_empty_batch(batch: Batch, emulator: EmulatorControl) -> None:
     assert batch.start([]) == Started()
     assert not any(emulator.counts().values())
 
 
-def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: EmulatorControl) -> None:
+def test_a_refusal_does_not_stop_the_other_launches(batch: Batch, emulator: EmulatorControl) -> None:
     came = batch.start(starts(30, bpm_name=lambda number: BPM if number % 3 else "NoSuchBpm"))
     assert sorted(came.refused) == list(range(3, 31, 3))
     assert sorted(came.instances) == [n for n in range(1, 31) if n % 3]
@@ -152,7 +154,7 @@ def test_what_is_refused_does_not_stop_the_others(batch: Batch, emulator: Emulat
 @pytest.mark.parametrize(
     ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("604", 30, 30), ("0", 0.5, 1)]
 )
-def test_all_wait_where_one_is_throttled(
+def test_pauses_all_starts_if_one_is_throttled(
     retry_after: str | None, least: float, most: float, batch: Batch, emulator: EmulatorControl
 ) -> None:
     headers = {"retry_after": retry_after} if retry_after else {}
@@ -163,13 +165,11 @@ def test_all_wait_where_one_is_throttled(
     assert least <= batch.clock.now - batch.clock.began <= most, (
         "all of them together, not one after the other"
     )
-    assert sum(note.startswith("No start is sent for") for note in batch.notes) == 1
+    assert sum(note.startswith("Sending no starts for") for note in batch.notes) == 1
 
 
 @pytest.mark.parametrize("name", ["drop_after", "truncate"])
-def test_what_was_started_though_its_answer_was_lost_is_found(
-    name: Any, batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_finds_instances_whose_answers_were_lost(name: Any, batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", name, times=3)
     came = batch.start(starts(20))
     assert sorted(came.instances) == list(range(1, 21))
@@ -177,7 +177,9 @@ def test_what_was_started_though_its_answer_was_lost_is_found(
     assert emulator.counts()["start"] == 20
 
 
-def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: EmulatorControl) -> None:
+def test_does_not_restart_a_lost_start_that_shows_no_instance(
+    batch: Batch, emulator: EmulatorControl
+) -> None:
     emulator.fault("start", "drop_before", times=2)
     with pytest.raises(
         AmbiguousStartError,
@@ -190,19 +192,19 @@ def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: Emul
     assert all(f"business key {key!r}" in str(caught.value) for key in lost), "each is named, with its key"
     assert emulator.counts()["start"] == 20
     assert len(keys(emulator)) == 18
-    assert batch.clock.now - batch.clock.began == pytest.approx(40), "for as long as it may take to show"
+    assert batch.clock.now - batch.clock.began == pytest.approx(40), "searched for the whole grace"
 
 
-def test_a_stranger_with_its_key_is_not_taken_for_it(batch: Batch, emulator: EmulatorControl) -> None:
-    stranger = emulator.start(BPM, business_key="key-1")["id"]
+def test_does_not_adopt_a_preexisting_instance_with_its_key(batch: Batch, emulator: EmulatorControl) -> None:
+    preexisting = emulator.start(BPM, business_key="key-1")["id"]
     other = emulator.start("PublishApproval", business_key="key-1")["id"]
     emulator.fault("start", "drop_before")
     with pytest.raises(AmbiguousStartError):
-        batch.start(starts(1), strangers=[stranger])
-    assert {each["id"] for each in emulator.instances()} == {stranger, other}
+        batch.start(starts(1), preexisting_ids=[preexisting])
+    assert {each["id"] for each in emulator.instances()} == {preexisting, other}
 
 
-def test_where_nothing_but_doubt_comes_back_it_stops(batch: Batch, emulator: EmulatorControl) -> None:
+def test_stops_after_many_lost_answers_in_a_row(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=500, times=1000)
     with pytest.raises(AmbiguousStartError) as caught:
         batch.start(starts(100), 100)
@@ -218,7 +220,7 @@ def test_where_nothing_but_doubt_comes_back_it_stops(batch: Batch, emulator: Emu
     assert f" and {sent - 3} more: " in said
 
 
-def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
+def test_raises_the_error_of_the_server_after_lost_starts_were_found(
     batch: Batch, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
@@ -229,18 +231,16 @@ def test_where_the_doubts_are_settled_and_the_server_still_fails_it_says_so(
     assert said.startswith(
         f"Could not start the batch on connection 'my_conn': of 100 launches: {sent} started ({sent} of them found "
         f"after their answers were lost), {sent} open, 0 in doubt, {100 - sent} not sent; "
-        "the answers that were lost are launch "
+        "the lost answers are launch "
     )
     assert f" and {sent - 3} more: the server failed (HTTP 502). Nothing is in doubt." in said
     assert sum(each["id"] in said for each in emulator.instances()) == 3, "the first are named"
 
 
-def test_who_stops_it_while_lost_starts_are_searched_for_is_heard(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
-    """Where all are found, too: another try may go on by now."""
+def test_can_be_stopped_while_it_searches_for_lost_starts(batch: Batch, emulator: EmulatorControl) -> None:
+    """Even if all are found, because another try may be running by now."""
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
-    reason = RuntimeError("another try goes on")
+    reason = RuntimeError("another try is running")
     sleep = batch.clock.sleep
 
     async def stopping(seconds: float) -> None:
@@ -248,16 +248,14 @@ def test_who_stops_it_while_lost_starts_are_searched_for_is_heard(
         await sleep(seconds)
 
     batch.clock.sleep = stopping  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="another try goes on"):
+    with pytest.raises(RuntimeError, match="another try is running"):
         batch.start(starts(8), 8, max_concurrency=8)
     assert len(keys(emulator)) == 8
 
 
 @pytest.mark.parametrize("count", [8, 4])
-def test_a_batch_of_which_every_lost_start_was_found_is_no_failure(
-    count: int, batch: Batch, emulator: EmulatorControl
-) -> None:
-    """Eight that are all started and open must not fail over the error of one call."""
+def test_succeeds_if_every_lost_start_was_found(count: int, batch: Batch, emulator: EmulatorControl) -> None:
+    """Eight started and open launches must not fail because of the error of one call."""
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
     came = batch.start(starts(count), count, max_concurrency=count)
     assert sorted(came.instances) == list(range(1, count + 1))
@@ -265,10 +263,10 @@ def test_a_batch_of_which_every_lost_start_was_found_is_no_failure(
 
 
 @pytest.mark.parametrize("names", [[BPM], [BPM, "Instant"]])
-def test_lists_without_keys_are_the_reason_as_soon_as_for_a_single_start(
+def test_gives_up_early_if_the_lists_show_no_keys(
     names: list[str], batch: Batch, emulator: EmulatorControl
 ) -> None:
-    """Also where one of its BPMs has no row in the lists, from which nothing follows by itself."""
+    """Even if one of its BPMs has no row in the lists, which alone proves nothing."""
     emulator.switch(business_keys_in_rows=False, keep_closed=False)
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
     with pytest.raises(AmbiguousStartError) as caught:
@@ -280,7 +278,7 @@ def test_lists_without_keys_are_the_reason_as_soon_as_for_a_single_start(
     assert "of 8 launches: 0 started, 0 open, 8 in doubt, 0 not sent; in doubt are launch " in said
 
 
-def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: EmulatorControl) -> None:
+def test_stops_if_the_server_turns_every_start_away(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=429, times=1000)
     with pytest.raises(ThrottledError, match="100 launches: 0 started, 0 open, 0 in doubt, 100 not sent"):
         batch.start(starts(100), 100)
@@ -288,9 +286,7 @@ def test_a_server_that_turns_everything_away_stops_it(batch: Batch, emulator: Em
     assert not keys(emulator)
 
 
-def test_what_stopped_it_is_told_though_lost_starts_were_found_meanwhile(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_raises_the_stop_reason_after_lost_starts_were_found(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_after", times=2)
     emulator.fault("start", "status", status=429, retry_after="1", times=1000)
     with pytest.raises(ThrottledError) as caught:
@@ -304,15 +300,13 @@ def test_what_stopped_it_is_told_though_lost_starts_were_found_meanwhile(
     assert caught.value.retry_after == "1"
 
 
-def test_of_a_batch_whose_length_nobody_knows_what_was_done_so_far_is_told(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_reports_launches_so_far_if_the_total_is_unknown(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "status", status=429, times=1000, skip=5)
     with pytest.raises(ThrottledError, match="of the launches so far: 5 started, 5 open, 0 in doubt"):
         batch.start(starts(20))
 
 
-def test_an_authors_id_is_named(batch: Batch, emulator: EmulatorControl) -> None:
+def test_the_error_names_the_id_of_the_author(batch: Batch, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_before")
     with pytest.raises(
         AmbiguousStartError, match=r"launch 1 \(id 'A17', business key 'key-1'\): the connection"
@@ -320,14 +314,14 @@ def test_an_authors_id_is_named(batch: Batch, emulator: EmulatorControl) -> None
         batch.start([Start(Launch(1, BPM, id="A17"), "key-1")], 1)
 
 
-def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> None:
+def test_stops_if_the_server_is_down(settings: Settings, free_port: int) -> None:
     batch = Batch(replace(settings, base_url=f"http://127.0.0.1:{free_port}"))
     with pytest.raises(NotSentError):
         batch.start(starts(100))
     assert len(batch.clock.slept) == ATTEMPTS - 1
 
 
-def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: EmulatorControl) -> None:
+def test_stops_at_once_if_credentials_are_refused(settings: Settings, emulator: EmulatorControl) -> None:
     batch = Batch(replace(settings, credentials=ClientCredentials("wrong", "wrong")))
     with pytest.raises(AuthenticationError):
         batch.start(starts(100))
@@ -335,9 +329,7 @@ def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: Emula
     assert batch.clock.slept == []
 
 
-def test_a_broken_list_stops_it_when_what_is_under_way_has_ended(
-    batch: Batch, emulator: EmulatorControl
-) -> None:
+def test_a_broken_input_stops_it_after_the_starts_under_way(batch: Batch, emulator: EmulatorControl) -> None:
     def broken() -> Iterator[Start]:
         yield from starts(10)
         raise ValueError("line 11")
@@ -347,12 +339,12 @@ def test_a_broken_list_stops_it_when_what_is_under_way_has_ended(
     assert sum(keys(emulator).values()) == emulator.counts()["start"] == 10
 
 
-def test_no_more_than_the_rate_allows(batch: Batch) -> None:
+def test_keeps_to_the_rate_limit(batch: Batch) -> None:
     batch.start(starts(21), rate_limit=10)
     assert batch.clock.now - batch.clock.began == pytest.approx(2)
 
 
-def test_it_says_how_far_it_is(batch: Batch) -> None:
+def test_logs_its_progress(batch: Batch) -> None:
     batch.start(starts(120), rate_limit=10, total=120)
     progress = [note for note in batch.notes if note.startswith("Started ")]
     assert 2 <= len(progress) <= 4

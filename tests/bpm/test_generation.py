@@ -1,4 +1,4 @@
-"""To which generation a try belongs: the table, and random tasks whose retries change."""
+"""Tests of the generation of a try: the table, and random tasks whose retries change."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_the_table(
         st.tuples(st.sampled_from(["retry", "clear"]), st.integers(0, 6)), min_size=1, max_size=12
     ),
 )
-def test_a_generation_that_is_certain_is_right(at_first: int, tries: list[tuple[str, int]]) -> None:
-    """With a store: Airflow's numbers as it keeps them, and ``retries`` that changes with each new version of the DAG."""
+def test_a_certain_generation_is_correct(at_first: int, tries: list[tuple[str, int]]) -> None:
+    """With a store, with Airflow's numbers, and with ``retries`` that change with each new version of the DAG."""
     record: TryRecord | None = None
     max_tries, truth = at_first, 1
     before = at_first
@@ -82,12 +82,12 @@ def test_a_generation_that_is_certain_is_right(at_first: int, tries: list[tuple[
         found = generation_by_record(record, try_number=number, max_tries=max_tries, retries=retries)
         assert 1 <= found.number <= number
         computed = max_tries - retries + 1
-        if is_hidden:  # the clear cannot be told from a retry, and nothing of the generation before is ended
+        if is_hidden:  # the clear looks like a retry, so nothing of the previous generation is terminated
             assert found.number < number
             assert not found.is_certain or computed != truth
             return
         if why != "clear":
-            # Numbers that fit a clear as well make it uncertain, and it is still the right one.
+            # If the numbers also fit a clear, the generation is uncertain, but still the right one.
             may_be_clear = record is not None and record.generation < max_tries - retries + 1 <= number
             assert found.is_certain is not may_be_clear
             assert record is None or found.number == record.generation
@@ -98,7 +98,7 @@ def test_a_generation_that_is_certain_is_right(at_first: int, tries: list[tuple[
         record = TryRecord(generation=found.number, max_tries=max_tries)
 
 
-def test_an_uncertain_generation_stays_so_until_something_is_started_or_adopted() -> None:
+def test_a_generation_stays_uncertain_until_a_start_or_an_adoption() -> None:
     numbers = {"try_number": 3, "max_tries": 3, "retries": 5}
     asked = TryRecord(generation=1, max_tries=3, is_unclear=True, told=True)
     assert generation_by_record(asked, **numbers) == Generation(1, is_certain=False)
@@ -106,18 +106,18 @@ def test_an_uncertain_generation_stays_so_until_something_is_started_or_adopted(
     assert generation_by_record(started, **numbers) == Generation(1)
 
 
-def test_a_record_that_was_lost_and_written_anew_proves_nothing_of_its_own_generation() -> None:
-    anew = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=2)
-    again = with_intent(anew, TryRecord, generation=1, max_tries=3, try_number=3)
+def test_a_rewritten_record_proves_nothing_about_its_own_generation() -> None:
+    rewritten = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=2)
+    again = with_intent(rewritten, TryRecord, generation=1, max_tries=3, try_number=3)
     cleared = with_intent(again, TryRecord, generation=4, max_tries=6, try_number=4)
-    assert [each.tells_of(1) for each in (anew, again, cleared)] == [False, False, False]
-    assert cleared.tells_of(4)
+    assert [each.covers(1) for each in (rewritten, again, cleared)] == [False, False, False]
+    assert cleared.covers(4)
     whole = with_intent(None, TryRecord, generation=1, max_tries=3, try_number=1)
-    assert whole.tells_of(1)
-    assert whole.tells_of(4), "a start of any generation would have been written down"
+    assert whole.covers(1)
+    assert whole.covers(4), "a start of any generation would have been recorded"
 
 
-def test_when_the_first_try_began_at_the_earliest() -> None:
+def test_began_at_earliest() -> None:
     known = TryRecord(generation=1, since=50.0)
     assert began_at_earliest(None, try_number=1, now=100.0, due=20.0) == 100.0
     assert began_at_earliest(known, try_number=2, now=100.0, due=20.0) == 50.0
@@ -126,7 +126,7 @@ def test_when_the_first_try_began_at_the_earliest() -> None:
 
 
 @pytest.mark.parametrize("try_number", [1, 2])
-def test_an_intent_tells_that_a_try_has_begun(try_number: int) -> None:
+def test_an_intent_records_that_a_try_has_begun(try_number: int) -> None:
     intent = with_intent(None, TryRecord, generation=try_number, max_tries=3, try_number=try_number)
     assert (intent.generation, intent.max_tries, intent.intent_of) == (try_number, 3, try_number)
     assert intent.older_unknown is (try_number > 1)

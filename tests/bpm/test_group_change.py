@@ -1,4 +1,4 @@
-"""Many instances are changed at once, and what is reported of each is how it is: whatever the server does."""
+"""Tests of bulk changes: the reported result of each instance is true, with every fault of the server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AT_ONCE = 4
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # only to reset it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings(
@@ -48,7 +48,7 @@ def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Sett
 
 
 class Counting(AsyncBpmClient):
-    """Counts the changes that are under way at once, and lets each take its time on a virtual clock."""
+    """Counts the concurrent changes, and lets each take time on a virtual clock."""
 
     under_way = most = 0
     now = 1e9
@@ -70,7 +70,7 @@ class Counting(AsyncBpmClient):
 
 
 class Group:
-    """A group that is changed, and what was said meanwhile."""
+    """A group of instances to change, with the log."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -109,11 +109,11 @@ class Group:
                     )
                 finally:
                     self.most_at_once = client.most
-                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have ended"
+                    assert asyncio.all_tasks() == {asyncio.current_task()}, "all workers have finished"
 
         change = asyncio.run(main())
-        told = [*change.done, *change.ended, *change.failed, *change.not_tried]
-        assert sorted(told) == sorted(wanted), "each is told of, and once"
+        listed = [*change.done, *change.ended, *change.failed, *change.not_tried]
+        assert sorted(listed) == sorted(wanted), "each is reported once"
         seen = [one.id for one in change.instances]
         assert len(set(seen)) == len(seen)
         assert {*change.done, *change.ended} <= set(seen) <= {*change.done, *change.ended, *change.failed}
@@ -141,9 +141,7 @@ def requests(emulator: EmulatorControl) -> dict[str, int]:
     return {kind: count for kind, count in emulator.counts().items() if count and kind != "token"}
 
 
-def test_all_are_terminated_at_one_request_each_and_as_many_at_once_as_allowed(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_terminates_all_with_one_request_each(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 50)
     change = group.change(ids)
     assert set(states(emulator).values()) == {"Terminated"}
@@ -155,39 +153,37 @@ def test_all_are_terminated_at_one_request_each_and_as_many_at_once_as_allowed(
     assert group.notes == []
 
 
-def test_all_are_suspended_and_resumed(group: Group, emulator: EmulatorControl) -> None:
+def test_suspends_and_resumes_all(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 10)
     assert group.change(ids, "suspend").note == "suspend: 10 done"
     assert all(each["suspended"] for each in emulator.instances())
     emulator.reset_counts()
     again = group.change(ids, "suspend")
-    assert sorted(again.done) == sorted(ids), "they are so already, though the server refuses"
+    assert sorted(again.done) == sorted(ids), "they are already suspended, although the server refuses"
     assert requests(emulator) == {"action": 10, "query": 1}
     assert group.change(ids, "resume").note == "resume: 10 done"
     assert not any(each["suspended"] for each in emulator.instances())
 
 
-def test_nothing_is_fine_too(group: Group, emulator: EmulatorControl) -> None:
+def test_accepts_an_empty_selection(group: Group, emulator: EmulatorControl) -> None:
     assert group.change([]) == GroupChange("terminate")
     assert not any(emulator.counts().values())
 
 
 @pytest.mark.parametrize(("action", "done"), [("terminate", 6), ("suspend", 4)])
-def test_what_has_ended_meanwhile_is_no_failure(
+def test_an_instance_that_has_ended_is_no_failure(
     action: Action, done: int, group: Group, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 8)
     for instance_id, state in zip(ids[:4], ENDS, strict=True):
         emulator.move(instance_id, state=state)
     change = group.change(ids, action)
-    assert change.note == f"{action}: {done} done, {8 - done} had ended already"
+    assert change.note == f"{action}: {done} done, {8 - done} had already ended"
     assert set(change.ended) == set(ids[: 8 - done])
     assert {one.id: one.state for one in change.instances} == states(emulator)
 
 
-def test_what_is_refused_says_why_and_does_not_stop_the_others(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_a_refusal_has_a_reason_and_does_not_stop_the_others(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.fault("action", "status", status=403, res_code="405230099", res_msg="not yours", times=2)
     change = group.change(ids)
@@ -200,7 +196,7 @@ def test_what_is_refused_says_why_and_does_not_stop_the_others(
     assert {one.id: one.state for one in change.instances} == states(emulator)
 
 
-def test_a_note_names_the_first_failures_alone(group: Group, emulator: EmulatorControl) -> None:
+def test_the_note_names_only_the_first_failures(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 9)
     for instance_id in ids[:7]:
         emulator.vanish(instance_id)
@@ -217,9 +213,7 @@ def test_a_note_names_the_first_failures_alone(group: Group, emulator: EmulatorC
 
 
 @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "truncate"])
-def test_an_answer_that_was_lost_is_asked_for_again(
-    fault: str, group: Group, emulator: EmulatorControl
-) -> None:
+def test_resends_after_a_lost_answer(fault: str, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.fault("action", fault, times=3)
     change = group.change(ids)
@@ -229,7 +223,7 @@ def test_an_answer_that_was_lost_is_asked_for_again(
 
 
 @pytest.mark.parametrize(("fault", "done"), [("drop_after", 20), ("drop_before", 17)])
-def test_where_answers_stay_away_the_state_decides(
+def test_judges_by_the_state_if_all_answers_are_lost(
     fault: str, done: int, settings: Settings, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 20)
@@ -244,7 +238,7 @@ def test_where_answers_stay_away_the_state_decides(
 
 
 @pytest.mark.parametrize("fault", ["html", "not_json", "wrong_shape", "code_in_200"])
-def test_an_answer_that_says_nothing_is_no_failure_where_the_state_is_right(
+def test_an_unreadable_answer_is_no_failure_if_the_state_is_right(
     fault: str, group: Group, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 10)
@@ -253,7 +247,7 @@ def test_an_answer_that_says_nothing_is_no_failure_where_the_state_is_right(
     assert closed(emulator) == set(ids)
 
 
-def test_what_is_gone_is_a_failure(group: Group, emulator: EmulatorControl) -> None:
+def test_a_missing_instance_is_a_failure(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 10)
     emulator.vanish(ids[3])
     change = group.change(ids)
@@ -263,7 +257,7 @@ def test_what_is_gone_is_a_failure(group: Group, emulator: EmulatorControl) -> N
     assert change.failed[ids[3]].startswith("it is in none of the states (HTTP 400, resCode '405230030'")
 
 
-def test_what_is_accepted_and_does_not_show_is_no_success(group: Group, emulator: EmulatorControl) -> None:
+def test_an_accepted_action_without_effect_is_no_success(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 10)
     emulator.switch(action_lag=30)
     change = group.change(ids)
@@ -272,14 +266,14 @@ def test_what_is_accepted_and_does_not_show_is_no_success(group: Group, emulator
     assert change.failed == dict.fromkeys(change.failed, words)
     assert sum(group.slept) == 60
     assert change.in_doubt == set(ids)
-    assert not change.is_complete, "they are open, and nothing may be started in their place"
+    assert not change.is_complete, "they are open, so nothing may be started in their place"
     assert set(change.failed) == set(ids)
     emulator.advance(30)
     assert closed(emulator) == set(ids)
 
 
 @pytest.mark.parametrize(("lag", "slept"), [(1, 1), (10, 15), (50, 60)])
-def test_what_is_accepted_is_looked_at_until_it_shows(
+def test_searches_until_an_accepted_action_shows(
     lag: float, slept: float, group: Group, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 10)
@@ -289,7 +283,7 @@ def test_what_is_accepted_is_looked_at_until_it_shows(
     assert sum(group.slept) == slept
 
 
-def test_where_an_answer_was_lost_it_is_looked_at_until_it_shows(
+def test_searches_until_an_action_with_a_lost_answer_shows(
     settings: Settings, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 3)
@@ -300,7 +294,7 @@ def test_where_an_answer_was_lost_it_is_looked_at_until_it_shows(
     assert group.change(ids).note == "terminate: 3 done"
 
 
-def test_how_long_it_is_looked_at_is_what_the_connection_says(
+def test_searches_for_the_start_grace_of_the_connection(
     settings: Settings, emulator: EmulatorControl
 ) -> None:
     (instance_id,) = started(emulator, 1)
@@ -310,7 +304,7 @@ def test_how_long_it_is_looked_at_is_what_the_connection_says(
     assert group.slept == [1, 2, 1]
 
 
-def test_who_has_no_time_or_says_stop_looks_once(group: Group, emulator: EmulatorControl) -> None:
+def test_searches_once_without_grace_or_after_a_stop(group: Group, emulator: EmulatorControl) -> None:
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
     words = "accepted, and its effect does not show yet"
@@ -321,7 +315,9 @@ def test_who_has_no_time_or_says_stop_looks_once(group: Group, emulator: Emulato
     assert group.slept == []
 
 
-def test_what_is_accepted_and_then_gone_is_a_failure(group: Group, emulator: EmulatorControl) -> None:
+def test_an_accepted_action_on_a_missing_instance_is_a_failure(
+    group: Group, emulator: EmulatorControl
+) -> None:
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
 
@@ -331,10 +327,10 @@ def test_what_is_accepted_and_then_gone_is_a_failure(group: Group, emulator: Emu
 
     group.before_a_look = archive
     reason = group.change([instance_id]).failed[instance_id]
-    assert reason.startswith("accepted, and yet it is in none of the states. It may have been deleted")
+    assert reason.startswith("accepted, but it is in none of the states. It may have been deleted")
 
 
-def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorControl) -> None:
+def test_an_effect_found_by_the_search_is_done(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 5)
     emulator.switch(action_lag=30)
     group.before_a_look = lambda: emulator.advance(30)
@@ -342,7 +338,7 @@ def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorCon
 
 
 @pytest.mark.parametrize("fault", [{}, {"fault": "status", "status": 404}])
-def test_where_the_look_fails_too_both_are_told(
+def test_reports_both_errors_if_the_search_fails_too(
     fault: dict[str, Any], group: Group, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 6)
@@ -356,11 +352,11 @@ def test_where_the_look_fails_too_both_are_told(
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
         assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
-    # What was accepted is looked at once more.
+    # Accepted actions are searched for once more.
     assert emulator.counts()["query"] == (ATTEMPTS if fault else 2 * ATTEMPTS)
 
 
-def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorControl) -> None:
+def test_verifies_all_unsettled_instances_with_one_search(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 60)
     for instance_id in ids[:20]:
         emulator.move(instance_id, state="Completed OK")
@@ -369,11 +365,11 @@ def test_all_that_is_open_costs_one_search(group: Group, emulator: EmulatorContr
     change = group.change(ids, grace=0)
     assert len(change.ended) == 20
     assert len(change.failed) == 40
-    # What still waits, then Running, where nothing is, then Completed OK: nothing lacks any more.
+    # The search lists waiting instances, then Running with none, then Completed OK; then none is missing.
     assert requests(emulator) == {"action": 60, "query": 3}
 
 
-def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: EmulatorControl) -> None:
+def test_refused_credentials_stop_the_run_at_once(settings: Settings, emulator: EmulatorControl) -> None:
     ids = started(emulator, 30)
     change = Group(replace(settings, credentials=ClientCredentials("wrong", "my-secret"))).change(ids)
     assert set(change.not_tried) == set(ids)
@@ -385,7 +381,7 @@ def test_refused_credentials_stop_it_at_once(settings: Settings, emulator: Emula
     assert requests(emulator) == {}
 
 
-def test_a_token_that_cannot_be_had_stops_it(group: Group, emulator: EmulatorControl) -> None:
+def test_a_failing_token_request_stops_the_run(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 30)
     emulator.fault("token", "status", status=500, times=1000)
     change = group.change(ids)
@@ -394,7 +390,7 @@ def test_a_token_that_cannot_be_had_stops_it(group: Group, emulator: EmulatorCon
     assert requests(emulator) == {}
 
 
-def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> None:
+def test_a_server_that_is_down_stops_the_run(settings: Settings, free_port: int) -> None:
     group = Group(replace(settings, base_url=f"http://127.0.0.1:{free_port}"))
     ids = [f"002N{number}" for number in range(30)]
     change = group.change(ids)
@@ -403,13 +399,13 @@ def test_a_server_that_is_down_stops_it(settings: Settings, free_port: int) -> N
     assert "30 not tried (Could not get a token" in change.note
 
 
-def test_settings_that_cannot_be_used_stop_it(settings: Settings) -> None:
+def test_unusable_settings_stop_the_run(settings: Settings) -> None:
     change = Group(replace(settings, verify="/no/such/file.pem")).change(["002N1", "002N2"])
     assert isinstance(change.stopped_by, SettingsError)
     assert len(change.not_tried) == 2
 
 
-def test_throttling_that_lasts_stops_it(group: Group, emulator: EmulatorControl) -> None:
+def test_lasting_throttling_stops_the_run(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 30)
     emulator.fault("action", "status", status=429, times=1000, skip=10)
     change = group.change(ids)
@@ -420,7 +416,7 @@ def test_throttling_that_lasts_stops_it(group: Group, emulator: EmulatorControl)
     assert emulator.counts()["action"] <= 10 + ATTEMPTS * AT_ONCE
 
 
-def test_throttling_that_passes_does_not(group: Group, emulator: EmulatorControl) -> None:
+def test_transient_throttling_does_not_stop_the_run(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.fault("action", "status", status=429, retry_after="7", times=2)
     assert group.change(ids).note == "terminate: 20 done"
@@ -428,9 +424,7 @@ def test_throttling_that_passes_does_not(group: Group, emulator: EmulatorControl
 
 
 @pytest.mark.parametrize("mode", ["cut", "503"])
-def test_a_server_that_answers_nothing_any_more_stops_it(
-    mode: Any, group: Group, emulator: EmulatorControl
-) -> None:
+def test_many_lost_answers_in_a_row_stop_the_run(mode: Any, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 100)
     emulator.fault("action", "drop_before" if mode == "cut" else "html", status=503, times=10_000)
     change = group.change(ids)
@@ -441,9 +435,7 @@ def test_a_server_that_answers_nothing_any_more_stops_it(
     assert not closed(emulator)
 
 
-def test_a_gateway_that_answers_in_place_of_the_server_stops_it(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_a_gateway_answering_for_the_server_stops_the_run(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 100)
     emulator.fault("action", "html", status=200, times=10_000)
     assert isinstance(group.change(ids).stopped_by, UnexpectedAnswerError)
@@ -451,9 +443,7 @@ def test_a_gateway_that_answers_in_place_of_the_server_stops_it(
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_a_server_that_refuses_each_by_itself_does_not(
-    status: int, group: Group, emulator: EmulatorControl
-) -> None:
+def test_single_refusals_do_not_stop_the_run(status: int, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 3 * MOST_LOST)
     for instance_id in ids:
         emulator.move(instance_id, state="Completed OK")
@@ -462,7 +452,7 @@ def test_a_server_that_refuses_each_by_itself_does_not(
 
 
 @pytest.mark.parametrize(("patience", "sent"), [(0, 0), (2, 4), (2.2, 5), (None, 20)])
-def test_nothing_more_is_sent_when_patience_ends(
+def test_sends_nothing_after_the_timeout(
     patience: float | None, sent: int, group: Group, emulator: EmulatorControl
 ) -> None:
     ids = started(emulator, 20)
@@ -473,12 +463,10 @@ def test_nothing_more_is_sent_when_patience_ends(
     assert closed(emulator) == set(ids[:sent])
     assert emulator.counts()["action"] == sent
     assert change.stopped_by is None
-    assert sent == 20 or change.note.endswith(f"{20 - sent} not tried (the time for it was over)")
+    assert sent == 20 or change.note.endswith(f"{20 - sent} not tried (timed out)")
 
 
-def test_what_was_sent_is_looked_at_though_patience_has_ended(
-    group: Group, emulator: EmulatorControl
-) -> None:
+def test_verifies_what_was_sent_before_the_timeout(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 20)
     emulator.move(ids[0], state="Completed OK")
     group.seconds_a_call = 0.5
@@ -488,25 +476,25 @@ def test_what_was_sent_is_looked_at_though_patience_has_ended(
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 200])
-def test_never_more_at_once_than_allowed(at_once: int, group: Group, emulator: EmulatorControl) -> None:
+def test_keeps_to_the_allowed_concurrency(at_once: int, group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 30)
     assert group.change(ids, max_concurrency=at_once).note == "terminate: 30 done"
     assert group.most_at_once == min(at_once, 30)
 
 
-def test_it_says_how_far_it_is(group: Group, emulator: EmulatorControl) -> None:
+def test_logs_its_progress(group: Group, emulator: EmulatorControl) -> None:
     ids = started(emulator, 40)
     emulator.fault("action", "status", status=403)
     group.seconds_a_call = 0.5
     group.change(ids, max_concurrency=1)
     assert group.notes == [
-        "Terminated 9 of 40, 1 to be looked at; 2/s, about 15 s left",
-        "Terminated 19 of 40, 1 to be looked at; 2/s, about 10 s left",
-        "Terminated 29 of 40, 1 to be looked at; 2/s, about 5 s left",
+        "Terminated 9 of 40, 1 to verify; 2/s, about 15 s left",
+        "Terminated 19 of 40, 1 to verify; 2/s, about 10 s left",
+        "Terminated 29 of 40, 1 to verify; 2/s, about 5 s left",
     ]
 
 
-def test_cancelled_it_leaves_nothing_behind(settings: Settings) -> None:
+def test_a_cancellation_leaves_no_calls_behind(settings: Settings) -> None:
     ids = [f"002N{number}" for number in range(20)]
 
     class Stuck(Counting):
@@ -556,7 +544,7 @@ def test_bad_arguments_send_nothing(
     assert not any(emulator.counts().values())
 
 
-# What hides in these positions cannot be told from what is gone, or has not happened yet.
+# In these positions, a hidden instance looks like a missing one, and a hidden effect like one that has not happened yet.
 GONE = "it is in none of the states, and could not be read by its id either; it could not be read by its id"
 HIDING: dict[tuple[str, Any], str] = {
     ("row_cap", 1): GONE,
@@ -564,7 +552,7 @@ HIDING: dict[tuple[str, Any], str] = {
 }
 
 
-def test_in_every_position_of_every_switch_it_acts_and_tells_the_truth(
+def test_results_are_true_in_every_position_of_every_switch(
     lookup: Any, switch: str, position: Any, settings: Settings, emulator: EmulatorControl
 ) -> None:
     emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})

@@ -1,4 +1,4 @@
-"""Variables of many instances: each is set by one request, and what the server answers decides."""
+"""Tests of setting variables of many instances: one request each, judged by its answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNTRY = {"country": "CN"}
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # only to reset it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, max_attempts=1, instance_lookup="list")
@@ -47,7 +47,7 @@ def countries(emulator: EmulatorControl) -> int:
     return sum(one["variables"].get("country") == "CN" for one in emulator.instances())
 
 
-def test_all_are_set_at_one_request_each(
+def test_sets_all_with_one_request_each(
     settings: Settings, ids: list[str], emulator: EmulatorControl
 ) -> None:
     change = run(settings, set_all, ids, COUNTRY)
@@ -75,7 +75,7 @@ def test_a_lost_answer_is_in_doubt(settings: Settings, ids: list[str], emulator:
     assert countries(emulator) == 10
 
 
-def test_throttling_stops_it(settings: Settings, ids: list[str], emulator: EmulatorControl) -> None:
+def test_throttling_stops_the_run(settings: Settings, ids: list[str], emulator: EmulatorControl) -> None:
     emulator.fault("variables", "status", status=429, skip=3, times=100)
     change = run(settings, set_all, ids, COUNTRY, max_concurrency=1)
     assert (len(change.done), len(change.not_tried)) == (3, 7)
@@ -83,7 +83,7 @@ def test_throttling_stops_it(settings: Settings, ids: list[str], emulator: Emula
 
 
 @pytest.mark.parametrize("work", [(set_all, COUNTRY), (change_all, "terminate")], ids=["set", "terminate"])
-def test_it_stops_when_somebody_says_so_and_shows_how_far_it_is(
+def test_stops_on_request_and_reports_its_progress(
     work: tuple[Any, Any], settings: Settings, ids: list[str]
 ) -> None:
     seen: list[tuple[int, int]] = []

@@ -1,6 +1,6 @@
-"""Random histories of one start and of a batch, by the same machine. ``history_world`` says what must hold in all of them.
+"""Random histories of one start and of a batch. ``history_invariants`` has the invariants of all of them.
 
-``HISTORIES`` says how many of each are run (``make test-histories``), and ``FIRST_HISTORY`` from which number on. One that fails
+``HISTORIES`` sets how many of each are run (``make test-histories``), and ``FIRST_HISTORY`` the number of the first. A failing one
 is reduced and printed; ``World(History(...)).run()`` runs it again.
 """
 
@@ -43,7 +43,7 @@ from tests.bpm.history_world import World
 
 HISTORIES = int(os.environ.get("HISTORIES", "2500"))
 FIRST = int(os.environ.get("FIRST_HISTORY", "0"))
-A_RUN = 1250  # of them; runs may share the processor's cores
+A_RUN = 1250  # histories in one test; tests may run in parallel
 SUBJECTS: tuple[Subject, ...] = ("one", "batch")
 RUNS = [
     (subject, first, min(first + A_RUN, FIRST + HISTORIES))
@@ -58,11 +58,11 @@ def history_of(subject: Subject, number: int) -> History:
 
 
 def failure_of(history: History, tally: Counter[str] | None = None) -> str | None:
-    """Run a history, and return what is wrong with it."""
+    """Run a history, and return its error."""
     world = World(history)
     try:
         world.run()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is no end of a history
+    except Exception as error:  # noqa: BLE001 - any exception is a failure of the history
         return f"{type(error).__name__}: {error}"
     if tally is not None:
         tally.update(histories=1, **world.tally)
@@ -77,7 +77,7 @@ def test_random_histories(subject: Subject, first: int, end: int, request: pytes
         if failure_of(history_of(subject, number), tally):
             least = reduced(history_of(subject, number), lambda each: failure_of(each) is not None)
             pytest.fail(f"history {number}: {failure_of(least)}\nWorld({least!r}).run()")
-    # For the summary in conftest.py, also where this runs in another process.
+    # For the summary in conftest.py, even if this runs in another process.
     request.node.user_properties += [*tally.items(), ("seconds", time.monotonic() - began)]
 
 
@@ -87,7 +87,7 @@ def histories(draw: st.DrawFn, subject: Subject) -> History:
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_histories_that_hypothesis_makes(subject: Subject) -> None:
+def test_hypothesis_histories(subject: Subject) -> None:
     @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(histories(subject))
     def holds(history: History) -> None:
@@ -97,13 +97,13 @@ def test_histories_that_hypothesis_makes(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_histories_that_went_wrong_once(name: str) -> None:
+def test_found_histories(name: str) -> None:
     assert failure_of(FOUND[name]) is None
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("fault", ["429 after", "token refused after", "token refused, then after"])
-def test_what_is_assumed_away_would_show(
+def test_assumed_away_faults_are_detected(
     fault: str, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     any_time = dataclasses.replace(FAULTS[fault], needs_one_attempt=False)
@@ -136,9 +136,9 @@ ALWAYS = property(lambda _error: True, lambda _error, _value: None)
 
 
 class Mutation(NamedTuple):
-    """A fault of the code, and a history that shows it.
+    """A fault in the code, and a history that reveals it.
 
-    :param subjects: in which subjects it does; a batch has one launch.
+    :param subjects: the subjects that reveal it; a batch has one launch.
     """
 
     where: Any
@@ -149,7 +149,7 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "what a time says nothing about is old": Mutation(
+    "instances with an unusable time are old": Mutation(
         timestamps,
         "place",
         _old_if_unknown,
@@ -169,7 +169,7 @@ MUTATIONS: dict[str, Mutation] = {
         History(steps=(LOST, Try())),
         ("batch",),
     ),
-    "lists are whole": Mutation(
+    "lists are complete": Mutation(
         key_search,
         "check_longest_lists",
         _no_check,
@@ -187,22 +187,22 @@ MUTATIONS: dict[str, Mutation] = {
         lambda *_: False,
         History(server=Server(keys="cut at 50"), steps=(LOST, Try())),
     ),
-    "what was refused was not done": Mutation(
+    "a refused start was not carried out": Mutation(
         RefusedError,
         "never_reached",
         ALWAYS,
         History(steps=(LOST, Try())),
     ),
-    "a retry looks at once": Mutation(
+    "a retry searches at once": Mutation(
         adoption,
-        "pause_before_look",
+        "lookup_delay",
         lambda *_: 0.0,
         History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
         ("one",),
     ),
-    "a retry of a batch looks at once": Mutation(
+    "a retry of a batch searches at once": Mutation(
         batch_record,
-        "seconds_to_look",
+        "lookup_delay",
         lambda *_: 0.0,
         History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
         ("batch",),
@@ -231,7 +231,9 @@ MUTATIONS: dict[str, Mutation] = {
 @pytest.mark.parametrize(
     ("name", "subject"), [(name, subject) for name, each in MUTATIONS.items() for subject in each.subjects]
 )
-def test_a_fault_of_the_code_would_show(name: str, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutations_of_the_code_are_detected(
+    name: str, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mutation = MUTATIONS[name]
     history = dataclasses.replace(mutation.history, subject=subject, launches=1)
     assert failure_of(history) is None

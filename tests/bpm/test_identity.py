@@ -1,4 +1,4 @@
-"""The business keys of a task: readable, short, its own, and to be read back."""
+"""Tests of the business keys of a task: readable, short, unique, and recognised again."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ REGION = "01a22064-3a54-7e6c-8d88-3d22bab58d7d"
 FORK = "01a22064-4d94-7b8e-b0ef-9d7314a03f65"
 
 
-def test_a_key_tells_people_what_it_belongs_to() -> None:
+def test_a_key_is_readable() -> None:
     assert re.fullmatch(r"orders\.approve\.scheduled__2026-11-24T0-[a-z2-7]{16}-1", TASK.key(1))
 
 
-def test_it_never_changes() -> None:
-    """An instance that a version has started must be found by later ones."""
+def test_keys_never_change() -> None:
+    """Later versions must find the instances of this one."""
     assert TASK.key(1) == "orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
     assert TaskIdentity("d", "r", "t", 3).key(2, 2) == "d.t.3.r-7cv35cxdzj37fbpp-2.2"
 
 
-def test_each_iteration_of_a_loop_has_keys_of_its_own_and_they_never_change() -> None:
+def test_each_iteration_of_a_loop_has_its_own_keys() -> None:
     first, second, again = (
         TaskIdentity("orders", "manual__1", "review.approve", -1, Region(*region))
         for region in ((REGION, 0), (REGION, 1), (FORK, 1))
@@ -54,7 +54,7 @@ def test_each_iteration_of_a_loop_has_keys_of_its_own_and_they_never_change() ->
 
 
 def in_loop(depth: int) -> Any:
-    """Return a task of a group within a loop, or of a group within that."""
+    """Return a task in a group in a loop, or in a nested group."""
     group = SimpleNamespace(max_iterations=3, parent_group=SimpleNamespace(parent_group=None))
     for _ in range(depth):
         group = SimpleNamespace(parent_group=group)
@@ -83,10 +83,10 @@ OUTSIDE = SimpleNamespace(task_group=SimpleNamespace(parent_group=None))
         ({"map_index": 2, "region_id": REGION, "region_index": 2, "task": in_loop(2)}, {}, (REGION, 2)),
     ],
 )
-def test_only_tasks_of_loops_are_known_by_their_region(
+def test_only_looped_tasks_have_a_region(
     fields: dict[str, Any], context: dict[str, Any], region: tuple[str, int] | None
 ) -> None:
-    """What Airflow 3.4 gives to a mapped task outside of loops must not change its keys."""
+    """The region that Airflow 3.4 gives a mapped task outside of loops must not change its keys."""
     assert region_of(SimpleNamespace(**fields), context) == region
 
 
@@ -99,7 +99,7 @@ def test_a_key_is_short_plain_and_can_be_read_back(task: TaskIdentity, generatio
 
 
 @given(task=IDENTITIES, other=IDENTITIES, generation=st.integers(1, 99))
-def test_no_task_takes_the_key_of_another_for_its_own(
+def test_a_task_does_not_recognise_the_key_of_another(
     task: TaskIdentity, other: TaskIdentity, generation: int
 ) -> None:
     assert (other.read(task.key(generation)) is not None) == (task == other)
@@ -108,7 +108,7 @@ def test_no_task_takes_the_key_of_another_for_its_own(
 @pytest.mark.parametrize(
     "key", [None, "", "k", TASK.prefix, f"{TASK.prefix}x", f"{TASK.prefix}1.", f"{TASK.key(1)} 2"]
 )
-def test_what_is_no_key_of_the_task(key: str | None) -> None:
+def test_does_not_recognise_other_keys(key: str | None) -> None:
     assert TASK.read(key) is None
 
 
@@ -124,14 +124,14 @@ BATCH_KEYS = st.builds(
 @pytest.mark.parametrize(
     "change", [str.upper, str.title, "  {}  ".format, "ASTRO:{}".format, "T1-{} ".format]
 )
-def test_a_key_in_another_case_padded_or_behind_a_prefix_is_recognised(change: Callable[[str], str]) -> None:
+def test_recognises_a_key_in_another_case_padded_or_prefixed(change: Callable[[str], str]) -> None:
     assert TASK.read(change(TASK.key(12, 3))) == (12, 3)
     key = BatchKey(1, 815, "k3xq", 2)
     assert TASK.read_batch(change(TASK.batch_key(key))) == key
 
 
 @given(task=IDENTITIES, other=IDENTITIES, length=st.integers(0, 64))
-def test_a_key_that_was_cut_off_resembles_those_of_its_task(
+def test_a_cut_off_key_resembles_the_keys_of_its_task(
     task: TaskIdentity, other: TaskIdentity, length: int
 ) -> None:
     cut = task.key(7)[:length]
@@ -143,8 +143,8 @@ def test_a_key_that_was_cut_off_resembles_those_of_its_task(
     assert task.resembles_batch(batch_key)
 
 
-def test_the_keys_of_a_batch_never_change_either() -> None:
-    """An instance that a version has started must be found by later ones."""
+def test_keys_of_a_batch_never_change() -> None:
+    """Later versions must find the instances of this one."""
     key = TASK.batch_key(BatchKey(1, 815, "k3xq"))
     assert key == "orders.approve.scheduled__-zld2ojgxmkbhmtqy-1-815-k3xq"
     assert TASK.batch_key(BatchKey(2, 7, "aaaa", 3)).endswith("-2-7-aaaa.3")
@@ -161,14 +161,14 @@ def test_the_key_of_a_launch_is_short_plain_and_can_be_read_back(task: TaskIdent
 
 
 @given(task=IDENTITIES, other=IDENTITIES, key=BATCH_KEYS)
-def test_no_batch_takes_the_key_of_another_for_its_own(
+def test_a_batch_does_not_recognise_the_key_of_another(
     task: TaskIdentity, other: TaskIdentity, key: BatchKey
 ) -> None:
     assert (other.read_batch(task.batch_key(key)) is not None) == (task == other)
 
 
 class TestTitle:
-    """What people read in their to-do lists."""
+    """The title that people read in their to-do lists."""
 
     def test_names_dag_task_and_run(self) -> None:
         run = "(run scheduled__2026-11-24T00:00:00+00:00)"

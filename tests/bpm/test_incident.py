@@ -1,4 +1,4 @@
-"""What a report starts, and by which key it is known."""
+"""Tests of incident reports and their business keys."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEADLINE = Event(dag_id="orders", run_id="scheduled__2026-11-24", deadline_id="0
         (replace(EVENT, dag_id="d" * 250), f"{'d' * 90}..., try 2 (run scheduled__2026-11-24)"),
     ],
 )
-def test_a_title_says_what_happened(event: Event, title: str) -> None:
+def test_title(event: Event, title: str) -> None:
     assert event.title() == title
     assert len(title) <= LONGEST_TITLE
 
@@ -52,19 +52,19 @@ class TestKey:
             (Event(dag_id="业务 流程", run_id="r"), "incident._____.r-", "-0"),
         ],
     )
-    def test_it_can_be_read(self, event: Event, begins: str, ends: str) -> None:
+    def test_is_readable(self, event: Event, begins: str, ends: str) -> None:
         assert event.key().startswith(begins)
         assert event.key().endswith(ends)
 
-    def test_it_stays_the_same_from_version_to_version(self) -> None:
+    def test_never_changes(self) -> None:
         assert EVENT.key() == "incident.orders.load.scheduled__2026-11--rehlycpphplixkft-2"
 
     @pytest.mark.parametrize("number", [0, 1, 999_999, 10**9])
-    def test_it_is_never_too_long(self, number: int) -> None:
+    def test_is_never_too_long(self, number: int) -> None:
         event = Event(dag_id="d" * 250, run_id="r" * 250, task_id="t" * 250, map_index=10**6, number=number)
         assert len(event.key()) <= LONGEST_KEY
 
-    def test_no_two_events_share_one(self) -> None:
+    def test_differs_for_each_incident(self) -> None:
         events = [
             EVENT, RUN, DEADLINE,
             replace(EVENT, number=3), replace(RUN, number=2), replace(EVENT, map_index=0),
@@ -74,12 +74,12 @@ class TestKey:
         ]  # fmt: skip
         assert len({event.key() for event in events}) == len(events)
 
-    def test_it_is_no_key_of_the_task(self) -> None:
+    def test_is_no_key_of_the_task(self) -> None:
         task = TaskIdentity("orders", "scheduled__2026-11-24", "load")
         assert task.read(EVENT.key()) is None
         assert task.read_batch(EVENT.key()) is None
 
-    def test_when_it_happened_does_not_tell_events_apart(self) -> None:
+    def test_does_not_depend_on_the_time(self) -> None:
         assert replace(EVENT, since=5.0).key() == EVENT.key()
 
     @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ class TestKey:
             (DEADLINE, "missed deadline of DAG 'orders', run 'scheduled__2026-11-24'"),
         ],
     )
-    def test_in_words(self, event: Event, words: str) -> None:
+    def test_incident_as_text(self, event: Event, words: str) -> None:
         assert str(event) == words
 
 
@@ -111,7 +111,7 @@ KEY = EVENT.key()
 
 
 class Noting:
-    """A meter that notes the names of what it is told."""
+    """A meter that notes the names of the counters."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -129,12 +129,12 @@ class Noting:
 class TestReport:
     @pytest.fixture
     def counted(self) -> list[str]:
-        """What the meter was told of the last report."""
+        """The counters of the last report."""
         return []
 
     @pytest.fixture
     def reported(self, counted: list[str], stage: Any, make: Any) -> Callable[..., Any]:
-        """Report an event at a server that answers the lists and the start as asked."""
+        """Return a function that reports an incident to a server with given answers to the lists and the start."""
 
         def reported(
             *lists: dict[str, list[Any]],
@@ -144,7 +144,7 @@ class TestReport:
             list_takes: float = 0.0,
             ordered: bool = True,
         ) -> tuple[Any, Any, list[str]]:
-            """Return what came of it, the stage, and the log.
+            """Return the result, the stage, and the log.
 
             :param lists: what the lists hold by state: before the first pause, after it, and so on.
             :param fails: the lists that fail, and how.
@@ -189,7 +189,7 @@ class TestReport:
 
         return reported
 
-    def test_the_first_one_starts_a_process(self, reported: Any, counted: list[str]) -> None:
+    def test_the_first_report_starts_a_process(self, reported: Any, counted: list[str]) -> None:
         came, played, notes = reported()
         assert (came.instance.id, came.is_new) == ("new", True)
         assert played.asked.count("start") == 1
@@ -197,15 +197,13 @@ class TestReport:
         assert counted == ["starts"]
 
     @pytest.mark.parametrize("state", states.STATES)
-    def test_another_one_starts_none_whatever_became_of_it(
-        self, state: str, reported: Any, make: Any
-    ) -> None:
+    def test_a_second_report_starts_none(self, state: str, reported: Any, make: Any) -> None:
         known = make("known", state, business_key=KEY, name="Incident")
         came, played, _ = reported({state: [known]})
         assert (came.instance, came.is_new) == (known, False)
         assert "start" not in played.asked
 
-    def test_of_several_the_newest_is_told(self, reported: Any, make: Any) -> None:
+    def test_returns_the_newest_of_several_instances(self, reported: Any, make: Any) -> None:
         several = [
             make(name, "Broken", business_key=KEY, name="Incident", start_time=f"2026-11-{day} 10:00:00")
             for name, day in [("old", "01"), ("new", "03"), ("middle", "02")]
@@ -214,13 +212,13 @@ class TestReport:
         assert (came.instance.id, came.is_new) == ("new", False)
 
     @pytest.mark.parametrize("other", [{"name": "Other"}, {"business_key": "other"}, {"business_key": None}])
-    def test_other_instances_do_not_count(self, other: dict[str, Any], reported: Any, make: Any) -> None:
+    def test_ignores_other_instances(self, other: dict[str, Any], reported: Any, make: Any) -> None:
         row = make("other", **{"business_key": KEY, "name": "Incident", **other})
         came, _, _ = reported({"Running": [row, make("shows", business_key="keys")]})
         assert came.is_new
 
     @pytest.mark.parametrize("start", [RefusedError("the server refused"), AuthenticationError("refused")])
-    def test_a_start_that_was_certainly_not_taken_is_looked_for_by_nobody(
+    def test_does_not_search_after_a_start_that_certainly_failed(
         self, start: Exception, reported: Any
     ) -> None:
         came, played, _ = reported(start=start)
@@ -228,7 +226,7 @@ class TestReport:
         assert played.paused == []
 
     @pytest.mark.parametrize("start", [ServerError("the server failed"), InterruptedCallError("no answer")])
-    def test_a_start_in_doubt_is_found(
+    def test_finds_the_instance_of_a_start_in_doubt(
         self, start: Exception, reported: Any, counted: list[str], make: Any
     ) -> None:
         nothing: dict[str, Any] = {}
@@ -241,16 +239,14 @@ class TestReport:
         assert played.paused == [3.0, 12.0]
         assert counted == ["ambiguous_starts", "starts"]
         assert len(notes) == 1
-        assert notes[0].startswith("The start is in doubt; looking for what came of it")
+        assert notes[0].startswith("The answer to the start was lost; searching for the instance")
 
-    def test_a_start_in_doubt_that_does_not_show_is_told_and_not_sent_again(
-        self, reported: Any, counted: list[str]
-    ) -> None:
+    def test_raises_if_a_start_in_doubt_shows_no_instance(self, reported: Any, counted: list[str]) -> None:
         came, played, _ = reported(start=ServerError("the server failed", status=503))
         assert isinstance(came, AmbiguousStartError)
         assert str(came) == (
             "the server failed; no instance shows its business key (HTTP 503). It was not started again. "
-            f"Look for an instance of 'Incident' with business key {KEY!r}; if there is none, start it yourself."
+            f"Search for an instance of 'Incident' with business key {KEY!r}; if there is none, start it yourself."
         )
         assert played.asked.count("start") == 1
         assert sum(played.paused) == 60
@@ -259,44 +255,40 @@ class TestReport:
     @pytest.mark.parametrize(
         "failure", [RefusedError("not for you"), ServerError("down"), InterruptedCallError("cut")]
     )
-    def test_a_list_that_cannot_be_read_hides_no_failure(self, failure: Exception, reported: Any) -> None:
+    def test_reports_even_if_a_list_fails(self, failure: Exception, reported: Any) -> None:
         came, _, notes = reported(fails={"Broken": failure})
         assert came.is_new
         assert len(notes) == 1
         assert notes[0].startswith(
-            "Whether this was reported before cannot be told: state 'Broken' could not be listed"
+            "It is unknown whether this was reported before: state 'Broken' could not be listed"
         )
 
-    def test_a_list_that_cannot_be_read_does_not_keep_the_others_from_telling(
-        self, reported: Any, make: Any
-    ) -> None:
+    def test_a_failing_list_does_not_hide_a_match_in_another(self, reported: Any, make: Any) -> None:
         known = make("known", "Terminated", business_key=KEY, name="Incident")
         came, _, _ = reported({"Terminated": [known]}, fails={"Running": ServerError("down")})
         assert (came.instance, came.is_new) == (known, False)
 
-    def test_where_nothing_could_be_started_nothing_is_tried(self, reported: Any) -> None:
+    def test_does_not_start_if_the_search_shows_that_it_would_fail(self, reported: Any) -> None:
         came, played, _ = reported(fails=dict.fromkeys(states.STATES, AuthenticationError("no")))
         assert isinstance(came, AuthenticationError)
         assert len(played.asked) == 1
 
     @pytest.mark.parametrize(("list_takes", "asked"), [(0.1, 20), (1.0, 8), (5.0, 2)])
-    def test_it_does_not_look_until_airflow_loses_patience(
-        self, list_takes: float, asked: int, reported: Any
-    ) -> None:
+    def test_stops_searching_in_time_for_airflow(self, list_takes: float, asked: int, reported: Any) -> None:
         came, played, notes = reported(list_takes=list_takes)
         assert came.is_new
         assert len(played.asked) == asked + 1
         assert bool(notes) is (asked < 20)
 
-    def test_where_the_lists_show_no_keys_it_is_started(self, reported: Any, make: Any) -> None:
+    def test_starts_if_the_lists_show_no_keys(self, reported: Any, make: Any) -> None:
         came, _, notes = reported({"Running": [make("x", name="Incident", business_key=None)]})
         assert came.is_new
         assert notes == [
-            "Whether this was reported before cannot be told: the lists show no business keys here. Reporting it"
+            "It is unknown whether this was reported before: the lists show no business keys here. Reporting it"
         ]
 
     @pytest.mark.parametrize(("ordered", "doubts"), [(True, False), (False, True)])
-    def test_where_a_list_may_be_cut_off_it_is_started(
+    def test_starts_if_a_list_may_be_cut_off(
         self, ordered: bool, doubts: bool, reported: Any, make: Any
     ) -> None:
         rows = [

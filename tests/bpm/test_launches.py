@@ -1,4 +1,4 @@
-"""What a launch of a batch may be, and whether an input is still what it was."""
+"""Tests of the input of a batch: valid launches, and inputs that change."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def checked(items: object, **arguments: Any) -> list[Launch]:
     return list(launches_of(numbered(items), **arguments))
 
 
-class TestLaunches:
-    def test_what_a_batch_says_holds_for_those_that_say_nothing(self) -> None:
+class TestParseLaunches:
+    def test_applies_the_defaults_of_the_batch(self) -> None:
         given: list[dict[str, Any]] = [
             {},
             {"variables": {"a": [1]}, "title": "T", "business_key": "k"},
@@ -47,13 +47,13 @@ class TestLaunches:
         ]
 
     @pytest.mark.parametrize(
-        ("given", "said"),
+        ("given", "message"),
         [
             ([{}, "x"], "launch 2: it must be a mapping with some of bpm_name, .*, not str"),
             ([None], "launch 1: it must be a mapping"),
             (
                 [{}, {}, {"varaibles": {}}],
-                "launch 3: it has no field 'varaibles'; what may be given is bpm_name",
+                "launch 3: it has no field 'varaibles'; the fields are bpm_name",
             ),
             ([{"bpm_name": " "}], "launch 1: bpm_name must be a text that is not blank"),
             ([{"variables": []}], "launch 1: variables must be a mapping"),
@@ -64,36 +64,36 @@ class TestLaunches:
             ([{"title": 5.5}], "launch 1: title must be a text"),
             (
                 [{"business_key": "k"}, {}, {"business_key": "k"}],
-                "launch 3: its business_key 'k' is that of launch 1 too",
+                "launch 3: its business_key 'k' is also that of launch 1",
             ),
-            ([{"id": "a"}, {"id": "b"}, {"id": "a"}], "launch 3: its id 'a' is that of launch 1 too"),
-            ([{"id": 2}, {}], "launch 2: its id 2 is that of launch 1 too"),
-            ([{"id": 1}, {"id": "1"}], "launch 2: its id '1' is that of launch 1 too"),
+            ([{"id": "a"}, {"id": "b"}, {"id": "a"}], "launch 3: its id 'a' is also that of launch 1"),
+            ([{"id": 2}, {}], "launch 2: its id 2 is also that of launch 1"),
+            ([{"id": 1}, {"id": "1"}], "launch 2: its id '1' is also that of launch 1"),
             ([{"id": " "}], "launch 1: id must be a text that is not blank"),
             ([{"id": "None"}], "launch 1: id must not be 'None'"),
-            ([{"id": 1.0}], "launch 1: id must be a text or a whole number, not 1.0"),
-            ([{"id": True}], "launch 1: id must be a text or a whole number, not True"),
+            ([{"id": 1.0}], "launch 1: id must be a string or an integer, not 1.0"),
+            ([{"id": True}], "launch 1: id must be a string or an integer, not True"),
             ({"bpm_name": NAME}, "launches must be a list of mappings, not dict"),
             ("[]", "launches must be a list of mappings, not str"),
             (None, "launches must be a list of mappings, not NoneType"),
         ],
     )
-    def test_what_cannot_be_started(self, given: object, said: str) -> None:
-        with pytest.raises(ValueError, match=said):
+    def test_rejects_what_cannot_be_started(self, given: object, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
             checked(given, bpm_name=NAME)
 
-    def test_each_needs_a_name(self) -> None:
+    def test_rejects_a_launch_without_a_bpm_name(self) -> None:
         with pytest.raises(ValueError, match="launch 2: it needs a bpm_name, because the batch has none"):
             checked([{"bpm_name": NAME}, {"title": "T"}])
 
-    def test_they_are_checked_one_by_one(self) -> None:
+    def test_validates_one_launch_at_a_time(self) -> None:
         launches = launches_of(numbered([{}, "x"]), bpm_name=NAME)
         assert next(launches) == Launch(1, NAME)
         with pytest.raises(ValueError, match="launch 2"):
             next(launches)
 
-    def test_its_digest_is_its_own_and_never_changes(self) -> None:
-        """An instance that a version has started must be found by later ones."""
+    def test_digests_are_distinct_and_stable(self) -> None:
+        """Later versions must find the instances of this one."""
         assert Launch(1, NAME, variables={"a": 1, "b": 2}).digest == "ylqt"
         assert Launch(9, NAME, variables={"b": 2, "a": 1}).digest == "ylqt", (
             "wherever it stands, however it is ordered"
@@ -104,7 +104,7 @@ class TestLaunches:
         ]
         assert len({one.digest for one in (FIRST, SECOND, *other)}) == 8
 
-    def test_what_is_said_of_it_is_for_the_result(self) -> None:
+    def test_keeps_the_fields_of_the_author_for_the_result(self) -> None:
         variables = {"a": {"b": 1}}
         first, second = checked([{"id": "A17", "title": "T", "variables": variables}, {}], bpm_name=NAME)
         assert first.said(with_variables=True) == Said("A17", "T", variables)
@@ -113,7 +113,7 @@ class TestLaunches:
         third, fourth = launches_of([(Where("line 3", 3), {}), (Where("line 9", 9), {})], bpm_name=NAME)
         assert (third.said().id, fourth.said().id) == (3, 9)
 
-    def test_an_id_counts_for_the_digest_as_the_variable_that_a_column_of_its_name_was(self) -> None:
+    def test_the_digest_treats_an_id_like_the_former_id_variable(self) -> None:
         """Batches of files with such a column may be in flight."""
         was = Launch(1, NAME, variables={"id": "A17", "amount": "5"})
         assert was.digest == "6ac2"
@@ -128,24 +128,24 @@ class TestLaunches:
             st.integers() | st.text() | st.lists(st.booleans()),
         )
     )
-    def test_its_digest_survives_the_way_through_json(self, variables: dict[str, Any]) -> None:
+    def test_the_digest_survives_json(self, variables: dict[str, Any]) -> None:
         again = json.loads(json.dumps(variables))
         assert Launch(1, NAME, variables=variables).digest == Launch(1, NAME, variables=again).digest
 
 
-class TestSurvey:
+class TestValidateAll:
     @pytest.fixture(params=[100, 1], ids=["kept", "read again"], autouse=True)
     def _kept(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(launches, "MOST_KEPT", request.param)
+        monkeypatch.setattr(launches, "MAX_LAUNCHES_IN_MEMORY", request.param)
 
-    def test_what_is_known_of_a_good_input(self) -> None:
+    def test_summarises_a_valid_input(self) -> None:
         given = checked([{}, {"business_key": "k"}, {"business_key": "l"}], bpm_name=NAME)
         survey, again = surveyed(lambda: iter(given))
         assert (survey.total, survey.own_keys) == (3, {2: "k", 3: "l"})
         assert list(again()) == given
         assert list(again()) == given
 
-    def test_an_empty_one(self) -> None:
+    def test_summarises_an_empty_input(self) -> None:
         survey, again = surveyed(lambda: iter(()))
         assert survey.total == 0
         assert list(again()) == []
@@ -153,22 +153,18 @@ class TestSurvey:
     @pytest.mark.parametrize(
         ("now", "number"), [([FIRST], 2), ([FIRST, SECOND, SECOND], 3), ([SECOND, FIRST], 1), ([], 1)]
     )
-    def test_an_input_that_has_changed_since_is_never_taken_for_the_same(
-        self, now: list[Launch], number: int
-    ) -> None:
+    def test_raises_if_the_input_has_changed_since(self, now: list[Launch], number: int) -> None:
         given = [FIRST, SECOND]
         _, again = surveyed(lambda: iter(given))
         given[:] = now
-        if launches.MOST_KEPT > 2:
+        if launches.MAX_LAUNCHES_IN_MEMORY > 2:
             assert list(again()) == [FIRST, SECOND]
             return
-        with pytest.raises(
-            ValueError, match=f"launch {number} is another one than when the input was checked"
-        ):
+        with pytest.raises(ValueError, match=f"launch {number} has changed since the input was validated"):
             list(again())
 
 
-def test_keys_of_the_authors_need_to_be_known_first() -> None:
+def test_rejects_custom_keys_in_a_streamed_input() -> None:
     given = without_own_keys(checked([{}, {"business_key": "k"}], bpm_name=NAME))
     assert next(given).number == 1
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What becomes of a task after a failure, row by row."""
+"""Tests of the retry decision, row by row."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ NOBODY_KNOWS = (
     errors.BatchChangedError("launch 3 is another"),
     errors.BatchFailedError("3 of 5 failed"),
     errors.UnknownEventError({}, "it is empty"),
-    ValueError("of somebody else"),
-    RuntimeError("of somebody else"),
+    ValueError("of someone else"),
+    RuntimeError("of someone else"),
     KeyboardInterrupt(),
 )
 IN_DOUBT = errors.AmbiguousStartError("no answer came", "key")
@@ -74,17 +74,17 @@ def kind(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("error", ENDS_ALIKE, ids=kind)
-def test_what_would_end_alike_is_not_tried_again(error: BaseException) -> None:
+def test_fails_after_a_final_error(error: BaseException) -> None:
     assert judged(error) == AfterFailure(Action.FAIL, f"{kind(error)}: a retry would end in the same way")
 
 
-def test_a_bad_argument_is_not_tried_again() -> None:
+def test_fails_after_a_bad_argument() -> None:
     assert judged(ValueError("bpm_name must be a text"), is_bad_argument=True).action is Action.FAIL
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=kind)
-def test_what_may_pass_is_tried_again_after_the_delay_of_the_task(error: BaseException) -> None:
-    assert judged(error) == AfterFailure(Action.RETRY, f"{kind(error)}: it may pass", None)
+def test_retries_a_transient_error_after_the_delay_of_the_task(error: BaseException) -> None:
+    assert judged(error) == AfterFailure(Action.RETRY, f"{kind(error)}: it may be transient", None)
 
 
 @pytest.mark.parametrize(
@@ -98,27 +98,29 @@ def test_what_may_pass_is_tried_again_after_the_delay_of_the_task(error: BaseExc
         ("soon", None),
     ],
 )
-def test_a_server_that_asks_for_it_is_given_time(asked: str, delay: float | None) -> None:
+def test_retries_when_the_server_asks_for_it(asked: str, delay: float | None) -> None:
     for error in (errors.ThrottledError, errors.ServerError):
         after = judged(call_error(error, retry_after=asked))
         assert (after.action, after.delay) == (Action.RETRY, delay)
 
 
-def test_a_server_that_asks_for_it_when_it_refuses_is_not() -> None:
+def test_fails_after_a_refusal_with_retry_after() -> None:
     assert judged(call_error(errors.RefusedError, retry_after="5")).action is Action.FAIL
 
 
 @pytest.mark.parametrize(
     ("try_number", "delay"), [(0, 10), (1, 10), (2, 20), (3, 40), (4, 80), (10, 3600), (5000, 3600)]
 )
-def test_a_start_in_doubt_is_tried_again_soon_and_then_ever_later(try_number: int, delay: float) -> None:
+def test_retries_a_start_in_doubt_with_growing_delays(try_number: int, delay: float) -> None:
     after = judged(IN_DOUBT, try_number=try_number)
-    assert after == AfterFailure(Action.RETRY, "AmbiguousStartError: the retry looks for the instance", delay)
+    assert after == AfterFailure(
+        Action.RETRY, "AmbiguousStartError: the retry searches for the instance", delay
+    )
     assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
 
 
 @pytest.mark.parametrize("error", NOBODY_KNOWS, ids=kind)
-def test_of_anything_else_the_task_decides(error: BaseException) -> None:
+def test_follows_the_settings_of_the_task_after_any_other_error(error: BaseException) -> None:
     assert judged(error) == AfterFailure(Action.AS_THE_TASK_SAYS)
 
 

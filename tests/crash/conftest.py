@@ -1,7 +1,7 @@
-"""An Airflow of separate processes whose task processes die on command, and what came of the instances.
+"""A deployed Airflow whose task processes die on command, and checks of the resulting instances.
 
-A ``Run`` is one run of a DAG of ``dags/``. Many of them are under way at once, each driven by a ``Story`` in a thread of
-its own: start, wait until it has crashed, approve. The ``Board`` looks at all tasks for all of them.
+A ``Run`` is one run of a DAG in ``dags/``. Many of them run at the same time, each driven by a ``Story`` in its own
+thread: start, wait for the crash, approve. The ``Board`` polls the state of all tasks for all stories.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from tests.support.deployed import MEASURED, Found, show_measured
 DAGS = Path(__file__).parent / "dags"
 DAG_COUNT = 16
 MOST_TASKS = 1000
-PATIENCE = 300.0  # seconds for what must come: at first two hundred runs queue for eight workers
-LOOKS_OF_A_WAIT = 2  # after that many a task surely waits
+PATIENCE = 300.0  # seconds until a wait fails: at first two hundred runs queue for eight workers
+LOOKS_OF_A_WAIT = 2  # after that many polls a task certainly waits
 INSTANCE_URL = "https://astro-zero.example/{instance_id}"
-START_GRACE = 3  # seconds after which an instance that was started certainly shows in the lists
+START_GRACE = 3  # seconds after which a started instance certainly shows in the lists
 EMULATORS = 64  # one for each story
 QUERIES_OF_A_SEARCH = 2 * len(STATES) + (FEWEST_PASSES - 2) * len(OPEN_STATES) + len(STATES)
-"""The most: two passes over all states, those over the open ones, and every list that may be cut off in the other order."""
+"""The maximum: two passes over all states, further ones over the open states, and cut-off lists in the other order."""
 
 CRASH_SETTINGS = {
     **SETTINGS,
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": str(MOST_TASKS),
     "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "airflow.task.operators.quiet=WARNING",
-    # A supervisor that dies is missed only by its heartbeat; a busy machine must not be taken for a dead one.
+    # Airflow notices a dead supervisor only by its missing heartbeat. A busy machine must not seem dead.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "14",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
@@ -55,7 +55,7 @@ CRASH_SETTINGS = {
 
 
 class OneAtATime(Airflow):
-    """The deployment. Its only API server also serves the tasks, so the stories ask it one after the other."""
+    """The deployment. Its only API server also serves the tasks, so requests of the stories are sent one by one."""
 
     def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
         super().__init__(deployment, home, control)
@@ -68,12 +68,12 @@ class OneAtATime(Airflow):
 
 @dataclass
 class Board:
-    """What all tasks are doing, looked up for everybody at once."""
+    """The state of all tasks, polled once for all stories."""
 
     airflow: Airflow
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     heard: set[tuple[str, int]] = field(default_factory=set)
-    """The runs and tries of which the scheduler has heard that their worker is done."""
+    """The runs and tries whose worker has reported its end to the scheduler."""
     failure: str = ""
     _news: threading.Condition = field(default_factory=threading.Condition)
     _looks: int = 0
@@ -81,11 +81,11 @@ class Board:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
-        """Look until told to stop."""
+        """Poll until stopped."""
         while not self._stop.wait(0.4):
             try:
                 self._look()
-            except Exception as error:  # noqa: BLE001 - whoever waits for news is told
+            except Exception as error:  # noqa: BLE001 - raised to the waiting stories
                 self.failure = f"{type(error).__name__}: {error}"
             with self._news:
                 self._looks += 1
@@ -95,13 +95,13 @@ class Board:
         self._stop.set()
 
     def refresh(self) -> None:
-        """Wait for a look that has begun after this call."""
+        """Wait for a poll that begins after this call."""
         with self._news:
             target = self._looks + 2
-            assert self._news.wait_for(lambda: self._looks >= target, PATIENCE), "nobody looks"
+            assert self._news.wait_for(lambda: self._looks >= target, PATIENCE), "polling has stopped"
 
     def until(self, look: Callable[[], Found | None], deadline: float) -> Found | None:
-        """Call ``look`` at all news until it finds something, and return that; None if it found nothing in time."""
+        """Call ``look`` after each poll until it returns something, and return that; None after the deadline."""
         while (found := look()) is None and time.monotonic() < deadline:
             if self.failure:
                 raise StackError(self.failure)
@@ -110,7 +110,7 @@ class Board:
         return found
 
     def _look(self) -> None:
-        # On one page: a task that is retried would move between several.
+        # One page for all: a retried task would move between pages.
         page = self.airflow.call("GET", f"/api/v2/dags/~/dagRuns/~/taskInstances?limit={MOST_TASKS}")
         assert page["total_entries"] <= MOST_TASKS
         output = self.airflow.scheduler.output()
@@ -129,9 +129,9 @@ class Board:
 
 @dataclass(frozen=True)
 class Run(Wait):
-    """One run, and what it did to the world.
+    """One run and its effects.
 
-    :param control: the emulator that it talks to.
+    :param control: the emulator of the run.
     """
 
     board: Board
@@ -151,7 +151,7 @@ class Run(Wait):
 
     @property
     def notes(self) -> dict[str, list[dict[str, Any]]]:
-        """What each process of the task has noted, by its name: the number of the try, and which leg of it."""
+        """The notes of each process of the task, by its name: the number of the try, and its leg."""
         folder = self.airflow.home / "effects" / self.run_id
         files = sorted(folder.iterdir()) if folder.exists() else []
         return {
@@ -176,7 +176,7 @@ class Run(Wait):
         return self.airflow.call("GET", f"{self._path}/taskInstances/wait/xcomEntries/{key}")["value"]
 
     def hidden(self, instance: dict[str, Any]) -> list[str]:
-        """Return what a person who looks at the task does not see of its instance."""
+        """Return the facts about the instance that are missing on the task's page."""
         url = INSTANCE_URL.format(instance_id=instance["id"])
         links = self.airflow.call("GET", f"{self._path}/taskInstances/wait/links")["extra_links"]
         shown = {key: self.xcom(key) for key in ("instance_id", "business_key", "instance_url")} | links
@@ -197,8 +197,8 @@ class Run(Wait):
     def until_waiting(self, *, tries: int = 1, or_ended: bool = False) -> None:
         """Wait until a try waits for its instance.
 
-        :param tries: the number of the try at least.
-        :param or_ended: whether a task that has ended will do.
+        :param tries: the lowest number of the try.
+        :param or_ended: whether an ended task is accepted, too.
         """
 
         def waiting() -> bool | None:
@@ -218,7 +218,7 @@ class Run(Wait):
         self.until(f"try {tries} waits", waiting)
 
     def _looks(self, tries: int) -> int:
-        """Return how often a try has looked since it published its instance, which it does before it waits."""
+        """Return how often a try has polled since it published its instance, just before the wait."""
         effects = self.effects(f"{tries:02}-first", "after")
         published = [number for number, effect in enumerate(effects) if effect.startswith("SetXCom")]
         return sum(effect.startswith("GET ") for effect in effects[published[-1] :]) if published else 0
@@ -246,37 +246,37 @@ class Run(Wait):
         self.board.refresh()
 
     def clear(self) -> None:
-        # Airflow loses a clear that comes between the end of the last task and that of its run.
+        # Airflow loses a clear between the end of the last task and the end of its run.
         if self.has_ended:
             self.until("the run has ended", lambda: self.airflow.call("GET", self._path)["end_date"])
         super().clear()
         self.board.refresh()
 
     def approve(self, outcome: str = "approve") -> dict[str, Any]:
-        """Let a person act on everything that is open, so that the run can end whatever it has done."""
+        """Let a person act on all open instances, so that the run can end in any case."""
         acted = [self.control.act(each["id"], outcome) for each in self.still_open if each["outcomes"]]
         return acted[-1] if acted else {}
 
     def assert_succeeds(self, instances: int = 1) -> None:
-        """Wait for the end, and check that the task has succeeded with its newest instance.
+        """Wait for the end. Check that the task has succeeded with its newest instance.
 
-        :param instances: how many must have been started.
+        :param instances: the required number of started instances.
         """
         self.until_ended()
         problems = self.problems(instances)
         assert not problems, f"{problems}\n{self.story()}"
 
     def terminations(self) -> list[str]:
-        """Return the ids of the instances that were told to terminate, on an emulator of this run's own."""
+        """Return the ids of the terminated instances, on the emulator of this run alone."""
         entries = [entry for entry in self.control.requests() if entry["kind"] == "action"]
         assert len(entries) == self.control.counts()["action"], "the log is too short"
         assert {entry["detail"] for entry in entries} <= {"terminate"}
         return [entry["path"].rpartition("/")[2] for entry in entries if entry["status"] == 200]
 
     def problems(self, instances: int = 1) -> list[str]:
-        """Return everything that is not as it must be when the task has succeeded with its newest instance.
+        """Return the deviations from a task that has succeeded with its newest instance.
 
-        :param instances: how many instances must have been started.
+        :param instances: the required number of started instances.
         """
         if self.task["state"] != "success":
             return [f"the task is {self.task['state']}"]
@@ -294,9 +294,9 @@ class Run(Wait):
         return wrong + self.hidden(returned) + self.costs()
 
     def costs(self) -> list[str]:
-        """Return which tries asked more of Astro Zero than they may until they start an instance or have one.
+        """Return the tries that sent too many requests before they started or adopted an instance.
 
-        The first try looks for nothing. Any other searches once at most.
+        The first try does not search. Any other try searches at most once.
         """
         wrong = []
         for process in self.notes:
@@ -314,7 +314,7 @@ class Run(Wait):
         return wrong
 
     def story(self) -> str:
-        """Tell what happened, for an error."""
+        """Describe what happened, for an error."""
         task, lines = self.task, []
         lines.append(f"{self.run_id}: {task['state']}, try {task['try_number']}")
         for each in self.instances:
@@ -323,11 +323,11 @@ class Run(Wait):
                 f"  {each['id']} {each['state']} {each['bp_status']} {each['business_key']}: {history}"
             )
         for process, notes in self.notes.items():
-            told = [
+            effects = [
                 f"+{note['effect']}" if note["when"] == "after" else "" for note in notes if "when" in note
             ]
             crashed = [f"crash {note['crash']}" for note in notes if "crash" in note]
-            lines.append(f"  {process}: {' '.join(filter(None, told))} {crashed}")
+            lines.append(f"  {process}: {' '.join(filter(None, effects))} {crashed}")
         for path in sorted(self.log_folder.glob("*.log")):
             for line in path.read_text().splitlines()[-60:]:
                 entry = json.loads(line) if line.endswith("}") else {}
@@ -353,7 +353,7 @@ class World:
     def run(self, dag_id: str, crashes: Iterable[dict[str, Any]] = (), *, control: EmulatorControl) -> Run:
         """Start a run.
 
-        :param crashes: where its processes die.
+        :param crashes: the points at which its processes die.
         :param control: an emulator, from :meth:`emulator`.
         """
         number = [each.url for each in self._emulators].index(control.url)
@@ -368,13 +368,13 @@ class World:
         return Run(self.airflow, dag_id, run_id, self.board, control)
 
     def emulator(self) -> EmulatorControl:
-        """Return an emulator that nobody else uses."""
+        """Return an unused emulator."""
         with self._lock:
             return next(self._unused)
 
 
 Story = Callable[[World], None]
-"""What happens to one run, or to many; raises an AssertionError if it does not end well."""
+"""Drives one run, or many. Raises an AssertionError if a run fails its checks."""
 
 
 def _connection_id(number: int) -> str:
@@ -388,7 +388,7 @@ def _for_crashes(connection: str) -> str:
 
 @pytest.fixture(scope="session")
 def world(pytestconfig: pytest.Config) -> Iterator[World]:
-    """The deployment, up, with one triggerer; when all is told, how often a process died is shown."""
+    """The running deployment with one triggerer. At the end, the number of killed processes is reported."""
     with ExitStack() as cleanup:
         servers = [cleanup.enter_context(EmulatorServer()) for _ in range(EMULATORS)]
         stack = cleanup.enter_context(Stack())
@@ -399,7 +399,7 @@ def world(pytestconfig: pytest.Config) -> Iterator[World]:
             for number, server in enumerate(servers)
         }
         shared = Emulator(servers[0].url, servers[0].connection_json())
-        # Under such a crowd SQLite makes an API server wait for itself, until schedulers and triggerers give up.
+        # With so many processes, SQLite deadlocks the API server until schedulers and triggerers give up.
         install_services(stack)
         database = {DATABASE_VARIABLE: f"postgresql+psycopg2://{start_postgres(stack)}"}
         deployment = Deployment(stack, shared, **CRASH_SETTINGS, **connections, **database)
@@ -416,20 +416,20 @@ def world(pytestconfig: pytest.Config) -> Iterator[World]:
             board.stop()
             watcher.join()
             deaths = sum(path.read_text().count('"crash"') for path in stack.home.glob("effects/*/*"))
-            told = f"{deaths} deaths of processes in {len(board.tasks)} runs"
-            pytestconfig.stash.setdefault(MEASURED, []).append(told)
+            deaths_text = f"{deaths} deaths of processes in {len(board.tasks)} runs"
+            pytestconfig.stash.setdefault(MEASURED, []).append(deaths_text)
         for child in reversed(deployment.components):
             child.stop()
     assert living(stack.home) == []
 
 
 @pytest.fixture(scope="session")
-def told(world: World, request: pytest.FixtureRequest) -> Iterator[dict[Story, Future[None]]]:
-    """The stories that were asked for, told all at once: each by a thread, as most of its time is waiting."""
+def stories(world: World, request: pytest.FixtureRequest) -> Iterator[dict[Story, Future[None]]]:
+    """All selected stories, run concurrently: each in a thread, because most of its time is waiting."""
     asked = [getattr(item, "callspec", None) for item in request.session.items]
-    stories = [spec.params["story"] for spec in asked if spec and "story" in spec.params]
-    with ThreadPoolExecutor(max_workers=len(stories) or 1) as threads:
-        yield {story: threads.submit(story, world) for story in stories}
+    selected = [spec.params["story"] for spec in asked if spec and "story" in spec.params]
+    with ThreadPoolExecutor(max_workers=len(selected) or 1) as threads:
+        yield {story: threads.submit(story, world) for story in selected}
 
 
 pytest_terminal_summary = show_measured

@@ -1,10 +1,10 @@
-"""SIGKILL at random moments of a batch of 1,000 launches, retried until done: 1,000 instances, each once.
+"""Kills a batch of 1,000 launches at random moments and retries until it is done: 1,000 instances, each started once.
 
-Nothing here knows the points at which a process can die; that is ``test_matrix``. The moments are drawn at random: in how
-much of the batch has been started, in how many queries a look or a wait has sent, and in time. What a kill has hit is what
-the emulator and Airflow show after it, not what was meant.
+``test_matrix`` kills at all known points. Here the moments are random: in the number of starts, in the number of queries
+of a search or a wait, and in time. The emulator and Airflow show afterwards what a kill has hit, regardless of its
+target.
 
-Told alone, and before all other stories: it kills the triggerer too.
+Runs alone, before all other stories, because it also kills the triggerer.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.crash
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
-LAUNCHES = 1000  # as the DAG file says, and the next one
+LAUNCHES = 1000  # like the next constant, as in the DAG file
 LATE = 25
 START_LAG = 1.5  # seconds before the lists show an instance; less than START_GRACE
-STRANGERS = 5  # instances of somebody else that carry keys of the authors' own
-ALWAYS = 100_000  # times of a fault that is not used up
+PREEXISTING = 5  # instances of someone else that have custom keys
+ALWAYS = 100_000  # repetitions of a fault that never ends
 
 PROCESSES = """
 processes:
@@ -59,22 +59,22 @@ processes:
           finish: {bp_status: Done}
 """
 
-Phase = Literal["looking", "starting", "waiting", "deferred", "ending"]
+Phase = Literal["searching", "starting", "waiting", "deferred", "ending"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Victim = Literal["task", "supervisor", "both", "triggerer"]
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill, and what it has hit."""
+    """A kill and its victim."""
 
     process: str
     victim: Victim
     phase: Phase
     sent: int
-    """How many starts had come in by then."""
+    """The number of starts received by then."""
     seconds: float
-    """From the beginning of the run."""
+    """Since the beginning of the run."""
 
     def __str__(self) -> str:
         return f"{self.seconds:.1f} s, {self.process}: {self.victim} while {self.phase}, after {self.sent} starts"
@@ -86,7 +86,7 @@ class BatchRun(Run):
 
     @property
     def sent(self) -> int:
-        """How many starts have come in."""
+        """The number of starts received."""
         return self.control.counts()["start"]
 
     @property
@@ -95,7 +95,7 @@ class BatchRun(Run):
 
     @property
     def has_published(self) -> bool:
-        """Whether this try has told what it has started, which it does before it waits."""
+        """Whether this try has published what it has started, just before the wait."""
         try:
             self.xcom("refusals")
         except AssertionError:
@@ -103,16 +103,16 @@ class BatchRun(Run):
         return True
 
     def soon(self, what: str, look: Callable[[], Found | None]) -> Found:
-        """Wait for something that the board does not tell, or not soon enough."""
+        """Wait for something that the board does not show, or not soon enough."""
         return self.airflow.until(f"{self.run_id}: {what}", look, PATIENCE)
 
     def value(self, key: str) -> Any:
-        """Return what the task has published under a key."""
+        """Return a value that the task has published."""
         path = f"{self._path}/taskInstances/wait/xcomEntries/{key}?deserialize=true"
         return self.airflow.call("GET", path)["value"]
 
     def let_end(self) -> None:
-        """Let end what waits for that, and slow the looks that find it."""
+        """Finish the instances that wait for that, and slow down the polls that notice it."""
         self.control.clear_faults()
         self.control.fault("query", "delay", times=ALWAYS, seconds=0.3)
         for each in self.control.instances(name="ReconcileLate"):
@@ -129,15 +129,15 @@ class Killer:
     kills: list[Kill] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     _process: str = ""
-    """The process that is to be killed next."""
+    """The process to kill next."""
 
     @property
     def tries(self) -> int:
-        """The number of the try that must be under way: there is a new one for each death, and for nothing else."""
+        """The number of the try that must be running: only a kill causes a new try."""
         return 1 + sum(kill.victim != "triggerer" for kill in self.kills)
 
     def kill(self, meant: Phase, *, sent: int = 0, victim: Victim = "task") -> None:
-        """Kill the process of the try that is under way, or is about to be, at a random moment of a phase.
+        """Kill the process of the current or next try, at a random moment of a phase.
 
         :param sent: with ``starting``: the number of starts after which to kill.
         """
@@ -145,29 +145,29 @@ class Killer:
         process = f"{self.tries:02}-{leg}"
         note = self._until_it_runs(process)
         before = run.sent
-        if meant == "looking":
-            self._amid_the_look()
+        if meant == "searching":
+            self._during_the_search()
         elif meant == "starting":
             self._until(f"{sent} starts are sent", lambda: run.sent >= max(sent, before + 1) or None)
         elif meant == "waiting":
-            self._until("it has told what it started", lambda: run.has_published or None)
+            self._until("it has published what it started", lambda: run.has_published or None)
             self._after_queries(self.random.randint(0, 4))
         else:
             self._after_queries(self.random.randint(0 if leg == "resumed" else 1, 2))
         self._strike(note, victim)
         more = run.sent - before
-        phase: Phase = "starting" if more else "looking"
+        phase: Phase = "starting" if more else "searching"
         if run.has_published:
             phase = "ending" if meant == "ending" else "waiting"
         self._note(process, victim, phase)
 
     def kill_triggerer(self) -> None:
-        """Kill the triggerer that waits, at a random moment, and wait until another one does."""
+        """Kill the waiting triggerer at a random moment, and wait for another one to take over."""
         run, airflow = self.run, self.run.airflow
         self.until_all_wait()
         killed = run.task["trigger"]["triggerer_id"]
         self._after_queries(self.random.randint(0, 4))
-        airflow.gone.append(airflow.triggerer)  # the board must not take it for one that ended by itself
+        airflow.gone.append(airflow.triggerer)  # the board must not report it as an unexpected end
         airflow.triggerer.signal(signal.SIGKILL)
         airflow.expect_end(airflow.triggerer)
         airflow.start_triggerer()
@@ -181,14 +181,14 @@ class Killer:
         run.until("another triggerer waits", taken_over)
 
     def until_all_wait(self) -> None:
-        """Wait until a try waits for all that was started, and may be let to its end."""
+        """Wait until a try waits for all started instances, so that they can be finished."""
         run, process = self.run, f"{self.tries:02}-first"
-        # The process first, for until then the XComs may be those of the try before.
+        # Wait for the process first. Until then the XComs may be those of the previous try.
         self._until_it_runs(process)
         if self._last_leg == "resumed":
             run.until_waiting(tries=self.tries)
         else:
-            self._until("it has told what it started", lambda: run.has_published or None)
+            self._until("it has published what it started", lambda: run.has_published or None)
 
     @property
     def _last_leg(self) -> str:
@@ -200,7 +200,7 @@ class Killer:
         return self._until(f"{process} begins", lambda: next(iter(self.run.notes.get(process, ())), None))
 
     def _until(self, what: str, look: Callable[[], Found | None]) -> Found:
-        """Wait for a moment of the process that is to be killed, for as long as that can come."""
+        """Wait for a moment of the process to kill, as long as it can occur."""
 
         def seen() -> Found | None:
             newest = max(self.run.notes, default="")
@@ -210,8 +210,8 @@ class Killer:
 
         return self.run.soon(what, seen)
 
-    def _amid_the_look(self) -> None:
-        """Let a random part of a look pass: of the pause before it, or of its queries."""
+    def _during_the_search(self) -> None:
+        """Wait for a random part of a search: of the pause before it, or of its queries."""
         if self.random.random() < 0.5:
             moment = time.monotonic() + self.random.uniform(0, START_GRACE)
             self._until("some time has passed", lambda: time.monotonic() >= moment or None)
@@ -236,21 +236,21 @@ class Killer:
     def _note(self, process: str, victim: Victim, phase: Phase) -> None:
         kill = Kill(process, victim, phase, self.run.sent, time.monotonic() - self.began)
         self.kills.append(kill)
-        # With what the processes note themselves, so that it is counted, and told if the story ends badly.
+        # Next to the notes of the processes, so that it is counted, and shown if the story fails.
         with (self.run.airflow.home / "effects" / self.run.run_id / process).open("a") as file:
             file.write(json.dumps({"crash": str(kill)}) + "\n")
 
 
-def tell(world: World, dag_id: str) -> Killer:
-    """Tell the story of one run, and return who has killed its processes.
+def run_story(world: World, dag_id: str) -> Killer:
+    """Run the story of one run, and return its killer.
 
-    :raises AssertionError: if it does not end well.
+    :raises AssertionError: if the run fails its checks.
     """
     random = Random(f"{SEED} {dag_id}")
     control = world.emulator()
     prepare(control, random, slow="orphaned" in dag_id)
     if "own_keys" in dag_id:
-        start_strangers(control, random)
+        start_preexisting(control, random)
     run = BatchRun(**vars(world.run(dag_id, control=control)))
     killer = Killer(run, random)
     try:
@@ -262,7 +262,7 @@ def tell(world: World, dag_id: str) -> Killer:
         run.let_end()
         if "orphaned" not in dag_id:
             killer.kill("ending")
-            killer.kill("looking")
+            killer.kill("searching")
         run.until_ended()
         problems = [*problems_of(killer), *lost_processes(run)]
         assert not problems, problems
@@ -275,9 +275,9 @@ def tell(world: World, dag_id: str) -> Killer:
 
 
 def prepare(control: EmulatorControl, random: Random, *, slow: bool) -> None:
-    """Offer the processes, and answer starts late: some are taken at once and some later, when nobody may live to hear.
+    """Deploy the processes with slow answers to starts. Some starts are processed at once, some after the task may have died.
 
-    :param slow: whether they are so slow that most of the batch is not started when Airflow misses a supervisor.
+    :param slow: whether starts are so slow that most of the batch is missing when Airflow notices a dead supervisor.
     """
     control.add_processes(PROCESSES)
     control.switch(start_lag=START_LAG)
@@ -289,19 +289,19 @@ def prepare(control: EmulatorControl, random: Random, *, slow: bool) -> None:
         left -= times
 
 
-def start_strangers(control: EmulatorControl, random: Random) -> None:
-    """Let somebody else start what carries business keys of the batch."""
-    for n in (LATE, *random.sample(range(LATE + 1, LAUNCHES + 1), STRANGERS)):
+def start_preexisting(control: EmulatorControl, random: Random) -> None:
+    """Start instances of someone else with business keys of the batch."""
+    for n in (LATE, *random.sample(range(LATE + 1, LAUNCHES + 1), PREEXISTING)):
         name = "ReconcileLate" if n % LATE == 0 else "Reconcile"
         control.start(name, {"n": n}, f"account-{n}")
 
 
 def kill_amid_starts_and_wait(killer: Killer) -> None:
-    """Kill the processes of a run again and again while it looks, starts and waits, in a random order."""
+    """Kill the processes of a run repeatedly while it searches, starts and waits, in a random order."""
     run, random = killer.run, killer.random
     is_deferred = run.dag_id.endswith("_deferred")
-    # The first try has nothing to look for, but for the authors' own keys.
-    phases: list[Phase] = ["looking", "looking", "starting", "starting"]
+    # The first try searches only for custom keys.
+    phases: list[Phase] = ["searching", "searching", "starting", "starting"]
     random.shuffle(phases)
     phases.insert(random.randint(0, len(phases)) if "own_keys" in run.dag_id else 0, "starting")
     after = iter(sorted(random.sample(range(1, 901), phases.count("starting"))))
@@ -310,9 +310,9 @@ def kill_amid_starts_and_wait(killer: Killer) -> None:
         phases += ["waiting", "waiting"]
         starts += [0, 0]
     victims: list[Victim] = ["task" for _ in phases]
-    worse: Victim = random.choice(["both", "supervisor"])  # Airflow takes long to notice; once will do
+    worse: Victim = random.choice(["both", "supervisor"])  # only once, because Airflow takes long to notice
     last = max(number for number, phase in enumerate(phases) if phase == "starting")
-    # Without its supervisor a process may start more of the batch, so that no later one could die over that.
+    # Without its supervisor a process may start the rest of the batch, and leave no starts for later kills.
     may_be = [number for number, phase in enumerate(phases) if phase != "starting" or number == last]
     victims[random.choice(may_be)] = worse
     for phase, sent, victim in zip(phases, starts, victims, strict=True):
@@ -322,18 +322,18 @@ def kill_amid_starts_and_wait(killer: Killer) -> None:
 
 
 def problems_of(killer: Killer) -> list[str]:
-    """Return everything that is not as it must be when the task has succeeded."""
+    """Return the deviations from a task that has succeeded."""
     run = killer.run
     task, counts, everything = run.task, run.control.counts(), run.control.instances()
     if task["state"] != "success":
         return [f"the task is {task['state']}"]
     own = [each for each in everything if each["created_by"] == MACHINE_USER]
-    strangers = [each for each in everything if each not in own]
+    preexisting = [each for each in everything if each not in own]
     times = Counter(each["variables"]["n"] for each in own)
     ids = {each["variables"]["n"]: each["id"] for each in own}
     numbers = range(1, LAUNCHES + 1)
     result = run.value("result")
-    told = {key: value for key, value in result.items() if key not in {"launches", "result_path"} and value}
+    shown = {key: value for key, value in result.items() if key not in {"launches", "result_path"} and value}
     checks = {
         f"there are {len(own)} instances": len(own) == LAUNCHES,
         f"started more than once: {[n for n in times if times[n] > 1]}": max(times.values()) == 1,
@@ -343,29 +343,30 @@ def problems_of(killer: Killer) -> list[str]:
         and not counts["delete"],
         f"it took {task['try_number']} tries, and {killer.tries - 1} were killed": task["try_number"]
         == killer.tries,
-        "not all have keys of their own place": all(
+        "not all have the key of their place": all(
             re.fullmatch(rf"account-{n}|.+-1-{n}-[a-z2-7]{{4}}", each["business_key"])
             for each in own
             for n in [each["variables"]["n"]]
         ),
         "not all are closed": all(each["closed"] for each in own),
-        "not all have come to their good end": {(each["state"], each["bp_status"]) for each in own}
+        "not all have succeeded": {(each["state"], each["bp_status"]) for each in own}
         == {("Completed OK", "Done")},
-        "strangers were ended": any(not each["closed"] for each in strangers) or not strangers,
-        f"the result is {told}": told == {"total": LAUNCHES, "succeeded": LAUNCHES},
+        "preexisting instances were terminated": any(not each["closed"] for each in preexisting)
+        or not preexisting,
+        f"the result is {shown}": shown == {"total": LAUNCHES, "succeeded": LAUNCHES},
         f"the result is of {result['launches'][:1]}": all(
             each["outcome"] == "succeeded" and each["instance_id"] == ids[each["number"]]
             for each in result["launches"]
         ),
-        "another result was returned": run.returned == result,
-        "the ids are not told in the order of the launches": run.value("instance_ids")
+        "a different result was returned": run.returned == result,
+        "the ids are not in the order of the launches": run.value("instance_ids")
         == [ids.get(n) for n in numbers],
     }
     return [problem for problem, is_well in checks.items() if not is_well]
 
 
 def lost_processes(run: BatchRun) -> list[str]:
-    """Return the processes of a run that do not come to their end, though all they may do is done."""
+    """Return the processes of a run that do not end although they have nothing left to do."""
     pids = {note["pid"] for notes in run.notes.values() for note in notes if "pid" in note}
     try:
         run.soon("its processes have ended", lambda: not any(map(is_alive, pids)) or None)
@@ -392,16 +393,16 @@ def test_each_launch_is_started_once(world: World, pytestconfig: pytest.Config) 
     began = time.monotonic()
     try:
         with ThreadPoolExecutor(max_workers=len(DAG_IDS)) as threads:
-            futures = {dag_id: threads.submit(tell, world, dag_id) for dag_id in DAG_IDS}
+            futures = {dag_id: threads.submit(run_story, world, dag_id) for dag_id in DAG_IDS}
     finally:
         world.airflow.settle()
     errors = [str(error) for future in futures.values() if (error := future.exception())]
     assert not errors, "\n".join(errors)
     kills = [kill for future in futures.values() for kill in future.result().kills]
     seconds = time.monotonic() - began
-    told = [
+    shown = [
         f"{len(kills)} kills of {len(futures)} batches in {seconds:.0f} s, CRASH_SEED={SEED}",
         *(f"  {phase}: {counted(kill.victim for kill in kills if kill.phase == phase)}" for phase in PHASES),
     ]
-    pytestconfig.stash.setdefault(MEASURED, []).extend(told)
-    assert {kill.phase for kill in kills} == set(PHASES), told
+    pytestconfig.stash.setdefault(MEASURED, []).extend(shown)
+    assert {kill.phase for kill in kills} == set(PHASES), shown

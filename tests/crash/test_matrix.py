@@ -1,9 +1,9 @@
-"""Wherever a process of a task dies, the next try goes on with what it has started, and starts nothing twice.
+"""Kills the processes of a task at every point. The next try must adopt what was started, and start nothing twice.
 
-The points at which it can die are not chosen: a run that lives on notes all its effects, and others are killed before
-and after each of them. Between two effects nothing happens that the world could see, so "after" one and "before" the
-next are the same moment. They differ in what people do meanwhile: they approve while nobody waits, or only once the next
-try does.
+The points are not chosen by hand. A run that is not killed notes all its effects, and further runs are killed before
+and after each of them. Nothing observable happens between two effects, so "after" one and "before" the next are the
+same moment. They differ in what people do meanwhile: they approve while no task waits, or only once the next try
+waits.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ pytestmark = pytest.mark.crash
 
 
 FEW = Semaphore(4)
-"""A supervisor is a worker of the executor. Once it has lost all, it may hang before it makes new ones."""
+"""A supervisor is a worker of the executor. After the loss of all workers the executor may hang before it starts new ones."""
 
 
 class Point(NamedTuple):
-    """Where a process dies.
+    """The point at which a process dies.
 
-    :param approved: whether people have approved before.
-    :param early: whether they approve while nobody waits otherwise, and not only when the next try waits.
-    :param deferred: whether the task is deferred by then, so that it goes on without another try.
+    :param approved: whether people have already approved.
+    :param early: whether they otherwise approve while no task waits, and not only when the next try waits.
+    :param deferred: whether the task is deferred by then, so that it continues without another try.
     """
 
     process: str
@@ -56,15 +56,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """A run that is killed at every point of one of its processes or of some, once for each.
+    """Kills a run at every point of one or several of its processes, with one run for each point.
 
     :param dag_id: the DAG.
-    :param processes: those that are killed; the first try is ``01-first``, and ``01-resumed`` what follows its deferral.
-    :param crashes: where the tries before them die.
-    :param prelude: what happens until the first of them begins.
-    :param instances: how many instances are started in all.
-    :param thorough: whether processes are killed before each effect too.
-    :param victims: whom else it hits, after each effect that changes something and comes before the approval.
+    :param processes: the killed processes; ``01-first`` is the first try, and ``01-resumed`` its process after the deferral.
+    :param crashes: the points at which earlier tries die.
+    :param prelude: runs until the first of the processes begins.
+    :param instances: the total number of started instances.
+    :param thorough: whether processes are also killed before each effect.
+    :param victims: the other victims, after each effect that changes something and comes before the approval.
     """
 
     dag_id: str
@@ -77,13 +77,13 @@ class Scene:
 
     @property
     def tries(self) -> int:
-        """The number of the try that is killed."""
+        """The number of the killed try."""
         return int(self.processes[0][:2])
 
     def __call__(self, world: World) -> None:
-        """Tell the story of the run that lives on, then at once those of all that do not.
+        """Run the story of the surviving run, then concurrently those of all killed runs.
 
-        :raises AssertionError: if any of them ends badly.
+        :raises AssertionError: if any of them fails its checks.
         """
         control = world.emulator()
         points = self.points(world, control)
@@ -93,7 +93,7 @@ class Scene:
         assert not bad, "\n".join([f"{len(bad)} of {len(points)} points", *bad])
 
     def points(self, world: World, control: EmulatorControl) -> list[Point]:
-        """Return every point at which a run can die, from one that does not."""
+        """Return every point at which a run can die, from the effects of a surviving one."""
         run = self.begin(world, control)
         run.until_waiting(tries=self.tries)
         approved = time.time()
@@ -121,7 +121,7 @@ class Scene:
             point._replace(whom=whom)
             for point in points
             if point.when == "after" and not point.approved and not _reads(point.effect)
-            # Nobody misses the heartbeat of a deferred task, so the executor would wait for that worker for ever.
+            # A deferred task sends no heartbeat that could be missed, so the executor would wait for its worker for ever.
             if not point.deferred
             for whom in self.victims
         ]
@@ -137,7 +137,7 @@ class Scene:
         return run
 
     def killed(self, world: World, control: EmulatorControl, point: Point) -> None:
-        """Tell the story of a run that dies at a point."""
+        """Run the story of a run that dies at a point."""
         with nullcontext() if point.whom == "task" else FEW:
             self._killed(self.begin(world, control, point), point)
 
@@ -146,15 +146,15 @@ class Scene:
             run.until_waiting(tries=self.tries, or_ended=True)
             run.approve()
         run.until_crashed(len(self.crashes) + 1)
-        # A deferred task must not resume before the scheduler has heard that its worker is done: Airflow would take it
-        # for killed from outside, and run this process once more.
+        # A deferred task must not resume before its worker has reported its end to the scheduler: Airflow would consider it
+        # killed externally, and run this process again.
         if point.early and not point.deferred and len(run.instances) == self.instances:
             run.approve()
         run.until_waiting(tries=self.tries + (not point.deferred), or_ended=True)
         run.approve()
         run.assert_succeeds(self.instances)
         assert all(each["state"] == "Terminated" for each in run.instances[:-1]), run.story()
-        # Some of what a process does comes after its task has succeeded.
+        # A process has some effects after its task has succeeded.
         run.until("it dies", lambda: len(run.crashes) > len(self.crashes) or None)
         assert len(run.crashes) == len(self.crashes) + 1, run.story()
 
@@ -164,9 +164,9 @@ def _reads(effect: str) -> bool:
 
 
 def _without_mere_reading(effects: dict[str, bool]) -> set[str]:
-    """Drop what changes nothing and lies between two more of that, and looks that come only if a wait takes long.
+    """Drop effects that only read and lie between two others of that kind, and polls that occur only in a long wait.
 
-    :param effects: the effects in order, and whether each came after the approval.
+    :param effects: the effects in order, with whether each came after the approval.
     """
     certain = [
         each
@@ -215,5 +215,5 @@ SCENES = {
 
 
 @pytest.mark.parametrize("story", SCENES.values(), ids=SCENES)
-def test_one_instance_wherever_a_process_dies(told: dict[Story, Future[None]], story: Story) -> None:
-    told[story].result()
+def test_one_instance_after_a_crash_at_every_point(stories: dict[Story, Future[None]], story: Story) -> None:
+    stories[story].result()

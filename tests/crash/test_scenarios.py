@@ -1,6 +1,6 @@
-"""What goes wrong on the way to Astro Zero, and what people do to a task: one open instance for each task, and no other.
+"""Faults on the way to Astro Zero and actions of people on a task: always exactly one open instance for each task.
 
-Each story has an emulator of its own, so that its faults and its requests are nobody else's.
+Each story has its own emulator, so that faults and requests do not mix.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.crash
 
-SOON = 2.0  # seconds that a start takes longer than its worker lives; less than START_GRACE
-LATE = 30.0  # seconds after which nobody waits for an answer any more
-# A refused token request is sent once more, in its other encoding.
+SOON = 2.0  # seconds by which a start outlasts its worker; less than START_GRACE
+LATE = 30.0  # seconds after which no client waits for an answer any more
+# A refused token request is resent once, in the other encoding.
 REFUSED: dict[str, Any] = {"status": 401, "res_code": "invalid_client", "times": 2}
 
 
 def approve_and_succeed(run: Run, *, tries: int = 1, instances: int = 1) -> None:
-    """Approve once a try waits; nothing is terminated but what came before the newest instance."""
+    """Approve once a try waits. Only instances before the newest one are terminated."""
     run.until_waiting(tries=tries, or_ended=True)
     assert len(run.still_open) == 1, run.story()
     run.approve()
@@ -42,9 +42,9 @@ def approve_and_succeed(run: Run, *, tries: int = 1, instances: int = 1) -> None
 
 @dataclass(frozen=True)
 class Fault:
-    """A start that goes wrong.
+    """A failing start.
 
-    :param tries: the number of the try that waits in the end.
+    :param tries: the number of the try that finally waits.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Fault:
 
 
 FAULTS = {
-    "cut before it was taken": Fault("drop_before", {}, tries=2),
-    "cut when it was taken": Fault("drop_after", {}, tries=1),
-    "cut when it was taken, and slow to show": Fault(
+    "cut before it was processed": Fault("drop_before", {}, tries=2),
+    "cut after it was processed": Fault("drop_after", {}, tries=1),
+    "cut after it was processed, and slow to show": Fault(
         "drop_after", {}, tries=1, switches=(("start_lag", SOON),)
     ),
     "server error without it": Fault("status", {"status": 500}, tries=2),
@@ -76,7 +76,7 @@ FAULTS = {
 
 
 def held(world: World, dag_id: str, *, work_done: bool) -> None:
-    """A worker dies while Astro Zero holds its request, which has been taken or is taken later."""
+    """A worker dies while Astro Zero holds its request, which has been processed or is processed later."""
     control = world.emulator()
     control.fault("start", "delay", seconds=LATE if work_done else SOON, work_done=work_done)
     run = world.run(dag_id, control=control)
@@ -87,7 +87,7 @@ def held(world: World, dag_id: str, *, work_done: bool) -> None:
 
 
 def slow_to_show(world: World, dag_id: str) -> None:
-    """A worker dies before it has written down what it started, and the lists show that only later."""
+    """A worker dies before it has recorded its instance, and the lists show the instance only later."""
     control = world.emulator()
     control.switch(start_lag=SOON)
     died = {"process": "01-first", "effect": "POST start #1", "when": "after", "whom": "task"}
@@ -96,7 +96,7 @@ def slow_to_show(world: World, dag_id: str) -> None:
     assert control.counts()["start"] == 1, run.story()
 
 
-# What it costs.
+# Costs.
 
 
 def first_try_costs_one_post(world: World, dag_id: str) -> None:
@@ -121,7 +121,7 @@ def retry_costs_one_search(world: World, dag_id: str) -> None:
     assert control.counts()["start"] == 1, run.story()
 
 
-# What people do.
+# Actions of people.
 
 
 def cleared_while_it_waits(world: World, dag_id: str) -> None:
@@ -163,7 +163,7 @@ def marked_failed(world: World, dag_id: str) -> None:
 
 
 def marked_failed_while_it_starts(world: World, dag_id: str) -> None:
-    """The kill comes while the answer of the start is still awaited."""
+    """The kill comes before the answer of the start."""
     control = world.emulator()
     control.fault("start", "delay", seconds=LATE, work_done=True)
     run = world.run(dag_id, control=control)
@@ -175,7 +175,7 @@ def marked_failed_while_it_starts(world: World, dag_id: str) -> None:
 
 
 def rejected(world: World, dag_id: str) -> None:
-    """An instance that has ended badly fails its try; the retry starts another."""
+    """A failed instance fails its try; the retry starts another one."""
     run = world.run(dag_id, control=world.emulator())
     run.until_waiting()
     run.approve("reject")
@@ -183,7 +183,7 @@ def rejected(world: World, dag_id: str) -> None:
     assert run.terminations() == [], run.story()
 
 
-# The end of patience.
+# Time-outs.
 
 
 def left_at_the_deadline(world: World, dag_id: str) -> None:
@@ -253,43 +253,45 @@ def credentials_refused_before_it_starts(world: World, dag_id: str) -> None:
 WAYS = ("on_worker", "deferred")
 
 
-def _of(tell: Callable[[World, str], None], dag_id: str) -> Story:
-    return lambda world: tell(world, dag_id)
+def _of(act: Callable[[World, str], None], dag_id: str) -> Story:
+    return lambda world: act(world, dag_id)
 
 
-def told_of(kind: str, tell: Callable[[World, str], None], ways: tuple[str, ...] = WAYS) -> dict[str, Story]:
-    """Return a story of one kind of task, once for each way to wait."""
-    name = getattr(tell, "__name__", "").replace("_", " ")
-    return {f"{name}, {way}": _of(tell, f"{kind}_{way}") for way in ways}
+def stories_of(
+    kind: str, act: Callable[[World, str], None], ways: tuple[str, ...] = WAYS
+) -> dict[str, Story]:
+    """Return the story of one kind of task for each way to wait."""
+    name = getattr(act, "__name__", "").replace("_", " ")
+    return {f"{name}, {way}": _of(act, f"{kind}_{way}") for way in ways}
 
 
 STORIES: dict[str, Story] = {
     **{f"start {name}, {way}": _of(fault, f"plain_{way}") for name, fault in FAULTS.items() for way in WAYS},
     **{
-        f"held {'after' if done else 'before'} it was taken, {way}": _of(
+        f"held {'after' if done else 'before'} it was processed, {way}": _of(
             partial(held, work_done=done), f"plain_{way}"
         )
         for done in (True, False)
         for way in WAYS
     },
-    **told_of("plain", slow_to_show),
-    **told_of("plain", first_try_costs_one_post),
-    **told_of("plain", retry_costs_one_search),
-    **told_of("plain", cleared_while_it_waits),
-    **told_of("keeps", cleared_and_kept),
-    **told_of("plain", cleared_after_success),
-    **told_of("plain", marked_failed),
-    **told_of("plain", marked_failed_while_it_starts, ("on_worker",)),
-    **told_of("plain", rejected),
-    **told_of("leaves", left_at_the_deadline),
-    **told_of("terminates", terminated_at_the_deadline),
-    **told_of("impatient", unreachable),
-    **told_of("plain", token_revoked),
-    **told_of("plain", credentials_refused_while_it_waits),
-    **told_of("plain", credentials_refused_before_it_starts, ("on_worker",)),
+    **stories_of("plain", slow_to_show),
+    **stories_of("plain", first_try_costs_one_post),
+    **stories_of("plain", retry_costs_one_search),
+    **stories_of("plain", cleared_while_it_waits),
+    **stories_of("keeps", cleared_and_kept),
+    **stories_of("plain", cleared_after_success),
+    **stories_of("plain", marked_failed),
+    **stories_of("plain", marked_failed_while_it_starts, ("on_worker",)),
+    **stories_of("plain", rejected),
+    **stories_of("leaves", left_at_the_deadline),
+    **stories_of("terminates", terminated_at_the_deadline),
+    **stories_of("impatient", unreachable),
+    **stories_of("plain", token_revoked),
+    **stories_of("plain", credentials_refused_while_it_waits),
+    **stories_of("plain", credentials_refused_before_it_starts, ("on_worker",)),
 }
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_one_instance(told: dict[Story, Future[None]], story: Story) -> None:
-    told[story].result()
+def test_one_instance(stories: dict[Story, Future[None]], story: Story) -> None:
+    stories[story].result()

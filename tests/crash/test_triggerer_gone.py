@@ -1,6 +1,6 @@
-"""No triggerer runs for a while: what is approved or cleared meanwhile comes out right when one is back.
+"""No triggerer runs for a while: approvals and clears of that time take effect when one is back.
 
-Told alone: a triggerer that dies would meddle with every other story.
+Runs alone, because a dying triggerer would disturb every other story.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.crash
 
 
-def test_what_happens_while_no_triggerer_runs(world: World) -> None:
+def test_approvals_and_clears_without_a_triggerer(world: World) -> None:
     runs = [world.run("plain_deferred", control=world.emulator()) for _ in range(3)]
     for run in runs:
         run.until_waiting()
@@ -27,7 +27,7 @@ def test_what_happens_while_no_triggerer_runs(world: World) -> None:
     approved.approve()
     (first,) = cleared.instances
     cleared.clear()
-    # The next try of the task does on a worker what no triggerer did.
+    # The next try of the task does on a worker what no triggerer could do.
     cleared.until("the next try is deferred", lambda: is_deferred(cleared, tries=2) or None)
     assert cleared.terminations() == [first["id"]], cleared.story()
     assert cleared.control.instance(first["id"])["state"] == "Terminated", cleared.story()
@@ -48,6 +48,6 @@ def is_deferred(run: Run, *, tries: int) -> bool:
 
 
 def looked_after(run: Run) -> None:
-    """Wait until the new triggerer has looked at the instance."""
+    """Wait until the new triggerer has polled the instance."""
     before = run.control.counts()["query"]
-    run.until("a triggerer looks", lambda: run.control.counts()["query"] > before or None)
+    run.until("a triggerer polls", lambda: run.control.counts()["query"] > before or None)

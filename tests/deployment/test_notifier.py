@@ -26,7 +26,7 @@ def incidents(wait: Wait) -> list[dict[str, Any]]:
 
 def until_reported_again(wait: Wait, incident: dict[str, Any]) -> None:
     """Wait until some log says that a process had been started before."""
-    words = f"Nothing is started: this was reported before, to instance '{incident['id']}'"
+    words = f"Nothing was started: this was already reported to instance '{incident['id']}'"
     wait.until("it was reported again", lambda: wait.airflow.files_with(words) or None)
 
 

@@ -172,34 +172,33 @@ BATCHES: dict[str, Provocation] = {
     "it was still open at the deadline ('timeout')": batch(timeout=0.001),
     "How its instances are now could not be read: …": late_while_lists_fail,
     "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0.001),
-    "The batch has changed since an earlier try began it: launch … is not the one that started …": changed(
+    "The batch has changed since an earlier try began it: launch … differs from the launch that started …": changed(
         ONE, [{"title": "two"}]
     ),
-    "The batch has changed since an earlier try began it: launch … is missing, which started …": changed(
+    "The batch has changed since an earlier try began it: launch … is missing; it had started …": changed(
         [*ONE, {"title": "two"}], ONE
     ),
-    "The batch has changed since an earlier try began it: the business keys of its launches are not those that were "
-    "begun": changed_keys,
-    "whether an earlier try started launch … cannot be told: …": retry_without_keys,
-    "whether an earlier try started one of these for launch … cannot be told, for others may use their key: …": (
+    "The batch has changed since an earlier try began it: its launches have other business keys": changed_keys,
+    "it is unknown whether an earlier try started launch …: …": retry_without_keys,
+    "it is unknown whether an earlier try started one of these for launch …, because others may use their key: …": (
         retry_beside_others
     ),
-    "which one is that of launch … cannot be told of …": retry_among(BPM, BPM),
-    "… carries the business key of launch …, but is none of '…'": retry_among("PublishApproval"),
+    "several instances may be that of launch …: …": retry_among(BPM, BPM),
+    "… has the business key of launch …, but is not an instance of '…'": retry_among("PublishApproval"),
     "The answers to … starts were lost; searching for their instances": lost("drop_before"),
     "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; no instance shows its business key": lost(
         "drop_before", [*ONE, {"title": "two"}]
     ),
     "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; it could not be searched for: …": lost_and_looks_that_fail,
-    "of … launches: … started (… of them found after their answers were lost), …; the answers that were lost are launch … (instance '…')…: …": lost(
+    "of … launches: … started (… of them found after their answers were lost), …; the lost answers are launch … (instance '…')…: …": lost(
         "drop_after", ONE * 50, times=99
     ),
-    "No start is sent for … s. …": turned_away,
+    "Sending no starts for … s. …": turned_away,
     "… launches were refused, so no more are started": batch(
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
     ),
-    "What this task had started before could not be terminated: …": clear_that_ends_nothing,
-    "The task was cleared. Terminating … instances that it had started before": cleared,
+    "Instances that this task had started could not be terminated: …": clear_that_ends_nothing,
+    "The task was cleared. Terminating … instances that it had started": cleared,
     "That the batch is unfinished could not be written down": lambda scene: scene.batch(
         ONE, Silenced(), timeout=0.001
     ),
@@ -212,18 +211,18 @@ BATCHES: dict[str, Provocation] = {
     "give exactly one of launches and launches_path": batch(None),
     "launches must be a list of mappings, not …": batch("all"),
     "launch …: it must be a mapping with some of …, not …": batch(["one"]),
-    "launch …: it has no field '…'; what may be given is …": batch([{"name": "one"}]),
+    "launch …: it has no field '…'; the fields are …": batch([{"name": "one"}]),
     "launch …: it needs a bpm_name, because the batch has none": batch(bpm_name=None),
-    "launch …: its business_key '…' is that of launch … too": batch([*OWN, *OWN]),
-    "launch …: its id … is that of launch … too": batch([{"id": "a"}, {"id": "a"}]),
-    "launch …: id must be a text or a whole number, not …": batch([{"id": 1.5}]),
+    "launch …: its business_key '…' is also that of launch …": batch([*OWN, *OWN]),
+    "launch …: its id … is also that of launch …": batch([{"id": "a"}, {"id": "a"}]),
+    "launch …: id must be a string or an integer, not …": batch([{"id": 1.5}]),
     "launch … has a business_key of its own, which needs validate_first=True": batch(
         OWN, validate_first=False
     ),
     "with validate_first=False nobody knows of how many max_failures is a share: give a number": batch(
         fail_fast=True, max_failures=0.5, validate_first=False
     ),
-    "a batch in which launches have a business_key of their own may have … launches at most": batch(
+    "a batch in which launches have a business_key of their own may have at most … launches": batch(
         [*ONE * 10_000, *OWN]
     ),
     "there is no file …": batch(None, launches_path="/no/such/launches.csv"),

@@ -197,15 +197,13 @@ def report_with_no_answer(scene: Scene) -> None:
 
 
 INCIDENTS: dict[str, Provocation] = {
-    "No process was started over this that anybody knows of (…). …": lambda _: report(
-        bpm_name="NoSuchProcess"
-    ),
-    "Nothing is started: this was reported before, to …": report_twice,
-    "Whether this was reported before cannot be told: …. Reporting it": report_where_keys_do_not_show,
-    "It was not started again. Look for an instance of '…' with business key '…'; if there is none, start it yourself.": (
+    "Could not confirm that a process was started (…). …": lambda _: report(bpm_name="NoSuchProcess"),
+    "Nothing was started: this was already reported to …": report_twice,
+    "It is unknown whether this was reported before: …. Reporting it": report_where_keys_do_not_show,
+    "It was not started again. Search for an instance of '…' with business key '…'; if there is none, start it yourself.": (
         report_with_no_answer
     ),
-    "the context does not say of which DAG run it is; give the notifier a business_key": lambda _: report({}),
+    "the context does not name its DAG run; give the notifier a business_key": lambda _: report({}),
 }
 
 # The command line.

@@ -226,33 +226,33 @@ def retry_where_the_id_shows_another(scene: Scene) -> None:
 
 
 STARTS: dict[str, Provocation] = {
-    "an earlier try started an instance with business key '…', and its id shows another one now: …": (
+    "an earlier try started an instance with business key '…', but its id now shows a different one: …": (
         retry_where_the_id_shows_another
     ),
     "The answer to the start was lost; searching for the instance. …": start_with_no_answer,
     "…; no instance shows its business key. The instance may or may not have been started, so it was not "
     "started again.": start_with_no_answer,
     "…; it could not be searched for: …": start_and_looks_that_fail,
-    "…; it may be one of those that show its business key: …": start_beside_others,
+    "…; it may be one of the instances that show its business key: …": start_beside_others,
     "Business key '…' came back as '…'. …": start_whose_key_is_changed,
     "… shows the business key '…', which may be the one that was sent, changed by the server": start_whose_key_is_cut_off,
-    "… carries its business key, but its start time '…' does not tell whether this run of the DAG has started it, or a "
+    "… has its business key, but its start time '…' does not show whether this run of the DAG has started it, or a "
     "deleted one with the same id": retry_with_odd_timestamps,
     "'retries' was changed, so it is unclear whether … was started before the task was last cleared": retry_with_fewer_retries,
-    "whether an earlier try started an instance cannot be told: …": retry_without_keys,
+    "it is unknown whether an earlier try started an instance: …": retry_without_keys,
     "the lists show no business keys here": retry_without_keys,
     "the list of state '…' may be cut off at its … rows": retry_with_a_short_list,
     "a row of the lists cannot be read, because …, and may be its own": retry_with_an_odd_row,
-    "Whether an earlier try has started an instance could not be found out. A retry looks again.": retry_that_cannot_look,
-    "which one to go on with cannot be told of …": retry_among(BPM, BPM),
-    "its business key is carried by …, which is none of '…'": retry_among("PublishApproval"),
-    "… carries this task's business key, but is none of '…'": retry_with_another_process,
-    "whether an earlier try started one of these cannot be told, for others may use their key: …": retry_beside_others,
-    "an earlier try started instance '…', which is in none of the states now": retry_after_its_instance_is_gone,
+    "It is unknown whether an earlier try has started an instance. A retry searches again.": retry_that_cannot_look,
+    "several instances may be this task's: …": retry_among(BPM, BPM),
+    "its business key belongs to …, which is not an instance of '…'": retry_among("PublishApproval"),
+    "… has this task's business key, but is not an instance of '…'": retry_with_another_process,
+    "it is unknown whether an earlier try started one of these, because others may use their key: …": retry_beside_others,
+    "an earlier try started instance '…', which is now in none of the states": retry_after_its_instance_is_gone,
     "business key '…' is carried by an open instance '…'": start_though_one_is_open,
     "What an earlier try has written down ('…' in the task state store) cannot be read: …": retry_with_a_broken_record,
     "Adopted instance '…' of '…' in state '…': …": retry,
-    "The task was cleared. Terminating what it had started before: …": clear,
+    "The task was cleared. Terminating the instance it had started: …": clear,
 }
 
 # A wait that has failed.

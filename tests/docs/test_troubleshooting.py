@@ -45,10 +45,10 @@ ELSEWHERE: dict[str, str] = {
     "the request could not be built (…)": "tests/hooks/test_aio_transport.py::test_what_cannot_be_built",
     "the answer was not whole within … s": "tests/hooks/test_cut_off.py::test_an_answer_that_trickles_has_an_end",
     "astro_zero_retry_policy() needs Airflow 3.3 or newer": (
-        "tests/policies/test_bpm.py::test_before_airflow_3_3_it_says_what_it_needs"
+        "tests/policies/test_bpm.py::test_before_airflow_3_3_raises_an_error_with_advice"
     ),
-    "… instances carry its business key, too many to know later which one this task has started": (
-        "tests/bpm/test_adoption.py::test_where_too_many_carry_the_authors_key_nothing_is_started"
+    "… instances have its business key, too many to recognise later which one this task has started": (
+        "tests/bpm/test_adoption.py::test_refuses_if_too_many_instances_have_the_custom_key"
     ),
     "Astro Zero shows instance '…' in two lists, with …; this decides nothing": (
         "tests/bpm/test_findings.py::test_two_lists_that_no_move_explains_decide_nothing"
@@ -57,8 +57,8 @@ ELSEWHERE: dict[str, str] = {
     "The connection has changed; still waiting, with the new settings": (
         "tests/triggers/faults/test_credentials.py::test_reads_a_changed_connection_again"
     ),
-    "launch … is another one than when the input was checked a moment ago": (
-        "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"
+    "launch … has changed since the input was validated a moment ago": (
+        "tests/bpm/test_launches.py::test_raises_if_the_input_has_changed_since"
     ),
     "the result could not be written to …: …": (
         "tests/tasks/test_result_file.py::test_that_cannot_be_written_is_told_without_what_must_be_kept"

@@ -1,4 +1,4 @@
-"""An Airflow of the next line, a pre-release, of separate processes against the emulator, and the runs of its DAGs."""
+"""A deployed pre-release of the next Airflow line against the emulator, and the runs of its DAGs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.deployed import DeployedAirflow, Found
 DAGS = Path(__file__).parent / "dags"
 DAG_COUNT = 6
 LOOPED = "review.approve"
-GRACE = 1  # seconds after which an instance that was started certainly shows in the lists
+GRACE = 1  # seconds after which a started instance certainly shows in the lists
 
 
 class Airflow(DeployedAirflow):
@@ -74,7 +74,7 @@ class Run:
         return found
 
     def iteration(self, number: int) -> list[dict[str, Any]]:
-        """Return the task instances that wait in an iteration of the loop; several where they are mapped."""
+        """Return the waiting task instances of an iteration of the loop; several if they are mapped."""
         return [
             each
             for each in self.tasks()
@@ -82,15 +82,15 @@ class Run:
         ]
 
     def xcom(self, task: dict[str, Any], key: str) -> Any:
-        """Return what a task instance has published."""
+        """Return a value that a task instance has published."""
         where = f"region_id={task['region_id']}&region_index={task['region_index']}"
         path = f"{self.path}/taskInstances/{task['task_id']}/xcomEntries/{key}?{where}&deserialize=true"
         return self.airflow.call("GET", path)["value"]
 
     def until_waiting(self, iteration: int, *, started: int) -> None:
-        """Wait until an iteration waits, and people may act on all that is open.
+        """Wait until an iteration waits, and people can act on all open instances.
 
-        :param started: how many instances the run has started by then.
+        :param started: the number of instances that the run has started by then.
         """
 
         on_worker = self.dag_id == "loop_on_worker"
@@ -107,7 +107,7 @@ class Run:
         self.until(f"iteration {iteration} waits", waiting)
 
     def _is_taken_up(self, task: dict[str, Any]) -> bool:
-        """Return whether a triggerer runs the trigger of a task: before that nobody can tell it of a kill."""
+        """Return whether a triggerer runs the trigger of a task. Before that a kill does not reach it."""
         logs = [path.read_text() for path in self._logs.rglob("*.trigger.*.log")]
         lines = [line for log in logs for line in log.splitlines() if f'"ti_id":"{task["id"]}"' in line]
         return task["state"] == "deferred" and any(" starting" in line for line in lines)
@@ -119,7 +119,7 @@ class Run:
         return self.airflow.until(f"{self.run_id}: {what}", look, 90, *self._logs.glob("**"))
 
     def approve(self) -> None:
-        """Approve everything that is open."""
+        """Approve all open instances."""
         for each in self.still_open:
             self.airflow.control.act(each["id"], "approve")
 
@@ -139,7 +139,7 @@ class Run:
         self.airflow.call("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", {**body, **which})
 
     def log(self, task_id: str) -> str:
-        """Return what the tries of a task have logged."""
+        """Return the logs of all tries of a task."""
         return "".join(path.read_text() for path in self._logs.glob(f"task_id={task_id}/**/*.log"))
 
     @property
@@ -149,7 +149,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def airflow(emulator_server: EmulatorServer) -> Iterator[Airflow]:
-    """The deployment, up, with one triggerer."""
+    """The running deployment with one triggerer."""
     with Stack() as stack:
         for number in SIGNALS:
             signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
@@ -168,7 +168,7 @@ def airflow(emulator_server: EmulatorServer) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def runs(airflow: Airflow) -> dict[str, Run]:
-    """What all tests look at: started at once, as most of their time is waiting."""
+    """The runs of all tests, started together, because most of their time is waiting."""
     dying = {
         dag_id: airflow.run(dag_id, dies_in=1)
         for dag_id in ("loop_of_one", "loop_on_worker", "loop_of_batches", "loop_of_mapped")

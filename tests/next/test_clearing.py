@@ -1,4 +1,4 @@
-"""A clear discards what a task has recorded, unless it is told not to."""
+"""A clear discards the records of a task, unless it asks to keep them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.next
 
 EACH = {"fails": 1, "fails_as_batch": 2}
-"""How many instances a run starts."""
+"""The number of instances that a run starts."""
 
 
 @pytest.mark.parametrize("dag_id", EACH)
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "discarded"])
-def test_a_wait_that_failed_goes_on_after_a_clear_only_if_its_state_is_kept(
+def test_a_failed_wait_resumes_after_a_clear_only_if_its_state_is_kept(
     dag_id: str, keep: bool, runs: dict[str, Run]
 ) -> None:
     run, each = runs[f"{dag_id}, {'kept' if keep else 'discarded'}"], EACH[dag_id]
@@ -39,13 +39,13 @@ def test_a_wait_that_failed_goes_on_after_a_clear_only_if_its_state_is_kept(
     if not keep:
         ends = ["Terminated"] * each
         assert [instance["state"] for instance in run.instances if instance["closed"]] == ends
-    run.until("people may act", lambda: all(instance["outcomes"] for instance in run.still_open) or None)
+    run.until("people can act", lambda: all(instance["outcomes"] for instance in run.still_open) or None)
     run.approve()
     run.until_state("success", "approve")
     assert len(run.instances) == (each if keep else 2 * each)
 
 
-def test_the_box_has_the_label_that_errors_name() -> None:
-    """In the English user interface of the Airflow that is installed."""
+def test_the_check_box_has_the_label_that_errors_name() -> None:
+    """In the English user interface of the installed Airflow."""
     words = Path(airflow.__file__).parent / "ui" / "dist" / "i18n" / "locales" / "en" / "dags.json"
     assert json.loads(words.read_text())["runAndTaskActions"]["options"]["keepTaskState"] == BOX

@@ -1,4 +1,4 @@
-"""Task loops: each iteration has instances of its own, and what a person does to one reaches no other."""
+"""Task loops: each iteration has its own instances, and actions on one iteration do not affect others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.next
 
 EACH = {"loop_of_one": 1, "loop_on_worker": 1, "loop_of_batches": 2, "loop_of_mapped": 2}
-"""How many instances an iteration starts."""
+"""The number of instances that an iteration starts."""
 
 
 @pytest.mark.parametrize("dag_id", EACH)
-def test_an_iteration_whose_first_try_died_adopts_nothing_of_the_one_before(
-    dag_id: str, runs: dict[str, Run]
-) -> None:
+def test_a_retried_iteration_adopts_nothing_of_the_previous_one(dag_id: str, runs: dict[str, Run]) -> None:
     run, each = runs[dag_id], EACH[dag_id]
     run.until_waiting(0, started=each)
     run.approve()
@@ -26,7 +24,7 @@ def test_an_iteration_whose_first_try_died_adopts_nothing_of_the_one_before(
     assert {task["try_number"] for task in run.iteration(1)} == {2}
     assert len(run.still_open) == each
     assert run.task("publish")["state"] is None
-    # A person ends the iteration: its own instances are terminated, and nobody has published.
+    # A person ends the iteration: its own instances are terminated, and nothing is published.
     if dag_id != "loop_of_one":
         for task in run.iteration(1):
             run.mark(task, "failed")
@@ -46,14 +44,14 @@ def test_an_iteration_whose_first_try_died_adopts_nothing_of_the_one_before(
 
 
 def test_clearing_an_iteration_terminates_what_a_later_one_has_started(runs: dict[str, Run]) -> None:
-    """Airflow replaces the later iterations, in another region, once the cleared one is through."""
+    """Airflow replaces the later iterations, in another region, once the cleared one is finished."""
     run = runs["cleared"]
     run.until_waiting(0, started=1)
     run.approve()
     run.until_waiting(1, started=2)
     run.clear(run.iteration(0)[0], include_downstream=True)
     run.until_waiting(0, started=3)
-    run.until("what the later one has started is closed", lambda: len(run.still_open) == 1 or None)
+    run.until("the instances of the later one are closed", lambda: len(run.still_open) == 1 or None)
     first, second, again = run.instances
     assert (first["state"], second["state"], again["closed"]) == ("Completed OK", "Terminated", False)
     run.approve()

@@ -1,4 +1,4 @@
-"""The notifier against the emulator, in a thread and in an event loop; ``tests/deployment`` has it called by Airflow."""
+"""Tests of the notifier against the emulator, in a thread and in an event loop. In ``tests/deployment`` Airflow calls it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm.incident import Event
 from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier, _hasty
+from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier, _with_short_timeouts
 
 BPM = "SupplierOnboarding"
 TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=1)
@@ -27,7 +27,7 @@ Report = Callable[..., None]
 
 
 def failure(**changes: Any) -> dict[str, Any]:
-    """What the callback of a task is given, but for what is not used here."""
+    """The context of a task's callback, as far as the notifier uses it."""
     ti = SimpleNamespace(**{**vars(TI), **changes})
     return {"ti": ti, "run_id": ti.run_id, "dag": None, "exception": RuntimeError("{{ 7 * 6 }} is no number")}
 
@@ -37,7 +37,7 @@ HAS_DEADLINES = hasattr(BaseNotifier, "__await__")  # from Airflow 3.1 on
 
 @pytest.fixture(params=["in a thread", "in an event loop"] if HAS_DEADLINES else ["in a thread"])
 def report(request: pytest.FixtureRequest) -> Report:
-    """Report as Airflow does: by calling a notifier, or by awaiting one that has its context."""
+    """Report as Airflow does: by calling a notifier, or by awaiting one that has a context."""
 
     def call(context: Any = None, **arguments: Any) -> None:
         AstroZeroStartBpmNotifier(**{"bpm_name": BPM, **arguments})(failure() if context is None else context)
@@ -69,7 +69,7 @@ def make_conn(emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) 
     return make
 
 
-def test_a_failure_starts_one_process_however_often_it_is_reported(
+def test_repeated_reports_start_one_process(
     report: Report, emulator: EmulatorControl, said: Callable[[], str], make_conn: Callable[..., None]
 ) -> None:
     make_conn(extra={"instance_url": "https://{host}/i/{instance_id}"})
@@ -80,7 +80,9 @@ def test_a_failure_starts_one_process_however_often_it_is_reported(
     (instance,) = emulator.instances()
     assert (instance["business_key"], instance["title"]) == (KEY, "orders has failed")
     assert instance["variables"]["country"] == "load"
-    assert instance["variables"]["supplier"] == "{{ 7 * 6 }} is no number", "what a template gives is data"
+    assert instance["variables"]["supplier"] == "{{ 7 * 6 }} is no number", (
+        "rendered values are not rendered again"
+    )
     words = said()
     assert f"Reporting try 1 of task 'load' of DAG 'orders', run 'r1' to BPM '{BPM}'" in words
     assert f"Started instance '{instance['id']}'" in words
@@ -90,7 +92,7 @@ def test_a_failure_starts_one_process_however_often_it_is_reported(
     emulator.move(instance["id"], state="Completed OK")
     report()
     assert emulator.counts()["start"] == 1
-    assert f"Nothing is started: this was reported before, to instance '{instance['id']}'" in said()
+    assert f"Nothing was started: this was already reported to instance '{instance['id']}'" in said()
 
     report(failure(try_number=2))
     assert emulator.counts()["start"] == 2
@@ -105,7 +107,7 @@ def test_a_failure_starts_one_process_however_often_it_is_reported(
         ({"variables": {"$Flow.Title": "of the variables"}}, "of the variables"),
     ],
 )
-def test_a_title_says_what_happened(
+def test_default_title(
     arguments: dict[str, Any], title: str, report: Report, emulator: EmulatorControl
 ) -> None:
     report(**arguments)
@@ -113,12 +115,12 @@ def test_a_title_says_what_happened(
     assert instance["title"] == title
 
 
-def test_a_context_that_says_nothing_gives_no_title(report: Report, emulator: EmulatorControl) -> None:
+def test_no_title_without_a_dag_run(report: Report, emulator: EmulatorControl) -> None:
     report({}, business_key="own")
     assert len(emulator.instances()) == 1
 
 
-def test_one_notifier_serves_many_events(emulator: EmulatorControl) -> None:
+def test_one_notifier_serves_many_incidents(emulator: EmulatorControl) -> None:
     notifier = AstroZeroStartBpmNotifier(
         bpm_name=BPM, title="{{ ti.task_id }}", variables={"country": "{{ run_id }}"}
     )
@@ -129,7 +131,7 @@ def test_one_notifier_serves_many_events(emulator: EmulatorControl) -> None:
     assert notifier.title == "{{ ti.task_id }}"
 
 
-def test_a_key_of_your_own(report: Report, emulator: EmulatorControl) -> None:
+def test_a_custom_business_key(report: Report, emulator: EmulatorControl) -> None:
     for _ in range(2):
         report(business_key="orders-{{ run_id }}")
     report({"dag": None, "run_id": "r2"}, business_key="orders-{{ run_id }}")
@@ -137,14 +139,14 @@ def test_a_key_of_your_own(report: Report, emulator: EmulatorControl) -> None:
     assert emulator.counts()["start"] == 2
 
 
-def test_the_same_event_is_another_one_for_another_bpm(report: Report, emulator: EmulatorControl) -> None:
+def test_reports_the_same_incident_to_another_bpm(report: Report, emulator: EmulatorControl) -> None:
     report()
     report(bpm_name="PublishApproval")
     assert {one["name"] for one in emulator.instances()} == {BPM, "PublishApproval"}
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "truncate", "not_json"])
-def test_a_start_whose_answer_was_lost_is_found(
+def test_finds_the_instance_of_a_lost_start(
     fault: str,
     report: Report,
     emulator: EmulatorControl,
@@ -159,14 +161,14 @@ def test_a_start_whose_answer_was_lost_is_found(
     assert emulator.counts()["start"] == 1
 
 
-def test_a_start_that_nobody_knows_of_is_told(
+def test_logs_a_start_that_stays_in_doubt(
     report: Report, emulator: EmulatorControl, said: Callable[[], str], make_conn: Callable[..., None]
 ) -> None:
     make_conn(extra={"start_grace": 0.2})
     emulator.fault("start", "drop_before")
     report()
     words = said()
-    assert "It was not started again. Look for an instance of" in words
+    assert "It was not started again. Search for an instance of" in words
     assert KEY in words
     assert emulator.instances() == []
 
@@ -185,17 +187,17 @@ def test_a_start_that_nobody_knows_of_is_told(
         ({"astro_zero_conn_id": "no_such"}, "no_such"),
     ],
 )
-def test_what_goes_wrong_is_told_and_not_raised(
+def test_logs_errors_and_does_not_raise_them(
     arguments: dict[str, Any], words: str, report: Report, emulator: EmulatorControl, said: Callable[[], str]
 ) -> None:
     report(**arguments)
-    told = said()
-    assert "No process was started over this that anybody knows of" in told
-    assert words in told
+    logged = said()
+    assert "Could not confirm that a process was started" in logged
+    assert words in logged
     assert emulator.instances() == []
 
 
-def test_wrong_credentials_are_told_and_not_shown(
+def test_logs_refused_credentials_without_showing_them(
     report: Report, emulator: EmulatorControl, said: Callable[[], str], make_conn: Callable[..., None]
 ) -> None:
     make_conn(password="wrong-secret-of-the-test")
@@ -206,7 +208,7 @@ def test_wrong_credentials_are_told_and_not_shown(
     assert "wrong-secret-of-the-test" not in words
 
 
-def test_a_server_that_is_down_is_given_up_soon(
+def test_gives_up_soon_if_the_server_is_down(
     report: Report,
     emulator: EmulatorControl,
     said: Callable[[], str],
@@ -220,7 +222,7 @@ def test_a_server_that_is_down_is_given_up_soon(
     assert "the server could not be reached" in said()
 
 
-@pytest.mark.skipif(not HAS_DEADLINES, reason="nobody awaits a notifier before Airflow 3.1")
+@pytest.mark.skipif(not HAS_DEADLINES, reason="Airflow awaits notifiers from 3.1 on")
 def test_the_event_loop_keeps_running_while_the_notifier_waits_for_answers(
     emulator: EmulatorControl, emulator_server: EmulatorServer, make_conn: Callable[..., None]
 ) -> None:
@@ -263,7 +265,7 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
         AstroZeroStartBpmNotifier(**{"bpm_name": BPM, **arguments})
 
 
-def test_a_template_that_came_out_as_none_starts_nothing(
+def test_a_template_rendered_to_none_starts_nothing(
     emulator: EmulatorControl, said: Callable[[], str]
 ) -> None:
     notifier = AstroZeroStartBpmNotifier(bpm_name=BPM, business_key="{{ a template }}")
@@ -273,16 +275,16 @@ def test_a_template_that_came_out_as_none_starts_nothing(
     assert not any(emulator.counts().values())
 
 
-def test_templates_name_arguments_that_exist() -> None:
+def test_template_fields_are_arguments() -> None:
     notifier = AstroZeroStartBpmNotifier(bpm_name=BPM)
     for field in notifier.template_fields:
         assert hasattr(notifier, field)
 
 
-def test_a_server_that_answers_may_take_its_time() -> None:
+def test_keeps_the_read_timeout() -> None:
     settings = Settings("conn", "https://host.example", ReadyToken("t"), connect_timeout=10, read_timeout=30)
-    hasty = _hasty(settings)
+    hasty = _with_short_timeouts(settings)
     assert (hasty.connect_timeout, hasty.max_attempts, hasty.max_wait) == (3, 2, 3)
     assert (hasty.read_timeout, hasty.answer_timeout) == (30, 300)
     quicker = replace(settings, connect_timeout=1, max_attempts=1, max_wait=0.5)
-    assert _hasty(quicker) == quicker
+    assert _with_short_timeouts(quicker) == quicker

@@ -74,13 +74,11 @@ MISSED = {
         "a deadline", "a deadline of another version",
     ],
 )  # fmt: skip
-def test_each_context(context: dict[str, Any], event: Event) -> None:
+def test_incident_of_each_context(context: dict[str, Any], event: Event) -> None:
     assert event_of(context) == event
 
 
 @pytest.mark.parametrize("context", [{}, {"dag": DAG}, {"run_id": "r1"}, {"deadline": {"id": "1"}}])
-def test_a_context_that_does_not_say_enough(context: dict[str, Any]) -> None:
-    with pytest.raises(
-        ValueError, match="does not say of which DAG run it is; give the notifier a business_key"
-    ):
+def test_raises_without_a_dag_run(context: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not name its DAG run; give the notifier a business_key"):
         event_of(context)

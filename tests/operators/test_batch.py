@@ -611,7 +611,7 @@ class TestTheAuthorsKeys:
         assert len(closed) == (5 if "task_state_store" in one.context else 0)
 
     def test_may_not_occur_twice(self, task: Any, emulator: EmulatorControl) -> None:
-        with pytest.raises(ValueError, match="launch 6: its business_key 'own-1' is that of launch 1 too"):
+        with pytest.raises(ValueError, match="launch 6: its business_key 'own-1' is also that of launch 1"):
             task(launches=[*self.given(), self.given()[0]]).try_it()
         assert not any(emulator.counts().values())
 
@@ -831,7 +831,7 @@ def test_an_id_that_is_there_twice_is_refused_before_its_start(
     validate_first: bool, task: Any, emulator: EmulatorControl
 ) -> None:
     given = [{"bpm_name": ENDS, "id": one} for one in ("a", "b", "a")]
-    with pytest.raises(ValueError, match="launch 3: its id 'a' is that of launch 1 too"):
+    with pytest.raises(ValueError, match="launch 3: its id 'a' is also that of launch 1"):
         task(launches=given, validate_first=validate_first).try_it()
     assert emulator.counts()["start"] == (0 if validate_first else 2)
 
@@ -853,7 +853,7 @@ def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorCo
     one.try_number = 1
     with pytest.raises(
         errors.AmbiguousStartError,
-        match="whether an earlier try started launch 1 cannot be told: the lists show no business keys here; "
+        match="it is unknown whether an earlier try started launch 1: the lists show no business keys here; "
         "of 3 launches: 0 started, 0 open, 3 in doubt, 0 not sent",
     ):
         one.try_it()

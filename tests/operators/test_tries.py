@@ -320,7 +320,7 @@ def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_
     emulator.vanish(only(emulator)["id"])
     one.clear()
     for _ in range(2):
-        with pytest.raises(errors.AmbiguousStartError, match="which is in none of the states"):
+        with pytest.raises(errors.AmbiguousStartError, match="which is now in none of the states"):
             one.try_it()
     assert emulator.counts()["start"] == 1
     one.clear()
@@ -363,7 +363,7 @@ def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorC
     one = Task(remembers=True, wait_for_completion=False, timeout=None)
     instance_id = one.try_it()["id"]
     emulator.vanish(instance_id)
-    with pytest.raises(errors.AmbiguousStartError, match=f"'{instance_id}', which is in none of the states"):
+    with pytest.raises(errors.AmbiguousStartError, match=f"'{instance_id}', which is now in none of the states"):
         one.try_it()
     one.clear()
     assert one.try_it()["id"] != instance_id
@@ -395,7 +395,7 @@ class TestAnIdThatShowsAnotherInstance:
         instance_id = one.try_it()["id"]
         emulator.distort(instance_id, self.OTHER)
         emulator.reset_counts()
-        with pytest.raises(errors.AmbiguousStartError, match="its id shows another one now: instance"):
+        with pytest.raises(errors.AmbiguousStartError, match="its id now shows a different one: instance"):
             one.try_it()
         assert (emulator.counts()["start"], emulator.counts()["action"]) == (0, 0)
 

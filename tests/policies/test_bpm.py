@@ -1,4 +1,4 @@
-"""The retry policy as Airflow asks it; ``tests/deployment`` has a worker do so."""
+"""Tests of the retry policy, called as Airflow does. In ``tests/deployment`` a worker calls it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ else:
 needs_policies = pytest.mark.skipif(not HAS_POLICIES, reason="tasks have no retry_policy before Airflow 3.3")
 
 
-def test_before_airflow_3_3_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_before_airflow_3_3_raises_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "airflow_provider_astrobpm.policies.retry", None)
-    with pytest.raises(RuntimeError, match="needs Airflow 3.3 or newer.*leave it out here"):
+    with pytest.raises(RuntimeError, match="needs Airflow 3.3 or newer.*leave it out"):
         astro_zero_retry_policy()
 
 
 @pytest.mark.parametrize("max_delay", [-1, "long", None, True])
-def test_a_bad_delay_fails_when_the_dag_is_parsed(max_delay: Any) -> None:
+def test_a_bad_delay_fails_at_parse_time(max_delay: Any) -> None:
     with pytest.raises(ValueError, match="max_delay must be a number of seconds"):
         astro_zero_retry_policy(max_delay=max_delay)
 
@@ -57,16 +57,18 @@ def raised(act: Any, *arguments: Any, **options: Any) -> BaseException:
 
 @needs_policies
 class TestDecisions:
-    def test_it_is_a_policy(self) -> None:
+    def test_is_a_policy_of_airflow(self) -> None:
         assert isinstance(astro_zero_retry_policy(), RetryPolicy)
 
-    def test_refused(self, emulator: EmulatorControl) -> None:
+    def test_a_refusal_fails(self, emulator: EmulatorControl) -> None:
         task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="NoSuch")
         decision = decided(raised(task.hook.start_instance, "NoSuch"))
         assert decision == RetryDecision.fail("RefusedError: a retry would end in the same way")
 
-    def test_an_outage_before_there_is_a_token(self, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A worker that has just begun asks for a token first, so that is what fails."""
+    def test_an_outage_during_the_token_request_is_retried(
+        self, free_port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A new worker requests a token first, so that request fails."""
         connection = {"conn_type": "astro_zero", "host": f"http://127.0.0.1:{free_port}", "login": "c"}
         extra = {"max_attempts": 1}
         monkeypatch.setenv(
@@ -74,10 +76,10 @@ class TestDecisions:
         )
         task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="A")
         decision = decided(raised(task.hook.start_instance, "A"))
-        assert decision == RetryDecision.retry(None, "NotSentError: it may pass")
+        assert decision == RetryDecision.retry(None, "NotSentError: it may be transient")
 
     @pytest.mark.parametrize(("status", "name"), [(429, "ThrottledError"), (503, "ServerError")])
-    def test_a_token_endpoint_that_asks_for_time(
+    def test_retries_when_the_token_endpoint_asks_for_it(
         self, status: int, name: str, emulator: EmulatorControl
     ) -> None:
         emulator.fault("token", "status", status=status, retry_after="0", times=100)
@@ -85,7 +87,7 @@ class TestDecisions:
         decision = decided(raised(task.hook.start_instance, "A"))
         assert decision == RetryDecision.retry(timedelta(0), f"{name}: the server asks to wait 0 s")
 
-    def test_throttled(self) -> None:
+    def test_throttling_is_retried(self) -> None:
         error = errors.ThrottledError("the server is asked too much")
         error.retry_after = "120"
         assert decided(error) == RetryDecision.retry(
@@ -95,13 +97,13 @@ class TestDecisions:
             error, astro_zero_retry_policy(max_delay=timedelta(minutes=1))
         ).retry_delay == timedelta(minutes=1)
         error.retry_after = None
-        assert decided(error) == RetryDecision.retry(None, "ThrottledError: it may pass")
+        assert decided(error) == RetryDecision.retry(None, "ThrottledError: it may be transient")
 
-    def test_in_doubt(self) -> None:
+    def test_a_start_in_doubt_is_retried_soon(self) -> None:
         decision = decided(errors.AmbiguousStartError("no answer came", "key"))
         assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(seconds=10))
 
-    def test_a_bad_argument_is_one_that_the_provider_refuses(self, emulator: EmulatorControl) -> None:
+    def test_a_bad_argument_refused_by_the_provider_fails(self, emulator: EmulatorControl) -> None:
         task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name=" ")
         for error in (
             raised(task.hook.start_instance, " "),
@@ -111,7 +113,7 @@ class TestDecisions:
             assert type(error) is ValueError
             assert decided(error).action is RetryAction.FAIL
 
-    def test_the_valueerror_of_a_function_is_none(self) -> None:
+    def test_a_valueerror_of_a_task_function_is_no_bad_argument(self) -> None:
         def load() -> dict[str, Any]:
             return {"rows": int("many")}
 
@@ -136,8 +138,8 @@ class TestInADag:
             decorated(lambda: None)()
         return dag
 
-    @pytest.mark.filterwarnings("ignore")  # Airflow warns of its own affairs here
-    def test_the_dag_can_be_serialised_and_tells_that_there_is_one(self, dag: DAG) -> None:
+    @pytest.mark.filterwarnings("ignore")  # Airflow's own warnings
+    def test_a_serialized_dag_says_that_there_is_a_policy(self, dag: DAG) -> None:
         objects = importlib.import_module("airflow.serialization.serialized_objects")
         serialised = json.dumps(objects.DagSerialization.to_dict(dag))
         again = objects.DagSerialization.from_dict(json.loads(serialised))
@@ -147,7 +149,7 @@ class TestInADag:
             "decorated",
         }
 
-    def test_it_can_be_made_again(self) -> None:
+    def test_can_be_deserialized(self) -> None:
         policy = astro_zero_retry_policy(max_delay=60)
         plain = json.loads(json.dumps(policy.serialize()))
         assert plain["max_delay"] == 60

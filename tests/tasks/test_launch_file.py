@@ -43,8 +43,8 @@ def test_a_launch_without_an_id_has_the_number_of_its_line(write: Write) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"id\na\nb\na\n", "line 4 of .*: its id 'a' is that of launch 1 too"),
-        (b"id,title\n3,\n,T\n", "line 3 of .*: its id 3 is that of launch 1 too"),
+        (b"id\na\nb\na\n", "line 4 of .*: its id 'a' is also that of launch 1"),
+        (b"id,title\n3,\n,T\n", "line 3 of .*: its id 3 is also that of launch 1"),
     ],
 )
 def test_an_id_is_of_one_launch(content: bytes, said: str, write: Write) -> None:

@@ -1,4 +1,4 @@
-"""DAGs of one task that starts a batch of instances and waits for them; who kills its processes finds them in files."""
+"""DAGs of one task that starts a batch of instances and waits for them. Files list its processes for the killer."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from airflow.sdk import DAG
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
 
 LAUNCHES = 1000
-LATE = 25  # every so many launches there is one that ends only when the test lets it
+LATE = 25  # every LATE-th launch ends only when the test finishes it
 
 KINDS: dict[str, dict[str, Any]] = {
     "batch_on_worker": {"deferrable": False},
     "batch_deferred": {"deferrable": True},
     "batch_own_keys_on_worker": {"deferrable": False},
-    # Whose logs are as quiet as the deployment says: a log that its supervisor reads breaks when that is dead.
+    # Its logger is quiet by the deployment's settings: a log that the supervisor reads breaks when that is dead.
     "batch_orphaned_on_worker": {"deferrable": False, "logger_name": "quiet"},
 }
 
 
 def note_process(context: Any) -> None:
-    """Write down which process is about to run the task, and which one supervises it."""
+    """Record which process is about to run the task, and which one supervises it."""
     ti = context["ti"]
     leg = "resumed" if ti._ti_context_from_server.next_method else "first"
     path = Path(os.environ["AIRFLOW_HOME"], "effects", ti.run_id, f"{ti.try_number:02}-{leg}")
@@ -34,7 +34,7 @@ def note_process(context: Any) -> None:
 
 
 def launches(*, own_keys: bool) -> list[dict[str, Any]]:
-    """Return the launches; the variable ``n`` tells their instances."""
+    """Return the launches; the variable ``n`` identifies their instances."""
     return [
         {
             "bpm_name": "ReconcileLate" if n % LATE == 0 else "Reconcile",

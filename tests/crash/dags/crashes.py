@@ -1,11 +1,11 @@
-"""DAGs of one task that starts an instance and waits for it; the conf of a run says where its processes die.
+"""DAGs of one task that starts an instance and waits for it. The conf of a run says where its processes die.
 
-What a task process does to the world outside goes through two places: requests to Astro Zero through ``Transport.send``,
+The external effects of a task process go through two places: requests to Astro Zero through ``Transport.send``,
 and messages to Airflow through its supervisor. Both are wrapped in the process of a run, and only there. Each effect is
-noted in a file before and after it happens; a process that is to die at one of them is killed there, as the kernel
+noted in a file before and after it happens. A process that should die at one of them is killed there, as the kernel
 would do it.
 
-Effects have names, not numbers: how often a wait looks depends on the time, and would shift all numbers behind it.
+Effects have names, not numbers: the number of polls in a wait depends on the time, and would shift all later numbers.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class Effects:
-    """What one task process does to the world outside.
+    """The external effects of one task process.
 
-    :param path: the file that notes it.
-    :param crashes: where the process dies: ``effect``, ``when`` (``before`` or ``after`` it), and ``whom`` it hits:
+    :param path: the file of the notes.
+    :param crashes: where the process dies: ``effect``, ``when`` (``before`` or ``after`` it), and ``whom`` the kill hits:
         the ``task``, its ``supervisor``, or ``both``.
     """
 
@@ -51,7 +51,7 @@ class Effects:
         self._note(pid=os.getpid())
 
     def happen(self, kind: str, act: Callable[[], Any]) -> Any:
-        """Do something to the world, and note it; or die of it."""
+        """Perform and note an effect, or die before or after it."""
         self._seen[kind] += 1
         effect = f"{kind} #{self._seen[kind]}"
         self._pass("before", effect)
@@ -93,11 +93,11 @@ def watch(context: Any) -> None:
         return effects.happen(_request(request), lambda: send(transport, request))
 
     def noted_tell(comms: Any, msg: Any) -> Any:
-        if type(msg).__name__ == "MaskSecret":  # changes what is written to logs, and nothing else
+        if type(msg).__name__ == "MaskSecret":  # only changes the logs
             return tell(comms, msg)
         return effects.happen(_message(msg), lambda: tell(comms, msg))
 
-    setattr(Transport, "send", noted_send)  # noqa: B010 - the types are none of the wrapper's business
+    setattr(Transport, "send", noted_send)  # noqa: B010 - the wrapper ignores the types
     setattr(type(task_runner.SUPERVISOR_COMMS), "send", noted_tell)  # noqa: B010
 
 
@@ -124,7 +124,7 @@ for kind, arguments in KINDS.items():
             AstroZeroStartBpmInstanceOperator(
                 task_id="wait",
                 bpm_name="PublishApproval",
-                # Tells the instances of a run; the business key is the provider's own.
+                # Identifies the instances of a run; the business key is the provider's own.
                 title="{{ run_id }}",
                 astro_zero_conn_id="{{ dag_run.conf['connection'] }}",
                 failed_bp_statuses=["Rejected"],

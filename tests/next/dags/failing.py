@@ -1,4 +1,4 @@
-"""Waits that fail at once, and leave what they have started open. With ``patient`` in its conf a run waits for long."""
+"""Waits that fail at once and leave their instances open. A run with ``patient`` in its conf waits for a long time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BPM = "PublishApproval"
 
 
 def be_patient_after_a_clear(context: Any) -> None:
-    """Wait for long in the second try; an operator calls this before it runs."""
+    """Wait for a long time in the second try; an operator calls this before it runs."""
     if context["ti"].try_number > 1:
         context["task"].timeout = 600.0
 

@@ -1,6 +1,6 @@
-"""Loops whose iterations each start a process and wait for it, and a gate behind each loop.
+"""Loops whose iterations each start a process and wait for it, with a gate after each loop.
 
-A run says by ``dies_in`` in which iteration the process of the first try dies before it does anything.
+The ``dies_in`` of a run names the iteration in which the process of the first try dies before it does anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BPM = "PublishApproval"
 
 
 def dies_once(context: Any) -> None:
-    """Kill this process where the run says so; an operator calls this before it runs."""
+    """Kill this process if the run says so; an operator calls this before it runs."""
     if context["loop"].index == context["params"]["dies_in"] and context["ti"].try_number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -83,7 +83,7 @@ def make(dag_id: str, body: Callable[[], Any]) -> DAG:
 
         @task
         def publish() -> None:
-            """Be what the approvals are for."""
+            """Stand for the step that needs the approvals."""
 
         @task_group(group_id="review")
         def review() -> None:
