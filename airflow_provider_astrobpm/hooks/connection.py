@@ -1,7 +1,7 @@
-"""What an Airflow connection of type ``astro_zero`` says, as ``Settings``. Pure: nothing is looked up or sent.
+"""Converts an Airflow connection of type ``astro_zero`` to ``Settings``. Pure: nothing is read or sent.
 
-Values of the form arrive as texts as often as numbers and truth values, and an empty field arrives as an empty
-text, so each extra is read by a function that takes both.
+The connection form delivers numbers and booleans as texts, and an empty field as an empty text. So each extra is read by a
+function that accepts both.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-WORDS = {True: "true", False: "false"}
-"""How the two truth values are written in an extra."""
-PORTS = 2  # colons of an address with a scheme and a port
+BOOLEAN_WORDS = {True: "true", False: "false"}
+"""How the two booleans are written in an extra."""
+MAX_URL_COLONS = 2  # colons in a URL with a scheme and a port
 _OFFSET = re.compile(r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?", re.ASCII)
-"""A zone by its offset: none is further from UTC than 14 hours."""
+"""A time zone given as an offset of at most 14 hours from UTC."""
 
 
 class AirflowConnection(Protocol):
-    """The part of an Airflow connection that is read here."""
+    """The fields of an Airflow connection that are read here."""
 
     conn_id: str
     host: str | None
@@ -53,7 +53,7 @@ def settings_from(connection: AirflowConnection) -> Settings:
     """Read a connection.
 
     :param connection: the Airflow connection.
-    :raises SettingsError: if it cannot be used; the message names the connection, the field, and never a secret.
+    :raises SettingsError: if it cannot be used; the message names the connection and the field, and never shows a secret.
     """
     try:
         extras = _extras(connection.extra)
@@ -80,7 +80,7 @@ def _credentials(connection: AirflowConnection, access_token: str | None) -> Cli
 
 
 def _pasted(value: str | None, field: str) -> str:
-    """Return what may have been pasted from a file, without the blanks and the line break around it."""
+    """Return a credential that may have been pasted from a file, without surrounding blanks and line breaks."""
     text = (value or "").strip()
     if not text:
         raise ValueError(f"{field} is empty, and so is the extra 'access_token'")
@@ -92,7 +92,7 @@ def _pasted(value: str | None, field: str) -> str:
 
 
 def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
-    """Return scheme, host, port and base path; the host field may hold all of them."""
+    """Return scheme, host, port and base path. The host field may contain all of them."""
     host = (connection.host or "").strip()
     if not host:
         raise ValueError(
@@ -125,14 +125,14 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
 
 
 def _split(url: str, argument: str) -> SplitResult:
-    """Take a URL apart; its errors do not show it, because it may hold a password."""
+    """Parse a URL. Errors do not show it, because it may contain a password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port, parts.hostname  # these may fail, too
+        _ = parts.port, parts.hostname  # reading these may fail too
     except ValueError:
         hint = (
             "; an IPv6 address stands in brackets, as in https://[2001:db8::1]"
-            if url.count(":") > PORTS
+            if url.count(":") > MAX_URL_COLONS
             else ""
         )
         raise ValueError(f"{argument} is not a URL, or has a port that is none{hint}") from None
@@ -147,7 +147,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _extras(extra: str | None) -> dict[str, Any]:
-    """Return the extras that are set, each read and checked."""
+    """Return the extras that are set, each converted and checked."""
     try:
         given = json.loads(extra) if extra and extra.strip() else {}
     except ValueError:
@@ -170,7 +170,7 @@ def _extras(extra: str | None) -> dict[str, Any]:
 def _truth(value: object, argument: str) -> bool:
     known = {"true": True, "false": False}
     if (text := str(value).strip().lower()) not in known:
-        instead = checks.truth_instead(value, WORDS)
+        instead = checks.truth_instead(value, BOOLEAN_WORDS)
         raise ValueError(f"{argument} must be one of 'true', 'false', not {value!r}{instead}")
     return known[text]
 
@@ -178,13 +178,13 @@ def _truth(value: object, argument: str) -> bool:
 def _truth_or_path(value: object, argument: str) -> bool | str:
     if str(value).strip().lower() in ("true", "false"):
         return _truth(value, argument)
-    if instead := checks.truth_instead(value, WORDS):
+    if instead := checks.truth_instead(value, BOOLEAN_WORDS):
         raise ValueError(f"{argument} must be true, false or the path of a file, not {value!r}{instead}")
     return checks.text(value, argument)
 
 
 def _number(value: object, argument: str) -> object:
-    """Return the number that a text from the form stands for; what is none is left for the check."""
+    """Convert a text from the form to a number. Any other value is returned unchanged, for the check."""
     if not isinstance(value, str):
         return value
     try:
@@ -218,7 +218,7 @@ def _proxy(value: object, argument: str) -> str:
 
 
 def _timezone(value: object, argument: str) -> tzinfo:
-    """Return the zone of a name, or of an offset from UTC."""
+    """Return a time zone from its name or its offset from UTC."""
     try:
         name = checks.text(value, argument).strip()
         if offset := _OFFSET.fullmatch(name):
@@ -278,4 +278,4 @@ EXTRAS: dict[str, Callable[[object, str], object]] = {
     "instance_lookup": _lookup,
     "instance_url": _url_template,
 }
-"""Every extra of the connection, and how it is read."""
+"""Every extra of the connection, and the function that reads it."""
