@@ -54,12 +54,12 @@ def limits(
         return None
     if timezone is None:
         raise ValueError(
-            f"how old an instance is cannot be told on connection {connection!r}: Astro Zero's timestamps have no zone. Set "
-            "the extra 'timezone' of the connection to the zone they are in, such as Asia/Shanghai"
+            f"the age of an instance is unknown on connection {connection!r}: Astro Zero's timestamps have no time zone. Set "
+            "the extra 'timezone' of the connection to their time zone, such as Asia/Shanghai"
         )
     if older_than is not None and younger_than is not None and older_than >= younger_than:
         raise ValueError(
-            f"no instance is older than {older_than:g} s and younger than {younger_than:g} s at once"
+            f"no instance is both older than {older_than:g} s and younger than {younger_than:g} s"
         )
     return AgeLimits(timezone, older_than, younger_than)
 

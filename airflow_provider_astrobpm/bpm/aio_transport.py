@@ -479,9 +479,9 @@ def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
 
 def _why_unsupported(proxy: URL, origin: URL) -> str | None:
     if proxy.scheme not in ("http", "https"):
-        return f"a proxy of scheme {proxy.scheme!r} is not supported here"
+        return f"a proxy with scheme {proxy.scheme!r} is not supported"
     if (proxy.scheme, origin.scheme) == ("https", "https") and sys.version_info < (3, 11):
-        return "https through a proxy that speaks https itself needs Python 3.11"
+        return "https through an https proxy needs Python 3.11"
     return None
 
 

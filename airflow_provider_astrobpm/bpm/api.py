@@ -223,9 +223,7 @@ def query(
     if fields is not None:
         columns = tuple(fields)
         if missing := {"id", "name", "state"}.difference(columns):
-            raise ValueError(
-                f"fields must name {', '.join(sorted(missing))} too: an instance is nothing without"
-            )
+            raise ValueError(f"fields must include {', '.join(sorted(missing))}, which every instance needs")
         params.append(("fields", ",".join(columns)))
     if order_field is not None:
         checks.choice(order_type, "order_type", ("asc", "desc"))
@@ -370,7 +368,7 @@ def _json(value: object) -> bytes:
 def _decode_token(encoding: Encoding, raw: bytes | msgspec.Raw) -> TokenAnswer:
     body = msgspec.json.decode(raw, type=_TokenBody)
     if not checks.is_token(body.access_token):
-        raise msgspec.ValidationError("access_token is not a token that a header can carry")
+        raise msgspec.ValidationError("access_token is not valid in a header")
     return TokenAnswer(body.access_token, _lifetime(bytes(body.expires_in)), encoding)
 
 

@@ -163,7 +163,7 @@ def delete(
     if if_missing == "fail":
         was_there = yield from _is_there(instance_id, find)
         if was_there is False and intent.begun:
-            return f"instance {instance_id!r} is gone, by an earlier try of this task"
+            return f"instance {instance_id!r} was deleted by an earlier try of this task"
         if was_there:
             intent.begin()
     try:
@@ -177,9 +177,9 @@ def delete(
         if if_missing == "succeed":
             return _describe_missing(instance_id, failure)
         if was_there and _may_be_by(failure):
-            return f"instance {instance_id!r} is gone, though the answer to its deletion was lost"
+            return f"instance {instance_id!r} is gone, although the answer to its deletion was lost"
         if was_there is None:
-            failure.problem += "; the instance is not there, and whether it was before is not known"
+            failure.problem += "; the instance does not exist, and it is unknown whether it existed before"
             raise failure from None
         raise _with_answer(seen, failure) from None
     return f"instance {instance_id!r} deleted"
@@ -189,9 +189,9 @@ def _describe_missing(instance_id: str, failure: CallError) -> str:
     """Describe an instance that does not exist after a failed deletion, if it need not have existed before."""
     if failure.may_be_done:
         return (
-            f"instance {instance_id!r} is not there; whether it was there before this deletion is not known"
+            f"instance {instance_id!r} does not exist; it is unknown whether it existed before this deletion"
         )
-    return f"instance {instance_id!r} was not there"
+    return f"instance {instance_id!r} did not exist"
 
 
 def set_variables(
@@ -215,7 +215,7 @@ def may_be_set(failure: AstroZeroError) -> str:
     """Return a note that a failed call may have set the variables, or an empty text if it certainly has not."""
     if not isinstance(failure, CallError) or not failure.may_be_done:
         return ""
-    return "; the variables may have been set all the same, and nothing shows whether they were"
+    return "; the variables may have been set anyway, and there is no way to check"
 
 
 def is_certainly_not_sent(failure: CallError) -> bool:
@@ -282,11 +282,11 @@ def _after_failure(look: Look, failure: CallError, if_closed: IfClosed) -> Plan[
     if not shows(seen, action):
         return _ended(seen, action, if_closed)
     if failure.may_be_done:
-        return Change(seen, f"{action}: done, though an answer was lost, {seen}")
+        return Change(seen, f"{action}: done, although an answer was lost, {seen}")
     if seen.is_closed and (if_closed == "succeed" or not _may_be_by(failure)):
         return _ended(seen, action, if_closed)
     # With ``if_closed="fail"`` it was open just before.
-    words = "done, though the answer says otherwise" if seen.is_closed else "nothing to do"
+    words = "done, although the answer says otherwise" if seen.is_closed else "nothing to do"
     return Change(seen, f"{action}: {words}, {seen}")
 
 
@@ -307,7 +307,7 @@ def _with_last_seen(failure: CallError, seen: BpmInstance | AstroZeroError, grac
 def _ended(instance: BpmInstance, action: Action, if_closed: IfClosed) -> Change:
     if if_closed == "fail":
         raise InstanceClosedError(instance)
-    return Change(instance, f"{action}: nothing to do, it has ended already, {instance}")
+    return Change(instance, f"{action}: nothing to do, it has already ended, {instance}")
 
 
 def _with_answer(missing: InstanceNotFoundError, failure: CallError) -> InstanceNotFoundError:

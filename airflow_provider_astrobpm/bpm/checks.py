@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 EMPTY_RENDERINGS = frozenset({"None", "null", "undefined", "[]", "{}"})
 """The texts that templates render for a missing value. A blank text is another one."""
-FOUND_NOTHING = "a template renders that where it finds nothing; check what it reads, such as dag_run.conf, params or an XCom"
+FOUND_NOTHING = "a template renders this if it finds nothing; check what it reads, such as dag_run.conf, params or an XCom"
 
 MAX_SECONDS = 1e9  # some thirty years; operating systems cannot count much further
 SHORTEST_INTERVAL = 1.0  # seconds between two polls
 MIN_SIMILARITY = 0.6  # of a misspelt word and the word that is suggested for it, as difflib measures it
-QUOTED = "write a text, and put quotes into a template of it, as in \"'{{ params.version }}'\""
+QUOTED = "write a text, and add quotes inside a template, as in \"'{{ params.version }}'\""
 """Advice for a template that native rendering turned into something other than a text."""
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
@@ -36,7 +36,9 @@ def text(value: object, argument: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{argument} must be a text that is not blank, not {value!r}")
     if not is_storable(value):
-        raise ValueError(f"{argument} must be a text without NUL and half surrogate pairs, not {value!r}")
+        raise ValueError(
+            f"{argument} must be a text without NUL characters and lone surrogates, not {value!r}"
+        )
     return value
 
 
@@ -49,7 +51,7 @@ def rendered(value: object, argument: str) -> str:
         return str(value)
     if isinstance(value, float):
         raise ValueError(
-            f"{argument} must be a text, not the number {value!r}: of '1.10' native rendering makes 1.1; {QUOTED}"
+            f"{argument} must be a text, not the number {value!r}: native rendering turns '1.10' into 1.1; {QUOTED}"
         )
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{argument} must be a text, not {value!r}; {QUOTED}")
@@ -68,9 +70,7 @@ def identifier(value: object, argument: str) -> str:
     if checked.strip() in EMPTY_RENDERINGS:
         raise ValueError(f"{argument} must not be {value!r}: {FOUND_NOTHING}")
     if REPLACEMENT in checked:
-        raise ValueError(
-            f"{argument} must not hold U+FFFD, which stands for a character that was lost: {value!r}"
-        )
+        raise ValueError(f"{argument} must not contain U+FFFD, which stands for a lost character: {value!r}")
     return checked
 
 
@@ -94,7 +94,7 @@ def still_given(task: object, arguments: Iterable[str]) -> None:
     """Check that no template rendered to ``None``, which would count as an argument that was not provided."""
     for argument in arguments:
         if getattr(task, argument) is None:
-            raise ValueError(f"{argument} was given, and came out as None")
+            raise ValueError(f"{argument} was provided, but rendered as None")
 
 
 def identifiers(values: object, argument: str) -> frozenset[str]:
@@ -106,7 +106,7 @@ def identifiers(values: object, argument: str) -> frozenset[str]:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Collection):
         raise ValueError(f"{argument} must be a list of texts, not {values!r}{_list_instead(values)}")
     if not values:
-        raise ValueError(f"{argument} must not be empty; leave it out to ask for nothing")
+        raise ValueError(f"{argument} must not be empty; omit it instead")
     return frozenset(identifier(value, f"each of {argument}") for value in values)
 
 
@@ -120,7 +120,7 @@ def _list_instead(value: object) -> str:
     if not isinstance(value, str):
         return ""
     if value.strip().startswith(("[", "(", "{")):
-        return "; a template renders a text: set render_template_as_native_obj=True, or write each text by itself"
+        return "; a template renders a text: set render_template_as_native_obj=True, or write each text separately"
     return f"; write [{value!r}]"
 
 
@@ -164,7 +164,7 @@ def timeout(value: object) -> float | None:
         return None
     if value in (0, timedelta(0)) and value is not False:
         raise ValueError(
-            "timeout must be more than 0; leave it out to wait for ever, or set wait_for_completion=False to not wait at all"
+            "timeout must be more than 0; omit it to wait forever, or set wait_for_completion=False to not wait at all"
         )
     return seconds(value, "timeout")
 
@@ -210,7 +210,7 @@ def rate(value: object, argument: str) -> float:
     """Return a rate per second."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_SECONDS:
         raise ValueError(
-            f"{argument} must be a number a second, more than 0, not {value!r}{_number_instead(value)}"
+            f"{argument} must be a number per second, more than 0, not {value!r}{_number_instead(value)}"
         )
     return value
 

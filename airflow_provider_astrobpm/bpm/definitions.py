@@ -88,7 +88,7 @@ def why_unknown(graph: Mapping[str, Any]) -> str:
     """Return why the definition does not show its variables, or an empty text if it does."""
     if variables_of(graph) is not None:
         return ""
-    how = "variables otherwise than is documented" if graph.get("variables") else "no variables"
+    how = "variables in an undocumented form" if graph.get("variables") else "no variables"
     return f"its definition lists {how}"
 
 
@@ -101,7 +101,7 @@ def chosen(definitions: Sequence[BpmDefinition], bpm_name: str, version: str | N
     """
     named = [one for one in definitions if one.name == bpm_name]
     if not named:
-        return "no definition of this name is listed"
+        return "no definition with this name is listed"
     meant = [one for one in named if (one.active is True if version is None else one.version == version)]
     if len(meant) == 1:
         return meant[0]

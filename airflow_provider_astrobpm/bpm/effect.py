@@ -53,11 +53,11 @@ def accepted(seen: BpmInstance | AstroZeroError, grace: float) -> str:
     :param grace: the seconds for which it was checked.
     """
     if isinstance(seen, InstanceNotFoundError):
-        return f"accepted, and yet {seen.problem}"
+        return f"accepted, but {seen.problem}"
     if isinstance(seen, AstroZeroError):
-        return f"accepted, and then the instance could not be read ({seen.problem})"
-    when = f"after {grace:g} s its effect does not show" if grace > 0 else "its effect does not show yet"
-    return f"accepted, and {when}: the instance is {_describe_state(seen)}"
+        return f"accepted, but then the instance could not be read ({seen.problem})"
+    when = f"shows no effect after {grace:g} s" if grace > 0 else "shows no effect yet"
+    return f"accepted, but {when}: the instance is {_describe_state(seen)}"
 
 
 def _describe_state(instance: BpmInstance) -> str:
@@ -73,7 +73,7 @@ def after_all(failure: CallError, seen: BpmInstance | AstroZeroError, grace: flo
     :param grace: the seconds for which it was checked, if it was checked more than once.
     """
     if isinstance(seen, AstroZeroError):
-        return f", and then the instance could not be read ({seen.problem})"
+        return f", and afterwards the instance could not be read ({seen.problem})"
     when = f"after {grace:g} s " if failure.may_be_done and grace > 0 else ""
     return f", and {when}the instance is {_describe_state(seen)}"
 

@@ -157,7 +157,7 @@ class NotSentError(CallError):
     taken = False
     never_reached = True
     passing = True
-    advice = "Check host, port and proxy of the connection, and that the server is up."
+    advice = "Check the host, port and proxy of the connection, and whether the server is running."
 
 
 class PreparationError(CallError):
@@ -165,7 +165,9 @@ class PreparationError(CallError):
 
     taken = False
     passing = True
-    advice = "Check that the connection exists, and that Airflow's database and secrets backend answer."
+    advice = (
+        "Check that the connection exists, and that Airflow's database and secrets backend are available."
+    )
 
 
 class TlsError(NotSentError):
@@ -174,7 +176,7 @@ class TlsError(NotSentError):
     passing = False
     advice = (
         "Check the server's certificate and the extras 'verify' (a CA bundle for a private CA), 'client_cert' "
-        "and 'client_key'; or the server speaks plain http, then the scheme is http."
+        "and 'client_key'. If the server speaks plain http, set the scheme to http."
     )
 
 
@@ -182,7 +184,7 @@ class InterruptedCallError(CallError):
     """The request was sent, but no complete answer came back: read timeout, reset, or truncated body."""
 
     passing = True
-    advice = "Whether the server acted on it is unknown."
+    advice = "It is unknown whether the server acted on the request."
 
 
 class ThrottledError(CallError):
@@ -190,14 +192,16 @@ class ThrottledError(CallError):
 
     taken = False
     passing = True
-    advice = "Lower the number of tasks that talk to it at once, or raise 'max_attempts' and 'max_wait'."
+    advice = (
+        "Reduce the number of tasks that call it at the same time, or raise 'max_attempts' and 'max_wait'."
+    )
 
 
 class ServerError(CallError):
     """The server failed (HTTP 5xx). It is unknown whether it acted first."""
 
     passing = True
-    advice = "Look at the server's own logs if it lasts."
+    advice = "If this persists, check the server's own logs."
 
 
 class AuthenticationError(CallError):
@@ -205,7 +209,7 @@ class AuthenticationError(CallError):
 
     taken = False
     advice = (
-        "Check login (client id) and password (client secret) of the connection, or its 'access_token', and the "
+        "Check the login (client id) and password (client secret) of the connection, or its 'access_token', and the "
         "login IP range of the machine user."
     )
 
@@ -216,8 +220,8 @@ class TokenRefusedError(CallError):
     taken = False
     passing = True
     advice = (
-        "This passes where another process requests tokens for the same client id: give Airflow a client of its own. "
-        "If it lasts, check the rights and the login IP range of the machine user."
+        "Another process may be requesting tokens for the same client id. That is temporary; give Airflow an OAuth client of its own. "
+        "If this persists, check the permissions and the login IP range of the machine user."
     )
 
 
@@ -225,16 +229,14 @@ class RefusedError(CallError):
     """The server understood the request and refused it."""
 
     taken = False
-    advice = "Check names, versions and ids, and what the machine user is allowed to do."
+    advice = "Check names, versions and ids, and the permissions of the machine user."
 
 
 class UnexpectedAnswerError(CallError):
     """The answer is not what the API documents: not JSON, another shape, a redirect, or too long."""
 
     unreadable = True  # except for a redirect, an answer that is too long, and any status other than 2xx
-    advice = (
-        "Check that the connection's host is an Astro Zero environment and that no gateway answers instead."
-    )
+    advice = "Check that the connection's host is an Astro Zero environment, and that no gateway answers in its place."
 
 
 class AmbiguousStartError(AstroZeroError):
@@ -254,10 +256,14 @@ class AmbiguousStartError(AstroZeroError):
         else:
             super().__init__(doubt)
         self.business_key = business_key
-        sign = f"business key {business_key!r}" if business_key else "this BPM name and about this start time"
+        sign = (
+            f"business key {business_key!r}"
+            if business_key
+            else "this BPM name and approximately this start time"
+        )
         self.advice = advice or (
-            "The instance may or may not have been started, so it was not started again. Look for an instance "
-            f"with {sign}: if there is one, terminate it or wait for it with the sensor; then clear this task."
+            "The instance may or may not have been started, so it was not started again. Search Astro Zero for an instance "
+            f"with {sign}. If there is one, terminate it, or wait for it with the sensor. Then clear this task."
         )
 
 
@@ -265,13 +271,13 @@ class OpenInstanceExistsError(AstroZeroError):
     """An open instance already has the business key, and ``if_open_instance_exists`` is ``"fail"``."""
 
     advice = (
-        "Nothing was started. Wait until it has ended, or terminate it; or set if_open_instance_exists to "
-        '"adopt" to wait for it, or to "start" to start another one all the same.'
+        "Nothing was started. Wait until that instance has ended, or terminate it. Or set if_open_instance_exists to "
+        '"adopt" to wait for it, or to "start" to start another one anyway.'
     )
 
     def __init__(self, instance: BpmInstance) -> None:
         self.instance = instance
-        super().__init__(f"business key {instance.business_key!r} is carried by an open {instance}")
+        super().__init__(f"an open instance already has business key {instance.business_key!r}: {instance}")
 
 
 class InstanceNotFoundError(AstroZeroError):
@@ -282,12 +288,12 @@ class InstanceNotFoundError(AstroZeroError):
     :param refusal: the refused call that led to the search, if there was one.
     """
 
-    advice = "It may have been deleted or archived, or the machine user may not see it; that is no success."
+    advice = "It may have been deleted or archived, or hidden from the machine user. This does not count as success."
 
     def __init__(self, sought: str, *, most_rows: int = 0, refusal: CallError | None = None) -> None:
         self.sought, self.most_rows = sought, most_rows
         capped = (
-            f"; the longest answer had {most_rows} rows, a row cap could hide it" if most_rows >= 100 else ""
+            f"; the longest list had {most_rows} rows, so a row cap may hide it" if most_rows >= 100 else ""
         )
         super().__init__(
             f"{sought} is in none of the states{capped}",
@@ -305,13 +311,13 @@ class AnotherInstanceError(AstroZeroError):
     """
 
     advice = (
-        "Ids may recur where an environment was cloned or restored from a backup. Look for the instance in Astro Zero, "
+        "Ids can repeat after an environment was cloned or restored from a backup. Find the instance in Astro Zero "
         "by its business key."
     )
 
     def __init__(self, instance: BpmInstance, known: object) -> None:
         super().__init__(
-            f"instance {instance.id!r} is another one than it was: it was {known}, and now it is {instance}, with "
+            f"instance {instance.id!r} is not the same as before: it was {known}, and now it is {instance}, with "
             f"business key {instance.business_key!r}"
         )
 
@@ -324,7 +330,7 @@ class SeveralInstancesError(AstroZeroError):
     def __init__(self, sought: str, instances: Sequence[BpmInstance]) -> None:
         self.instances = tuple(instances)
         listing = ", ".join(f"{one.id} ({one.name}, {one.state})" for one in instances[:10])
-        super().__init__(f"{sought} is carried by {len(instances)} instances: {listing}")
+        super().__init__(f"{len(instances)} instances have {sought}: {listing}")
 
 
 class NoInstancesError(AstroZeroError):
@@ -334,7 +340,7 @@ class NoInstancesError(AstroZeroError):
     :param wanted: the other criteria, in words.
     """
 
-    advice = 'Use if_none="succeed" or "skip" where that is fine.'
+    advice = 'Set if_none to "succeed" or "skip" if that is acceptable.'
 
     def __init__(self, states: Sequence[str], wanted: str) -> None:
         also = f" with {wanted}" if wanted else ""
@@ -350,26 +356,26 @@ class KeysNotShownError(AstroZeroError):
     """
 
     advice = (
-        "Either the lists here show no business keys (the doctor tells: point 'business_keys'), or nothing was started with one "
-        "so far. What works without: give the instance_id, which the start operator returns; or list by bpm_name."
+        "Either the lists of this environment show no business keys (see 'business_keys' in the doctor's report), or no instance "
+        "has one yet. Use the instance_id instead, which the start operator returns, or list by bpm_name."
     )
 
     def __init__(self, business_key: str, bpm_name: str | None, rows: int) -> None:
         of = f" of BPM {bpm_name!r}" if bpm_name else ""
         super().__init__(
-            f"business key {business_key!r}{of} cannot be looked for: none of the {rows} instances listed shows a business key"
+            f"cannot search for business key {business_key!r}{of}: none of the {rows} listed instances shows a business key"
         )
 
 
 class InstanceClosedError(AstroZeroError):
     """The instance has already ended, and ``if_closed`` is ``"fail"``."""
 
-    advice = 'Use if_closed="succeed" where an instance that has ended is fine.'
+    advice = 'Set if_closed to "succeed" if an ended instance is acceptable.'
 
     def __init__(self, instance: BpmInstance) -> None:
         self.instance = instance
         super().__init__(
-            f"instance {instance.id!r} of {instance.name!r} has ended already, in state {instance.state!r}"
+            f"instance {instance.id!r} of {instance.name!r} has already ended, in state {instance.state!r}"
         )
 
 
@@ -383,8 +389,8 @@ class EffectNotShownError(AstroZeroError):
     """
 
     advice = (
-        "Astro Zero may still be at it: look at the instance. A retry looks again, and takes the action once more where it "
-        "still does not show; 'start_grace' of the connection says for how long a task looks."
+        "Astro Zero may still be working on it, so check the instance. A retry checks again, and repeats the action if it still "
+        "has no effect. The extra 'start_grace' of the connection sets how long a task checks."
     )
 
     def __init__(self, instance_id: str, action: str, seen: str, instance: BpmInstance) -> None:
@@ -425,10 +431,10 @@ class BatchChangedError(AstroZeroError):
     :param difference: what differs, in words.
     """
 
-    advice = "Nothing was started in its place. Give the batch its former launches, each in its former place, and retry."
+    advice = "No launch was replaced. Restore the original launches of the batch, in their original order, and retry."
 
     def __init__(self, difference: str) -> None:
-        super().__init__(f"The batch has changed since an earlier try began it: {difference}")
+        super().__init__(f"The batch has changed since an earlier try started it: {difference}")
 
 
 class BatchFailedError(AstroZeroError):
@@ -447,12 +453,12 @@ class UnknownVariablesError(AstroZeroError, ValueError):
         self.unknown = dict(unknown)
         self.known = tuple(known)
         names = ", ".join(
-            repr(name) + (f" (the nearest one is {nearest!r})" if nearest else "")
+            repr(name) + (f" (did you mean {nearest!r}?)" if nearest else "")
             for name, nearest in self.unknown.items()
         )
         self.advice = (
-            "Nothing was changed: Astro Zero ignores such a name without a word. "
-            f"The variables that it has are {', '.join(map(repr, self.known))}."
+            "Nothing was changed. Astro Zero silently ignores unknown names. "
+            f"The variables of the BPM are {', '.join(map(repr, self.known))}."
         )
         super().__init__(f"{bpm} has no variable {names}")
 
@@ -464,9 +470,9 @@ class UnknownEventError(AstroZeroError):
     :param reason: what is wrong with it.
     """
 
-    advice = "Triggerer and worker may run different versions of this provider: install the same one, clear the task."
+    advice = "Triggerer and worker may run different versions of this provider. Install the same version, then clear the task."
 
     def __init__(self, event: object, reason: str) -> None:
         arrived = repr(event)
         shown = arrived if len(arrived) <= MAX_EVENT_CHARS else f"{arrived[:MAX_EVENT_CHARS]}…"
-        super().__init__(f"The trigger's event is not one that this task knows ({reason}): {shown}")
+        super().__init__(f"The task does not understand its trigger's event ({reason}): {shown}")

@@ -329,7 +329,7 @@ class _ResponseReader(Generic[T]):
             reason = self._quote(str(error))
         # Not inside "except", because the original error may contain the whole answer.
         raise UnexpectedAnswerError(
-            f"the answer has not the documented shape: {reason}",
+            f"the answer does not have the documented form: {reason}",
             status=self.status,
             res_code=self._quote(self.envelope.code) if self.envelope else None,
         )
@@ -357,11 +357,11 @@ class _ResponseReader(Generic[T]):
             (
                 300 <= self.status < 400,
                 UnexpectedAnswerError,
-                f"the server redirects to {self._quote(_origin(self.headers))}, and redirects are not followed",
+                f"the server redirects to {self._quote(_origin(self.headers))}, but redirects are not followed",
             ),
-            (self.status == 429, ThrottledError, "the server is asked too much"),
+            (self.status == 429, ThrottledError, "the server received too many requests"),
             (self.status >= 500, ServerError, "the server failed"),
-            (self.status == 408, InterruptedCallError, "the server gave up waiting for the request"),
+            (self.status == 408, InterruptedCallError, "the server timed out waiting for the request"),
             (
                 # Page 0011 documents the 400. Other statuses may come from a gateway.
                 not needs_token
@@ -375,7 +375,7 @@ class _ResponseReader(Generic[T]):
             (
                 not needs_token and self.status >= 400,
                 UnexpectedAnswerError,
-                "there is no token, and the answer does not say that the client id or the secret is wrong",
+                "no token was issued, but the answer does not say that the client id or the secret is wrong",
             ),
             (
                 self.refuses_fresh_token,

@@ -61,7 +61,7 @@ def interrupted(reason: str, *, timed_out: bool) -> InterruptedCallError:
     """
     if timed_out:
         return InterruptedCallError("no answer came within 'read_timeout'")
-    return InterruptedCallError(f"the connection was cut ({reason})")
+    return InterruptedCallError(f"the connection was lost ({reason})")
 
 
 def out_of_time(answer_timeout: float) -> InterruptedCallError:
@@ -69,7 +69,7 @@ def out_of_time(answer_timeout: float) -> InterruptedCallError:
 
     :param answer_timeout: the timeout, in seconds.
     """
-    return InterruptedCallError(f"the answer was not whole within {answer_timeout:g} s")
+    return InterruptedCallError(f"the answer was not complete within {answer_timeout:g} s")
 
 
 def too_long(limit: int, status: int) -> UnexpectedAnswerError:
@@ -83,7 +83,7 @@ def too_long(limit: int, status: int) -> UnexpectedAnswerError:
 
 def not_unpacked(status: int) -> UnexpectedAnswerError:
     """Return the error for an answer that cannot be decompressed as its header says."""
-    return UnexpectedAnswerError("the answer cannot be unpacked", status=status)
+    return UnexpectedAnswerError("the answer cannot be decompressed", status=status)
 
 
 def _local_failure(problem: str) -> NotSentError:

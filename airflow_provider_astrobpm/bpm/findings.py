@@ -223,7 +223,7 @@ class Findings:
         error = UnexpectedAnswerError(
             f"{which} in the list of state {state!r} cannot be read, because {row.reason}"
         )
-        error.advice = "What cannot be read decides nothing. Look at the instance in Astro Zero."
+        error.advice = "Nothing is concluded from an unreadable row. Check the instance in Astro Zero."
         self._unreadable.append((row, error))
         if row.id is not None:
             self._unread[row.id] = error
@@ -324,7 +324,7 @@ class Findings:
         if self._most_rows is None:
             missing.problem = f"instance {instance_id!r} could not be read by its id"
             missing.advice = (
-                "Either there is none, or this endpoint does not read instances by id (undocumented): then set the "
+                "Either it does not exist, or this endpoint cannot read instances by id (undocumented). In that case set the "
                 "extra 'instance_lookup' to \"list\"."
             )
         elif refusal is not None:

@@ -122,7 +122,7 @@ class KeyMatches:
             None,
         ):
             return (
-                f"{one} shows the business key {one.business_key!r}, which may be the one that was sent, "
+                f"{one} shows business key {one.business_key!r}, which may be the sent key, "
                 "changed by the server"
             )
         return self.hides(since, bpm_name, is_any_open_one_wanted=is_any_open_one_wanted)
@@ -146,7 +146,9 @@ class KeyMatches:
         :param is_any_open_one_wanted: whether open instances count, regardless of their start time.
         """
         if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
-            return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
+            return (
+                f"a row of the lists cannot be read, because {row.reason}, and it may belong to this instance"
+            )
         for state, (rows, is_newest_first) in self._cut_off.items():
             is_open = is_any_open_one_wanted and not states.is_terminal(state)
             if is_open or not (is_newest_first and self._was_before(rows[-1], since)):

@@ -194,6 +194,8 @@ def checked(bpm_name: str | None, business_key: str | None) -> dict[str, str]:
 def _unreadable(row: Unreadable, attempt: str) -> UnexpectedAnswerError:
     which = f"the row of instance {row.id!r}" if row.id else "a row"
     error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
-    error.advice = "Narrow the query by bpm_name or business_key to leave it out, or mend it in Astro Zero."
+    error.advice = (
+        "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
+    )
     error.attempt = attempt
     return error

@@ -119,7 +119,7 @@ def _difference(one: BpmInstance, other: BpmInstance, *, identity_only: bool = F
 
 def _contradiction(instance_id: str, where: str, difference: str) -> UnexpectedAnswerError:
     error = UnexpectedAnswerError(
-        f"Astro Zero shows instance {instance_id!r} {where}, with {difference}; this decides nothing"
+        f"Astro Zero shows instance {instance_id!r} {where} with different values: {difference}"
     )
-    error.advice = "The next poll asks again. If it lasts, look at the instance in Astro Zero."
+    error.advice = "Nothing is concluded from this; the next poll asks again. If it persists, check the instance in Astro Zero."
     return error

@@ -77,8 +77,8 @@ class Endpoint:
             return None
         self.key_example = (sent, str(shown))
         return (
-            f"Business key {sent!r} came back as {shown!r}. Where the answer to a start is lost, its instance may not be "
-            "found by its key, and the task then asks a person"
+            f"Business key {sent!r} came back as {shown!r}. If the answer to a start is lost, its instance may not be "
+            "found by its key, and the task then asks a user to check"
         )
 
 

@@ -54,7 +54,7 @@ class LibraryFilter(logging.Filter):
             try:
                 message = record.getMessage()
             except Exception as error:  # noqa: BLE001 - a bug of the library
-                message = f"a message that cannot be written ({type(error).__name__})"
+                message = f"a log message that cannot be formatted ({type(error).__name__})"
             record.msg, record.args = quote(message, secrets), ()
             # The errors in a traceback may quote the answer.
             record.exc_info = record.exc_text = record.stack_info = None

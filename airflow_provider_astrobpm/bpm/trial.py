@@ -40,10 +40,10 @@ def trial(now: Callable[[], float]) -> Plan[str]:
             yield from _patiently(api.query(states.SHORT_LIVED), now)
         except CallError:
             raise failure from None
-        return f"this user lists instances, and no BPM definitions: {failure.problem}"
+        return f"this user can list instances, but not BPM definitions: {failure.problem}"
     if definitions:
         return f"the first BPM is {definitions[0].name!r}"
-    return "it shows no BPM to this user"
+    return "this user sees no BPM"
 
 
 def _patiently(operation: Operation[T], now: Callable[[], float]) -> Plan[T]:

@@ -81,8 +81,8 @@ def named(variables: object) -> Mapping[str, Any]:
     """
     if isinstance(variables, str):
         raise ValueError(
-            "variables must be a mapping of names to JSON values, not a text. A template renders a text: "
-            "write one for each value, such as variables={'amount': \"{{ dag_run.conf['amount'] }}\"}, or set "
+            "variables must be a mapping of names to JSON values, not a text. A template renders to a text: "
+            "write one template for each value, such as variables={'amount': \"{{ dag_run.conf['amount'] }}\"}, or set "
             "render_template_as_native_obj=True"
         )
     if not isinstance(variables, Mapping):
@@ -135,8 +135,8 @@ class _Walk:
             name = key if type(key) is str and is_storable(key) else self._key(key)
             if name in made:
                 _refuse(
-                    f"a mapping in which {originals[name]!r} and {key!r} are one key in JSON, {name!r}",
-                    "each of them once",
+                    f"a mapping in which {originals[name]!r} and {key!r} become the same key in JSON, {name!r}",
+                    "only one of them",
                 )
             originals[name] = key
             try:
@@ -197,7 +197,7 @@ class _Walk:
         if kind is float:
             return _number(value)
         if depth > MAX_DEPTH:
-            _refuse(f"more than {MAX_DEPTH} levels deep, or holds itself", "it flatter")
+            _refuse(f"more than {MAX_DEPTH} levels deep, or contains itself", "a flatter value")
         if kind is dict:
             return self.mapping(value, depth)
         if kind is list:
@@ -250,13 +250,15 @@ class _Walk:
             return None
         if (zone := self._zone()) is None:
             _refuse(
-                f"the moment {value.isoformat()}, and the zone of Astro Zero's timestamps is not known",
-                "it as a text in the zone that the process expects, or set the extra 'timezone' of the connection",
+                f"the datetime {value.isoformat()}, and the time zone of Astro Zero's timestamps is unknown",
+                "it as a text in the time zone that the process expects, or set the extra 'timezone' of the connection",
             )
         try:
             local = (written - offset).replace(tzinfo=timezone.utc).astimezone(zone)
         except OverflowError:
-            _refuse(f"the moment {value.isoformat()}, which {zone} does not have", "another one, or a text")
+            _refuse(
+                f"the datetime {value.isoformat()}, which is out of range in {zone}", "another one, or a text"
+            )
         return str(local.replace(tzinfo=None, microsecond=0))
 
     def _scalar(self, value: Any, names: frozenset[str], depth: int) -> Any:
@@ -303,7 +305,7 @@ def _names(value: object) -> frozenset[str]:
 
 def _text(value: str) -> str:
     if not is_storable(value):
-        _refuse("a text with a NUL or half a surrogate pair", "a clean text")
+        _refuse("a text with a NUL character or a lone surrogate", "a clean text")
     return str.__str__(value)
 
 
@@ -332,13 +334,13 @@ def _day(value: date) -> str:
 
 def _time(value: time) -> str:
     if value.tzinfo is not None:
-        _refuse("a time of day with a zone, and no day tells its offset", "a datetime, or a text")
+        _refuse("a time of day with a time zone, whose offset depends on the day", "a datetime, or a text")
     return f"{value.hour:02}:{value.minute:02}:{value.second:02}"
 
 
 def _duration(value: object) -> NoReturn:
     _refuse(
-        f"a {type(value).__name__}, and Astro Zero documents no type for one",
+        f"a {type(value).__name__}, for which Astro Zero documents no type",
         "a number in the unit that the process expects, such as value.total_seconds()",
     )
 

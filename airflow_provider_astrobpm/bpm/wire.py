@@ -59,7 +59,7 @@ class WireInstance(msgspec.Struct, frozen=True):
         if not checks.is_id(self.id):
             raise msgspec.ValidationError("Expected an id - at `$.id`")
         if REPLACEMENT in self.name or REPLACEMENT in self.state or REPLACEMENT in (self.businessKey or ""):
-            raise msgspec.ValidationError("Expected a name, a state and a business key that can be read")
+            raise msgspec.ValidationError("Expected a readable name, state and business key")
         return BpmInstance(
             id=self.id,
             name=self.name,

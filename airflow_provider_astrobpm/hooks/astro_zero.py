@@ -204,7 +204,7 @@ class AstroZeroHook(BaseHook):
         )
         if listed.of_unknown_age:
             self.log.warning(
-                "Left out %d instances whose start time does not tell for certain how old they are",
+                "Left out %d instances of unknown age, because their start times are not conclusive",
                 listed.of_unknown_age,
             )
         return listed.instances[:limit]
@@ -354,7 +354,7 @@ class AstroZeroHook(BaseHook):
             error.connection = self.settings.connection
             raise
         if told.names is None:
-            words = f"Whether {told.bpm} has the variables {', '.join(map(repr, names))} cannot be told"
+            words = f"Cannot check whether {told.bpm} has the variables {', '.join(map(repr, names))}"
             self.log.warning("%s: %s", words, told.why_unknown)
         return told.names is not None
 
@@ -368,7 +368,7 @@ class AstroZeroHook(BaseHook):
         """
         if instance.version is not None:
             return self.check_variables(instance.name, variables, version=instance.version)
-        words = f"Whether instance {instance.id!r} has the variables cannot be told"
+        words = f"Cannot check the variables of instance {instance.id!r}"
         self.log.warning("%s: %s", words, "it does not show its version")
         return False
 

@@ -86,7 +86,7 @@ def _pasted(value: str | None, field: str) -> str:
         raise ValueError(f"{field} is empty, and so is the extra 'access_token'")
     if not text.isprintable():
         raise ValueError(
-            f"{field} holds a line break or a control character; give the one line of the downloaded file"
+            f"{field} contains a line break or a control character; paste one line of the downloaded file"
         )
     return text
 
@@ -96,26 +96,26 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
     host = (connection.host or "").strip()
     if not host:
         raise ValueError(
-            "host is empty; it is the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
+            "host is empty; set it to the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
         )
     if _is_ipv6(host):
         host = f"[{host}]"
     given_scheme = (connection.schema or "").strip().lower()
     parts = _split(host if "://" in host else f"{given_scheme or 'https'}://{host}", "host")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("host must be no more than a domain, a port and a base path")
+        raise ValueError("host must contain only a domain, a port and a base path")
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"schema must be https (or http), not {(given_scheme or parts.scheme)!r}")
     if given_scheme and given_scheme != parts.scheme:
-        raise ValueError(f"host says {parts.scheme!r} and schema says {given_scheme!r}")
+        raise ValueError(f"host has scheme {parts.scheme!r}, but schema is {given_scheme!r}")
     if not parts.hostname or any(character.isspace() for character in host):
         raise ValueError(f"host {host!r} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
-        raise ValueError(f"host says port {parts.port} and port says {connection.port}")
+        raise ValueError(f"host has port {parts.port}, but port is {connection.port}")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise ValueError(
-            f"http:// to {parts.hostname!r} would send the secret in the clear; use https, or set the extra "
-            "'allow_http' to true if you mean it"
+            f"http:// to {parts.hostname!r} would send the secret unencrypted; use https, or set the extra "
+            "'allow_http' to true if this is intended"
         )
     port = parts.port if connection.port is None else connection.port
     if port is not None and not 1 <= port <= 65535:
@@ -131,11 +131,11 @@ def _split(url: str, argument: str) -> SplitResult:
         _ = parts.port, parts.hostname  # reading these may fail too
     except ValueError:
         hint = (
-            "; an IPv6 address stands in brackets, as in https://[2001:db8::1]"
+            "; an IPv6 address needs brackets, as in https://[2001:db8::1]"
             if url.count(":") > MAX_URL_COLONS
             else ""
         )
-        raise ValueError(f"{argument} is not a URL, or has a port that is none{hint}") from None
+        raise ValueError(f"{argument} is not a valid URL, or its port is invalid{hint}") from None
     return parts
 
 
@@ -158,7 +158,7 @@ def _extras(extra: str | None) -> dict[str, Any]:
     for name, value in given.items():
         if name not in EXTRAS:
             close = get_close_matches(name, EXTRAS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(EXTRAS)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"known extras are {', '.join(EXTRAS)}"
             raise ValueError(f"unknown extra {name!r}; {hint}")
         if value is not None and value != "":
             read[name] = EXTRAS[name](value, f"extra {name!r}")
@@ -206,7 +206,7 @@ def _count(value: object, argument: str) -> int:
 
 def _token(value: object, argument: str) -> str:
     if not isinstance(value, str) or not checks.is_token(value.strip()):
-        raise ValueError(f"{argument} must be the text of a token")
+        raise ValueError(f"{argument} must be a token without blanks")
     return value.strip()
 
 

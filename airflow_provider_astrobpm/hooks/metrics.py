@@ -66,7 +66,9 @@ class StatsMeter(Tally):
                 self._pass_on("gauge", name, value, {"hostname": self._hostname})
         except Exception:  # a metric must never make a task or a triggerer fail
             self._has_failed = True
-            log.warning("Metrics could not be handed to Airflow, and are no more", exc_info=True)
+            log.warning(
+                "Sending metrics to Airflow failed; this process sends no more metrics", exc_info=True
+            )
 
     def prepare(self) -> None:
         """Make Airflow do now what it otherwise does at the first metric of a process: read files, and resolve the host name."""

@@ -181,7 +181,7 @@ def test_where_nothing_shows_nobody_starts_it_again(batch: Batch, emulator: Emul
     emulator.fault("start", "drop_before", times=2)
     with pytest.raises(
         AmbiguousStartError,
-        match="of 20 launches: 18 started, 18 open, 2 in doubt, 0 not sent; in doubt are launch .*: the connection was cut.*; "
+        match="of 20 launches: 18 started, 18 open, 2 in doubt, 0 not sent; in doubt are launch .*: the connection was lost.*; "
         "no instance shows its business key",
     ) as caught:
         batch.start(starts(20), 20, grace=40)

@@ -82,17 +82,17 @@ AFTER_A_REFUSAL: list[tuple[api.Action, dict[str, Any] | None, type[AstroZeroErr
     ("suspend", HELD, "nothing to do"),
     ("suspend", {"state": "Suspended"}, "nothing to do"),
     ("suspend", OPEN, RefusedError),
-    ("suspend", ENDED, "nothing to do, it has ended already"),
+    ("suspend", ENDED, "nothing to do, it has already ended"),
     ("suspend", None, InstanceNotFoundError),
     ("resume", OPEN, "nothing to do"),
     ("resume", HELD, RefusedError),
     ("resume", {"state": "Suspended"}, RefusedError),
-    ("resume", STOPPED, "nothing to do, it has ended already"),
+    ("resume", STOPPED, "nothing to do, it has already ended"),
     ("resume", None, InstanceNotFoundError),
-    ("terminate", STOPPED, "nothing to do, it has ended already"),
-    ("terminate", STOPPED_BY_USER, "nothing to do, it has ended already"),
-    ("terminate", ENDED, "nothing to do, it has ended already"),
-    ("terminate", {"state": "Broken"}, "nothing to do, it has ended already"),
+    ("terminate", STOPPED, "nothing to do, it has already ended"),
+    ("terminate", STOPPED_BY_USER, "nothing to do, it has already ended"),
+    ("terminate", ENDED, "nothing to do, it has already ended"),
+    ("terminate", {"state": "Broken"}, "nothing to do, it has already ended"),
     ("terminate", OPEN, RefusedError),
     ("terminate", {"state": "Unheard Of"}, InstanceNotFoundError),
     ("terminate", None, InstanceNotFoundError),
@@ -194,7 +194,7 @@ class TestCheckForTheEffect:
         self, action: api.Action, before: dict[str, Any], words: str, make: Make, stage: Any
     ) -> None:
         scene = stage(world(make(**before), make(**before)))
-        match = f"{action} of instance '002N1' was accepted, and after 60 s its effect does not show: {words}"
+        match = f"{action} of instance '002N1' was accepted, but shows no effect after 60 s: {words}"
         with pytest.raises(EffectNotShownError, match=match) as caught:
             scene.run(change.change_state("002N1", action, find=find, grace=60))
         assert caught.value.instance == make(**before)
@@ -202,7 +202,7 @@ class TestCheckForTheEffect:
 
     def test_raises_if_the_instance_disappears(self, make: Make, stage: Any) -> None:
         scene = stage(world(make(), None))
-        with pytest.raises(EffectNotShownError, match="accepted, and yet instance '002N1' is in none of the"):
+        with pytest.raises(EffectNotShownError, match="accepted, but instance '002N1' is in none of the"):
             scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
 
     def test_raises_early_if_checks_keep_failing(self, make: Make, stage: Any) -> None:
@@ -232,7 +232,7 @@ class TestCheckForTheEffect:
     ) -> None:
         scene = stage(Lagging(answer, make(), make(state="Terminated"), 2))
         done = scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
-        assert done.note.startswith("terminate: done, though an answer was lost")
+        assert done.note.startswith("terminate: done, although an answer was lost")
         assert scene.paused == [1, 2]
         scene = stage(world(answer, make()))
         with pytest.raises(type(answer), match="and after 60 s the instance is 'Running'"):
@@ -255,7 +255,7 @@ class TestIfClosedFail:
 
     @pytest.mark.parametrize("state", ["Completed OK", "Terminated", "User Terminated", "Broken"])
     def test_reads_first_and_refuses_an_ended_instance(self, state: str, make: Make, stage: Any) -> None:
-        with pytest.raises(InstanceClosedError, match=f"has ended already, in state '{state}'"):
+        with pytest.raises(InstanceClosedError, match=f"has already ended, in state '{state}'"):
             self.run(stage, make(state="Terminated"), make(state=state))
         assert "terminate" not in self.asked
 
@@ -369,7 +369,7 @@ def test_effect_after_a_lost_answer_counts_as_done(
     scene = stage(Lagging(refused(sent_before=True, after_doubt=True), make(**before), after, 0))
     done = scene.run(change.change_state("002N1", action, find=find, if_closed=if_closed))
     assert done.instance == after
-    assert done.note.startswith(f"{action}: done, though an answer was lost")
+    assert done.note.startswith(f"{action}: done, although an answer was lost")
 
 
 @pytest.mark.parametrize("kind", [NotSentError, AuthenticationError])
@@ -381,7 +381,7 @@ def test_failed_resend_does_not_hide_the_effect_of_the_first_attempt(
     done = stage(Lagging(error, make(), make(state="Terminated"), 0)).run(
         change.change_state("002N1", "terminate", find=find, if_closed="fail")
     )
-    assert done.note.startswith("terminate: done, though an answer was lost")
+    assert done.note.startswith("terminate: done, although an answer was lost")
 
 
 @pytest.mark.parametrize("error", [NotSentError("x"), AuthenticationError("x")])
@@ -414,7 +414,7 @@ class TestDelete:
 
     def test_missing_instance_is_accepted_with_if_missing_succeed(self, stage: Any) -> None:
         note = self.run(stage, RefusedError("the server refused", **REFUSED), None, if_missing="succeed")
-        assert note == "instance '002N1' was not there"
+        assert note == "instance '002N1' did not exist"
 
     @pytest.mark.parametrize(
         "answer", [InterruptedCallError("cut"), ServerError("down", status=500)], ids=repr
@@ -431,7 +431,7 @@ class TestDelete:
             self.run(stage, unknown, None)
         note = self.run(stage, unknown, None, if_missing="succeed")
         assert note.startswith(
-            "instance '002N1' is not there; whether it was there before this deletion is not known"
+            "instance '002N1' does not exist; it is unknown whether it existed before this deletion"
         )
 
     def test_deletes_even_if_the_search_finds_nothing(self, stage: Any) -> None:
@@ -447,7 +447,7 @@ class TestDelete:
                 return InterruptedCallError("cut")
             return gone.pop() if gone else []
 
-        with pytest.raises(InterruptedCallError, match="whether it was before is not known"):
+        with pytest.raises(InterruptedCallError, match="it is unknown whether it existed before"):
             stage(answer).run(change.delete("002N1", find=find))
 
     def test_checks_repeatedly_after_a_lost_answer(self, make: Make, stage: Any) -> None:
@@ -458,7 +458,7 @@ class TestDelete:
     def test_action_of_an_earlier_try_counts(self, make: Make, stage: Any) -> None:
         scene = stage(world(None, None))
         note = scene.run(change.delete("002N1", find=find, intent=change.Intent(begun=True)))
-        assert note == "instance '002N1' is gone, by an earlier try of this task"
+        assert note == "instance '002N1' was deleted by an earlier try of this task"
         assert "delete" not in scene.asked
 
 

@@ -47,7 +47,7 @@ def test_variables_of_reads_the_listed_variables(graph: dict[str, Any], names: l
     [
         ({"variables": []}, "its definition lists no variables"),
         ({}, "its definition lists no variables"),
-        ({"variables": {"a": {}}}, "its definition lists variables otherwise than is documented"),
+        ({"variables": {"a": {}}}, "its definition lists variables in an undocumented form"),
     ],
 )
 def test_why_unknown_names_the_reason(graph: dict[str, Any], why: str) -> None:
@@ -74,8 +74,8 @@ def test_chosen_returns_the_version_that_runs(
 @pytest.mark.parametrize(
     ("listed", "asked", "why"),
     [
-        ([], None, "no definition of this name is listed"),
-        ([version("1", active=True, name="a")], None, "no definition of this name is listed"),
+        ([], None, "no definition with this name is listed"),
+        ([version("1", active=True, name="a")], None, "no definition with this name is listed"),
         (
             [version("1"), version("2")],
             None,
@@ -122,7 +122,7 @@ def test_check_raises_for_unlisted_names() -> None:
         told.check(["country", "contry", "amount"])
     assert caught.value.unknown == {"contry": "country", "amount": None}
     assert str(caught.value) == (
-        "BPM 'A' version '1' has no variable 'contry' (the nearest one is 'country'), 'amount'. Nothing was changed: "
+        "BPM 'A' version '1' has no variable 'contry' (did you mean 'country'?), 'amount'. Nothing was changed. "
         "Astro Zero ignores such a name without a word. The variables that it has are 'supplier', 'country', 'risk_class'."
     )
     Variables("BPM 'A'", why_unknown="its definition lists no variables").check(["anything"])

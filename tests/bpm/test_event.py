@@ -99,7 +99,7 @@ def test_an_unexpected_error_does_not_say_what_it_may_hold() -> None:
     ],
 )
 def test_whatever_else_arrives_is_an_error_that_shows_it(arrived: object) -> None:
-    with pytest.raises(errors.UnknownEventError, match="is not one that this task knows") as caught:
+    with pytest.raises(errors.UnknownEventError, match="does not understand its trigger's event") as caught:
         event.decode(arrived)
     assert repr(arrived) in str(caught.value)
 

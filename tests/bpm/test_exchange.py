@@ -298,17 +298,22 @@ ERRORS: list[tuple[Response, type[CallError], bool | None, str]] = [
         None,
         "not the documented JSON",
     ),
-    (ok({"name": "A", "state": "Running"}), UnexpectedAnswerError, None, "has not the documented shape.*id"),
-    (ok({**INSTANCE, "id": None}), UnexpectedAnswerError, None, "has not the documented shape.*id"),
-    (ok({**INSTANCE, "id": ""}), UnexpectedAnswerError, None, "has not the documented shape.*id"),
+    (
+        ok({"name": "A", "state": "Running"}),
+        UnexpectedAnswerError,
+        None,
+        "does not have the documented form.*id",
+    ),
+    (ok({**INSTANCE, "id": None}), UnexpectedAnswerError, None, "does not have the documented form.*id"),
+    (ok({**INSTANCE, "id": ""}), UnexpectedAnswerError, None, "does not have the documented form.*id"),
     (answer(400, {"resCode": 405239999}), RefusedError, False, "resCode '405239999'"),
     (answer(400, {**REFUSED, "resMsg": {"zh": "没有"}}), RefusedError, False, "没有"),
     (answer(400, {**REFUSED, "resMsg": "no \0such \ud83d"}), RefusedError, False, "no \ufffdsuch \ufffd"),
     (answer(400, b"\xef\xbb\xbf" + json.dumps(REFUSED).encode()), RefusedError, False, "no such BPM"),
     (answer(400, b'{"resCode": "1", "resMsg": "line\nbreak"}'), RefusedError, False, "line break"),
-    (ok([INSTANCE]), UnexpectedAnswerError, None, "has not the documented shape"),
-    (ok(None), UnexpectedAnswerError, None, "has not the documented shape"),
-    (answer(200, {"resCode": "0"}), UnexpectedAnswerError, None, "has not the documented shape"),
+    (ok([INSTANCE]), UnexpectedAnswerError, None, "does not have the documented form"),
+    (ok(None), UnexpectedAnswerError, None, "does not have the documented form"),
+    (answer(200, {"resCode": "0"}), UnexpectedAnswerError, None, "does not have the documented form"),
 ]
 
 
@@ -419,7 +424,7 @@ def test_secret_repeated_by_the_server_is_masked(form: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "t\u00f6ken", "\u20ac"])
 def test_token_that_does_not_fit_a_header_is_refused(token: str) -> None:
-    with pytest.raises(UnexpectedAnswerError, match="not a token that a header can carry") as caught:
+    with pytest.raises(UnexpectedAnswerError, match="access_token is not valid in a header") as caught:
         run(api.get_token("client", SECRET), answer(200, {"access_token": token}))
     assert not token or token not in str(caught.value)
 

@@ -239,7 +239,7 @@ def test_where_answers_stay_away_the_state_decides(
     assert set(change.done) == closed(emulator)
     assert set(change.failed) == set(ids) - closed(emulator)
     for reason in change.failed.values():
-        assert reason.startswith("the connection was cut")
+        assert reason.startswith("the connection was lost")
         assert not any(instance_id in reason for instance_id in ids)
 
 
@@ -268,7 +268,7 @@ def test_what_is_accepted_and_does_not_show_is_no_success(group: Group, emulator
     emulator.switch(action_lag=30)
     change = group.change(ids)
     assert change.done == []
-    words = f"accepted, and after 60 s its effect does not show: the instance is {WAITING!r}"
+    words = f"accepted, but shows no effect after 60 s: the instance is {WAITING!r}"
     assert change.failed == dict.fromkeys(change.failed, words)
     assert sum(group.slept) == 60
     assert change.in_doubt == set(ids)
@@ -313,7 +313,7 @@ def test_how_long_it_is_looked_at_is_what_the_connection_says(
 def test_who_has_no_time_or_says_stop_looks_once(group: Group, emulator: EmulatorControl) -> None:
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
-    words = "accepted, and its effect does not show yet"
+    words = "accepted, but shows no effect yet"
     assert group.change([instance_id], grace=0).failed[instance_id].startswith(words)
     (other,) = started(emulator, 1)
     stopped = group.change([other], is_stopped=lambda: emulator.counts()["action"] > 1)
@@ -331,7 +331,7 @@ def test_what_is_accepted_and_then_gone_is_a_failure(group: Group, emulator: Emu
 
     group.before_a_look = archive
     reason = group.change([instance_id]).failed[instance_id]
-    assert reason.startswith("accepted, and yet it is in none of the states. It may have been deleted")
+    assert reason.startswith("accepted, but it is in none of the states. It may have been deleted")
 
 
 def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorControl) -> None:
@@ -355,7 +355,9 @@ def test_where_the_look_fails_too_both_are_told(
     assert change.is_complete is not bool(fault)
     first = "the server refused" if fault else "accepted"
     for reason in change.failed.values():
-        assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
+        assert reason.startswith(
+            f"{first}, and afterwards the instance could not be read (the server failed)"
+        )
     # What was accepted is looked at once more.
     assert emulator.counts()["query"] == (ATTEMPTS if fault else 2 * ATTEMPTS)
 

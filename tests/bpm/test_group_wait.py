@@ -282,7 +282,7 @@ class TestWhatItSays:
         for now in (0, 10):
             fail(awaited, began=now, now=now)
         assert said(awaited) == [
-            "Polls fail from now on; the wait goes on. cut. Whether the server acted on it is unknown."
+            "Polls fail from now on; the wait goes on. cut. It is unknown whether the server acted on the request."
         ]
         assert look(awaited, *group(RUNS)) == ["Polls succeed again"]
 

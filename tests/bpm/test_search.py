@@ -56,7 +56,7 @@ def test_moved_instance_is_searched_once_in_each_other_state(make: Make, stage: 
 def test_not_found_needs_two_rounds(make: Make, stage: Any) -> None:
     scene = stage(listing(*[make(f"other-{number}") for number in range(150)]))
     with pytest.raises(
-        InstanceNotFoundError, match="'002N1' is in none of the states; the longest answer had 150 rows"
+        InstanceNotFoundError, match="'002N1' is in none of the states; the longest list had 150 rows"
     ):
         scene.run(search.find_by_id("002N1", lookup="list"))
     assert scene.asked == ALL * 2
@@ -194,7 +194,7 @@ class TestFindByKey:
     @pytest.mark.parametrize("state", ["Running", "Completed OK"])
     def test_ambiguous_matches_raise(self, state: str, make: Make, stage: Any) -> None:
         with pytest.raises(
-            SeveralInstancesError, match=r"'k' is carried by 2 instances: 1 \(Approval, .*2 \(Approval"
+            SeveralInstancesError, match=r"2 instances have business key 'k': 1 \(Approval, .*2 \(Approval"
         ):
             self.find(stage, make("1", state, business_key="k"), make("2", state, business_key="k"))
 

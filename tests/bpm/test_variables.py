@@ -132,12 +132,15 @@ def test_time_zone_is_requested_only_if_needed() -> None:
             {"a": cycle()},
             "variables['a'][0][0][0][0][0][0][0][0][0]… cannot be sent: it is more than 100 levels",
         ),
-        ({"a": {1: "b", "1": "c"}}, "it is a mapping in which 1 and '1' are one key in JSON, '1'"),
+        ({"a": {1: "b", "1": "c"}}, "it is a mapping in which 1 and '1' become the same key in JSON, '1'"),
         ({"a": {True: "b", "true": "c"}}, "True and 'true' are one key"),
         ({"a": {(1, 2): 3}}, "it is a mapping with the key (1, 2). Write a text as the key"),
         ({"a": {NAN: 3}}, "it is a mapping with a key that is nan"),
         ({"a": {object(): 3}}, "it is a mapping with a key that is of type object"),
-        ({"a": "b\0"}, "variables['a'] cannot be sent: it is a text with a NUL or half a surrogate pair"),
+        (
+            {"a": "b\0"},
+            "variables['a'] cannot be sent: it is a text with a NUL character or a lone surrogate",
+        ),
         (
             {"a": {"\udc00": 1}},
             "variables['a'] cannot be sent: it is a mapping with a key that is a text with",
@@ -145,7 +148,7 @@ def test_time_zone_is_requested_only_if_needed() -> None:
         ({"a": 10**2000}, "it is a number of more than 1,200 digits"),
         (
             {"a": MOMENT},
-            "the moment 2018-12-12T20:00:00+00:00, and the zone of Astro Zero's timestamps is not",
+            "the datetime 2018-12-12T20:00:00+00:00, and the time zone of Astro Zero's timestamps is",
         ),
         (
             {"a": np.ma.array([1, 2], mask=[False, True])},
@@ -158,7 +161,7 @@ def test_time_zone_is_requested_only_if_needed() -> None:
         (["a"], "variables must be a mapping of names to JSON values, not list"),
         (
             "{'a': 1}",
-            "not a text. A template renders a text: write one for each value, such as variables={'amount'",
+            "not a text. A template renders to a text: write one for each value, such as variables={'amount'",
         ),
     ],
 )

@@ -159,7 +159,7 @@ def test_polls_that_fail_for_long_end_it_and_refused_credentials_do_at_once() ->
         watch.look_failed(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
     assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
-        "Polls fail from now on; the wait goes on. down. Look at the server's own logs if it lasts."
+        "Polls fail from now on; the wait goes on. down. If this persists, check the server's own logs."
     ]
     watch.resume()
     assert watch.ending is None

@@ -211,7 +211,7 @@ def test_an_effect_that_does_not_show_is_not_called_done(
     done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
     words = (
-        "accepted, and after 0.02 s its effect does not show: the instance is 'Waiting for user interaction'"
+        "accepted, but shows no effect after 0.02 s: the instance is 'Waiting for user interaction'"
     )
     assert done.err.count(words) == 2
     assert done.err.endswith("Terminated 0 of 2, 2 not certain.\n")

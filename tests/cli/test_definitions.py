@@ -54,8 +54,8 @@ def test_airflows_parser_takes_it_too() -> None:
         ("absent", "lists no variables"),
         ("null", "lists no variables"),
         ("empty", "lists no variables"),
-        ("unnamed", "lists variables otherwise than is documented"),
-        ("map", "lists variables otherwise than is documented"),
+        ("unnamed", "lists variables in an undocumented form"),
+        ("map", "lists variables in an undocumented form"),
     ],
 )
 def test_a_definition_that_does_not_tell(
@@ -72,9 +72,9 @@ def test_a_definition_that_does_not_tell(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("SuplierOnboarding",), ("BPM 'SuplierOnboarding' cannot be shown: no definition of this name is listed. "
+        (("SuplierOnboarding",), ("BPM 'SuplierOnboarding' cannot be shown: no definition with this name is listed. "
                                  "The nearest name that is listed is 'SupplierOnboarding'.")),
-        (("xyz",), "BPM 'xyz' cannot be shown: no definition of this name is listed."),
+        (("xyz",), "BPM 'xyz' cannot be shown: no definition with this name is listed."),
         (("RetiredProcess",), ("BPM 'RetiredProcess' cannot be shown: no version is listed as enabled "
                               "(its versions: 1.0.0).")),
         (("InvoiceCheck", "--version", "9"), ("BPM 'InvoiceCheck' version '9' cannot be shown: no version is listed under "
@@ -112,7 +112,7 @@ class TestChecking:
     ) -> None:
         done = run("start", BPM, option, "--variable", "contry=a-secret", "--variable", "supplier=ACME")
         assert (done.code, done.out) == (2, "")
-        assert "has no variable 'contry' (the nearest one is 'country')" in done.err
+        assert "has no variable 'contry' (did you mean 'country'?)" in done.err
         assert "'supplier', 'country', 'risk_class'" in done.err
         assert "a-secret" not in done.err
         assert emulator.counts()["start"] == 0
@@ -134,7 +134,7 @@ class TestChecking:
         done = run("start", BPM, "--check", "--variable", "contry=CN")
         assert (done.code, emulator.counts()["start"]) == (0, 1)
         assert done.err.startswith(
-            f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told: its definition lists no variables"
+            f"Cannot check whether BPM {BPM!r} version '1.0.0' has the variables 'contry': its definition lists no variables"
         )
 
     @pytest.mark.parametrize("how", [(), ("--dry-run",)])

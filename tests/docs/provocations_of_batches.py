@@ -172,13 +172,13 @@ BATCHES: dict[str, Provocation] = {
     "it was still open at the deadline ('timeout')": batch(timeout=0.001),
     "How its instances are now could not be read: …": late_while_lists_fail,
     "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0.001),
-    "The batch has changed since an earlier try began it: launch … is not the one that started …": changed(
+    "The batch has changed since an earlier try started it: launch … is not the one that started …": changed(
         ONE, [{"title": "two"}]
     ),
-    "The batch has changed since an earlier try began it: launch … is missing, which started …": changed(
+    "The batch has changed since an earlier try started it: launch … is missing, which started …": changed(
         [*ONE, {"title": "two"}], ONE
     ),
-    "The batch has changed since an earlier try began it: the business keys of its launches are not those that were "
+    "The batch has changed since an earlier try started it: the business keys of its launches are not those that were "
     "begun": changed_keys,
     "whether an earlier try started launch … cannot be told: …": retry_without_keys,
     "whether an earlier try started one of these for launch … cannot be told, for others may use their key: …": (

@@ -233,7 +233,7 @@ ARGUMENTS: list[tuple[Call, str]] = [
     (lambda hook: hook.query_instances([]), "states must not be empty"),
     (
         lambda hook: hook.get_instance("\ud800"),
-        "instance_id must be a text without NUL and half surrogate pairs",
+        "instance_id must be a text without NUL characters and lone surrogates",
     ),
     (lambda hook: hook.suspend_instance("002N\0"), "instance_id must be a text without NUL"),
     (lambda hook: hook.start_instance("A", title="a\0b"), "title must be a text without NUL"),

@@ -38,7 +38,7 @@ def test_unknown_name_raises(hook: AstroZeroHook, emulator: EmulatorControl) -> 
         hook.check_variables(BPM, {"contry": "CN", "supplier": "ACME"})
     said = str(caught.value)
     assert said.startswith(
-        f"On connection 'my_conn': BPM {BPM!r} version '1.0.0' has no variable 'contry' (the nearest one is 'country')."
+        f"On connection 'my_conn': BPM {BPM!r} version '1.0.0' has no variable 'contry' (did you mean 'country'?)."
     )
     assert "ACME" not in said
     assert isinstance(caught.value, ValueError)
@@ -57,8 +57,8 @@ def test_no_names_send_nothing(hook: AstroZeroHook, emulator: EmulatorControl) -
         ("absent", "its definition lists no variables"),
         ("null", "its definition lists no variables"),
         ("empty", "its definition lists no variables"),
-        ("unnamed", "its definition lists variables otherwise than is documented"),
-        ("map", "its definition lists variables otherwise than is documented"),
+        ("unnamed", "its definition lists variables in an undocumented form"),
+        ("map", "its definition lists variables in an undocumented form"),
     ],
 )
 def test_definition_without_variables_logs_a_warning(
@@ -66,14 +66,14 @@ def test_definition_without_variables_logs_a_warning(
 ) -> None:
     emulator.switch(definition_variables=position)
     assert not hook.check_variables(BPM, ["contry"])
-    assert f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told: {why}" in said()
+    assert f"Cannot check whether BPM {BPM!r} version '1.0.0' has the variables 'contry': {why}" in said()
 
 
 @pytest.mark.parametrize(
     ("name", "version", "why"),
     [
-        ("NoSuchThing", None, "Whether BPM 'NoSuchThing' has the variables 'a' cannot be told: no definition of this"),
-        ("InvoiceCheck", "9", "BPM 'InvoiceCheck' version '9' has the variables 'a' cannot be told: no version is"),
+        ("NoSuchThing", None, "Cannot check whether BPM 'NoSuchThing' has the variables 'a': no definition with this"),
+        ("InvoiceCheck", "9", "BPM 'InvoiceCheck' version '9' has the variables 'a': no version is"),
     ],
 )  # fmt: skip
 def test_unlisted_bpm_logs_a_warning(
@@ -99,4 +99,4 @@ def test_variables_of_an_instance_are_checked_against_its_version(
         hook.check_variables_of(instance, ["x"])
     emulator.distort(instance.id, {"version": None})
     assert not hook.check_variables_of(hook.get_instance(instance.id), ["x"])
-    assert "cannot be told: it does not show its version" in said()
+    assert "Cannot check the variables of instance " in said() and "it does not show its version" in said()

@@ -374,7 +374,7 @@ def test_trickling_answer_times_out(
     with Server(trickle).running() as server:
         settings = replace(connect(make_hook, server.port).settings, answer_timeout=0.5)
         try:
-            with pytest.raises(errors.AmbiguousStartError, match=r"within 0\.5 s|cannot be unpacked"):
+            with pytest.raises(errors.AmbiguousStartError, match=r"within 0\.5 s|cannot be decompressed"):
                 start(settings)
         finally:
             over.set()

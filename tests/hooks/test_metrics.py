@@ -116,7 +116,7 @@ def test_failing_stats_are_logged_once_and_harmless(
         stats_meter.count("polls")
         stats_meter.flush()
     assert [record.message for record in caplog.records] == [
-        "Metrics could not be handed to Airflow, and are no more"
+        "Sending metrics to Airflow failed; this process sends no more metrics"
     ]
 
 

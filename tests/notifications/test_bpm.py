@@ -202,7 +202,7 @@ def test_wrong_credentials_are_told_and_not_shown(
     report()
     words = said()
     assert "AuthenticationError" in words
-    assert "Check login" in words
+    assert "Check the login" in words
     assert "wrong-secret-of-the-test" not in words
 
 
@@ -269,7 +269,7 @@ def test_a_template_that_came_out_as_none_starts_nothing(
     notifier = AstroZeroStartBpmNotifier(bpm_name=BPM, business_key="{{ a template }}")
     notifier.business_key = None
     notifier.notify(failure())  # type: ignore[arg-type]
-    assert "business_key was given, and came out as None" in said()
+    assert "business_key was provided, but rendered as None" in said()
     assert not any(emulator.counts().values())
 
 

@@ -679,7 +679,7 @@ class TestTheInput:
     def test_a_template_that_came_out_as_nothing_is_no_empty_batch(self, task: Any) -> None:
         operator = task(launches=[]).operator()
         operator.launches = None
-        with pytest.raises(ValueError, match="launches was given, and came out as None"):
+        with pytest.raises(ValueError, match="launches was provided, but rendered as None"):
             operator.execute({"ti": Task(lambda _: None, remembers=False)})
 
     @pytest.mark.parametrize("suffix", ["jsonl", "csv"])

@@ -123,7 +123,7 @@ def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(
 def test_an_id_that_came_out_as_none_is_told_as_that(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     made = sensor(instance_id="{{ a template }}")
     made.instance_id = None
-    with pytest.raises(ValueError, match="instance_id was given, and came out as None"):
+    with pytest.raises(ValueError, match="instance_id was provided, but rendered as None"):
         poke(made)
 
 
@@ -248,7 +248,7 @@ def test_a_template_that_came_out_as_none_opens_no_gate(
     emulator.act(instance["id"], "reject")
     made = sensor(business_key="k", **{argument: "{{ a template }}"})
     setattr(made, argument, None)
-    with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
+    with pytest.raises(ValueError, match=f"{argument} was provided, but rendered as None"):
         poke(made)
 
 

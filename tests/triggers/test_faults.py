@@ -1357,7 +1357,7 @@ def test_an_unknown_state_that_no_list_shows_fails(
         gate = Gate(instance_id, poll_interval=20)
         await until(lambda: looks(emulator))
         emulator.move(instance_id, state=unknown_state, bp_status="Approved", closed=closed)
-        await gate.fails(errors.InstanceNotFoundError, instance_id, "that is no success")
+        await gate.fails(errors.InstanceNotFoundError, instance_id, "does not count as success")
 
     fast_time(scene())
     assert notes(capsys) == ["looking again"]
@@ -1424,7 +1424,7 @@ def test_a_row_cap_that_hides_an_instance_for_good_fails_and_is_named(
         hide(emulator, cap)
         end = await gate.end()
         assert type(end) is errors.InstanceNotFoundError
-        words = f"the longest answer had {cap} rows, a row cap could hide it"
+        words = f"the longest list had {cap} rows, so a row cap may hide it"
         assert (words in str(end)) is told
 
     fast_time(scene())
