@@ -31,24 +31,25 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {
-    POLLS: Metric(
-        "counter", "Looks for what is waited for. One look asks for everything that waits with it."
+    POLLS: Metric("counter", "Polls. One poll serves all waits that share it."),
+    POLL_ERRORS: Metric(
+        "counter", "Polls in which a call failed after all its attempts. The waits continue."
     ),
-    POLL_ERRORS: Metric("counter", "Polls of which a call failed, after all its attempts. The waits go on."),
     WAITERS: Metric(
         "gauge",
-        "Deferred tasks, a batch being one, and watchers that the pollers of this process look after.",
+        "Deferred tasks and watchers that the pollers of this process serve. A batch counts as one.",
         tag="hostname",
     ),
-    REQUESTS: Metric("counter", "HTTP requests sent, each attempt counted.", tag="kind"),
-    TOKEN_REQUESTS: Metric("counter", "Times that a token was asked for, at first or to renew it."),
-    STARTS: Metric("counter", "Instances that were started."),
-    ADOPTIONS: Metric("counter", "Instances that a try found started, and went on with."),
+    REQUESTS: Metric("counter", "HTTP requests sent. Each attempt counts.", tag="kind"),
+    TOKEN_REQUESTS: Metric("counter", "Requests for a token, the first one and renewals."),
+    STARTS: Metric("counter", "Instances started."),
+    ADOPTIONS: Metric("counter", "Instances of earlier tries that a later try adopted."),
     AMBIGUOUS_STARTS: Metric(
-        "counter", "Starts that may or may not have been taken, whatever a look-up has shown later."
+        "counter",
+        "Starts in doubt: the server may or may not have acted on them. Counted even if a later search resolves the doubt.",
     ),
     KILLS: Metric(
-        "counter", "Waiting tasks that a person ended, so that what they had open was to be terminated."
+        "counter", "Waiting tasks that a user ended, so that their open instances had to be terminated."
     ),
 }
 

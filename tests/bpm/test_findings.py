@@ -221,7 +221,9 @@ class TestContradictions:
         findings = scene.run(search.find({"1": RUNS, "2": RUNS}, [KEY], {RUNS}))
         for result in (findings.instance_or_error("1"), findings.carrier_or_error(KEY)):
             assert isinstance(result, UnexpectedAnswerError)
-            assert "shows instance '1' twice in the list of state 'Running', with" in str(result)
+            assert "shows instance '1' twice in the list of state 'Running' with different values: " in str(
+                result
+            )
         assert findings.instance("2").id == "2"
         assert set(findings.doubts) == {"1"}
         assert findings.failure is None

@@ -306,7 +306,7 @@ def test_how_long_it_is_looked_at_is_what_the_connection_says(
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
     group = Group(replace(settings, start_grace=4))
-    assert "and after 4 s its effect" in group.change([instance_id]).failed[instance_id]
+    assert "but shows no effect after 4 s" in group.change([instance_id]).failed[instance_id]
     assert group.slept == [1, 2, 1]
 
 
@@ -331,7 +331,7 @@ def test_what_is_accepted_and_then_gone_is_a_failure(group: Group, emulator: Emu
 
     group.before_a_look = archive
     reason = group.change([instance_id]).failed[instance_id]
-    assert reason.startswith("accepted, but it is in none of the states. It may have been deleted")
+    assert reason.startswith("accepted, and yet it is in none of the states. It may have been deleted")
 
 
 def test_what_shows_only_at_the_look_is_done(group: Group, emulator: EmulatorControl) -> None:
@@ -353,11 +353,9 @@ def test_where_the_look_fails_too_both_are_told(
     change = group.change(ids)
     assert set(change.failed) == set(ids)
     assert change.is_complete is not bool(fault)
-    first = "the server refused" if fault else "accepted"
+    first = "the server refused, and afterwards" if fault else "accepted, but then"
     for reason in change.failed.values():
-        assert reason.startswith(
-            f"{first}, and afterwards the instance could not be read (the server failed)"
-        )
+        assert reason.startswith(f"{first} the instance could not be read (the server failed)")
     # What was accepted is looked at once more.
     assert emulator.counts()["query"] == (ATTEMPTS if fault else 2 * ATTEMPTS)
 

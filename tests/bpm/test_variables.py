@@ -161,7 +161,7 @@ def test_time_zone_is_requested_only_if_needed() -> None:
         (["a"], "variables must be a mapping of names to JSON values, not list"),
         (
             "{'a': 1}",
-            "not a text. A template renders to a text: write one for each value, such as variables={'amount'",
+            "not a text. A template renders to a text: write one template for each value, such as variables={'amount'",
         ),
     ],
 )

@@ -317,7 +317,7 @@ ARGUMENTS: dict[str, Provocation] = {
     ),
     "variables must be a mapping of names to JSON values, not a text": started(variables="a=1"),
     "each name in variables must be a text that is not blank, not …": started(variables={1: "a"}),
-    "… must be a text, not …; write a text, and put quotes into a template of it": started(version=1.1),
+    "… must be a text, not …; write a text, and add quotes inside a template": started(version=1.1),
     "… must be True or False, not …": started(deferrable="no"),
     "timeout must be more than 0": started(timeout=0),
     "on_timeout means nothing without a timeout or an execution_timeout": started(

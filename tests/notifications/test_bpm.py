@@ -176,7 +176,7 @@ def test_a_start_that_nobody_knows_of_is_told(
     [
         ({"bpm_name": "NoSuch"}, "RefusedError"),
         ({"title": "{{ none }}", "business_key": "  "}, "business_key must be a text that is not blank"),
-        ({"business_key": "{{ none }}"}, "business_key must not be 'None': a template renders that"),
+        ({"business_key": "{{ none }}"}, "business_key must not be 'None': a template renders this"),
         ({"version": "{{ none }}"}, "version must not be 'None'"),
         ({"title": "a\0b"}, "title must be a text without NUL"),
         ({"title": "{{ nothing.at.all }}"}, "'nothing' is undefined"),

@@ -355,7 +355,7 @@ class TestNumbersOfTemplates:
         operator = start()
         setattr(operator, argument, value)
         with pytest.raises(
-            ValueError, match=f"{argument} must be a text, not .*put quotes into a template of it"
+            ValueError, match=f"{argument} must be a text, not .*add quotes inside a template"
         ):
             execute(operator)
         assert not any(offered.counts().values())

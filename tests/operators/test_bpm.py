@@ -368,7 +368,7 @@ class TestStateChanges:
         emulator.switch(action_lag=30)
         make_conn(start_grace=0.02)
         with pytest.raises(
-            errors.EffectNotShownError, match="terminate of .* accepted, and after 0.02 s its effect"
+            errors.EffectNotShownError, match="terminate of .* accepted, but shows no effect after 0.02 s"
         ):
             run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
 

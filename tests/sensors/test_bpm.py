@@ -170,7 +170,7 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
         ({"business_key": ""}, "business_key"),
         ({"instance_id": "1", "states": ["Done"]}, "states must be one of"),
         ({"instance_id": "1", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
-        ({"business_key": "None"}, "business_key must not be 'None': a template renders that"),
+        ({"business_key": "None"}, "business_key must not be 'None': a template renders this"),
         ({"business_key": "k", "bpm_name": "None"}, "bpm_name must not be 'None'"),
         ({"instance_id": "undefined"}, "instance_id must not be 'undefined'"),
         ({"instance_id": "1", "bp_statuses": ["None"]}, "each of bp_statuses must not be 'None'"),
