@@ -119,16 +119,16 @@ def change_state(
         intent.begin()
     elif known != NOTHING_KNOWN and (seen := (yield from _read_if_possible(instance_id, find))) is not None:
         _check_is_same(seen, known)
-    look = Look(instance_id, action, find, grace)
+    check = Look(instance_id, action, find, grace)
     try:
         instance: BpmInstance = yield operation
     except CallError as failure:
         if is_certainly_not_sent(failure):
             raise
-        return (yield from _after_failure(look, failure, if_closed))
+        return (yield from _after_failure(check, failure, if_closed))
     if not is_settled(instance, action):
         # The documented example of suspend shows the effect in the answer. If this answer does not, check again.
-        outcome = yield from _after_acceptance(look, instance)
+        outcome = yield from _after_acceptance(check, instance)
         if isinstance(outcome, Change):
             return outcome
         instance = outcome
@@ -223,24 +223,24 @@ def is_certainly_not_sent(failure: CallError) -> bool:
     return isinstance(failure, (NotSentError, AuthenticationError)) and not failure.after_doubt
 
 
-def _after_acceptance(look: Look, instance: BpmInstance) -> Plan[BpmInstance | Change]:
+def _after_acceptance(check: Look, instance: BpmInstance) -> Plan[BpmInstance | Change]:
     """Check for the effect of an accepted action.
 
-    :param look: the check.
+    :param check: the check.
     :param instance: the instance in the answer.
     :returns: the instance as soon as it is settled, or an unconfirmed change if there was no time to check.
     :raises EffectNotShownError: if the effect does not show in time.
     """
-    grace = look.grace or 0
-    seen = yield from look.until(grace)
+    grace = check.grace or 0
+    seen = yield from check.until(grace)
     if not isinstance(seen, AstroZeroError):
-        if look.ends(seen):
+        if check.ends(seen):
             return seen
         instance = seen
     words = accepted(seen, grace)
-    if look.grace is None:
-        return Change(instance, f"{look.action}: {words}", visible=False)
-    raise EffectNotShownError(look.instance_id, look.action, words, instance)
+    if check.grace is None:
+        return Change(instance, f"{check.action}: {words}", visible=False)
+    raise EffectNotShownError(check.instance_id, check.action, words, instance)
 
 
 def _check_is_same(instance: BpmInstance, known: Known) -> None:
@@ -271,14 +271,14 @@ def _is_there(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Pla
     return True
 
 
-def _after_failure(look: Look, failure: CallError, if_closed: IfClosed) -> Plan[Change]:
+def _after_failure(check: Look, failure: CallError, if_closed: IfClosed) -> Plan[Change]:
     """Judge the state of an instance after a failed action, by the table above."""
-    seen = yield from look.after(failure)
+    seen = yield from check.after(failure)
     if isinstance(seen, InstanceNotFoundError):
         raise _with_answer(seen, failure) from None
-    if isinstance(seen, AstroZeroError) or not look.ends(seen):
-        raise _with_last_seen(failure, seen, look.grace or 0) from None
-    action: Any = look.action
+    if isinstance(seen, AstroZeroError) or not check.ends(seen):
+        raise _with_last_seen(failure, seen, check.grace or 0) from None
+    action: Any = check.action
     if not shows(seen, action):
         return _ended(seen, action, if_closed)
     if failure.may_be_done:

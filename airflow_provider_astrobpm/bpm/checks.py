@@ -250,8 +250,8 @@ def _nearest(value: object, known: Iterable[object]) -> str:
     return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
-def _folded(text: str) -> str:
-    return re.sub(r"[\s_-]", "", text).casefold()
+def _folded(word: str) -> str:
+    return re.sub(r"[\s_-]", "", word).casefold()
 
 
 def is_token(value: str) -> bool:

@@ -224,7 +224,7 @@ def _needles(secret: str) -> _Needles:
 
 
 def _base64_forms(raw: bytes) -> set[bytes]:
-    """Return the texts of which one is in the base64 of any text that contains the secret, at whatever offset."""
+    """Return the texts of which one is in the base64 of any text that contains the secret, at any offset."""
     forms = set()
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + raw)

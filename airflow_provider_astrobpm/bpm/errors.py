@@ -30,7 +30,7 @@
   * UnknownEventError: the task does not understand its trigger's event
 
 The root is a plain ``Exception``, not an ``AirflowException``. A sensor with ``soft_fail`` turns an ``AirflowException`` into
-a skip in one mode and not in the other, and a real failure must never look like a skip.
+a skip in one mode and not in the other, and a real failure must never be reported as a skip.
 
 Each error of a call says what was attempted, on which connection, what the server said, and what to do next. No error ever
 contains a secret or a token.

@@ -402,28 +402,28 @@ class AstroZeroHook(BaseHook):
 
     def run_wait(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
         """Run a wait to its end and return its result, or raise its error. Blocks the calling thread; see ``wait_for_instance``."""
-        self._look_for(awaited, look.wait_for(awaited, poll_interval=poll_interval, **self._looking))
+        self._poll_for(awaited, look.wait_for(awaited, poll_interval=poll_interval, **self._polling_options))
         return awaited.result()
 
     def look(self, awaited: AnyWait[Any]) -> None:
         """Poll once for a wait."""
-        self._look_for(awaited, look.once(awaited, **self._looking))
+        self._poll_for(awaited, look.once(awaited, **self._polling_options))
 
     def look_until_sure(self, awaited: Wait, *, again_after: float) -> None:
         """Poll for a wait, and poll again while polls fail or do not show its instance.
 
         :param again_after: seconds until the next poll.
         """
-        self._look_for(awaited, look.until_sure(awaited, again_after=again_after, **self._looking))
+        self._poll_for(awaited, look.until_sure(awaited, again_after=again_after, **self._polling_options))
 
-    def _look_for(self, awaited: AnyWait[Any], plan: Plan[Any]) -> None:
+    def _poll_for(self, awaited: AnyWait[Any], plan: Plan[Any]) -> None:
         """Run a flow that polls for a wait. If the wait ends with an error, add the connection to the error."""
         self.client.run(plan)
         if isinstance(awaited.ending, AstroZeroError):
             awaited.ending.connection = awaited.ending.connection or self.settings.connection
 
     @property
-    def _looking(self) -> dict[str, Any]:
+    def _polling_options(self) -> dict[str, Any]:
         return {
             "settings": self.settings,
             "log": self._log_note,

@@ -67,7 +67,7 @@ def test_never_reached_covers_all_attempts(errors: list[CallError], never_reache
 
 
 @pytest.mark.parametrize(
-    ("errors", "sent_before", "after_doubt"),
+    ("errors", "earlier_attempt_sent", "earlier_attempt_in_doubt"),
     [
         ([RefusedError("x")], False, False),
         ([NotSentError("x"), RefusedError("x")], False, False),
@@ -78,7 +78,7 @@ def test_never_reached_covers_all_attempts(errors: list[CallError], never_reache
     ],
 )
 def test_error_records_the_possible_effect_of_earlier_attempts(
-    errors: list[CallError], sent_before: bool, after_doubt: bool
+    errors: list[CallError], earlier_attempt_sent: bool, earlier_attempt_in_doubt: bool
 ) -> None:
     for error in errors:
         error.never_reached = isinstance(error, NotSentError)
@@ -90,7 +90,8 @@ def test_error_records_the_possible_effect_of_earlier_attempts(
     policy = retry.policy(api.act("1", "terminate"), max_attempts=len(errors), max_wait=0)
     with pytest.raises(CallError) as caught:
         tenacity.Retrying(**policy, sleep=lambda _seconds: None)(send)
-    assert (caught.value.sent_before, caught.value.after_doubt) == (sent_before, after_doubt)
+    assert caught.value.sent_before is earlier_attempt_sent
+    assert caught.value.after_doubt is earlier_attempt_in_doubt
 
 
 @pytest.mark.parametrize(

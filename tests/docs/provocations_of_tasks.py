@@ -235,7 +235,7 @@ STARTS: dict[str, Provocation] = {
     "…; it could not be searched for: …": start_and_looks_that_fail,
     "…; it may be one of those that show its business key: …": start_beside_others,
     "Business key '…' came back as '…'. …": start_whose_key_is_changed,
-    "… shows the business key '…', which may be the sent key, changed by the server": start_whose_key_is_cut_off,
+    "… shows business key '…', which may be the sent key, changed by the server": start_whose_key_is_cut_off,
     "… carries its business key, but its start time '…' does not tell whether this run of the DAG has started it, or a "
     "deleted one with the same id": retry_with_odd_timestamps,
     "'retries' was changed, so it is unclear whether … was started before the task was last cleared": retry_with_fewer_retries,
