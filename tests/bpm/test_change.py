@@ -148,7 +148,7 @@ def test_accepted_action_reports_whether_its_effect_shows(
 ) -> None:
     done = stage(world(make(**answer), make(**later))).run(change.change_state("002N1", action, find=find))
     assert done.visible is visible
-    assert ("does not show yet" in done.note) is not visible
+    assert ("shows no effect yet" in done.note) is not visible
 
 
 class Lagging:
@@ -421,7 +421,7 @@ class TestDelete:
     )
     def test_lost_answer(self, answer: AstroZeroError, make: Make, stage: Any) -> None:
         scene = stage(Lagging(answer, make(), None, 0))
-        assert "is gone, though the answer" in scene.run(change.delete("002N1", find=find))
+        assert "is gone, although the answer" in scene.run(change.delete("002N1", find=find))
         with pytest.raises(type(answer), match="the instance is 'Running'"):
             self.run(stage, answer, make())
 
