@@ -1,1 +1,1 @@
-"""A client for the Astro Zero BPM REST API. It knows nothing of Airflow."""
+"""Client of the Astro Zero BPM REST API. Imports nothing of Airflow."""

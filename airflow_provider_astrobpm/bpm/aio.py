@@ -1,4 +1,4 @@
-"""``AsyncBpmClient`` runs calls and plans in an event loop, as ``BpmClient`` does in a thread. It decides nothing."""
+"""``AsyncBpmClient`` runs calls and flows in an event loop, as ``BpmClient`` does in a thread. It makes no decisions."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_READ_AT_ONCE = 64 * 1024  # bytes of an answer; a longer one is read in a thread
+MAX_INLINE_DECODE_BYTES = 64 * 1024  # a longer answer is decoded in a thread
 
 
 class _Result(msgspec.Struct, Generic[T], frozen=True):
-    """The end of an exchange; what a generator ends with cannot leave a thread."""
+    """The result of a call flow. The ``StopIteration`` of a generator cannot be passed out of a thread."""
 
     value: T
 
 
-def _resume(talk: Exchange[T], reply: object) -> NeedToken | NotTheToken | Request | _Result[T]:
+def _resume(flow: Exchange[T], reply: object) -> NeedToken | NotTheToken | Request | _Result[T]:
     try:
-        return talk.throw(reply) if isinstance(reply, CallError) else talk.send(reply)
+        return flow.throw(reply) if isinstance(reply, CallError) else flow.send(reply)
     except StopIteration as stop:
         return _Result(stop.value)
 
 
-async def _show_nobody(_token: str) -> None:
-    """Be the ``on_token`` of those who mask nothing."""
+async def _ignore_token(_token: str) -> None:
+    """Do nothing. The default ``on_token``."""
 
 
 class AsyncBpmClient:
-    """Talks to one Astro Zero environment. Coroutines of one event loop may share it; close it there after use.
+    """Asynchronous client for one Astro Zero environment. Coroutines of one event loop may share it. Close it in that loop.
 
-    Making one does no I/O and needs no running loop. Whoever is cancelled gets ``CancelledError``, never a
-    ``CallError``, also in the middle of a request: whether the server acts on that is then unknown.
+    Creating one does no I/O and needs no running loop. A cancelled caller gets ``CancelledError``, never a ``CallError``, even in
+    the middle of a request. It is then unknown whether the server acts on the request.
 
-    :param settings: where and how.
-    :param tokens: the token cache; by default that of the process, which threads and event loops share.
-    :param sleep: lets seconds pass, between attempts and in plans.
-    :param on_token: is shown every token before its first use, so that logs can mask it.
-    :param on_retry: is told in words that a call failed for the first time and is sent again.
-    :param meter: is told what was sent, after each call of ``call`` or when ``tell_meter`` is called, and passes it on when
-        the client is closed.
+    :param settings: the settings of the environment.
+    :param tokens: the token cache; by default the one of the process, which threads and event loops share.
+    :param sleep: sleeps for some seconds, between attempts and in flows.
+    :param on_token: called with every token before its first use, so that logs can mask it.
+    :param on_retry: called with a message when the first attempt of a call failed and the call is resent.
+    :param meter: counts requests; updated after each ``call`` and by ``flush_request_counts``, and flushed when the client is
+        closed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class AsyncBpmClient:
         *,
         tokens: TokenCache = TOKENS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_token: Callable[[str], Awaitable[None]] = _show_nobody,
+        on_token: Callable[[str], Awaitable[None]] = _ignore_token,
         on_retry: Callable[[str], None] = lambda _words: None,
         meter: Meter = NO_METER,
     ) -> None:
@@ -89,21 +89,21 @@ class AsyncBpmClient:
         self.meter = meter
         self._sent = Requests()
         self._transport = AsyncTransport(settings)
-        self._showing = asyncio.Lock()
+        self._masking_lock = asyncio.Lock()
         self._last_token: str | None = None
 
     async def call(self, operation: Operation[T]) -> T:
-        """Run one operation, again where the table of ``retry`` allows it.
+        """Run one operation, and resend it where the table in ``retry`` allows.
 
-        :raises CallError: how the last attempt ended.
-        :raises SettingsError: if a certificate file of the settings cannot be used.
+        :raises CallError: the error of the last attempt.
+        :raises SettingsError: if a certificate file of the settings is unusable.
         """
-        limits = retry.policy(
+        policy = retry.policy(
             operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
         )
-        tell = telling(self._on_retry, self.settings.max_attempts)
+        report = telling(self._on_retry, self.settings.max_attempts)
         retrying: Callable[..., Awaitable[T]] = tenacity.AsyncRetrying(
-            **limits, sleep=self._sleep, before_sleep=tell
+            **policy, sleep=self._sleep, before_sleep=report
         )
         try:
             return await retrying(self._attempt, operation)
@@ -111,19 +111,19 @@ class AsyncBpmClient:
             self.tell_meter()
 
     async def call_once(self, operation: Operation[T]) -> T:
-        """Run one operation and send it once, whatever comes of it; the token for it may take several attempts.
+        """Run one operation and send it only once. Fetching its token may take several attempts.
 
-        The meter is not told: thousands of these may be under way.
+        The meter is not updated, because thousands of these calls may be under way.
 
-        :raises CallError: how it ended.
-        :raises SettingsError: as ``call`` does.
+        :raises CallError: the error of the call.
+        :raises SettingsError: see ``call``.
         """
         return await self._attempt(operation)
 
     async def run(self, plan: Plan[T]) -> T:
-        """Run a plan to its result.
+        """Run a flow to its result.
 
-        :raises AstroZeroError: what the plan does not handle.
+        :raises AstroZeroError: an error that the flow does not handle.
         """
         reply: Any = None
         failure: AstroZeroError | None = None
@@ -145,7 +145,7 @@ class AsyncBpmClient:
             raise
 
     def tell_meter(self) -> None:
-        """Tell the meter what was sent since the last time."""
+        """Pass the requests counted since the last call to the meter."""
         self._sent.tell(self.meter)
 
     async def close(self) -> None:
@@ -164,20 +164,20 @@ class AsyncBpmClient:
         return f"AsyncBpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
 
     async def _attempt(self, operation: Operation[T]) -> T:
-        talk = exchange(
+        flow = exchange(
             operation,
             connection=self.settings.connection,
             csrf=self._tokens.csrf_memory(self.settings),
             secrets=(*self._secrets, *self._tokens.earlier(self._key)),
         )
-        step = _resume(talk, None)
+        step = _resume(flow, None)
         while not isinstance(step, _Result):
-            token = self._token_at_hand(step.stale) if isinstance(step, NeedToken) else None
+            token = self._reusable_token(step.stale) if isinstance(step, NeedToken) else None
             reply = token or await self._reply_to(step)
-            if isinstance(reply, Response) and len(reply.body) > LONGEST_READ_AT_ONCE:
-                step = await asyncio.to_thread(_resume, talk, reply)
+            if isinstance(reply, Response) and len(reply.body) > MAX_INLINE_DECODE_BYTES:
+                step = await asyncio.to_thread(_resume, flow, reply)
             else:
-                step = _resume(talk, reply)
+                step = _resume(flow, reply)
         return step.value
 
     async def _reply_to(self, step: NeedToken | NotTheToken | Request) -> Response | CallError | str | None:
@@ -192,8 +192,8 @@ class AsyncBpmClient:
         except CallError as error:
             return error
 
-    def _token_at_hand(self, stale: str | None) -> str | None:
-        """Return the token that this client has used before, if it is good for now."""
+    def _reusable_token(self, stale: str | None) -> str | None:
+        """Return the token that this client used before, if it is still valid."""
         token = self._tokens.known(self._key, stale)
         return token if token == self._last_token else None
 
@@ -202,7 +202,7 @@ class AsyncBpmClient:
             self.settings, self._request_token, stale=need.stale, doubt=need.doubt
         )
         if token is not None and token != self._last_token:
-            async with self._showing:
+            async with self._masking_lock:
                 if token != self._last_token:
                     await self._on_token(token)
                     self._last_token = token

@@ -1,7 +1,7 @@
-"""An ``aiohttp`` session that says how far a failed request got, as ``transport`` does for ``requests``.
+"""An ``aiohttp`` session that tracks how far a failed request got, as ``sync_transport`` does for ``requests``.
 
-``aiohttp`` sends a GET, PUT or DELETE again by itself when its connection breaks, and tells nobody. Here a request is
-sent once: it notes when it begins to be sent and refuses to begin again. Whether to send again is decided elsewhere.
+By itself, ``aiohttp`` silently resends a GET, PUT or DELETE when its connection breaks. Here a request is sent once: it
+records when it begins to be sent, and refuses to begin again. Whether to resend is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.exchange import Request
     from airflow_provider_astrobpm.bpm.settings import Settings
 
-# Seconds that an idle connection is kept: less than servers, and the firewalls before them, commonly keep theirs.
-KEEP_ALIVE = 15.0
-LONGEST_HEADER = 64 * 1024  # bytes, as many as ``requests`` takes
-LONGEST_WHOLE_BODY = 1024 * 1024  # bytes of a request; aiohttp wants a longer one in parts
-LONGEST_UNPACKED_AT_ONCE = 4 * 1024  # bytes of an answer; a longer one is unpacked in a thread
-MOST_URLS = 1024  # that are remembered, for ``requests`` takes long to prepare one
-PACKED = frozenset({"gzip", "x-gzip", "deflate"})  # content encodings
+# Idle connections are kept for a shorter time than servers, and firewalls in front of them, usually keep theirs.
+KEEP_ALIVE_SECONDS = 15.0
+MAX_HEADER_BYTES = 64 * 1024  # the same limit as in ``requests``
+MAX_UNCHUNKED_BODY_BYTES = 1024 * 1024  # aiohttp expects a longer request body in parts
+MAX_INLINE_UNPACK_BYTES = 4 * 1024  # a longer answer is decompressed in a thread
+MOST_URLS = 1024  # prepared URLs that are cached, because ``requests`` is slow to prepare one
+COMPRESSED_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
-# What may go wrong on the way to the server; anything else is wrong with the request, or with this machine.
+# Errors on the way to the server. Any other error is about the request or this machine.
 NETWORK_ERRORS = (aiohttp.ClientConnectionError, aiohttp.ClientResponseError, OSError, asyncio.TimeoutError)
 
 
 class AsyncTransport:
-    """Sends requests to one environment. Coroutines of one event loop may share it; close it in that loop.
+    """Sends requests to one environment. Coroutines of one event loop may share it. Close it in that loop.
 
-    Making one does no I/O: certificates are read when the first request is sent.
+    Creating one does no I/O: certificates are read when the first request is sent.
 
-    :param settings: where and how.
+    :param settings: the settings of the environment.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,41 +70,41 @@ class AsyncTransport:
         self._session: aiohttp.ClientSession | None = None
         self._used: WeakSet[Any] = WeakSet()
         self._deadlines = _Deadlines(settings.answer_timeout)
-        self._reading_files = threading.Lock()  # only ever taken in a thread, never in the event loop
+        self._reading_files = threading.Lock()  # only acquired in threads, never in the event loop
         self._files_are_good = False
         self._context: ssl.SSLContext | None = None
         self._good_headers: Mapping[str, str] = {}
         self._proxies: dict[URL, _Proxy | None] = {}
 
     async def send(self, request: Request) -> Response:
-        """Send a request once and return the whole answer.
+        """Send a request once and return the complete answer.
 
-        :raises NotSentError: if the server certainly did not get it.
-        :raises InterruptedCallError: if it may have got it, and no whole answer came.
-        :raises UnexpectedAnswerError: if the answer is too long, or cannot be unpacked.
-        :raises SettingsError: if a certificate file of the settings cannot be used; nothing was sent.
+        :raises NotSentError: if the server certainly did not receive it.
+        :raises InterruptedCallError: if the server may have received it, but no complete answer came.
+        :raises UnexpectedAnswerError: if the answer is too long, or cannot be decompressed.
+        :raises SettingsError: if a certificate file of the settings is unusable; nothing was sent.
         """
         problem: AstroZeroError
-        sending = _Sending(self._deadlines, self._used, (*request.secrets, *self._secrets))
+        sending = _RequestProgress(self._deadlines, self._used, (*request.secrets, *self._secrets))
         try:
             response = await self._answer_to(request, sending)
         except AstroZeroError as error:
             problem = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
+        except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
             problem = _classified(error, sending)
         else:
-            if not sending.was_cut:  # a connection that was cut may look like the end of the answer
+            if not sending.was_cut:  # a connection that was cut can look like the end of the answer
                 return response
             problem = sending.cut_off()
         finally:
             sending.end()
             _current.set(None)
-        # Not inside "except", nor with what came before: the original holds the request, and so the token.
+        # Raised outside "except" and without a cause: the original error holds the request, and so the token.
         problem.__context__ = problem.__cause__ = None
         raise problem
 
     async def close(self) -> None:
-        """Close the connections to the server; what is under way on them is interrupted."""
+        """Close the connections to the server. Requests under way are interrupted."""
         session, self._session = self._session, None
         self._deadlines.stop()
         if session is None:
@@ -112,10 +112,10 @@ class AsyncTransport:
         transports = [used.transport for used in self._used if used.transport is not None]
         await session.close()
         for transport in transports:
-            transport.abort()  # a polite end over TLS waits for the server, for longer than the loop may live
+            transport.abort()  # a clean TLS shutdown waits for the server, maybe longer than the loop runs
         await asyncio.sleep(0)
 
-    async def _answer_to(self, request: Request, sending: _Sending) -> Response:
+    async def _answer_to(self, request: Request, sending: _RequestProgress) -> Response:
         url = self._url_of(request)
         proxy = self._proxy_to(url.origin())
         over_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
@@ -127,7 +127,7 @@ class AsyncTransport:
         if proxy is not None:
             sending.secrets += proxy.secrets
             options |= {"proxy": proxy.url, "proxy_headers": dict(proxy.headers)}
-            if url.scheme == "http":  # no tunnel, so the proxy reads the request's own headers
+            if url.scheme == "http":  # without a tunnel the proxy reads the headers of the request
                 headers |= proxy.headers
         _current.set(sending)
         sending.connecting = True
@@ -135,26 +135,26 @@ class AsyncTransport:
         try:
             body = await _read(answer, self._settings.max_response_bytes)
         finally:
-            if not answer.closed:  # as it is when it was read to its end
+            if not answer.closed:  # it is closed after it was read completely
                 answer.close()
         body = await _unpacked(body, answer, self._settings.max_response_bytes)
         return Response(answer.status, _Headers(answer.raw_headers), body)
 
     def _url_of(self, request: Request) -> URL:
-        """Return the very URL that ``requests`` would send, and refuse what it would refuse."""
+        """Return the same URL that ``requests`` would send, and refuse what ``requests`` would refuse."""
         try:
-            if request.headers != self._good_headers:  # hardly ever: only a new token makes them others
+            if request.headers != self._good_headers:  # rare: headers change only with a new token
                 for header in request.headers.items():
                     check_header_validity(header)
                 self._good_headers = dict(request.headers)
             return _prepared(f"{self._settings.base_url}{request.target}")
         except ValueError as error:
             problem = failure.unbuildable(error)
-        # Not inside "except", nor with the original's words: they may quote a header.
+        # Raised outside "except" and without the original message, which may quote a header.
         raise problem
 
     def _proxy_to(self, origin: URL) -> _Proxy | None:
-        """Return the proxy for an origin, looked up once: ``requests`` reads the whole environment each time."""
+        """Return the proxy for an origin. It is cached, because ``requests`` reads the whole environment each time."""
         if origin not in self._proxies:
             self._proxies[origin] = _proxy_for(origin, self._settings)
         return self._proxies[origin]
@@ -169,16 +169,18 @@ class AsyncTransport:
                 return await self._session.request(
                     method,
                     url,
-                    data=_InParts(body) if body is not None and len(body) > LONGEST_WHOLE_BODY else body,
+                    data=_InParts(body)
+                    if body is not None and len(body) > MAX_UNCHUNKED_BODY_BYTES
+                    else body,
                     allow_redirects=False,
                     timeout=self._timeout,
                     **options,
                 )
             except _ClosedMeanwhileError:
-                continue  # that connection is gone, and nothing was sent on it
+                continue  # the connection is gone, and nothing was sent on it
 
     async def _trust(self, *, over_tls: bool) -> ssl.SSLContext | None:
-        """Return what decides whom to trust, made once; files that the settings name are checked in any case."""
+        """Return the TLS context, or ``None`` without TLS. Files that the settings name are checked in both cases."""
         if self._context is None if over_tls else not self._files_are_good:
             await asyncio.to_thread(self._read_files, over_tls=over_tls)
         return self._context if over_tls else None
@@ -195,28 +197,28 @@ class AsyncTransport:
 def _session() -> aiohttp.ClientSession:
     _library_filter.attach("aiohttp")
     connector = aiohttp.TCPConnector(
-        limit=0,  # no waiting for one another, which would count as connecting
-        keepalive_timeout=KEEP_ALIVE,
-        # Names are looked up as the sync client does it, once a connection, and nothing goes on when a call is stopped.
+        limit=0,  # requests do not queue, because queueing would count as connecting
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        # Names are resolved once per connection, as in the sync client, and nothing keeps running after a cancelled call.
         resolver=aiohttp.ThreadedResolver(),
         use_dns_cache=False,
     )
     return aiohttp.ClientSession(
         connector=connector,
         request_class=_Request,
-        response_class=_Answer,
-        # A login cookie of the server's would compete with the access-token header.
+        response_class=_TrackedResponse,
+        # A login cookie from the server would compete with the access-token header.
         cookie_jar=aiohttp.DummyCookieJar(),
-        # Unpacked here: older versions of aiohttp unpack without a limit, and all of them in the event loop.
+        # Decompressed here: older versions of aiohttp have no size limit, and all of them decompress in the event loop.
         headers={"accept-encoding": "gzip"},
         auto_decompress=False,
-        max_line_size=LONGEST_HEADER,
-        max_field_size=LONGEST_HEADER,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
     )
 
 
 class _InParts:
-    """A long body, part by part. Were it a file, aiohttp would go on with it in a thread when the call has ended."""
+    """A long body, in parts. If it were a file, aiohttp would continue to send it in a thread after the call has ended."""
 
     def __init__(self, body: bytes) -> None:
         self._parts = (body[start : start + CHUNK] for start in range(0, len(body), CHUNK))
@@ -231,7 +233,7 @@ class _InParts:
 
 
 class _SentOnceError(Exception):
-    """Ends a request whose connection broke; unlike the original, it is not one that aiohttp sends again."""
+    """Ends a request whose connection broke. Unlike the original error, it does not make aiohttp resend the request."""
 
 
 class _ClosedMeanwhileError(Exception):
@@ -244,7 +246,7 @@ class _Request(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
-class _Answer(aiohttp.ClientResponse):
+class _TrackedResponse(aiohttp.ClientResponse):
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         try:
             return await super().start(connection)
@@ -253,31 +255,31 @@ class _Answer(aiohttp.ClientResponse):
 
 
 class _Deadlines:
-    """An end to answers: a server that trickles never runs into a read time-out.
+    """The timeouts of answers. A slow trickle of bytes never triggers the read timeout.
 
-    All have the same time, so the oldest is due first, and one timer does for all: it costs less than one for each.
+    All requests have the same timeout, so the oldest is due first. One timer serves all, which is cheaper than one for each.
 
-    :param seconds: the time for a whole answer.
+    :param seconds: the timeout of a complete answer.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._due: dict[_Sending, float] = {}
+        self._due: dict[_RequestProgress, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, sending: _Sending) -> None:
-        """Begin to count for a request."""
+    def add(self, sending: _RequestProgress) -> None:
+        """Start the timeout of a request."""
         loop = asyncio.get_running_loop()
         due = self._due[sending] = loop.time() + self.seconds
         if self._timer is None:
             self._timer = loop.call_at(due, self._cut_what_is_due)
 
-    def discard(self, sending: _Sending) -> None:
-        """Stop counting."""
+    def discard(self, sending: _RequestProgress) -> None:
+        """Stop the timeout of a request."""
         self._due.pop(sending, None)
 
     def stop(self) -> None:
-        """Forget the timer; the next request begins anew, maybe in another loop."""
+        """Cancel the timer. The next request starts a new one, maybe in another loop."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
@@ -293,20 +295,20 @@ class _Deadlines:
             sending.cut()
 
 
-class _Sending:
+class _RequestProgress:
     """How far one request got.
 
-    :param deadlines: end its answer.
+    :param deadlines: the timeouts of answers.
     :param used: the connections on which something was sent before.
-    :param secrets: what neither an error nor a log may show.
+    :param secrets: the secrets that neither an error nor a log may show.
     """
 
     def __init__(self, deadlines: _Deadlines, used: WeakSet[Any], secrets: tuple[str, ...]) -> None:
         self.secrets = secrets
         self.connecting = False
-        """Whether anything was tried over the network."""
+        """Whether the network was used at all."""
         self.begun = False
-        """Whether the connection stood and the request began to be sent."""
+        """Whether the connection was established and sending the request began."""
         self.was_cut = False
         self._deadlines = deadlines
         self._used = used
@@ -315,7 +317,7 @@ class _Sending:
         self._transport: asyncio.Transport | None = None
 
     def begin(self, connection: Connection) -> None:
-        """Note that the request is now sent on this connection, and begin to count."""
+        """Record that the request is now sent on this connection, and start its timeout."""
         if self.begun:
             raise _SentOnceError
         protocol, transport = connection.protocol, connection.transport
@@ -331,19 +333,19 @@ class _Sending:
         self._deadlines.add(self)
 
     def cut_off(self) -> CallError:
-        """Return the error that a call ends with whose time was up."""
+        """Return the error for an answer that was not complete in time."""
         return failure.out_of_time(self._deadlines.seconds)
 
     def end(self) -> None:
-        """Stop counting."""
+        """Stop the timeout, and forget the connection."""
         self._deadlines.discard(self)
         if self._transport is not None and self._protocol.transport is None:
-            self._transport.abort()  # it is lost, which Python 3.10 does not note in a TLS transport
+            self._transport.abort()  # the connection is lost, which a TLS transport of Python 3.10 does not notice
         self._connection = self._protocol = self._transport = None
 
     def cut(self) -> None:
-        """End the answer, because its time is up."""
-        # A connection that came to the end of its answer was handed back, and may serve another call by now.
+        """Abort the answer, because its timeout expired."""
+        # A connection whose answer is complete was returned to the pool, and may already serve another call.
         if self._connection is not None and (transport := self._connection.transport) is not None:
             self.was_cut = True
             transport.abort()
@@ -351,7 +353,7 @@ class _Sending:
 
 _current: ContextVar[Any] = ContextVar(
     "sending", default=None
-)  # the _Sending of this task, while there is one
+)  # the _RequestProgress of the request that this task is sending
 
 
 def _secrets_in_use() -> tuple[str, ...] | None:
@@ -363,10 +365,10 @@ _library_filter = secrecy.LibraryFilter(_secrets_in_use)
 
 
 def _is_closing(transport: asyncio.Transport | None) -> bool:
-    """Tell whether an idle connection has ended. The event loop may not have come round to noticing it."""
+    """Return whether an idle connection was closed. The event loop may not have noticed it yet."""
     if transport is None or transport.is_closing():
         return True
-    # Nothing may come before a request is sent, but for the end.
+    # Before a request is sent, the only thing that can arrive is the end of the connection.
     poll = select.poll()
     poll.register(transport.get_extra_info("socket"), select.POLLIN)
     return bool(poll.poll(0))
@@ -384,9 +386,9 @@ async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _unpacked(body: bytes, answer: aiohttp.ClientResponse, limit: int) -> bytes:
-    if not body or answer.headers.get("content-encoding", "").strip().lower() not in PACKED:
+    if not body or answer.headers.get("content-encoding", "").strip().lower() not in COMPRESSED_ENCODINGS:
         return body
-    if len(body) > LONGEST_UNPACKED_AT_ONCE:
+    if len(body) > MAX_INLINE_UNPACK_BYTES:
         unpacked = await asyncio.to_thread(_unpack, body, limit)
     else:
         unpacked = _unpack(body, limit)
@@ -398,7 +400,7 @@ async def _unpacked(body: bytes, answer: aiohttp.ClientResponse, limit: int) -> 
 
 
 def _unpack(body: bytes, limit: int) -> bytes | None:
-    """Unpack one part after another, hardly more than the limit; ``None`` where that cannot be done."""
+    """Decompress part by part, to little more than the limit. Return ``None`` if the data is invalid."""
     parts, room = [], limit + 1
     while body and room > 0:
         unpacker = zlib.decompressobj(GZIP_OR_ZLIB)
@@ -414,14 +416,14 @@ def _unpack(body: bytes, limit: int) -> bytes | None:
 
 
 class _Headers(Mapping[str, str]):
-    """Headers as ``requests`` reads them, when somebody asks: hardly any answer but a refusal is asked for its own."""
+    """Headers as ``requests`` reads them, parsed on first use. Hardly any answer except a refusal needs its headers."""
 
     def __init__(self, raw: tuple[tuple[bytes, bytes], ...]) -> None:
         self._raw = raw
 
     @cached_property
     def _read(self) -> dict[str, str]:
-        """Any byte is a letter, and what comes twice is a list."""
+        """Decode any byte as a character, and join repeated headers."""
         headers: dict[str, str] = {}
         for raw_name, raw_value in self._raw:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -445,7 +447,7 @@ def _prepared(url: str) -> URL:
 
 class _Proxy(NamedTuple):
     url: URL
-    """Without a password, so that no error can quote it."""
+    """Without the password, so that no error can quote it."""
     headers: Mapping[str, str]
     secrets: tuple[str, ...]
 
@@ -458,7 +460,7 @@ def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
         whole = given if "://" in given else f"http://{given}"
         parts = parse_url(whole)
         if not parts.host:
-            raise ValueError("no host")  # noqa: TRY301 - as malformed as what cannot be taken apart
+            raise ValueError("no host")  # noqa: TRY301 - handled like a URL that cannot be parsed
         user, password = get_auth_from_url(whole)
         proxy = _Proxy(
             URL.build(scheme=parts.scheme or "", host=parts.host.strip("[]"), port=parts.port),
@@ -468,25 +470,25 @@ def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
     except ValueError as error:
         problem = failure.unsendable(f"the proxy's address is malformed, {type(error).__name__}")
     else:
-        if (impossible := _impossible(proxy.url, origin)) is None:
+        if (impossible := _why_unsupported(proxy.url, origin)) is None:
             return proxy
         problem = failure.unsendable(impossible)
-    # Not inside "except": the original's words may quote a password.
+    # Raised outside "except", because the original message may quote a password.
     raise problem
 
 
-def _impossible(proxy: URL, origin: URL) -> str | None:
+def _why_unsupported(proxy: URL, origin: URL) -> str | None:
     if proxy.scheme not in ("http", "https"):
-        return f"a proxy of scheme {proxy.scheme!r} is not supported here"
+        return f"a proxy with scheme {proxy.scheme!r} is not supported"
     if (proxy.scheme, origin.scheme) == ("https", "https") and sys.version_info < (3, 11):
-        return "https through a proxy that speaks https itself needs Python 3.11"
+        return "https through an https proxy needs Python 3.11"
     return None
 
 
-def _classified(error: Exception, sending: _Sending) -> CallError:
+def _classified(error: Exception, sending: _RequestProgress) -> CallError:
     causes = failure.causes(error)
     reason = _reason(causes, sending.secrets)
-    # In Python 3.10 the one is not the other.
+    # In Python 3.10 these are two different classes.
     timed_out = any(isinstance(cause, (TimeoutError, asyncio.TimeoutError)) for cause in causes)
     if sending.begun:
         return sending.cut_off() if sending.was_cut else failure.interrupted(reason, timed_out=timed_out)
@@ -497,7 +499,7 @@ def _classified(error: Exception, sending: _Sending) -> CallError:
 
 
 def _reason(causes: list[BaseException], secrets: tuple[str, ...]) -> str:
-    """Return what went wrong, in the words of the operating system alone: others may quote what was sent."""
+    """Describe what went wrong, quoting only the operating system. Other messages may quote what was sent."""
     innermost = causes[-1]
     kind = type(innermost).__name__
     for cause in causes:

@@ -1,7 +1,7 @@
-"""Every REST operation that Astro Zero documents, as a value: what to send, and how to read the answer.
+"""Every REST operation that Astro Zero documents, as a value: the request, and how to decode the answer.
 
-No I/O. Bad arguments are refused here, before anything is sent. Page numbers are those of the Astro Zero API
-reference (``astrozero_api_NNNN``).
+No I/O. Invalid arguments are refused here, before anything is sent. Page numbers refer to the Astro Zero API reference
+(``astrozero_api_NNNN``).
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ DEFINITIONS_PATH = "/u-route/baas/bp/v2.0/metadata/definitions"
 BUSINESS_KEY_VARIABLE = "$Flow.BusinessKey"
 TITLE_VARIABLE = "$Flow.Title"
 
-_ENCODER = json.JSONEncoder(allow_nan=False)  # made once: ``json.dumps`` would make one for each body
+_ENCODER = json.JSONEncoder(allow_nan=False)  # one for all bodies; ``json.dumps`` would create one each time
 
 
 class Operation(msgspec.Struct, Generic[T], frozen=True):
     """One call of the API.
 
-    :param kind: its name in counts and logs.
-    :param attempt: what it tries, for the sentence "Could not ...".
-    :param decode: reads the envelope's ``result`` (the whole body where there is no envelope) and raises
-        ``msgspec.MsgspecError`` where it is not what is documented.
-    :param resend_if_unsure: whether it may be sent again when nobody knows if the server acted on it.
-    :param resend_if_unreadable: whether it may be sent again when the server did answer, and the answer makes no sense.
-    :param needs_token: whether it carries the access token.
+    :param kind: its name in metrics and logs.
+    :param attempt: what it attempts, to complete the sentence "Could not ...".
+    :param decode: decodes the envelope's ``result``, or the whole body if there is no envelope. It raises
+        ``msgspec.MsgspecError`` if that does not have the documented form.
+    :param resend_if_unsure: whether it may be resent if it is unknown whether the server acted on it.
+    :param resend_if_unreadable: whether it may be resent after a malformed answer.
+    :param needs_token: whether it needs the access token.
     :param enveloped: whether the answer is ``{"resCode", "resMsg", "result"}``.
-    :param secrets: what it sends that no message may show, should the server repeat it.
-    :param brings_secret: whether its result is a secret itself, which may be one that is known already.
+    :param secrets: the secrets in the request. The server may repeat them, and no message may show them.
+    :param brings_secret: whether its result is a secret itself, which must not be masked in the answer.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
 
     @property
     def target(self) -> str:
-        """The path with its query. A blank is sent as ``%20``; whether ``+`` is understood is undocumented."""
+        """The path with its query. A blank is sent as ``%20``, because it is undocumented whether ``+`` works."""
         return f"{self.path}?{urlencode(self.query, quote_via=quote)}" if self.query else self.path
 
     def __repr__(self) -> str:
@@ -90,13 +90,13 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
 
 @dataclass(frozen=True)
 class Pause:
-    """A step of a plan that is no call: let this many seconds pass."""
+    """A step of a flow that sleeps for some seconds instead of sending a call."""
 
     seconds: float
 
 
-# A plan yields what to do next, is sent what came of it (or has its error thrown in), and returns a result. It holds
-# no I/O, so the sync and the async client run the same plans.
+# A flow yields the next step, receives the result of the step (or has its error thrown in), and returns a result. It does
+# no I/O, so the sync and the async client run the same flows.
 Plan = Generator[Operation[Any] | Pause, Any, T]
 
 
@@ -105,9 +105,9 @@ class TokenAnswer(msgspec.Struct, frozen=True):
 
     access_token: str
     expires_in: float | None = None
-    """Seconds for which the token is good; ``None`` where the answer does not say."""
+    """Seconds until the token expires, or ``None`` if the answer does not say."""
     encoding: Encoding = "form"
-    """How the request was encoded."""
+    """The encoding of the request."""
 
     def __repr__(self) -> str:
         return f"TokenAnswer(access_token='***', expires_in={self.expires_in})"
@@ -119,7 +119,7 @@ class _TokenBody(msgspec.Struct, frozen=True):
 
 
 def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form") -> Operation[TokenAnswer]:
-    """Request a token by client credentials. Both go in the body, never in the URL."""
+    """Request a token with client credentials. They are sent in the body, never in the URL."""
     fields = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
     as_form = encoding == "form"
     return Operation(
@@ -139,9 +139,9 @@ def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form"
 
 
 def get_csrf_token(method: csrf.Method = csrf.FIRST) -> Operation[str]:
-    """Request a CSRF token for the writes that follow.
+    """Request a CSRF token for the next writes.
 
-    :param method: by which method; which of the two an endpoint takes is undocumented.
+    :param method: the HTTP method; it is undocumented which of the two an endpoint offers.
     """
     return Operation(
         kind="csrf",
@@ -163,16 +163,16 @@ def start(
     title: str | None = None,
     zone: values.Zone = values.no_zone,
 ) -> Operation[BpmInstance]:
-    """Start an instance (page 0069). Never sent again when it may have been taken: that would start a second one.
+    """Start an instance (page 0069). Never resent when the server may have acted on it, because that could start a second one.
 
-    :param name: the BPM's name, as the designer shows it, with its namespace where it has one.
-    :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-    :param variables: values for the BPM's variables; see ``docs/variables.md`` for what is sent.
+    :param name: the BPM's name as the designer shows it, with its namespace if it has one.
+    :param version: the version to run, even if it is not the enabled one; without it, the enabled version runs.
+    :param variables: values for the BPM's variables; see ``docs/variables.md`` for the types that can be sent.
     :param business_key: the instance's business key, ``$Flow.BusinessKey``.
     :param title: the instance's title, ``$Flow.Title``.
-    :param zone: returns the zone of the API's timestamps, for moments among the variables.
-    :raises ValueError: for a blank name, variables that are not a mapping of names to values with a form in JSON, or a key
-        or title given here and in ``variables`` alike.
+    :param zone: returns the time zone of the API's timestamps, for datetimes among the variables.
+    :raises ValueError: for a blank name, for variables that are not a mapping of names to values with a JSON form, or for a
+        key or title that ``variables`` sets too.
     """
     sent = values.plain({} if variables is None else variables, zone)
     for variable, value, argument, check in (
@@ -209,23 +209,21 @@ def query(
     order_field: str | None = "startTime",
     order_type: Literal["asc", "desc"] = "desc",
 ) -> Operation[Rows]:
-    """List the instances in one state (page 0070). Several states in one call are undocumented, as is paging.
+    """List the instances in one state (page 0070). Several states in one call are undocumented, and so is paging.
 
     :param state: one of the twelve states.
-    :param fields: the columns to ask for; ``None`` for the server's own choice.
-    :param order_field: the column to order by; ``None`` for the server's own order. Newest first by default:
-        how many rows an answer holds at most is undocumented.
+    :param fields: the columns to request; ``None`` for the server's default.
+    :param order_field: the column to order by; ``None`` for the server's default. The default here is newest first, because
+        the maximum number of rows in an answer is undocumented.
     :param order_type: the direction.
-    :raises ValueError: for an unknown state or direction, or columns without ``id``, ``name`` and ``state``.
+    :raises ValueError: for an unknown state or direction, or for columns without ``id``, ``name`` and ``state``.
     """
     (checked,) = states.require_known([state], "state")
     params = [("states", checked)]
     if fields is not None:
         columns = tuple(fields)
         if missing := {"id", "name", "state"}.difference(columns):
-            raise ValueError(
-                f"fields must name {', '.join(sorted(missing))} too: an instance is nothing without"
-            )
+            raise ValueError(f"fields must include {', '.join(sorted(missing))}, which every instance needs")
         params.append(("fields", ",".join(columns)))
     if order_field is not None:
         checks.choice(order_type, "order_type", ("asc", "desc"))
@@ -242,10 +240,10 @@ def query(
 
 
 def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operation[BpmInstance | None]:
-    """Read one instance; return ``None`` if a successful answer holds none. Undocumented: expect any answer.
+    """Read one instance. A successful answer without an instance gives ``None``. Undocumented, so expect any answer.
 
-    :param is_known_to_work: whether this endpoint has read an instance by its id before. If not, an answer that makes no
-        sense may be how it says that it does not.
+    :param is_known_to_work: whether this endpoint has returned an instance by its id before. If not, a malformed answer may
+        mean that it does not offer this call.
     """
     return Operation(
         kind="get",
@@ -260,7 +258,7 @@ def get_instance(instance_id: str, *, is_known_to_work: bool = True) -> Operatio
 def act(instance_id: str, action: Action) -> Operation[BpmInstance]:
     """Suspend, resume or terminate an instance (page 0071).
 
-    :raises ValueError: for a blank id or another action.
+    :raises ValueError: for a blank id or an unknown action.
     """
     checks.choice(action, "action", ACTIONS)
     return Operation(
@@ -276,11 +274,10 @@ def act(instance_id: str, action: Action) -> Operation[BpmInstance]:
 def set_variables(
     instance_id: str, variables: Mapping[str, Any], *, zone: values.Zone = values.no_zone
 ) -> Operation[None]:
-    """Set variables of an instance (page 0073). Astro Zero ignores unknown and read-only names without a word.
+    """Set variables of an instance (page 0073). Astro Zero silently ignores unknown and read-only names.
 
-    :param zone: returns the zone of the API's timestamps, for moments among the variables.
-    :raises ValueError: for a blank id, no variables, or variables that are not a mapping of names to values with a form in
-        JSON.
+    :param zone: returns the time zone of the API's timestamps, for datetimes among the variables.
+    :raises ValueError: for a blank id, no variables, or variables that are not a mapping of names to values with a JSON form.
     """
     if not (sent := values.plain(variables, zone)):
         raise ValueError("variables must name at least one variable to set")
@@ -290,18 +287,18 @@ def set_variables(
         method="PUT",
         path=f"{_instance_path(instance_id)}/variables",
         body=_json(sent),
-        decode=_nothing,
+        decode=_ignore_result,
     )
 
 
 def delete(instance_id: str) -> Operation[None]:
-    """Delete an instance for good (page 0072). Not sent again when it may have been taken: the outcome decides."""
+    """Delete an instance permanently (page 0072). Not resent when the server may have acted on it: the outcome is checked."""
     return Operation(
         kind="delete",
         attempt=f"delete instance {instance_id!r}",
         method="DELETE",
         path=_instance_path(instance_id),
-        decode=_nothing,
+        decode=_ignore_result,
         resend_if_unsure=False,
     )
 
@@ -314,13 +311,13 @@ def definitions(
     skip: int | None = None,
     limit: int | None = None,
 ) -> Operation[list[BpmDefinition]]:
-    """List BPM definitions, one row a version (page 0047).
+    """List BPM definitions, one row per version (page 0047).
 
-    :param name: the name to look for; without it all.
-    :param like: whether a part of the name is enough.
-    :param active: only enabled, or only disabled versions; sent as ``true`` or ``false``, which is undocumented.
-    :param skip: rows to leave out at the beginning.
-    :param limit: rows to return at most.
+    :param name: the name to search for; without it, all are listed.
+    :param like: whether the name may be a part of the BPM's name.
+    :param active: whether to list only enabled or only disabled versions; sent as ``true`` or ``false``, which is undocumented.
+    :param skip: the number of rows to skip.
+    :param limit: the maximum number of rows.
     :raises ValueError: for a negative ``skip`` or a ``limit`` below 1.
     """
     params = {
@@ -342,7 +339,7 @@ def definitions(
 
 
 def definition(definition_id: str) -> Operation[dict[str, Any]]:
-    """Read one definition, the whole graph as Astro Zero sends it (page 0048)."""
+    """Read one definition: the whole graph as Astro Zero sends it (page 0048)."""
     return Operation(
         kind="definition",
         attempt=f"read BPM definition {definition_id!r}",
@@ -358,7 +355,7 @@ def _instance_path(instance_id: str) -> str:
 
 
 def _segment(value: str, argument: str) -> str:
-    """Return the value as one segment of a path; ids are never taken apart, only kept from becoming a path."""
+    """Return an id as one segment of a path. Ids are opaque, but must not change the path."""
     if not checks.is_id(checks.identifier(value, argument)):
         raise ValueError(f"{argument} must be an id, not {value!r}")
     return quote(value, safe="")
@@ -371,12 +368,12 @@ def _json(value: object) -> bytes:
 def _decode_token(encoding: Encoding, raw: bytes | msgspec.Raw) -> TokenAnswer:
     body = msgspec.json.decode(raw, type=_TokenBody)
     if not checks.is_token(body.access_token):
-        raise msgspec.ValidationError("access_token is not a token that a header can carry")
+        raise msgspec.ValidationError("access_token is not valid in a header")
     return TokenAnswer(body.access_token, _lifetime(bytes(body.expires_in)), encoding)
 
 
 def _lifetime(expires_in: bytes) -> float | None:
-    """Read ``expires_in``, a number or the text of one. A token without a usable lifetime is as good as any other."""
+    """Parse ``expires_in``, a number or the text of one. A token without a usable lifetime is accepted too."""
     try:
         seconds = float(expires_in.strip(b'"'))
     except ValueError:
@@ -384,5 +381,5 @@ def _lifetime(expires_in: bytes) -> float | None:
     return seconds if 0 < seconds < math.inf else None
 
 
-def _nothing(raw: bytes | msgspec.Raw) -> None:
-    """Accept any result: that the call succeeded is all that is documented."""
+def _ignore_result(raw: bytes | msgspec.Raw) -> None:
+    """Accept any result, because only the success of the call is documented."""

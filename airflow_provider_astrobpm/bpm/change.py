@@ -1,23 +1,23 @@
-"""Plans that change an instance, judged by outcome: what counts is the state it is in afterwards.
+"""Flows that change an instance and judge the result by the state in which the instance is afterwards.
 
-Which states an action may be taken in, what acting twice does, and what acting on an instance that has ended does
-are undocumented (API page 0071). So after a refused action the instance is read again:
+It is undocumented in which states an action is allowed, what a repeated action does, and what an action on an ended instance
+does (API page 0071). So the instance is read again after a refused action:
 
 | after the refusal it is          | suspend          | resume           | terminate        |
 |----------------------------------|------------------|------------------|------------------|
 | in none of the states            | not found        | not found        | not found        |
 | ended                            | ``if_closed``    | ``if_closed``    | ``if_closed``    |
-| open, and as the action wants it | already so       | already so       | (has not ended)  |
-| open, and otherwise              | the refusal      | the refusal      | the refusal      |
+| open, with the effect            | already done     | already done     | (has not ended)  |
+| open, without the effect         | the refusal      | the refusal      | the refusal      |
 
-Whose end it is decides what was seen before: an instance that was open then, and is terminated after our own action, was
-terminated by it, unless Astro Zero has refused the only request that was sent.
+What was seen before decides whether this action ended the instance: an instance that was open before, and is terminated
+after our action, was terminated by it, unless Astro Zero refused the only request that was sent.
 
-An action that was accepted, or whose answer was lost, may take a while to show. So the instance is looked at again for a bounded
-time, and what does not show by then is an error that says what was accepted and what is seen.
+An action that was accepted, or whose answer was lost, may take a while to show. So the instance is checked repeatedly for a
+limited time. If the effect does not show by then, the error says what was accepted and what was seen.
 
-Where something else than its id is known of the instance, it is read before anything is sent: another instance that has got
-its id meanwhile is left alone.
+If more than its id is known about the instance, it is read before anything is sent. Another instance that has its id now is
+left alone.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ IfMissing = Literal["succeed", "fail"]
 
 @dataclass(frozen=True)
 class Change:
-    """What came of an action.
+    """The result of an action.
 
-    :param instance: the instance as it was seen last.
+    :param instance: the instance as last seen.
     :param note: what happened, in words.
-    :param visible: whether the instance shows the effect already.
+    :param visible: whether the instance already shows the effect.
     """
 
     instance: BpmInstance
@@ -67,10 +67,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Intent:
-    """What the tries of a task tell each other about one action.
+    """What the tries of a task record about one action.
 
-    :param begun: whether an earlier try has found the instance as it had to be before the action, and then sent the action.
-    :param begin: writes that down, before the action is sent.
+    :param begun: whether an earlier try found the instance in the state required before the action, and then sent the action.
+    :param begin: records that, before the action is sent.
     """
 
     begun: bool = False
@@ -93,20 +93,19 @@ def change_state(
     """Suspend, resume or terminate an instance.
 
     :param instance_id: the instance's id.
-    :param action: what to do.
-    :param find: a plan that finds an instance by its id.
-    :param if_closed: whether an instance that has ended already is fine. For ``"fail"`` it is read first, because
-        afterwards nobody could tell an old end from this one.
-    :param known: what is known of the instance besides its id. Where it cannot be read before, the action is sent all the
-        same.
-    :param grace: seconds for which is looked whether the effect of an action shows that was accepted, or whose answer was
-        lost. With ``None`` it is looked once, and ``visible`` says whether the effect showed.
-    :param intent: what earlier tries of a task say about the same action; for ``if_closed="fail"``.
+    :param action: the action.
+    :param find: a flow that finds an instance by its id.
+    :param if_closed: whether to succeed if the instance has already ended. With ``"fail"`` it is read first, because afterwards
+        an earlier end cannot be told from this one.
+    :param known: what is known about the instance in addition to its id. If it cannot be read first, the action is sent anyway.
+    :param grace: the seconds for which to check for the effect of an action that was accepted or whose answer was lost. With
+        ``None`` it is checked once, and ``is_confirmed`` says whether the effect showed.
+    :param intent: what earlier tries of a task recorded about the same action; for ``if_closed="fail"``.
     :raises AnotherInstanceError: if its id shows another instance.
     :raises InstanceNotFoundError: if there is no such instance.
-    :raises InstanceClosedError: if it has ended, otherwise than by this action, and ``if_closed`` is ``"fail"``.
-    :raises EffectNotShownError: if the action was accepted, and its effect does not show in time.
-    :raises CallError: if the action failed and the instance is not as the action wants it.
+    :raises InstanceClosedError: if it has ended, but not by this action, and ``if_closed`` is ``"fail"``.
+    :raises EffectNotShownError: if the action was accepted, but its effect does not show in time.
+    :raises CallError: if the action failed, and the instance does not show its effect.
     """
     checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
     operation = api.act(instance_id, action)
@@ -120,16 +119,16 @@ def change_state(
         intent.begin()
     elif known != NOTHING_KNOWN and (seen := (yield from _read_if_possible(instance_id, find))) is not None:
         _check_is_same(seen, known)
-    look = Look(instance_id, action, find, grace)
+    check = Look(instance_id, action, find, grace)
     try:
         instance: BpmInstance = yield operation
     except CallError as failure:
         if is_certainly_not_sent(failure):
             raise
-        return (yield from _after_failure(look, failure, if_closed))
+        return (yield from _after_failure(check, failure, if_closed))
     if not is_settled(instance, action):
-        # The documented example of suspend shows its effect in the answer. Where the answer does not, look again.
-        outcome = yield from _after_acceptance(look, instance)
+        # The documented example of suspend shows the effect in the answer. If this answer does not, check again.
+        outcome = yield from _after_acceptance(check, instance)
         if isinstance(outcome, Change):
             return outcome
         instance = outcome
@@ -146,17 +145,17 @@ def delete(
     grace: float = 0,
     intent: Intent = FIRST_TRY,
 ) -> Plan[str]:
-    """Delete an instance for good.
+    """Delete an instance permanently.
 
     :param instance_id: the instance's id.
-    :param find: a plan that finds an instance by its id.
-    :param if_missing: whether it is fine that there is no such instance. For ``"fail"`` it is looked for first, because
-        afterwards there is no way to tell. The deletion is sent even if the instance does not show, because lists may be cut off.
-    :param grace: seconds for which is looked whether the instance is gone, where the answer to the deletion was lost.
-    :param intent: what earlier tries of a task say about the same deletion; for ``if_missing="fail"``.
+    :param find: a flow that finds an instance by its id.
+    :param if_missing: whether to succeed if there is no such instance. With ``"fail"`` it is searched for first, because this
+        is unknown afterwards. The deletion is sent even if the search does not find it, because lists may be truncated.
+    :param grace: the seconds for which to check whether the instance is gone, if the answer to the deletion was lost.
+    :param intent: what earlier tries of a task recorded about the same deletion; for ``if_missing="fail"``.
     :returns: what happened, in words.
     :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
-    :raises CallError: if the deletion failed and the instance is still there, or may be.
+    :raises CallError: if the deletion failed, and the instance still exists or may exist.
     """
     checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
     operation = api.delete(instance_id)
@@ -164,7 +163,7 @@ def delete(
     if if_missing == "fail":
         was_there = yield from _is_there(instance_id, find)
         if was_there is False and intent.begun:
-            return f"instance {instance_id!r} is gone, by an earlier try of this task"
+            return f"instance {instance_id!r} was deleted by an earlier try of this task"
         if was_there:
             intent.begin()
     try:
@@ -174,25 +173,25 @@ def delete(
             raise
         seen = yield from Look(instance_id, "delete", find, grace).after(failure)
         if not isinstance(seen, InstanceNotFoundError):
-            raise _with_what_is_seen(failure, seen, grace) from None
+            raise _with_last_seen(failure, seen, grace) from None
         if if_missing == "succeed":
-            return _not_there(instance_id, failure)
+            return _describe_missing(instance_id, failure)
         if was_there and _may_be_by(failure):
-            return f"instance {instance_id!r} is gone, though the answer to its deletion was lost"
+            return f"instance {instance_id!r} is gone, although the answer to its deletion was lost"
         if was_there is None:
-            failure.problem += "; the instance is not there, and whether it was before is not known"
+            failure.problem += "; the instance does not exist, and it is unknown whether it existed before"
             raise failure from None
         raise _with_answer(seen, failure) from None
     return f"instance {instance_id!r} deleted"
 
 
-def _not_there(instance_id: str, failure: CallError) -> str:
-    """Return what is known of an instance that is not there after a deletion that failed, and need not have been before."""
+def _describe_missing(instance_id: str, failure: CallError) -> str:
+    """Describe an instance that does not exist after a failed deletion, if it need not have existed before."""
     if failure.may_be_done:
         return (
-            f"instance {instance_id!r} is not there; whether it was there before this deletion is not known"
+            f"instance {instance_id!r} does not exist; it is unknown whether it existed before this deletion"
         )
-    return f"instance {instance_id!r} was not there"
+    return f"instance {instance_id!r} did not exist"
 
 
 def set_variables(
@@ -201,9 +200,9 @@ def set_variables(
     """Set variables of an instance.
 
     :param instance_id: the instance's id.
-    :param variables: names and values; see ``docs/variables.md`` for what is sent.
-    :param zone: returns the zone of the API's timestamps, for moments among the variables.
-    :raises CallError: if the call failed; it says where they may have been set all the same.
+    :param variables: names and values; see ``docs/variables.md`` for the types that can be sent.
+    :param zone: returns the time zone of the API's timestamps, for datetimes among the variables.
+    :raises CallError: if the call failed; it says so if the variables may have been set anyway.
     """
     try:
         yield api.set_variables(instance_id, variables, zone=zone)
@@ -213,35 +212,35 @@ def set_variables(
 
 
 def may_be_set(failure: AstroZeroError) -> str:
-    """Return what is to be said of variables after a call that failed; nothing where they were certainly not set."""
+    """Return a note that a failed call may have set the variables, or an empty text if it certainly has not."""
     if not isinstance(failure, CallError) or not failure.may_be_done:
         return ""
-    return "; the variables may have been set all the same, and nothing shows whether they were"
+    return "; the variables may have been set anyway, and there is no way to check"
 
 
 def is_certainly_not_sent(failure: CallError) -> bool:
-    """Return whether a failed call certainly never reached Astro Zero."""
+    """Return whether a failed call certainly did not reach Astro Zero."""
     return isinstance(failure, (NotSentError, AuthenticationError)) and not failure.after_doubt
 
 
-def _after_acceptance(look: Look, instance: BpmInstance) -> Plan[BpmInstance | Change]:
-    """Look for the effect of an action that was accepted.
+def _after_acceptance(check: Look, instance: BpmInstance) -> Plan[BpmInstance | Change]:
+    """Check for the effect of an accepted action.
 
-    :param look: looks for it.
-    :param instance: the instance as the answer shows it.
-    :returns: the instance as soon as it is settled; a change that is not visible where there was no time for that.
-    :raises EffectNotShownError: if it does not show in time.
+    :param check: the check.
+    :param instance: the instance in the answer.
+    :returns: the instance as soon as it is settled, or an unconfirmed change if there was no time to check.
+    :raises EffectNotShownError: if the effect does not show in time.
     """
-    grace = look.grace or 0
-    seen = yield from look.until(grace)
+    grace = check.grace or 0
+    seen = yield from check.until(grace)
     if not isinstance(seen, AstroZeroError):
-        if look.ends(seen):
+        if check.ends(seen):
             return seen
         instance = seen
     words = accepted(seen, grace)
-    if look.grace is None:
-        return Change(instance, f"{look.action}: {words}", visible=False)
-    raise EffectNotShownError(look.instance_id, look.action, words, instance)
+    if check.grace is None:
+        return Change(instance, f"{check.action}: {words}", visible=False)
+    raise EffectNotShownError(check.instance_id, check.action, words, instance)
 
 
 def _check_is_same(instance: BpmInstance, known: Known) -> None:
@@ -250,7 +249,7 @@ def _check_is_same(instance: BpmInstance, known: Known) -> None:
 
 
 def _read_if_possible(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Plan[BpmInstance | None]:
-    """Return an instance; ``None`` where it cannot be read, for the action itself finds out what there is."""
+    """Return an instance, or ``None`` if it cannot be read. The action itself will show whether it exists."""
     try:
         return (yield from find(instance_id))
     except (AuthenticationError, NotSentError):
@@ -260,7 +259,7 @@ def _read_if_possible(instance_id: str, find: Callable[[str], Plan[BpmInstance]]
 
 
 def _is_there(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Plan[bool | None]:
-    """Return whether an instance shows; ``None`` if the lists do not tell."""
+    """Return whether an instance exists, or ``None`` if that is unknown."""
     try:
         yield from find(instance_id)
     except InstanceNotFoundError:
@@ -272,35 +271,35 @@ def _is_there(instance_id: str, find: Callable[[str], Plan[BpmInstance]]) -> Pla
     return True
 
 
-def _after_failure(look: Look, failure: CallError, if_closed: IfClosed) -> Plan[Change]:
-    """Judge by the table above how an instance is after an action that failed."""
-    seen = yield from look.after(failure)
+def _after_failure(check: Look, failure: CallError, if_closed: IfClosed) -> Plan[Change]:
+    """Judge the state of an instance after a failed action, by the table above."""
+    seen = yield from check.after(failure)
     if isinstance(seen, InstanceNotFoundError):
         raise _with_answer(seen, failure) from None
-    if isinstance(seen, AstroZeroError) or not look.ends(seen):
-        raise _with_what_is_seen(failure, seen, look.grace or 0) from None
-    action: Any = look.action
+    if isinstance(seen, AstroZeroError) or not check.ends(seen):
+        raise _with_last_seen(failure, seen, check.grace or 0) from None
+    action: Any = check.action
     if not shows(seen, action):
         return _ended(seen, action, if_closed)
     if failure.may_be_done:
-        return Change(seen, f"{action}: done, though an answer was lost, {seen}")
+        return Change(seen, f"{action}: done, although an answer was lost, {seen}")
     if seen.is_closed and (if_closed == "succeed" or not _may_be_by(failure)):
         return _ended(seen, action, if_closed)
-    # With ``if_closed="fail"`` it was seen open just before.
-    words = "done, though the answer says otherwise" if seen.is_closed else "nothing to do"
+    # With ``if_closed="fail"`` it was open just before.
+    words = "done, although the answer says otherwise" if seen.is_closed else "nothing to do"
     return Change(seen, f"{action}: {words}, {seen}")
 
 
 def _may_be_by(failure: CallError) -> bool:
-    """Return whether the failed call may have caused the change that was seen since.
+    """Return whether the failed call may have caused the change that was seen afterwards.
 
-    Only Astro Zero's own refusal of the only request shows that it is not: a gateway may refuse what has been done.
+    Only Astro Zero's own refusal of the only request proves that it did not. A gateway may refuse a request after it took effect.
     """
     return failure.may_be_done or failure.sent_before or failure.res_code is None
 
 
-def _with_what_is_seen(failure: CallError, seen: BpmInstance | AstroZeroError, grace: float) -> CallError:
-    """Let the failure of an action say how the instance is after it."""
+def _with_last_seen(failure: CallError, seen: BpmInstance | AstroZeroError, grace: float) -> CallError:
+    """Add the state of the instance after a failed action to the error of the action."""
     failure.problem += after_all(failure, seen, grace)
     return failure
 
@@ -308,11 +307,11 @@ def _with_what_is_seen(failure: CallError, seen: BpmInstance | AstroZeroError, g
 def _ended(instance: BpmInstance, action: Action, if_closed: IfClosed) -> Change:
     if if_closed == "fail":
         raise InstanceClosedError(instance)
-    return Change(instance, f"{action}: nothing to do, it has ended already, {instance}")
+    return Change(instance, f"{action}: nothing to do, it has already ended, {instance}")
 
 
 def _with_answer(missing: InstanceNotFoundError, failure: CallError) -> InstanceNotFoundError:
-    """Let "not found" say what the server answered to the action, which was the first sign of it."""
+    """Add the server's answer to the action, the first sign of a missing instance, to the error."""
     found = InstanceNotFoundError(missing.sought, most_rows=missing.most_rows, refusal=failure)
     found.locate(failure.attempt or "", failure.connection or "")
     return found

@@ -1,4 +1,4 @@
-"""``BpmClient`` runs calls and plans on the sync transport. It decides nothing."""
+"""``BpmClient`` runs calls and flows on the sync transport. It makes no decisions of its own."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ T = TypeVar("T")
 
 
 def telling(on_retry: Callable[[str], None], max_attempts: int) -> Callable[[tenacity.RetryCallState], None]:
-    """Return what tells of the first failure of a call, and of no other, before it is sent again."""
+    """Return a tenacity ``before_sleep`` hook that reports only the first failure of a call."""
 
-    def tell(state: tenacity.RetryCallState) -> None:
+    def report(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome:
             on_retry(f"The first of up to {max_attempts} attempts failed. {state.outcome.exception()}")
 
-    return tell
+    return report
 
 
 class BpmClient:
-    """Talks to one Astro Zero environment. Threads may share it; close it after use.
+    """Synchronous client for one Astro Zero environment. Threads may share it. Close it after use.
 
-    :param settings: where and how.
-    :param tokens: the token cache; by default that of the process.
-    :param sleep: lets seconds pass, between attempts and in plans.
-    :param clock: the time by which they pass, in seconds since the epoch.
-    :param steady: the same on a clock that nobody sets, in seconds from whatever moment on.
-    :param on_token: is shown every token before its first use, so that logs can mask it.
-    :param on_retry: is told in words that a call failed for the first time and is sent again.
-    :param meter: is told what is sent, and passes it on at the end of each plan, and of each call that belongs to none.
-    :raises SettingsError: if a certificate file of the settings cannot be used.
+    :param settings: the settings of the environment.
+    :param tokens: the token cache; by default the one of the process.
+    :param sleep: sleeps for some seconds, between attempts and in flows.
+    :param clock: returns the time, in seconds since the epoch.
+    :param steady: returns seconds on a monotonic clock.
+    :param on_token: called with every token before its first use, so that logs can mask it.
+    :param on_retry: called with a message when the first attempt of a call failed and the call is resent.
+    :param meter: counts requests; flushed after each flow, and after each call outside a flow.
+    :raises SettingsError: if a certificate file of the settings is unusable.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class BpmClient:
         self._last_token: str | None = None
 
     def call(self, operation: Operation[T]) -> T:
-        """Run one operation, again where the table of ``retry`` allows it.
+        """Run one operation, and resend it where the table in ``retry`` allows.
 
-        :raises CallError: how the last attempt ended.
+        :raises CallError: the error of the last attempt.
         """
         try:
             return self._call(operation)
@@ -93,17 +93,17 @@ class BpmClient:
             self.meter.flush()
 
     def _call(self, operation: Operation[T]) -> T:
-        limits = retry.policy(
+        policy = retry.policy(
             operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
         )
-        tell = telling(self._on_retry, self.settings.max_attempts)
-        retrying: Callable[..., T] = tenacity.Retrying(**limits, sleep=self._sleep, before_sleep=tell)
+        report = telling(self._on_retry, self.settings.max_attempts)
+        retrying: Callable[..., T] = tenacity.Retrying(**policy, sleep=self._sleep, before_sleep=report)
         return retrying(self._attempt, operation)
 
     def run(self, plan: Plan[T]) -> T:
-        """Run a plan to its result.
+        """Run a flow to its result.
 
-        :raises AstroZeroError: what the plan does not handle.
+        :raises AstroZeroError: an error that the flow does not handle.
         """
         reply: Any = None
         failure: AstroZeroError | None = None
@@ -127,7 +127,7 @@ class BpmClient:
             self.meter.flush()
 
     def now(self) -> Moment:
-        """Return this moment."""
+        """Return the present moment."""
         return Moment(self.clock(), self.steady())
 
     def close(self) -> None:
@@ -144,21 +144,21 @@ class BpmClient:
         return f"BpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
 
     def _attempt(self, operation: Operation[T]) -> T:
-        talk = exchange(
+        flow = exchange(
             operation,
             connection=self.settings.connection,
             csrf=self._tokens.csrf_memory(self.settings),
             secrets=(*self._secrets, *self._tokens.earlier(self._key)),
         )
         try:
-            step = next(talk)
+            step = next(flow)
             while True:
                 try:
                     reply = self._reply_to(step)
                 except CallError as error:
-                    step = talk.throw(error)
+                    step = flow.throw(error)
                 else:
-                    step = talk.send(reply)
+                    step = flow.send(reply)
         except StopIteration as stop:
             return cast("T", stop.value)
 

@@ -1,6 +1,6 @@
-"""What is remembered of an endpoint's CSRF tokens: by which method it gives them, and which ones it gave last.
+"""Remembers an endpoint's CSRF tokens: the HTTP method that returns them, and the most recent ones.
 
-The API reference does not say by which method. A later answer may still repeat an earlier token, so the last ones are masked.
+The API reference does not say which method it is. A later answer may repeat an earlier token, so recent tokens are masked.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ from __future__ import annotations
 from typing import Literal
 
 Method = Literal["POST", "GET"]
-FIRST: Method = "POST"  # as clients in the field do it
+FIRST: Method = "POST"  # what clients in the field use
 NO_SUCH_METHOD = frozenset({404, 405, 501})
-"""How a server says that there is nothing by this method: as documented for HTTP, and as gateways do that know no path by it."""
+"""HTTP statuses for a method that the path does not offer. Gateways that do not know the path answer 404."""
 
 
-MOST_EARLIER = 4  # tokens that are remembered, so that messages can mask them
+MAX_RECENT_TOKENS = 4  # recent tokens that are kept, so that messages can mask them
 
 
 class CsrfMemory:
-    """What is known of one endpoint. Threads may share it."""
+    """What this process knows about the CSRF tokens of one endpoint. Threads may share it."""
 
     def __init__(self) -> None:
         self._works: Method | None = None
         self.earlier: tuple[str, ...] = ()
-        """The last tokens, the newest last."""
+        """The most recent tokens, the newest last."""
 
     def in_order(self) -> tuple[Method, Method]:
-        """Return the methods to try, the one first that has got a token before."""
+        """Return the methods to try. The one that returned a token before comes first."""
         return ("GET", "POST") if (self._works or FIRST) == "GET" else ("POST", "GET")
 
     def got(self, token: str, method: Method) -> None:
-        """Remember a token, and the method that got it."""
+        """Remember a token and the method that returned it."""
         self._works = method
         if token not in self.earlier:
-            self.earlier = (*self.earlier, token)[-MOST_EARLIER:]
+            self.earlier = (*self.earlier, token)[-MAX_RECENT_TOKENS:]

@@ -1,9 +1,10 @@
-"""Which variables a BPM has, by its definition. No I/O.
+"""Finds the variables of a BPM by its definition. No I/O.
 
-A variable that a BPM does not have is ignored by Astro Zero without a word (page 0073). Its definition can be read: the list of
-definitions (page 0047) tells which one runs, and one of them read by its id (page 0048) is what page 0046 creates, with
-``variables``, an array of objects. Whether a definition is sent with them is not certain: the example of page 0048 is long and was
-not seen to its end. So what lists no variables, or lists them in another way, tells nothing of any name.
+Astro Zero silently ignores variables that a BPM does not have (page 0073). The definition can be read: the list of definitions
+(page 0047) shows which version runs, and reading one definition by its id (page 0048) should return what page 0046 creates,
+with ``variables``, an array of objects. It is not certain that a definition includes them: the example of page 0048 is long
+and we did not see its end. So a definition that lists no variables, or lists them in another form, proves nothing about any
+name.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Plan
     from airflow_provider_astrobpm.bpm.wire import BpmDefinition
 
-ALIKE = 0.7  # of two names that may be meant for each other, as difflib measures it
-SYSTEM = "$"
-"""With what the names of system variables begin, such as ``$Flow.Title``, which are no BPM's own."""
+MIN_NAME_SIMILARITY = 0.7  # of two names of which one may be a typo of the other, as difflib measures it
+SYSTEM_PREFIX = "$"
+"""Prefix of system variables, such as ``$Flow.Title``, which belong to no BPM."""
 
 
 class Variables(NamedTuple):
-    """What a definition tells of the variables of a BPM."""
+    """The variables of a BPM according to its definition."""
 
     bpm: str
     """The BPM and its version, in words."""
     names: tuple[str, ...] | None = None
-    """All their names; ``None`` where that cannot be told."""
+    """All their names, or ``None`` if they are unknown."""
     why_unknown: str = ""
-    """Why it cannot be told, as half a sentence."""
+    """Why they are unknown, as half a sentence."""
 
     def check(self, given: Iterable[str]) -> None:
-        """Check that the BPM has the variables that were given; where that cannot be told it has.
+        """Check that the BPM has the given variables. If its variables are unknown, the check passes.
 
         :param given: their names.
-        :raises UnknownVariablesError: if it lacks one of them.
+        :raises UnknownVariablesError: if it does not have one of them.
         """
         if self.names is None:
             return
@@ -49,27 +50,29 @@ class Variables(NamedTuple):
 
 
 def own(names: Iterable[str]) -> list[str]:
-    """Return the names that are a BPM's own, and no system variable's.
+    """Return the names without those of system variables.
 
-    :raises ValueError: for what is no name.
+    :raises ValueError: for an invalid name.
     """
     if isinstance(names, (str, bytes)):
         raise ValueError(f"variables must be names, or a mapping of names to JSON values, not {names!r}")
-    return [name for name in names if not checks.text(name, "each name in variables").startswith(SYSTEM)]
+    return [
+        name for name in names if not checks.text(name, "each name in variables").startswith(SYSTEM_PREFIX)
+    ]
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name that resembles another one most, if one does."""
+    """Return the known name that is most similar to a name, or ``None`` if none is similar."""
     by_form = {one.casefold(): one for one in known}
-    found = get_close_matches(name.casefold(), by_form, n=1, cutoff=ALIKE)
+    found = get_close_matches(name.casefold(), by_form, n=1, cutoff=MIN_NAME_SIMILARITY)
     return by_form[found[0]] if found else None
 
 
 def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the variables that a definition lists, each as it is sent, with its name.
+    """Return the variables that a definition lists, each as Astro Zero sends it.
 
-    :param graph: the definition, as it is read by its id.
-    :returns: ``None`` where it lists none, or not in the documented way with a name for each.
+    :param graph: the definition, read by its id.
+    :returns: ``None`` if it lists none, or not in the documented form with a name for each.
     """
     listed = graph.get("variables")
     if not isinstance(listed, list) or not listed:
@@ -82,23 +85,23 @@ def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def why_unknown(graph: Mapping[str, Any]) -> str:
-    """Return why a definition does not tell which variables there are; nothing where it does."""
+    """Return why the definition does not show its variables, or an empty text if it does."""
     if variables_of(graph) is not None:
         return ""
-    how = "variables otherwise than is documented" if graph.get("variables") else "no variables"
+    how = "variables in an undocumented form" if graph.get("variables") else "no variables"
     return f"its definition lists {how}"
 
 
 def chosen(definitions: Sequence[BpmDefinition], bpm_name: str, version: str | None) -> BpmDefinition | str:
-    """Return the definition that a start runs, or why that cannot be told.
+    """Return the definition that a start runs, or why it is unknown.
 
-    :param definitions: definitions, as they are listed.
+    :param definitions: the list of definitions.
     :param bpm_name: the name of the BPM.
-    :param version: its version; without it the enabled one.
+    :param version: its version; without it, the enabled one.
     """
     named = [one for one in definitions if one.name == bpm_name]
     if not named:
-        return "no definition of this name is listed"
+        return "no definition with this name is listed"
     meant = [one for one in named if (one.active is True if version is None else one.version == version)]
     if len(meant) == 1:
         return meant[0]
@@ -108,11 +111,11 @@ def chosen(definitions: Sequence[BpmDefinition], bpm_name: str, version: str | N
 
 
 def variables(bpm_name: str, version: str | None = None) -> Plan[Variables]:
-    """Find out which variables a BPM has, with two calls.
+    """Find the variables of a BPM, with two calls.
 
     :param bpm_name: the name of the BPM.
-    :param version: its version; without it the enabled one.
-    :raises ValueError: for a name or a version that names nothing.
+    :param version: its version; without it, the enabled one.
+    :raises ValueError: for an unusable name or version.
     :raises CallError: if definitions cannot be listed or read.
     """
     bpm = f"BPM {bpm_name!r}" + (

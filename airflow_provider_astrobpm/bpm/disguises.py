@@ -1,8 +1,8 @@
-"""In which forms a secret may stand in a text: gateways escape what they quote, and wrap it over lines.
+"""Finds secrets in a text, also where they are encoded or split over lines, as gateways do with what they quote.
 
-A text is read in many ways at once. Each way (percent signs undone, then HTML entities, and so on) gives a stream of bytes of
-which each knows from where in the text it comes. A secret that shows in a stream stands there in the text. Of a long secret a part
-counts too, because servers cut what they quote.
+A text is read in several ways at once. Each way (percent-encoding undone, then HTML entities, and so on) gives a stream of
+bytes, and each byte knows its place in the original text. A secret that appears in a stream is in the text. For a long
+secret a part is enough, because servers truncate what they quote.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from urllib.parse import unquote_to_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LONG = 24  # characters of a secret of which parts are masked too
-SHORTEST_PART = 12  # characters of such a part
-GRAM, STRIDE = 8, 4  # characters by which parts are found
-DEPTH = 3  # encodings within each other that are undone
+LONG = 24  # characters; of a secret this long or longer, parts are masked too
+SHORTEST_PART = 12  # characters that a part must have to be masked
+GRAM_CHARS, STRIDE_CHARS = 8, 4  # length and distance of the pieces by which parts are found
+MAX_NESTED_ENCODINGS = 3  # how many encodings, one inside the other, are undone
 
-_BREAK = r"[\x00-\x20]|<\s*w?br\s*/?\s*>|[^\x00-\x7e]"  # or what may be one
+_BREAK = r"[\x00-\x20]|<\s*w?br\s*/?\s*>|[^\x00-\x7e]"  # a line break, or a character that may be one
 _BREAKS = re.compile(_BREAK, re.IGNORECASE)
 _SOFT_BREAKS = re.compile(rf"=[ \t]*\r?\n|{_BREAK}", re.IGNORECASE)
 _PERCENT = re.compile(rb"%([0-9a-fA-F]{2})")
@@ -33,18 +33,18 @@ _ENTITY = re.compile(rb"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([^\n]))")
 _ESCAPED_BREAKS = b"nrtbf"
 
-# Where a text is searched as a whole, without knowing what stands where. Each pattern begins with a character that is found at
-# once, or not at all.
-_BLANKS = b" \n\r\t="  # the last one stands before a break in quoted-printable
+# For the quick search of a whole text, without positions. Each pattern begins with a rare literal character, so that a text
+# without it is rejected fast.
+_BLANKS = b" \n\r\t="  # "=" precedes a soft line break in quoted-printable
 _ESCAPED_BREAK = re.compile(rb"\\+(?:[nrt] *|u200[bB-fF]|u00[aA][dD])")
 _ESCAPED_LETTER = re.compile(rb"\\+(?:u00([2-7][0-9a-fA-F])|x([2-7][0-9a-fA-F]))")
 _TAG_BREAK = re.compile(rb"<w?br/?>", re.IGNORECASE)
-_UNSEEN = re.compile(rb"\xe2\x80[\x8b-\x8f]|\xc2\xad")
+_INVISIBLE = re.compile(rb"\xe2\x80[\x8b-\x8f]|\xc2\xad")
 _PERCENTS = re.compile(rb"%(?:0|25|[2-7][0-9a-fA-F]%)")
 
 
 class _Stream(NamedTuple):
-    """A text, read in one way: bytes, and from where to where in the text each of them comes from."""
+    """A text read in one way: its bytes, and for each byte the start and end of its origin in the text."""
 
     data: bytes
     starts: tuple[int, ...]
@@ -52,18 +52,18 @@ class _Stream(NamedTuple):
 
 
 class _Needles(NamedTuple):
-    """One secret, in the forms that are looked for once a text is decoded. All in lower case."""
+    """The forms of one secret that are searched for in decoded text, all in lower case."""
 
     whole: tuple[bytes, ...]
     grams: dict[bytes, list[tuple[bytes, int]]]
 
 
 def spans(text: str, secrets: tuple[str, ...], *, parts: bool = True) -> list[tuple[int, int]]:
-    """Return from where to where in a text a secret stands, in the order of the text; they may overlap.
+    """Return the start and end of each secret in a text, in the order of the text. Spans may overlap.
 
-    :param text: what is searched; it takes about a millisecond for a thousand characters.
-    :param secrets: what is looked for.
-    :param parts: whether a part of a long secret counts too.
+    :param text: the text to search; a thousand characters take about a millisecond.
+    :param secrets: the secrets to find.
+    :param parts: whether to find parts of long secrets too.
     """
     found = {span for stream in _readings(text) for span in _spans(stream, secrets, parts=parts)}
     for secret in secrets:
@@ -72,15 +72,15 @@ def spans(text: str, secrets: tuple[str, ...], *, parts: bool = True) -> list[tu
 
 
 def may_hold(raw: bytes, secrets: tuple[str, ...]) -> bool:
-    """Return whether a text may hold a secret; it hardly ever does where this says so, and never where not.
+    """Return whether a text may contain a secret. ``False`` is certain, ``True`` is usually a false alarm.
 
-    It takes little more than reading the text once for each form.
+    The cost is little more than scanning the text once for each form.
 
-    :param raw: the text, in UTF-8; JSON counts as what it means.
-    :param secrets: what is looked for.
+    :param raw: the text, in UTF-8; escapes in JSON are undone.
+    :param secrets: the secrets to find.
     """
     marks = [mark for secret in secrets for mark in _marks(secret)]
-    for _ in range(1 + DEPTH):
+    for _ in range(1 + MAX_NESTED_ENCODINGS):
         if any(mark in raw for mark in marks):
             return True
         plain = raw
@@ -93,7 +93,7 @@ def may_hold(raw: bytes, secrets: tuple[str, ...]) -> bool:
         if b"\n" in plain or b"\t" in plain or b"\r" in plain or b"<" in plain:
             plain = _TAG_BREAK.sub(b"", plain.translate(None, _BLANKS))
         if not plain.isascii():
-            plain = _UNSEEN.sub(b"", plain)
+            plain = _INVISIBLE.sub(b"", plain)
         if plain == raw:
             break
         raw = plain
@@ -104,15 +104,15 @@ def _letter(match: re.Match[bytes]) -> bytes:
     return bytes([int(match[1] or match[2], 16)])
 
 
-# How a text is read.
+# Decoding a text.
 
 
 def _readings(text: str) -> Iterator[_Stream]:
-    """Yield a text without line breaks, and that with one encoding after another undone."""
+    """Yield a text without line breaks, then with one encoding after another undone."""
     streams = {first.data: first for first in (_written(text, _BREAKS), _written(text, _SOFT_BREAKS))}
     newest = list(streams.values())
     yield from newest
-    for _ in range(DEPTH):
+    for _ in range(MAX_NESTED_ENCODINGS):
         found = {}
         for stream in newest:
             for pattern, meaning in _ENCODINGS:
@@ -125,7 +125,7 @@ def _readings(text: str) -> Iterator[_Stream]:
 
 
 def _written(text: str, breaks: re.Pattern[str]) -> _Stream:
-    """Return the bytes of a text, without what only breaks it."""
+    """Return the bytes of a text without line breaks and invisible characters."""
     data = bytearray()
     starts: list[int] = []
     ends: list[int] = []
@@ -152,7 +152,7 @@ def _written(text: str, breaks: re.Pattern[str]) -> _Stream:
 def _decoded(
     stream: _Stream, pattern: re.Pattern[bytes], meaning: Callable[[re.Match[bytes]], bytes]
 ) -> _Stream | None:
-    """Return a stream with one encoding undone; ``None`` where there is nothing to undo."""
+    """Return a stream with one encoding undone, or ``None`` if there is nothing to undo."""
     data, starts, ends, at = bytearray(), [], [], 0
     for match in pattern.finditer(stream.data):
         start, end = match.span()
@@ -167,7 +167,7 @@ def _decoded(
 
 
 def _is_break(character: str) -> bool:
-    """Return whether a character is a blank or invisible, so that it only splits a text."""
+    """Return whether a character is whitespace or invisible, so that it only splits a text."""
     return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
 
 
@@ -201,7 +201,7 @@ _ENCODINGS: tuple[tuple[re.Pattern[bytes], Callable[[re.Match[bytes]], bytes]], 
 )
 
 
-# What is looked for.
+# Forms of a secret.
 
 
 @lru_cache(maxsize=32)
@@ -210,25 +210,25 @@ def _needles(secret: str) -> _Needles:
     forms = {raw, raw.replace(b" ", b"+"), raw.decode("latin-1").encode()}
     with suppress(UnicodeEncodeError):
         forms.add(secret.encode("latin-1"))
-    if len(raw) > SHORTEST_PART // 2:  # the middle of a shorter one may be part of anything
+    if len(raw) > SHORTEST_PART // 2:  # the middle of a shorter secret occurs by chance
         forms |= {raw.hex().encode(), *_base64_forms(raw)}
     whole = tuple({b"".join(form.split()).lower() for form in forms} - {b""})
     grams: dict[bytes, list[tuple[bytes, int]]] = {}
     for needle in whole:
         if len(needle) >= LONG:
-            for at in range(0, len(needle) - GRAM + 1, STRIDE):
-                places = grams.setdefault(needle[at : at + GRAM], [])
-                if len(places) < STRIDE:
+            for at in range(0, len(needle) - GRAM_CHARS + 1, STRIDE_CHARS):
+                places = grams.setdefault(needle[at : at + GRAM_CHARS], [])
+                if len(places) < STRIDE_CHARS:
                     places.append((needle, at))
     return _Needles(whole, grams)
 
 
 def _base64_forms(raw: bytes) -> set[bytes]:
-    """Return what every base64 of a text holds in which the secret stands, wherever that is."""
+    """Return the texts of which one is in the base64 of any text that contains the secret, at any offset."""
     forms = set()
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + raw)
-        # The letters at both ends depend on what stands beside the secret.
+        # The letters at both ends depend on the bytes next to the secret.
         first = -(-before * 8 // 6)
         last = (before + len(raw)) * 8 // 6
         core = encoded[first:last]
@@ -238,9 +238,9 @@ def _base64_forms(raw: bytes) -> set[bytes]:
 
 @lru_cache(maxsize=32)
 def _marks(secret: str) -> tuple[bytes, ...]:
-    """Return texts of which a body holds one that has a secret in it, letter by letter, in base64 or in hexadecimal.
+    """Return short texts, one of which is in every body that contains the secret as plain text, base64 or hexadecimal.
 
-    :param secret: what is looked for.
+    :param secret: the secret to find.
     """
     raw = secret.encode("utf-8", "surrogatepass")
     longest = max(re.findall(rb"[A-Za-z0-9]+", raw), key=len, default=raw)
@@ -250,12 +250,12 @@ def _marks(secret: str) -> tuple[bytes, ...]:
 
 
 def _middle(text: bytes) -> bytes:
-    start = max(0, (len(text) - GRAM) // 2)
-    return text[start : start + GRAM]
+    start = max(0, (len(text) - GRAM_CHARS) // 2)
+    return text[start : start + GRAM_CHARS]
 
 
 def _spans(stream: _Stream, secrets: tuple[str, ...], *, parts: bool) -> Iterator[tuple[int, int]]:
-    """Yield from where to where in the text a secret stands, or a part of a long one if asked to."""
+    """Yield the start and end of each secret in the text, and of parts of long secrets if asked to."""
     data = stream.data.lower()
     for secret in secrets:
         needles = _needles(secret)
@@ -270,9 +270,9 @@ def _spans(stream: _Stream, secrets: tuple[str, ...], *, parts: bool) -> Iterato
 
 def _parts(stream: _Stream, data: bytes, needles: _Needles) -> Iterator[tuple[int, int]]:
     at = 0
-    while at <= len(data) - GRAM:
+    while at <= len(data) - GRAM_CHARS:
         longest = 0
-        for needle, place in needles.grams.get(data[at : at + GRAM], ()):
+        for needle, place in needles.grams.get(data[at : at + GRAM_CHARS], ()):
             start, end = _common(data, at, needle, place)
             if end - start >= max(SHORTEST_PART, longest):
                 longest = end - start
@@ -281,11 +281,11 @@ def _parts(stream: _Stream, data: bytes, needles: _Needles) -> Iterator[tuple[in
 
 
 def _common(data: bytes, at: int, needle: bytes, place: int) -> tuple[int, int]:
-    """Return from where to where two texts agree around a place in each."""
+    """Return the start and end of the longest common run of two texts around a position in each."""
     before = 0
     while before < min(at, place) and data[at - before - 1] == needle[place - before - 1]:
         before += 1
-    after = GRAM
+    after = GRAM_CHARS
     while (
         at + after < len(data) and place + after < len(needle) and data[at + after] == needle[place + after]
     ):

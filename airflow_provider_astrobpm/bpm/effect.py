@@ -1,7 +1,7 @@
-"""Whether an action on an instance has had its effect: for how long that is looked for, and what is said of what is seen.
+"""Checks whether an action on an instance had its effect: how long to check, and how to describe the result.
 
-An action that was accepted, or whose answer was lost, may take a while to show. So the instance is looked at again for a bounded
-time, with pauses that grow.
+An action that was accepted, or whose answer was lost, may take a while to show. So the instance is checked repeatedly for a
+limited time, with growing delays.
 """
 
 from __future__ import annotations
@@ -19,73 +19,73 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Action, Plan
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
-FIRST_PAUSE = 1.0  # seconds between the first two looks, doubled with each further one
-LONGEST_PAUSE = 15.0  # seconds
-MOST_FAILED_LOOKS = 2  # looks in a row that fail, each with all its attempts, after which none follows
+FIRST_DELAY_SECONDS = 1.0  # between the first two checks, doubled for each further one
+MAX_DELAY_SECONDS = 15.0
+MOST_FAILED_LOOKS = 2  # consecutive failed checks, each with all its attempts, after which checking stops
 
 
 def pauses(grace: float) -> Iterator[float]:
-    """Yield the seconds between looks for what an action has done: from one look to the last they are ``grace`` in all."""
-    pause = FIRST_PAUSE
+    """Yield the seconds between checks for the effect of an action. Their sum is ``grace``."""
+    pause = FIRST_DELAY_SECONDS
     while grace > 0:
-        step = min(pause, LONGEST_PAUSE, grace)
+        step = min(pause, MAX_DELAY_SECONDS, grace)
         yield step
         grace -= step
         pause *= 2
 
 
 def shows(instance: BpmInstance, action: Action) -> bool:
-    """Tell whether an instance is as the action wants it."""
+    """Return whether an instance shows the effect of an action."""
     if action == "terminate":
         return states.class_of(instance.state) is states.StateClass.CANCELLED
     return not instance.is_closed and instance.suspended == (action == "suspend")
 
 
 def is_settled(instance: BpmInstance, action: Action) -> bool:
-    """Tell whether no further look can change what came of an action: it shows, or the instance has ended."""
+    """Return whether further checks are useless: the effect shows, or the instance has ended."""
     return instance.is_closed or shows(instance, action)
 
 
 def accepted(seen: BpmInstance | AstroZeroError, grace: float) -> str:
-    """Return what is said of an action that was accepted and does not show.
+    """Describe an action that was accepted but has no visible effect.
 
-    :param seen: the instance as it was seen last, or why it could not be.
-    :param grace: the seconds for which was looked.
+    :param seen: the instance as last seen, or the error of the last check.
+    :param grace: the seconds for which it was checked.
     """
     if isinstance(seen, InstanceNotFoundError):
-        return f"accepted, and yet {seen.problem}"
+        return f"accepted, but {seen.problem}"
     if isinstance(seen, AstroZeroError):
-        return f"accepted, and then the instance could not be read ({seen.problem})"
-    when = f"after {grace:g} s its effect does not show" if grace > 0 else "its effect does not show yet"
-    return f"accepted, and {when}: the instance is {how_it_is(seen)}"
+        return f"accepted, but then the instance could not be read ({seen.problem})"
+    when = f"shows no effect after {grace:g} s" if grace > 0 else "shows no effect yet"
+    return f"accepted, but {when}: the instance is {_describe_state(seen)}"
 
 
-def how_it_is(instance: BpmInstance) -> str:
-    """Return the state of an instance, as the end of a sentence."""
+def _describe_state(instance: BpmInstance) -> str:
+    """Describe the state of an instance, as the end of a sentence."""
     return f"{instance.state!r}{', suspended' if instance.suspended else ''}"
 
 
 def after_all(failure: CallError, seen: BpmInstance | AstroZeroError, grace: float) -> str:
-    """Return how an instance is after an action that failed, as the end of a sentence.
+    """Describe an instance after a failed action, as the end of a sentence.
 
-    :param failure: how the action failed.
-    :param seen: the instance as it was seen last, or why it could not be.
-    :param grace: the seconds for which was looked, where it was looked more than once.
+    :param failure: the error of the action.
+    :param seen: the instance as last seen, or the error of the last check.
+    :param grace: the seconds for which it was checked, if it was checked more than once.
     """
     if isinstance(seen, AstroZeroError):
-        return f", and then the instance could not be read ({seen.problem})"
+        return f", and afterwards the instance could not be read ({seen.problem})"
     when = f"after {grace:g} s " if failure.may_be_done and grace > 0 else ""
-    return f", and {when}the instance is {how_it_is(seen)}"
+    return f", and {when}the instance is {_describe_state(seen)}"
 
 
 @dataclass(frozen=True)
 class Look:
-    """Looks for what an action has done.
+    """Checks an instance for the effect of an action.
 
     :param instance_id: the instance's id.
     :param action: the action.
-    :param find: a plan that finds an instance by its id.
-    :param grace: seconds for which is looked; ``None`` for one look.
+    :param find: a flow that finds an instance by its id.
+    :param grace: the seconds for which to check; ``None`` to check once.
     """
 
     instance_id: str
@@ -94,13 +94,13 @@ class Look:
     grace: float | None
 
     def after(self, failure: CallError) -> Plan[BpmInstance | AstroZeroError]:
-        """Look after a call that failed: more than once only where it may have been carried out."""
+        """Check after a failed call. Check more than once only if the server may have acted on the call."""
         return self.until(self.grace or 0 if failure.may_be_done else 0)
 
     def until(self, grace: float) -> Plan[BpmInstance | AstroZeroError]:
-        """Look until the effect shows, and return the instance as it was seen last, or why it could not be.
+        """Check until the effect shows. Return the instance as last seen, or the error of the last check.
 
-        :param grace: seconds for which is looked.
+        :param grace: the seconds for which to check.
         """
         failed = 0
         for pause in (0.0, *pauses(grace)):
@@ -119,7 +119,7 @@ class Look:
             return error
 
     def ends(self, seen: BpmInstance | AstroZeroError) -> bool:
-        """Tell whether no further look can change what came of the action."""
+        """Return whether further checks are useless."""
         if self.action == "delete":
             return isinstance(seen, InstanceNotFoundError)
         return not isinstance(seen, AstroZeroError) and is_settled(seen, self.action)

@@ -1,10 +1,39 @@
-"""Everything that can go wrong, as exceptions.
+"""The exceptions of this provider.
 
-The root is a plain ``Exception``, not an ``AirflowException``: a sensor with ``soft_fail`` turns the latter
-into a skip in one mode and not in another, and a real failure must never look like a skip.
+* AstroZeroError
+  * SettingsError, also a ValueError: the connection cannot be used
+  * CallError: one call of the API failed
+    * NotSentError: the request did not reach the server
+      * TlsError: the TLS handshake failed
+    * PreparationError: a wait could not read its connection or its batch
+    * InterruptedCallError: the request was sent, and no complete answer came
+    * ThrottledError: HTTP 429
+    * ServerError: HTTP 5xx
+    * AuthenticationError: the credentials were refused
+    * TokenRefusedError: a token that was just issued was refused
+    * RefusedError: the server refused the request
+    * UnexpectedAnswerError: the answer is not what the API documents
+  * AmbiguousStartError: it is unknown whether an instance was started
+  * OpenInstanceExistsError: an open instance has the business key, and ``if_open_instance_exists="fail"``
+  * InstanceNotFoundError: the instance is in none of the states
+  * AnotherInstanceError: the id belongs to another instance now
+  * SeveralInstancesError: several instances have the business key
+  * NoInstancesError: a query found nothing, and ``if_none="fail"``
+  * KeysNotShownError: the lists show no business keys
+  * InstanceClosedError: the instance has already ended, and ``if_closed="fail"``
+  * EffectNotShownError: an accepted action has no visible effect in time
+  * WaitFailedError: the instance ended, or entered a state, that the wait does not accept
+  * WaitTimeoutError: the wait timed out
+  * BatchChangedError: the launches of a batch changed between two tries
+  * BatchFailedError: too many launches of a batch failed
+  * UnknownVariablesError, also a ValueError: the BPM has no such variable
+  * UnknownEventError: the task does not understand its trigger's event
 
-Each error of a call says what was attempted, on which connection, what the server said, and what to do next.
-None of them ever holds a secret or a token.
+The root is a plain ``Exception``, not an ``AirflowException``. A sensor with ``soft_fail`` turns an ``AirflowException`` into
+a skip in one mode and not in the other, and a real failure must never be reported as a skip.
+
+Each error of a call says what was attempted, on which connection, what the server said, and what to do next. No error ever
+contains a secret or a token.
 """
 
 from __future__ import annotations
@@ -18,20 +47,20 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
 
 
-LONGEST_EVENT = 500  # characters of an unknown event in an error
+MAX_EVENT_CHARS = 500  # characters of an unknown event that an error shows
 
 
 class AstroZeroError(Exception):
-    """The root of all errors of this provider.
+    """The base class of all errors of this provider.
 
-    :param problem: what went wrong, one sentence without its full stop.
+    :param problem: what went wrong, a sentence without its full stop.
     :param status: the HTTP status of the answer, if there was one.
-    :param res_code: the platform's ``resCode`` (or the OAuth ``error``), if the answer held one.
+    :param res_code: the platform's ``resCode`` (or the OAuth ``error``), if the answer had one.
     :param res_msg: the platform's ``resMsg`` (or the OAuth ``error_description``).
     """
 
     advice = ""
-    """What the reader can do about it."""
+    """What the user can do about it."""
 
     def __init__(
         self,
@@ -50,10 +79,10 @@ class AstroZeroError(Exception):
         self.connection: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.args, self.__dict__)
+        return _unpickled, (type(self), self.args, self.__dict__)
 
     def locate(self, attempt: str, connection: str) -> None:
-        """Say what was attempted and on which connection; what an inner call said already stays."""
+        """Add what was attempted and on which connection, unless an inner call has already set it."""
         self.attempt = self.attempt or attempt
         self.connection = self.connection or connection
 
@@ -72,69 +101,73 @@ class AstroZeroError(Exception):
         return f"{sentence}{'' if sentence.endswith('?') else '.'} {self.advice}".rstrip()
 
 
-def _rebuilt(kind: type[AstroZeroError], arguments: tuple[Any, ...], state: dict[str, Any]) -> AstroZeroError:
-    """Make an error again after pickling, whatever its constructor takes."""
+def _unpickled(
+    kind: type[AstroZeroError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> AstroZeroError:
+    """Recreate a pickled error without calling its constructor."""
     error = kind.__new__(kind, *arguments)
     error.__dict__.update(state)
     return error
 
 
 class SettingsError(AstroZeroError, ValueError):
-    """A connection cannot be used as it is. Nothing was sent."""
+    """The connection has invalid or missing settings. Nothing was sent."""
 
     def __init__(self, problem: str, connection: str) -> None:
         super().__init__(f"Connection {connection!r} cannot be used: {problem}")
 
 
 class CallError(AstroZeroError):
-    """One call of the API did not succeed."""
+    """One call of the API failed."""
 
     taken: bool | None = None
-    """``False`` where the server says that it did not act on the request, ``None`` where nothing is known."""
+    """``False`` if the server certainly did not act on the request, ``None`` if that is unknown."""
 
     came_before = False
-    """Whether it was the token for the call that failed, and not the call; it has had its attempts then."""
+    """Whether fetching the token failed, not the call itself. All attempts are used up then."""
 
     never_reached = False
-    """Whether the request provably did not reach the server, in any attempt. A server, or a gateway, may refuse what it has
-    done."""
+    """Whether the request provably did not reach the server in any attempt. A refusal is no such proof: a server or gateway may
+    refuse a request after acting on it."""
 
     after_doubt = False
-    """Whether an earlier attempt of the same call may have been carried out: nobody knows what the server did about it."""
+    """Whether the server may have acted on an earlier attempt of the same call."""
 
     sent_before = False
-    """Whether an earlier attempt of the same call may have reached the server, whatever came of it."""
+    """Whether an earlier attempt of the same call may have reached the server."""
 
     passing = False
-    """Whether the same request may well succeed in a moment."""
+    """Whether the same request is likely to succeed a little later."""
 
     unreadable = False
-    """Whether the server did answer, and the answer makes no sense. Gateways send such answers now and then."""
+    """Whether the server sent a successful answer that is malformed. Gateways do so occasionally."""
 
     retry_after: str | None = None
-    """The server's ``Retry-After`` header as it came."""
+    """The server's ``Retry-After`` header, unparsed."""
 
     @property
     def may_be_done(self) -> bool:
-        """Whether the server may have carried the call out, in this attempt or in an earlier one."""
+        """Whether the server may have acted on the call, in this attempt or an earlier one."""
         return self.taken is None or self.after_doubt
 
 
 class NotSentError(CallError):
-    """The request never reached the server: refused, name not resolved, connect timeout."""
+    """The request never reached the server: connection refused, host name not resolved, or connect timeout."""
 
     taken = False
     never_reached = True
     passing = True
-    advice = "Check host, port and proxy of the connection, and that the server is up."
+    advice = "Check the host, port and proxy of the connection, and whether the server is running."
 
 
 class PreparationError(CallError):
-    """A wait could not read what it needs before it can poll: its connection, or the instances of its batch."""
+    """A wait could not read its connection or the instances of its batch, so it could not poll."""
 
     taken = False
     passing = True
-    advice = "Check that the connection exists, and that Airflow's database and secrets backend answer."
+    advice = (
+        "Check that the connection exists, and that Airflow's database and secrets backend are available."
+    )
 
 
 class TlsError(NotSentError):
@@ -143,15 +176,15 @@ class TlsError(NotSentError):
     passing = False
     advice = (
         "Check the server's certificate and the extras 'verify' (a CA bundle for a private CA), 'client_cert' "
-        "and 'client_key'; or the server speaks plain http, then the scheme is http."
+        "and 'client_key'. If the server speaks plain http, set the scheme to http."
     )
 
 
 class InterruptedCallError(CallError):
-    """The request went out and no whole answer came back: read timeout, reset, cut-off body."""
+    """The request was sent, but no complete answer came back: read timeout, reset, or truncated body."""
 
     passing = True
-    advice = "Whether the server acted on it is unknown."
+    advice = "It is unknown whether the server acted on the request."
 
 
 class ThrottledError(CallError):
@@ -159,59 +192,59 @@ class ThrottledError(CallError):
 
     taken = False
     passing = True
-    advice = "Lower the number of tasks that talk to it at once, or raise 'max_attempts' and 'max_wait'."
+    advice = (
+        "Reduce the number of tasks that call it at the same time, or raise 'max_attempts' and 'max_wait'."
+    )
 
 
 class ServerError(CallError):
-    """The server failed (HTTP 5xx); whether it acted before that is unknown."""
+    """The server failed (HTTP 5xx). It is unknown whether it acted first."""
 
     passing = True
-    advice = "Look at the server's own logs if it lasts."
+    advice = "If this persists, check the server's own logs."
 
 
 class AuthenticationError(CallError):
-    """The token endpoint refused the client id or the secret, or the server refused the connection's ready token."""
+    """The token endpoint refused the client id or secret, or the server refused the connection's ``access_token``."""
 
     taken = False
     advice = (
-        "Check login (client id) and password (client secret) of the connection, or its 'access_token', and the "
+        "Check the login (client id) and password (client secret) of the connection, or its 'access_token', and the "
         "login IP range of the machine user."
     )
 
 
 class TokenRefusedError(CallError):
-    """The server refused a token that it had just issued: another process may have requested one meanwhile."""
+    """The server refused a token that it had just issued. Another process may have requested a token in the meantime."""
 
     taken = False
     passing = True
     advice = (
-        "This passes where another process requests tokens for the same client id: give Airflow a client of its own. "
-        "If it lasts, check the rights and the login IP range of the machine user."
+        "Another process may be requesting tokens for the same client id. That is temporary; give Airflow an OAuth client of its own. "
+        "If this persists, check the permissions and the login IP range of the machine user."
     )
 
 
 class RefusedError(CallError):
-    """The server understood the request and said no."""
+    """The server understood the request and refused it."""
 
     taken = False
-    advice = "Check names, versions and ids, and what the machine user is allowed to do."
+    advice = "Check names, versions and ids, and the permissions of the machine user."
 
 
 class UnexpectedAnswerError(CallError):
-    """The answer is not what the API documents: not JSON, another shape, a redirect, too long."""
+    """The answer is not what the API documents: not JSON, another shape, a redirect, or too long."""
 
-    unreadable = True  # but for a redirect, an answer that is too long, and any that is no HTTP 2xx
-    advice = (
-        "Check that the connection's host is an Astro Zero environment and that no gateway answers instead."
-    )
+    unreadable = True  # except for a redirect, an answer that is too long, and any status other than 2xx
+    advice = "Check that the connection's host is an Astro Zero environment, and that no gateway answers in its place."
 
 
 class AmbiguousStartError(AstroZeroError):
-    """Whether an instance was started is unknown, and a second start could start a second one.
+    """It is unknown whether an instance was started. Starting again could create a second one.
 
-    :param doubt: how the call ended, or what else leaves it open, as a sentence without its full stop.
-    :param business_key: the key that the instance carries if it exists.
-    :param advice: what to do; by default to look for that instance.
+    :param doubt: how the call ended, or another reason for the doubt, as a sentence without its full stop.
+    :param business_key: the business key of the instance, if the instance exists.
+    :param advice: what to do; by default, to find that instance.
     """
 
     def __init__(self, doubt: CallError | str, business_key: str | None, advice: str | None = None) -> None:
@@ -223,40 +256,44 @@ class AmbiguousStartError(AstroZeroError):
         else:
             super().__init__(doubt)
         self.business_key = business_key
-        sign = f"business key {business_key!r}" if business_key else "this BPM name and about this start time"
+        sign = (
+            f"business key {business_key!r}"
+            if business_key
+            else "this BPM name and approximately this start time"
+        )
         self.advice = advice or (
-            "The instance may or may not have been started, so it was not started again. Look for an instance "
-            f"with {sign}: if there is one, terminate it or wait for it with the sensor; then clear this task."
+            "The instance may or may not have been started, so it was not started again. Search Astro Zero for an instance "
+            f"with {sign}. If there is one, terminate it, or wait for it with the sensor. Then clear this task."
         )
 
 
 class OpenInstanceExistsError(AstroZeroError):
-    """An open instance carries the business key already, and ``if_open_instance_exists`` is ``"fail"``."""
+    """An open instance already has the business key, and ``if_open_instance_exists`` is ``"fail"``."""
 
     advice = (
-        "Nothing was started. Wait until it has ended, or terminate it; or set if_open_instance_exists to "
-        '"adopt" to wait for it, or to "start" to start another one all the same.'
+        "Nothing was started. Wait until that instance has ended, or terminate it. Or set if_open_instance_exists to "
+        '"adopt" to wait for it, or to "start" to start another one anyway.'
     )
 
     def __init__(self, instance: BpmInstance) -> None:
         self.instance = instance
-        super().__init__(f"business key {instance.business_key!r} is carried by an open {instance}")
+        super().__init__(f"an open instance already has business key {instance.business_key!r}: {instance}")
 
 
 class InstanceNotFoundError(AstroZeroError):
-    """An instance is in none of the states, after a whole second look.
+    """The instance is in none of the states, even after all of them were listed twice.
 
-    :param sought: what was looked for, such as ``instance '002N…'``.
-    :param most_rows: the longest answer that was searched, in rows.
-    :param refusal: what the server said to the call that made us look, if there was one.
+    :param sought: what was searched for, such as ``instance '002N…'``.
+    :param most_rows: the length of the longest list that was searched.
+    :param refusal: the refused call that led to the search, if there was one.
     """
 
-    advice = "It may have been deleted or archived, or the machine user may not see it; that is no success."
+    advice = "It may have been deleted or archived, or hidden from the machine user. This does not count as success."
 
     def __init__(self, sought: str, *, most_rows: int = 0, refusal: CallError | None = None) -> None:
         self.sought, self.most_rows = sought, most_rows
         capped = (
-            f"; the longest answer had {most_rows} rows, a row cap could hide it" if most_rows >= 100 else ""
+            f"; the longest list had {most_rows} rows, so a row cap may hide it" if most_rows >= 100 else ""
         )
         super().__init__(
             f"{sought} is in none of the states{capped}",
@@ -267,43 +304,43 @@ class InstanceNotFoundError(AstroZeroError):
 
 
 class AnotherInstanceError(AstroZeroError):
-    """Astro Zero shows another instance under an id than it has shown before, or than its task has started.
+    """An id now belongs to another instance than the one that was seen before or that the task started.
 
-    :param instance: what it shows now.
-    :param known: what was known of the instance, in words.
+    :param instance: the instance that has the id now.
+    :param known: what is known about the expected instance, in words.
     """
 
     advice = (
-        "Ids may recur where an environment was cloned or restored from a backup. Look for the instance in Astro Zero, "
+        "Ids can repeat after an environment was cloned or restored from a backup. Find the instance in Astro Zero "
         "by its business key."
     )
 
     def __init__(self, instance: BpmInstance, known: object) -> None:
         super().__init__(
-            f"instance {instance.id!r} is another one than it was: it was {known}, and now it is {instance}, with "
+            f"instance {instance.id!r} is not the same as before: it was {known}, and now it is {instance}, with "
             f"business key {instance.business_key!r}"
         )
 
 
 class SeveralInstancesError(AstroZeroError):
-    """A business key does not say which of several instances is meant."""
+    """Several instances have the business key, so it is ambiguous."""
 
     advice = "Pass the instance_id of the one you mean, or narrow the search with bpm_name."
 
     def __init__(self, sought: str, instances: Sequence[BpmInstance]) -> None:
         self.instances = tuple(instances)
         listing = ", ".join(f"{one.id} ({one.name}, {one.state})" for one in instances[:10])
-        super().__init__(f"{sought} is carried by {len(instances)} instances: {listing}")
+        super().__init__(f"{len(instances)} instances have {sought}: {listing}")
 
 
 class NoInstancesError(AstroZeroError):
-    """A query has found no instance, and ``if_none`` is ``"fail"``.
+    """A query found no instance, and ``if_none`` is ``"fail"``.
 
     :param states: the states that were listed.
-    :param wanted: what else was asked for, in words.
+    :param wanted: the other criteria, in words.
     """
 
-    advice = 'Use if_none="succeed" or "skip" where that is fine.'
+    advice = 'Set if_none to "succeed" or "skip" if that is acceptable.'
 
     def __init__(self, states: Sequence[str], wanted: str) -> None:
         also = f" with {wanted}" if wanted else ""
@@ -311,49 +348,49 @@ class NoInstancesError(AstroZeroError):
 
 
 class KeysNotShownError(AstroZeroError):
-    """Nothing can be found by a business key, for no row that was listed shows one.
+    """A search by business key cannot work, because no listed row shows a business key.
 
-    :param business_key: the key that was looked for.
+    :param business_key: the key that was searched for.
     :param bpm_name: the BPM's name, if only its instances count.
     :param rows: how many instances were listed.
     """
 
     advice = (
-        "Either the lists here show no business keys (the doctor tells: point 'business_keys'), or nothing was started with one "
-        "so far. What works without: give the instance_id, which the start operator returns; or list by bpm_name."
+        "Either the lists of this environment show no business keys (see 'business_keys' in the doctor's report), or no instance "
+        "has one yet. Use the instance_id instead, which the start operator returns, or list by bpm_name."
     )
 
     def __init__(self, business_key: str, bpm_name: str | None, rows: int) -> None:
         of = f" of BPM {bpm_name!r}" if bpm_name else ""
         super().__init__(
-            f"business key {business_key!r}{of} cannot be looked for: none of the {rows} instances listed shows a business key"
+            f"cannot search for business key {business_key!r}{of}: none of the {rows} listed instances shows a business key"
         )
 
 
 class InstanceClosedError(AstroZeroError):
-    """The instance has ended already, and ``if_closed`` is ``"fail"``."""
+    """The instance has already ended, and ``if_closed`` is ``"fail"``."""
 
-    advice = 'Use if_closed="succeed" where an instance that has ended is fine.'
+    advice = 'Set if_closed to "succeed" if an ended instance is acceptable.'
 
     def __init__(self, instance: BpmInstance) -> None:
         self.instance = instance
         super().__init__(
-            f"instance {instance.id!r} of {instance.name!r} has ended already, in state {instance.state!r}"
+            f"instance {instance.id!r} of {instance.name!r} has already ended, in state {instance.state!r}"
         )
 
 
 class EffectNotShownError(AstroZeroError):
-    """An action was accepted, and the instance does not show its effect within a bounded time.
+    """An action was accepted, but the instance does not show its effect in time.
 
     :param instance_id: the instance's id.
     :param action: the action.
-    :param seen: what was accepted and what is seen, as the end of a sentence.
-    :param instance: the instance as it was seen last.
+    :param seen: what was accepted and how the instance is now, as the end of a sentence.
+    :param instance: the instance as last seen.
     """
 
     advice = (
-        "Astro Zero may still be at it: look at the instance. A retry looks again, and takes the action once more where it "
-        "still does not show; 'start_grace' of the connection says for how long a task looks."
+        "Astro Zero may still be working on it, so check the instance. A retry checks again, and repeats the action if it still "
+        "has no effect. The extra 'start_grace' of the connection sets how long a task checks."
     )
 
     def __init__(self, instance_id: str, action: str, seen: str, instance: BpmInstance) -> None:
@@ -362,7 +399,7 @@ class EffectNotShownError(AstroZeroError):
 
 
 class WaitFailedError(AstroZeroError):
-    """The instance came to an end, or to a state, that the wait does not accept."""
+    """The instance ended, or entered a state, that the wait does not accept."""
 
     def __init__(self, instance: BpmInstance, reason: str) -> None:
         self.instance = instance
@@ -372,9 +409,9 @@ class WaitFailedError(AstroZeroError):
 class WaitTimeoutError(AstroZeroError):
     """The deadline passed before the condition was met.
 
-    :param sought: what was waited for, such as ``instance '002N…'``.
+    :param sought: what the wait was for, such as ``instance '002N…'``.
     :param deadline: the deadline, in seconds since the epoch.
-    :param instance: the instance as it was seen last, if it was.
+    :param instance: the instance as last seen, if it was seen.
     :param argument: the argument that set the deadline.
     """
 
@@ -389,53 +426,53 @@ class WaitTimeoutError(AstroZeroError):
 
 
 class BatchChangedError(AstroZeroError):
-    """The launches of a batch are others than those that an earlier try has started.
+    """The launches of a batch differ from those that an earlier try started.
 
-    :param difference: which one is another now, in words.
+    :param difference: what differs, in words.
     """
 
-    advice = "Nothing was started in its place. Give the batch its former launches, each in its former place, and retry."
+    advice = "No launch was replaced. Restore the original launches of the batch, in their original order, and retry."
 
     def __init__(self, difference: str) -> None:
-        super().__init__(f"The batch has changed since an earlier try began it: {difference}")
+        super().__init__(f"The batch has changed since an earlier try started it: {difference}")
 
 
 class BatchFailedError(AstroZeroError):
-    """More launches of a batch have failed than may."""
+    """More launches of a batch failed than the limit allows."""
 
 
 class UnknownVariablesError(AstroZeroError, ValueError):
-    """The definition of a BPM lists its variables, and some that were given are not among them. Nothing was changed.
+    """The definition of a BPM lists its variables, and some of the given names are not among them. Nothing was changed.
 
     :param bpm: the BPM and its version, in words.
-    :param unknown: the names that it does not know, each with the nearest one that it knows, if there is one.
-    :param known: the names that it knows.
+    :param unknown: the unknown names, each with the most similar known name, if there is one.
+    :param known: the known names.
     """
 
     def __init__(self, bpm: str, unknown: Mapping[str, str | None], known: Iterable[str]) -> None:
         self.unknown = dict(unknown)
         self.known = tuple(known)
         names = ", ".join(
-            repr(name) + (f" (the nearest one is {nearest!r})" if nearest else "")
+            repr(name) + (f" (did you mean {nearest!r}?)" if nearest else "")
             for name, nearest in self.unknown.items()
         )
         self.advice = (
-            "Nothing was changed: Astro Zero ignores such a name without a word. "
-            f"The variables that it has are {', '.join(map(repr, self.known))}."
+            "Nothing was changed. Astro Zero silently ignores unknown names. "
+            f"The variables of the BPM are {', '.join(map(repr, self.known))}."
         )
         super().__init__(f"{bpm} has no variable {names}")
 
 
 class UnknownEventError(AstroZeroError):
-    """A trigger's event is not one that its task knows, so the task cannot succeed.
+    """The task does not understand its trigger's event, so it cannot succeed.
 
-    :param event: what arrived.
+    :param event: the event.
     :param reason: what is wrong with it.
     """
 
-    advice = "Triggerer and worker may run different versions of this provider: install the same one, clear the task."
+    advice = "Triggerer and worker may run different versions of this provider. Install the same version, then clear the task."
 
     def __init__(self, event: object, reason: str) -> None:
         arrived = repr(event)
-        shown = arrived if len(arrived) <= LONGEST_EVENT else f"{arrived[:LONGEST_EVENT]}…"
-        super().__init__(f"The trigger's event is not one that this task knows ({reason}): {shown}")
+        shown = arrived if len(arrived) <= MAX_EVENT_CHARS else f"{arrived[:MAX_EVENT_CHARS]}…"
+        super().__init__(f"The task does not understand its trigger's event ({reason}): {shown}")

@@ -1,8 +1,8 @@
-"""One call, from its operation to its result, without I/O.
+"""The protocol of one call, from its operation to its result, without I/O.
 
-``exchange`` is a generator that yields what it needs next (a token, or a request to be sent) and is sent what
-came of it. Whoever drives it does the I/O, so the sync and the async client share every decision made here: when
-a token is renewed, what counts as success, and which error an answer is. Errors of the transport are thrown in.
+``call_flow`` is a generator. It yields what it needs next, a token or a request to send, and receives the result. Its driver
+does the I/O, so the sync and the async client share every decision made here: when to renew a token, what counts as success,
+and which error an answer means. Errors of the transport are thrown into the generator.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SUCCESS = "0"
-# No page documents how a bad token is reported; clients in the field see these two codes. A 401 says so itself.
+# No page documents how a bad token is reported. Clients in the field see these two codes. A 401 is unambiguous.
 BAD_TOKEN_CODES = frozenset({"405230602", "405230603"})
-TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client has to be allowed
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-LONGEST_RETRY_AFTER = 60  # characters of a header that is a number or a date
+TOKEN_PROBE = api.query(states.SHORT_LIVED)  # a safe call that every client must be allowed to make
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+MAX_RETRY_AFTER_CHARS = 60  # characters of a header with a number or a date
 
 
 class NeedToken(msgspec.Struct, frozen=True):
-    """Ask for an access token other than the stale one, which the server has just refused.
+    """Request an access token other than the stale one, which the server has just refused.
 
-    The reply is the token, or ``None`` where there is no other.
+    The reply is the token, or ``None`` if there is no other.
     """
 
     stale: str | None = None
     doubt: str | None = None
-    """The kind of call and answer, if the answer may have another reason than the token."""
+    """The kind of call and answer, if the answer may have a reason other than the token."""
 
     def __repr__(self) -> str:
         return "NeedToken()"
 
 
 class NotTheToken(msgspec.Struct, frozen=True):
-    """Say that a fresh token did not change an answer. The reply does not matter."""
+    """Report that a fresh token did not change an answer. The reply is ignored."""
 
     doubt: str
     """The kind of call and answer."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request to be sent as it is, without following redirects."""
+    """A request to send unchanged, without following redirects."""
 
     method: str
     target: str
@@ -76,14 +76,14 @@ class Request(msgspec.Struct, frozen=True):
     kind: str = ""
     """The kind of its operation."""
     secrets: tuple[str, ...] = ()
-    """What no error and no log may show, whoever repeats it."""
+    """The secrets that no error and no log may show, even if the server repeats them."""
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.target!r})"
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A whole answer; ``headers`` has lower-case names."""
+    """A complete answer. The names in ``headers`` are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,21 +119,21 @@ def exchange(
     csrf: CsrfMemory | None = None,
     secrets: tuple[str, ...] = (),
 ) -> Exchange[T]:
-    """Drive one call.
+    """Run one call as a generator.
 
-    :param operation: what to do.
+    :param operation: the operation.
     :param connection: the connection id, for messages.
-    :param csrf: what is known of the endpoint's CSRF tokens, if a write has to carry one.
-    :param secrets: what no error and no result may show, should the server repeat it, besides what the call itself sends.
+    :param csrf: the memory of the endpoint's CSRF tokens, if writes need one.
+    :param secrets: further secrets that no error and no result may show, even if the server repeats them.
     :returns: the decoded result.
-    :raises CallError: one of its kinds, saying what was attempted and what the server said.
+    :raises CallError: a subclass that says what was attempted and what the server said.
     """
     if csrf is not None:
         secrets = (*secrets, *csrf.earlier)
     try:
         if not operation.needs_token:
             known = (*secrets, *operation.secrets)
-            return _Answer(operation, (yield _request(operation, {}, known)), known).read()
+            return _ResponseReader(operation, (yield _request(operation, {}, known)), known).read()
         return (yield from _authorised(operation, secrets, csrf if operation.method != "GET" else None))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
@@ -141,26 +141,26 @@ def exchange(
 
 
 def _authorised(operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMemory | None) -> Exchange[T]:
-    """Send with a token. If the token may be at fault, renew it once, send again, and believe that answer."""
+    """Send with a token. If the token may be at fault, renew it once and resend; the second answer counts."""
     token = yield from _token(NeedToken())
-    answer: _Answer[Any] = yield from _sent(operation, token or "", secrets, csrf)
+    answer: _ResponseReader[Any] = yield from _send(operation, token or "", secrets, csrf)
     has_reached, resent = answer.operation is operation, False
     try:
-        fault = yield from _fault_of(token or "", answer, secrets)
+        fault = yield from _check_token(token or "", answer, secrets)
         if fault is not None:
             doubt = None if fault is TokenFault.CERTAIN else f"{answer.operation.kind} {answer.status}"
             fresh = yield from _token(NeedToken(stale=token, doubt=doubt))
             if fresh is not None:
                 resent = has_reached
-                answer = yield from _sent(operation, fresh, secrets, csrf)
-                fault = yield from _fault_of(fresh, answer, secrets)
+                answer = yield from _send(operation, fresh, secrets, csrf)
+                fault = yield from _check_token(fresh, answer, secrets)
                 answer.refuses_fresh_token = fault is TokenFault.CERTAIN
                 if fault is TokenFault.POSSIBLE and doubt is not None:
                     yield NotTheToken(doubt)
         result: T = answer.read()
     except CallError as error:
         if answer.operation is not operation:
-            _not_taken(error, answer.operation)
+            _mark_not_processed(error, answer.operation)
         if has_reached:
             error.never_reached = False
         error.sent_before = resent
@@ -177,10 +177,10 @@ def _token(need: NeedToken) -> Exchange[str | None]:
     return token
 
 
-def _sent(
+def _send(
     operation: Operation[Any], token: str, secrets: tuple[str, ...], csrf: CsrfMemory | None
-) -> Exchange[_Answer[Any]]:
-    """Send with a token, and with a CSRF token that belongs to it; return the answer, or how that one was refused."""
+) -> Exchange[_ResponseReader[Any]]:
+    """Send with a token and, if needed, its CSRF token. Return the answer, or the refusal of the CSRF request."""
     headers = {"access-token": token}
     secrets = (token, *secrets)
     if csrf is not None:
@@ -191,37 +191,39 @@ def _sent(
             headers["csrf-token"] = fetched.read()
             secrets = (headers["csrf-token"], *secrets)
         except CallError as error:
-            _not_taken(error, api.get_csrf_token())
+            _mark_not_processed(error, api.get_csrf_token())
             raise
         csrf.got(headers["csrf-token"], "GET" if fetched.operation.method == "GET" else "POST")
-    return _Answer(operation, (yield _request(operation, headers, secrets)), secrets)
+    return _ResponseReader(operation, (yield _request(operation, headers, secrets)), secrets)
 
 
 def _csrf_token(
     headers: dict[str, str], secrets: tuple[str, ...], csrf: CsrfMemory
-) -> Exchange[_Answer[str]]:
-    """Request a CSRF token, by the other method where there is nothing by the first."""
+) -> Exchange[_ResponseReader[str]]:
+    """Request a CSRF token. If the endpoint does not offer the first method, use the other one."""
     answers = []
     for method in csrf.in_order():
         fetch = api.get_csrf_token(method)
-        answer = _Answer(fetch, (yield _request(fetch, headers, secrets)), secrets)
+        answer = _ResponseReader(fetch, (yield _request(fetch, headers, secrets)), secrets)
         if answer.status not in NO_SUCH_METHOD:
             return answer
         answers.append(answer)
     return answers[0]
 
 
-def _fault_of(token: str, answer: _Answer[Any], secrets: tuple[str, ...]) -> Exchange[TokenFault | None]:
-    """Return how surely the token is at fault; ``None`` also where the operation may not be sent again."""
+def _check_token(
+    token: str, answer: _ResponseReader[Any], secrets: tuple[str, ...]
+) -> Exchange[TokenFault | None]:
+    """Return how certainly the token is at fault, or ``None`` if it is not or if the operation must not be resent."""
     operation, fault = answer.operation, answer.token_fault
     if fault is not TokenFault.POSSIBLE or operation.method == "GET":
         return fault
     if answer.status >= 500 and not operation.resend_if_unsure:
-        return None  # whatever code it carries, the server may have acted before it failed
-    # A right may be missing, or a gateway have refused the answer after the work. Only a token that is refused for a safe
-    # call too is at fault.
+        return None  # the server may have acted before it failed, even with a code for a bad token
+    # A permission may be missing, or a gateway may have refused the answer after the work was done. The token is at fault only
+    # if a safe call refuses it too.
     try:
-        probe = _Answer(
+        probe = _ResponseReader(
             TOKEN_PROBE, (yield _request(TOKEN_PROBE, {"access-token": token}, (token, *secrets)))
         )
     except CallError:
@@ -229,8 +231,8 @@ def _fault_of(token: str, answer: _Answer[Any], secrets: tuple[str, ...]) -> Exc
     return None if probe.token_fault is None else TokenFault.CERTAIN
 
 
-def _not_taken(error: CallError, request_before: Operation[Any]) -> None:
-    """Let an error say that the server did not act on the operation itself: a request that it needs failed."""
+def _mark_not_processed(error: CallError, request_before: Operation[Any]) -> None:
+    """Record in an error that the server did not act on the operation, because a request that must come first failed."""
     error.attempt = error.attempt or request_before.attempt
     error.taken = False
     error.never_reached = True
@@ -248,25 +250,25 @@ def _request(operation: Operation[Any], headers: Mapping[str, str], secrets: tup
 
 
 class TokenFault(Enum):
-    """How surely an answer says that the access token is at fault. How that is reported is not documented."""
+    """How certainly an answer says that the access token is at fault. The documentation does not say how it is reported."""
 
     CERTAIN = "certain"
     POSSIBLE = "possible"
 
 
 def token_fault(response: Response) -> TokenFault | None:
-    """Return how surely an answer says that the access token is at fault; ``None`` if it says nothing of the kind."""
-    return _Answer(TOKEN_PROBE, response).token_fault
+    """Return how certainly an answer says that the access token is at fault, or ``None`` if it does not say so."""
+    return _ResponseReader(TOKEN_PROBE, response).token_fault
 
 
 def without_secrets(response: Response, secrets: tuple[str, ...]) -> Response:
-    """Return an answer whose code, message and headers can be shown.
+    """Return a copy of an answer whose code, message and headers are safe to show.
 
-    :param secrets: what must not show, should the server repeat it.
+    :param secrets: the secrets to mask.
     """
     headers = {name: secrecy.quote(value, secrets) for name, value in response.headers.items()}
     body = response.body
-    envelope = _Answer(TOKEN_PROBE, response).envelope
+    envelope = _ResponseReader(TOKEN_PROBE, response).envelope
     if envelope is not None:
         message = _said(envelope.resMsg)
         shown = {
@@ -279,16 +281,16 @@ def without_secrets(response: Response, secrets: tuple[str, ...]) -> Response:
 
 
 def words_of_platform(response: Response) -> tuple[str | None, str | None]:
-    """Return ``resCode`` and ``resMsg`` of an answer, if it has them."""
-    envelope = _Answer(TOKEN_PROBE, response).envelope
+    """Return the ``resCode`` and ``resMsg`` of an answer, if it has them."""
+    envelope = _ResponseReader(TOKEN_PROBE, response).envelope
     return (envelope.code, _said(envelope.resMsg)) if envelope else (None, None)
 
 
-class _Answer(Generic[T]):
-    """An answer and what it means. Its texts are cleaned here of all that cannot be handed to Airflow, and of secrets.
+class _ResponseReader(Generic[T]):
+    """Interprets an answer. Removes secrets and characters that Airflow cannot store.
 
-    :param operation: what it answers.
-    :param secrets: what neither its result nor a message may show, should the server repeat it.
+    :param operation: the operation that it answers.
+    :param secrets: the secrets that neither its result nor a message may show.
     """
 
     def __init__(self, operation: Operation[T], response: Response, secrets: tuple[str, ...] = ()) -> None:
@@ -308,14 +310,14 @@ class _Answer(Generic[T]):
 
     @property
     def token_fault(self) -> TokenFault | None:
-        """How surely this says that the access token is at fault."""
+        """How certainly this answer says that the access token is at fault."""
         has_code = self.envelope is not None and self.envelope.code in BAD_TOKEN_CODES
         if self.status == 401 or (has_code and self.status < 500):
             return TokenFault.CERTAIN
         return TokenFault.POSSIBLE if self.status == 403 or has_code else None
 
     def read(self) -> T:
-        """Return the result, or raise the error that this answer is."""
+        """Return the result, or raise the error that the answer means."""
         succeeded = self.envelope is not None and self.envelope.code == SUCCESS
         if not 200 <= self.status < 300 or not (succeeded or not self.operation.enveloped):
             raise self._error()
@@ -323,11 +325,11 @@ class _Answer(Generic[T]):
             return self.operation.decode(
                 self.envelope.result if self.operation.enveloped and self.envelope else self.body
             )
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             reason = self._quote(str(error))
-        # Not inside "except": the original may hold the whole answer.
+        # Not inside "except", because the original error may contain the whole answer.
         raise UnexpectedAnswerError(
-            f"the answer has not the documented shape: {reason}",
+            f"the answer does not have the documented form: {reason}",
             status=self.status,
             res_code=self._quote(self.envelope.code) if self.envelope else None,
         )
@@ -342,12 +344,12 @@ class _Answer(Generic[T]):
             res_msg=self._quote(message) if message else None,
         )
         if (asked := self.headers.get("retry-after")) is not None:
-            error.retry_after = self._quote(asked, LONGEST_RETRY_AFTER)
+            error.retry_after = self._quote(asked, MAX_RETRY_AFTER_CHARS)
         error.unreadable = error.unreadable and 200 <= self.status < 300
         return error
 
     def _kind(self) -> tuple[type[CallError], str]:
-        """Return which error this answer is, and the problem in words. The first row that fits decides."""
+        """Return the class of the error and the problem in words. The first row that applies decides."""
         code, _ = self._words()
         media = self._quote(self.headers.get("content-type", "no content type"))
         needs_token = self.operation.needs_token
@@ -355,13 +357,13 @@ class _Answer(Generic[T]):
             (
                 300 <= self.status < 400,
                 UnexpectedAnswerError,
-                f"the server redirects to {self._quote(_origin(self.headers))}, and redirects are not followed",
+                f"the server redirects to {self._quote(_origin(self.headers))}, but redirects are not followed",
             ),
-            (self.status == 429, ThrottledError, "the server is asked too much"),
+            (self.status == 429, ThrottledError, "the server received too many requests"),
             (self.status >= 500, ServerError, "the server failed"),
-            (self.status == 408, InterruptedCallError, "the server gave up waiting for the request"),
+            (self.status == 408, InterruptedCallError, "the server timed out waiting for the request"),
             (
-                # Page 0011 documents the 400. Anything else may be a gateway's word.
+                # Page 0011 documents the 400. Other statuses may come from a gateway.
                 not needs_token
                 and (
                     self.status == 401
@@ -373,7 +375,7 @@ class _Answer(Generic[T]):
             (
                 not needs_token and self.status >= 400,
                 UnexpectedAnswerError,
-                "there is no token, and the answer does not say that the client id or the secret is wrong",
+                "no token was issued, but the answer does not say that the client id or the secret is wrong",
             ),
             (
                 self.refuses_fresh_token,
@@ -393,7 +395,7 @@ class _Answer(Generic[T]):
         )
 
     def _words(self) -> tuple[str | None, str | None]:
-        """Return the code and the message of either error shape."""
+        """Return the code and the message, from the envelope or from an OAuth error."""
         if self.envelope is not None:
             return self.envelope.code, _said(self.envelope.resMsg)
         refusal = _decoded(self.body, _OAuthError)
@@ -406,17 +408,17 @@ class _Answer(Generic[T]):
 def _decoded(body: bytes, shape: type[T]) -> T | None:
     try:
         return msgspec.json.decode(body, type=shape)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
 
 
 def _said(message: Any) -> str | None:
-    """Return a message as text; it decides nothing, so it may be of any type."""
+    """Return a message as text. It decides nothing, so any type is accepted."""
     return message if message is None or isinstance(message, str) else json.dumps(message, ensure_ascii=False)
 
 
 def _origin(headers: Mapping[str, str]) -> str:
-    """Return where a redirect leads, without path and query: those may hold a token."""
+    """Return the host of a redirect, without path and query, which may contain a token."""
     try:
         host = urlsplit(headers.get("location", "")).hostname
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which error a request is that got no usable answer, by how far it got; both transports say it in these words."""
+"""Maps transport failures to errors, by how far the request got. Both transports share it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from airflow_provider_astrobpm.bpm.errors import (
     UnexpectedAnswerError,
 )
 
-LONGEST_REASON = 200  # characters of what an error of a connection says, which may be what the server said
-MOST_CAUSES = 20  # errors that wrap each other; a bound, should they form a ring
+LONGEST_REASON = 200  # characters of a connection error's message, which may quote the server
+MAX_CAUSES = 20  # nested errors; the limit protects against a cycle
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """Return the error and what it wraps, in the ways in which HTTP libraries wrap, outermost first.
+    """Return an error and the errors that it wraps, outermost first, in all the ways in which HTTP libraries wrap errors.
 
-    Not its ``__context__``: that may be an error that somebody up the stack is handling.
+    ``__context__`` is not followed: it may be an unrelated error that a caller is handling.
     """
     found = [error]
-    while len(found) < MOST_CAUSES:
+    while len(found) < MAX_CAUSES:
         outer = found[-1]
         wrapped = [getattr(outer, "reason", None), *outer.args, outer.__cause__]
         inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
@@ -30,21 +30,21 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def unbuildable(error: Exception) -> NotSentError:
-    """Return the error for a request that cannot be written down, without the words of the original."""
-    return _not_tried(f"the request could not be built ({type(error).__name__})")
+    """Return the error for a request that cannot be built. It does not quote the original error."""
+    return _local_failure(f"the request could not be built ({type(error).__name__})")
 
 
 def unsendable(reason: str) -> NotSentError:
-    """Return the error for a request for which no connection could even be tried."""
-    return _not_tried(f"the request could not be sent ({reason})")
+    """Return the error for a request for which no connection could be attempted."""
+    return _local_failure(f"the request could not be sent ({reason})")
 
 
 def unreached(reason: str, *, timed_out: bool, in_tls: bool) -> NotSentError:
-    """Return the error for a request that was not begun, because there was no connection to send it on.
+    """Return the error for a request that could not be sent, because connecting failed.
 
     :param reason: what went wrong.
-    :param timed_out: whether it took too long.
-    :param in_tls: whether it was the TLS handshake that failed.
+    :param timed_out: whether connecting timed out.
+    :param in_tls: whether the TLS handshake failed.
     """
     if in_tls:
         return TlsError(f"the TLS handshake failed ({reason})")
@@ -54,39 +54,39 @@ def unreached(reason: str, *, timed_out: bool, in_tls: bool) -> NotSentError:
 
 
 def interrupted(reason: str, *, timed_out: bool) -> InterruptedCallError:
-    """Return the error for a request that was begun.
+    """Return the error for a request that failed after sending it had begun.
 
     :param reason: what went wrong.
-    :param timed_out: whether nothing came for too long.
+    :param timed_out: whether the read timed out.
     """
     if timed_out:
         return InterruptedCallError("no answer came within 'read_timeout'")
-    return InterruptedCallError(f"the connection was cut ({reason})")
+    return InterruptedCallError(f"the connection was lost ({reason})")
 
 
 def out_of_time(answer_timeout: float) -> InterruptedCallError:
-    """Return the error for an answer that did not come to its end.
+    """Return the error for an answer that was not complete in time.
 
-    :param answer_timeout: seconds that it had.
+    :param answer_timeout: the timeout, in seconds.
     """
-    return InterruptedCallError(f"the answer was not whole within {answer_timeout:g} s")
+    return InterruptedCallError(f"the answer was not complete within {answer_timeout:g} s")
 
 
 def too_long(limit: int, status: int) -> UnexpectedAnswerError:
-    """Return the error for an answer of more bytes than the limit, unpacked."""
+    """Return the error for an answer that is longer than the limit, after decompression."""
     error = UnexpectedAnswerError(
         f"the answer is longer than {limit} bytes ('max_response_bytes')", status=status
     )
-    error.unreadable = False  # The next one would be as long.
+    error.unreadable = False  # A second answer would be as long.
     return error
 
 
 def not_unpacked(status: int) -> UnexpectedAnswerError:
-    """Return the error for an answer that is not packed as it says."""
-    return UnexpectedAnswerError("the answer cannot be unpacked", status=status)
+    """Return the error for an answer that cannot be decompressed as its header says."""
+    return UnexpectedAnswerError("the answer cannot be decompressed", status=status)
 
 
-def _not_tried(problem: str) -> NotSentError:
+def _local_failure(problem: str) -> NotSentError:
     error = NotSentError(problem)
-    error.passing = False  # Nothing was tried over the network; trying again changes nothing.
+    error.passing = False  # The network was not used, so another attempt would fail too.
     return error

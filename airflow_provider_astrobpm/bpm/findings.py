@@ -1,24 +1,25 @@
-"""What one search has found, which calls of it failed, and what follows from both for each instance that was sought.
+"""The result of one search: what it found, which of its calls failed, and what that means for each requested instance.
 
-A list that failed after all its attempts costs only those that it might have shown. In the order of the rows:
+A list that failed after all its attempts affects only the instances that it might have shown. The first row that applies
+decides:
 
-| sought by                    | the search                                                | then                         |
+| searched by                  | the search                                                | result                       |
 |------------------------------|-----------------------------------------------------------|------------------------------|
-| its id                       | has rows of it that contradict each other                 | that error                   |
-| its id                       | has found it                                              | the instance                 |
-| its id                       | has a row of it that cannot be read                       | that error                   |
-| its id                       | has not found it, and a list failed                       | the error of the list        |
-| its id                       | has not found it, and a row shows no id                   | the error of the row         |
-| its id                       | has not found it                                          | ``InstanceNotFoundError``    |
-| its business key             | could not list a state at all                             | the error of the list        |
-| its business key             | has a row with the key that cannot be read                | that error                   |
-| its business key             | has carriers whose rows contradict each other             | that error                   |
-| its business key             | has found none, and no row shows a key                    | ``KeysNotShownError``        |
-| its business key             | has found none                                            | ``InstanceNotFoundError``    |
-| its business key             | has found none but ended ones, and an open state's list   | that error: it may hide an   |
-|                              | failed once, or a row cannot be read whose key is unread  | open one                     |
-| its business key             | has found one, or one that is open                        | the instance                 |
-| its business key             | has found several                                         | ``SeveralInstancesError``    |
+| id                           | found rows that contradict each other                     | that error                   |
+| id                           | found the instance                                        | the instance                 |
+| id                           | found an unreadable row with the id                       | that error                   |
+| id                           | did not find it, and a list failed                        | the error of the list        |
+| id                           | did not find it, and a row shows no id                    | the error of the row         |
+| id                           | did not find it                                           | ``InstanceNotFoundError``    |
+| business key                 | could not list a state at all                             | the error of the list        |
+| business key                 | found an unreadable row with the key                      | that error                   |
+| business key                 | found matches whose rows contradict each other            | that error                   |
+| business key                 | found no match, and no row shows a key                    | ``KeysNotShownError``        |
+| business key                 | found no match                                            | ``InstanceNotFoundError``    |
+| business key                 | found only ended matches, and the list of an open state   | that error: there may be an  |
+|                              | failed once or the key of a row is unreadable             | open match                   |
+| business key                 | found one match, or one that is open                      | the instance                 |
+| business key                 | found several matches                                     | ``SeveralInstancesError``    |
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 MOST_IN_VAIN = 2
-"""Calls in a row that fail as those to a server that is down do, after which a search asks for nothing more. Each of them
-has had all its attempts: with time-outs, the 24 lists of a search would take an hour."""
+"""After this many consecutive calls that failed as if the server were down, a search stops. Each call has used up all its
+attempts: with timeouts, the 24 lists of a search would take an hour."""
 
 
 class Findings:
-    """What one search has found.
+    """The result of one search.
 
-    :param last_seen: for each id that is sought the state in which it was last seen, or ``None``.
-    :param keys: the business keys that are sought.
-    :param wanted_lists: the states whose every instance is wanted.
-    :param reads_only: whether an instance that cannot be read by its id counts as not found, whatever the lists show.
+    :param last_seen: for each requested id the state in which it was last seen, or ``None``.
+    :param keys: the requested business keys.
+    :param wanted_lists: the states whose instances are all requested.
+    :param reads_only: whether an instance that cannot be read by its id counts as not found, even if the lists show it.
     """
 
     def __init__(
@@ -71,47 +72,47 @@ class Findings:
         reads_only: bool = False,
     ) -> None:
         self.instances: dict[str, BpmInstance] = {}
-        """Those that were sought by their ids and found. ``doubts`` count before them."""
+        """The instances found by their ids. Entries in ``contradictions`` take precedence."""
         self.lists: dict[str, Sequence[BpmInstance]] = {}
-        """The instances of each state that was wanted whole and could be listed, in the order of the server."""
+        """The instances of each state that was requested completely and could be listed, in the order of the server."""
         self.rows: dict[str, BpmInstance] = {}
-        """All of these by their ids, each as the last list shows it."""
+        """All instances in ``lists`` by their ids, each as the latest list shows it."""
         self.doubts: dict[str, CallError] = {}
-        """Why nothing is decided about an instance, by its id: its rows contradict each other."""
+        """By id, the error for an instance whose rows contradict each other. Nothing is decided about it."""
         self.failed_lists: dict[str, CallError] = {}
-        """How the list of a state failed, where it has failed at least once."""
+        """The last error of each state whose list failed at least once."""
         self.stopped_by: CallError | None = None
-        """The error after which nothing more was asked for."""
+        """The error that stopped the search, if one did."""
         self._last_seen = last_seen
         self._wanted_lists = wanted_lists
         self._reads_only = reads_only
         self._keys: dict[str, list[BusinessKey]] = {}
-        self._carriers: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
-        for key in self._carriers:
+        self._matches: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
+        for key in self._matches:
             self._keys.setdefault(key.value, []).append(key)
         self.shown_keys = ShownKeys()
-        """What the lists show of business keys, where some are sought."""
+        """Whether the lists show business keys, if some were requested."""
         self._listed: set[str] = set()
         self._unreadable: list[tuple[Unreadable, UnexpectedAnswerError]] = []
         self._unread: dict[str, UnexpectedAnswerError] = {}
         self._read: dict[str, CallError | None] = {}
         self._most_rows: int | None = None
         self._has_answer = False
-        self._in_vain = 0
+        self._consecutive_failures = 0
         self._first_failure: CallError | None = None
 
-    # What follows for those who have sought.
+    # Results.
 
     def instance(self, instance_id: str) -> BpmInstance:
-        """Return an instance that was sought by its id.
+        """Return an instance that was requested by its id.
 
         :raises InstanceNotFoundError: if it is in none of the states.
-        :raises CallError: if that is not known.
+        :raises CallError: if that is unknown.
         """
-        return _raised(self.instance_or_error(instance_id))
+        return _or_raise(self.instance_or_error(instance_id))
 
     def instance_or_error(self, instance_id: str) -> BpmInstance | CallError | InstanceNotFoundError:
-        """Return what ``instance`` returns or raises. Thousands may share one error."""
+        """Return what ``instance`` returns or raises. Thousands of instances may share one error."""
         if (doubt := self.doubts.get(instance_id) or self._unread.get(instance_id)) is not None:
             return doubt
         if (found := self.instances.get(instance_id)) is not None:
@@ -119,52 +120,52 @@ class Findings:
         return self._why_unknown(instance_id) or self._not_found(instance_id)
 
     def carrier(self, key: BusinessKey) -> BpmInstance:
-        """Return the instance that carries a business key: the only one, or the only one that is open.
+        """Return the instance with a business key: the only one, or the only open one.
 
         :raises InstanceNotFoundError: if there is none.
-        :raises KeysNotShownError: if no row shows a key, so nobody can tell.
-        :raises SeveralInstancesError: if the key does not say which one is meant.
-        :raises CallError: if that is not known.
+        :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
+        :raises SeveralInstancesError: if several instances have the key.
+        :raises CallError: if that is unknown.
         """
-        return _raised(self.carrier_or_error(key))
+        return _or_raise(self.carrier_or_error(key))
 
     def carrier_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
-        """Return what ``carrier`` returns or raises."""
-        carriers = list(self._carriers[key].values())
-        still_open = [row for row in carriers if not row.is_closed]
-        if doubt := self._doubt_about(key, carriers, only_ended=bool(carriers) and not still_open):
+        """Return what ``match`` returns or raises."""
+        matches = list(self._matches[key].values())
+        still_open = [row for row in matches if not row.is_closed]
+        if doubt := self._doubt_about(key, matches, only_ended=bool(matches) and not still_open):
             return doubt
-        if not carriers and (error := self.shown_keys.why_not_found(key.value, key.bpm_name)):
+        if not matches and (error := self.shown_keys.why_not_found(key.value, key.bpm_name)):
             return error
-        if not carriers:
+        if not matches:
             return InstanceNotFoundError(f"an instance with {key}", most_rows=self._most_rows or 0)
-        if len(carriers) > 1 and len(still_open) != 1:
-            return SeveralInstancesError(f"business key {key.value!r}", still_open or carriers)
-        return still_open[0] if still_open else carriers[0]
+        if len(matches) > 1 and len(still_open) != 1:
+            return SeveralInstancesError(f"business key {key.value!r}", still_open or matches)
+        return still_open[0] if still_open else matches[0]
 
     def _doubt_about(
-        self, key: BusinessKey, carriers: Sequence[BpmInstance], *, only_ended: bool
+        self, key: BusinessKey, matches: Sequence[BpmInstance], *, only_ended: bool
     ) -> CallError | None:
-        """Return the first reason why nothing is decided about a business key, if there is one.
+        """Return the first error that leaves a business key undecided, if there is one.
 
-        :param only_ended: whether an open instance would count, and those that were found do not.
+        :param only_ended: whether all matches have ended, so that an open match would take precedence.
         """
         for state in states.STATES:
             if state not in self._listed and (error := self.failure_of(state)):
                 return error
-        for row in carriers:
+        for row in matches:
             if error := self.doubts.get(row.id) or self._unread.get(row.id):
                 return error
-        for odd, unreadable in self._unreadable:
-            # With its key unread it may be any: it may hide an open instance, and is no reason to doubt one that shows.
+        for odd, row_error in self._unreadable:
+            # A row with an unreadable key may have any key. It may hide an open match, but does not cast doubt on one that was found.
             counts = odd.business_key == key.value or only_ended
             if counts and odd.may_be(business_key=key.value, bpm_name=key.bpm_name):
-                return unreadable
+                return row_error
         hidden = (self.failed_lists[state] for state in states.OPEN_STATES if state in self.failed_lists)
         return next(hidden, None) if only_ended else None
 
     def rows_of(self, state: str) -> Sequence[BpmInstance]:
-        """Return the instances of a state that was wanted whole.
+        """Return the instances of a state that was requested completely.
 
         :raises CallError: if it could not be listed.
         """
@@ -173,74 +174,74 @@ class Findings:
         return self.lists[state]
 
     def failure_of(self, state: str) -> CallError | None:
-        """Return why a state could not be listed, if a list of it failed or was not asked for any more."""
-        return self._down() or self.failed_lists.get(state) or self.stopped_by
+        """Return why a state could not be listed: its list failed, or the search stopped before it."""
+        return self._server_error() or self.failed_lists.get(state) or self.stopped_by
 
     @property
     def has_gaps(self) -> bool:
-        """Whether a call failed that might have shown something."""
+        """Whether a call failed, so that something may be missing."""
         return self._first_failure is not None
 
     @property
     def failure(self) -> CallError | None:
-        """Why the server counts as down: it throttles, refuses or cannot be reached, or no call brought anything."""
-        return self._down() or (None if self._has_answer else self._first_failure)
+        """Why the server counts as down: it throttles, refuses or is unreachable, or no call succeeded."""
+        return self._server_error() or (None if self._has_answer else self._first_failure)
 
-    def _down(self) -> CallError | None:
-        return self.stopped_by if self.stopped_by is not None and _ends_all(self.stopped_by) else None
+    def _server_error(self) -> CallError | None:
+        return self.stopped_by if self.stopped_by is not None and _is_fatal(self.stopped_by) else None
 
-    # What the search tells.
+    # Input from the search.
 
     def take(self, state: str, rows: Sequence[BpmInstance]) -> None:
-        """Take a list. An instance that moved meanwhile shows in two of them; the later one counts."""
-        self._take_answer()
+        """Add a list. An instance that moves during the search is in two lists; the later row counts."""
+        self._note_answer()
         self._listed.add(state)
         self._most_rows = max(self._most_rows or 0, length_of(rows))
         for odd in unreadable_in(rows):
-            self._take_unreadable(state, odd)
+            self._add_unreadable(state, odd)
         if state in self._wanted_lists:
             self.lists[state] = rows
             for row in rows:
-                self._take_row(self.rows, row)
+                self._add_row(self.rows, row)
         if len({row.id for row in rows}) < len(rows):
             self.doubts |= doubts_within(state, rows)
         if self._last_seen or self._keys:
-            self._take_sought(rows)
+            self._add_requested(rows)
 
-    def _take_sought(self, rows: Sequence[BpmInstance]) -> None:
+    def _add_requested(self, rows: Sequence[BpmInstance]) -> None:
         if self._keys:
             self.shown_keys.take(rows)
         for row in rows:
             if row.id in self._last_seen:
-                self._take_row(self.instances, row)
+                self._add_row(self.instances, row)
             for key in self._keys.get(row.business_key or "", ()):
                 if key.bpm_name in (None, row.name):
-                    self._take_row(self._carriers[key], row)
+                    self._add_row(self._matches[key], row)
 
-    def _take_unreadable(self, state: str, row: Unreadable) -> None:
+    def _add_unreadable(self, state: str, row: Unreadable) -> None:
         which = f"the row of instance {row.id!r}" if row.id else "a row"
         error = UnexpectedAnswerError(
             f"{which} in the list of state {state!r} cannot be read, because {row.reason}"
         )
-        error.advice = "What cannot be read decides nothing. Look at the instance in Astro Zero."
+        error.advice = "Nothing is concluded from an unreadable row. Check the instance in Astro Zero."
         self._unreadable.append((row, error))
         if row.id is not None:
             self._unread[row.id] = error
 
-    def _take_row(self, found: dict[str, BpmInstance], row: BpmInstance) -> None:
+    def _add_row(self, found: dict[str, BpmInstance], row: BpmInstance) -> None:
         before = found.get(row.id)
         if before is not None and (doubt := doubt_between(before, row)):
             self.doubts.setdefault(row.id, doubt)
         found[row.id] = row
 
     def take_failed_list(self, state: str, error: CallError) -> None:
-        """Take that a list failed."""
+        """Record that a list failed."""
         self.failed_lists[state] = error
-        self._take_failure(error)
+        self._add_failure(error)
 
     def take_read(self, instance_id: str, answer: BpmInstance | None) -> bool:
-        """Take the answer to reading an instance by its id, and return whether it is that instance."""
-        self._take_answer()
+        """Record the answer to reading an instance by its id. Return whether it is that instance."""
+        self._note_answer()
         self._read[instance_id] = None
         if answer is None or answer.id != instance_id:
             return False
@@ -248,62 +249,64 @@ class Findings:
         return True
 
     def take_failed_read(self, instance_id: str, error: CallError) -> None:
-        """Take that reading an instance by its id failed; the lists may show it all the same."""
+        """Record that reading an instance by its id failed. The lists may still show it."""
         self._read[instance_id] = error
         if self._reads_only:
             says_something = not isinstance(error, RefusedError)
         else:
             says_something = error.came_before or isinstance(error, (NotSentError, ThrottledError))
         if says_something:
-            self._take_failure(error)
+            self._add_failure(error)
 
-    def _take_answer(self) -> None:
-        self._has_answer, self._in_vain = True, 0
+    def _note_answer(self) -> None:
+        self._has_answer, self._consecutive_failures = True, 0
 
-    def _take_failure(self, error: CallError) -> None:
+    def _add_failure(self, error: CallError) -> None:
         self._first_failure = self._first_failure or error
-        self._in_vain = self._in_vain + 1 if error.passing or error.unreadable else 0
-        if _ends_all(error) or self._in_vain >= MOST_IN_VAIN:
+        self._consecutive_failures = (
+            self._consecutive_failures + 1 if error.passing or error.unreadable else 0
+        )
+        if _is_fatal(error) or self._consecutive_failures >= MOST_IN_VAIN:
             self.stopped_by = error
 
-    # What the search asks.
+    # Questions of the search.
 
     def wants_list(self, state: str) -> bool:
-        """Return whether a state was not listed yet whose every instance is wanted."""
+        """Return whether a state that must be listed completely has not been listed yet."""
         return state in self._wanted_lists and state not in self.lists and state not in self.failed_lists
 
     def lacking(self) -> list[str]:
-        """Return the ids that were not found yet, and that another call may show."""
+        """Return the requested ids that were not found yet and that another call may show."""
         decided = (self.instances, self.doubts, self._unread)
         return [one for one in self._last_seen if not any(one in each for each in decided)]
 
     def lacks_an_id(self) -> bool:
-        """Return whether another list may still show an id that was not found yet, or show that there is none.
+        """Return whether another list may still show a missing id, or prove that it is missing.
 
-        Where the list failed in which an instance was last seen, it is most likely there.
+        If the list of its last seen state failed, the instance is most likely there.
         """
         return any(self._last_seen[one] not in self.failed_lists for one in self.lacking())
 
     def not_read(self) -> list[str]:
-        """Return the ids that were neither found yet nor read."""
+        """Return the ids that were neither found nor read yet."""
         return [one for one in self.lacking() if one not in self._read]
 
     def lacks_a_key(self) -> bool:
-        """Return whether nothing was found for a key."""
-        return not all(self._carriers.values())
+        """Return whether a key has no match yet."""
+        return not all(self._matches.values())
 
     def lacks_an_open_carrier(self) -> bool:
-        """Return whether nothing but ended instances were found for a key."""
-        return any(all(row.is_closed for row in rows.values()) for rows in self._carriers.values())
+        """Return whether a key has no open match yet."""
+        return any(all(row.is_closed for row in rows.values()) for rows in self._matches.values())
 
     def shows_what_was_read(self) -> bool:
-        """Return whether something was found that reading by its id was tried for."""
+        """Return whether an instance was found whose id the search also tried to read."""
         return any(one in self.instances for one in self._read)
 
-    # Why an instance was not found.
+    # Reasons for a missing instance.
 
     def _why_unknown(self, instance_id: str) -> CallError | None:
-        """Return the error for which it is not known whether there is an instance, if there is one."""
+        """Return the error that makes it unknown whether an instance exists, if there is one."""
         read = self._read.get(instance_id)
         if self._reads_only:
             if isinstance(read, RefusedError):
@@ -321,7 +324,7 @@ class Findings:
         if self._most_rows is None:
             missing.problem = f"instance {instance_id!r} could not be read by its id"
             missing.advice = (
-                "Either there is none, or this endpoint does not read instances by id (undocumented): then set the "
+                "Either it does not exist, or this endpoint cannot read instances by id (undocumented). In that case set the "
                 "extra 'instance_lookup' to \"list\"."
             )
         elif refusal is not None:
@@ -329,12 +332,12 @@ class Findings:
         return missing
 
 
-def _ends_all(error: CallError) -> bool:
-    """Return whether every other call would end so too: there is no server, no token, or no permission to ask now."""
+def _is_fatal(error: CallError) -> bool:
+    """Return whether all further calls would fail the same way: no server, no token, or throttling."""
     return error.came_before or isinstance(error, (NotSentError, ThrottledError, AuthenticationError))
 
 
-def _raised(result: BpmInstance | AstroZeroError) -> BpmInstance:
+def _or_raise(result: BpmInstance | AstroZeroError) -> BpmInstance:
     if isinstance(result, AstroZeroError):
         raise result
     return result

@@ -1,8 +1,8 @@
-"""``BpmInstance``: one view of the two shapes in which Astro Zero sends an instance.
+"""``BpmInstance``: one model for the two shapes in which Astro Zero sends an instance.
 
-A start or an action answers with one object (API pages 0069 and 0071), a query with rows (0070); the names
-differ (``interviewLabel``/``label``, ``nextElem``/``curElement``) and each lacks fields that the other has.
-Fields that nobody here uses are not named, so they cost nothing and break nothing. ``wire`` reads both.
+A start or an action answers with one object (API pages 0069 and 0071), a query with rows (0070). The names differ
+(``interviewLabel``/``label``, ``nextElem``/``curElement``), and each shape lacks fields that the other has. Fields that this
+package does not use are not declared, so they cost nothing and break nothing. ``wire`` reads both shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm import states
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-# The columns of a query row that BpmInstance reads, all of them documented (API page 0070).
+# The columns that BpmInstance needs of a query row. All are documented (API page 0070).
 ROW_FIELDS = (
     "id",
     "name",
@@ -35,34 +35,34 @@ ROW_FIELDS = (
 
 
 class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """A BPM instance as it was seen at one moment. A text that Astro Zero leaves blank is ``None``."""
+    """A snapshot of a BPM instance. A text that Astro Zero leaves blank is ``None``."""
 
     id: str
     name: str
     state: str
-    """One of the twelve documented states, or a name that nobody knows yet."""
+    """One of the twelve documented states, or an unknown name."""
     version: str | None = None
     bp_status: str | None = None
     """The business status, free text that the model sets."""
     task_outcome: str | None = None
-    """The outcome of the last user task; only starts and actions tell it."""
+    """The outcome of the last user task. Only the answers to starts and actions have it."""
     suspended: bool = False
     is_closed: bool = False
-    """True when Astro Zero says so, or when the state is one in which an instance has ended."""
+    """Whether the instance has ended, by Astro Zero's own flag or by its state."""
     business_key: str | None = None
     label: str | None = None
     title: str | None = None
     current_element: str | None = None
     start_time: str | None = None
-    """As sent: ``YYYY-MM-DD HH:MM:SS`` in a zone that the API does not name."""
+    """As sent: ``YYYY-MM-DD HH:MM:SS`` in a time zone that the API does not state."""
     end_time: str | None = None
 
     def as_dict(self, *, url: str | None = None, timezone: tzinfo | None = None) -> dict[str, Any]:
-        """Return the plain dict that tasks pass on (XCom).
+        """Return the plain dict that tasks return (XCom).
 
-        :param url: the address of the instance for people, if there is one.
-        :param timezone: the zone of the API's timestamps. ``start_time`` and ``end_time`` are passed on as they are, whether it is
-            known or not; only with it ``start_time_utc`` and ``end_time_utc`` can be told.
+        :param url: the URL of the instance's page, if there is one.
+        :param timezone: the time zone of the API's timestamps. ``start_time`` and ``end_time`` are always copied unchanged.
+            ``start_time_utc`` and ``end_time_utc`` are set only if the time zone is known.
         """
         return {
             "id": self.id,
@@ -82,7 +82,7 @@ class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def shown_states(self) -> frozenset[str]:
-        """Return its state, and ``Suspended`` beside it where only the flag of an open instance tells."""
+        """Return its state, plus ``Suspended`` if an open instance shows that only by its flag."""
         held = self.suspended and not self.is_closed and self.state in states.STATES
         return frozenset((self.state, states.SUSPENDED) if held else (self.state,))
 
@@ -93,12 +93,12 @@ class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _in_utc(stamp: str | None, zone: tzinfo | None) -> str | None:
-    """Return a timestamp in UTC, as ISO 8601; ``None`` where that cannot be told for certain."""
+    """Convert a timestamp to UTC, as ISO 8601. Return ``None`` if the result is not certain."""
     if stamp is None or zone is None:
         return None
     try:
         local = datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone)
-        # Where clocks are put back an hour comes twice, and it may be either.
+        # When clocks are put back, one hour occurs twice, and the timestamp may mean either.
         moments = {local.replace(fold=fold).astimezone(timezone.utc) for fold in (0, 1)}
     except (ValueError, OverflowError):
         return None

@@ -1,7 +1,7 @@
-"""What an endpoint makes of business keys: whether they come back as they were sent is undocumented.
+"""How an endpoint changes business keys. It is undocumented whether they come back as they were sent.
 
-A changed key is recognised in two ways. The answer to a start shows what became of its key; a ``KeyForm`` made of that
-pair says what becomes of any other. Where no answer is known, a key that resembles the one sent is a reason for doubt.
+A changed key is recognised in two ways. The answer to a start shows how its key was changed; a ``KeyForm`` made from that
+pair predicts the change of any other key. Without such an answer, a key that resembles the sent one is a reason for doubt.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-SHORTEST_CUT = 16  # characters of a key that was cut off; fewer resemble too many
-SHORTEST_SUFFIX = 8  # characters of a key behind a prefix that the server has added
+SHORTEST_CUT = 16  # characters of a truncated key; a shorter one resembles too many keys
+MIN_SUFFIX_CHARS = 8  # characters of a key after a prefix that the server added
 
 
 class KeyForm(NamedTuple):
-    """What an endpoint makes of a business key. Blanks around it never count.
+    """How an endpoint changes business keys. Surrounding blanks are never significant.
 
-    :param prefix: what it puts in front.
-    :param case: ``upper``, ``lower``, or empty where it keeps the case.
-    :param length: the characters that it keeps; ``None`` where it keeps all.
+    :param prefix: the prefix that it adds.
+    :param case: ``upper``, ``lower``, or empty if it keeps the case.
+    :param length: the number of characters that it keeps; ``None`` if it keeps all.
     """
 
     prefix: str = ""
@@ -32,23 +32,23 @@ class KeyForm(NamedTuple):
 
     @classmethod
     def of(cls, sent: str, shown: str) -> Self | None:
-        """Return the form that makes the second key of the first; ``None`` where none does."""
+        """Return the form that turns the sent key into the shown one, or ``None`` if there is none."""
         core = shown.strip()
         for case in ("", "upper", "lower"):
             key = _in_case(sent.strip(), case)
             if core.endswith(key):
                 return cls(core[: -len(key)], case)
-            for kept in range(len(key) - 1, min(SHORTEST_SUFFIX, len(key)) - 1, -1):
+            for kept in range(len(key) - 1, min(MIN_SUFFIX_CHARS, len(key)) - 1, -1):
                 if core.endswith(key[:kept]):
                     return cls(core[:-kept], case, len(core))
         return None
 
     def keeps(self, key: str) -> bool:
-        """Return whether a key comes back whole. Of one that is cut off, the others with that beginning cannot be told."""
+        """Return whether a key comes back whole. A truncated key cannot be told from others with the same beginning."""
         return self.length is None or len(self.prefix) + len(key.strip()) <= self.length
 
     def shown(self, key: str) -> str:
-        """Return how a key comes back, without blanks around it."""
+        """Return a key as the endpoint shows it, without surrounding blanks."""
         return f"{self.prefix}{_in_case(key.strip(), self.case)}"[: self.length].strip()
 
 
@@ -56,10 +56,10 @@ AS_SENT = KeyForm()
 
 
 class KeyForms:
-    """Recognises keys that an endpoint may have changed.
+    """Recognises business keys that an endpoint may have changed.
 
-    :param keys: the keys as they were, or would be, sent.
-    :param form: what the endpoint makes of keys, where that is known.
+    :param keys: the keys as they are sent.
+    :param form: how the endpoint changes keys, if that is known.
     """
 
     def __init__(self, keys: Iterable[str], form: KeyForm | None = None) -> None:
@@ -74,17 +74,17 @@ class KeyForms:
                 self._cut_off.add(form.shown(key).casefold())
         self._folded = sorted(key.strip().casefold() for key in sent)
         self._heads = {key[:SHORTEST_CUT] for key in self._folded if len(key) >= SHORTEST_CUT}
-        self._lengths = sorted({len(key) for key in self._folded if len(key) >= SHORTEST_SUFFIX})
+        self._lengths = sorted({len(key) for key in self._folded if len(key) >= MIN_SUFFIX_CHARS})
 
     def sent(self, shown: str | None) -> str | None:
-        """Return the key that was sent, if the one shown is certainly that key."""
+        """Return the sent key that a shown key certainly is, or ``None``."""
         if shown is None:
             return None
         core = shown.strip()
         return self._exact.get(core) or self._shown.get(core)
 
     def resembles(self, shown: str | None) -> bool:
-        """Return whether a key may be one of these in another case, behind a prefix, cut off, or several of that."""
+        """Return whether a shown key may be one of these in another case, with a prefix, truncated, or a combination."""
         folded = (shown or "").strip().casefold()
         if not folded:
             return False

@@ -1,15 +1,15 @@
-"""Finds every instance whose business key matters to a task, and says how far the search can be trusted.
+"""Finds all instances with the business keys of a task, and says how reliable the result is.
 
-The documented query lists one state, without paging and without a filter. A search lists all states. That an instance is
-*not* there is certain only on evidence:
+The documented query lists one state, without paging and without a filter, so a search lists all states. That an instance does
+*not* exist is certain only on this evidence:
 
-- The lists are whole. A server cuts lists off at one length, so only the longest lists can be cut off; each of those holds
-  the same rows in both orders, or is ordered newest first and reaches back beyond the start.
-- The lists show business keys, and no key there resembles the one that is missing.
-- Nothing was missed because it moved between two queries. All states are listed twice and the open ones four times more, each
-  time in another order: an instance that moves to and fro within a second is then missed once in a thousand searches. An
-  instance that one pass misses, and the passes before and after it show, proves that listing misses instances here;
-  then the open states are listed again until a pass misses none.
+- The lists are complete. A server truncates all lists at the same length, so only the longest lists can be truncated. Each of
+  those must show the same rows in both orders, or be ordered newest first and reach back beyond the start.
+- The lists show business keys, and no key there resembles the missing one.
+- No instance was missed because it moved between two queries. All states are listed twice and the open states four times
+  more, each time in another order. An instance that moves back and forth within a second is then missed once in a thousand
+  searches. If one pass misses an instance that the passes before and after it show, listing demonstrably misses instances
+  here; then the open states are listed again until a pass misses none.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wire import Unreadable
 
 FEWEST_PASSES = (
-    6  # passes before an instance counts as not there: two over all states, four over the open ones
+    6  # passes before an instance counts as missing: two over all states, four over the open states
 )
-MOST_REPEATS = 4  # further passes over the open states while passes miss instances
+MAX_EXTRA_PASSES = 4  # further passes over the open states while passes miss instances
 
 
 class KeyMatches:
-    """What a search for business keys has found.
+    """The instances that a search by business keys found.
 
-    :param wanted: returns whether an instance carries a key that is wanted.
-    :param resembles: returns whether a business key may be one that is wanted, changed by the server.
-    :param clock: the time, in seconds since the epoch.
+    :param wanted: returns whether an instance has a requested key.
+    :param resembles: returns whether a business key may be a requested one that the server changed.
+    :param clock: returns the time, in seconds since the epoch.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class KeyMatches:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.instances: dict[str, BpmInstance] = {}
-        """The instances that are wanted, by their ids."""
+        """The matches, by id."""
         self._wanted = wanted
         self._resembles = resembles
         self._clock = clock
         self.alike: dict[str, BpmInstance] = {}
-        """The instances whose keys resemble one that is wanted, by their ids."""
+        """The instances whose keys resemble a requested one, by id."""
         self._unreadable: list[Unreadable] = []
         self._shows_keys = False
         self._names_without_keys: set[str] = set()
         self._cut_off: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
         self._are_unsteady = False
         self.clock_is_credible = False
-        """Whether the lists show that the server's clock is right."""
+        """Whether the lists prove that the server's clock is right."""
 
     @property
     def has_open(self) -> bool:
-        """Whether an open instance is among them."""
+        """Whether one of the matches is open."""
         return any(not one.is_closed for one in self.instances.values())
 
     def take(self, rows: Sequence[BpmInstance]) -> None:
-        """Take a list. An instance that moved meanwhile shows twice; the later row counts."""
+        """Add a list. An instance that moves during the search appears twice; the later row counts."""
         if not self.clock_is_credible:
             stamps = (row.start_time for row in rows)
             self.clock_is_credible = timestamps.is_clock_credible(stamps, self._clock())
@@ -87,19 +87,19 @@ class KeyMatches:
                 self.alike[row.id] = row
 
     def take_cut_off(self, state: str, rows: Sequence[BpmInstance], *, is_newest_first: bool) -> None:
-        """Take note that a list may be cut off.
+        """Record that a list may be truncated.
 
-        :param rows: its rows, the newest first if the server orders.
-        :param is_newest_first: whether the server was seen to order them so.
+        :param rows: its rows, newest first if the server orders.
+        :param is_newest_first: whether the server was seen to order them that way.
         """
         self._cut_off[state] = rows, is_newest_first
 
     def take_unsteady(self) -> None:
-        """Take note that instances move faster than they can be listed."""
+        """Record that instances move faster than they can be listed."""
         self._are_unsteady = True
 
     def place(self, instance: BpmInstance, moment: float) -> Placement:
-        """Return whether an instance was started before a moment, in seconds since the epoch."""
+        """Return whether an instance was started before a moment, given in seconds since the epoch."""
         return timestamps.place(
             instance.start_time, moment, self._clock(), clock_is_credible=self.clock_is_credible
         )
@@ -107,11 +107,11 @@ class KeyMatches:
     def doubt(
         self, bpm_name: str, since: float | None, *, is_any_open_one_wanted: bool = False
     ) -> str | None:
-        """Return why an instance that was not found may exist all the same; ``None`` if it cannot.
+        """Return why an instance that was not found may still exist, or ``None`` if it cannot.
 
         :param bpm_name: the name of its BPM.
-        :param since: when it was started at the earliest, in seconds since the epoch, if that is known.
-        :param is_any_open_one_wanted: whether an open one counts whenever it was started.
+        :param since: the earliest time of its start, in seconds since the epoch, if that is known.
+        :param is_any_open_one_wanted: whether an open instance counts, regardless of its start time.
         """
         if no_keys := self.keyless([bpm_name]):
             return no_keys
@@ -122,15 +122,15 @@ class KeyMatches:
             None,
         ):
             return (
-                f"{one} shows the business key {one.business_key!r}, which may be the one that was sent, "
+                f"{one} shows business key {one.business_key!r}, which may be the sent key, "
                 "changed by the server"
             )
         return self.hides(since, bpm_name, is_any_open_one_wanted=is_any_open_one_wanted)
 
     def keyless(self, bpm_names: Iterable[str] | None = None) -> str | None:
-        """Return, in words, that the lists show instances and no business keys; ``None`` otherwise.
+        """Return a message if the lists show instances but no business keys, otherwise ``None``.
 
-        :param bpm_names: the names of the BPMs whose instances count; without them those of all.
+        :param bpm_names: the BPMs whose instances count; without it, all count.
         """
         names = self._names_without_keys
         if self._shows_keys or not (names if bpm_names is None else names.intersection(bpm_names)):
@@ -140,13 +140,15 @@ class KeyMatches:
     def hides(
         self, since: float | None, bpm_name: str | None = None, *, is_any_open_one_wanted: bool = False
     ) -> str | None:
-        """Return why the lists may not show all that was started since a moment; ``None`` if they do.
+        """Return why the lists may be missing an instance that was started since a moment, or ``None`` if they are complete.
 
         :param bpm_name: the name of its BPM, if only its instances count.
-        :param is_any_open_one_wanted: whether open ones count whenever they were started.
+        :param is_any_open_one_wanted: whether open instances count, regardless of their start time.
         """
         if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
-            return f"a row of the lists cannot be read, because {row.reason}, and may be its own"
+            return (
+                f"a row of the lists cannot be read, because {row.reason}, and it may belong to this instance"
+            )
         for state, (rows, is_newest_first) in self._cut_off.items():
             is_open = is_any_open_one_wanted and not states.is_terminal(state)
             if is_open or not (is_newest_first and self._was_before(rows[-1], since)):
@@ -177,11 +179,11 @@ def find_matches(
     is_enough: Callable[[KeyMatches], bool] = lambda matches: matches.has_open,
     shuffle: Callable[[list[str]], None] = random.shuffle,
 ) -> Plan[KeyMatches]:
-    """Find every instance whose business key is wanted, as thoroughly as the documented query allows.
+    """Find all instances with the requested business keys, as thoroughly as the documented query allows.
 
-    :param matches: takes what is found.
-    :param is_enough: returns whether nothing that may be missing matters any more.
-    :param shuffle: brings a list into another order.
+    :param matches: collects the result.
+    :param is_enough: returns whether the search can stop, because anything it may have missed no longer matters.
+    :param shuffle: shuffles a list in place.
     :raises CallError: if a call fails.
     """
     every_state, open_states = list(states.STATES), list(states.OPEN_STATES)
@@ -192,7 +194,7 @@ def find_matches(
     second = yield from list_matches(every_state, matches)
     yield from check_longest_lists(second, matches)
     passes = [_open_ids(first), _open_ids(second)]
-    while not is_enough(matches) and len(passes) < FEWEST_PASSES + MOST_REPEATS:
+    while not is_enough(matches) and len(passes) < FEWEST_PASSES + MAX_EXTRA_PASSES:
         shuffle(open_states)
         passes.append(_open_ids((yield from list_matches(open_states, matches))))
         if len(passes) >= FEWEST_PASSES and not _have_missed_any(passes[-4:]):
@@ -205,7 +207,7 @@ def list_matches(where: Iterable[str], matches: KeyMatches) -> Plan[dict[str, Se
     """List states once, and return their rows.
 
     :param where: the states.
-    :param matches: takes what is found.
+    :param matches: collects the result.
     :raises CallError: if a call fails.
     """
     lists: dict[str, Sequence[BpmInstance]] = {}
@@ -216,10 +218,10 @@ def list_matches(where: Iterable[str], matches: KeyMatches) -> Plan[dict[str, Se
 
 
 def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMatches) -> Plan[None]:
-    """Find out whether the longest lists are whole: a server that cuts lists off cuts those.
+    """Check whether the longest lists are complete, because those are the ones that a server truncates.
 
-    :param lists: the rows of every state.
-    :param matches: takes what is found, and note of lists that may be cut off.
+    :param lists: the rows of all states.
+    :param matches: collects the result, and which lists may be truncated.
     :raises CallError: if a call fails.
     """
     longest = max(length_of(rows) for rows in lists.values())
@@ -233,7 +235,7 @@ def _open_ids(lists: dict[str, Sequence[BpmInstance]]) -> set[str]:
 
 
 def _have_missed_any(passes: list[set[str]]) -> bool:
-    """Return whether one of the passes has missed an instance that the ones before and after it show."""
+    """Return whether a pass missed an instance that the passes before and after it show."""
     return any(
         (before & after) - between
         for before, between, after in zip(passes, passes[1:], passes[2:], strict=False)
@@ -241,7 +243,7 @@ def _have_missed_any(passes: list[set[str]]) -> bool:
 
 
 def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -> Plan[None]:
-    """Take note of a list that may be cut off: ask for it in the other order, and by id where many began at once."""
+    """Check one list by requesting it in the other order, or ordered by id if all its instances started at the same time."""
     oldest_first = yield api.query(state, order_type="asc")
     matches.take(oldest_first)
     is_ordered = _is_ordered(
@@ -264,7 +266,7 @@ def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
 
 
 def _ids(rows: Sequence[BpmInstance]) -> set[str | None]:
-    """Return the ids of all rows, those that cannot be read among them."""
+    """Return the ids of all rows, including unreadable ones."""
     return {row.id for row in rows} | {row.id for row in unreadable_in(rows)}
 
 

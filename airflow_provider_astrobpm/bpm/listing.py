@@ -1,7 +1,7 @@
-"""Plans that list the instances of some states: those that a filter means, in order.
+"""Flows that list the instances of some states, filtered and ordered.
 
-The query can order, and whether an endpoint honours that is not documented. So the instances are ordered here as well: times by time,
-texts by their characters, and what shows nothing in the column last. A column that the client does not read is left to the server.
+The query can order, but it is undocumented whether an endpoint does. So the instances are ordered here as well: times as
+times, texts by their characters, and rows without a value last. A column that the client does not read is left to the server.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ COLUMNS = {
     "curElement": "current_element",
     "businessKey": "business_key",
 }
-"""The columns by which is ordered here, by their names on the wire, each with its field of an instance."""
+"""The columns that are ordered here, by their names on the wire, each with the field of ``BpmInstance``."""
 
 
 class Order(NamedTuple):
-    """In which order instances are listed."""
+    """The order of listed instances."""
 
     field: str | None = "startTime"
-    """The column; ``None`` for the server's own order."""
+    """The column; ``None`` for the server's default."""
     direction: OrderType = "desc"
 
 
@@ -56,13 +56,13 @@ NEWEST_FIRST = Order()
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which instances of some states are meant; what is ``None`` is not asked.
+    """Selects instances. A criterion that is ``None`` does not apply.
 
-    :param bpm_name: the name of its BPM.
-    :param business_key: its business key.
-    :param suspended: whether it is suspended.
-    :param ages: how old it is.
-    :param now: the time, in seconds since the epoch; for its age.
+    :param bpm_name: the name of the BPM.
+    :param business_key: the business key.
+    :param suspended: whether the instance is suspended.
+    :param ages: limits for its age.
+    :param now: the time for its age, in seconds since the epoch.
     """
 
     bpm_name: str | None = None
@@ -72,7 +72,7 @@ class Wanted:
     now: float = 0.0
 
     def matches(self, instance: BpmInstance) -> bool | None:
-        """Tell whether an instance is meant; ``None`` if it would be, and its age cannot be known."""
+        """Return whether an instance is selected, or ``None`` if that depends on its age, which is unknown."""
         if self.bpm_name not in (None, instance.name) or self.business_key not in (
             None,
             instance.business_key,
@@ -83,37 +83,37 @@ class Wanted:
         return True if self.ages is None else self.ages.admit(instance.start_time, self.now)
 
     def may_be(self, row: Unreadable) -> bool:
-        """Tell whether a row that cannot be read may be of an instance that is meant."""
+        """Return whether an unreadable row may belong to a selected instance."""
         return row.may_be(bpm_name=self.bpm_name, business_key=self.business_key)
 
 
-EVERY = Wanted()
+ALL_INSTANCES = Wanted()
 
 
 class Listed(NamedTuple):
-    """What was listed."""
+    """The result of a listing."""
 
     instances: list[BpmInstance]
-    """Those that are meant, in order."""
+    """The selected instances, in order."""
     of_unknown_age: int = 0
-    """How many were left out because their age cannot be known."""
+    """How many were left out because their age is unknown."""
 
 
 def instances(
     wanted_states: Collection[str],
     *,
-    wanted: Wanted = EVERY,
+    wanted: Wanted = ALL_INSTANCES,
     order: Order = NEWEST_FIRST,
     endpoint: Endpoint | None = None,
 ) -> Plan[Listed]:
-    """List instances by state (API page 0070): one request a state, because several at once are undocumented.
+    """List instances by state (API page 0070), with one request per state, because several at once are undocumented.
 
-    :param wanted_states: states to list.
-    :param wanted: which of their instances are meant.
+    :param wanted_states: the states to list.
+    :param wanted: which of their instances to return.
     :param order: the order.
-    :param endpoint: what is known of the environment, and is learnt of it.
-    :raises UnexpectedAnswerError: if a row that may be meant cannot be read, or rows of one instance contradict each other.
-    :raises KeysNotShownError: if a business key is asked for, and no row of any state shows one.
+    :param endpoint: what is known about the environment; the listing adds to it.
+    :raises UnexpectedAnswerError: if an unreadable row may be selected, or if rows of one instance contradict each other.
+    :raises KeysNotShownError: if a business key is given, and no row of any state shows one.
     """
     known = states.require_known(wanted_states, "states")
     operations = {
@@ -123,7 +123,7 @@ def instances(
     }
     endpoint = endpoint or Endpoint()
     shown = ShownKeys(shows_any=endpoint.shows_keys)
-    # An instance that moved from one state to another meanwhile shows twice; the later list counts.
+    # An instance that moves between two lists appears in both; the later row counts.
     findings = Findings({}, wanted_lists=operations)
     for state, operation in operations.items():
         rows = yield operation
@@ -145,14 +145,14 @@ def instances(
 def check_keys_show(
     shown: ShownKeys, listed: Collection[str], wanted: Wanted, endpoint: Endpoint
 ) -> Plan[None]:
-    """Check that lists show business keys, where nothing was found by one.
+    """Check that the lists show business keys, after a listing by key found nothing.
 
-    The states that were not listed are looked through, too: the instances that have keys may just be in another state.
+    The other states are listed too, because the instances with keys may just be in another state.
 
-    :param shown: what the lists show.
+    :param shown: what the lists show so far.
     :param listed: the states that were listed.
-    :param wanted: what was looked for.
-    :param endpoint: what is known of the environment, and is learnt of it.
+    :param wanted: the criteria of the listing.
+    :param endpoint: what is known about the environment; the check adds to it.
     :raises KeysNotShownError: if no row of any state shows a key.
     """
     key = str(wanted.business_key)
@@ -167,7 +167,7 @@ def check_keys_show(
 
 
 def ordered(rows: Sequence[BpmInstance], order: Order) -> list[BpmInstance]:
-    """Return instances in an order; those that show nothing in its column come last, in the order in which they are."""
+    """Sort instances. Those without a value in the column come last, in their present order."""
     field = COLUMNS.get(order.field or "")
     if field is None:
         return list(rows)
@@ -186,7 +186,7 @@ def ordered(rows: Sequence[BpmInstance], order: Order) -> list[BpmInstance]:
 
 
 def checked(bpm_name: str | None, business_key: str | None) -> dict[str, str]:
-    """Return those of the two that are given, checked."""
+    """Check the given arguments, and return those that are not ``None``."""
     given = (("bpm_name", bpm_name), ("business_key", business_key))
     return {name: checks.identifier(value, name) for name, value in given if value is not None}
 
@@ -194,6 +194,8 @@ def checked(bpm_name: str | None, business_key: str | None) -> dict[str, str]:
 def _unreadable(row: Unreadable, attempt: str) -> UnexpectedAnswerError:
     which = f"the row of instance {row.id!r}" if row.id else "a row"
     error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
-    error.advice = "Narrow the query by bpm_name or business_key to leave it out, or mend it in Astro Zero."
+    error.advice = (
+        "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
+    )
     error.attempt = attempt
     return error

@@ -1,7 +1,7 @@
-"""What is counted, by name, and the meter that is told.
+"""The metrics of this provider, and the meters that count them.
 
-The table is the only place that names metrics; ``docs/observability.md`` shows it to people. Where the counts go is not
-known here: clients are given a meter, and by default it does nothing.
+``METRICS`` is the only place that names metrics; ``docs/observability.md`` describes them for users. This module does not
+know where the counts go: a client is given a meter, and the default meter does nothing.
 """
 
 from __future__ import annotations
@@ -25,57 +25,58 @@ class Metric(NamedTuple):
 
     type: Literal["counter", "gauge"]
     meaning: str
-    """What it counts, in words for people."""
+    """What it counts, for the documentation."""
     tag: str | None = None
-    """What its values are told apart by."""
+    """The tag that distinguishes its values."""
 
 
 METRICS: dict[str, Metric] = {
-    POLLS: Metric(
-        "counter", "Looks for what is waited for. One look asks for everything that waits with it."
+    POLLS: Metric("counter", "Polls. One poll serves all waits that share it."),
+    POLL_ERRORS: Metric(
+        "counter", "Polls in which a call failed after all its attempts. The waits continue."
     ),
-    POLL_ERRORS: Metric("counter", "Polls of which a call failed, after all its attempts. The waits go on."),
     WAITERS: Metric(
         "gauge",
-        "Deferred tasks, a batch being one, and watchers that the pollers of this process look after.",
+        "Deferred tasks and watchers that the pollers of this process serve. A batch counts as one.",
         tag="hostname",
     ),
-    REQUESTS: Metric("counter", "HTTP requests sent, each attempt counted.", tag="kind"),
-    TOKEN_REQUESTS: Metric("counter", "Times that a token was asked for, at first or to renew it."),
-    STARTS: Metric("counter", "Instances that were started."),
-    ADOPTIONS: Metric("counter", "Instances that a try found started, and went on with."),
+    REQUESTS: Metric("counter", "HTTP requests sent. Each attempt counts.", tag="kind"),
+    TOKEN_REQUESTS: Metric("counter", "Requests for a token, the first one and renewals."),
+    STARTS: Metric("counter", "Instances started."),
+    ADOPTIONS: Metric("counter", "Instances of earlier tries that a later try adopted."),
     AMBIGUOUS_STARTS: Metric(
-        "counter", "Starts that may or may not have been taken, whatever a look-up has shown later."
+        "counter",
+        "Starts in doubt: the server may or may not have acted on them. Counted even if a later search resolves the doubt.",
     ),
     KILLS: Metric(
-        "counter", "Waiting tasks that a person ended, so that what they had open was to be terminated."
+        "counter", "Waiting tasks that a user ended, so that their open instances had to be terminated."
     ),
 }
 
 
 class Meter(Protocol):
-    """Is told of what happens. No call of it waits for anything, so it may be called in an event loop."""
+    """Counts events. Its methods do not block, so they may be called in an event loop."""
 
     def count(self, name: str, amount: int = 1, **tags: str) -> None:
         """Add to a counter.
 
         :param name: one of the counters of ``METRICS``.
         :param amount: how much.
-        :param tags: what its values are told apart by.
+        :param tags: the tags of this count.
         """
 
     def gauge(self, name: str, change: int) -> None:
-        """Let a gauge rise or fall.
+        """Raise or lower a gauge.
 
         :param name: one of the gauges of ``METRICS``.
-        :param change: by how much.
+        :param change: the amount; negative to lower it.
         """
 
     def flush(self) -> None:
-        """Pass on what was not passed on yet."""
+        """Pass on all counts that have not been passed on yet."""
 
 
-class NoMeter:
+class NullMeter:
     """A meter that does nothing."""
 
     def count(self, name: str, amount: int = 1, **tags: str) -> None:
@@ -88,19 +89,19 @@ class NoMeter:
         """Do nothing."""
 
 
-NO_METER = NoMeter()
+NO_METER = NullMeter()
 
 Tags = tuple[tuple[str, str], ...]
 
 
 class Tally:
-    """A meter that keeps what it is told until somebody takes it. Threads may share it."""
+    """A meter that keeps its counts until they are taken. Threads may share it."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Reset all counts and gauges."""
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, Tags], int] = {}
         self._gauges: dict[str, int] = {}
@@ -114,38 +115,38 @@ class Tally:
             self._counts[key] = self._counts.get(key, 0) + amount
 
     def gauge(self, name: str, change: int) -> None:
-        """Let a gauge rise or fall."""
+        """Raise or lower a gauge."""
         with self._lock:
             self._gauges[name] = self._gauges.get(name, 0) + change
 
     def flush(self) -> None:
-        """Keep everything."""
+        """Do nothing; the counts stay until ``take``."""
 
     def take(self) -> tuple[dict[tuple[str, Tags], int], dict[str, int]]:
-        """Return the counts since they were taken last, by names and tags, and the gauges as they are."""
+        """Return the counts since the last call, by name and tags, and the current value of each gauge."""
         with self._lock:
             counts, self._counts = self._counts, {}
             return counts, dict(self._gauges)
 
 
 class Requests(dict[str, int]):
-    """How many requests of each kind were sent and not told yet.
+    """Number of requests of each kind that have not been passed to a meter yet.
 
-    One thread alone may count here; then a request costs no more than ``requests[kind] += 1``.
+    Only one thread may use it. Counting a request costs no more than ``requests[kind] += 1``.
     """
 
     def __missing__(self, kind: str) -> int:
         return 0
 
     def tell(self, meter: Meter) -> None:
-        """Tell a meter, and begin anew."""
+        """Pass the counts to a meter and reset them."""
         for kind, amount in self.items():
             meter.count(REQUESTS, amount, kind=kind)
         self.clear()
 
 
 def count_look(meter: Meter, *, failed: bool) -> None:
-    """Count one look for what is waited for."""
+    """Count one poll."""
     meter.count(POLLS)
     if failed:
         meter.count(POLL_ERRORS)

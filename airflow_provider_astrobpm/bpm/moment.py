@@ -1,4 +1,4 @@
-"""A moment on two clocks: deadlines are on the wall clock, which people and NTP may set; stretches are on a steady one."""
+"""A moment on two clocks. Deadlines use the wall clock, which people and NTP may set; durations use a monotonic clock."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """One moment, as both clocks show it."""
+    """One moment on both clocks."""
 
     wall: float
-    """Seconds since the epoch. A deadline is a time of this clock: restarts do not extend it."""
+    """Seconds since the epoch. Deadlines are on this clock, so a restart does not extend them."""
     steady: float
-    """Seconds of a clock that nobody sets, from whatever moment on. Its differences are how long something has lasted."""
+    """Seconds on a monotonic clock. Differences between two readings are durations."""
 
     def wall_time_of(self, steady: float) -> float:
-        """Return what the wall clock, as it is set now, showed at a moment of the steady clock."""
+        """Convert a reading of the monotonic clock to wall time, by the present setting of the wall clock."""
         return self.wall - (self.steady - steady)
 
 
 def now() -> Moment:
-    """Return this moment."""
+    """Return the present moment."""
     return Moment(time.time(), time.monotonic())
 
 
 def utc(seconds: float) -> str:
-    """Return a time in words, from seconds since the epoch."""
+    """Format seconds since the epoch, such as ``2026-01-31 12:00:00 UTC``."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

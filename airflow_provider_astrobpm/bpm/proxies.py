@@ -1,4 +1,4 @@
-"""Which proxy a request takes: both transports ask here."""
+"""Chooses the proxy for a request. Both transports share it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def proxy_for(settings: Settings, origin: str) -> str | None:
-    """Return the URL of the proxy of the settings, or else of the environment, as ``requests`` reads it; ``None`` for none.
+    """Return the URL of the proxy from the settings, or from the environment as ``requests`` reads it, or ``None``.
 
-    This machine is reached without a proxy, and so is any host by plain http unless that is allowed: the proxy may be on another
-    machine, and the secret would be readable on the way to it and on it.
+    This machine is reached without a proxy. So is any host over plain http, unless ``allow_http`` is set: the proxy may be on
+    another machine, and then the secret would be readable on the way to it and on it.
 
-    :param settings: which environment.
+    :param settings: the settings of the environment.
     :param origin: its scheme, host and port, as a URL.
     """
     if not settings.may_use_proxy():

@@ -1,13 +1,13 @@
-"""When a call is sent again and how long to wait before: tenacity policies built from plain numbers.
+"""Decides when a call is resent and after which delay, as tenacity policies.
 
-| the call ended with                     | may be sent again?                       | an operation that must not run twice (start, delete) |
+| the call failed with                    | resent?                                  | an operation that must not run twice (start, delete) |
 |-----------------------------------------|------------------------------------------|------------------------------------------------------|
-| it never reached the server             | yes                                      | yes                                                  |
-| throttled (429)                         | yes                                      | yes                                                  |
-| a fresh token is refused                | yes                                      | yes                                                  |
-| interrupted, server error (5xx)         | yes                                      | no: whether it was taken is unknown                  |
-| an answer that makes no sense (2xx)     | if it only reads, or asks for a token    | no: whether it was taken is unknown                  |
-| TLS, credentials, refusal, a redirect,  | no                                       | no                                                   |
+| the server was never reached            | yes                                      | yes                                                  |
+| throttling (429)                        | yes                                      | yes                                                  |
+| a fresh token was refused               | yes                                      | yes                                                  |
+| an interruption or server error (5xx)   | yes                                      | no: the server may have acted on it                  |
+| a malformed answer (2xx)                | if it only reads, or requests a token    | no: the server may have acted on it                  |
+| TLS, credentials, a refusal, a redirect,| no                                       | no                                                   |
 | an answer that is too long              |                                          |                                                      |
 """
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Operation
 
 FIRST_WAIT = (
-    0.5  # seconds before the second attempt, doubled with each further one; jitter adds as much at most
+    0.5  # seconds before the second attempt, doubled for each further one; jitter adds up to the same amount
 )
 
 
 def may_resend(
     error: BaseException, *, resend_if_unsure: bool = False, resend_if_unreadable: bool = False
 ) -> bool:
-    """Return whether a call that ended so may be sent again; the parameters are those of ``Operation``."""
+    """Return whether a call that failed with this error may be resent. For the parameters see ``Operation``."""
     if not isinstance(error, CallError) or error.came_before:
         return False
     if error.unreadable:
@@ -44,7 +44,7 @@ def may_resend(
 
 
 def retry_after_seconds(value: str | None, now: float) -> float | None:
-    """Return how long a ``Retry-After`` header asks to wait: seconds or an HTTP date; ``None`` if it says neither.
+    """Return the seconds that a ``Retry-After`` header asks for, as seconds or as an HTTP date. ``None`` if it is neither.
 
     :param value: the header.
     :param now: the time, in seconds since the epoch.
@@ -65,13 +65,13 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
 def policy(
     operation: Operation[Any], *, max_attempts: int, max_wait: float, clock: Callable[[], float] = time.time
 ) -> dict[str, Any]:
-    """Return the arguments for one call of ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
+    """Return the arguments for one use of ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
 
-    They let the error of an attempt say whether that or an earlier one may have reached the server, and been carried out.
+    They also record in each error whether this or an earlier attempt may have reached the server or been acted on.
 
     :param operation: the call.
-    :param max_attempts: how often it is sent at most.
-    :param max_wait: seconds between two attempts at most, also where ``Retry-After`` asks for more.
+    :param max_attempts: the maximum number of attempts.
+    :param max_wait: the maximum seconds between two attempts, even if ``Retry-After`` asks for more.
     :param clock: the time, in seconds since the epoch.
     """
     backoff = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=max_wait) + tenacity.wait_random(
@@ -80,7 +80,7 @@ def policy(
 
     has_reached = may_be_done = False
 
-    def is_sent_again(error: BaseException) -> bool:
+    def is_resent(error: BaseException) -> bool:
         nonlocal has_reached, may_be_done
         if isinstance(error, CallError):
             error.sent_before = error.sent_before or has_reached
@@ -100,7 +100,7 @@ def policy(
         return min(max_wait, asked if asked is not None else backoff(state))
 
     return {
-        "retry": tenacity.retry_if_exception(is_sent_again),
+        "retry": tenacity.retry_if_exception(is_resent),
         "stop": tenacity.stop_after_attempt(max_attempts),
         "wait": wait,
         "reraise": True,

@@ -1,10 +1,10 @@
-"""Whether two rows can be of one instance. Pure.
+"""Decides whether two rows can belong to the same instance. Pure.
 
-An id alone does not prove it: where an environment was cloned or a backup was restored, an id may come to belong to
-another instance. So the name and the business key are compared too, where both rows show them.
+The id alone does not prove it. When an environment is cloned or a backup restored, an id may later belong to another
+instance. So the name and the business key are compared too, if both rows show them.
 
-Whether lists write names and keys exactly as the answer to a start does is undocumented. So a name counts without its
-namespace, and two keys are the same if one of them resembles the other (``key_form``).
+It is undocumented whether lists write names and keys exactly as the answer to a start does. So names are compared without
+their namespace, and two keys are equal if one resembles the other (``key_form``).
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ COMPARED = {
     "suspended": "suspended",
     "is_closed": "ended",
 }
-"""The fields in which two rows of one list must agree, besides the business key."""
+"""The fields in which two rows of one list must agree, in addition to the business key."""
 
 
 class Known(NamedTuple):
-    """What is known of an instance besides its id."""
+    """What is known about an instance in addition to its id."""
 
     names: tuple[str, ...] = ()
-    """The names that its BPM may show: that of a start's answer, and the one that was asked for. Any where there are none."""
+    """The names that its BPM may show: the one in the start's answer and the requested one. Empty if any name will do."""
     business_key: str | None = None
-    """``None`` where it is not known."""
+    """``None`` if it is unknown."""
 
     @classmethod
     def of(cls, instance: BpmInstance, *also_called: str) -> Known:
-        """Return what an instance shows.
+        """Return what a row of an instance shows.
 
         :param also_called: other names that its BPM may show.
         """
         return cls(tuple(dict.fromkeys((instance.name, *also_called))), key_of(instance))
 
     def is_of(self, instance: BpmInstance) -> bool:
-        """Return whether an instance can be the one that this is known of."""
+        """Return whether a row can belong to this instance."""
         has_name = not self.names or bare(instance.name) in map(bare, self.names)
         return has_name and _same_key(self.business_key, key_of(instance))
 
     def with_more(self, instance: BpmInstance) -> Known:
-        """Return what is known once an instance was seen that this is known of."""
+        """Fill in what is still unknown from a row of this instance."""
         return Known(self.names or (instance.name,), self.business_key or key_of(instance))
 
     def __str__(self) -> str:
@@ -63,12 +63,12 @@ class Known(NamedTuple):
 
 
 def key_of(instance: BpmInstance) -> str | None:
-    """Return the business key that an instance shows. Without a key of its own, an instance may show its id instead."""
+    """Return the business key of an instance, or ``None``. An instance without a key may show its id in its place."""
     return None if instance.business_key == instance.id else instance.business_key
 
 
 def bare(name: str) -> str:
-    """Return a BPM's name without its namespace, which stands in front of two underscores."""
+    """Return a BPM's name without its namespace, the part before the last double underscore."""
     return name.rpartition("__")[2]
 
 
@@ -79,9 +79,9 @@ def _same_key(one: str | None, other: str | None) -> bool:
 
 
 def doubts_within(state: str, rows: Iterable[BpmInstance]) -> dict[str, UnexpectedAnswerError]:
-    """Return why instances are in doubt that one list shows more than once, by their ids.
+    """Find contradictory rows of the same instance in one list. Return the errors by instance id.
 
-    :param state: the state that was listed.
+    :param state: the listed state.
     :param rows: the list.
     """
     first: dict[str, BpmInstance] = {}
@@ -94,18 +94,20 @@ def doubts_within(state: str, rows: Iterable[BpmInstance]) -> dict[str, Unexpect
 
 
 def doubt_between(before: BpmInstance, after: BpmInstance) -> UnexpectedAnswerError | None:
-    """Return why an instance is in doubt that two lists of one poll show; ``None`` where it may just have moved.
+    """Return the error for contradictory rows of one instance in two lists of the same poll.
 
-    :param before: the row of the earlier list.
-    :param after: the row of the later one.
+    Return ``None`` if the instance may just have moved between the lists.
+
+    :param before: the row in the earlier list.
+    :param after: the row in the later list.
     """
-    moves = not (before.is_closed and after.is_closed)  # an end is followed by no other
+    moves = not (before.is_closed and after.is_closed)  # an ended instance does not change any more
     difference = _difference(before, after, identity_only=moves)
     return _contradiction(after.id, "in two lists", difference) if difference else None
 
 
 def _difference(one: BpmInstance, other: BpmInstance, *, identity_only: bool = False) -> str | None:
-    """Return in words in which field two rows of one id differ that must agree."""
+    """Describe the first field that should agree in two rows of one id but does not. Return ``None`` if all agree."""
     if None not in (key_of(one), key_of(other)) and key_of(one) != key_of(other):
         return f"business key {one.business_key!r} and {other.business_key!r}"
     for field, word in COMPARED.items():
@@ -117,7 +119,7 @@ def _difference(one: BpmInstance, other: BpmInstance, *, identity_only: bool = F
 
 def _contradiction(instance_id: str, where: str, difference: str) -> UnexpectedAnswerError:
     error = UnexpectedAnswerError(
-        f"Astro Zero shows instance {instance_id!r} {where}, with {difference}; this decides nothing"
+        f"Astro Zero shows instance {instance_id!r} {where} with different values: {difference}"
     )
-    error.advice = "The next poll asks again. If it lasts, look at the instance in Astro Zero."
+    error.advice = "Nothing is concluded from this; the next poll asks again. If it persists, check the instance in Astro Zero."
     return error

@@ -1,11 +1,11 @@
-"""Plans that find instances with the documented query alone: by state, with no id filter and no paging.
+"""Flows that find instances with the documented query alone, which lists by state, without an id filter and without paging.
 
-One search answers for any number of instances. It asks for the states in which they were last seen first, because most
-have not moved. For those that left, it asks for the other states, likeliest first, each at most once. What was in none
-of them may have moved between two queries, so all states are asked once more before anything counts as not found.
-A list that fails, after all its attempts, costs only what it could have shown (``findings``).
+One search serves any number of instances. It first lists the states in which they were last seen, because most have not
+moved. For the rest it lists the other states, the likeliest first, each at most once. An instance in none of them may have
+moved between two queries, so all states are listed once more before it counts as not found. A list that fails after all its
+attempts affects only the instances that it might have shown (``search_result``).
 
-Reading one instance by its id is undocumented. Where it works it is used when that saves requests, and for what a row
+Reading one instance by its id is undocumented. If it works, it is used when it saves requests, and for instances that a row
 cap may hide from the lists.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class BusinessKey(NamedTuple):
-    """What an instance is sought by where its id is not known."""
+    """Identifies an instance whose id is unknown."""
 
     value: str
     bpm_name: str | None = None
@@ -38,47 +38,47 @@ class BusinessKey(NamedTuple):
 
 
 class Sought:
-    """What a search is for."""
+    """What a search has to find."""
 
     __slots__ = ("ids", "keys", "lists")
 
     def __init__(self) -> None:
         self.ids: dict[str, str | None] = {}
-        """Instances by their ids, each with the state in which it was last seen, if it was."""
+        """Instances by id, each with the state in which it was last seen, or ``None``."""
         self.keys: set[BusinessKey] = set()
-        """Instances by their business keys."""
+        """Instances by business key."""
         self.lists: set[str] = set()
-        """States whose every instance is wanted."""
+        """States whose instances are all requested."""
 
 
 class Endpoint:
-    """What this process has learnt about one environment."""
+    """What this process has learned about one environment."""
 
     reads_by_id: bool | None = None
-    """Whether ``GET /instances/{id}``, which is undocumented, answers properly; ``None`` while nobody knows."""
+    """Whether the undocumented ``GET /instances/{id}`` works, or ``None`` if that is unknown."""
     shows_keys = False
     """Whether a row of a list has shown a business key."""
     key_example: tuple[str, str] | None = None
-    """A business key as it was sent, and as the answer to that start showed it, where the two differ."""
+    """A business key as it was sent and as the answer to the start showed it, if the two differ."""
 
     @property
     def key_form(self) -> KeyForm | None:
-        """What the endpoint makes of business keys, if it was seen to change one."""
+        """How the endpoint changes business keys, if it was seen to change one."""
         return KeyForm.of(*self.key_example) if self.key_example else None
 
     def learn_key(self, sent: str, started: BpmInstance) -> str | None:
-        """Compare the key that a start has sent with the one that its answer shows.
+        """Compare the business key that a start sent with the one in its answer.
 
-        :returns: a warning, the first time that they differ.
+        :returns: a warning, the first time they differ.
         """
         shown = started.business_key
-        # Where the answer shows no key, or the id in its place, it says nothing.
+        # An answer without a key, or with the id in its place, proves nothing.
         if shown in (None, sent, started.id) or self.key_example is not None:
             return None
         self.key_example = (sent, str(shown))
         return (
-            f"Business key {sent!r} came back as {shown!r}. Where the answer to a start is lost, its instance may not be "
-            "found by its key, and the task then asks a person"
+            f"Business key {sent!r} came back as {shown!r}. If the answer to a start is lost, its instance may not be "
+            "found by its key, and the task then asks a user to check"
         )
 
 
@@ -86,12 +86,12 @@ _ENDPOINTS: dict[str, Endpoint] = {}
 
 
 def endpoint_at(base_url: str) -> Endpoint:
-    """Return what this process has learnt about the environment at an address."""
+    """Return what this process has learned about the environment at a base URL."""
     return _ENDPOINTS.setdefault(base_url, Endpoint())
 
 
 def looks_capped(rows: int) -> bool:
-    """Tell whether a list has a length at which servers cut lists off; Astro Zero's cap is undocumented."""
+    """Return whether a list has a length at which servers typically truncate lists. Astro Zero's cap is undocumented."""
     return rows >= 100 and (rows % 50 == 0 or rows & (rows - 1) == 0)
 
 
@@ -103,16 +103,16 @@ def find(
     lookup: InstanceLookup = "list",
     endpoint: Endpoint | None = None,
 ) -> Plan[Findings]:
-    """Find instances by their ids and by business keys, and all of some states.
+    """Find instances by ids and by business keys, and all instances in some states.
 
-    A call that fails ends nothing: what follows from it is in the findings.
+    A failed call does not end the search; the result says what follows from it.
 
     :param last_seen: for each id the state in which it was last seen, or ``None``.
-    :param keys: business keys. Every state is listed for them: several instances may carry one.
-    :param lists: states whose every instance is wanted.
-    :param lookup: ``list`` uses the documented query alone; ``by_id`` reads ids directly, which is undocumented;
-        ``auto`` reads an id directly where that saves requests, until this proves not to work here.
-    :param endpoint: what is known of the environment; ``auto`` adds to it.
+    :param keys: business keys. All states are listed for them, because several instances may have the same key.
+    :param lists: states whose instances are all requested.
+    :param lookup: ``list`` uses only the documented query. ``by_id`` reads ids directly, which is undocumented. ``auto`` reads
+        an id directly if that saves requests, until this proves not to work on the endpoint.
+    :param endpoint: what is known about the environment; ``auto`` adds to it.
     """
     endpoint = endpoint or Endpoint()
     findings = Findings(last_seen, keys, lists, reads_only=lookup == "by_id")
@@ -122,7 +122,7 @@ def find(
         if not keys:
             yield from _list(lists, findings)
             return findings
-    # What is listed anyway costs nothing to look through first.
+    # Lists that are needed anyway come first: searching them costs nothing.
     hints = [state for state in states.STATES if state in {*last_seen.values(), *lists}]
     others = [state for state in states.STATES if state not in hints]
     may_read = lookup == "auto" and endpoint.reads_by_id is not False
@@ -136,16 +136,16 @@ def find(
     else:
         yield from _list(states.STATES, findings, whole=True)
         endpoint.shows_keys = findings.shown_keys.shows_any
-    whole = findings.lacks_a_key()
-    # Where a list has failed, a second round could not show that an instance is in none of the states.
-    if whole or (lookup != "by_id" and findings.lacking() and not findings.failed_lists):
-        yield from _list([*hints, *others], findings, whole=whole)
-    if not whole and findings.lacks_an_open_carrier():
-        # An open one may have moved against the order of the search. An ended one must not be taken in its place.
+    is_complete = findings.lacks_a_key()
+    # If a list failed, a second round cannot prove that an instance is in none of the states.
+    if is_complete or (lookup != "by_id" and findings.lacking() and not findings.failed_lists):
+        yield from _list([*hints, *others], findings, whole=is_complete)
+    if not is_complete and findings.lacks_an_open_carrier():
+        # An open match may have moved against the order of the search. An ended match must not be returned in its place.
         yield from _list(states.OPEN_STATES, findings, whole=True)
     if may_read:
         yield from _read(findings, endpoint)
-        # It exists, and yet it could not be read by its id.
+        # The lists show an instance that could not be read by its id.
         if endpoint.reads_by_id is None and findings.shows_what_was_read():
             endpoint.reads_by_id = False
     return findings
@@ -162,8 +162,8 @@ def find_by_id(
 
     :param instance_id: the id.
     :param last_state: the state in which it was last seen.
-    :param lookup: as ``find`` has it.
-    :param endpoint: as ``find`` has it.
+    :param lookup: see ``find``.
+    :param endpoint: see ``find``.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
     instance_id = checks.identifier(instance_id, "instance_id")
@@ -172,9 +172,9 @@ def find_by_id(
 
 
 def finder(settings: Settings) -> Callable[..., Plan[BpmInstance]]:
-    """Return ``find_by_id`` as a connection wants it: a function of an id and, if known, the state last seen."""
+    """Return ``find_by_id`` with the settings of a connection: a function of an id and, optionally, its last seen state."""
 
-    def find_it(instance_id: str, last_state: str | None = None) -> Plan[BpmInstance]:
+    def find_instance(instance_id: str, last_state: str | None = None) -> Plan[BpmInstance]:
         return find_by_id(
             instance_id,
             last_state=last_state,
@@ -182,20 +182,20 @@ def finder(settings: Settings) -> Callable[..., Plan[BpmInstance]]:
             endpoint=endpoint_at(settings.base_url),
         )
 
-    return find_it
+    return find_instance
 
 
 def find_by_key(
     business_key: str, *, name: str | None = None, endpoint: Endpoint | None = None
 ) -> Plan[BpmInstance]:
-    """Find the instance that carries a business key.
+    """Find the instance with a business key.
 
     :param business_key: the key, ``$Flow.BusinessKey``.
     :param name: the BPM's name, if only its instances count.
-    :param endpoint: as ``find`` has it.
+    :param endpoint: see ``find``.
     :raises InstanceNotFoundError: if there is none.
-    :raises KeysNotShownError: if no row shows a key, so nobody can tell.
-    :raises SeveralInstancesError: if the key does not say which one is meant.
+    :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
+    :raises SeveralInstancesError: if several instances have the key.
     """
     key = key_of(business_key, name)
     findings = yield from find({}, [key], endpoint=endpoint)
@@ -203,13 +203,13 @@ def find_by_key(
 
 
 def key_of(business_key: str, bpm_name: str | None) -> BusinessKey:
-    """Return a checked business key."""
+    """Check a business key and a BPM name, and return them as one value."""
     business_key = checks.identifier(business_key, "business_key")
     return BusinessKey(business_key, None if bpm_name is None else checks.identifier(bpm_name, "bpm_name"))
 
 
 def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> Plan[None]:
-    """List states: all of them, or those that are wanted whole, and others until no list can show more ids."""
+    """List states: all of them if ``whole``; otherwise those requested completely, and others while ids are missing."""
     for state in where:
         if findings.stopped_by is not None:
             return
@@ -221,9 +221,9 @@ def _list(where: Iterable[str], findings: Findings, *, whole: bool = False) -> P
 
 
 def _read(findings: Findings, endpoint: Endpoint, *, only_way: bool = False) -> Plan[None]:
-    """Read what lacks by its ids, each once in a search; only one of them while it is unknown whether that works.
+    """Read missing instances by id, each once per search. Read only one while it is unknown whether reading by id works.
 
-    :param only_way: whether nothing else may be tried.
+    :param only_way: whether the lists must not be used.
     """
     for instance_id in findings.not_read():
         if findings.stopped_by is not None:

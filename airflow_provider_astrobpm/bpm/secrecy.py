@@ -1,7 +1,7 @@
-"""What becomes of a server's words before anybody reads them: secrets are masked, length is cut, control characters escaped.
+"""Prepares a server's words for errors and logs: masks secrets, limits the length, escapes control characters.
 
-Whatever a server, or a gateway or proxy before it, may have sent goes through here on its way into an error or a log. It may
-repeat what it was sent, in any of the forms that ``disguises`` knows.
+Everything that a server, gateway or proxy sent passes through here before it reaches an error or a log. It may repeat the
+request, with secrets in any of the forms that ``_disguises`` knows.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MASK = "***"
-MASK_IN_DATA = texts.REPLACEMENT * 3  # no name that an author may give holds it, so it is never taken for one
-LONGEST_QUOTE = 500  # characters of the server's own words in an error
-MOST_READ = 4096  # characters of them that are looked at for that, and as many more as a secret may take
-LONGEST_ENCODED = 12  # characters that encodings take for one
-MOST_READ_IN_DATA = (
+MASK_IN_DATA = texts.REPLACEMENT * 3  # validation rejects it in names, so masked data never equals a name
+LONGEST_QUOTE = 500  # characters of the server's words in an error
+MAX_QUOTE_INPUT_CHARS = (
+    4096  # characters that are read to make a quote, plus the room that an encoded secret may need
+)
+MAX_ENCODED_CHARS = 12  # characters that encodings may use for one character
+MAX_MASKED_DATA_CHARS = (
     256 * 1024
-)  # characters of a body that hold secrets; beyond that, such a text is masked as a whole
-SHORTEST_IN_DATA = 16  # characters of a secret that cannot be part of a name by chance
+)  # characters of suspicious strings that are searched in one body; beyond that they are masked as a whole
+MIN_SECRET_CHARS_IN_DATA = 16  # characters; a shorter secret may be part of a name by chance
 
 
 class LibraryFilter(logging.Filter):
-    """Lets what an HTTP library logs about a request show no more of the answer than an error would.
+    """Keeps secrets out of the log lines that an HTTP library writes about a request.
 
-    :param secrets: tells what must not show of what is being sent here, in this thread or task; ``None`` where nothing is.
+    :param secrets: returns the secrets of the request that this thread or task is sending, or ``None`` if it is sending none.
     """
 
     def __init__(self, secrets: Callable[[], tuple[str, ...] | None]) -> None:
@@ -37,41 +39,41 @@ class LibraryFilter(logging.Filter):
         self._secrets = secrets
 
     def attach(self, *libraries: str) -> None:
-        """Attach it to every logger of some libraries that there is by now, once.
+        """Attach this filter to all existing loggers of some libraries. Attaching again has no effect.
 
-        :param libraries: their names.
+        :param libraries: the names of their top-level packages.
         """
         for name in tuple(logging.root.manager.loggerDict):
             if name.partition(".")[0] in libraries:
                 logging.getLogger(name).addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite a record; all of them pass."""
+        """Mask the secrets in a record. No record is dropped."""
         secrets = self._secrets()
         if secrets is not None:
             try:
                 message = record.getMessage()
-            except Exception as error:  # noqa: BLE001 - the library's own mistake
-                message = f"a message that cannot be written ({type(error).__name__})"
+            except Exception as error:  # noqa: BLE001 - a bug of the library
+                message = f"a log message that cannot be formatted ({type(error).__name__})"
             record.msg, record.args = quote(message, secrets), ()
-            # A traceback quotes its errors, which quote the answer.
+            # The errors in a traceback may quote the answer.
             record.exc_info = record.exc_text = record.stack_info = None
         return True
 
 
 def quote(text: str, secrets: Iterable[str], longest: int = LONGEST_QUOTE) -> str:
-    """Return a server's words on one line, short, without the secrets and without control characters.
+    """Return a server's words on one line, shortened, without secrets and control characters.
 
-    :param text: what came.
-    :param secrets: what must not show.
-    :param longest: characters at most; what is cut off is shown by an ellipsis.
+    :param text: the server's words.
+    :param secrets: the secrets to mask.
+    :param longest: the maximum length in characters; an ellipsis marks a cut.
     """
     known = tuple(filter(None, secrets))
-    # Of a secret that is longer the part that is read is found.
-    margin = LONGEST_ENCODED * min(2 * disguises.LONG, max(map(len, known), default=0))
-    read = text[: MOST_READ + margin]
-    # A secret that the end of what is read cuts in two would not be found, so that end is not shown.
-    shown = len(read) if len(read) == len(text) else MOST_READ
+    # A secret that is longer than this margin is still found by the part that is read.
+    margin = MAX_ENCODED_CHARS * min(2 * disguises.LONG, max(map(len, known), default=0))
+    read = text[: MAX_QUOTE_INPUT_CHARS + margin]
+    # The end of the input may cut a secret in two, which would not be found. So that end is not shown.
+    shown = len(read) if len(read) == len(text) else MAX_QUOTE_INPUT_CHARS
     line = " ".join(_masked(read, known, MASK, shown).split())
     line = texts.storable(line).replace(MASK_IN_DATA, MASK)
     is_cut = len(line) > longest or shown < len(text)
@@ -79,48 +81,48 @@ def quote(text: str, secrets: Iterable[str], longest: int = LONGEST_QUOTE) -> st
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without the secrets, and else as it is.
+    """Return a text with its secrets masked and otherwise unchanged.
 
-    :param text: what is to be shown.
-    :param secrets: what must not show.
+    :param text: the text.
+    :param secrets: the secrets to mask.
     """
     return _masked(text, tuple(filter(None, secrets)), MASK, len(text))
 
 
 def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
-    """Return a JSON document whose texts hold none of the secrets; what is none comes back as it is.
+    """Return a JSON document with the secrets in its strings masked. Invalid JSON comes back unchanged.
 
-    What a name or a key holds decides what is done, so only what is too long to be there by chance is masked: whole secrets, and
-    no short ones. It takes little time where there is no secret.
+    Names and keys in the document decide what the client does. So only whole secrets are masked, and no short ones, which may
+    occur by chance. Without a secret in the document this takes little time.
 
     :param body: the document.
-    :param secrets: what must not show.
+    :param secrets: the secrets to mask.
     """
-    known = tuple(secret for secret in dict.fromkeys(secrets) if len(secret) >= SHORTEST_IN_DATA)
+    known = tuple(secret for secret in dict.fromkeys(secrets) if len(secret) >= MIN_SECRET_CHARS_IN_DATA)
     if not known or not disguises.may_hold(body, known):
         return body
     try:
         value = json.loads(body, strict=False)
         without = _Masking(known).of(value)
     except ValueError:
-        return body  # It cannot be read by anybody else either.
+        return body  # no other JSON parser can read it either
     except RecursionError:
         return json.dumps(MASK_IN_DATA).encode()
     return body if without == value else json.dumps(without).encode()
 
 
 class _Masking:
-    """Masks the texts of one body.
+    """Masks the strings of one body.
 
-    :param secrets: what must not show.
+    :param secrets: the secrets to mask.
     """
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self._secrets = secrets
-        self._left = MOST_READ_IN_DATA
+        self._left = MAX_MASKED_DATA_CHARS
 
     def of(self, value: Any) -> Any:
-        """Return a value without the secrets."""
+        """Return a value with its secrets masked."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict):
@@ -139,7 +141,7 @@ class _Masking:
 
 
 def _masked(text: str, secrets: tuple[str, ...], mask: str, shown: int, *, parts: bool = True) -> str:
-    """Return the beginning of a text, with what is secret replaced, and parts of long secrets if asked to."""
+    """Return the first ``shown`` characters of a text, with secrets, and parts of long ones if asked to, masked."""
     if not secrets:
         return text[:shown]
     found = disguises.spans(text, secrets, parts=parts)

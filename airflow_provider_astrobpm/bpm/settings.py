@@ -1,4 +1,4 @@
-"""What a client needs to know to talk to one Astro Zero environment. Secrets never show in a ``repr``."""
+"""Settings of a client for one Astro Zero environment. A ``repr`` never shows secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 InstanceLookup = Literal["auto", "list", "by_id"]
 INSTANCE_LOOKUPS: tuple[InstanceLookup, ...] = ("auto", "list", "by_id")
 
-HURRY = 5.0  # seconds to reach a server, and to wait for its answer, where somebody waits for the outcome
+HURRY = 5.0  # seconds to connect, and to wait for an answer, when a person waits for the result
 
 
 @dataclass(frozen=True)
@@ -27,34 +27,34 @@ class ClientCredentials:
 
 @dataclass(frozen=True)
 class ReadyToken:
-    """A token that somebody else got. It is never renewed."""
+    """An access token that the connection provides. It is never renewed."""
 
     token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One environment, one way to sign in, and the limits of patience.
+    """One environment, its credentials, and timeouts and limits.
 
     :param connection: the Airflow connection id, for messages.
-    :param base_url: scheme, host, port and base path, without a slash at the end.
-    :param credentials: how to sign in.
+    :param base_url: scheme, host, port and base path, without a trailing slash.
+    :param credentials: how to get an access token.
     :param verify: whether to check the server's certificate, or the path of a CA bundle.
     :param client_cert: path of a certificate for mutual TLS.
-    :param client_key: path of its key, where it is not in the same file.
-    :param proxy: URL of a proxy for all calls that may take one.
+    :param client_key: path of its key, if it is not in the same file.
+    :param proxy: URL of a proxy for all calls that may use one.
     :param allow_http: whether plain http may go to other machines, and so through a proxy.
     :param connect_timeout: seconds to reach the server.
     :param read_timeout: seconds to wait for the next part of an answer.
-    :param answer_timeout: seconds for a whole answer, from the end of the request on.
-    :param max_attempts: how often a call is sent at most, where it may be sent again.
-    :param max_wait: seconds between two attempts at most, whatever the server asks for.
-    :param max_response_bytes: bytes of an answer at most, unpacked.
+    :param answer_timeout: seconds for the whole answer, counted from the end of the request.
+    :param max_attempts: the maximum number of attempts of a call that may be resent.
+    :param max_wait: the maximum seconds between two attempts, even if the server asks for more.
+    :param max_response_bytes: the maximum size of an answer in bytes, after decompression.
     :param csrf: whether writes carry a CSRF token.
-    :param timezone: the zone of the API's timestamps.
-    :param start_grace: seconds after which an instance that was started certainly shows in the lists.
-    :param instance_lookup: how one instance is found by its id.
-    :param instance_url: template of an instance's address for people.
+    :param timezone: the time zone of the API's timestamps.
+    :param start_grace: seconds after which a started instance is certain to be in the lists.
+    :param instance_lookup: how to find one instance by its id.
+    :param instance_url: template for the URL of an instance's page.
     """
 
     connection: str
@@ -78,22 +78,22 @@ class Settings:
     instance_url: str | None = None
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what no log may show, the credentials' own secret first."""
+        """Return the secrets that no log may show. The secret of the credentials comes first."""
         credentials = self.credentials
         own = credentials.token if isinstance(credentials, ReadyToken) else credentials.client_secret
         return (own, *secrets_of_proxy(self.proxy)) if self.proxy else (own,)
 
     def may_use_proxy(self) -> bool:
-        """Return whether a request may go through a proxy, whoever names it."""
+        """Return whether a request may use a proxy, from the settings or from the environment."""
         parts = urlsplit(self.base_url)
         if is_loopback(parts.hostname or ""):
             return False
         return parts.scheme == "https" or self.allow_http
 
     def in_a_hurry(self, **limits: Any) -> Settings:
-        """Return the same, with little patience for a server that does not answer.
+        """Return these settings with short timeouts, for calls that a person waits for.
 
-        :param limits: other limits of patience, by their names.
+        :param limits: other settings to replace.
         """
         return replace(
             self,
@@ -103,7 +103,7 @@ class Settings:
         )
 
     def url_of(self, instance_id: str) -> str | None:
-        """Return the address of an instance for people, or ``None`` where no template is set."""
+        """Return the URL of an instance's page, or ``None`` if no template is set."""
         if self.instance_url is None:
             return None
         host = urlsplit(self.base_url).netloc
@@ -111,7 +111,7 @@ class Settings:
 
 
 def secrets_of_proxy(url: str) -> tuple[str, ...]:
-    """Return what no log may show of the URL of a proxy: its password, as it stands there and as it is sent."""
+    """Return the password of a proxy's URL, as it is written and in the forms in which it is sent."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         user, password = parts.username or "", parts.password

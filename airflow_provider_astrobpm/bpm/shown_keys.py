@@ -1,9 +1,9 @@
-"""Whether lists show business keys. Pure.
+"""Decides whether lists show business keys. Pure.
 
-Whether rows carry the business key that a start has set is undocumented. Without a key of its own an instance shows its id in that
-place, or nothing. So an endpoint whose rows show none at all cannot be searched by a key, and whoever does so has to be told.
+It is undocumented whether rows show the business key that a start set. An instance without a key shows its id in that place,
+or nothing. If the rows of an endpoint show no key at all, a search by key cannot work there and must say so.
 
-An empty list proves nothing. Where a BPM is named, its own rows count: that those of others lack keys proves nothing either.
+An empty list proves nothing. If a BPM is named, only its own rows count: other BPMs without keys prove nothing either.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class ShownKeys:
-    """What the rows of lists show of business keys.
+    """Collects whether the rows of lists show business keys.
 
-    :param shows_any: whether it is known already that rows show keys here.
+    :param shows_any: whether rows of this endpoint are already known to show keys.
     """
 
     def __init__(self, *, shows_any: bool = False) -> None:
         self.shows_any = shows_any
-        """Whether a row shows a business key, or one that cannot be read may."""
+        """Whether a row shows a business key, or an unreadable row may."""
         self._names: dict[str, str] = {}
 
     def take(self, rows: Sequence[BpmInstance]) -> None:
-        """Take a list."""
+        """Add the rows of a list."""
         for row in rows:
             if row.business_key in (None, row.id):
                 self._names[row.id] = row.name
@@ -42,7 +42,7 @@ class ShownKeys:
                 self.shows_any = True
 
     def why_not_found(self, business_key: str, bpm_name: str | None) -> KeysNotShownError | None:
-        """Return why nothing can be found by a business key here; ``None`` where nothing speaks against it.
+        """Return the error for a search by business key that cannot work here, or ``None`` if it can.
 
         :param business_key: the key.
         :param bpm_name: the BPM's name, if only its instances count.

@@ -1,8 +1,8 @@
-"""The states of a BPM instance, and what each of them means for someone who waits.
+"""The states of a BPM instance, and what each means for a wait.
 
-This table is the only place that knows them. The twelve names are documented (API page 0070,
-"Querying BPM Instances"); what they mean is not, so the classes below follow from the names and from
-the documented examples, and only ``Completed OK`` counts as success.
+Only this module knows the states. The twelve names are documented (API page 0070, "Querying BPM Instances"), but their
+meanings are not. The classes below are inferred from the names and from the documented examples. Only ``Completed OK``
+counts as success.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StateClass(Enum):
-    """What a state means for someone who waits for the instance."""
+    """What a state means for a wait."""
 
     ACTIVE = "active"
     WAITING_FOR_PEOPLE = "waiting for people"
@@ -29,7 +29,7 @@ class StateClass(Enum):
     UNCLEAR = "unclear"
 
 
-# The order is the one in which a search asks: where an instance spends its time comes first.
+# A search lists the states in this order. The states in which instances spend most time come first.
 STATES: Mapping[str, StateClass] = MappingProxyType(
     {
         "Waiting for user interaction": StateClass.WAITING_FOR_PEOPLE,
@@ -54,39 +54,39 @@ OPEN_STATES = tuple(state for state, kind in STATES.items() if kind not in TERMI
 NO_BAD_END = tuple(
     state for state, kind in STATES.items() if kind not in {StateClass.CANCELLED, StateClass.BROKEN}
 )
-"""The states of an instance that has not ended, or has ended well."""
+"""The states of an instance that is open or has succeeded."""
 
 COMPLETED = "Completed OK"
 SUSPENDED = "Suspended"
 SHORT_LIVED = "Dispatched"
-"""A state that instances leave soon, so that its list is short."""
+"""A state that instances leave quickly, so its list is short."""
 
 
 def class_of(state: str) -> StateClass:
-    """Return the class of a state; a name that nobody knows is ``UNCLEAR``, never a success."""
+    """Return the class of a state. An unknown name is ``UNCLEAR``, never a success."""
     return STATES.get(state, StateClass.UNCLEAR)
 
 
 def is_terminal(state: str) -> bool:
-    """Tell whether an instance in this state has ended."""
+    """Return whether an instance in this state has ended."""
     return state in _TERMINAL_STATES
 
 
 def lists_that_show(wanted: Collection[str]) -> tuple[str, ...]:
-    """Return the states to list for all instances in some states.
+    """Return the states to list in order to see all instances in the wanted states.
 
-    Whether a suspended instance is listed as ``Suspended`` or in the state that it was in is undocumented.
+    It is undocumented whether a suspended instance is listed as ``Suspended`` or in the state that it had before.
     """
     also = OPEN_STATES if SUSPENDED in wanted else ()
     return tuple(state for state in STATES if state in wanted or state in also)
 
 
 def require_known(states: Iterable[str], argument: str) -> frozenset[str]:
-    """Return the states as a set.
+    """Check state names and return them as a set.
 
     :param states: state names, spelled exactly as Astro Zero spells them.
     :param argument: the argument's name, for the error.
-    :raises ValueError: if a name is not one of the twelve, or one string was given instead of several.
+    :raises ValueError: if a name is not one of the twelve, or if a single string was given.
     """
     chosen = checks.identifiers(states, argument)
     for state in chosen:

@@ -1,10 +1,10 @@
-"""Which texts can be handed to Airflow: none that holds a NUL or half a surrogate pair.
+"""Cleans texts that Airflow's database refuses: those with a NUL character or a lone surrogate.
 
-PostgreSQL refuses both, and a triggerer dies of an event that its database refuses. So the answers of the server are
-cleaned where they are read, and what triggers and tasks hand to Airflow is cleaned once more.
+PostgreSQL refuses both, and a triggerer crashes when its database refuses an event. The client therefore cleans the
+server's answers as it reads them, and triggers and tasks clean again what they hand to Airflow.
 
-Each such character becomes U+FFFD, which people see. No name that an author may give holds that one (see ``checks``), so a
-text that was cleaned never equals one that was asked for.
+Each such character becomes U+FFFD, which is visible. ``validation`` rejects names with U+FFFD, so a cleaned text never
+equals a name that an author asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 REPLACEMENT = "\ufffd"
 _REFUSED = re.compile("[\0\ud800-\udfff]")
 
-# An escaped backslash and a whole pair are matched so that their parts are not. Anything else may stay where it is.
+# Escaped backslashes and complete surrogate pairs are matched too, so that the later patterns do not match a part of them.
 _ESCAPES = re.compile(
     rb"\\\\"
     rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -31,12 +31,12 @@ _ESCAPE_LENGTH = len(_ESCAPED_REPLACEMENT)
 
 
 def is_storable(text: str) -> bool:
-    """Return whether Airflow's database takes a text."""
+    """Return whether Airflow's database accepts a text."""
     return _REFUSED.search(text) is None
 
 
 def storable(value: T) -> T:
-    """Return plain JSON with every character replaced that Airflow's database refuses, in names too."""
+    """Return plain JSON in which each character that Airflow's database refuses is replaced, also in object keys."""
     return value if _is_all_storable(value) else _replaced(value)
 
 
@@ -57,9 +57,9 @@ def _replaced(value: Any) -> Any:
 
 
 def storable_json(body: bytes) -> bytes:
-    """Return a JSON document without a byte order mark, and with every character replaced that cannot be stored.
+    """Return a JSON document without a byte order mark and with each character that cannot be stored replaced.
 
-    What is no JSON comes back as it is, or as broken as it was. It takes no time to speak of where nothing is replaced.
+    Invalid JSON comes back unchanged, or just as invalid. If there is nothing to replace, this takes next to no time.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body.isascii():
@@ -76,9 +76,9 @@ def _mended_escape(match: re.Match[bytes]) -> bytes:
 
 
 def strict_json(body: bytes) -> bytes:
-    """Return a JSON document that is read strictly of one that has control characters in its texts.
+    """Convert JSON with control characters in its strings to JSON that a strict parser reads.
 
-    :raises ValueError: if it is no JSON all the same, or holds a number that no other JSON can hold.
+    :raises ValueError: if it is still not JSON, or has a number that strict JSON cannot represent.
     """
     value = json.loads(body, strict=False, parse_constant=lambda _: None)
     return json.dumps(storable(value), allow_nan=False).encode()

@@ -1,7 +1,7 @@
-"""What the timestamps of instances prove. They carry no zone, and their format and truth are undocumented.
+"""What the timestamps of instances prove. They have no time zone, and their format and accuracy are undocumented.
 
-A timestamp counts only in the documented format, ``YYYY-MM-DD HH:MM:SS``, and if it is plausible. Anything else says
-nothing, so nothing is ever taken for old because of it.
+A timestamp counts only if it has the documented format, ``YYYY-MM-DD HH:MM:SS``, and is plausible. Any other timestamp
+proves nothing, so it never makes an instance count as old.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ZONES = timedelta(hours=14)  # no zone is further from UTC
-EARLIEST = datetime(2015, 1, 1)  # noqa: DTZ001 - naive like the timestamps; before that the product did not exist
+ZONES = timedelta(hours=14)  # the largest offset from UTC of any time zone
+EARLIEST = datetime(2015, 1, 1)  # noqa: DTZ001 - naive like the timestamps; the product did not exist earlier
 _FORMAT = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 
 
@@ -28,7 +28,7 @@ class Placement(Enum):
 
 
 def read(stamp: str | None) -> datetime | None:
-    """Return a timestamp as a naive ``datetime``, plausible or not; ``None`` for any other format."""
+    """Parse a timestamp to a naive ``datetime``, plausible or not. Return ``None`` for any other format."""
     if stamp is None or not _FORMAT.fullmatch(stamp):
         return None
     try:
@@ -38,15 +38,15 @@ def read(stamp: str | None) -> datetime | None:
 
 
 def parse(stamp: str | None) -> datetime | None:
-    """Return a timestamp as a naive ``datetime``; ``None`` for any other format, and for an implausible time."""
+    """Parse a timestamp to a naive ``datetime``. Return ``None`` for any other format and for an implausible time."""
     moment = read(stamp)
     return moment if moment is not None and moment >= EARLIEST else None
 
 
 def is_clock_credible(stamps: Iterable[str | None], now: float) -> bool:
-    """Return whether the server's clock is known to be right, to within the width of all zones.
+    """Return whether the server's clock is known to be right, up to the largest offset of a time zone.
 
-    It is where something was started lately: what starts now then shows a time that is not long ago either.
+    It is known to be right if a list shows a recent start: an instance started at that time shows a time close to it.
 
     :param stamps: the start times of all instances in some lists.
     :param now: the time, in seconds since the epoch.
@@ -60,7 +60,7 @@ def _is_recent(stamp: str | None, now: float) -> bool:
 
 
 def place(stamp: str | None, moment: float, now: float, *, clock_is_credible: bool) -> Placement:
-    """Return whether an instance was started before a moment.
+    """Return whether an instance was started before or after a moment, or that this is unknown.
 
     :param stamp: its start time, as sent.
     :param moment: the moment, in seconds since the epoch.

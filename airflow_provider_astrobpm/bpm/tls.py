@@ -1,4 +1,4 @@
-"""The certificates of an environment: checked before anything is sent, and made into a TLS context."""
+"""Checks the certificate files of an environment before anything is sent, and builds the TLS context."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def check_files(settings: Settings) -> None:
-    """Load the certificates once, so that a file that is none is told before anything is sent.
+    """Load the certificate files once, so that an unusable file is reported before anything is sent.
 
-    :raises SettingsError: if a file cannot be used.
+    :raises SettingsError: if a file is unusable.
     """
     _load_files(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), settings)
 
 
 def context(settings: Settings) -> ssl.SSLContext:
-    """Return a context that trusts whom ``requests`` would trust. Reads files.
+    """Return a TLS context that trusts the same authorities as ``requests``. Reads files.
 
-    :raises SettingsError: if a file of the settings cannot be used.
-    :raises OSError: if a CA bundle that the environment names cannot be used.
+    :raises SettingsError: if a file that the settings name is unusable.
+    :raises OSError: if a CA bundle that the environment names is unusable.
     """
     verify = ssl.CERT_NONE if settings.verify is False else ssl.CERT_REQUIRED
     made = create_urllib3_context(cert_reqs=verify)
@@ -45,11 +45,11 @@ def context(settings: Settings) -> ssl.SSLContext:
 
 def _load_files(made: ssl.SSLContext, settings: Settings) -> None:
     if isinstance(settings.verify, str):
-        with _told(settings, "verify", settings.verify):
+        with _as_settings_error(settings, "verify", settings.verify):
             _trust(made, settings.verify)
     if settings.client_cert:
         files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
-        with _told(settings, "client_cert", files):
+        with _as_settings_error(settings, "client_cert", files):
             made.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
 
 
@@ -58,12 +58,12 @@ def _trust(made: ssl.SSLContext, bundle: str) -> None:
 
 
 def _no_password() -> str:
-    """Refuse, where OpenSSL would ask at the terminal."""
+    """Refuse an encrypted key. Without this, OpenSSL would ask for the password at the terminal."""
     raise ValueError("the key is encrypted, which is not supported")
 
 
 @contextmanager
-def _told(settings: Settings, extra: str, files: str) -> Iterator[None]:
+def _as_settings_error(settings: Settings, extra: str, files: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:

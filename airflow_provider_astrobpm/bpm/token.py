@@ -1,10 +1,10 @@
 """The token cache: one token per credential, shared by all clients of the process.
 
-Whoever needs a token first requests it; whoever comes meanwhile, from whatever thread or event loop, waits for
-that one request. A token is renewed a little before it ends, and when the server has refused it.
+The first caller that needs a token requests it. Callers that come in the meantime, from any thread or event loop, wait for
+the same request. A token is renewed shortly before it expires, and after the server refuses it.
 
-Where the server ends older tokens when it issues a new one, each request costs the other processes their tokens. So
-none is requested without need.
+Some servers may invalidate older tokens when they issue a new one, so each request could cost other processes their token.
+So a token is requested only when necessary.
 """
 
 from __future__ import annotations
@@ -36,18 +36,20 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.api import Encoding, Plan, TokenAnswer
     from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 
-LONGEST_MARGIN = (
-    60.0  # seconds before its end at which a token is renewed; a tenth of its life if that is less
+MAX_RENEWAL_MARGIN_SECONDS = (
+    60.0  # a token is renewed this long before it expires, or a tenth of its lifetime if that is less
 )
-MOST_EARLIER = 2  # tokens of a credential that are known still when they have been replaced, so that messages can mask them
-DOUBT_PAUSE = 10.0  # seconds without a renewal over a doubt, after one that was in vain
+MAX_RECENT_TOKENS = (
+    2  # tokens of a credential, the current one included, that are kept so that messages can mask them
+)
+DOUBT_PAUSE = 10.0  # seconds without another renewal for the same doubt, after a renewal that did not help
 ENCODING_REFUSALS = frozenset(
     {"invalid_request", "unsupported_grant_type"}
-)  # of RFC 6749: not about the client
+)  # of RFC 6749; they are not about the client
 
 if TYPE_CHECKING:
-    # Yields ``None`` for "request one", to be sent a TokenAnswer, or what to wait for, to be sent its result. What goes
-    # wrong meanwhile is thrown in, whatever it is: others may be waiting. Returns what ``get`` returns.
+    # Yields ``None`` to request a token and receives a TokenAnswer, or yields a future to wait for and receives its result. Any
+    # exception is thrown in, because other callers may be waiting for the same request. Returns what ``get`` returns.
     Acquisition = Generator[Future[str] | None, Any, str | None]
 
 
@@ -55,14 +57,14 @@ if TYPE_CHECKING:
 class _Token:
     value: str = field(repr=False)
     renew_at: float | None
-    """``None`` where the server did not say when the token ends: it serves until it is refused."""
+    """``None`` if the server did not say when the token expires. Then it is used until it is refused."""
     encoding: Encoding
 
 
 class TokenCache:
-    """Tokens by credential, each requested once at a time.
+    """Tokens by credential. For each credential at most one request is under way.
 
-    :param clock: seconds on a clock that only goes forward.
+    :param clock: seconds on a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,7 +72,7 @@ class TokenCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all tokens, and requests under way that nobody here will end (after a fork)."""
+        """Forget all tokens, and the requests under way, which no thread of this process completes after a fork."""
         self._lock = threading.Lock()
         self._tokens: dict[Hashable, _Token] = {}
         self._earlier: dict[Hashable, tuple[_Token, ...]] = {}
@@ -79,37 +81,41 @@ class TokenCache:
         self._csrf_memories: dict[str, CsrfMemory] = {}
 
     def known(self, key: Hashable, stale: str | None = None) -> str | None:
-        """Return a token that is good for now, if one was requested before.
+        """Return the cached token, if there is one that is still valid.
 
-        :param key: whose token, as ``credential_key`` tells it.
+        :param key: the ``credential_key`` of its credential.
         :param stale: a token that the server has just refused.
         """
         token = self._tokens.get(key)
-        return token.value if token is not None and token.value != stale and not self._is_due(token) else None
+        return (
+            token.value
+            if token is not None and token.value != stale and not self._is_expiring(token)
+            else None
+        )
 
     def earlier(self, key: Hashable) -> tuple[str, ...]:
-        """Return the last few tokens that were issued for a credential, the newest first: calls with them may be under way.
+        """Return the most recent tokens of a credential, the newest first. Calls with older ones may still be under way.
 
-        :param key: whose tokens, as ``credential_key`` tells it.
+        :param key: the ``credential_key`` of the credential.
         """
         return tuple(token.value for token in self._earlier.get(key, ()))
 
     def encoding(self, settings: Settings) -> Encoding | None:
-        """Return the encoding of the request that got the last token, if there was one."""
+        """Return the encoding of the request that returned the current token, if there is one."""
         token = self._tokens.get(credential_key(settings))
         return token.encoding if token is not None else None
 
     def csrf_memory(self, settings: Settings) -> CsrfMemory | None:
-        """Return what was seen of the endpoint's CSRF tokens; ``None`` where none is needed.
+        """Return the memory of the endpoint's CSRF tokens, or ``None`` if it needs none.
 
-        All clients of the process share what one has seen.
+        All clients of the process share it.
         """
         return self._csrf_memories.setdefault(settings.base_url, CsrfMemory()) if settings.csrf else None
 
     def in_vain(self, settings: Settings, doubt: str) -> None:
-        """Remember that a fresh token did not change the answer.
+        """Record that a fresh token did not change an answer.
 
-        :param settings: whose token.
+        :param settings: the settings with the credential.
         :param doubt: the kind of call and answer.
         """
         self._doubts.in_vain((credential_key(settings), doubt), self._clock())
@@ -122,14 +128,15 @@ class TokenCache:
         stale: str | None = None,
         doubt: str | None = None,
     ) -> str | None:
-        """Return a token that is good for now; ``None`` if there is no other than the one that was refused.
+        """Return a valid token, or ``None`` if there is none but the refused one.
 
-        There is no other than a ready token, and none is requested again over a doubt that was in vain just now.
+        A token that the connection provides cannot be renewed. A token is also not renewed for a doubt if a recent renewal for the
+        same doubt did not help.
 
-        :param settings: whose token.
-        :param request: requests a new one; called by one thread at a time for a credential.
+        :param settings: the settings with the credential.
+        :param request: requests a new token; called by one thread at a time for each credential.
         :param stale: a token that the server has just refused.
-        :param doubt: the kind of call and answer, if the answer may have another reason than the token.
+        :param doubt: the kind of call and answer, if the answer may have a reason other than the token.
         :raises AuthenticationError: if the server refuses the credentials.
         """
         steps = self._acquire(settings, stale, doubt)
@@ -153,10 +160,9 @@ class TokenCache:
         stale: str | None = None,
         doubt: str | None = None,
     ) -> str | None:
-        """Return what ``get`` returns, without keeping the event loop waiting.
+        """Do the same as ``get`` without blocking the event loop.
 
-        Whoever is cancelled while it requests a token leaves that to the next one who waits. The parameters are those
-        of ``get``.
+        If a caller is cancelled while it requests a token, the next waiting caller requests it. The parameters are those of ``get``.
 
         :raises AuthenticationError: if the server refuses the credentials.
         """
@@ -174,7 +180,7 @@ class TokenCache:
             return cast("str | None", stop.value)
 
     def _acquire(self, settings: Settings, stale: str | None, doubt: str | None) -> Acquisition:
-        """Decide whose turn it is to request a token. The lock is never held while somebody waits."""
+        """Decide which caller requests the token. The lock is never held while a caller waits."""
         if isinstance(settings.credentials, ReadyToken):
             return settings.credentials.token if stale is None else None
         key = credential_key(settings)
@@ -186,77 +192,77 @@ class TokenCache:
                 if under_way is None:
                     if doubt is not None and not self._doubts.allow((key, doubt), self._clock()):
                         return None
-                    mine = self._requests[key] = Future()
-                    mine.set_running_or_notify_cancel()  # so that no one who waits for it can cancel it
+                    future = self._requests[key] = Future()
+                    future.set_running_or_notify_cancel()  # so that a caller that waits for it cannot cancel it
             if under_way is None:
-                return (yield from self._renewed(key, mine))
+                return (yield from self._request_new(key, future))
             try:
                 value: str = yield under_way
             except InterruptedError:
-                continue  # Whoever asked was stopped; that says nothing about the token.
+                continue  # The requesting caller was stopped, which says nothing about the token.
             except AstroZeroError as error:
-                own = copy(error)  # whose connection id is that of whoever asked
+                own = copy(error)  # the original names the connection of the requesting caller
                 own.connection = settings.connection
                 raise own from None
             return value
 
-    def _renewed(self, key: Hashable, mine: Future[str]) -> Generator[None, Any, str]:
+    def _request_new(self, key: Hashable, future: Future[str]) -> Generator[None, Any, str]:
         try:
             answer: TokenAnswer = yield None
             token = _Token(answer.access_token, self._renew_at(answer.expires_in), answer.encoding)
         except BaseException as error:
-            self._end(key, mine)
-            mine.set_exception(error if isinstance(error, Exception) else InterruptedError())
+            self._end(key, future)
+            future.set_exception(error if isinstance(error, Exception) else InterruptedError())
             raise
-        self._end(key, mine, token)
-        mine.set_result(token.value)
+        self._end(key, future, token)
+        future.set_result(token.value)
         return token.value
 
-    def _end(self, key: Hashable, mine: Future[str], token: _Token | None = None) -> None:
+    def _end(self, key: Hashable, future: Future[str], token: _Token | None = None) -> None:
         with self._lock:
             if token is not None:
                 self._tokens[key] = token
                 others = (each for each in self._earlier.get(key, ()) if each.value != token.value)
-                self._earlier[key] = (token, *others)[:MOST_EARLIER]
-            if self._requests.get(key) is mine:  # after a clear, it may be somebody else's
+                self._earlier[key] = (token, *others)[:MAX_RECENT_TOKENS]
+            if self._requests.get(key) is future:  # after a clear it may belong to another caller
                 del self._requests[key]
 
     def _renew_at(self, expires_in: float | None) -> float | None:
         if expires_in is None:
             return None
-        return self._clock() + expires_in - min(LONGEST_MARGIN, expires_in / 10)
+        return self._clock() + expires_in - min(MAX_RENEWAL_MARGIN_SECONDS, expires_in / 10)
 
-    def _is_due(self, token: _Token) -> bool:
+    def _is_expiring(self, token: _Token) -> bool:
         return token.renew_at is not None and self._clock() >= token.renew_at
 
 
 class Doubts:
-    """Limits how often tokens are renewed over answers that may have nothing to do with them."""
+    """Limits how often tokens are renewed because of answers that may have another reason."""
 
     def __init__(self) -> None:
         self._in_vain_at: dict[Hashable, float] = {}
 
     def in_vain(self, doubt: Hashable, now: float) -> None:
-        """Remember that a fresh token did not change the answer.
+        """Record that a fresh token did not change an answer.
 
-        :param doubt: whose token, and the kind of call and answer.
-        :param now: seconds on a clock that only goes forward.
+        :param doubt: the credential, and the kind of call and answer.
+        :param now: seconds on a monotonic clock.
         """
         self._in_vain_at[doubt] = now
 
     def allow(self, doubt: Hashable, now: float) -> bool:
-        """Return whether a token may be renewed over this doubt; the parameters are those of ``in_vain``."""
+        """Return whether a token may be renewed for this doubt. The parameters are those of ``note_useless_renewal``."""
         return now - self._in_vain_at.get(doubt, -math.inf) >= DOUBT_PAUSE
 
 
 def request_token(credentials: ClientCredentials, known: Encoding | None = None) -> Plan[TokenAnswer]:
-    """Request a token, in the encoding that this endpoint takes.
+    """Request a token in the encoding that this endpoint accepts.
 
-    The request may be a form or JSON (API page 0009), and which of them the token endpoint takes is not said. Clients
-    in the field send a form, so that is tried first.
+    The request may be a form or JSON (API page 0009); the page does not say which one the token endpoint accepts. Clients in
+    the field send a form, so that is tried first.
 
-    :param known: the encoding that has got a token before; it is tried first.
-    :raises AuthenticationError: if the credentials were refused, and not only an encoding.
+    :param known: the encoding that returned a token before; it is tried first.
+    :raises AuthenticationError: if the credentials were refused, not only an encoding.
     :raises CallError: if there is no token for another reason.
     """
     first: Encoding = known or "form"
@@ -278,12 +284,12 @@ def request_token(credentials: ClientCredentials, known: Encoding | None = None)
 
 
 def _was_the_encoding(refusal: CallError) -> bool:
-    """Return whether a refusal of the token endpoint may have been for the encoding alone."""
+    """Return whether the token endpoint may have refused only the encoding."""
     return isinstance(refusal, AuthenticationError) and refusal.res_code in ENCODING_REFUSALS
 
 
 def credential_key(settings: Settings) -> Hashable:
-    """Return what tells one credential from another, without holding its secret."""
+    """Return a key that identifies a credential without containing its secret."""
     credentials = settings.credentials
     user = "" if isinstance(credentials, ReadyToken) else credentials.client_id
     digest = hashlib.sha256(settings.secrets()[0].encode()).hexdigest()
@@ -291,6 +297,6 @@ def credential_key(settings: Settings) -> Hashable:
 
 
 TOKENS = TokenCache()
-"""The cache of this process."""
+"""The token cache of this process."""
 
 os.register_at_fork(after_in_child=TOKENS.clear)

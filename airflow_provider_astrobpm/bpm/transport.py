@@ -1,8 +1,8 @@
-"""A ``requests`` session that says how far a failed request got.
+"""A ``requests`` session that tracks how far a failed request got.
 
-Everything depends on one question: may the server have got the request? Error types do not answer it (a TLS error can
-come after the request as well as before), so the connections themselves note when they begin to send it. Until then it
-was certainly not sent; from then on it may have arrived, whatever goes wrong.
+Everything depends on one question: may the server have received the request? Error types do not answer it, because a TLS
+error, for example, can come before or after the request. So the connections themselves record when they begin to send. Until
+then the request was certainly not sent; after that it may have arrived, no matter what fails.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ CHUNK = 64 * 1024
 class Transport:
     """Sends requests to one environment. Threads may share it.
 
-    :param settings: where and how.
-    :raises SettingsError: if a certificate file of the settings cannot be used.
+    :param settings: the settings of the environment.
+    :raises SettingsError: if a certificate file of the settings is unusable.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -52,32 +52,32 @@ class Transport:
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         self._session.auth = _no_auth
-        # A login cookie of the server's would compete with the access-token header.
+        # A login cookie from the server would compete with the access-token header.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if settings.client_cert:
             self._session.cert = (settings.client_cert, settings.client_key or settings.client_cert)
 
     def send(self, request: Request) -> Response:
-        """Send a request once and return the whole answer.
+        """Send a request once and return the complete answer.
 
-        :raises NotSentError: if the server certainly did not get it.
-        :raises InterruptedCallError: if it may have got it, and no whole answer came.
-        :raises UnexpectedAnswerError: if the answer is too long, or cannot be unpacked.
+        :raises NotSentError: if the server certainly did not receive it.
+        :raises InterruptedCallError: if the server may have received it, but no complete answer came.
+        :raises UnexpectedAnswerError: if the answer is too long, or cannot be decompressed.
         """
         prepared = self._prepared(request)
         secrets = (*request.secrets, *self._secrets)
-        with _Sending(self._settings.answer_timeout, secrets) as sending:
+        with _SendingState(self._settings.answer_timeout, secrets) as sending:
             try:
                 response = self._answer_to(prepared, sending)
             except CallError as error:
                 problem = error
-            except Exception as error:  # noqa: BLE001 - whatever it is, the request may have got through
+            except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
                 problem = _classified(error, sending)
             else:
-                if not sending.was_cut:  # a connection that was cut may look like the end of the answer
+                if not sending.was_cut:  # a connection that was cut can look like the end of the answer
                     return response
                 problem = sending.cut_off()
-        # Not inside "except", nor with what came before: the original holds the request, and so the token.
+        # Raised outside "except" and without a cause: the original error holds the request, and so the token.
         problem.__context__ = problem.__cause__ = None
         raise problem
 
@@ -90,15 +90,15 @@ class Transport:
             )
         except ValueError as error:
             problem = failure.unbuildable(error)
-        # Not inside "except", nor with the original's words: they may quote a header.
+        # Raised outside "except" and without the original message, which may quote a header.
         raise problem
 
-    def _answer_to(self, prepared: requests.PreparedRequest, sending: _Sending) -> Response:
+    def _answer_to(self, prepared: requests.PreparedRequest, sending: _SendingState) -> Response:
         settings = self._settings
         proxy = proxy_for(settings, prepared.url or "")
         if proxy:
             sending.secrets += secrets_of_proxy(proxy)
-        # Given with each request: the environment's proxies and CA bundle would win over the session's.
+        # Passed with each request, because the environment's proxies and CA bundle would override those of the session.
         options = self._session.merge_environment_settings(
             prepared.url, {}, stream=True, verify=settings.verify, cert=None
         )
@@ -116,17 +116,17 @@ class Transport:
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Follow nothing; for that, requests would read the whole answer and trust its header."""
+        """Follow no redirect. To follow one, requests would read the whole answer and trust its header."""
         return None
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep ``requests`` from adding what a ``.netrc`` file holds for this host."""
+    """Keep ``requests`` from adding credentials from a ``.netrc`` file."""
     return request
 
 
-class _TellsHowFar:
-    """A connection that notes how far the request of this thread got."""
+class _ProgressTrackingConnection:
+    """A connection that records how far the request of this thread got."""
 
     sock: Any
 
@@ -135,7 +135,7 @@ class _TellsHowFar:
             super().connect()  # type: ignore[misc]
         except Exception as error:
             _current.sending.connecting_failed = error
-            self.close()  # type: ignore[attr-defined]  # older urllib3 leaves the socket of a failed handshake open
+            self.close()  # type: ignore[attr-defined]  # older urllib3 does not close the socket after a failed handshake
             raise
 
     def request(self, *arguments: Any, **options: Any) -> None:
@@ -148,15 +148,15 @@ class _TellsHowFar:
         _current.sending.watch(self.sock)
         response = super().getresponse(*arguments, **options)  # type: ignore[misc]
         if response.status < 200:
-            self.close()  # type: ignore[attr-defined]  # the answer that follows would be read by the next call
+            self.close()  # type: ignore[attr-defined]  # otherwise the next call would read the answer that follows
         return response
 
 
-class _HttpConnection(_TellsHowFar, HTTPConnection):
+class _HttpConnection(_ProgressTrackingConnection, HTTPConnection):
     pass
 
 
-class _HttpsConnection(_TellsHowFar, HTTPSConnection):
+class _HttpsConnection(_ProgressTrackingConnection, HTTPSConnection):
     pass
 
 
@@ -184,7 +184,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Current(threading.local):
-    """What is sent in this thread."""
+    """The request that this thread is sending."""
 
     sending: Any = None
 
@@ -193,17 +193,17 @@ _current = _Current()
 _library_filter = secrecy.LibraryFilter(lambda: _current.sending.secrets if _current.sending else None)
 
 
-class _Sending:
-    """How far one request got, and an end to its answer: a server that trickles never runs into a read time-out.
+class _SendingState:
+    """How far one request got, and the timeout of its answer. A slow trickle of bytes never triggers the read timeout.
 
-    :param answer_timeout: seconds for the whole answer.
-    :param secrets: what neither an error nor a log may show.
+    :param answer_timeout: seconds for the complete answer.
+    :param secrets: the secrets that neither an error nor a log may show.
     """
 
     def __init__(self, answer_timeout: float, secrets: tuple[str, ...]) -> None:
         self.secrets = secrets
         self.begun = False
-        """Whether the connection stood and the request began to be sent."""
+        """Whether the connection was established and sending the request began."""
         self.connecting_failed: Exception | None = None
         self.was_cut = False
         self._answer_timeout = answer_timeout
@@ -213,7 +213,7 @@ class _Sending:
         self._timer: threading.Timer | None = None
 
     def watch(self, connection: Any) -> None:
-        """Begin to count: the request has just been sent on this connection."""
+        """Start the timeout. The request has just been sent on this connection."""
         # Through a proxy that speaks TLS itself, urllib3 wraps the socket.
         self._connection = getattr(connection, "socket", connection)
         self._timer = threading.Timer(self._answer_timeout, self._cut)
@@ -221,13 +221,13 @@ class _Sending:
         self._timer.start()
 
     def cut_off(self) -> InterruptedCallError:
-        """Return the error that a call ends with whose time was up."""
+        """Return the error for an answer that was not complete in time."""
         return failure.out_of_time(self._answer_timeout)
 
     def _cut(self) -> None:
         with self._lock:
             if self._over or self._connection is None:
-                return  # the connection may serve another call by now
+                return  # the connection may already serve another call
             self.was_cut = True
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
@@ -257,7 +257,7 @@ def _read(answer: requests.Response, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _classified(error: Exception, sending: _Sending) -> CallError:
+def _classified(error: Exception, sending: _SendingState) -> CallError:
     causes = failure.causes(error)
     innermost = causes[-1]
     words = secrecy.quote(str(innermost), sending.secrets, failure.LONGEST_REASON)

@@ -1,6 +1,7 @@
-"""Whether a connection works: a token, and one short list, without changing anything.
+"""Checks whether a connection works, with a token and one short list, without changing anything.
 
-A machine user may do all that tasks do and yet not list BPM definitions. So where that fails, a list of instances decides.
+A machine user may have all permissions that tasks need but not be allowed to list BPM definitions. So if that fails, a list
+of instances decides.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PAUSE = 1.0  # seconds before the second attempt of a call that is throttled, where the server does not say
-LONGEST_PAUSE = 5.0  # seconds
+DEFAULT_DELAY_SECONDS = 1.0  # before the second attempt of a throttled call, if the server does not say
+MAX_DELAY_SECONDS = 5.0
 
 
 def trial(now: Callable[[], float]) -> Plan[str]:
-    """Try a connection out, and return what it shows, in words.
+    """Check a connection, and describe what it shows.
 
     :param now: returns the time, in seconds since the epoch.
     :raises CallError: if neither definitions nor instances can be listed.
@@ -39,19 +40,19 @@ def trial(now: Callable[[], float]) -> Plan[str]:
             yield from _patiently(api.query(states.SHORT_LIVED), now)
         except CallError:
             raise failure from None
-        return f"this user lists instances, and no BPM definitions: {failure.problem}"
+        return f"this user can list instances, but not BPM definitions: {failure.problem}"
     if definitions:
         return f"the first BPM is {definitions[0].name!r}"
-    return "it shows no BPM to this user"
+    return "this user sees no BPM"
 
 
 def _patiently(operation: Operation[T], now: Callable[[], float]) -> Plan[T]:
-    """Send a call, and once more where it was throttled."""
+    """Send a call, and send it once more if it was throttled."""
     answer: T
     try:
         answer = yield operation
     except ThrottledError as throttled:
         asked = retry_after_seconds(throttled.retry_after, now())
-        yield Pause(min(PAUSE if asked is None else asked, LONGEST_PAUSE))
+        yield Pause(min(DEFAULT_DELAY_SECONDS if asked is None else asked, MAX_DELAY_SECONDS))
         answer = yield operation
     return answer

@@ -1,8 +1,8 @@
-"""What is sent for a value of ``variables``: one JSON form for each type of Python, and a refusal for what has none.
+"""Converts the values of ``variables`` to JSON: one form for each Python type, and an error for a type without one.
 
-Pure, and light to import: what comes from numpy or pandas is recognised by the names of its classes. ``docs/variables.md`` has the
-table for readers. Astro Zero documents no types; its own sample sends dates as ``2018-12-12`` and numbers as texts, and its
-timestamps are ``YYYY-MM-DD HH:MM:SS`` in a zone that the connection names.
+Pure and light to import: values of numpy and pandas are recognised by the names of their classes. ``docs/variables.md`` has
+the table for users. Astro Zero documents no types. Its own example sends dates as ``2018-12-12`` and numbers as texts, and its
+timestamps are ``YYYY-MM-DD HH:MM:SS`` in a time zone that the connection names.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.texts import is_storable
 
 Zone = Callable[[], "tzinfo | None"]
-"""Returns the zone of the API's timestamps, if it is known; called only where a moment has to be written in it."""
+"""Returns the time zone of the API's timestamps, or ``None`` if it is unknown. Called only for values that need it."""
 
-DEEPEST = 100  # levels of lists and mappings
-LONGEST_INTEGER = 4096  # bits; Python itself refuses to write much longer ones
-LONGEST_PLACE = 10  # steps that an error names
-NUMBERS_OF_DAY = 10  # characters of a date: 2018-12-12
+MAX_DEPTH = 100  # levels of lists and mappings
+MAX_INTEGER_BITS = 4096  # Python itself refuses to print much longer integers
+MAX_PATH_STEPS = 10  # steps of the path that an error shows
+DATE_CHARS = 10  # characters of a date: 2018-12-12
 
 MISSING = frozenset({"pandas.NaTType", "pandas.NAType", "numpy.MaskedConstant"})
 PATHS = frozenset({"upath.UPath", "upath.ProxyUPath"})
-"""Paths that are none of ``pathlib``: those of Airflow's object storage."""
+"""Path classes outside ``pathlib``: those of Airflow's object storage."""
 REMEDIES = {
     "pandas.DataFrame": "value.to_dict('records')",
     "pandas.NDFrame": "value.tolist()",
@@ -44,45 +44,45 @@ REMEDIES = {
     "polars.DataFrame": "value.to_dicts()",
     "polars.Series": "value.to_list()",
 }
-"""What to write in place of a container that JSON does not have, by its class; ``value`` is the container."""
+"""What to write instead of a container that JSON does not have, by its class. ``value`` stands for the container."""
 
 
 def no_zone() -> None:
-    """Return that the zone is not known."""
+    """Return ``None``: the time zone is unknown."""
 
 
 def plain(variables: object, zone: Zone = no_zone) -> dict[str, Any]:
-    """Return variables as they are sent: a dict of texts to plain JSON.
+    """Return variables as they are sent: a dict of names to plain JSON values.
 
     :param variables: a mapping of names to values.
-    :param zone: returns the zone of the API's timestamps; called only for moments that name their own.
-    :raises ValueError: for what has no honest form in JSON; it names the place, what stands there, and what to write instead.
+    :param zone: returns the time zone of the API's timestamps; called only for datetimes with a time zone.
+    :raises ValueError: for a value without an exact form in JSON; it names the place, the value, and what to write instead.
     """
     return _located(_Walk(zone), named(variables))
 
 
 def check_written(variables: object) -> None:
-    """Refuse what can be sent in no case, before templates are rendered or Airflow stores what became of them.
+    """Refuse variables that can never be sent, before templates are rendered or Airflow stores the rendered values.
 
-    What only the run can tell, such as the output of an upstream task, is left for then.
+    Values that only the run supplies, such as the output of an upstream task, are checked when they are sent.
 
     :raises ValueError: as ``plain`` does.
     """
     if isinstance(variables, str) and "{" in variables:
-        return  # a template, or what a template came out as; the run tells
+        return  # a template, or a rendered one; it is checked when it is sent
     if isinstance(variables, (dict, str, list, tuple, set, int, float)):
         _located(_Walk(no_zone, is_final=False), named(variables))
 
 
 def named(variables: object) -> Mapping[str, Any]:
-    """Return a mapping of variable names to whatever values.
+    """Check that variables are a mapping with usable names, and return it.
 
     :raises ValueError: for anything else.
     """
     if isinstance(variables, str):
         raise ValueError(
-            "variables must be a mapping of names to JSON values, not a text. A template renders a text: "
-            "write one for each value, such as variables={'amount': \"{{ dag_run.conf['amount'] }}\"}, or set "
+            "variables must be a mapping of names to JSON values, not a text. A template renders to a text: "
+            "write one template for each value, such as variables={'amount': \"{{ dag_run.conf['amount'] }}\"}, or set "
             "render_template_as_native_obj=True"
         )
     if not isinstance(variables, Mapping):
@@ -95,7 +95,7 @@ def named(variables: object) -> Mapping[str, Any]:
 
 
 class _RefusedError(Exception):
-    """What stands at a place that cannot be sent; the place grows while it is passed on."""
+    """A value that cannot be sent. Each enclosing container adds its step to the path."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -111,16 +111,16 @@ def _located(walk: _Walk, variables: Mapping[str, Any]) -> dict[str, Any]:
         return walk.mapping(variables, 0)
     except _RefusedError as refused:
         place = refused.place[::-1]
-        if len(place) > LONGEST_PLACE:
-            place[LONGEST_PLACE:] = ["…"]
+        if len(place) > MAX_PATH_STEPS:
+            place[MAX_PATH_STEPS:] = ["…"]
         raise ValueError(f"variables{''.join(place)} cannot be sent: {refused}") from None
 
 
 class _Walk:
-    """Makes plain JSON of values.
+    """Converts values to plain JSON.
 
-    :param zone: returns the zone of the API's timestamps.
-    :param is_final: whether the values are those that will be sent. Otherwise what cannot be told yet passes.
+    :param zone: returns the time zone of the API's timestamps.
+    :param is_final: whether the values are the ones that will be sent. Otherwise values that the run supplies are accepted.
     """
 
     def __init__(self, zone: Zone, *, is_final: bool = True) -> None:
@@ -128,15 +128,15 @@ class _Walk:
         self._is_final = is_final
 
     def mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        """Return a JSON object. Two keys that would become one are refused."""
+        """Return a JSON object. Refuse two keys that would become the same key."""
         made: dict[str, Any] = {}
         originals: dict[str, Any] = {}
         for key, content in value.items():
             name = key if type(key) is str and is_storable(key) else self._key(key)
             if name in made:
                 _refuse(
-                    f"a mapping in which {originals[name]!r} and {key!r} are one key in JSON, {name!r}",
-                    "each of them once",
+                    f"a mapping in which {originals[name]!r} and {key!r} become the same key in JSON, {name!r}",
+                    "only one of them",
                 )
             originals[name] = key
             try:
@@ -172,7 +172,7 @@ class _Walk:
         return made
 
     def _set(self, values: AbstractSet[Any], depth: int) -> list[Any]:
-        """Return a set in an order of its own, so that a retry sends the same."""
+        """Return a set as a sorted list, so that a retry sends the same."""
         made: list[Any] = []
         for each in values:
             try:
@@ -186,7 +186,7 @@ class _Walk:
             return sorted(made, key=json.dumps)
 
     def _value(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - a table in order
-        """Return plain JSON; what is that already comes first, for it is what most values are."""
+        """Return plain JSON. The types that are JSON already come first, because most values have them."""
         kind = type(value)
         if kind is str:
             return _text(value)
@@ -196,8 +196,8 @@ class _Walk:
             return _integer(value)
         if kind is float:
             return _number(value)
-        if depth > DEEPEST:
-            _refuse(f"more than {DEEPEST} levels deep, or holds itself", "it flatter")
+        if depth > MAX_DEPTH:
+            _refuse(f"more than {MAX_DEPTH} levels deep, or contains itself", "a flatter value")
         if kind is dict:
             return self.mapping(value, depth)
         if kind is list:
@@ -239,9 +239,9 @@ class _Walk:
         return _unknown(value, names)
 
     def _moment(self, value: datetime) -> str | None:
-        """Return a moment as the API writes one; a fraction of a second is cut off."""
+        """Return a datetime in the format of the API, without fractions of a second."""
         offset = value.utcoffset()
-        written = datetime(  # noqa: DTZ001 - it is the zone's own time
+        written = datetime(  # noqa: DTZ001 - the local time of its own zone
             value.year, value.month, value.day, value.hour, value.minute, value.second
         )
         if offset is None:
@@ -250,17 +250,19 @@ class _Walk:
             return None
         if (zone := self._zone()) is None:
             _refuse(
-                f"the moment {value.isoformat()}, and the zone of Astro Zero's timestamps is not known",
-                "it as a text in the zone that the process expects, or set the extra 'timezone' of the connection",
+                f"the datetime {value.isoformat()}, and the time zone of Astro Zero's timestamps is unknown",
+                "it as a text in the time zone that the process expects, or set the extra 'timezone' of the connection",
             )
         try:
             local = (written - offset).replace(tzinfo=timezone.utc).astimezone(zone)
         except OverflowError:
-            _refuse(f"the moment {value.isoformat()}, which {zone} does not have", "another one, or a text")
+            _refuse(
+                f"the datetime {value.isoformat()}, which is out of range in {zone}", "another one, or a text"
+            )
         return str(local.replace(tzinfo=None, microsecond=0))
 
     def _scalar(self, value: Any, names: frozenset[str], depth: int) -> Any:
-        """Return one of numpy's scalars, which are told by the names of their classes."""
+        """Convert a numpy scalar, recognised by the names of its classes."""
         if "numpy.datetime64" in names:
             return _from_numpy_moment(str(value))
         if "numpy.timedelta64" in names:
@@ -270,7 +272,7 @@ class _Walk:
         if "numpy.integer" in names:
             return int(value)
         if "numpy.floating" in names:
-            # The shortest number that is the same one there: 0.1, and not 0.10000000149011612.
+            # The shortest decimal that numpy reads as the same number: 0.1, not 0.10000000149011612.
             return _number(float(str(value)))
         if "numpy.object_" in names:
             return self._value(value.item(), depth + 1)
@@ -278,14 +280,14 @@ class _Walk:
 
 
 def _is_open(value: object) -> bool:
-    """Return whether only the run can tell what a value will be: an upstream task's output, or one that is fetched then."""
+    """Return whether only the run supplies the value: the output of an upstream task, or a value that is resolved then."""
     if isinstance(value, (Mapping, AbstractSet, Sequence)):
         return not isinstance(value, (dict, set, frozenset, list, tuple))
     return hasattr(value, "resolve") or hasattr(value, "template_fields")
 
 
 def _unknown(value: object, names: frozenset[str]) -> str:
-    """Return a path that is none of ``pathlib``, and refuse anything else."""
+    """Convert a path class outside ``pathlib``. Refuse anything else."""
     name = type(value).__name__
     if not PATHS.isdisjoint(names):
         return str(value)
@@ -297,18 +299,18 @@ def _unknown(value: object, names: frozenset[str]) -> str:
 
 
 def _names(value: object) -> frozenset[str]:
-    """Return the classes of a value by the package that has them and their name, such as ``numpy.generic``."""
+    """Return the classes of a value, each as top-level package and name, such as ``numpy.generic``."""
     return frozenset(f"{one.__module__.partition('.')[0]}.{one.__name__}" for one in type(value).__mro__)
 
 
 def _text(value: str) -> str:
     if not is_storable(value):
-        _refuse("a text with a NUL or half a surrogate pair", "a clean text")
+        _refuse("a text with a NUL character or a lone surrogate", "a clean text")
     return str.__str__(value)
 
 
 def _integer(value: int) -> int:
-    if value.bit_length() > LONGEST_INTEGER:
+    if value.bit_length() > MAX_INTEGER_BITS:
         _refuse("a number of more than 1,200 digits", "a text")
     return int(value)
 
@@ -320,7 +322,7 @@ def _number(value: float) -> float:
 
 
 def _decimal(value: Decimal) -> str:
-    """Return all digits, and no exponent."""
+    """Return all digits, without an exponent."""
     if not value.is_finite():
         _refuse(f"{value}, which JSON does not have", "None, or leave it out")
     return format(value, "f")
@@ -332,13 +334,13 @@ def _day(value: date) -> str:
 
 def _time(value: time) -> str:
     if value.tzinfo is not None:
-        _refuse("a time of day with a zone, and no day tells its offset", "a datetime, or a text")
+        _refuse("a time of day with a time zone, whose offset depends on the day", "a datetime, or a text")
     return f"{value.hour:02}:{value.minute:02}:{value.second:02}"
 
 
 def _duration(value: object) -> NoReturn:
     _refuse(
-        f"a {type(value).__name__}, and Astro Zero documents no type for one",
+        f"a {type(value).__name__}, for which Astro Zero documents no type",
         "a number in the unit that the process expects, such as value.total_seconds()",
     )
 
@@ -352,12 +354,12 @@ def _missing(name: str) -> NoReturn:
 
 
 def _from_numpy_moment(shown: str) -> str:
-    """Return what a ``datetime64`` says, by the text that it is shown as: its unit decides how much of it there is."""
+    """Convert a ``datetime64`` by its text. Its unit decides how precise that text is."""
     if shown == "NaT":
         _missing(shown)
-    if len(shown) < NUMBERS_OF_DAY:
+    if len(shown) < DATE_CHARS:
         _refuse(f"a datetime64 without a day, {shown}", "a date, or a text")
-    if len(shown) == NUMBERS_OF_DAY:
+    if len(shown) == DATE_CHARS:
         return shown
     day, _, clock = shown.partition("T")
     hour, minute, second = (*clock.partition(".")[0].split(":"), "00", "00")[:3]
@@ -376,4 +378,4 @@ _FORMS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (PurePath, str),
     ((bytes, bytearray, memoryview), _bytes),
 )
-"""What each type that JSON does not have is sent as. A ``datetime`` is a ``date`` too, and was taken before."""
+"""The form of each type that JSON does not have. A ``datetime``, which is a ``date`` too, is handled earlier."""

@@ -1,11 +1,11 @@
-"""How instances are read off the wire: strictly where that works, and otherwise with odd fields converted or left out.
+"""Decodes instances. Decoding is strict at first; if that fails, unusual fields are converted or left out.
 
-Numbers are taken for texts, and texts for flags. A field that decides nothing and cannot be converted counts as not sent. A
-row whose id, name, state, business status, business key or flags cannot be read makes only its own instance doubtful: the
-other rows of its list are read, and ``Rows.unreadable`` says what is known of it.
+Numbers are accepted as texts, and texts as flags. A field that decides nothing and cannot be converted counts as missing. A
+row whose id, name, state, business status, business key or flags are unreadable makes only its own instance doubtful: the
+other rows of its list are still read, and ``Rows.unreadable`` has what is known about it.
 
-An id, a name, a state or a business key in which a character had to be replaced (``texts``) cannot be read either: nobody can
-tell whose it was. Such a business status can, and is none that was asked for.
+An id, a name, a state or a business key in which a character was replaced (``texts``) is unreadable too, because its original
+is lost. Such a business status is readable, and equals none that an author can ask for.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 UNREAD_STATE = "unknown"
-"""The state of an instance that was certainly started, by an answer that does not say how it is. It decides nothing."""
-LONGEST_VALUE = 60  # characters of an odd value in a reason
+"""The state of an instance that was certainly started but whose answer has no readable state. It decides nothing."""
+MAX_SHOWN_VALUE_CHARS = 60  # characters of an invalid value that a reason shows
 
 T = TypeVar("T", str, str | None)
 
@@ -32,7 +32,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class WireInstance(msgspec.Struct, frozen=True):
-    """Both wire shapes at once, with the wire's own names."""
+    """Both wire shapes in one, with the names of the wire."""
 
     id: _Name
     name: _Name
@@ -51,15 +51,15 @@ class WireInstance(msgspec.Struct, frozen=True):
     startTime: str | None = None  # noqa: N815
     endTime: str | None = None  # noqa: N815
 
-    def normalised(self) -> BpmInstance:
-        """Return the one view.
+    def to_instance(self) -> BpmInstance:
+        """Convert to the one model.
 
-        :raises msgspec.ValidationError: if the id cannot be one, or what tells instances apart cannot be read.
+        :raises msgspec.ValidationError: if the id is unusable, or a field that identifies the instance is unreadable.
         """
         if not checks.is_id(self.id):
             raise msgspec.ValidationError("Expected an id - at `$.id`")
         if REPLACEMENT in self.name or REPLACEMENT in self.state or REPLACEMENT in (self.businessKey or ""):
-            raise msgspec.ValidationError("Expected a name, a state and a business key that can be read")
+            raise msgspec.ValidationError("Expected a readable name, state and business key")
         return BpmInstance(
             id=self.id,
             name=self.name,
@@ -67,7 +67,7 @@ class WireInstance(msgspec.Struct, frozen=True):
             version=self.version or None,
             bp_status=self.bpStatus and (self.bpStatus.strip() or None),
             task_outcome=self.taskOutcome or None,
-            # A suspended instance keeps its state in the documented example, yet a state "Suspended" exists too.
+            # In the documented example a suspended instance keeps its state, but a state "Suspended" exists too.
             suspended=bool(self.suspended) or self.state == states.SUSPENDED,
             is_closed=bool(self.isClosed) or states.is_terminal(self.state),
             business_key=self.businessKey or None,
@@ -92,28 +92,28 @@ class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that could not be read, as far as it could be."""
+    """A row that could not be read completely."""
 
     reason: str
-    """What is odd about it."""
+    """What is wrong with it."""
     unread: frozenset[str]
-    """The fields that could not be read, by their names on the wire."""
+    """The unreadable fields, by their names on the wire."""
     id: str | None = None
     name: str | None = None
     business_key: str | None = None
-    """``None`` where it is in ``unread``, and also where the row shows no key."""
+    """``None`` if it is in ``unread``, and also if the row shows no key."""
 
     def may_be(self, *, bpm_name: str | None = None, business_key: str | None = None) -> bool:
-        """Return whether it may be an instance of this name and with this key; ``None`` stands for any."""
+        """Return whether it may be an instance with this name and this key. ``None`` matches any."""
         sought = (("name", bpm_name, self.name), ("businessKey", business_key, self.business_key))
         return all(field in self.unread or value in (None, own) for field, value, own in sought)
 
 
 class Rows(list[BpmInstance]):
-    """The instances of a list.
+    """The instances of one list.
 
-    :param instances: those that could be read, in the order of the server.
-    :param unreadable: the rows that could not.
+    :param instances: the readable rows, in the order of the server.
+    :param unreadable: the other rows.
     """
 
     def __init__(self, instances: Iterable[BpmInstance] = (), unreadable: Iterable[Unreadable] = ()) -> None:
@@ -122,37 +122,37 @@ class Rows(list[BpmInstance]):
 
 
 def unreadable_in(rows: Sequence[BpmInstance]) -> tuple[Unreadable, ...]:
-    """Return the rows of a list that could not be read."""
+    """Return the unreadable rows of a list."""
     return rows.unreadable if isinstance(rows, Rows) else ()
 
 
 def length_of(rows: Sequence[BpmInstance]) -> int:
-    """Return how many rows the server has sent, those that could not be read among them."""
+    """Return how many rows the server sent, including unreadable ones."""
     return len(rows) + len(unreadable_in(rows))
 
 
 _INSTANCE = msgspec.json.Decoder(WireInstance)
 _PARTS = msgspec.json.Decoder(list[msgspec.Raw])
 EMPTY_RESULTS: tuple[object, ...] = (None, "", {})
-"""What may come in place of an empty list."""
+"""Values that servers send in place of an empty list."""
 
 
 def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
     """Decode the ``result`` of an action.
 
-    :raises msgspec.MsgspecError: if it is no instance, or a field cannot be read that decides something.
+    :raises msgspec.MsgspecError: if it is not an instance, or if a field that decides something is unreadable.
     """
     try:
-        return _INSTANCE.decode(raw).normalised()
+        return _INSTANCE.decode(raw).to_instance()
     except msgspec.ValidationError:
         values, odd = _read(msgspec.json.decode(raw))
         if odd:
             raise
-        return WireInstance(**values).normalised()
+        return WireInstance(**values).to_instance()
 
 
 def decode_found(raw: bytes | msgspec.Raw) -> BpmInstance | None:
-    """Decode the ``result`` of a call that reads one instance; ``None`` where it says that there is none.
+    """Decode the ``result`` of reading one instance. Return ``None`` if it says that there is none.
 
     :raises msgspec.MsgspecError: as ``decode_instance`` does.
     """
@@ -162,13 +162,13 @@ def decode_found(raw: bytes | msgspec.Raw) -> BpmInstance | None:
 
 
 def decode_started(raw: bytes | msgspec.Raw, name: str) -> BpmInstance:
-    """Decode the ``result`` of a start: what shows an id was started, however odd the rest may be.
+    """Decode the ``result`` of a start. An answer with an id proves a start, even if the rest is malformed.
 
-    :param name: the name of the BPM that was asked for.
-    :raises msgspec.MsgspecError: if it shows no id.
+    :param name: the name of the requested BPM.
+    :raises msgspec.MsgspecError: if it has no id.
     """
     try:
-        return _INSTANCE.decode(raw).normalised()
+        return _INSTANCE.decode(raw).to_instance()
     except msgspec.ValidationError:
         values, odd = _read(msgspec.json.decode(raw))
         if "id" in odd:
@@ -177,13 +177,13 @@ def decode_started(raw: bytes | msgspec.Raw, name: str) -> BpmInstance:
         if odd.keys() - {"name", "businessKey"}:
             values = {field: value for field, value in values.items() if field not in _DECIDING}
             values["state"] = UNREAD_STATE
-        return WireInstance(**values).normalised()
+        return WireInstance(**values).to_instance()
 
 
 def decode_definitions(raw: bytes | msgspec.Raw) -> list[BpmDefinition]:
     """Decode the ``result`` of a query for definitions.
 
-    :raises msgspec.MsgspecError: if it is not JSON or not a list, or a row lacks its id or its name.
+    :raises msgspec.MsgspecError: if it is not JSON or not a list, or if a row has no id or no name.
     """
     return [_definition(part) for part in _parts_of(raw)]
 
@@ -201,10 +201,10 @@ def _definition(raw: msgspec.Raw) -> BpmDefinition:
 def decode_rows(raw: bytes | msgspec.Raw) -> Rows:
     """Decode the ``result`` of a query: an array in the example of page 0070, an object in its table.
 
-    An empty list may come as an empty object, as an empty text, as ``null`` or not at all. An object that is an instance is a
-    list of one.
+    An empty list may be sent as an empty object, an empty text, ``null``, or nothing. A single instance object counts as a list
+    with one row.
 
-    Row by row: one call for all of them would keep every other thread waiting as long as it takes.
+    Rows are decoded one by one, because a single call for a long list would block all other threads.
 
     :raises msgspec.MsgspecError: if it is not JSON or not a list.
     """
@@ -213,7 +213,7 @@ def decode_rows(raw: bytes | msgspec.Raw) -> Rows:
     unreadable: list[Unreadable] = []
     for part in _parts_of(raw):
         try:
-            instances.append(decode(part).normalised())
+            instances.append(decode(part).to_instance())
         except msgspec.MsgspecError:
             found = _read_row(part)
             (unreadable if isinstance(found, Unreadable) else instances).append(found)  # type: ignore[arg-type]
@@ -239,7 +239,7 @@ def _read_row(raw: msgspec.Raw) -> BpmInstance | Unreadable:
     except msgspec.MsgspecError as error:
         return Unreadable(reason=str(error), unread=frozenset(_KINDS))
     if not odd:
-        return WireInstance(**values).normalised()
+        return WireInstance(**values).to_instance()
     reasons = [f"its {field} {reason}" for field, reason in odd.items()]
     return Unreadable(
         reason=" and ".join(reasons),
@@ -253,7 +253,7 @@ def _read_row(raw: msgspec.Raw) -> BpmInstance | Unreadable:
 def _read(
     row: Any, kinds: Mapping[str, Callable[[Any], Any]] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the fields that can be read, and what is wrong with those that cannot."""
+    """Return the readable fields, and for each other field what is wrong with it."""
     values: dict[str, Any] = {}
     odd: dict[str, str] = {}
     for field, convert in (kinds or _KINDS).items():
@@ -267,7 +267,7 @@ def _read(
 
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    return text if len(text) <= MAX_SHOWN_VALUE_CHARS else f"{text[:MAX_SHOWN_VALUE_CHARS]}…"
 
 
 def _id(value: Any) -> str:
@@ -292,7 +292,7 @@ def _optional(value: Any) -> str | None:
 
 
 def _flag(value: Any) -> bool | None:
-    """Return a flag; ``None`` for one that is not set."""
+    """Return a flag, or ``None`` if it is not set."""
     if isinstance(value, bool) or value is None:
         return value
     word = str(_number_or_text(value)).strip().lower()
@@ -304,12 +304,12 @@ def _minor(value: Any) -> str | None:
 
 
 def _number_or_text(value: Any) -> int | str:
-    # Not a fraction: what it was before somebody took it for a number nobody can tell.
+    # A float is refused: the text that it was before it became a number is lost.
     return value if isinstance(value, (str, int)) and not isinstance(value, bool) else _refuse()
 
 
 def _whole(text: T) -> T:
-    """Return a text in which no character had to be replaced."""
+    """Return a text, and refuse one in which a character was replaced."""
     return _refuse() if text and REPLACEMENT in text else text
 
 

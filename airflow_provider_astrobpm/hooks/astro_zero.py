@@ -51,11 +51,11 @@ T = TypeVar("T")
 
 
 class AstroZeroHook(BaseHook):
-    """Talk to the BPM API of one Astro Zero environment.
+    """Access the BPM API of one Astro Zero environment.
 
-    Every method raises ``ValueError`` for a bad argument, before anything is sent, ``SettingsError`` if the connection
-    cannot be used, and ``CallError`` if a call fails; what else it may raise it says. But for ``ValueError``, and Airflow's
-    own error for a connection that does not exist, all of them are in ``airflow_provider_astrobpm.bpm.errors``.
+    Every method raises ``ValueError`` for an invalid argument, before anything is sent, ``SettingsError`` if the connection
+    cannot be used, and ``CallError`` if a call fails. A method's docstring lists the other errors that it raises. All of them
+    are in ``airflow_provider_astrobpm.bpm.errors``, except ``ValueError`` and Airflow's own error for a missing connection.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
@@ -71,7 +71,7 @@ class AstroZeroHook(BaseHook):
 
     @cached_property
     def settings(self) -> Settings:
-        """What the connection says, read once."""
+        """The settings of the connection, read once."""
         connection = self.get_connection(self.astro_zero_conn_id)
         settings = settings_from(connection)
         masking.mask_settings(settings)
@@ -88,7 +88,7 @@ class AstroZeroHook(BaseHook):
         )
 
     def zone(self) -> tzinfo | None:
-        """Return the zone of the API's timestamps, if the connection names it."""
+        """Return the time zone of the API's timestamps, if the connection names it."""
         return self.settings.timezone
 
     def get_conn(self) -> BpmClient:
@@ -104,14 +104,14 @@ class AstroZeroHook(BaseHook):
         business_key: str | None = None,
         title: str | None = None,
     ) -> BpmInstance:
-        """Start an instance (API page 0069), by one POST that is never sent again when it may have been taken.
+        """Start an instance (API page 0069) with one POST, which is never resent when the server may have acted on it.
 
-        :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
-        :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-        :param variables: values for the BPM's variables; see ``docs/variables.md`` for what is sent.
+        :param bpm_name: the BPM's name as the designer shows it, with its namespace if it has one.
+        :param version: the version to run, even if it is not the enabled one; without it, the enabled version runs.
+        :param variables: values for the BPM's variables; see ``docs/variables.md`` for the types that can be sent.
         :param business_key: the instance's business key, ``$Flow.BusinessKey``.
         :param title: the instance's title, ``$Flow.Title``.
-        :raises AmbiguousStartError: if nobody can know whether the instance was started.
+        :raises AmbiguousStartError: if it is unknown whether the instance was started.
         """
         operation = api.start(
             bpm_name,
@@ -124,15 +124,15 @@ class AstroZeroHook(BaseHook):
         return self.client.run(launch.start_once(operation, business_key, self.client.meter))
 
     def launch(self, order: Order, record: Record | None, *, remember: Callable[[Record], None]) -> Launched:
-        """Bring about the one instance of a task: start it, or go on with the one that an earlier try has started.
+        """Start the one instance of a task, or adopt the instance that an earlier try started.
 
-        :param order: what is to be started, for which try.
-        :param record: what earlier tries have written down, if they did.
-        :param remember: writes a record down for later tries.
-        :raises AmbiguousStartError: if nobody can know whether an instance was started.
-        :raises OpenInstanceExistsError: if one carries the author's key, and that was to fail.
+        :param order: what to start, and for which try.
+        :param record: the record of earlier tries, if there is one.
+        :param remember: stores a record for later tries.
+        :raises AmbiguousStartError: if it is unknown whether an instance was started.
+        :raises OpenInstanceExistsError: if an open instance has the author's key, and ``if_open_instance_exists`` is ``"fail"``.
         """
-        order.start(order.key())  # bad arguments are refused before anything else
+        order.start(order.key())  # refuses invalid arguments before anything else
         launcher = launch.Launcher(
             order,
             find=self._find,
@@ -157,24 +157,25 @@ class AstroZeroHook(BaseHook):
         younger_than: Age | None = None,
         limit: int | None = None,
     ) -> list[BpmInstance]:
-        """List instances by state (API page 0070): one request a state, because several at once are undocumented.
+        """List instances by state (API page 0070), with one request per state, because several at once are undocumented.
 
-        The requests are made one after another, so an instance that moves meanwhile may be missed. A row that cannot be read
-        and may be one of those asked for is an ``UnexpectedAnswerError``. The instances of all states are ordered here as well,
-        for whether an endpoint orders is undocumented; what shows nothing in the column comes last.
+        The requests are made one after another, so an instance that moves in the meantime may be missed. An unreadable row that may
+        be among the requested instances raises ``UnexpectedAnswerError``. The instances of all states are also ordered here, because
+        it is undocumented whether an endpoint orders; rows without a value in the column come last.
 
-        :param states: states to list, in this order.
-        :param order_field: the column to order by; ``None`` for the server's own order.
+        :param states: the states to list, in this order.
+        :param order_field: the column to order by; ``None`` for the server's default.
         :param order_type: the direction.
         :param bpm_name: the BPM's name, if only its instances count.
-        :param business_key: the business key, if only instances that carry it count.
-        :param suspended: whether only suspended instances count, or only others.
+        :param business_key: the business key, if only instances with it count.
+        :param suspended: ``True`` for suspended instances only, ``False`` for the others only.
         :param older_than: only instances that were started longer ago than this: a text such as ``7d`` or ``1d12h``, a
-            ``timedelta``, or seconds. The connection must say its ``timezone``. What shows no credible start time is left out.
-        :param younger_than: only instances that were started since.
-        :param limit: the most instances to return, the first of the order.
+            ``timedelta``, or seconds. The connection must have the extra ``timezone``. Instances without a credible start time are
+            left out.
+        :param younger_than: only instances that were started more recently than this.
+        :param limit: the maximum number of instances to return, from the beginning of the order.
         :raises UnexpectedAnswerError: if rows of one instance contradict each other.
-        :raises KeysNotShownError: if a business key is asked for, and no row of any state shows one.
+        :raises KeysNotShownError: if a business key is given, and no row of any state shows one.
         """
         asked = {"older_than": older_than, "younger_than": younger_than}
         seconds = {name: ages.seconds_of(age, name) for name, age in asked.items() if age is not None}
@@ -203,28 +204,28 @@ class AstroZeroHook(BaseHook):
         )
         if listed.of_unknown_age:
             self.log.warning(
-                "Left out %d instances whose start time does not tell for certain how old they are",
+                "Left out %d instances of unknown age, because their start times are not conclusive",
                 listed.of_unknown_age,
             )
         return listed.instances[:limit]
 
     def get_instance(self, instance_id: str, *, last_state: str | None = None) -> BpmInstance:
-        """Find an instance by its id, as the extra ``instance_lookup`` says.
+        """Find an instance by its id, by the method that the extra ``instance_lookup`` selects.
 
         :param instance_id: the instance's id.
-        :param last_state: the state in which it was last seen, if that is known; it makes the search cheaper.
+        :param last_state: the state in which it was last seen, if known; it makes the search cheaper.
         :raises InstanceNotFoundError: if it is in none of the states.
         """
         return self.client.run(self._find(instance_id, last_state))
 
     def find_instance(self, business_key: str, *, bpm_name: str | None = None) -> BpmInstance:
-        """Find the instance that carries a business key: the only one, or the only one that is open.
+        """Find the instance with a business key: the only one, or the only open one.
 
         :param business_key: the business key.
         :param bpm_name: the BPM's name, if only its instances count.
         :raises InstanceNotFoundError: if there is none.
-        :raises KeysNotShownError: if no row shows a business key, so nobody can tell.
-        :raises SeveralInstancesError: if the key does not say which one is meant.
+        :raises KeysNotShownError: if no row shows a business key, so a search by key cannot work.
+        :raises SeveralInstancesError: if several instances have the key.
         """
         endpoint = search.endpoint_at(self.settings.base_url)
         return self.client.run(search.find_by_key(business_key, name=bpm_name, endpoint=endpoint))
@@ -239,22 +240,22 @@ class AstroZeroHook(BaseHook):
         last_state: str | None = None,
         intent: Intent = change.FIRST_TRY,
     ) -> Change:
-        """Suspend, resume or terminate an instance (API page 0071), judged by outcome.
+        """Suspend, resume or terminate an instance (API page 0071), and check the result by its state afterwards.
 
-        What an instance already is it need not become: suspending what is suspended, resuming what runs and
-        terminating what has ended succeed and say so. What was accepted and does not show at once is looked for again, for
+        An action whose effect is already there succeeds and says so: suspending a suspended instance, resuming a running one, and
+        terminating an ended one. If an accepted action has no visible effect yet, the instance is checked again, for up to
         ``start_grace`` seconds of the connection.
 
         :param instance_id: the instance's id.
         :param action: ``"suspend"``, ``"resume"`` or ``"terminate"``.
-        :param if_closed: whether it is fine that the instance has ended already.
-        :param known: what is known of the instance besides its id, so that no other is changed in its place.
-        :param last_state: the state in which it was last seen, if that is known; it makes searches cheaper.
-        :param intent: what earlier tries of a task say about the same action; for ``if_closed="fail"``.
-        :returns: the instance afterwards, and what happened in words.
+        :param if_closed: whether to succeed if the instance has already ended.
+        :param known: what is known about the instance in addition to its id, so that no other instance is changed.
+        :param last_state: the state in which it was last seen, if known; it makes searches cheaper.
+        :param intent: what earlier tries of a task recorded about the same action; for ``if_closed="fail"``.
+        :returns: the instance afterwards, and what happened, in words.
         :raises InstanceNotFoundError: if there is no such instance.
-        :raises InstanceClosedError: if it has ended already, and ``if_closed`` is ``"fail"``.
-        :raises EffectNotShownError: if the action was accepted, and its effect does not show in time.
+        :raises InstanceClosedError: if it has already ended, and ``if_closed`` is ``"fail"``.
+        :raises EffectNotShownError: if the action was accepted, but its effect does not show in time.
         """
         instance_id = checks.identifier(instance_id, "instance_id")
         plan = change.change_state(
@@ -271,7 +272,7 @@ class AstroZeroHook(BaseHook):
         return done
 
     def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
-        """Suspend an instance: people do not see it and its timers stop. See ``change_state``."""
+        """Suspend an instance: users no longer see it, and its timers stop. See ``change_state``."""
         return self.change_state(instance_id, "suspend", if_closed=if_closed)
 
     def resume_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
@@ -285,11 +286,11 @@ class AstroZeroHook(BaseHook):
     def delete_instance(
         self, instance_id: str, *, if_missing: IfMissing = "fail", intent: Intent = change.FIRST_TRY
     ) -> str:
-        """Delete an instance for good (API page 0072). This is for clearing old data; to stop one, terminate it.
+        """Delete an instance permanently (API page 0072). This is for removing old data; to stop an instance, terminate it.
 
         :param instance_id: the instance's id.
-        :param if_missing: whether it is fine that there is no such instance. For ``"fail"`` it is looked for first.
-        :param intent: what earlier tries of a task say about the same deletion; for ``if_missing="fail"``.
+        :param if_missing: whether to succeed if there is no such instance. With ``"fail"`` it is searched for first.
+        :param intent: what earlier tries of a task recorded about the same deletion; for ``if_missing="fail"``.
         :returns: what happened, in words.
         :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
         """
@@ -300,11 +301,11 @@ class AstroZeroHook(BaseHook):
         )
 
     def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
-        """Set variables of an instance (API page 0073). Unknown and read-only names are ignored without a word.
+        """Set variables of an instance (API page 0073). Astro Zero silently ignores unknown and read-only names.
 
         :param instance_id: the instance's id.
-        :param variables: names and values; see ``docs/variables.md`` for what is sent.
-        :raises CallError: if the call failed; it says where the variables may have been set all the same.
+        :param variables: names and values; see ``docs/variables.md`` for the types that can be sent.
+        :raises CallError: if the call failed; it says so if the variables may have been set anyway.
         """
         self.client.run(change.set_variables(instance_id, variables, zone=self.zone))
 
@@ -317,31 +318,31 @@ class AstroZeroHook(BaseHook):
         skip: int | None = None,
         limit: int | None = None,
     ) -> list[BpmDefinition]:
-        """List BPM definitions, one row a version (API page 0047).
+        """List BPM definitions, one row per version (API page 0047).
 
-        :param name: the name to look for; without it all.
-        :param like: whether a part of the name is enough.
-        :param active: only enabled, or only disabled versions; sent as ``true`` or ``false``, which is undocumented.
-        :param skip: rows to leave out at the beginning.
-        :param limit: rows to return at most.
+        :param name: the name to search for; without it, all are listed.
+        :param like: whether the name may be a part of the BPM's name.
+        :param active: whether to list only enabled or only disabled versions; sent as ``true`` or ``false``, which is undocumented.
+        :param skip: the number of rows to skip.
+        :param limit: the maximum number of rows.
         """
         return self.client.call(api.definitions(name=name, like=like, active=active, skip=skip, limit=limit))
 
     def get_definition(self, definition_id: str) -> dict[str, Any]:
-        """Read one BPM definition, the whole graph as Astro Zero sends it (API page 0048)."""
+        """Read one BPM definition: the whole graph as Astro Zero sends it (API page 0048)."""
         return self.client.call(api.definition(definition_id))
 
     def check_variables(self, bpm_name: str, variables: Iterable[str], *, version: str | None = None) -> bool:
-        """Check by the definition of a BPM that it has variables of these names (API pages 0047 and 0048).
+        """Check by its definition that a BPM has variables with these names (API pages 0047 and 0048).
 
-        Astro Zero ignores the others without a word. Where the definition does not list the variables, that cannot be
-        told; a warning says so.
+        Astro Zero silently ignores unknown names. If the definition does not list its variables, the check is not possible, and a
+        warning says so.
 
         :param bpm_name: the BPM's name.
-        :param variables: the names, or a mapping of them; those of system variables are not checked.
-        :param version: the version; without it the enabled one.
-        :returns: whether it could be told.
-        :raises UnknownVariablesError: if the BPM has no variable of one of the names.
+        :param variables: the names, or a mapping with the names as keys; system variables are not checked.
+        :param version: the version; without it, the enabled one.
+        :returns: whether the check was possible.
+        :raises UnknownVariablesError: if the BPM has no variable with one of the names.
         """
         names = definitions.own(variables)
         if not names:
@@ -353,21 +354,21 @@ class AstroZeroHook(BaseHook):
             error.connection = self.settings.connection
             raise
         if told.names is None:
-            words = f"Whether {told.bpm} has the variables {', '.join(map(repr, names))} cannot be told"
+            words = f"Cannot check whether {told.bpm} has the variables {', '.join(map(repr, names))}"
             self.log.warning("%s: %s", words, told.why_unknown)
         return told.names is not None
 
     def check_variables_of(self, instance: BpmInstance, variables: Iterable[str]) -> bool:
-        """Check that the BPM that an instance runs has variables of these names; see ``check_variables``.
+        """Check that the BPM of an instance has variables with these names; see ``check_variables``.
 
         :param instance: the instance.
-        :param variables: the names, or a mapping of them.
-        :returns: whether it could be told.
-        :raises UnknownVariablesError: if the BPM has no variable of one of the names.
+        :param variables: the names, or a mapping with the names as keys.
+        :returns: whether the check was possible.
+        :raises UnknownVariablesError: if the BPM has no variable with one of the names.
         """
         if instance.version is not None:
             return self.check_variables(instance.name, variables, version=instance.version)
-        words = f"Whether instance {instance.id!r} has the variables cannot be told"
+        words = f"Cannot check the variables of instance {instance.id!r}"
         self.log.warning("%s: %s", words, "it does not show its version")
         return False
 
@@ -380,16 +381,16 @@ class AstroZeroHook(BaseHook):
         timeout: float | timedelta | None = None,
         max_poll_failure_time: float | timedelta = 600,
     ) -> BpmInstance:
-        """Wait until an instance meets a condition, holding this thread.
+        """Wait until an instance meets a condition. Blocks the calling thread.
 
-        :param instance: the instance as it was seen last.
-        :param condition: what to wait for; by default that it ends in ``Completed OK``.
-        :param poll_interval: seconds between two looks, at least 1.
-        :param timeout: seconds after which the wait fails; ``None`` to wait for ever.
-        :param max_poll_failure_time: seconds for which looks may fail in a row.
-        :raises WaitFailedError: if the instance ended, or came to a state, that the condition does not accept.
-        :raises WaitTimeoutError: if the time was over; the instance is left as it is.
-        :raises InstanceNotFoundError: if the instance is gone.
+        :param instance: the instance as last seen.
+        :param condition: what to wait for; by default, until the instance ends in ``Completed OK``.
+        :param poll_interval: seconds between two polls, at least 1.
+        :param timeout: seconds after which the wait fails; ``None`` to wait forever.
+        :param max_poll_failure_time: seconds for which consecutive polls may fail.
+        :raises WaitFailedError: if the instance ended, or entered a state, that the condition does not accept.
+        :raises WaitTimeoutError: if the wait timed out; the instance is not changed.
+        :raises InstanceNotFoundError: if the instance no longer exists.
         """
         interval = checks.poll_interval(poll_interval)
         deadline = None if timeout is None else self.client.clock() + checks.seconds(timeout, "timeout")
@@ -400,29 +401,29 @@ class AstroZeroHook(BaseHook):
         return self.run_wait(awaited, poll_interval=interval)
 
     def run_wait(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
-        """Run a wait to its end, holding this thread, and return its good end; see ``wait_for_instance``."""
-        self._look_for(awaited, look.wait_for(awaited, poll_interval=poll_interval, **self._looking))
+        """Run a wait to its end and return its result, or raise its error. Blocks the calling thread; see ``wait_for_instance``."""
+        self._poll_for(awaited, look.wait_for(awaited, poll_interval=poll_interval, **self._polling_options))
         return awaited.result()
 
     def look(self, awaited: AnyWait[Any]) -> None:
-        """Look once for what a wait is about."""
-        self._look_for(awaited, look.once(awaited, **self._looking))
+        """Poll once for a wait."""
+        self._poll_for(awaited, look.once(awaited, **self._polling_options))
 
     def look_until_sure(self, awaited: Wait, *, again_after: float) -> None:
-        """Look for what a wait is about, and again while looks fail or do not show it.
+        """Poll for a wait, and poll again while polls fail or do not show its instance.
 
-        :param again_after: seconds after which to look again.
+        :param again_after: seconds until the next poll.
         """
-        self._look_for(awaited, look.until_sure(awaited, again_after=again_after, **self._looking))
+        self._poll_for(awaited, look.until_sure(awaited, again_after=again_after, **self._polling_options))
 
-    def _look_for(self, awaited: AnyWait[Any], plan: Plan[Any]) -> None:
-        """Run a plan that looks for a wait, and let the error that may end the wait name the connection."""
+    def _poll_for(self, awaited: AnyWait[Any], plan: Plan[Any]) -> None:
+        """Run a flow that polls for a wait. If the wait ends with an error, add the connection to the error."""
         self.client.run(plan)
         if isinstance(awaited.ending, AstroZeroError):
             awaited.ending.connection = awaited.ending.connection or self.settings.connection
 
     @property
-    def _looking(self) -> dict[str, Any]:
+    def _polling_options(self) -> dict[str, Any]:
         return {
             "settings": self.settings,
             "log": self._log_note,
@@ -434,11 +435,11 @@ class AstroZeroHook(BaseHook):
         note.write_to(self.log)
 
     def as_dict(self, instance: BpmInstance) -> dict[str, Any]:
-        """Return the plain dict that tasks pass on: its address and time zone as the connection says."""
+        """Return the plain dict that tasks return, with the URL and time zone of the connection."""
         return instance.as_dict(url=self.settings.url_of(instance.id), timezone=self.settings.timezone)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Get a token and read one definition, or list instances, within seconds and without changing anything."""
+        """Get a token and list one definition, or instances, within seconds and without changing anything."""
         try:
             quick = self.settings.in_a_hurry(max_attempts=1, answer_timeout=HURRY)
             on_token = masking.shows_tokens(quick)
@@ -449,14 +450,14 @@ class AstroZeroHook(BaseHook):
         return True, f"Connected to {self.settings.base_url}; {seen}"
 
     async def async_settings(self) -> Settings:
-        """Read the connection anew, without blocking the event loop."""
+        """Read the connection again, without blocking the event loop."""
         settings = settings_from(await get_async_connection(self.astro_zero_conn_id))
         await masking.amask_settings(settings)
         return settings
 
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[AsyncBpmClient]:
-        """Provide a client for ``async`` code, and close it at the end. It runs the same operations and plans.
+        """Provide a client for ``async`` code, and close it at the end. It runs the same operations and flows.
 
         :raises SettingsError: if the connection cannot be used.
         """
@@ -465,7 +466,7 @@ class AstroZeroHook(BaseHook):
 
     @staticmethod
     def make_async_client(settings: Settings) -> AsyncBpmClient:
-        """Return a client for ``async`` code whose tokens are masked in Airflow's logs; close it after use."""
+        """Return a client for ``async`` code, with its tokens masked in Airflow's logs. Close it after use."""
         from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - a worker needs no aiohttp
 
         return AsyncBpmClient(settings, on_token=masking.ashows_tokens(settings), meter=metrics.meter())

@@ -1,7 +1,7 @@
-"""What an Airflow connection of type ``astro_zero`` says, as ``Settings``. Pure: nothing is looked up or sent.
+"""Converts an Airflow connection of type ``astro_zero`` to ``Settings``. Pure: nothing is read or sent.
 
-Values of the form arrive as texts as often as numbers and truth values, and an empty field arrives as an empty
-text, so each extra is read by a function that takes both.
+The connection form delivers numbers and booleans as texts, and an empty field as an empty text. So each extra is read by a
+function that accepts both.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-WORDS = {True: "true", False: "false"}
-"""How the two truth values are written in an extra."""
-PORTS = 2  # colons of an address with a scheme and a port
+BOOLEAN_WORDS = {True: "true", False: "false"}
+"""How the two booleans are written in an extra."""
+MAX_URL_COLONS = 2  # colons in a URL with a scheme and a port
 _OFFSET = re.compile(r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?", re.ASCII)
-"""A zone by its offset: none is further from UTC than 14 hours."""
+"""A time zone given as an offset of at most 14 hours from UTC."""
 
 
 class AirflowConnection(Protocol):
-    """The part of an Airflow connection that is read here."""
+    """The fields of an Airflow connection that are read here."""
 
     conn_id: str
     host: str | None
@@ -53,7 +53,7 @@ def settings_from(connection: AirflowConnection) -> Settings:
     """Read a connection.
 
     :param connection: the Airflow connection.
-    :raises SettingsError: if it cannot be used; the message names the connection, the field, and never a secret.
+    :raises SettingsError: if it cannot be used; the message names the connection and the field, and never shows a secret.
     """
     try:
         extras = _extras(connection.extra)
@@ -80,42 +80,42 @@ def _credentials(connection: AirflowConnection, access_token: str | None) -> Cli
 
 
 def _pasted(value: str | None, field: str) -> str:
-    """Return what may have been pasted from a file, without the blanks and the line break around it."""
+    """Return a credential that may have been pasted from a file, without surrounding blanks and line breaks."""
     text = (value or "").strip()
     if not text:
         raise ValueError(f"{field} is empty, and so is the extra 'access_token'")
     if not text.isprintable():
         raise ValueError(
-            f"{field} holds a line break or a control character; give the one line of the downloaded file"
+            f"{field} contains a line break or a control character; paste one line of the downloaded file"
         )
     return text
 
 
 def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
-    """Return scheme, host, port and base path; the host field may hold all of them."""
+    """Return scheme, host, port and base path. The host field may contain all of them."""
     host = (connection.host or "").strip()
     if not host:
         raise ValueError(
-            "host is empty; it is the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
+            "host is empty; set it to the environment's domain, such as appcube.cn-north-4.huaweicloud.com"
         )
     if _is_ipv6(host):
         host = f"[{host}]"
     given_scheme = (connection.schema or "").strip().lower()
     parts = _split(host if "://" in host else f"{given_scheme or 'https'}://{host}", "host")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("host must be no more than a domain, a port and a base path")
+        raise ValueError("host must contain only a domain, a port and a base path")
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"schema must be https (or http), not {(given_scheme or parts.scheme)!r}")
     if given_scheme and given_scheme != parts.scheme:
-        raise ValueError(f"host says {parts.scheme!r} and schema says {given_scheme!r}")
+        raise ValueError(f"host has scheme {parts.scheme!r}, but schema is {given_scheme!r}")
     if not parts.hostname or any(character.isspace() for character in host):
         raise ValueError(f"host {host!r} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
-        raise ValueError(f"host says port {parts.port} and port says {connection.port}")
+        raise ValueError(f"host has port {parts.port}, but port is {connection.port}")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise ValueError(
-            f"http:// to {parts.hostname!r} would send the secret in the clear; use https, or set the extra "
-            "'allow_http' to true if you mean it"
+            f"http:// to {parts.hostname!r} would send the secret unencrypted; use https, or set the extra "
+            "'allow_http' to true if this is intended"
         )
     port = parts.port if connection.port is None else connection.port
     if port is not None and not 1 <= port <= 65535:
@@ -125,17 +125,17 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
 
 
 def _split(url: str, argument: str) -> SplitResult:
-    """Take a URL apart; its errors do not show it, because it may hold a password."""
+    """Parse a URL. Errors do not show it, because it may contain a password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port, parts.hostname  # these may fail, too
+        _ = parts.port, parts.hostname  # reading these may fail too
     except ValueError:
         hint = (
-            "; an IPv6 address stands in brackets, as in https://[2001:db8::1]"
-            if url.count(":") > PORTS
+            "; an IPv6 address needs brackets, as in https://[2001:db8::1]"
+            if url.count(":") > MAX_URL_COLONS
             else ""
         )
-        raise ValueError(f"{argument} is not a URL, or has a port that is none{hint}") from None
+        raise ValueError(f"{argument} is not a valid URL, or its port is invalid{hint}") from None
     return parts
 
 
@@ -147,7 +147,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _extras(extra: str | None) -> dict[str, Any]:
-    """Return the extras that are set, each read and checked."""
+    """Return the extras that are set, each converted and checked."""
     try:
         given = json.loads(extra) if extra and extra.strip() else {}
     except ValueError:
@@ -158,7 +158,7 @@ def _extras(extra: str | None) -> dict[str, Any]:
     for name, value in given.items():
         if name not in EXTRAS:
             close = get_close_matches(name, EXTRAS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(EXTRAS)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"known extras are {', '.join(EXTRAS)}"
             raise ValueError(f"unknown extra {name!r}; {hint}")
         if value is not None and value != "":
             read[name] = EXTRAS[name](value, f"extra {name!r}")
@@ -170,7 +170,7 @@ def _extras(extra: str | None) -> dict[str, Any]:
 def _truth(value: object, argument: str) -> bool:
     known = {"true": True, "false": False}
     if (text := str(value).strip().lower()) not in known:
-        instead = checks.truth_instead(value, WORDS)
+        instead = checks.truth_instead(value, BOOLEAN_WORDS)
         raise ValueError(f"{argument} must be one of 'true', 'false', not {value!r}{instead}")
     return known[text]
 
@@ -178,13 +178,13 @@ def _truth(value: object, argument: str) -> bool:
 def _truth_or_path(value: object, argument: str) -> bool | str:
     if str(value).strip().lower() in ("true", "false"):
         return _truth(value, argument)
-    if instead := checks.truth_instead(value, WORDS):
+    if instead := checks.truth_instead(value, BOOLEAN_WORDS):
         raise ValueError(f"{argument} must be true, false or the path of a file, not {value!r}{instead}")
     return checks.text(value, argument)
 
 
 def _number(value: object, argument: str) -> object:
-    """Return the number that a text from the form stands for; what is none is left for the check."""
+    """Convert a text from the form to a number. Any other value is returned unchanged, for the check."""
     if not isinstance(value, str):
         return value
     try:
@@ -206,7 +206,7 @@ def _count(value: object, argument: str) -> int:
 
 def _token(value: object, argument: str) -> str:
     if not isinstance(value, str) or not checks.is_token(value.strip()):
-        raise ValueError(f"{argument} must be the text of a token")
+        raise ValueError(f"{argument} must be a token without blanks")
     return value.strip()
 
 
@@ -218,7 +218,7 @@ def _proxy(value: object, argument: str) -> str:
 
 
 def _timezone(value: object, argument: str) -> tzinfo:
-    """Return the zone of a name, or of an offset from UTC."""
+    """Return a time zone from its name or its offset from UTC."""
     try:
         name = checks.text(value, argument).strip()
         if offset := _OFFSET.fullmatch(name):
@@ -278,4 +278,4 @@ EXTRAS: dict[str, Callable[[object, str], object]] = {
     "instance_lookup": _lookup,
     "instance_url": _url_template,
 }
-"""Every extra of the connection, and how it is read."""
+"""Every extra of the connection, and the function that reads it."""

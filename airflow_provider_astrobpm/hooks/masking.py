@@ -1,12 +1,12 @@
-"""What Airflow's masker is told, so that it comes out as ``***`` should anybody log it.
+"""Registers secrets with Airflow's masker, which replaces them with ``***`` in logs.
 
-The secrets of a connection are told once. Tokens are others every few minutes, and Airflow's masker forgets nothing: each text
-that it knows makes each line of each log and each further text dearer. So it knows the newest tokens of each credential, and
-older ones are taken out again. An older one may be under way still; no message of this provider shows it, because each call masks
-what it carries itself.
+The secrets of a connection are registered once. Tokens change every few minutes, and Airflow's masker never forgets: each
+registered text makes every log line and every further registration slower. So the masker knows only the newest tokens of each
+credential, and older ones are removed again. A call with an older token may still be under way; messages of this provider do
+not show that token, because each call masks its own secrets.
 
-The supervisor of a task or a triggerer masks what its process writes, with a masker of its own, and nobody can take anything out
-of that one. So a process tells it of a bounded number of tokens.
+The supervisor of a task or triggerer masks the output of its process with a masker of its own, from which nothing can be
+removed. So a process reports only a limited number of tokens to it.
 """
 
 from __future__ import annotations
@@ -26,80 +26,80 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.settings import Settings
 
-KEPT = 3  # tokens of a credential that this process masks: the newest, and those with which calls may be under way
-TOLD = 50  # tokens of which a process tells its supervisor in its whole life
+KEPT = 3  # tokens of a credential that this process masks: the newest, and older ones with which calls may be under way
+TOLD = 50  # tokens that a process reports to its supervisor in its lifetime
 
 
 class TokenMasks:
-    """The tokens that Airflow's masker knows. Threads and event loops share it."""
+    """The tokens registered with Airflow's masker. Threads and event loops may share it."""
 
     def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget all: Airflow may have emptied the masker, and the supervisor is another one (after a fork)."""
+        """Forget all tokens. After a fork, Airflow may have cleared the masker, and the supervisor is another process."""
         self._lock = threading.Lock()
-        self._told = 0
+        self._report_count = 0
         self._kept: dict[Hashable, list[str]] = {}
-        self._of_others: set[str] = set()
-        """Tokens that somebody else has told the masker of, and that stay therefore."""
+        self._registered_elsewhere: set[str] = set()
+        """Tokens that other code registered with the masker, and that therefore stay."""
 
     def show(self, token: str, key: Hashable) -> None:
-        """Mask a token from now on, and no longer one that it has replaced some time ago.
+        """Mask a token, and stop masking the oldest token of its credential.
 
         :param token: the token, before its first use.
-        :param key: whose it is, as ``credential_key`` tells it.
+        :param key: the ``credential_key`` of its credential.
         """
         if self._admit(token, key):
             mask_secret(token)
 
     async def ashow(self, token: str, key: Hashable) -> None:
-        """Do what ``show`` does, without blocking the event loop; the parameters are those of ``show``."""
+        """Do the same as ``mask`` without blocking the event loop. The parameters are those of ``mask``."""
         if self._admit(token, key):
             await amask(token)
 
     def _admit(self, token: str, key: Hashable) -> bool:
-        """Let this process mask a token; return whether the supervisor is to be told of it."""
+        """Mask a token in this process. Return whether to report it to the supervisor."""
         with self._lock:
             kept = self._kept.setdefault(key, [])
             patterns = getattr(masker := airflows_masker(), "patterns", None)
-            if not isinstance(patterns, set):  # no masker that is known here: nothing can be taken out of it
-                self._told += 1
-                return self._told <= TOLD
+            if not isinstance(patterns, set):  # an unknown masker, from which nothing can be removed
+                self._report_count += 1
+                return self._report_count <= TOLD
             if token in kept:
                 kept.remove(token)
                 if re.escape(token) in patterns:
                     kept.append(token)
                     return False
-            self._told += 1
+            self._report_count += 1
             if re.escape(token) in patterns and not any(token in each for each in self._kept.values()):
-                self._of_others.add(token)
+                self._registered_elsewhere.add(token)
             kept.append(token)
             for old in kept[:-KEPT]:
                 if sum(old in each for each in self._kept.values()) == 1:
                     self._forget(old, masker)
             del kept[:-KEPT]
-            masker.add_mask(token)  # and that makes one pattern of all of them anew
-            return self._told <= TOLD
+            masker.add_mask(token)  # also rebuilds the pattern of all texts
+            return self._report_count <= TOLD
 
     def _forget(self, token: str, masker: Any) -> None:
-        if token in self._of_others:
-            self._of_others.discard(token)
+        if token in self._registered_elsewhere:
+            self._registered_elsewhere.discard(token)
             return
-        # A deployment may have an adapter that masks other forms of a secret too.
+        # A deployment may have an adapter that masks further forms of a secret.
         adapted = getattr(masker, "_adaptations", lambda text: (text,))
         for form in adapted(token):
             masker.patterns.discard(re.escape(form))
 
 
 MASKS = TokenMasks()
-"""Those of this process."""
+"""The masked tokens of this process."""
 
 os.register_at_fork(after_in_child=MASKS.begin_anew)
 
 
 def airflows_masker() -> Any:
-    """Return the masker to which ``mask_secret`` adds."""
+    """Return the masker that ``mask_secret`` uses."""
     try:
         from airflow.sdk._shared.secrets_masker import _secrets_masker  # noqa: PLC0415
     except ImportError:  # before Airflow 3.1
@@ -112,7 +112,7 @@ def airflows_masker() -> Any:
 def shows_tokens(settings: Settings) -> Callable[[str], None]:
     """Return the ``on_token`` of a client.
 
-    :param settings: whose tokens.
+    :param settings: the settings with the credential.
     """
     key = credential_key(settings)
     return lambda token: MASKS.show(token, key)
@@ -121,25 +121,25 @@ def shows_tokens(settings: Settings) -> Callable[[str], None]:
 def ashows_tokens(settings: Settings) -> Callable[[str], Awaitable[None]]:
     """Return the ``on_token`` of a client in an event loop.
 
-    :param settings: whose tokens.
+    :param settings: the settings with the credential.
     """
     key = credential_key(settings)
     return lambda token: MASKS.ashow(token, key)
 
 
 def mask_settings(settings: Settings) -> None:
-    """Mask the secrets of a connection, of which Airflow knows the password alone.
+    """Mask the secrets of a connection. By itself, Airflow masks only the password.
 
-    :param settings: what the connection says.
+    :param settings: the settings of the connection.
     """
     for secret in settings.secrets():
         mask_secret(secret)
 
 
 async def amask_settings(settings: Settings) -> None:
-    """Do what ``mask_settings`` does, without blocking the event loop.
+    """Do the same as ``mask_settings`` without blocking the event loop.
 
-    :param settings: what the connection says.
+    :param settings: the settings of the connection.
     """
     for secret in settings.secrets():
         await amask(secret)
@@ -148,7 +148,7 @@ async def amask_settings(settings: Settings) -> None:
 async def amask(secret: str) -> None:
     """Mask a secret in Airflow's logs, without blocking the event loop.
 
-    :param secret: what must not show.
+    :param secret: the secret.
     """
     try:
         from airflow.sdk.log import amask_secret  # noqa: PLC0415 - since Airflow 3.3.2

@@ -1,8 +1,8 @@
-"""The metrics of this provider in Airflow's own: what ``bpm.meter`` names, under ``astro_bpm.`` in Airflow's Stats.
+"""Sends the metrics of this provider, which ``client.metrics`` names, to Airflow's Stats, with the prefix ``astro_bpm.``.
 
-They are added up here and handed to Airflow at most once a second, and at the end of a task's work with Astro Zero.
-Airflow sends them where its section ``[metrics]`` says: over UDP, or in a thread of its own. What a process has not handed
-over when it is killed is lost.
+Counts are buffered and passed to Airflow at most once a second, and when a task finishes its work with Astro Zero. Airflow
+sends them as its section ``[metrics]`` says, over UDP or in a thread of its own. If a process is killed, its buffered counts
+are lost.
 """
 
 from __future__ import annotations
@@ -25,61 +25,63 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "astro_bpm."
-INTERVAL = 1.0  # seconds for which counts are added up
-SWITCHES = ("statsd_on", "statsd_datadog_enabled", "otel_on")  # of Airflow's section [metrics]
+FLUSH_INTERVAL_SECONDS = 1.0
+SWITCHES = ("statsd_on", "statsd_datadog_enabled", "otel_on")  # options in Airflow's section [metrics]
 
 
 class StatsMeter(Tally):
-    """A meter that hands over to Airflow's Stats.
+    """A meter that passes its counts to Airflow's Stats.
 
-    :param clock: seconds on a clock that only goes forward.
+    :param clock: returns seconds on a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._handed_over_at = clock()
+        self._flushed_at = clock()
         self._has_failed = False
 
     def count(self, name: str, amount: int = 1, **tags: str) -> None:
-        """Add to a counter, and hand all over when it is time."""
+        """Add to a counter, and flush if the flush interval has passed."""
         super().count(name, amount, **tags)
-        if self._clock() - self._handed_over_at >= INTERVAL:
+        if self._clock() - self._flushed_at >= FLUSH_INTERVAL_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Hand over what was counted since the last time, and the gauges as they are."""
-        self._handed_over_at = self._clock()
-        self._hand_over_all(*self.take())
+        """Pass the counts since the last flush and the current gauges to Airflow."""
+        self._flushed_at = self._clock()
+        self._pass_on_all(*self.take())
 
     def take_over(self, tally: Tally) -> None:
-        """Hand over what another one has counted."""
-        self._hand_over_all(*tally.take())
+        """Pass the counts of another meter to Airflow."""
+        self._pass_on_all(*tally.take())
 
-    def _hand_over_all(self, counts: dict[tuple[str, Tags], int], gauges: dict[str, int]) -> None:
+    def _pass_on_all(self, counts: dict[tuple[str, Tags], int], gauges: dict[str, int]) -> None:
         if self._has_failed:
             return
         try:
             for (name, tags), amount in counts.items():
-                self._hand_over("incr", name, amount, dict(tags))
+                self._pass_on("incr", name, amount, dict(tags))
             for name, value in gauges.items():
-                self._hand_over("gauge", name, value, {"hostname": self._hostname})
-        except Exception:  # a metric must never be what a task or a triggerer fails over
+                self._pass_on("gauge", name, value, {"hostname": self._hostname})
+        except Exception:  # a metric must never make a task or a triggerer fail
             self._has_failed = True
-            log.warning("Metrics could not be handed to Airflow, and are no more", exc_info=True)
+            log.warning(
+                "Sending metrics to Airflow failed; this process sends no more metrics", exc_info=True
+            )
 
     def prepare(self) -> None:
-        """Let Airflow do what it does for the first metric of a process: it reads files, and looks a host name up."""
+        """Make Airflow do now what it otherwise does at the first metric of a process: read files, and resolve the host name."""
         try:
-            self._stats.timer(f"{PREFIX}{POLLS}")  # is never started, and so never sent
+            self._stats.timer(f"{PREFIX}{POLLS}")  # never started, so never sent
             _ = self._hostname
-        except Exception:  # it is told by whoever hands something over
+        except Exception:  # the next flush reports it
             log.debug("Metrics could not be prepared", exc_info=True)
 
-    def _hand_over(self, method: str, name: str, value: int, tags: dict[str, str]) -> None:
+    def _pass_on(self, method: str, name: str, value: int, tags: dict[str, str]) -> None:
         hand = getattr(self._stats, method)
         hand(f"{PREFIX}{name}", value, **({"tags": tags} if tags else {}))
-        # As Airflow does for its own: StatsD knows no tags, so what they tell is in a second name too.
+        # As with Airflow's own metrics: StatsD has no tags, so a second metric has their value in its name.
         if tags and self._has_names_without_tags:
             variable = tags[METRICS[name].tag or ""].replace(".", "__")
             hand(f"{PREFIX}{name}.{variable}", value)
@@ -108,25 +110,25 @@ os.register_at_fork(after_in_child=METER.clear)
 
 
 def meter() -> Meter:
-    """Return the meter of this process; one that does nothing where Airflow has no metrics."""
-    return METER if are_on() else NO_METER
+    """Return the meter of this process, or one that does nothing if Airflow's metrics are off."""
+    return METER if is_enabled() else NO_METER
 
 
-def are_on() -> bool:
-    """Tell whether Airflow has metrics."""
+def is_enabled() -> bool:
+    """Return whether Airflow's metrics are on."""
     return any(conf.getboolean("metrics", switch, fallback=False) for switch in SWITCHES)
 
 
 def hand_over(tally: Tally) -> None:
-    """Hand over at once what was counted apart from the meter of this process.
+    """Pass counts to Airflow at once that were not counted with the meter of this process.
 
     :param tally: the counts.
     """
-    if are_on():
+    if is_enabled():
         StatsMeter().take_over(tally)
 
 
 def prepare() -> None:
-    """Do in a thread what would otherwise hold the event loop up at the first metric."""
-    if are_on():
+    """Prepare Airflow's metrics. Call it in a thread: otherwise the first metric would block the event loop."""
+    if is_enabled():
         METER.prepare()

@@ -1,4 +1,4 @@
-"""What the tests of the client share: making instances, and running plans without a server."""
+"""Shared by the tests of the client: creating instances, and running flows without a server."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _make(instance_id: str = "002N1", state: str = "Running", **fields: Any) -> 
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., BpmInstance]:
-    """Make an instance as it comes out of the wire: closed where its state says so."""
+    """Create an instance as it is decoded: closed if its state is an ended one."""
     return _make
 
 
 class Stage:
-    """Plays the server for a plan: answers each operation by a function, and keeps what was asked."""
+    """Acts as the server for a flow: answers each operation with a function, and records the operations."""
 
     def __init__(self, answer: Callable[[Operation[Any]], Answer]) -> None:
         self.answer = answer
@@ -67,7 +67,7 @@ def stage() -> type[Stage]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many interleavings and histories were gone through, if any were."""
+    """Report how many interleavings and histories were tested."""
     tallies: dict[str, Counter[str]] = {"interleavings": Counter(), "histories": Counter()}
     for report in terminalreporter.getreports("passed"):
         numbers = dict(report.user_properties)

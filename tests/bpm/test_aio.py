@@ -1,4 +1,4 @@
-"""The asynchronous client: it ends calls as the sync one does, shares its tokens, and keeps no event loop waiting."""
+"""The asynchronous client: same errors as the sync client, shared tokens, and an event loop that is never blocked."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ MAX_ATTEMPTS = 2
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    """A connection to the emulator, with little patience."""
-    del emulator  # put back to its beginning
+    """A connection to the emulator, with short timeouts."""
+    del emulator  # the fixture resets it
     known = emulator_server.settings
     return Settings(
         "my_conn",
@@ -45,7 +45,7 @@ def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Sett
 
 
 def run(main: Coroutine[Any, Any, Any], seconds: float = 60) -> Any:
-    """Run a test in an event loop, with an end, and see that it leaves no task behind."""
+    """Run a test in an event loop with a timeout, and check that it leaves no task behind."""
 
     async def watched() -> Any:
         result = await asyncio.wait_for(main, seconds)
@@ -55,27 +55,27 @@ def run(main: Coroutine[Any, Any, Any], seconds: float = 60) -> Any:
     return asyncio.run(watched())
 
 
-async def go_on(_seconds: float) -> None:
-    """Be a pause that takes no time."""
+async def skip_sleep(_seconds: float) -> None:
+    """Skip a sleep."""
 
 
 @asynccontextmanager
 async def connected(settings: Settings, **options: Any) -> AsyncIterator[AsyncBpmClient]:
-    """Make a client with a token cache of its own that waits for nothing between attempts."""
+    """Create a client with its own token cache and without delays between attempts."""
     options.setdefault("tokens", TokenCache())
-    async with AsyncBpmClient(settings, sleep=go_on, **options) as client:
+    async with AsyncBpmClient(settings, sleep=skip_sleep, **options) as client:
         yield client
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens outside this loop."""
+    """Wait for a condition that changes outside this loop."""
     deadline = time.monotonic() + 20
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline
 
 
-def everything_in(error: BaseException | None) -> str:
-    """Return whatever an error and all that is tied to it could show."""
+def all_text_in(error: BaseException | None) -> str:
+    """Return all texts that an error and the objects it references could show."""
     said = ""
     while error is not None:
         said += f"{error} {error!r} {vars(error)!r} {''.join(traceback.format_exception(error))}"
@@ -83,8 +83,8 @@ def everything_in(error: BaseException | None) -> str:
     return said
 
 
-class TestEveryFault:
-    """What a call ends with, and how often it is sent, is the same in a thread and in a loop."""
+class TestSameErrorsAsSyncClient:
+    """Both clients raise the same errors after the same number of requests."""
 
     FAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         "delay": {"fault": "delay", "seconds": 1.5, "work_done": True},
@@ -114,16 +114,16 @@ class TestEveryFault:
         "twice": {"fault": "twice"},
     }
 
-    def test_none_is_left_out(self) -> None:
+    def test_covers_every_fault(self) -> None:
         assert {fault["fault"] for fault in self.FAULTS.values()} == set(get_args(FaultName))
 
     @pytest.mark.parametrize("times", [1, 5], ids=["once", "always"])
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
     @pytest.mark.parametrize("kind", ["start", "query", "delete"])
-    def test_ends_alike(
+    def test_error_and_request_count_equal_the_sync_client(
         self, kind: str, fault: dict[str, Any], times: int, emulator: EmulatorControl, settings: Settings
     ) -> None:
-        impatient = replace(settings, read_timeout=0.8, answer_timeout=1.2, max_response_bytes=200_000)
+        short_timeouts = replace(settings, read_timeout=0.8, answer_timeout=1.2, max_response_bytes=200_000)
 
         def ended(call: Callable[[Settings, Operation[Any], list[str]], Any]) -> dict[str, Any]:
             emulator.reset()
@@ -135,7 +135,7 @@ class TestEveryFault:
             }
             emulator.fault(kind, times=times, **fault)
             tokens: list[str] = []
-            end = how_it_ends(lambda: call(impatient, operations[kind], tokens))
+            end = describe_outcome(lambda: call(short_timeouts, operations[kind], tokens))
             assert tokens
             everything = end.pop("everything", "")
             assert not [secret for secret in (*tokens, *settings.secrets()) if secret in everything]
@@ -147,18 +147,18 @@ class TestEveryFault:
         assert ended(call_in_loop) == ended(call_in_thread)
 
 
-def how_it_ends(call: Callable[[], Any]) -> dict[str, Any]:
+def describe_outcome(call: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"kind": type(call())}
     except errors.CallError as error:
         return {
             "kind": type(error),
-            "taken": error.taken,
-            "passing": error.passing,
-            "came_before": error.came_before,
+            "was_processed": error.taken,
+            "is_transient": error.passing,
+            "failed_fetching_token": error.came_before,
             "retry_after": error.retry_after,
             "words": str(error),
-            "everything": everything_in(error),
+            "everything": all_text_in(error),
         }
 
 
@@ -181,7 +181,7 @@ def call_in_loop(settings: Settings, operation: Operation[Any], tokens: list[str
 
 
 class TestTokens:
-    def test_coroutines_and_threads_cause_one_request(
+    def test_coroutines_and_threads_share_one_token_request(
         self, emulator: EmulatorControl, settings: Settings
     ) -> None:
         tokens = TokenCache()
@@ -203,13 +203,13 @@ class TestTokens:
         run(main())
         assert (emulator.counts()["token"], emulator.counts()["query"]) == (1, 150)
 
-    def test_a_token_that_expired_is_renewed_once(
+    def test_expired_token_is_renewed_once(
         self, emulator: EmulatorControl, emulator_server: EmulatorServer, settings: Settings
     ) -> None:
         async def main() -> None:
             async with connected(settings) as client:
                 await client.call(api.start("SupplierOnboarding"))
-                # the emulator's clock, not the cache's
+                # advances the clock of the emulator, not of the cache
                 await asyncio.to_thread(emulator.advance, emulator_server.settings.token_lifetime + 1)
                 await asyncio.gather(*(client.call(api.start("SupplierOnboarding")) for _ in range(10)))
 
@@ -217,7 +217,7 @@ class TestTokens:
         assert (emulator.counts()["token"], len(emulator.instances())) == (2, 11)
 
     @pytest.mark.parametrize("report", ["401", "401_html", "400_602", "403_603", "200_602"])
-    def test_a_token_that_was_revoked_is_renewed_once_however_that_is_reported(
+    def test_revoked_token_is_renewed_once_for_each_form_of_refusal(
         self, report: str, emulator: EmulatorControl, settings: Settings
     ) -> None:
         async def main() -> None:
@@ -230,7 +230,7 @@ class TestTokens:
         run(main())
         assert emulator.counts()["token"] == 2
 
-    def test_a_cancelled_token_request_hurts_nobody(
+    def test_cancelled_token_request_does_not_affect_other_callers(
         self, emulator: EmulatorControl, settings: Settings
     ) -> None:
         async def main() -> None:
@@ -248,14 +248,14 @@ class TestTokens:
         run(main())
         assert emulator.counts()["token"] == 2
 
-    def test_every_token_is_shown_once_before_its_first_use(
+    def test_on_token_gets_every_token_once_before_its_first_use(
         self, emulator: EmulatorControl, settings: Settings
     ) -> None:
         shown: list[str] = []
         used_early: list[int] = []
 
         async def on_token(token: str) -> None:
-            await asyncio.sleep(0.01)  # long enough for the others to come by
+            await asyncio.sleep(0.01)  # long enough for the other coroutines to get here
             used_early.append(await asyncio.to_thread(lambda: emulator.counts()["query"]))
             shown.append(token)
 
@@ -269,7 +269,7 @@ class TestTokens:
         assert len(shown) == len(set(shown)) == 2
         assert used_early == [0, 21]
 
-    def test_where_the_token_fails_the_call_does_too(
+    def test_call_fails_if_its_token_request_fails(
         self, emulator: EmulatorControl, settings: Settings
     ) -> None:
         async def main() -> None:
@@ -283,14 +283,14 @@ class TestTokens:
         assert (emulator.counts()["token"], emulator.counts()["start"]) == (MAX_ATTEMPTS, 0)
 
 
-class TestPlans:
-    def test_a_plan_comes_to_its_result(self, emulator: EmulatorControl, settings: Settings) -> None:
+class TestFlows:
+    def test_returns_the_result(self, emulator: EmulatorControl, settings: Settings) -> None:
         paused: list[float] = []
 
         async def sleep(seconds: float) -> None:
             paused.append(seconds)
 
-        def look_twice() -> api.Plan[int]:
+        def poll_twice() -> api.Plan[int]:
             first = yield api.query("Running")
             yield api.Pause(7)
             second = yield api.query("Running")
@@ -298,7 +298,7 @@ class TestPlans:
 
         async def main() -> None:
             async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=sleep) as client:
-                assert await client.run(look_twice()) == 2
+                assert await client.run(poll_twice()) == 2
 
         emulator.switch(start_lag=0)
         instance = emulator.start("SupplierOnboarding")["id"]
@@ -306,7 +306,7 @@ class TestPlans:
         run(main())
         assert paused == [7]
 
-    def test_a_plan_is_told_what_went_wrong(self, emulator: EmulatorControl, settings: Settings) -> None:
+    def test_errors_are_thrown_into_the_flow(self, emulator: EmulatorControl, settings: Settings) -> None:
         async def main() -> None:
             async with connected(settings) as client:
                 with pytest.raises(errors.AmbiguousStartError, match="my_conn"):
@@ -316,7 +316,7 @@ class TestPlans:
         run(main())
         assert emulator.counts()["start"] == len(emulator.instances()) == 1
 
-    def test_an_error_of_a_plan_names_the_connection(self, settings: Settings) -> None:
+    def test_unhandled_error_names_the_connection(self, settings: Settings) -> None:
         def give_up() -> api.Plan[None]:
             yield from ()
             raise errors.InstanceNotFoundError("it")
@@ -329,7 +329,7 @@ class TestPlans:
         run(main())
 
 
-def test_the_first_failure_is_told_as_the_sync_client_tells_it(
+def test_first_failure_is_reported_like_in_the_sync_client(
     emulator: EmulatorControl, settings: Settings
 ) -> None:
     told: dict[str, list[str]] = {"thread": [], "loop": []}
@@ -350,9 +350,9 @@ def test_the_first_failure_is_told_as_the_sync_client_tells_it(
     assert "The first of up to 4 attempts failed. Could not list" in told["loop"][0]
 
 
-def test_making_a_client_does_nothing_yet() -> None:
+def test_creating_a_client_does_no_io() -> None:
     settings = Settings("my_conn", "https://nowhere.invalid", ReadyToken("a-token"), verify="/no/such/ca.pem")
-    client = AsyncBpmClient(settings)  # no loop, no file, no name look-up
+    client = AsyncBpmClient(settings)  # no loop, no file, no name resolution
     assert repr(client) == "AsyncBpmClient('my_conn', 'https://nowhere.invalid')"
 
     async def main() -> None:
@@ -366,9 +366,7 @@ def test_making_a_client_does_nothing_yet() -> None:
 
 class TestCancellation:
     @pytest.mark.parametrize("kind", ["token", "query"])
-    def test_it_passes_and_leaves_nothing_behind(
-        self, kind: str, emulator: EmulatorControl, settings: Settings
-    ) -> None:
+    def test_propagates_and_cleans_up(self, kind: str, emulator: EmulatorControl, settings: Settings) -> None:
         ended: list[BaseException] = []
 
         async def call(client: AsyncBpmClient) -> None:
@@ -392,7 +390,7 @@ class TestCancellation:
         assert [type(error) for error in ended] == [asyncio.CancelledError] * 5
         assert emulator.counts()[kind] == (1 if kind == "token" else 5)
 
-    def test_a_time_limit_around_a_call_is_no_call_error(
+    def test_external_timeout_is_not_a_call_error(
         self, emulator: EmulatorControl, settings: Settings
     ) -> None:
         async def main() -> None:
@@ -406,7 +404,7 @@ class TestCancellation:
 
         run(main())
 
-    def test_a_plan_that_pauses_is_stopped_at_once(self, settings: Settings) -> None:
+    def test_sleeping_flow_stops_at_once(self, settings: Settings) -> None:
         def pause() -> api.Plan[None]:
             yield api.Pause(1000)
 
@@ -422,7 +420,7 @@ class TestCancellation:
 
 
 MANY_ROWS = 50_000
-# In a process of its own, so that it takes nothing of what the loop here has.
+# In a separate process, so that it does not take CPU time from the loop under test.
 SERVER_OF_MANY_ROWS = f"""
 import gzip, json, socket, sys
 row = {{"name": "Approval", "state": "Running", "version": "1.0.1", "label": "Approval 2026-01-01 10:00:00",
@@ -458,7 +456,7 @@ def serving_many_rows() -> Iterator[int]:
 
 
 async def longest_gap(work: Coroutine[Any, Any, Any]) -> tuple[float, Any]:
-    """Return for how many seconds at most the loop did nothing else while it worked, and the result."""
+    """Return the longest time in seconds for which the loop was blocked, and the result."""
     gap, before = 0.0, time.perf_counter()
     working = asyncio.create_task(work)
     while not working.done():
@@ -469,12 +467,12 @@ async def longest_gap(work: Coroutine[Any, Any, Any]) -> tuple[float, Any]:
 
 
 @pytest.mark.parametrize("state", ["Running", "Paused"], ids=["plain", "packed"])
-def test_fifty_thousand_rows_keep_the_loop_waiting_for_less_than_a_fifth_of_a_second(state: str) -> None:
+def test_decoding_50000_rows_blocks_the_loop_for_less_than_200_ms(state: str) -> None:
     async def main(port: int) -> None:
         settings = Settings("my_conn", f"http://127.0.0.1:{port}", ReadyToken("a-token"))
         gaps = []
         async with connected(settings) as client:
-            for _ in range(5):  # whatever else runs on this machine may cost a try or two
+            for _ in range(5):  # other load on this machine may spoil some runs
                 gap, rows = await longest_gap(client.call(api.query(state)))
                 assert len({row.id for row in rows}) == MANY_ROWS
                 gaps.append(gap)

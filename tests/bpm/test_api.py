@@ -1,4 +1,4 @@
-"""What each operation sends, against the examples of the API reference, and what it refuses to send."""
+"""The request of each operation, compared with the API reference, and the arguments that are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def body_of(operation: api.Operation[Any]) -> Any:
     return json.loads(operation.body)
 
 
-def test_the_example_of_a_start() -> None:
+def test_start_matches_the_documented_example() -> None:
     operation = api.start(
         "createCloudOK_NEW",
         version="1.0.1",
@@ -36,54 +36,54 @@ def test_the_example_of_a_start() -> None:
     assert not operation.resend_if_unsure
 
 
-def test_key_and_title_travel_as_system_variables() -> None:
+def test_business_key_and_title_are_sent_as_system_variables() -> None:
     assert body_of(api.start("A", business_key="k-1", title="T")) == {
         "name": "A",
         "variables": {"$Flow.BusinessKey": "k-1", "$Flow.Title": "T"},
     }
 
 
-def test_a_start_with_no_more_than_a_name() -> None:
+def test_start_with_only_a_name() -> None:
     assert body_of(api.start("A")) == {"name": "A"}
 
 
 @pytest.mark.parametrize("action", api.ACTIONS)
-def test_the_example_of_an_action(action: api.Action) -> None:
+def test_action_matches_the_documented_example(action: api.Action) -> None:
     operation = api.act("002N000000Q3QW4IMAOO", action)
     assert (operation.method, operation.target) == ("PUT", f"{BASE}/002N000000Q3QW4IMAOO")
     assert body_of(operation) == {"action": action}
 
 
-def test_variables_are_sent_bare() -> None:
+def test_set_variables_sends_the_bare_mapping() -> None:
     operation = api.set_variables("1", {"cpuNumber": 1, "custVar1": "value1"})
     assert (operation.method, operation.target) == ("PUT", f"{BASE}/1/variables")
     assert body_of(operation) == {"cpuNumber": 1, "custVar1": "value1"}
 
 
-def test_a_delete() -> None:
+def test_delete_request() -> None:
     operation = api.delete("1")
     assert (operation.method, operation.target, operation.body) == ("DELETE", f"{BASE}/1", None)
     assert not operation.resend_if_unsure
 
 
-def test_a_blank_in_a_query_is_no_plus() -> None:
+def test_query_encodes_blanks_as_percent_20() -> None:
     target = api.query("Completed OK").target
     assert "states=Completed%20OK" in target
     assert "+" not in target
 
 
-def test_a_query_asks_for_documented_columns_newest_first() -> None:
+def test_query_requests_documented_columns_newest_first() -> None:
     query = parse_qs(urlsplit(api.query("Running").target).query)
     assert query["orderField"] == ["startTime"]
     assert query["orderType"] == ["desc"]
     assert {"id", "name", "state", "bpStatus", "businessKey"} <= set(query["fields"][0].split(","))
 
 
-def test_a_query_may_leave_columns_and_order_to_the_server() -> None:
+def test_query_can_leave_columns_and_order_to_the_server() -> None:
     assert api.query("Running", fields=None, order_field=None).target == f"{BASE}?states=Running"
 
 
-def test_a_token_request_has_the_secret_in_its_body_alone() -> None:
+def test_token_request_has_the_secret_only_in_its_body() -> None:
     operation = api.get_token("client", "s3cr&t=")
     assert operation.target == "/baas/auth/v1.0/oauth2/token"
     assert operation.body is not None
@@ -95,7 +95,7 @@ def test_a_token_request_has_the_secret_in_its_body_alone() -> None:
     assert "s3cr" not in repr(operation)
 
 
-def test_definitions() -> None:
+def test_definitions_request() -> None:
     assert api.definitions().target == "/u-route/baas/bp/v2.0/metadata/definitions"
     assert urlsplit(api.definitions(name="A", like=True, skip=5, limit=1).target).query == (
         "name=A&like=true&skip=5&limit=1"
@@ -104,7 +104,7 @@ def test_definitions() -> None:
 
 
 @given(instance_id=st.text(min_size=1))
-def test_no_id_leaves_its_place_in_the_path(instance_id: str) -> None:
+def test_ids_cannot_change_the_path(instance_id: str) -> None:
     try:
         target = api.delete(instance_id).target
     except (ValueError, UnicodeEncodeError):
@@ -118,7 +118,7 @@ class NotJson:
     pass
 
 
-loose: Any = api  # its arguments are wrong on purpose below
+loose: Any = api  # untyped, because the arguments below are wrong on purpose
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ loose: Any = api  # its arguments are wrong on purpose below
         (lambda: loose.definitions(skip=-1), "skip must be a whole number, at least 0"),
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_sent(build: Callable[[], Any], words: str) -> None:
+def test_invalid_arguments_raise_value_error(build: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
 

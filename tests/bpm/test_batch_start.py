@@ -183,7 +183,7 @@ def test_does_not_restart_a_lost_start_that_shows_no_instance(
     emulator.fault("start", "drop_before", times=2)
     with pytest.raises(
         AmbiguousStartError,
-        match="of 20 launches: 18 started, 18 open, 2 in doubt, 0 not sent; in doubt are launch .*: the connection was cut.*; "
+        match="of 20 launches: 18 started, 18 open, 2 in doubt, 0 not sent; in doubt are launch .*: the connection was lost.*; "
         "no instance shows its business key",
     ) as caught:
         batch.start(starts(20), 20, grace=40)

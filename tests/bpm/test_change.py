@@ -1,4 +1,4 @@
-"""State changes are judged by outcome: the table of what is concluded after each answer."""
+"""State changes are judged by the state of the instance afterwards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find(instance_id: str) -> Generator[Any, Any, BpmInstance]:
 
 
 def world(action_answer: Any, instance: BpmInstance | None) -> Callable[[Operation[Any]], Any]:
-    """Answer the action as told, and queries from one instance."""
+    """Answer the action with a fixed answer, and queries from one instance."""
 
     def answer(operation: Operation[Any]) -> Any:
         if operation.kind == "query":
@@ -45,7 +45,7 @@ def world(action_answer: Any, instance: BpmInstance | None) -> Callable[[Operati
     return answer
 
 
-class TestAnotherInstanceUnderTheId:
+class TestAnotherInstanceWithTheSameId:
     KNOWN = Known(("Approval",), "k")
 
     @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
@@ -56,7 +56,7 @@ class TestAnotherInstanceUnderTheId:
         assert "terminate" not in scene.asked
 
     @pytest.mark.parametrize("before", [[], ServerError("down")], ids=["not there", "not readable"])
-    def test_does_not_matter_where_nothing_can_be_read(self, before: Any, make: Make, stage: Any) -> None:
+    def test_is_not_checked_if_the_instance_cannot_be_read(self, before: Any, make: Make, stage: Any) -> None:
         def answer(operation: Operation[Any]) -> Any:
             return before if operation.kind == "query" else make(state="Terminated")
 
@@ -64,7 +64,7 @@ class TestAnotherInstanceUnderTheId:
         done = scene.run(change.change_state("002N1", "terminate", find=find, known=self.KNOWN))
         assert done.instance.state == "Terminated"
 
-    def test_is_none_if_it_shows_what_is_known(self, make: Make, stage: Any) -> None:
+    def test_matching_instance_is_accepted(self, make: Make, stage: Any) -> None:
         scene = stage(world(make(state="Terminated"), make(business_key="k")))
         scene.run(change.change_state("002N1", "terminate", find=find, known=self.KNOWN))
         assert scene.asked[-1] == "terminate"
@@ -77,22 +77,22 @@ ENDED, STOPPED, STOPPED_BY_USER = (
     {"state": "User Terminated"},
 )
 
-# action, the instance after the refusal, the first word of the outcome
+# action, the instance after the refusal, the first words of the result
 AFTER_A_REFUSAL: list[tuple[api.Action, dict[str, Any] | None, type[AstroZeroError] | str]] = [
     ("suspend", HELD, "nothing to do"),
     ("suspend", {"state": "Suspended"}, "nothing to do"),
     ("suspend", OPEN, RefusedError),
-    ("suspend", ENDED, "nothing to do, it has ended already"),
+    ("suspend", ENDED, "nothing to do, it has already ended"),
     ("suspend", None, InstanceNotFoundError),
     ("resume", OPEN, "nothing to do"),
     ("resume", HELD, RefusedError),
     ("resume", {"state": "Suspended"}, RefusedError),
-    ("resume", STOPPED, "nothing to do, it has ended already"),
+    ("resume", STOPPED, "nothing to do, it has already ended"),
     ("resume", None, InstanceNotFoundError),
-    ("terminate", STOPPED, "nothing to do, it has ended already"),
-    ("terminate", STOPPED_BY_USER, "nothing to do, it has ended already"),
-    ("terminate", ENDED, "nothing to do, it has ended already"),
-    ("terminate", {"state": "Broken"}, "nothing to do, it has ended already"),
+    ("terminate", STOPPED, "nothing to do, it has already ended"),
+    ("terminate", STOPPED_BY_USER, "nothing to do, it has already ended"),
+    ("terminate", ENDED, "nothing to do, it has already ended"),
+    ("terminate", {"state": "Broken"}, "nothing to do, it has already ended"),
     ("terminate", OPEN, RefusedError),
     ("terminate", {"state": "Unheard Of"}, InstanceNotFoundError),
     ("terminate", None, InstanceNotFoundError),
@@ -100,7 +100,7 @@ AFTER_A_REFUSAL: list[tuple[api.Action, dict[str, Any] | None, type[AstroZeroErr
 
 
 @pytest.mark.parametrize(("action", "after", "outcome"), AFTER_A_REFUSAL)
-def test_after_a_refusal_the_state_decides(
+def test_after_a_refusal_the_state_of_the_instance_decides(
     action: api.Action, after: dict[str, Any] | None, outcome: Any, make: Make, stage: Any
 ) -> None:
     instance = make(**after) if after else None
@@ -116,9 +116,7 @@ def test_after_a_refusal_the_state_decides(
 
 
 @pytest.mark.parametrize("after", [OPEN, HELD])
-def test_a_refusal_that_stands_says_how_the_instance_is(
-    after: dict[str, Any], make: Make, stage: Any
-) -> None:
+def test_refusal_error_shows_the_state_of_the_instance(after: dict[str, Any], make: Make, stage: Any) -> None:
     action: api.Action = "resume" if after is HELD else "suspend"
     with pytest.raises(RefusedError, match="the server refused, and the instance is 'Running'"):
         stage(world(RefusedError("the server refused"), make(**after))).run(
@@ -126,7 +124,7 @@ def test_a_refusal_that_stands_says_how_the_instance_is(
         )
 
 
-# action, the answer, the instance at a second look, whether the effect shows
+# action, the answer, the instance at the second check, whether the effect shows
 ACCEPTED: list[tuple[api.Action, dict[str, Any], dict[str, Any], bool]] = [
     ("suspend", HELD, HELD, True),
     ("suspend", {"state": "Suspended"}, HELD, True),
@@ -145,21 +143,21 @@ ACCEPTED: list[tuple[api.Action, dict[str, Any], dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize(("action", "answer", "later", "visible"), ACCEPTED)
-def test_an_accepted_action_says_whether_its_effect_shows(
+def test_accepted_action_reports_whether_its_effect_shows(
     action: api.Action, answer: dict[str, Any], later: dict[str, Any], visible: bool, make: Make, stage: Any
 ) -> None:
     done = stage(world(make(**answer), make(**later))).run(change.change_state("002N1", action, find=find))
     assert done.visible is visible
-    assert ("does not show yet" in done.note) is not visible
+    assert ("shows no effect yet" in done.note) is not visible
 
 
 class Lagging:
-    """A server that accepts an action, or loses the answer to it, and shows its effect some looks later."""
+    """A server that accepts an action, or loses the answer to it, and shows its effect some checks later."""
 
     def __init__(
-        self, answer: Any, before: BpmInstance | None, after: BpmInstance | None, looks: int
+        self, answer: Any, before: BpmInstance | None, after: BpmInstance | None, checks: int
     ) -> None:
-        self.answer, self.before, self.after, self.looks = answer, before, after, looks
+        self.answer, self.before, self.after, self.checks = answer, before, after, checks
         self.acted = False
 
     def __call__(self, operation: Operation[Any]) -> Any:
@@ -168,17 +166,19 @@ class Lagging:
             return self.answer
         state = dict(operation.query)["states"]
         if self.acted and state == "Running":
-            self.looks -= 1
-        now = self.after if self.acted and self.looks < 0 else self.before
+            self.checks -= 1
+        now = self.after if self.acted and self.checks < 0 else self.before
         return [now] if now and now.state == state else []
 
 
-class TestUntilItShows:
+class TestCheckForTheEffect:
     @pytest.mark.parametrize(
-        ("looks", "paused"), [(0, []), (1, [1]), (3, [1, 2, 4]), (7, [1, 2, 4, 8, 15, 15, 15])]
+        ("checks", "paused"), [(0, []), (1, [1]), (3, [1, 2, 4]), (7, [1, 2, 4, 8, 15, 15, 15])]
     )
-    def test_it_is_looked_at(self, looks: int, paused: list[float], make: Make, stage: Any) -> None:
-        scene = stage(Lagging(make(), make(), make(state="Terminated"), looks))
+    def test_checks_with_growing_delays(
+        self, checks: int, paused: list[float], make: Make, stage: Any
+    ) -> None:
+        scene = stage(Lagging(make(), make(), make(state="Terminated"), checks))
         done = scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
         assert (done.instance.state, done.visible) == ("Terminated", True)
         assert scene.paused == paused
@@ -190,22 +190,22 @@ class TestUntilItShows:
             ("resume", HELD, "the instance is 'Running', suspended"),
         ],
     )
-    def test_and_then_it_is_an_error(
+    def test_raises_if_the_effect_does_not_show_in_time(
         self, action: api.Action, before: dict[str, Any], words: str, make: Make, stage: Any
     ) -> None:
         scene = stage(world(make(**before), make(**before)))
-        match = f"{action} of instance '002N1' was accepted, and after 60 s its effect does not show: {words}"
+        match = f"{action} of instance '002N1' was accepted, but shows no effect after 60 s: {words}"
         with pytest.raises(EffectNotShownError, match=match) as caught:
             scene.run(change.change_state("002N1", action, find=find, grace=60))
         assert caught.value.instance == make(**before)
         assert sum(scene.paused) == 60
 
-    def test_what_is_gone_meanwhile_is_an_error(self, make: Make, stage: Any) -> None:
+    def test_raises_if_the_instance_disappears(self, make: Make, stage: Any) -> None:
         scene = stage(world(make(), None))
-        with pytest.raises(EffectNotShownError, match="accepted, and yet instance '002N1' is in none of the"):
+        with pytest.raises(EffectNotShownError, match="accepted, but instance '002N1' is in none of the"):
             scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
 
-    def test_what_cannot_be_read_is_an_error_soon(self, make: Make, stage: Any) -> None:
+    def test_raises_early_if_checks_keep_failing(self, make: Make, stage: Any) -> None:
         def answer(operation: Operation[Any]) -> Any:
             return ServerError("down") if operation.kind == "query" else make()
 
@@ -214,7 +214,7 @@ class TestUntilItShows:
             scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
         assert scene.paused == [1]
 
-    def test_a_look_that_fails_once_is_repeated(self, make: Make, stage: Any) -> None:
+    def test_single_failed_check_is_repeated(self, make: Make, stage: Any) -> None:
         lagging = Lagging(make(), make(), make(state="Terminated"), 2)
         fails = iter([True, True])
 
@@ -227,25 +227,25 @@ class TestUntilItShows:
         assert done.instance.state == "Terminated"
 
     @pytest.mark.parametrize("answer", [InterruptedCallError("cut"), ServerError("down")], ids=repr)
-    def test_an_answer_that_was_lost_counts_as_one_that_may_have_been_good(
+    def test_checks_for_the_effect_after_a_lost_answer(
         self, answer: AstroZeroError, make: Make, stage: Any
     ) -> None:
         scene = stage(Lagging(answer, make(), make(state="Terminated"), 2))
         done = scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
-        assert done.note.startswith("terminate: done, though an answer was lost")
+        assert done.note.startswith("terminate: done, although an answer was lost")
         assert scene.paused == [1, 2]
         scene = stage(world(answer, make()))
         with pytest.raises(type(answer), match="and after 60 s the instance is 'Running'"):
             scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
 
-    def test_a_refusal_is_believed_at_once(self, make: Make, stage: Any) -> None:
+    def test_does_not_wait_after_a_refusal(self, make: Make, stage: Any) -> None:
         scene = stage(world(RefusedError("the server refused", **REFUSED), make()))
         with pytest.raises(RefusedError):
             scene.run(change.change_state("002N1", "terminate", find=find, grace=60))
         assert scene.paused == []
 
 
-class TestStrict:
+class TestIfClosedFail:
     def run(
         self, stage: Any, action_answer: Any, instance: BpmInstance, action: api.Action = "terminate"
     ) -> Any:
@@ -254,21 +254,21 @@ class TestStrict:
         return scene.run(change.change_state("002N1", action, find=find, if_closed="fail"))
 
     @pytest.mark.parametrize("state", ["Completed OK", "Terminated", "User Terminated", "Broken"])
-    def test_looks_first_and_acts_on_nothing_that_has_ended(self, state: str, make: Make, stage: Any) -> None:
-        with pytest.raises(InstanceClosedError, match=f"has ended already, in state '{state}'"):
+    def test_reads_first_and_refuses_an_ended_instance(self, state: str, make: Make, stage: Any) -> None:
+        with pytest.raises(InstanceClosedError, match=f"has already ended, in state '{state}'"):
             self.run(stage, make(state="Terminated"), make(state=state))
         assert "terminate" not in self.asked
 
-    def test_acts_on_what_is_open(self, make: Make, stage: Any) -> None:
+    def test_acts_on_an_open_instance(self, make: Make, stage: Any) -> None:
         done = self.run(stage, make(state="Terminated"), make(state="Running"))
         assert done.instance.state == "Terminated"
 
-    def test_one_that_ends_by_itself_meanwhile_has_ended_already(self, make: Make, stage: Any) -> None:
+    def test_instance_that_ends_by_itself_counts_as_already_ended(self, make: Make, stage: Any) -> None:
         with pytest.raises(InstanceClosedError):
             self.run(stage, make(state="Completed OK"), make(state="Running"))
 
 
-def test_an_end_behind_a_lost_answer_is_the_one_that_was_asked_for(make: Make, stage: Any) -> None:
+def test_termination_after_a_lost_answer_counts_as_done(make: Make, stage: Any) -> None:
     seen = iter([make(state="Running"), make(state="Terminated")])
     current = next(seen)
 
@@ -276,7 +276,7 @@ def test_an_end_behind_a_lost_answer_is_the_one_that_was_asked_for(make: Make, s
         nonlocal current
         if operation.kind == "terminate":
             current = next(seen)
-            return InterruptedCallError("the connection was cut")
+            return InterruptedCallError("the connection was lost")
         return [current] if current.state == dict(operation.query)["states"] else []
 
     done = stage(answer).run(change.change_state("002N1", "terminate", find=find, if_closed="fail"))
@@ -284,15 +284,15 @@ def test_an_end_behind_a_lost_answer_is_the_one_that_was_asked_for(make: Make, s
 
 
 def refused(*, res_code: str | None = "405239999", **facts: bool) -> RefusedError:
-    """A refusal, and what is known of the attempts before it."""
+    """Return a refusal, with facts about the attempts before it."""
     error = RefusedError("the server refused", status=400, res_code=res_code)
     for name, value in facts.items():
         setattr(error, name, value)
     return error
 
 
-class TestWhoseEndItIs:
-    """``if_closed="fail"``: the instance was seen open just before, and is terminated after our own action."""
+class TestWhichActionEndedTheInstance:
+    """``if_closed="fail"``: the instance was open just before, and is terminated after our action."""
 
     def run(self, answer: Any, after: BpmInstance, make: Make, stage: Any, **options: Any) -> Any:
         scene = stage(Lagging(answer, make(), after, 0))
@@ -303,27 +303,31 @@ class TestWhoseEndItIs:
         [
             refused(sent_before=True, after_doubt=True),  # the answer was lost, and the resend was refused
             refused(sent_before=True),  # throttled, and the resend was refused
-            refused(res_code=None),  # a gateway's word, perhaps after the work was done
+            refused(res_code=None),  # from a gateway, maybe after the work was done
             InterruptedCallError("cut"),
             ServerError("down"),
         ],
         ids=repr,
     )
     @pytest.mark.parametrize("state", ["Terminated", "User Terminated"])
-    def test_ours(self, answer: Any, state: str, make: Make, stage: Any) -> None:
+    def test_terminated_after_our_action_counts_as_ours(
+        self, answer: Any, state: str, make: Make, stage: Any
+    ) -> None:
         assert self.run(answer, make(state=state), make, stage).instance.state == state
 
-    def test_not_ours_where_astro_zero_refused_the_only_request(self, make: Make, stage: Any) -> None:
+    def test_not_ours_if_astro_zero_refused_the_only_request(self, make: Make, stage: Any) -> None:
         with pytest.raises(InstanceClosedError):
             self.run(refused(), make(state="Terminated"), make, stage)
 
-    def test_not_ours_where_it_ended_otherwise(self, make: Make, stage: Any) -> None:
+    def test_not_ours_if_it_ended_in_another_state(self, make: Make, stage: Any) -> None:
         for state in ("Completed OK", "Broken"):
             with pytest.raises(InstanceClosedError):
                 self.run(refused(sent_before=True, after_doubt=True), make(state=state), make, stage)
 
     @pytest.mark.parametrize("action", ["suspend", "resume"])
-    def test_no_other_action_ends_anything(self, action: api.Action, make: Make, stage: Any) -> None:
+    def test_suspend_and_resume_never_count_as_the_end(
+        self, action: api.Action, make: Make, stage: Any
+    ) -> None:
         before = make(suspended=action == "resume")
         scene = stage(
             Lagging(refused(sent_before=True, after_doubt=True), before, make(state="Terminated"), 0)
@@ -331,7 +335,7 @@ class TestWhoseEndItIs:
         with pytest.raises(InstanceClosedError):
             scene.run(change.change_state("002N1", action, find=find, if_closed="fail"))
 
-    def test_the_earlier_tries_of_a_task_count(self, make: Make, stage: Any) -> None:
+    def test_action_of_an_earlier_try_counts(self, make: Make, stage: Any) -> None:
         begun = change.Intent(begun=True)
         scene = stage(world(None, make(state="Terminated")))
         done = scene.run(change.change_state("002N1", "terminate", find=find, if_closed="fail", intent=begun))
@@ -342,9 +346,7 @@ class TestWhoseEndItIs:
                 change.change_state("002N1", "terminate", find=find, if_closed="fail", intent=begun)
             )
 
-    def test_an_intent_is_written_down_before_the_action_and_where_it_is_open(
-        self, make: Make, stage: Any
-    ) -> None:
+    def test_intent_is_recorded_before_the_action_for_an_open_instance(self, make: Make, stage: Any) -> None:
         scene = stage(world(make(state="Terminated"), make()))
         seen: list[list[str]] = []
         intent = change.Intent(begin=lambda: seen.append(list(scene.asked)))
@@ -360,18 +362,18 @@ class TestWhoseEndItIs:
 
 @pytest.mark.parametrize(("action", "before"), [("suspend", OPEN), ("resume", HELD)])
 @pytest.mark.parametrize("if_closed", ["succeed", "fail"])
-def test_already_so_after_a_lost_answer_is_done(
+def test_effect_after_a_lost_answer_counts_as_done(
     action: api.Action, before: dict[str, Any], if_closed: Any, make: Make, stage: Any
 ) -> None:
     after = make(suspended=action == "suspend")
     scene = stage(Lagging(refused(sent_before=True, after_doubt=True), make(**before), after, 0))
     done = scene.run(change.change_state("002N1", action, find=find, if_closed=if_closed))
     assert done.instance == after
-    assert done.note.startswith(f"{action}: done, though an answer was lost")
+    assert done.note.startswith(f"{action}: done, although an answer was lost")
 
 
 @pytest.mark.parametrize("kind", [NotSentError, AuthenticationError])
-def test_a_resend_that_was_not_sent_does_not_hide_what_the_first_attempt_did(
+def test_failed_resend_does_not_hide_the_effect_of_the_first_attempt(
     kind: type[NotSentError], make: Make, stage: Any
 ) -> None:
     error = kind("x")
@@ -379,11 +381,11 @@ def test_a_resend_that_was_not_sent_does_not_hide_what_the_first_attempt_did(
     done = stage(Lagging(error, make(), make(state="Terminated"), 0)).run(
         change.change_state("002N1", "terminate", find=find, if_closed="fail")
     )
-    assert done.note.startswith("terminate: done, though an answer was lost")
+    assert done.note.startswith("terminate: done, although an answer was lost")
 
 
 @pytest.mark.parametrize("error", [NotSentError("x"), AuthenticationError("x")])
-def test_what_a_look_cannot_mend_is_raised_at_once(error: AstroZeroError, stage: Any) -> None:
+def test_errors_that_a_check_cannot_resolve_are_raised_at_once(error: AstroZeroError, stage: Any) -> None:
     for plan in (
         change.change_state("1", "suspend", find=find),
         change.delete("1", find=find, if_missing="succeed"),
@@ -402,42 +404,42 @@ class TestDelete:
     def test_deleted(self, stage: Any) -> None:
         assert self.run(stage, None, None) == "instance '002N1' deleted"
 
-    def test_refused_and_still_there(self, make: Make, stage: Any) -> None:
+    def test_refused_and_still_exists(self, make: Make, stage: Any) -> None:
         with pytest.raises(RefusedError):
             self.run(stage, RefusedError("the server refused", **REFUSED), make())
 
-    def test_refused_and_not_there(self, stage: Any) -> None:
+    def test_refused_and_missing(self, stage: Any) -> None:
         with pytest.raises(InstanceNotFoundError, match="405239999"):
             self.run(stage, RefusedError("the server refused", **REFUSED), None)
 
-    def test_not_there_may_be_fine(self, stage: Any) -> None:
+    def test_missing_instance_is_accepted_with_if_missing_succeed(self, stage: Any) -> None:
         note = self.run(stage, RefusedError("the server refused", **REFUSED), None, if_missing="succeed")
-        assert note == "instance '002N1' was not there"
+        assert note == "instance '002N1' did not exist"
 
     @pytest.mark.parametrize(
         "answer", [InterruptedCallError("cut"), ServerError("down", status=500)], ids=repr
     )
-    def test_an_answer_that_was_lost(self, answer: AstroZeroError, make: Make, stage: Any) -> None:
+    def test_lost_answer(self, answer: AstroZeroError, make: Make, stage: Any) -> None:
         scene = stage(Lagging(answer, make(), None, 0))
-        assert "is gone, though the answer" in scene.run(change.delete("002N1", find=find))
+        assert "is gone, although the answer" in scene.run(change.delete("002N1", find=find))
         with pytest.raises(type(answer), match="the instance is 'Running'"):
             self.run(stage, answer, make())
 
-    def test_what_never_was_there_is_not_gone(self, stage: Any) -> None:
+    def test_missing_before_is_not_reported_as_gone(self, stage: Any) -> None:
         unknown = ServerError("the server failed", status=500, res_code="405230030")
         with pytest.raises(InstanceNotFoundError, match="HTTP 500, resCode '405230030'"):
             self.run(stage, unknown, None)
         note = self.run(stage, unknown, None, if_missing="succeed")
         assert note.startswith(
-            "instance '002N1' is not there; whether it was there before this deletion is not known"
+            "instance '002N1' does not exist; it is unknown whether it existed before this deletion"
         )
 
-    def test_what_shows_nowhere_is_deleted_all_the_same(self, stage: Any) -> None:
+    def test_deletes_even_if_the_search_finds_nothing(self, stage: Any) -> None:
         scene = stage(world(None, None))
         assert scene.run(change.delete("002N1", find=find)) == "instance '002N1' deleted"
         assert scene.asked[-1] == "delete"
 
-    def test_where_nobody_can_tell_whether_it_was_there_the_failure_stands(self, stage: Any) -> None:
+    def test_failure_stands_if_earlier_existence_is_unknown(self, stage: Any) -> None:
         gone: list[Any] = [ServerError("down")] * 2
 
         def answer(operation: Operation[Any]) -> Any:
@@ -445,18 +447,18 @@ class TestDelete:
                 return InterruptedCallError("cut")
             return gone.pop() if gone else []
 
-        with pytest.raises(InterruptedCallError, match="whether it was before is not known"):
+        with pytest.raises(InterruptedCallError, match="it is unknown whether it existed before"):
             stage(answer).run(change.delete("002N1", find=find))
 
-    def test_it_is_looked_at_for_a_while_after_a_lost_answer(self, make: Make, stage: Any) -> None:
+    def test_checks_repeatedly_after_a_lost_answer(self, make: Make, stage: Any) -> None:
         scene = stage(Lagging(InterruptedCallError("cut"), make(), None, 3))
         assert "is gone" in scene.run(change.delete("002N1", find=find, grace=60))
         assert scene.paused == [1, 2, 4]
 
-    def test_the_earlier_tries_of_a_task_count(self, make: Make, stage: Any) -> None:
+    def test_action_of_an_earlier_try_counts(self, make: Make, stage: Any) -> None:
         scene = stage(world(None, None))
         note = scene.run(change.delete("002N1", find=find, intent=change.Intent(begun=True)))
-        assert note == "instance '002N1' is gone, by an earlier try of this task"
+        assert note == "instance '002N1' was deleted by an earlier try of this task"
         assert "delete" not in scene.asked
 
 
@@ -473,12 +475,12 @@ class TestSetVariables:
         ],
         ids=repr,
     )
-    def test_a_failure_says_whether_they_may_be_set(
+    def test_failure_says_whether_the_variables_may_have_been_set(
         self, error: AstroZeroError, may_be_set: bool, stage: Any
     ) -> None:
         with pytest.raises(type(error)) as caught:
             stage(world(error, None)).run(change.set_variables("002N1", {"a": 1}))
-        assert ("the variables may have been set all the same" in str(caught.value)) is may_be_set
+        assert ("the variables may have been set anyway" in str(caught.value)) is may_be_set
 
 
 @pytest.mark.parametrize(
@@ -488,7 +490,7 @@ class TestSetVariables:
         lambda: change.delete("1", find=find, if_missing="ignore"),  # type: ignore[arg-type]
     ],
 )
-def test_an_unknown_choice_is_refused_before_anything_is_sent(plan: Callable[[], Any], stage: Any) -> None:
+def test_unknown_choice_raises_before_anything_is_sent(plan: Callable[[], Any], stage: Any) -> None:
     scene = stage(world(None, None))
     with pytest.raises(ValueError, match="must be one of 'succeed', 'fail', not 'ignore'"):
         scene.run(plan())

@@ -239,7 +239,7 @@ def test_a_closed_instance_always_ends_the_wait(condition: WaitCondition, instan
         ({"bp_statuses": [" "]}, "bp_statuses"),
         (
             {"bp_statuses": ["None"]},
-            "each of bp_statuses must not be 'None': a template renders that",
+            "each of bp_statuses must not be 'None': a template renders this",
         ),
         (
             {"failed_bp_statuses": ["Rejected", "undefined"]},
@@ -247,7 +247,7 @@ def test_a_closed_instance_always_ends_the_wait(condition: WaitCondition, instan
         ),
         ({"states": ["null"]}, "each of states must not be 'null'"),
         ({"bp_statuses": ["Appr\0oved"]}, "each of bp_statuses must be a text without NUL"),
-        ({"bp_statuses": ["Appr\ufffdoved"]}, "each of bp_statuses must not hold U.FFFD"),
+        ({"bp_statuses": ["Appr\ufffdoved"]}, "each of bp_statuses must not contain U.FFFD"),
         ({"bp_statuses": ["A "], "failed_bp_statuses": ["A"]}, "success and failure at once"),
         ({"bp_statuses": [3.5]}, "bp_statuses"),
         ({"failed_bp_statuses": "Rejected"}, "failed_bp_statuses must be a list"),

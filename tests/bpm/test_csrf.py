@@ -1,4 +1,4 @@
-"""By which method CSRF tokens are fetched, against an emulator that gives them by GET alone."""
+"""The method for CSRF tokens, with an emulator that offers only GET."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Start = Callable[[Settings], None]
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # the fixture resets it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, csrf=True)
@@ -44,7 +44,7 @@ def start_async(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(("first", "then"), [(start, start_async), (start_async, start)])
-def test_the_method_that_works_is_remembered_by_all_clients_of_the_process(
+def test_all_clients_of_the_process_remember_the_working_method(
     settings: Settings, emulator: EmulatorControl, first: Start, then: Start
 ) -> None:
     emulator.switch(csrf_required=True, csrf_method="get")
@@ -65,7 +65,7 @@ def test_the_method_that_works_is_remembered_by_all_clients_of_the_process(
 
 
 @pytest.mark.parametrize("start", [start, start_async])
-def test_where_none_is_given_by_either_method_the_error_says_so(
+def test_error_if_neither_method_returns_a_token(
     settings: Settings, emulator: EmulatorControl, start: Start
 ) -> None:
     emulator.switch(csrf_required=True)

@@ -1,4 +1,4 @@
-"""Which variables a BPM has, by its definition: from what is listed, and where that cannot be told."""
+"""The variables of a BPM by its definition, and the cases in which they are unknown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def version(number: str | None, *, active: bool | None = False, name: str = "A")
         ({"constants": [{"name": "a"}], "dataMappers": [{"name": "b"}]}, None),
     ],
 )
-def test_what_a_definition_lists(graph: dict[str, Any], names: list[str] | None) -> None:
+def test_variables_of_reads_the_listed_variables(graph: dict[str, Any], names: list[str] | None) -> None:
     listed = variables_of(graph)
     assert (None if listed is None else [one["name"] for one in listed]) == names
     assert bool(why_unknown(graph)) is (names is None)
@@ -47,10 +47,10 @@ def test_what_a_definition_lists(graph: dict[str, Any], names: list[str] | None)
     [
         ({"variables": []}, "its definition lists no variables"),
         ({}, "its definition lists no variables"),
-        ({"variables": {"a": {}}}, "its definition lists variables otherwise than is documented"),
+        ({"variables": {"a": {}}}, "its definition lists variables in an undocumented form"),
     ],
 )
-def test_why_it_cannot_be_told(graph: dict[str, Any], why: str) -> None:
+def test_why_unknown_names_the_reason(graph: dict[str, Any], why: str) -> None:
     assert why_unknown(graph) == why
 
 
@@ -63,7 +63,9 @@ def test_why_it_cannot_be_told(graph: dict[str, Any], why: str) -> None:
         ([version(None, active=True)], None, None),
     ],
 )
-def test_the_definition_that_runs(listed: list[BpmDefinition], asked: str | None, found: str | None) -> None:
+def test_chosen_returns_the_version_that_runs(
+    listed: list[BpmDefinition], asked: str | None, found: str | None
+) -> None:
     meant = chosen(listed, "A", asked)
     assert isinstance(meant, BpmDefinition)
     assert (meant.name, meant.version) == ("A", found)
@@ -72,8 +74,8 @@ def test_the_definition_that_runs(listed: list[BpmDefinition], asked: str | None
 @pytest.mark.parametrize(
     ("listed", "asked", "why"),
     [
-        ([], None, "no definition of this name is listed"),
-        ([version("1", active=True, name="a")], None, "no definition of this name is listed"),
+        ([], None, "no definition with this name is listed"),
+        ([version("1", active=True, name="a")], None, "no definition with this name is listed"),
         (
             [version("1"), version("2")],
             None,
@@ -92,7 +94,9 @@ def test_the_definition_that_runs(listed: list[BpmDefinition], asked: str | None
         ),
     ],
 )
-def test_where_it_is_not_certain_which_runs(listed: list[BpmDefinition], asked: str | None, why: str) -> None:
+def test_chosen_returns_a_reason_if_the_version_is_ambiguous(
+    listed: list[BpmDefinition], asked: str | None, why: str
+) -> None:
     assert chosen(listed, "A", asked) == why
 
 
@@ -107,25 +111,25 @@ def test_where_it_is_not_certain_which_runs(listed: list[BpmDefinition], asked: 
         ("x", None),
     ],
 )
-def test_the_nearest_name(name: str, found: str | None) -> None:
+def test_nearest_name(name: str, found: str | None) -> None:
     assert nearest(name, NAMES) == found
 
 
-def test_names_are_checked_against_those_that_are_listed() -> None:
+def test_check_raises_for_unlisted_names() -> None:
     told = Variables("BPM 'A' version '1'", NAMES)
     told.check(["country", "$Flow.Title", "$Flow.BusinessKey"])
     with pytest.raises(UnknownVariablesError) as caught:
         told.check(["country", "contry", "amount"])
     assert caught.value.unknown == {"contry": "country", "amount": None}
     assert str(caught.value) == (
-        "BPM 'A' version '1' has no variable 'contry' (the nearest one is 'country'), 'amount'. Nothing was changed: "
+        "BPM 'A' version '1' has no variable 'contry' (did you mean 'country'?), 'amount'. Nothing was changed. "
         "Astro Zero ignores such a name without a word. The variables that it has are 'supplier', 'country', 'risk_class'."
     )
     Variables("BPM 'A'", why_unknown="its definition lists no variables").check(["anything"])
 
 
 def run(plan: Any, *answers: Any) -> tuple[list[api.Operation[Any]], Any]:
-    """Run a plan on answers, and return what it asked and what it returned."""
+    """Run a flow with fixed answers. Return its operations and its result."""
     asked: list[api.Operation[Any]] = []
     reply: Any = None
     queue = list(answers)
@@ -137,7 +141,7 @@ def run(plan: Any, *answers: Any) -> tuple[list[api.Operation[Any]], Any]:
         return asked, stop.value
 
 
-def test_two_calls_tell_the_variables() -> None:
+def test_variables_takes_two_calls() -> None:
     asked, told = run(
         definitions.variables("A"), [version("1"), version("2", active=True)], {"variables": [{"name": "a"}]}
     )
@@ -148,19 +152,19 @@ def test_two_calls_tell_the_variables() -> None:
     ]
 
 
-def test_a_bpm_that_is_not_listed_costs_one_call() -> None:
+def test_unlisted_bpm_takes_one_call() -> None:
     asked, told = run(definitions.variables("A", "9"), [version("1")])
     assert len(asked) == 1
     assert (told.bpm, told.names) == ("BPM 'A' version '9'", None)
 
 
 @pytest.mark.parametrize(("name", "number"), [(" ", None), ("None", None), ("A", "")])
-def test_a_bad_name_or_version_is_refused_before_any_call(name: str, number: str | None) -> None:
+def test_invalid_name_or_version_raises_before_any_call(name: str, number: str | None) -> None:
     with pytest.raises(ValueError, match=r"(bpm_name|version) must"):
         next(definitions.variables(name, number))
 
 
 @pytest.mark.parametrize("names", ["country", b"country", [" "], [7]])
-def test_what_are_no_names(names: Any) -> None:
+def test_invalid_names_raise(names: Any) -> None:
     with pytest.raises(ValueError, match="name"):
         definitions.own(names)

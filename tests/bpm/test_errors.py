@@ -1,9 +1,10 @@
-"""Errors keep what they say wherever they are carried."""
+"""The tree of errors, and copies of errors."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import pytest
 
@@ -27,9 +28,25 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_survives_pickling_and_copying(error: errors.AstroZeroError) -> None:
+def test_errors_survive_pickling_and_copying(error: errors.AstroZeroError) -> None:
     error.locate("do it", "my_conn")
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert vars(again).keys() == vars(error).keys()
+
+
+def test_docstring_draws_the_tree_of_errors() -> None:
+    tree: list[tuple[int, str]] = []
+
+    def walk(kind: type[errors.AstroZeroError], depth: int) -> None:
+        tree.append((depth, kind.__name__))
+        for child in kind.__subclasses__():
+            walk(child, depth + 1)
+
+    walk(errors.AstroZeroError, 0)
+    drawn = [
+        (len(match["indent"]) // 2, match["name"])
+        for match in re.finditer(r"^(?P<indent> *)\* (?P<name>\w+)", errors.__doc__ or "", re.MULTILINE)
+    ]
+    assert drawn == tree

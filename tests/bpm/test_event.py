@@ -99,7 +99,7 @@ def test_does_not_quote_an_unexpected_error() -> None:
     ],
 )
 def test_any_other_payload_is_an_error_that_quotes_it(arrived: object) -> None:
-    with pytest.raises(errors.UnknownEventError, match="is not one that this task knows") as caught:
+    with pytest.raises(errors.UnknownEventError, match="does not understand its trigger's event") as caught:
         event.decode(arrived)
     assert repr(arrived) in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""One call without I/O: the generator is fed answers, and what it asks for next is compared."""
+"""The protocol of one call, without I/O: the generator receives answers, and its next steps are checked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def answer(status: int, body: Any, headers: dict[str, str] | None = None) -> Res
 def run(
     operation: api.Operation[Any], *replies: Any, csrf: bool | CsrfMemory = False
 ) -> tuple[Any, list[Any]]:
-    """Feed replies to the exchange; return its result and what it asked for."""
+    """Send replies to the call flow. Return its result and its steps."""
     method = csrf if isinstance(csrf, CsrfMemory) else CsrfMemory() if csrf else None
     talk = exchange(operation, connection="the_connection", csrf=method)
     asked: list[Any] = []
@@ -56,7 +56,7 @@ def run(
     pytest.fail(f"the exchange wants more: {asked[-1]}")
 
 
-def test_a_call_gets_a_token_and_sends_it_in_the_header() -> None:
+def test_call_requests_a_token_and_sends_it_in_the_header() -> None:
     result, asked = run(api.act("1", "suspend"), TOKEN, ok(INSTANCE))
     assert result.id == "1"
     need, request = asked
@@ -77,8 +77,8 @@ def test_a_call_gets_a_token_and_sends_it_in_the_header() -> None:
         answer(200, {"resCode": "405230602", "resMsg": "no"}),
     ],
 )
-class TestARefusedToken:
-    def test_is_renewed_once_and_the_call_repeated(self, refusal: Response) -> None:
+class TestRefusedToken:
+    def test_is_renewed_once_and_the_call_is_resent(self, refusal: Response) -> None:
         result, asked = run(api.start("A"), TOKEN, refusal, FRESH, ok(INSTANCE))
         assert result.id == "1"
         assert [type(step) for step in asked] == [NeedToken, Request, NeedToken, Request]
@@ -86,7 +86,7 @@ class TestARefusedToken:
         assert asked[3].headers["access-token"] == FRESH
 
     @pytest.mark.parametrize("operation", [api.start("A"), api.query("Running"), api.act("1", "resume")])
-    def test_that_was_just_issued_is_no_wrong_secret_and_may_be_sent_again(
+    def test_refused_fresh_token_is_transient_and_not_a_wrong_secret(
         self, operation: api.Operation[Any], refusal: Response
     ) -> None:
         words = "an access token that was just issued was refused"
@@ -97,13 +97,13 @@ class TestARefusedToken:
         assert not isinstance(caught.value, AuthenticationError)
         assert may_resend(caught.value, resend_if_unsure=operation.resend_if_unsure)
 
-    def test_ends_the_call_where_there_is_no_other(self, refusal: Response) -> None:
+    def test_fails_the_call_if_there_is_no_other_token(self, refusal: Response) -> None:
         with pytest.raises(AuthenticationError) as caught:
             run(api.start("A"), TOKEN, refusal, None)
         assert caught.value.status == refusal.status
 
 
-# What may be the token's fault and may be something else: renewed once, then believed.
+# Answers that may be about the token or about something else: the token is renewed once, and the second answer counts.
 POSSIBLY = [
     (answer(403, {"resCode": "405239999", "resMsg": "no"}), RefusedError),
     (answer(403, b"<html>no</html>", {"content-type": "text/html"}), RefusedError),
@@ -113,7 +113,7 @@ POSSIBLY = [
 ]
 
 
-class TestATokenThatMayBeAtFault:
+class TestTokenPossiblyAtFault:
     @pytest.mark.parametrize(("reply", "kind"), POSSIBLY)
     def test_is_renewed_once_for_a_read(self, reply: Response, kind: type[CallError]) -> None:
         _, asked = run(api.query("Running"), TOKEN, reply, FRESH, ok([]))
@@ -122,7 +122,7 @@ class TestATokenThatMayBeAtFault:
         assert asked[3].headers["access-token"] == FRESH
 
     @pytest.mark.parametrize(("reply", "kind"), POSSIBLY)
-    def test_the_second_answer_is_believed(self, reply: Response, kind: type[CallError]) -> None:
+    def test_second_answer_counts(self, reply: Response, kind: type[CallError]) -> None:
         talk = exchange(api.query("Running"), connection="the_connection")
         asked = [next(talk), *(talk.send(each) for each in (TOKEN, reply, FRESH, reply))]
         assert asked[-1] == NotTheToken(f"query {reply.status}")
@@ -131,7 +131,7 @@ class TestATokenThatMayBeAtFault:
         assert (type(caught.value), caught.value.status) == (kind, reply.status)
 
     @pytest.mark.parametrize(("reply", "kind"), POSSIBLY)
-    def test_so_is_the_first_where_there_is_no_other_token(
+    def test_first_answer_counts_if_there_is_no_other_token(
         self, reply: Response, kind: type[CallError]
     ) -> None:
         with pytest.raises(kind):
@@ -139,9 +139,7 @@ class TestATokenThatMayBeAtFault:
 
     @pytest.mark.parametrize("reply", [reply for reply, kind in POSSIBLY if kind is ServerError])
     @pytest.mark.parametrize("operation", [api.start("A"), api.delete("1")])
-    def test_what_must_not_run_twice_is_not_sent_again_after_a_5xx(
-        self, operation: api.Operation[Any], reply: Response
-    ) -> None:
+    def test_start_is_not_resent_after_a_5xx(self, operation: api.Operation[Any], reply: Response) -> None:
         with pytest.raises(ServerError) as caught:
             run(operation, TOKEN, reply)
         assert caught.value.taken is None
@@ -156,9 +154,9 @@ class TestATokenThatMayBeAtFault:
         ],
     )
     class TestForAWrite:
-        """A safe call tells whether it is."""
+        """A safe call shows whether the token is at fault."""
 
-        def test_is_renewed_where_a_safe_call_is_refused_too(
+        def test_is_renewed_if_a_safe_call_is_refused_too(
             self, operation: api.Operation[Any], reply: Response
         ) -> None:
             _, asked = run(operation, TOKEN, reply, reply, FRESH, ok(INSTANCE))
@@ -168,7 +166,7 @@ class TestATokenThatMayBeAtFault:
             assert (first.method, second.method) == (operation.method, operation.method)
 
         @pytest.mark.parametrize("probe", [ok([]), answer(503, b""), InterruptedCallError("no answer")])
-        def test_is_believed_where_a_safe_call_is_not_refused(
+        def test_refusal_counts_if_a_safe_call_succeeds(
             self, probe: Any, operation: api.Operation[Any], reply: Response
         ) -> None:
             with pytest.raises((RefusedError, ServerError)) as caught:
@@ -176,14 +174,14 @@ class TestATokenThatMayBeAtFault:
             assert caught.value.attempt == operation.attempt
             assert caught.value.status == reply.status
 
-        def test_that_was_just_issued_is_not_believed_to_be_a_refusal_of_the_call(
+        def test_refused_fresh_token_is_not_a_refusal_of_the_call(
             self, operation: api.Operation[Any], reply: Response
         ) -> None:
             with pytest.raises((TokenRefusedError, ServerError)) as caught:
                 run(operation, TOKEN, reply, reply, FRESH, reply, reply)
             assert caught.value.passing
 
-        def test_a_fresh_token_that_a_safe_call_finds_good_makes_it_a_refusal(
+        def test_is_a_refusal_if_a_safe_call_accepts_the_fresh_token(
             self, operation: api.Operation[Any], reply: Response
         ) -> None:
             with pytest.raises((RefusedError, ServerError)):
@@ -194,22 +192,22 @@ UNAUTHORISED = answer(401, {"resCode": "405230602", "resMsg": "no"})
 FORBIDDEN = answer(403, b"")
 
 
-class TestACsrfToken:
-    def test_is_fetched_for_a_write_where_one_is_wanted(self) -> None:
+class TestCsrfToken:
+    def test_is_fetched_for_a_write(self) -> None:
         _, asked = run(api.act("1", "resume"), TOKEN, ok("csrf-1"), ok(INSTANCE), csrf=True)
         assert asked[1].target == api.CSRF_PATH
         assert asked[2].headers["csrf-token"] == "csrf-1"
 
     @pytest.mark.parametrize("operation", [api.start("A"), api.act("1", "resume")])
-    def test_is_fetched_anew_with_a_new_access_token(self, operation: api.Operation[Any]) -> None:
-        """It belongs to the token with which it was fetched."""
+    def test_is_fetched_again_for_a_new_access_token(self, operation: api.Operation[Any]) -> None:
+        """A CSRF token belongs to the access token with which it was fetched."""
         replies = (TOKEN, ok("csrf-1"), UNAUTHORISED, FRESH, ok("csrf-2"), ok(INSTANCE))
         _, asked = run(operation, *replies, csrf=True)
         sent = [step for step in asked if isinstance(step, Request)]
         assert [step.headers["access-token"] for step in sent] == [TOKEN, TOKEN, FRESH, FRESH]
         assert [step.headers.get("csrf-token") for step in sent] == [None, "csrf-1", None, "csrf-2"]
 
-    def test_that_is_refused_for_its_access_token_is_fetched_with_a_new_one(self) -> None:
+    def test_is_fetched_with_a_new_access_token_after_a_refusal(self) -> None:
         _, asked = run(api.start("A"), TOKEN, UNAUTHORISED, FRESH, ok("csrf-2"), ok(INSTANCE), csrf=True)
         assert asked[-1].headers["access-token"] == FRESH
         assert asked[-1].headers["csrf-token"] == "csrf-2"
@@ -222,7 +220,7 @@ class TestACsrfToken:
             ([FORBIDDEN, ok([])], RefusedError),
         ],
     )
-    def test_that_cannot_be_had_says_that_the_call_itself_was_not_taken(
+    def test_failure_to_fetch_says_that_the_call_was_not_processed(
         self, replies: list[Any], kind: type[CallError]
     ) -> None:
         with pytest.raises(kind, match="Could not get a CSRF token on connection") as caught:
@@ -230,8 +228,8 @@ class TestACsrfToken:
         assert caught.value.taken is False
 
     @pytest.mark.parametrize("status", [404, 405, 501])
-    def test_is_fetched_by_the_other_method_where_there_is_nothing_by_the_first(self, status: int) -> None:
-        """The method that worked is tried first from then on, until there is nothing by it."""
+    def test_is_fetched_by_the_other_method_if_the_first_is_not_offered(self, status: int) -> None:
+        """The working method is tried first from then on, until it is no longer offered."""
         gone, known = answer(status, {"resCode": "405230061", "resMsg": "no"}), CsrfMemory()
 
         def methods(*replies: Any) -> list[str]:
@@ -247,13 +245,13 @@ class TestACsrfToken:
         assert methods() == ["POST"]
 
     @pytest.mark.parametrize("status", [400, 403, 500])
-    def test_is_not_asked_for_by_the_other_method_where_the_first_is_there(self, status: int) -> None:
+    def test_other_method_is_not_tried_if_the_first_is_offered(self, status: int) -> None:
         replies = [answer(status, {"resCode": "405239999", "resMsg": "no"})]
         replies += [ok([])] if status == 403 else []
         with pytest.raises(CallError):
             run(api.start("A"), TOKEN, *replies, csrf=True)
 
-    def test_that_is_given_by_neither_method_is_an_error_that_tells_of_the_first(self) -> None:
+    def test_error_shows_the_first_method_if_neither_is_offered(self) -> None:
         first, second = (answer(405, {"resCode": "405230061", "resMsg": words}) for words in ("one", "two"))
         with pytest.raises(RefusedError, match="Could not get a CSRF token") as caught:
             run(api.start("A"), TOKEN, first, second, csrf=True)
@@ -300,28 +298,33 @@ ERRORS: list[tuple[Response, type[CallError], bool | None, str]] = [
         None,
         "not the documented JSON",
     ),
-    (ok({"name": "A", "state": "Running"}), UnexpectedAnswerError, None, "has not the documented shape.*id"),
-    (ok({**INSTANCE, "id": None}), UnexpectedAnswerError, None, "has not the documented shape.*id"),
-    (ok({**INSTANCE, "id": ""}), UnexpectedAnswerError, None, "has not the documented shape.*id"),
+    (
+        ok({"name": "A", "state": "Running"}),
+        UnexpectedAnswerError,
+        None,
+        "does not have the documented form.*id",
+    ),
+    (ok({**INSTANCE, "id": None}), UnexpectedAnswerError, None, "does not have the documented form.*id"),
+    (ok({**INSTANCE, "id": ""}), UnexpectedAnswerError, None, "does not have the documented form.*id"),
     (answer(400, {"resCode": 405239999}), RefusedError, False, "resCode '405239999'"),
     (answer(400, {**REFUSED, "resMsg": {"zh": "没有"}}), RefusedError, False, "没有"),
     (answer(400, {**REFUSED, "resMsg": "no \0such \ud83d"}), RefusedError, False, "no \ufffdsuch \ufffd"),
     (answer(400, b"\xef\xbb\xbf" + json.dumps(REFUSED).encode()), RefusedError, False, "no such BPM"),
     (answer(400, b'{"resCode": "1", "resMsg": "line\nbreak"}'), RefusedError, False, "line break"),
-    (ok([INSTANCE]), UnexpectedAnswerError, None, "has not the documented shape"),
-    (ok(None), UnexpectedAnswerError, None, "has not the documented shape"),
-    (answer(200, {"resCode": "0"}), UnexpectedAnswerError, None, "has not the documented shape"),
+    (ok([INSTANCE]), UnexpectedAnswerError, None, "does not have the documented form"),
+    (ok(None), UnexpectedAnswerError, None, "does not have the documented form"),
+    (answer(200, {"resCode": "0"}), UnexpectedAnswerError, None, "does not have the documented form"),
 ]
 
 
-@pytest.mark.parametrize(("response", "kind", "taken", "words"), ERRORS)
-def test_what_is_no_success_says_what_was_tried_where_and_what_came(
-    response: Response, kind: type[CallError], taken: bool | None, words: str
+@pytest.mark.parametrize(("response", "kind", "was_processed", "words"), ERRORS)
+def test_error_says_what_was_attempted_where_and_what_the_server_said(
+    response: Response, kind: type[CallError], was_processed: bool | None, words: str
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
         run(api.start("Approval"), TOKEN, response)
     assert type(caught.value) is kind
-    assert caught.value.taken is taken
+    assert caught.value.taken is was_processed
     assert str(caught.value).startswith(
         "Could not start an instance of BPM 'Approval' on connection 'the_connection': "
     )
@@ -344,7 +347,7 @@ CLEAN = ok([INSTANCE])
     ],
     ids=["number", "message", "half pair", "byte order mark", "no UTF-8", "tab", "raw NUL"],
 )
-def test_what_decides_nothing_is_not_insisted_on(reply: Response) -> None:
+def test_irrelevant_parts_of_an_answer_may_be_malformed(reply: Response) -> None:
     (row,), _ = run(api.query("Running"), TOKEN, reply)
     assert (row.id, row.state) == ("1", "Running")
 
@@ -355,24 +358,24 @@ def test_what_decides_nothing_is_not_insisted_on(reply: Response) -> None:
     ids=["absent", "null", "object", "text", "array"],
 )
 @pytest.mark.parametrize("operation", [api.query("Running"), api.definitions()], ids=["query", "definitions"])
-def test_an_empty_list_in_any_of_its_forms(envelope: dict[str, Any], operation: api.Operation[Any]) -> None:
+def test_every_form_of_an_empty_list(envelope: dict[str, Any], operation: api.Operation[Any]) -> None:
     result, _ = run(operation, TOKEN, answer(200, {"resCode": "0", **envelope}))
     assert result == []
 
 
-def test_a_token_answer_with_a_byte_order_mark() -> None:
+def test_token_answer_with_a_byte_order_mark() -> None:
     body = json.dumps({"access_token": TOKEN, "expires_in": 600}).encode()
     result, _ = run(api.get_token("c", SECRET), answer(200, b"\xef\xbb\xbf" + body))
     assert (result.access_token, result.expires_in) == (TOKEN, 600)
 
 
-def test_a_bad_token_is_known_by_a_number_too() -> None:
+def test_numeric_code_of_a_bad_token_is_recognised() -> None:
     refusal = answer(403, {"resCode": 405230602, "resMsg": "no"})
     result, asked = run(api.act("1", "resume"), TOKEN, refusal, FRESH, ok(INSTANCE))
     assert (result.id, asked[3].headers["access-token"]) == ("1", FRESH)
 
 
-def test_the_servers_wish_to_wait_is_kept() -> None:
+def test_retry_after_header_is_kept() -> None:
     with pytest.raises(ThrottledError) as caught:
         run(api.start("A"), TOKEN, answer(429, b"", {"retry-after": "7"}))
     assert caught.value.retry_after == "7"
@@ -399,19 +402,19 @@ PLATFORM, OAUTH = {"resCode": "405230099", "resMsg": "no"}, {"error": "unauthori
         if (status, body) != (400, OAUTH)
     ],
 )
-def test_what_else_a_token_endpoint_answers_is_not_taken_for_a_wrong_secret(status: int, body: Any) -> None:
+def test_other_answers_of_a_token_endpoint_are_not_a_wrong_secret(status: int, body: Any) -> None:
     words = f"does not say that the client id or the secret is wrong.*HTTP {status}"
     with pytest.raises(UnexpectedAnswerError, match=words):
         run(api.get_token("client", SECRET), answer(status, body))
 
 
-def test_a_refusal_without_a_word_is_one_all_the_same() -> None:
+def test_refusal_without_a_body() -> None:
     with pytest.raises(AuthenticationError, match="HTTP 401"):
         run(api.get_token("client", SECRET), answer(401, b"<html>"))
 
 
 @pytest.mark.parametrize("form", [SECRET, "the%2Fclient%2Fsecret"])
-def test_a_server_that_repeats_the_secret_is_not_quoted(form: str) -> None:
+def test_secret_repeated_by_the_server_is_masked(form: str) -> None:
     body = {"error": "bad", "error_description": f"no client with {form} here"}
     with pytest.raises(AuthenticationError) as caught:
         run(api.get_token("client", SECRET if form == SECRET else "the/client/secret"), answer(400, body))
@@ -420,21 +423,21 @@ def test_a_server_that_repeats_the_secret_is_not_quoted(form: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "t\u00f6ken", "\u20ac"])
-def test_a_token_that_no_header_can_carry(token: str) -> None:
-    with pytest.raises(UnexpectedAnswerError, match="not a token that a header can carry") as caught:
+def test_token_that_does_not_fit_a_header_is_refused(token: str) -> None:
+    with pytest.raises(UnexpectedAnswerError, match="access_token is not valid in a header") as caught:
         run(api.get_token("client", SECRET), answer(200, {"access_token": token}))
     assert not token or token not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [ServerError("x"), InterruptedCallError("x"), ThrottledError("x")])
-def test_a_failed_token_request_says_that_the_call_itself_was_not_taken(error: CallError) -> None:
+def test_failed_token_request_says_that_the_call_was_not_processed(error: CallError) -> None:
     with pytest.raises(type(error)) as caught:
         run(api.start("A"), error)
     assert (caught.value.taken, caught.value.passing) == (False, True)
-    assert not may_resend(caught.value, resend_if_unsure=True)  # the token request has had its attempts
+    assert not may_resend(caught.value, resend_if_unsure=True)  # the token request has used up its attempts
 
 
-def test_a_failed_csrf_request_says_that_the_call_itself_was_not_taken() -> None:
+def test_failed_csrf_request_says_that_the_call_was_not_processed() -> None:
     with pytest.raises(ServerError, match="Could not get a CSRF token") as caught:
         run(api.start("A"), TOKEN, answer(503, b""), csrf=True)
     assert caught.value.taken is False
@@ -464,16 +467,16 @@ def test_a_failed_csrf_request_says_that_the_call_itself_was_not_taken() -> None
         "refused",
     ],
 )
-def test_only_what_was_never_sent_never_reached_the_server(
+def test_never_reached_is_set_only_if_nothing_was_sent(
     replies: list[Any], csrf: bool, never_reached: bool
 ) -> None:
-    """A gateway may refuse what was done: what was sent once may have been."""
+    """A gateway may refuse a request after it took effect, so any sent request may have been processed."""
     with pytest.raises(CallError) as caught:
         run(api.start("A"), *replies, csrf=csrf)
     assert caught.value.never_reached is never_reached
 
 
-def test_a_token_may_come_without_its_life() -> None:
+def test_token_answer_without_a_lifetime() -> None:
     result, _ = run(api.get_token("c", SECRET), answer(200, {"access_token": TOKEN, "token_type": "Bearer"}))
     assert (result.access_token, result.expires_in) == (TOKEN, None)
     assert TOKEN not in repr(result)
@@ -486,26 +489,26 @@ def test_a_token_may_come_without_its_life() -> None:
         (other, None) for other in (0, -1, "0", "-600", "", "soon", "nan", "inf", None, True, [600], {"s": 1})
     ],
 )
-def test_the_life_of_a_token_in_whatever_shape(expires_in: Any, read: float | None) -> None:
+def test_lifetime_of_a_token_in_several_forms(expires_in: Any, read: float | None) -> None:
     body = {"access_token": TOKEN, "expires_in": expires_in}
     result, _ = run(api.get_token("c", SECRET), answer(200, body))
     assert (result.access_token, result.expires_in) == (TOKEN, read)
 
 
-def test_a_life_that_no_number_holds() -> None:
+def test_lifetime_beyond_the_range_of_floats() -> None:
     body = b'{"access_token": "token", "expires_in": 1e999}'
     result, _ = run(api.get_token("c", SECRET), answer(200, body))
     assert result.expires_in is None
 
 
 @pytest.mark.parametrize("body", [{}, {"access_token": 5}, []])
-def test_a_token_answer_of_another_shape(body: Any) -> None:
+def test_token_answer_with_another_shape_is_refused(body: Any) -> None:
     with pytest.raises(UnexpectedAnswerError) as caught:
         run(api.get_token("c", SECRET), answer(200, body))
     assert TOKEN not in str(caught.value)
 
 
-def test_a_transport_error_is_told_what_was_attempted() -> None:
+def test_transport_error_says_what_was_attempted() -> None:
     with pytest.raises(InterruptedCallError) as caught:
         run(api.delete("002N1"), TOKEN, InterruptedCallError("no answer came"))
     assert str(caught.value).startswith(
@@ -513,7 +516,7 @@ def test_a_transport_error_is_told_what_was_attempted() -> None:
     )
 
 
-def test_what_the_server_says_is_quoted_short_and_without_the_token() -> None:
+def test_server_words_are_shortened_and_the_token_masked() -> None:
     with pytest.raises(RefusedError) as caught:
         run(
             api.start("A"),
@@ -527,7 +530,7 @@ def test_what_the_server_says_is_quoted_short_and_without_the_token() -> None:
 
 
 @given(status=st.integers(100, 599), body=st.binary(max_size=60), media=st.text(max_size=10))
-def test_no_answer_at_all_breaks_the_exchange(status: int, body: bytes, media: str) -> None:
+def test_any_answer_gives_a_result_or_a_call_error(status: int, body: bytes, media: str) -> None:
     talk = exchange(api.start("A"), connection="the_connection")
     reply = Response(status, {"content-type": media}, body)
     try:
@@ -550,7 +553,7 @@ JSON = st.recursive(
 
 
 @given(code=st.sampled_from(["0", "1", "", "405230602"]) | st.integers(), result=JSON)
-def test_no_result_at_all_breaks_the_exchange(code: Any, result: Any) -> None:
+def test_any_result_gives_a_result_or_a_call_error(code: Any, result: Any) -> None:
     reply = answer(200, {"resCode": code, "result": result})
     try:
         instance, _ = run(api.start("A"), TOKEN, reply, None)

@@ -1,4 +1,4 @@
-"""What follows from a search of which some calls failed: nothing for those that were found, and nothing wrong for the others."""
+"""The result of a search in which some calls failed: found instances are unaffected, and nothing false is concluded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def too_long() -> CallError:
 
 
 def server(*rows: BpmInstance, failing: dict[str, CallError] | None = None, times: int = 99) -> Answer:
-    """List these instances, but for states whose lists fail so often; refuse to read by id."""
+    """List these instances, let the lists of some states fail a number of times, and refuse to read by id."""
     left = dict.fromkeys(failing or {}, times)
 
     def answer(operation: Operation[Any]) -> Any:
@@ -58,31 +58,31 @@ def server(*rows: BpmInstance, failing: dict[str, CallError] | None = None, time
     return answer
 
 
-class TestByIds:
-    def test_a_list_that_fails_costs_only_what_was_in_it(self, stage: Any) -> None:
+class TestSearchById:
+    def test_failed_list_affects_only_the_instances_in_it(self, stage: Any) -> None:
         failure = ServerError("x")
         scene = stage(server(instance("1", RUNS), instance("2", WAITS), failing={RUNS: failure}))
         findings = scene.run(search.find({"1": RUNS, "2": WAITS}))
         assert findings.instance("2").state == WAITS
         with pytest.raises(ServerError):
             findings.instance("1")
-        # Where it was last seen it is most likely still: no other list is asked for it.
+        # It is most likely still in its last seen state, so no other list is requested.
         assert scene.asked == [WAITS, RUNS]
         assert findings.failure is None
         assert findings.has_gaps
 
-    def test_one_that_has_moved_is_found_though_another_list_fails(self, stage: Any) -> None:
+    def test_moved_instance_is_found_despite_another_failed_list(self, stage: Any) -> None:
         scene = stage(server(instance("1", DONE), failing={WAITS: too_long()}))
         findings = scene.run(search.find({"1": RUNS, "2": RUNS}))
         assert findings.instance("1").state == DONE
         with pytest.raises(UnexpectedAnswerError, match="too long"):
-            findings.instance("2")  # it may be in the list that failed
+            findings.instance("2")  # it may be in the failed list
         assert scene.asked == [
             RUNS,
             *(state for state in ALL if state != RUNS),
         ]  # a second round would show no more
 
-    def test_nothing_is_in_none_of_the_states_while_a_list_fails(self, stage: Any) -> None:
+    def test_no_instance_counts_as_missing_while_a_list_fails(self, stage: Any) -> None:
         for failing in ALL:
             findings = stage(server(failing={failing: too_long()})).run(search.find({"1": None}))
             assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
@@ -90,7 +90,7 @@ class TestByIds:
             stage(server()).run(search.find({"1": None})).instance_or_error("1"), InstanceNotFoundError
         )
 
-    def test_reading_by_id_makes_up_for_a_list_that_fails(self, stage: Any) -> None:
+    def test_reading_by_id_replaces_a_failed_list(self, stage: Any) -> None:
         endpoint = search.Endpoint()
         endpoint.reads_by_id = True
         lists = server(failing={RUNS: too_long(), WAITS: too_long()})
@@ -98,7 +98,7 @@ class TestByIds:
         findings = scene.run(search.find({"1": RUNS, "2": WAITS}, lookup="auto", endpoint=endpoint))
         assert findings.instance("1").state == DONE
 
-    def test_where_ids_alone_are_read_each_fails_for_itself(self, stage: Any) -> None:
+    def test_with_by_id_each_instance_fails_separately(self, stage: Any) -> None:
         def answer(operation: Operation[Any]) -> Any:
             found = {"1": instance("1", DONE), "2": too_long(), "3": RefusedError("no"), "4": instance("x")}
             return found[operation.path.rsplit("/", 1)[1]]
@@ -108,9 +108,7 @@ class TestByIds:
         assert kinds == [BpmInstance, UnexpectedAnswerError, InstanceNotFoundError, InstanceNotFoundError]
         assert findings.failure is None
 
-    def test_an_unknown_way_to_read_is_not_tried_again_where_its_answer_makes_no_sense(
-        self, stage: Any
-    ) -> None:
+    def test_malformed_first_read_by_id_is_not_repeated(self, stage: Any) -> None:
         seen = []
 
         def answer(operation: Operation[Any]) -> Any:
@@ -121,24 +119,22 @@ class TestByIds:
         for _ in range(2):
             stage(answer).run(search.find({"1": None}, lookup="auto", endpoint=endpoint))
         stage(answer).run(search.find({"1": None}, lookup="by_id"))
-        # Only the first one is a question whether this works at all.
+        # Only the first one tests whether reading by id works at all.
         assert [resend for kind, resend in seen if kind == "get"][-2:] == [True, True]
 
 
-class TestWhenASearchStops:
+class TestSearchStops:
     @pytest.mark.parametrize("kind", [NotSentError, ThrottledError, AuthenticationError])
-    def test_with_the_first_call_that_every_other_would_follow(
-        self, kind: type[CallError], stage: Any
-    ) -> None:
+    def test_after_a_fatal_error(self, kind: type[CallError], stage: Any) -> None:
         scene = stage(server(instance("1", WAITS), failing={RUNS: kind("x")}))
         findings = scene.run(search.find({"1": WAITS, "2": RUNS, "3": NEW}, [KEY]))
         assert scene.asked == [WAITS, RUNS]
-        assert findings.instance("1").state == WAITS  # what it had got counts
+        assert findings.instance("1").state == WAITS  # earlier results still count
         assert isinstance(findings.failure, kind)
         assert {type(findings.instance_or_error(one)) for one in "23"} == {kind}
         assert isinstance(findings.carrier_or_error(KEY), kind)
 
-    def test_with_a_token_that_could_not_be_had(self, stage: Any) -> None:
+    def test_if_fetching_the_token_failed(self, stage: Any) -> None:
         error = ServerError("x")
         error.came_before = True
         scene = stage(lambda _: error)
@@ -146,7 +142,7 @@ class TestWhenASearchStops:
         assert len(scene.asked) == 1
 
     @pytest.mark.parametrize("kind", [ServerError, InterruptedCallError, UnexpectedAnswerError])
-    def test_after_a_few_calls_in_vain(self, kind: type[CallError], stage: Any) -> None:
+    def test_after_consecutive_failures(self, kind: type[CallError], stage: Any) -> None:
         scene = stage(lambda _: kind("x"))
         findings = scene.run(search.find({"1": None}, [KEY], {DONE}))
         assert len(scene.asked) == MOST_IN_VAIN
@@ -156,7 +152,7 @@ class TestWhenASearchStops:
             findings.rows_of(DONE)
 
     @pytest.mark.parametrize("failure", [RefusedError("no"), too_long()])
-    def test_never_for_answers_that_concern_one_list_alone(self, failure: CallError, stage: Any) -> None:
+    def test_not_after_errors_of_single_lists(self, failure: CallError, stage: Any) -> None:
         scene = stage(
             server(
                 instance("1", NEW), failing=dict.fromkeys([state for state in ALL if state != NEW], failure)
@@ -167,19 +163,19 @@ class TestWhenASearchStops:
         assert findings.failure is None
         assert isinstance(findings.carrier_or_error(KEY), type(failure))
 
-    def test_nothing_at_all_counts_as_down(self, stage: Any) -> None:
+    def test_server_counts_as_down_if_every_call_failed(self, stage: Any) -> None:
         failure = RefusedError("no")
         assert stage(lambda _: failure).run(search.find({"1": RUNS})).failure is failure
 
 
-class TestByAKey:
-    def test_none_is_none_as_long_as_each_state_was_listed_once(self, stage: Any) -> None:
+class TestSearchByKey:
+    def test_no_match_is_certain_if_each_state_was_listed_once(self, stage: Any) -> None:
         findings = stage(server(failing={RUNS: ServerError("x")}, times=1)).run(search.find({}, [KEY]))
         assert isinstance(findings.carrier_or_error(KEY), InstanceNotFoundError)
         findings = stage(server(failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
         assert isinstance(findings.carrier_or_error(KEY), ServerError)
 
-    def test_an_ended_one_is_never_taken_while_an_open_one_may_be_hidden(self, stage: Any) -> None:
+    def test_ended_match_is_not_returned_while_an_open_one_may_be_hidden(self, stage: Any) -> None:
         ended, still_open = instance("1", DONE, business_key="k"), instance("2", RUNS, business_key="k")
         for times in (1, 99):
             findings = stage(server(ended, failing={RUNS: ServerError("x")}, times=times)).run(
@@ -193,9 +189,9 @@ class TestByAKey:
         findings = stage(server(ended, failing={"Terminated": ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )
-        assert isinstance(findings.carrier_or_error(KEY), ServerError)  # another ended one may be hidden
+        assert isinstance(findings.carrier_or_error(KEY), ServerError)  # another ended match may be hidden
 
-    def test_an_open_one_is_not_the_only_one_before_every_state_was_listed(self, stage: Any) -> None:
+    def test_open_match_counts_only_after_every_state_was_listed(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="k"), instance("2", RUNS, business_key="k")
         findings = stage(server(*rows, failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
         assert isinstance(findings.carrier_or_error(KEY), ServerError)
@@ -216,25 +212,29 @@ CONTRADICTIONS: list[dict[str, Any]] = [
 class TestContradictions:
     @pytest.mark.parametrize("other", CONTRADICTIONS, ids=str)
     @pytest.mark.parametrize("order", [1, -1])
-    def test_two_rows_of_one_list_decide_nothing(self, other: dict[str, Any], order: int, stage: Any) -> None:
+    def test_different_rows_in_one_list_are_a_contradiction(
+        self, other: dict[str, Any], order: int, stage: Any
+    ) -> None:
         fields = {"state": RUNS, "business_key": "k"}
         rows = [instance("1", **fields), instance("1", **{**fields, **other}), instance("2", RUNS)][::order]
         scene = stage(lambda one: rows if dict(one.query)["states"] == RUNS else [])
         findings = scene.run(search.find({"1": RUNS, "2": RUNS}, [KEY], {RUNS}))
         for result in (findings.instance_or_error("1"), findings.carrier_or_error(KEY)):
             assert isinstance(result, UnexpectedAnswerError)
-            assert "shows instance '1' twice in the list of state 'Running', with" in str(result)
+            assert "shows instance '1' twice in the list of state 'Running' with different values: " in str(
+                result
+            )
         assert findings.instance("2").id == "2"
         assert set(findings.doubts) == {"1"}
         assert findings.failure is None
 
-    def test_two_equal_rows_are_no_contradiction(self, stage: Any) -> None:
+    def test_equal_rows_are_no_contradiction(self, stage: Any) -> None:
         row = instance("1", DONE, end_time="2026-01-01 00:00:00")
         again = instance("1", DONE, end_time="2026-01-01 00:00:01")
         findings = stage(lambda one: [row, again]).run(search.find({"1": DONE}))
         assert findings.instance("1").state == DONE
 
-    def test_one_that_moved_meanwhile_counts_as_the_later_list_has_it(self, stage: Any) -> None:
+    def test_later_row_of_a_moved_instance_counts(self, stage: Any) -> None:
         findings = stage(server(instance("1", WAITS), instance("1", DONE))).run(
             search.find({"1": WAITS, "2": DONE}, lists={DONE})
         )
@@ -251,7 +251,7 @@ class TestContradictions:
         ],
         ids=["two ends", "two ends of one status", "two names", "two keys"],
     )
-    def test_two_lists_that_no_move_explains_decide_nothing(
+    def test_rows_that_a_move_cannot_explain_are_a_contradiction(
         self, rows: list[BpmInstance], stage: Any
     ) -> None:
         lists = {row.state for row in rows}
@@ -263,13 +263,13 @@ class TestContradictions:
         findings = stage(server(*rows)).run(search.find({}, lists=lists))
         assert set(findings.doubts) == {"1"}
 
-    def test_a_list_may_show_no_keys_where_another_does(self, stage: Any) -> None:
+    def test_missing_key_in_one_list_is_no_contradiction(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="1"), instance("1", RUNS, business_key="k")
         findings = stage(server(*rows)).run(search.find({"1": WAITS, "2": RUNS}))
         assert findings.instance("1").state == RUNS
 
 
-class TestRowsThatCannotBeRead:
+class TestUnreadableRows:
     @staticmethod
     def found(row: dict[str, Any], *rows: BpmInstance, stage: Any) -> Findings:
         odd = Unreadable(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
@@ -281,7 +281,7 @@ class TestRowsThatCannotBeRead:
         findings: Findings = stage(answer).run(search.find({"1": RUNS, "2": RUNS}, [KEY]))
         return findings
 
-    def test_they_make_their_own_instance_doubtful_and_no_other(self, stage: Any) -> None:
+    def test_affect_only_their_own_instance(self, stage: Any) -> None:
         findings = self.found({"id": "1"}, instance("2", RUNS, business_key="other"), stage=stage)
         assert findings.instance("2").state == RUNS
         with pytest.raises(
@@ -290,13 +290,13 @@ class TestRowsThatCannotBeRead:
             findings.instance("1")
         assert isinstance(findings.carrier_or_error(KEY), InstanceNotFoundError)
 
-    def test_without_an_id_one_may_be_any_that_was_not_found(self, stage: Any) -> None:
+    def test_row_without_an_id_may_be_any_missing_instance(self, stage: Any) -> None:
         findings = self.found({"unread": frozenset({"id"})}, instance("2", RUNS), stage=stage)
         assert findings.instance("2").state == RUNS
         assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
 
     @pytest.mark.parametrize(
-        ("row", "states_of_carriers", "kind"),
+        ("row", "states_of_matches", "kind"),
         [
             ({"id": "1", "business_key": "k"}, [], UnexpectedAnswerError),
             ({"id": "1", "business_key": "k"}, [WAITS], UnexpectedAnswerError),
@@ -306,14 +306,14 @@ class TestRowsThatCannotBeRead:
             ({"id": "1", "unread": frozenset({"businessKey"})}, [], InstanceNotFoundError),
         ],
     )
-    def test_a_key_is_in_doubt_where_they_may_carry_it_and_that_would_decide(
-        self, row: dict[str, Any], states_of_carriers: list[str], kind: type, stage: Any
+    def test_key_is_undecided_if_an_unreadable_row_may_be_the_deciding_match(
+        self, row: dict[str, Any], states_of_matches: list[str], kind: type, stage: Any
     ) -> None:
-        carriers = [
+        matches = [
             instance(str(number), state, business_key="k")
-            for number, state in enumerate(states_of_carriers, 5)
+            for number, state in enumerate(states_of_matches, 5)
         ]
-        assert isinstance(self.found(row, *carriers, stage=stage).carrier_or_error(KEY), kind)
+        assert isinstance(self.found(row, *matches, stage=stage).carrier_or_error(KEY), kind)
 
 
 FAILURES = [
@@ -334,7 +334,7 @@ FAILURES = [
     ),
     keys=st.booleans(),
 )
-def test_whatever_fails_nothing_false_follows(
+def test_any_failures_lead_to_no_false_result(
     where: list[str | None],
     hints: list[str | None],
     failing: dict[str, tuple[type[CallError], int]],
@@ -368,11 +368,11 @@ def test_whatever_fails_nothing_false_follows(
         assert not findings.has_gaps
         assert findings.instances == there
     if keys:
-        check_carrier(findings.carrier_or_error(KEY), rows)
+        check_match(findings.carrier_or_error(KEY), rows)
 
 
-def check_carrier(carrier: BpmInstance | AstroZeroError, rows: list[BpmInstance]) -> None:
-    """See that what follows for a key is true of all its carriers, or is an error of a call."""
+def check_match(carrier: BpmInstance | AstroZeroError, rows: list[BpmInstance]) -> None:
+    """Check that the result for a key is true of all its matches, or is the error of a call."""
     still_open = [row for row in rows if not row.is_closed]
     if isinstance(carrier, BpmInstance):
         assert [carrier] in (rows, still_open)

@@ -233,7 +233,7 @@ def test_judges_by_the_state_if_all_answers_are_lost(
     assert set(change.done) == closed(emulator)
     assert set(change.failed) == set(ids) - closed(emulator)
     for reason in change.failed.values():
-        assert reason.startswith("the connection was cut")
+        assert reason.startswith("the connection was lost")
         assert not any(instance_id in reason for instance_id in ids)
 
 
@@ -262,7 +262,7 @@ def test_an_accepted_action_without_effect_is_no_success(group: Group, emulator:
     emulator.switch(action_lag=30)
     change = group.change(ids)
     assert change.done == []
-    words = f"accepted, and after 60 s its effect does not show: the instance is {WAITING!r}"
+    words = f"accepted, but shows no effect after 60 s: the instance is {WAITING!r}"
     assert change.failed == dict.fromkeys(change.failed, words)
     assert sum(group.slept) == 60
     assert change.in_doubt == set(ids)
@@ -300,14 +300,14 @@ def test_searches_for_the_start_grace_of_the_connection(
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
     group = Group(replace(settings, start_grace=4))
-    assert "and after 4 s its effect" in group.change([instance_id]).failed[instance_id]
+    assert "but shows no effect after 4 s" in group.change([instance_id]).failed[instance_id]
     assert group.slept == [1, 2, 1]
 
 
 def test_searches_once_without_grace_or_after_a_stop(group: Group, emulator: EmulatorControl) -> None:
     (instance_id,) = started(emulator, 1)
     emulator.switch(action_lag=30)
-    words = "accepted, and its effect does not show yet"
+    words = "accepted, but shows no effect yet"
     assert group.change([instance_id], grace=0).failed[instance_id].startswith(words)
     (other,) = started(emulator, 1)
     stopped = group.change([other], is_stopped=lambda: emulator.counts()["action"] > 1)
@@ -349,9 +349,9 @@ def test_reports_both_errors_if_the_search_fails_too(
     change = group.change(ids)
     assert set(change.failed) == set(ids)
     assert change.is_complete is not bool(fault)
-    first = "the server refused" if fault else "accepted"
+    first = "the server refused, and afterwards" if fault else "accepted, but then"
     for reason in change.failed.values():
-        assert reason.startswith(f"{first}, and then the instance could not be read (the server failed)")
+        assert reason.startswith(f"{first} the instance could not be read (the server failed)")
     # Accepted actions are searched for once more.
     assert emulator.counts()["query"] == (ATTEMPTS if fault else 2 * ATTEMPTS)
 

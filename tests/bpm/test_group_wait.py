@@ -286,7 +286,7 @@ class TestLog:
         for now in (0, 10):
             fail(awaited, began=now, now=now)
         assert said(awaited) == [
-            "Polls are failing; still waiting. cut. Whether the server acted on it is unknown."
+            "Polls are failing; still waiting. cut. It is unknown whether the server acted on the request."
         ]
         assert poll(awaited, *group(RUNS)) == ["Polls succeed again"]
 

@@ -1,4 +1,4 @@
-"""Both wire shapes become one view; the bodies are the examples that the API reference prints."""
+"""Decoding of both wire shapes. The bodies are the examples of the API reference."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def decoded(body: dict[str, Any]) -> BpmInstance:
     return decode_instance(json.dumps(body).encode())
 
 
-def test_the_answer_to_a_start() -> None:
+def test_start_answer_is_decoded() -> None:
     assert decoded(STARTED) == BpmInstance(
         id="002N000000Sy2NphoRbU",
         name="bpName1",
@@ -76,7 +76,7 @@ def test_the_answer_to_a_start() -> None:
     )
 
 
-def test_an_action_and_a_row_of_the_same_instance_are_equal() -> None:
+def test_action_answer_and_row_of_one_instance_are_equal() -> None:
     (row,) = decode_rows(json.dumps([ROW]).encode())
     assert row == decoded(SUSPENDED)
     assert row.suspended
@@ -96,12 +96,14 @@ def test_an_action_and_a_row_of_the_same_instance_are_equal() -> None:
         ({"suspended": None, "isClosed": None}, False, False),
     ],
 )
-def test_flag_and_state_both_count(change: dict[str, Any], suspended: bool, closed: bool) -> None:
+def test_flag_and_state_both_count_for_suspended_and_closed(
+    change: dict[str, Any], suspended: bool, closed: bool
+) -> None:
     instance = decoded({**STARTED, **change})
     assert (instance.suspended, instance.is_closed) == (suspended, closed)
 
 
-# What an action or a row shows, and how it is read; an error where it decides something and cannot be read.
+# Fields of an action's answer or a row, and how they are decoded; ``None`` for an unreadable field that decides something.
 ODD_FIELDS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
     ({"id": 7}, {"id": "7"}),
     ({"name": 3}, {"name": "3"}),
@@ -150,7 +152,9 @@ ODD_FIELDS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
 
 
 @pytest.mark.parametrize(("change", "shown"), ODD_FIELDS)
-def test_odd_fields_of_an_action_and_of_a_row(change: dict[str, Any], shown: dict[str, Any] | None) -> None:
+def test_invalid_fields_of_an_action_and_of_a_row(
+    change: dict[str, Any], shown: dict[str, Any] | None
+) -> None:
     other = {**ROW, "id": "2", "state": "Running"}
     rows = decode_rows(json.dumps([other, {**ROW, **change}, other]).encode())
     if shown is None:
@@ -173,7 +177,7 @@ def test_odd_fields_of_an_action_and_of_a_row(change: dict[str, Any], shown: dic
 
 
 @pytest.mark.parametrize("missing", ["id", "name", "state"])
-def test_a_field_without_which_there_is_no_instance(missing: str) -> None:
+def test_required_fields(missing: str) -> None:
     without = {key: value for key, value in STARTED.items() if key != missing}
     with pytest.raises(msgspec.ValidationError, match=missing):
         decoded(without)
@@ -183,7 +187,7 @@ def test_a_field_without_which_there_is_no_instance(missing: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "_shown"), ODD_FIELDS)
-def test_a_start_whose_answer_shows_an_id_has_started(change: dict[str, Any], _shown: object) -> None:
+def test_start_answer_with_an_id_counts_as_started(change: dict[str, Any], _shown: object) -> None:
     body = json.dumps({**STARTED, "state": "Completed OK", "bpStatus": "Approved", **change}).encode()
     if "id" in change and _shown is None:
         with pytest.raises(msgspec.ValidationError, match="id"):
@@ -192,36 +196,36 @@ def test_a_start_whose_answer_shows_an_id_has_started(change: dict[str, Any], _s
     instance = decode_started(body, "Asked for")
     assert instance.id == str(change.get("id", STARTED["id"]))
     if set(change) & {"state", "suspended", "isClosed", "bpStatus"} and _shown is None:
-        # It is started, and nothing else that it shows counts: the first poll tells how it is.
+        # It is started, but the rest of its answer does not count. The first poll will show its state.
         assert (instance.state, instance.bp_status, instance.is_closed) == ("unknown", None, False)
     elif "name" in change and _shown is None:
         assert (instance.name, instance.state) == ("Asked for", "Completed OK")
 
 
-def test_a_start_whose_answer_shows_nothing_but_an_id() -> None:
+def test_start_answer_with_only_an_id() -> None:
     instance = decode_started(b'{"id": "1"}', "Asked for")
     assert instance == BpmInstance(id="1", name="Asked for", state="unknown")
 
 
 @pytest.mark.parametrize("raw", [b"null", b"{}", b'""', b"[]"])
-def test_an_empty_list(raw: bytes) -> None:
+def test_every_form_of_an_empty_list(raw: bytes) -> None:
     rows = decode_rows(raw)
     assert (rows, rows.unreadable) == ([], ())
     assert decode_definitions(raw) == []
 
 
-def test_a_list_of_one_may_be_an_object() -> None:
+def test_single_object_counts_as_a_list() -> None:
     assert [row.id for row in decode_rows(json.dumps(ROW).encode())] == [ROW["id"]]
 
 
 @pytest.mark.parametrize("raw", [b'{"rows": []}', b'"none"', b"7", b"true"])
-def test_what_is_no_list(raw: bytes) -> None:
+def test_anything_else_is_not_a_list(raw: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         decode_rows(raw)
 
 
 @pytest.mark.parametrize("part", ["null", "7", '"a"', "[]", '{"id": 1e999}'])
-def test_a_row_that_is_no_instance_at_all(part: str) -> None:
+def test_row_that_is_not_an_instance_is_unreadable(part: str) -> None:
     rows = decode_rows(f"[{json.dumps(ROW)}, {part}]".encode())
     assert [row.id for row in rows] == [ROW["id"]]
     (odd,) = rows.unreadable
@@ -244,14 +248,14 @@ SOUGHT = {"bpm_name": "A", "business_key": "k"}
         ({"name": "B", "business_key": None, "unread": {"businessKey"}}, False),
     ],
 )
-def test_what_an_unreadable_row_may_be(change: dict[str, Any], may_be: bool) -> None:
+def test_unreadable_row_may_be(change: dict[str, Any], may_be: bool) -> None:
     row = Unreadable(**{"reason": "", "unread": frozenset(), "name": "A", "business_key": "k", **change})
     assert row.may_be(**SOUGHT) is may_be
     assert row.may_be()
     assert row.may_be(bpm_name="A") is (change.get("name") != "B")
 
 
-def test_odd_definitions() -> None:
+def test_invalid_fields_of_definitions() -> None:
     rows = [{"id": 1, "name": "A", "version": 2, "active": "true", "label": None, "status": {}}]
     (definition,) = decode_definitions(json.dumps(rows).encode())
     assert (definition.id, definition.version, definition.active, definition.status) == ("1", "2", True, None)
@@ -271,7 +275,7 @@ ANY_JSON = st.recursive(
 
 
 @given(fields=st.dictionaries(st.sampled_from(sorted(WireInstance.__struct_fields__)), ANY_JSON))
-def test_no_row_at_all_hides_another_or_looks_like_a_success(fields: dict[str, Any]) -> None:
+def test_no_row_hides_another_or_looks_like_a_success(fields: dict[str, Any]) -> None:
     rows = decode_rows(json.dumps([ROW, {**ROW, **fields}, ROW]).encode())
     assert length_of(rows) == 3
     assert [row.id for row in rows].count(str(ROW["id"])) >= 2
@@ -280,7 +284,7 @@ def test_no_row_at_all_hides_another_or_looks_like_a_success(fields: dict[str, A
             assert fields["state"] == "Completed OK"
 
 
-def test_the_dict_that_tasks_pass_on() -> None:
+def test_as_dict() -> None:
     passed_on = decoded(STARTED).as_dict(url="https://example/002N")
     assert passed_on == {
         "id": "002N000000Sy2NphoRbU",
@@ -307,11 +311,11 @@ def test_the_dict_that_tasks_pass_on() -> None:
         ("Asia/Shanghai", "2019-08-27 10:53:04", "2019-08-27T02:53:04+00:00"),
         (None, "2019-08-27 10:53:04", None),
         ("Asia/Shanghai", "27.08.2019", "unknown"),
-        ("Europe/Berlin", "2019-10-27 02:30:00", "unknown"),  # an hour that came twice
+        ("Europe/Berlin", "2019-10-27 02:30:00", "unknown"),  # an hour that occurred twice
         ("Asia/Shanghai", "0001-01-01 00:00:00", "unknown"),
     ],
 )
-def test_times_have_one_form_and_utc_beside_it_where_the_zone_is_known(
+def test_as_dict_adds_utc_times_if_the_time_zone_is_known(
     zone: str | None, stamp: str, utc: str | None
 ) -> None:
     passed_on = decoded({**STARTED, "startTime": stamp}).as_dict(timezone=ZoneInfo(zone) if zone else None)

@@ -1,4 +1,4 @@
-"""What becomes of business keys, and which keys resemble each other."""
+"""How an endpoint changes business keys, and which keys resemble each other."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ KEY = "orders.Approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
         ("", None),
     ],
 )
-def test_a_form_is_read_off_one_key_and_makes_the_others(shown: str, form: KeyForm | None) -> None:
+def test_form_of_one_key_predicts_the_others(shown: str, form: KeyForm | None) -> None:
     assert KeyForm.of(KEY, shown) == form
     if form is not None:
         assert form.shown(KEY) == shown.strip()
 
 
-def test_keys_that_come_back_alike_are_not_told_apart() -> None:
+def test_keys_truncated_to_the_same_text_are_not_recognised() -> None:
     keys = KeyForms([f"{KEY}2", f"{KEY}3", "another"], KeyForm(length=50))
     assert keys.sent(KEY[:50]) is None
     assert keys.sent("another") == "another"
@@ -48,7 +48,7 @@ def test_keys_that_come_back_alike_are_not_told_apart() -> None:
         (None, None, None),
     ],
 )
-def test_a_key_is_recognised_by_what_is_known_of_the_endpoint(
+def test_changed_key_is_recognised_by_the_known_form(
     shown: str | None, form: KeyForm | None, sent: str | None
 ) -> None:
     assert KeyForms(["k", KEY], form).sent(shown) == sent
@@ -77,10 +77,10 @@ def test_a_key_is_recognised_by_what_is_known_of_the_endpoint(
         (None, False),
     ],
 )
-def test_what_may_be_a_changed_key(shown: str | None, resembles: bool) -> None:
+def test_resembles(shown: str | None, resembles: bool) -> None:
     assert KeyForms(["order-1", "order-2", KEY]).resembles(shown) is resembles
 
 
-def test_a_key_with_a_prefix_resembles_if_it_is_long_enough() -> None:
+def test_key_after_a_prefix_resembles_if_it_is_long_enough() -> None:
     assert KeyForms(["invoice-77"]).resembles("ASTRO-invoice-77")
     assert not KeyForms(["77"]).resembles("ASTRO-77")

@@ -1,4 +1,4 @@
-"""What a search for business keys finds, and when it is certain that nothing is missing."""
+"""The search by business keys, and when it is certain that nothing is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def row(
 
 
 class Server:
-    """Lists that are cut off, and ordered or not."""
+    """A server whose lists are truncated, and ordered or not."""
 
     def __init__(self, rows: Sequence[BpmInstance], *, cap: int | None = None, ordered: bool = True) -> None:
         self.rows, self.cap, self.ordered = rows, cap, ordered
@@ -64,7 +64,7 @@ def search(answer: Answer, wanted: str = "mine") -> KeyMatches:
         return matches
 
 
-def test_a_row_that_cannot_be_read_may_be_the_one_where_no_list_shows_a_key() -> None:
+def test_unreadable_row_may_match_if_no_list_shows_a_key() -> None:
     for shown, is_doubt in ((None, True), ("1", True), ("other", False)):
         odd = Unreadable(
             reason="it is odd", unread=frozenset(["state"]), id="1", name=NAME, business_key=shown
@@ -74,14 +74,14 @@ def test_a_row_that_cannot_be_read_may_be_the_one_where_no_list_shows_a_key() ->
         assert (matches.doubt(NAME, NOW) is not None) is is_doubt
 
 
-def test_a_row_that_cannot_be_read_counts_for_the_length_of_its_list() -> None:
-    """One row that can be read is no whole list where another one cannot."""
+def test_unreadable_row_counts_in_the_length_of_its_list() -> None:
+    """A list with one readable and one unreadable row has two rows."""
     odd = Unreadable(reason="it is odd", unread=frozenset(["state"]), id="2", name="Other", business_key="x")
     matches = search(lambda query: Rows([row("1")], [odd]) if query["states"] == "Completed OK" else [])
     assert "may be cut off at its 2 rows" in str(matches.doubt(NAME, NOW))
 
 
-def test_an_open_one_of_any_age_may_be_wanted() -> None:
+def test_any_open_instance_counts_if_asked_to() -> None:
     old = row("1", "2026-01-01 00:00:00", key="MINE", state="Running")
     recent = row("2", "2026-01-08 23:59:00")
     matches = KeyMatches(
@@ -102,19 +102,19 @@ def times(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 37, 100, 500])
-def test_whole_lists_leave_no_doubt(rows: int) -> None:
-    """Of whatever length: a hundred rows are no sign of a cap."""
+def test_complete_lists_leave_no_doubt(rows: int) -> None:
+    """The length does not matter: a hundred rows alone do not indicate a row cap."""
     found = search(Server([row(str(number), stamp) for number, stamp in enumerate(times(rows))]))
     assert found.doubt(NAME, NOW) is None
 
 
-def test_rows_of_one_second_are_compared_by_their_ids() -> None:
+def test_rows_of_the_same_second_are_compared_by_id() -> None:
     assert search(Server([row(str(number)) for number in range(50)])).doubt(NAME, NOW) is None
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("cap", [2, 37, 100])
-def test_lists_that_are_cut_off_at_any_length_are_doubted(cap: int, ordered: bool) -> None:
+def test_truncated_lists_of_any_length_are_in_doubt(cap: int, ordered: bool) -> None:
     rows = [row(str(number), stamp) for number, stamp in enumerate(times(120))]
     random.Random(1).shuffle(rows)
     server = Server(rows, cap=cap, ordered=ordered)
@@ -122,14 +122,14 @@ def test_lists_that_are_cut_off_at_any_length_are_doubted(cap: int, ordered: boo
     assert doubt == f"the list of state 'Completed OK' may be cut off at its {cap} rows"
 
 
-def test_lists_whose_order_is_ignored_are_doubted_though_they_are_whole() -> None:
-    """It cannot be told from a list that is cut off."""
+def test_unordered_lists_are_in_doubt_even_if_complete() -> None:
+    """An unordered list cannot be distinguished from a truncated one."""
     rows = [row(str(number), stamp) for number, stamp in enumerate(times(12))]
     random.Random(1).shuffle(rows)
     assert "cut off at its 12 rows" in str(search(Server(rows, ordered=False)).doubt(NAME, NOW))
 
 
-def test_a_list_that_is_cut_off_long_before_the_start_leaves_no_doubt() -> None:
+def test_list_that_reaches_back_beyond_the_start_leaves_no_doubt() -> None:
     rows = [row(str(number), f"2026-01-0{1 + number % 8} 00:00:{number % 60:02}") for number in range(200)]
     recent = [row(f"new {number}", stamp) for number, stamp in enumerate(times(10))]
     found = search(Server([*rows, *recent], cap=100))
@@ -138,15 +138,15 @@ def test_a_list_that_is_cut_off_long_before_the_start_leaves_no_doubt() -> None:
     assert found.doubt(NAME, None) is not None
 
 
-def test_only_the_longest_lists_are_asked_for_in_the_other_order() -> None:
-    """A server cuts off all lists at one length, so a shorter list is whole."""
+def test_only_the_longest_lists_are_requested_in_the_other_order() -> None:
+    """A server truncates all lists at the same length, so a shorter list is complete."""
     rows = [row(str(number), stamp) for number, stamp in enumerate(times(20))]
     server = Server([*rows, *(row(f"r{number}", state="Running") for number in range(19))])
     search(server)
     assert [query["states"] for query in server.queries if query["orderType"] == "asc"] == ["Completed OK"]
 
 
-def test_what_only_the_other_order_shows_is_found() -> None:
+def test_instance_that_only_the_other_order_shows_is_found() -> None:
     rows = [
         row(str(number), stamp, key="mine" if number == 0 else "other")
         for number, stamp in enumerate(times(50))
@@ -154,14 +154,14 @@ def test_what_only_the_other_order_shows_is_found() -> None:
     assert set(search(Server(rows, cap=30)).instances) == {"0"}
 
 
-def test_an_open_match_ends_the_search() -> None:
+def test_open_match_ends_the_search() -> None:
     server = Server([row("1", key="mine", state="Running")])
     search(server)
     assert len(server.queries) == 12
 
 
-def test_an_ended_match_is_not_taken_for_the_only_one() -> None:
-    """An open one may be missed by several passes, because it moves."""
+def test_ended_match_does_not_end_the_search() -> None:
+    """Several passes may miss an open match, because it moves."""
     ended, seen = row("1", key="mine"), 0
 
     def answer(query: dict[str, str]) -> list[BpmInstance]:
@@ -173,7 +173,7 @@ def test_an_ended_match_is_not_taken_for_the_only_one() -> None:
     assert search(answer).has_open
 
 
-def test_where_passes_keep_missing_instances_there_is_doubt() -> None:
+def test_passes_that_keep_missing_instances_leave_doubt() -> None:
     passes: dict[str, int] = {}
 
     def answer(query: dict[str, str]) -> list[BpmInstance]:
@@ -185,7 +185,7 @@ def test_where_passes_keep_missing_instances_there_is_doubt() -> None:
 
 @pytest.mark.parametrize("request_time", [0.01, 0.05, 0.1, 0.3])
 @pytest.mark.parametrize("dwell", [0.1, 0.3, 1.0])
-def test_an_instance_that_moves_to_and_fro_is_hardly_ever_missed(request_time: float, dwell: float) -> None:
+def test_instance_that_moves_back_and_forth_is_rarely_missed(request_time: float, dwell: float) -> None:
     missed = 0
     for seed in range(300):
         rng = random.Random(seed)
@@ -204,5 +204,5 @@ def test_an_instance_that_moves_to_and_fro_is_hardly_ever_missed(request_time: f
     assert missed <= 2
 
 
-def test_where_rows_show_no_keys_there_is_doubt() -> None:
+def test_rows_without_keys_leave_doubt() -> None:
     assert search(Server([row("1", key=None)])).doubt(NAME, NOW) == "the lists show no business keys here"

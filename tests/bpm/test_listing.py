@@ -1,4 +1,4 @@
-"""Instances are listed in order, whatever the server does, and those that a filter means."""
+"""Listings are filtered, and ordered even if the server does not order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STAMPS = {
         (Order("endTime", "desc"), "abcdef"),
     ],
 )
-def test_times_are_ordered_here_and_what_has_no_credible_one_comes_last(
+def test_times_are_sorted_and_rows_without_a_credible_time_come_last(
     order: Order, expected: str, make: Make
 ) -> None:
     rows = [make(one, start_time=stamp) for one, stamp in STAMPS.items()]
@@ -51,9 +51,7 @@ def test_times_are_ordered_here_and_what_has_no_credible_one_comes_last(
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("asc", "bca"), ("desc", "cba")])
-def test_texts_are_ordered_by_their_characters_and_equal_ones_stay_as_they_are(
-    direction: Any, expected: str, make: Make
-) -> None:
+def test_texts_are_sorted_stably_by_their_characters(direction: Any, expected: str, make: Make) -> None:
     rows = [make("a", title=None), make("b", title="One"), make("c", title="Two")]
     assert "".join(ids(ordered(rows, Order("title", direction)))) == expected
     same = [make(one, title="One") for one in "cab"]
@@ -74,7 +72,7 @@ def server(*rows: BpmInstance) -> Callable[[Operation[Any]], Any]:
         ({"business_key": "k"}, "b"),
     ],
 )
-def test_only_what_is_wanted_is_listed(wanted: dict[str, Any], expected: str, make: Make, stage: Any) -> None:
+def test_listing_applies_the_filter(wanted: dict[str, Any], expected: str, make: Make, stage: Any) -> None:
     rows = [
         make("a"),
         make("b", suspended=True, business_key="k"),
@@ -84,7 +82,7 @@ def test_only_what_is_wanted_is_listed(wanted: dict[str, Any], expected: str, ma
     assert "".join(ids(stage(server(*rows)).run(plan).instances)) == expected
 
 
-def test_what_has_no_credible_start_is_left_out_of_what_is_old(make: Make, stage: Any) -> None:
+def test_age_filter_leaves_out_instances_without_a_credible_start(make: Make, stage: Any) -> None:
     rows = [make(one, start_time=stamp) for one, stamp in STAMPS.items()]
     limits = ages.limits(90 * 60, None, timezone=timezone.utc, connection="c")
     listed = stage(server(*rows)).run(listing.instances(["Running"], wanted=Wanted(ages=limits, now=NOW)))
@@ -93,7 +91,7 @@ def test_what_has_no_credible_start_is_left_out_of_what_is_old(make: Make, stage
 
 
 @pytest.mark.parametrize("name", [None, "Approval"])
-def test_whether_keys_show_is_looked_for_in_every_state(name: str | None, make: Make, stage: Any) -> None:
+def test_every_state_is_checked_for_business_keys(name: str | None, make: Make, stage: Any) -> None:
     wanted = Wanted(business_key="k", bpm_name=name)
     scene = stage(server(make("a")))
     with pytest.raises(KeysNotShownError):
@@ -110,11 +108,11 @@ def test_whether_keys_show_is_looked_for_in_every_state(name: str | None, make: 
     ("value", "seconds"),
     [("7d", 604800), ("1d12h", 129600), (timedelta(hours=1), 3600), (90, 90), (0.5, 0.5)],
 )
-def test_an_age_may_be_written_in_three_ways(value: Any, seconds: float) -> None:
+def test_age_as_text_timedelta_or_seconds(value: Any, seconds: float) -> None:
     assert ages.seconds_of(value, "older_than") == seconds
 
 
 @pytest.mark.parametrize("value", ["a week", "", -1, True, None, [7]])
-def test_anything_else_is_no_age(value: Any) -> None:
+def test_invalid_ages_raise(value: Any) -> None:
     with pytest.raises(ValueError, match="older_than must be"):
         ages.seconds_of(value, "older_than")

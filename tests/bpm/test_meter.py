@@ -1,4 +1,4 @@
-"""What clients, waits and batches tell their meter, against the emulator, which counts for itself."""
+"""The counts of clients, waits and batches, compared with those of the emulator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BPM = "SupplierOnboarding"
 
 
 class Recorder(Tally):
-    """A meter that remembers when it was flushed."""
+    """A meter that records its flushes."""
 
     flushes = 0
 
@@ -40,7 +40,7 @@ class Recorder(Tally):
 
     @property
     def seen(self) -> dict[str, int]:
-        """What was counted so far, tags as part of the name."""
+        """The counts so far, with tags as part of the name."""
         return {
             ".".join((name, *(value for _, value in tags))): n for (name, tags), n in self._counts.items()
         }
@@ -52,7 +52,7 @@ class Recorder(Tally):
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # the fixture resets it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, instance_lookup="list")
@@ -64,20 +64,20 @@ def recorder() -> Recorder:
 
 
 def sync_calls(settings: Settings, recorder: Recorder, *steps: Any) -> None:
-    """Run calls on the sync client, and what is to happen between them."""
+    """Run calls on the sync client, and functions between them."""
     with BpmClient(settings, tokens=TokenCache(), sleep=lambda _: None, meter=recorder) as client:
         for step in steps:
             step() if callable(step) else client.call(step)
 
 
 def async_calls(settings: Settings, recorder: Recorder, *steps: Any) -> None:
-    """Run calls on the async client, and what is to happen between them."""
+    """Run calls on the async client, and functions between them."""
 
-    async def go_on(_seconds: float) -> None:
+    async def skip_sleep(_seconds: float) -> None:
         pass
 
     async def main() -> None:
-        async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=go_on, meter=recorder) as client:
+        async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=skip_sleep, meter=recorder) as client:
             for step in steps:
                 await (asyncio.to_thread(step) if callable(step) else client.call(step))
 
@@ -89,7 +89,7 @@ LISTING = api.query("Running")
 
 
 @CLIENTS
-def test_a_call_costs_a_token_and_a_request(
+def test_call_counts_a_token_and_a_request(
     calls: Callable[..., None], settings: Settings, recorder: Recorder
 ) -> None:
     calls(settings, recorder, LISTING, LISTING)
@@ -98,7 +98,7 @@ def test_a_call_costs_a_token_and_a_request(
 
 
 @CLIENTS
-def test_a_token_that_was_refused_is_renewed_and_the_call_sent_again(
+def test_renewed_token_and_resend_are_counted(
     calls: Callable[..., None], settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     calls(settings, recorder, LISTING, emulator.revoke_tokens, LISTING)
@@ -107,7 +107,7 @@ def test_a_token_that_was_refused_is_renewed_and_the_call_sent_again(
 
 
 @CLIENTS
-def test_each_attempt_of_a_throttled_call_counts(
+def test_each_attempt_of_a_throttled_call_is_counted(
     calls: Callable[..., None], settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     emulator.fault("query", "status", status=429, retry_after=0, times=2)
@@ -116,7 +116,7 @@ def test_each_attempt_of_a_throttled_call_counts(
 
 
 @CLIENTS
-def test_a_write_with_a_csrf_token_is_two_requests_of_two_kinds(
+def test_write_with_a_csrf_token_counts_two_requests(
     calls: Callable[..., None], settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     emulator.switch(csrf_required=True)
@@ -130,7 +130,7 @@ def test_a_write_with_a_csrf_token_is_two_requests_of_two_kinds(
 
 
 @CLIENTS
-def test_a_token_request_that_is_sent_again_as_json_is_one(
+def test_token_request_resent_as_json_is_counted_once(
     calls: Callable[..., None], settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     emulator.switch(token_body="json")
@@ -138,7 +138,7 @@ def test_a_token_request_that_is_sent_again_as_json_is_one(
     assert (recorder.seen["token_requests"], recorder.seen["requests.token"]) == (1, 2)
 
 
-def test_a_wait_of_two_looks_on_a_worker(
+def test_wait_with_two_polls_on_a_worker(
     settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
@@ -160,9 +160,7 @@ def test_a_wait_of_two_looks_on_a_worker(
     assert recorder.seen["requests.query"] == emulator.counts()["query"]
 
 
-def test_looks_that_fail_on_a_worker(
-    settings: Settings, recorder: Recorder, emulator: EmulatorControl
-) -> None:
+def test_failed_polls_on_a_worker(settings: Settings, recorder: Recorder, emulator: EmulatorControl) -> None:
     instance_id = emulator.start(BPM)["id"]
     emulator.move(instance_id, state="Completed OK")
     emulator.fault("query", "status", status=503, times=2)
@@ -176,7 +174,7 @@ def test_looks_that_fail_on_a_worker(
     assert (recorder.seen["polls"], recorder.seen["poll_errors"]) == (2, 1)
 
 
-def test_two_waits_in_the_triggerer_share_their_looks(
+def test_two_waits_in_the_triggerer_share_their_polls(
     settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     ids = [emulator.start(BPM)["id"] for _ in range(2)]
@@ -211,7 +209,7 @@ def test_two_waits_in_the_triggerer_share_their_looks(
     assert recorder.flushes >= seen["polls"]
 
 
-def test_a_batch_counts_what_was_started_also_where_the_answer_was_lost(
+def test_batch_counts_starts_with_lost_answers(
     settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "drop_after", skip=2)
@@ -229,7 +227,7 @@ def test_a_batch_counts_what_was_started_also_where_the_answer_was_lost(
     assert (seen["starts"], seen["ambiguous_starts"], seen["requests.start"]) == (7, 1, 7)
 
 
-def test_threads_may_share_a_tally() -> None:
+def test_buffered_meter_is_thread_safe() -> None:
     tally = Tally()
 
     def count() -> None:
@@ -245,7 +243,7 @@ def test_threads_may_share_a_tally() -> None:
     assert tally.take() == ({}, {})
 
 
-def test_nothing_is_counted_for_nothing_and_gauges_stay() -> None:
+def test_zero_counts_are_dropped_and_gauges_stay() -> None:
     tally = Tally()
     tally.count("starts", 0)
     tally.gauge("waiters", 3)
@@ -253,7 +251,7 @@ def test_nothing_is_counted_for_nothing_and_gauges_stay() -> None:
     assert [tally.take(), tally.take()] == [({}, {"waiters": 2})] * 2
 
 
-def test_a_request_of_a_batch_costs_an_increment() -> None:
+def test_batch_request_costs_one_increment() -> None:
     requests = Requests()
     times = 100_000
     seconds = min(timeit.repeat("requests['start'] += 1", globals={"requests": requests}, number=times))

@@ -1,4 +1,4 @@
-"""Where the server ends a token when another process requests one: in a thread, in an event loop, and in a batch."""
+"""Servers that revoke a token when another process requests one: in a thread, in an event loop, and in a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Play = Callable[..., list[Any]]
 
 @pytest.fixture
 def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Settings:
-    del emulator  # put back to its beginning
+    del emulator  # the fixture resets it
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, connect_timeout=5, max_attempts=ATTEMPTS)
@@ -44,14 +44,14 @@ def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Sett
 
 @pytest.fixture
 def take_token(settings: Settings) -> Callable[[], object]:
-    """Request a token, as another process with the same client does."""
+    """Request a token, like another process with the same client id."""
     assert isinstance(settings.credentials, ClientCredentials)
     request = api.get_token(settings.credentials.client_id, settings.credentials.client_secret)
     return lambda: BpmClient(settings).call(request)
 
 
 def in_thread(settings: Settings, *steps: Step) -> list[Any]:
-    """Make calls with one client, let other things happen in between, and return how the calls ended."""
+    """Run calls on one client, and functions between them. Return the results of the calls."""
     ends: list[Any] = []
     with BpmClient(settings, tokens=TokenCache(), sleep=lambda _seconds: None) as client:
         for step in steps:
@@ -65,7 +65,7 @@ def in_thread(settings: Settings, *steps: Step) -> list[Any]:
     return ends
 
 
-async def no_pause(_seconds: float) -> None:
+async def skip_sleep(_seconds: float) -> None:
     await asyncio.sleep(0)
 
 
@@ -74,7 +74,7 @@ def in_loop(settings: Settings, *steps: Step) -> list[Any]:
 
     async def main() -> list[Any]:
         ends: list[Any] = []
-        async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=no_pause) as client:
+        async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=skip_sleep) as client:
             for step in steps:
                 if not isinstance(step, Operation):
                     await asyncio.to_thread(step)
@@ -94,7 +94,7 @@ both = pytest.mark.parametrize("play", [in_thread, in_loop])
 @both
 @pytest.mark.parametrize("csrf", [False, True])
 @pytest.mark.parametrize("report", REPORTS)
-def test_calls_go_on_however_the_end_of_a_token_is_reported(
+def test_calls_survive_a_revoked_token_for_each_form_of_refusal(
     report: str,
     csrf: bool,
     play: Play,
@@ -114,7 +114,7 @@ def test_calls_go_on_however_the_end_of_a_token_is_reported(
         assert [type(each) for each in (started, deleted)] == [errors.ServerError] * 2
         assert (started.taken, deleted.taken) == (None, None)
         assert len(emulator.instances()) == 1
-    else:  # with csrf, the refused request is the one for the CSRF token
+    else:  # with CSRF, the refused request is the one for the CSRF token
         assert started.name == BPM
         assert deleted is None
         assert [one["id"] for one in emulator.instances()] == [started.id]
@@ -123,7 +123,7 @@ def test_calls_go_on_however_the_end_of_a_token_is_reported(
 @both
 @pytest.mark.parametrize("kind", ["query", "start", "action"])
 @pytest.mark.parametrize("refused", [2, 2 * ATTEMPTS - 1])
-def test_a_fresh_token_that_is_refused_passes(
+def test_call_survives_a_refused_fresh_token(
     refused: int, kind: str, play: Play, settings: Settings, emulator: EmulatorControl
 ) -> None:
     known = emulator.start(BPM)["id"]
@@ -137,7 +137,7 @@ def test_a_fresh_token_that_is_refused_passes(
 
 @both
 @pytest.mark.parametrize("kind", ["query", "start"])
-def test_a_fresh_token_that_is_refused_for_ever(
+def test_permanently_refused_fresh_tokens_fail_the_call(
     kind: str, play: Play, settings: Settings, emulator: EmulatorControl
 ) -> None:
     emulator.fault(kind, "status", status=401, res_code="405230602", times=1000)
@@ -150,7 +150,7 @@ def test_a_fresh_token_that_is_refused_for_ever(
 
 @both
 @pytest.mark.parametrize("fault", [{"fault": "status"}, {"fault": "html"}])
-def test_what_may_not_be_the_tokens_fault_costs_one_token(
+def test_ambiguous_refusal_costs_one_token(
     fault: dict[str, str], play: Play, settings: Settings, emulator: EmulatorControl
 ) -> None:
     emulator.fault("query", **fault, status=403, times=1000)
@@ -162,10 +162,10 @@ def test_what_may_not_be_the_tokens_fault_costs_one_token(
 
 @both
 @pytest.mark.parametrize("fault", [{"fault": "status"}, {"fault": "html"}])
-def test_what_a_gateway_refuses_after_the_work_is_not_started_again(
+def test_start_refused_by_a_gateway_after_the_work_is_not_resent(
     fault: dict[str, str], play: Play, settings: Settings, emulator: EmulatorControl
 ) -> None:
-    """The token is good for other calls, so it was not the token."""
+    """Other calls accept the token, so the token is not at fault."""
     emulator.fault("start", **fault, status=403, work_done=True, times=1000)
     (end,) = play(settings, api.start(BPM))
     assert type(end) is errors.RefusedError
@@ -174,7 +174,7 @@ def test_what_a_gateway_refuses_after_the_work_is_not_started_again(
 
 
 @both
-def test_an_endpoint_that_takes_json_alone_is_asked_once_for_each_further_token(
+def test_json_only_endpoint_gets_one_request_per_further_token(
     play: Play, settings: Settings, emulator: EmulatorControl, take_token: Callable[[], object]
 ) -> None:
     emulator.switch(token_body="json")
@@ -182,12 +182,12 @@ def test_an_endpoint_that_takes_json_alone_is_asked_once_for_each_further_token(
     assert emulator.counts()["token"] == 2 + 1
 
 
-# Many at a time.
+# Many calls at a time.
 
 
 @contextmanager
-def others(take_token: Callable[[], object], every: float) -> Iterator[None]:
-    """Let other processes take tokens all the time."""
+def other_processes(take_token: Callable[[], object], every: float) -> Iterator[None]:
+    """Simulate other processes that keep requesting tokens."""
     over = threading.Event()
 
     def take() -> None:
@@ -216,7 +216,7 @@ def start_many(settings: Settings, count: int) -> Started:
 
 @pytest.mark.parametrize("csrf", [False, True])
 @pytest.mark.parametrize("report", [report for report in REPORTS if report != "500_602"])
-def test_a_batch_starts_each_launch_once(
+def test_batch_starts_each_launch_once(
     report: str,
     csrf: bool,
     settings: Settings,
@@ -224,8 +224,10 @@ def test_a_batch_starts_each_launch_once(
     take_token: Callable[[], object],
 ) -> None:
     emulator.switch(concurrent_tokens=False, bad_token=report, csrf_required=csrf)
-    emulator.fault("start", "delay", seconds=0.05, times=300)  # so that tokens end while starts are under way
-    with others(take_token, every=0.25):
+    emulator.fault(
+        "start", "delay", seconds=0.05, times=300
+    )  # so that tokens are revoked while starts are under way
+    with other_processes(take_token, every=0.25):
         came = start_many(replace(settings, csrf=csrf, max_attempts=20, max_wait=0.5), 300)
     assert came.refused == {}
     assert sorted(came.instances) == list(range(1, 301))
@@ -234,7 +236,7 @@ def test_a_batch_starts_each_launch_once(
 
 
 @pytest.mark.parametrize("skip", range(0, 100, 7))
-def test_a_batch_with_csrf_tokens_survives_a_revocation_at_any_moment(
+def test_batch_with_csrf_tokens_survives_a_revocation_at_any_time(
     skip: int, settings: Settings, emulator: EmulatorControl
 ) -> None:
     emulator.switch(csrf_required=True)
@@ -258,7 +260,7 @@ def test_a_batch_with_csrf_tokens_survives_a_revocation_at_any_moment(
 
 
 @pytest.mark.parametrize("report", ["401", "403_html", "500_602"])
-def test_many_are_changed(
+def test_bulk_change_survives_revoked_tokens(
     report: str, settings: Settings, emulator: EmulatorControl, take_token: Callable[[], object]
 ) -> None:
     emulator.switch(concurrent_tokens=False, bad_token=report)
@@ -269,20 +271,20 @@ def test_many_are_changed(
             states = dict.fromkeys(ids)
             return await change_all(client, states, "terminate", log=lambda _note: None)
 
-    with others(take_token, every=0.25):
+    with other_processes(take_token, every=0.25):
         change = asyncio.run(main())
     assert sorted(change.done) == sorted(ids), change.note
 
 
-def test_fresh_tokens_that_are_refused_for_ever_stop_a_change(
+def test_permanently_refused_fresh_tokens_stop_a_bulk_change(
     settings: Settings, emulator: EmulatorControl
 ) -> None:
-    """Nothing else would come of the others."""
+    """The other changes would fail the same way."""
     ids = [emulator.start(BPM)["id"] for _ in range(30)]
     emulator.fault("action", "status", status=401, times=10_000)
 
     async def main() -> GroupChange:
-        async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=no_pause) as client:
+        async with AsyncBpmClient(settings, tokens=TokenCache(), sleep=skip_sleep) as client:
             return await change_all(client, dict.fromkeys(ids), "suspend", log=lambda _note: None)
 
     change = asyncio.run(main())

@@ -1,4 +1,4 @@
-"""When a call is sent again, and how long to wait before."""
+"""When a call is resent, and after which delay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 
 TABLE: list[tuple[type[CallError], bool, bool]] = [
-    # error, resent where it does no harm, resent where it must not run twice
+    # error, whether a harmless call is resent, whether a call that must not run twice is resent
     (NotSentError, True, True),
     (ThrottledError, True, True),
     (TokenRefusedError, True, True),
@@ -36,12 +36,12 @@ TABLE: list[tuple[type[CallError], bool, bool]] = [
 
 
 @pytest.mark.parametrize(("error", "harmless", "only_once"), TABLE)
-def test_the_table(error: type[CallError], harmless: bool, only_once: bool) -> None:
+def test_may_resend_follows_the_table(error: type[CallError], harmless: bool, only_once: bool) -> None:
     assert retry.may_resend(error("x"), resend_if_unsure=True) is harmless
     assert retry.may_resend(error("x"), resend_if_unsure=False) is only_once
 
 
-def test_anything_else_is_not_sent_again() -> None:
+def test_other_exceptions_are_not_resent() -> None:
     assert not retry.may_resend(KeyError("x"), resend_if_unsure=True)
 
 
@@ -53,23 +53,21 @@ def test_anything_else_is_not_sent_again() -> None:
         ([NotSentError("x"), ThrottledError("x"), NotSentError("x"), TlsError("x")], False),
     ],
 )
-def test_what_no_attempt_brought_to_the_server_never_reached_it(
-    errors: list[CallError], never_reached: bool
-) -> None:
+def test_never_reached_covers_all_attempts(errors: list[CallError], never_reached: bool) -> None:
     sends = iter(errors)
 
     def send() -> None:
         raise next(sends)
 
-    limits = retry.policy(api.start("A"), max_attempts=len(errors), max_wait=0)
+    policy = retry.policy(api.start("A"), max_attempts=len(errors), max_wait=0)
     with pytest.raises(CallError) as caught:
-        tenacity.Retrying(**limits, sleep=lambda _seconds: None)(send)
+        tenacity.Retrying(**policy, sleep=lambda _seconds: None)(send)
     assert caught.value is errors[-1]
     assert caught.value.never_reached is never_reached
 
 
 @pytest.mark.parametrize(
-    ("errors", "sent_before", "after_doubt"),
+    ("errors", "earlier_attempt_sent", "earlier_attempt_in_doubt"),
     [
         ([RefusedError("x")], False, False),
         ([NotSentError("x"), RefusedError("x")], False, False),
@@ -79,8 +77,8 @@ def test_what_no_attempt_brought_to_the_server_never_reached_it(
         ([ServerError("x"), ThrottledError("x")], True, True),
     ],
 )
-def test_an_error_knows_what_may_have_come_of_the_attempts_before_it(
-    errors: list[CallError], sent_before: bool, after_doubt: bool
+def test_error_records_the_possible_effect_of_earlier_attempts(
+    errors: list[CallError], earlier_attempt_sent: bool, earlier_attempt_in_doubt: bool
 ) -> None:
     for error in errors:
         error.never_reached = isinstance(error, NotSentError)
@@ -89,10 +87,11 @@ def test_an_error_knows_what_may_have_come_of_the_attempts_before_it(
     def send() -> None:
         raise next(sends)
 
-    limits = retry.policy(api.act("1", "terminate"), max_attempts=len(errors), max_wait=0)
+    policy = retry.policy(api.act("1", "terminate"), max_attempts=len(errors), max_wait=0)
     with pytest.raises(CallError) as caught:
-        tenacity.Retrying(**limits, sleep=lambda _seconds: None)(send)
-    assert (caught.value.sent_before, caught.value.after_doubt) == (sent_before, after_doubt)
+        tenacity.Retrying(**policy, sleep=lambda _seconds: None)(send)
+    assert caught.value.sent_before is earlier_attempt_sent
+    assert caught.value.after_doubt is earlier_attempt_in_doubt
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_an_error_knows_what_may_have_come_of_the_attempts_before_it(
         (api.get_token("c", "s"), True),
     ],
 )
-def test_which_operations_may_run_twice(operation: api.Operation[Any], resent: bool) -> None:
+def test_operations_that_may_run_twice(operation: api.Operation[Any], resent: bool) -> None:
     assert operation.resend_if_unsure is resent
 
 
@@ -131,7 +130,7 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 
 
 def attempts(error: CallError, *, max_attempts: int = 4, max_wait: float = 8) -> list[float]:
-    """Let a call fail for good and return the waits between its attempts."""
+    """Make every attempt of a call fail, and return the delays between the attempts."""
     waits: list[float] = []
 
     def call() -> None:
@@ -143,7 +142,7 @@ def attempts(error: CallError, *, max_attempts: int = 4, max_wait: float = 8) ->
     return waits
 
 
-def test_waits_grow_with_jitter_and_end() -> None:
+def test_delays_grow_with_jitter_up_to_max_wait() -> None:
     waits = attempts(ServerError("x"), max_attempts=7, max_wait=8)
     assert len(waits) == 6
     for position, wait in enumerate(waits):
@@ -151,7 +150,7 @@ def test_waits_grow_with_jitter_and_end() -> None:
         assert least <= wait <= min(8.0, least + 0.5)
 
 
-def test_the_server_is_given_the_time_it_asks_for_within_limits() -> None:
+def test_retry_after_is_respected_up_to_max_wait() -> None:
     error = ThrottledError("x")
     error.retry_after = "5"
     assert attempts(error) == [5, 5, 5]
@@ -159,5 +158,5 @@ def test_the_server_is_given_the_time_it_asks_for_within_limits() -> None:
     assert attempts(error) == [8, 8, 8]
 
 
-def test_one_attempt_waits_for_nothing() -> None:
+def test_single_attempt_has_no_delay() -> None:
     assert attempts(ServerError("x"), max_attempts=1) == []

@@ -1,4 +1,4 @@
-"""Whether two rows can be of one instance: by table."""
+"""Whether two rows can belong to the same instance."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LONG = "orders.approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
         ({"business_key": LONG}, {"business_key": LONG[:10]}, False),
     ],
 )
-def test_by_name_and_key(known: dict[str, Any], shown: dict[str, Any], same: bool) -> None:
+def test_matches_by_name_and_key(known: dict[str, Any], shown: dict[str, Any], same: bool) -> None:
     one, other = instance("1", **known), instance("1", "Completed OK", **shown)
     assert Known.of(one).is_of(other) is same
     assert Known.of(other).is_of(one) is same
 
 
-def test_what_is_known_stays_and_more_comes_to_it() -> None:
+def test_unknown_fields_are_filled_in() -> None:
     known = Known.of(instance("1", business_key="1"), "Asked For")
     assert str(known) == "of 'Approval' or 'Asked For'"
     known = known.with_more(instance("1", name="Asked For", business_key="k"))

@@ -1,4 +1,4 @@
-"""Finding instances with the documented query alone: what is asked, in which order, and what is concluded."""
+"""Finding instances with the documented query alone: the requests, their order, and the conclusions."""
 
 from __future__ import annotations
 
@@ -41,40 +41,40 @@ def listing(*instances: BpmInstance) -> Callable[[Operation[Any]], Any]:
 
 
 @pytest.mark.parametrize("state", ALL)
-def test_the_last_known_state_costs_one_query(state: str, make: Make, stage: Any) -> None:
+def test_last_seen_state_takes_one_query(state: str, make: Make, stage: Any) -> None:
     scene = stage(listing(make(state=state)))
     found = scene.run(search.find_by_id("002N1", last_state=state, lookup="list"))
     assert (found.id, scene.asked) == ("002N1", [state])
 
 
-def test_one_that_has_moved_is_searched_in_the_other_states_each_once(make: Make, stage: Any) -> None:
+def test_moved_instance_is_searched_once_in_each_other_state(make: Make, stage: Any) -> None:
     scene = stage(listing(make(state=ALL[-1])))
     scene.run(search.find_by_id("002N1", last_state="Running", lookup="list"))
     assert scene.asked == ["Running", *(state for state in ALL if state != "Running")]
 
 
-def test_not_found_takes_two_rounds(make: Make, stage: Any) -> None:
+def test_not_found_needs_two_rounds(make: Make, stage: Any) -> None:
     scene = stage(listing(*[make(f"other-{number}") for number in range(150)]))
     with pytest.raises(
-        InstanceNotFoundError, match="'002N1' is in none of the states; the longest answer had 150 rows"
+        InstanceNotFoundError, match="'002N1' is in none of the states; the longest list had 150 rows"
     ):
         scene.run(search.find_by_id("002N1", lookup="list"))
     assert scene.asked == ALL * 2
 
 
-def test_one_that_moves_behind_the_search_is_found_in_the_second_round(make: Make, stage: Any) -> None:
+def test_instance_that_moves_against_the_search_is_found_in_the_second_round(make: Make, stage: Any) -> None:
     asked: list[str] = []
 
     def answer(operation: Operation[Any]) -> Any:
         asked.append(dict(operation.query)["states"])
-        # It moves to the state that was asked for first just after that was asked.
+        # It moves to the state that was listed first, just after that was listed.
         return [make(state=ALL[0])] if len(asked) > 1 and asked[-1] == ALL[0] else []
 
     assert stage(answer).run(search.find_by_id("002N1", lookup="list")).state == ALL[0]
     assert len(asked) == 13
 
 
-def test_many_in_two_states_cost_two_queries(make: Make, stage: Any) -> None:
+def test_many_instances_in_two_states_take_two_queries(make: Make, stage: Any) -> None:
     waiting = [make(f"w{number}", "Waiting for user interaction") for number in range(500)]
     running = [make(f"r{number}", "Running") for number in range(500)]
     scene = stage(listing(*waiting, *running))
@@ -87,7 +87,7 @@ def test_many_in_two_states_cost_two_queries(make: Make, stage: Any) -> None:
     where=st.lists(st.sampled_from([*ALL, None]), max_size=6),
     hints=st.lists(st.sampled_from([*ALL, "Unheard Of", None]), min_size=6, max_size=6),
 )
-def test_whatever_was_known_before_the_same_are_found(
+def test_result_does_not_depend_on_the_last_seen_states(
     where: list[str | None], hints: list[str | None], make: Make, stage: Any
 ) -> None:
     instances = [make(str(number), state) for number, state in enumerate(where) if state]
@@ -126,19 +126,19 @@ class TestReadingById:
         assert scene.asked == ["get", ALL[0], ALL[0]]
         assert endpoint.reads_by_id is False
 
-    def test_auto_does_not_take_another_instance_for_it(self, make: Make, stage: Any) -> None:
+    def test_auto_refuses_an_answer_with_another_id(self, make: Make, stage: Any) -> None:
         rows = listing(make(state=ALL[0]))
         scene = stage(lambda operation: make("another") if operation.kind == "get" else rows(operation))
         assert scene.run(search.find_by_id("002N1")).id == "002N1"
 
-    def test_auto_concludes_nothing_from_an_instance_that_is_not_there(self, stage: Any) -> None:
+    def test_auto_learns_nothing_from_a_missing_instance(self, stage: Any) -> None:
         endpoint = search.Endpoint()
         scene = stage(listing())
         with pytest.raises(InstanceNotFoundError, match="HTTP 404"):
             scene.run(search.find_by_id("002N1", endpoint=endpoint))
         assert endpoint.reads_by_id is None
 
-    def test_where_it_works_not_found_is_still_looked_up_in_the_lists(self, make: Make, stage: Any) -> None:
+    def test_auto_confirms_not_found_with_the_lists(self, make: Make, stage: Any) -> None:
         endpoint = search.Endpoint()
         endpoint.reads_by_id = True
         scene = stage(listing(make(state=ALL[0])))
@@ -146,13 +146,13 @@ class TestReadingById:
         assert endpoint.reads_by_id is True
 
     @pytest.mark.parametrize("failure", [ThrottledError("x"), NotSentError("x")])
-    def test_what_lists_would_not_mend_is_raised_at_once(self, failure: Exception, stage: Any) -> None:
+    def test_fatal_errors_are_raised_at_once(self, failure: Exception, stage: Any) -> None:
         scene = stage(lambda _operation: failure)
         with pytest.raises(type(failure)):
             scene.run(search.find_by_id("002N1"))
         assert scene.asked == ["get"]
 
-    def test_by_id_asks_for_nothing_else(self, make: Make, stage: Any) -> None:
+    def test_by_id_sends_nothing_else(self, make: Make, stage: Any) -> None:
         scene = stage(lambda _operation: make())
         assert scene.run(search.find_by_id("002N1", lookup="by_id")).id == "002N1"
         scene = stage(listing(make()))
@@ -160,53 +160,51 @@ class TestReadingById:
             scene.run(search.find_by_id("002N1", lookup="by_id"))
         assert scene.asked == ["get"]
 
-    def test_by_id_does_not_take_another_instance_for_it(self, make: Make, stage: Any) -> None:
+    def test_by_id_refuses_an_answer_with_another_id(self, make: Make, stage: Any) -> None:
         with pytest.raises(InstanceNotFoundError):
             stage(lambda _operation: make("another")).run(search.find_by_id("002N1", lookup="by_id"))
 
-    def test_by_id_passes_on_what_is_no_refusal(self, stage: Any) -> None:
+    def test_by_id_raises_other_errors_than_refusals(self, stage: Any) -> None:
         with pytest.raises(ServerError):
             stage(lambda _operation: ServerError("x")).run(search.find_by_id("002N1", lookup="by_id"))
 
-    def test_list_never_tries(self, make: Make, stage: Any) -> None:
+    def test_list_never_reads_by_id(self, make: Make, stage: Any) -> None:
         scene = stage(listing(make(state=ALL[0])))
         scene.run(search.find_by_id("002N1", lookup="list"))
         assert scene.asked == [ALL[0]]
 
 
-class TestABusinessKey:
+class TestFindByKey:
     def find(self, stage: Any, *instances: BpmInstance, name: str | None = None) -> BpmInstance:
         found: BpmInstance = stage(listing(*instances)).run(search.find_by_key("k", name=name))
         return found
 
-    def test_asks_every_state_once(self, make: Make, stage: Any) -> None:
+    def test_lists_every_state_once(self, make: Make, stage: Any) -> None:
         scene = stage(listing(make(business_key="k", state=ALL[0])))
         scene.run(search.find_by_key("k"))
         assert scene.asked == ALL
 
-    def test_of_one_instance(self, make: Make, stage: Any) -> None:
+    def test_one_match(self, make: Make, stage: Any) -> None:
         assert self.find(stage, make("1", business_key="k"), make("2", business_key="other")).id == "1"
 
-    def test_of_an_open_one_and_ended_ones(self, make: Make, stage: Any) -> None:
+    def test_one_open_match_among_ended_ones(self, make: Make, stage: Any) -> None:
         ended = [make("1", "Completed OK", business_key="k"), make("2", "Broken", business_key="k")]
         assert self.find(stage, *ended, make("3", business_key="k")).id == "3"
 
     @pytest.mark.parametrize("state", ["Running", "Completed OK"])
-    def test_of_several_that_nothing_tells_apart(self, state: str, make: Make, stage: Any) -> None:
+    def test_ambiguous_matches_raise(self, state: str, make: Make, stage: Any) -> None:
         with pytest.raises(
-            SeveralInstancesError, match=r"'k' is carried by 2 instances: 1 \(Approval, .*2 \(Approval"
+            SeveralInstancesError, match=r"2 instances have business key 'k': 1 \(Approval, .*2 \(Approval"
         ):
             self.find(stage, make("1", state, business_key="k"), make("2", state, business_key="k"))
 
-    def test_of_another_bpm(self, make: Make, stage: Any) -> None:
+    def test_instances_of_other_bpms_do_not_match(self, make: Make, stage: Any) -> None:
         both = make("1", business_key="k"), make("2", business_key="k", name="Other")
         assert self.find(stage, *both, name="Other").id == "2"
         with pytest.raises(InstanceNotFoundError, match="business key 'k' of BPM 'Third'"):
             self.find(stage, *both, name="Third")
 
-    def test_one_that_moves_during_the_search_counts_once_as_it_was_seen_last(
-        self, make: Make, stage: Any
-    ) -> None:
+    def test_moving_match_counts_once_as_last_seen(self, make: Make, stage: Any) -> None:
         asked: list[str] = []
 
         def answer(operation: Operation[Any]) -> Any:
@@ -216,9 +214,7 @@ class TestABusinessKey:
 
         assert stage(answer).run(search.find_by_key("k")).state == "Completed OK"
 
-    def test_an_ended_one_is_not_taken_for_an_open_one_that_moves_against_the_search(
-        self, make: Make, stage: Any
-    ) -> None:
+    def test_open_match_that_moves_against_the_search_is_preferred(self, make: Make, stage: Any) -> None:
         asked: list[str] = []
 
         def answer(operation: Operation[Any]) -> Any:

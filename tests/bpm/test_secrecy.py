@@ -1,4 +1,4 @@
-"""What becomes of a server's words: every form in which a secret comes back is masked; the rest is cut and escaped."""
+"""A server's words are masked in every form of a secret, shortened and escaped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_astrobpm.bpm import disguises, secrecy
 
 TOKEN = "tokABCdef0123456789ghiJKLmnoPQRstu-_xyz987"
-ODD = 'p&s "w"/<9>+ö=x7Qk~A'  # a secret as people choose them
+ODD = 'p&s "w"/<9>+ö=x7Qk~A'  # a secret like those that people choose
 SECRETS = (TOKEN, ODD)
 
 
@@ -73,7 +73,7 @@ PLAIN = re.compile(r"[A-Za-z0-9]")
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=["token", "odd"])
-class TestASecretThatComesBack:
+class TestRepeatedSecret:
     @pytest.mark.parametrize("form", FORMS)
     def test_is_masked(self, form: str, secret: str) -> None:
         said = f"no client with {FORMS[form](secret)} here"
@@ -82,7 +82,7 @@ class TestASecretThatComesBack:
         assert secrecy.masked(said, SECRETS).count(secrecy.MASK) == 1
 
     @pytest.mark.parametrize("form", BASE64_FORMS)
-    def test_is_masked_in_base64_but_for_a_letter_at_its_ends(self, form: str, secret: str) -> None:
+    def test_is_masked_in_base64_except_for_border_letters(self, form: str, secret: str) -> None:
         encoded = BASE64_FORMS[form](secret)
         shown = secrecy.quote(f"no client with {encoded} here", SECRETS)
         before, _, after = shown.removeprefix("no client with").removesuffix("here").partition(secrecy.MASK)
@@ -101,25 +101,25 @@ class TestASecretThatComesBack:
         assert secrecy.MASK_IN_DATA in name
         assert secrecy.MASK_IN_DATA in row[name][0]
 
-    def test_is_masked_where_it_is_all_that_was_said(self, secret: str) -> None:
+    def test_is_masked_if_it_is_the_whole_text(self, secret: str) -> None:
         assert secrecy.quote(secret, SECRETS) == "***"
         assert secrecy.quote(secret * 3, SECRETS) == "***" * 3
 
 
-def test_a_part_of_a_long_secret_is_masked_too() -> None:
+def test_part_of_a_long_secret_is_masked() -> None:
     assert secrecy.quote(f"the token {TOKEN[:20]}… is bad", SECRETS) == "the token ***… is bad"
     assert secrecy.quote(f"{TOKEN[11:31]} is bad", SECRETS) == "*** is bad"
     assert secrecy.quote(f"lines {TOKEN[:15]} / {TOKEN[15:]}", SECRETS) == "lines *** / ***"
 
 
 @given(st.integers(0, len(TOKEN)), st.integers(0, len(TOKEN)))
-def test_every_part_that_is_long_enough_is(start: int, end: int) -> None:
+def test_every_sufficiently_long_part_is_masked(start: int, end: int) -> None:
     part = TOKEN[start:end]
     assert (secrecy.quote(f"<{part}>", SECRETS) == "<***>") == (len(part) >= disguises.SHORTEST_PART)
 
 
 @given(st.text(min_size=1, max_size=40), st.text(max_size=30), st.text(max_size=30))
-def test_whatever_the_secret_is_it_does_not_show(secret: str, before: str, after: str) -> None:
+def test_no_secret_is_ever_shown(secret: str, before: str, after: str) -> None:
     shown = secrecy.masked(f"{before}{secret}{after}", [secret])
     stripped = secret.strip()
     if stripped and stripped not in f"{before} {after}" and "*" not in stripped:
@@ -133,7 +133,7 @@ def test_nothing_is_masked_without_a_secret() -> None:
     assert secrecy.masked(f"{said}\n", SECRETS) == f"{said}\n"
 
 
-def test_a_secret_that_the_cut_meets_does_not_show_in_part() -> None:
+def test_secret_at_the_cut_is_not_shown_in_part() -> None:
     for length in range(430, 510):
         shown = secrecy.quote("x" * length + TOKEN + "y" * 9000, SECRETS)
         assert set(shown) <= set("x*y…")
@@ -143,7 +143,7 @@ def test_a_secret_that_the_cut_meets_does_not_show_in_part() -> None:
         assert ODD[:4] not in secrecy.quote(" " * length + ODD, SECRETS)
 
 
-def test_what_is_cut_off_shows() -> None:
+def test_ellipsis_marks_a_cut() -> None:
     assert secrecy.quote("a\n\n b\t c", ()) == "a b c"
     assert secrecy.quote("x" * 500, ()) == "x" * 500
     assert secrecy.quote("x" * 501, ()) == "x" * 500 + "…"
@@ -162,37 +162,37 @@ def test_control_characters_are_escaped() -> None:
     ["&amp;%41\\u0041" * 500_000, TOKEN * 100_000, " " * 5_000_000, "%25" * 1_000_000, "<br" * 1_000_000],
     ids=["escapes", "tokens", "blanks", "percents", "tags"],
 )
-def test_no_text_takes_long(said: str) -> None:
+def test_quote_is_fast_for_any_text(said: str) -> None:
     began = time.process_time()
     secrecy.quote(said, SECRETS)
     assert time.process_time() - began < 2
 
 
 class TestData:
-    def test_without_a_secret_comes_back_as_it_is(self) -> None:
+    def test_without_a_secret_is_unchanged(self) -> None:
         for body in (b'{"a": 1.50, "b": "\\u0026 &#228; %41%42"}', b"<html>", b"", b"[[", b'"\xff"'):
             assert secrecy.masked_json(body, SECRETS) is body
 
-    def test_a_short_secret_may_be_part_of_a_name(self) -> None:
+    def test_short_secrets_are_not_masked(self) -> None:
         body = b'{"businessKey": "secret-4711"}'
         assert secrecy.masked_json(body, ("secret-4711", "")) is body
 
-    def test_a_part_of_a_secret_may_be_a_name_too(self) -> None:
+    def test_parts_of_secrets_are_not_masked(self) -> None:
         body = json.dumps({"name": "SupplierOnboarding", "title": "of\ntwo lines"}).encode()
         assert secrecy.masked_json(body, ("SupplierOnboarding-in-production",)) is body
 
-    def test_what_is_masked_is_no_name_that_an_author_may_give(self) -> None:
+    def test_masked_text_is_not_a_valid_name(self) -> None:
         assert secrecy.MASK_IN_DATA == "\ufffd\ufffd\ufffd"
 
-    def test_in_an_error_it_is_masked_as_all_else(self) -> None:
+    def test_mask_in_data_is_shown_as_the_usual_mask_in_errors(self) -> None:
         (said,) = json.loads(secrecy.masked_json(json.dumps([f"a {TOKEN} b"]).encode(), SECRETS))
         assert secrecy.quote(said, SECRETS) == "a *** b"
 
-    def test_what_is_nested_too_deeply_is_not_read(self) -> None:
+    def test_too_deeply_nested_data_is_masked_completely(self) -> None:
         body = b"[" * 100_000 + json.dumps(TOKEN).encode() + b"]" * 100_000
         assert TOKEN.encode() not in secrecy.masked_json(body, SECRETS)
 
-    def test_a_body_full_of_what_may_be_one_does_not_take_long(self) -> None:
+    def test_body_full_of_possible_secrets_is_fast(self) -> None:
         body = json.dumps([f"&#65;&#66;{number} %41%42 {TOKEN}" for number in range(50_000)]).encode()
         began = time.process_time()
         masked = secrecy.masked_json(body, SECRETS)
@@ -200,10 +200,10 @@ class TestData:
         assert TOKEN.encode() not in masked
 
 
-class TestWhatALibraryLogs:
+class TestLibraryFilter:
     @pytest.fixture
     def log(self) -> Iterator[tuple[logging.Logger, list[logging.LogRecord]]]:
-        """A logger of a library of its own, and what it has logged."""
+        """A logger of a separate library, and its records."""
         records: list[logging.LogRecord] = []
         logger = logging.getLogger("library_of_a_test.http")
 
@@ -218,7 +218,7 @@ class TestWhatALibraryLogs:
         for each in tuple(logger.filters):
             logger.removeFilter(each)
 
-    def test_while_something_is_sent_goes_the_same_way(
+    def test_masks_records_while_a_request_is_sent(
         self, log: tuple[logging.Logger, list[logging.LogRecord]]
     ) -> None:
         logger, records = log
@@ -230,13 +230,15 @@ class TestWhatALibraryLogs:
         assert record.getMessage() == "Failed to parse ***: no header: ***"
         assert record.exc_info is None
 
-    def test_is_its_own_affair_otherwise(self, log: tuple[logging.Logger, list[logging.LogRecord]]) -> None:
+    def test_leaves_other_records_unchanged(
+        self, log: tuple[logging.Logger, list[logging.LogRecord]]
+    ) -> None:
         logger, records = log
         secrecy.LibraryFilter(lambda: None).attach("library_of_a_test")
         logger.warning("Failed\n%s", "x" * 1000)
         assert records[0].getMessage() == "Failed\n" + "x" * 1000
 
-    def test_that_cannot_be_written_does_not_break_the_call(
+    def test_unformattable_record_does_not_break_the_call(
         self, log: tuple[logging.Logger, list[logging.LogRecord]]
     ) -> None:
         logger, records = log

@@ -1,4 +1,4 @@
-"""Who looks for a business key is told where no row shows one, and only there."""
+"""A search by business key raises an error if no row shows a key, and only then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_provider_astrobpm.bpm.wire import Rows, Unreadable
 Make = Callable[..., BpmInstance]
 KEYLESS, WITH_ID, KEYED = {"business_key": None}, {"business_key": "1"}, {"business_key": "other"}
 
-# the rows, the name that is sought, whether nothing can be found by a key
+# the rows, the BPM's name, whether a search by key cannot work
 TABLE: list[tuple[list[dict[str, Any]], str | None, bool]] = [
     ([], None, False),
     ([], "Approval", False),
@@ -38,7 +38,9 @@ TABLE: list[tuple[list[dict[str, Any]], str | None, bool]] = [
 
 
 @pytest.mark.parametrize(("rows", "name", "blind"), TABLE)
-def test_what_rows_prove(rows: list[dict[str, Any]], name: str | None, blind: bool, make: Make) -> None:
+def test_why_not_found_follows_the_table(
+    rows: list[dict[str, Any]], name: str | None, blind: bool, make: Make
+) -> None:
     shown = ShownKeys()
     shown.take([make(str(number), **row) for number, row in enumerate(rows, 1)])
     error = shown.why_not_found("k", name)
@@ -56,7 +58,7 @@ def test_what_rows_prove(rows: list[dict[str, Any]], name: str | None, blind: bo
         ({"unread": {"state"}, "business_key": "1"}, True),
     ],
 )
-def test_a_row_that_cannot_be_read_may_show_one(odd: dict[str, Any], blind: bool, make: Make) -> None:
+def test_unreadable_row_may_show_a_key(odd: dict[str, Any], blind: bool, make: Make) -> None:
     shown = ShownKeys()
     unread = frozenset(odd.pop("unread"))
     shown.take(Rows([make("2")], [Unreadable(reason="odd", unread=unread, id="1", **odd)]))
@@ -78,10 +80,10 @@ def server(*rows: BpmInstance, fails: str = "") -> Callable[[Operation[Any]], An
         ([{}], "", KeysNotShownError),
         ([{}, {"business_key": "other", "state": "Completed OK"}], "", InstanceNotFoundError),
         ([{"name": "Foreign"}], "", InstanceNotFoundError),
-        ([{}], "Broken", ServerError),  # what could not be listed may show one
+        ([{}], "Broken", ServerError),  # a state that could not be listed may show a key
     ],
 )
-def test_a_search_by_a_key_says_so(
+def test_search_by_key_raises_if_no_row_shows_a_key(
     rows: list[dict[str, Any]], fails: str, kind: type[AstroZeroError], make: Make, stage: Any
 ) -> None:
     made = [make(f"00{number}", **row) for number, row in enumerate(rows)]
@@ -89,12 +91,12 @@ def test_a_search_by_a_key_says_so(
         stage(server(*made, fails=fails)).run(search.find_by_key("k", name="Approval"))
 
 
-def test_an_instance_that_carries_its_id_is_found_by_it(make: Make, stage: Any) -> None:
+def test_instance_whose_key_is_its_id_is_found_by_it(make: Make, stage: Any) -> None:
     row = make("1", business_key="1")
     assert stage(server(row)).run(search.find_by_key("1")) == row
 
 
-def test_an_endpoint_that_has_shown_a_key_shows_keys(make: Make, stage: Any) -> None:
+def test_endpoint_remembers_that_it_shows_keys(make: Make, stage: Any) -> None:
     endpoint = Endpoint()
     stage(server(make("1", business_key="k"))).run(search.find_by_key("k", endpoint=endpoint))
     with pytest.raises(InstanceNotFoundError):

@@ -1,4 +1,4 @@
-"""Nothing that Airflow is handed holds what its database refuses, and what was cleaned shows it."""
+"""Texts for Airflow contain nothing that its database refuses, and replaced characters are visible."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TABLE: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("given_text", "cleaned"), TABLE)
-def test_the_table(given_text: str, cleaned: str) -> None:
+def test_storable_follows_the_table(given_text: str, cleaned: str) -> None:
     assert texts.storable(given_text) == cleaned
     assert texts.is_storable(given_text) is (given_text == cleaned)
     body = json.dumps({given_text: [given_text, 1, None]}).encode()
     assert json.loads(texts.storable_json(body)) == {cleaned: [cleaned, 1, None]}
 
 
-def test_nested_values_are_cleaned_and_all_others_stay_the_same_object() -> None:
+def test_nested_values_are_cleaned_and_clean_values_are_not_copied() -> None:
     clean = {"a": [1, None, {"b": "c"}], "d": ("e", True)}
     assert texts.storable(clean) is clean
     assert texts.storable({"a\0": [{"b": "\ud800"}], "c": ("\0", 1.5)}) == {
@@ -46,21 +46,21 @@ def test_nested_values_are_cleaned_and_all_others_stay_the_same_object() -> None
     }
 
 
-def test_a_byte_order_mark_and_bytes_that_are_no_utf_8() -> None:
+def test_byte_order_mark_and_invalid_utf_8() -> None:
     assert texts.storable_json(codecs.BOM_UTF8 + b'{"a": "b"}') == b'{"a": "b"}'
     assert json.loads(texts.storable_json(b'{"a": "Appr\xffoved"}')) == {"a": "Appr\ufffdoved"}
     encoded = '{"a": "\ud83d"}'.encode(errors="surrogatepass")
     assert json.loads(texts.storable_json(encoded))["a"].strip("\ufffd") == ""
 
 
-def test_control_characters_within_texts() -> None:
+def test_control_characters_in_strings() -> None:
     assert json.loads(texts.strict_json(b'{"a": "b\tc\0d", "e": NaN}')) == {"a": "b\tc\ufffdd", "e": None}
     with pytest.raises(ValueError, match="Expecting value"):
         texts.strict_json(b"<html>")
 
 
 @given(body=st.binary(max_size=60))
-def test_what_is_no_json_breaks_nothing(body: bytes) -> None:
+def test_invalid_json_raises_nothing(body: bytes) -> None:
     assert isinstance(texts.storable_json(body), bytes)
 
 
@@ -74,8 +74,8 @@ PLAIN = st.recursive(
 
 
 @given(value=PLAIN)
-def test_an_answer_is_cleaned_as_a_value_is(value: Any) -> None:
-    # What json.dumps has written as two halves beside each other is a pair to whoever reads it.
+def test_storable_json_equals_storable(value: Any) -> None:
+    # json.dumps writes two adjacent halves like a pair, and a parser reads them as one.
     written = json.dumps(value)
     cleaned = json.loads(texts.storable_json(written.encode()))
     assert cleaned == texts.storable(json.loads(written))

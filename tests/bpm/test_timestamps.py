@@ -1,4 +1,4 @@
-"""What a timestamp proves, and what it does not."""
+"""What a timestamp proves and what it does not."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ NOW = datetime(2026, 11, 28, 12, tzinfo=timezone.utc)
         (None, False),
     ],
 )
-def test_only_the_documented_format_and_plausible_times_are_read(stamp: str | None, is_read: bool) -> None:
+def test_parse_accepts_only_plausible_times_in_the_documented_format(
+    stamp: str | None, is_read: bool
+) -> None:
     assert (timestamps.parse(stamp) is not None) is is_read
 
 
 @pytest.mark.parametrize(
     ("hours", "is_credible"), [(0, True), (-13.9, True), (13.9, True), (-14.1, False), (14.1, False)]
 )
-def test_a_recent_start_makes_the_clock_credible(hours: float, is_credible: bool) -> None:
+def test_recent_start_makes_the_clock_credible(hours: float, is_credible: bool) -> None:
     stamp = f"{NOW + timedelta(hours=hours):%Y-%m-%d %H:%M:%S}"
     assert timestamps.is_clock_credible([None, "-", stamp], NOW.timestamp()) is is_credible
 
@@ -55,10 +57,10 @@ def test_a_recent_start_makes_the_clock_credible(hours: float, is_credible: bool
     other_age=st.floats(0, 100),
     start_age=st.floats(0, 100),
 )
-def test_nothing_that_a_start_made_is_ever_placed_before_it(
+def test_instance_is_never_placed_before_its_own_start(
     offset: float, skew: float, age: float, other_age: float, start_age: float
 ) -> None:
-    """Whatever zone a server shows and however wrong its clock is: ages and offsets are in hours."""
+    """For any time zone and any error of the server's clock. Ages and offsets are in hours."""
     shown = NOW + timedelta(hours=offset + skew)
     posted = NOW - timedelta(hours=max(age, start_age))
     mine, other = (f"{shown - timedelta(hours=hours):%Y-%m-%d %H:%M:%S}" for hours in (age, other_age))
@@ -79,6 +81,6 @@ def test_nothing_that_a_start_made_is_ever_placed_before_it(
         (None, True, Placement.UNKNOWN),
     ],
 )
-def test_where_an_instance_belongs(stamp: str | None, credible: bool, placed: Placement) -> None:
+def test_place_follows_the_table(stamp: str | None, credible: bool, placed: Placement) -> None:
     now = NOW.timestamp()
     assert timestamps.place(stamp, now - 60, now, clock_is_credible=credible) is placed

@@ -1,4 +1,4 @@
-"""The token cache: requested once however many ask, renewed before its end, and when it was refused."""
+"""The token cache: one request for many callers, and renewal before expiry and after a refusal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Server:
-    """Hands out tokens by number."""
+    """Issues numbered tokens."""
 
     def __init__(self, expires_in: float | None = 600) -> None:
         self.requests = 0
@@ -47,7 +47,7 @@ class Server:
         return TokenAnswer(f"token-{self.requests}", self.expires_in)
 
 
-def test_a_token_serves_until_shortly_before_its_end() -> None:
+def test_token_is_used_until_shortly_before_it_expires() -> None:
     clock, server = Clock(), Server(expires_in=600)
     cache = TokenCache(clock)
     assert cache.get(SETTINGS, server) == "token-1"
@@ -57,7 +57,7 @@ def test_a_token_serves_until_shortly_before_its_end() -> None:
     assert cache.get(SETTINGS, server) == "token-2"
 
 
-def test_a_short_life_has_a_short_margin() -> None:
+def test_short_lifetime_has_a_short_renewal_margin() -> None:
     clock, server = Clock(), Server(expires_in=10)
     cache = TokenCache(clock)
     cache.get(SETTINGS, server)
@@ -67,7 +67,7 @@ def test_a_short_life_has_a_short_margin() -> None:
     assert cache.get(SETTINGS, server) == "token-2"
 
 
-def test_a_token_without_a_life_serves_until_it_is_refused() -> None:
+def test_token_without_a_lifetime_is_used_until_it_is_refused() -> None:
     clock, server = Clock(), Server(expires_in=None)
     cache = TokenCache(clock)
     cache.get(SETTINGS, server)
@@ -76,7 +76,7 @@ def test_a_token_without_a_life_serves_until_it_is_refused() -> None:
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
 
 
-def test_a_token_is_known_for_as_long_as_it_is_good() -> None:
+def test_known_returns_a_token_while_it_is_valid() -> None:
     clock, key = Clock(), credential_key(SETTINGS)
     cache = TokenCache(clock)
     assert cache.known(key) is None
@@ -87,7 +87,7 @@ def test_a_token_is_known_for_as_long_as_it_is_good() -> None:
     assert cache.known(key) is None
 
 
-def test_a_refused_token_that_was_renewed_meanwhile_is_not_renewed_again() -> None:
+def test_refused_token_that_was_already_renewed_is_not_renewed_again() -> None:
     server = Server()
     cache = TokenCache(Clock())
     cache.get(SETTINGS, server)
@@ -96,24 +96,26 @@ def test_a_refused_token_that_was_renewed_meanwhile_is_not_renewed_again() -> No
     assert server.requests == 2
 
 
-def test_a_doubt_costs_one_token_in_a_while() -> None:
-    """A server that refuses something with 403 for ever must not be asked for a token each time."""
+def test_renewals_for_one_doubt_are_limited() -> None:
+    """A server that permanently refuses something with 403 must not cause a token request each time."""
     clock, server = Clock(), Server(expires_in=None)
     cache = TokenCache(clock)
     assert cache.get(SETTINGS, server) == "token-1"
     assert cache.get(SETTINGS, server, stale="token-1", doubt="query 403") == "token-2"
-    assert cache.get(SETTINGS, server, stale="token-2", doubt="query 403") == "token-3"  # it helped each time
+    assert (
+        cache.get(SETTINGS, server, stale="token-2", doubt="query 403") == "token-3"
+    )  # the renewal helped each time
     cache.in_vain(SETTINGS, "query 403")
-    assert cache.get(SETTINGS, server, stale="token-2", doubt="query 403") == "token-3"  # renewed meanwhile
+    assert cache.get(SETTINGS, server, stale="token-2", doubt="query 403") == "token-3"  # already renewed
     assert cache.get(SETTINGS, server, stale="token-3", doubt="query 403") is None
     assert cache.get(SETTINGS, server, stale="token-3", doubt="start 403") == "token-4"
-    assert cache.get(SETTINGS, server, stale="token-4") == "token-5"  # where there is no doubt
+    assert cache.get(SETTINGS, server, stale="token-4") == "token-5"  # no doubt about this refusal
     clock.now = DOUBT_PAUSE
     assert cache.get(SETTINGS, server, stale="token-5", doubt="query 403") == "token-6"
     assert server.requests == 6
 
 
-def test_a_doubt_about_one_credential_is_none_about_another() -> None:
+def test_doubts_are_separate_for_each_credential() -> None:
     other = replace(SETTINGS, credentials=ClientCredentials("another", "secret"))
     cache, server = TokenCache(Clock()), Server()
     cache.in_vain(SETTINGS, "query 403")
@@ -127,7 +129,7 @@ FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 def request(
     known: Encoding | None, *replies: TokenAnswer | CallError
 ) -> tuple[list[str], TokenAnswer | CallError]:
-    """Run the plan of a request; return the encodings that were sent, and its end."""
+    """Run the flow of a token request. Return the encodings that were sent, and the result."""
     plan = request_token(ClientCredentials("client", "the-secret"), known)
     sent: list[str] = []
     try:
@@ -150,7 +152,7 @@ UNCLEAR = UnexpectedAnswerError("no", status=404)
 DOWN = ServerError("down", status=503)
 BUSY = ThrottledError("busy", status=429)
 
-# what is known of the encoding; the answers; what was sent; how it ends
+# known encoding; answers; encodings that were sent; result
 REQUESTS: list[tuple[Encoding | None, list[TokenAnswer | CallError], list[str], TokenAnswer | CallError]] = [
     (None, [TOKEN], [FORM], TOKEN),
     ("form", [TOKEN], [FORM], TOKEN),
@@ -165,18 +167,18 @@ REQUESTS: list[tuple[Encoding | None, list[TokenAnswer | CallError], list[str], 
     (None, [CLIENT, UNCLEAR], [FORM, JSON], CLIENT),
     (None, [BARE, DOWN], [FORM, JSON], BARE),
     (None, [UNCLEAR, CLIENT], [FORM, JSON], UNCLEAR),
-    # The form was refused as a form, so nothing was said of the credentials.
+    # The form was refused for its encoding, which says nothing about the credentials.
     (None, [ENCODING, CLIENT], [FORM, JSON], ENCODING),
     (None, [ENCODING, UNCLEAR], [FORM, JSON], UNCLEAR),
     (None, [ENCODING, DOWN], [FORM, JSON], DOWN),
-    # The known encoding is read, so its refusal is of the credentials.
+    # The known encoding works, so its refusal is about the credentials.
     ("json", [ENCODING, UNCLEAR], [JSON, FORM], ENCODING),
     ("form", [CLIENT, DOWN], [FORM, JSON], CLIENT),
 ]
 
 
 @pytest.mark.parametrize(("known", "replies", "sent", "end"), REQUESTS)
-def test_a_request_in_either_encoding(
+def test_encoding_of_the_token_request(
     known: Encoding | None,
     replies: list[TokenAnswer | CallError],
     sent: list[str],
@@ -187,7 +189,7 @@ def test_a_request_in_either_encoding(
     assert ended is end
 
 
-def test_the_encoding_that_got_a_token_is_known() -> None:
+def test_working_encoding_is_remembered() -> None:
     cache = TokenCache(Clock())
     assert cache.encoding(SETTINGS) is None
     cache.get(SETTINGS, lambda: TokenAnswer("token-1", None, "json"))
@@ -195,7 +197,7 @@ def test_the_encoding_that_got_a_token_is_known() -> None:
     assert cache.encoding(replace(SETTINGS, base_url="https://another")) is None
 
 
-def test_each_credential_has_its_own() -> None:
+def test_each_credential_has_its_own_token() -> None:
     server = Server()
     cache = TokenCache(Clock())
     others = [
@@ -207,13 +209,13 @@ def test_each_credential_has_its_own() -> None:
     assert len({cache.get(settings, server) for settings in others}) == 4
 
 
-def test_two_connections_to_the_same_account_share_one() -> None:
+def test_connections_with_the_same_credential_share_a_token() -> None:
     server = Server()
     cache = TokenCache(Clock())
     assert cache.get(SETTINGS, server) == cache.get(replace(SETTINGS, connection="second"), server)
 
 
-def test_a_ready_token_is_never_renewed() -> None:
+def test_static_token_is_never_renewed() -> None:
     server = Server()
     settings = replace(SETTINGS, credentials=ReadyToken("ready"))
     cache = TokenCache(Clock())
@@ -222,7 +224,7 @@ def test_a_ready_token_is_never_renewed() -> None:
     assert server.requests == 0
 
 
-def test_no_secret_shows() -> None:
+def test_repr_shows_no_secret() -> None:
     cache = TokenCache(Clock())
     cache.get(SETTINGS, Server())
     shown = f"{SETTINGS!r} {credential_key(SETTINGS)!r} {vars(cache)!r}"
@@ -231,7 +233,7 @@ def test_no_secret_shows() -> None:
 
 
 class SlowServer(Server):
-    """Answers only when it is told to; says when it is asked."""
+    """Answers only after ``go`` is set, and signals each request."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         super().__init__()
@@ -248,7 +250,7 @@ class SlowServer(Server):
 
 
 def ask_at_once(cache: TokenCache, server: SlowServer, threads: int) -> list[Callable[[], str | None]]:
-    """Let threads ask; return their results to come, after the first request is on its way."""
+    """Start threads that need a token. Return their future results once the first request is under way."""
     with ThreadPoolExecutor(threads) as pool:
         first = pool.submit(cache.get, SETTINGS, server)
         assert server.asked.wait(10)
@@ -257,14 +259,14 @@ def ask_at_once(cache: TokenCache, server: SlowServer, threads: int) -> list[Cal
     return [future.result for future in (first, *others)]
 
 
-def test_two_hundred_threads_cause_one_request() -> None:
+def test_200_threads_share_one_request() -> None:
     server = SlowServer()
     results = ask_at_once(TokenCache(Clock()), server, threads=200)
     assert {result() for result in results} == {"token-1"}
     assert server.requests == 1
 
 
-def test_a_refusal_reaches_everyone_who_waited_and_the_next_one_asks_again() -> None:
+def test_refusal_reaches_all_waiting_callers_and_the_next_caller_requests_again() -> None:
     cache, server = TokenCache(Clock()), SlowServer(AuthenticationError("no"))
     results = ask_at_once(cache, server, threads=1)
     with pytest.raises(AuthenticationError):
@@ -272,7 +274,7 @@ def test_a_refusal_reaches_everyone_who_waited_and_the_next_one_asks_again() -> 
     assert cache.get(SETTINGS, server) == "token-2"
 
 
-def test_a_thread_that_was_stopped_does_not_stop_the_others() -> None:
+def test_stopped_thread_does_not_stop_the_others() -> None:
     cache, server = TokenCache(Clock()), SlowServer(SystemExit())
     results = ask_at_once(cache, server, threads=5)
     with pytest.raises(SystemExit):
@@ -284,12 +286,12 @@ SECOND = replace(SETTINGS, connection="second")
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test in an event loop, with an end."""
+    """Run a test in an event loop with a timeout."""
     asyncio.run(asyncio.wait_for(main, 30))
 
 
 def in_thread(server: Server) -> Callable[[], Awaitable[TokenAnswer]]:
-    """Let coroutines request from a server that keeps a thread waiting."""
+    """Return a coroutine function that requests a token from a blocking server."""
 
     async def request() -> TokenAnswer:
         return await asyncio.to_thread(server)
@@ -302,7 +304,7 @@ async def asked(server: SlowServer) -> None:
 
 
 class Crowd:
-    """Coroutines and threads that ask one cache, the first of them before all others."""
+    """Coroutines and threads that use one cache. One of them comes first."""
 
     def __init__(self, cache: TokenCache, server: SlowServer, pool: ThreadPoolExecutor) -> None:
         self.cache, self.server, self.pool = cache, server, pool
@@ -314,18 +316,18 @@ class Crowd:
         return asyncio.create_task(self.cache.aget(settings, in_thread(self.server)))
 
     async def ask(self, *, first: str, coroutines: int, threads: int) -> list[str | BaseException | None]:
-        """Let one ask, then all others, then let the server answer; return what came of it, the first one's first."""
+        """Start the first caller, then all others, then let the server answer. Return the results, starting with the first caller."""
         leader = asyncio.wrap_future(self.ask_in_thread()) if first == "thread" else self.ask_in_loop()
         await asked(self.server)
         others: list[Awaitable[str | None]] = [self.ask_in_loop(SECOND) for _ in range(coroutines)]
         others += [asyncio.wrap_future(self.ask_in_thread(SECOND)) for _ in range(threads)]
-        await asyncio.sleep(0)  # every coroutine has asked now, and waits
+        await asyncio.sleep(0)  # now every coroutine waits for the token
         self.server.go.set()
         return await asyncio.gather(leader, *others, return_exceptions=True)
 
 
 @pytest.mark.parametrize("first", ["thread", "coroutine"])
-def test_a_hundred_coroutines_and_fifty_threads_cause_one_request(first: str) -> None:
+def test_100_coroutines_and_50_threads_share_one_request(first: str) -> None:
     server = SlowServer()
 
     async def main() -> None:
@@ -340,7 +342,7 @@ def test_a_hundred_coroutines_and_fifty_threads_cause_one_request(first: str) ->
 
 
 @pytest.mark.parametrize("first", ["thread", "coroutine"])
-def test_a_refusal_reaches_coroutines_and_threads_alike(first: str) -> None:
+def test_refusal_reaches_coroutines_and_threads(first: str) -> None:
     refusal = AuthenticationError("no")
     refusal.connection = "c"
     server = SlowServer(refusal)
@@ -358,7 +360,7 @@ def test_a_refusal_reaches_coroutines_and_threads_alike(first: str) -> None:
     assert server.requests == 1
 
 
-def test_a_coroutine_that_is_cancelled_while_it_requests_does_not_stop_the_others() -> None:
+def test_coroutine_cancelled_during_its_request_does_not_stop_the_others() -> None:
     server = SlowServer()
 
     async def never() -> TokenAnswer:
@@ -387,7 +389,7 @@ def test_a_coroutine_that_is_cancelled_while_it_requests_does_not_stop_the_other
 
 
 @pytest.mark.parametrize("first", ["thread", "coroutine"])
-def test_a_coroutine_that_is_cancelled_while_it_waits_stops_nobody(first: str) -> None:
+def test_coroutine_cancelled_while_waiting_does_not_stop_the_others(first: str) -> None:
     server = SlowServer()
 
     async def main() -> None:
@@ -408,7 +410,7 @@ def test_a_coroutine_that_is_cancelled_while_it_waits_stops_nobody(first: str) -
     assert server.requests == 1
 
 
-def test_a_coroutine_that_is_dropped_in_the_middle_keeps_nobody_waiting() -> None:
+def test_dropped_coroutine_does_not_block_the_others() -> None:
     class Never:
         def __await__(self) -> Any:
             yield
@@ -426,7 +428,7 @@ def test_a_coroutine_that_is_dropped_in_the_middle_keeps_nobody_waiting() -> Non
     assert cache.get(SETTINGS, server) == "token-1"
 
 
-def test_an_event_loop_goes_on_while_a_thread_requests() -> None:
+def test_event_loop_is_not_blocked_by_a_requesting_thread() -> None:
     server = SlowServer()
 
     async def main() -> None:
@@ -438,13 +440,13 @@ def test_an_event_loop_goes_on_while_a_thread_requests() -> None:
             for _ in range(100):
                 await asyncio.sleep(0)
             assert not mine.done()
-            server.go.set()  # by this very loop: were it kept waiting, nobody would
+            server.go.set()  # set by this loop; if the loop were blocked, this would never happen
             assert (await mine, leader.result(10)) == ("token-1", "token-1")
 
     run(main())
 
 
-def test_event_loops_in_two_threads_share_one_request() -> None:
+def test_two_event_loops_share_one_request() -> None:
     server = SlowServer()
     cache = TokenCache(Clock())
 
@@ -460,7 +462,7 @@ def test_event_loops_in_two_threads_share_one_request() -> None:
     assert server.requests == 1
 
 
-def test_a_coroutine_renews_a_refused_token_once_and_a_ready_one_never() -> None:
+def test_coroutine_renews_a_refused_token_once_and_a_static_one_never() -> None:
     server = Server()
 
     async def request() -> TokenAnswer:
@@ -479,7 +481,7 @@ def test_a_coroutine_renews_a_refused_token_once_and_a_ready_one_never() -> None
     assert server.requests == 2
 
 
-def test_who_was_forgotten_does_not_end_the_request_of_another() -> None:
+def test_request_from_before_a_clear_does_not_end_a_later_one() -> None:
     cache, forgotten, server = TokenCache(Clock()), SlowServer(AuthenticationError("no")), SlowServer()
     with ThreadPoolExecutor(3) as pool:
         old = pool.submit(cache.get, SETTINGS, forgotten)
@@ -495,7 +497,7 @@ def test_who_was_forgotten_does_not_end_the_request_of_another() -> None:
     assert server.requests == 1
 
 
-def test_a_fork_forgets_what_was_under_way() -> None:
+def test_fork_forgets_requests_under_way() -> None:
     cache, server = TokenCache(Clock()), Server()
     cache.get(SETTINGS, server)
     cache.clear()

@@ -1,4 +1,4 @@
-"""What is sent for a value, beside the table of docs/variables.md: places, names, and what is left for the run."""
+"""JSON forms of values that are not in the table of docs/variables.md: paths, names, and values that the run supplies."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Lazy(Mapping[str, Any]):
 
 
 class Output:
-    """As an upstream task's output is, while a DAG is parsed."""
+    """Like the output of an upstream task while a DAG is parsed."""
 
     def resolve(self) -> object:
         raise NotImplementedError
@@ -99,21 +99,21 @@ def cycle() -> list[Any]:
         ({np.int64(3): "a", True: "b"}, {"3": "a", "true": "b"}),
     ],
 )
-def test_what_is_sent(value: object, sent: object) -> None:
+def test_json_form_of_values(value: object, sent: object) -> None:
     made = plain({"a": value})["a"]
     assert made == sent
     assert json.dumps(made) == json.dumps(sent), "and it is plain JSON"
 
 
 @pytest.mark.parametrize("zone", [ZoneInfo("Asia/Shanghai"), AHEAD])
-def test_a_moment_is_written_in_the_zone_of_the_connection(zone: Any) -> None:
+def test_datetime_is_converted_to_the_time_zone_of_the_connection(zone: Any) -> None:
     assert plain({"a": MOMENT}, lambda: zone) == {"a": "2018-12-13 04:00:00"}
     assert plain({"a": MOMENT.astimezone(ZoneInfo("America/New_York"))}, lambda: zone) == {
         "a": "2018-12-13 04:00:00"
     }
 
 
-def test_the_zone_is_asked_for_only_where_it_is_needed() -> None:
+def test_time_zone_is_requested_only_if_needed() -> None:
     asked: list[None] = []
     zone = lambda: asked.append(None) or AHEAD  # type: ignore[func-returns-value]  # noqa: E731
     plain({"a": [date(2018, 1, 2), datetime(2018, 1, 2)]}, zone)  # noqa: DTZ001 - it has no zone
@@ -132,12 +132,15 @@ def test_the_zone_is_asked_for_only_where_it_is_needed() -> None:
             {"a": cycle()},
             "variables['a'][0][0][0][0][0][0][0][0][0]… cannot be sent: it is more than 100 levels",
         ),
-        ({"a": {1: "b", "1": "c"}}, "it is a mapping in which 1 and '1' are one key in JSON, '1'"),
+        ({"a": {1: "b", "1": "c"}}, "it is a mapping in which 1 and '1' become the same key in JSON, '1'"),
         ({"a": {True: "b", "true": "c"}}, "True and 'true' are one key"),
         ({"a": {(1, 2): 3}}, "it is a mapping with the key (1, 2). Write a text as the key"),
         ({"a": {NAN: 3}}, "it is a mapping with a key that is nan"),
         ({"a": {object(): 3}}, "it is a mapping with a key that is of type object"),
-        ({"a": "b\0"}, "variables['a'] cannot be sent: it is a text with a NUL or half a surrogate pair"),
+        (
+            {"a": "b\0"},
+            "variables['a'] cannot be sent: it is a text with a NUL character or a lone surrogate",
+        ),
         (
             {"a": {"\udc00": 1}},
             "variables['a'] cannot be sent: it is a mapping with a key that is a text with",
@@ -145,7 +148,7 @@ def test_the_zone_is_asked_for_only_where_it_is_needed() -> None:
         ({"a": 10**2000}, "it is a number of more than 1,200 digits"),
         (
             {"a": MOMENT},
-            "the moment 2018-12-12T20:00:00+00:00, and the zone of Astro Zero's timestamps is not",
+            "the datetime 2018-12-12T20:00:00+00:00, and the time zone of Astro Zero's timestamps is",
         ),
         (
             {"a": np.ma.array([1, 2], mask=[False, True])},
@@ -158,22 +161,22 @@ def test_the_zone_is_asked_for_only_where_it_is_needed() -> None:
         (["a"], "variables must be a mapping of names to JSON values, not list"),
         (
             "{'a': 1}",
-            "not a text. A template renders a text: write one for each value, such as variables={'amount'",
+            "not a text. A template renders to a text: write one template for each value, such as variables={'amount'",
         ),
     ],
 )
-def test_what_is_refused(variables: object, words: str) -> None:
+def test_refused_values(variables: object, words: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
         plain(variables)
     assert words in str(caught.value)
 
 
-def test_a_moment_that_the_zone_does_not_have_is_refused() -> None:
+def test_datetime_out_of_range_in_the_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="which UTC.08:00 does not have"):
         plain({"a": datetime.max.replace(tzinfo=timezone.utc)}, lambda: AHEAD)
 
 
-def test_no_value_is_shown_that_may_be_a_secret() -> None:
+def test_errors_show_no_values() -> None:
     for variables in (
         {"a": b"s3cret"},
         {"a": "s3cret\0"},
@@ -185,7 +188,7 @@ def test_no_value_is_shown_that_may_be_a_secret() -> None:
         assert "s3cret" not in str(caught.value)
 
 
-class TestWhatIsWritten:
+class TestCheckUnrendered:
     @pytest.mark.parametrize(
         "variables",
         [
@@ -198,16 +201,16 @@ class TestWhatIsWritten:
             {"a": [Lazy(), range(3)]},
         ],
     )
-    def test_what_only_the_run_can_tell_is_left_for_it(self, variables: object) -> None:
+    def test_values_of_the_run_are_accepted(self, variables: object) -> None:
         check_written(variables)
 
     @pytest.mark.parametrize("bad", [NAN, b"a", timedelta(1), "a\0", {1: 2, "1": 3}, object()])
-    def test_what_can_be_sent_in_no_case_is_refused(self, bad: object) -> None:
+    def test_unsendable_values_are_refused(self, bad: object) -> None:
         with pytest.raises(ValueError, match=r"^variables\['a'\]\[1\] cannot be sent"):
             check_written({"a": [0, bad]})
 
     @pytest.mark.parametrize("variables", [["a"], 5, "a=1"])
-    def test_what_is_no_mapping_is_refused(self, variables: object) -> None:
+    def test_non_mappings_are_refused(self, variables: object) -> None:
         with pytest.raises(ValueError, match="^variables must be a mapping of names to JSON values"):
             check_written(variables)
 
@@ -220,6 +223,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_plain_json_stays_as_it_is(value: Any) -> None:
+def test_plain_json_is_unchanged(value: Any) -> None:
     assert plain({"a": value}) == {"a": value}
     assert json.dumps(plain({"a": value})) == json.dumps({"a": value})

@@ -285,7 +285,7 @@ class TestTimeoutMessage:
             "The wait for instance '002N1' timed out at 2027-01-15 08:23:20 UTC ('timeout'); last seen: instance '002N1' "
             "of 'Approval' in state 'Running'; polls have failed since 2027-01-15 08:18:40 UTC: Could not list the "
             "instances in state 'Running' on connection 'my_conn': the server refused (HTTP 403, resCode '405230099'). "
-            "Check names, versions and ids, and what the machine user is allowed to do."
+            "Check names, versions and ids, and the permissions of the machine user."
         )
 
     def test_says_since_when_the_instance_is_missing(self, make: Make) -> None:
@@ -306,8 +306,8 @@ class TestAnotherInstance:
         with pytest.raises(AnotherInstanceError) as caught:
             server.waits(make(business_key="k"))
         assert str(caught.value).startswith(
-            "instance '002N1' is another one than it was: it was of 'Approval' with business key 'k', and now it is "
-            "instance '002N1' of 'Another' in state 'Completed OK', with business key 'z'. Ids may recur"
+            "instance '002N1' is not the same as before: it was of 'Approval' with business key 'k', and now it is "
+            "instance '002N1' of 'Another' in state 'Completed OK', with business key 'z'. Ids can repeat"
         )
 
     @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
@@ -350,7 +350,9 @@ def test_contradictory_rows_fail_the_poll_and_decide_nothing(make: Make) -> None
         server = OneList([rows, rows, make(state="Completed OK")])
         assert server.waits(make()).state == "Completed OK"
         assert server.said()[0].startswith("Polls are failing")
-        with pytest.raises(UnexpectedAnswerError, match="this decides nothing; polls have failed for 600 s"):
+        with pytest.raises(
+            UnexpectedAnswerError, match="with different values: .*; polls have failed for 600 s"
+        ):
             OneList([rows]).waits(make())
 
 

@@ -161,7 +161,7 @@ def test_ends_after_long_failures_and_at_once_on_refused_credentials() -> None:
         watch.record_failed_poll(errors.ServerError("down"), 60.0 * minute, at(60.0 * minute + 60))
     assert isinstance(watch.ending, errors.ServerError)
     assert said(watch) == [
-        "Polls are failing; still waiting. down. Look at the server's own logs if it lasts."
+        "Polls are failing; still waiting. down. If this persists, check the server's own logs."
     ]
     watch.resume()
     assert watch.ending is None

@@ -211,7 +211,7 @@ def test_action_without_visible_effect_counts_as_unconfirmed(
     done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
     words = (
-        "accepted, and after 0.02 s its effect does not show: the instance is 'Waiting for user interaction'"
+        "accepted, but shows no effect after 0.02 s: the instance is 'Waiting for user interaction'"
     )
     assert done.err.count(words) == 2
     assert done.err.endswith("Terminated 0 of 2, 2 unconfirmed.\n")

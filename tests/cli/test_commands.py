@@ -215,7 +215,7 @@ class TestReadCommands:
         emulator.start(BPM, business_key="k")
         done = run("show", "--business-key", "k")
         assert (done.code, done.out) == (3, "")
-        assert "carried by 2 instances" in done.err
+        assert "2 instances have business key" in done.err
 
     def test_definitions_by_name_and_enabled_version(self, run: Run) -> None:
         versions = run("definitions", "--bpm-name", "InvoiceCheck", "--output", "json").rows

@@ -167,7 +167,7 @@ def test_filter_from_arguments() -> None:
         (
             {"older_than": "2h", "younger_than": "1h"},
             UTC,
-            "older than 7200 s and younger than 3600 s at once",
+            "both older than 7200 s and younger than 3600 s",
         ),
         ({"bpm_name": " "}, None, "--bpm-name must be a text"),
         ({"business_key": ""}, None, "--business-key must be a text"),

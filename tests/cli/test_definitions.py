@@ -54,8 +54,8 @@ def test_airflow_runs_definitions_show() -> None:
         ("absent", "lists no variables"),
         ("null", "lists no variables"),
         ("empty", "lists no variables"),
-        ("unnamed", "lists variables otherwise than is documented"),
-        ("map", "lists variables otherwise than is documented"),
+        ("unnamed", "lists variables in an undocumented form"),
+        ("map", "lists variables in an undocumented form"),
     ],
 )
 def test_show_reports_unknown_variables(position: str, why: str, run: Run, emulator: EmulatorControl) -> None:
@@ -70,9 +70,9 @@ def test_show_reports_unknown_variables(position: str, why: str, run: Run, emula
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("SuplierOnboarding",), ("BPM 'SuplierOnboarding' cannot be shown: no definition of this name is listed. "
+        (("SuplierOnboarding",), ("BPM 'SuplierOnboarding' cannot be shown: no definition with this name is listed. "
                                  "The most similar name in the list is 'SupplierOnboarding'.")),
-        (("xyz",), "BPM 'xyz' cannot be shown: no definition of this name is listed."),
+        (("xyz",), "BPM 'xyz' cannot be shown: no definition with this name is listed."),
         (("RetiredProcess",), ("BPM 'RetiredProcess' cannot be shown: no version is listed as enabled "
                               "(its versions: 1.0.0).")),
         (("InvoiceCheck", "--version", "9"), ("BPM 'InvoiceCheck' version '9' cannot be shown: no version is listed under "
@@ -110,7 +110,7 @@ class TestCheckVariables:
     ) -> None:
         done = run("start", BPM, option, "--variable", "contry=a-secret", "--variable", "supplier=ACME")
         assert (done.code, done.out) == (2, "")
-        assert "has no variable 'contry' (the nearest one is 'country')" in done.err
+        assert "has no variable 'contry' (did you mean 'country'?)" in done.err
         assert "'supplier', 'country', 'risk_class'" in done.err
         assert "a-secret" not in done.err
         assert emulator.counts()["start"] == 0
@@ -132,7 +132,7 @@ class TestCheckVariables:
         done = run("start", BPM, "--check", "--variable", "contry=CN")
         assert (done.code, emulator.counts()["start"]) == (0, 1)
         assert done.err.startswith(
-            f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told: its definition lists no variables"
+            f"Cannot check whether BPM {BPM!r} version '1.0.0' has the variables 'contry': its definition lists no variables"
         )
 
     @pytest.mark.parametrize("how", [(), ("--dry-run",)])

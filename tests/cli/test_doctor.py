@@ -81,7 +81,7 @@ def test_wrong_secret_fails_with_a_report(
     monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
     run = doctor("--conn-id", "my_conn")
     assert (run.returncode, run.stderr) == (1, "")
-    assert "the client id or the secret was refused. Check login" in " ".join(run.stdout.split())
+    assert "the client id or the secret was refused. Check the login" in " ".join(run.stdout.split())
     assert "something-else" not in run.stdout
 
 

@@ -172,13 +172,13 @@ BATCHES: dict[str, Provocation] = {
     "it was still open at the deadline ('timeout')": batch(timeout=0.001),
     "How its instances are now could not be read: …": late_while_lists_fail,
     "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0.001),
-    "The batch has changed since an earlier try began it: launch … differs from the launch that started …": changed(
+    "The batch has changed since an earlier try started it: launch … differs from the launch that started …": changed(
         ONE, [{"title": "two"}]
     ),
-    "The batch has changed since an earlier try began it: launch … is missing; it had started …": changed(
+    "The batch has changed since an earlier try started it: launch … is missing; it had started …": changed(
         [*ONE, {"title": "two"}], ONE
     ),
-    "The batch has changed since an earlier try began it: its launches have other business keys": changed_keys,
+    "The batch has changed since an earlier try started it: its launches have other business keys": changed_keys,
     "it is unknown whether an earlier try started launch …: …": retry_without_keys,
     "it is unknown whether an earlier try started one of these for launch …, because others may use their key: …": (
         retry_beside_others

@@ -89,18 +89,18 @@ CONNECTION: dict[str, Provocation] = {
     "login (the client id) is empty, and so is the extra 'access_token'": settings(login=None),
     "password (the client secret) is empty, and so is the extra 'access_token'": settings(password=""),
     "host is empty": settings(host=""),
-    "host must be no more than a domain, a port and a base path": host("https://a:b@astro.example"),
-    "host is not a URL, or has a port that is none": host("astro.example:no"),
-    "an IPv6 address stands in brackets, as in https://[2001:db8::1]": host("https://2001:db8::1"),
-    "… holds a line break or a control character; give the one line of the downloaded file": settings(
+    "host must contain only a domain, a port and a base path": host("https://a:b@astro.example"),
+    "host is not a valid URL, or its port is invalid": host("astro.example:no"),
+    "an IPv6 address needs brackets, as in https://[2001:db8::1]": host("https://2001:db8::1"),
+    "… contains a line break or a control character; paste one line of the downloaded file": settings(
         password="secret\nclient"
     ),
     "host … is not a domain": host("astro example"),
     "schema must be https (or http), not …": host("astro.example", schema="ftp"),
-    "host says … and schema says …": host("https://astro.example", schema="http"),
-    "host says port … and port says …": host("astro.example:443", port=8443),
+    "host has scheme …, but schema is …": host("https://astro.example", schema="http"),
+    "host has port …, but port is …": host("astro.example:443", port=8443),
     "port must be from 1 to 65535, not …": host("astro.example", port=70_000),
-    "http:// to … would send the secret in the clear": host("http://astro.example"),
+    "http:// to … would send the secret unencrypted": host("http://astro.example"),
     "extra is not JSON": settings(extra="verify=false"),
     "extra must be a JSON object": settings(extra="[]"),
     "unknown extra '…'": settings({"verfy": False}),
@@ -167,19 +167,19 @@ CALLS: dict[str, Provocation] = {
     "the TLS handshake failed (…)": lambda scene: listed(scene, scene.server.url.replace("http:", "https:")),
     "the request could not be sent (…)": proxy_of_nobody,
     "no answer came within 'read_timeout'": answer("query", "delay", {"read_timeout": 0.1}, seconds=0.5),
-    "the connection was cut (…)": answer("query", "drop_after"),
+    "the connection was lost (…)": answer("query", "drop_after"),
     "the server failed (HTTP 5…": answer("query", "status", status=503),
     "The first of up to … attempts failed": answer("query", "status", {"max_attempts": 2}, status=503),
-    "the server is asked too much (HTTP 429": answer("query", "status", status=429),
-    "the server gave up waiting for the request (HTTP 408": answer("query", "status", status=408),
-    "the server redirects to …, and redirects are not followed": answer("query", "redirect"),
+    "the server received too many requests (HTTP 429": answer("query", "status", status=429),
+    "the server timed out waiting for the request (HTTP 408": answer("query", "status", status=408),
+    "the server redirects to …, but redirects are not followed": answer("query", "redirect"),
     "the answer (… bytes, …) is not the documented JSON": answer("query", "html", status=200),
-    "the answer has not the documented shape: …": answer("query", "wrong_shape"),
+    "the answer does not have the documented form: …": answer("query", "wrong_shape"),
     "the row of instance '…' cannot be read, because …": odd_row,
     "the answer is longer than … bytes ('max_response_bytes')": answer(
         "query", "oversize", {"max_response_bytes": 10_000}, size=100_000
     ),
-    "the answer cannot be unpacked": packed_badly,
+    "the answer cannot be decompressed": packed_badly,
 }
 
 # Refused.
@@ -253,17 +253,17 @@ REFUSALS: dict[str, Provocation] = {
     ).query_instances(["Running"]),
     "the access token was refused": ready_token,
     "an access token that was just issued was refused": fresh_token,
-    "there is no token, and the answer does not say that the client id or the secret is wrong": no_token,
+    "no token was issued, but the answer does not say that the client id or the secret is wrong": no_token,
     "the server refused (HTTP …, resCode '…'": hooked(lambda hook: hook.start_instance("NoSuchProcess")),
     "the server refused, and the instance is '…'": resumed_too_early,
-    "instance '…' of '…' has ended already, in state '…'": suspended_too_late,
-    "… of instance '…' was accepted, and after … s its effect does not show: the instance is '…'": lagging(),
-    "… of instance '…' was accepted, and then the instance could not be read (…)": unreadable_then,
-    "… of instance '…' was accepted, and yet instance '…' is in none of the states": lagging(
+    "instance '…' of '…' has already ended, in state '…'": suspended_too_late,
+    "… of instance '…' was accepted, but shows no effect after … s: the instance is '…'": lagging(),
+    "… of instance '…' was accepted, but then the instance could not be read (…)": unreadable_then,
+    "… of instance '…' was accepted, but instance '…' is in none of the states": lagging(
         action_lag=0.5, keep_closed=False
     ),
-    "; the variables may have been set all the same, and nothing shows whether they were": variables_in_doubt,
-    "; the instance is not there, and whether it was before is not known": deletion_in_doubt,
+    "; the variables may have been set anyway, and there is no way to check": variables_in_doubt,
+    "; the instance does not exist, and it is unknown whether it existed before": deletion_in_doubt,
 }
 
 # Arguments.
@@ -292,45 +292,43 @@ def came_out_as_none(scene: Scene) -> None:
 
 ARGUMENTS: dict[str, Provocation] = {
     "… must be a text that is not blank, not …": hooked(lambda hook: hook.get_instance(" ")),
-    "… must not be '…': a template renders that where it finds nothing": started(business_key="None"),
-    "… must be a text without NUL and half surrogate pairs, not …": hooked(
+    "… must not be '…': a template renders this if it finds nothing": started(business_key="None"),
+    "… must be a text without NUL characters and lone surrogates, not …": hooked(
         lambda hook: hook.get_instance("\ud800")
     ),
-    "… must not hold U+FFFD, which stands for a character that was lost: …": started(
+    "… must not contain U+FFFD, which stands for a lost character: …": started(
         bp_statuses=["Appr\ufffdoved"]
     ),
     "… must be an id, not …": hooked(lambda hook: hook.suspend_instance("..")),
     "… must be a list of texts, not …": started(bp_statuses="Approved"),
-    "… must not be empty; leave it out to ask for nothing": started(bp_statuses=[]),
+    "… must not be empty; omit it instead": started(bp_statuses=[]),
     "… is None; leave it out to ask for nothing": started(states=None),
     "… must be one of …, not …": started(states=["Finished"]),
     "… cannot mean success and failure at once": started(bp_statuses=["Yes"], failed_bp_statuses=["Yes"]),
     "… must be a number of seconds, at least … and at most …, not …": started(poll_interval=0.1),
     "… must be a whole number, at least …, not …": batch([], max_concurrency=0),
-    "… must be a number a second, more than 0, not …": batch([], rate_limit=0),
+    "… must be a number per second, more than 0, not …": batch([], rate_limit=0),
     "… must be a whole number, or a share as a float below 1, not …": batch([], max_failures=1.5),
     "variables must be a mapping of names to JSON values, not …": started(variables=["a"]),
     "variables… cannot be sent: it is …": started(variables={"a": {"b": [b"a"]}}),
-    "it is the moment …, and the zone of Astro Zero's timestamps is not known": started(
+    "it is the datetime …, and the time zone of Astro Zero's timestamps is unknown": started(
         variables={"due": datetime(2018, 12, 12, tzinfo=timezone.utc)}
     ),
     "variables must be a mapping of names to JSON values, not a text": started(variables="a=1"),
     "each name in variables must be a text that is not blank, not …": started(variables={1: "a"}),
-    "… must be a text, not …; write a text, and put quotes into a template of it": started(version=1.1),
+    "… must be a text, not …; write a text, and add quotes inside a template": started(version=1.1),
     "… must be True or False, not …": started(deferrable="no"),
     "timeout must be more than 0": started(timeout=0),
     "on_timeout means nothing without a timeout or an execution_timeout": started(
         timeout=None, on_timeout="suspend"
     ),
-    "fields must name … too: an instance is nothing without": lambda _: api.query("Running", fields=["id"]),
+    "fields must include …, which every instance needs": lambda _: api.query("Running", fields=["id"]),
     "variables must be names, or a mapping of names to JSON values, not …": hooked(
         lambda hook: hook.check_variables(BPM, "country")
     ),
     "check_variables needs validate_first=True": batch([], check_variables=True, validate_first=False),
-    "… has no variable '…' (the nearest one is '…').": started(
-        variables={"contry": "CN"}, check_variables=True
-    ),
-    "Whether … has the variables … cannot be told: …": checked_where_no_variables_are_listed,
+    "… has no variable '…' (did you mean '…'?).": started(variables={"contry": "CN"}, check_variables=True),
+    "Cannot check whether … has the variables …: …": checked_where_no_variables_are_listed,
     "variables must name at least one variable to set": hooked(lambda hook: hook.set_variables("1", {})),
     "… is given twice: as an argument and as variable '…'": started(
         title="one", variables={"$Flow.Title": "two"}
@@ -346,5 +344,5 @@ ARGUMENTS: dict[str, Provocation] = {
     "… must return the variables as a mapping of names to JSON values, or None for none, not …": decorated(
         returned=["a"]
     ),
-    "… was given, and came out as None": came_out_as_none,
+    "… was provided, but rendered as None": came_out_as_none,
 }

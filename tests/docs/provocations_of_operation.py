@@ -259,11 +259,11 @@ def list_with_an_odd_row(scene: Scene) -> None:
 
 
 COMMANDS: dict[str, Provocation] = {
-    "how old an instance is cannot be told on connection '…': Astro Zero's timestamps have no zone.": command(
+    "the age of an instance is unknown on connection '…': Astro Zero's timestamps have no time zone.": command(
         "list", "--older-than", "7d"
     ),
     "… must be an age such as 90s, 15m, 2h, 7d or 1d12h, not …": command("list", "--older-than", "a week"),
-    "no instance is older than … and younger than … at once": of_two_ages,
+    "no instance is both older than … and younger than …": of_two_ages,
     "name the instances by their ids, or give a filter: …": command("suspend", "--yes"),
     "give either ids or a filter, not both": command("suspend", "1", "--bpm-name", "A"),
     "give either the id of an instance or its --business-key": command("show"),

@@ -235,21 +235,21 @@ STARTS: dict[str, Provocation] = {
     "…; it could not be searched for: …": start_and_looks_that_fail,
     "…; it may be one of the instances that show its business key: …": start_beside_others,
     "Business key '…' came back as '…'. …": start_whose_key_is_changed,
-    "… shows the business key '…', which may be the one that was sent, changed by the server": start_whose_key_is_cut_off,
+    "… shows business key '…', which may be the sent key, changed by the server": start_whose_key_is_cut_off,
     "… has its business key, but its start time '…' does not show whether this run of the DAG has started it, or a "
     "deleted one with the same id": retry_with_odd_timestamps,
     "'retries' was changed, so it is unclear whether … was started before the task was last cleared": retry_with_fewer_retries,
     "it is unknown whether an earlier try started an instance: …": retry_without_keys,
     "the lists show no business keys here": retry_without_keys,
     "the list of state '…' may be cut off at its … rows": retry_with_a_short_list,
-    "a row of the lists cannot be read, because …, and may be its own": retry_with_an_odd_row,
+    "a row of the lists cannot be read, because …, and it may belong to this instance": retry_with_an_odd_row,
     "It is unknown whether an earlier try has started an instance. A retry searches again.": retry_that_cannot_look,
     "several instances may be this task's: …": retry_among(BPM, BPM),
     "its business key belongs to …, which is not an instance of '…'": retry_among("PublishApproval"),
     "… has this task's business key, but is not an instance of '…'": retry_with_another_process,
     "it is unknown whether an earlier try started one of these, because others may use their key: …": retry_beside_others,
     "an earlier try started instance '…', which is now in none of the states": retry_after_its_instance_is_gone,
-    "business key '…' is carried by an open instance '…'": start_though_one_is_open,
+    "an open instance already has business key '…': instance '…'": start_though_one_is_open,
     "What an earlier try has written down ('…' in the task state store) cannot be read: …": retry_with_a_broken_record,
     "Adopted instance '…' of '…' in state '…': …": retry,
     "The task was cleared. Terminating the instance it had started: …": clear,
@@ -458,35 +458,35 @@ WAITS: dict[str, Provocation] = {
     "That the instance stays open could not be written down": failure_that_is_not_written_down,
     "…'timeout'); it was never seen": no_key_yet,
     "no instance with … was found in the states …": none_found,
-    "Left out … instances whose start time does not tell for certain how old they are": no_credible_age,
-    "business key '…' cannot be looked for: none of the … instances listed shows a business key": without_keys(),
-    "business key '…' of BPM '…' cannot be looked for: none of the … instances listed shows a business key": without_keys(
+    "Left out … instances of unknown age, because their start times are not conclusive": no_credible_age,
+    "cannot search for business key '…': none of the … listed instances shows a business key": without_keys(),
+    "cannot search for business key '…' of BPM '…': none of the … listed instances shows a business key": without_keys(
         bpm_name=BPM
     ),
     "…; it may still be started": no_key_yet,
     "instance '…' is in none of the states": vanished,
     "…; polling again": vanished,
-    "…; the longest answer had … rows, a row cap could hide it": capped,
+    "…; the longest list had … rows, so a row cap may hide it": capped,
     "instance '…' could not be read by its id": lambda scene: scene.hook(
         {"instance_lookup": "by_id"}
     ).get_instance("002N-of-nobody"),
     "an instance with business key '…' is in none of the states": lambda scene: scene.hook().find_instance(
         "none"
     ),
-    "instance '…' is another one than it was: it was of '…' with business key '…', and now it is instance '…' of '…' …": (
+    "instance '…' is not the same as before: it was of '…' with business key '…', and now it is instance '…' of '…' …": (
         another_instance
     ),
-    "Astro Zero shows instance '…' twice in the list of state '…', with …; this decides nothing": contradiction,
+    "Astro Zero shows instance '…' twice in the list of state '…' with different values: …": contradiction,
     "the row of instance '…' in the list of state '…' cannot be read, because …": unreadable,
     "…; polls have failed since … UTC: …": time_out_after(lambda scene, _: scene.emulator.outage()),
     "…; it has been in none of the states since … UTC": time_out_after(
         lambda scene, one: scene.emulator.vanish(one)
     ),
-    "business key '…' is carried by … instances: …": two_of_a_key,
+    "… instances have business key '…': …": two_of_a_key,
     "Polls are failing; still waiting. …": short_outage,
     "Polls succeed again": short_outage,
     "…; polls have failed for … s ('max_poll_failure_time')": outage,
-    "The trigger's event is not one that this task knows (…): …": strange_event,
+    "The task does not understand its trigger's event (…): …": strange_event,
     "The trigger failed with …": crashed_trigger,
     "The trigger failed: …": failed_deferral,
     "No triggerer ended the wait at its deadline; looking once more": late_deferral,

@@ -37,21 +37,21 @@ ELSEWHERE: dict[str, str] = {
         "tests/operators/test_clearing.py::test_by_a_wait_that_a_clear_resumes"
     ),
     "the key is encrypted, which is not supported": (
-        "tests/hooks/test_cut_off.py::test_an_encrypted_key_is_refused_without_asking"
+        "tests/hooks/test_cut_off.py::test_encrypted_key_is_refused_without_a_prompt"
     ),
     "the server could not be reached within 'connect_timeout'": (
-        "tests/hooks/test_aio_transport.py::test_nobody_accepts"
+        "tests/hooks/test_aio_transport.py::test_connect_timeout"
     ),
-    "the request could not be built (…)": "tests/hooks/test_aio_transport.py::test_what_cannot_be_built",
-    "the answer was not whole within … s": "tests/hooks/test_cut_off.py::test_an_answer_that_trickles_has_an_end",
+    "the request could not be built (…)": "tests/hooks/test_aio_transport.py::test_invalid_request_raises",
+    "the answer was not complete within … s": "tests/hooks/test_cut_off.py::test_trickling_answer_times_out",
     "astro_zero_retry_policy() needs Airflow 3.3 or newer": (
         "tests/policies/test_bpm.py::test_before_airflow_3_3_raises_an_error_with_advice"
     ),
     "… instances have its business key, too many to recognise later which one this task has started": (
         "tests/bpm/test_adoption.py::test_refuses_if_too_many_instances_have_the_custom_key"
     ),
-    "Astro Zero shows instance '…' in two lists, with …; this decides nothing": (
-        "tests/bpm/test_findings.py::test_two_lists_that_no_move_explains_decide_nothing"
+    "Astro Zero shows instance '…' in two lists with different values: …": (
+        "tests/bpm/test_findings.py::test_rows_that_a_move_cannot_explain_are_a_contradiction"
     ),
     "The poller was stopped": "tests/bpm/test_poller.py::test_cancellation_ends_every_wait_with_an_error",
     "The connection has changed; still waiting, with the new settings": (
@@ -76,8 +76,8 @@ ELSEWHERE: dict[str, str] = {
     "Interrupted while the start request was in progress.": (
         "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"
     ),
-    "Metrics could not be handed to Airflow, and are no more": (
-        "tests/hooks/test_metrics.py::test_metrics_that_cannot_be_handed_over_harm_nothing_and_are_told_once"
+    "Sending metrics to Airflow failed; this process sends no more metrics": (
+        "tests/hooks/test_metrics.py::test_failing_stats_are_logged_once_and_harmless"
     ),
 }
 

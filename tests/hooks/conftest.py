@@ -1,4 +1,4 @@
-"""Hooks on the emulator, with the extras that a test wants and a clock that nobody waits for."""
+"""Hooks on the emulator, with the extras that a test needs and without real waiting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_hook(
     emulator_time: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[HookMaker]:
-    """Make a hook on connection ``my_conn``; whenever it waits, the emulator's clock moves instead."""
+    """Create a hook on connection ``my_conn``. Instead of sleeping, it advances the emulator's clock."""
     hooks: list[AstroZeroHook] = []
 
     def make(extra: dict[str, Any] | None = None, **fields: Any) -> AstroZeroHook:
@@ -48,7 +48,7 @@ def hook(make_hook: HookMaker) -> AstroZeroHook:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, and a server and a client certificate of it."""
+    """A CA with a server certificate and a client certificate."""
     folder = tmp_path_factory.mktemp("tls")
 
     def openssl(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""The asynchronous transport on real sockets: what it sends, once, and how it ends; TLS, proxies and idle connections."""
+"""The asynchronous transport on real sockets: requests, errors, TLS, proxies and idle connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POST = Request("POST", "/x", {"access-token": SECRET}, b'{"name": "A"}')
 
 
 def run(main: Coroutine[Any, Any, Any], seconds: float = 60) -> Any:
-    """Run a test in an event loop, with an end, and see that nothing is left behind or goes wrong unseen."""
+    """Run a test in an event loop with a timeout, and check that it leaves nothing behind and hides no error."""
     unseen: list[dict[str, Any]] = []
 
     async def watched() -> Any:
@@ -50,16 +50,16 @@ def run(main: Coroutine[Any, Any, Any], seconds: float = 60) -> Any:
 
 
 class Server:
-    """Plays on every connection, in the loop of the test, and keeps what was asked."""
+    """Runs a script on every connection, in the loop of the test, and records the requests."""
 
     def __init__(self, play: Play) -> None:
         self.play = play
         self.connections = 0
         self.requests: list[bytes] = []
         self.asked = asyncio.Event()
-        """Set whenever a request has come."""
+        """Set whenever a request arrives."""
         self.closed = asyncio.Event()
-        """Set whenever a connection has ended."""
+        """Set whenever a connection ends."""
         self.port = 0
 
     @asynccontextmanager
@@ -93,7 +93,7 @@ class Server:
             await asyncio.sleep(0)
 
     async def request(self, reader: asyncio.StreamReader) -> bytes:
-        """Read one request, and keep it."""
+        """Read one request, and record it."""
         raw = await reader.readuntil(b"\r\n\r\n")
         for line in raw.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
@@ -112,7 +112,7 @@ def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
 
 
 def answering(*answers: bytes) -> Server:
-    """Answer the requests of each connection, one after another, and the last answer to all that follow."""
+    """Answer the requests of each connection in turn, and all further requests with the last answer."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         position = 0
@@ -127,7 +127,7 @@ def answering(*answers: bytes) -> Server:
 
 
 def silent() -> Server:
-    """Read requests and answer none."""
+    """Read requests without answering."""
 
     async def play(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
@@ -152,7 +152,7 @@ async def transport_to(port: int, scheme: str = "http", **fields: Any) -> AsyncI
 
 
 async def failure_of(call: Awaitable[Response]) -> errors.CallError:
-    """Return the error of a call, after a look for what it must not hold."""
+    """Return the error of a call, after checking that it contains nothing secret."""
     with pytest.raises(errors.CallError) as caught:
         await call
     error = caught.value
@@ -176,8 +176,8 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-class TestWhatIsSent:
-    def test_the_request_as_it_is(self) -> None:
+class TestRequests:
+    def test_is_sent_unchanged(self) -> None:
         target = "/p%20q/a%2Fb?states=Completed%20OK&fields=id%2Cname&x=%E4%B8%AD"
 
         async def main() -> None:
@@ -193,7 +193,7 @@ class TestWhatIsSent:
 
         run(main())
 
-    def test_a_long_body_is_sent_whole(self) -> None:
+    def test_long_body_is_sent_completely(self) -> None:
         body = b'"' + b"x" * 3_000_000 + b'"'
 
         async def main() -> None:
@@ -203,9 +203,7 @@ class TestWhatIsSent:
 
         run(main())
 
-    def test_no_cookie_of_the_servers_and_no_netrc_takes_part(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_cookies_and_netrc_are_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login somebody password else\n")
         monkeypatch.setenv("NETRC", str(netrc))
@@ -222,7 +220,7 @@ class TestWhatIsSent:
 
         run(main())
 
-    def test_no_more_urls_are_remembered_than_a_limit(self) -> None:
+    def test_url_cache_is_bounded(self) -> None:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
                 for number in (*range(MOST_URLS + 10), 0):
@@ -233,7 +231,7 @@ class TestWhatIsSent:
         run(main())
 
     @pytest.mark.parametrize("earlier", [0, 2])
-    def test_what_cannot_be_built(self, earlier: int) -> None:
+    def test_invalid_request_raises(self, earlier: int) -> None:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
                 for _ in range(earlier):
@@ -248,10 +246,10 @@ class TestWhatIsSent:
         run(main())
 
 
-class TestHowOftenItIsSent:
+class TestSentOnce:
     @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
     @pytest.mark.parametrize("warm", [False, True], ids=["new connection", "used connection"])
-    def test_once_also_where_the_connection_breaks(self, method: str, warm: bool) -> None:
+    def test_broken_connection_causes_no_resend(self, method: str, warm: bool) -> None:
         async def main() -> None:
             async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 if warm:
@@ -269,13 +267,13 @@ class TestHowOftenItIsSent:
                 error = await failure_of(transport.send(changed(GET, method=method, body=body)))
                 assert type(error) is errors.InterruptedCallError
                 assert error.taken is None
-                assert "the connection was cut" in str(error)
+                assert "the connection was lost" in str(error)
                 assert (server.connections, len(server.requests)) == (1, 1 + warm)
 
         run(main())
 
     @pytest.mark.parametrize("request_", [GET, POST], ids=["GET", "POST"])
-    def test_a_connection_that_the_server_closed_is_not_used(self, request_: Request) -> None:
+    def test_closed_idle_connection_is_not_used(self, request_: Request) -> None:
         async def main() -> None:
             async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await server.request(reader)
@@ -293,7 +291,7 @@ class TestHowOftenItIsSent:
 
         run(main())
 
-    def test_nor_if_the_loop_has_not_noticed_yet(self) -> None:
+    def test_closed_connection_is_not_used_even_if_the_loop_has_not_noticed(self) -> None:
         closed, listener = threading.Event(), socket.create_server(("127.0.0.1", 0))
 
         def serve() -> None:
@@ -309,7 +307,7 @@ class TestHowOftenItIsSent:
         async def main() -> None:
             async with transport_to(listener.getsockname()[1]) as transport:
                 assert (await transport.send(POST)).status == 200
-                assert closed.wait(10)  # while nothing else happens in this loop
+                assert closed.wait(10)  # while this loop is blocked
                 assert (await transport.send(POST)).status == 200
 
         thread = threading.Thread(target=serve)
@@ -319,7 +317,7 @@ class TestHowOftenItIsSent:
             thread.join(10)
         assert not thread.is_alive()
 
-    def test_nor_one_whose_answer_came_before_the_request_was_whole(self) -> None:
+    def test_connection_with_an_early_answer_is_not_reused(self) -> None:
         async def main() -> None:
             async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await reader.readuntil(b"\r\n\r\n")
@@ -338,7 +336,7 @@ class TestHowOftenItIsSent:
 
         run(main())
 
-    def test_many_at_once_wait_for_no_connection(self) -> None:
+    def test_concurrent_requests_do_not_wait_for_a_connection(self) -> None:
         async def main() -> None:
             everyone = asyncio.Event()
 
@@ -358,8 +356,10 @@ class TestHowOftenItIsSent:
         run(main())
 
 
-class TestHowItEnds:
-    def ends(self, server: Callable[[], Server], request: Request = POST, **fields: Any) -> errors.CallError:
+class TestErrors:
+    def error_of(
+        self, server: Callable[[], Server], request: Request = POST, **fields: Any
+    ) -> errors.CallError:
         async def main() -> errors.CallError:
             async with server().running() as running, transport_to(running.port, **fields) as transport:
                 return await failure_of(transport.send(request))
@@ -367,7 +367,7 @@ class TestHowItEnds:
         error: errors.CallError = run(main())
         return error
 
-    def test_nothing_listens(self, free_port: int) -> None:
+    def test_connection_refused(self, free_port: int) -> None:
         async def main() -> None:
             async with transport_to(free_port) as transport:
                 error = await failure_of(transport.send(POST))
@@ -377,7 +377,7 @@ class TestHowItEnds:
 
         run(main())
 
-    def test_nobody_knows_the_name(self) -> None:
+    def test_unknown_host_name(self) -> None:
         async def main() -> None:
             async with transport_to(1, base_url="http://nowhere.invalid") as transport:
                 error = await failure_of(transport.send(POST))
@@ -386,11 +386,11 @@ class TestHowItEnds:
 
         run(main())
 
-    def test_nobody_accepts(self) -> None:
+    def test_connect_timeout(self) -> None:
         with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
-            for other in (first, second):  # who fill the queue
+            for other in (first, second):  # they fill the queue
                 other.setblocking(False)
                 other.connect_ex(listener.getsockname())
 
@@ -402,20 +402,20 @@ class TestHowItEnds:
 
             run(main())
 
-    def test_a_server_that_says_nothing(self) -> None:
-        error = self.ends(silent, read_timeout=0.2)
+    def test_read_timeout(self) -> None:
+        error = self.error_of(silent, read_timeout=0.2)
         assert type(error) is errors.InterruptedCallError
         assert "no answer came within 'read_timeout'" in str(error)
 
-    def test_a_server_that_stops_in_the_middle(self) -> None:
-        error = self.ends(
+    def test_truncated_answer(self) -> None:
+        error = self.error_of(
             lambda: answering(head("HTTP/1.1 200 OK", "Content-Length: 100") + b"{"), read_timeout=0.2
         )
         assert type(error) is errors.InterruptedCallError
         assert "no answer came within 'read_timeout'" in str(error)
 
     @pytest.mark.parametrize("length", ["Content-Length: 10000", "Transfer-Encoding: chunked", "X: y"])
-    def test_a_server_that_trickles(self, length: str) -> None:
+    def test_trickling_answer(self, length: str) -> None:
         def trickling() -> Server:
             async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await server.request(reader)
@@ -427,11 +427,11 @@ class TestHowItEnds:
             server = Server(play)
             return server
 
-        error = self.ends(trickling, read_timeout=5, answer_timeout=0.3)
+        error = self.error_of(trickling, read_timeout=5, answer_timeout=0.3)
         assert type(error) is errors.InterruptedCallError
-        assert "the answer was not whole within 0.3 s" in str(error)
+        assert "the answer was not complete within 0.3 s" in str(error)
 
-    def test_a_server_that_does_not_read_the_request(self) -> None:
+    def test_server_that_does_not_read_the_request(self) -> None:
         def deaf() -> Server:
             async def play(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -439,11 +439,11 @@ class TestHowItEnds:
 
             return Server(play)
 
-        error = self.ends(deaf, changed(POST, body=b"x" * 30_000_000), answer_timeout=0.5)
+        error = self.error_of(deaf, changed(POST, body=b"x" * 30_000_000), answer_timeout=0.5)
         assert type(error) is errors.InterruptedCallError
-        assert "the answer was not whole within 0.5 s" in str(error)
+        assert "the answer was not complete within 0.5 s" in str(error)
 
-    def test_a_server_that_repeats_what_it_was_sent(self) -> None:
+    def test_server_that_repeats_the_request(self) -> None:
         def echo() -> Server:
             async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 writer.write(b"HTTP/1.1 200 OK\r\n" + (await server.request(reader)).replace(b": ", b" : "))
@@ -452,13 +452,13 @@ class TestHowItEnds:
             server = Server(play)
             return server
 
-        assert type(self.ends(echo)) is errors.InterruptedCallError
+        assert type(self.error_of(echo)) is errors.InterruptedCallError
 
     @pytest.mark.parametrize("packed", [False, True])
-    def test_an_answer_that_is_too_long(self, packed: bool) -> None:
+    def test_answer_too_long(self, packed: bool) -> None:
         body = b" " * 100_001
         raw = answer(gzip.compress(body), "Content-Encoding: gzip") if packed else answer(body)
-        error = self.ends(lambda: answering(raw), max_response_bytes=100_000)
+        error = self.error_of(lambda: answering(raw), max_response_bytes=100_000)
         assert type(error) is errors.UnexpectedAnswerError
         assert error.status == 200
         assert "longer than 100000 bytes ('max_response_bytes')" in str(error)
@@ -468,11 +468,11 @@ class TestHowItEnds:
         [b"abcd", gzip.compress(b"abc")[:-9], gzip.compress(b"a") + b"abcd", b"x" * 10_000],
         ids=["none", "cut off", "more behind", "long"],
     )
-    def test_an_answer_that_is_not_packed_as_it_says(self, body: bytes) -> None:
-        error = self.ends(lambda: answering(answer(body, "Content-Encoding: gzip", status="502 Bad")))
+    def test_answer_with_invalid_compression(self, body: bytes) -> None:
+        error = self.error_of(lambda: answering(answer(body, "Content-Encoding: gzip", status="502 Bad")))
         assert type(error) is errors.UnexpectedAnswerError
         assert error.status == 502
-        assert "the answer cannot be unpacked" in str(error)
+        assert "the answer cannot be decompressed" in str(error)
 
 
 class TestAnswers:
@@ -495,19 +495,19 @@ class TestAnswers:
         ],
         ids=["gzip", "two parts", "deflate", "plain", "long"],
     )
-    def test_packed_ones(self, encoding: str, body: bytes) -> None:
+    def test_compressed_answers(self, encoding: str, body: bytes) -> None:
         assert self.get(answer(body, f"Content-Encoding: {encoding}")).body == b"abc" * 5_000
 
-    def test_one_of_just_the_length_that_is_allowed(self) -> None:
+    def test_answer_of_exactly_the_maximum_length(self) -> None:
         body = b"abc" * 5_000
         packed = answer(gzip.compress(body), "Content-Encoding: gzip")
         assert self.get(answer(body), max_response_bytes=len(body)).body == body
         assert self.get(packed, max_response_bytes=len(body)).body == body
 
-    def test_an_empty_one_that_is_said_to_be_packed(self) -> None:
+    def test_empty_answer_declared_as_compressed(self) -> None:
         assert self.get(answer(b"", "Content-Encoding: gzip", status="401 No")).status == 401
 
-    def test_their_headers(self) -> None:
+    def test_headers(self) -> None:
         raw = answer(
             b"{}", "Retry-After: 7", "X-Twice: a", "x-twice: b", "X-Odd: \xff\xfe", f"X-Long: {'x' * 20_000}"
         )
@@ -520,13 +520,13 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "location", ["/elsewhere", "http://127.0.0.1:1/", "http://[::1/x", "\xff\xfe", ""]
     )
-    def test_a_redirect_is_an_answer_like_others(self, location: str) -> None:
+    def test_redirect_is_an_ordinary_answer(self, location: str) -> None:
         response = self.get(answer(b"gone", f"Location: {location}", status="302 Found"))
         assert (response.status, response.body) == (302, b"gone")
 
 
 class TestProxies:
-    def test_one_of_the_settings_wins_over_one_of_the_environment(
+    def test_proxy_of_the_settings_overrides_the_environment(
         self, free_port: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port}")
@@ -545,7 +545,7 @@ class TestProxies:
         run(main())
 
     @pytest.mark.parametrize("exempt", [None, "somewhere.invalid", "*"])
-    def test_one_of_the_environment_is_used_unless_the_host_is_exempt(
+    def test_proxy_of_the_environment_is_used_unless_the_host_is_exempt(
         self, exempt: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if exempt:
@@ -575,7 +575,7 @@ class TestProxies:
 
         run(main())
 
-    def test_two_origins_do_not_share_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_each_origin_has_its_own_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         look_up = socket.getaddrinfo
 
         def find(host: Any, *arguments: Any, **options: Any) -> Any:
@@ -635,7 +635,7 @@ class TestProxies:
         run(main())
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_one_that_is_not_there(self, scheme: str, free_port: int) -> None:
+    def test_unreachable_proxy(self, scheme: str, free_port: int) -> None:
         async def main() -> None:
             proxy = f"http://user:proxy-password@127.0.0.1:{free_port}"
             async with transport_to(
@@ -647,7 +647,7 @@ class TestProxies:
 
         run(main())
 
-    def test_one_that_never_opens_the_tunnel(self) -> None:
+    def test_proxy_that_never_opens_the_tunnel(self) -> None:
         async def main() -> None:
             async with silent().running() as proxy:
                 fields = {
@@ -667,7 +667,7 @@ class TestProxies:
         "proxy",
         ["socks5://user:proxy-password@127.0.0.1:1", "http://user:proxy-password@ho st", "http://", "://"],
     )
-    def test_one_that_cannot_be_used(self, proxy: str) -> None:
+    def test_unusable_proxy(self, proxy: str) -> None:
         async def main() -> None:
             async with transport_to(1, base_url="https://somewhere.invalid", proxy=proxy) as transport:
                 error = await failure_of(transport.send(POST))
@@ -688,7 +688,7 @@ def server_context(certificates: Path, *, mutual: bool = False) -> ssl.SSLContex
 
 
 class TestTls:
-    """Each case is also put to the sync client, which must end alike."""
+    """Each case also runs on the sync client, with the same result."""
 
     @pytest.fixture(params=[False, True], ids=["tls", "mutual"])
     def server(self, request: pytest.FixtureRequest, certificates: Path) -> Iterator[EmulatorServer]:
@@ -710,13 +710,13 @@ class TestTls:
             with BpmClient(settings, tokens=TokenCache()) as client:
                 return client.call(api.start("Instant")).state
 
-        ends: list[str | errors.CallError] = []
+        error_of: list[str | errors.CallError] = []
         for call in (lambda: run(in_loop()), in_thread):
             try:
-                ends.append(call())
+                error_of.append(call())
             except errors.CallError as error:
-                ends.append(error)
-        mine, theirs = ends
+                error_of.append(error)
+        mine, theirs = error_of
         assert type(mine) is type(theirs)
         return mine
 
@@ -734,7 +734,7 @@ class TestTls:
         files = self.files(certificates, "client_cert", "client_key")
         assert self.start(server, **files) == "Completed OK"
 
-    def test_with_a_ca_that_nobody_knows(self, server: EmulatorServer) -> None:
+    def test_with_an_unknown_ca(self, server: EmulatorServer) -> None:
         error = self.start(server)
         assert isinstance(error, errors.TlsError)
         assert error.taken is False
@@ -742,35 +742,33 @@ class TestTls:
         assert not server.control.instances()
 
     @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-    def test_without_a_check(self, server: EmulatorServer, certificates: Path) -> None:
+    def test_without_verification(self, server: EmulatorServer, certificates: Path) -> None:
         files = self.files(certificates, "client_cert", "client_key")
         assert self.start(server, verify=False, **files) == "Completed OK"
 
-    def test_with_another_name_than_the_certificate_has(
+    def test_with_a_host_name_that_is_not_in_the_certificate(
         self, server: EmulatorServer, certificates: Path
     ) -> None:
         url = f"https://localhost:{server.port}"
         error = self.start(server, base_url=url, **self.files(certificates))
         assert isinstance(error, errors.TlsError)
 
-    def test_speaking_tls_to_a_plain_server(self, emulator_server: EmulatorServer) -> None:
+    def test_tls_to_a_plain_server(self, emulator_server: EmulatorServer) -> None:
         url = emulator_server.url.replace("http://", "https://")
         assert isinstance(self.start(emulator_server, base_url=url), errors.TlsError)
 
-    def test_speaking_plainly_to_a_tls_server(self, server: EmulatorServer) -> None:
+    def test_plain_http_to_a_tls_server(self, server: EmulatorServer) -> None:
         error = self.start(server, base_url=server.url.replace("https://", "http://"))
         assert isinstance(error, errors.CallError)
         assert not server.control.instances()
 
-    def test_with_a_bundle_that_is_not_there(
-        self, server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_with_a_missing_ca_bundle(self, server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CURL_CA_BUNDLE", "/no/such/bundle.pem")
         error = self.start(server)
         assert isinstance(error, errors.NotSentError)
         assert error.passing is False
 
-    def test_files_are_read_once_however_many_are_in_a_hurry(
+    def test_concurrent_requests_read_the_files_once(
         self, certificates: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         read: list[int] = []
@@ -793,7 +791,7 @@ class TestTls:
         assert len(read) == 1
         assert read[0] != threading.get_ident()
 
-    def test_a_file_that_is_none(self, tmp_path: Path) -> None:
+    def test_unusable_file(self, tmp_path: Path) -> None:
         wrong = tmp_path / "wrong.pem"
         wrong.write_text("no certificate")
 
@@ -807,7 +805,7 @@ class TestTls:
 
 
 class TestClosing:
-    def test_twice_and_before_it_was_used(self) -> None:
+    def test_closing_twice_and_before_first_use(self) -> None:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as server:
                 transport = AsyncTransport(settings_for(server.port))
@@ -822,7 +820,7 @@ class TestClosing:
 
         run(main())
 
-    def test_interrupts_what_is_under_way(self) -> None:
+    def test_closing_interrupts_requests_under_way(self) -> None:
         async def main() -> None:
             async with silent().running() as server:
                 transport = AsyncTransport(settings_for(server.port))
@@ -834,7 +832,7 @@ class TestClosing:
         run(main())
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_after_a_call_was_cancelled_nothing_is_left(self, scheme: str, certificates: Path) -> None:
+    def test_cancelled_call_leaves_nothing_behind(self, scheme: str, certificates: Path) -> None:
         async def main() -> None:
             context = server_context(certificates) if scheme == "https" else None
             files = {"verify": str(certificates / "ca.pem")}
@@ -847,11 +845,11 @@ class TestClosing:
                 call.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await call
-                await server.closed.wait()  # the server sees the end of the connection
+                await server.closed.wait()  # the server notices the end of the connection
 
         run(main())
 
-    def test_a_connection_that_is_being_made_is_given_up(self) -> None:
+    def test_cancellation_aborts_connecting(self) -> None:
         async def main() -> None:
             async def play(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
                 await reader.read(1)
@@ -871,7 +869,7 @@ class TestClosing:
         run(main())
 
 
-def test_a_time_limit_does_not_cut_the_next_call_on_the_same_connection() -> None:
+def test_answer_timeout_does_not_cut_the_next_call_on_the_connection() -> None:
     async def main() -> None:
         async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             for wait in (0.0, 0.25, 0.25, 0.25):
@@ -889,7 +887,7 @@ def test_a_time_limit_does_not_cut_the_next_call_on_the_same_connection() -> Non
     run(main())
 
 
-def test_each_answer_has_a_time_limit_of_its_own() -> None:
+def test_each_answer_has_its_own_timeout() -> None:
     async def main() -> None:
         async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while b"/x" in await server.request(reader):
@@ -899,7 +897,7 @@ def test_each_answer_has_a_time_limit_of_its_own() -> None:
         async def seconds_until_it_is_cut() -> float:
             begun = loop.time()
             error = await failure_of(transport.send(changed(GET, target="/silence")))
-            assert "the answer was not whole within 0.4 s" in str(error)
+            assert "the answer was not complete within 0.4 s" in str(error)
             return loop.time() - begun
 
         loop = asyncio.get_running_loop()
@@ -913,24 +911,22 @@ def test_each_answer_has_a_time_limit_of_its_own() -> None:
                 later = asyncio.create_task(seconds_until_it_is_cut())
                 assert await earlier >= 0.4
                 assert await later >= 0.4
-                await transport.close()  # and it counts anew when it is used again
+                await transport.close()  # its timer starts again on the next use
 
     run(main())
 
 
-def test_a_time_limit_holds_in_the_next_loop_too() -> None:
+def test_answer_timeout_works_in_a_second_loop() -> None:
     async def given_up() -> None:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(transport.send(GET), 0.1)
         await transport.close()
 
     async def cut() -> None:
-        assert "the answer was not whole within 0.3 s" in str(await failure_of(transport.send(GET)))
+        assert "the answer was not complete within 0.3 s" in str(await failure_of(transport.send(GET)))
         await transport.close()
 
-    with socket.create_server(
-        ("127.0.0.1", 0)
-    ) as listener:  # to which one can connect, and which says nothing
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it accepts connections and never answers
         port = listener.getsockname()[1]
         transport = AsyncTransport(settings_for(port, answer_timeout=0.3, read_timeout=3))
         run(given_up())

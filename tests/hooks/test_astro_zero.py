@@ -1,4 +1,4 @@
-"""The hook against the emulator: every operation, in every position of every undocumented switch."""
+"""The hook against the emulator: every operation, with every switch for undocumented behaviour in every position."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HookMaker = Callable[..., AstroZeroHook]
 
 @pytest.fixture
 def hook_there(make_hook: HookMaker, emulator: EmulatorControl) -> Callable[[str, str, Any], AstroZeroHook]:
-    """Put one switch into a position, and make a hook that looks instances up in one way."""
+    """Set one switch, and create a hook with one ``instance_lookup``."""
 
     def there(lookup: str, switch: str, position: Any) -> AstroZeroHook:
         emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})
@@ -48,7 +48,7 @@ def fails_where(condition: bool, error: type[AstroZeroError]) -> AbstractContext
     return pytest.raises(error) if condition else nullcontext()
 
 
-def test_steering_an_instance(
+def test_state_changes(
     lookup: str, switch: str, position: Any, hook_there: Any, emulator: EmulatorControl
 ) -> None:
     hook = hook_there(lookup, switch, position)
@@ -80,24 +80,22 @@ def test_steering_an_instance(
     assert [one["id"] for one in emulator.instances()] == ([instance.id] if gone else [])
 
 
-def test_waiting_for_an_instance(lookup: str, switch: str, position: Any, hook_there: Any) -> None:
+def test_wait_for_instance(lookup: str, switch: str, position: Any, hook_there: Any) -> None:
     hook = hook_there(lookup, switch, position)
     instance = hook.start_instance("NightlyReconciliation")
-    # The emulator forgets an instance that has ended: nobody can tell that it went well, so the gate stays shut.
+    # The emulator deletes ended instances. It is then unknown whether the instance succeeded, so the wait must fail.
     with fails_where((switch, position) == ("keep_closed", False), InstanceNotFoundError):
         done = hook.wait_for_instance(instance, poll_interval=20)
         assert (done.state, done.bp_status) == ("Completed OK", "Done")
 
 
-def test_reading_by_id_where_it_does_not_exist(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+def test_by_id_lookup_on_an_endpoint_without_it(make_hook: HookMaker, emulator: EmulatorControl) -> None:
     instance = emulator.start("SupplierOnboarding")
     with pytest.raises(InstanceNotFoundError, match="set the extra 'instance_lookup' to \"list\""):
         make_hook({"instance_lookup": "by_id"}).get_instance(instance["id"])
 
 
-def test_a_rejected_approval_is_told_from_an_approved_one(
-    hook: AstroZeroHook, emulator: EmulatorControl
-) -> None:
+def test_wait_distinguishes_rejected_from_approved(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     approved = WaitCondition.of(states=["Completed OK"], bp_statuses=["Approved"])
     for outcome, opens in [("approve", True), ("reject", False)]:
         instance = hook.start_instance("PublishApproval")
@@ -110,7 +108,7 @@ def test_a_rejected_approval_is_told_from_an_approved_one(
 
 
 @pytest.mark.parametrize("state", ["Terminated", "User Terminated", "Broken"])
-def test_a_bad_end_opens_no_gate(state: str, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_failed_instance_fails_the_wait(state: str, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.move(instance.id, state=state)
     with pytest.raises(WaitFailedError, match=f"ended in state '{state}'"):
@@ -118,7 +116,7 @@ def test_a_bad_end_opens_no_gate(state: str, hook: AstroZeroHook, emulator: Emul
     assert hook.wait_for_instance(instance, WaitCondition.of(states=[state])).state == state
 
 
-def test_an_instance_that_vanishes_opens_no_gate(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_vanished_instance_fails_the_wait(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.vanish(instance.id)
     what = f"{instance.id!r} is in none of the states, and could not be read by its id either .HTTP 404"
@@ -126,13 +124,13 @@ def test_an_instance_that_vanishes_opens_no_gate(hook: AstroZeroHook, emulator: 
         hook.wait_for_instance(instance)
 
 
-def test_a_wait_has_an_end(hook: AstroZeroHook) -> None:
+def test_wait_times_out(hook: AstroZeroHook) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     with pytest.raises(WaitTimeoutError, match="timed out at .*last seen: instance"):
         hook.wait_for_instance(instance, timeout=0)
 
 
-def test_a_wait_survives_an_outage(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_wait_survives_an_outage(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance("NightlyReconciliation")
     for kind in ("status", "drop_before", "html", "truncate", "not_json", "wrong_shape"):
         emulator.fault("query", kind, times=1)
@@ -140,15 +138,13 @@ def test_a_wait_survives_an_outage(hook: AstroZeroHook, emulator: EmulatorContro
     assert hook.wait_for_instance(instance, poll_interval=5).state == "Completed OK"
 
 
-def test_an_instance_that_has_ended_when_its_start_is_answered(
-    hook: AstroZeroHook, emulator: EmulatorControl
-) -> None:
+def test_start_answer_with_an_ended_instance(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance("Instant")
     assert hook.wait_for_instance(instance).bp_status == "Done"
     assert emulator.counts()["query"] == 0
 
 
-def test_a_start_carries_all_it_was_given(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_start_sends_all_arguments(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance(
         "InvoiceCheck", version="1.0.0", variables={"invoice": "日本"}, business_key="k", title="T"
     )
@@ -158,24 +154,24 @@ def test_a_start_carries_all_it_was_given(hook: AstroZeroHook, emulator: Emulato
     assert hook.start_instance("InvoiceCheck").version == "2.0.0"
 
 
-class TestABusinessKey:
-    def test_finds_what_somebody_else_started(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+class TestFindInstance:
+    def test_finds_an_instance_started_elsewhere(
+        self, hook: AstroZeroHook, emulator: EmulatorControl
+    ) -> None:
         started = emulator.start("SupplierOnboarding", business_key="supplier-ACME")
         emulator.start("PublishApproval", business_key="supplier-ACME")
         found = hook.find_instance("supplier-ACME", bpm_name="SupplierOnboarding")
         assert found.id == started["id"]
         assert emulator.counts()["query"] == 12
 
-    def test_that_rows_do_not_show_is_told(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+    def test_raises_if_rows_show_no_keys(self, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
         emulator.switch(business_keys_in_rows=False)
         emulator.start("SupplierOnboarding", business_key="supplier-ACME")
         with pytest.raises(KeysNotShownError):
             hook.find_instance("supplier-ACME")
 
 
-def test_one_waiter_in_one_state_costs_one_request_a_look(
-    make_hook: HookMaker, emulator: EmulatorControl
-) -> None:
+def test_poll_of_one_instance_takes_one_request(make_hook: HookMaker, emulator: EmulatorControl) -> None:
     hook = make_hook({"instance_lookup": "list"})
     instance = hook.start_instance("SupplierOnboarding")
     state = hook.get_instance(instance.id).state
@@ -185,16 +181,14 @@ def test_one_waiter_in_one_state_costs_one_request_a_look(
     assert emulator.counts()["query"] == 5
 
 
-def test_auto_asks_once_whether_instances_can_be_read_by_id(
-    hook: AstroZeroHook, emulator: EmulatorControl
-) -> None:
+def test_auto_probes_reading_by_id_once(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     for _ in range(5):
         hook.get_instance(instance.id)
     assert emulator.counts()["get"] == 1
 
 
-def test_definitions(hook: AstroZeroHook) -> None:
+def test_get_definitions_and_definition(hook: AstroZeroHook) -> None:
     versions = hook.get_definitions(name="InvoiceCheck")
     assert {(row.version, row.active) for row in versions} == {("1.0.0", False), ("2.0.0", True)}
     assert len(hook.get_definitions(limit=2)) == 2
@@ -203,7 +197,7 @@ def test_definitions(hook: AstroZeroHook) -> None:
     assert hook.get_definition(versions[0].id)["name"] == "InvoiceCheck"
 
 
-def test_the_address_and_the_zone_of_an_instance(make_hook: HookMaker) -> None:
+def test_as_dict_has_url_and_utc_times(make_hook: HookMaker) -> None:
     hook = make_hook({"instance_url": "https://{host}/i/{instance_id}", "timezone": "Asia/Shanghai"})
     instance = hook.start_instance("Instant")
     passed_on = hook.as_dict(instance)
@@ -212,7 +206,7 @@ def test_the_address_and_the_zone_of_an_instance(make_hook: HookMaker) -> None:
     assert passed_on["start_time_utc"] == (began - timedelta(hours=8)).isoformat() + "+00:00"
 
 
-def test_listing_says_an_instance_once_though_it_moved_meanwhile(
+def test_query_returns_a_moving_instance_once(
     hook: AstroZeroHook, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
@@ -228,7 +222,7 @@ def test_listing_says_an_instance_once_though_it_moved_meanwhile(
     assert [row.state for row in hook.query_instances(["Running", "Paused"])] == ["Paused"]
 
 
-def test_a_row_that_cannot_be_read_fails_only_the_listing_that_may_be_about_it(
+def test_unreadable_row_fails_only_the_query_that_may_select_it(
     hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     odd, other = (hook.start_instance("SupplierOnboarding", business_key=key) for key in ("odd", "other"))
@@ -253,8 +247,8 @@ def test_a_row_that_cannot_be_read_fails_only_the_listing_that_may_be_about_it(
         hook.query_instances(["Running"])
 
 
-class TestTheConnectionTest:
-    def test_says_what_it_saw_and_changes_nothing(
+class TestTestConnection:
+    def test_reports_success_and_changes_nothing(
         self, hook: AstroZeroHook, emulator: EmulatorControl
     ) -> None:
         ok, text = hook.test_connection()
@@ -262,17 +256,17 @@ class TestTheConnectionTest:
         assert "Connected to http://127.0.0.1" in text
         assert {kind for kind, count in emulator.counts().items() if count} == {"token", "definitions"}
 
-    def test_says_what_is_wrong(self, make_hook: HookMaker, emulator: EmulatorControl) -> None:
+    def test_reports_errors(self, make_hook: HookMaker, emulator: EmulatorControl) -> None:
         ok, text = make_hook(password="not-the-secret").test_connection()
         assert not ok
         assert "Could not get a token on connection 'my_conn'" in text
         assert "not-the-secret" not in text
         emulator.outage()
         ok, text = make_hook().test_connection()
-        assert (ok, "the connection was cut" in text) == (False, True)
+        assert (ok, "the connection was lost" in text) == (False, True)
 
 
-class TestTheTestOfAConnection:
+class TestConnectionCheck:
     @pytest.fixture
     def slept(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept: list[float] = []
@@ -292,15 +286,15 @@ class TestTheTestOfAConnection:
         ],
         ids=str,
     )
-    def test_who_may_list_instances_need_not_list_definitions(
+    def test_succeeds_if_only_instances_can_be_listed(
         self, fault: dict[str, Any], hook: AstroZeroHook, emulator: EmulatorControl
     ) -> None:
         emulator.fault("definitions", times=100, **fault)
         ok, text = hook.test_connection()
         assert (ok, emulator.counts()["query"]) == (True, 1), text
-        assert "this user lists instances, and no BPM definitions: " in text
+        assert "this user can list instances, but not BPM definitions: " in text
 
-    def test_who_may_list_neither_fails_over_the_first(
+    def test_fails_with_the_first_error_if_neither_can_be_listed(
         self, hook: AstroZeroHook, emulator: EmulatorControl
     ) -> None:
         for kind in ("definitions", "query"):
@@ -311,7 +305,7 @@ class TestTheTestOfAConnection:
 
     @pytest.mark.parametrize("kind", ["definitions", "token"])
     @pytest.mark.parametrize(("retry_after", "seconds"), [(None, 1), (2, 2), (600, 5)])
-    def test_one_429_is_borne(
+    def test_one_429_is_tolerated(
         self,
         kind: str,
         retry_after: int | None,
@@ -325,20 +319,18 @@ class TestTheTestOfAConnection:
         assert ok, text
         assert slept == [seconds]
 
-    def test_more_of_them_are_told(
+    def test_repeated_429_is_reported(
         self, make_hook: HookMaker, emulator: EmulatorControl, slept: list[float]
     ) -> None:
         emulator.fault("definitions", "status", status=429, times=100)
         ok, text = make_hook().test_connection()
         assert not ok
-        assert "asked too much" in text
+        assert "received too many requests" in text
         assert len(slept) == 1
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "truncate", "html", "wrong_shape", "not_json"])
-def test_a_start_that_may_have_been_taken_is_never_sent_again(
-    fault: str, hook: AstroZeroHook, emulator: EmulatorControl
-) -> None:
+def test_start_in_doubt_is_never_resent(fault: str, hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     emulator.fault("start", fault, times=1)
     with pytest.raises(
         AmbiguousStartError, match="'k-9'.*was not started again|was not started again.*'k-9'"
@@ -348,7 +340,7 @@ def test_a_start_that_may_have_been_taken_is_never_sent_again(
     assert emulator.counts()["start"] == 1
 
 
-def test_a_start_that_was_certainly_not_taken_is_sent_again(
+def test_start_that_was_certainly_not_processed_is_resent(
     hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "status", status=429, retry_after=1, times=1)
@@ -357,25 +349,25 @@ def test_a_start_that_was_certainly_not_taken_is_sent_again(
 
 
 @pytest.mark.parametrize("action", ["suspend", "terminate"])
-def test_what_was_accepted_and_nobody_sees_is_no_success(
+def test_accepted_action_without_effect_is_an_error(
     action: str, hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.switch(action_lag=90)
     with pytest.raises(
-        EffectNotShownError, match=f"{action} of instance '{instance.id}' was accepted, and after 60 s"
+        EffectNotShownError, match=f"{action} of instance '{instance.id}' was accepted, but shows no effect after 60 s"
     ):
         getattr(hook, f"{action}_instance")(instance.id)
     emulator.fault("query", "status", status=503, times=100)
     emulator.fault("get", "status", status=503, times=100)
     other = emulator.start("SupplierOnboarding", by="machine")["id"]
     with pytest.raises(
-        EffectNotShownError, match=r"accepted, and then the instance could not be read \(the server"
+        EffectNotShownError, match=r"accepted, but then the instance could not be read \(the server"
     ):
         getattr(hook, f"{action}_instance")(other)
 
 
-def test_what_was_accepted_is_looked_at_until_it_shows(
+def test_accepted_action_is_checked_until_its_effect_shows(
     hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
@@ -384,7 +376,7 @@ def test_what_was_accepted_is_looked_at_until_it_shows(
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "status"])
-def test_an_end_behind_a_lost_answer_is_this_ones_own(
+def test_termination_after_a_lost_answer_counts_as_done(
     fault: str, hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
@@ -395,20 +387,21 @@ def test_an_end_behind_a_lost_answer_is_this_ones_own(
 
 
 @pytest.mark.parametrize("refusal_status", [400, 404, 500])
-def test_what_never_was_there_was_not_deleted(
+def test_deleting_a_missing_instance_is_not_a_success(
     refusal_status: int, hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     emulator.switch(refusal_status=refusal_status)
     with pytest.raises(InstanceNotFoundError, match=f"HTTP {refusal_status}, resCode '405230030'"):
         hook.delete_instance("002N-of-nobody")
     assert (
-        "is not there" in hook.delete_instance("002N-of-nobody", if_missing="succeed") or refusal_status < 500
+        "does not exist" in hook.delete_instance("002N-of-nobody", if_missing="succeed")
+        or refusal_status < 500
     )
 
 
 @pytest.mark.parametrize("missing", ["refused", "null", "object"])
 @pytest.mark.parametrize("lookup", ["auto", "by_id"])
-def test_what_is_missing_by_its_id_is_not_found_however_that_is_said(
+def test_every_form_of_a_missing_id_is_not_found(
     missing: str, lookup: str, make_hook: HookMaker, emulator: EmulatorControl
 ) -> None:
     emulator.switch(get_by_id="row", missing_by_id=missing)
@@ -416,7 +409,7 @@ def test_what_is_missing_by_its_id_is_not_found_however_that_is_said(
     assert hook.get_instance(emulator.start("SupplierOnboarding")["id"]).state
     with pytest.raises(InstanceNotFoundError):
         hook.get_instance("002N-of-nobody")
-    assert "was not there" in hook.delete_instance("002N-of-nobody", if_missing="succeed")
+    assert "did not exist" in hook.delete_instance("002N-of-nobody", if_missing="succeed")
     with pytest.raises(InstanceNotFoundError):
         hook.delete_instance("002N-of-nobody")
 
@@ -424,13 +417,13 @@ def test_what_is_missing_by_its_id_is_not_found_however_that_is_said(
 @pytest.mark.parametrize(
     ("fault", "options"), [("status", {"status": 502}), ("html", {}), ("drop_after", {})]
 )
-def test_variables_that_may_have_been_set_are_told(
+def test_error_says_that_variables_may_have_been_set(
     fault: str, options: dict[str, Any], make_hook: HookMaker, emulator: EmulatorControl
 ) -> None:
     hook = make_hook({"max_attempts": 1})
     instance = hook.start_instance("SupplierOnboarding")
     emulator.fault("variables", fault, work_done=fault == "html", **options)
-    with pytest.raises(AstroZeroError, match="the variables may have been set all the same"):
+    with pytest.raises(AstroZeroError, match="the variables may have been set anyway"):
         hook.set_variables(instance.id, {"country": "CN"})
     emulator.fault("variables", "status", status=400)
     with pytest.raises(RefusedError) as caught:
@@ -438,25 +431,25 @@ def test_variables_that_may_have_been_set_are_told(
     assert "may have been set" not in str(caught.value)
 
 
-def test_a_csrf_token_that_is_missing_is_told(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_missing_csrf_token_is_reported(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     emulator.switch(csrf_required=True)
     with pytest.raises(RefusedError, match="405230050"):
         hook.start_instance("SupplierOnboarding")
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
-def test_an_endpoint_that_fails_to_read_by_id_is_searched_by_lists(
+def test_failing_read_by_id_falls_back_to_lists(
     status: int, hook: AstroZeroHook, emulator: EmulatorControl
 ) -> None:
     instance = hook.start_instance("SupplierOnboarding")
     emulator.fault("get", "status", status=status, times=100)
     for _ in range(3):
         assert hook.get_instance(instance.id).id == instance.id
-    # One poll of two attempts, each with a fresh token where the token may be at fault.
+    # One poll with two attempts, each with a fresh token if the token may be at fault.
     assert emulator.counts()["get"] <= (4 if status == 401 else 2)
 
 
-def test_async_code_has_a_client_of_its_own(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
+def test_async_client(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
     instance = emulator.start("SupplierOnboarding")
 
     async def listed() -> list[str]:
@@ -470,7 +463,7 @@ def test_async_code_has_a_client_of_its_own(hook: AstroZeroHook, emulator: Emula
     assert emulator.counts()["token"] == 1
 
 
-def test_async_code_reads_the_connection_anew(
+def test_async_settings_reads_the_connection_again(
     hook: AstroZeroHook, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = asyncio.run(hook.async_settings())

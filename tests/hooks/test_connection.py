@@ -1,4 +1,4 @@
-"""What a connection says, field by field, and how each mistake in it is told."""
+"""Conversion of connections to settings, field by field, and the error for each mistake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(extra: dict[str, Any] | None = None, **fields: Any) -> Settings:
     return settings_from(Connection(**fields, extra=None if extra is None else json.dumps(extra)))
 
 
-def test_no_more_than_needed() -> None:
+def test_minimal_connection() -> None:
     assert read() == Settings("my_conn", "https://host.example", ClientCredentials("client", SECRET))
 
 
@@ -60,12 +60,12 @@ def test_no_more_than_needed() -> None:
         ({"host": "https://[2001:db8::1]:8443/portal"}, "https://[2001:db8::1]:8443/portal"),
     ],
 )
-def test_where_the_server_is(fields: dict[str, Any], base_url: str) -> None:
+def test_base_url(fields: dict[str, Any], base_url: str) -> None:
     assert settings_from(Connection(**fields)).base_url == base_url
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None:
+def test_every_extra_as_value_and_as_form_text(as_text: bool) -> None:
     extra: dict[str, Any] = {
         "verify": False,
         "client_cert": "/c.pem",
@@ -118,13 +118,13 @@ def test_every_extra_as_a_value_and_as_the_text_of_a_form(as_text: bool) -> None
         ("astro-zero://client:secret@host.example", "https://host.example"),
     ],
 )
-def test_an_address_in_a_uri(uri: str, base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_uri(uri: str, base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", uri)
     assert AstroZeroHook("my_conn").settings.base_url == base_url
 
 
 @pytest.mark.parametrize("around", ["{}\n", " {}\r\n", "\t{} "])
-def test_what_was_pasted_with_a_line_break(around: str) -> None:
+def test_surrounding_whitespace_of_credentials_is_stripped(around: str) -> None:
     settings = read(login=around.format("client"), password=around.format(SECRET))
     assert settings.credentials == ClientCredentials("client", SECRET)
     assert settings.secrets() == (SECRET,)
@@ -142,13 +142,13 @@ def test_what_was_pasted_with_a_line_break(around: str) -> None:
         ("+14:00", 14),
     ],
 )
-def test_a_zone_by_its_offset(value: str, hours: float) -> None:
+def test_timezone_as_offset(value: str, hours: float) -> None:
     zone = read({"timezone": value}).timezone
     assert zone == timezone(timedelta(hours=hours))
     assert read({"timezone": str(zone)}).timezone == zone, "the doctor writes it so"
 
 
-def test_empty_fields_of_a_form_are_not_set() -> None:
+def test_empty_form_fields_are_ignored() -> None:
     assert read(dict.fromkeys(EXTRAS, "")) == read()
     assert read(dict.fromkeys(EXTRAS)) == read()
 
@@ -156,11 +156,11 @@ def test_empty_fields_of_a_form_are_not_set() -> None:
 @pytest.mark.parametrize(
     ("value", "verify"), [("True", True), ("false", False), ("/ca.pem", "/ca.pem"), (True, True)]
 )
-def test_verify_is_a_truth_value_or_a_path(value: Any, verify: bool | str) -> None:
+def test_verify_is_a_boolean_or_a_path(value: Any, verify: bool | str) -> None:
     assert read({"verify": value}).verify == verify
 
 
-def test_the_address_of_an_instance() -> None:
+def test_instance_url() -> None:
     settings = read({"instance_url": "https://{host}/i/{instance_id}"}, host="https://host.example:32000/x")
     assert settings.url_of("a/b") == "https://host.example:32000/i/a%2Fb"
     assert read().url_of("a") is None
@@ -169,7 +169,7 @@ def test_the_address_of_an_instance() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "[::1]:1"])
-def test_the_address_of_an_instance_is_plain_http_on_this_machine_only(host: str) -> None:
+def test_instance_url_allows_plain_http_only_on_this_machine(host: str) -> None:
     settings = read({"instance_url": f"http://{host}/instances/{{instance_id}}"})
     assert settings.url_of("a") == f"http://{host}/instances/a"
 
@@ -182,14 +182,14 @@ def test_the_address_of_an_instance_is_plain_http_on_this_machine_only(host: str
         ({"host": "  "}, "host is empty"),
         ({"login": ""}, "login .the client id. is empty"),
         ({"password": None}, "password .the client secret. is empty"),
-        ({"host": "http://host.example"}, "http:// to 'host.example' would send the secret in the clear"),
-        ({"host": "host.example", "schema": "http"}, "would send the secret in the clear"),
-        ({"host": "http://127.0.0.1.example"}, "would send the secret in the clear"),
+        ({"host": "http://host.example"}, "http:// to 'host.example' would send the secret unencrypted"),
+        ({"host": "host.example", "schema": "http"}, "would send the secret unencrypted"),
+        ({"host": "http://127.0.0.1.example"}, "would send the secret unencrypted"),
         ({"host": "ftp://host.example"}, "schema must be https"),
-        ({"host": "http://127.0.0.1", "schema": "https"}, "host says 'http' and schema says 'https'"),
-        ({"host": "host.example:1", "port": 2}, "host says port 1 and port says 2"),
-        ({"host": "https://u:p@host.example"}, "no more than a domain"),
-        ({"host": "https://host.example?token=t"}, "no more than a domain"),
+        ({"host": "http://127.0.0.1", "schema": "https"}, "host has scheme 'http', but schema is 'https'"),
+        ({"host": "host.example:1", "port": 2}, "host has port 1, but port is 2"),
+        ({"host": "https://u:p@host.example"}, "host must contain only a domain"),
+        ({"host": "https://host.example?token=t"}, "host must contain only a domain"),
         ({"host": "https://"}, "is not a domain"),
         ({"host": "host example"}, "is not a domain"),
         ({"host": "host.example:port"}, "port"),
@@ -197,17 +197,17 @@ def test_the_address_of_an_instance_is_plain_http_on_this_machine_only(host: str
         ({"port": 0}, "port must be from 1 to 65535, not 0"),
         ({"port": -5}, "port must be from 1 to 65535"),
         ({"port": 99999}, "port must be from 1 to 65535"),
-        ({"host": f"https://u:{SECRET}\u2100@host.example"}, "host is not a URL"),
+        ({"host": f"https://u:{SECRET}\u2100@host.example"}, "host is not a valid URL"),
         ({"schema": "astro_zero"}, "schema must be https .or http., not 'astro_zero'"),
-        ({"host": "https://2001:db8::1"}, "an IPv6 address stands in brackets, as in https://.2001:db8::1."),
-        ({"login": "client\nsecond line"}, "login .the client id. holds a line break"),
-        ({"password": f"client\n{SECRET}"}, "password .the client secret. holds a line break"),
+        ({"host": "https://2001:db8::1"}, "an IPv6 address needs brackets, as in https://.2001:db8::1."),
+        ({"login": "client\nsecond line"}, "login .the client id. contains a line break"),
+        ({"password": f"client\n{SECRET}"}, "password .the client secret. contains a line break"),
         ({"password": "\n"}, "password .the client secret. is empty"),
         ({"extra": "{"}, "extra is not JSON"),
         ({"extra": "[1]"}, "extra must be a JSON object"),
     ],
 )
-def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
+def test_invalid_fields(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         settings_from(Connection(**fields))
     assert str(caught.value).startswith("Connection 'my_conn' cannot be used: ")
@@ -218,7 +218,7 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
     ("extra", "words"),
     [
         ({"veryfy": False}, "unknown extra 'veryfy'; did you mean 'verify'?"),
-        ({"zzz": 1}, "unknown extra 'zzz'; known are access_token, "),
+        ({"zzz": 1}, "unknown extra 'zzz'; known extras are access_token, "),
         ({"allow_http": "maybe"}, "extra 'allow_http' must be one of 'true', 'false', not 'maybe'"),
         ({"verify": 7}, "extra 'verify'"),
         ({"verify": "no"}, "'verify' must be true, false or the path of a file, not 'no'; write false"),
@@ -248,11 +248,11 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "https://x/{"}, "must be an https:// address"),
         ({"proxy": "proxy:secret-of-proxy"}, "extra 'proxy' must be a URL"),
         ({"proxy": 5}, "extra 'proxy' must be a URL"),
-        ({"access_token": f"{TOKEN}\nX: y"}, "extra 'access_token' must be the text of a token"),
-        ({"access_token": "   "}, "extra 'access_token' must be the text of a token"),
-        ({"access_token": f"{TOKEN}\u20ac"}, "extra 'access_token' must be the text of a token"),
-        ({"proxy": "http://u:secret-of-proxy\u2100@proxy.example"}, "extra 'proxy' is not a URL"),
-        ({"proxy": "http://proxy.example:secret-of-proxy"}, "extra 'proxy' is not a URL"),
+        ({"access_token": f"{TOKEN}\nX: y"}, "extra 'access_token' must be a token without blanks"),
+        ({"access_token": "   "}, "extra 'access_token' must be a token without blanks"),
+        ({"access_token": f"{TOKEN}\u20ac"}, "extra 'access_token' must be a token without blanks"),
+        ({"proxy": "http://u:secret-of-proxy\u2100@proxy.example"}, "extra 'proxy' is not a valid URL"),
+        ({"proxy": "http://proxy.example:secret-of-proxy"}, "extra 'proxy' is not a valid URL"),
         ({"read_timeout": 1e12}, "extra 'read_timeout' must be .* at most 1e.09"),
         ({"connect_timeout": 10**400}, "extra 'connect_timeout'"),
         ({"instance_url": "https://x/{instance_id:d}"}, "no placeholders but"),
@@ -271,7 +271,7 @@ def test_mistakes_in_the_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "http://u:secret-of-proxy@x/{instance_id}"}, "without a user"),
     ],
 )
-def test_mistakes_in_the_extras(extra: dict[str, Any], words: str) -> None:
+def test_invalid_extras(extra: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         read(extra)
     text = str(caught.value)
@@ -279,6 +279,6 @@ def test_mistakes_in_the_extras(extra: dict[str, Any], words: str) -> None:
     assert not [secret for secret in (SECRET, TOKEN, "secret-of-proxy") if secret in text]
 
 
-def test_the_form_has_a_field_for_every_extra_and_no_other() -> None:
+def test_form_has_exactly_one_field_per_extra() -> None:
     (connection_type,) = get_provider_info()["connection-types"]
     assert set(connection_type["conn-fields"]) == set(EXTRAS)

@@ -1,6 +1,6 @@
-"""How far a failed start got: servers that fail at every point, played on raw sockets.
+"""How far a failed start got: servers that fail at every point, on raw sockets.
 
-Only what provably came before the request may be sent again; each server counts the starts that reached it.
+A start may be resent only if the failure provably came before the request. Each server counts the starts that reached it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def start_in_thread(settings: Settings) -> BpmInstance:
 
 def start_in_loop(settings: Settings) -> BpmInstance:
     async def sleep(_seconds: float) -> None:
-        """Go on at once."""
+        """Skip a sleep."""
 
     async def start() -> BpmInstance:
         async with AsyncBpmClient(settings, sleep=sleep) as client:
@@ -51,13 +51,13 @@ def start_in_loop(settings: Settings) -> BpmInstance:
 
 @pytest.fixture(params=[start_in_thread, start_in_loop], ids=["sync", "async"])
 def start(request: pytest.FixtureRequest) -> Start:
-    """Start an instance of BPM ``A``, by either client."""
+    """Start an instance of BPM ``A`` with either client."""
     starter: Start = request.param
     return starter
 
 
 class Server:
-    """Accepts connections one after another, and lets a play happen on each."""
+    """Accepts connections one after another, and runs a script on each."""
 
     def __init__(self, play: Play) -> None:
         self._play = play
@@ -92,7 +92,7 @@ class Server:
 def connect(
     make_hook: HookMaker, port: int, scheme: str = "http", host: str = "127.0.0.1", **extra: Any
 ) -> AstroZeroHook:
-    """Make a hook that has a token, so that its first request is the start."""
+    """Create a hook that already has a token, so that its first request is the start."""
     return make_hook(
         {"access_token": "ready-token", "max_attempts": 4, "connect_timeout": 1, "read_timeout": 2, **extra},
         host=f"{scheme}://{host}:{port}",
@@ -154,7 +154,7 @@ AFTER_THE_REQUEST: dict[str, Play] = {
 
 
 @pytest.mark.parametrize("play", AFTER_THE_REQUEST.values(), ids=AFTER_THE_REQUEST)
-def test_what_fails_after_the_request_is_ambiguous_and_sent_once(
+def test_failure_after_the_request_is_ambiguous_and_not_resent(
     play: Play, make_hook: HookMaker, start: Start
 ) -> None:
     with Server(play).running() as server:
@@ -163,7 +163,7 @@ def test_what_fails_after_the_request_is_ambiguous_and_sent_once(
         assert server.connections == 1
 
 
-def test_what_somebody_else_is_handling_plays_no_part(
+def test_unrelated_exception_being_handled_is_ignored(
     make_hook: HookMaker, free_port: int, emulator: EmulatorControl
 ) -> None:
     hook = make_hook()
@@ -176,7 +176,7 @@ def test_what_somebody_else_is_handling_plays_no_part(
     assert len(emulator.instances()) == 1
 
 
-def test_a_failure_with_the_code_of_a_bad_token_is_not_sent_again(
+def test_5xx_with_the_code_of_a_bad_token_is_not_resent(
     make_hook: HookMaker, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "status", status=500, res_code="405230602", work_done=True)
@@ -185,7 +185,7 @@ def test_a_failure_with_the_code_of_a_bad_token_is_not_sent_again(
     assert len(emulator.instances()) == 1
 
 
-def test_plain_words_after_a_request_over_tls_are_ambiguous(
+def test_plain_text_after_a_tls_request_is_ambiguous(
     make_hook: HookMaker, certificates: Path, start: Start
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -223,7 +223,7 @@ def greet_and_reset(connection: socket.socket) -> None:
     ],
     ids=["stalled", "reset", "not TLS"],
 )
-def test_a_handshake_that_fails_is_not_ambiguous(
+def test_failed_handshake_is_not_ambiguous(
     play: Play, kind: type[errors.CallError], make_hook: HookMaker, start: Start
 ) -> None:
     with Server(play).running() as server:
@@ -233,7 +233,7 @@ def test_a_handshake_that_fails_is_not_ambiguous(
         assert server.connections == (4 if kind is errors.NotSentError else 1)
 
 
-def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker, start: Start) -> None:
+def test_refusing_proxy_is_not_ambiguous(make_hook: HookMaker, start: Start) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(head("HTTP/1.1 407 Proxy Authentication Required", "Content-Length: 0"))
@@ -245,7 +245,7 @@ def test_a_proxy_that_refuses_is_not_ambiguous(make_hook: HookMaker, start: Star
             start(hook.settings)
 
 
-def test_attempts_are_counted_once_for_a_token_too(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+def test_token_request_has_its_own_attempts_once(make_hook: HookMaker, emulator: EmulatorControl) -> None:
     emulator.fault("token", "status", status=503, times=100)
     with pytest.raises(errors.ServerError, match="Could not get a token"):
         make_hook({"max_attempts": 3}).query_instances(["Running"])
@@ -253,7 +253,7 @@ def test_attempts_are_counted_once_for_a_token_too(make_hook: HookMaker, emulato
 
 
 @pytest.mark.parametrize(("status", "requests_made"), [(503, 3), (401, 2)])
-def test_a_look_that_gets_no_token_does_not_ask_for_it_again(
+def test_search_without_a_token_does_not_request_it_again(
     status: int, requests_made: int, make_hook: HookMaker, emulator: EmulatorControl
 ) -> None:
     emulator.fault("token", "status", status=status, times=100)
@@ -263,7 +263,7 @@ def test_a_look_that_gets_no_token_does_not_ask_for_it_again(
 
 
 def answering_early(served: list[int]) -> Play:
-    """Answer one request after another, the first with an interim answer before the real one."""
+    """Answer requests in turn, the first one with an interim answer before the real one."""
 
     def play(connection: socket.socket) -> None:
         while True:
@@ -279,7 +279,7 @@ def answering_early(served: list[int]) -> Play:
     return play
 
 
-def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: HookMaker) -> None:
+def test_interim_answer_does_not_shift_later_answers(make_hook: HookMaker) -> None:
     with Server(answering_early([])).running() as server:
         hook = connect(make_hook, server.port)
         with pytest.raises(errors.AmbiguousStartError, match="HTTP 103"):
@@ -289,7 +289,7 @@ def test_an_interim_answer_does_not_shift_the_answers_that_follow(make_hook: Hoo
         hook.client.close()
 
 
-def test_an_interim_answer_is_passed_over_in_a_loop(make_hook: HookMaker) -> None:
+def test_interim_answer_is_skipped_by_the_async_client(make_hook: HookMaker) -> None:
     async def start_three(settings: Settings) -> list[str]:
         async with AsyncBpmClient(settings) as client:
             return [(await client.call(api.start("A"))).id for _ in range(3)]
@@ -308,7 +308,7 @@ def test_an_interim_answer_is_passed_over_in_a_loop(make_hook: HookMaker) -> Non
         {"HTTPS_PROXY": "http://ho st"},
     ],
 )
-def test_what_fails_before_there_is_a_connection_is_not_ambiguous(
+def test_failure_before_a_connection_is_not_ambiguous(
     environment: dict[str, str], make_hook: HookMaker, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
     for name, value in environment.items():
@@ -322,7 +322,7 @@ def test_what_fails_before_there_is_a_connection_is_not_ambiguous(
     assert caught.value.passing is False
 
 
-def test_an_encrypted_key_is_refused_without_asking(make_hook: HookMaker, certificates: Path) -> None:
+def test_encrypted_key_is_refused_without_a_prompt(make_hook: HookMaker, certificates: Path) -> None:
     encrypted = certificates / "encrypted.key"
     subprocess.run(
         [
@@ -358,7 +358,7 @@ TRICKLES = {
 
 
 @pytest.mark.parametrize(("at_once", "slowly"), TRICKLES.values(), ids=TRICKLES)
-def test_an_answer_that_trickles_has_an_end(
+def test_trickling_answer_times_out(
     at_once: bytes, slowly: bytes, make_hook: HookMaker, start: Start
 ) -> None:
     over = threading.Event()
@@ -374,7 +374,7 @@ def test_an_answer_that_trickles_has_an_end(
     with Server(trickle).running() as server:
         settings = replace(connect(make_hook, server.port).settings, answer_timeout=0.5)
         try:
-            with pytest.raises(errors.AmbiguousStartError, match=r"within 0\.5 s|cannot be unpacked"):
+            with pytest.raises(errors.AmbiguousStartError, match=r"within 0\.5 s|cannot be decompressed"):
                 start(settings)
         finally:
             over.set()

@@ -1,4 +1,4 @@
-"""What Airflow's masker knows of tokens: the newest, however many there have been."""
+"""Airflow's masker knows the newest tokens, and does not grow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RENEWALS = 300
 
 
 class Masker:
-    """Airflow's masker of this process, and what it would make of a text."""
+    """Airflow's masker of this process."""
 
     def __init__(self, masker: Any) -> None:
         self.real = masker
@@ -35,7 +35,7 @@ class Masker:
 
 @pytest.fixture
 def masker() -> Iterator[Masker]:
-    """Airflow's masker, with nothing in it; it gets back what it knew."""
+    """Airflow's masker, cleared for the test and restored afterwards."""
     real = masking.airflows_masker()
     before, replacer = set(real.patterns), real.replacer
     real.reset_masker()
@@ -45,7 +45,7 @@ def masker() -> Iterator[Masker]:
 
 @pytest.fixture
 def masks(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> masking.TokenMasks:
-    """The tokens of a process that has just begun."""
+    """The masked tokens of a fresh process."""
     del masker
     fresh = masking.TokenMasks()
     monkeypatch.setattr(masking, "MASKS", fresh)
@@ -53,8 +53,8 @@ def masks(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> masking.TokenMasks
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the supervisor is told."""
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that are reported to the supervisor."""
     seen: list[str] = []
 
     async def amask(secret: str) -> None:
@@ -70,8 +70,8 @@ def token(number: int) -> str:
 
 
 @pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
-def test_the_masker_does_not_grow_with_the_tokens(
-    in_loop: bool, masker: Masker, masks: masking.TokenMasks, told: list[str]
+def test_masker_does_not_grow_with_the_number_of_tokens(
+    in_loop: bool, masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
     async def show_all() -> None:
         for number in range(RENEWALS):
@@ -86,11 +86,13 @@ def test_the_masker_does_not_grow_with_the_tokens(
     newest = [token(RENEWALS - 1 - age) for age in range(masking.KEPT)]
     assert not any(masker.shows(each) for each in newest)
     assert masker.shows(token(RENEWALS - 1 - masking.KEPT))
-    assert told == [token(number) for number in range(masking.TOLD)]
+    assert reported == [token(number) for number in range(masking.TOLD)]
 
 
-def test_each_credential_has_its_newest(masker: Masker, masks: masking.TokenMasks, told: list[str]) -> None:
-    del told
+def test_newest_tokens_of_each_credential_are_masked(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str]
+) -> None:
+    del reported
     for number in range(RENEWALS):
         masks.show(token(number), "busy")
         if number == 0:
@@ -99,8 +101,8 @@ def test_each_credential_has_its_newest(masker: Masker, masks: masking.TokenMask
     assert masker.size == masking.KEPT + 1
 
 
-def test_one_that_comes_again_counts_as_the_newest(
-    masker: Masker, masks: masking.TokenMasks, told: list[str]
+def test_repeated_token_counts_as_the_newest(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
     for number in range(masking.KEPT):
         masks.show(token(number), "key")
@@ -108,13 +110,13 @@ def test_one_that_comes_again_counts_as_the_newest(
     masks.show(token(99), "key")
     assert not masker.shows(token(0))
     assert masker.shows(token(1))
-    assert told.count(token(0)) == 1
+    assert reported.count(token(0)) == 1
 
 
-def test_what_two_credentials_share_stays_while_one_has_it(
-    masker: Masker, masks: masking.TokenMasks, told: list[str]
+def test_token_shared_by_two_credentials_stays_while_one_has_it(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
-    del told
+    del reported
     masks.show("shared-token", "one")
     masks.show("shared-token", "another")
     for number in range(masking.KEPT):
@@ -125,10 +127,10 @@ def test_what_two_credentials_share_stays_while_one_has_it(
     assert masker.shows("shared-token")
 
 
-def test_what_somebody_else_has_masked_stays_masked(
-    masker: Masker, masks: masking.TokenMasks, told: list[str]
+def test_token_masked_by_other_code_stays_masked(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
-    del told
+    del reported
     masker.real.add_mask(token(0))
     masker.real.add_mask("a-secret-of-somebody")
     for number in range(RENEWALS):
@@ -138,10 +140,10 @@ def test_what_somebody_else_has_masked_stays_masked(
     assert masker.size == masking.KEPT + 2
 
 
-def test_what_an_adapter_makes_of_a_token_goes_with_it(
-    masker: Masker, masks: masking.TokenMasks, told: list[str], monkeypatch: pytest.MonkeyPatch
+def test_adapted_forms_are_removed_with_their_token(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del told
+    del reported
 
     def adaptations(secret: str) -> Iterator[str]:
         yield from (secret, secret[::-1])
@@ -153,41 +155,41 @@ def test_what_an_adapter_makes_of_a_token_goes_with_it(
     assert masker.size == 2 * masking.KEPT
 
 
-def test_a_masker_that_nobody_knows_is_told_of_a_bounded_number(
-    masks: masking.TokenMasks, told: list[str], monkeypatch: pytest.MonkeyPatch
+def test_unknown_masker_gets_a_limited_number_of_tokens(
+    masks: masking.TokenMasks, reported: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(masking, "airflows_masker", object)
     for number in range(RENEWALS):
         masks.show(token(number), "key")
-    assert told == [token(number) for number in range(masking.TOLD)]
+    assert reported == [token(number) for number in range(masking.TOLD)]
 
 
-def test_a_masker_that_was_emptied_is_told_again(
-    masker: Masker, masks: masking.TokenMasks, told: list[str]
+def test_cleared_masker_gets_the_token_again(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
     masks.show(token(0), "key")
     masker.real.reset_masker()
     masks.show(token(0), "key")
     assert not masker.shows(token(0))
-    assert told == [token(0), token(0)]
+    assert reported == [token(0), token(0)]
 
 
-def test_a_process_that_was_forked_tells_its_own_supervisor(
-    masker: Masker, masks: masking.TokenMasks, told: list[str]
+def test_forked_process_reports_to_its_own_supervisor(
+    masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
     for number in range(masking.TOLD + 1):
         masks.show(token(number), "key")
     newest = token(masking.TOLD)
-    assert newest not in told
+    assert newest not in reported
     masks.begin_anew()
     masks.show(newest, "key")  # some servers issue the same token again
-    assert told[-1] == newest
+    assert reported[-1] == newest
     assert not masker.shows(newest)
 
 
-@pytest.mark.usefixtures("told", "masks")
+@pytest.mark.usefixtures("reported", "masks")
 @pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
-def test_renewals_of_a_connection(
+def test_renewed_tokens_of_a_connection_are_masked(
     in_loop: bool, masker: Masker, emulator: EmulatorControl, make_hook: Callable[..., AstroZeroHook]
 ) -> None:
     hook = make_hook()

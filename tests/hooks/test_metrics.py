@@ -1,4 +1,4 @@
-"""What reaches Airflow's Stats, and under which names: those of ``docs/observability.md``."""
+"""The metrics that reach Airflow's Stats, with the names in ``docs/observability.md``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
 
 
 class Stats:
-    """Airflow's Stats, and what it was handed."""
+    """Airflow's Stats, with the metrics that it received."""
 
     def __init__(self) -> None:
         self.handed: list[tuple[Any, ...]] = []
@@ -66,7 +66,7 @@ def stats_meter(stats: Stats, clock: Clock) -> StatsMeter:
     return made
 
 
-def test_counts_are_handed_over_once_a_second(stats_meter: StatsMeter, stats: Stats, clock: Clock) -> None:
+def test_counts_are_flushed_once_a_second(stats_meter: StatsMeter, stats: Stats, clock: Clock) -> None:
     for _ in range(1000):
         stats_meter.count("polls")
     assert stats.handed == []
@@ -77,7 +77,7 @@ def test_counts_are_handed_over_once_a_second(stats_meter: StatsMeter, stats: St
     assert len(stats.handed) == 1
 
 
-def test_a_flush_hands_over_what_is_left_and_nothing_twice(stats_meter: StatsMeter, stats: Stats) -> None:
+def test_flush_passes_on_the_rest_once(stats_meter: StatsMeter, stats: Stats) -> None:
     stats_meter.count("starts", 3)
     stats_meter.flush()
     stats_meter.flush()
@@ -85,7 +85,7 @@ def test_a_flush_hands_over_what_is_left_and_nothing_twice(stats_meter: StatsMet
 
 
 @pytest.mark.parametrize("with_second_names", [True, False])
-def test_what_tags_tell_is_in_a_second_name_too(
+def test_tag_values_are_also_part_of_a_second_name(
     stats_meter: StatsMeter, stats: Stats, *, with_second_names: bool
 ) -> None:
     vars(stats_meter).update(_has_names_without_tags=with_second_names)
@@ -100,7 +100,7 @@ def test_what_tags_tell_is_in_a_second_name_too(
     assert sorted(stats.handed) == sorted([*first, *second] if with_second_names else first)
 
 
-def test_a_gauge_is_told_with_every_flush(stats_meter: StatsMeter, stats: Stats) -> None:
+def test_gauge_is_passed_on_with_every_flush(stats_meter: StatsMeter, stats: Stats) -> None:
     vars(stats_meter).update(_has_names_without_tags=False)
     for change in (1, 1, -2):
         stats_meter.gauge("waiters", change)
@@ -108,7 +108,7 @@ def test_a_gauge_is_told_with_every_flush(stats_meter: StatsMeter, stats: Stats)
     assert [value for _, value, _ in stats.handed] == [1, 2, 0]
 
 
-def test_metrics_that_cannot_be_handed_over_harm_nothing_and_are_told_once(
+def test_failing_stats_are_logged_once_and_harmless(
     stats_meter: StatsMeter, stats: Stats, caplog: pytest.LogCaptureFixture
 ) -> None:
     stats.fails = True
@@ -116,12 +116,12 @@ def test_metrics_that_cannot_be_handed_over_harm_nothing_and_are_told_once(
         stats_meter.count("polls")
         stats_meter.flush()
     assert [record.message for record in caplog.records] == [
-        "Metrics could not be handed to Airflow, and are no more"
+        "Sending metrics to Airflow failed; this process sends no more metrics"
     ]
 
 
 @pytest.mark.parametrize("switch", [None, *metrics.SWITCHES])
-def test_there_is_a_meter_only_where_airflow_has_metrics(
+def test_meter_is_active_only_if_airflow_metrics_are_on(
     switch: str | None, monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl
 ) -> None:
     del emulator
@@ -134,7 +134,7 @@ def test_there_is_a_meter_only_where_airflow_has_metrics(
     assert hook.make_async_client(hook.settings).meter is expected
 
 
-def test_where_there_are_no_metrics_their_library_is_not_loaded() -> None:
+def test_stats_library_is_not_loaded_if_metrics_are_off() -> None:
     code = (
         "import sys\n"
         "from airflow_provider_astrobpm.hooks import metrics\n"
@@ -144,7 +144,7 @@ def test_where_there_are_no_metrics_their_library_is_not_loaded() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
-def test_a_fork_does_not_tell_again_what_its_parent_has_counted() -> None:
+def test_fork_does_not_repeat_the_counts_of_its_parent() -> None:
     METER.count("polls", 3)
     try:
         reader, writer = os.pipe()
@@ -160,17 +160,17 @@ def test_a_fork_does_not_tell_again_what_its_parent_has_counted() -> None:
         METER.clear()
 
 
-# The page.
+# The documentation page.
 
 
 def rows_of(title: str) -> list[list[str]]:
-    """Return the cells of a table of the page, without its head."""
+    """Return the cells of a table of the page, without its header."""
     section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
-def test_the_page_names_every_metric_as_the_code_does() -> None:
+def test_page_lists_every_metric() -> None:
     documented = {
         name.strip("`"): (kind, tag.strip("`"), meaning) for name, kind, tag, meaning in rows_of("Metrics")
     }
@@ -180,7 +180,7 @@ def test_the_page_names_every_metric_as_the_code_does() -> None:
     assert documented == expected
 
 
-def test_the_page_names_every_kind_of_request() -> None:
+def test_page_lists_every_kind_of_request() -> None:
     tree = ast.parse(Path(api.__file__).read_text(encoding="utf-8"))
     values = [
         word.value
@@ -199,7 +199,7 @@ def test_the_page_names_every_kind_of_request() -> None:
 
 @pytest.fixture
 def statsd() -> Iterator[tuple[int, list[str]]]:
-    """A StatsD server: its port, and what it was sent."""
+    """A StatsD server: its port, and the messages that it received."""
     received: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
@@ -240,7 +240,7 @@ assert dag.test().state == "success"
 
 
 @pytest.mark.usefixtures("airflow_database")
-def test_a_deferred_task_shows_in_statsd(
+def test_deferred_task_is_visible_in_statsd(
     statsd: tuple[int, list[str]], emulator: EmulatorControl, emulator_server: EmulatorServer
 ) -> None:
     port, received = statsd
@@ -280,9 +280,7 @@ def test_a_deferred_task_shows_in_statsd(
     assert not [line for line in ours for secret in secrets if secret in line]
 
 
-def test_a_tally_of_somebody_else_is_handed_over_at_once(
-    monkeypatch: pytest.MonkeyPatch, stats: Stats
-) -> None:
+def test_separate_meter_is_flushed_at_once(monkeypatch: pytest.MonkeyPatch, stats: Stats) -> None:
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
     monkeypatch.setattr(StatsMeter, "_stats", stats)
     tally = Tally()

@@ -1,4 +1,4 @@
-"""What never goes through a proxy, whoever names it: what is for this machine, and plain http that is not allowed."""
+"""Requests that never use a proxy, from the settings or from the environment: those to this machine, and plain http."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIST = api.query("Running")
 
 
 class Proxy:
-    """Accepts connections, keeps what came on them, and answers each request with an empty list."""
+    """Accepts connections, records the requests, and answers each with an empty list."""
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []
@@ -92,7 +92,7 @@ def call(request: pytest.FixtureRequest) -> Call:
 
 @pytest.fixture(params=["HTTP_PROXY", "ALL_PROXY", "all_proxy", "extra"])
 def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> dict[str, Any]:
-    """Name the proxy in the environment, or return it as a setting."""
+    """Set the proxy in the environment, or return it as a setting."""
     url = f"http://user:proxy-password@127.0.0.1:{proxy.port}"
     if request.param == "extra":
         return {"proxy": url}
@@ -103,7 +103,7 @@ def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, proxy
 
 @pytest.mark.parametrize("allow_http", [False, True])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_this_machine_is_reached_without_one(
+def test_this_machine_is_reached_without_a_proxy(
     host: str,
     allow_http: bool,
     call: Call,
@@ -119,14 +119,16 @@ def test_this_machine_is_reached_without_one(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_nor_by_https(host: str, call: Call, named: dict[str, Any], proxy: Proxy, free_port: int) -> None:
+def test_this_machine_is_reached_by_https_without_a_proxy(
+    host: str, call: Call, named: dict[str, Any], proxy: Proxy, free_port: int
+) -> None:
     settings = Settings("my_conn", f"https://{host}:{free_port}", ReadyToken("t"), max_attempts=1, **named)
     with pytest.raises(errors.NotSentError):
         call(settings)
     assert not proxy.heard
 
 
-def test_plain_http_goes_through_one_only_where_it_is_allowed(
+def test_plain_http_uses_a_proxy_only_with_allow_http(
     call: Call, named: dict[str, Any], proxy: Proxy
 ) -> None:
     url = "http://somewhere.invalid"
@@ -137,7 +139,7 @@ def test_plain_http_goes_through_one_only_where_it_is_allowed(
     assert proxy.heard[0].startswith(b"GET http://somewhere.invalid/")
 
 
-def test_https_goes_through_it(call: Call, named: dict[str, Any], proxy: Proxy) -> None:
+def test_https_uses_the_proxy(call: Call, named: dict[str, Any], proxy: Proxy) -> None:
     with pytest.raises(errors.NotSentError):
         call(Settings("my_conn", "https://somewhere.invalid", ReadyToken("t"), max_attempts=1, **named))
     assert proxy.heard[0].startswith(b"CONNECT somewhere.invalid:443 ")
@@ -160,7 +162,7 @@ def test_https_goes_through_it(call: Call, named: dict[str, Any], proxy: Proxy) 
         ("", False),
     ],
 )
-def test_which_host_is_this_machine(host: str, expected: bool) -> None:
+def test_is_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
@@ -174,5 +176,5 @@ def test_which_host_is_this_machine(host: str, expected: bool) -> None:
         ("http://[", ()),
     ],
 )
-def test_what_is_secret_about_one(url: str, expected: tuple[str, ...]) -> None:
+def test_secrets_of_proxy(url: str, expected: tuple[str, ...]) -> None:
     assert secrets_of_proxy(url) == expected

@@ -21,19 +21,21 @@ from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 HookMaker = Callable[..., AstroZeroHook]
 
 
-def test_a_token_that_expires_between_two_calls_is_renewed_once(
+def test_expired_token_is_renewed_once(
     make_hook: HookMaker, emulator: EmulatorControl, emulator_server: EmulatorServer
 ) -> None:
     hook = make_hook()
     hook.start_instance("SupplierOnboarding")
-    emulator.advance(emulator_server.settings.token_lifetime + 1)  # the emulator's clock, not the cache's
+    emulator.advance(
+        emulator_server.settings.token_lifetime + 1
+    )  # advances the clock of the emulator, not of the cache
     hook.start_instance("SupplierOnboarding")
     counts = emulator.counts()
     assert (counts["token"], counts["start"], len(emulator.instances())) == (2, 3, 2)
 
 
 @pytest.mark.parametrize("report", ["401", "401_html", "400_602", "403_603", "200_602"])
-def test_a_token_that_was_revoked_is_renewed_once_however_that_is_reported(
+def test_revoked_token_is_renewed_once_for_each_form_of_refusal(
     report: str, make_hook: HookMaker, emulator: EmulatorControl
 ) -> None:
     emulator.switch(bad_token=report)
@@ -44,7 +46,7 @@ def test_a_token_that_was_revoked_is_renewed_once_however_that_is_reported(
     assert emulator.counts()["token"] == 2
 
 
-def test_two_hundred_threads_cause_one_token_request(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+def test_200_threads_share_one_token_request(make_hook: HookMaker, emulator: EmulatorControl) -> None:
     hooks = [make_hook() for _ in range(200)]
     barrier = threading.Barrier(len(hooks))
 
@@ -57,20 +59,20 @@ def test_two_hundred_threads_cause_one_token_request(make_hook: HookMaker, emula
     assert (emulator.counts()["token"], emulator.counts()["query"]) == (1, 200)
 
 
-def test_threads_may_share_one_hook(make_hook: HookMaker, emulator: EmulatorControl) -> None:
+def test_threads_can_share_a_hook(make_hook: HookMaker, emulator: EmulatorControl) -> None:
     hook = make_hook()
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(lambda _: hook.query_instances(["Running"]), range(200)))
     assert emulator.counts()["token"] == 1
 
 
-def test_the_base_path_comes_before_every_path(make_hook: HookMaker) -> None:
+def test_base_path_precedes_every_path(make_hook: HookMaker) -> None:
     with EmulatorServer(Settings(base_path="/portal/x")) as server:
         hook = make_hook(host=server.url, port=None, schema=None)
         assert hook.start_instance("Instant").state == "Completed OK"
 
 
-def test_no_cookie_of_the_servers_and_no_netrc_takes_part(
+def test_cookies_and_netrc_are_ignored(
     make_hook: HookMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -102,7 +104,7 @@ def test_no_cookie_of_the_servers_and_no_netrc_takes_part(
         assert not {"Cookie", "Authorization"} & set(headers)
 
 
-def test_a_proxy_is_used_also_where_the_environment_names_another(
+def test_proxy_of_the_settings_overrides_the_environment(
     make_hook: HookMaker, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port}")
@@ -133,7 +135,7 @@ def test_a_proxy_is_used_also_where_the_environment_names_another(
     assert asked[0].startswith("http://somewhere.invalid/u-route/")
 
 
-def test_a_proxy_that_is_not_there(make_hook: HookMaker, free_port: int) -> None:
+def test_unreachable_proxy(make_hook: HookMaker, free_port: int) -> None:
     proxy = f"http://user:proxy-password@127.0.0.1:{free_port}"
     hook = make_hook({"proxy": proxy}, host="https://somewhere.invalid", port=None, schema=None)
     with pytest.raises(errors.NotSentError) as caught:
@@ -162,14 +164,16 @@ class TestTls:
         extra = {name: str(certificates / file) for name, file in files.items()}
         assert self.connect(make_hook, server, **extra).start_instance("Instant").state == "Completed OK"
 
-    def test_with_a_ca_that_nobody_knows(self, make_hook: HookMaker, server: EmulatorServer) -> None:
+    def test_with_an_unknown_ca(self, make_hook: HookMaker, server: EmulatorServer) -> None:
         with pytest.raises(errors.TlsError, match=r"CERTIFICATE_VERIFY_FAILED.*extras 'verify'") as caught:
             self.connect(make_hook, server).start_instance("Instant")
         assert caught.value.taken is False
         assert not server.control.instances()
 
     @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-    def test_without_a_check(self, make_hook: HookMaker, server: EmulatorServer, certificates: Path) -> None:
+    def test_without_verification(
+        self, make_hook: HookMaker, server: EmulatorServer, certificates: Path
+    ) -> None:
         extra = {
             "client_cert": str(certificates / "client.pem"),
             "client_key": str(certificates / "client.key"),
@@ -177,9 +181,7 @@ class TestTls:
         hook = self.connect(make_hook, server, verify=False, **extra)
         assert hook.start_instance("Instant").state == "Completed OK"
 
-    def test_speaking_tls_to_a_plain_server(
-        self, make_hook: HookMaker, emulator_server: EmulatorServer
-    ) -> None:
+    def test_tls_to_a_plain_server(self, make_hook: HookMaker, emulator_server: EmulatorServer) -> None:
         hook = make_hook(host=emulator_server.url.replace("http://", "https://"), port=None, schema=None)
         with pytest.raises(errors.TlsError):
             hook.query_instances(["Running"])

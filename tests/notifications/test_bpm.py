@@ -178,7 +178,7 @@ def test_logs_a_start_that_stays_in_doubt(
     [
         ({"bpm_name": "NoSuch"}, "RefusedError"),
         ({"title": "{{ none }}", "business_key": "  "}, "business_key must be a text that is not blank"),
-        ({"business_key": "{{ none }}"}, "business_key must not be 'None': a template renders that"),
+        ({"business_key": "{{ none }}"}, "business_key must not be 'None': a template renders this"),
         ({"version": "{{ none }}"}, "version must not be 'None'"),
         ({"title": "a\0b"}, "title must be a text without NUL"),
         ({"title": "{{ nothing.at.all }}"}, "'nothing' is undefined"),
@@ -204,7 +204,7 @@ def test_logs_refused_credentials_without_showing_them(
     report()
     words = said()
     assert "AuthenticationError" in words
-    assert "Check login" in words
+    assert "Check the login" in words
     assert "wrong-secret-of-the-test" not in words
 
 
@@ -271,7 +271,7 @@ def test_a_template_rendered_to_none_starts_nothing(
     notifier = AstroZeroStartBpmNotifier(bpm_name=BPM, business_key="{{ a template }}")
     notifier.business_key = None
     notifier.notify(failure())  # type: ignore[arg-type]
-    assert "business_key was given, and came out as None" in said()
+    assert "business_key was provided, but rendered as None" in said()
     assert not any(emulator.counts().values())
 
 

@@ -67,7 +67,7 @@ class TestWhatMeansNothing:
             ({"deferrable": 1}, "deferrable must be True or False, not 1; write True"),
             ({"wait_for_completion": "later"}, "wait_for_completion must be True or False, not 'later'"),
             ({"terminate_on_kill": "yes"}, "terminate_on_kill must be True or False, not 'yes'; write True"),
-            ({"timeout": 0}, "timeout must be more than 0; leave it out to wait for ever"),
+            ({"timeout": 0}, "timeout must be more than 0; omit it to wait forever"),
             ({"timeout": timedelta(0)}, "timeout must be more than 0"),
         ],
     )  # fmt: skip
@@ -314,7 +314,7 @@ class TestValues:
         except ValueError as error:
             said = str(error)
         said += caplog.text + capsys.readouterr().out
-        assert "variables['due'][0] cannot be sent: it is the moment 2018-12-12T20:00:00+00:00" in said
+        assert "variables['due'][0] cannot be sent: it is the datetime 2018-12-12T20:00:00+00:00" in said
         assert "set the extra 'timezone' of the connection" in said
         assert not any(offered.counts().values())
 
@@ -355,7 +355,7 @@ class TestNumbersOfTemplates:
         operator = start()
         setattr(operator, argument, value)
         with pytest.raises(
-            ValueError, match=f"{argument} must be a text, not .*put quotes into a template of it"
+            ValueError, match=f"{argument} must be a text, not .*add quotes inside a template"
         ):
             execute(operator)
         assert not any(offered.counts().values())
@@ -394,7 +394,7 @@ class TestOnAirflow:
     @pytest.mark.parametrize(
         ("dag_id", "words"),
         [
-            ("as_text", "variables must be a mapping of names to JSON values, not a text. A template renders a text"),
+            ("as_text", "variables must be a mapping of names to JSON values, not a text. A template renders to a text"),
             ("not_a_number", "variables['parts'][1] cannot be sent: it is nan, which JSON does not have"),
         ],
     )  # fmt: skip

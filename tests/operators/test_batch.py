@@ -642,7 +642,7 @@ class TestTheInput:
             ("{{ launches }}", "launches must be a list of mappings, not str"),
             (
                 [{}, {"business_key": "None"}],
-                "launch 2: business_key must not be 'None': a template renders that",
+                "launch 2: business_key must not be 'None': a template renders this",
             ),
             ([{}, {"business_key": ""}], "launch 2: business_key must be a text that is not blank, not ''"),
             ([{"title": "a\0b"}], "launch 1: title must be a text without NUL"),
@@ -665,7 +665,7 @@ class TestTheInput:
     ) -> None:
         value: Any = ["None"] if argument == "failed_bp_statuses" else "None"
         own = {"bpm_name": WAITS, "version": "1.0.0"}
-        with pytest.raises(ValueError, match=f"{argument} must not be 'None': a template renders that"):
+        with pytest.raises(ValueError, match=f"{argument} must not be 'None': a template renders this"):
             task(launches=[own], **{"bpm_name": WAITS, argument: value}).try_it()
         assert not any(emulator.counts().values())
 
@@ -679,7 +679,7 @@ class TestTheInput:
     def test_a_template_that_came_out_as_nothing_is_no_empty_batch(self, task: Any) -> None:
         operator = task(launches=[]).operator()
         operator.launches = None
-        with pytest.raises(ValueError, match="launches was given, and came out as None"):
+        with pytest.raises(ValueError, match="launches was provided, but rendered as None"):
             operator.execute({"ti": Task(lambda _: None, remembers=False)})
 
     @pytest.mark.parametrize("suffix", ["jsonl", "csv"])

@@ -232,7 +232,7 @@ class TestStart:
     ) -> None:
         operator = start(bpm_name="SupplierOnboarding", **{argument: "{{ a template }}"})
         setattr(operator, argument, None)
-        with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
+        with pytest.raises(ValueError, match=f"{argument} was provided, but rendered as None"):
             run(operator)
         assert not any(emulator.counts().values())
 
@@ -253,7 +253,7 @@ class TestStart:
         if argument == "business_key":
             operator.if_open_instance_exists = "adopt"
         with pytest.raises(
-            ValueError, match=f"{argument} must .*: a template renders that where it finds nothing"
+            ValueError, match=f"{argument} must .*: a template renders this if it finds nothing"
         ):
             run(operator)
         assert not any(emulator.counts().values())
@@ -355,7 +355,7 @@ class TestStateChanges:
     ) -> None:
         emulator.move(instance_id, state="Completed OK")
         assert run(operator(task_id="t", instance_id=instance_id))["state"] == "Completed OK"
-        with pytest.raises(errors.InstanceClosedError, match="has ended already, in state 'Completed OK'"):
+        with pytest.raises(errors.InstanceClosedError, match="has already ended, in state 'Completed OK'"):
             run(operator(task_id="t", instance_id=instance_id, if_closed="fail"))
         with pytest.raises(errors.InstanceNotFoundError, match="'002Nx'"):
             run(operator(task_id="t", instance_id="002Nx"))
@@ -368,7 +368,7 @@ class TestStateChanges:
         emulator.switch(action_lag=30)
         make_conn(start_grace=0.02)
         with pytest.raises(
-            errors.EffectNotShownError, match="terminate of .* accepted, and after 0.02 s its effect"
+            errors.EffectNotShownError, match="terminate of .* accepted, but shows no effect after 0.02 s"
         ):
             run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
 

@@ -82,7 +82,7 @@ def test_a_start_with_names_that_the_bpm_has(make: Any, emulator: EmulatorContro
 
 @pytest.mark.parametrize("make", [start, decorated])
 def test_a_start_with_a_name_that_it_has_not(make: Any, emulator: EmulatorControl) -> None:
-    with pytest.raises(errors.UnknownVariablesError, match="'contry' \\(the nearest one is 'country'\\)"):
+    with pytest.raises(errors.UnknownVariablesError, match="'contry' \\(did you mean 'country'\\?\\)"):
         run(make(variables={**NAMES, "contry": "CN"}))
     assert emulator.counts()["start"] == 0
 
@@ -114,7 +114,7 @@ def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
     emulator.switch(definition_variables=position)
     run(start(variables={"contry": "CN"}))
     assert len(emulator.instances()) == 1
-    assert f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told" in said()
+    assert f"Cannot check whether BPM {BPM!r} version '1.0.0' has the variables 'contry'" in said()
 
 
 @needs_a_store

@@ -88,7 +88,7 @@ class TestDecisions:
         assert decision == RetryDecision.retry(timedelta(0), f"{name}: the server asks to wait 0 s")
 
     def test_throttling_is_retried(self) -> None:
-        error = errors.ThrottledError("the server is asked too much")
+        error = errors.ThrottledError("the server received too many requests")
         error.retry_after = "120"
         assert decided(error) == RetryDecision.retry(
             timedelta(minutes=2), "ThrottledError: the server asks to wait 120 s"

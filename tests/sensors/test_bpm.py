@@ -123,7 +123,7 @@ def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(
 def test_an_id_that_came_out_as_none_is_told_as_that(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     made = sensor(instance_id="{{ a template }}")
     made.instance_id = None
-    with pytest.raises(ValueError, match="instance_id was given, and came out as None"):
+    with pytest.raises(ValueError, match="instance_id was provided, but rendered as None"):
         poke(made)
 
 
@@ -170,7 +170,7 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
         ({"business_key": ""}, "business_key"),
         ({"instance_id": "1", "states": ["Done"]}, "states must be one of"),
         ({"instance_id": "1", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
-        ({"business_key": "None"}, "business_key must not be 'None': a template renders that"),
+        ({"business_key": "None"}, "business_key must not be 'None': a template renders this"),
         ({"business_key": "k", "bpm_name": "None"}, "bpm_name must not be 'None'"),
         ({"instance_id": "undefined"}, "instance_id must not be 'undefined'"),
         ({"instance_id": "1", "bp_statuses": ["None"]}, "each of bp_statuses must not be 'None'"),
@@ -248,7 +248,7 @@ def test_a_template_that_came_out_as_none_opens_no_gate(
     emulator.act(instance["id"], "reject")
     made = sensor(business_key="k", **{argument: "{{ a template }}"})
     setattr(made, argument, None)
-    with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
+    with pytest.raises(ValueError, match=f"{argument} was provided, but rendered as None"):
         poke(made)
 
 

@@ -49,4 +49,4 @@ def test_one_that_does_not_show_its_end_in_time_is_told_at_once(
     instance_id = emulator.start("SupplierOnboarding", business_key="sought")["id"]
     log, task = Log(), Any
     kill.terminate(AstroZeroHook().settings, kill.AtStake("sought", instance_id), task, log)  # type: ignore[arg-type]
-    assert "terminate: accepted, and its effect does not show yet: the instance is 'Waiting" in log.lines[-1]
+    assert "terminate: accepted, but shows no effect yet: the instance is 'Waiting" in log.lines[-1]

@@ -383,7 +383,7 @@ def test_keeps_watching_after_any_failure(
             wrong = json.dumps({**connection, "password": "not the secret"})
             monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", wrong)
             store.fails = False
-            await runner.until(lambda: "Check login (client id)" in caplog.text)
+            await runner.until(lambda: "Check the login (client id)" in caplog.text)
             monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
             TOKENS.clear()
             await runner.until(lambda: bool(store.values))

@@ -165,7 +165,7 @@ CASES = {
         distorted("approve", {"name": "Another", "businessKey": "z"}),
         errors.AnotherInstanceError,
         may_be_open=True,
-        words="is another one than it was",
+        words="is not the same as before",
         is_news=True,
     ),
     "contradictory rows": Case(

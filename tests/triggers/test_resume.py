@@ -72,7 +72,7 @@ def test_an_event_without_a_known_success_fails_the_sensor(
     arrived: Any, soft_fail: bool, context: Any
 ) -> None:
     sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="1", soft_fail=soft_fail)
-    with pytest.raises(errors.UnknownEventError, match="is not one that this task knows"):
+    with pytest.raises(errors.UnknownEventError, match="does not understand its trigger's event"):
         sensor.resume_execution("execute_complete", {"event": arrived}, context)
 
 

@@ -237,7 +237,7 @@ def test_fails_in_an_unknown_state_that_no_list_shows(
         approval = ApprovalWait(instance_id, poll_interval=20)
         await until(lambda: polls(emulator))
         emulator.move(instance_id, state=unknown_state, bp_status="Approved", closed=closed)
-        await approval.fails(errors.InstanceNotFoundError, instance_id, "that is no success")
+        await approval.fails(errors.InstanceNotFoundError, instance_id, "does not count as success")
 
     fast_time(scenario())
     assert notes(capsys) == ["polling again"]
@@ -304,7 +304,7 @@ def test_names_the_row_cap_that_hides_an_instance(
         hide(emulator, cap)
         end = await approval.end()
         assert type(end) is errors.InstanceNotFoundError
-        words = f"the longest answer had {cap} rows, a row cap could hide it"
+        words = f"the longest list had {cap} rows, so a row cap may hide it"
         assert (words in str(end)) is reported
 
     fast_time(scenario())
