@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, conf, redact, task_decorator_factory
 
+from airflow_provider_astrobpm._airflow.version_compat import determine_kwargs
 from airflow_provider_astrobpm.operators.bpm.start import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
-
-try:
-    from airflow.sdk.bases.decorator import determine_kwargs
-except ImportError:  # before Airflow 3.2
-    from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[no-redef, attr-defined, unused-ignore]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

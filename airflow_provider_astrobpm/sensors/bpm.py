@@ -15,9 +15,10 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from airflow_provider_astrobpm._airflow.xcom_keys import INSTANCE_URL
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
-from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks.arguments import is_default, one_of, task_named
 from airflow_provider_astrobpm.tasks.connecting import connect
 from airflow_provider_astrobpm.tasks.deadline import alarm_ends

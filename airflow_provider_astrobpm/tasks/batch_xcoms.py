@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.launches import Said
-from airflow_provider_astrobpm.triggers import (
+from airflow_provider_astrobpm._airflow.xcom_keys import (
     BATCH_KEY,
     BPM_NAMES,
     INSTANCE_IDS,
+    LAUNCH_IDS,
+    LAUNCH_TITLES,
+    LAUNCH_VARIABLES,
     MET,
+    REFUSALS,
+    RESULT,
     WAIT_OVER,
-    awaited_ids,
 )
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.launches import Said
+from airflow_provider_astrobpm.triggers import awaited_ids
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 if TYPE_CHECKING:
@@ -22,17 +27,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_astrobpm.bpm.batch_launch import BatchLaunched
-
-REFUSALS = "refusals"
-"""The reasons for which launches were refused, and the numbers of those."""
-LAUNCH_IDS = "launch_ids"
-"""The ids of the launches, in their order: their author's own, or the numbers of their lines."""
-LAUNCH_TITLES = "launch_titles"
-"""Their titles; ``None`` for a launch that has none. It is there if one has one."""
-LAUNCH_VARIABLES = "launch_variables"
-"""Their variables, if the result is to hold them."""
-RESULT = "result"
-"""What the task returns; it is there also when the task has failed."""
 
 
 class PublishedBatch(NamedTuple):

@@ -8,19 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from airflow_provider_astrobpm._airflow.version_compat import clear_discards_task_state
+
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError
 
-DISCARDS_SINCE = (3, 4)
 BOX = "Keep task state and resume"
 """The label of the box in the dialog that clears a task, in English."""
-
-
-def discards_state() -> bool:
-    """Return whether a clear discards the task's state unless it is told not to."""
-    from airflow import __version__  # noqa: PLC0415 - in a DAG file nobody asks
-
-    return tuple(int(part) for part in __version__.split(".")[:2]) >= DISCARDS_SINCE
 
 
 def advice(otherwise: str) -> str:
@@ -28,7 +22,7 @@ def advice(otherwise: str) -> str:
 
     :param otherwise: what happens without it, as the end of a sentence without its full stop.
     """
-    if not discards_state():
+    if not clear_discards_task_state():
         return ""
     return f' On this Airflow, tick "{BOX}" when you clear it (REST API: keep_task_state=true); otherwise {otherwise}.'
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm._airflow.version_compat import store_for_good, task_state_store
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -36,7 +38,7 @@ def intent_of(context: Context, action: str, instance_id: str, *, counts: bool) 
         InstanceNotFoundError,
     )
 
-    store: Any = context.get("task_state_store") if counts else None
+    store: Any = task_state_store(context) if counts else None
     if store is None:
         yield FIRST_TRY
         return
@@ -46,9 +48,7 @@ def intent_of(context: Context, action: str, instance_id: str, *, counts: bool) 
 
     def begin() -> None:
         nonlocal written
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
-
-        store.set(KEY, sign, retention=NEVER_EXPIRE)
+        store_for_good(store, KEY, sign)
         written = True
 
     begun = store.get(KEY) == sign

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from airflow_provider_astrobpm._airflow.version_compat import store_for_good, task_state_store
 from airflow_provider_astrobpm.bpm.adoption import Record
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
@@ -113,7 +114,7 @@ class Memory(Generic[R]):
     """
 
     def __init__(self, context: Context, kind: type[R]) -> None:
-        store: Any = context.get("task_state_store")
+        store: Any = task_state_store(context)
         self._store = store
         self._kind: type[R] = kind
         self._key = KEYS[kind]
@@ -137,8 +138,6 @@ class Memory(Generic[R]):
     def write(self, record: R) -> None:
         """Replace the record. It is kept as long as the run of the DAG is: a wait may take longer than any other limit."""
         if self:
-            from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
-
             # Plain JSON, which the store insists on; to_builtins() leaves a tuple a tuple.
             plain = msgspec.json.decode(msgspec.json.encode(record))
-            self._store.set(self._key, plain, retention=NEVER_EXPIRE)
+            store_for_good(self._store, self._key, plain)

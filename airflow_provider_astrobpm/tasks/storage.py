@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_astrobpm._airflow.version_compat import attached_file_system
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -42,11 +44,7 @@ class Place(NamedTuple):
 
         :param conn_id: the connection to reach it with; without one, the one that the path names.
         """
-        # Not through an ObjectStoragePath: on Airflow 3.0 it refuses every scheme where universal-pathlib is new, and on
-        # 3.1 it takes a relative path for one from the root.
-        from airflow.sdk.io import attach  # noqa: PLC0415 - DAG files are parsed without it
-
-        return attach(self.scheme or "file", conn_id or self.named or None).fs
+        return attached_file_system(self.scheme or "file", conn_id or self.named or None)
 
 
 def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_astrobpm._airflow.version_compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.condition import (
     ARGUMENTS,
@@ -34,11 +35,6 @@ from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
 from airflow_provider_astrobpm.tasks.base import AstroZeroTask
 from airflow_provider_astrobpm.tasks.deadline import Limits, alarm_ends, despite_the_alarm, seconds_to_alarm
 from airflow_provider_astrobpm.triggers import waiter
-
-try:
-    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
-except ImportError:  # before Airflow 3.2
-    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_astrobpm._airflow.version_compat import triggers_have_on_kill
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
 from airflow_provider_astrobpm.triggers import waiter
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, prepare, why_it_was_no_kill
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wait import AnyWait
 
 T = TypeVar("T")
-
-TELLS_OF_KILLS = hasattr(BaseTrigger, "on_kill")
-"""Whether Airflow calls ``on_kill`` (from 3.3 on); before that a trigger is only cancelled, whatever the reason."""
 
 _KILLS: set[asyncio.Task[None]] = set()
 """Terminations under way: an event loop itself keeps no task alive."""
@@ -109,7 +107,7 @@ class WaitingTrigger(BaseTrigger):
             await asyncio.to_thread(import_what_runs)
             payload = self._event(await self._end_of_wait(), waiter(self.task_instance))
         except asyncio.CancelledError:
-            if not TELLS_OF_KILLS:
+            if not triggers_have_on_kill():
                 await self.on_kill()
             raise
         self._has_fired = True  # from here on Airflow may still call on_kill, though nothing was killed

@@ -36,7 +36,7 @@ class Masker:
 @pytest.fixture
 def masker() -> Iterator[Masker]:
     """Airflow's masker, with nothing in it; it gets back what it knew."""
-    real = masking.airflows_masker()
+    real = masking.secrets_masker()
     before, replacer = set(real.patterns), real.replacer
     real.reset_masker()
     yield Masker(real)
@@ -61,7 +61,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(secret)
 
     monkeypatch.setattr(masking, "mask_secret", seen.append)
-    monkeypatch.setattr(masking, "amask", amask)
+    monkeypatch.setattr(masking, "amask_secret", amask)
     return seen
 
 
@@ -156,7 +156,7 @@ def test_what_an_adapter_makes_of_a_token_goes_with_it(
 def test_a_masker_that_nobody_knows_is_told_of_a_bounded_number(
     masks: masking.TokenMasks, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masking, "airflows_masker", object)
+    monkeypatch.setattr(masking, "secrets_masker", object)
     for number in range(RENEWALS):
         masks.show(token(number), "key")
     assert told == [token(number) for number in range(masking.TOLD)]

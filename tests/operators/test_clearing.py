@@ -12,6 +12,7 @@ import airflow
 import pytest
 from airflow.sdk.execution_time import context as airflow_context
 
+from airflow_provider_astrobpm._airflow import version_compat
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
@@ -19,7 +20,7 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from airflow_provider_astrobpm.tasks import clearing, kill
+from airflow_provider_astrobpm.tasks import kill
 
 pytestmark = pytest.mark.skipif(
     not hasattr(airflow_context, "NEVER_EXPIRE"), reason="there is no state to discard before Airflow 3.3"
@@ -102,7 +103,7 @@ def on_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_from_which_version_on_a_clear_discards(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(airflow, "__version__", version)
-    assert clearing.discards_state() is (version not in {"3.0.6", "3.3.2"})
+    assert version_compat.clear_discards_task_state() is (version not in {"3.0.6", "3.3.2"})
 
 
 @pytest.mark.parametrize("make", [one, batch])

@@ -321,7 +321,7 @@ def test_a_cancelled_trigger_looks_by_itself_only_where_airflow_calls_no_on_kill
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     airflow_says("failed")
-    monkeypatch.setattr(base, "TELLS_OF_KILLS", tells)
+    monkeypatch.setattr(base, "triggers_have_on_kill", lambda: tells)
 
     async def wait_and_cancel() -> None:
         trigger = trigger_for(instance_id, make_runner)

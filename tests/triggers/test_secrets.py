@@ -40,14 +40,14 @@ def server() -> Iterator[EchoingServer]:
 @pytest.fixture(autouse=True)
 def nothing_is_masked_by_airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What does not show is what was never written, not what Airflow has masked."""
-    real = masking.airflows_masker()
+    real = masking.secrets_masker()
     before, replacer = set(real.patterns), real.replacer
 
     async def amask(_secret: str) -> None:
         """Mask nothing."""
 
     monkeypatch.setattr(masking, "mask_secret", lambda _secret: None)
-    monkeypatch.setattr(masking, "amask", amask)
+    monkeypatch.setattr(masking, "amask_secret", amask)
     monkeypatch.setattr(type(real), "add_mask", lambda *_arguments: None)
     real.patterns, real.replacer = set(), None
     yield

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_astrobpm._airflow.xcom_keys import BUSINESS_KEY, INSTANCE_ID, INSTANCE_URL, WAIT_OVER
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm import variables as values
 from airflow_provider_astrobpm.bpm.errors import (
@@ -19,11 +20,10 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
 from airflow_provider_astrobpm.bpm.sameness import Known
-from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks import clearing
 from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
 from airflow_provider_astrobpm.tasks.waiting import WaitingTask
-from airflow_provider_astrobpm.triggers import INSTANCE_ID, WAIT_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -247,7 +247,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         """Let everybody see which instance it is, before anything else can go wrong."""
         url = self.hook.settings.url_of(instance.id)
         self.instance_url = url or ""
-        seen = {INSTANCE_ID: instance.id, "business_key": instance.business_key, INSTANCE_URL: url}
+        seen = {INSTANCE_ID: instance.id, BUSINESS_KEY: instance.business_key, INSTANCE_URL: url}
         for key, value in seen.items():
             if value is not None:
                 context["ti"].xcom_push(key=key, value=value)
