@@ -23,16 +23,9 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
 from airflow_provider_astrobpm.bpm.token import DOUBT_PAUSE, TokenCache, credential_key, request_token
+from tests.support.clocks import ManualClock
 
 SETTINGS = Settings("c", "https://host", ClientCredentials("client", "the-secret"))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Server:
@@ -48,7 +41,7 @@ class Server:
 
 
 def test_a_token_serves_until_shortly_before_its_end() -> None:
-    clock, server = Clock(), Server(expires_in=600)
+    clock, server = ManualClock(), Server(expires_in=600)
     cache = TokenCache(clock)
     assert cache.get(SETTINGS, server) == "token-1"
     clock.now = 539
@@ -58,7 +51,7 @@ def test_a_token_serves_until_shortly_before_its_end() -> None:
 
 
 def test_a_short_life_has_a_short_margin() -> None:
-    clock, server = Clock(), Server(expires_in=10)
+    clock, server = ManualClock(), Server(expires_in=10)
     cache = TokenCache(clock)
     cache.get(SETTINGS, server)
     clock.now = 8.9
@@ -68,7 +61,7 @@ def test_a_short_life_has_a_short_margin() -> None:
 
 
 def test_a_token_without_a_life_serves_until_it_is_refused() -> None:
-    clock, server = Clock(), Server(expires_in=None)
+    clock, server = ManualClock(), Server(expires_in=None)
     cache = TokenCache(clock)
     cache.get(SETTINGS, server)
     clock.now = 1e9
@@ -77,7 +70,7 @@ def test_a_token_without_a_life_serves_until_it_is_refused() -> None:
 
 
 def test_a_token_is_known_for_as_long_as_it_is_good() -> None:
-    clock, key = Clock(), credential_key(SETTINGS)
+    clock, key = ManualClock(), credential_key(SETTINGS)
     cache = TokenCache(clock)
     assert cache.known(key) is None
     cache.get(SETTINGS, Server(expires_in=600))
@@ -89,7 +82,7 @@ def test_a_token_is_known_for_as_long_as_it_is_good() -> None:
 
 def test_a_refused_token_that_was_renewed_meanwhile_is_not_renewed_again() -> None:
     server = Server()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     cache.get(SETTINGS, server)
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
@@ -98,7 +91,7 @@ def test_a_refused_token_that_was_renewed_meanwhile_is_not_renewed_again() -> No
 
 def test_a_doubt_costs_one_token_in_a_while() -> None:
     """A server that refuses something with 403 for ever must not be asked for a token each time."""
-    clock, server = Clock(), Server(expires_in=None)
+    clock, server = ManualClock(), Server(expires_in=None)
     cache = TokenCache(clock)
     assert cache.get(SETTINGS, server) == "token-1"
     assert cache.get(SETTINGS, server, stale="token-1", doubt="query 403") == "token-2"
@@ -115,7 +108,7 @@ def test_a_doubt_costs_one_token_in_a_while() -> None:
 
 def test_a_doubt_about_one_credential_is_none_about_another() -> None:
     other = replace(SETTINGS, credentials=ClientCredentials("another", "secret"))
-    cache, server = TokenCache(Clock()), Server()
+    cache, server = TokenCache(ManualClock()), Server()
     cache.in_vain(SETTINGS, "query 403")
     assert cache.get(SETTINGS, server, stale="token", doubt="query 403") is None
     assert cache.get(other, server, stale="token", doubt="query 403") == "token-1"
@@ -188,7 +181,7 @@ def test_a_request_in_either_encoding(
 
 
 def test_the_encoding_that_got_a_token_is_known() -> None:
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     assert cache.encoding(SETTINGS) is None
     cache.get(SETTINGS, lambda: TokenAnswer("token-1", None, "json"))
     assert cache.encoding(SETTINGS) == "json"
@@ -197,7 +190,7 @@ def test_the_encoding_that_got_a_token_is_known() -> None:
 
 def test_each_credential_has_its_own() -> None:
     server = Server()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     others = [
         SETTINGS,
         replace(SETTINGS, base_url="https://other"),
@@ -209,21 +202,21 @@ def test_each_credential_has_its_own() -> None:
 
 def test_two_connections_to_the_same_account_share_one() -> None:
     server = Server()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     assert cache.get(SETTINGS, server) == cache.get(replace(SETTINGS, connection="second"), server)
 
 
 def test_a_ready_token_is_never_renewed() -> None:
     server = Server()
     settings = replace(SETTINGS, credentials=ReadyToken("ready"))
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     assert cache.get(settings, server) == "ready"
     assert cache.get(settings, server, stale="ready") is None
     assert server.requests == 0
 
 
 def test_no_secret_shows() -> None:
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     cache.get(SETTINGS, Server())
     shown = f"{SETTINGS!r} {credential_key(SETTINGS)!r} {vars(cache)!r}"
     assert "the-secret" not in shown
@@ -259,13 +252,13 @@ def ask_at_once(cache: TokenCache, server: SlowServer, threads: int) -> list[Cal
 
 def test_two_hundred_threads_cause_one_request() -> None:
     server = SlowServer()
-    results = ask_at_once(TokenCache(Clock()), server, threads=200)
+    results = ask_at_once(TokenCache(ManualClock()), server, threads=200)
     assert {result() for result in results} == {"token-1"}
     assert server.requests == 1
 
 
 def test_a_refusal_reaches_everyone_who_waited_and_the_next_one_asks_again() -> None:
-    cache, server = TokenCache(Clock()), SlowServer(AuthenticationError("no"))
+    cache, server = TokenCache(ManualClock()), SlowServer(AuthenticationError("no"))
     results = ask_at_once(cache, server, threads=1)
     with pytest.raises(AuthenticationError):
         results[0]()
@@ -273,7 +266,7 @@ def test_a_refusal_reaches_everyone_who_waited_and_the_next_one_asks_again() -> 
 
 
 def test_a_thread_that_was_stopped_does_not_stop_the_others() -> None:
-    cache, server = TokenCache(Clock()), SlowServer(SystemExit())
+    cache, server = TokenCache(ManualClock()), SlowServer(SystemExit())
     results = ask_at_once(cache, server, threads=5)
     with pytest.raises(SystemExit):
         results[0]()
@@ -330,7 +323,7 @@ def test_a_hundred_coroutines_and_fifty_threads_cause_one_request(first: str) ->
 
     async def main() -> None:
         with ThreadPoolExecutor(51) as pool:
-            tokens = await Crowd(TokenCache(Clock()), server, pool).ask(
+            tokens = await Crowd(TokenCache(ManualClock()), server, pool).ask(
                 first=first, coroutines=100, threads=50
             )
             assert tokens == ["token-1"] * 151
@@ -347,7 +340,7 @@ def test_a_refusal_reaches_coroutines_and_threads_alike(first: str) -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(6) as pool:
-            crowd = Crowd(TokenCache(Clock()), server, pool)
+            crowd = Crowd(TokenCache(ManualClock()), server, pool)
             mine, *theirs = await crowd.ask(first=first, coroutines=5, threads=0)
             assert mine is refusal
             for error in theirs:
@@ -367,7 +360,7 @@ def test_a_coroutine_that_is_cancelled_while_it_requests_does_not_stop_the_other
         raise AssertionError
 
     async def main() -> None:
-        cache = TokenCache(Clock())
+        cache = TokenCache(ManualClock())
         with ThreadPoolExecutor(5) as pool:
             crowd = Crowd(cache, server, pool)
             first = asyncio.create_task(cache.aget(SETTINGS, never))
@@ -392,7 +385,7 @@ def test_a_coroutine_that_is_cancelled_while_it_waits_stops_nobody(first: str) -
 
     async def main() -> None:
         with ThreadPoolExecutor(6) as pool:
-            crowd = Crowd(TokenCache(Clock()), server, pool)
+            crowd = Crowd(TokenCache(ManualClock()), server, pool)
             leader = asyncio.wrap_future(crowd.ask_in_thread()) if first == "thread" else crowd.ask_in_loop()
             await asked(server)
             waiting = [crowd.ask_in_loop() for _ in range(5)]
@@ -417,7 +410,7 @@ def test_a_coroutine_that_is_dropped_in_the_middle_keeps_nobody_waiting() -> Non
         await Never()
         raise AssertionError
 
-    cache, server = TokenCache(Clock()), Server()
+    cache, server = TokenCache(ManualClock()), Server()
     asking = cache.aget(SETTINGS, request)
     with suppress(StopIteration):
         asking.send(None)
@@ -431,7 +424,7 @@ def test_an_event_loop_goes_on_while_a_thread_requests() -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool:
-            crowd = Crowd(TokenCache(Clock()), server, pool)
+            crowd = Crowd(TokenCache(ManualClock()), server, pool)
             leader = crowd.ask_in_thread()
             await asked(server)
             mine = crowd.ask_in_loop()
@@ -446,7 +439,7 @@ def test_an_event_loop_goes_on_while_a_thread_requests() -> None:
 
 def test_event_loops_in_two_threads_share_one_request() -> None:
     server = SlowServer()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
 
     def loop() -> str | None:
         return asyncio.run(asyncio.wait_for(cache.aget(SETTINGS, in_thread(server)), 30))
@@ -467,7 +460,7 @@ def test_a_coroutine_renews_a_refused_token_once_and_a_ready_one_never() -> None
         return server()
 
     async def main() -> None:
-        cache = TokenCache(Clock())
+        cache = TokenCache(ManualClock())
         assert await cache.aget(SETTINGS, request) == "token-1"
         assert await cache.aget(SETTINGS, request, stale="token-1") == "token-2"
         assert await cache.aget(SETTINGS, request, stale="token-1") == "token-2"
@@ -480,7 +473,7 @@ def test_a_coroutine_renews_a_refused_token_once_and_a_ready_one_never() -> None
 
 
 def test_who_was_forgotten_does_not_end_the_request_of_another() -> None:
-    cache, forgotten, server = TokenCache(Clock()), SlowServer(AuthenticationError("no")), SlowServer()
+    cache, forgotten, server = TokenCache(ManualClock()), SlowServer(AuthenticationError("no")), SlowServer()
     with ThreadPoolExecutor(3) as pool:
         old = pool.submit(cache.get, SETTINGS, forgotten)
         assert forgotten.asked.wait(10)
@@ -496,7 +489,7 @@ def test_who_was_forgotten_does_not_end_the_request_of_another() -> None:
 
 
 def test_a_fork_forgets_what_was_under_way() -> None:
-    cache, server = TokenCache(Clock()), Server()
+    cache, server = TokenCache(ManualClock()), Server()
     cache.get(SETTINGS, server)
     cache.clear()
     assert cache.get(SETTINGS, server) == "token-2"

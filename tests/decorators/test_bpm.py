@@ -21,26 +21,11 @@ from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from tests.support.task_instance import FakeTaskInstance
 
 DAGS = Path(__file__).parent / "dags" / "decorated.py"
 BPM = "NightlyReconciliation"
 HOSTILE = "{{ 7 * 6 }} {% raise %} {{ var.value.secret }}"
-
-
-class TaskInstance:
-    """As much of a task instance as the operator uses, through several tries."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "load", -1
-    try_number, max_tries = 1, 3
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        return self.xcoms.get(key)
 
 
 def made(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -53,8 +38,8 @@ def nothing() -> dict[str, Any]:
     return {}
 
 
-def run(operator: Any, ti: TaskInstance | None = None, **context: Any) -> Any:
-    return operator.execute({"ti": ti or TaskInstance(), **context})
+def run(operator: Any, ti: FakeTaskInstance | None = None, **context: Any) -> Any:
+    return operator.execute({"ti": ti or FakeTaskInstance("load", retries=3), **context})
 
 
 class TestTheFunction:
@@ -113,7 +98,7 @@ class TestTheFunction:
         operator = made(
             lambda: {"country": next(calls)}, bpm_name="SupplierOnboarding", timeout=0.001, retries=3
         )
-        ti = TaskInstance()
+        ti = FakeTaskInstance("load", retries=3)
         with pytest.raises(errors.WaitTimeoutError):
             run(operator, ti)
         (instance,) = emulator.instances()
@@ -219,7 +204,7 @@ class TestDeferral:
         seen: list[Any] = []
         operator.execute_complete = lambda _context, **arguments: seen.append((operator.variables, arguments))
         operator.resume_execution(
-            "execute_complete", {"deadline": 5, SHOWN: {"a": 1}}, {"ti": TaskInstance()}
+            "execute_complete", {"deadline": 5, SHOWN: {"a": 1}}, {"ti": FakeTaskInstance("load", retries=3)}
         )
         assert seen == [({"a": 1}, {})]
 

@@ -13,7 +13,8 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.operators.bpm import AstroZeroQueryBpmInstancesOperator
 from tests.docs.provocations_of_calls import Provocation
-from tests.docs.scene import BPM, CONN_ID, HAS_STORE, Scene, Tries
+from tests.docs.scene import BPM, CONN_ID, Scene, Tries
+from tests.support.stores import HAS_TASK_STATE_STORE
 
 ANOTHER = {"name": "Another", "businessKey": "another"}
 KEYS = TaskIdentity(Tries.dag_id, Tries.run_id, Tries.task_id)
@@ -22,7 +23,7 @@ Event = Callable[[str], Any]
 
 def remembered() -> Tries:
     """Return a task whose tries have a state store; where Airflow has none, this is not to be seen."""
-    if not HAS_STORE:
+    if not HAS_TASK_STATE_STORE:
         pytest.skip("there is no task state store before Airflow 3.3")
     return Tries()
 

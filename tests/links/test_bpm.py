@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from tests.support.task_instance import FakeTaskInstance
 
 
 @pytest.mark.parametrize("url", ["https://astro-zero.example/1", None])
@@ -57,22 +58,10 @@ def test_who_waits_for_an_instance_has_it() -> None:
         assert [type(link) for link in kind.operator_extra_links] == [AstroZeroBpmInstanceLink]
 
 
-class TaskInstance:
-    """As much of a task instance as the sensor uses."""
-
-    dag_id, run_id, task_id, map_index, try_number = "dag", "run", "wait", -1, 1
-
-    def __init__(self) -> None:
-        self.pushed: list[tuple[str, Any]] = []
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed.append((key, value))
-
-
 class TestSensor:
     @pytest.fixture
-    def ti(self) -> TaskInstance:
-        return TaskInstance()
+    def ti(self) -> FakeTaskInstance:
+        return FakeTaskInstance("wait")
 
     @pytest.fixture
     def sensor(
@@ -88,13 +77,13 @@ class TestSensor:
 
         return make
 
-    def shown(self, ti: TaskInstance, instance_id: str) -> bool:
+    def shown(self, ti: FakeTaskInstance, instance_id: str) -> bool:
         """Tell whether the task has published once where the instance is, and nothing else."""
         (one,) = ti.pushed
         return one[0] == "instance_url" and one[1].endswith(f"/i/{instance_id}")
 
     def test_it_publishes_an_id_before_it_looks(
-        self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+        self, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl
     ) -> None:
         made = sensor(instance_id="002N1", deferrable=True)
 
@@ -108,7 +97,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_it_publishes_what_a_key_has_led_to(
-        self, deferrable: bool, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+        self, deferrable: bool, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl
     ) -> None:
         instance_id = emulator.start("SupplierOnboarding", business_key="k")["id"]
         made = sensor(business_key="k", deferrable=deferrable)
@@ -122,7 +111,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("outcome", ["approve", "reject"])
     def test_it_publishes_what_the_trigger_has_found(
-        self, outcome: str, sensor: Any, ti: TaskInstance, emulator: EmulatorControl, fire: Any
+        self, outcome: str, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl, fire: Any
     ) -> None:
         made = sensor(business_key="k", deferrable=True, failed_bp_statuses=["Rejected"])
         with pytest.raises(TaskDeferred) as deferred:
@@ -139,7 +128,7 @@ class TestSensor:
         assert self.shown(ti, instance_id)
 
     def test_without_a_template_it_publishes_nothing(
-        self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+        self, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl
     ) -> None:
         instance_id = emulator.start("SupplierOnboarding")["id"]
         assert not sensor(instance_id=instance_id, template=None).poke({"ti": ti})

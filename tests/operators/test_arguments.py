@@ -28,6 +28,7 @@ from airflow_provider_astrobpm.operators.bpm import (
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.testing.dag_run import DagResult
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from tests.support.task_instance import FakeTaskInstance
 
 DAGS = Path(__file__).parent / "dags" / "arguments.py"
 MOMENT = datetime(2018, 12, 12, 20, 0, tzinfo=timezone.utc)
@@ -248,24 +249,8 @@ def offered(emulator: AstroZeroEmulator) -> AstroZeroEmulator:
     return emulator
 
 
-class Tries:
-    """As much of a task instance as the operators use."""
-
-    dag_id, run_id, task_id, map_index = "orders", "run", "gate", -1
-    try_number, max_tries = 1, 0
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
-
-
 def execute(operator: Any) -> Any:
-    return operator.execute({"ti": Tries()})
+    return operator.execute(FakeTaskInstance("gate").context)
 
 
 def by_the_decorator(given: Any) -> None:

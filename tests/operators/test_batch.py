@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors, group_change
 from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
@@ -23,52 +22,36 @@ from airflow_provider_astrobpm.tasks import kill as task_kill
 from airflow_provider_astrobpm.tasks.memory import Memory
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
 from airflow_provider_astrobpm.triggers import kill
+from tests.support.stores import (
+    HAS_TASK_STATE_STORE,
+    WITH_AND_WITHOUT_STORE,
+    TaskStateStore,
+    needs_task_state_store,
+)
+from tests.support.task_instance import FakeTaskInstance
 
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
 RETRIES = 9
 KEYS = TaskIdentity("dag", "run", "batch")
 WAITS, ENDS = "SupplierOnboarding", "Instant"
 Fire = Callable[[Any], Any]
 
 
-class Store(dict[str, Any]):
-    """A task state store; values take the way through JSON."""
+class Task(FakeTaskInstance):
+    """One batch task of a run, through all its tries."""
 
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        assert retention.days > 1e6, "a wait may take longer"
-        assert len(json.dumps(value)) < 65_535
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
-    """One task of a run, through all its tries.
-
-    :param remembers: whether Airflow has a task state store.
-    """
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "batch", -1
-
-    def __init__(self, fire: Fire, *, remembers: bool, **arguments: Any) -> None:
+    def __init__(self, fire: Fire, *, has_store: bool, **arguments: Any) -> None:
+        store = TaskStateStore() if has_store else None
+        super().__init__("batch", try_number=0, retries=RETRIES, store=store)
         self.fire = fire
         self.arguments = arguments
-        self.try_number, self.max_tries = 0, RETRIES
-        self.context: dict[str, Any] = {"ti": self}
-        if remembers:
-            self.context["task_state_store"] = Store()
-        self.xcoms: dict[str, Any] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self.when_published: Callable[[], None] = lambda: None
         self.event: Any = None
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
+        super().xcom_push(key, value)
         if key == "refusals":  # the last one before it waits
             self.when_published()
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
 
     def operator(self, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
         return AstroZeroStartBpmBatchOperator(
@@ -77,22 +60,18 @@ class Task:
 
     def try_it(self, **arguments: Any) -> dict[str, Any]:
         """Run the next try; where it defers, ``meanwhile`` happens, then its trigger runs."""
-        self.try_number += 1
-        self.xcoms = {}
+        self.begin_try()
         try:
-            return self.operator(**arguments).execute(self.context)  # type: ignore[arg-type]
+            return self.operator(**arguments).execute(self.context)
         except TaskDeferred as deferred:
             self.meanwhile()
             self.event = self.fire(deferred.trigger)
             result: dict[str, Any] = self.operator(**arguments).resume_execution(
                 deferred.method_name,
                 {"event": self.event, **(deferred.kwargs or {})},
-                self.context,  # type: ignore[arg-type]
+                self.context,
             )
             return result
-
-    def clear(self) -> None:
-        self.max_tries = self.try_number + RETRIES
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -116,11 +95,9 @@ def short_grace(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
 
-@pytest.fixture(
-    params=[True, False] if HAS_STORE else [False], ids=lambda has: "a store" if has else "no store"
-)
+@pytest.fixture(params=WITH_AND_WITHOUT_STORE)
 def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Callable[..., Task]:
-    return lambda **arguments: make_task(remembers=request.param, **arguments)
+    return lambda **arguments: make_task(has_store=request.param, **arguments)
 
 
 @pytest.fixture
@@ -397,12 +374,12 @@ class TestTheNextTry:
         assert emulator.counts()["start"] == 5
         assert one.try_it(launches=launches(6))["started"] == 6
 
-    @needs_a_store
+    @needs_task_state_store
     def test_does_not_start_again_what_has_met_a_condition_that_passed_by(
         self, make_task: Any, emulator: EmulatorControl
     ) -> None:
         one = make_task(
-            remembers=True, launches=launches(5), states=["Waiting for user interaction"], deferrable=True
+            has_store=True, launches=launches(5), states=["Waiting for user interaction"], deferrable=True
         )
         broken: list[int] = [3]
 
@@ -449,11 +426,11 @@ class TestTheNextTry:
 
 
 class TestAClear:
-    @needs_a_store
+    @needs_task_state_store
     def test_of_a_batch_that_has_failed_goes_on_with_it(
         self, make_task: Any, emulator: EmulatorControl
     ) -> None:
-        one = make_task(remembers=True, launches=launches(10), deferrable=True)
+        one = make_task(has_store=True, launches=launches(10), deferrable=True)
 
         def happens() -> None:
             emulator.break_instance(instance_of(emulator, 3)["id"])
@@ -470,9 +447,9 @@ class TestAClear:
         assert one.try_it()["succeeded"] == 10, "and one that has succeeded is asked for anew"
         assert numbers(emulator) == Counter({n: 3 if n == 3 else 2 for n in range(1, 11)})
 
-    @needs_a_store
+    @needs_task_state_store
     def test_after_a_deadline_goes_on_waiting(self, make_task: Any, emulator: EmulatorControl) -> None:
-        one = make_task(remembers=True, launches=launches(4), timeout=0.1)
+        one = make_task(has_store=True, launches=launches(4), timeout=0.1)
         with pytest.raises(errors.BatchFailedError):
             one.try_it()
         complete(emulator, 2)
@@ -484,13 +461,13 @@ class TestAClear:
         assert one.try_it()["succeeded"] == 4
         assert numbers(emulator) == Counter(range(1, 5))
 
-    @needs_a_store
+    @needs_task_state_store
     def test_goes_on_also_where_the_retry_could_not_even_read_its_input(
         self, make_task: Any, tmp_path: Path, emulator: EmulatorControl
     ) -> None:
         path = tmp_path / "launches.jsonl"
         path.write_text(f'{{"bpm_name": "{ENDS}"}}\n' * 3)
-        one = make_task(remembers=True, launches_path=str(path))
+        one = make_task(has_store=True, launches_path=str(path))
         one.try_it()
         path.rename(tmp_path / "away")
         with pytest.raises(ValueError, match="there is no file"):
@@ -500,11 +477,11 @@ class TestAClear:
         assert one.try_it()["succeeded"] == 3
         assert emulator.counts()["start"] == 3
 
-    @needs_a_store
+    @needs_task_state_store
     def test_after_a_death_in_the_middle_of_the_starts_goes_on(
         self, make_task: Any, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one = make_task(remembers=True, launches=launches(40, ENDS))
+        one = make_task(has_store=True, launches=launches(40, ENDS))
         with monkeypatch.context() as patch:
             stop_after(patch, emulator, 20, Died())
             with pytest.raises(Died):
@@ -575,9 +552,9 @@ class TestTheAuthorsKeys:
                 one.try_it()
         assert len(emulator.instances()) == 6
 
-    @needs_a_store
+    @needs_task_state_store
     def test_never_let_a_strangers_good_end_count(self, make_task: Any, emulator: EmulatorControl) -> None:
-        one = make_task(remembers=True, launches=self.given(), deferrable=True)
+        one = make_task(has_store=True, launches=self.given(), deferrable=True)
 
         def happens() -> None:
             for each in emulator.instances():
@@ -680,7 +657,7 @@ class TestTheInput:
         operator = task(launches=[]).operator()
         operator.launches = None
         with pytest.raises(ValueError, match="launches was given, and came out as None"):
-            operator.execute({"ti": Task(lambda _: None, remembers=False)})
+            operator.execute({"ti": Task(lambda _: None, has_store=False)})
 
     @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
     def test_a_file(self, suffix: str, task: Any, tmp_path: Path, emulator: EmulatorControl) -> None:
@@ -772,18 +749,18 @@ class TestAKillOnTheWorker:
         emulator: EmulatorControl,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        one = make_task(remembers=HAS_STORE, launches=launches(20), timeout=0.1)
+        one = make_task(has_store=HAS_TASK_STATE_STORE, launches=launches(20), timeout=0.1)
         with pytest.raises(errors.BatchFailedError):
             self.kill_while_it_starts(one, one.operator(**arguments), state, monkeypatch)
         assert len([each for each in emulator.instances() if not each["closed"]]) == open_after
-        if HAS_STORE:
+        if HAS_TASK_STATE_STORE:
             record = one.context["task_state_store"]["astro_zero_batch"]
             assert record.get("unfinished", False) is (state == "running")
 
     def test_that_comes_before_anything_starts_lets_nothing_start(
         self, make_task: Any, emulator: EmulatorControl
     ) -> None:
-        one = make_task(remembers=False, launches=launches(20))
+        one = make_task(has_store=False, launches=launches(20))
         operator = one.operator()
         operator.on_kill()
         with pytest.raises(errors.AstroZeroError, match="This process is being ended"):
@@ -842,14 +819,14 @@ def test_what_a_test_orders_meets_each_of_many_that_end_at_once(
 ) -> None:
     emulator.breaks(ENDS)
     with pytest.raises(errors.BatchFailedError, match="200 of 200 launches failed"):
-        make_task(launches=launches(200, ENDS), remembers=False, deferrable=deferrable).try_it()
+        make_task(launches=launches(200, ENDS), has_store=False, deferrable=deferrable).try_it()
     emulator.assert_started(ENDS, times=200, state="Broken")
 
 
 def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorControl) -> None:
     emulator.switch(business_keys_in_rows=False)
     emulator.start(WAITS)
-    one = make_task(launches=launches(3), remembers=False)
+    one = make_task(launches=launches(3), has_store=False)
     one.try_number = 1
     with pytest.raises(
         errors.AmbiguousStartError,
@@ -884,7 +861,7 @@ def test_the_trigger_is_as_short_for_many_as_for_few(make_task: Any, emulator: E
     sizes = []
     for count in (2, 200):
         emulator.reset()
-        one = make_task(remembers=False, launches=launches(count), deferrable=True)
+        one = make_task(has_store=False, launches=launches(count), deferrable=True)
         fire = one.fire
 
         def noting(trigger: Any, fire: Fire = fire) -> Any:
@@ -898,7 +875,7 @@ def test_the_trigger_is_as_short_for_many_as_for_few(make_task: Any, emulator: E
 
 
 def test_waiting_costs_a_request_a_state(make_task: Any, emulator: EmulatorControl) -> None:
-    one = make_task(remembers=False, launches=launches(50), deferrable=True, timeout=4.5)
+    one = make_task(has_store=False, launches=launches(50), deferrable=True, timeout=4.5)
 
     def happens() -> None:
         emulator.advance(5)

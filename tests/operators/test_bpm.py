@@ -26,43 +26,17 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroSuspendBpmInstanceOperator,
     AstroZeroTerminateBpmInstanceOperator,
 )
-
-
-class TaskInstance:
-    """As much of a task instance as the operators use."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
-    try_number, max_tries = 1, 0
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
-
-
-class Store(dict[str, Any]):
-    """A task state store."""
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        assert retention.days > 1e6
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
+from tests.support.stores import TaskStateStore
+from tests.support.task_instance import FakeTaskInstance
 
 
 @pytest.fixture
-def ti() -> TaskInstance:
-    return TaskInstance()
+def ti() -> FakeTaskInstance:
+    return FakeTaskInstance("start")
 
 
-def run(operator: Any, ti: TaskInstance | None = None) -> Any:
-    return operator.execute({"ti": ti or TaskInstance()})
+def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
+    return operator.execute({"ti": ti or FakeTaskInstance("start")})
 
 
 @pytest.fixture
@@ -81,7 +55,9 @@ def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
 
 
 class TestStart:
-    def test_returns_the_instance_at_its_good_end(self, emulator: EmulatorControl, ti: TaskInstance) -> None:
+    def test_returns_the_instance_at_its_good_end(
+        self, emulator: EmulatorControl, ti: FakeTaskInstance
+    ) -> None:
         result = run(start(bpm_name="NightlyReconciliation", business_key="k"), ti)
         assert result["state"] == "Completed OK"
         assert result["bp_status"] == "Done"
@@ -124,7 +100,7 @@ class TestStart:
                 with pytest.raises(errors.WaitFailedError, match="'Rejected', one of failed_bp_statuses"):
                     task.result()
 
-    def test_a_bad_end_may_be_retried(self, emulator: EmulatorControl, ti: TaskInstance) -> None:
+    def test_a_bad_end_may_be_retried(self, emulator: EmulatorControl, ti: FakeTaskInstance) -> None:
         with pytest.raises(
             errors.WaitFailedError, match="ended in state 'Broken' with business status 'Failed'"
         ):
@@ -162,7 +138,7 @@ class TestStart:
         error: BaseException,
         emulator: EmulatorControl,
         monkeypatch: pytest.MonkeyPatch,
-        ti: TaskInstance,
+        ti: FakeTaskInstance,
         capsys: pytest.CaptureFixture[str],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
@@ -377,7 +353,10 @@ class TestStateChanges:
         self, remembers: bool, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
-        context: Any = {"ti": TaskInstance(), **({"task_state_store": Store()} if remembers else {})}
+        context: Any = {
+            "ti": FakeTaskInstance("start"),
+            **({"task_state_store": TaskStateStore()} if remembers else {}),
+        }
         terminate = AstroZeroTerminateBpmInstanceOperator(
             task_id="t", instance_id=instance_id, if_closed="fail"
         )
@@ -397,7 +376,7 @@ class TestStateChanges:
         self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         make_conn(max_attempts=1, start_grace=0.01)
-        context: Any = {"ti": TaskInstance(), "task_state_store": Store()}
+        context: Any = {"ti": FakeTaskInstance("start"), "task_state_store": TaskStateStore()}
         terminate = AstroZeroTerminateBpmInstanceOperator(
             task_id="t", instance_id=instance_id, if_closed="fail"
         )
@@ -412,7 +391,7 @@ class TestStateChanges:
         self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
-        context: Any = {"ti": TaskInstance(), "task_state_store": Store()}
+        context: Any = {"ti": FakeTaskInstance("start"), "task_state_store": TaskStateStore()}
         delete = AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id)
         emulator.fault("delete", "drop_after")
         emulator.fault("query", "status", status=503, times=100, skip=1)

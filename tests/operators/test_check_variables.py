@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
@@ -18,12 +17,11 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from tests.docs.scene import Tries
+from tests.support.stores import HAS_TASK_STATE_STORE, TaskStateStore, needs_task_state_store
+from tests.support.task_instance import FakeTaskInstance
 
 BPM = "SupplierOnboarding"
 NAMES = {"supplier": "ACME", "country": "CN"}
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +63,12 @@ def batch(*variables: dict[str, Any], **arguments: Any) -> AstroZeroStartBpmBatc
     )
 
 
-def run(operator: Any, tries: Tries | None = None) -> Any:
-    return operator.execute((tries or Tries()).context)
+def task_with_retries() -> FakeTaskInstance:
+    return FakeTaskInstance("gate", retries=9, store=TaskStateStore() if HAS_TASK_STATE_STORE else None)
+
+
+def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
+    return operator.execute((ti or task_with_retries()).context)
 
 
 def reads(emulator: EmulatorControl) -> int:
@@ -117,26 +119,26 @@ def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
     assert f"Whether BPM {BPM!r} version '1.0.0' has the variables 'contry' cannot be told" in said()
 
 
-@needs_a_store
+@needs_task_state_store
 @pytest.mark.parametrize("make", [start, lambda **more: batch({"contry": "CN"}, bpm_name=BPM)])
 def test_a_retry_that_may_have_started_does_not_ask_again(make: Any, emulator: EmulatorControl) -> None:
     """What was started before the BPM has changed is gone on with; so it is when definitions cannot be read any more."""
-    tries = Tries()
+    ti = task_with_retries()
     emulator.switch(definition_variables="absent")
-    run(make(variables={"contry": "CN"}), tries)
+    run(make(variables={"contry": "CN"}), ti)
     emulator.switch(definition_variables="listed")
     emulator.fault("definitions", "status", status=503, times=9)
-    tries.again()
-    run(make(variables={"contry": "CN"}), tries)
+    ti.begin_try()
+    run(make(variables={"contry": "CN"}), ti)
     assert len(emulator.instances()) == 1
 
 
 def test_a_retry_of_what_was_refused_is_refused_again(emulator: EmulatorControl) -> None:
-    tries = Tries()
+    ti = task_with_retries()
     for _ in range(2):
         with pytest.raises(errors.UnknownVariablesError):
-            run(start(variables={"contry": "CN"}), tries)
-        tries.again()
+            run(start(variables={"contry": "CN"}), ti)
+        ti.begin_try()
     assert not emulator.instances()
 
 

@@ -21,6 +21,8 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmInstanceOperator,
 )
 from airflow_provider_astrobpm.tasks import kill
+from tests.support.stores import TaskStateStore
+from tests.support.task_instance import FakeTaskInstance
 
 pytestmark = pytest.mark.skipif(
     not hasattr(airflow_context, "NEVER_EXPIRE"), reason="there is no state to discard before Airflow 3.3"
@@ -31,32 +33,16 @@ TICK = 'On this Airflow, tick "Keep task state and resume" when you clear it (RE
 VERSIONS = ["3.0.6", "3.3.2", "3.4.0b2", "3.4.0", "3.10.1", "4.0.0"]
 
 
-class Store(dict[str, Any]):
-    def set(self, key: str, value: Any, **_: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
+class Task(FakeTaskInstance):
     """One task of a run, through all its tries."""
 
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-
     def __init__(self, kind: type[Any], **arguments: Any) -> None:
+        super().__init__(try_number=0, retries=RETRIES, store=TaskStateStore())
         self.kind, self.arguments = kind, arguments
-        self.try_number, self.max_tries = 0, RETRIES
-        self.context: dict[str, Any] = {"ti": self, "task_state_store": Store()}
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
     def error(self) -> str:
         """Run the next try, and return the error with which it ends."""
-        self.try_number += 1
-        self.xcoms.clear()
+        self.begin_try()
         operator = self.kind(task_id="task", retries=RETRIES, poll_interval=1, **self.arguments)
         with pytest.raises(errors.AstroZeroError) as failed:
             operator.execute(self.context)

@@ -31,6 +31,7 @@ from airflow_provider_astrobpm.operators.bpm import (
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.tasks import lineage
+from tests.support.task_instance import FakeTaskInstance
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # older releases warn of their own modules
@@ -42,22 +43,6 @@ with warnings.catch_warnings():
 ROOT = Path(__file__).parent.parent.parent
 BPM = "SupplierOnboarding"
 LINK = "https://{host}/instances/{instance_id}"
-
-
-class TaskInstance:
-    """As much of a task instance as tasks use."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-    try_number, max_tries = 1, 0
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +62,7 @@ def facets_of(task: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -
         dagrun=SimpleNamespace(run_id="run"),
         task=task,
         task_instance_state=state,
-        task_instance=TaskInstance(),
+        task_instance=FakeTaskInstance(),
     )
     told = {name: json.loads(Serde.to_json(facet)) for name, facet in metadata.run_facets.items()}
     for facet in told.values():
@@ -86,8 +71,8 @@ def facets_of(task: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -
     return told
 
 
-def run(task: Any, ti: TaskInstance | None = None) -> Any:
-    return task.execute({"ti": ti or TaskInstance()})
+def run(task: Any, ti: FakeTaskInstance | None = None) -> Any:
+    return task.execute({"ti": ti or FakeTaskInstance()})
 
 
 def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
@@ -121,7 +106,7 @@ def test_a_start(emulator: EmulatorControl, emulator_server: EmulatorServer) -> 
 
 def end_of(task: Any, resumed: Any, fire: Callable[[Any], Any], move: Callable[[], object]) -> Any:
     """Let a task defer, and another process resume it; return what it ends with."""
-    ti = TaskInstance()
+    ti = FakeTaskInstance()
     with pytest.raises(TaskDeferred) as deferred:
         run(task, ti)
     move()
@@ -149,7 +134,7 @@ def test_a_deferred_start_tells_how_its_instance_ended_well_or_badly(
 
 
 def test_a_failed_resume_that_saw_nothing_names_the_instance(emulator: EmulatorControl) -> None:
-    ti = TaskInstance()
+    ti = FakeTaskInstance()
     with pytest.raises(TaskDeferred):
         run(start(deferrable=True), ti)
     resumed = start(deferrable=True)

@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
+from tests.support.task_instance import FakeTaskInstance
 
 BPM, RETRIES = "SupplierOnboarding", 3
 REGION, FORK = UUID("01a22064-3a54-7e6c-8d88-3d22bab58d7d"), UUID("01a22064-4d94-7b8e-b0ef-9d7314a03f65")
@@ -42,20 +43,12 @@ def batch() -> AstroZeroStartBpmBatchOperator:
 both = pytest.mark.parametrize("make", [start, batch], ids=["one", "a batch"])
 
 
-class Iteration:
+class Iteration(FakeTaskInstance):
     """A task instance of a loop, or a mapped one; without a task state store, so that its key is all that counts."""
 
-    dag_id, run_id, task_id, max_tries = "dag", "run", "review.approve", RETRIES
-
     def __init__(self, region_id: UUID, region_index: int, *, map_index: int = -1) -> None:
+        super().__init__("review.approve", retries=RETRIES)
         self.region_id, self.region_index, self.map_index = region_id, region_index, map_index
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
     def waits_after(self, make: Kind, try_number: int) -> TaskDeferred:
         """Run a try until it is deferred."""

@@ -21,25 +21,9 @@ from airflow_provider_astrobpm.tasks import kill as task_kill
 from airflow_provider_astrobpm.triggers import base
 from airflow_provider_astrobpm.triggers import kill as trigger_kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+from tests.support.task_instance import FakeTaskInstance
 
 BPM = "SupplierOnboarding"
-
-
-class TaskInstance:
-    """As much of a task instance as a task uses, through several tries."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
-    max_tries = 5
-
-    def __init__(self) -> None:
-        self.try_number = 0
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
 
 @pytest.fixture
@@ -68,9 +52,8 @@ def of_starts(tally: Tally) -> dict[str, int]:
     return {name: n for name, n in counted.items() if name in wanted}
 
 
-def try_it(ti: TaskInstance, operator: Any) -> Any:
-    ti.try_number += 1
-    ti.xcoms = {}
+def try_it(ti: FakeTaskInstance, operator: Any) -> Any:
+    ti.begin_try()
     return operator.execute({"ti": ti})
 
 
@@ -90,12 +73,12 @@ def start_batch(count: int, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
 
 
 def test_a_start(tally: Tally) -> None:
-    try_it(TaskInstance(), start())
+    try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
 
 
 def test_a_retry_that_adopts(tally: Tally) -> None:
-    ti = TaskInstance()
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start())
     tally.take()
     try_it(ti, start())
@@ -106,12 +89,12 @@ def test_a_start_whose_answer_was_lost_and_whose_instance_was_found(
     tally: Tally, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "drop_after")
-    try_it(TaskInstance(), start())
+    try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"ambiguous_starts": 1, "starts": 1, "requests.start": 1}
 
 
 def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: EmulatorControl) -> None:
-    ti = TaskInstance()
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     emulator.fault("start", "drop_after")
     emulator.fault("query", "status", status=403, times=100)
     with pytest.raises(errors.AmbiguousStartError):
@@ -124,7 +107,7 @@ def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: Emulat
 
 def test_a_start_that_was_refused_is_none(tally: Tally) -> None:
     with pytest.raises(errors.RefusedError):
-        try_it(TaskInstance(), start(bpm_name="NoSuchBpm"))
+        try_it(FakeTaskInstance("start", try_number=0, retries=5), start(bpm_name="NoSuchBpm"))
     assert of_starts(tally) == {"requests.start": 1}
 
 
@@ -139,7 +122,7 @@ def test_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
 
 
 def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
-    ti = TaskInstance()
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start_batch(3))
     assert of_starts(tally) == {"starts": 3, "requests.start": 3}
     try_it(ti, start_batch(5))
@@ -149,7 +132,7 @@ def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
 def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_kill, "state_of", lambda _task: "failed")
     operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
-    ti = TaskInstance()
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     push = ti.xcom_push
 
     def pushed(key: str, value: Any) -> None:
@@ -180,7 +163,7 @@ def test_a_person_ends_a_deferred_task_or_a_triggerer_only_restarts(
     trigger = AstroZeroBpmInstanceTrigger(
         astro_zero_conn_id="astro_zero_default", instance_id=instance_id, terminate_on_kill=True
     )
-    trigger.task_instance = TaskInstance()  # type: ignore[assignment]
+    trigger.task_instance = FakeTaskInstance("start", try_number=0, retries=5)  # type: ignore[assignment]
 
     async def killed() -> None:
         await trigger.on_kill()

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors, states
 from airflow_provider_astrobpm.bpm.token import TOKENS
@@ -17,43 +16,31 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
+from tests.support.stores import (
+    HAS_TASK_STATE_STORE,
+    WITH_AND_WITHOUT_STORE,
+    TaskStateStore,
+    needs_task_state_store,
+)
+from tests.support.task_instance import FakeTaskInstance
 
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="before Airflow 3.3 no record outlives a try")
 BPM = "SupplierOnboarding"
 FAILURES = (errors.AmbiguousStartError, errors.CallError)
 
 
-class Store(dict[str, Any]):
-    """A task state store; values take the way through JSON."""
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        del retention
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
+class Task(FakeTaskInstance):
     """A task that starts one instance, alone or as a batch of one, through all its tries."""
 
-    dag_id, run_id, task_id, map_index = "a_dag_with_a_long_name", "scheduled__2026-11-24", "start", -1
+    dag_id, run_id = "a_dag_with_a_long_name", "scheduled__2026-11-24"
 
     def __init__(self, subject: str, *, has_store: bool, retries: int = 3) -> None:
-        self.subject, self.retries = subject, retries
-        self.try_number, self.max_tries = 0, retries
-        self.context: dict[str, Any] = {"ti": self}
-        if has_store:
-            self.context["task_state_store"] = Store()
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        del key
-        json.dumps(value)
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return {"instance_ids": [None], "refusals": {}, "batch_key": "key"}.get(key)
+        store = TaskStateStore() if has_store else None
+        super().__init__("start", try_number=0, retries=retries, store=store)
+        self.subject = subject
 
     def try_it(self) -> str | None:
         """Run the next try, and return the id of its instance; ``None`` if it failed over the start."""
-        self.try_number += 1
+        self.begin_try()
         arguments: dict[str, Any] = {
             "task_id": "start",
             "retries": self.retries,
@@ -62,16 +49,13 @@ class Task:
         }
         try:
             if self.subject == "one":
-                started = AstroZeroStartBpmInstanceOperator(**arguments).execute(self.context)  # type: ignore[arg-type]
+                started = AstroZeroStartBpmInstanceOperator(**arguments).execute(self.context)
                 return str(started["id"])
             batch = AstroZeroStartBpmBatchOperator(launches=[{}], **arguments)
-            batch.execute(self.context)  # type: ignore[arg-type]
+            batch.execute(self.context)
         except (*FAILURES, errors.BatchFailedError):
             return None
         return "started"
-
-    def clear(self) -> None:
-        self.max_tries = self.try_number + self.retries
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +73,7 @@ def subject(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(
-    params=[True, False] if HAS_STORE else [False], ids=lambda has: "a store" if has else "no store"
-)
+@pytest.fixture(params=WITH_AND_WITHOUT_STORE)
 def task(request: pytest.FixtureRequest, subject: str) -> Task:
     return Task(subject, has_store=request.param)
 
@@ -165,7 +147,7 @@ def test_lists_that_are_cut_off_at_any_length(
     assert len(live(emulator, task)) == 1
 
 
-@needs_a_store
+@needs_task_state_store
 def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
     subject: str, emulator: EmulatorControl
 ) -> None:
@@ -183,7 +165,7 @@ def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
     assert len(live(emulator, task)) == 1
 
 
-@needs_a_store
+@needs_task_state_store
 def test_a_store_that_has_lost_its_record_proves_nothing(subject: str, emulator: EmulatorControl) -> None:
     task = Task(subject, has_store=True)
     assert task.try_it() is not None
@@ -209,7 +191,7 @@ def test_changing_retries_while_a_run_is_under_way_ends_no_instance(
         assert [one["id"] for one in live(emulator, task)] == [before["id"]]
 
 
-@needs_a_store
+@needs_task_state_store
 def test_a_clear_after_retries_have_changed_is_still_a_clear(subject: str, emulator: EmulatorControl) -> None:
     task = Task(subject, has_store=True)
     assert task.try_it() is not None
@@ -225,5 +207,5 @@ def test_a_key_that_came_back_changed_is_said_in_the_log(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     emulator.switch(key_form="upper")
-    assert Task("one", has_store=HAS_STORE).try_it() is not None
+    assert Task("one", has_store=HAS_TASK_STATE_STORE).try_it() is not None
     assert "came back as" in capsys.readouterr().out + caplog.text

@@ -11,16 +11,20 @@ from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from tests.support.stores import (
+    HAS_TASK_STATE_STORE,
+    WITH_AND_WITHOUT_STORE,
+    TaskStateStore,
+    needs_task_state_store,
+)
+from tests.support.task_instance import FakeTaskInstance
 
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
 RETRIES = 5
 KEYS = TaskIdentity("dag", "run", "start")
 BPM = "SupplierOnboarding"
@@ -30,54 +34,31 @@ class Died(BaseException):
     """The worker was killed."""
 
 
-class Store(dict[str, Any]):
-    """A task state store; values take the way through JSON."""
+class Task(FakeTaskInstance):
+    """One task of a run, through all its tries."""
 
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        assert retention.days > 1e6, "a wait may take longer"
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
-    """One task of a run, through all its tries.
-
-    :param remembers: whether Airflow has a task state store.
-    """
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
-
-    def __init__(self, *, remembers: bool, **arguments: Any) -> None:
+    def __init__(self, *, has_store: bool, **arguments: Any) -> None:
+        store = TaskStateStore() if has_store else None
+        super().__init__("start", try_number=0, retries=RETRIES, store=store)
         self.arguments = {"bpm_name": BPM, **arguments}
-        self.try_number, self.max_tries = 0, RETRIES
-        self.context: dict[str, Any] = {"ti": self}
-        if remembers:
-            self.context["task_state_store"] = Store()
-        self.xcoms: dict[str, Any] = {}
         self.dies_at: str | None = None
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
+        super().xcom_push(key, value)
         if key == self.dies_at:
             self.dies_at = None
             raise Died
 
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
-
     def try_it(self, **arguments: Any) -> dict[str, Any]:
         """Run the next try; it does not wait long for an instance that is open."""
-        self.try_number += 1
-        self.xcoms = {}
+        self.begin_try()
         given = {**self.arguments, **arguments}
         if given.get("wait_for_completion", True):
             given = {"timeout": 0.001, **given}
         operator = AstroZeroStartBpmInstanceOperator(
             task_id="start", retries=RETRIES, poll_interval=1, **given
         )
-        return operator.execute(self.context)  # type: ignore[arg-type]
-
-    def clear(self) -> None:
-        self.max_tries = self.try_number + RETRIES
+        return operator.execute(self.context)
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +70,9 @@ def short_grace(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
 
-@pytest.fixture(
-    params=[True, False] if HAS_STORE else [False], ids=lambda has: "a store" if has else "no store"
-)
+@pytest.fixture(params=WITH_AND_WITHOUT_STORE)
 def task(request: pytest.FixtureRequest) -> Callable[..., Task]:
-    return lambda **arguments: Task(remembers=request.param, **arguments)
+    return lambda **arguments: Task(has_store=request.param, **arguments)
 
 
 def only(emulator: EmulatorControl) -> dict[str, Any]:
@@ -212,9 +191,9 @@ def test_a_clear_while_waiting_terminates_the_old_one_first(task: Any, emulator:
     assert [each["id"] for each in emulator.instances() if not each["closed"]] == [result["id"]]
 
 
-@needs_a_store
+@needs_task_state_store
 def test_a_clear_goes_on_with_what_a_failed_wait_left_open(emulator: EmulatorControl) -> None:
-    one = Task(remembers=True)
+    one = Task(has_store=True)
     with pytest.raises(
         errors.WaitTimeoutError, match="goes on waiting for it, and so does clearing this task"
     ):
@@ -243,9 +222,9 @@ def test_a_failure_over_the_instance_itself_starts_anew_after_a_clear(
     assert sorted(each["closed"] for each in emulator.instances()) == [False, True]
 
 
-@needs_a_store
+@needs_task_state_store
 def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> None:
-    one = Task(remembers=True, timeout=3600)
+    one = Task(has_store=True, timeout=3600)
     one.dies_at = "instance_id"
     with pytest.raises(Died):
         one.try_it()
@@ -257,12 +236,12 @@ def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> 
     assert one.context["task_state_store"] == before
 
 
-@needs_a_store
+@needs_task_state_store
 @pytest.mark.parametrize("timeout", [None, 7200])
 def test_a_retry_after_a_crash_keeps_the_deadline_of_execution_timeout(
     timeout: float | None, emulator: EmulatorControl
 ) -> None:
-    one = Task(remembers=True, timeout=timeout, execution_timeout=timedelta(hours=1), deferrable=True)
+    one = Task(has_store=True, timeout=timeout, execution_timeout=timedelta(hours=1), deferrable=True)
     one.dies_at = "instance_id"
     with pytest.raises(Died):
         one.try_it()
@@ -295,7 +274,7 @@ def test_a_wait_without_an_end_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    one = Task(remembers=False, deferrable=deferrable, **limits)
+    one = Task(has_store=False, deferrable=deferrable, **limits)
     push = one.xcom_push
 
     def completed(key: str, value: Any) -> None:
@@ -310,11 +289,11 @@ def test_a_wait_without_an_end_says_so_once(
     assert (capsys.readouterr().out + caplog.text).count("so this task waits for ever") == says
 
 
-@needs_a_store
+@needs_task_state_store
 def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_person_insists(
     emulator: EmulatorControl,
 ) -> None:
-    one = Task(remembers=True)
+    one = Task(has_store=True)
     with pytest.raises(errors.WaitTimeoutError):
         one.try_it()
     emulator.vanish(only(emulator)["id"])
@@ -328,12 +307,12 @@ def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_
     assert emulator.counts()["start"] == 2
 
 
-@needs_a_store
+@needs_task_state_store
 def test_a_retry_that_cannot_tell_though_nothing_was_written_down_is_answered_by_a_clear(
     emulator: EmulatorControl,
 ) -> None:
     """Its first try has died before it wrote anything."""
-    one = Task(remembers=True, wait_for_completion=False)
+    one = Task(has_store=True, wait_for_completion=False)
     one.try_number = 1
     emulator.start("SupplierOnboarding")
     emulator.switch(business_keys_in_rows=False)
@@ -358,9 +337,9 @@ def test_an_end_that_a_kill_may_have_brought_about_is_no_success(
     assert [each["closed"] for each in emulator.instances()] == [True, False]
 
 
-@needs_a_store
+@needs_task_state_store
 def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorControl) -> None:
-    one = Task(remembers=True, wait_for_completion=False, timeout=None)
+    one = Task(has_store=True, wait_for_completion=False, timeout=None)
     instance_id = one.try_it()["id"]
     emulator.vanish(instance_id)
     with pytest.raises(errors.AmbiguousStartError, match=f"'{instance_id}', which is in none of the states"):
@@ -389,9 +368,9 @@ def test_a_clear_starts_nothing_beside_what_was_told_to_end_and_does_not_show_it
 class TestAnIdThatShowsAnotherInstance:
     OTHER: ClassVar[dict[str, str]] = {"businessKey": "somebody else's"}
 
-    @needs_a_store
+    @needs_task_state_store
     def test_is_not_gone_on_with_by_a_retry(self, emulator: EmulatorControl) -> None:
-        one = Task(remembers=True, wait_for_completion=False, timeout=None)
+        one = Task(has_store=True, wait_for_completion=False, timeout=None)
         instance_id = one.try_it()["id"]
         emulator.distort(instance_id, self.OTHER)
         emulator.reset_counts()
@@ -399,10 +378,10 @@ class TestAnIdThatShowsAnotherInstance:
             one.try_it()
         assert (emulator.counts()["start"], emulator.counts()["action"]) == (0, 0)
 
-    @needs_a_store
+    @needs_task_state_store
     @pytest.mark.parametrize("other", [OTHER, {"businessKey": "somebody else's", "name": "Another"}], ids=str)
     def test_is_not_terminated_by_a_clear(self, other: dict[str, str], emulator: EmulatorControl) -> None:
-        one = Task(remembers=True, wait_for_completion=False, timeout=None)
+        one = Task(has_store=True, wait_for_completion=False, timeout=None)
         instance_id = one.try_it()["id"]
         emulator.distort(instance_id, other)
         one.clear()
@@ -412,7 +391,7 @@ class TestAnIdThatShowsAnotherInstance:
 
     def test_ends_the_wait_and_says_what_a_retry_and_a_clear_do(self, emulator: EmulatorControl) -> None:
         emulator.fault("query", "other_fields", fields=self.OTHER, times=1000)
-        one = Task(remembers=False, timeout=None)
+        one = Task(has_store=False, timeout=None)
         with pytest.raises(
             errors.AnotherInstanceError,
             match="may still be open. A retry does not go on with what has its id now; clearing this task starts a new one",
@@ -493,7 +472,7 @@ class TestOddAnswers:
         self, fields: dict[str, Any], emulator: EmulatorControl
     ) -> None:
         emulator.fault("start", "other_fields", fields=fields)
-        task = Task(remembers=HAS_STORE, bpm_name="NightlyReconciliation", timeout=60)
+        task = Task(has_store=HAS_TASK_STATE_STORE, bpm_name="NightlyReconciliation", timeout=60)
         result = task.try_it()
         (instance,) = emulator.instances()
         assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
@@ -509,7 +488,7 @@ class TestOddAnswers:
         foreign = emulator.start(BPM, business_key="somebody else's")["id"]
         emulator.distort(foreign, fields)
         emulator.fault("start", "drop_after")
-        task = Task(remembers=HAS_STORE)
+        task = Task(has_store=HAS_TASK_STATE_STORE)
         with pytest.raises(errors.WaitTimeoutError):
             task.try_it()
         (own,) = (each for each in emulator.instances() if each["id"] != foreign)
@@ -520,7 +499,7 @@ class TestOddAnswers:
         emulator.fault("start", "drop_before")
         odd = emulator.start(BPM)["id"]
         emulator.distort(odd, {"businessKey": {}})
-        task = Task(remembers=HAS_STORE)
+        task = Task(has_store=HAS_TASK_STATE_STORE)
         with pytest.raises(
             errors.AmbiguousStartError, match="because its businessKey is {}, and may be its own"
         ):
@@ -534,5 +513,5 @@ class TestOddAnswers:
         emulator.switch(empty_list=position)
         emulator.fault("start", "drop_after")
         with pytest.raises(errors.WaitTimeoutError):
-            Task(remembers=HAS_STORE).try_it()
+            Task(has_store=HAS_TASK_STATE_STORE).try_it()
         assert len(emulator.instances()) == emulator.counts()["start"] == 1

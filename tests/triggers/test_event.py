@@ -26,6 +26,7 @@ from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.triggers import event
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
 from airflow_provider_astrobpm.triggers.memory import WatchMemory
+from tests.support.stores import AssetStateStore
 
 # Before Airflow 3.3 there is no store, so nothing to be written after the event.
 HAS_STORE = hasattr(triggerer_job_runner, "TriggerEventEntry")
@@ -33,33 +34,6 @@ has_store = pytest.mark.skipif(not HAS_STORE, reason="Airflow has no state store
 
 PROCESS = "SupplierOnboarding"
 WITHIN = 20.0
-
-
-class Store:
-    """An asset's state store, as Airflow's accessor for one asset has it."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.fails = False
-        self.failures = 0
-
-    async def aget(self, key: str) -> Any:
-        self._check()
-        return json.loads(self.values.get(key, "null"))
-
-    async def aset(self, key: str, value: Any) -> None:
-        self._check()
-        assert value is not None
-        self.values[key] = json.dumps(value)
-
-    async def adelete(self, key: str) -> None:
-        self._check()
-        self.values.pop(key, None)
-
-    def _check(self) -> None:
-        if self.fails:
-            self.failures += 1
-            raise RuntimeError("the API server failed")
 
 
 class Runner:
@@ -101,7 +75,7 @@ class Runner:
 
 
 @asynccontextmanager
-async def running(store: Store | None = None, **arguments: Any) -> AsyncIterator[Runner]:
+async def running(store: AssetStateStore | None = None, **arguments: Any) -> AsyncIterator[Runner]:
     """Run a trigger, made anew from what it serialises to, until the end of the block; that is a kill."""
     made = AstroZeroBpmEventTrigger(**{"bpm_name": PROCESS, "poll_interval": 1, **arguments})
     path, serialised = made.serialize()
@@ -143,7 +117,7 @@ def test_it_fires_for_what_ends_while_it_watches(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> list[dict[str, Any]]:
-        async with running(Store()) as runner:
+        async with running(AssetStateStore()) as runner:
             await runner.until(watching(caplog))
             end(emulator, third)
             await runner.until_queued(1)
@@ -165,7 +139,7 @@ def test_it_fires_for_what_ends_while_it_watches(
 def test_a_restart_neither_repeats_nor_omits(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store()
+    store = AssetStateStore()
     ids = start(emulator, 4)
 
     async def main() -> list[str]:
@@ -202,7 +176,7 @@ def test_a_restart_neither_repeats_nor_omits(
 def test_what_was_not_taken_before_a_kill_is_fired_again(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store()
+    store = AssetStateStore()
     (one,) = start(emulator)
 
     async def main() -> list[str]:
@@ -223,7 +197,7 @@ def test_what_another_triggerer_has_told_is_not_told_again(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It took this one for dead, and this one goes on."""
-    store = Store()
+    store = AssetStateStore()
     others, own = start(emulator, 2)
     places = Places.of(PROCESS, None, None)
     completed = places.states.index("Completed OK")
@@ -249,7 +223,7 @@ def test_existing_ones_count_if_that_is_wanted(emulator: EmulatorControl) -> Non
     ids = [end(emulator, one) for one in start(emulator, 3)]
 
     async def main() -> list[str]:
-        async with running(Store(), include_existing=True) as runner:
+        async with running(AssetStateStore(), include_existing=True) as runner:
             await runner.until_queued(3)
             runner.take()
             return runner.ids
@@ -265,7 +239,7 @@ def test_many_are_told_a_few_at_a_time(emulator: EmulatorControl, monkeypatch: p
 
     async def main() -> tuple[list[int], list[str]]:
         sizes = []
-        async with running(Store(), include_existing=True) as runner:
+        async with running(AssetStateStore(), include_existing=True) as runner:
             while len(runner.ids) < len(ids):
                 await runner.until_queued(min(10, len(ids) - len(runner.ids)))
                 sizes.append(len(runner._queue))
@@ -311,7 +285,7 @@ def test_suspended_ones(
     emulator.advance(2)
 
     async def main() -> list[str]:
-        async with running(Store(), states=["Suspended"]) as runner:
+        async with running(AssetStateStore(), states=["Suspended"]) as runner:
             await runner.until(watching(caplog))
             AstroZeroHook().suspend_instance(ids[1])
             await runner.until_queued(1)
@@ -326,7 +300,7 @@ def test_a_store_that_fails_in_the_middle_of_many_doubles_none(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event, "PAUSE", 0.05)
-    store = Store()
+    store = AssetStateStore()
     ids = [end(emulator, one) for one in start(emulator, 10)]
 
     async def main() -> list[str]:
@@ -352,7 +326,7 @@ def test_states_and_business_statuses(emulator: EmulatorControl, caplog: pytest.
     ids = start(emulator, 2)
 
     async def main() -> list[tuple[str, str, str]]:
-        async with running(Store(), states=["Paused"], bp_statuses=["Checked"]) as runner:
+        async with running(AssetStateStore(), states=["Paused"], bp_statuses=["Checked"]) as runner:
             await runner.until(watching(caplog))
             emulator.move(ids[0], state="Paused")
             emulator.move(ids[1], state="Paused", bp_status="Checked")
@@ -368,7 +342,7 @@ def test_it_goes_on_after_whatever_fails(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event, "PAUSE", 0.05)
-    store = Store()
+    store = AssetStateStore()
     store.fails = True
     (one,) = start(emulator)
     connection = json.loads(os.environ["AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"])
@@ -404,7 +378,7 @@ def test_a_failure_is_told_once_and_once_more_when_it_comes_back(
     told = "Could not watch instances of"
 
     async def main() -> None:
-        async with running(Store()) as runner:
+        async with running(AssetStateStore()) as runner:
             await runner.until(watching(caplog))
             for times in (1, 2):
                 emulator.fault("token", "status", status=401, times=1000)
@@ -441,7 +415,7 @@ def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
     monkeypatch.setattr(AstroZeroHook, "async_settings", counted)
 
     async def main() -> None:
-        async with running(Store()) as runner:
+        async with running(AssetStateStore()) as runner:
             await runner.until(lambda: len(looked_up) >= 3)
             monkeypatch.setenv(name, good)
             await runner.until(watching(caplog))  # sooner than after the pause for what a person has to mend
@@ -456,7 +430,7 @@ def test_a_connection_that_cannot_be_looked_up_for_a_moment_costs_a_moment(
 def test_several_assets_with_one_trigger_are_told_what_to_do(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Several(Store):
+    class Several(AssetStateStore):
         async def aget(self, key: str) -> Any:
             raise ValueError("Task has 2 concrete inlets and outlets")
 
@@ -493,7 +467,7 @@ def test_what_a_database_refuses_is_in_no_event(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        async with running(Store() if HAS_STORE else None) as runner:
+        async with running(AssetStateStore() if HAS_STORE else None) as runner:
             await runner.until(watching(caplog))
             (odd,) = start(emulator)
             emulator.distort(odd, {"bpStatus": "Do\0ne", "version": "\ud83d", "startTime": "\0"})

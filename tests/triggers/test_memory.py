@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from airflow_provider_astrobpm.bpm.places import digest_of
 from airflow_provider_astrobpm.triggers import memory
 from airflow_provider_astrobpm.triggers.memory import WatchMemory
+from tests.support.stores import AssetStateStore
 
 NAME = "astro_bpm.w"
-
-
-class Store(dict[str, Any]):
-    """A store in memory."""
-
-    async def aget(self, key: str) -> Any:
-        return self.get(key)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    async def adelete(self, key: str) -> None:
-        self.pop(key, None)
 
 
 def marks(count: int) -> set[str]:
     return {f"00{digest_of(str(number))}" for number in range(count)}
 
 
-def write(store: Store | None, wanted: set[str]) -> WatchMemory:
+def write(store: AssetStateStore | None, wanted: set[str]) -> WatchMemory:
     kept = WatchMemory(NAME, store)
     assert asyncio.run(kept.read()) is None
     asyncio.run(kept.write(wanted))
@@ -40,7 +27,7 @@ def write(store: Store | None, wanted: set[str]) -> WatchMemory:
 
 @pytest.mark.parametrize("count", [0, 3, memory.MANY + 1])
 def test_what_was_written_is_read_by_another_one(count: int) -> None:
-    store = Store()
+    store = AssetStateStore()
     write(store, marks(count))
     assert asyncio.run(WatchMemory(NAME, store).read()) == marks(count)
 
@@ -53,7 +40,7 @@ def test_without_a_store_only_by_itself() -> None:
 
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
 def test_where_a_value_is_lost_nothing_is_known(lost: str) -> None:
-    store = Store()
+    store = AssetStateStore()
     write(store, marks(memory.MANY + 1))
-    del store[lost]
+    del store.values[lost]
     assert asyncio.run(WatchMemory(NAME, store).read()) is None
