@@ -17,7 +17,7 @@ from tests.docs.scene import BPM, CONN_ID, Scene, Tries
 from tests.support.stores import HAS_TASK_STATE_STORE
 
 ANOTHER = {"name": "Another", "businessKey": "another"}
-KEYS = TaskIdentity(Tries.dag_id, Tries.run_id, Tries.task_id)
+KEYS = TaskIdentity("orders", "run", "gate")
 Event = Callable[[str], Any]
 
 

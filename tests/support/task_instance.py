@@ -62,3 +62,12 @@ class FakeTaskInstance:
     def clear(self) -> None:
         """Clear the task. The next try begins a new generation."""
         self.max_tries = self.try_number + self.retries
+
+
+def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
+    """Run a try of an operator, and return its result.
+
+    :param operator: the operator.
+    :param ti: its task instance; a new one by default.
+    """
+    return operator.execute((ti or FakeTaskInstance()).context)
