@@ -45,9 +45,9 @@ class Tries(FakeTaskInstance):
         """Begin the next try."""
         self.begin_try()
 
-    def clear(self) -> None:
+    def clear(self, *, keep_task_state: bool = True) -> None:
         """Clear the task, and begin the next try."""
-        super().clear()
+        super().clear(keep_task_state=keep_task_state)
         self.again()
 
 

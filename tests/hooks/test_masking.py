@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm._airflow import version_compat
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.token import credential_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -36,7 +37,7 @@ class Masker:
 @pytest.fixture
 def masker() -> Iterator[Masker]:
     """Airflow's masker, with nothing in it; it gets back what it knew."""
-    real = masking.secrets_masker()
+    real = version_compat.secrets_masker()
     before, replacer = set(real.patterns), real.replacer
     real.reset_masker()
     yield Masker(real)

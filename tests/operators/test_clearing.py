@@ -48,11 +48,6 @@ class Task(FakeTaskInstance):
             operator.execute(self.context)
         return str(failed.value)
 
-    def clear(self, *, keep_task_state: bool) -> None:
-        self.max_tries = self.try_number + RETRIES
-        if not keep_task_state:
-            self.context["task_state_store"].clear()
-
 
 def limited(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a task that does not wait long, if it waits."""

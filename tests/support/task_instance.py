@@ -59,9 +59,11 @@ class FakeTaskInstance:
         self.try_number += 1
         self.xcoms = {}
 
-    def clear(self) -> None:
+    def clear(self, *, keep_task_state: bool = True) -> None:
         """Clear the task. The next try begins a new generation."""
         self.max_tries = self.try_number + self.retries
+        if not keep_task_state:
+            self.context["task_state_store"].clear()
 
 
 def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm._airflow import version_compat
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks import masking
@@ -40,7 +41,7 @@ def server() -> Iterator[EchoingServer]:
 @pytest.fixture(autouse=True)
 def nothing_is_masked_by_airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What does not show is what was never written, not what Airflow has masked."""
-    real = masking.secrets_masker()
+    real = version_compat.secrets_masker()
     before, replacer = set(real.patterns), real.replacer
 
     async def amask(_secret: str) -> None:
