@@ -1,4 +1,4 @@
-"""A task with a connection to Astro Zero.
+"""The base class of all operators and the sensor: a task with a connection to Astro Zero.
 
 DAG files import this module at every parse, so the client and its libraries are imported only when a task runs.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AstroZeroTask(BaseOperator):
-    """A task with a connection.
+    """Base class of a task that uses an Astro Zero connection.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
@@ -47,18 +47,18 @@ class AstroZeroTask(BaseOperator):
         """Return the zone of the API's timestamps, if the connection names it."""
         return self.hook.zone()
 
-    # What OpenLineage is told of a task, where its provider is installed.
+    # What OpenLineage reports about the task, if its provider is installed.
 
     _facts: Facts | None = None
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return what OpenLineage is told of this task, which has ended, well or badly; its provider calls this."""
+        """Return the OpenLineage facets of this task after its end. Airflow's OpenLineage provider calls this."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
         return lineage.operator_lineage(self._facts)
 
     def _report(self, instance: BpmInstance | None) -> None:
-        """Let OpenLineage be told of an instance, as it was seen last; of none nothing is said."""
+        """Set the instance that OpenLineage reports, with its last polled state. ``None`` changes nothing."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
         if instance is not None and lineage.is_wanted():
@@ -67,7 +67,7 @@ class AstroZeroTask(BaseOperator):
     def _report_unseen(
         self, instance_id: str | None, *, name: str | None = None, business_key: str | None = None
     ) -> None:
-        """Let OpenLineage be told of an instance before it is seen, should it never be."""
+        """Set the instance that OpenLineage reports if no poll ever returns it."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
         if lineage.is_wanted():
@@ -76,13 +76,13 @@ class AstroZeroTask(BaseOperator):
             )
 
     def _report_many(self, total: int, counts: Mapping[str, int], ids: Iterable[str | None]) -> None:
-        """Let OpenLineage be told of many instances."""
+        """Set the instances that OpenLineage reports."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
         if lineage.is_wanted():
             self._facts = lineage.of_many(self._known_settings(), total, counts, ids)
 
     def _known_settings(self) -> Settings | None:
-        with suppress(Exception):  # what is wrong with the connection is told by what the task does with it
+        with suppress(Exception):  # the task itself reports what is wrong with the connection
             return self.hook.settings
         return None

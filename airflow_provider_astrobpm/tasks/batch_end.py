@@ -1,4 +1,4 @@
-"""What a task does when the wait for its batch is over: look what has become of each instance, judge, and act on the rest."""
+"""Completes a batch when its wait is over: polls every instance, judges the batch, and acts on the open instances."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ LATE = "it was still open at the deadline ({!r})"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEnd:
-    """The end of a batch.
+    """Completes a batch.
 
     :param hook: the hook of the task.
-    :param condition: what was waited for.
-    :param max_failures: how many launches may fail, or which share.
-    :param on_timeout: what becomes of what is open at the deadline.
-    :param on_failure: what becomes of what is open when more have failed than may.
-    :param max_concurrency: calls under way at once.
-    :param poll_interval: seconds between two looks, should the first one fail.
-    :param max_poll_failure_time: seconds for which looks may fail in a row.
+    :param condition: the condition that the batch waited for.
+    :param max_failures: the number or the share of launches that may fail.
+    :param on_timeout: what to do with instances that are open at the deadline.
+    :param on_failure: what to do with open instances if more launches failed than may.
+    :param max_concurrency: the maximum number of calls at the same time.
+    :param poll_interval: seconds between two polls, if the first one fails.
+    :param max_poll_failure_time: seconds for which polls may fail in a row.
     :param log: the log of the task.
     """
 
@@ -62,22 +62,22 @@ class BatchEnd:
     def conclude(
         self, batch: PublishedBatch, end: GroupEnd, error: Exception | None
     ) -> tuple[BatchResult, BatchFailedError | None]:
-        """Return what became of each launch, and the error of the batch if it has failed.
+        """Return the outcome of each launch, and the error of the batch if it has failed.
 
-        :param batch: what was started; those of its instances that were not waited for have met the condition before.
-        :param end: what had become of the others when the wait ended.
-        :param error: what ended the wait before all were decided, if anything did.
-        :raises AstroZeroError: that error, if it was not the deadline; or why a success could not be confirmed.
-        :raises UnknownEventError: if a success is none, or nothing says why an instance was not decided.
+        :param batch: the started instances. Those that were not awaited have met the condition before.
+        :param end: the outcomes of the others when the wait ended.
+        :param error: the error that ended the wait early, if any.
+        :raises AstroZeroError: ``error``, unless it is the deadline; or the reason why a success could not be confirmed.
+        :raises UnknownEventError: if a reported success is not one, or an instance is open without a reason.
         """
         if error is not None and not isinstance(error, WaitTimeoutError):
             raise error
         ids, refusals = batch.ids, batch.refusals
         started = [one for one in ids if one is not None]
         has_failed = batch_result.result_of(ids, refusals, end, {}).failure(self.max_failures) is not None
-        # What has failed already, or has no time left, does not wait for lists that fail: what is open is acted on.
+        # A batch that has failed or timed out does not wait for lists that fail: it acts on the open instances now.
         seen, unseen = self._seen(started, patient=error is None and not has_failed)
-        # Such an instance is none of this batch's, and must not be acted on.
+        # An instance of another BPM under the same id is not part of this batch, and must not be acted on.
         own = Known(tuple(batch.names))
         others = {one: seen.pop(one) for one in started if one in seen and not own.is_of(seen[one])}
         end = group_wait.judged_again(end, batch.awaited, seen, self.condition, others=others)
@@ -91,7 +91,7 @@ class BatchEnd:
             end = end._replace(failed=end.failed | failed, open=())
         failure = batch_result.result_of(ids, refusals, end, seen, batch.said).failure(self.max_failures)
         if failure is None and unseen is not None:
-            raise unseen  # a success that nothing confirms opens no gate
+            raise unseen  # an unconfirmed success must not open a gate
         if failure is None and end.open:
             raise UnknownEventError(end, "it tells of no end")
         if failure is not None and self.on_failure == "terminate":
@@ -105,13 +105,13 @@ class BatchEnd:
         return batch_result.result_of(ids, refusals, end, seen, batch.said), failure
 
     def _may_be_open(self, started: Sequence[str], end: GroupEnd) -> list[str]:
-        """Return the instances that may be open, whether or not they were seen."""
+        """Return the instances that may be open, including those that no poll returned."""
         if not self.condition.is_lasting:
             return list(started)
         return [one for one in started if one in end.failed or one in end.open]
 
     def _ended_well(self, instance: BpmInstance | None) -> bool:
-        """Tell whether an instance came to its good end in the last moment, which is none of our own doing."""
+        """Return whether an instance succeeded at the last moment. Success is never the effect of our own action."""
         return (
             instance is not None
             and class_of(instance.state) is StateClass.SUCCEEDED
@@ -121,9 +121,9 @@ class BatchEnd:
     def _seen(
         self, ids: Sequence[str], *, patient: bool
     ) -> tuple[dict[str, BpmInstance], AstroZeroError | None]:
-        """Poll what has become of the instances, and return those that polls have shown, and why not all of them.
+        """Poll the instances, and return those that were read, and the error if not all were.
 
-        :param patient: whether to poll for as long as polls may fail. Otherwise it polls once.
+        :param patient: whether to poll again while polls fail, for ``max_poll_failure_time``; otherwise poll once.
         """
         if not ids:
             return {}, None
@@ -140,11 +140,11 @@ class BatchEnd:
         return roll.result(), None
 
     def change(self, ids: Sequence[str], seen: dict[str, BpmInstance], action: Action) -> GroupChange:
-        """Suspend or terminate those of some instances that are open, and take note of how they are then.
+        """Suspend or terminate the open instances among these, and update ``seen`` with the result.
 
-        :param ids: the instances.
-        :param seen: those that were seen, by their ids, as they were seen last.
-        :param action: what to do.
+        :param ids: the ids of the instances.
+        :param seen: the last polled instances, by id.
+        :param action: the action.
         """
         still_open = {
             one: seen[one].state if one in seen else None

@@ -1,6 +1,6 @@
-"""What a person has to tick to clear a task so that it knows what it has started.
+"""Advice for clearing a task on Airflow 3.4, so that it still knows what it has started.
 
-From Airflow 3.4 on a clear discards the task's state by default, and with it the record that the tries of a task share.
+Since Airflow 3.4 a clear discards the task state by default, and with it the record that the tries of a task share.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError
 
 BOX = "Keep task state and resume"
-"""The label of the box in the dialog that clears a task, in English."""
+"""The English label of the box in Airflow's dialog for clearing a task."""
 
 
 def advice(otherwise: str) -> str:
-    """Return what to tick, as a sentence that is added to others, or nothing where a clear discards nothing.
+    """Return a sentence that says what to tick, or an empty text where a clear discards nothing.
 
-    :param otherwise: what happens without it, as the end of a sentence without its full stop.
+    :param otherwise: what happens without the tick, as the end of the sentence, without a full stop.
     """
     if not clear_discards_task_state():
         return ""
@@ -28,6 +28,6 @@ def advice(otherwise: str) -> str:
 
 
 def add_advice(error: AmbiguousStartError) -> None:
-    """Let an error that asks for a clear say what to tick."""
+    """Add what to tick to the advice of an error that asks for a clear."""
     if re.search(r"\bclear\b", error.advice):
         error.advice += advice("it cannot know that you have looked, and may refuse again")

@@ -1,6 +1,6 @@
-"""The launches of a batch in a file of JSON lines or CSV, read one after the other through Airflow's object storage.
+"""Reads the launches of a batch one by one from a JSON lines or CSV file in Airflow's object storage.
 
-What may be said of a launch is for ``bpm.launches`` to check.
+``bpm.launches`` checks the launches themselves.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.tasks.storage import Place
 
 LONGEST_LINE = 2**22  # characters: a file without line ends must not fill the memory
-BLOCK = 2**20  # bytes that a remote file is fetched by: s3fs would take fifty times as many
+BLOCK = 2**20  # bytes per read of a remote file: the default of s3fs is fifty times as much
 
 
 def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object]]:
-    """Return the launches of a file, each with words for where it is; the file is opened when the first is asked for.
+    """Return the launches of a file, each with a description of its position. The file is opened with the first launch.
 
-    A line of JSON is a launch. The first line of a CSV file names the columns: those called like a field of a launch are
-    that field, every other one is a variable, and ``variables`` holds further ones as a JSON object. An empty cell counts
-    as not given.
+    Each line of a JSON lines file is a launch. The first line of a CSV file names the columns. A column with the name of a launch
+    field is that field, and every other column is a variable. The column ``variables`` holds more variables as a JSON object. An
+    empty cell counts as not given.
 
-    :param path: where the file is: ``.jsonl``, ``.ndjson`` or ``.csv``, in UTF-8.
-    :param conn_id: the Airflow connection to read it with; without one, the one that the path names, as in
+    :param path: the path of the file, which is UTF-8 and ends in ``.jsonl``, ``.ndjson`` or ``.csv``.
+    :param conn_id: the Airflow connection to read the file with; by default the one that the path names, as in
         ``s3://aws_default@bucket/launches.jsonl``.
-    :raises ValueError: at once for a path that cannot be right; on the way for a file that is missing or broken.
+    :raises ValueError: at once for an invalid path; while reading for a missing or broken file.
     """
     place = place_of(path, "file of launches", _FORMATS)
     launches = _FORMATS[place.suffix]
@@ -49,7 +49,7 @@ def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object
 def _open(place: Place, conn_id: str | None) -> TextIO:
     storage = place.attached(conn_id)
     try:
-        # Bytes that are not UTF-8 come through as surrogates, so that their line can be named.
+        # Bytes that are not UTF-8 become surrogates, so that the error can name their line.
         file: TextIO = storage.open(
             place.address, "r", encoding="utf-8-sig", errors="surrogateescape", newline="", block_size=BLOCK
         )
@@ -60,7 +60,7 @@ def _open(place: Place, conn_id: str | None) -> TextIO:
 
 @contextlib.contextmanager
 def _at(where: str) -> Iterator[None]:
-    """Let an error say where it is."""
+    """Add the position to an error."""
     try:
         yield
     except ValueError as error:
@@ -107,7 +107,7 @@ def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, objec
 
 
 def _rows(lines: Iterator[str], shown: str) -> Iterator[tuple[Where, list[str]]]:
-    """Return the rows that are not blank, each with words for the line on which it begins."""
+    """Return the rows that are not blank, each with the line on which it begins."""
     reader = csv.reader(lines, strict=True)
     while True:
         where = Where(f"line {reader.line_num + 1} of {shown}", reader.line_num + 1)

@@ -1,4 +1,4 @@
-"""What a task knows of its other tries: which one it is, and what they have written down."""
+"""The try of a task, and the record that all tries of the task share."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ KEYS: dict[type[Any], str] = {Record: "astro_zero_launch", BatchRecord: "astro_z
 
 
 class Try(NamedTuple):
-    """Which try of which task this is."""
+    """A try of a task."""
 
     task: TaskIdentity
     number: int
     max_tries: int
     generation: int
-    """The number of the first try since the task was last cleared."""
+    """The number of the first try since the last clear."""
     generation_is_certain: bool
-    """Whether the record and Airflow's numbers agree on it."""
+    """Whether the record and Airflow's try numbers agree on the generation."""
     since: float | None
-    """When the first try began at the earliest, in seconds since the epoch, if that is known."""
+    """The earliest time at which the first try may have begun, in seconds since the epoch, if known."""
 
     @classmethod
     def of(cls, context: Context, *, retries: int, record: TryRecord | None) -> Self:
-        """Read it off a task's context.
+        """Return the try that a task context belongs to.
 
-        :param retries: the retries that the task has in its DAG now.
-        :param record: what earlier tries have written down, if they did.
+        :param retries: the retries of the task in the current DAG.
+        :param record: the record of earlier tries, if there is one.
         """
         ti = context["ti"]
         index = getattr(ti, "map_index", None)
@@ -67,11 +67,11 @@ class Try(NamedTuple):
 
 @dataclass(frozen=True)
 class Begun(Generic[R]):
-    """A try that has written down its intent.
+    """A try that has recorded its intent.
 
-    :param memory: the record that the tries of its task share.
-    :param this: which try it is.
-    :param record: what earlier tries have written down, if they did.
+    :param memory: access to the record that the tries of the task share.
+    :param this: the try.
+    :param record: the record of earlier tries, if there is one.
     """
 
     memory: Memory[R]
@@ -80,14 +80,14 @@ class Begun(Generic[R]):
 
 
 def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
-    """Begin a try: write down that it has begun, before it does anything else.
+    """Begin a try: record that it has begun, before it does anything else.
 
-    A later try that finds this, and no record of a start, knows that none was sent.
+    A later try that finds this and no record of a start knows that no start was sent.
 
     :param context: the context of the task.
     :param kind: the type of the record.
-    :param retries: the retries that the task has in its DAG now.
-    :raises AstroZeroError: if the record is none that this version can read.
+    :param retries: the retries of the task in the current DAG.
+    :raises AstroZeroError: if this version cannot read the record.
     """
     memory = Memory(context, kind)
     record = memory.read()
@@ -107,7 +107,7 @@ def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
 
 
 class Memory(Generic[R]):
-    """The record that the tries of a task share, in Airflow's task state store; before Airflow 3.3 there is none.
+    """Access to the record that the tries of a task share, in Airflow's task state store. Before Airflow 3.3 there is none.
 
     :param context: the context of the task.
     :param kind: the type of the record.
@@ -123,9 +123,9 @@ class Memory(Generic[R]):
         return self._store is not None
 
     def read(self) -> R | None:
-        """Return the record, if one was written.
+        """Return the record, if there is one.
 
-        :raises AstroZeroError: if it is none that this version can read.
+        :raises AstroZeroError: if this version cannot read it.
         """
         written = self._store.get(self._key) if self else None
         try:
@@ -136,8 +136,8 @@ class Memory(Generic[R]):
             ) from None
 
     def write(self, record: R) -> None:
-        """Replace the record. It is kept as long as the run of the DAG is: a wait may take longer than any other limit."""
+        """Replace the record. It is kept as long as the DAG run: a wait may take longer than any other limit."""
         if self:
-            # Plain JSON, which the store insists on; to_builtins() leaves a tuple a tuple.
+            # The store accepts only plain JSON; to_builtins() would leave tuples as they are.
             plain = msgspec.json.decode(msgspec.json.encode(record))
             store_for_good(self._store, self._key, plain)

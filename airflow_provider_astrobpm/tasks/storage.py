@@ -1,4 +1,4 @@
-"""Where a task's file is, and the storage of Airflow's to read or write it with."""
+"""The location of a task's file in Airflow's object storage."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a file is.
+    """The location of a file.
 
-    The id of an Airflow connection may stand in its path, as in ``s3://aws_default@bucket/launches.jsonl``.
+    Its path may contain the id of an Airflow connection, as in ``s3://aws_default@bucket/launches.jsonl``.
     """
 
     scheme: str
-    """What its path begins with; empty for one of the machine's own."""
+    """The scheme of its path; empty for a local file."""
     named: str
-    """The connection that its path names, if it does."""
+    """The connection id in its path; empty if there is none."""
     address: str
-    """Its path for the storage, without that."""
+    """Its path for the storage, without the connection id."""
 
     @property
     def shown(self) -> str:
-        """Its path for people: the query may hold a signature."""
+        """Its path for people, without the query, which may contain a signature."""
         return self.address.partition("?")[0] if self.scheme else self.address
 
     @property
     def suffix(self) -> str:
-        """What its name ends in, in lower case."""
+        """The suffix of its name in lower case, such as ``.csv``."""
         return PurePosixPath(self.shown).suffix.lower()
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on the machine itself."""
+        """Whether the file is on the local machine."""
         return self.scheme in ("", "file", "local")
 
     def attached(self, conn_id: str | None) -> Any:
-        """Return the fsspec file system that it is on.
+        """Return the fsspec file system of the file.
 
-        :param conn_id: the connection to reach it with; without one, the one that the path names.
+        :param conn_id: the connection to use; by default the one that the path names.
         """
         return attached_file_system(self.scheme or "file", conn_id or self.named or None)
 
 
 def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:
-    """Return the place that a path tells.
+    """Return the location for a path.
 
     :param path: the path.
-    :param what: what must be there, in words.
-    :param suffixes: what its name may end in.
-    :raises ValueError: if it cannot be right.
+    :param what: a description of the file, for the error.
+    :param suffixes: the allowed suffixes of its name.
+    :raises ValueError: if the path is invalid.
     """
     place = Place(*_parts(path))
     if ":" in place.named:
@@ -67,7 +67,7 @@ def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:
 
 
 def _parts(path: str) -> tuple[str, str, str]:
-    """Return the scheme of a path, what stands before its ``@``, and the path without that."""
+    """Return the scheme of a path, the connection id before its ``@``, and the path without that id."""
     scheme, separator, rest = path.partition("://")
     if not separator:
         return "", "", path

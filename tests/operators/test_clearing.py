@@ -146,7 +146,7 @@ class TestWhatIsSaid:
         self, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         notes: list[str] = []
-        monkeypatch.setattr(kill, "SENDING", 0.0)
+        monkeypatch.setattr(kill, "BATCH_SENDING_SECONDS", 0.0)
 
         class Log:
             def __getattr__(self, _level: str) -> Any:

@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitTimeoutError
 from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.tasks.deadline import (
-    LONGEST_LEAD,
+    MAX_ALARM_LEAD_SECONDS,
     Limits,
     alarm_ends,
     despite_the_alarm,
@@ -85,7 +85,7 @@ def test_a_wait_is_over_before_the_alarm(timeout: float | None, execution: float
     assert limits.seconds is not None
     deadline = limits.deadline(launched + limits.seconds, now=launched, alarm=max(0.0, alarm - launched))
     assert deadline.at is not None
-    lead = min(LONGEST_LEAD, alarm / 10)
+    lead = min(MAX_ALARM_LEAD_SECONDS, alarm / 10)
     assert deadline.at <= max(alarm, launched) - lead + 1e-3
     if timeout is not None:
         assert deadline.at <= launched + timeout

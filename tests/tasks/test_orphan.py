@@ -17,7 +17,7 @@ WATCH = """
 import asyncio, pathlib, sys
 from airflow_provider_astrobpm.tasks import orphan
 
-orphan.INTERVAL = 0.05
+orphan.CHECK_INTERVAL_SECONDS = 0.05
 told = pathlib.Path(sys.argv[1])
 told.write_text("it watches")
 asyncio.run(orphan.stop_when_given_up(lambda reason: told.write_text(str(reason))))

@@ -35,7 +35,7 @@ class TestAKillOnTheWorker:
 
         one.xcom_push = pushed  # type: ignore[method-assign]
         one.try_number = 1
-        operator.execute(one.context)  # type: ignore[arg-type]
+        operator.execute(one.context)
 
     @pytest.mark.parametrize(
         ("state", "arguments", "open_after"),
