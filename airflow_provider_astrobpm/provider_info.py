@@ -1,4 +1,4 @@
-"""What Airflow reads of every installed provider at every start. It imports nothing of the provider."""
+"""The description of this provider, which Airflow reads at every start. It imports nothing else from the provider."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAME = "Huawei Cloud Astro Zero BPM"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's description, as Airflow's ``provider_info.schema.json`` has it."""
+    """Return the description of the provider, in the form of Airflow's ``provider_info.schema.json``."""
     return {
         "package-name": "airflow-provider-astrobpm",
         "name": NAME,

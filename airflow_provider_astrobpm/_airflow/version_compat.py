@@ -1,17 +1,11 @@
 """The differences between the Airflow versions that this provider supports, each with the version that brought it.
 
-DAG files import this module at every parse. So it imports at the top only what the Task SDK has loaded anyway, and everything
-else inside the function that needs it.
+DAG files import this module at every parse. So each function imports what it needs when it is called.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-
-try:  # since Airflow 3.2
-    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
-except ImportError:
-    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -19,12 +13,11 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 __all__ = [
-    "TaskDeferralError",
-    "TaskDeferralTimeout",
     "amask_secret",
     "asset_state_store",
     "attached_file_system",
     "clear_discards_task_state",
+    "deferral_errors",
     "determine_kwargs",
     "has_retry_policies",
     "secrets_masker",
@@ -32,6 +25,18 @@ __all__ = [
     "task_state_store",
     "triggers_have_on_kill",
 ]
+
+
+def deferral_errors() -> tuple[type[Exception], type[Exception]]:
+    """Return Airflow's ``TaskDeferralTimeout`` and ``TaskDeferralError``."""
+    try:  # since Airflow 3.2
+        from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout  # noqa: PLC0415
+    except ImportError:
+        from airflow.exceptions import (  # type: ignore[no-redef]  # noqa: PLC0415
+            TaskDeferralError,
+            TaskDeferralTimeout,
+        )
+    return TaskDeferralTimeout, TaskDeferralError
 
 
 def determine_kwargs(

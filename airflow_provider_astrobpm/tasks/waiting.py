@@ -1,4 +1,4 @@
-"""A task that waits for an instance: the arguments of its wait, its deferral, and its end, alike in every mode.
+"""The base class of tasks that wait for instances: the arguments of the wait, deferral, resumption and completion.
 
 DAG files import this module at every parse, so the client and its libraries are imported only when a task runs.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_astrobpm._airflow.version_compat import TaskDeferralError, TaskDeferralTimeout
+from airflow_provider_astrobpm._airflow.version_compat import deferral_errors
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.condition import (
     ARGUMENTS,
@@ -62,33 +62,34 @@ DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=F
 """The default of ``deferrable``: Airflow's own."""
 
 BACKSTOP = timedelta(hours=1)
-"""How long after the deadline Airflow ends a deferral by itself, should no triggerer have done so."""
+"""How long after the deadline Airflow itself ends a deferral, if no triggerer has ended it."""
 
 
 class WaitingTask(AstroZeroTask):
-    """A task that waits for an instance.
+    """Base class of a task that waits for instances.
 
-    Its wait has one deadline, and ends with the same result or the same error whether it holds a worker or is deferred.
+    The wait has one deadline, and ends with the same result or the same error in every mode.
 
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
     :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
         ``bp_statuses`` any other status succeeds.
-    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
-    :param on_timeout: what becomes of the instance when the time is over: ``"leave"``, ``"suspend"``, ``"terminate"``.
-    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
+    :param on_suspended: whether the task waits until a suspended instance is resumed (``"wait"``), or the instance fails the task (``"fail"``).
+    :param on_timeout: what to do with the instance at the deadline: ``"leave"``, ``"suspend"`` or ``"terminate"`` it.
+    :param max_poll_failure_time: seconds for which polls may fail in a row before the task fails.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot.
     """
 
     template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
     wait_for_completion = True
     timeout: Any
-    """Seconds for the wait, as the subclasses take it; ``None`` for no limit."""
+    """The maximum seconds of the wait, an argument of the subclasses; ``None`` for no limit."""
     _known = Known()
-    """What was known of the instance besides its id before a deferral."""
+    """What was known about the instance, apart from its id, before a deferral."""
     instance_url: str | None = ""
-    """The address of the instance that this process has published; ``None`` if an earlier one may have, before a deferral."""
+    """The address of the instance that this process has published; ``None`` after a deferral, when another process may have
+    published it."""
 
     def __init__(
         self,
@@ -122,12 +123,12 @@ class WaitingTask(AstroZeroTask):
         self._given = checks.given(self, ARGUMENTS)
 
     def _refuse_idle(self, defaults: Mapping[str, Any] | None, why: str, idle: Mapping[str, Any]) -> None:
-        """Refuse arguments that mean nothing for this task. Those that only ``default_args`` give are left out instead.
+        """Refuse arguments that have no effect in this task. Values that come only from ``default_args`` are reset instead.
 
-        :param defaults: the ``default_args``, merged.
-        :param why: the reason, as the end of "… means nothing".
+        :param defaults: the merged ``default_args``.
+        :param why: the reason, as the end of the message.
         :param idle: the arguments, each with the value that counts as not given.
-        :raises ValueError: if the author gave one of them to this task.
+        :raises ValueError: if one of them was given to this task.
         """
         given = [name for name, neutral in idle.items() if getattr(self, name) != neutral]
         if own := [name for name in given if not is_default(defaults, name, getattr(self, name))]:
@@ -137,10 +138,10 @@ class WaitingTask(AstroZeroTask):
         self._given -= set(given)
 
     def _refuse_idle_of_wait(self, defaults: Mapping[str, Any] | None, **idle: Any) -> None:
-        """Refuse what means nothing for a task that does not wait, or has no deadline.
+        """Refuse arguments that have no effect in a task that does not wait, or that has no deadline.
 
-        :param defaults: the ``default_args``, merged.
-        :param idle: what else means nothing without a wait.
+        :param defaults: the merged ``default_args``.
+        :param idle: more arguments that have no effect without a wait.
         """
         if not self.wait_for_completion:
             of_wait = {
@@ -154,9 +155,9 @@ class WaitingTask(AstroZeroTask):
             self._refuse_idle(defaults, "without a timeout or an execution_timeout", {"on_timeout": "leave"})
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral. One that Airflow ended by itself ends as any wait does, and is never a skip.
+        """Resume after a deferral. If Airflow itself has ended the deferral, the task ends as after any other wait.
 
-        A sensor of Airflow's own would turn it into one with ``soft_fail``.
+        It is never skipped, as Airflow's own sensors would be with ``soft_fail``.
         """
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
@@ -171,12 +172,13 @@ class WaitingTask(AstroZeroTask):
                 "Airflow has handed this task an event for which another one waits; looking itself"
             )
             return self._look_again(context, deadline)
+        deferral_timeout, deferral_error = deferral_errors()
         try:
             return BaseOperator.resume_execution(self, next_method, arguments, context)
-        except TaskDeferralTimeout:
+        except deferral_timeout:
             self.log.warning("No triggerer ended the wait at its deadline; looking once more")
             return self._look_again(context, time.time())
-        except TaskDeferralError as error:
+        except deferral_error as error:
             failure = AstroZeroError(f"The trigger failed: {error}")
             return self.execute_complete(context, event.encode(failure))
 
@@ -185,9 +187,9 @@ class WaitingTask(AstroZeroTask):
         raise NotImplementedError
 
     def _connect(self) -> None:
-        """Look up the connection of a wait that is under way, with the patience that it has with polls.
+        """Look up the connection, and retry failed lookups for ``max_poll_failure_time``.
 
-        If that ends in vain, whatever needs the connection next fails over it.
+        If all of them fail, the next use of the connection raises the error.
         """
         from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.connecting import connect  # noqa: PLC0415
@@ -195,7 +197,7 @@ class WaitingTask(AstroZeroTask):
         connect(self.hook, AnyWait(None, self.max_poll_failure_time), self.log)
 
     def _look_again(self, context: Context, deadline: float | None) -> Any:
-        """Look once, and wait on if that is not the end yet."""
+        """Poll once, and keep waiting if the wait has not ended yet."""
         awaited = self._new_wait(context, deadline)
         self.hook.look(awaited)
         if awaited.ending is None:
@@ -207,16 +209,16 @@ class WaitingTask(AstroZeroTask):
         return Limits(self.timeout, self.execution_timeout)
 
     def _bounded(self, awaited: W, at: float | None) -> W:
-        """Set the deadline of a wait that goes on in this process, and return the wait.
+        """Set the deadline of a wait that continues in this process, and return the wait.
 
-        :param at: when it fails by ``timeout`` and ``execution_timeout``, in seconds since the epoch.
+        :param at: the deadline by ``timeout`` and ``execution_timeout``, in seconds since the epoch.
         """
         deadline = self._limits.deadline(at, now=time.time(), alarm=seconds_to_alarm())
         awaited.deadline, awaited.deadline_argument = deadline
         return awaited
 
     def _begin(self, awaited: AnyWait[Any]) -> None:
-        """Begin a wait that is not over yet: defer it if it is to be deferred."""
+        """Begin a wait that has not ended yet: defer the task if it is deferrable."""
         if awaited.ending is not None:
             return
         if awaited.deadline is None:
@@ -225,21 +227,21 @@ class WaitingTask(AstroZeroTask):
             self._defer(awaited)
 
     def _hold_on(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
-        """Hold this worker until a wait is over, and return its good end, or raise the error that it ended with."""
+        """Wait on this worker, and return the result of the wait or raise its error."""
         with alarm_ends(awaited, connection=self.astro_zero_conn_id):
             self.hook.run_wait(awaited, poll_interval=poll_interval)
         return awaited.result()
 
     def _new_wait(self, context: Context, deadline: float | None) -> AnyWait[Any]:
-        """Return the wait for what this task is about."""
+        """Return the wait of this task."""
         raise NotImplementedError
 
     def _trigger_for(self, awaited: Any) -> WaitingTrigger:
-        """Return the trigger for a wait; for none yet, to prove that it can be made."""
+        """Return the trigger for a wait; without a wait it only proves that the trigger can be created."""
         raise NotImplementedError
 
     def _event_of(self, awaited: Any) -> dict[str, Any]:
-        """Return what the trigger's event would carry, had the wait ended in the triggerer."""
+        """Return the event that a trigger would fire if the wait had ended in the triggerer."""
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
         return event.encode(awaited.ended())
@@ -250,16 +252,16 @@ class WaitingTask(AstroZeroTask):
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
     def _check_identifiers(self, *names: str) -> None:
-        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone.
+        """Refuse ids, keys and names that a template has rendered to nothing. ``None`` is skipped.
 
-        A number that native rendering has made of one becomes a text again.
+        A number from native rendering becomes a text again.
         """
         for name in names:
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, checks.identifier(value, name))
 
     def _say_what_opens_the_gate(self) -> None:
-        """Say in the log what an author may not have thought of, who names what fails and not what succeeds."""
+        """Warn if any business status except the failing ones succeeds."""
         failing = self._condition().failing_statuses_alone
         if failing:
             self.log.warning(
@@ -269,15 +271,15 @@ class WaitingTask(AstroZeroTask):
             )
 
     def _has_ended_well(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that an earlier try has started, and that has ended, is as this task wants it.
+        """Return whether a closed instance of an earlier try meets the condition of this task.
 
-        One that was cancelled may have been by this task itself, when somebody ended it.
+        A cancelled instance does not, because a kill of this task may have cancelled it.
         """
         cancelled = class_of(instance.state) is StateClass.CANCELLED
         return not cancelled and self._condition().judge(instance).outcome is Outcome.DONE
 
     def _asked_of_trigger(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
-        """Return the arguments that every trigger has which goes on with a wait of this task."""
+        """Return the arguments that all triggers of this task have in common."""
         asked: dict[str, Any] = {
             name: sorted(checks.identifiers(value, name))
             for name in ARGUMENTS
@@ -293,7 +295,7 @@ class WaitingTask(AstroZeroTask):
         }
 
     def _trigger(self, awaited: Wait | None, **arguments: Any) -> AstroZeroBpmInstanceTrigger:
-        """Return the trigger that goes on with a wait for one instance."""
+        """Return the trigger that continues a wait for one instance."""
         import msgspec  # noqa: PLC0415
 
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger  # noqa: PLC0415
@@ -303,7 +305,7 @@ class WaitingTask(AstroZeroTask):
             **self._asked_of_trigger(awaited),
             **arguments,
         )
-        json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
+        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
         return trigger
 
     def _defer(self, awaited: AnyWait[Any]) -> NoReturn:
@@ -321,11 +323,11 @@ class WaitingTask(AstroZeroTask):
         )
 
     def _ending_of(self, event: object, instance_id: str | None) -> BpmInstance:
-        """Return the instance at its good end, as the trigger saw it, or raise what the wait ended with.
+        """Return the instance in a trigger's event if it meets the condition, or raise the error of the wait.
 
-        :param instance_id: the instance that it must be, where that is known.
-        :raises UnknownEventError: if the event is not one that a trigger sends, or tells of no success.
-        :raises AnotherInstanceError: if it tells of another instance under the same id.
+        :param instance_id: the id that the instance must have, if known.
+        :raises UnknownEventError: if the event is not one of a trigger, or reports an instance that does not meet the condition.
+        :raises AnotherInstanceError: if the event reports another instance under the same id.
         """
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
 
@@ -341,9 +343,9 @@ class WaitingTask(AstroZeroTask):
         return ending
 
     def _after_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:
-        """Do what ``on_timeout`` says, and raise the error, which then says what came of it.
+        """Apply ``on_timeout``, and raise the error with the outcome of that action.
 
-        :returns: the instance, if it turns out to have come to its good end in the last moment.
+        :returns: the instance, if it has met the condition at the last moment.
         """
         action = self.on_timeout
         if action == "leave" or instance_id is None:
@@ -355,13 +357,13 @@ class WaitingTask(AstroZeroTask):
             change = despite_the_alarm(
                 lambda: self.hook.change_state(instance_id, action, known=known, last_state=last_state)
             )
-        except Exception as failure:  # noqa: BLE001 - the connection itself may not be there any more
+        except Exception as failure:  # noqa: BLE001 - the connection itself may be gone
             words = failure if isinstance(failure, AstroZeroError) else f"{type(failure).__name__}."
             if isinstance(failure, EffectNotShownError):
                 error.instance = failure.instance
             error.advice = f"By 'on_timeout' {action!r} was tried. {words}"
             raise error from None
-        # Only an end that is none of our own doing: a wait for "Terminated" is not met by terminating.
+        # Only success, which the action cannot cause: terminating must not meet a wait for "Terminated".
         succeeded = class_of(change.instance.state) is StateClass.SUCCEEDED
         if succeeded and self._condition().judge(change.instance).outcome is Outcome.DONE:
             return change.instance

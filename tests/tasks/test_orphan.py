@@ -43,7 +43,7 @@ def test_its_supervisor_has_died(tmp_path: Path) -> None:
 
 
 def test_it_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphan, "INTERVAL", 0.0)
+    monkeypatch.setattr(orphan, "CHECK_INTERVAL_SECONDS", 0.0)
     jumps = count(0, 1000)
     monkeypatch.setattr(time, "time", lambda: float(next(jumps)))
     reasons: list[Exception] = []
@@ -52,7 +52,7 @@ def test_it_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_happens_while_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphan, "INTERVAL", 0.0)
+    monkeypatch.setattr(orphan, "CHECK_INTERVAL_SECONDS", 0.0)
 
     async def watched() -> None:
         watch = asyncio.ensure_future(orphan.stop_when_given_up(pytest.fail))  # type: ignore[arg-type]

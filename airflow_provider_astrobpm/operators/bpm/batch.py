@@ -1,4 +1,4 @@
-"""The operator that starts thousands of BPM instances from one task, and waits for all of them."""
+"""The operator that starts thousands of BPM instances from one task and waits for all of them."""
 
 from __future__ import annotations
 
@@ -34,60 +34,60 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.tasks.waiting import OnFailure
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 
-MOST_RETURNED = 500  # launches that the result holds itself
+MAX_RETURNED_LAUNCHES = 500
 ENDING = "This process is being ended"
 
 
 class AstroZeroStartBpmBatchOperator(WaitingTask):
-    """Start many BPM instances, and wait until all of them have come to their end.
+    """Start many BPM instances and wait until all of them have ended.
 
     Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key``, ``title`` and ``id``, as the
-    start operator takes them. Its default title names DAG, task, launch and run. The ``id`` is the author's own; the result tells
-    of the launch by it. Each launch has one instance, whatever crashes: a retry searches once for the whole batch, starts what is
-    missing, and starts again what was refused or has come to a bad end. So does clearing a task that has failed; clearing one
-    that waits or has succeeded asks for a new batch. See ``docs/batch.md``.
+    start operator takes them. The default title names DAG, task, launch and run. The ``id`` is yours; it identifies the launch in
+    the result. Each launch has one instance, whatever crashes. A retry searches once for the whole batch, starts the missing
+    launches, and starts those again that were refused or have failed. So does clearing a failed task. Clearing a task that waits
+    or has succeeded asks for a new batch. See ``docs/batch.md``.
 
-    The task succeeds when no more than ``max_failures`` launches have failed. It returns how many launches came to which
-    end (``total``, ``succeeded``, ``failed``, ``refused``, ``open``, ``not_started``, ``started``), and ``launches``: what became of each of
-    the first 500, those that failed first, with their reasons, and with the ``id`` that its author has given it, or the number of
-    its line. XCom ``result`` is the same, also when the task has failed.
+    The task succeeds if at most ``max_failures`` launches have failed. It returns the number of launches with each outcome
+    (``total``, ``succeeded``, ``failed``, ``refused``, ``open``, ``not_started``, ``started``), and in ``launches`` the outcomes of the
+    first 500. Failed launches come first, with their reasons. Each has its ``id``, or its line number if it has none. XCom ``result``
+    is the same, also if the task has failed.
 
     :param launches: the launches, as a list of mappings.
-    :param launches_path: or the path of a file of them, ``.jsonl``, ``.ndjson`` or ``.csv``, in a storage that Airflow's
+    :param launches_path: or the path of a file of launches, ``.jsonl``, ``.ndjson`` or ``.csv``, in a storage that Airflow's
         object storage can read.
-    :param launches_conn_id: the Airflow connection to read it with.
-    :param bpm_name: the BPM of the launches that name none.
-    :param version: its version; without it the enabled one runs.
+    :param launches_conn_id: the Airflow connection to read the file with.
+    :param bpm_name: the BPM of launches that name none.
+    :param version: its version; by default the enabled one.
     :param validate_first: whether the whole input is checked before anything is started.
-    :param check_variables: whether the definitions of the BPMs are read first, to refuse launches with variables that their
-        BPM does not have: Astro Zero ignores them without a word. Where a definition lists no variables it cannot be told,
-        and the log says so.
-    :param max_concurrency: calls to Astro Zero under way at once.
-    :param rate_limit: starts per second at most; by default as many as there can be.
-    :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as everything was started.
+    :param check_variables: whether the task reads the definitions of the BPMs first, to refuse launches with variables that their
+        BPM does not have; Astro Zero ignores those silently. If a definition lists no variables, the check is not possible, and
+        the log says so.
+    :param max_concurrency: the maximum number of calls to Astro Zero at the same time.
+    :param rate_limit: the maximum number of starts per second; by default there is no limit.
+    :param wait_for_completion: whether the task waits; if ``False``, it succeeds as soon as everything was started.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot; by default as Airflow's setting
         ``operators.default_deferrable`` says. One trigger waits for the whole batch.
-    :param poll_interval: seconds between two looks, at least 1.
-    :param timeout: seconds after which the wait fails, from when everything was started; by default it waits for ever.
-        Airflow's ``execution_timeout`` is one more end of the same deadline, also while the task is deferred.
-    :param on_timeout: what becomes of what is open then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
-    :param max_failures: how many launches may fail: their number, or their share of all as a ``float`` below 1.
-    :param fail_fast: whether the task fails as soon as more have failed, and starts no more; by default all are started
-        and waited for first.
-    :param on_failure: what becomes of the instances that are open when more have failed: ``"leave"`` or ``"terminate"``.
-    :param result_path: where to write what became of each launch, as ``.jsonl``, ``.ndjson`` or ``.csv``; then the result
-        holds no ``launches``. That it can be written there is tried before anything is started.
-    :param result_conn_id: the Airflow connection to write it with.
-    :param result_variables: whether what is told of each launch holds its variables. They are kept in an XCom until then.
+    :param poll_interval: seconds between two polls, at least 1.
+    :param timeout: seconds after which the wait fails, counted from when everything was started; by default there is no limit.
+        Airflow's ``execution_timeout`` limits the wait as well, also while the task is deferred.
+    :param on_timeout: what to do with open instances then: ``"leave"`` them as they are, ``"suspend"`` or ``"terminate"`` them.
+    :param max_failures: how many launches may fail: a number, or a share of all launches as a ``float`` below 1.
+    :param fail_fast: whether the task fails and starts no more as soon as more launches have failed; by default all are
+        started and waited for first.
+    :param on_failure: what to do with open instances if more launches have failed: ``"leave"`` or ``"terminate"`` them.
+    :param result_path: the path of a file for the outcome of each launch, ``.jsonl``, ``.ndjson`` or ``.csv``; then the result has
+        no ``launches``. The task checks that it can write there before it starts anything.
+    :param result_conn_id: the Airflow connection to write the file with.
+    :param result_variables: whether the outcome of each launch includes its variables. Until then they are in an XCom.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail a launch.
     :param failed_bp_statuses: business statuses that fail a launch at once, even while the instance is open. Without
         ``bp_statuses`` any other status succeeds.
-    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails its launch (``"fail"``).
-    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
-    :param terminate_on_kill: whether what is open is terminated when a person ends the waiting task: marks it as failed
-        or successful, clears it, or fails its run.
+    :param on_suspended: whether the task waits until a suspended instance is resumed (``"wait"``), or the instance fails its launch (``"fail"``).
+    :param max_poll_failure_time: seconds for which polls may fail in a row before the task fails.
+    :param terminate_on_kill: whether open instances are terminated when a user ends the waiting task: marks it as failed or
+        successful, clears it, or fails its run.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -168,7 +168,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._was_ended = False
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start what is missing of the batch, and wait for it if asked to."""
+        """Start the missing launches of the batch, and wait for all unless the task does not wait."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
@@ -195,7 +195,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     raise
                 return self._go_on(launched, context)
         finally:
-            # What ends this process from now on is no end of the task: its result is known, or it is deferred.
+            # From now on the result is known or the task is deferred, so a kill of this process terminates nothing.
             self._launcher = self._awaited = None
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             return super()._look_again(context, deadline)
 
     def on_kill(self) -> None:
-        """Start no more, and terminate what is open of the batch if a person ended the task while it was on a worker."""
+        """Stop starting, and terminate the open instances of the batch if a user ended the task while it was on a worker."""
         self._is_ending = True
         if self._launcher is None:
             return
@@ -232,7 +232,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             )
 
     def _at_stake(self) -> dict[str, str | None]:
-        """Return what may be open, each with the state in which it was last seen."""
+        """Return the ids of the instances that may be open, each with its last polled state."""
         from airflow_provider_astrobpm.bpm.search import Sought  # noqa: PLC0415
 
         sought = Sought()
@@ -244,10 +244,10 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             }
         return sought.ids
 
-    # Before anything is started.
+    # Before anything is started
 
     def _check(self, context: Context) -> None:
-        """Check everything but the launches, and prove that the trigger can be made."""
+        """Check everything except the launches, and that the trigger can be created."""
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         self._check_identifiers("bpm_name", "version")
@@ -261,7 +261,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     @property
     def _checks_variables(self) -> bool:
-        """Whether the variables have to be checked: what a try has begun to start was checked before."""
+        """Whether to check the variables. A batch that a try has begun to start was checked before."""
         this, record = self._begun.this, self._begun.record
         has_begun = (
             record is not None and record.generation == this.generation and record.begun_at is not None
@@ -269,7 +269,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         return self.check_variables and not has_begun
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
-        """Return what reads the launches from the first on, each time it is called."""
+        """Return a function that reads the launches from the beginning each time it is called."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import launch_file  # noqa: PLC0415
 
@@ -282,19 +282,19 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         if self.launches_path is not None:
             path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
             return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)
-        # Once, for what comes from an upstream task may be fetched one by one.
+        # Only once, because the launches of an upstream task may be fetched one by one.
         items = list(launches.numbered(self.launches))
         return lambda: launches.launches_of(items, **named)
 
-    # The start.
+    # Starting
 
     def _launch(
         self, read: Callable[[], Iterator[Launch]], survey: Survey | None, context: Context
     ) -> BatchLaunched:
-        """Start what is missing.
+        """Start the missing launches.
 
-        :param read: reads the launches from the first on.
-        :param survey: what is known of them, if they were checked.
+        :param read: reads the launches from the beginning.
+        :param survey: the summary of the input, if it was checked.
         """
         from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
@@ -344,7 +344,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         return loop.run(work)
 
     def _out_of_time(self) -> None:
-        """Do what ``on_timeout`` says with what was started, if ``execution_timeout`` is over before everything was."""
+        """Apply ``on_timeout`` to the started instances if ``execution_timeout`` has passed before everything was started."""
         if self.on_timeout == "leave" or self._launcher is None:
             return
         self.log.warning(
@@ -354,7 +354,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._batch_end.change(list(seen), seen, self.on_timeout)
 
     def _go_on(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
-        """Let everybody see what was started, and wait for it."""
+        """Publish the started instances, and wait for them."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
@@ -375,13 +375,13 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         return self._end(awaited.so_far(), ending, context)
 
     def _accepts(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that has ended is as this task wants it."""
-        # One that was cancelled may have been by this task itself, when somebody ended it.
+        """Return whether a closed instance of an earlier try meets the condition of this task."""
+        # A kill of this task may have cancelled the instance.
         if not self.wait_for_completion:
             return class_of(instance.state) is not StateClass.CANCELLED
         return self._has_ended_well(instance)
 
-    # The wait.
+    # Waiting
 
     def _new_group_wait(self, members: Any, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.bpm import batch_result, group_wait  # noqa: PLC0415
@@ -414,7 +414,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             **self._published.for_trigger,
             **self._asked_of_trigger(awaited),
         )
-        json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
+        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
         return trigger
 
     def _event_of(self, awaited: GroupWait) -> dict[str, Any]:
@@ -423,7 +423,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         error = awaited.ending if isinstance(awaited.ending, Exception) else None
         return event.encode_group(awaited.so_far(), awaited.ids, error)
 
-    # The end.
+    # Completing
 
     def _end(self, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
         result, failure = self._batch_end.conclude(self._published, end, error)
@@ -448,7 +448,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def _publish_result(
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
     ) -> dict[str, Any]:
-        """Write down what became of the batch where the author says, and return it, or raise the error that it is."""
+        """Write the result file if there is one, publish the result, and return it or raise the error of the batch."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, result_file  # noqa: PLC0415
 
@@ -468,11 +468,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 columns=batch_result.columns(with_variables=self.result_variables),
             )
         else:
-            whole["launches"] = list(islice(rows, MOST_RETURNED))
-            if len(result) > MOST_RETURNED:
+            whole["launches"] = list(islice(rows, MAX_RETURNED_LAUNCHES))
+            if len(result) > MAX_RETURNED_LAUNCHES:
                 self.log.warning(
                     "The result holds %s of %s launches; set result_path to have all",
-                    MOST_RETURNED,
+                    MAX_RETURNED_LAUNCHES,
                     len(result),
                 )
         batch_xcoms.publish_result(context, whole)
@@ -486,7 +486,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
     @contextmanager
     def _unfinished_if_it_fails(self, context: Context) -> Iterator[None]:
-        """Let a failure say what a retry and a clear will do, after writing down that a clear goes on with the batch."""
+        """On failure, record that a clear resumes the batch, and add to the error what retry and clear will do."""
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
@@ -502,7 +502,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             raise
 
     def _remember_failure(self, context: Context) -> bool:
-        """Write down that the batch is unfinished, and return whether a clear goes on with it."""
+        """Record that the batch is unfinished, and return whether a clear resumes it."""
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
@@ -515,7 +515,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 return False
             this = Try.of(context, retries=self.retries or 0, record=record)
             if record.generation == this.generation:
-                # Where a person ended the task, a clear asks for a new batch.
+                # If a user ended the task, a clear asks for a new batch.
                 record = record.failed(unfinished=not self._was_ended, met=self._met)
                 memory.write(record)
         except (Exception, AirflowTaskTimeout):

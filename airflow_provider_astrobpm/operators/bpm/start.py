@@ -43,46 +43,45 @@ if TYPE_CHECKING:
 
 
 class AstroZeroStartBpmInstanceOperator(WaitingTask):
-    """Start a BPM instance and wait until it has come to a good end.
+    """Start a BPM instance and wait until it succeeds.
 
-    The task succeeds when the instance ends in ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails
-    on any other end. It returns the instance as a dict (``id``, ``name``, ``version``, ``state``, ``bp_status``,
-    ``task_outcome``, ``suspended``, ``is_closed``, ``business_key``, ``start_time``, ``end_time``, ``start_time_utc``, ``end_time_utc``, ``url``); its id is
-    in XCom ``instance_id`` as soon as it has started.
+    The task succeeds when the instance ends in ``Completed OK``, or meets ``states`` and ``bp_statuses``. Any other end fails
+    the task. The task returns the instance as a dict (``id``, ``name``, ``version``, ``state``, ``bp_status``,
+    ``task_outcome``, ``suspended``, ``is_closed``, ``business_key``, ``start_time``, ``end_time``, ``start_time_utc``, ``end_time_utc``, ``url``). XCom
+    ``instance_id`` has its id as soon as it has started.
 
-    One task has one instance. The start is one POST, which is never sent again when it may have been taken; a retry finds
-    what an earlier try has started by its id or its business key, and goes on with it. Clearing the task asks for a new
-    one. See ``docs/guarantees.md``.
+    One task has one instance. The start is one POST. It is not resent if the server may have processed it. A retry finds the
+    instance of an earlier try by its id or its business key, and resumes it. Clearing the task asks for a new instance. See
+    ``docs/guarantees.md``.
 
-    :param bpm_name: the BPM's name, as the designer shows it, with its namespace where it has one.
-    :param version: the version to run, even if it is not the enabled one; without it the enabled one runs.
-    :param variables: values for the BPM's variables: what JSON can hold, dates and times, and more; see
-        ``docs/variables.md`` for what is sent.
-    :param check_variables: whether the definition of the BPM is read first, to refuse variables that it does not have:
-        Astro Zero ignores them without a word. It costs two requests, and the token needs the right to view BPMs. Where the
-        definition lists no variables it cannot be told, and the log says so.
-    :param business_key: the instance's business key, ``$Flow.BusinessKey``; by default one that names this task and is
-        used by no other.
-    :param if_open_instance_exists: what to do where an open instance carries the author's own ``business_key``:
-        ``"start"`` another one, ``"adopt"`` it as this task's, or ``"fail"``.
-    :param title: the instance's title, ``$Flow.Title``; by default one that names DAG, task and run.
-    :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as the instance started.
+    :param bpm_name: the name of the BPM as the designer shows it, with its namespace if it has one.
+    :param version: the version to run, which need not be the enabled one; by default the enabled one.
+    :param variables: values for the variables of the BPM: JSON values, dates and times, and more; ``docs/variables.md`` says
+        what is sent.
+    :param check_variables: whether the task reads the definition of the BPM first, to refuse variables that the BPM does not
+        have; Astro Zero ignores those silently. This costs two requests, and the token needs the right to view BPMs. If the
+        definition lists no variables, the check is not possible, and the log says so.
+    :param business_key: the business key of the instance, ``$Flow.BusinessKey``; by default a key that only this task uses.
+    :param if_open_instance_exists: what to do if an open instance has the given ``business_key``: ``"start"`` another one,
+        ``"adopt"`` the open one, or ``"fail"``.
+    :param title: the title of the instance, ``$Flow.Title``; by default it names DAG, task and run.
+    :param wait_for_completion: whether the task waits; if ``False``, it succeeds as soon as the instance started.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot; by default as Airflow's setting
         ``operators.default_deferrable`` says.
-    :param poll_interval: seconds between two looks, at least 1. Deferred tasks share their looks: the smallest interval
-        of those that wait on one endpoint counts for all of them.
-    :param timeout: seconds after which the wait fails; by default it waits for ever. Airflow's ``execution_timeout`` is one
-        more end of the same deadline, also while the task is deferred.
-    :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
+    :param poll_interval: seconds between two polls, at least 1. Deferred tasks on one endpoint share their polls, at the
+        smallest interval of all of them.
+    :param timeout: seconds after which the wait fails; by default there is no limit. Airflow's ``execution_timeout`` limits
+        the wait as well, also while the task is deferred.
+    :param on_timeout: what to do with the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
     :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
         ``bp_statuses`` any other status succeeds.
-    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
-    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
-    :param terminate_on_kill: whether the instance is terminated when a person ends the waiting task: marks it as failed
-        or successful, clears it, or fails its run.
+    :param on_suspended: whether the task waits until a suspended instance is resumed (``"wait"``), or the instance fails the task (``"fail"``).
+    :param max_poll_failure_time: seconds for which polls may fail in a row before the task fails.
+    :param terminate_on_kill: whether the instance is terminated when a user ends the waiting task: marks it as failed or
+        successful, clears it, or fails its run.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -137,7 +136,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         self._at_stake: tuple[AtStake, TaskInstanceKey] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start the instance, or go on with what an earlier try has started, and wait for it if asked to."""
+        """Start the instance, or resume the one of an earlier try, and wait for it unless the task does not wait."""
         self._check_identifiers("bpm_name", "version", "business_key")
         if self.title is not None:
             self.title = checks.rendered(self.title, "title")
@@ -159,7 +158,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                     return self.hook.as_dict(instance)
                 return self._wait_for(instance, launched.record.deadline, context)
         finally:
-            # What ends this process from now on is no end of the task: its result is known, or it is deferred.
+            # From now on the result is known or the task is deferred, so a kill of this process terminates nothing.
             self._at_stake = None
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -174,7 +173,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             return self._done(instance, context)
 
     def on_kill(self) -> None:
-        """Terminate the instance if a person ended the task while it was on a worker."""
+        """Terminate the instance if a user ended the task while it was on a worker."""
         if self._at_stake is not None and self.terminate_on_kill:
             from airflow_provider_astrobpm.tasks.kill import terminate  # noqa: PLC0415
 
@@ -227,7 +226,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         )
 
         def remember(record: Record) -> None:
-            # A kill that comes between the start and its answer knows the key alone. Others may use the author's.
+            # A kill between the start and its response knows only the key. A key that the author gave is not unique.
             key = order.key(record.launch)
             if record.instance_id or (record.posted_at is not None and self.business_key is None):
                 self._at_stake = AtStake(key, record.instance_id), task
@@ -240,11 +239,11 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         return launched
 
     def _accepts(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that an earlier try has started is as this task wants it, though it has ended."""
+        """Return whether a closed instance of an earlier try meets the condition of this task."""
         return self._has_ended_well(instance) if self.wait_for_completion else True
 
     def _publish(self, instance: BpmInstance, context: Context) -> None:
-        """Let everybody see which instance it is, before anything else can go wrong."""
+        """Publish the instance before anything else can fail."""
         url = self.hook.settings.url_of(instance.id)
         self.instance_url = url or ""
         seen = {INSTANCE_ID: instance.id, BUSINESS_KEY: instance.business_key, INSTANCE_URL: url}
@@ -298,14 +297,14 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
     @contextmanager
     def _says_what_stays_open(self, context: Context, instance_id: str | None) -> Iterator[None]:
-        """Let a failure say which instance it leaves open and what will become of it, and write that down."""
+        """On failure, record that the instance may be open, and add to the error what retry and clear will do with it."""
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
             seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
             self._report(seen)
             if seen is None or not seen.is_closed:
-                # A wait that has failed over the instance itself would fail again, were it to go on.
+                # A wait that failed because of the instance itself would fail again if it were resumed.
                 if isinstance(error, WaitFailedError):
                     goes_on = error.instance.suspended
                 else:
@@ -358,7 +357,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
 
 def _published_instance(context: Context) -> str | None:
-    """Return the id that this try published before it waited."""
+    """Return the instance id that this try published before it waited."""
     ti = context["ti"]
     instance_id: str | None = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID, map_indexes=ti.map_index)
     return instance_id
