@@ -1,4 +1,4 @@
-"""What goes wrong with a batch, by the message as ``docs/troubleshooting.md`` quotes it."""
+"""What goes wrong with a batch, by the message as ``docs/troubleshooting*.md`` quote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a connection, a call or an argument fail, by the message as ``docs/troubleshooting.md`` quotes it.
+"""What makes a connection, a call or an argument fail, by the message as ``docs/troubleshooting*.md`` quote it.
 
 Each provocation does to the emulator, and with this provider, what leads to the message: it is then what is raised, logged
 or printed.

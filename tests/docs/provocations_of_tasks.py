@@ -1,4 +1,4 @@
-"""What makes a start, a wait or a batch fail, by the message as ``docs/troubleshooting.md`` quotes it."""
+"""What makes a start, a wait or a batch fail, by the message as ``docs/troubleshooting*.md`` quote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each message that docs/troubleshooting.md quotes is made to appear, and no error of this provider is missing there."""
+"""Each message that the troubleshooting pages quote is made to appear, and no error of this provider is missing there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from tests.docs.provocations_of_tasks import STARTS, WAITS
 from tests.docs.scene import Scene
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+ENTRY = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+"""The page that leads to the others: by class of the error, and by where the reader is."""
+PAGES = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("troubleshooting*.md"))
+}
 
 PROVOCATIONS: dict[str, Provocation] = {
     **CONNECTION, **CALLS, **REFUSALS, **ARGUMENTS, **STARTS, **WAITS, **ENDS, **BATCHES, **EVENTS, **INCIDENTS,
@@ -116,7 +121,7 @@ def test_a_message_appears_as_it_is_quoted(
 
 
 def test_every_quoted_message_is_made_to_appear() -> None:
-    shown = quoted(PAGE)
+    shown = [message for page in PAGES.values() for message in quoted(page)]
     assert len(shown) == len(set(shown))
     assert set(shown) == {*PROVOCATIONS, *ELSEWHERE}
     assert not set(PROVOCATIONS) & set(ELSEWHERE)
@@ -137,4 +142,9 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_error_has_a_place(kind: type[errors.AstroZeroError]) -> None:
-    assert f"`{kind.__name__}`" in PAGE
+    assert f"`{kind.__name__}`" in ENTRY
+
+
+def test_the_entry_links_every_other_page() -> None:
+    assert len(PAGES) > 1
+    assert {name for name in PAGES if f"]({name})" in ENTRY} == PAGES.keys() - {"troubleshooting.md"}
