@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-TAKES_NO_VARIABLES = (
-    "@task.astro_bpm takes no variables: they are what the function returns, and nothing else"
-)
+TAKES_NO_VARIABLES = "@task.astro_bpm takes no variables: the function returns them"
 SHOWN = "shown_variables"
 """The key of the variables in the arguments of a resumed task, which shows them on its page."""
 
@@ -66,13 +64,13 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function, then start the instance or resume the one of an earlier try."""
-        self.variables = self._returned(context)
+        self.variables = self._call_function(context)
         # Not DecoratedOperator.execute: it does nothing for a dict, and on Airflow 3.0 it works only for Python operators.
         return AstroZeroStartBpmInstanceOperator.execute(self, context)
 
     def defer(self, *, kwargs: dict[str, Any] | None = None, **arguments: Any) -> Any:
         """Defer the task, and keep the variables for its page, because the function is not called again."""
-        return super().defer(kwargs={**(kwargs or {}), SHOWN: self._to_show()}, **arguments)
+        return super().defer(kwargs={**(kwargs or {}), SHOWN: self._shown_variables()}, **arguments)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral."""
@@ -80,7 +78,7 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
         self.variables = arguments.pop(SHOWN, None)
         return super().resume_execution(next_method, arguments, context)
 
-    def _returned(self, context: Context) -> Mapping[str, Any] | None:
+    def _call_function(self, context: Context) -> Mapping[str, Any] | None:
         known: Any = {**context, **self.op_kwargs}
         wanted = determine_kwargs(self.python_callable, self.op_args, known)
         returned = self.python_callable(*self.op_args, **wanted)
@@ -88,11 +86,11 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
             return returned
         name = getattr(self.python_callable, "__name__", "the function")
         raise ValueError(
-            f"{name} must return the variables as a mapping of names to JSON values, or None for none, "
+            f"{name} must return the variables as a mapping of names to JSON values, or None, "
             f"not {type(returned).__name__}"
         )
 
-    def _to_show(self) -> Any:
+    def _shown_variables(self) -> Any:
         """Return the variables as Airflow shows them: known secrets are masked, and long texts are truncated."""
         if not isinstance(self.variables, Mapping):
             return self.variables

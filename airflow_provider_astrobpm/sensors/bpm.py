@@ -98,7 +98,9 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             one_of(self, defaults, "instance_id", "business_key")
             if bpm_name is not None and self.business_key is None:
                 if not is_default(defaults, "bpm_name", bpm_name):
-                    raise ValueError("bpm_name narrows a business_key; an instance_id needs no narrowing")
+                    raise ValueError(
+                        "bpm_name has no effect with an instance_id; it narrows a search by business_key"
+                    )
                 self.bpm_name = None
         self._given |= checks.given(self, ("instance_id", "business_key", "bpm_name"))
         self._awaited: Wait | None = None
@@ -120,7 +122,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             if awaited.ending is not None:
                 return self._end(awaited.result)
         if not self.deferrable or self.silent_fail:
-            return self._poke_on(context, awaited)
+            return self._poke_until_end(context, awaited)
         self._trigger_for(None)
         self._publish(self.instance_id, context)
         with alarm_ends(awaited, connection=self.astro_zero_conn_id):
@@ -130,7 +132,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             self._defer(awaited)
         return self._end(awaited.result)
 
-    def _poke_on(self, context: Context, awaited: Wait) -> Any:
+    def _poke_until_end(self, context: Context, awaited: Wait) -> Any:
         try:
             with alarm_ends(awaited, connection=self.astro_zero_conn_id):
                 return super().execute(context)

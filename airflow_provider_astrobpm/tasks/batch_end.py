@@ -76,24 +76,24 @@ class BatchEnd:
         started = [one for one in ids if one is not None]
         has_failed = batch_result.result_of(ids, refusals, end, {}).failure(self.max_failures) is not None
         # A batch that has failed or timed out does not wait for lists that fail: it acts on the open instances now.
-        seen, unseen = self._seen(started, patient=error is None and not has_failed)
+        seen, unseen = self._polled(started, patient=error is None and not has_failed)
         # An instance of another BPM under the same id is not part of this batch, and must not be acted on.
         own = Known(tuple(batch.names))
         others = {one: seen.pop(one) for one in started if one in seen and not own.is_of(seen[one])}
         end = group_wait.judged_again(end, batch.awaited, seen, self.condition, others=others)
-        notes = [f"How its instances are now could not be read: {unseen}"] if unseen else []
+        notes = [f"The current states of its instances could not be read: {unseen}"] if unseen else []
         if error is not None and (late := end.open):
             if self.on_timeout != "leave":
                 change = self.change(late, seen, self.on_timeout)
                 notes.append(f"By 'on_timeout': {change.note}.")
             reason = LATE.format(error.argument)
-            failed = {one: reason for one in late if not self._ended_well(seen.get(one))}
+            failed = {one: reason for one in late if not self._has_succeeded(seen.get(one))}
             end = end._replace(failed=end.failed | failed, open=())
         failure = batch_result.result_of(ids, refusals, end, seen, batch.said).failure(self.max_failures)
         if failure is None and unseen is not None:
             raise unseen  # an unconfirmed success must not open a gate
         if failure is None and end.open:
-            raise UnknownEventError(end, "it tells of no end")
+            raise UnknownEventError(end, "it reports no outcome")
         if failure is not None and self.on_failure == "terminate":
             ours = [one for one in self._may_be_open(started, end) if one not in others]
             change = self.change(ours, seen, "terminate")
@@ -110,7 +110,7 @@ class BatchEnd:
             return list(started)
         return [one for one in started if one in end.failed or one in end.open]
 
-    def _ended_well(self, instance: BpmInstance | None) -> bool:
+    def _has_succeeded(self, instance: BpmInstance | None) -> bool:
         """Return whether an instance succeeded at the last moment. Success is never the effect of our own action."""
         return (
             instance is not None
@@ -118,7 +118,7 @@ class BatchEnd:
             and self.condition.judge(instance).outcome is Outcome.DONE
         )
 
-    def _seen(
+    def _polled(
         self, ids: Sequence[str], *, patient: bool
     ) -> tuple[dict[str, BpmInstance], AstroZeroError | None]:
         """Poll the instances, and return those that were read, and the error if not all were.
@@ -127,17 +127,17 @@ class BatchEnd:
         """
         if not ids:
             return {}, None
-        roll = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
+        snapshot = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
         if not patient:
             try:
-                self.hook.look(roll)
+                self.hook.look(snapshot)
             except AstroZeroError as error:
                 return {}, error
-            return roll.seen, roll.failure
-        self.hook.look(roll)
-        if roll.ending is None:
-            self.hook.run_wait(roll, poll_interval=self.poll_interval)
-        return roll.result(), None
+            return snapshot.seen, snapshot.failure
+        self.hook.look(snapshot)
+        if snapshot.ending is None:
+            self.hook.run_wait(snapshot, poll_interval=self.poll_interval)
+        return snapshot.result(), None
 
     def change(self, ids: Sequence[str], seen: dict[str, BpmInstance], action: Action) -> GroupChange:
         """Suspend or terminate the open instances among these, and update ``seen`` with the result.

@@ -101,7 +101,7 @@ def published(context: Context) -> PublishedBatch:
     )
     if not isinstance(ids, list) or not isinstance(refusals, dict) or not isinstance(key, str):
         raise AstroZeroError(
-            f"XComs {INSTANCE_IDS!r}, {REFUSALS!r} and {BATCH_KEY!r} do not tell what this try has started"
+            f"XComs {INSTANCE_IDS!r}, {REFUSALS!r} and {BATCH_KEY!r} do not say what this try has started"
         )
     reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
     awaited = awaited_ids(ids, met)

@@ -30,4 +30,4 @@ def advice(otherwise: str) -> str:
 def add_advice(error: AmbiguousStartError) -> None:
     """Add what to tick to the advice of an error that asks for a clear."""
     if re.search(r"\bclear\b", error.advice):
-        error.advice += advice("it cannot know that you have looked, and may refuse again")
+        error.advice += advice("it does not know that you have checked, and may refuse again")

@@ -77,8 +77,8 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
             ids = _open_ids(matches) if matches else [str(what.instance_id)]
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             if not done and matches and (reason := matches.keyless()):
-                return f"{reason}, so it may still be open; look for it by its BPM and start time"
-            return "; ".join(done) or "there is none that shows"
+                return f"{reason}, so it may still be open; search for it by its BPM and start time"
+            return "; ".join(done) or "no open instance was found"
 
     if was_ended_by_a_person(task, str(what), log):
         _terminate_and_log(work, str(what), log, tally)
@@ -116,8 +116,8 @@ def terminate_all(
             )
         if done.is_complete:
             return done.note
-        more = clearing.advice("it ends only what carries a key that was made from the task")
-        return f"{done.note}; clearing the task ends what is still open.{more}"
+        more = clearing.advice("it terminates only instances whose key was derived from the task")
+        return f"{done.note}; clearing the task terminates the instances that are still open.{more}"
 
     _terminate_and_log(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
@@ -134,7 +134,7 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
         return True
     why = seen.failure or f"the task is {seen.value}"
     log.warning(
-        "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
+        "The task process is stopping, but no user ended the task (%s). Not terminating: %s", why, what
     )
     return False
 
@@ -162,7 +162,7 @@ def _terminate_and_log(work: Callable[[], str], what: str, log: Any, tally: Tall
     tally.count(KILLS)
     outcome = _run_with_timeout(PATIENCE, work)
     came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
-    log.warning("This task was ended by a person. %s: %s", what, came_of_it)
+    log.warning("This task was ended by a user. %s: %s", what, came_of_it)
     # Last, and with a separate meter: the handler may have interrupted the task while it used the meter of the process.
     _run_with_timeout(METRICS_SECONDS, lambda: metrics.hand_over(tally))
 

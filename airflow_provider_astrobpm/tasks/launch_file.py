@@ -82,7 +82,7 @@ def _check_text(line: str) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(f"after {error.start} characters it is not UTF-8") from None
     if "\0" in line:
-        raise ValueError("it holds a NUL byte, which no text does")
+        raise ValueError("it contains a NUL byte")
 
 
 def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
@@ -128,10 +128,10 @@ def _check_header(header: list[str]) -> None:
         if not name.strip():
             raise ValueError(f"column {number} has no name")
         if name in header[: number - 1]:
-            raise ValueError(f"column {number} has the name of another, {reprlib.repr(name)}")
+            raise ValueError(f"column {number} has the same name as another one, {reprlib.repr(name)}")
         if name != name.strip() or ";" in name or "\t" in name:
             raise ValueError(
-                f"column {number} is called {reprlib.repr(name)}; names are separated by a comma alone"
+                f"column {number} is called {reprlib.repr(name)}; names are separated only by a comma"
             )
 
 
@@ -146,7 +146,7 @@ def _launch(header: list[str], row: list[str]) -> dict[str, Any]:
     if "variables" in launch:
         more = _decoded(launch.pop("variables"), "its variables", dict[str, Any])
         if twice := [name for name in more if name in variables]:
-            raise ValueError(f"its variables hold {reprlib.repr(twice[0])}, which has a column too")
+            raise ValueError(f"its variables contain {reprlib.repr(twice[0])}, which is also a column")
         variables |= more
     return {**launch, "variables": variables} if variables else launch
 

@@ -132,7 +132,7 @@ class Memory(Generic[R]):
             return None if written is None else msgspec.convert(written, self._kind)
         except msgspec.ValidationError as error:
             raise AstroZeroError(
-                f"What an earlier try has written down ({self._key!r} in the task state store) cannot be read: {error}"
+                f"The record of an earlier try ({self._key!r} in the task state store) cannot be read: {error}"
             ) from None
 
     def write(self, record: R) -> None:

@@ -36,8 +36,8 @@ async def stop_when_given_up(stop: Callable[[Exception], None]) -> None:
         if checked - before > longest:
             stop(
                 AstroZeroError(
-                    f"This process stood still for {checked - before:.0f} s, and another try may go on"
+                    f"This process stood still for {checked - before:.0f} s, and another try may have begun"
                 )
             )
             return
-    stop(AstroZeroError("The process that supervises this one has died, and another try goes on"))
+    stop(AstroZeroError("The supervisor of this process has died, and another try takes over"))

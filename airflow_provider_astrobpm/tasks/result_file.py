@@ -55,19 +55,19 @@ def _probe(storage: Any, place: Place) -> None:
             raise IsADirectoryError(errno.EISDIR, "")
         while not path.parent.exists():  # missing folders are made with the file
             path = path.parent
-        trial = _beside(path)
-        trial.touch()
-        trial.unlink()
+        probe = _temporary_path(path)
+        probe.touch()
+        probe.unlink()
         return
     folder, slash, _ = target.partition("?")[0].rpartition("/")
-    beside = f"{folder}{slash}.{uuid.uuid4().hex}.tmp"
+    temporary = f"{folder}{slash}.{uuid.uuid4().hex}.tmp"
     with tempfile.NamedTemporaryFile() as empty:
-        storage.put_file(empty.name, beside)
+        storage.put_file(empty.name, temporary)
     with contextlib.suppress(Exception):  # a file that cannot be removed is no reason to start nothing
-        storage.rm_file(beside)
+        storage.rm_file(temporary)
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     return target.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
@@ -121,14 +121,14 @@ def _put(whole: Path, storage: Any, place: Place) -> None:
 def _replace(target: Path, whole: Path) -> None:
     """Replace a file by one from another folder, which may be on another disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(target)
+    temporary = _temporary_path(target)
     try:
-        shutil.copyfile(whole, beside)
+        shutil.copyfile(whole, temporary)
         with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, beside)
-        beside.replace(target)
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -59,10 +59,10 @@ def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:
     if ":" in place.named:
         raise ValueError(
             f"{place.shown} must be given without a password: "
-            "what stands before the @ is the id of an Airflow connection"
+            "the part before the @ is the id of an Airflow connection"
         )
     if place.suffix not in (allowed := tuple(suffixes)):
-        raise ValueError(f"{place.shown} is no {what}: its name must end in {', '.join(allowed)}")
+        raise ValueError(f"{place.shown} is not a {what}: its name must end in {', '.join(allowed)}")
     return place
 
 

@@ -53,7 +53,7 @@ W = TypeVar("W", bound="AnyWait[Any]")
 OnTimeout = Literal["leave", "suspend", "terminate"]
 ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
 
-FOR_EVER = "Neither 'timeout' nor 'execution_timeout' is set, so this task waits for ever if it has to"
+FOR_EVER = "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever"
 
 OnFailure = Literal["leave", "terminate"]
 ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
@@ -132,7 +132,7 @@ class WaitingTask(AstroZeroTask):
         """
         given = [name for name, neutral in idle.items() if getattr(self, name) != neutral]
         if own := [name for name in given if not is_default(defaults, name, getattr(self, name))]:
-            raise ValueError(f"{', '.join(own)} means nothing {why}")
+            raise ValueError(f"{', '.join(own)} {'has' if len(own) == 1 else 'have'} no effect {why}")
         for name in given:
             setattr(self, name, idle[name])
         self._given -= set(given)
@@ -168,15 +168,13 @@ class WaitingTask(AstroZeroTask):
         self.instance_url = None
         self._connect()
         if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
-            self.log.warning(
-                "Airflow has handed this task an event for which another one waits; looking itself"
-            )
+            self.log.warning("Airflow has given this task the event of another one; polling instead")
             return self._look_again(context, deadline)
         deferral_timeout, deferral_error = deferral_errors()
         try:
             return BaseOperator.resume_execution(self, next_method, arguments, context)
         except deferral_timeout:
-            self.log.warning("No triggerer ended the wait at its deadline; looking once more")
+            self.log.warning("No triggerer ended the wait at its deadline; polling once more")
             return self._look_again(context, time.time())
         except deferral_error as error:
             failure = AstroZeroError(f"The trigger failed: {error}")
@@ -265,7 +263,7 @@ class WaitingTask(AstroZeroTask):
         failing = self._condition().failing_statuses_alone
         if failing:
             self.log.warning(
-                "Any business status but %s opens this gate, a misspelt or a new one too. Name what opens it with "
+                "Any business status except %s opens this gate, even a misspelt or a new one. Name those that open it with "
                 "bp_statuses, such as bp_statuses=['Approved']",
                 " and ".join(map(repr, sorted(failing))),
             )
@@ -335,11 +333,13 @@ class WaitingTask(AstroZeroTask):
         if isinstance(ending, Exception):
             raise ending
         if instance_id is not None and ending.id != instance_id:
-            raise UnknownEventError(event, f"it tells of another instance than {instance_id!r}")
+            raise UnknownEventError(event, f"it reports another instance than {instance_id!r}")
         if not self._known.is_of(ending):
             raise AnotherInstanceError(ending, self._known)
         if self._condition().judge(ending).outcome is not Outcome.DONE:
-            raise UnknownEventError(event, "it tells of a success that this task did not ask for")
+            raise UnknownEventError(
+                event, "it reports a success that does not meet the condition of this task"
+            )
         return ending
 
     def _after_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:

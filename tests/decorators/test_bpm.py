@@ -71,7 +71,7 @@ class TestTheFunction:
             return given
 
         with pytest.raises(
-            ValueError, match="load must return the variables as a mapping .*, or None for none"
+            ValueError, match="load must return the variables as a mapping .*, or None"
         ):
             run(made(load))
         assert not any(emulator.counts().values())
@@ -113,7 +113,7 @@ class TestTheFunction:
 class TestParsing:
     @pytest.mark.parametrize("variables", [{}, {"a": 1}, None, "{{ a }}"])
     def test_variables_are_refused(self, variables: Any) -> None:
-        with pytest.raises(ValueError, match="takes no variables: they are what the function returns"):
+        with pytest.raises(ValueError, match="takes no variables: the function returns them"):
             made(nothing, variables=variables)
 
     def test_variables_are_refused_where_they_are_overridden(self) -> None:

@@ -135,7 +135,7 @@ def test_a_person_who_ends_the_task_on_a_worker_ends_what_it_has_started(
     batch.until("so many are started", lambda: len(batch.instances) >= started or None)
     began = time.time()
     batch.mark("failed")
-    batch.until("it starts no more", lambda: "was ended by a person" in _log(batch) or None)
+    batch.until("it starts no more", lambda: "was ended by a user" in _log(batch) or None)
     seconds = time.time() - began + batch.until_terminated(at_least=started)
     number = len(batch.instances)
     measured(f"from 'mark failed' to the end of the {number} that a worker has started", seconds)

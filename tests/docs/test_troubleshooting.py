@@ -66,11 +66,11 @@ ELSEWHERE: dict[str, str] = {
     "the XComs of the task could not be read (…)": (
         "tests/triggers/test_lookup.py::test_whose_xcoms_cannot_be_read_for_a_moment_goes_on"
     ),
-    "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on": (
+    "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances": (
         "tests/operators/test_execution_timeout.py::test_it_ends_a_batch_that_is_still_being_started"
     ),
-    "This process stood still for … s, and another try may go on": "tests/tasks/test_orphan.py::test_it_stood_still",
-    "The process that supervises this one has died, and another try goes on": (
+    "This process stood still for … s, and another try may have begun": "tests/tasks/test_orphan.py::test_it_stood_still",
+    "The supervisor of this process has died, and another try takes over": (
         "tests/tasks/test_orphan.py::test_its_supervisor_has_died"
     ),
     "Interrupted while the start was under way.": (

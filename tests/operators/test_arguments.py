@@ -59,11 +59,11 @@ class TestWhatMeansNothing:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            ({"on_timeout": "suspend"}, "on_timeout means nothing without a timeout or an execution_timeout"),
-            ({**NOT_WAITING, "timeout": 60}, "timeout means nothing with wait_for_completion=False"),
-            ({**NOT_WAITING, "on_timeout": "suspend"}, "on_timeout means nothing with wait_for_completion=False"),
-            ({**NOT_WAITING, "on_suspended": "fail"}, "on_suspended means nothing with wait_for_completion=False"),
-            ({**NOT_WAITING, "states": ["Broken"]}, "states means nothing with wait_for_completion=False"),
+            ({"on_timeout": "suspend"}, "on_timeout has no effect without a timeout or an execution_timeout"),
+            ({**NOT_WAITING, "timeout": 60}, "timeout has no effect with wait_for_completion=False"),
+            ({**NOT_WAITING, "on_timeout": "suspend"}, "on_timeout has no effect with wait_for_completion=False"),
+            ({**NOT_WAITING, "on_suspended": "fail"}, "on_suspended has no effect with wait_for_completion=False"),
+            ({**NOT_WAITING, "states": ["Broken"]}, "states has no effect with wait_for_completion=False"),
             ({"deferrable": "no"}, "deferrable must be True or False, not 'no'; write False"),
             ({"deferrable": 1}, "deferrable must be True or False, not 1; write True"),
             ({"wait_for_completion": "later"}, "wait_for_completion must be True or False, not 'later'"),
@@ -81,7 +81,7 @@ class TestWhatMeansNothing:
         assert words in str(caught.value)
 
     def test_of_a_batch_alone(self) -> None:
-        with pytest.raises(ValueError, match="on_failure means nothing with wait_for_completion=False"):
+        with pytest.raises(ValueError, match="on_failure has no effect with wait_for_completion=False"):
             batch(**NOT_WAITING, on_failure="terminate")
         with pytest.raises(ValueError, match="validate_first must be True or False, not 'off'; write False"):
             batch(validate_first="off")
@@ -127,8 +127,8 @@ class TestWhatToWrite:
             (batch, {"max_concurrency": "16"}, "not '16'; write 16"),
             (batch, {"max_failures": "10%"}, "not '10%'; write 0.1"),
             (batch, {"rate_limit": "5"}, "not '5'; write 5"),
-            (start, {"if_open_instance_exists": "adopt"}, "if_open_instance_exists means nothing without"),
-            (sensor, {"bpm_name": "A"}, "bpm_name narrows a business_key"),
+            (start, {"if_open_instance_exists": "adopt"}, "if_open_instance_exists has no effect without"),
+            (sensor, {"bpm_name": "A"}, "bpm_name has no effect with an instance_id"),
             (sensor, {"business_key": "k"}, "give exactly one of instance_id and business_key"),
             (batch, {"launches": None}, "give exactly one of launches and launches_path"),
             (start, {"variables": {"a": [0, float("nan")]}}, "variables['a'][1] cannot be sent: it is nan"),
@@ -226,9 +226,9 @@ class TestDefaultArgs:
 
     def test_do_not_excuse_what_the_task_itself_is_given(self) -> None:
         with DAG("d", schedule=None, default_args={"on_timeout": "terminate", "timeout": 60}):
-            with pytest.raises(ValueError, match="Task 'gate': timeout means nothing"):
+            with pytest.raises(ValueError, match="Task 'gate': timeout has no effect"):
                 start(**NOT_WAITING, timeout=61)
-            with pytest.raises(ValueError, match="Task 'other': on_timeout means nothing"):
+            with pytest.raises(ValueError, match="Task 'other': on_timeout has no effect"):
                 start(task_id="other", **NOT_WAITING, on_timeout="suspend")
 
 

@@ -120,9 +120,7 @@ class TestWhatIsSaid:
         assert (TICK in one(**arguments).error()) is is_said
 
     def test_by_a_batch(self) -> None:
-        assert (
-            batch().error().endswith(f"so does clearing this task. {TICK}; otherwise the batch begins anew.")
-        )
+        assert batch().error().endswith(f"so does clearing this task. {TICK}; otherwise a new batch starts.")
 
     @pytest.mark.parametrize("make", [one, batch])
     def test_once_by_a_start_in_doubt(self, make: Any, emulator: EmulatorControl) -> None:
@@ -156,7 +154,7 @@ class TestWhatIsSaid:
 
         ids = {emulator.start(BPM)["id"]: None}
         kill.terminate_all(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
-        end = f"clearing the task ends what is still open. {TICK}; otherwise it ends only what carries a key that was made"
+        end = f"clearing the task terminates the instances that are still open. {TICK}; otherwise it ends only what carries a key that was made"
         assert end in notes[-1]
 
 

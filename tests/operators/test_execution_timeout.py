@@ -116,7 +116,7 @@ def test_it_ends_a_batch_that_is_still_being_started(
     state, log = run(f"batch_{where}_{on_timeout}")
     assert state == "failed"
     assert "AirflowTaskTimeout" in log
-    assert "A retry starts only what is not open" in log
+    assert "A retry starts only the launches of this batch that are not open" in log
     acts = "by 'on_timeout' what is open is acted on" in log
     assert acts is (on_timeout != "leave")
     started = emulator.instances()[:2]

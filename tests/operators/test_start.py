@@ -94,15 +94,15 @@ class TestStart:
         [
             (
                 {"timeout": 0.001},
-                "A retry goes on with it; clearing this task terminates it and starts a new one",
+                "A retry keeps waiting for it; clearing this task terminates it and starts a new one",
             ),
             (
                 {"timeout": 0.001, "terminate_on_kill": False},
-                "A retry goes on waiting for it, and so does clearing this task",
+                "A retry keeps waiting for it, and so does clearing this task",
             ),
-            ({"timeout": 0.001, "on_timeout": "suspend"}, "Resume it: then a retry goes on with it"),
-            ({"failed_bp_statuses": ["Collecting"], "timeout": 30}, "A retry goes on with it; clearing"),
-            ({"failed_states": ["Waiting for user interaction"], "timeout": 30}, "A retry goes on with it"),
+            ({"timeout": 0.001, "on_timeout": "suspend"}, "Resume it; then a retry keeps waiting for it"),
+            ({"failed_bp_statuses": ["Collecting"], "timeout": 30}, "A retry keeps waiting for it; clearing"),
+            ({"failed_states": ["Waiting for user interaction"], "timeout": 30}, "A retry keeps waiting for it"),
         ],
     )
     def test_a_failure_that_leaves_the_instance_open_says_so(
@@ -260,10 +260,10 @@ class TestStart:
     ) -> None:
         run(start(bpm_name="Instant", **arguments))
         said = capfd.readouterr().out + caplog.text
-        assert said.count("Any business status but 'Rejected' opens this gate") == warned
+        assert said.count("Any business status except 'Rejected' opens this gate") == warned
 
     def test_a_condition_without_a_wait_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="bp_statuses means nothing with wait_for_completion=False"):
+        with pytest.raises(ValueError, match="bp_statuses has no effect with wait_for_completion=False"):
             start(bpm_name="A", bp_statuses=["Approved"], wait_for_completion=False)
 
     def test_intervals_may_be_timedeltas(self) -> None:

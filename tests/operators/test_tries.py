@@ -194,9 +194,7 @@ def test_a_clear_while_waiting_terminates_the_old_one_first(task: Any, emulator:
 @needs_task_state_store
 def test_a_clear_goes_on_with_what_a_failed_wait_left_open(emulator: EmulatorControl) -> None:
     one = Task(has_store=True)
-    with pytest.raises(
-        errors.WaitTimeoutError, match="goes on waiting for it, and so does clearing this task"
-    ):
+    with pytest.raises(errors.WaitTimeoutError, match="keeps waiting for it, and so does clearing this task"):
         one.try_it()
     one.clear()
     assert one.try_it(wait_for_completion=False)["id"] == only(emulator)["id"]
@@ -394,7 +392,7 @@ class TestAnIdThatShowsAnotherInstance:
         one = Task(has_store=False, timeout=None)
         with pytest.raises(
             errors.AnotherInstanceError,
-            match="may still be open. A retry does not go on with what has its id now; clearing this task starts a new one",
+            match="may still be open. A retry does not resume the instance that has its id now; clearing this task starts a new one",
         ):
             one.try_it()
 
@@ -444,7 +442,7 @@ class TestTheAuthorsKey:
         assert len(emulator.instances()) == 2
 
     def test_is_needed_for_the_choice(self) -> None:
-        with pytest.raises(ValueError, match="if_open_instance_exists means nothing without a business_key"):
+        with pytest.raises(ValueError, match="if_open_instance_exists has no effect without a business_key"):
             AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name=BPM, if_open_instance_exists="adopt")
         with pytest.raises(ValueError, match="if_open_instance_exists must be one of"):
             AstroZeroStartBpmInstanceOperator(

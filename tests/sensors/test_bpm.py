@@ -148,7 +148,7 @@ def test_soft_fail_skips_on_a_time_out(sensor: MakeSensor, emulator: EmulatorCon
     [
         ({}, "exactly one of instance_id and business_key"),
         ({"instance_id": "1", "business_key": "k"}, "exactly one of instance_id and business_key"),
-        ({"instance_id": "1", "bpm_name": "A"}, "bpm_name narrows a business_key"),
+        ({"instance_id": "1", "bpm_name": "A"}, "bpm_name has no effect with an instance_id"),
         ({"instance_id": "1", "states": ["Complete"]}, "states must be one of"),
         ({"instance_id": "1", "on_suspended": "ignore"}, "on_suspended"),
         ({"instance_id": "1", "poke_interval": -1}, "poke_interval"),
@@ -202,7 +202,7 @@ def test_a_gate_by_what_fails_alone_says_so_once(
     def said() -> int:
         sensor(instance_id=instance, failed_bp_statuses=["Rejected"], **how).execute({"ti": ti})
         return (capfd.readouterr().out + caplog.text).count(
-            "Any business status but 'Rejected' opens this gate"
+            "Any business status except 'Rejected' opens this gate"
         )
 
     assert said() == 1

@@ -103,7 +103,7 @@ def test_on_timeout_is_tried_though_nothing_can_be_read(
     assert result.counts["failed"] == 3
     assert failure is not None
     assert f"it was still open at the deadline ({argument!r})" in str(failure)
-    assert "How its instances are now could not be read: " in str(failure)
+    assert "The current states of its instances could not be read: " in str(failure)
     assert f"By 'on_timeout': {on_timeout}: 3 done" in str(failure)
     assert str(failure).startswith("On connection 'astro_zero_default': 3 of 4 launches failed")
 

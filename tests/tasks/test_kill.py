@@ -24,7 +24,7 @@ class Log:
 @pytest.mark.parametrize(
     ("switches", "said"),
     [
-        ({}, "there is none that shows"),
+        ({}, "no open instance was found"),
         ({"business_keys_in_rows": False}, "the lists show no business keys here, so it may still be open"),
     ],
 )

@@ -111,17 +111,17 @@ def test_what_is_read(suffix: str, content: bytes, launches: list[tuple[int, obj
         (".jsonl", b'{}\n{"a": "\xc3\xa9 \xe9"}', "line 2 of {}: after 9 characters it is not UTF-8"),
         (".jsonl", b'{}\n{"a": "\xed\xa0\x80"}', "line 2 of {}: after 7 characters it is not UTF-8"),
         (".jsonl", '{"a": 1}'.encode("utf-16"), "line 1 of {}: after 0 characters it is not UTF-8"),
-        (".jsonl", b'{}\n{"a": "\0"}', "line 2 of {}: it holds a NUL byte"),
+        (".jsonl", b'{}\n{"a": "\0"}', "line 2 of {}: it contains a NUL byte"),
         (".jsonl", b"{}\n" + b" " * 101, "line 2 of {}: it is longer than 100 characters"),
         (".csv", b"", "{}: it is empty, and its first line must name the columns"),
         (".csv", b"\r\n\n", "{}: it is empty, and its first line must name the columns"),
         (".csv", b"\na,,b\n", "line 2 of {}: column 2 has no name"),
         (".csv", b"a, ", "line 1 of {}: column 2 has no name"),
-        (".csv", b"a,title,a", "line 1 of {}: column 3 has the name of another, 'a'"),
-        (".csv", b",".join([b"x" * 500] * 2), "line 1 of {}: column 2 has the name of another, 'xxx"),
-        (".csv", b"a, title", "line 1 of {}: column 2 is called ' title'; names are separated by a comma"),
-        (".csv", b"a;title", "line 1 of {}: column 1 is called 'a;title'; names are separated by a comma"),
-        (".csv", b"a\ttitle", r"line 1 of {}: column 1 is called 'a\ttitle'; names are separated by a comma"),
+        (".csv", b"a,title,a", "line 1 of {}: column 3 has the same name as another one, 'a'"),
+        (".csv", b",".join([b"x" * 500] * 2), "line 1 of {}: column 2 has the same name as another one, 'xxx"),
+        (".csv", b"a, title", "line 1 of {}: column 2 is called ' title'; names are separated only by a comma"),
+        (".csv", b"a;title", "line 1 of {}: column 1 is called 'a;title'; names are separated only by a comma"),
+        (".csv", b"a\ttitle", r"line 1 of {}: column 1 is called 'a\ttitle'; names are separated only by a comma"),
         (".csv", b"a,b\n1,2\n\n1\n", "line 4 of {}: the header names 2 columns, and this row has 1"),
         (".csv", b'a,b\n"\n\n",2\n1,2,3\n', "line 5 of {}: the header names 2 columns, and this row has 3"),
         (".csv", b"a,b\n1,2\n,\n", "line 3 of {}: all its cells are empty"),
@@ -130,13 +130,13 @@ def test_what_is_read(suffix: str, content: bytes, launches: list[tuple[int, obj
         (
             ".csv",
             b'a,variables\n1,"{""a"": 2}"',
-            "line 2 of {}: its variables hold 'a', which has a column too",
+            "line 2 of {}: its variables contain 'a', which is also a column",
         ),
         (".csv", b'a\n1\n"2\n3\n4', "line 3 of {}: the row that begins here is not CSV: unexpected end of data"),
         (".csv", b'a\n"1"2\n', "line 2 of {}: the row that begins here is not CSV: ',' expected after '\"'"),
         (".csv", b'a\n"' + b"x" * 99 + b"\n" + b"x\n" * 70_000, "line 2 of {}: the row that begins here is not CSV"),
         (".csv", b'a\n"1\n\xff"\n', "line 3 of {}: after 0 characters it is not UTF-8"),
-        (".csv", b'a\n"1\n\0"\n', "line 3 of {}: it holds a NUL byte"),
+        (".csv", b'a\n"1\n\0"\n', "line 3 of {}: it contains a NUL byte"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_broken_file(
@@ -271,7 +271,7 @@ def test_no_message_shows_what_a_path_must_keep(
     ("path", "said"),
     [
         *[
-            (path, rf"^{path} is no file of launches: its name must end in .jsonl, .ndjson, .csv$")
+            (path, rf"^{path} is not a file of launches: its name must end in .jsonl, .ndjson, .csv$")
             for path in ("", "launches", "launches.json", ".csv", "s3://bucket", "s3://bucket/.jsonl/launches.csv.gz")
         ],
         ("s3://user:password@bucket/launches.csv", "^s3://bucket/launches.csv must be given without a password"),

@@ -358,14 +358,14 @@ class TestAnObject:
     ("path", "said"),
     [
         *[
-            (path, rf"^{path} is no file for a result: its name must end in .jsonl, .ndjson, .csv$")
+            (path, rf"^{path} is not a file for a result: its name must end in .jsonl, .ndjson, .csv$")
             for path in ("result", "result.xml", ".csv", "s3://bucket", "s3://bucket/.jsonl/result.csv.gz")
         ],
         ("", "^result_path must be a text that is not blank, not ''$"),
         (" \n", "^result_path must be a text that is not blank"),
         (["result.csv"], "^result_path must be a text"),
         ("s3://user:secret@bucket/result.csv?sig=secret", "^s3://bucket/result.csv must be given without a password"),
-        ("s3://secret@bucket/result?sig=secret.csv", "^s3://bucket/result is no file for a result"),
+        ("s3://secret@bucket/result?sig=secret.csv", "^s3://bucket/result is not a file for a result"),
     ],
 )  # fmt: skip
 def test_a_path_that_cannot_be_right_is_refused(path: Any, said: str) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 
 MAX_RETURNED_LAUNCHES = 500
-ENDING = "This process is being ended"
+STOPPING = "The task process is stopping"
 
 
 class AstroZeroStartBpmBatchOperator(WaitingTask):
@@ -151,21 +151,19 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
             self._refuse_idle_of_wait(defaults, on_failure="leave")
             if self.check_variables and not self.validate_first:
-                raise ValueError(
-                    "check_variables needs validate_first=True: it looks at the whole input first"
-                )
+                raise ValueError("check_variables needs validate_first=True: it checks the whole input first")
             if fail_fast and isinstance(max_failures, float) and not validate_first:
                 raise ValueError(
-                    "with validate_first=False nobody knows of how many max_failures is a share: give a number"
+                    "with validate_first=False the number of launches is unknown, so max_failures must be a number and not a share"
                 )
         self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
         self._launcher: BatchLauncher | None = None
         self._awaited: GroupWait | None = None
         self._published: PublishedBatch
         self._may_fail: int | None = None
-        self._met: Collection[int] = ()
-        self._is_ending = False
-        self._was_ended = False
+        self._satisfied: Collection[int] = ()
+        self._is_stopping = False
+        self._ended_by_user = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the missing launches of the batch, and wait for all unless the task does not wait."""
@@ -177,7 +175,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
         self._begun = begin(context, BatchRecord, retries=self.retries or 0)
         try:
-            with self._unfinished_if_it_fails(context):
+            with self._mark_resumable_on_failure(context):
                 self._check(context)
                 read, survey = self._reader(), None
                 if self.validate_first:
@@ -191,9 +189,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 try:
                     launched = self._launch(read, survey, context)
                 except AirflowTaskTimeout:
-                    self._out_of_time()
+                    self._apply_on_timeout()
                     raise
-                return self._go_on(launched, context)
+                return self._publish_and_wait(launched, context)
         finally:
             # From now on the result is known or the task is deferred, so a kill of this process terminates nothing.
             self._launcher = self._awaited = None
@@ -203,35 +201,37 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        with self._unfinished_if_it_fails(context):
+        with self._mark_resumable_on_failure(context):
             self._published = batch_xcoms.published(context)
             self._report_many(len(self._published.ids), {}, self._published.ids)
             end, error = events.decode_group(event, self._published.awaited)
             if end is None:
-                raise error or UnknownEventError(event, "it tells of nothing")
+                raise error or UnknownEventError(event, "it reports nothing")
             return self._end(end, error, context)
 
     def _look_again(self, context: Context, deadline: float | None) -> Any:
-        with self._unfinished_if_it_fails(context):
+        with self._mark_resumable_on_failure(context):
             return super()._look_again(context, deadline)
 
     def on_kill(self) -> None:
         """Stop starting, and terminate the open instances of the batch if a user ended the task while it was on a worker."""
-        self._is_ending = True
+        self._is_stopping = True
         if self._launcher is None:
             return
         from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
 
-        self._launcher.stop(AstroZeroError(ENDING))
-        self._was_ended = kill.was_ended_by_a_person(self._published.task, "The batch", self.log)
+        self._launcher.stop(AstroZeroError(STOPPING))
+        self._ended_by_user = kill.was_ended_by_a_person(self._published.task, "The batch", self.log)
         if self._launcher.under_way:
-            self.log.warning("%s starts were under way; what came of them is left", self._launcher.under_way)
-        if self._was_ended and self.terminate_on_kill:
+            self.log.warning(
+                "%s starts were in progress; their instances are not terminated", self._launcher.under_way
+            )
+        if self._ended_by_user and self.terminate_on_kill:
             kill.terminate_all(
-                self.hook.settings, self._at_stake(), self.log, max_concurrency=self.max_concurrency
+                self.hook.settings, self._open_instances(), self.log, max_concurrency=self.max_concurrency
             )
 
-    def _at_stake(self) -> dict[str, str | None]:
+    def _open_instances(self) -> dict[str, str | None]:
         """Return the ids of the instances that may be open, each with its last polled state."""
         from airflow_provider_astrobpm.bpm.search import Sought  # noqa: PLC0415
 
@@ -333,27 +333,27 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     rate_limit=self.rate_limit,
                     with_variables=self.result_variables,
                 )
-                if self._is_ending:
-                    raise AstroZeroError(ENDING)
-                watch = asyncio.ensure_future(orphan.stop_when_given_up(launcher.stop))
+                if self._is_stopping:
+                    raise AstroZeroError(STOPPING)
+                supervision = asyncio.ensure_future(orphan.stop_when_given_up(launcher.stop))
                 try:
                     return await launcher.launch(record)
                 finally:
-                    watch.cancel()
+                    supervision.cancel()
 
         return loop.run(work)
 
-    def _out_of_time(self) -> None:
+    def _apply_on_timeout(self) -> None:
         """Apply ``on_timeout`` to the started instances if ``execution_timeout`` has passed before everything was started."""
         if self.on_timeout == "leave" or self._launcher is None:
             return
         self.log.warning(
-            "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on"
+            "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances"
         )
         seen = {one.id: one for one in self._launcher.instances.values()}
         self._batch_end.change(list(seen), seen, self.on_timeout)
 
-    def _go_on(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
+    def _publish_and_wait(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
         """Publish the started instances, and wait for them."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
@@ -471,7 +471,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             whole["launches"] = list(islice(rows, MAX_RETURNED_LAUNCHES))
             if len(result) > MAX_RETURNED_LAUNCHES:
                 self.log.warning(
-                    "The result holds %s of %s launches; set result_path to have all",
+                    "The result has %s of %s launches; set result_path to get all",
                     MAX_RETURNED_LAUNCHES,
                     len(result),
                 )
@@ -479,29 +479,29 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self._report_many(len(result), result.counts, self._published.ids)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
-            self._met = () if self._condition().is_lasting else result.numbers("succeeded")
+            self._satisfied = () if self._condition().is_lasting else result.numbers("succeeded")
             raise failure
         batch_xcoms.publish_that_it_is_over(context)
         return whole
 
     @contextmanager
-    def _unfinished_if_it_fails(self, context: Context) -> Iterator[None]:
+    def _mark_resumable_on_failure(self, context: Context) -> Iterator[None]:
         """On failure, record that a clear resumes the batch, and add to the error what retry and clear will do."""
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
-            goes_on = self._remember_failure(context)
-            clear = "so does clearing this task" if goes_on else "a clear begins anew"
-            words = f"A retry starts only what is not open and has not ended well of this batch; {clear}."
-            if goes_on:
-                words += clearing.advice("the batch begins anew")
+            is_resumable = self._record_failure(context)
+            clear = "so does clearing this task" if is_resumable else "clearing this task starts a new batch"
+            words = f"A retry starts only the launches of this batch that are not open and have not succeeded; {clear}."
+            if is_resumable:
+                words += clearing.advice("a new batch starts")
             if not isinstance(error, AstroZeroError):
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             elif words not in error.advice:
                 error.advice = f"{error.advice} {words}".lstrip()
             raise
 
-    def _remember_failure(self, context: Context) -> bool:
+    def _record_failure(self, context: Context) -> bool:
         """Record that the batch is unfinished, and return whether a clear resumes it."""
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
@@ -516,9 +516,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             this = Try.of(context, retries=self.retries or 0, record=record)
             if record.generation == this.generation:
                 # If a user ended the task, a clear asks for a new batch.
-                record = record.failed(unfinished=not self._was_ended, met=self._met)
+                record = record.failed(unfinished=not self._ended_by_user, met=self._satisfied)
                 memory.write(record)
         except (Exception, AirflowTaskTimeout):
-            self.log.exception("That the batch is unfinished could not be written down")
+            self.log.exception("Could not record that the batch is unfinished")
             return False
         return record.unfinished

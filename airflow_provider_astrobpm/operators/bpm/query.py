@@ -107,17 +107,17 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         self._report_many(len(found), Counter(row.state for row in found), (row.id for row in found))
         self.log.info("Found %d instances", len(found))
         if not found and self.if_none != "succeed":
-            self._end_without(self._none_found())
+            self._end_without_instances(self._no_instances_error())
         return [self.hook.as_dict(row) for row in found]
 
-    def _none_found(self) -> NoInstancesError:
+    def _no_instances_error(self) -> NoInstancesError:
         asked = {name: getattr(self, name) for name in FILTERS if name != "limit"}
         wanted = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
         error = NoInstancesError(sorted(self.states), wanted)
         error.connection = self.astro_zero_conn_id
         return error
 
-    def _end_without(self, none_found: NoInstancesError) -> None:
+    def _end_without_instances(self, error: NoInstancesError) -> None:
         if self.if_none == "skip":
-            raise AirflowSkipException(none_found.problem)
-        raise none_found
+            raise AirflowSkipException(error.problem)
+        raise error

@@ -133,7 +133,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 self._refuse_idle(defaults, "without a business_key", {"if_open_instance_exists": "start"})
             self._refuse_idle_of_wait(defaults)
         self._given |= checks.given(self, ("version", "variables", "business_key", "title"))
-        self._at_stake: tuple[AtStake, TaskInstanceKey] | None = None
+        self._kill_target: tuple[AtStake, TaskInstanceKey] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or resume the one of an earlier try, and wait for it unless the task does not wait."""
@@ -152,20 +152,20 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 raise
             instance = launched.instance
             self._report(instance)
-            with self._says_what_stays_open(context, instance.id):
+            with self._annotate_open_instance(context, instance.id):
                 self._publish(instance, context)
                 if not self.wait_for_completion:
                     return self.hook.as_dict(instance)
                 return self._wait_for(instance, launched.record.deadline, context)
         finally:
             # From now on the result is known or the task is deferred, so a kill of this process terminates nothing.
-            self._at_stake = None
+            self._kill_target = None
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
         instance_id = _published_instance(context)
         self._report_unseen(instance_id, name=self.bpm_name)
-        with self._says_what_stays_open(context, instance_id):
+        with self._annotate_open_instance(context, instance_id):
             try:
                 instance = self._ending_of(event, instance_id)
             except WaitTimeoutError as error:
@@ -174,10 +174,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
 
     def on_kill(self) -> None:
         """Terminate the instance if a user ended the task while it was on a worker."""
-        if self._at_stake is not None and self.terminate_on_kill:
+        if self._kill_target is not None and self.terminate_on_kill:
             from airflow_provider_astrobpm.tasks.kill import terminate  # noqa: PLC0415
 
-            terminate(self.hook.settings, *self._at_stake, self.log)
+            terminate(self.hook.settings, *self._kill_target, self.log)
 
     def _launch(self, context: Context) -> Launched:
         from airflow_provider_astrobpm.bpm import adoption, api  # noqa: PLC0415
@@ -229,13 +229,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             # A kill between the start and its response knows only the key. A key that the author gave is not unique.
             key = order.key(record.launch)
             if record.instance_id or (record.posted_at is not None and self.business_key is None):
-                self._at_stake = AtStake(key, record.instance_id), task
+                self._kill_target = AtStake(key, record.instance_id), task
             else:
-                self._at_stake = None
+                self._kill_target = None
             memory.write(record)
 
         launched = self.hook.launch(order, known, remember=remember)
-        self._at_stake = AtStake(order.key(launched.record.launch), launched.instance.id), task
+        self._kill_target = AtStake(order.key(launched.record.launch), launched.instance.id), task
         return launched
 
     def _accepts(self, instance: BpmInstance) -> bool:
@@ -296,7 +296,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         )
 
     @contextmanager
-    def _says_what_stays_open(self, context: Context, instance_id: str | None) -> Iterator[None]:
+    def _annotate_open_instance(self, context: Context, instance_id: str | None) -> Iterator[None]:
         """On failure, record that the instance may be open, and add to the error what retry and clear will do with it."""
         try:
             yield
@@ -306,18 +306,18 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             if seen is None or not seen.is_closed:
                 # A wait that failed because of the instance itself would fail again if it were resumed.
                 if isinstance(error, WaitFailedError):
-                    goes_on = error.instance.suspended
+                    is_resumable = error.instance.suspended
                 else:
-                    goes_on = not isinstance(error, AnotherInstanceError)
-                remembered = self._remember_what_stays_open(context, instance_id, goes_on=goes_on)
-                words = self._what_stays_open(instance_id, error, adopts=remembered and goes_on)
+                    is_resumable = not isinstance(error, AnotherInstanceError)
+                recorded = self._record_open_instance(context, instance_id, is_resumable=is_resumable)
+                words = self._open_instance_advice(instance_id, error, adopts=recorded and is_resumable)
                 if isinstance(error, AstroZeroError):
                     error.advice = f"{error.advice} {words}".lstrip()
                 else:
                     self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             raise
 
-    def _remember_what_stays_open(self, context: Context, instance_id: str | None, *, goes_on: bool) -> bool:
+    def _record_open_instance(self, context: Context, instance_id: str | None, *, is_resumable: bool) -> bool:
         import msgspec  # noqa: PLC0415
 
         from airflow_provider_astrobpm.bpm.adoption import Record  # noqa: PLC0415
@@ -329,30 +329,30 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             record = memory.read()
             if record is None or record.instance_id != instance_id:
                 return False
-            memory.write(msgspec.structs.replace(record, left_open=goes_on))
+            memory.write(msgspec.structs.replace(record, left_open=is_resumable))
         except (Exception, AirflowTaskTimeout):
-            self.log.exception("That the instance stays open could not be written down")
+            self.log.exception("Could not record that the instance stays open")
             return False
         return True
 
-    def _what_stays_open(self, instance_id: str | None, error: BaseException, *, adopts: bool) -> str:
+    def _open_instance_advice(self, instance_id: str | None, error: BaseException, *, adopts: bool) -> str:
         seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
-        first = "Resume it: then a retry" if seen is not None and seen.suspended else "A retry"
+        first = "Resume it; then a retry" if seen is not None and seen.suspended else "A retry"
         if isinstance(error, InstanceNotFoundError):
-            then = "A retry goes on with it if it shows again. "
+            then = "A retry resumes it if it appears again. "
             if adopts:
-                then += "So does clearing this task; clearing it once more starts a new one all the same."
+                then += "So does clearing this task; clearing it a second time starts a new one."
                 then += clearing.advice("the first clear starts a new one")
             else:
                 then += "Clearing this task starts a new one."
         elif isinstance(error, AnotherInstanceError):
-            then = "A retry does not go on with what has its id now; clearing this task starts a new one."
+            then = "A retry does not resume the instance that has its id now; clearing this task starts a new one."
         elif adopts or not self.terminate_on_kill:
-            then = f"{first} goes on waiting for it, and so does clearing this task."
+            then = f"{first} keeps waiting for it, and so does clearing this task."
             if adopts and (self.terminate_on_kill or self.business_key is not None):
                 then += clearing.advice("the task no longer knows this instance, and may start another one")
         else:
-            then = f"{first} goes on with it; clearing this task terminates it and starts a new one."
+            then = f"{first} keeps waiting for it; clearing this task terminates it and starts a new one."
         return f"Instance {instance_id!r} on connection {self.astro_zero_conn_id!r} may still be open. {then}"
 
 

@@ -73,7 +73,7 @@ class TestTheInput:
     ) -> None:
         task(launches=[{}, {}], bpm_name=ENDS, failed_bp_statuses=["No", "Nay"]).try_it()
         said = capfd.readouterr().out + caplog.text
-        assert said.count("Any business status but 'Nay' and 'No' opens this gate") == 1
+        assert said.count("Any business status except 'Nay' and 'No' opens this gate") == 1
 
     def test_a_template_that_came_out_as_nothing_is_no_empty_batch(self, task: Any) -> None:
         operator = task(launches=[]).operator()
@@ -137,9 +137,9 @@ def test_an_id_that_is_there_twice_is_refused_before_its_start(
         ({"launches": [], "on_failure": "suspend"}, "on_failure must be one of"),
         (
             {"launches": [], "wait_for_completion": False, "states": ["Running"]},
-            "means nothing with wait_for",
+            "has no effect with wait_for",
         ),
-        ({"launches": [], "fail_fast": True, "max_failures": 0.1, "validate_first": False}, "give a number"),
+        ({"launches": [], "fail_fast": True, "max_failures": 0.1, "validate_first": False}, "must be a number and not a share"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:

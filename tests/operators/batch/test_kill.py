@@ -69,6 +69,6 @@ class TestAKillOnTheWorker:
         one = make_task(has_store=False, launches=launches(20))
         operator = one.operator()
         operator.on_kill()
-        with pytest.raises(errors.AstroZeroError, match="This process is being ended"):
+        with pytest.raises(errors.AstroZeroError, match="The task process is stopping"):
             operator.execute(one.context)
         assert emulator.counts()["start"] == 0

@@ -128,7 +128,7 @@ class TestTheNextTry:
     ) -> None:
         one = task(launches=launches(2), deferrable=True)
         one.fire = lambda _trigger: {"status": "group", "outcomes": "oo", "reasons": []}
-        with pytest.raises(errors.UnknownEventError, match="it tells of no end"):
+        with pytest.raises(errors.UnknownEventError, match="it reports no outcome"):
             one.try_it()
         one.fire = lambda _trigger: {"status": "group", "outcomes": "++", "reasons": []}
         with pytest.raises(errors.UnknownEventError, match="it counts as a success"):
