@@ -14,15 +14,15 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, conf, redact,
 
 from airflow_provider_astrobpm._airflow.version_compat import determine_kwargs
 from airflow_provider_astrobpm.operators.bpm.start import AstroZeroStartBpmInstanceOperator
-from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-TAKES_NO_VARIABLES = "@task.astro_bpm takes no variables: the function returns them"
-SHOWN = "shown_variables"
+NO_VARIABLES_MESSAGE = "@task.astro_bpm takes no variables: the function returns them"
+SHOWN_VARIABLES = "shown_variables"
 """The key of the variables in the arguments of a resumed task, which shows them on its page."""
 
 
@@ -52,13 +52,13 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
     """Makes Airflow store the rendered fields again after the execution, when the variables are known."""
 
     def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
-        with task_named(kwargs.get("task_id")):
+        with errors_name_task(kwargs.get("task_id")):
             if inspect.iscoroutinefunction(python_callable) or inspect.isgeneratorfunction(python_callable):
                 raise ValueError("@task.astro_bpm takes a plain function, which returns the variables")
         super().__init__(python_callable=python_callable, **kwargs)
         if self.variables is not None:
             if not is_default(kwargs.get("default_args"), "variables", self.variables):
-                raise ValueError(f"Task {self.task_id!r}: {TAKES_NO_VARIABLES}")
+                raise ValueError(f"Task {self.task_id!r}: {NO_VARIABLES_MESSAGE}")
             self.variables = None
             self._given -= {"variables"}
 
@@ -70,12 +70,12 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
 
     def defer(self, *, kwargs: dict[str, Any] | None = None, **arguments: Any) -> Any:
         """Defer the task, and keep the variables for its page, because the function is not called again."""
-        return super().defer(kwargs={**(kwargs or {}), SHOWN: self._shown_variables()}, **arguments)
+        return super().defer(kwargs={**(kwargs or {}), SHOWN_VARIABLES: self._shown_variables()}, **arguments)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral."""
         arguments = dict(next_kwargs or {})
-        self.variables = arguments.pop(SHOWN, None)
+        self.variables = arguments.pop(SHOWN_VARIABLES, None)
         return super().resume_execution(next_method, arguments, context)
 
     def _call_function(self, context: Context) -> Mapping[str, Any] | None:
@@ -113,8 +113,8 @@ def astro_bpm_task(
     """
     if "variables" in kwargs:
         task_id = kwargs.get("task_id") or getattr(python_callable, "__name__", None)
-        with task_named(task_id):
-            raise ValueError(TAKES_NO_VARIABLES)
+        with errors_name_task(task_id):
+            raise ValueError(NO_VARIABLES_MESSAGE)
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=multiple_outputs,

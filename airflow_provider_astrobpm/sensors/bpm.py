@@ -19,10 +19,10 @@ from airflow_provider_astrobpm._airflow.xcom_keys import INSTANCE_URL
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
-from airflow_provider_astrobpm.tasks.arguments import is_default, one_of, task_named
-from airflow_provider_astrobpm.tasks.connecting import connect
-from airflow_provider_astrobpm.tasks.deadline import alarm_ends
-from airflow_provider_astrobpm.tasks.waiting import WaitingTask
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default, require_exactly_one
+from airflow_provider_astrobpm.tasks.connecting import look_up_connection
+from airflow_provider_astrobpm.tasks.deadline import alarm_as_deadline
+from airflow_provider_astrobpm.tasks.waiting import WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MAX_POLL_PAUSE_SECONDS = 20.0  # between two polls of one poke, while polls fail or do not return the instance
 
 
-class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
+class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
     """Wait until a BPM instance succeeds, or until it reaches given states or business statuses.
 
     The instance is given by its id or by its business key. An instance with the key need not exist yet. A closed instance
@@ -70,7 +70,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = (
-        *WaitingTask.template_fields,
+        *WaitingOperator.template_fields,
         "instance_id",
         "business_key",
         "bpm_name",
@@ -86,7 +86,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         defaults = kwargs.get("default_args")
-        with task_named(kwargs.get("task_id")):
+        with errors_name_task(kwargs.get("task_id")):
             for name in ("poke_interval", "timeout"):  # Airflow's own error does not say what to write
                 if isinstance(kwargs.get(name), str):
                     checks.seconds(kwargs[name], name)
@@ -94,8 +94,8 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
-        with task_named(self.task_id):
-            one_of(self, defaults, "instance_id", "business_key")
+        with errors_name_task(self.task_id):
+            require_exactly_one(self, defaults, "instance_id", "business_key")
             if bpm_name is not None and self.business_key is None:
                 if not is_default(defaults, "bpm_name", bpm_name):
                     raise ValueError(
@@ -108,24 +108,24 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll once, and wait if the instance has not met the condition yet."""
-        self._report_unseen(self.instance_id, name=self.bpm_name, business_key=self.business_key)
+        self._report_unpolled(self.instance_id, name=self.bpm_name, business_key=self.business_key)
         began = None
         if self.mode == "reschedule":
             began = context["ti"].get_first_reschedule_date(context)
         if began is None:
-            self._say_what_opens_the_gate()
+            self._warn_if_any_status_succeeds()
         self._awaited = awaited = self._new_wait(
             context, self._deadline(began.timestamp() if began else time.time())
         )
         if began is not None and not self.silent_fail:
-            connect(self.hook, awaited, self.log)
+            look_up_connection(self.hook, awaited, self.log)
             if awaited.ending is not None:
                 return self._end(awaited.result)
         if not self.deferrable or self.silent_fail:
             return self._poke_until_end(context, awaited)
         self._trigger_for(None)
         self._publish(self.instance_id, context)
-        with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+        with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
             self.hook.look(awaited)
         self._publish(awaited.instance_id, context)
         if awaited.ending is None:
@@ -134,7 +134,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def _poke_until_end(self, context: Context, awaited: Wait) -> Any:
         try:
-            with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+            with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
                 return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
             if error.__cause__ is not None or awaited.deadline is None:
@@ -147,11 +147,11 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        self._report_unseen(self.instance_id, name=self.bpm_name, business_key=self.business_key)
+        self._report_unpolled(self.instance_id, name=self.bpm_name, business_key=self.business_key)
 
         def ending() -> BpmInstance:
             try:
-                instance = self._ending_of(event, self.instance_id)
+                instance = self._instance_in_event(event, self.instance_id)
             except (WaitFailedError, WaitTimeoutError) as error:
                 self._publish(error.instance.id if error.instance else None, context)
                 raise
@@ -186,7 +186,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             self._awaited = self._new_wait(context, self._deadline(time.time()))
         self._publish(self.instance_id, context)
         pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), MAX_POLL_PAUSE_SECONDS)
-        with alarm_ends(self._awaited, connection=self.astro_zero_conn_id):
+        with alarm_as_deadline(self._awaited, connection=self.astro_zero_conn_id):
             self.hook.look_until_sure(self._awaited, again_after=pause)
         self._publish(self._awaited.instance_id, context)
         if self._awaited.ending is None:
@@ -217,16 +217,16 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         try:
             instance = ending()
         except WaitFailedError as error:
-            self._report(error.instance)
+            self._report_instance(error.instance)
             raise
         except WaitTimeoutError as error:
-            self._report(error.instance)
+            self._report_instance(error.instance)
             sought = error.instance.id if error.instance else self.instance_id
             try:
-                instance = self._after_timeout(error, sought)
+                instance = self._apply_on_timeout(error, sought)
             except WaitTimeoutError:
                 raise AirflowSensorTimeout(str(error)) from error
-        self._report(instance)
+        self._report_instance(instance)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 
@@ -256,9 +256,9 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
-        return self._bounded(awaited, deadline)
+        return self._with_deadline(awaited, deadline)
 
     def _deadline(self, began: float) -> float | None:
         """Return the deadline of a wait that began at ``began``, both in seconds since the epoch."""
-        seconds = self._limits.seconds
+        seconds = self._wait_limits.seconds
         return None if seconds is None else began + seconds

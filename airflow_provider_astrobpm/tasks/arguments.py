@@ -19,7 +19,7 @@ COMPARED_BY_VALUE = (str, int, float, list, tuple, dict)
 
 
 @contextmanager
-def task_named(task_id: str | None) -> Iterator[None]:
+def errors_name_task(task_id: str | None) -> Iterator[None]:
     """Add the task id to a ``ValueError``. A DAG file may have hundreds of tasks."""
     try:
         yield
@@ -46,7 +46,7 @@ def is_default(defaults: Mapping[str, Any] | None, argument: str, value: object)
     )
 
 
-def one_of(task: Any, defaults: Mapping[str, Any] | None, first: str, second: str) -> None:
+def require_exactly_one(task: Any, defaults: Mapping[str, Any] | None, first: str, second: str) -> None:
     """Check that a task has exactly one of two arguments.
 
     If one argument was given to the task and the other one comes from ``default_args``, the default is dropped.
@@ -83,7 +83,7 @@ class CheckedVariables:
             raise AttributeError(self._name) from None
 
     def __set__(self, task: Any, value: Any) -> None:
-        with task_named(getattr(task, "task_id", None)):
+        with errors_name_task(getattr(task, "task_id", None)):
             self.check(value)
         task.__dict__[self._name] = value
 

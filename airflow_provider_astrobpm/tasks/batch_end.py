@@ -16,7 +16,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import loop
-from airflow_provider_astrobpm.tasks.deadline import despite_the_alarm
+from airflow_provider_astrobpm.tasks.deadline import repeat_after_alarm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure, OnTimeout
 
-LATE = "it was still open at the deadline ({!r})"
+OPEN_AT_DEADLINE = "it was still open at the deadline ({!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchEnd:
+class BatchCompletion:
     """Completes a batch.
 
     :param hook: the hook of the task.
@@ -59,7 +59,7 @@ class BatchEnd:
     max_poll_failure_time: float
     log: Any
 
-    def conclude(
+    def complete(
         self, batch: PublishedBatch, end: GroupEnd, error: Exception | None
     ) -> tuple[BatchResult, BatchFailedError | None]:
         """Return the outcome of each launch, and the error of the batch if it has failed.
@@ -86,7 +86,7 @@ class BatchEnd:
             if self.on_timeout != "leave":
                 change = self.change(late, seen, self.on_timeout)
                 notes.append(f"By 'on_timeout': {change.note}.")
-            reason = LATE.format(error.argument)
+            reason = OPEN_AT_DEADLINE.format(error.argument)
             failed = {one: reason for one in late if not self._has_succeeded(seen.get(one))}
             end = end._replace(failed=end.failed | failed, open=())
         failure = batch_result.result_of(ids, refusals, end, seen, batch.said).failure(self.max_failures)
@@ -162,7 +162,7 @@ class BatchEnd:
                     log=lambda note: note.write_to(self.log),
                 )
 
-        change = despite_the_alarm(lambda: loop.run(work))
+        change = repeat_after_alarm(lambda: loop.run(work))
         self.log.info(change.note)
         seen |= {one.id: one for one in change.instances}
         return change

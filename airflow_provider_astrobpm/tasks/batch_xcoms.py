@@ -53,7 +53,7 @@ class PublishedBatch(NamedTuple):
         return {"task_key": self.task.for_trigger, "batch_key": self.key}
 
 
-def nothing_yet(context: Context) -> PublishedBatch:
+def unpublished(context: Context) -> PublishedBatch:
     """Return the state of a try that has published nothing yet."""
     return PublishedBatch(TaskInstanceKey.of(context["ti"]), "")
 
@@ -61,7 +61,7 @@ def nothing_yet(context: Context) -> PublishedBatch:
 def publish_key(context: Context, key: str) -> PublishedBatch:
     """Publish the batch key. By it a trigger of an earlier try recognizes whether this try resumes its batch."""
     context["ti"].xcom_push(key=BATCH_KEY, value=key)
-    return nothing_yet(context)._replace(key=key)
+    return unpublished(context)._replace(key=key)
 
 
 def publish(context: Context, launched: BatchLaunched, *, bpm_name: str | None = None) -> PublishedBatch:
@@ -126,7 +126,7 @@ def publish_result(context: Context, result: dict[str, Any]) -> None:
     context["ti"].xcom_push(key=RESULT, value=result)
 
 
-def publish_that_it_is_over(context: Context) -> None:
+def publish_wait_over(context: Context) -> None:
     """Publish that the wait is over. If Airflow then cancels the trigger of this try, it recognizes that this is no kill."""
     context["ti"].xcom_push(key=WAIT_OVER, value=_pulled(context, BATCH_KEY))
 

@@ -27,7 +27,7 @@ def advice(otherwise: str) -> str:
     return f' On this Airflow, tick "{BOX}" when you clear it (REST API: keep_task_state=true); otherwise {otherwise}.'
 
 
-def add_advice(error: AmbiguousStartError) -> None:
+def add_clear_advice(error: AmbiguousStartError) -> None:
     """Add what to tick to the advice of an error that asks for a clear."""
     if re.search(r"\bclear\b", error.advice):
         error.advice += advice("it does not know that you have checked, and may refuse again")

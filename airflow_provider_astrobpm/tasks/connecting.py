@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
-def connect(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
+def look_up_connection(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
     """Look up the connection, and retry while the wait tolerates failed polls.
 
     :param hook: the hook, which caches the connection.

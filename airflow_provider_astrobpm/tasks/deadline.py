@@ -33,7 +33,7 @@ ALARM_LEAD_SHARE = 0.1  # share of execution_timeout between the deadline and th
 MAX_ALARM_LEAD_SECONDS = 5.0
 
 
-class Deadline(NamedTuple):
+class WaitDeadline(NamedTuple):
     """When a wait fails."""
 
     at: float | None
@@ -43,7 +43,7 @@ class Deadline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class WaitLimits:
     """How long a wait may take.
 
     :param timeout: seconds for the wait; ``None`` for no limit.
@@ -72,7 +72,7 @@ class Limits:
         """The argument that sets this duration."""
         return TIMEOUT if self.seconds == self.timeout else EXECUTION_TIMEOUT
 
-    def deadline(self, at: float | None, *, now: float, alarm: float | None) -> Deadline:
+    def deadline(self, at: float | None, *, now: float, alarm: float | None) -> WaitDeadline:
         """Return the deadline of a wait that continues in this process.
 
         :param at: when the wait fails according to ``seconds``, in seconds since the epoch.
@@ -81,18 +81,18 @@ class Limits:
         """
         by_alarm = None if self._execution is None or alarm is None else now + alarm - self._lead
         if by_alarm is not None and (at is None or by_alarm < at):
-            return Deadline(by_alarm, EXECUTION_TIMEOUT)
-        return Deadline(at, self.argument)
+            return WaitDeadline(by_alarm, EXECUTION_TIMEOUT)
+        return WaitDeadline(at, self.argument)
 
 
-def seconds_to_alarm() -> float | None:
+def seconds_until_alarm() -> float | None:
     """Return the seconds until the alarm of this process, or ``None`` if none is set."""
     seconds, _ = signal.getitimer(signal.ITIMER_REAL)
     return seconds or None
 
 
 @contextmanager
-def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
+def alarm_as_deadline(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
     """Treat Airflow's alarm as the deadline of a wait that has not ended yet.
 
     :param connection: the connection id, for the error of the wait.
@@ -110,7 +110,7 @@ def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
             awaited.end(error)
 
 
-def despite_the_alarm(act: Callable[[], T]) -> T:
+def repeat_after_alarm(act: Callable[[], T]) -> T:
     """Return the result of an action. If Airflow's alarm interrupts the action, repeat it; the alarm comes only once."""
     try:
         return act()

@@ -23,7 +23,7 @@ STORE_KEY = "astro_zero_change"
 
 
 @contextmanager
-def intent_of(context: Context, action: str, instance_id: str, *, counts: bool) -> Iterator[Intent]:
+def recorded_action(context: Context, action: str, instance_id: str, *, counts: bool) -> Iterator[Intent]:
     """Provide the record of an action from earlier tries, and delete it when the effect of the action is known.
 
     :param context: the context of the task.

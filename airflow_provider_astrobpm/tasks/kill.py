@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AtStake(NamedTuple):
+class KillTarget(NamedTuple):
     """The instance that a task has started or is about to start."""
 
     business_key: str
@@ -60,7 +60,7 @@ BATCH_SENDING_SECONDS = (
 )
 
 
-def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any) -> None:
+def terminate_instance(settings: Settings, what: KillTarget, task: TaskInstanceKey, log: Any) -> None:
     """Terminate an instance if a user ended its task, and log the outcome.
 
     :param settings: the settings of the connection.
@@ -80,11 +80,11 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
                 return f"{reason}, so it may still be open; search for it by its BPM and start time"
             return "; ".join(done) or "no open instance was found"
 
-    if was_ended_by_a_person(task, str(what), log):
+    if was_ended_by_user(task, str(what), log):
         _terminate_and_log(work, str(what), log, tally)
 
 
-def terminate_all(
+def terminate_batch(
     settings: Settings,
     instances: Mapping[str, str | None],
     log: Any,
@@ -122,7 +122,7 @@ def terminate_all(
     _terminate_and_log(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
 
-def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
+def was_ended_by_user(task: TaskInstanceKey, what: str, log: Any) -> bool:
     """Return whether a user ended the task. If not, or if that is unknown, log that nothing is terminated.
 
     :param task: the task instance.

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from airflow_provider_astrobpm.bpm.launches import FIELDS, Where
-from airflow_provider_astrobpm.tasks.storage import place_of
+from airflow_provider_astrobpm.tasks.storage import file_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_astrobpm.tasks.storage import Place
+    from airflow_provider_astrobpm.tasks.storage import FileLocation
 
 LONGEST_LINE = 2**22  # characters: a file without line ends must not fill the memory
 BLOCK = 2**20  # bytes per read of a remote file: the default of s3fs is fifty times as much
@@ -36,25 +36,30 @@ def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object
         ``s3://aws_default@bucket/launches.jsonl``.
     :raises ValueError: at once for an invalid path; while reading for a missing or broken file.
     """
-    place = place_of(path, "file of launches", _FORMATS)
-    launches = _FORMATS[place.suffix]
+    location = file_location(path, "file of launches", _FORMATS)
+    launches = _FORMATS[location.suffix]
 
     def opened() -> Iterator[tuple[str, object]]:
-        with _open(place, conn_id) as file:
-            yield from launches(_lines(file, place.shown), place.shown)
+        with _open(location, conn_id) as file:
+            yield from launches(_lines(file, location.shown), location.shown)
 
     return opened()
 
 
-def _open(place: Place, conn_id: str | None) -> TextIO:
-    storage = place.attached(conn_id)
+def _open(location: FileLocation, conn_id: str | None) -> TextIO:
+    storage = location.file_system(conn_id)
     try:
         # Bytes that are not UTF-8 become surrogates, so that the error can name their line.
         file: TextIO = storage.open(
-            place.address, "r", encoding="utf-8-sig", errors="surrogateescape", newline="", block_size=BLOCK
+            location.address,
+            "r",
+            encoding="utf-8-sig",
+            errors="surrogateescape",
+            newline="",
+            block_size=BLOCK,
         )
     except FileNotFoundError:
-        raise ValueError(f"there is no file {place.shown}") from None
+        raise ValueError(f"there is no file {location.shown}") from None
     return file
 
 

@@ -26,7 +26,7 @@ INSTANCES = "astroBpm_instances"
 MOST_IDS = 20  # instance ids in the facet for several instances
 
 
-class Facts(NamedTuple):
+class LineageFacts(NamedTuple):
     """A run facet before it is built: its name and its fields."""
 
     facet: str
@@ -34,18 +34,18 @@ class Facts(NamedTuple):
 
 
 @cache
-def is_wanted() -> bool:
+def is_installed() -> bool:
     """Return whether Airflow's OpenLineage provider is installed."""
     return find_spec("airflow.providers.openlineage") is not None
 
 
-def of_instance(settings: Settings | None, instance: BpmInstance) -> Facts:
+def facts_of_instance(settings: Settings | None, instance: BpmInstance) -> LineageFacts:
     """Return the facts about one instance.
 
     :param settings: the settings of the connection, if they could be read.
     :param instance: the last polled instance.
     """
-    return Facts(
+    return LineageFacts(
         INSTANCE,
         {
             **_host(settings),
@@ -60,9 +60,9 @@ def of_instance(settings: Settings | None, instance: BpmInstance) -> Facts:
     )
 
 
-def of_unseen(
+def facts_of_unpolled_instance(
     settings: Settings | None, instance_id: str | None, *, name: str | None, business_key: str | None
-) -> Facts:
+) -> LineageFacts:
     """Return the facts about an instance that no poll has returned.
 
     :param settings: the settings of the connection, if they could be read.
@@ -72,12 +72,12 @@ def of_unseen(
     """
     url = settings.url_of(instance_id) if settings and isinstance(instance_id, str) else None
     known = {"instanceId": instance_id, "bpmName": name, "businessKey": business_key, "url": url}
-    return Facts(INSTANCE, {**_host(settings), **known})
+    return LineageFacts(INSTANCE, {**_host(settings), **known})
 
 
-def of_many(
+def facts_of_instances(
     settings: Settings | None, total: int, counts: Mapping[str, int], ids: Iterable[str | None]
-) -> Facts:
+) -> LineageFacts:
     """Return the facts about several instances.
 
     :param settings: the settings of the connection, if they could be read.
@@ -87,14 +87,16 @@ def of_many(
     """
     some = list(islice(filter(None, ids), MOST_IDS))
     nonzero = {name: count for name, count in counts.items() if count}
-    return Facts(INSTANCES, {**_host(settings), "total": total, "counts": nonzero, "instanceIds": some})
+    return LineageFacts(
+        INSTANCES, {**_host(settings), "total": total, "counts": nonzero, "instanceIds": some}
+    )
 
 
 def _host(settings: Settings | None) -> dict[str, str | None]:
     return {"host": urlsplit(settings.base_url).netloc.rpartition("@")[2] if settings else None}
 
 
-def operator_lineage(facts: Facts | None) -> OperatorLineage[Any, Any]:
+def operator_lineage(facts: LineageFacts | None) -> OperatorLineage[Any, Any]:
     """Return the facts as the OpenLineage provider expects them.
 
     :param facts: the facts; ``None`` for none.

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", Record, BatchRecord)
 
-KEYS: dict[type[Any], str] = {Record: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
+STORE_KEYS: dict[type[Any], str] = {Record: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
 
 
-class Try(NamedTuple):
+class TaskTry(NamedTuple):
     """A try of a task."""
 
     task: TaskIdentity
@@ -66,20 +66,20 @@ class Try(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Begun(Generic[R]):
+class BegunTry(Generic[R]):
     """A try that has recorded its intent.
 
-    :param memory: access to the record that the tries of the task share.
+    :param state_record: access to the record that the tries of the task share.
     :param this: the try.
     :param record: the record of earlier tries, if there is one.
     """
 
-    memory: Memory[R]
-    this: Try
+    state_record: TaskStateRecord[R]
+    this: TaskTry
     record: R | None
 
 
-def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
+def begin_try(context: Context, kind: type[R], *, retries: int) -> BegunTry[R]:
     """Begin a try: record that it has begun, before it does anything else.
 
     A later try that finds this and no record of a start knows that no start was sent.
@@ -89,9 +89,9 @@ def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
     :param retries: the retries of the task in the current DAG.
     :raises AstroZeroError: if this version cannot read the record.
     """
-    memory = Memory(context, kind)
-    record = memory.read()
-    this = Try.of(context, retries=retries, record=record)
+    state_record = TaskStateRecord(context, kind)
+    record = state_record.read()
+    this = TaskTry.of(context, retries=retries, record=record)
     intent = with_intent(
         record,
         kind,
@@ -102,11 +102,11 @@ def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
         is_certain=this.generation_is_certain,
     )
     if intent != record:
-        memory.write(intent)
-    return Begun(memory, this, record)
+        state_record.write(intent)
+    return BegunTry(state_record, this, record)
 
 
-class Memory(Generic[R]):
+class TaskStateRecord(Generic[R]):
     """Access to the record that the tries of a task share, in Airflow's task state store. Before Airflow 3.3 there is none.
 
     :param context: the context of the task.
@@ -117,7 +117,7 @@ class Memory(Generic[R]):
         store: Any = task_state_store(context)
         self._store = store
         self._kind: type[R] = kind
-        self._key = KEYS[kind]
+        self._key = STORE_KEYS[kind]
 
     def __bool__(self) -> bool:
         return self._store is not None

@@ -23,7 +23,7 @@ CHECK_INTERVAL_SECONDS = (
 )
 
 
-async def stop_when_given_up(stop: Callable[[Exception], None]) -> None:
+async def stop_when_superseded(stop: Callable[[Exception], None]) -> None:
     """Wait until another try may replace this process, then call ``stop``.
 
     :param stop: stops the work of this process; its argument is the reason.

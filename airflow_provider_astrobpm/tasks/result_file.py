@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.batch_result import COLUMNS
-from airflow_provider_astrobpm.tasks.storage import place_of
+from airflow_provider_astrobpm.tasks.storage import file_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_astrobpm.tasks.storage import Place
+    from airflow_provider_astrobpm.tasks.storage import FileLocation
 
 
 def check(path: str, *, conn_id: str | None = None) -> str:
@@ -39,17 +39,17 @@ def check(path: str, *, conn_id: str | None = None) -> str:
     :raises ValueError: for an invalid path.
     :raises OSError: if the storage refuses the file.
     """
-    place = _location(path)
-    storage = place.attached(conn_id)
-    if place.scheme not in ("http", "https"):
-        with _storage_errors_as_os_error(place, "cannot be written"):
-            _probe(storage, place)
-    return place.shown
+    location = _location(path)
+    storage = location.file_system(conn_id)
+    if location.scheme not in ("http", "https"):
+        with _storage_errors_as_os_error(location, "cannot be written"):
+            _probe(storage, location)
+    return location.shown
 
 
-def _probe(storage: Any, place: Place) -> None:
-    target = storage._strip_protocol(place.address)  # noqa: SLF001 - see _put
-    if place.is_local:
+def _probe(storage: Any, location: FileLocation) -> None:
+    target = storage._strip_protocol(location.address)  # noqa: SLF001 - see _put
+    if location.is_local:
         path = Path(target).resolve()
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "")
@@ -93,26 +93,26 @@ def write(
     :raises ValueError: for an invalid path.
     :raises OSError: if the storage refuses the file.
     """
-    place = _location(path)
-    storage = place.attached(conn_id)
+    location = _location(path)
+    storage = location.file_system(conn_id)
     with tempfile.TemporaryDirectory() as folder:
         # Object storages derive the content type from the suffix.
-        whole = Path(folder, f"result{place.suffix}")
+        whole = Path(folder, f"result{location.suffix}")
         # Half a surrogate pair has no UTF-8 form, and is escaped as in JSON.
         with whole.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(_FORMATS[place.suffix](rows, columns))
-        with _storage_errors_as_os_error(place, "could not be written"):
-            _put(whole, storage, place)
-    return place.shown
+            file.writelines(_FORMATS[location.suffix](rows, columns))
+        with _storage_errors_as_os_error(location, "could not be written"):
+            _put(whole, storage, location)
+    return location.shown
 
 
-def _location(path: str) -> Place:
-    return place_of(checks.text(path, "result_path"), "file for a result", _FORMATS)
+def _location(path: str) -> FileLocation:
+    return file_location(checks.text(path, "result_path"), "file for a result", _FORMATS)
 
 
-def _put(whole: Path, storage: Any, place: Place) -> None:
-    target = storage._strip_protocol(place.address)  # noqa: SLF001 - put_file does not do it on every storage
-    if place.is_local:
+def _put(whole: Path, storage: Any, location: FileLocation) -> None:
+    target = storage._strip_protocol(location.address)  # noqa: SLF001 - put_file does not do it on every storage
+    if location.is_local:
         _replace(Path(target).resolve(), whole)  # follows a link, as opening the file does
     else:
         storage.put_file(str(whole), target)
@@ -132,12 +132,12 @@ def _replace(target: Path, whole: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors_as_os_error(place: Place, what: str) -> Iterator[None]:
+def _storage_errors_as_os_error(location: FileLocation, what: str) -> Iterator[None]:
     """Turn an error of the storage into an ``OSError`` that says what failed."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - storages raise the errors of their clients
-        raise OSError(f"the result {what} to {place.shown}: {_safe_message(error)}") from None
+        raise OSError(f"the result {what} to {location.shown}: {_safe_message(error)}") from None
 
 
 def _safe_message(error: Exception) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Place(NamedTuple):
+class FileLocation(NamedTuple):
     """The location of a file.
 
     Its path may contain the id of an Airflow connection, as in ``s3://aws_default@bucket/launches.jsonl``.
@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
     scheme: str
     """The scheme of its path; empty for a local file."""
-    named: str
+    conn_id: str
     """The connection id in its path; empty if there is none."""
     address: str
     """Its path for the storage, without the connection id."""
@@ -39,15 +39,15 @@ class Place(NamedTuple):
         """Whether the file is on the local machine."""
         return self.scheme in ("", "file", "local")
 
-    def attached(self, conn_id: str | None) -> Any:
+    def file_system(self, conn_id: str | None) -> Any:
         """Return the fsspec file system of the file.
 
         :param conn_id: the connection to use; by default the one that the path names.
         """
-        return attached_file_system(self.scheme or "file", conn_id or self.named or None)
+        return attached_file_system(self.scheme or "file", conn_id or self.conn_id or None)
 
 
-def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:
+def file_location(path: str, what: str, suffixes: Iterable[str]) -> FileLocation:
     """Return the location for a path.
 
     :param path: the path.
@@ -55,15 +55,15 @@ def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:
     :param suffixes: the allowed suffixes of its name.
     :raises ValueError: if the path is invalid.
     """
-    place = Place(*_parts(path))
-    if ":" in place.named:
+    location = FileLocation(*_parts(path))
+    if ":" in location.conn_id:
         raise ValueError(
-            f"{place.shown} must be given without a password: "
+            f"{location.shown} must be given without a password: "
             "the part before the @ is the id of an Airflow connection"
         )
-    if place.suffix not in (allowed := tuple(suffixes)):
-        raise ValueError(f"{place.shown} is not a {what}: its name must end in {', '.join(allowed)}")
-    return place
+    if location.suffix not in (allowed := tuple(suffixes)):
+        raise ValueError(f"{location.shown} is not a {what}: its name must end in {', '.join(allowed)}")
+    return location
 
 
 def _parts(path: str) -> tuple[str, str, str]:

@@ -31,9 +31,14 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
-from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
-from airflow_provider_astrobpm.tasks.base import AstroZeroTask
-from airflow_provider_astrobpm.tasks.deadline import Limits, alarm_ends, despite_the_alarm, seconds_to_alarm
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default
+from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
+from airflow_provider_astrobpm.tasks.deadline import (
+    WaitLimits,
+    alarm_as_deadline,
+    repeat_after_alarm,
+    seconds_until_alarm,
+)
 from airflow_provider_astrobpm.triggers import waiter
 
 if TYPE_CHECKING:
@@ -53,7 +58,7 @@ W = TypeVar("W", bound="AnyWait[Any]")
 OnTimeout = Literal["leave", "suspend", "terminate"]
 ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
 
-FOR_EVER = "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever"
+NO_LIMIT_MESSAGE = "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever"
 
 OnFailure = Literal["leave", "terminate"]
 ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
@@ -61,11 +66,11 @@ ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
 DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 """The default of ``deferrable``: Airflow's own."""
 
-BACKSTOP = timedelta(hours=1)
+AIRFLOW_TIMEOUT_MARGIN = timedelta(hours=1)
 """How long after the deadline Airflow itself ends a deferral, if no triggerer has ended it."""
 
 
-class WaitingTask(AstroZeroTask):
+class WaitingOperator(AstroZeroBaseOperator):
     """Base class of a task that waits for instances.
 
     The wait has one deadline, and ends with the same result or the same error in every mode.
@@ -81,7 +86,7 @@ class WaitingTask(AstroZeroTask):
     :param deferrable: whether the task waits in the triggerer and holds no worker slot.
     """
 
-    template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
+    template_fields: Sequence[str] = (*AstroZeroBaseOperator.template_fields, *ARGUMENTS)
     wait_for_completion = True
     timeout: Any
     """The maximum seconds of the wait, an argument of the subclasses; ``None`` for no limit."""
@@ -105,7 +110,7 @@ class WaitingTask(AstroZeroTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             asked = given_conditions(
                 states=states,
                 bp_statuses=bp_statuses,
@@ -122,7 +127,7 @@ class WaitingTask(AstroZeroTask):
             self.deferrable = checks.truth(deferrable, "deferrable")
         self._given = checks.given(self, ARGUMENTS)
 
-    def _refuse_idle(self, defaults: Mapping[str, Any] | None, why: str, idle: Mapping[str, Any]) -> None:
+    def _refuse_unused(self, defaults: Mapping[str, Any] | None, why: str, idle: Mapping[str, Any]) -> None:
         """Refuse arguments that have no effect in this task. Values that come only from ``default_args`` are reset instead.
 
         :param defaults: the merged ``default_args``.
@@ -137,7 +142,7 @@ class WaitingTask(AstroZeroTask):
             setattr(self, name, idle[name])
         self._given -= set(given)
 
-    def _refuse_idle_of_wait(self, defaults: Mapping[str, Any] | None, **idle: Any) -> None:
+    def _refuse_unused_wait_arguments(self, defaults: Mapping[str, Any] | None, **idle: Any) -> None:
         """Refuse arguments that have no effect in a task that does not wait, or that has no deadline.
 
         :param defaults: the merged ``default_args``.
@@ -150,9 +155,11 @@ class WaitingTask(AstroZeroTask):
                 "timeout": None,
                 "on_timeout": "leave",
             }
-            self._refuse_idle(defaults, "with wait_for_completion=False", {**of_wait, **idle})
-        elif self._limits.seconds is None:
-            self._refuse_idle(defaults, "without a timeout or an execution_timeout", {"on_timeout": "leave"})
+            self._refuse_unused(defaults, "with wait_for_completion=False", {**of_wait, **idle})
+        elif self._wait_limits.seconds is None:
+            self._refuse_unused(
+                defaults, "without a timeout or an execution_timeout", {"on_timeout": "leave"}
+            )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. If Airflow itself has ended the deferral, the task ends as after any other wait.
@@ -166,16 +173,16 @@ class WaitingTask(AstroZeroTask):
         names, business_key = arguments.pop("known", None) or ((), None)
         self._known = Known(tuple(names), business_key)
         self.instance_url = None
-        self._connect()
+        self._look_up_connection()
         if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
             self.log.warning("Airflow has given this task the event of another one; polling instead")
-            return self._look_again(context, deadline)
+            return self._poll_again(context, deadline)
         deferral_timeout, deferral_error = deferral_errors()
         try:
             return BaseOperator.resume_execution(self, next_method, arguments, context)
         except deferral_timeout:
             self.log.warning("No triggerer ended the wait at its deadline; polling once more")
-            return self._look_again(context, time.time())
+            return self._poll_again(context, time.time())
         except deferral_error as error:
             failure = AstroZeroError(f"The trigger failed: {error}")
             return self.execute_complete(context, event.encode(failure))
@@ -184,49 +191,49 @@ class WaitingTask(AstroZeroTask):
         """Resume with the trigger's event."""
         raise NotImplementedError
 
-    def _connect(self) -> None:
+    def _look_up_connection(self) -> None:
         """Look up the connection, and retry failed lookups for ``max_poll_failure_time``.
 
         If all of them fail, the next use of the connection raises the error.
         """
         from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.connecting import connect  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.connecting import look_up_connection  # noqa: PLC0415
 
-        connect(self.hook, AnyWait(None, self.max_poll_failure_time), self.log)
+        look_up_connection(self.hook, AnyWait(None, self.max_poll_failure_time), self.log)
 
-    def _look_again(self, context: Context, deadline: float | None) -> Any:
+    def _poll_again(self, context: Context, deadline: float | None) -> Any:
         """Poll once, and keep waiting if the wait has not ended yet."""
         awaited = self._new_wait(context, deadline)
         self.hook.look(awaited)
         if awaited.ending is None:
             self._defer(awaited)
-        return self.execute_complete(context, self._event_of(awaited))
+        return self.execute_complete(context, self._event_for(awaited))
 
     @property
-    def _limits(self) -> Limits:
-        return Limits(self.timeout, self.execution_timeout)
+    def _wait_limits(self) -> WaitLimits:
+        return WaitLimits(self.timeout, self.execution_timeout)
 
-    def _bounded(self, awaited: W, at: float | None) -> W:
+    def _with_deadline(self, awaited: W, at: float | None) -> W:
         """Set the deadline of a wait that continues in this process, and return the wait.
 
         :param at: the deadline by ``timeout`` and ``execution_timeout``, in seconds since the epoch.
         """
-        deadline = self._limits.deadline(at, now=time.time(), alarm=seconds_to_alarm())
+        deadline = self._wait_limits.deadline(at, now=time.time(), alarm=seconds_until_alarm())
         awaited.deadline, awaited.deadline_argument = deadline
         return awaited
 
-    def _begin(self, awaited: AnyWait[Any]) -> None:
+    def _begin_wait(self, awaited: AnyWait[Any]) -> None:
         """Begin a wait that has not ended yet: defer the task if it is deferrable."""
         if awaited.ending is not None:
             return
         if awaited.deadline is None:
-            self.log.info(FOR_EVER)
+            self.log.info(NO_LIMIT_MESSAGE)
         if self.deferrable:
             self._defer(awaited)
 
-    def _hold_on(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
+    def _wait_here(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
         """Wait on this worker, and return the result of the wait or raise its error."""
-        with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+        with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
             self.hook.run_wait(awaited, poll_interval=poll_interval)
         return awaited.result()
 
@@ -238,7 +245,7 @@ class WaitingTask(AstroZeroTask):
         """Return the trigger for a wait; without a wait it only proves that the trigger can be created."""
         raise NotImplementedError
 
-    def _event_of(self, awaited: Any) -> dict[str, Any]:
+    def _event_for(self, awaited: Any) -> dict[str, Any]:
         """Return the event that a trigger would fire if the wait had ended in the triggerer."""
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
@@ -258,7 +265,7 @@ class WaitingTask(AstroZeroTask):
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, checks.identifier(value, name))
 
-    def _say_what_opens_the_gate(self) -> None:
+    def _warn_if_any_status_succeeds(self) -> None:
         """Warn if any business status except the failing ones succeeds."""
         failing = self._condition().failing_statuses_alone
         if failing:
@@ -268,7 +275,7 @@ class WaitingTask(AstroZeroTask):
                 " and ".join(map(repr, sorted(failing))),
             )
 
-    def _has_ended_well(self, instance: BpmInstance) -> bool:
+    def _meets_condition(self, instance: BpmInstance) -> bool:
         """Return whether a closed instance of an earlier try meets the condition of this task.
 
         A cancelled instance does not, because a kill of this task may have cancelled it.
@@ -276,7 +283,7 @@ class WaitingTask(AstroZeroTask):
         cancelled = class_of(instance.state) is StateClass.CANCELLED
         return not cancelled and self._condition().judge(instance).outcome is Outcome.DONE
 
-    def _asked_of_trigger(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
+    def _common_trigger_kwargs(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
         """Return the arguments that all triggers of this task have in common."""
         asked: dict[str, Any] = {
             name: sorted(checks.identifiers(value, name))
@@ -286,7 +293,7 @@ class WaitingTask(AstroZeroTask):
         return {
             "astro_zero_conn_id": self.astro_zero_conn_id,
             "deadline": awaited.deadline if awaited else None,
-            "deadline_argument": awaited.deadline_argument if awaited else self._limits.argument,
+            "deadline_argument": awaited.deadline_argument if awaited else self._wait_limits.argument,
             "on_suspended": self.on_suspended,
             "max_poll_failure_time": self.max_poll_failure_time,
             **asked,
@@ -300,7 +307,7 @@ class WaitingTask(AstroZeroTask):
 
         trigger = AstroZeroBpmInstanceTrigger(
             seen=msgspec.to_builtins(awaited.seen) if awaited and awaited.seen else None,
-            **self._asked_of_trigger(awaited),
+            **self._common_trigger_kwargs(awaited),
             **arguments,
         )
         json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
@@ -309,7 +316,7 @@ class WaitingTask(AstroZeroTask):
     def _defer(self, awaited: AnyWait[Any]) -> NoReturn:
         backstop = None
         if awaited.deadline is not None:
-            backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + BACKSTOP
+            backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + AIRFLOW_TIMEOUT_MARGIN
         self.defer(
             trigger=self._trigger_for(awaited),
             method_name="execute_complete",
@@ -320,7 +327,7 @@ class WaitingTask(AstroZeroTask):
             timeout=backstop,
         )
 
-    def _ending_of(self, event: object, instance_id: str | None) -> BpmInstance:
+    def _instance_in_event(self, event: object, instance_id: str | None) -> BpmInstance:
         """Return the instance in a trigger's event if it meets the condition, or raise the error of the wait.
 
         :param instance_id: the id that the instance must have, if known.
@@ -342,7 +349,7 @@ class WaitingTask(AstroZeroTask):
             )
         return ending
 
-    def _after_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:
+    def _apply_on_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:
         """Apply ``on_timeout``, and raise the error with the outcome of that action.
 
         :returns: the instance, if it has met the condition at the last moment.
@@ -354,7 +361,7 @@ class WaitingTask(AstroZeroTask):
             known, last_state = self._known, None
             if (seen := error.instance) is not None:
                 known, last_state = known.with_more(seen), seen.state
-            change = despite_the_alarm(
+            change = repeat_after_alarm(
                 lambda: self.hook.change_state(instance_id, action, known=known, last_state=last_state)
             )
         except Exception as failure:  # noqa: BLE001 - the connection itself may be gone

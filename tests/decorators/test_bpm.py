@@ -16,7 +16,11 @@ from airflow.sdk import DAG, task
 from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.decorators.bpm import SHOWN, AstroZeroBpmDecoratedOperator, astro_bpm_task
+from airflow_provider_astrobpm.decorators.bpm import (
+    SHOWN_VARIABLES,
+    AstroZeroBpmDecoratedOperator,
+    astro_bpm_task,
+)
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
@@ -70,9 +74,7 @@ class TestTheFunction:
         def load() -> Any:
             return given
 
-        with pytest.raises(
-            ValueError, match="load must return the variables as a mapping .*, or None"
-        ):
+        with pytest.raises(ValueError, match="load must return the variables as a mapping .*, or None"):
             run(made(load))
         assert not any(emulator.counts().values())
 
@@ -183,19 +185,19 @@ class TestDeferral:
         return caught.value.kwargs or {}
 
     def test_it_keeps_the_variables(self) -> None:
-        assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN: {"a": {"b": 1}}}
-        assert self.deferred(None) == {"deadline": 5, SHOWN: None}
-        assert self.deferred({"of": Colour.RED, "by": {1: (2, 3)}})[SHOWN] == {
+        assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN_VARIABLES: {"a": {"b": 1}}}
+        assert self.deferred(None) == {"deadline": 5, SHOWN_VARIABLES: None}
+        assert self.deferred({"of": Colour.RED, "by": {1: (2, 3)}})[SHOWN_VARIABLES] == {
             "of": "red",
             "by": {"1": [2, 3]},
         }
-        assert self.deferred("cut off before") == {"deadline": 5, SHOWN: "cut off before"}
+        assert self.deferred("cut off before") == {"deadline": 5, SHOWN_VARIABLES: "cut off before"}
 
     def test_no_more_of_them_than_airflow_shows_and_no_secret(self) -> None:
-        kept = self.deferred({"text": "x" * 10_000})[SHOWN]
+        kept = self.deferred({"text": "x" * 10_000})[SHOWN_VARIABLES]
         assert isinstance(kept, str)
         assert 4096 < len(kept) < 4200
-        kept = self.deferred({"password": "very-secret", "ledger": "EU"})[SHOWN]
+        kept = self.deferred({"password": "very-secret", "ledger": "EU"})[SHOWN_VARIABLES]
         assert kept["ledger"] == "EU"
         assert "very-secret" not in json.dumps(kept)
 
@@ -204,7 +206,9 @@ class TestDeferral:
         seen: list[Any] = []
         operator.execute_complete = lambda _context, **arguments: seen.append((operator.variables, arguments))
         operator.resume_execution(
-            "execute_complete", {"deadline": 5, SHOWN: {"a": 1}}, {"ti": FakeTaskInstance("load", retries=3)}
+            "execute_complete",
+            {"deadline": 5, SHOWN_VARIABLES: {"a": 1}},
+            {"ti": FakeTaskInstance("load", retries=3)},
         )
         assert seen == [({"a": 1}, {})]
 

@@ -153,7 +153,7 @@ class TestWhatIsSaid:
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         ids = {emulator.start(BPM)["id"]: None}
-        kill.terminate_all(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
+        kill.terminate_batch(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
         end = f"clearing the task terminates the instances that are still open. {TICK}; otherwise it ends only what carries a key that was made"
         assert end in notes[-1]
 

@@ -53,7 +53,7 @@ def _connection(
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"instance_url": LINK}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
     yield
-    lineage.is_wanted.cache_clear()
+    lineage.is_installed.cache_clear()
 
 
 def facets_of(task: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -> dict[str, Any]:
@@ -213,17 +213,17 @@ def test_without_the_provider_nothing_is_kept_or_imported(monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, "airflow_provider_astrobpm.tasks.facets", raising=False)
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage", None)
     monkeypatch.setitem(sys.modules, "openlineage", None)
-    lineage.is_wanted.cache_clear()
+    lineage.is_installed.cache_clear()
     task = start(wait_for_completion=False)
     run(task)
-    assert task._facts is None
+    assert task._lineage_facts is None
     assert "airflow_provider_astrobpm.tasks.facets" not in sys.modules
 
 
 def test_no_secret_is_told(emulator_server: EmulatorServer) -> None:
     task = start(wait_for_completion=False)
     run(task)
-    said = json.dumps(facets_of(task)) + repr(task._facts)
+    said = json.dumps(facets_of(task)) + repr(task._lineage_facts)
     assert emulator_server.settings.client_secret not in said
     assert emulator_server.settings.client_id not in said
 

@@ -102,7 +102,10 @@ class TestStart:
             ),
             ({"timeout": 0.001, "on_timeout": "suspend"}, "Resume it; then a retry keeps waiting for it"),
             ({"failed_bp_statuses": ["Collecting"], "timeout": 30}, "A retry keeps waiting for it; clearing"),
-            ({"failed_states": ["Waiting for user interaction"], "timeout": 30}, "A retry keeps waiting for it"),
+            (
+                {"failed_states": ["Waiting for user interaction"], "timeout": 30},
+                "A retry keeps waiting for it",
+            ),
         ],
     )
     def test_a_failure_that_leaves_the_instance_open_says_so(

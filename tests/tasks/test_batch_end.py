@@ -15,15 +15,15 @@ from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-from airflow_provider_astrobpm.tasks.batch_end import BatchEnd
+from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion
 from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 TASK = TaskInstanceKey("dag", "run", "batch", -1)
 
 
-def batch_end(**arguments: Any) -> BatchEnd:
-    return BatchEnd(
+def batch_end(**arguments: Any) -> BatchCompletion:
+    return BatchCompletion(
         **{
             "hook": AstroZeroHook(),
             "condition": WaitCondition(),
@@ -70,7 +70,7 @@ def test_an_id_that_shows_another_instance_is_no_success_and_is_not_acted_on(
         emulator.distort(one, {"name": "Another"})
     named = batch(ids)._replace(names=("SupplierOnboarding", "Instant"))
     end = GroupEnd(1, {}, tuple(ids[1:]))
-    result, failure = batch_end(**how).conclude(named, end, late())
+    result, failure = batch_end(**how).complete(named, end, late())
     reasons = {one.instance_id: one.reason for one in result}
     assert all(str(reasons[one]).startswith("its id shows another instance") for one in ids[:2])
     assert failure is not None
@@ -94,7 +94,7 @@ def test_on_timeout_is_tried_though_nothing_can_be_read(
     argument: str, on_timeout: str, ends: list[bool], ids: list[str], emulator: EmulatorControl
 ) -> None:
     began = time.monotonic()
-    result, failure = batch_end(on_timeout=on_timeout).conclude(
+    result, failure = batch_end(on_timeout=on_timeout).complete(
         batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late(argument)
     )
     assert time.monotonic() - began < 20, "it polls once and not for max_poll_failure_time"
@@ -109,7 +109,7 @@ def test_on_timeout_is_tried_though_nothing_can_be_read(
 
 
 def test_nothing_is_done_where_on_timeout_says_so(ids: list[str], emulator: EmulatorControl) -> None:
-    _, failure = batch_end().conclude(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
+    _, failure = batch_end().complete(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
     assert failure is not None
     assert closed(emulator, ids) == [True, False, False, False]
     assert emulator.counts()["action"] == 0
@@ -119,14 +119,14 @@ def test_a_success_that_nothing_confirms_is_none(ids: list[str], emulator: Emula
     """Three may fail, and three are late; but that the first has ended well is the trigger's word alone."""
     end = batch_end(on_timeout="terminate", max_failures=3)
     with pytest.raises(errors.ServerError):
-        end.conclude(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
+        end.complete(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
     assert closed(emulator, ids) == [True] * 4
 
 
 def test_a_batch_that_has_failed_anyway_ends_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
     """It has failed fast, and was told to terminate the rest."""
     end = GroupEnd(1, {ids[1]: "it is in state 'Paused'"}, tuple(ids[2:]))
-    result, failure = batch_end(on_failure="terminate").conclude(batch(ids), end, None)
+    result, failure = batch_end(on_failure="terminate").complete(batch(ids), end, None)
     assert failure is not None
     assert "By 'on_failure': terminate: 3 done" in str(failure)
     assert closed(emulator, ids) == [True] * 4
@@ -142,5 +142,5 @@ def test_a_batch_that_has_succeeded_is_confirmed_with_the_patience_of_a_wait(
 ) -> None:
     end = GroupEnd(4, {}, ())
     with pytest.raises(errors.ServerError, match="'max_poll_failure_time'"):
-        batch_end(max_poll_failure_time=0).conclude(batch(ids), end, None)
+        batch_end(max_poll_failure_time=0).complete(batch(ids), end, None)
     assert emulator.counts()["action"] == 0

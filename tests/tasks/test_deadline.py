@@ -18,10 +18,10 @@ from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitTimeoutErro
 from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.tasks.deadline import (
     MAX_ALARM_LEAD_SECONDS,
-    Limits,
-    alarm_ends,
-    despite_the_alarm,
-    seconds_to_alarm,
+    WaitLimits,
+    alarm_as_deadline,
+    repeat_after_alarm,
+    seconds_until_alarm,
 )
 
 HOUR = timedelta(hours=1)
@@ -44,31 +44,31 @@ HOUR = timedelta(hours=1)
 def test_the_shorter_one_counts(
     timeout: float | None, execution_timeout: timedelta | None, seconds: float | None, argument: str
 ) -> None:
-    limits = Limits(timeout, execution_timeout)
+    limits = WaitLimits(timeout, execution_timeout)
     assert (limits.seconds, limits.argument) == (seconds, argument)
 
 
 @pytest.mark.parametrize(
     ("limits", "at", "alarm", "deadline"),
     [
-        (Limits(None, None), None, None, (None, "timeout")),
-        (Limits(60, None), 1060, None, (1060, "timeout")),
+        (WaitLimits(None, None), None, None, (None, "timeout")),
+        (WaitLimits(60, None), 1060, None, (1060, "timeout")),
         # Without execution_timeout an alarm is none of Airflow's.
-        (Limits(60, None), 1060, 10, (1060, "timeout")),
+        (WaitLimits(60, None), 1060, 10, (1060, "timeout")),
         # A deferred task has no alarm; the time counts from the start all the same.
-        (Limits(None, HOUR), 1500, None, (1500, "execution_timeout")),
+        (WaitLimits(None, HOUR), 1500, None, (1500, "execution_timeout")),
         # The start took a while, and the alarm was set before it.
-        (Limits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
-        (Limits(3590, HOUR), 4590, 3540, (4535, "execution_timeout")),
+        (WaitLimits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
+        (WaitLimits(3590, HOUR), 4590, 3540, (4535, "execution_timeout")),
         # A retry after a crash: the alarm begins anew, the deadline does not.
-        (Limits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
-        (Limits(600, HOUR), 1200, 3600, (1200, "timeout")),
+        (WaitLimits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
+        (WaitLimits(600, HOUR), 1200, 3600, (1200, "timeout")),
         # What an earlier version has written down knows of no execution_timeout.
-        (Limits(None, HOUR), None, 3600, (4595, "execution_timeout")),
+        (WaitLimits(None, HOUR), None, 3600, (4595, "execution_timeout")),
     ],
 )
 def test_the_deadline_in_a_process(
-    limits: Limits, at: float | None, alarm: float | None, deadline: tuple[float | None, str]
+    limits: WaitLimits, at: float | None, alarm: float | None, deadline: tuple[float | None, str]
 ) -> None:
     assert tuple(limits.deadline(at, now=1000, alarm=alarm)) == deadline
 
@@ -80,7 +80,7 @@ def test_the_deadline_in_a_process(
 )
 def test_a_wait_is_over_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
     """Whatever the start costs of the time, the last poll and ``on_timeout`` come before the alarm."""
-    limits = Limits(timeout, timedelta(seconds=execution))
+    limits = WaitLimits(timeout, timedelta(seconds=execution))
     alarm = limits.execution_timeout.total_seconds() if limits.execution_timeout else 0
     assert limits.seconds is not None
     deadline = limits.deadline(launched + limits.seconds, now=launched, alarm=max(0.0, alarm - launched))
@@ -108,10 +108,10 @@ def alarm_in(seconds: float) -> Iterator[None]:
 
 
 def test_how_long_there_is_until_the_alarm() -> None:
-    assert seconds_to_alarm() is None
+    assert seconds_until_alarm() is None
     with alarm_in(100):
-        assert 99 < (seconds_to_alarm() or 0) <= 100
-    assert seconds_to_alarm() is None
+        assert 99 < (seconds_until_alarm() or 0) <= 100
+    assert seconds_until_alarm() is None
 
 
 class TestTheAlarm:
@@ -120,7 +120,7 @@ class TestTheAlarm:
         return Wait(WaitCondition(), instance_id="1")
 
     def test_ends_a_wait_as_its_deadline_does(self, awaited: Wait) -> None:
-        with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
+        with alarm_in(0.05), alarm_as_deadline(awaited, connection="my_conn"):
             time.sleep(10)
         assert isinstance(awaited.ending, WaitTimeoutError)
         assert str(awaited.ending).startswith(
@@ -130,7 +130,7 @@ class TestTheAlarm:
 
     def test_changes_nothing_about_a_wait_that_is_over(self, awaited: Wait) -> None:
         over = AstroZeroError("over")
-        with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
+        with alarm_in(0.05), alarm_as_deadline(awaited, connection="my_conn"):
             awaited.end(over)
             time.sleep(10)
         assert awaited.ending is over
@@ -145,7 +145,7 @@ class TestTheAlarm:
             return "done"
 
         with alarm_in(0.05):
-            assert despite_the_alarm(act) == "done"
+            assert repeat_after_alarm(act) == "done"
         assert len(tries) == 2
 
     def test_lets_no_error_pass_for_done(self) -> None:
@@ -153,4 +153,4 @@ class TestTheAlarm:
             raise AstroZeroError("no")
 
         with pytest.raises(AstroZeroError, match="no"):
-            despite_the_alarm(act)
+            repeat_after_alarm(act)

@@ -31,22 +31,22 @@ class Log:
 def test_where_lists_show_no_keys_it_is_not_called_gone(
     switches: dict[str, Any], said: str, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kill, "was_ended_by_a_person", lambda *_: True)
+    monkeypatch.setattr(kill, "was_ended_by_user", lambda *_: True)
     monkeypatch.setattr(kill, "PATIENCE", 60.0)
     emulator.switch(**switches)
     emulator.start("SupplierOnboarding", business_key="other")
     log, task = Log(), Any
-    kill.terminate(AstroZeroHook().settings, kill.AtStake("sought"), task, log)  # type: ignore[arg-type]
+    kill.terminate_instance(AstroZeroHook().settings, kill.KillTarget("sought"), task, log)  # type: ignore[arg-type]
     assert said in log.lines[-1]
 
 
 def test_one_that_does_not_show_its_end_in_time_is_told_at_once(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kill, "was_ended_by_a_person", lambda *_: True)
+    monkeypatch.setattr(kill, "was_ended_by_user", lambda *_: True)
     monkeypatch.setattr(kill, "PATIENCE", 60.0)
     emulator.switch(action_lag=30)
     instance_id = emulator.start("SupplierOnboarding", business_key="sought")["id"]
     log, task = Log(), Any
-    kill.terminate(AstroZeroHook().settings, kill.AtStake("sought", instance_id), task, log)  # type: ignore[arg-type]
+    kill.terminate_instance(AstroZeroHook().settings, kill.KillTarget("sought", instance_id), task, log)  # type: ignore[arg-type]
     assert "terminate: accepted, and its effect does not show yet: the instance is 'Waiting" in log.lines[-1]

@@ -20,7 +20,7 @@ from airflow_provider_astrobpm.tasks import orphan
 orphan.CHECK_INTERVAL_SECONDS = 0.05
 told = pathlib.Path(sys.argv[1])
 told.write_text("it watches")
-asyncio.run(orphan.stop_when_given_up(lambda reason: told.write_text(str(reason))))
+asyncio.run(orphan.stop_when_superseded(lambda reason: told.write_text(str(reason))))
 """
 # A supervisor that dies as soon as the process that it has started watches.
 DIE = """
@@ -47,7 +47,7 @@ def test_it_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
     jumps = count(0, 1000)
     monkeypatch.setattr(time, "time", lambda: float(next(jumps)))
     reasons: list[Exception] = []
-    asyncio.run(asyncio.wait_for(orphan.stop_when_given_up(reasons.append), 30))
+    asyncio.run(asyncio.wait_for(orphan.stop_when_superseded(reasons.append), 30))
     assert "stood still for 1000 s" in str(reasons[0])
 
 
@@ -55,7 +55,7 @@ def test_nothing_happens_while_all_is_well(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(orphan, "CHECK_INTERVAL_SECONDS", 0.0)
 
     async def watched() -> None:
-        watch = asyncio.ensure_future(orphan.stop_when_given_up(pytest.fail))  # type: ignore[arg-type]
+        watch = asyncio.ensure_future(orphan.stop_when_superseded(pytest.fail))  # type: ignore[arg-type]
         for _ in range(100):
             await asyncio.sleep(0)
         assert not watch.done()

@@ -14,8 +14,8 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import clearing
-from airflow_provider_astrobpm.tasks.arguments import CheckedLaunches, one_of, task_named
-from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
+from airflow_provider_astrobpm.tasks.arguments import CheckedLaunches, errors_name_task, require_exactly_one
+from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch, Survey
-    from airflow_provider_astrobpm.tasks.batch_end import BatchEnd
+    from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion
     from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
@@ -38,7 +38,7 @@ MAX_RETURNED_LAUNCHES = 500
 STOPPING = "The task process is stopping"
 
 
-class AstroZeroStartBpmBatchOperator(WaitingTask):
+class AstroZeroStartBpmBatchOperator(WaitingOperator):
     """Start many BPM instances and wait until all of them have ended.
 
     Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key``, ``title`` and ``id``, as the
@@ -92,7 +92,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     """
 
     template_fields: Sequence[str] = (
-        *WaitingTask.template_fields,
+        *WaitingOperator.template_fields,
         "launches",
         "launches_path",
         "bpm_name",
@@ -135,8 +135,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self.version = version
         self.result_path = result_path
         self.result_conn_id = result_conn_id
-        with task_named(self.task_id):
-            one_of(self, defaults, "launches", "launches_path")
+        with errors_name_task(self.task_id):
+            require_exactly_one(self, defaults, "launches", "launches_path")
             self.validate_first = checks.truth(validate_first, "validate_first")
             self.check_variables = checks.truth(check_variables, "check_variables")
             self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
@@ -149,7 +149,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             self.result_variables = checks.truth(result_variables, "result_variables")
             self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
             self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
-            self._refuse_idle_of_wait(defaults, on_failure="leave")
+            self._refuse_unused_wait_arguments(defaults, on_failure="leave")
             if self.check_variables and not self.validate_first:
                 raise ValueError("check_variables needs validate_first=True: it checks the whole input first")
             if fail_fast and isinstance(max_failures, float) and not validate_first:
@@ -171,9 +171,9 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import launch_variables  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin_try  # noqa: PLC0415
 
-        self._begun = begin(context, BatchRecord, retries=self.retries or 0)
+        self._begun = begin_try(context, BatchRecord, retries=self.retries or 0)
         try:
             with self._mark_resumable_on_failure(context):
                 self._check(context)
@@ -189,7 +189,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 try:
                     launched = self._launch(read, survey, context)
                 except AirflowTaskTimeout:
-                    self._apply_on_timeout()
+                    self._apply_on_timeout_to_started()
                     raise
                 return self._publish_and_wait(launched, context)
         finally:
@@ -203,15 +203,15 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
         with self._mark_resumable_on_failure(context):
             self._published = batch_xcoms.published(context)
-            self._report_many(len(self._published.ids), {}, self._published.ids)
+            self._report_instances(len(self._published.ids), {}, self._published.ids)
             end, error = events.decode_group(event, self._published.awaited)
             if end is None:
                 raise error or UnknownEventError(event, "it reports nothing")
             return self._end(end, error, context)
 
-    def _look_again(self, context: Context, deadline: float | None) -> Any:
+    def _poll_again(self, context: Context, deadline: float | None) -> Any:
         with self._mark_resumable_on_failure(context):
-            return super()._look_again(context, deadline)
+            return super()._poll_again(context, deadline)
 
     def on_kill(self) -> None:
         """Stop starting, and terminate the open instances of the batch if a user ended the task while it was on a worker."""
@@ -221,13 +221,13 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
 
         self._launcher.stop(AstroZeroError(STOPPING))
-        self._ended_by_user = kill.was_ended_by_a_person(self._published.task, "The batch", self.log)
+        self._ended_by_user = kill.was_ended_by_user(self._published.task, "The batch", self.log)
         if self._launcher.under_way:
             self.log.warning(
                 "%s starts were in progress; their instances are not terminated", self._launcher.under_way
             )
         if self._ended_by_user and self.terminate_on_kill:
-            kill.terminate_all(
+            kill.terminate_batch(
                 self.hook.settings, self._open_instances(), self.log, max_concurrency=self.max_concurrency
             )
 
@@ -251,12 +251,12 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         self._check_identifiers("bpm_name", "version")
-        self._say_what_opens_the_gate()
+        self._warn_if_any_status_succeeds()
         if self.result_path is not None:
             from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 
             result_file.check(self.result_path, conn_id=self.result_conn_id)
-        self._published = batch_xcoms.nothing_yet(context)
+        self._published = batch_xcoms.unpublished(context)
         self._trigger_for(None)
 
     @property
@@ -300,7 +300,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
 
-        memory, this, record = self._begun.memory, self._begun.this, self._begun.record
+        state_record, this, record = self._begun.state_record, self._begun.this, self._begun.record
         settings = self.hook.settings
         order = batch_record.BatchOrder(
             identity=this.task,
@@ -309,7 +309,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             own_keys=survey.own_keys if survey else {},
-            timeout=self._limits.seconds,
+            timeout=self._wait_limits.seconds,
             grace=settings.start_grace,
             since=this.since,
             max_tries=this.max_tries,
@@ -325,7 +325,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     order,
                     read if survey else lambda: launches.without_own_keys(read()),
                     client=client,
-                    remember=memory.write,
+                    remember=state_record.write,
                     log=lambda note: note.write_to(self.log),
                     total=total,
                     may_be_refused=most_failures(self.max_failures, total or 0) if self.fail_fast else None,
@@ -335,7 +335,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 )
                 if self._is_stopping:
                     raise AstroZeroError(STOPPING)
-                supervision = asyncio.ensure_future(orphan.stop_when_given_up(launcher.stop))
+                supervision = asyncio.ensure_future(orphan.stop_when_superseded(launcher.stop))
                 try:
                     return await launcher.launch(record)
                 finally:
@@ -343,7 +343,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
 
         return loop.run(work)
 
-    def _apply_on_timeout(self) -> None:
+    def _apply_on_timeout_to_started(self) -> None:
         """Apply ``on_timeout`` to the started instances if ``execution_timeout`` has passed before everything was started."""
         if self.on_timeout == "leave" or self._launcher is None:
             return
@@ -351,7 +351,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances"
         )
         seen = {one.id: one for one in self._launcher.instances.values()}
-        self._batch_end.change(list(seen), seen, self.on_timeout)
+        self._batch_completion.change(list(seen), seen, self.on_timeout)
 
     def _publish_and_wait(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
         """Publish the started instances, and wait for them."""
@@ -359,17 +359,17 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         self._published = batch = batch_xcoms.publish(context, launched, bpm_name=self.bpm_name)
-        self._report_many(len(batch.ids), {}, batch.ids)
+        self._report_instances(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
             result = batch_result.result_of(batch.ids, batch.refusals, None, seen, batch.said)
             return self._publish_result(result, context, result.failure(self.max_failures))
         members = [one for number, one in launched.instances.items() if number not in launched.met]
         self._awaited = awaited = self._new_group_wait(members, launched.record.deadline)
-        self._begin(awaited)
+        self._begin_wait(awaited)
         ending = None
         try:
-            self._hold_on(awaited, poll_interval=self.poll_interval)
+            self._wait_here(awaited, poll_interval=self.poll_interval)
         except AstroZeroError as error:
             ending = error
         return self._end(awaited.so_far(), ending, context)
@@ -379,7 +379,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         # A kill of this task may have cancelled the instance.
         if not self.wait_for_completion:
             return class_of(instance.state) is not StateClass.CANCELLED
-        return self._has_ended_well(instance)
+        return self._meets_condition(instance)
 
     # Waiting
 
@@ -396,7 +396,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             may_fail=self._may_fail,
             names=self._published.names,
         )
-        return self._bounded(awaited, deadline)
+        return self._with_deadline(awaited, deadline)
 
     def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
@@ -412,12 +412,12 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
             **self._published.for_trigger,
-            **self._asked_of_trigger(awaited),
+            **self._common_trigger_kwargs(awaited),
         )
         json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
         return trigger
 
-    def _event_of(self, awaited: GroupWait) -> dict[str, Any]:
+    def _event_for(self, awaited: GroupWait) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
         error = awaited.ending if isinstance(awaited.ending, Exception) else None
@@ -426,14 +426,14 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     # Completing
 
     def _end(self, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
-        result, failure = self._batch_end.conclude(self._published, end, error)
+        result, failure = self._batch_completion.complete(self._published, end, error)
         return self._publish_result(result, context, failure)
 
     @property
-    def _batch_end(self) -> BatchEnd:
-        from airflow_provider_astrobpm.tasks.batch_end import BatchEnd  # noqa: PLC0415
+    def _batch_completion(self) -> BatchCompletion:
+        from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion  # noqa: PLC0415
 
-        return BatchEnd(
+        return BatchCompletion(
             hook=self.hook,
             condition=self._condition(),
             max_failures=self.max_failures,
@@ -476,12 +476,12 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     len(result),
                 )
         batch_xcoms.publish_result(context, whole)
-        self._report_many(len(result), result.counts, self._published.ids)
+        self._report_instances(len(result), result.counts, self._published.ids)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
             self._satisfied = () if self._condition().is_lasting else result.numbers("succeeded")
             raise failure
-        batch_xcoms.publish_that_it_is_over(context)
+        batch_xcoms.publish_wait_over(context)
         return whole
 
     @contextmanager
@@ -505,19 +505,19 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         """Record that the batch is unfinished, and return whether a clear resumes it."""
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import TaskStateRecord, TaskTry  # noqa: PLC0415
 
         try:
-            batch_xcoms.publish_that_it_is_over(context)
-            memory = Memory(context, BatchRecord)
-            record = memory.read()
+            batch_xcoms.publish_wait_over(context)
+            state_record = TaskStateRecord(context, BatchRecord)
+            record = state_record.read()
             if record is None:
                 return False
-            this = Try.of(context, retries=self.retries or 0, record=record)
+            this = TaskTry.of(context, retries=self.retries or 0, record=record)
             if record.generation == this.generation:
                 # If a user ended the task, a clear asks for a new batch.
                 record = record.failed(unfinished=not self._ended_by_user, met=self._satisfied)
-                memory.write(record)
+                state_record.write(record)
         except (Exception, AirflowTaskTimeout):
             self.log.exception("Could not record that the batch is unfinished")
             return False

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm import variables as values
-from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
-from airflow_provider_astrobpm.tasks.base import AstroZeroTask
-from airflow_provider_astrobpm.tasks.intent import intent_of
+from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, errors_name_task
+from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
+from airflow_provider_astrobpm.tasks.intent import recorded_action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.change import IfClosed, IfMissing
 
 
-class _InstanceOperator(AstroZeroTask):
+class _InstanceOperator(AstroZeroBaseOperator):
     """An operator on one instance.
 
     :param instance_id: the instance's id.
     """
 
-    template_fields: Sequence[str] = (*AstroZeroTask.template_fields, "instance_id")
+    template_fields: Sequence[str] = (*AstroZeroBaseOperator.template_fields, "instance_id")
 
     def __init__(self, *, instance_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,17 +39,19 @@ class _ChangeStateOperator(_InstanceOperator):
 
     def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance afterwards."""
-        self._report_unseen(self.instance_id)
-        with intent_of(context, self.action, self.instance_id, counts=self.if_closed == "fail") as intent:
+        self._report_unpolled(self.instance_id)
+        with recorded_action(
+            context, self.action, self.instance_id, counts=self.if_closed == "fail"
+        ) as intent:
             change = self.hook.change_state(
                 self.instance_id, self.action, if_closed=self.if_closed, intent=intent
             )
-        self._report(change.instance)
+        self._report_instance(change.instance)
         return self.hook.as_dict(change.instance)
 
 
@@ -113,12 +115,12 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
     def __init__(self, *, variables: Mapping[str, Any], check_variables: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.variables = variables
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.check_variables = checks.truth(check_variables, "check_variables")
 
     def execute(self, context: Context) -> None:
         """Set the variables."""
-        self._report_unseen(self.instance_id)
+        self._report_unpolled(self.instance_id)
         if self.check_variables:
             names = values.named(self.variables)
             self.hook.check_variables_of(self.hook.get_instance(self.instance_id), names)
@@ -138,13 +140,13 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
 
     def __init__(self, *, if_missing: IfMissing = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> None:
         """Delete the instance."""
-        self._report_unseen(self.instance_id)
-        with intent_of(context, "delete", self.instance_id, counts=self.if_missing == "fail") as intent:
+        self._report_unpolled(self.instance_id)
+        with recorded_action(context, "delete", self.instance_id, counts=self.if_missing == "fail") as intent:
             self.log.info(
                 self.hook.delete_instance(self.instance_id, if_missing=self.if_missing, intent=intent)
             )

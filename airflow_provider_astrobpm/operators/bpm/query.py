@@ -11,8 +11,8 @@ from airflow_provider_astrobpm.bpm import ages, checks
 from airflow_provider_astrobpm.bpm.condition import check_written_states
 from airflow_provider_astrobpm.bpm.errors import NoInstancesError
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
-from airflow_provider_astrobpm.tasks.arguments import task_named
-from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task
+from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ IF_NONE: tuple[IfNone, ...] = ("succeed", "skip", "fail")
 FILTERS = ("bpm_name", "business_key", "suspended", "older_than", "younger_than", "limit")
 
 
-class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
+class AstroZeroQueryBpmInstancesOperator(AstroZeroBaseOperator):
     """List BPM instances by state (API page 0070), one request a state.
 
     The task returns a list of dicts like the one that the start operator returns. The states are listed one after another, so
@@ -49,7 +49,7 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
     """
 
     template_fields: Sequence[str] = (
-        *AstroZeroTask.template_fields,
+        *AstroZeroBaseOperator.template_fields,
         "states",
         "bpm_name",
         "business_key",
@@ -73,7 +73,7 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             checks.not_one_text(states, "states")
             check_written_states(states, "states")
             for name, age in (("older_than", older_than), ("younger_than", younger_than)):
@@ -104,7 +104,7 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
             order_type=self.order_type,
             **{name: getattr(self, name) for name in FILTERS},
         )
-        self._report_many(len(found), Counter(row.state for row in found), (row.id for row in found))
+        self._report_instances(len(found), Counter(row.state for row in found), (row.id for row in found))
         self.log.info("Found %d instances", len(found))
         if not found and self.if_none != "succeed":
             self._end_without_instances(self._no_instances_error())

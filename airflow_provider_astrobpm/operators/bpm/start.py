@@ -22,8 +22,8 @@ from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.tasks import clearing
-from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
-from airflow_provider_astrobpm.tasks.waiting import WaitingTask
+from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, errors_name_task
+from airflow_provider_astrobpm.tasks.waiting import WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launch import Launched
     from airflow_provider_astrobpm.bpm.wait import Wait
-    from airflow_provider_astrobpm.tasks.kill import AtStake
+    from airflow_provider_astrobpm.tasks.kill import KillTarget
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
     from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 
-class AstroZeroStartBpmInstanceOperator(WaitingTask):
+class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     """Start a BPM instance and wait until it succeeds.
 
     The task succeeds when the instance ends in ``Completed OK``, or meets ``states`` and ``bp_statuses``. Any other end fails
@@ -86,7 +86,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     """
 
     template_fields: Sequence[str] = (
-        *WaitingTask.template_fields,
+        *WaitingOperator.template_fields,
         "bpm_name",
         "version",
         "variables",
@@ -120,7 +120,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         self.business_key = business_key
         self.title = title
         defaults = kwargs.get("default_args")
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.check_variables = checks.truth(check_variables, "check_variables")
             self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
             self.poll_interval = checks.poll_interval(poll_interval)
@@ -130,10 +130,10 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
                 if_open_instance_exists, "if_open_instance_exists", IF_OPEN_INSTANCE_EXISTS
             )
             if business_key is None:
-                self._refuse_idle(defaults, "without a business_key", {"if_open_instance_exists": "start"})
-            self._refuse_idle_of_wait(defaults)
+                self._refuse_unused(defaults, "without a business_key", {"if_open_instance_exists": "start"})
+            self._refuse_unused_wait_arguments(defaults)
         self._given |= checks.given(self, ("version", "variables", "business_key", "title"))
-        self._kill_target: tuple[AtStake, TaskInstanceKey] | None = None
+        self._kill_target: tuple[KillTarget, TaskInstanceKey] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or resume the one of an earlier try, and wait for it unless the task does not wait."""
@@ -142,16 +142,16 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             self.title = checks.rendered(self.title, "title")
         if self.variables is not None:
             self.variables = values.plain(self.variables, self.zone)
-        self._say_what_opens_the_gate()
+        self._warn_if_any_status_succeeds()
         self._trigger_for(None)
         try:
             try:
                 launched = self._launch(context)
             except AmbiguousStartError as error:
-                clearing.add_advice(error)
+                clearing.add_clear_advice(error)
                 raise
             instance = launched.instance
-            self._report(instance)
+            self._report_instance(instance)
             with self._annotate_open_instance(context, instance.id):
                 self._publish(instance, context)
                 if not self.wait_for_completion:
@@ -164,29 +164,29 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
         instance_id = _published_instance(context)
-        self._report_unseen(instance_id, name=self.bpm_name)
+        self._report_unpolled(instance_id, name=self.bpm_name)
         with self._annotate_open_instance(context, instance_id):
             try:
-                instance = self._ending_of(event, instance_id)
+                instance = self._instance_in_event(event, instance_id)
             except WaitTimeoutError as error:
-                instance = self._after_timeout(error, instance_id)
+                instance = self._apply_on_timeout(error, instance_id)
             return self._done(instance, context)
 
     def on_kill(self) -> None:
         """Terminate the instance if a user ended the task while it was on a worker."""
         if self._kill_target is not None and self.terminate_on_kill:
-            from airflow_provider_astrobpm.tasks.kill import terminate  # noqa: PLC0415
+            from airflow_provider_astrobpm.tasks.kill import terminate_instance  # noqa: PLC0415
 
-            terminate(self.hook.settings, *self._kill_target, self.log)
+            terminate_instance(self.hook.settings, *self._kill_target, self.log)
 
     def _launch(self, context: Context) -> Launched:
         from airflow_provider_astrobpm.bpm import adoption, api  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.kill import AtStake  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.kill import KillTarget  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin_try  # noqa: PLC0415
         from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
 
-        begun = begin(context, adoption.Record, retries=self.retries or 0)
-        memory, this, known = begun.memory, begun.this, begun.record
+        begun = begin_try(context, adoption.Record, retries=self.retries or 0)
+        state_record, this, known = begun.state_record, begun.this, begun.record
         has_started = (
             known is not None and known.generation == this.generation and known.posted_at is not None
         )
@@ -218,7 +218,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             if_open_instance_exists=self.if_open_instance_exists,
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
-            timeout=self._limits.seconds,
+            timeout=self._wait_limits.seconds,
             grace=self.hook.settings.start_grace,
             since=this.since,
             max_tries=this.max_tries,
@@ -229,18 +229,18 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             # A kill between the start and its response knows only the key. A key that the author gave is not unique.
             key = order.key(record.launch)
             if record.instance_id or (record.posted_at is not None and self.business_key is None):
-                self._kill_target = AtStake(key, record.instance_id), task
+                self._kill_target = KillTarget(key, record.instance_id), task
             else:
                 self._kill_target = None
-            memory.write(record)
+            state_record.write(record)
 
         launched = self.hook.launch(order, known, remember=remember)
-        self._kill_target = AtStake(order.key(launched.record.launch), launched.instance.id), task
+        self._kill_target = KillTarget(order.key(launched.record.launch), launched.instance.id), task
         return launched
 
     def _accepts(self, instance: BpmInstance) -> bool:
         """Return whether a closed instance of an earlier try meets the condition of this task."""
-        return self._has_ended_well(instance) if self.wait_for_completion else True
+        return self._meets_condition(instance) if self.wait_for_completion else True
 
     def _publish(self, instance: BpmInstance, context: Context) -> None:
         """Publish the instance before anything else can fail."""
@@ -262,15 +262,15 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             known=Known.of(instance, self.bpm_name),
             max_poll_failure_time=self.max_poll_failure_time,
         )
-        self._begin(self._bounded(awaited, deadline))
+        self._begin_wait(self._with_deadline(awaited, deadline))
         try:
-            ended = self._hold_on(awaited, poll_interval=self.poll_interval)
+            ended = self._wait_here(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
-            ended = self._after_timeout(error, instance.id)
+            ended = self._apply_on_timeout(error, instance.id)
         return self._done(ended, context)
 
     def _done(self, instance: BpmInstance, context: Context) -> dict[str, Any]:
-        self._report(instance)
+        self._report_instance(instance)
         context["ti"].xcom_push(key=WAIT_OVER, value=instance.id)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
@@ -284,7 +284,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
-        return self._bounded(awaited, deadline)
+        return self._with_deadline(awaited, deadline)
 
     def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
         return self._trigger(
@@ -302,7 +302,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
             yield
         except (Exception, AirflowTaskTimeout) as error:
             seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
-            self._report(seen)
+            self._report_instance(seen)
             if seen is None or not seen.is_closed:
                 # A wait that failed because of the instance itself would fail again if it were resumed.
                 if isinstance(error, WaitFailedError):
@@ -321,15 +321,15 @@ class AstroZeroStartBpmInstanceOperator(WaitingTask):
         import msgspec  # noqa: PLC0415
 
         from airflow_provider_astrobpm.bpm.adoption import Record  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import TaskStateRecord  # noqa: PLC0415
 
         try:
             context["ti"].xcom_push(key=WAIT_OVER, value=instance_id)
-            memory = Memory(context, Record)
-            record = memory.read()
+            state_record = TaskStateRecord(context, Record)
+            record = state_record.read()
             if record is None or record.instance_id != instance_id:
                 return False
-            memory.write(msgspec.structs.replace(record, left_open=is_resumable))
+            state_record.write(msgspec.structs.replace(record, left_open=is_resumable))
         except (Exception, AirflowTaskTimeout):
             self.log.exception("Could not record that the instance stays open")
             return False

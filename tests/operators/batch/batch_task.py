@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
-from airflow_provider_astrobpm.tasks.memory import Memory
+from airflow_provider_astrobpm.tasks.memory import TaskStateRecord
 from tests.support.stores import (
     TaskStateStore,
 )
@@ -121,7 +121,7 @@ def stop_after(
 
     async def dying(client: AsyncBpmClient, operation: Any) -> Any:
         if len(emulator.instances()) >= starts:
-            monkeypatch.setattr(Memory, "write", lambda *_: None)
+            monkeypatch.setattr(TaskStateRecord, "write", lambda *_: None)
             raise error
         return await call_once(client, operation)
 

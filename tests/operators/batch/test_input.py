@@ -139,7 +139,10 @@ def test_an_id_that_is_there_twice_is_refused_before_its_start(
             {"launches": [], "wait_for_completion": False, "states": ["Running"]},
             "has no effect with wait_for",
         ),
-        ({"launches": [], "fail_fast": True, "max_failures": 0.1, "validate_first": False}, "must be a number and not a share"),
+        (
+            {"launches": [], "fail_fast": True, "max_failures": 0.1, "validate_first": False},
+            "must be a number and not a share",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:

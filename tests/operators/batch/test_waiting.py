@@ -146,7 +146,9 @@ class TestInEveryMode:
     ) -> None:
         one = task(launches=launches(3), deferrable=deferrable, max_poll_failure_time=0)
         emulator.fault("query", "status", status=503, times=1000)
-        with pytest.raises(errors.ServerError, match="A retry starts only the launches of this batch that are not open"):
+        with pytest.raises(
+            errors.ServerError, match="A retry starts only the launches of this batch that are not open"
+        ):
             one.try_it()
         assert numbers(emulator, closed=False) == Counter([1, 2, 3])
         emulator.clear_faults()
