@@ -46,31 +46,31 @@ def run(operator: Any, ti: FakeTaskInstance | None = None, **context: Any) -> An
     return operator.execute({"ti": ti or FakeTaskInstance("load", retries=3), **context})
 
 
-class TestTheFunction:
-    def test_gives_the_variables(self, emulator: EmulatorControl) -> None:
+class TestFunction:
+    def test_return_value_becomes_the_variables(self, emulator: EmulatorControl) -> None:
         result = run(made(lambda: {"ledger": "EU", "business_date": {"a": [1, None]}}))
         (instance,) = emulator.instances()
         assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
         variables = instance["variables"]
         assert (variables["ledger"], variables["business_date"]) == ("EU", {"a": [1, None]})
 
-    def test_may_give_none(self, emulator: EmulatorControl) -> None:
+    def test_may_return_none(self, emulator: EmulatorControl) -> None:
         run(made(lambda: None))
         assert len(emulator.instances()) == 1
 
-    def test_takes_arguments_and_what_it_wants_of_the_context(self, emulator: EmulatorControl) -> None:
+    def test_gets_arguments_and_context(self, emulator: EmulatorControl) -> None:
         def load(ledger: str, run_id: Any = None, *, ti: Any = None) -> dict[str, Any]:
             return {"ledger": f"{ledger} {run_id} {ti.task_id}"}
 
         run(made(load, "EU"), run_id="r1")
         assert emulator.instances()[0]["variables"]["ledger"] == "EU r1 load"
 
-    def test_what_it_gives_is_no_template(self, emulator: EmulatorControl) -> None:
+    def test_return_value_is_not_rendered(self, emulator: EmulatorControl) -> None:
         run(made(lambda: {"ledger": HOSTILE}))
         assert emulator.instances()[0]["variables"]["ledger"] == HOSTILE
 
     @pytest.mark.parametrize("given", [[("ledger", "EU")], "ledger=EU", 5, True, (n for n in "ab")])
-    def test_that_gives_something_else_starts_nothing(self, given: object, emulator: EmulatorControl) -> None:
+    def test_wrong_return_type_starts_nothing(self, given: object, emulator: EmulatorControl) -> None:
         def load() -> Any:
             return given
 
@@ -78,12 +78,12 @@ class TestTheFunction:
             run(made(load))
         assert not any(emulator.counts().values())
 
-    def test_that_gives_what_json_cannot_hold_starts_nothing(self, emulator: EmulatorControl) -> None:
+    def test_return_value_without_json_form_starts_nothing(self, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="variables.'when'. cannot be sent"):
             run(made(lambda: {"when": timedelta(1)}))
         assert not any(emulator.counts().values())
 
-    def test_that_fails_starts_nothing(self, emulator: EmulatorControl) -> None:
+    def test_exception_starts_nothing(self, emulator: EmulatorControl) -> None:
         def load() -> dict[str, Any]:
             raise LookupError("no ledger today")
 
@@ -91,7 +91,7 @@ class TestTheFunction:
             run(made(load))
         assert not any(emulator.counts().values())
 
-    def test_runs_once_a_try_and_the_retry_goes_on_with_the_instance_that_there_is(
+    def test_runs_once_per_try_and_the_retry_adopts_the_instance(
         self, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
@@ -118,7 +118,7 @@ class TestParsing:
         with pytest.raises(ValueError, match="takes no variables: the function returns them"):
             made(nothing, variables=variables)
 
-    def test_variables_are_refused_where_they_are_overridden(self) -> None:
+    def test_variables_are_refused_in_override(self) -> None:
         decorated: Any = astro_bpm_task(bpm_name=BPM)(nothing).override(variables={"a": 1})
         with (
             DAG("d", schedule=None),
@@ -126,7 +126,7 @@ class TestParsing:
         ):
             decorated()
 
-    def test_variables_of_default_args_mean_nothing_to_it(self, emulator: EmulatorControl) -> None:
+    def test_variables_of_default_args_are_ignored(self, emulator: EmulatorControl) -> None:
         decorated: Any = astro_bpm_task(bpm_name=BPM, poll_interval=1)(nothing)
         with DAG("d", schedule=None, default_args={"variables": {"ledger": "of the DAG"}}):
             operator = decorated().operator
@@ -134,11 +134,11 @@ class TestParsing:
         (instance,) = emulator.instances()
         assert instance["variables"].get("ledger") != "of the DAG"
 
-    def test_a_bpm_name_is_asked_for(self) -> None:
+    def test_bpm_name_is_required(self) -> None:
         with pytest.raises(TypeError, match="bpm_name"):
             astro_bpm_task(nothing)()
 
-    def test_only_a_plain_function_will_do(self) -> None:
+    def test_coroutine_and_generator_functions_are_refused(self) -> None:
         async def later() -> dict[str, Any]:
             return {}
 
@@ -153,14 +153,14 @@ class TestParsing:
         with pytest.raises(ValueError, match="poll_interval"):
             made(nothing, bpm_name=BPM, poll_interval=0)
 
-    def test_what_the_function_says_that_it_returns_does_not_split_what_the_task_returns(self) -> None:
+    def test_return_annotation_does_not_set_multiple_outputs(self) -> None:
         def load() -> dict[str, Any]:
             return {}
 
         assert made(load).multiple_outputs is False
         assert made(load, multiple_outputs=True).multiple_outputs is True
 
-    def test_it_is_the_start_operator_in_all_else(self) -> None:
+    def test_other_arguments_are_those_of_the_start_operator(self) -> None:
         operator = made(nothing)
         assert isinstance(operator, AstroZeroStartBpmInstanceOperator)
         assert set(operator.template_fields) == {
@@ -184,7 +184,7 @@ class TestDeferral:
             operator.defer(trigger=operator._trigger_for(None), method_name="m", kwargs={"deadline": 5})
         return caught.value.kwargs or {}
 
-    def test_it_keeps_the_variables(self) -> None:
+    def test_keeps_the_variables(self) -> None:
         assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN_VARIABLES: {"a": {"b": 1}}}
         assert self.deferred(None) == {"deadline": 5, SHOWN_VARIABLES: None}
         assert self.deferred({"of": Colour.RED, "by": {1: (2, 3)}})[SHOWN_VARIABLES] == {
@@ -193,7 +193,7 @@ class TestDeferral:
         }
         assert self.deferred("cut off before") == {"deadline": 5, SHOWN_VARIABLES: "cut off before"}
 
-    def test_no_more_of_them_than_airflow_shows_and_no_secret(self) -> None:
+    def test_keeps_variables_truncated_and_masked(self) -> None:
         kept = self.deferred({"text": "x" * 10_000})[SHOWN_VARIABLES]
         assert isinstance(kept, str)
         assert 4096 < len(kept) < 4200
@@ -201,7 +201,7 @@ class TestDeferral:
         assert kept["ledger"] == "EU"
         assert "very-secret" not in json.dumps(kept)
 
-    def test_it_is_given_back_before_the_task_resumes(self, emulator: EmulatorControl) -> None:
+    def test_variables_are_restored_before_the_task_resumes(self, emulator: EmulatorControl) -> None:
         operator = made(nothing)
         seen: list[Any] = []
         operator.execute_complete = lambda _context, **arguments: seen.append((operator.variables, arguments))
@@ -258,13 +258,13 @@ class TestOnAirflow:
         assert len({one["business_key"] for one in emulator.instances()}) == 3
 
     @pytest.mark.parametrize("dag_id", ["with_variables", "out_as_none"])
-    def test_a_mapped_one_that_is_wrong_starts_nothing(
+    def test_mapped_task_with_a_wrong_value_starts_nothing(
         self, dag_id: str, run: Any, emulator: EmulatorControl
     ) -> None:
         assert run(dag_id) == {f"{dag_id}[0]": "failed"}
         assert not emulator.counts()["start"]
 
-    def test_it_is_found_as_airflow_finds_it(self) -> None:
+    def test_airflow_finds_the_decorator(self) -> None:
         with DAG("decorated", schedule=None):
             output: Any = task.astro_bpm(bpm_name=BPM)(nothing)()
         assert isinstance(output.operator, AstroZeroBpmDecoratedOperator)

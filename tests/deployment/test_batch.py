@@ -70,7 +70,7 @@ def run(airflow: Airflow) -> Callable[[str], Batch]:
     return begin
 
 
-def test_one_trigger_waits_for_all_and_outlives_its_triggerer(
+def test_one_trigger_waits_for_all_and_survives_its_triggerer(
     airflow: Airflow, run: Callable[[str], Batch]
 ) -> None:
     batch = run("batch_deferred")
@@ -87,7 +87,7 @@ def test_one_trigger_waits_for_all_and_outlives_its_triggerer(
     assert len(batch.instances) == LAUNCHES
 
 
-def test_a_frozen_triggerer_that_returns_terminates_nothing(
+def test_frozen_triggerer_that_returns_terminates_nothing(
     airflow: Airflow, run: Callable[[str], Batch]
 ) -> None:
     frozen = airflow.triggerer
@@ -104,7 +104,7 @@ def test_a_frozen_triggerer_that_returns_terminates_nothing(
 
 
 @pytest.mark.parametrize("act", ["mark failed", "clear", "fail the run"])
-def test_a_person_who_ends_the_task_ends_the_batch(
+def test_batch_is_terminated_when_a_user_ends_the_deferred_task(
     act: str, airflow: Airflow, run: Callable[[str], Batch], measured: Callable[[str, float], None]
 ) -> None:
     batch = run("batch_deferred")
@@ -125,7 +125,7 @@ def test_a_person_who_ends_the_task_ends_the_batch(
 
 
 @pytest.mark.parametrize("started", [LAUNCHES // 4, LAUNCHES])
-def test_a_person_who_ends_the_task_on_a_worker_ends_what_it_has_started(
+def test_started_instances_are_terminated_when_a_user_ends_the_task_on_a_worker(
     started: int,
     airflow: Airflow,
     run: Callable[[str], Batch],

@@ -26,7 +26,7 @@ def address(instance_id: str) -> str:
 
 
 @pytest.mark.parametrize("dag_id", ["link_of_operator", "link_of_sensor", "link_of_decorated"])
-def test_it_is_there_while_the_task_waits_and_when_it_has_ended(airflow: Airflow, dag_id: str) -> None:
+def test_link_exists_while_the_task_waits_and_after_its_end(airflow: Airflow, dag_id: str) -> None:
     wait = airflow.run(dag_id)
     if dag_id == "link_of_sensor":
         airflow.control.start("PublishApproval", business_key=wait.run_id)
@@ -46,7 +46,7 @@ def test_it_is_there_while_the_task_waits_and_when_it_has_ended(airflow: Airflow
         assert wait.task["rendered_fields"]["variables"] == VARIABLES
 
 
-def test_it_is_there_when_the_task_has_failed(airflow: Airflow) -> None:
+def test_link_exists_after_a_failure(airflow: Airflow) -> None:
     wait = airflow.run("link_of_operator")
     wait.until_deferred()
     instance = wait.instance
@@ -55,7 +55,7 @@ def test_it_is_there_when_the_task_has_failed(airflow: Airflow) -> None:
     assert links(wait) == {NAME: address(instance["id"])}
 
 
-def test_without_a_template_there_is_none(airflow: Airflow) -> None:
+def test_no_link_without_a_template(airflow: Airflow) -> None:
     wait = airflow.run("wait_for_person")
     wait.until_deferred()
     assert links(wait) == {NAME: None}

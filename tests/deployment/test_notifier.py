@@ -42,7 +42,7 @@ def until_incidents(wait: Wait, number: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_run_that_fails(airflow: Airflow) -> None:
+def test_failed_run(airflow: Airflow) -> None:
     wait = airflow.run("report_run")
     (first,) = until_incidents(wait, 1)
     assert first["business_key"] == Event(dag_id=wait.dag_id, run_id=wait.run_id).key()
@@ -52,7 +52,7 @@ def test_a_run_that_fails(airflow: Airflow) -> None:
     assert second["business_key"] == Event(dag_id=wait.dag_id, run_id=wait.run_id, number=1).key()
 
 
-def test_a_task_that_fails(airflow: Airflow) -> None:
+def test_failed_task(airflow: Airflow) -> None:
     wait = airflow.run("report_task")
     found = until_incidents(wait, 4)
     keys = {
@@ -64,7 +64,7 @@ def test_a_task_that_fails(airflow: Airflow) -> None:
 
 
 @pytest.mark.skipif(Version("3.3") > VERSION, reason="there are no deadlines, or none of both kinds")
-def test_a_deadline_that_is_missed(airflow: Airflow) -> None:
+def test_missed_deadline(airflow: Airflow) -> None:
     wait = airflow.run("report_deadline")
     wait.until_deferred()
 

@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
         ("reject", "Rejected", {"wait": "failed", "publish": "upstream_failed"}),
     ],
 )
-def test_a_person_decides(
+def test_decision_on_the_page_resumes_the_task(
     airflow: Airflow, browser: Browser, outcome: str, status: str, states: dict[str, str]
 ) -> None:
     wait = airflow.run("publish_after_approval")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.deployment
 # The first process of a triggerer talks to the database, its only other one runs the triggers.
 @pytest.mark.parametrize("whom", ["all", "first"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_wait_outlives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
+def test_wait_survives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
     wait = airflow.run("wait_for_person")
     first = wait.until_deferred()
     airflow.until_looked(wait)
@@ -45,7 +45,7 @@ def freeze_until_taken_over(airflow: Airflow, wait: Wait, whom: Whom) -> tuple[i
 
 
 @pytest.mark.parametrize("whom", ["all", "first"])
-def test_a_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom: Whom) -> None:
+def test_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom: Whom) -> None:
     frozen = airflow.triggerer
     wait = airflow.run("wait_for_person")
     first, second = freeze_until_taken_over(airflow, wait, whom)
@@ -62,8 +62,8 @@ def test_a_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, wh
 
 
 @pytest.mark.parametrize("looks", [True, False], ids=["looks before it is cancelled", "is cancelled at once"])
-def test_a_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
-    airflow: Airflow, looks: bool
+def test_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
+    airflow: Airflow, polls: bool
 ) -> None:
     frozen = airflow.triggerer
     wait = airflow.run("wait_for_status")
@@ -72,7 +72,7 @@ def test_a_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
     airflow.control.move(instance_id, bp_status="Checked")
     wait.until_state("success")
     assert wait.logged(second, "fired")
-    if looks:
+    if polls:
         # Its look may be the only one, and comes as soon as it thaws.
         before = airflow.newest_request()
         frozen.signal(signal.SIGCONT, "others")
@@ -83,8 +83,8 @@ def test_a_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
     frozen.signal(signal.SIGCONT)
     wait.until_logged(first, "completed")
     airflow.control.clear_faults()
-    assert bool(wait.logged(first, "fired")) == looks
-    assert bool(wait.logged(first, "killed")) == (not looks)
+    assert bool(wait.logged(first, "fired")) == polls
+    assert bool(wait.logged(first, "killed")) == (not polls)
     airflow.assert_no_action()
     assert not airflow.control.instance(instance_id)["closed"]
     assert wait.returned["id"] == instance_id

@@ -49,7 +49,7 @@ def bystanders(deployed: Airflow) -> Iterator[list[Wait]]:
         wait.assert_approval_succeeds()
 
 
-def test_the_first_termination_of_a_triggerer_may_take_longer(
+def test_first_termination_of_a_triggerer_may_take_longer(
     airflow: Airflow, bystanders: list[Wait], measured: Callable[[str, float], None]
 ) -> None:
     airflow.triggerer.stop()
@@ -65,7 +65,7 @@ def test_the_first_termination_of_a_triggerer_may_take_longer(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_it_terminates_the_instance(
+def test_user_action_terminates_the_instance(
     airflow: Airflow, bystanders: list[Wait], measured: Callable[[str, float], None], action: str
 ) -> None:
     wait = airflow.run("wait_for_person")
@@ -96,7 +96,9 @@ def test_it_terminates_the_instance(
     assert airflow.actions() == [("terminate", instance_id)]
 
 
-def test_it_leaves_the_instance_if_told_so(airflow: Airflow, bystanders: list[Wait]) -> None:
+def test_user_action_leaves_the_instance_without_terminate_on_kill(
+    airflow: Airflow, bystanders: list[Wait]
+) -> None:
     wait = airflow.run("wait_and_leave")
     triggerer = wait.until_deferred()
     wait.mark("failed")
@@ -112,7 +114,7 @@ def test_it_leaves_the_instance_if_told_so(airflow: Airflow, bystanders: list[Wa
 
 
 @pytest.mark.parametrize("action", ["mark failed", "mark success"])
-def test_it_terminates_the_instance_of_a_task_that_waits_on_a_worker(
+def test_user_action_terminates_the_instance_of_a_task_on_a_worker(
     airflow: Airflow, measured: Callable[[str, float], None], action: str
 ) -> None:
     wait = airflow.run("wait_on_worker")

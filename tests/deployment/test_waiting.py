@@ -27,7 +27,7 @@ def test_execution_timeout_counts_while_a_task_is_deferred(airflow: Airflow) -> 
     assert "UTC ('execution_timeout'); last seen: instance" in log
 
 
-def test_a_mapped_gate_stops_its_own_item_alone(airflow: Airflow) -> None:
+def test_mapped_gate_stops_only_its_own_item(airflow: Airflow) -> None:
     run = airflow.run("publish_each")
     path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}"
 

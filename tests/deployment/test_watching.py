@@ -51,8 +51,8 @@ class Watched:
         self._name = cursor.name_of("watched_zero", Places.of(PROCESS, None, None))
 
     @property
-    def told(self) -> list[str]:
-        """The ids of the instances that events have told of, in the order of the events."""
+    def reported_ids(self) -> list[str]:
+        """The ids of the instances that events have reported_ids of, in the order of the events."""
         rows = self._rows(
             "SELECT asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_id WHERE name = 'ended' ORDER BY asset_event.id"
         )
@@ -73,10 +73,10 @@ class Watched:
         return int(found)
 
     def gap(self) -> float:
-        """Return the seconds between the last event and the moment at which it was written down as told."""
-        ((told,),) = self._rows("SELECT max(timestamp) FROM asset_event")
+        """Return the seconds between the last event and the moment at which it was written down as reported_ids."""
+        ((reported_ids,),) = self._rows("SELECT max(timestamp) FROM asset_event")
         ((kept,),) = self._rows("SELECT max(updated_at) FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
-        return seconds_of(kept) - seconds_of(told)
+        return seconds_of(kept) - seconds_of(reported_ids)
 
     def kill_triggerer(self) -> None:
         """Kill the triggerer.
@@ -87,7 +87,7 @@ class Watched:
         child = self._airflow.triggerer
         while True:
             child.signal(signal.SIGSTOP)
-            if len(self.told) == self.kept:
+            if len(self.reported_ids) == self.kept:
                 break
             child.signal(signal.SIGCONT)
             time.sleep(0.005)
@@ -100,7 +100,7 @@ class Watched:
 
 
 @has_store
-def test_twenty_ends_make_twenty_events_whoever_is_killed(
+def test_twenty_ends_make_twenty_events_despite_kills(
     airflow: Airflow, watched_server: EmulatorServer, measured: Callable[[str, float], None]
 ) -> None:
     seed = int(os.environ.get("WATCH_SEED", time.time_ns() % 10**6))
@@ -123,16 +123,18 @@ def test_twenty_ends_make_twenty_events_whoever_is_killed(
         airflow.start_triggerer()
         airflow.until("the watch goes on", lambda: GOES_ON in airflow.triggerer.output() or None)
     end_some(len(left))
-    airflow.until(f"all are told of (WATCH_SEED={seed})", lambda: set(watched.told) == set(ids) or None)
+    airflow.until(
+        f"all are reported_ids of (WATCH_SEED={seed})", lambda: set(watched.reported_ids) == set(ids) or None
+    )
     until = time.monotonic() + QUIET
     while time.monotonic() < until:
-        assert sorted(watched.told) == sorted(ids), f"WATCH_SEED={seed}"
+        assert sorted(watched.reported_ids) == sorted(ids), f"WATCH_SEED={seed}"
         time.sleep(0.2)
     assert len(ids) == INSTANCES == watched.kept
     measured("from an event to what is kept of it, the last of them", watched.gap())
 
 
-def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
+def test_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
     (block,) = re.findall(r"```http\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     head, _, body = block.partition("\n\n")
     method, path = head.splitlines()[0].split()
@@ -140,7 +142,7 @@ def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
     sent = {**json.loads(body), "asset_id": asset["id"]}
     airflow.call(method, path, sent)
 
-    def carried() -> Any:
+    def event_payload() -> Any:
         runs = airflow.call("GET", "/api/v2/dags/on_pushed/dagRuns")["dag_runs"]
         done = [run["dag_run_id"] for run in runs if run["state"] == "success"]
         if not done:
@@ -148,12 +150,12 @@ def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
         path = f"/api/v2/dags/on_pushed/dagRuns/{done[0]}/taskInstances/read/xcomEntries/return_value"
         return airflow.call("GET", path)["value"]
 
-    found = airflow.until("a run has read the event", carried)
+    found = airflow.until("a run has read the event", event_payload)
     (extra,) = json.loads(found) if isinstance(found, str) else found
     assert extra["payload"] == sent["extra"]["payload"]
 
 
-def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
+def test_example_runs_for_each_completed_instance(airflow: Airflow) -> None:
     path, control = "/api/v2/dags/onboarded_suppliers", airflow.control
     watching = f"Watching instances of '{PROCESS}' that enter state 'Completed OK'"
 

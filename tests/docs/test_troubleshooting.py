@@ -34,7 +34,7 @@ PROVOCATIONS: dict[str, Provocation] = {
 # What another test makes appear: it takes a machine that stands still, a certificate, an old Airflow, or longer.
 ELSEWHERE: dict[str, str] = {
     'On this Airflow, tick "Keep task state and resume" when you clear it (REST API: keep_task_state=true); otherwise …': (
-        "tests/operators/test_clearing.py::test_by_a_wait_that_a_clear_resumes"
+        "tests/operators/test_clearing.py::test_of_a_failed_wait_that_a_clear_resumes"
     ),
     "the key is encrypted, which is not supported": (
         "tests/hooks/test_cut_off.py::test_an_encrypted_key_is_refused_without_asking"
@@ -61,17 +61,17 @@ ELSEWHERE: dict[str, str] = {
         "tests/bpm/test_launches.py::test_an_input_that_has_changed_since_is_never_taken_for_the_same"
     ),
     "the result could not be written to …: …": (
-        "tests/tasks/test_result_file.py::test_that_cannot_be_written_is_told_without_what_must_be_kept"
+        "tests/tasks/test_result_file.py::test_error_shows_no_secret"
     ),
     "the XComs of the task could not be read (…)": (
         "tests/triggers/test_lookup.py::test_whose_xcoms_cannot_be_read_for_a_moment_goes_on"
     ),
     "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances": (
-        "tests/operators/test_execution_timeout.py::test_it_ends_a_batch_that_is_still_being_started"
+        "tests/operators/test_execution_timeout.py::test_ends_a_batch_that_is_still_starting"
     ),
-    "This process stood still for … s, and another try may have begun": "tests/tasks/test_orphan.py::test_it_stood_still",
+    "This process stood still for … s, and another try may have begun": "tests/tasks/test_orphan.py::test_stops_after_standing_still",
     "The supervisor of this process has died, and another try takes over": (
-        "tests/tasks/test_orphan.py::test_its_supervisor_has_died"
+        "tests/tasks/test_orphan.py::test_stops_when_the_supervisor_has_died"
     ),
     "Interrupted while the start was under way.": (
         "tests/cli/test_commands.py::test_ctrl_c_while_it_is_started_leaves_the_start_in_doubt"

@@ -69,7 +69,7 @@ def until_all_wait(airflow: Airflow, *, without: int | None = None) -> None:
     airflow.until("a triggerer holds every wait", held, PATIENCE)
 
 
-def test_200_waits_outlive_a_worker_and_a_triggerer(
+def test_200_waits_survive_a_worker_and_a_triggerer(
     airflow: Airflow, measured: Callable[[str, float], None]
 ) -> None:
     control = airflow.control

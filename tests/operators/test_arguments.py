@@ -54,7 +54,7 @@ def sensor(**arguments: Any) -> Any:
 NOT_WAITING = {"wait_for_completion": False}
 
 
-class TestWhatMeansNothing:
+class TestArgumentsWithoutEffect:
     @pytest.mark.parametrize("make", [start, batch])
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -72,7 +72,7 @@ class TestWhatMeansNothing:
             ({"timeout": timedelta(0)}, "timeout must be more than 0"),
         ],
     )  # fmt: skip
-    def test_is_refused_when_the_dag_is_parsed(
+    def test_fail_the_parsing_of_the_dag(
         self, make: Callable[..., Any], arguments: dict[str, Any], words: str
     ) -> None:
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
@@ -80,7 +80,7 @@ class TestWhatMeansNothing:
         assert str(caught.value).startswith("Task 'gate': ")
         assert words in str(caught.value)
 
-    def test_of_a_batch_alone(self) -> None:
+    def test_fail_the_parsing_of_a_batch(self) -> None:
         with pytest.raises(ValueError, match="on_failure has no effect with wait_for_completion=False"):
             batch(**NOT_WAITING, on_failure="terminate")
         with pytest.raises(ValueError, match="validate_first must be True or False, not 'off'; write False"):
@@ -97,7 +97,9 @@ class TestWhatMeansNothing:
         ],
     )
     @pytest.mark.parametrize("make", [start, batch])
-    def test_what_means_something_is_taken(self, make: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    def test_arguments_with_an_effect_are_accepted(
+        self, make: Callable[..., Any], arguments: dict[str, Any]
+    ) -> None:
         make(**arguments)
 
     def test_a_sensor_always_has_a_timeout(self) -> None:
@@ -105,7 +107,7 @@ class TestWhatMeansNothing:
         sensor(timeout=0)  # it looks once
 
 
-class TestWhatToWrite:
+class TestAdvice:
     @pytest.mark.parametrize(
         ("make", "arguments", "words"),
         [
@@ -135,7 +137,7 @@ class TestWhatToWrite:
             (batch, {"launches": [{}, {"variables": {"a": b"x"}}]}, "launch 2: variables['a'] cannot be sent"),
         ],
     )  # fmt: skip
-    def test_is_said_with_the_name_of_the_task(
+    def test_error_names_the_task_and_the_remedy(
         self, make: Callable[..., Any], arguments: dict[str, Any], words: str
     ) -> None:
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
@@ -153,19 +155,19 @@ class TestWhatToWrite:
             (AstroZeroQueryBpmInstancesOperator, {"order_type": "up"}, "order_type must be one of"),
         ],
     )
-    def test_is_said_by_the_other_operators(self, kind: Any, arguments: dict[str, Any], words: str) -> None:
+    def test_errors_of_the_other_operators(self, kind: Any, arguments: dict[str, Any], words: str) -> None:
         of_one = {} if kind is AstroZeroQueryBpmInstancesOperator else {"instance_id": "1"}
         with DAG("d", schedule=None), pytest.raises(ValueError, match="^Task 'gate': ") as caught:
             kind(task_id="gate", **of_one, **arguments)
         assert words in str(caught.value)
 
-    def test_a_template_of_a_list_without_native_rendering(self) -> None:
+    def test_list_template_without_native_rendering(self) -> None:
         operator = start(bp_statuses="{{ params.statuses }}")
         operator.bp_statuses = "['Approved']"
         with pytest.raises(ValueError, match="a template renders a text: set render_template_as_native_obj"):
             operator.execute({})
 
-    def test_by_the_decorator(self) -> None:
+    def test_error_of_the_decorator(self) -> None:
         def gate() -> dict[str, Any]:
             return {}
 
@@ -185,7 +187,7 @@ DEFAULTS: dict[str, Any] = {
 class TestDefaultArgs:
     """Those of a DAG that mean nothing to one of its tasks do not break its import."""
 
-    def test_are_left_out_where_they_mean_nothing(self) -> None:
+    def test_are_ignored_where_they_have_no_effect(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
             fired = START(task_id="fired", wait_for_completion=False)
             many = AstroZeroStartBpmBatchOperator(task_id="many", launches=[{}], wait_for_completion=False)
@@ -201,7 +203,7 @@ class TestDefaultArgs:
         assert (many.launches_path, many.on_failure, many.on_suspended) == (None, "leave", "wait")
         assert (waits.business_key, waits.bpm_name, waits.on_timeout) == (None, None, "terminate")
 
-    def test_keep_their_meaning_where_they_have_one(self) -> None:
+    def test_apply_where_they_have_an_effect(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
             gate = START(task_id="gate")
         assert (gate.timeout, gate.on_timeout, gate.if_open_instance_exists) == (3600, "terminate", "adopt")
@@ -215,16 +217,18 @@ class TestDefaultArgs:
             ({"timeout": 3600.0}, NOT_WAITING),
         ],
     )
-    def test_of_one_alone(self, defaults: dict[str, Any], arguments: dict[str, Any]) -> None:
+    def test_single_default_without_effect_is_ignored(
+        self, defaults: dict[str, Any], arguments: dict[str, Any]
+    ) -> None:
         with DAG("d", schedule=None, default_args=defaults):
             start(**arguments)
 
-    def test_of_a_task_group_count_too(self) -> None:
+    def test_default_args_of_a_task_group(self) -> None:
         defaults: Any = {"on_timeout": "terminate"}
         with DAG("d", schedule=None), TaskGroup("g", default_args=defaults):
             assert start().on_timeout == "leave"
 
-    def test_do_not_excuse_what_the_task_itself_is_given(self) -> None:
+    def test_do_not_excuse_arguments_of_the_task(self) -> None:
         with DAG("d", schedule=None, default_args={"on_timeout": "terminate", "timeout": 60}):
             with pytest.raises(ValueError, match="Task 'gate': timeout has no effect"):
                 start(**NOT_WAITING, timeout=61)
@@ -274,14 +278,14 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 class TestValues:
     @pytest.mark.usefixtures("shanghai")
     @pytest.mark.parametrize("way", WAYS)
-    def test_are_sent_alike_by_whatever_starts(self, way: str, offered: AstroZeroEmulator) -> None:
+    def test_all_ways_to_start_send_the_same(self, way: str, offered: AstroZeroEmulator) -> None:
         WAYS[way](GIVEN)
         (instance,) = offered.instances()
         assert {name: instance["variables"][name] for name in SENT} == SENT
 
     @pytest.mark.usefixtures("shanghai")
     @pytest.mark.parametrize("way", ["operator", "hook"])
-    def test_are_sent_alike_by_whatever_sets(self, way: str, offered: AstroZeroEmulator) -> None:
+    def test_all_ways_to_set_variables_send_the_same(self, way: str, offered: AstroZeroEmulator) -> None:
         instance_id = offered.start("Open")["id"]
         if way == "operator":
             execute(AstroZeroSetBpmVariablesOperator(task_id="set", instance_id=instance_id, variables=GIVEN))
@@ -290,7 +294,7 @@ class TestValues:
         assert offered.instance(instance_id)["variables"] == SENT
 
     @pytest.mark.parametrize("way", WAYS)
-    def test_a_moment_needs_the_zone_of_the_connection(
+    def test_aware_datetime_needs_the_timezone_of_the_connection(
         self, way: str, offered: AstroZeroEmulator, caplog: pytest.LogCaptureFixture, capsys: Any
     ) -> None:
         said = ""
@@ -303,16 +307,14 @@ class TestValues:
         assert "set the extra 'timezone' of the connection" in said
         assert not any(offered.counts().values())
 
-    def test_of_a_file_of_launches(self, offered: AstroZeroEmulator, tmp_path: Path) -> None:
+    def test_values_in_a_file_of_launches(self, offered: AstroZeroEmulator, tmp_path: Path) -> None:
         path = tmp_path / "launches.jsonl"
         path.write_text('{"business_key": 4711, "version": "1.0.0", "variables": {"parts": [1, null]}}\n')
         execute(batch(launches=None, launches_path=str(path), poll_interval=1))
         (instance,) = offered.instances()
         assert (instance["business_key"], instance["variables"]["parts"]) == ("4711", [1, None])
 
-    def test_a_version_of_a_file_that_may_have_lost_digits_is_refused(
-        self, offered: AstroZeroEmulator, tmp_path: Path
-    ) -> None:
+    def test_float_version_in_a_file_is_refused(self, offered: AstroZeroEmulator, tmp_path: Path) -> None:
         path = tmp_path / "launches.jsonl"
         path.write_text('{"version": 1.10}\n')
         with pytest.raises(ValueError, match="line 1 of .*version must be a text, not the number 1.1"):
@@ -323,7 +325,7 @@ class TestValues:
 class TestNumbersOfTemplates:
     """Native rendering makes numbers of texts."""
 
-    def test_an_integer_is_taken_as_its_text(self, offered: AstroZeroEmulator) -> None:
+    def test_integer_becomes_a_text(self, offered: AstroZeroEmulator) -> None:
         offered.process("Any", STEPS, version="2")
         operator = start(bpm_name="Any", poll_interval=1)
         operator.version, operator.title, operator.business_key = 2, 42, 20181212
@@ -334,7 +336,7 @@ class TestNumbersOfTemplates:
 
     @pytest.mark.parametrize("argument", ["version", "title", "business_key", "bpm_name"])
     @pytest.mark.parametrize("value", [1.1, True, MOMENT, ["a"]])
-    def test_anything_else_is_refused_and_the_remedy_said(
+    def test_other_types_are_refused_with_a_remedy(
         self, argument: str, value: object, offered: AstroZeroEmulator
     ) -> None:
         operator = start()
@@ -383,7 +385,7 @@ class TestOnAirflow:
             ("not_a_number", "variables['parts'][1] cannot be sent: it is nan, which JSON does not have"),
         ],
     )  # fmt: skip
-    def test_what_templates_came_out_as_is_named(
+    def test_error_names_the_rendered_value(
         self,
         dag_id: str,
         words: str,
@@ -395,14 +397,14 @@ class TestOnAirflow:
         assert words in capfd.readouterr().out
         assert not offered.instances()
 
-    def test_what_a_task_returns_is_no_template_whatever_checks_it(
+    def test_return_value_of_a_task_is_not_rendered(
         self, offered: AstroZeroEmulator, run: Callable[..., DagResult]
     ) -> None:
         assert run("hostile").state == "success"
         (instance,) = offered.instances()
         assert instance["variables"]["day"] == "{{ 7 * 6 }}"
 
-    def test_a_default_title_names_dag_task_launch_and_run(
+    def test_default_title_names_dag_task_launch_and_run(
         self, offered: AstroZeroEmulator, run: Callable[..., DagResult]
     ) -> None:
         result = run("titles")

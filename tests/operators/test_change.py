@@ -27,7 +27,7 @@ class TestStateChanges:
     def instance_id(self, emulator: EmulatorControl) -> str:
         return str(emulator.start("SupplierOnboarding")["id"])
 
-    def test_suspend_and_resume_may_be_said_twice(self, emulator: EmulatorControl, instance_id: str) -> None:
+    def test_suspend_and_resume_are_idempotent(self, emulator: EmulatorControl, instance_id: str) -> None:
         for operator, suspended in [
             (AstroZeroSuspendBpmInstanceOperator, True),
             (AstroZeroResumeBpmInstanceOperator, False),
@@ -37,7 +37,7 @@ class TestStateChanges:
                 assert (result["id"], result["suspended"]) == (instance_id, suspended)
                 assert emulator.instance(instance_id)["suspended"] is suspended
 
-    def test_terminate_may_be_said_twice(self, emulator: EmulatorControl, instance_id: str) -> None:
+    def test_terminate_is_idempotent(self, emulator: EmulatorControl, instance_id: str) -> None:
         for _ in range(2):
             result = run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
             assert result["is_closed"] is True
@@ -51,7 +51,7 @@ class TestStateChanges:
             AstroZeroTerminateBpmInstanceOperator,
         ],
     )
-    def test_an_instance_that_has_ended(
+    def test_closed_instance_succeeds_or_fails_by_if_closed(
         self, operator: Any, emulator: EmulatorControl, instance_id: str
     ) -> None:
         emulator.move(instance_id, state="Completed OK")
@@ -63,7 +63,7 @@ class TestStateChanges:
         with pytest.raises(ValueError, match="if_closed"):
             operator(task_id="t", instance_id=instance_id, if_closed="ignore")
 
-    def test_what_was_accepted_and_does_not_show_fails(
+    def test_accepted_action_without_visible_effect_fails(
         self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         emulator.switch(action_lag=30)
@@ -74,7 +74,7 @@ class TestStateChanges:
             run(AstroZeroTerminateBpmInstanceOperator(task_id="t", instance_id=instance_id))
 
     @pytest.mark.parametrize("remembers", [True, False])
-    def test_a_retry_takes_the_end_for_its_own_that_an_earlier_try_has_asked_for(
+    def test_retry_accepts_the_end_that_an_earlier_try_requested(
         self, remembers: bool, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
@@ -97,7 +97,7 @@ class TestStateChanges:
         with pytest.raises(errors.InstanceClosedError):
             terminate.execute(context)
 
-    def test_a_retry_takes_no_end_for_its_own_that_it_has_not_asked_for(
+    def test_retry_rejects_an_end_that_no_try_requested(
         self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         make_conn(max_attempts=1, start_grace=0.01)
@@ -112,7 +112,7 @@ class TestStateChanges:
         with pytest.raises(errors.InstanceClosedError):
             terminate.execute(context)
 
-    def test_a_retry_takes_a_deletion_for_its_own(
+    def test_retry_accepts_the_deletion_that_an_earlier_try_requested(
         self, emulator: EmulatorControl, instance_id: str, make_conn: Callable[..., None]
     ) -> None:
         make_conn(max_attempts=1, start_grace=0.01, instance_lookup="list")
@@ -145,7 +145,7 @@ class TestStateChanges:
             run(AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id))
 
 
-def test_steering_and_listing_in_every_position_of_every_switch(
+def test_changes_and_queries_with_every_switch_position(
     lookup: str, switch: str, position: Any, emulator: EmulatorControl, make_conn: Callable[..., None]
 ) -> None:
     emulator.switch(**{"get_by_id": "action" if lookup == "by_id" else "absent", switch: position})

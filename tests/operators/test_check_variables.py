@@ -76,20 +76,20 @@ def reads(emulator: EmulatorControl) -> int:
 
 
 @pytest.mark.parametrize("make", [start, decorated])
-def test_a_start_with_names_that_the_bpm_has(make: Any, emulator: EmulatorControl) -> None:
+def test_known_names_are_sent(make: Any, emulator: EmulatorControl) -> None:
     run(make(variables=NAMES))
     assert len(emulator.instances()) == 1
     assert reads(emulator) == 2
 
 
 @pytest.mark.parametrize("make", [start, decorated])
-def test_a_start_with_a_name_that_it_has_not(make: Any, emulator: EmulatorControl) -> None:
+def test_unknown_name_is_refused(make: Any, emulator: EmulatorControl) -> None:
     with pytest.raises(errors.UnknownVariablesError, match="'contry' \\(the nearest one is 'country'\\)"):
         run(make(variables={**NAMES, "contry": "CN"}))
     assert emulator.counts()["start"] == 0
 
 
-def test_the_version_counts(emulator: EmulatorControl) -> None:
+def test_checks_the_given_version(emulator: EmulatorControl) -> None:
     arguments = {"bpm_name": "InvoiceCheck", "variables": {"currency": "EUR"}}
     run(start(**arguments))
     with pytest.raises(errors.UnknownVariablesError, match="version '1.0.0' has no variable 'currency'"):
@@ -97,7 +97,7 @@ def test_the_version_counts(emulator: EmulatorControl) -> None:
     assert emulator.counts()["start"] == 1
 
 
-def test_it_is_off_by_default_and_costs_nothing_then(emulator: EmulatorControl) -> None:
+def test_is_off_by_default_and_then_reads_nothing(emulator: EmulatorControl) -> None:
     run(start(variables={"contry": "CN"}, check_variables=False))
     run(start())
     run(batch({"contry": "CN"}, check_variables=False))
@@ -110,7 +110,7 @@ def test_it_is_off_by_default_and_costs_nothing_then(emulator: EmulatorControl) 
 
 
 @pytest.mark.parametrize("position", ["absent", "empty", "map"])
-def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
+def test_impossible_check_is_logged_and_the_start_continues(
     position: str, emulator: EmulatorControl, said: Callable[[], str]
 ) -> None:
     emulator.switch(definition_variables=position)
@@ -121,7 +121,7 @@ def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
 
 @needs_task_state_store
 @pytest.mark.parametrize("make", [start, lambda **more: batch({"contry": "CN"}, bpm_name=BPM)])
-def test_a_retry_that_may_have_started_does_not_ask_again(make: Any, emulator: EmulatorControl) -> None:
+def test_retry_after_a_start_does_not_check_again(make: Any, emulator: EmulatorControl) -> None:
     """What was started before the BPM has changed is gone on with; so it is when definitions cannot be read any more."""
     ti = task_with_retries()
     emulator.switch(definition_variables="absent")
@@ -133,7 +133,7 @@ def test_a_retry_that_may_have_started_does_not_ask_again(make: Any, emulator: E
     assert len(emulator.instances()) == 1
 
 
-def test_a_retry_of_what_was_refused_is_refused_again(emulator: EmulatorControl) -> None:
+def test_retry_of_a_refused_start_is_refused_again(emulator: EmulatorControl) -> None:
     ti = task_with_retries()
     for _ in range(2):
         with pytest.raises(errors.UnknownVariablesError):
@@ -148,14 +148,14 @@ def test_arguments_are_checked_before_definitions_are_read(emulator: EmulatorCon
     assert not any(emulator.counts().values())
 
 
-def test_a_batch_reads_each_definition_once(emulator: EmulatorControl) -> None:
+def test_batch_reads_each_definition_once(emulator: EmulatorControl) -> None:
     many = [{"supplier": str(number), "country": "CN"} for number in range(50)]
     run(batch(*many))
     assert len(emulator.instances()) == 50
     assert reads(emulator) == 2
 
 
-def test_a_batch_says_in_which_launch_the_name_is_and_starts_nothing(emulator: EmulatorControl) -> None:
+def test_batch_error_names_the_launch_and_nothing_starts(emulator: EmulatorControl) -> None:
     with pytest.raises(
         errors.UnknownVariablesError, match="'contry'.*first launch with such a name is launch 3"
     ):
@@ -163,7 +163,7 @@ def test_a_batch_says_in_which_launch_the_name_is_and_starts_nothing(emulator: E
     assert emulator.counts()["start"] == 0
 
 
-def test_a_batch_of_several_bpms(emulator: EmulatorControl) -> None:
+def test_batch_of_several_bpms(emulator: EmulatorControl) -> None:
     launches = [
         {"bpm_name": BPM, "variables": NAMES},
         {"bpm_name": "Instant", "variables": {"note": "x"}},
@@ -176,7 +176,7 @@ def test_a_batch_of_several_bpms(emulator: EmulatorControl) -> None:
     assert emulator.counts()["start"] == 0
 
 
-def test_a_batch_that_is_started_as_it_is_read_cannot_be_checked_first() -> None:
+def test_batch_without_validate_first_cannot_check_variables() -> None:
     with pytest.raises(ValueError, match="check_variables needs validate_first=True"):
         batch(NAMES, validate_first=False)
 

@@ -82,14 +82,14 @@ def on_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_from_which_version_on_a_clear_discards(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clear_discards_task_state_since_airflow_3_4(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(airflow, "__version__", version)
     assert version_compat.clear_discards_task_state() is (version not in {"3.0.6", "3.3.2"})
 
 
 @pytest.mark.parametrize("make", [one, batch])
 @pytest.mark.usefixtures("on_3_3")
-def test_where_a_clear_discards_nothing_nothing_is_said(make: Any, emulator: EmulatorControl) -> None:
+def test_no_advice_where_a_clear_discards_nothing(make: Any, emulator: EmulatorControl) -> None:
     assert "tick" not in make().error()
     emulator.switch(business_keys_in_rows=False)
     emulator.fault("start", "drop_after")
@@ -99,8 +99,8 @@ def test_where_a_clear_discards_nothing_nothing_is_said(make: Any, emulator: Emu
 
 
 @pytest.mark.usefixtures("on_3_4")
-class TestWhatIsSaid:
-    def test_by_a_wait_that_a_clear_resumes(self) -> None:
+class TestAdvice:
+    def test_of_a_failed_wait_that_a_clear_resumes(self) -> None:
         said = one().error()
         words = "so does clearing this task. {}; otherwise the task no longer knows this instance, and may start another one."
         assert said.endswith(words.format(TICK))
@@ -114,23 +114,21 @@ class TestWhatIsSaid:
             ({"failed_states": ["Waiting for user interaction"], "timeout": 60}, False),  # it terminates it
         ],
     )
-    def test_only_where_the_record_makes_the_difference(
-        self, arguments: dict[str, Any], is_said: bool
-    ) -> None:
+    def test_only_if_the_clear_depends_on_the_record(self, arguments: dict[str, Any], is_said: bool) -> None:
         assert (TICK in one(**arguments).error()) is is_said
 
-    def test_by_a_batch(self) -> None:
+    def test_of_a_failed_batch(self) -> None:
         assert batch().error().endswith(f"so does clearing this task. {TICK}; otherwise a new batch starts.")
 
     @pytest.mark.parametrize("make", [one, batch])
-    def test_once_by_a_start_in_doubt(self, make: Any, emulator: EmulatorControl) -> None:
+    def test_of_a_start_in_doubt_appears_once(self, make: Any, emulator: EmulatorControl) -> None:
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
         task = make(wait_for_completion=False)
         for _ in range(2):
             assert task.error().count(TICK) == 1
 
-    def test_not_where_a_start_in_doubt_asks_for_no_clear(self, emulator: EmulatorControl) -> None:
+    def test_not_for_a_start_in_doubt_without_a_clear(self, emulator: EmulatorControl) -> None:
         task = one(wait_for_completion=False)
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
@@ -140,7 +138,7 @@ class TestWhatIsSaid:
         assert "A retry looks again" in said
         assert "tick" not in said
 
-    def test_by_a_batch_that_was_ended_while_there_was_no_time(
+    def test_of_a_killed_batch_without_time_to_terminate(
         self, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         notes: list[str] = []
@@ -159,10 +157,10 @@ class TestWhatIsSaid:
 
 
 @pytest.mark.usefixtures("on_3_4")
-class TestWhatItMeans:
+class TestClearWithoutTaskState:
     @pytest.mark.parametrize("make", [one, batch])
     @pytest.mark.parametrize(("keep", "closed"), [(True, [False]), (False, [True, False])])
-    def test_for_what_a_failed_wait_left_open(
+    def test_forgets_the_instance_that_a_failed_wait_left_open(
         self, make: Any, keep: bool, closed: list[bool], emulator: EmulatorControl
     ) -> None:
         task = make()
@@ -172,7 +170,7 @@ class TestWhatItMeans:
         assert [each["closed"] for each in emulator.instances()] == closed
 
     @pytest.mark.parametrize("make", [one, batch])
-    def test_for_a_start_in_doubt_that_is_cleared_without(self, make: Any, emulator: EmulatorControl) -> None:
+    def test_keeps_a_start_in_doubt_in_doubt(self, make: Any, emulator: EmulatorControl) -> None:
         """It goes on to be in doubt, and starts nothing."""
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")

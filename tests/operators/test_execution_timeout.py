@@ -75,7 +75,7 @@ def run(
     ("mode", "on_timeout"),
     [*((mode, "terminate") for mode in MODES), ("start_on_worker", "leave"), ("start_deferred", "suspend")],
 )
-def test_it_ends_the_wait(mode: str, on_timeout: str, run: Any, emulator: EmulatorControl) -> None:
+def test_ends_the_wait(mode: str, on_timeout: str, run: Any, emulator: EmulatorControl) -> None:
     state, log = run(f"{mode}_{on_timeout}")
     assert state == "failed"
     assert "('execution_timeout')" in log
@@ -86,7 +86,7 @@ def test_it_ends_the_wait(mode: str, on_timeout: str, run: Any, emulator: Emulat
 
 
 @pytest.mark.parametrize("mode", ON_WORKER)
-def test_it_ends_a_wait_whose_poll_hangs(mode: str, run: Any, emulator: EmulatorControl) -> None:
+def test_ends_a_wait_whose_poll_hangs(mode: str, run: Any, emulator: EmulatorControl) -> None:
     """Airflow's alarm comes in the middle of a poll, and is taken for the deadline."""
     finding = 12 if mode.startswith("sensor") else 0  # lists that its first poll asks for
     emulator.fault("query", "delay", seconds=6, times=1, skip=finding + 1)
@@ -98,7 +98,7 @@ def test_it_ends_a_wait_whose_poll_hangs(mode: str, run: Any, emulator: Emulator
 
 
 @pytest.mark.parametrize("mode", ON_WORKER)
-def test_it_interrupts_no_effect_of_its_own(mode: str, run: Any, emulator: EmulatorControl) -> None:
+def test_does_not_interrupt_the_action_of_on_timeout(mode: str, run: Any, emulator: EmulatorControl) -> None:
     """Airflow's alarm comes in the middle of what ``on_timeout`` does, and that is done again."""
     emulator.fault("action", "delay", seconds=6, times=1)
     state, log = run(f"{mode}_terminate")
@@ -109,7 +109,7 @@ def test_it_interrupts_no_effect_of_its_own(mode: str, run: Any, emulator: Emula
 
 @pytest.mark.parametrize("on_timeout", ENDS)
 @pytest.mark.parametrize("where", ["on_worker", "deferred"])
-def test_it_ends_a_batch_that_is_still_being_started(
+def test_ends_a_batch_that_is_still_starting(
     where: str, on_timeout: str, run: Any, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "delay", seconds=6, times=1, skip=2)

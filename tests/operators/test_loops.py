@@ -77,7 +77,7 @@ def approve(emulator: EmulatorControl) -> None:
 
 @both
 @pytest.mark.parametrize("later", [(REGION, 1), (FORK, 0)], ids=["the next", "again after a clear"])
-def test_a_retry_of_an_iteration_adopts_nothing_of_another(
+def test_retry_of_an_iteration_adopts_only_its_own_instance(
     make: Kind, later: tuple[UUID, int], emulator: EmulatorControl
 ) -> None:
     """Its first try has died before its start; the instance of the iteration before was approved."""
@@ -92,7 +92,9 @@ def test_a_retry_of_an_iteration_adopts_nothing_of_another(
 
 
 @both
-def test_a_clear_of_an_iteration_terminates_nothing_of_another(make: Kind, emulator: EmulatorControl) -> None:
+def test_clear_of_an_iteration_terminates_only_its_own_instance(
+    make: Kind, emulator: EmulatorControl
+) -> None:
     Iteration(REGION, 0).waits_after(make, 1)
     second = Iteration(REGION, 1)
     second.max_tries = 1 + RETRIES  # cleared after its first try
@@ -101,9 +103,7 @@ def test_a_clear_of_an_iteration_terminates_nothing_of_another(make: Kind, emula
 
 
 @both
-def test_a_mapped_task_outside_of_loops_keeps_its_key_though_it_has_a_region(
-    make: Kind, emulator: EmulatorControl
-) -> None:
+def test_mapped_task_outside_of_loops_ignores_its_region(make: Kind, emulator: EmulatorControl) -> None:
     """It may have been mapped by Airflow 3.3, and be mapped anew by a clear."""
     Iteration(UUID(int=0), 3, map_index=3).waits_after(make, 1)
     Iteration(REGION, 3, map_index=3).waits_after(make, 2)
@@ -112,7 +112,7 @@ def test_a_mapped_task_outside_of_loops_keeps_its_key_though_it_has_a_region(
     assert only["business_key"] == keys.key(1) or keys.read_batch(only["business_key"])
 
 
-def test_its_keys_name_the_iteration(emulator: EmulatorControl) -> None:
+def test_business_keys_name_the_iteration(emulator: EmulatorControl) -> None:
     Iteration(REGION, 1).waits_after(start, 1)
     keys = TaskIdentity("dag", "run", "review.approve", -1, Region(str(REGION), 1))
     assert [one["business_key"] for one in emulator.instances()] == [keys.key(1)]
@@ -120,7 +120,7 @@ def test_its_keys_name_the_iteration(emulator: EmulatorControl) -> None:
     assert isinstance(keys.read_batch(emulator.instances()[-1]["business_key"]), BatchKey)
 
 
-def test_the_trigger_of_a_batch_is_told_what_every_version_of_it_knows() -> None:
+def test_batch_trigger_arguments_have_no_region() -> None:
     """Triggerers are not updated in the same moment as workers, and know the region by themselves."""
     trigger = Iteration(REGION, 1).waits_after(batch, 1).trigger
     task_key = trigger.serialize()[1]["task_key"]

@@ -49,8 +49,8 @@ def run(emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.mark.parametrize("where", ["on_worker", "deferred"])
-class TestARejectedItem:
-    def test_is_not_published_where_the_gate_asks_for_success_by_name(self, where: str, run: Run) -> None:
+class TestRejectedItem:
+    def test_is_not_published_if_the_gate_names_the_success(self, where: str, run: Run) -> None:
         assert run(f"statuses_{where}") == (
             "failed",
             {
@@ -59,7 +59,7 @@ class TestARejectedItem:
             },
         )
 
-    def test_is_not_published_where_a_task_of_its_own_skips(self, where: str, run: Run) -> None:
+    def test_is_not_published_if_a_separate_task_skips(self, where: str, run: Run) -> None:
         assert run(f"skip_{where}") == (
             "success",
             {
@@ -70,7 +70,7 @@ class TestARejectedItem:
         )
 
     @pytest.mark.parametrize("form", ["branch", "circuit"])
-    def test_is_published_where_airflow_is_to_skip_what_follows(
+    def test_is_published_if_airflow_should_skip_downstream_tasks(
         self, form: str, where: str, run: Run
     ) -> None:
         """This is Airflow's own fault. Once it is mended, the guides need not warn any more."""
@@ -83,7 +83,7 @@ class TestARejectedItem:
     ("rule", "published"),
     [("all_success", "skipped"), ("none_failed", "success"), ("none_failed_min_one_success", "skipped")],
 )
-def test_a_gate_over_an_empty_list_is_skipped(
+def test_gate_over_an_empty_list_is_skipped(
     gate: str, rule: str, published: str, run: Run, emulator: AstroZeroEmulator
 ) -> None:
     """So ``none_failed`` publishes though nobody was asked."""

@@ -72,12 +72,12 @@ def start_batch(count: int, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
     )
 
 
-def test_a_start(tally: Tally) -> None:
+def test_counts_a_start(tally: Tally) -> None:
     try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
 
 
-def test_a_retry_that_adopts(tally: Tally) -> None:
+def test_counts_an_adoption(tally: Tally) -> None:
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start())
     tally.take()
@@ -85,15 +85,13 @@ def test_a_retry_that_adopts(tally: Tally) -> None:
     assert of_starts(tally) == {"adoptions": 1}
 
 
-def test_a_start_whose_answer_was_lost_and_whose_instance_was_found(
-    tally: Tally, emulator: EmulatorControl
-) -> None:
+def test_counts_a_recovered_start_as_started(tally: Tally, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_after")
     try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"ambiguous_starts": 1, "starts": 1, "requests.start": 1}
 
 
-def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: EmulatorControl) -> None:
+def test_counts_a_start_in_doubt_and_its_adoption(tally: Tally, emulator: EmulatorControl) -> None:
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     emulator.fault("start", "drop_after")
     emulator.fault("query", "status", status=403, times=100)
@@ -105,13 +103,13 @@ def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: Emulat
     assert of_starts(tally) == {"adoptions": 1}
 
 
-def test_a_start_that_was_refused_is_none(tally: Tally) -> None:
+def test_does_not_count_a_refused_start(tally: Tally) -> None:
     with pytest.raises(errors.RefusedError):
         try_it(FakeTaskInstance("start", try_number=0, retries=5), start(bpm_name="NoSuchBpm"))
     assert of_starts(tally) == {"requests.start": 1}
 
 
-def test_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
+def test_counts_starts_of_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
     hook = start().hook
     hook.start_instance(BPM)
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
@@ -121,7 +119,7 @@ def test_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
     assert of_starts(tally) == {"ambiguous_starts": 1, "requests.start": 1}
 
 
-def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
+def test_counts_starts_and_adoptions_of_a_batch(tally: Tally) -> None:
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start_batch(3))
     assert of_starts(tally) == {"starts": 3, "requests.start": 3}
@@ -129,7 +127,7 @@ def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
     assert of_starts(tally) == {"adoptions": 3, "starts": 2, "requests.start": 2}
 
 
-def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_a_kill_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_kill, "state_of", lambda _task: "failed")
     operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
     ti = FakeTaskInstance("start", try_number=0, retries=5)
@@ -152,7 +150,7 @@ def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("state", ["failed", "deferred"])
-def test_a_person_ends_a_deferred_task_or_a_triggerer_only_restarts(
+def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
     state: str, tally: Tally, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance_id = emulator.start(BPM)["id"]

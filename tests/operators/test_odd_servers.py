@@ -85,7 +85,7 @@ def live(emulator: EmulatorControl, task: Task) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 499, 429])
-def test_a_start_that_is_refused_after_it_was_done_is_not_done_twice(
+def test_start_that_was_refused_after_its_effect_is_not_repeated(
     status: int, task: Task, emulator: EmulatorControl
 ) -> None:
     # What a throttled start did is assumed to be nothing within the try, so it is the last attempt here that does it.
@@ -101,7 +101,7 @@ def test_a_start_that_is_refused_after_it_was_done_is_not_done_twice(
 
 @pytest.mark.parametrize("fault", ["drop_after", "html"])
 @pytest.mark.parametrize("form", ["cut_50", "cut_20", "upper", "padded", "prefixed"])
-def test_keys_that_come_back_changed(form: str, fault: str, task: Task, emulator: EmulatorControl) -> None:
+def test_keys_that_the_server_changes(form: str, fault: str, task: Task, emulator: EmulatorControl) -> None:
     emulator.switch(key_form=form)
     emulator.fault("start", fault, **({"status": 502, "work_done": True} if fault == "html" else {}))
     outcomes = [task.try_it() for _ in range(3)]
@@ -122,9 +122,7 @@ def test_keys_that_come_back_changed(form: str, fault: str, task: Task, emulator
     ],
     ids=str,
 )
-def test_clocks_and_timestamps_of_any_kind(
-    odd: dict[str, Any], task: Task, emulator: EmulatorControl
-) -> None:
+def test_odd_clocks_and_timestamps(odd: dict[str, Any], task: Task, emulator: EmulatorControl) -> None:
     emulator.switch(**odd)
     emulator.fault("start", "drop_after")
     for _ in range(3):
@@ -134,9 +132,7 @@ def test_clocks_and_timestamps_of_any_kind(
 
 @pytest.mark.parametrize("cap", [3, 37])
 @pytest.mark.parametrize("ordered", [True, False])
-def test_lists_that_are_cut_off_at_any_length(
-    cap: int, ordered: bool, task: Task, emulator: EmulatorControl
-) -> None:
+def test_truncated_lists(cap: int, ordered: bool, task: Task, emulator: EmulatorControl) -> None:
     hook = AstroZeroHook()
     for number in range(cap + 5):
         hook.start_instance(BPM, business_key=f"another {number}")
@@ -148,7 +144,7 @@ def test_lists_that_are_cut_off_at_any_length(
 
 
 @needs_task_state_store
-def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
+def test_retry_after_a_try_that_sent_nothing_starts_without_a_search(
     subject: str, emulator: EmulatorControl
 ) -> None:
     """Even where the lists could prove nothing."""
@@ -166,7 +162,7 @@ def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
 
 
 @needs_task_state_store
-def test_a_store_that_has_lost_its_record_proves_nothing(subject: str, emulator: EmulatorControl) -> None:
+def test_store_that_lost_its_record_proves_nothing(subject: str, emulator: EmulatorControl) -> None:
     task = Task(subject, has_store=True)
     assert task.try_it() is not None
     task.context["task_state_store"].clear()
@@ -179,7 +175,7 @@ def test_a_store_that_has_lost_its_record_proves_nothing(subject: str, emulator:
 
 
 @pytest.mark.parametrize("retries", [1, 5, 0])
-def test_changing_retries_while_a_run_is_under_way_ends_no_instance(
+def test_change_of_retries_during_a_run_terminates_no_instance(
     retries: int, task: Task, emulator: EmulatorControl
 ) -> None:
     assert task.try_it() is not None
@@ -192,7 +188,7 @@ def test_changing_retries_while_a_run_is_under_way_ends_no_instance(
 
 
 @needs_task_state_store
-def test_a_clear_after_retries_have_changed_is_still_a_clear(subject: str, emulator: EmulatorControl) -> None:
+def test_clear_after_a_change_of_retries_is_recognized(subject: str, emulator: EmulatorControl) -> None:
     task = Task(subject, has_store=True)
     assert task.try_it() is not None
     (before,) = live(emulator, task)
@@ -203,7 +199,7 @@ def test_a_clear_after_retries_have_changed_is_still_a_clear(subject: str, emula
     assert after["id"] != before["id"]
 
 
-def test_a_key_that_came_back_changed_is_said_in_the_log(
+def test_changed_key_is_logged(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     emulator.switch(key_form="upper")

@@ -24,7 +24,7 @@ def made(operator: Any) -> Any:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_templates_name_arguments_that_exist(operator: Any) -> None:
+def test_template_fields_are_arguments(operator: Any) -> None:
     with DAG("d", schedule=None):
         task = made(operator)
     for field in operator.template_fields:
@@ -33,15 +33,13 @@ def test_templates_name_arguments_that_exist(operator: Any) -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_no_connection_is_looked_up_before_a_task_runs(
-    operator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_constructor_does_not_look_up_the_connection(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", raising=False)
     made(operator)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_a_copy_is_as_good(operator: Any) -> None:
+def test_deep_copy_keeps_the_template_fields(operator: Any) -> None:
     task = made(operator)
     again = copy.deepcopy(task)
     for field in operator.template_fields:

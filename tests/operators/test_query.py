@@ -18,7 +18,7 @@ from tests.support.task_instance import run
 
 
 class TestQuery:
-    def test_lists_the_open_ones_by_default(self, emulator: EmulatorControl) -> None:
+    def test_lists_open_instances_by_default(self, emulator: EmulatorControl) -> None:
         waiting = emulator.start("SupplierOnboarding", business_key="a")["id"]
         held = emulator.start("SupplierOnboarding")["id"]
         emulator.move(held, state="Suspended")
@@ -31,9 +31,7 @@ class TestQuery:
         listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", business_key="a"))
         assert [row["id"] for row in listed] == [waiting]
 
-    def test_where_lists_show_no_keys_it_fails_instead_of_finding_nothing(
-        self, emulator: EmulatorControl
-    ) -> None:
+    def test_search_by_key_fails_if_lists_show_no_keys(self, emulator: EmulatorControl) -> None:
         emulator.switch(business_keys_in_rows=False)
         emulator.start("SupplierOnboarding", business_key="a")
         with pytest.raises(errors.KeysNotShownError, match="or list by bpm_name"):
@@ -43,7 +41,7 @@ class TestQuery:
         )
         assert run(foreign) == []
 
-    def test_the_newest_come_first_whatever_the_server_does(self, emulator: EmulatorControl) -> None:
+    def test_newest_come_first_in_every_server_order(self, emulator: EmulatorControl) -> None:
         emulator.switch(order_honoured=False, row_order="shuffled")
         started = []
         for number in range(6):
@@ -55,7 +53,7 @@ class TestQuery:
         listed = run(AstroZeroQueryBpmInstancesOperator(task_id="t", order_type="asc"))
         assert [row["id"] for row in listed] == started
 
-    def test_what_is_old_suspended_and_not_too_much(
+    def test_filters_by_age_suspension_and_limit(
         self, emulator: EmulatorControl, make_conn: Callable[..., None]
     ) -> None:
         make_conn(timezone="UTC")
@@ -77,13 +75,13 @@ class TestQuery:
         assert len(listed(older_than="7d", limit=2)) == 2
         assert listed(limit=9) == listed()
 
-    def test_an_age_without_a_zone_asks_for_nothing(self, emulator: EmulatorControl) -> None:
+    def test_age_without_a_timezone_sends_no_request(self, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="Set the extra 'timezone' of the connection"):
             run(AstroZeroQueryBpmInstancesOperator(task_id="t", older_than="7d"))
         assert not any(emulator.counts().values())
 
     @pytest.mark.parametrize("form", ["zero", "slashes", "dash", "epoch"])
-    def test_what_has_no_credible_age_is_neither_old_nor_new(
+    def test_instance_without_a_credible_age_is_left_out(
         self, form: str, emulator: EmulatorControl, make_conn: Callable[..., None], caplog: pytest.LogCaptureFixture,
         capfd: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
@@ -98,7 +96,7 @@ class TestQuery:
     @pytest.mark.parametrize(
         ("if_none", "kind"), [("skip", AirflowSkipException), ("fail", errors.NoInstancesError)]
     )
-    def test_an_empty_match_is_a_choice(
+    def test_if_none_decides_about_an_empty_list(
         self, if_none: Any, kind: type[Exception], emulator: EmulatorControl
     ) -> None:
         query = AstroZeroQueryBpmInstancesOperator(
@@ -122,14 +120,12 @@ class TestQuery:
             ({"if_none": "ignore"}, "if_none must be one of 'succeed', 'skip', 'fail'"),
         ],
     )
-    def test_bad_arguments_are_refused_when_the_dag_is_parsed(
-        self, arguments: dict[str, Any], words: str
-    ) -> None:
+    def test_bad_arguments_fail_the_parsing_of_the_dag(self, arguments: dict[str, Any], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)
         AstroZeroQueryBpmInstancesOperator(task_id="t", older_than="{{ params.age }}")
 
-    def test_lists_given_states_at_one_request_each(self, emulator: EmulatorControl) -> None:
+    def test_sends_one_request_per_given_state(self, emulator: EmulatorControl) -> None:
         broken = emulator.start("SupplierOnboarding")["id"]
         emulator.move(broken, state="Broken")
         listed = run(
@@ -140,7 +136,7 @@ class TestQuery:
 
     @pytest.mark.parametrize("argument", ["bpm_name", "business_key"])
     @pytest.mark.parametrize("value", [None, " "])
-    def test_a_filter_that_came_out_as_nothing_lists_nothing(
+    def test_filter_rendered_to_none_sends_no_request(
         self, argument: str, value: str | None, emulator: EmulatorControl
     ) -> None:
         arguments: dict[str, Any] = {"bpm_name": "A", argument: "{{ a template }}"}
@@ -150,7 +146,7 @@ class TestQuery:
             run(operator)
         assert not any(emulator.counts().values())
 
-    def test_bad_input_asks_for_nothing(self, emulator: EmulatorControl) -> None:
+    def test_bad_input_sends_no_request(self, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="states must be one of"):
             run(AstroZeroQueryBpmInstancesOperator(task_id="t", states=["Finished"]))
         with pytest.raises(ValueError, match="order_type"):

@@ -37,7 +37,7 @@ def wait_for_instance(emulator: EmulatorControl, running: Callable[[], bool]) ->
 
 
 class TestStart:
-    def test_returns_the_instance_at_its_good_end(
+    def test_returns_the_instance_when_it_succeeds(
         self, emulator: EmulatorControl, ti: FakeTaskInstance
     ) -> None:
         result = run(start(bpm_name="NightlyReconciliation", business_key="k"), ti)
@@ -52,12 +52,14 @@ class TestStart:
         assert json.loads(json.dumps(result)) == result
         assert ti.xcoms == {"instance_id": result["id"], "business_key": "k", "wait_over": result["id"]}
 
-    def test_may_not_wait(self, emulator: EmulatorControl) -> None:
+    def test_without_wait_for_completion_returns_the_started_instance(
+        self, emulator: EmulatorControl
+    ) -> None:
         result = run(start(bpm_name="SupplierOnboarding", wait_for_completion=False))
         assert result["is_closed"] is False
         assert emulator.counts()["query"] == 0
 
-    def test_passes_on_what_it_was_given(self, emulator: EmulatorControl) -> None:
+    def test_sends_all_arguments(self, emulator: EmulatorControl) -> None:
         result = run(
             start(
                 bpm_name="InvoiceCheck",
@@ -71,7 +73,9 @@ class TestStart:
         assert (seen["version"], seen["title"], seen["variables"]["invoice"]) == ("1.0.0", "T", "7")
 
     @pytest.mark.parametrize(("outcome", "opens"), [("approve", True), ("reject", False)])
-    def test_is_a_gate(self, outcome: str, opens: bool, emulator: EmulatorControl) -> None:
+    def test_decision_opens_the_gate_or_fails_the_task(
+        self, outcome: str, opens: bool, emulator: EmulatorControl
+    ) -> None:
         operator = start(bpm_name="PublishApproval", failed_bp_statuses=["Rejected"])
         with ThreadPoolExecutor(1) as pool:
             task = pool.submit(run, operator)
@@ -82,7 +86,9 @@ class TestStart:
                 with pytest.raises(errors.WaitFailedError, match="'Rejected', one of failed_bp_statuses"):
                     task.result()
 
-    def test_a_bad_end_may_be_retried(self, emulator: EmulatorControl, ti: FakeTaskInstance) -> None:
+    def test_retry_after_a_failed_instance_starts_another_one(
+        self, emulator: EmulatorControl, ti: FakeTaskInstance
+    ) -> None:
         with pytest.raises(
             errors.WaitFailedError, match="ended in state 'Broken' with business status 'Failed'"
         ):
@@ -108,7 +114,7 @@ class TestStart:
             ),
         ],
     )
-    def test_a_failure_that_leaves_the_instance_open_says_so(
+    def test_failure_says_that_the_instance_stays_open(
         self, arguments: dict[str, Any], then: str, emulator: EmulatorControl
     ) -> None:
         with pytest.raises(errors.AstroZeroError, match=f"may still be open. {then}") as caught:
@@ -118,7 +124,7 @@ class TestStart:
         assert instance["closed"] is False
 
     @pytest.mark.parametrize("error", [RuntimeError("no XCom today"), AirflowTaskTimeout("time is up")])
-    def test_whatever_fails_after_the_start_the_log_says_what_stays_open(
+    def test_log_names_the_open_instance_after_any_failure(
         self,
         error: BaseException,
         emulator: EmulatorControl,
@@ -139,7 +145,7 @@ class TestStart:
         )
 
     @pytest.mark.parametrize("fault", ["token", "csrf"])
-    def test_a_start_that_was_never_sent_may_be_retried(
+    def test_start_that_was_never_sent_can_be_retried(
         self, fault: str, make_conn: Any, emulator: EmulatorControl
     ) -> None:
         make_conn(csrf=True, max_attempts=1)
@@ -148,7 +154,7 @@ class TestStart:
             run(start(bpm_name="SupplierOnboarding"))
         assert emulator.counts()["start"] == 0
 
-    def test_a_refused_start_may_be_retried(self, emulator: EmulatorControl) -> None:
+    def test_refused_start_can_be_retried(self, emulator: EmulatorControl) -> None:
         with pytest.raises(errors.RefusedError, match="'NoSuch'.*405230020"):
             run(start(bpm_name="NoSuch"))
 
@@ -181,16 +187,14 @@ class TestStart:
             ({"on_suspended": "ignore"}, "on_suspended"),
         ],
     )
-    def test_bad_numbers_fail_when_the_dag_is_parsed(self, arguments: dict[str, Any], words: str) -> None:
+    def test_bad_numbers_fail_the_parsing_of_the_dag(self, arguments: dict[str, Any], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             start(bpm_name="A", **arguments)
 
     @pytest.mark.parametrize(
         "argument", ["version", "variables", "business_key", "title", "bp_statuses", "failed_states"]
     )
-    def test_a_template_that_came_out_as_none_starts_nothing(
-        self, argument: str, emulator: EmulatorControl
-    ) -> None:
+    def test_template_rendered_to_none_starts_nothing(self, argument: str, emulator: EmulatorControl) -> None:
         operator = start(bpm_name="SupplierOnboarding", **{argument: "{{ a template }}"})
         setattr(operator, argument, None)
         with pytest.raises(ValueError, match=f"{argument} was given, and came out as None"):
@@ -201,7 +205,7 @@ class TestStart:
     @pytest.mark.parametrize(
         "argument", ["bpm_name", "version", "business_key", "bp_statuses", "failed_states"]
     )
-    def test_a_template_that_rendered_the_text_of_nothing_starts_nothing(
+    def test_template_rendered_to_the_text_none_starts_nothing(
         self, argument: str, rendered: str, emulator: EmulatorControl
     ) -> None:
         emulator.start("SupplierOnboarding", business_key=rendered)
@@ -224,7 +228,7 @@ class TestStart:
     @pytest.mark.parametrize(
         "argument", ["bpm_name", "version", "business_key", "title", "bp_statuses", "variables"]
     )
-    def test_what_a_database_refuses_starts_nothing(
+    def test_characters_that_postgresql_refuses_start_nothing(
         self, argument: str, deferrable: bool, bad: str, emulator: EmulatorControl
     ) -> None:
         value: Any = {"bp_statuses": [bad], "variables": {"dataset": {"name": [bad]}}}.get(argument, bad)
@@ -237,7 +241,7 @@ class TestStart:
             run(start(**{"bpm_name": "PublishApproval", argument: value}, deferrable=deferrable))
         assert not any(emulator.counts().values())
 
-    def test_a_whole_surrogate_pair_and_an_escaped_nul_are_fine(self, emulator: EmulatorControl) -> None:
+    def test_complete_surrogate_pair_and_escaped_nul_are_accepted(self, emulator: EmulatorControl) -> None:
         fine = {"note": "a \U0001f600, and \\u0000 and \\ud83d written out"}
         run(start(bpm_name="Instant", variables=fine, title="\U0001f600"))
         (instance,) = emulator.instances()
@@ -253,7 +257,7 @@ class TestStart:
             ({}, False),
         ],
     )
-    def test_a_gate_by_what_fails_alone_says_so_once(
+    def test_warns_once_if_only_failing_statuses_are_given(
         self,
         arguments: dict[str, Any],
         warned: bool,
@@ -265,10 +269,10 @@ class TestStart:
         said = capfd.readouterr().out + caplog.text
         assert said.count("Any business status except 'Rejected' opens this gate") == warned
 
-    def test_a_condition_without_a_wait_is_refused(self) -> None:
+    def test_condition_without_a_wait_is_refused(self) -> None:
         with pytest.raises(ValueError, match="bp_statuses has no effect with wait_for_completion=False"):
             start(bpm_name="A", bp_statuses=["Approved"], wait_for_completion=False)
 
-    def test_intervals_may_be_timedeltas(self) -> None:
+    def test_accepts_timedeltas(self) -> None:
         operator = start(bpm_name="A", poll_interval=timedelta(minutes=2), timeout=timedelta(days=1))
         assert (operator.poll_interval, operator.timeout) == (120, 86400)

@@ -62,7 +62,7 @@ def batch(ids: list[str]) -> PublishedBatch:
 
 
 @pytest.mark.parametrize("how", [{"on_timeout": "terminate"}, {"on_failure": "terminate"}], ids=str)
-def test_an_id_that_shows_another_instance_is_no_success_and_is_not_acted_on(
+def test_id_of_another_instance_is_no_success_and_not_terminated(
     how: dict[str, Any], ids: list[str], emulator: EmulatorControl
 ) -> None:
     emulator.clear_faults()
@@ -90,7 +90,7 @@ def closed(emulator: EmulatorControl, ids: list[str]) -> list[bool]:
     ("on_timeout", "ends"), [("terminate", [True] * 4), ("suspend", [True, False, False, False])]
 )
 @pytest.mark.parametrize("argument", ["timeout", "execution_timeout"])
-def test_on_timeout_is_tried_though_nothing_can_be_read(
+def test_on_timeout_acts_although_nothing_can_be_read(
     argument: str, on_timeout: str, ends: list[bool], ids: list[str], emulator: EmulatorControl
 ) -> None:
     began = time.monotonic()
@@ -108,14 +108,14 @@ def test_on_timeout_is_tried_though_nothing_can_be_read(
     assert str(failure).startswith("On connection 'astro_zero_default': 3 of 4 launches failed")
 
 
-def test_nothing_is_done_where_on_timeout_says_so(ids: list[str], emulator: EmulatorControl) -> None:
+def test_on_timeout_leave_does_nothing(ids: list[str], emulator: EmulatorControl) -> None:
     _, failure = batch_end().complete(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
     assert failure is not None
     assert closed(emulator, ids) == [True, False, False, False]
     assert emulator.counts()["action"] == 0
 
 
-def test_a_success_that_nothing_confirms_is_none(ids: list[str], emulator: EmulatorControl) -> None:
+def test_unconfirmed_success_fails(ids: list[str], emulator: EmulatorControl) -> None:
     """Three may fail, and three are late; but that the first has ended well is the trigger's word alone."""
     end = batch_end(on_timeout="terminate", max_failures=3)
     with pytest.raises(errors.ServerError):
@@ -123,7 +123,7 @@ def test_a_success_that_nothing_confirms_is_none(ids: list[str], emulator: Emula
     assert closed(emulator, ids) == [True] * 4
 
 
-def test_a_batch_that_has_failed_anyway_ends_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
+def test_failed_batch_terminates_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
     """It has failed fast, and was told to terminate the rest."""
     end = GroupEnd(1, {ids[1]: "it is in state 'Paused'"}, tuple(ids[2:]))
     result, failure = batch_end(on_failure="terminate").complete(batch(ids), end, None)
@@ -137,9 +137,7 @@ def test_a_batch_that_has_failed_anyway_ends_the_rest(ids: list[str], emulator: 
     assert result.counts["open"] == 2
 
 
-def test_a_batch_that_has_succeeded_is_confirmed_with_the_patience_of_a_wait(
-    ids: list[str], emulator: EmulatorControl
-) -> None:
+def test_confirmation_fails_if_polls_fail_for_too_long(ids: list[str], emulator: EmulatorControl) -> None:
     end = GroupEnd(4, {}, ())
     with pytest.raises(errors.ServerError, match="'max_poll_failure_time'"):
         batch_end(max_poll_failure_time=0).complete(batch(ids), end, None)

@@ -41,7 +41,7 @@ HOUR = timedelta(hours=1)
         (0, timedelta(seconds=10), 0, "timeout"),
     ],
 )
-def test_the_shorter_one_counts(
+def test_earlier_deadline_counts(
     timeout: float | None, execution_timeout: timedelta | None, seconds: float | None, argument: str
 ) -> None:
     limits = WaitLimits(timeout, execution_timeout)
@@ -67,7 +67,7 @@ def test_the_shorter_one_counts(
         (WaitLimits(None, HOUR), None, 3600, (4595, "execution_timeout")),
     ],
 )
-def test_the_deadline_in_a_process(
+def test_deadline_with_and_without_an_alarm(
     limits: WaitLimits, at: float | None, alarm: float | None, deadline: tuple[float | None, str]
 ) -> None:
     assert tuple(limits.deadline(at, now=1000, alarm=alarm)) == deadline
@@ -78,7 +78,7 @@ def test_the_deadline_in_a_process(
     execution=st.floats(0.001, 1e6),
     launched=st.floats(0, 1e4),
 )
-def test_a_wait_is_over_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
+def test_deadline_is_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
     """Whatever the start costs of the time, the last poll and ``on_timeout`` come before the alarm."""
     limits = WaitLimits(timeout, timedelta(seconds=execution))
     alarm = limits.execution_timeout.total_seconds() if limits.execution_timeout else 0
@@ -107,19 +107,19 @@ def alarm_in(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_how_long_there_is_until_the_alarm() -> None:
+def test_seconds_until_alarm() -> None:
     assert seconds_until_alarm() is None
     with alarm_in(100):
         assert 99 < (seconds_until_alarm() or 0) <= 100
     assert seconds_until_alarm() is None
 
 
-class TestTheAlarm:
+class TestAlarm:
     @pytest.fixture
     def awaited(self) -> Wait:
         return Wait(WaitCondition(), instance_id="1")
 
-    def test_ends_a_wait_as_its_deadline_does(self, awaited: Wait) -> None:
+    def test_ends_a_wait_like_its_deadline(self, awaited: Wait) -> None:
         with alarm_in(0.05), alarm_as_deadline(awaited, connection="my_conn"):
             time.sleep(10)
         assert isinstance(awaited.ending, WaitTimeoutError)
@@ -128,14 +128,14 @@ class TestTheAlarm:
         )
         assert "('execution_timeout')" in str(awaited.ending)
 
-    def test_changes_nothing_about_a_wait_that_is_over(self, awaited: Wait) -> None:
+    def test_leaves_an_ended_wait_unchanged(self, awaited: Wait) -> None:
         over = AstroZeroError("over")
         with alarm_in(0.05), alarm_as_deadline(awaited, connection="my_conn"):
             awaited.end(over)
             time.sleep(10)
         assert awaited.ending is over
 
-    def test_lets_what_it_interrupts_be_done_again(self) -> None:
+    def test_repeats_an_interrupted_action(self) -> None:
         tries = []
 
         def act() -> str:
@@ -148,7 +148,7 @@ class TestTheAlarm:
             assert repeat_after_alarm(act) == "done"
         assert len(tries) == 2
 
-    def test_lets_no_error_pass_for_done(self) -> None:
+    def test_raises_the_error_of_the_action(self) -> None:
         def act() -> None:
             raise AstroZeroError("no")
 

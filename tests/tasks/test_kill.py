@@ -28,7 +28,7 @@ class Log:
         ({"business_keys_in_rows": False}, "the lists show no business keys here, so it may still be open"),
     ],
 )
-def test_where_lists_show_no_keys_it_is_not_called_gone(
+def test_instance_is_not_called_missing_if_lists_show_no_keys(
     switches: dict[str, Any], said: str, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kill, "was_ended_by_user", lambda *_: True)
@@ -40,7 +40,7 @@ def test_where_lists_show_no_keys_it_is_not_called_gone(
     assert said in log.lines[-1]
 
 
-def test_one_that_does_not_show_its_end_in_time_is_told_at_once(
+def test_termination_without_visible_effect_is_logged_at_once(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kill, "was_ended_by_user", lambda *_: True)

@@ -27,7 +27,7 @@ def _no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) == before
 
 
-def test_its_result_comes_back_out_of_another_thread() -> None:
+def test_returns_the_result_from_another_thread() -> None:
     async def work() -> int:
         await asyncio.sleep(0)
         return threading.get_ident()
@@ -35,7 +35,7 @@ def test_its_result_comes_back_out_of_another_thread() -> None:
     assert loop.run(work) != threading.get_ident()
 
 
-def test_its_error_is_raised() -> None:
+def test_raises_the_error() -> None:
     async def work() -> None:
         raise ValueError("no")
 
@@ -43,7 +43,7 @@ def test_its_error_is_raised() -> None:
         loop.run(work)
 
 
-def test_it_may_run_within_another_loop() -> None:
+def test_runs_inside_another_event_loop() -> None:
     async def work() -> int:
         return 1
 
@@ -53,7 +53,7 @@ def test_it_may_run_within_another_loop() -> None:
     assert asyncio.run(main()) == 1
 
 
-def test_it_knows_what_its_caller_knows() -> None:
+def test_has_the_context_variables_of_its_caller() -> None:
     async def work() -> str:
         return VARIABLE.get()
 
@@ -62,7 +62,7 @@ def test_it_knows_what_its_caller_knows() -> None:
 
 
 @pytest.mark.parametrize("how", ["at once", "after a while", "with an error of its own"])
-def test_a_signal_ends_it_and_is_raised_when_it_has_ended(how: str) -> None:
+def test_signal_cancels_it_and_is_raised_after_its_end(how: str) -> None:
     ended = []
 
     def time_is_up(_number: int, _frame: object) -> None:

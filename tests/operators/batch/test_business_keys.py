@@ -19,36 +19,38 @@ from tests.support.stores import (
 )
 
 
-class TestTheAuthorsKeys:
+class TestGivenBusinessKeys:
     def given(self) -> list[dict[str, Any]]:
         return [{"bpm_name": WAITS, "business_key": f"own-{number}"} for number in range(1, 6)]
 
     def keys(self, emulator: EmulatorControl) -> Counter[str]:
         return Counter(each["business_key"] for each in emulator.instances())
 
-    def test_are_used_and_others_may_have_them(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_are_sent_even_if_another_instance_has_one(self, task: Any, emulator: EmulatorControl) -> None:
         emulator.start(WAITS, business_key="own-2")
         one = task(launches=self.given(), wait_for_completion=False)
         assert one.try_it()["started"] == 5
         assert self.keys(emulator) == Counter({f"own-{n}": 2 if n == 2 else 1 for n in range(1, 6)})
 
-    def test_tell_a_retry_what_is_its_own_where_it_can_remember(
+    def test_identify_own_instances_in_a_retry_with_a_store(
         self, task: Any, emulator: EmulatorControl
     ) -> None:
-        stranger = emulator.start(WAITS, business_key="own-2")["id"]
+        preexisting_id = emulator.start(WAITS, business_key="own-2")["id"]
         one = task(launches=self.given(), wait_for_completion=False)
         one.try_it()
         if "task_state_store" in one.context:
             result = one.try_it()
             assert result["started"] == 5
-            assert stranger not in {row["instance_id"] for row in result["launches"]}
+            assert preexisting_id not in {row["instance_id"] for row in result["launches"]}
         else:
             with pytest.raises(errors.AmbiguousStartError, match="others may use their key"):
                 one.try_it()
         assert len(emulator.instances()) == 6
 
     @needs_task_state_store
-    def test_never_let_a_strangers_good_end_count(self, make_task: Any, emulator: EmulatorControl) -> None:
+    def test_success_of_a_preexisting_instance_does_not_count(
+        self, make_task: Any, emulator: EmulatorControl
+    ) -> None:
         one = make_task(has_store=True, launches=self.given(), deferrable=True)
 
         def happens() -> None:
@@ -62,31 +64,33 @@ class TestTheAuthorsKeys:
         one.meanwhile = happens
         with pytest.raises(errors.BatchFailedError, match="1 of 5"):
             one.try_it()
-        stranger = emulator.start(ENDS, business_key="own-2")["id"]
+        preexisting_id = emulator.start(ENDS, business_key="own-2")["id"]
         other = emulator.start(WAITS, business_key="own-2")["id"]
         emulator.act(other, "complete")
         emulator.advance(5)
         one.meanwhile = lambda: complete_all(emulator)
         result = one.try_it()
         assert result["succeeded"] == 5
-        assert not {stranger, other} & {row["instance_id"] for row in result["launches"]}
+        assert not {preexisting_id, other} & {row["instance_id"] for row in result["launches"]}
         assert emulator.counts()["start"] == 6
 
-    def test_never_let_a_clear_end_a_strangers_instance(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_clear_does_not_terminate_a_preexisting_instance(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
         one = task(launches=self.given(), wait_for_completion=False)
         one.try_it()
-        stranger = emulator.start(WAITS, business_key="own-2")["id"]
+        preexisting_id = emulator.start(WAITS, business_key="own-2")["id"]
         one.clear()
         one.try_it()
-        assert emulator.instance(stranger)["closed"] is False
+        assert emulator.instance(preexisting_id)["closed"] is False
         closed = [each for each in emulator.instances() if each["closed"]]
         assert len(closed) == (5 if "task_state_store" in one.context else 0)
 
-    def test_may_not_occur_twice(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_duplicate_key_is_refused(self, task: Any, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="launch 6: its business_key 'own-1' is that of launch 1 too"):
             task(launches=[*self.given(), self.given()[0]]).try_it()
         assert not any(emulator.counts().values())
 
-    def test_need_to_be_known_before_the_first_start(self, task: Any) -> None:
+    def test_need_validate_first(self, task: Any) -> None:
         with pytest.raises(ValueError, match="launch 1 has a business_key of its own"):
             task(launches=self.given(), validate_first=False).try_it()

@@ -24,11 +24,9 @@ from tests.support.stores import (
 )
 
 
-class TestAClear:
+class TestClear:
     @needs_task_state_store
-    def test_of_a_batch_that_has_failed_goes_on_with_it(
-        self, make_task: Any, emulator: EmulatorControl
-    ) -> None:
+    def test_resumes_a_failed_batch(self, make_task: Any, emulator: EmulatorControl) -> None:
         one = make_task(has_store=True, launches=launches(10), deferrable=True)
 
         def happens() -> None:
@@ -47,7 +45,7 @@ class TestAClear:
         assert numbers(emulator) == Counter({n: 3 if n == 3 else 2 for n in range(1, 11)})
 
     @needs_task_state_store
-    def test_after_a_deadline_goes_on_waiting(self, make_task: Any, emulator: EmulatorControl) -> None:
+    def test_keeps_waiting_after_a_deadline(self, make_task: Any, emulator: EmulatorControl) -> None:
         one = make_task(has_store=True, launches=launches(4), timeout=0.1)
         with pytest.raises(errors.BatchFailedError):
             one.try_it()
@@ -61,7 +59,7 @@ class TestAClear:
         assert numbers(emulator) == Counter(range(1, 5))
 
     @needs_task_state_store
-    def test_goes_on_also_where_the_retry_could_not_even_read_its_input(
+    def test_resumes_a_batch_whose_retry_could_not_read_its_input(
         self, make_task: Any, tmp_path: Path, emulator: EmulatorControl
     ) -> None:
         path = tmp_path / "launches.jsonl"
@@ -77,7 +75,7 @@ class TestAClear:
         assert emulator.counts()["start"] == 3
 
     @needs_task_state_store
-    def test_after_a_death_in_the_middle_of_the_starts_goes_on(
+    def test_resumes_after_a_crash_between_the_starts(
         self, make_task: Any, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one = make_task(has_store=True, launches=launches(40, ENDS))
@@ -91,7 +89,7 @@ class TestAClear:
         assert one.try_it()["succeeded"] == 40
         assert numbers(emulator) == Counter(range(1, 41))
 
-    def test_of_an_input_that_is_not_checked_first_ends_the_old_one_first(
+    def test_without_validate_first_terminates_the_old_batch_first(
         self, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(4), wait_for_completion=False, validate_first=False)
@@ -102,7 +100,7 @@ class TestAClear:
             one.try_it()
         assert {each["state"] for each in emulator.instances()} == {"Terminated"}
 
-    def test_while_it_waits_begins_anew(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_of_a_waiting_task_starts_a_new_batch(self, task: Any, emulator: EmulatorControl) -> None:
         one = task(launches=launches(4), deferrable=True)
         one.fire = lambda _trigger: pytest.skip("")  # the triggerer is gone
         with pytest.raises(pytest.skip.Exception):
@@ -114,7 +112,9 @@ class TestAClear:
             "Waiting for user interaction": 4,
         }
 
-    def test_keeps_what_no_kill_touches(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_adopts_open_instances_without_terminate_on_kill(
+        self, task: Any, emulator: EmulatorControl
+    ) -> None:
         one = task(launches=launches(4), wait_for_completion=False, terminate_on_kill=False)
         one.try_it()
         one.clear()

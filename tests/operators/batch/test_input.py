@@ -19,8 +19,8 @@ from tests.operators.batch.batch_task import (
 )
 
 
-class TestTheInput:
-    def test_an_empty_batch_succeeds_and_starts_nothing(
+class TestInput:
+    def test_empty_batch_succeeds_and_starts_nothing(
         self, task: Any, emulator: EmulatorControl, capfd: Any, caplog: Any
     ) -> None:
         caplog.set_level("INFO")
@@ -51,7 +51,7 @@ class TestTheInput:
             ),
         ],
     )
-    def test_nothing_is_started_of_one_that_is_not_good(
+    def test_bad_input_starts_nothing(
         self, given: Any, said: str, task: Any, emulator: EmulatorControl
     ) -> None:
         with pytest.raises(ValueError, match=said):
@@ -59,7 +59,7 @@ class TestTheInput:
         assert not any(emulator.counts().values())
 
     @pytest.mark.parametrize("argument", ["bpm_name", "version", "failed_bp_statuses"])
-    def test_a_template_that_rendered_the_text_of_nothing(
+    def test_template_rendered_to_the_text_none_is_refused(
         self, argument: str, task: Any, emulator: EmulatorControl
     ) -> None:
         value: Any = ["None"] if argument == "failed_bp_statuses" else "None"
@@ -68,21 +68,23 @@ class TestTheInput:
             task(launches=[own], **{"bpm_name": WAITS, argument: value}).try_it()
         assert not any(emulator.counts().values())
 
-    def test_a_gate_by_what_fails_alone_says_so_once(
+    def test_warns_once_if_only_failing_statuses_are_given(
         self, task: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
         task(launches=[{}, {}], bpm_name=ENDS, failed_bp_statuses=["No", "Nay"]).try_it()
         said = capfd.readouterr().out + caplog.text
         assert said.count("Any business status except 'Nay' and 'No' opens this gate") == 1
 
-    def test_a_template_that_came_out_as_nothing_is_no_empty_batch(self, task: Any) -> None:
+    def test_template_rendered_to_none_is_not_an_empty_batch(self, task: Any) -> None:
         operator = task(launches=[]).operator()
         operator.launches = None
         with pytest.raises(ValueError, match="launches was given, and came out as None"):
             operator.execute({"ti": Task(lambda _: None, has_store=False)})
 
     @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-    def test_a_file(self, suffix: str, task: Any, tmp_path: Path, emulator: EmulatorControl) -> None:
+    def test_launches_from_a_file(
+        self, suffix: str, task: Any, tmp_path: Path, emulator: EmulatorControl
+    ) -> None:
         path = tmp_path / f"launches.{suffix}"
         lines = (
             ["note", "1", "2"] if suffix == "csv" else [f'{{"variables": {{"note": "{n}"}}}}' for n in "12"]
@@ -93,7 +95,7 @@ class TestTheInput:
         assert [each["variables"]["note"] for each in emulator.instances()] == ["1", "2"]
 
     @pytest.mark.parametrize(("validate_first", "started"), [(True, 0), (False, 2)])
-    def test_a_file_with_a_broken_line_is_named_by_it(
+    def test_error_names_the_broken_line_of_a_file(
         self, validate_first: bool, started: int, task: Any, tmp_path: Path, emulator: EmulatorControl
     ) -> None:
         path = tmp_path / "launches.jsonl"
@@ -107,7 +109,7 @@ class TestTheInput:
         assert numbers(emulator) == Counter(range(1, 5))
 
 
-def test_a_launch_that_cannot_be_sent_is_found_by_the_check(task: Any, emulator: EmulatorControl) -> None:
+def test_validation_finds_a_launch_that_cannot_be_sent(task: Any, emulator: EmulatorControl) -> None:
     given = [*launches(3), {"bpm_name": WAITS, "variables": {"$Flow.BusinessKey": "k"}}]
     with pytest.raises(ValueError, match="launch 4: business_key is given twice"):
         task(launches=given).try_it()
@@ -115,7 +117,7 @@ def test_a_launch_that_cannot_be_sent_is_found_by_the_check(task: Any, emulator:
 
 
 @pytest.mark.parametrize("validate_first", [True, False])
-def test_an_id_that_is_there_twice_is_refused_before_its_start(
+def test_duplicate_id_is_refused_before_its_start(
     validate_first: bool, task: Any, emulator: EmulatorControl
 ) -> None:
     given = [{"bpm_name": ENDS, "id": one} for one in ("a", "b", "a")]
@@ -145,6 +147,6 @@ def test_an_id_that_is_there_twice_is_refused_before_its_start(
         ),
     ],
 )
-def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:
+def test_bad_arguments_fail_the_parsing_of_the_dag(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         AstroZeroStartBpmBatchOperator(task_id="t", **arguments)

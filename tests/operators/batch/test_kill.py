@@ -19,7 +19,7 @@ from tests.support.stores import (
 )
 
 
-class TestAKillOnTheWorker:
+class TestKillOnTheWorker:
     """What Airflow says of the task is played; a real deployment says it in ``tests/deployment``."""
 
     def kill_while_it_starts(
@@ -46,7 +46,7 @@ class TestAKillOnTheWorker:
             ("failed", {"terminate_on_kill": False}, 20),
         ],
     )
-    def test_ends_what_it_has_started_if_a_person_did_it(
+    def test_terminates_started_instances_if_a_user_ended_the_task(
         self,
         state: str,
         arguments: dict[str, Any],
@@ -63,7 +63,7 @@ class TestAKillOnTheWorker:
             record = one.context["task_state_store"]["astro_zero_batch"]
             assert record.get("unfinished", False) is (state == "running")
 
-    def test_that_comes_before_anything_starts_lets_nothing_start(
+    def test_before_the_first_start_prevents_all_starts(
         self, make_task: Any, emulator: EmulatorControl
     ) -> None:
         one = make_task(has_store=False, launches=launches(20))

@@ -15,9 +15,9 @@ from tests.operators.batch.batch_task import (
 )
 
 
-class TestTheResult:
+class TestResult:
     @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-    def test_is_written_where_the_author_says(self, suffix: str, task: Any, tmp_path: Path) -> None:
+    def test_is_written_to_result_path(self, suffix: str, task: Any, tmp_path: Path) -> None:
         path = tmp_path / f"result.{suffix}"
         one = task(launches=[*launches(2, ENDS), {"bpm_name": "NoSuchBpm"}], result_path=str(path))
         with pytest.raises(errors.BatchFailedError):
@@ -28,14 +28,14 @@ class TestTheResult:
         assert "refused" in rows[0]
         assert (one.xcoms["result"]["launches"], one.xcoms["result"]["result_path"]) == ([], str(path))
 
-    def test_a_path_that_cannot_be_right_is_refused_before_anything_starts(
+    def test_invalid_path_is_refused_before_anything_starts(
         self, task: Any, emulator: EmulatorControl
     ) -> None:
         with pytest.raises(ValueError, match="result.xml"):
             task(launches=launches(2), result_path="result.xml").try_it()
         assert not any(emulator.counts().values())
 
-    def test_holds_so_many_launches_and_no_more(self, task: Any) -> None:
+    def test_has_at_most_500_launches(self, task: Any) -> None:
         given = [*launches(600, ENDS), {"bpm_name": "NoSuchBpm"}]
         result = task(launches=given, wait_for_completion=False, max_failures=1).try_it()
         assert (result["total"], result["started"], result["refused"]) == (601, 600, 1)
@@ -44,7 +44,7 @@ class TestTheResult:
 
 
 @pytest.mark.parametrize("wait_for_completion", [True, False])
-def test_a_result_that_cannot_be_written_is_found_before_anything_is_started(
+def test_unwritable_path_is_refused_before_anything_starts(
     wait_for_completion: bool, task: Any, emulator: EmulatorControl, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()

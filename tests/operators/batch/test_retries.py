@@ -22,8 +22,8 @@ from tests.support.stores import (
 )
 
 
-class TestTheNextTry:
-    def test_starts_only_what_is_missing(self, task: Any, emulator: EmulatorControl) -> None:
+class TestNextTry:
+    def test_starts_only_missing_launches(self, task: Any, emulator: EmulatorControl) -> None:
         """The first one is cut off by an outage in the middle of its starts."""
         one = task(launches=launches(50, ENDS))
         emulator.fault("start", "status", status=429, times=1000, skip=20)
@@ -45,9 +45,7 @@ class TestTheNextTry:
         assert emulator.counts()["start"] == 0
         assert emulator.counts()["query"] <= 24
 
-    def test_starts_again_what_has_failed_and_nothing_else(
-        self, task: Any, emulator: EmulatorControl
-    ) -> None:
+    def test_starts_only_failed_launches_again(self, task: Any, emulator: EmulatorControl) -> None:
         given = launches(10)
         one = task(launches=given, deferrable=True)
 
@@ -63,7 +61,7 @@ class TestTheNextTry:
         assert numbers(emulator) == Counter(range(1, 11)) + Counter([3])
         assert instance_of(emulator, 3)["business_key"].endswith(".2")
 
-    def test_finds_what_was_started_though_nobody_heard_of_it(
+    def test_adopts_instances_whose_start_response_was_lost(
         self, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(10, ENDS))
@@ -71,7 +69,7 @@ class TestTheNextTry:
         assert one.try_it()["succeeded"] == 10
         assert numbers(emulator) == Counter(range(1, 11))
 
-    def test_does_not_start_what_may_be_there(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_does_not_start_launches_in_doubt(self, task: Any, emulator: EmulatorControl) -> None:
         one = task(launches=launches(5), wait_for_completion=False)
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
@@ -86,7 +84,7 @@ class TestTheNextTry:
             with pytest.raises(errors.AmbiguousStartError):
                 one.try_it()
 
-    def test_refuses_another_input(self, task: Any, emulator: EmulatorControl) -> None:
+    def test_refuses_a_changed_input(self, task: Any, emulator: EmulatorControl) -> None:
         one = task(wait_for_completion=False)
         one.try_it(launches=launches(5))
         for changed in (launches(4), [*launches(4), {"bpm_name": ENDS}]):
@@ -96,7 +94,7 @@ class TestTheNextTry:
         assert one.try_it(launches=launches(6))["started"] == 6
 
     @needs_task_state_store
-    def test_does_not_start_again_what_has_met_a_condition_that_passed_by(
+    def test_does_not_restart_launches_that_met_the_condition_earlier(
         self, make_task: Any, emulator: EmulatorControl
     ) -> None:
         one = make_task(
@@ -123,7 +121,7 @@ class TestTheNextTry:
         assert result["succeeded"] == 5
         assert emulator.counts()["start"] == 6
 
-    def test_says_that_it_is_no_success_where_members_are_open(
+    def test_event_of_success_with_open_instances_is_refused(
         self, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(2), deferrable=True)
@@ -135,9 +133,7 @@ class TestTheNextTry:
             one.try_it()
         assert len(emulator.instances()) == 2
 
-    def test_does_not_count_what_a_kill_has_ended_as_started(
-        self, task: Any, emulator: EmulatorControl
-    ) -> None:
+    def test_restarts_launches_that_a_kill_terminated(self, task: Any, emulator: EmulatorControl) -> None:
         one = task(launches=launches(4), wait_for_completion=False)
         one.try_it()
         emulator.move(instance_of(emulator, 2)["id"], state="Terminated")
@@ -146,7 +142,7 @@ class TestTheNextTry:
         assert numbers(emulator) == Counter([1, 2, 2, 3, 4])
 
 
-def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorControl) -> None:
+def test_retry_in_doubt_names_the_number_of_launches(make_task: Any, emulator: EmulatorControl) -> None:
     emulator.switch(business_keys_in_rows=False)
     emulator.start(WAITS)
     one = make_task(launches=launches(3), has_store=False)
@@ -160,9 +156,7 @@ def test_a_retry_in_doubt_says_how_many_are(make_task: Any, emulator: EmulatorCo
     assert emulator.counts()["start"] == 0
 
 
-def test_a_try_that_was_begun_by_an_older_version_has_numbers_for_ids(
-    task: Any, emulator: EmulatorControl
-) -> None:
+def test_try_of_an_older_version_uses_numbers_as_ids(task: Any, emulator: EmulatorControl) -> None:
     def happens() -> None:
         del one.xcoms["launch_ids"]
         complete(emulator)

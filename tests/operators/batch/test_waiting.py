@@ -25,7 +25,7 @@ from tests.operators.batch.batch_task import (
 
 @pytest.mark.parametrize("deferrable", [True, False])
 class TestInEveryMode:
-    def test_all_are_started_once_and_waited_for(
+    def test_starts_each_launch_once_and_waits_for_all(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(30, ENDS), deferrable=deferrable)
@@ -40,7 +40,7 @@ class TestInEveryMode:
         assert emulator.counts()["start"] == 30
         assert one.xcoms["result"] == result
 
-    def test_the_result_can_be_joined_to_the_input(
+    def test_result_can_be_joined_to_the_input(
         self, deferrable: bool, task: Any, emulator: EmulatorControl, tmp_path: Path
     ) -> None:
         path, result_path = tmp_path / "launches.csv", tmp_path / "result.csv"
@@ -68,7 +68,7 @@ class TestInEveryMode:
         assert "variables" not in rows[0]
         assert "launch_variables" not in one.xcoms
 
-    def test_every_failure_is_told_first_and_max_failures_decides(
+    def test_failures_come_first_and_max_failures_decides(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         given = launches(100)
@@ -100,7 +100,7 @@ class TestInEveryMode:
         assert "NoSuchBpm" in reasons[2]
         assert reasons[3] == "None"
 
-    def test_the_deadline_fails_what_is_open(
+    def test_deadline_fails_open_launches(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(5), deferrable=deferrable, timeout=0.2, on_timeout="suspend")
@@ -112,7 +112,7 @@ class TestInEveryMode:
         assert one.outcomes == {"failed": 5}
         assert [each["suspended"] for each in emulator.instances()] == [True] * 5
 
-    def test_a_deadline_while_lists_fail_ends_what_is_open(
+    def test_deadline_while_lists_fail_terminates_open_instances(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(5), deferrable=deferrable, timeout=0.2, on_timeout="terminate")
@@ -122,7 +122,7 @@ class TestInEveryMode:
         assert numbers(emulator, closed=True) == Counter([1, 2, 3, 4, 5])
         assert one.outcomes == {"failed": 5}
 
-    def test_fail_fast_waits_no_longer_and_ends_the_rest(
+    def test_fail_fast_ends_the_wait_and_terminates_the_rest(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         given = launches(20)
@@ -134,14 +134,14 @@ class TestInEveryMode:
         assert numbers(emulator, closed=False) == Counter()
         assert {row["state"] for row in one.xcoms["result"]["launches"][1:]} == {"Terminated"}
 
-    def test_a_look_that_fails_is_no_failure(
+    def test_failed_poll_does_not_fail_the_wait(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(3, ENDS, title="T"), deferrable=deferrable)
         emulator.fault("query", "status", status=503, times=5)
         assert one.try_it()["succeeded"] == 3
 
-    def test_looks_that_fail_for_too_long_leave_everything_as_it_is(
+    def test_polls_that_fail_for_too_long_leave_instances_open(
         self, deferrable: bool, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(3), deferrable=deferrable, max_poll_failure_time=0)
@@ -157,7 +157,7 @@ class TestInEveryMode:
         assert emulator.counts()["start"] == 3
 
 
-def test_an_instance_that_ends_well_just_before_it_would_be_ended_succeeds(
+def test_instance_that_succeeds_just_before_its_termination_counts_as_succeeded(
     task: Any, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = task(launches=launches(3), timeout=0.1, on_timeout="terminate")
@@ -175,7 +175,7 @@ def test_an_instance_that_ends_well_just_before_it_would_be_ended_succeeds(
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_what_a_test_orders_meets_each_of_many_that_end_at_once(
+def test_scripted_end_applies_to_each_of_many_instances(
     deferrable: bool, make_task: Any, emulator: AstroZeroEmulator
 ) -> None:
     emulator.breaks(ENDS)
@@ -184,7 +184,7 @@ def test_what_a_test_orders_meets_each_of_many_that_end_at_once(
     emulator.assert_started(ENDS, times=200, state="Broken")
 
 
-def test_fail_fast_starts_no_more(task: Any, emulator: EmulatorControl) -> None:
+def test_fail_fast_stops_starting(task: Any, emulator: EmulatorControl) -> None:
     one = task(launches=launches(200, "NoSuchBpm"), fail_fast=True, max_concurrency=4, max_failures=2)
     with pytest.raises(errors.BatchFailedError):
         one.try_it()
@@ -192,7 +192,9 @@ def test_fail_fast_starts_no_more(task: Any, emulator: EmulatorControl) -> None:
     assert one.outcomes["not_started"] == 200 - emulator.counts()["start"]
 
 
-def test_the_trigger_is_as_short_for_many_as_for_few(make_task: Any, emulator: EmulatorControl) -> None:
+def test_trigger_size_does_not_depend_on_the_number_of_launches(
+    make_task: Any, emulator: EmulatorControl
+) -> None:
     sizes = []
     for count in (2, 200):
         emulator.reset()
@@ -209,7 +211,7 @@ def test_the_trigger_is_as_short_for_many_as_for_few(make_task: Any, emulator: E
     assert sizes[0] == sizes[1] < 1000
 
 
-def test_waiting_costs_a_request_a_state(make_task: Any, emulator: EmulatorControl) -> None:
+def test_each_poll_costs_one_request_per_state(make_task: Any, emulator: EmulatorControl) -> None:
     one = make_task(has_store=False, launches=launches(50), deferrable=True, timeout=4.5)
 
     def happens() -> None:
