@@ -1,7 +1,7 @@
 """An Airflow of separate processes against the emulator, started once, and what the tests do to it and see of it.
 
 ``Airflow`` is that deployment, through its REST API and its logs; ``Wait`` is one run of a DAG of ``dags/``. What
-must come is waited for until a deadline that only a broken deployment misses; what must not come is looked for during
+must come is waited for until a deadline that only a broken deployment misses; what must not come is watched for during
 a while that begins when everything that could lead to it has verifiably happened.
 """
 
@@ -136,17 +136,17 @@ class Airflow(DeployedAirflow):
         return max((entry["number"] for entry in self.control.requests()), default=0)
 
     def until_looked(self, wait: Wait, *, since: int | None = None) -> None:
-        """Wait until the emulator has answered a query: until a trigger has looked at its instance.
+        """Wait until the emulator has answered a query: until a trigger has polled its instance.
 
         :param since: the number of the request after which a query counts; without it one that comes from now on.
         """
         known = self.newest_request() if since is None else since
 
-        def looked() -> bool | None:
+        def polled() -> bool | None:
             queries = [entry for entry in self.control.requests() if entry["kind"] == "query"]
             return any(entry["number"] > known and entry["status"] == 200 for entry in queries) or None
 
-        wait.until("a trigger looks at its instance", looked)
+        wait.until("a trigger polls its instance", polled)
 
     def assert_no_action(self, seconds: float = QUIET) -> None:
         """Watch the emulator for a while in which nothing is done to any instance."""
@@ -202,7 +202,7 @@ class Wait:
     def until_deferred(self, *, by_other_than: int | None = None, tries: int = 1) -> int:
         """Wait until a triggerer runs the trigger, and return the triggerer's id.
 
-        The scheduler must also have heard that the worker is done. If it hears that only when the task has resumed,
+        The worker must also have reported its end to the scheduler. If the scheduler learns that only when the task has resumed,
         which a busy machine makes possible, it takes the task for one that was killed from outside.
 
         :param by_other_than: a triggerer that does not count.
@@ -245,7 +245,7 @@ class Wait:
         return None
 
     def mark(self, state: str) -> None:
-        """Mark the task, as a person does, who tries once more where Airflow's database has no answer at the moment."""
+        """Mark the task as a user does, and try again if Airflow's database is busy."""
 
         def marked() -> bool | None:
             try:
@@ -259,16 +259,16 @@ class Wait:
         self.until(f"{self.run_id} is marked as {state}", marked)
 
     def clear(self) -> None:
-        """Clear the task, as a person does: it runs again."""
+        """Clear the task as a user does: it runs again."""
         body = {"dry_run": False, "dag_run_id": self.run_id, "task_ids": [TASK], "only_failed": False}
         self.airflow.call("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", body)
 
     def fail_run(self) -> None:
-        """Mark the whole run failed, as a person does."""
+        """Mark the whole run as failed, as a user does."""
         self.airflow.call("PATCH", self._path, {"state": "failed"})
 
     def approve(self) -> dict[str, Any]:
-        """Approve the newest instance as a person at Astro Zero does, and return it as it is then."""
+        """Approve the newest instance as a person in Astro Zero does, and return it afterwards."""
         return self.airflow.control.act(self.instances[-1]["id"], "approve")
 
     def assert_waits(self) -> None:
@@ -308,7 +308,7 @@ def issued_tokens() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def watched_server() -> Iterator[EmulatorServer]:
-    """The Astro Zero of the watchers, whose looks would count as those of the tasks that wait."""
+    """The Astro Zero of the watchers. It is separate, because their polls would count as those of waiting tasks."""
     with EmulatorServer() as server:
         yield server
 

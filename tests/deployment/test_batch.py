@@ -1,4 +1,4 @@
-"""A batch on a real Airflow: one trigger waits for all, a person's act ends all, and a triggerer's end ends nothing."""
+"""A batch on a real Airflow: one trigger waits for all, a user action ends all, and the end of a triggerer ends nothing."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_started_instances_are_terminated_when_a_user_ends_the_task_on_a_worker(
         return
     # A clear asks for a new batch.
     batch.clear()
-    batch.until("all are started anew", lambda: len(batch.instances) == 2 * LAUNCHES or None)
+    batch.until("all are started again", lambda: len(batch.instances) == 2 * LAUNCHES or None)
     batch.assert_succeeds()
 
 

@@ -1,4 +1,4 @@
-"""The link to the instance, and the variables that a function has returned, as Airflow's REST API shows them."""
+"""The link to the instance, and the variables that a function returned, in Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_link_exists_while_the_task_waits_and_after_its_end(airflow: Airflow, da
     if dag_id == "link_of_decorated":
         assert instance["variables"]["dataset"] == VARIABLES["dataset"]
         assert wait.task["rendered_fields"]["variables"] == VARIABLES
-    # The sensor may have looked before there was anything; then the trigger finds it.
+    # The sensor may have polled before there was an instance; then the trigger finds it.
     assert links(wait) in ([{NAME: address(instance["id"])}] if dag_id != "link_of_sensor" else [
         {NAME: address(instance["id"])}, {NAME: None}
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Airflow calls the notifier wherever it calls notifiers, and the same failure reported twice starts one process."""
+"""Airflow calls the notifier for tasks, runs and deadlines, and a failure that is reported twice starts one process."""
 
 from __future__ import annotations
 

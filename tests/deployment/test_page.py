@@ -1,4 +1,4 @@
-"""A gate that a person opens or shuts on the emulator's page, in a real browser, while the task is deferred."""
+"""A gate that a person opens or closes on the emulator's page in a real browser, while the task is deferred."""
 
 from __future__ import annotations
 

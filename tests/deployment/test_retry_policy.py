@@ -1,4 +1,4 @@
-"""A worker asks the retry policy what becomes of its task."""
+"""A worker applies the retry policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triggerers come and go, and freeze: waits go on, and nothing happens to their instances."""
+"""Triggerers start, stop and freeze: waits continue, and their instances are not touched."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom
     wait = airflow.run("wait_for_person")
     first, second = freeze_until_taken_over(airflow, wait, whom)
     frozen.signal(signal.SIGCONT)
-    # It learns that the trigger is no longer its own, and takes that for a person's action.
+    # It learns that the trigger is no longer its own, and treats that like a user action.
     wait.until_logged(first, "completed")
     assert wait.logged(first, "killed")
     airflow.assert_no_action()
@@ -61,7 +61,7 @@ def test_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom
     assert airflow.actions() == []
 
 
-@pytest.mark.parametrize("looks", [True, False], ids=["looks before it is cancelled", "is cancelled at once"])
+@pytest.mark.parametrize("looks", [True, False], ids=["polls before it is cancelled", "is cancelled at once"])
 def test_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
     airflow: Airflow, polls: bool
 ) -> None:
@@ -73,12 +73,12 @@ def test_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
     wait.until_state("success")
     assert wait.logged(second, "fired")
     if polls:
-        # Its look may be the only one, and comes as soon as it thaws.
+        # Its poll may be the only one, and comes as soon as it thaws.
         before = airflow.newest_request()
         frozen.signal(signal.SIGCONT, "others")
         airflow.until_looked(wait, since=before)
     else:
-        # Nothing but the length of its absence tells this from a person who marks the task as successful.
+        # Only the length of its absence distinguishes this from a user who marks the task as successful.
         airflow.control.fault("query", "delay", times=1000, seconds=5)
     frozen.signal(signal.SIGCONT)
     wait.until_logged(first, "completed")

@@ -1,4 +1,4 @@
-"""What a person does in Airflow to a task that waits without a worker reaches its instance, and no other."""
+"""User actions in Airflow on a deferred task: they reach its instance and no other."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_user_action_terminates_the_instance(
     wait.assert_waits()
     if action == "clear":
         # On SQLite the next trigger gets the id of the last one if that is gone, and may get its event too, before the
-        # scheduler has heard of its deferral: then Airflow fails the task. So this one's trigger is not the last one.
+        # scheduler knows of its deferral: then Airflow fails the task. So this one's trigger is not the last one.
         airflow.run("wait_for_person").until_deferred()
     instance_id = wait.instance["id"]
     seconds = seconds_to_termination(wait, ACTIONS[action])

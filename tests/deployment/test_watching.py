@@ -1,4 +1,4 @@
-"""Asset events: one for each end, whatever happens to the triggerer; and those that Astro Zero sends by itself."""
+"""Asset events: one for each ended instance, even if the triggerer is killed; and those that Astro Zero itself sends."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PROCESS = "SupplierOnboarding"
 ENDS = ("Completed OK", "Terminated", "User Terminated", "Broken")
 GOES_ON = f"Watching instances of '{PROCESS}'"
 INSTANCES, KILLS = 20, 3
-QUIET = 6.0  # seconds for events that must not come: three looks
+QUIET = 6.0  # seconds for events that must not come: three polls
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "asset-events.md"
 HAS_STORE = "asset_state_store" in inspect.getsource(BaseEventTrigger)
 has_store = pytest.mark.skipif(
     not HAS_STORE,
-    reason="Airflow has no state store before 3.3, so a restart begins anew",
+    reason="Airflow has no state store before 3.3, so a restart begins again",
 )
 
 
@@ -52,7 +52,7 @@ class Watched:
 
     @property
     def reported_ids(self) -> list[str]:
-        """The ids of the instances that events have reported_ids of, in the order of the events."""
+        """The ids of the instances in the events, in the order of the events."""
         rows = self._rows(
             "SELECT asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_id WHERE name = 'ended' ORDER BY asset_event.id"
         )
@@ -73,7 +73,7 @@ class Watched:
         return int(found)
 
     def gap(self) -> float:
-        """Return the seconds between the last event and the moment at which it was written down as reported_ids."""
+        """Return the seconds between the last event and the time at which it was recorded as reported."""
         ((reported_ids,),) = self._rows("SELECT max(timestamp) FROM asset_event")
         ((kept,),) = self._rows("SELECT max(updated_at) FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
         return seconds_of(kept) - seconds_of(reported_ids)
@@ -82,7 +82,7 @@ class Watched:
         """Kill the triggerer.
 
         An event and what the watch keeps of it are written one after the other, some hundredths of a second apart. Who is
-        killed between them tells of the event again; that is documented, and not what this is about.
+        killed between them sends the event again; that is documented, and not tested here.
         """
         child = self._airflow.triggerer
         while True:
@@ -117,14 +117,14 @@ def test_twenty_ends_make_twenty_events_despite_kills(
 
     for _ in range(KILLS):
         end_some(chance.randrange(1, 5))
-        time.sleep(chance.uniform(0, 3))  # anywhere between two looks, and between a look and its events
+        time.sleep(chance.uniform(0, 3))  # anywhere between two polls, and between a poll and its events
         watched.kill_triggerer()
         end_some(chance.randrange(0, 3))
         airflow.start_triggerer()
-        airflow.until("the watch goes on", lambda: GOES_ON in airflow.triggerer.output() or None)
+        airflow.until("the watch continues", lambda: GOES_ON in airflow.triggerer.output() or None)
     end_some(len(left))
     airflow.until(
-        f"all are reported_ids of (WATCH_SEED={seed})", lambda: set(watched.reported_ids) == set(ids) or None
+        f"all are reported (WATCH_SEED={seed})", lambda: set(watched.reported_ids) == set(ids) or None
     )
     until = time.monotonic() + QUIET
     while time.monotonic() < until:
@@ -191,10 +191,10 @@ def test_example_runs_for_each_completed_instance(airflow: Airflow) -> None:
         onboard("ACME")
         airflow.until("the supplier is loaded", lambda: loaded() == ["supplier-ACME"] or None)
         pause(True)
-        onboard("Umbrella")  # while nobody watches
+        onboard("Umbrella")  # while no trigger watches
         pause(False)
         if HAS_STORE:
             both = ["supplier-ACME", "supplier-Umbrella"]
             airflow.until("the other is loaded, too", lambda: loaded() == both or None)
     finally:
-        pause(True)  # its looks would count as those of tasks that wait
+        pause(True)  # its polls would count as those of waiting tasks

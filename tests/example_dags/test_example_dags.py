@@ -1,4 +1,4 @@
-"""Every example DAG, run whole by ``dag.test()`` on a real database, with a person at the emulator."""
+"""Every example DAG, run by ``dag.test()`` on a real database, with a simulated person at the emulator."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_nightly_launch(emulator: EmulatorControl) -> None:
 class TestMaintenanceWindow:
     @pytest.fixture
     def instances(self, emulator: EmulatorControl) -> tuple[str, str, str]:
-        """Return two that run, and one that a person has suspended."""
+        """Return two running instances and one that a person has suspended."""
         running, another, held = (emulator.start("SupplierOnboarding")["id"] for _ in range(3))
         emulator.move(held, state="Suspended")
         return running, another, held
@@ -151,7 +151,7 @@ def test_gate_on_instance(emulator: EmulatorControl) -> None:
 
     def start_later() -> None:
         deadline = time.monotonic() + 60
-        while not emulator.counts()["query"]:  # the gate looks before there is anything
+        while not emulator.counts()["query"]:  # the gate polls before there is an instance
             assert time.monotonic() < deadline
         emulator.start("SupplierOnboarding", business_key="supplier-Globex")
 

@@ -1,4 +1,4 @@
-"""An Airflow with two triggerers and two Celery workers, on PostgreSQL and Redis, and what the test does to it."""
+"""An Airflow with two triggerers and two Celery workers, on PostgreSQL and Redis, and the actions of the tests on it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Airflow(DeployedAirflow):
         self.triggerers[self.until(f"{child.name} is known", new)] = child
 
     def kill(self, child: Child) -> None:
-        """End every process of a component at once, so that none of them can tell anybody."""
+        """Kill every process of a component at once, so that none of them can report it."""
         self.gone.append(child)
         child.signal(signal.SIGSTOP)
 

@@ -1,4 +1,4 @@
-"""A worker and a triggerer are killed at work, and each of 200 tasks ends with its one instance, and ends right."""
+"""A worker and a triggerer are killed at work, and each of 200 tasks ends correctly with its one instance."""
 
 from __future__ import annotations
 

@@ -72,24 +72,24 @@ def failed(airflow: Airflow, title: str) -> Callable[[], Any]:
 def succeeded(airflow: Airflow, dag_id: str, count: int = 1) -> Callable[[], list[dict[str, Any]] | None]:
     """Return what finds so many tasks of a DAG that have succeeded."""
 
-    def look() -> list[dict[str, Any]] | None:
+    def poll() -> list[dict[str, Any]] | None:
         found = [task for task in airflow.tasks("success").values() if task["dag_id"] == dag_id]
         return found if len(found) == count else None
 
-    return look
+    return poll
 
 
 def all_wait(airflow: Airflow) -> Callable[[], bool | None]:
     """Return what finds that the triggerer holds the waits of all tasks."""
 
-    def look() -> bool | None:
+    def poll() -> bool | None:
         waiting = airflow.tasks("deferred").values()
         assert airflow.count("failed") == 0
         return (
             len(waiting) == WAITS + 2 and all(task["trigger"]["triggerer_id"] for task in waiting)
         ) or None
 
-    return look
+    return poll
 
 
 def test_texts_that_postgresql_refuses_fail_one_task_at_most(
@@ -105,7 +105,7 @@ def test_texts_that_postgresql_refuses_fail_one_task_at_most(
     assert len(instances) == WAITS + 3
     measured(f"until {WAITS + 2} tasks wait", time.monotonic() - began)
 
-    # What the server says of a refusal goes into the event of the one wait that bears with no failure.
+    # The server's message of a refusal goes into the event of the one wait that tolerates no failure.
     control.fault("query", "status", status=400, res_msg=f"no{NUL}such thing")
     airflow.until("the impatient task has failed", failed(airflow, "impatient -1"))
 

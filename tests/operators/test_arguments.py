@@ -1,4 +1,4 @@
-"""What arguments mean: what means nothing is refused while the DAG is parsed, and what templates become is taken or refused."""
+"""Arguments: those without effect are refused while the DAG is parsed, and rendered values are accepted or refused."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class TestArgumentsWithoutEffect:
 
     def test_a_sensor_always_has_a_timeout(self) -> None:
         sensor(on_timeout="suspend")
-        sensor(timeout=0)  # it looks once
+        sensor(timeout=0)  # it polls once
 
 
 class TestAdvice:

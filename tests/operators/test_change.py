@@ -93,7 +93,7 @@ class TestStateChanges:
         emulator.clear_faults()
         if remembers:
             assert terminate.execute(context)["state"] == "Terminated"
-            assert context["task_state_store"] == {}, "what came of it is known"
+            assert context["task_state_store"] == {}, "the effect is known"
         with pytest.raises(errors.InstanceClosedError):
             terminate.execute(context)
 

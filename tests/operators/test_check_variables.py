@@ -1,4 +1,4 @@
-"""``check_variables`` of the operators: unknown names are told before anything is started or set, and never in its way."""
+"""``check_variables`` of the operators: unknown names are refused before anything is started or set."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_impossible_check_is_logged_and_the_start_continues(
 @needs_task_state_store
 @pytest.mark.parametrize("make", [start, lambda **more: batch({"contry": "CN"}, bpm_name=BPM)])
 def test_retry_after_a_start_does_not_check_again(make: Any, emulator: EmulatorControl) -> None:
-    """What was started before the BPM has changed is gone on with; so it is when definitions cannot be read any more."""
+    """The instance is resumed even if the BPM has changed since, or its definition cannot be read any more."""
     ti = task_with_retries()
     emulator.switch(definition_variables="absent")
     run(make(variables={"contry": "CN"}), ti)

@@ -1,4 +1,4 @@
-"""What a failure says of a clear on an Airflow whose clear discards the task's state, and what such a clear does.
+"""The advice of errors where a clear discards the task state (Airflow 3.4), and the effect of such a clear.
 
 The version of Airflow is played here; ``tests/next`` has a real one.
 """
@@ -152,7 +152,7 @@ class TestAdvice:
 
         ids = {emulator.start(BPM)["id"]: None}
         kill.terminate_batch(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
-        end = f"clearing the task terminates the instances that are still open. {TICK}; otherwise it ends only what carries a key that was made"
+        end = f"clearing the task terminates the instances that are still open. {TICK}; otherwise it terminates only instances whose key was derived"
         assert end in notes[-1]
 
 
@@ -171,7 +171,7 @@ class TestClearWithoutTaskState:
 
     @pytest.mark.parametrize("make", [one, batch])
     def test_keeps_a_start_in_doubt_in_doubt(self, make: Any, emulator: EmulatorControl) -> None:
-        """It goes on to be in doubt, and starts nothing."""
+        """It stays in doubt, and starts nothing."""
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
         task = make(wait_for_completion=False)

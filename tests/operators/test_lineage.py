@@ -1,4 +1,4 @@
-"""What OpenLineage's provider gets out of a task that has ended, through its own extractors."""
+"""The facets that OpenLineage's provider extracts from a task that has ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _connection(
 
 
 def facets_of(task: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -> dict[str, Any]:
-    """Return the run facets that OpenLineage's provider sends for a task, without what all facets have."""
+    """Return the run facets that OpenLineage's provider sends for a task, without the fields that all facets have."""
     metadata = ExtractorManager().extract_metadata(  # type: ignore[no-untyped-call]
         dagrun=SimpleNamespace(run_id="run"),
         task=task,

@@ -1,4 +1,4 @@
-"""Tasks of a loop (Airflow 3.4) against the emulator: each iteration has instances of its own.
+"""Tasks of a loop (Airflow 3.4) against the emulator: each iteration has its own instances.
 
 Airflow is played here; ``tests/next`` has a real one.
 """
@@ -88,7 +88,7 @@ def test_retry_of_an_iteration_adopts_only_its_own_instance(
     closed = [one["closed"] for one in emulator.instances()]
     assert closed == [True, False]
     second.waits_after(make, 3)
-    assert len(emulator.instances()) == 2, "its own retry goes on with its own instance"
+    assert len(emulator.instances()) == 2, "its own retry adopts its own instance"
 
 
 @both
@@ -104,7 +104,7 @@ def test_clear_of_an_iteration_terminates_only_its_own_instance(
 
 @both
 def test_mapped_task_outside_of_loops_ignores_its_region(make: Kind, emulator: EmulatorControl) -> None:
-    """It may have been mapped by Airflow 3.3, and be mapped anew by a clear."""
+    """Airflow 3.3 may have mapped it, and a clear may map it again."""
     Iteration(UUID(int=0), 3, map_index=3).waits_after(make, 1)
     Iteration(REGION, 3, map_index=3).waits_after(make, 2)
     (only,) = emulator.instances()

@@ -73,7 +73,7 @@ class TestRejectedItem:
     def test_is_published_if_airflow_should_skip_downstream_tasks(
         self, form: str, where: str, run: Run
     ) -> None:
-        """This is Airflow's own fault. Once it is mended, the guides need not warn any more."""
+        """This is a fault of Airflow. Once it is fixed, the guides need no warning."""
         state, states = run(f"{form}_{where}")
         assert (state, states["publish"]) == ("success", ["success"] * 3)
 
@@ -86,7 +86,7 @@ class TestRejectedItem:
 def test_gate_over_an_empty_list_is_skipped(
     gate: str, rule: str, published: str, run: Run, emulator: AstroZeroEmulator
 ) -> None:
-    """So ``none_failed`` publishes though nobody was asked."""
+    """So ``none_failed`` publishes although no approval was requested."""
     state, states = run(f"{gate}_{rule}")
     assert state == "success"
     assert states == {"approval": ["skipped"], "items": ["success"], "publish": [published]}

@@ -1,4 +1,4 @@
-"""What a task counts of its starts: started, adopted, in doubt, ended by a person; nobody waits for the clock here."""
+"""The metrics of starts, adoptions, starts in doubt and kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One task has one instance, and a launch of a batch too, on servers whose keys, lists, clocks and refusals are odd."""
+"""One instance for each task and each launch of a batch, on servers with odd keys, lists, clocks and refusals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Task(FakeTaskInstance):
         self.subject = subject
 
     def try_it(self) -> str | None:
-        """Run the next try, and return the id of its instance; ``None`` if it failed over the start."""
+        """Run the next try, and return the id of its instance; ``None`` if the start failed."""
         self.begin_try()
         arguments: dict[str, Any] = {
             "task_id": "start",
@@ -170,7 +170,7 @@ def test_store_that_lost_its_record_proves_nothing(subject: str, emulator: Emula
     assert len(live(emulator, task)) == 1
     task.context["task_state_store"].clear()
     emulator.switch(business_keys_in_rows=False)
-    assert task.try_it() is None, "where nothing shows it, a person is asked"
+    assert task.try_it() is None, "an operator is asked if no list shows it"
     assert len(live(emulator, task)) == 1
 
 
@@ -181,7 +181,7 @@ def test_change_of_retries_during_a_run_terminates_no_instance(
     assert task.try_it() is not None
     (before,) = live(emulator, task)
     task.retries = retries
-    # Without a store, a later retry may look like the first try after a clear.
+    # Without a store, a later retry may appear to be the first try after a clear.
     for _ in range(2 if "task_state_store" in task.context else 1):
         assert task.try_it() is not None
         assert [one["id"] for one in live(emulator, task)] == [before["id"]]

@@ -29,11 +29,11 @@ def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
 
 
 def wait_for_instance(emulator: EmulatorControl, running: Callable[[], bool]) -> str:
-    """Return the id of the one instance as soon as a person is awaited."""
+    """Return the id of the one instance as soon as it waits for a person."""
     while running():
         for instance in emulator.instances(state="Waiting for user interaction"):
             return str(instance["id"])
-    pytest.fail("the task ended before anybody was awaited")
+    pytest.fail("the task ended before its instance waited for a person")
 
 
 class TestStart:

@@ -1,4 +1,4 @@
-"""Several tries of one start operator against the emulator: one instance, whatever happens between them."""
+"""Several tries of one start operator against the emulator: one instance, whatever happens between the tries."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_retry_adopts_the_instance_of_a_dead_worker(
     one.dies_at = dies_at
     with pytest.raises(Died):
         one.try_it()
-    with pytest.raises(errors.WaitTimeoutError, match="A retry goes on"):
+    with pytest.raises(errors.WaitTimeoutError, match="A retry keeps waiting"):
         one.try_it()
     instance_id = only(emulator)["id"]
     emulator.act(instance_id, "complete")
@@ -284,7 +284,7 @@ def test_warns_once_if_the_wait_has_no_limit(
     one.xcom_push = completed  # type: ignore[method-assign]
     with suppress(TaskDeferred, errors.WaitTimeoutError):
         one.try_it()
-    assert (capsys.readouterr().out + caplog.text).count("so this task waits for ever") == says
+    assert (capsys.readouterr().out + caplog.text).count("so this task may wait for ever") == says
 
 
 @needs_task_state_store
@@ -360,7 +360,7 @@ def test_clear_starts_nothing_until_the_termination_is_visible(task: Any, emulat
 
 
 class TestIdOfAnotherInstance:
-    OTHER: ClassVar[dict[str, str]] = {"businessKey": "somebody else's"}
+    OTHER: ClassVar[dict[str, str]] = {"businessKey": "another author's key"}
 
     @needs_task_state_store
     def test_retry_does_not_adopt_it(self, emulator: EmulatorControl) -> None:
@@ -373,7 +373,9 @@ class TestIdOfAnotherInstance:
         assert (emulator.counts()["start"], emulator.counts()["action"]) == (0, 0)
 
     @needs_task_state_store
-    @pytest.mark.parametrize("other", [OTHER, {"businessKey": "somebody else's", "name": "Another"}], ids=str)
+    @pytest.mark.parametrize(
+        "other", [OTHER, {"businessKey": "another author's key", "name": "Another"}], ids=str
+    )
     def test_clear_does_not_terminate_it(self, other: dict[str, str], emulator: EmulatorControl) -> None:
         one = Task(has_store=True, wait_for_completion=False, timeout=None)
         instance_id = one.try_it()["id"]
@@ -479,7 +481,7 @@ class TestOddResponses:
     def test_unreadable_row_of_another_instance_leaves_no_doubt(
         self, fields: dict[str, Any], emulator: EmulatorControl
     ) -> None:
-        foreign = emulator.start(BPM, business_key="somebody else's")["id"]
+        foreign = emulator.start(BPM, business_key="another author's key")["id"]
         emulator.distort(foreign, fields)
         emulator.fault("start", "drop_after")
         task = Task(has_store=HAS_TASK_STATE_STORE)

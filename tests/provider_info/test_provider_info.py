@@ -1,4 +1,4 @@
-"""What Airflow sees of the provider: by its schema, on its command line, and on the page of its connection form."""
+"""The provider as Airflow sees it: by its schema, on its command line and in its connection form."""
 
 from __future__ import annotations
 

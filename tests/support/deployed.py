@@ -1,4 +1,4 @@
-"""An Airflow of separate processes as a test sees it: through its REST API, its logs and its files.
+"""An Airflow of separate processes, seen through its REST API, its logs and its files.
 
 Knows nothing of what it runs: ``tests/deployment`` and ``tests/ha`` decide that.
 """
@@ -63,14 +63,14 @@ class DeployedAirflow:
         return scheduler
 
     def expect_end(self, component: Child) -> None:
-        """Wait until nothing is left of a component that was told to end."""
+        """Wait until no process of a stopped component is left."""
         self.gone.append(component)
         self.until(f"{component.name} has ended", lambda: not component.members() or None)
 
     def until(
         self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE, *about: Path
     ) -> Found:
-        """Call ``look`` until it finds something, and return that.
+        """Call ``look`` until it returns something, and return that.
 
         :param what: what is waited for.
         :param about: the folders whose logs an error shows.
@@ -84,7 +84,7 @@ class DeployedAirflow:
         return found
 
     def unexpectedly_ended(self) -> list[str]:
-        """Return the components that have ended though nobody told them to."""
+        """Return the components that have ended without being stopped."""
         return [
             child.name
             for child in self.deployment.components

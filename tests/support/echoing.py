@@ -1,4 +1,4 @@
-"""An Astro Zero that repeats every secret it is sent, in many encodings, wherever an answer has room for words.
+"""An Astro Zero that echoes every secret that it receives, in many encodings, wherever a response has room for text.
 
 The first part of the path is the place, the second the kind of call that is answered so; all other calls are answered well. As a
 proxy it refuses every tunnel, with the same words.
@@ -61,7 +61,7 @@ def shown_in(text: str, secret: str) -> list[str]:
     for name, encode in ENCODINGS.items():
         encoded = re.sub(r"\s|<br>", "", encode(secret))
         if name == "base64":
-            encoded = encoded[12:-4]  # what stands beside the secret is in the letters at both ends
+            encoded = encoded[12:-4]  # the text next to the secret is in the letters at both ends
         # A log may write down what it was handed once more.
         if encoded in flat or json.dumps(encoded)[1:-1] in flat or repr(encoded)[1:-1] in flat:
             found.append(name)
@@ -199,7 +199,7 @@ class EchoingServer:
         )
         return re.sub(r"\s+", "", said) if one_line else said
 
-    # What an answer looks like, by where it has room for words.
+    # The form of a response, by the place where it has room for text.
 
     def refused(self) -> bytes:
         return answer(json.dumps({"resCode": "1", "resMsg": self._said()}).encode(), "400 Bad Request")
@@ -268,14 +268,14 @@ class EchoingServer:
 
     def list(self) -> bytes:
         """Answer a list of one such row."""
-        told = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
-        return answer(json.dumps({"resCode": "0", "result": [told]}).encode())
+        row = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
+        return answer(json.dumps({"resCode": "0", "result": [row]}).encode())
 
     def rows(self) -> bytes:
         """Answer a list, of which one row can be read."""
-        told = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
-        odd = [{**told, name: self._said()} for name in ("id", "state", "name", "businessKey", "isClosed")]
-        return answer(json.dumps({"resCode": "0", "result": [told, *odd]}).encode())
+        row = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
+        odd = [{**row, name: self._said()} for name in ("id", "state", "name", "businessKey", "isClosed")]
+        return answer(json.dumps({"resCode": "0", "result": [row, *odd]}).encode())
 
 
 PLACES: dict[str, Callable[[EchoingServer], bytes]] = {

@@ -1,4 +1,4 @@
-"""The end of a batch while lists fail: what is open is acted on all the same, and no success goes unconfirmed."""
+"""Completion of a batch while lists fail: open instances are acted on, and no success stays unconfirmed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def late(argument: str = "timeout") -> errors.WaitTimeoutError:
 def ids(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    """Four instances: one has ended well, three wait for a person. No list can be had."""
+    """Four instances: one has succeeded, three wait for a person. All lists fail."""
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"max_attempts": 1}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
     good = emulator.start("Instant")["id"]
@@ -124,7 +124,7 @@ def test_unconfirmed_success_fails(ids: list[str], emulator: EmulatorControl) ->
 
 
 def test_failed_batch_terminates_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
-    """It has failed fast, and was told to terminate the rest."""
+    """With ``fail_fast`` and ``on_failure="terminate"``."""
     end = GroupEnd(1, {ids[1]: "it is in state 'Paused'"}, tuple(ids[2:]))
     result, failure = batch_end(on_failure="terminate").complete(batch(ids), end, None)
     assert failure is not None

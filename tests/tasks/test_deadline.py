@@ -1,4 +1,4 @@
-"""``timeout`` and ``execution_timeout`` as one deadline, by table; and Airflow's own alarm, which is the last resort."""
+"""The deadline from ``timeout`` and ``execution_timeout``, and Airflow's alarm."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_earlier_deadline_counts(
         # The start took a while, and the alarm was set before it.
         (WaitLimits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
         (WaitLimits(3590, HOUR), 4590, 3540, (4535, "execution_timeout")),
-        # A retry after a crash: the alarm begins anew, the deadline does not.
+        # A retry after a crash: the alarm starts again, the deadline does not.
         (WaitLimits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
         (WaitLimits(600, HOUR), 1200, 3600, (1200, "timeout")),
         # What an earlier version has written down knows of no execution_timeout.

@@ -1,4 +1,4 @@
-"""What is said on a worker when a person has ended a task whose instance cannot be found."""
+"""The log of a kill on a worker if the instance or its end cannot be found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launches of a file: what is read of which content, and what is said of a broken one and of a path."""
+"""The input file of a batch: the launches in it, and the errors of broken files and invalid paths."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 class FakeObjectStorage(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """A remote store: its files have the content that is made up while they are read, or are missing without any."""
+    """A remote storage. Its files have generated content, or are missing if there is no content."""
 
     cachable = False
 

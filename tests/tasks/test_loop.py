@@ -1,4 +1,4 @@
-"""A coroutine in a loop of its own: its result, its errors, and what interrupts whoever waits for it."""
+"""A coroutine in the loop of a separate thread: its result, its errors, and signals in the waiting thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that Airflow has given up, or soon will, stops what must not be done twice."""
+"""A process that Airflow has given up, or soon will, stops starting launches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ reason_file = pathlib.Path(sys.argv[1])
 reason_file.write_text("it watches")
 asyncio.run(orphan.stop_when_superseded(lambda reason: reason_file.write_text(str(reason))))
 """
-# A supervisor that dies as soon as the process that it has started watches.
+# A supervisor that dies as soon as its process watches it.
 DIE = """
 import pathlib, subprocess, sys, time
 

@@ -1,4 +1,4 @@
-"""The file of a batch's result: what is written of which rows and where, and what is left when that fails."""
+"""The result file of a batch: its content, its location, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def read_back(path: Path) -> list[Row]:
-    """Return the rows of a file, read as anybody would."""
+    """Return the rows of a file, read with the standard library."""
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file, strict=True))
@@ -55,7 +55,7 @@ def read_back(path: Path) -> list[Row]:
 
 
 def as_cells(row: Row) -> Row:
-    """Return what a CSV file can tell of a row."""
+    """Return a row as a CSV file can represent it."""
     return {name: "" if value is None else str(value) for name, value in row.items()}
 
 
@@ -165,20 +165,21 @@ class TestLocalFile:
         assert len(read_back(path)) == 1
 
     @pytest.mark.parametrize(
-        "error", [RuntimeError("told"), OSError(errno.EIO, "told"), KeyboardInterrupt("told")]
+        "error",
+        [RuntimeError("no more rows"), OSError(errno.EIO, "no more rows"), KeyboardInterrupt("no more rows")],
     )
     def test_is_unchanged_when_the_rows_fail(self, error: BaseException, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"result{suffix}"
         path.write_bytes(b"old")
-        with pytest.raises(type(error), match="told") as caught:
+        with pytest.raises(type(error), match="no more rows") as caught:
             result_file.write(str(path), failing(row(), row(), error=error))
         assert caught.value is error
         assert content_of(tmp_path) == {path.name: b"old"}
 
     def test_is_not_made_when_the_rows_fail(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / "some" / f"result{suffix}"
-        with pytest.raises(RuntimeError, match="told"):
-            result_file.write(str(path), failing(row(), error=RuntimeError("told")))
+        with pytest.raises(RuntimeError, match="no more rows"):
+            result_file.write(str(path), failing(row(), error=RuntimeError("no more rows")))
         assert list(tmp_path.iterdir()) == []
 
     def test_is_unchanged_when_the_disk_is_full(
@@ -230,7 +231,7 @@ class TestLocalFile:
 
 
 class FakeObjectStorage(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """An object storage, which takes a file as a whole, or none."""
+    """An object storage that accepts complete files only."""
 
     cachable = False
     protocol = "s3"
@@ -301,8 +302,10 @@ class TestRemoteObject:
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_is_not_touched_when_the_rows_fail(self, suffix: str, stored: Any) -> None:
         store = stored(FakeObjectStorage())
-        with pytest.raises(PermissionError, match="told") as caught:
-            result_file.write(f"s3://bucket/result{suffix}", failing(row(), error=PermissionError("told")))
+        with pytest.raises(PermissionError, match="no more rows") as caught:
+            result_file.write(
+                f"s3://bucket/result{suffix}", failing(row(), error=PermissionError("no more rows"))
+            )
         assert store.content == {}, caught.tb  # which holds what a storage might be writing still
 
     @pytest.mark.parametrize(
@@ -395,7 +398,7 @@ def test_check_returns_the_path_for_people(
 
 
 class TestCheck:
-    """What could not be written in the end must be told before anything is started."""
+    """A path that cannot be written at the end must be refused before anything is started."""
 
     def test_keeps_an_existing_file(self, tmp_path: Path) -> None:
         path = tmp_path / "result.csv"

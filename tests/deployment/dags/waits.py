@@ -1,6 +1,6 @@
 """DAGs of one task, which starts an instance and waits for it; they differ in how they wait.
 
-The run's id is the instance's business key, so that the instance of a run can be told.
+The run's id is the instance's business key, which identifies the instance of a run.
 """
 
 from __future__ import annotations

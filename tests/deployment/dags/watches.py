@@ -1,6 +1,6 @@
 """DAGs that assets trigger: one that a watcher has an event for, and one whose events come by the REST API.
 
-The watcher has an Astro Zero of its own, so that its looks are none of those of the tasks that wait.
+The watcher has a separate Astro Zero, so that its polls do not count as those of waiting tasks.
 """
 
 from __future__ import annotations

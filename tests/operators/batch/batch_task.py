@@ -48,7 +48,7 @@ class Task(FakeTaskInstance):
         )
 
     def try_it(self, **arguments: Any) -> dict[str, Any]:
-        """Run the next try; where it defers, ``meanwhile`` happens, then its trigger runs."""
+        """Run the next try. If it defers, call ``meanwhile``, then run the trigger and resume."""
         self.begin_try()
         try:
             return self.operator(**arguments).execute(self.context)
@@ -64,7 +64,7 @@ class Task(FakeTaskInstance):
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """What the result says, also of a try that has failed, without what came to none."""
+        """The counts in the result that are not 0, also those of a failed try."""
         counts = {key: value for key, value in self.xcoms["result"].items() if isinstance(value, int)}
         return {key: value for key, value in counts.items() if value and key != "total"}
 
@@ -84,7 +84,7 @@ def numbers(emulator: EmulatorControl, **fields: Any) -> Counter[int]:
 
 
 def complete(emulator: EmulatorControl, *but: int) -> None:
-    """Let people complete everything that waits for them, but for some launches, and the time pass that it takes then."""
+    """Complete all instances of the batch that wait for people, except those of some launches, and let time pass."""
     for each in emulator.instances(name=WAITS):
         key = KEYS.read_batch(each["business_key"])
         if each["outcomes"] and not (key and key.number in but):
@@ -93,7 +93,7 @@ def complete(emulator: EmulatorControl, *but: int) -> None:
 
 
 def complete_all(emulator: EmulatorControl) -> None:
-    """Let people complete everything, whoever has started it."""
+    """Complete all instances that wait for people, including preexisting ones."""
     for each in emulator.instances():
         if each["outcomes"]:
             emulator.act(each["id"], "complete")
@@ -116,7 +116,7 @@ class Died(BaseException):
 def stop_after(
     monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl, starts: int, error: BaseException
 ) -> None:
-    """Let the process die when so many starts were answered: nothing it does then reaches anybody."""
+    """Make the process die after a number of starts. It writes no record from then on."""
     call_once = AsyncBpmClient.call_once
 
     async def dying(client: AsyncBpmClient, operation: Any) -> Any:

@@ -41,7 +41,7 @@ class TestClear:
         assert one.try_it()["succeeded"] == 10
         assert numbers(emulator) == Counter(range(1, 11)) + Counter([3])
         one.clear()
-        assert one.try_it()["succeeded"] == 10, "and one that has succeeded is asked for anew"
+        assert one.try_it()["succeeded"] == 10, "clearing a batch that has succeeded starts a new one"
         assert numbers(emulator) == Counter({n: 3 if n == 3 else 2 for n in range(1, 11)})
 
     @needs_task_state_store
