@@ -135,7 +135,7 @@ class Airflow(DeployedAirflow):
         """Return the number of the newest request that the emulator has seen."""
         return max((entry["number"] for entry in self.control.requests()), default=0)
 
-    def until_looked(self, wait: Wait, *, since: int | None = None) -> None:
+    def until_polled(self, wait: Wait, *, since: int | None = None) -> None:
         """Wait until the emulator has answered a query: until a trigger has polled its instance.
 
         :param since: the number of the request after which a query counts; without it one that comes from now on.

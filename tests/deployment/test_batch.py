@@ -75,7 +75,7 @@ def test_one_trigger_waits_for_all_and_survives_its_triggerer(
 ) -> None:
     batch = run("batch_deferred")
     first = batch.until_deferred()
-    airflow.until_looked(batch)
+    airflow.until_polled(batch)
     assert airflow.working_tasks() == []
     airflow.triggerer.signal(signal.SIGKILL, "all")
     airflow.expect_end(airflow.triggerer)
@@ -93,7 +93,7 @@ def test_frozen_triggerer_that_returns_terminates_nothing(
     frozen = airflow.triggerer
     batch = run("batch_deferred")
     first = batch.until_deferred()
-    airflow.until_looked(batch)
+    airflow.until_polled(batch)
     airflow.freeze(frozen, "all")
     airflow.start_triggerer()
     batch.until_deferred(by_other_than=first)
@@ -109,7 +109,7 @@ def test_batch_is_terminated_when_a_user_ends_the_deferred_task(
 ) -> None:
     batch = run("batch_deferred")
     batch.until_deferred()
-    airflow.until_looked(batch)
+    airflow.until_polled(batch)
     began = time.time()
     {"mark failed": lambda: batch.mark("failed"), "clear": batch.clear, "fail the run": batch.fail_run}[act]()
     seconds = time.time() - began + batch.until_terminated()

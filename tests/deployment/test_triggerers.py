@@ -21,7 +21,7 @@ pytestmark = pytest.mark.deployment
 def test_wait_survives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
     wait = airflow.run("wait_for_person")
     first = wait.until_deferred()
-    airflow.until_looked(wait)
+    airflow.until_polled(wait)
     airflow.triggerer.signal(number, whom)
     airflow.expect_end(airflow.triggerer)
     airflow.start_triggerer()
@@ -36,7 +36,7 @@ def test_wait_survives_its_triggerer(airflow: Airflow, number: signal.Signals, w
 def freeze_until_taken_over(airflow: Airflow, wait: Wait, whom: Whom) -> tuple[int, int]:
     """Return the id of the triggerer that was frozen, and that of the one that has started the trigger since."""
     first = wait.until_deferred()
-    airflow.until_looked(wait)
+    airflow.until_polled(wait)
     airflow.freeze(airflow.triggerer, whom)
     airflow.start_triggerer()
     second = wait.until_deferred(by_other_than=first)
@@ -61,7 +61,7 @@ def test_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom
     assert airflow.actions() == []
 
 
-@pytest.mark.parametrize("looks", [True, False], ids=["polls before it is cancelled", "is cancelled at once"])
+@pytest.mark.parametrize("polls", [True, False], ids=["polls before it is cancelled", "is cancelled at once"])
 def test_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
     airflow: Airflow, polls: bool
 ) -> None:
@@ -76,7 +76,7 @@ def test_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
         # Its poll may be the only one, and comes as soon as it thaws.
         before = airflow.newest_request()
         frozen.signal(signal.SIGCONT, "others")
-        airflow.until_looked(wait, since=before)
+        airflow.until_polled(wait, since=before)
     else:
         # Only the length of its absence distinguishes this from a user who marks the task as successful.
         airflow.control.fault("query", "delay", times=1000, seconds=5)

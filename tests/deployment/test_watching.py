@@ -74,9 +74,9 @@ class Watched:
 
     def gap(self) -> float:
         """Return the seconds between the last event and the time at which it was recorded as reported."""
-        ((reported_ids,),) = self._rows("SELECT max(timestamp) FROM asset_event")
+        ((reported_at,),) = self._rows("SELECT max(timestamp) FROM asset_event")
         ((kept,),) = self._rows("SELECT max(updated_at) FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
-        return seconds_of(kept) - seconds_of(reported_ids)
+        return seconds_of(kept) - seconds_of(reported_at)
 
     def kill_triggerer(self) -> None:
         """Kill the triggerer.
