@@ -162,7 +162,7 @@ class BatchCompletion:
                     log=lambda note: note.write_to(self.log),
                 )
 
-        change = repeat_after_alarm(lambda: loop.run(work))
+        change = repeat_after_alarm(lambda: loop.run_in_thread_loop(work))
         self.log.info(change.note)
         seen |= {one.id: one for one in change.instances}
         return change

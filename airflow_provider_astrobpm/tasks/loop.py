@@ -21,7 +21,7 @@ T = TypeVar("T")
 CANCELLATION_SECONDS = 10.0  # for a cancelled coroutine to end
 
 
-def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run_in_thread_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine, and return its result or raise its error.
 
     An exception that is raised in this thread meanwhile cancels the coroutine, and is raised after the coroutine has ended.

@@ -32,7 +32,7 @@ def test_returns_the_result_from_another_thread() -> None:
         await asyncio.sleep(0)
         return threading.get_ident()
 
-    assert loop.run(work) != threading.get_ident()
+    assert loop.run_in_thread_loop(work) != threading.get_ident()
 
 
 def test_raises_the_error() -> None:
@@ -40,7 +40,7 @@ def test_raises_the_error() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        loop.run(work)
+        loop.run_in_thread_loop(work)
 
 
 def test_runs_inside_another_event_loop() -> None:
@@ -48,7 +48,7 @@ def test_runs_inside_another_event_loop() -> None:
         return 1
 
     async def main() -> int:
-        return loop.run(work)
+        return loop.run_in_thread_loop(work)
 
     assert asyncio.run(main()) == 1
 
@@ -58,7 +58,7 @@ def test_has_the_context_variables_of_its_caller() -> None:
         return VARIABLE.get()
 
     VARIABLE.set("set")
-    assert loop.run(work) == "set"
+    assert loop.run_in_thread_loop(work) == "set"
 
 
 @pytest.mark.parametrize("how", ["at once", "after a while", "with an error of its own"])
@@ -82,7 +82,7 @@ def test_signal_cancels_it_and_is_raised_after_its_end(how: str) -> None:
     before = signal.signal(signal.SIGUSR1, time_is_up)
     try:
         with pytest.raises(TimeIsUp):
-            loop.run(work)
+            loop.run_in_thread_loop(work)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert ended == [how]

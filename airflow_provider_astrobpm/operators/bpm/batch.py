@@ -341,7 +341,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 finally:
                     supervision.cancel()
 
-        return loop.run(work)
+        return loop.run_in_thread_loop(work)
 
     def _apply_on_timeout_to_started(self) -> None:
         """Apply ``on_timeout`` to the started instances if ``execution_timeout`` has passed before everything was started."""
