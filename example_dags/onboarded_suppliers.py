@@ -1,7 +1,7 @@
-"""Run whenever a process has ended that people started.
+"""Run whenever a process that people started has ended.
 
-Somebody onboards a supplier in Astro Zero, and no DAG has asked for it. A watcher sees the process end and lets the asset
-have an event; this DAG is scheduled on the asset. It runs once for all the suppliers that were onboarded before it starts.
+A person onboards a supplier in Astro Zero, without a request of a DAG. A watcher notices the end of the process and sends an
+event of the asset, and this DAG is scheduled on the asset. It runs once for all suppliers that were onboarded before it starts.
 """
 
 from __future__ import annotations

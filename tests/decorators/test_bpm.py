@@ -33,7 +33,7 @@ HOSTILE = "{{ 7 * 6 }} {% raise %} {{ var.value.secret }}"
 
 
 def made(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Make a task of a function, outside of any DAG."""
+    """Make a task from a function, outside of any DAG."""
     decorated: Any = astro_bpm_task(**{"bpm_name": BPM, "poll_interval": 1, "task_id": "load", **options})
     return decorated(function)(*arguments).operator
 
@@ -175,7 +175,7 @@ class Colour(str, Enum):
 
 
 class TestDeferral:
-    """A task that resumes is given back for its page what its function had returned."""
+    """A resumed task gets the return value of its function back, for its page."""
 
     def deferred(self, variables: Any) -> dict[str, Any]:
         operator = made(nothing)
@@ -214,7 +214,7 @@ class TestDeferral:
 
 
 @pytest.mark.usefixtures("airflow_database")
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+@pytest.mark.filterwarnings("ignore")  # Airflow and its libraries emit their own warnings here
 class TestOnAirflow:
     @pytest.fixture
     def run(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:

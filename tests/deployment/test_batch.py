@@ -40,7 +40,7 @@ class Batch(Wait):
                 self.airflow.control.act(one["id"], "approve")
 
     def until_terminated(self, *, at_least: int = LAUNCHES) -> float:
-        """Wait until nothing that was started before is open, and return how long that took."""
+        """Wait until none of the started instances is open, and return how long that took."""
         began = time.time()
         control = self.airflow.control
         before = [one["id"] for one in self.instances]

@@ -19,13 +19,13 @@ VERSION = Version(Version(installed.__version__).base_version)
 
 
 def incidents(wait: Wait) -> list[dict[str, Any]]:
-    """Return the processes over a run, oldest first."""
+    """Return the incident processes of a run, oldest first."""
     everything = wait.airflow.control.instances(name="SupplierOnboarding")
     return [each for each in everything if each["variables"]["supplier"] == wait.run_id]
 
 
 def until_reported_again(wait: Wait, incident: dict[str, Any]) -> None:
-    """Wait until some log says that a process had been started before."""
+    """Wait until a log says that the process had been started before."""
     words = f"Nothing is started: this was reported before, to instance '{incident['id']}'"
     wait.until("it was reported again", lambda: wait.airflow.files_with(words) or None)
 

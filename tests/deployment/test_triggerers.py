@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deployment
 
 
-# The first process of a triggerer talks to the database, its only other one runs the triggers.
+# The first process of a triggerer talks to the database; the other one runs the triggers.
 @pytest.mark.parametrize("whom", ["all", "first"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_wait_survives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
@@ -34,7 +34,7 @@ def test_wait_survives_its_triggerer(airflow: Airflow, number: signal.Signals, w
 
 
 def freeze_until_taken_over(airflow: Airflow, wait: Wait, whom: Whom) -> tuple[int, int]:
-    """Return the id of the triggerer that was frozen, and that of the one that has started the trigger since."""
+    """Return the ids of the frozen triggerer and of the one that has taken over the trigger."""
     first = wait.until_deferred()
     airflow.until_polled(wait)
     airflow.freeze(airflow.triggerer, whom)

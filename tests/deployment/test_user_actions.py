@@ -26,7 +26,7 @@ ACTIONS: dict[str, Callable[[Wait], None]] = {
 
 
 def seconds_to_termination(wait: Wait, act: Callable[[Wait], None]) -> float:
-    """Act on a run, and return how long it took from then until its only instance was terminated."""
+    """Act on a run, and return the seconds until its only instance was terminated."""
     acted = time.time()
     act(wait)
     control = wait.airflow.control
@@ -86,7 +86,7 @@ def test_user_action_terminates_the_instance(
     if action != "clear":
         wait.until_state("success" if action == "mark success" else "failed")
         return
-    # The task runs again, with an instance of its own.
+    # The task runs again, with a new instance.
     wait.until_deferred(tries=2)
     first, second = wait.instances
     assert (first["id"], first["closed"], second["closed"]) == (instance_id, True, False)

@@ -42,7 +42,7 @@ has_store = pytest.mark.skipif(
 
 
 class Watched:
-    """The asset that is watched, as Airflow's database has it."""
+    """The watched asset in Airflow's database."""
 
     def __init__(self, airflow: Airflow) -> None:
         assert airflow.deployment.database is not None
@@ -60,7 +60,7 @@ class Watched:
 
     @property
     def kept(self) -> int | None:
-        """How many instances the watch has written down; None before it has begun."""
+        """The number of instances that the watch has recorded; None before it has begun."""
         rows = self._rows("SELECT key, value FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
         store = {key: json.loads(value) for key, value in rows}
         keys = cursor.keys(self._name, store.get(self._name))
@@ -68,7 +68,7 @@ class Watched:
 
     @property
     def triggers(self) -> int:
-        """How many triggers watch."""
+        """The number of watching triggers."""
         ((found,),) = self._rows("SELECT count(*) FROM trigger WHERE classpath LIKE '%EventTrigger'")
         return int(found)
 
@@ -81,8 +81,8 @@ class Watched:
     def kill_triggerer(self) -> None:
         """Kill the triggerer.
 
-        An event and what the watch keeps of it are written one after the other, some hundredths of a second apart. Who is
-        killed between them sends the event again; that is documented, and not tested here.
+        The event and the record of the watch are written one after the other, some hundredths of a second apart. A triggerer
+        that is killed between them sends the event again; that is documented, and not tested here.
         """
         child = self._airflow.triggerer
         while True:
@@ -166,7 +166,7 @@ def test_example_runs_for_each_completed_instance(airflow: Airflow) -> None:
         ended = times("ends here")
         file_token = airflow.call("PATCH", path, {"is_paused": paused})["file_token"]
         airflow.call("PUT", f"/api/v2/parseDagFile/{file_token}")  # watchers come and go when it is parsed
-        here = 1 + (not paused)  # the other one has an Astro Zero of its own
+        here = 1 + (not paused)  # the other one has a separate Astro Zero
         airflow.until("watchers come or go", lambda: Watched(airflow).triggers == here or None)
         if paused:
             # Airflow drops the watcher first, and tells the triggerer to stop it within the next seconds.

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent.parent.parent / "example_dags"
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_database"),
-    pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
+    pytest.mark.filterwarnings("ignore"),  # Airflow and its libraries emit their own warnings here
 ]
 
 
@@ -36,7 +36,7 @@ def load(name: str) -> Any:
 
 
 def run(dag: Any, **options: Any) -> tuple[str, dict[str, str]]:
-    """Run a DAG, and return how it ended and how each of its tasks did."""
+    """Run a DAG, and return its state and the state of each task."""
     dag_run = dag.test(**options)
     tasks = {
         f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id: str(ti.state)
@@ -47,7 +47,7 @@ def run(dag: Any, **options: Any) -> tuple[str, dict[str, str]]:
 
 @contextmanager
 def person(emulator: EmulatorControl, act: Callable[[dict[str, Any]], object]) -> Iterator[list[str]]:
-    """Do something with each instance that waits for a person, while the block runs."""
+    """While the block runs, act on each instance that waits for a person."""
     done: list[str] = []
     over = Event()
 

@@ -75,7 +75,7 @@ class TestArgumentsWithoutEffect:
     def test_fail_the_parsing_of_the_dag(
         self, make: Callable[..., Any], arguments: dict[str, Any], words: str
     ) -> None:
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is checked below
             make(**arguments)
         assert str(caught.value).startswith("Task 'gate': ")
         assert words in str(caught.value)
@@ -140,7 +140,7 @@ class TestAdvice:
     def test_error_names_the_task_and_the_remedy(
         self, make: Callable[..., Any], arguments: dict[str, Any], words: str
     ) -> None:
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is checked below
             make(**arguments)
         assert str(caught.value).startswith("Task 'gate': ")
         assert words in str(caught.value)
@@ -185,7 +185,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 class TestDefaultArgs:
-    """Those of a DAG that mean nothing to one of its tasks do not break its import."""
+    """Defaults of a DAG that have no effect in one of its tasks do not break its import."""
 
     def test_are_ignored_where_they_have_no_effect(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
@@ -240,7 +240,7 @@ class TestDefaultArgs:
 def shanghai(
     emulator: AstroZeroEmulator, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection names the zone of its timestamps."""
+    """A connection with a ``timezone``."""
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"timezone": "Asia/Shanghai"}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -323,7 +323,7 @@ class TestValues:
 
 
 class TestNumbersOfTemplates:
-    """Native rendering makes numbers of texts."""
+    """Native rendering turns texts into numbers."""
 
     def test_integer_becomes_a_text(self, offered: AstroZeroEmulator) -> None:
         offered.process("Any", STEPS, version="2")
@@ -367,9 +367,9 @@ def run(
     return lambda dag_id, **options: offered.run(getattr(module, dag_id), **options)
 
 
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+@pytest.mark.filterwarnings("ignore")  # Airflow and its libraries emit their own warnings here
 class TestOnAirflow:
-    """What Airflow does with templates before a task runs."""
+    """The values after Airflow has rendered the templates of a task."""
 
     def test_native_rendering(self, offered: AstroZeroEmulator, run: Callable[..., DagResult]) -> None:
         offered.process("Any", STEPS, version="1.10")

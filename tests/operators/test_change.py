@@ -158,7 +158,7 @@ def test_changes_and_queries_with_every_switch_position(
             result = run(operator(task_id="t", **arguments))
         except errors.EffectNotShownError:
             assert lags
-        emulator.advance(30)  # what lags shows by then
+        emulator.advance(30)  # a lagging effect is visible by then
         return result
 
     started = take(

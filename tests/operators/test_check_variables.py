@@ -35,7 +35,7 @@ def _short_grace(
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Return what was logged, wherever this Airflow logs to."""
+    """Return the log, from standard output or from the logging module."""
     return lambda: "".join([*capsys.readouterr(), caplog.text])
 
 

@@ -41,7 +41,7 @@ class Task(FakeTaskInstance):
         self.kind, self.arguments = kind, arguments
 
     def error(self) -> str:
-        """Run the next try, and return the error with which it ends."""
+        """Run the next try, and return its error."""
         self.begin_try()
         operator = self.kind(task_id="task", retries=RETRIES, poll_interval=1, **self.arguments)
         with pytest.raises(errors.AstroZeroError) as failed:
@@ -50,7 +50,7 @@ class Task(FakeTaskInstance):
 
 
 def limited(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a task that does not wait long, if it waits."""
+    """Return the arguments with a short timeout, if the task waits."""
     return arguments if arguments.get("wait_for_completion") is False else {"timeout": 0.001, **arguments}
 
 
@@ -66,7 +66,7 @@ def batch(**arguments: Any) -> Task:
 def short_grace(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del emulator  # it sets a connection of its own before
+    del emulator  # it sets its own connection first
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -108,10 +108,13 @@ class TestAdvice:
     @pytest.mark.parametrize(
         ("arguments", "is_said"),
         [
-            ({"terminate_on_kill": False}, False),  # its key is enough
+            ({"terminate_on_kill": False}, False),  # its key identifies the instance
             ({"terminate_on_kill": False, "business_key": "mine"}, True),
             ({"business_key": "mine"}, True),
-            ({"failed_states": ["Waiting for user interaction"], "timeout": 60}, False),  # it terminates it
+            (
+                {"failed_states": ["Waiting for user interaction"], "timeout": 60},
+                False,
+            ),  # a clear terminates the instance
         ],
     )
     def test_only_if_the_clear_depends_on_the_record(self, arguments: dict[str, Any], is_said: bool) -> None:

@@ -34,7 +34,7 @@ from airflow_provider_astrobpm.tasks import lineage
 from tests.support.task_instance import FakeTaskInstance
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # older releases warn of their own modules
+    warnings.simplefilter("ignore")  # older releases warn about their own modules
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
     from openlineage.client.serde import Serde
 
@@ -105,7 +105,7 @@ def test_start_reports_its_instance(emulator: EmulatorControl, emulator_server: 
 
 
 def end_of(task: Any, resumed: Any, fire: Callable[[Any], Any], move: Callable[[], object]) -> Any:
-    """Let a task defer, and another process resume it; return what it ends with."""
+    """Let a task defer, run its trigger, and return the result of the operator that resumes it."""
     ti = FakeTaskInstance()
     with pytest.raises(TaskDeferred) as deferred:
         run(task, ti)

@@ -44,7 +44,7 @@ both = pytest.mark.parametrize("make", [start, batch], ids=["one", "a batch"])
 
 
 class Iteration(FakeTaskInstance):
-    """A task instance of a loop, or a mapped one; without a task state store, so that its key is all that counts."""
+    """A task instance of a loop, or a mapped one. It has no task state store, so only its key counts."""
 
     def __init__(self, region_id: UUID, region_index: int, *, map_index: int = -1) -> None:
         super().__init__("review.approve", retries=RETRIES)
@@ -64,7 +64,7 @@ class Iteration(FakeTaskInstance):
 def short_grace(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del emulator  # it sets a connection of its own before
+    del emulator  # it sets its own connection first
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -80,7 +80,7 @@ def approve(emulator: EmulatorControl) -> None:
 def test_retry_of_an_iteration_adopts_only_its_own_instance(
     make: Kind, later: tuple[UUID, int], emulator: EmulatorControl
 ) -> None:
-    """Its first try has died before its start; the instance of the iteration before was approved."""
+    """Its first try died before its start; the instance of the previous iteration was approved."""
     Iteration(REGION, 0).waits_after(make, 1)
     approve(emulator)
     second = Iteration(*later)
@@ -121,7 +121,7 @@ def test_business_keys_name_the_iteration(emulator: EmulatorControl) -> None:
 
 
 def test_batch_trigger_arguments_have_no_region() -> None:
-    """Triggerers are not updated in the same moment as workers, and know the region by themselves."""
+    """Triggerers are not updated at the same time as workers, and get the region from Airflow."""
     trigger = Iteration(REGION, 1).waits_after(batch, 1).trigger
     task_key = trigger.serialize()[1]["task_key"]
     assert task_key == {"dag_id": "dag", "run_id": "run", "task_id": "review.approve", "map_index": -1}

@@ -16,14 +16,14 @@ BPM = "PublishApproval"
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_database"),
-    pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
+    pytest.mark.filterwarnings("ignore"),  # Airflow and its libraries emit their own warnings here
 ]
 Run = Callable[[str], tuple[str, dict[str, list[str | None]]]]
 
 
 @pytest.fixture
 def run(emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a DAG of ``dags/`` where the second item is rejected; return its state and those of its tasks, item by item."""
+    """Run a DAG of ``dags/`` where the second item is rejected; return its state and the states of its tasks for each item."""
     bundle = {
         "name": "mapped_gates",
         "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",

@@ -30,7 +30,7 @@ BPM = "SupplierOnboarding"
 def tally(
     monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl, emulator_server: EmulatorServer
 ) -> Tally:
-    """What is counted, also by what a kill counts apart; and a connection whose starts show at once."""
+    """The metrics, including those of the separate meter of a kill; with a connection whose starts are visible at once."""
     del emulator
     counted = Tally()
 
@@ -46,7 +46,7 @@ def tally(
 
 
 def of_starts(tally: Tally) -> dict[str, int]:
-    """Return what was counted of starts, and the starts and terminations that were sent."""
+    """Return the metrics of starts, and the numbers of sent starts and terminations."""
     wanted = {"starts", "adoptions", "ambiguous_starts", "kills", "requests.start", "requests.terminate"}
     counted = {".".join((name, *dict(tags).values())): n for (name, tags), n in tally.take()[0].items()}
     return {name: n for name, n in counted.items() if name in wanted}

@@ -79,7 +79,7 @@ def task(request: pytest.FixtureRequest, subject: str) -> Task:
 
 
 def live(emulator: EmulatorControl, task: Task) -> list[dict[str, Any]]:
-    """Return the open instances that the task has started; the emulator knows the keys as they were sent."""
+    """Return the open instances that the task has started. The emulator keeps the keys as they were sent."""
     own = [one for one in emulator.instances() if task.dag_id in one["business_key"]]
     return [one for one in own if not states.is_terminal(one["state"])]
 
@@ -88,7 +88,7 @@ def live(emulator: EmulatorControl, task: Task) -> list[dict[str, Any]]:
 def test_start_that_was_refused_after_its_effect_is_not_repeated(
     status: int, task: Task, emulator: EmulatorControl
 ) -> None:
-    # What a throttled start did is assumed to be nothing within the try, so it is the last attempt here that does it.
+    # Within a try a throttled start counts as not done, so here only the last attempt has an effect.
     skipped = 1 if status == 429 else 0
     if skipped:
         emulator.fault("start", "status", status=status)
@@ -107,7 +107,7 @@ def test_keys_that_the_server_changes(form: str, fault: str, task: Task, emulato
     outcomes = [task.try_it() for _ in range(3)]
     assert len(live(emulator, task)) == 1
     if form == "padded":
-        assert outcomes[0] is not None, "blanks around a key never count"
+        assert outcomes[0] is not None, "blanks around a key are ignored"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_truncated_lists(cap: int, ordered: bool, task: Task, emulator: Emulator
 def test_retry_after_a_try_that_sent_nothing_starts_without_a_search(
     subject: str, emulator: EmulatorControl
 ) -> None:
-    """Even where the lists could prove nothing."""
+    """Even if the lists could prove nothing."""
     emulator.switch(business_keys_in_rows=False)
     emulator.start(BPM)
     task = Task(subject, has_store=True)

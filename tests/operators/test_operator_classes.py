@@ -16,7 +16,7 @@ OPERATORS = [
 
 
 def made(operator: Any) -> Any:
-    """Make a task with what it cannot do without."""
+    """Make a task with its required arguments."""
     arguments = {"bpm_name": "A", "instance_id": "1", "variables": {"a": 1}, "launches": [{"title": "T"}]}
     return operator(
         task_id="t", **{name: value for name, value in arguments.items() if name in operator.template_fields}

@@ -59,7 +59,7 @@ class TestQuery:
         make_conn(timezone="UTC")
         old = [emulator.start("SupplierOnboarding")["id"] for _ in range(3)]
         emulator.advance(9 * 86400)
-        emulator.switch(clock_skew=-9 * 24)  # what starts now shows the time of this machine
+        emulator.switch(clock_skew=-9 * 24)  # an instance that starts now has the time of this machine
         new = emulator.start("SupplierOnboarding")["id"]
         emulator.change(old[1], "suspend")
 

@@ -50,7 +50,7 @@ class Task(FakeTaskInstance):
             raise Died
 
     def try_it(self, **arguments: Any) -> dict[str, Any]:
-        """Run the next try; it does not wait long for an instance that is open."""
+        """Run the next try, with a short timeout if it waits."""
         self.begin_try()
         given = {**self.arguments, **arguments}
         if given.get("wait_for_completion", True):
@@ -309,7 +309,7 @@ def test_second_clear_replaces_a_left_open_instance_that_is_not_found(
 def test_clear_resolves_a_retry_in_doubt_without_a_record(
     emulator: EmulatorControl,
 ) -> None:
-    """Its first try has died before it wrote anything."""
+    """Its first try died before it recorded anything."""
     one = Task(has_store=True, wait_for_completion=False)
     one.try_number = 1
     emulator.start("SupplierOnboarding")
@@ -452,7 +452,7 @@ class TestGivenBusinessKey:
 
 
 class TestOddResponses:
-    """What decides nothing about an instance is not insisted on; what does is doubted, and only where it may be its own."""
+    """Odd fields that decide nothing are ignored. Odd fields that decide cause doubt only if the row may be its own instance."""
 
     @pytest.mark.parametrize(
         "fields",

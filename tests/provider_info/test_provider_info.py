@@ -84,7 +84,7 @@ class TestOnAirflow:
         assert PACKAGE in str(shown)
         assert AstroZeroHook.hook_name in str(shown)
 
-    @pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+    @pytest.mark.filterwarnings("ignore")  # Airflow and its libraries emit their own warnings here
     def test_connection_form(self) -> None:
         service = importlib.import_module(
             "airflow.api_fastapi.core_api.services.ui.connections"

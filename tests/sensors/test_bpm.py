@@ -21,7 +21,7 @@ MakeSensor = Callable[..., AstroZeroBpmInstanceSensor]
 
 @pytest.fixture
 def sensor(emulator: EmulatorControl, emulator_time: Any) -> MakeSensor:
-    """Make sensors; whenever their client waits, the emulator's clock moves instead."""
+    """Make sensors whose client advances the emulator's clock instead of waiting."""
 
     def make(**arguments: Any) -> AstroZeroBpmInstanceSensor:
         made = AstroZeroBpmInstanceSensor(task_id="t", **{"poke_interval": 0, "timeout": 600, **arguments})
@@ -277,4 +277,4 @@ def test_gate_with_every_switch_position(
         else:
             with pytest.raises(errors.WaitFailedError if seen else errors.InstanceNotFoundError):
                 poke(made)
-        emulator.vanish(instance["id"])  # a cap of one row hides what is older
+        emulator.vanish(instance["id"])  # a cap of one row hides older instances

@@ -1,6 +1,6 @@
 """An Airflow of separate processes, seen through its REST API, its logs and its files.
 
-Knows nothing of what it runs: ``tests/deployment`` and ``tests/ha`` decide that.
+``tests/deployment`` and ``tests/ha`` decide what it runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_api import AirflowApi, AirflowApiError
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from local_stack import Child, Deployment
 
-PATIENCE = 90.0  # seconds for what must come
+PATIENCE = 90.0  # seconds until something must have happened
 
 Found = TypeVar("Found")
 MEASURED = pytest.StashKey[list[str]]()
@@ -26,7 +26,7 @@ MEASURED = pytest.StashKey[list[str]]()
 class DeployedAirflow:
     """A deployment that tests talk to.
 
-    :param home: the folder that holds all it writes.
+    :param home: the folder for all its files.
     :param control: the emulator that it talks to.
     """
 
@@ -38,16 +38,16 @@ class DeployedAirflow:
         self._api = AirflowApi(deployment.url)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Call the REST API; an answer without a body is None."""
+        """Call the REST API; a response without a body is None."""
         try:
             return self._api.call(method, path, body)
         except AirflowApiError as error:
             raise AssertionError(str(error)) from None
 
     def until_up(self, dags: int) -> None:
-        """Wait until every component works and every DAG is there.
+        """Wait until every component works and every DAG is parsed.
 
-        :param dags: how many there are.
+        :param dags: the number of DAGs.
         """
 
         def parsed() -> bool | None:
@@ -72,7 +72,7 @@ class DeployedAirflow:
     ) -> Found:
         """Call ``look`` until it returns something, and return that.
 
-        :param what: what is waited for.
+        :param what: a description of the expected result.
         :param about: the folders whose logs an error shows.
         """
         deadline = time.monotonic() + seconds
@@ -92,7 +92,7 @@ class DeployedAirflow:
         ]
 
     def files_with(self, text: str) -> list[str]:
-        """Return every file of the deployment that holds ``text``."""
+        """Return every file of the deployment that contains ``text``."""
         files = [path for path in self.home.rglob("*") if path.is_file()]
         return [str(path.relative_to(self.home)) for path in files if text.encode() in path.read_bytes()]
 
@@ -104,7 +104,7 @@ class DeployedAirflow:
 
 
 def seconds_of(stamp: str) -> float:
-    """Return a time that Airflow writes, in seconds since the epoch."""
+    """Return a timestamp of Airflow in seconds since the epoch."""
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
@@ -112,7 +112,7 @@ def seconds_of(stamp: str) -> float:
 def measured(
     pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> Callable[[str, float], None]:
-    """Note a number of seconds; all are shown when the tests are over."""
+    """Note a number of seconds; all are shown after the tests."""
 
     def note(what: str, seconds: float) -> None:
         record_property(what, seconds)
@@ -122,7 +122,7 @@ def measured(
 
 
 def show_measured(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what was measured since this was last asked for."""
+    """Show the measurements since the last call."""
     for line in config.stash.get(MEASURED, []):
         terminalreporter.write_line(line)
     config.stash[MEASURED] = []

@@ -1,7 +1,7 @@
 """An Astro Zero that echoes every secret that it receives, in many encodings, wherever a response has room for text.
 
-The first part of the path is the place, the second the kind of call that is answered so; all other calls are answered well. As a
-proxy it refuses every tunnel, with the same words.
+The first part of the path is the place of the secret in the response, and the second is the kind of call that gets such a response.
+All other calls succeed. As a proxy it refuses every tunnel, with the same text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BPM = "SupplierOnboarding"
-ENCODED_AT_ONCE = 4  # encodings in one answer: what follows them is not read
+ENCODED_AT_ONCE = 4  # encodings in one response: a reader stops after them
 
 
 def _lower_percent(text: str) -> str:
@@ -55,14 +55,14 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 
 
 def shown_in(text: str, secret: str) -> list[str]:
-    """Return the encodings in which a secret shows in a text, whatever breaks its lines."""
+    """Return the encodings in which a secret is in a text, independent of line breaks."""
     flat = re.sub(r"\s|\\n|\\r|<br>|\u200b", "", text)
     found = []
     for name, encode in ENCODINGS.items():
         encoded = re.sub(r"\s|<br>", "", encode(secret))
         if name == "base64":
             encoded = encoded[12:-4]  # the text next to the secret is in the letters at both ends
-        # A log may write down what it was handed once more.
+        # A log may escape its message once more.
         if encoded in flat or json.dumps(encoded)[1:-1] in flat or repr(encoded)[1:-1] in flat:
             found.append(name)
     return found
@@ -70,7 +70,7 @@ def shown_in(text: str, secret: str) -> list[str]:
 
 @dataclass
 class EchoingServer:
-    """Answers on a port of its own, and keeps every secret that it has seen or issued."""
+    """A server on its own port that keeps every secret that it has received or issued."""
 
     port: int = 0
     secrets: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ class EchoingServer:
                     assert not thread.is_alive()
 
     def url(self, place: str, call: str) -> str:
-        """Return the address at which a kind of call is answered in a way."""
+        """Return the URL for a kind of call and a place of the secret."""
         return f"http://127.0.0.1:{self.port}/{place}/{call}"
 
     def _accept(self, listener: socket.socket) -> None:
@@ -115,7 +115,7 @@ class EchoingServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        """Answer one request: closing the connection then is the end of an answer that has none."""
+        """Answer one request. Closing the connection ends a response without a length."""
         with connection, suppress(OSError):
             connection.settimeout(10)
             received = b""
@@ -144,7 +144,7 @@ class EchoingServer:
                 return f"HTTP/1.1 407 {self._said(one_line=True)}\r\nContent-Length: 0\r\n\r\n".encode(
                     "latin-1"
                 )
-            if not target.startswith("/"):  # it is asked as a proxy
+            if not target.startswith("/"):  # the server is used as a proxy
                 self.answered.append(("refused", "proxied"))
                 return self.refused()
             _, place, echoed, *rest = target.split("/")
@@ -188,7 +188,7 @@ class EchoingServer:
         return json.dumps({"resCode": "0", "resMsg": "Success", "result": result}).encode()
 
     def _said(self, *, one_line: bool = False) -> str:
-        """Return the last secrets of the connection that is answered, in the next few encodings."""
+        """Return the last secrets of this connection, in the next few encodings."""
         turn = next(self._turns)
         names = list(ENCODINGS)
         chosen = [names[(turn * ENCODED_AT_ONCE + at) % len(names)] for at in range(ENCODED_AT_ONCE)]
@@ -260,19 +260,19 @@ class EchoingServer:
         return answer(json.dumps({"resCode": "0", "result": self._said()}).encode())
 
     def row(self) -> bytes:
-        """Answer as if all were well, with the words wherever a row has room for them."""
+        """Answer successfully, with the text wherever a row has room for it."""
         row = {"id": "002N00000000001", "name": BPM, "state": "Completed OK"}
         texts = ("version", "bpStatus", "taskOutcome", "title", "label", "curElement", "startTime", "endTime")
         row |= {name: self._said() for name in texts}
         return answer(json.dumps({"resCode": "0", "result": row}).encode())
 
     def list(self) -> bytes:
-        """Answer a list of one such row."""
+        """Answer with a list of one such row."""
         row = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
         return answer(json.dumps({"resCode": "0", "result": [row]}).encode())
 
     def rows(self) -> bytes:
-        """Answer a list, of which one row can be read."""
+        """Answer with a list in which only one row is readable."""
         row = json.loads(self.row().partition(b"\r\n\r\n")[2])["result"]
         odd = [{**row, name: self._said()} for name in ("id", "state", "name", "businessKey", "isClosed")]
         return answer(json.dumps({"resCode": "0", "result": [row, *odd]}).encode())
@@ -288,7 +288,7 @@ PLACES: dict[str, Callable[[EchoingServer], bytes]] = {
 
 
 def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    """Return an answer of HTTP with a body."""
+    """Return an HTTP response with a body."""
     lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "Connection: close", "", "")
     return "\r\n".join(lines).encode("latin-1") + body
 

@@ -116,7 +116,7 @@ def test_on_timeout_leave_does_nothing(ids: list[str], emulator: EmulatorControl
 
 
 def test_unconfirmed_success_fails(ids: list[str], emulator: EmulatorControl) -> None:
-    """Three may fail, and three are late; but that the first has ended well is the trigger's word alone."""
+    """Three may fail, and three are open at the deadline; but only the trigger reports that the first one succeeded."""
     end = batch_end(on_timeout="terminate", max_failures=3)
     with pytest.raises(errors.ServerError):
         end.complete(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
@@ -133,7 +133,7 @@ def test_failed_batch_terminates_the_rest(ids: list[str], emulator: EmulatorCont
     acted_on = {
         entry["path"].rpartition("/")[2] for entry in emulator.requests() if entry["kind"] == "action"
     }
-    assert acted_on == set(ids[1:]), "what has ended well is left alone"
+    assert acted_on == set(ids[1:]), "the succeeded instance is left alone"
     assert result.counts["open"] == 2
 
 

@@ -53,9 +53,9 @@ def test_earlier_deadline_counts(
     [
         (WaitLimits(None, None), None, None, (None, "timeout")),
         (WaitLimits(60, None), 1060, None, (1060, "timeout")),
-        # Without execution_timeout an alarm is none of Airflow's.
+        # Without execution_timeout an alarm is not Airflow's.
         (WaitLimits(60, None), 1060, 10, (1060, "timeout")),
-        # A deferred task has no alarm; the time counts from the start all the same.
+        # A deferred task has no alarm; the time still counts from the start.
         (WaitLimits(None, HOUR), 1500, None, (1500, "execution_timeout")),
         # The start took a while, and the alarm was set before it.
         (WaitLimits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
@@ -63,7 +63,7 @@ def test_earlier_deadline_counts(
         # A retry after a crash: the alarm starts again, the deadline does not.
         (WaitLimits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
         (WaitLimits(600, HOUR), 1200, 3600, (1200, "timeout")),
-        # What an earlier version has written down knows of no execution_timeout.
+        # A record of an earlier version does not include the execution_timeout.
         (WaitLimits(None, HOUR), None, 3600, (4595, "execution_timeout")),
     ],
 )
@@ -79,7 +79,7 @@ def test_deadline_with_and_without_an_alarm(
     launched=st.floats(0, 1e4),
 )
 def test_deadline_is_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
-    """Whatever the start costs of the time, the last poll and ``on_timeout`` come before the alarm."""
+    """The last poll and ``on_timeout`` come before the alarm, no matter how long the start took."""
     limits = WaitLimits(timeout, timedelta(seconds=execution))
     alarm = limits.execution_timeout.total_seconds() if limits.execution_timeout else 0
     assert limits.seconds is not None

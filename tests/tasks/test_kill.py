@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.tasks import kill
 
 
 class Log:
-    """Keeps what is written to it."""
+    """Collects log lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

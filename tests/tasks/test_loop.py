@@ -17,7 +17,7 @@ VARIABLE: ContextVar[str] = ContextVar("variable", default="unset")
 
 
 class TimeIsUp(BaseException):
-    """As Airflow's own, it is no ``Exception``."""
+    """Like Airflow's own exception for time-outs, it is not an ``Exception``."""
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def as_cells(row: Row) -> Row:
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give temporary files a folder of their own, which must be empty in the end."""
+    """Give temporary files a separate folder, which must be empty at the end."""
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
@@ -218,7 +218,7 @@ class TestLocalFile:
 
     def test_is_never_completely_in_memory(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"result{suffix}"
-        result_file.write(str(path), [])  # so that what is imported now does not count
+        result_file.write(str(path), [])  # so that the memory of imports does not count
         tracemalloc.start()
         try:
             result_file.write(str(path), (row(number, reason="x" * 2_000) for number in range(10_000)))
@@ -306,7 +306,7 @@ class TestRemoteObject:
             result_file.write(
                 f"s3://bucket/result{suffix}", failing(row(), error=PermissionError("no more rows"))
             )
-        assert store.content == {}, caught.tb  # which holds what a storage might be writing still
+        assert store.content == {}, caught.tb  # which holds the objects that a storage might still write
 
     @pytest.mark.parametrize(
         ("error", "said"),
@@ -431,7 +431,7 @@ class TestCheck:
         assert store.cat_file("/bucket/result.csv") == b"old"
 
     def test_accepts_a_storage_that_cannot_remove_objects(self, stored: Any) -> None:
-        store = stored(FakeObjectStorage())  # which removes nothing
+        store = stored(FakeObjectStorage())  # it removes nothing
         assert result_file.check("s3://bucket/some/result.csv?sig=secret") == "s3://bucket/some/result.csv"
         (name,) = store.content
         assert re.fullmatch(r"bucket/some/\.[0-9a-f]{32}\.tmp", name)

@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOpe
 KINDS: dict[str, dict[str, Any]] = {
     "wait_for_person": {},
     "wait_and_leave": {"terminate_on_kill": False},
-    # Its wait is over while the instance is still open.
+    # Its wait ends while the instance is still open.
     "wait_for_status": {"bp_statuses": ["Checked"]},
     "wait_on_worker": {"deferrable": False},
     "wait_with_execution_timeout": {

@@ -39,7 +39,7 @@ class Task(FakeTaskInstance):
 
     def xcom_push(self, key: str, value: Any) -> None:
         super().xcom_push(key, value)
-        if key == "refusals":  # the last one before it waits
+        if key == "refusals":  # the last push before the wait
             self.when_published()
 
     def operator(self, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
@@ -74,7 +74,7 @@ def launches(count: int, bpm_name: str = WAITS, **more: Any) -> list[dict[str, A
 
 
 def numbers(emulator: EmulatorControl, **fields: Any) -> Counter[int]:
-    """Return how many instances each launch has, by its number."""
+    """Return the number of instances of each launch, by launch number."""
     found = [
         each for each in emulator.instances() if all(each[key] == value for key, value in fields.items())
     ]

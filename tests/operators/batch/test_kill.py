@@ -20,7 +20,7 @@ from tests.support.stores import (
 
 
 class TestKillOnTheWorker:
-    """What Airflow says of the task is played; a real deployment says it in ``tests/deployment``."""
+    """The task state from Airflow is simulated; ``tests/deployment`` has the real one."""
 
     def kill_while_it_starts(
         self, one: Task, operator: AstroZeroStartBpmBatchOperator, state: str, monkeypatch: pytest.MonkeyPatch
@@ -30,7 +30,7 @@ class TestKillOnTheWorker:
 
         def pushed(key: str, value: Any) -> None:
             push(key, value)
-            if key == "refusals":  # all are started, and it begins to wait
+            if key == "refusals":  # all are started, and the wait begins
                 operator.on_kill()
 
         one.xcom_push = pushed  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ from tests.support.stores import (
 
 class TestNextTry:
     def test_starts_only_missing_launches(self, task: Any, emulator: EmulatorControl) -> None:
-        """The first one is cut off by an outage in the middle of its starts."""
+        """An outage interrupts the starts of the first try."""
         one = task(launches=launches(50, ENDS))
         emulator.fault("start", "status", status=429, times=1000, skip=20)
         with pytest.raises(errors.ThrottledError, match="A retry starts only"):

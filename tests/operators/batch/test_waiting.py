@@ -226,5 +226,5 @@ def test_each_poll_costs_one_request_per_state(make_task: Any, emulator: Emulato
         one.try_it()
     polls = 4.5 / 0.9 + 2  # and one at the deadline, and one by the task that resumes
     assert emulator.counts()["query"] <= 2 * polls + 12, (
-        "each is listed once before it is known where they are"
+        "each state is listed once before the states of the instances are known"
     )
