@@ -1,4 +1,4 @@
-"""What Airflow reads of every installed provider at every start. It imports nothing of the provider."""
+"""The description of this provider, which Airflow reads at every start. It imports nothing else from the provider."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAME = "Huawei Cloud Astro Zero BPM"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's description, as Airflow's ``provider_info.schema.json`` has it."""
+    """Return the description of the provider, in the form of Airflow's ``provider_info.schema.json``."""
     return {
         "package-name": "airflow-provider-astrobpm",
         "name": NAME,
@@ -56,11 +56,13 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "verify": _field("Verify TLS", "true, false, or the path of a CA bundle. Default: true."),
                     "client_cert": _field("Client certificate", "Path of a certificate for mutual TLS."),
-                    "client_key": _field("Client key", "Path of its key, if it is in a file of its own."),
+                    "client_key": _field("Client key", "Path of its key, if it is in a separate file."),
                     "proxy": _field("Proxy", "URL of a proxy for all calls.", format="password"),
                     "connect_timeout": _number("Connect timeout (s)", "Default: 10."),
                     "read_timeout": _number("Read timeout (s)", "Default: 30."),
-                    "max_attempts": _whole("Attempts", "How often a call is sent at most. Default: 5."),
+                    "max_attempts": _whole(
+                        "Attempts", "The maximum number of times that a call is sent. Default: 5."
+                    ),
                     "max_wait": _number("Longest wait between attempts (s)", "Default: 30."),
                     "max_response_bytes": _whole("Longest answer (bytes)", "Default: 67108864 (64 MiB)."),
                     "csrf": _truth("CSRF token on writes", "Fetch a CSRF token and send it with each write."),
@@ -70,7 +72,7 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "start_grace": _number(
                         "Start shows within (s)",
-                        "Seconds after which a started instance certainly shows in the lists. Default: 60.",
+                        "Seconds after which a started instance is certainly visible in the lists. Default: 60.",
                     ),
                     "instance_lookup": _field(
                         "Instance look-up",
@@ -83,9 +85,7 @@ def get_provider_info() -> dict[str, Any]:
                         "Address of an instance",
                         "Template with {host} and {instance_id}, for the url of an instance.",
                     ),
-                    "allow_http": _truth(
-                        "Allow http", "Send the secret in the clear to a host that is not this one."
-                    ),
+                    "allow_http": _truth("Allow http", "Send the secret unencrypted to another host."),
                 },
             }
         ],

@@ -64,16 +64,17 @@ BOXES = {
     "operators": Box(1, ("start, batch, change,", "list"), AUTHOR),
     "sensors": Box(2, ("wait for an instance",), AUTHOR),
     "links": Box(2, ("from a task to", "its instance"), AUTHOR),
-    "notifications": Box(2, ("a process over", "a failure"), AUTHOR),
-    "policies": Box(2, ("whether a failed task", "is retried"), AUTHOR),
+    "notifications": Box(3, ("a process over", "a failure"), AUTHOR),
+    "policies": Box(3, ("whether a failed task", "is retried"), AUTHOR),
     "tasks": Box(1, ("what operators and", "the sensor share"), WAITING),
     "triggers": Box(1, ("what waits in", "the triggerer"), WAITING),
     "hooks": Box(1, ("an Airflow connection", "becomes a client"), CLIENT),
-    "bpm": Box(0, ("the Astro Zero client; imports nothing of Airflow",), CLIENT, columns=4),
-    "pytest_plugin": Box(3, ("the fixture", "astro_zero_emulator"), TESTING),
-    "testing": Box(3, ("what the fixture", "hands to a test"), TESTING),
-    "emulator": Box(3, ("a local Astro Zero",), TESTING),
-    "provider_info": Box(3, ("what Airflow reads", "at every start"), WAITING),
+    "_airflow": Box(1, ("Airflow versions,", "XCom keys"), WAITING),
+    "bpm": Box(0, ("the Astro Zero client; imports nothing of Airflow",), CLIENT, columns=5),
+    "pytest_plugin": Box(4, ("the fixture", "astro_zero_emulator"), TESTING),
+    "testing": Box(4, ("what the fixture", "hands to a test"), TESTING),
+    "emulator": Box(4, ("a local Astro Zero",), TESTING),
+    "provider_info": Box(4, ("what Airflow reads", "at every start"), WAITING),
 }
 
 
@@ -94,23 +95,22 @@ def arrows(table: Mapping[str, AbstractSet[str]]) -> dict[str, set[str]]:
 
 
 def rows(below: Mapping[str, AbstractSet[str]]) -> dict[str, int]:
-    """Return the row of each room, counted from the bottom: each as low as its arrows allow.
+    """Return the row of each room, counted from the bottom.
 
-    A room that imports nothing stands right below those that import it, and at the top if none does.
+    A room stands right below the lowest room that imports it. A room that no room imports stands as low as its arrows allow,
+    or at the top if it has no arrows.
     """
 
     def depth(room: str) -> int:
         return max((depth(each) + 1 for each in below[room]), default=0)
 
     above = {room: [each for each in below if room in below[each]] for room in below}
-    lowest = {room: depth(room) for room in below}
-    top = max(lowest.values())
-    return {
-        room: lowest[room]
-        if below[room]
-        else min((lowest[each] for each in above[room]), default=top + 1) - 1
-        for room in below
-    }
+    top = max(depth(room) for room in below)
+
+    def row(room: str) -> int:
+        return min((row(each) - 1 for each in above[room]), default=depth(room) if below[room] else top)
+
+    return {room: row(room) for room in below}
 
 
 class Place(NamedTuple):

@@ -17,8 +17,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.log import mask_secret
-from asgiref.sync import sync_to_async
 
+from airflow_provider_astrobpm._airflow.version_compat import amask_secret, secrets_masker
 from airflow_provider_astrobpm.bpm.token import credential_key
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ class TokenMasks:
     async def ashow(self, token: str, key: Hashable) -> None:
         """Do the same as ``mask`` without blocking the event loop. The parameters are those of ``mask``."""
         if self._admit(token, key):
-            await amask(token)
+            await amask_secret(token)
 
     def _admit(self, token: str, key: Hashable) -> bool:
         """Mask a token in this process. Return whether to report it to the supervisor."""
         with self._lock:
             kept = self._kept.setdefault(key, [])
-            patterns = getattr(masker := airflows_masker(), "patterns", None)
+            patterns = getattr(masker := secrets_masker(), "patterns", None)
             if not isinstance(patterns, set):  # an unknown masker, from which nothing can be removed
                 self._report_count += 1
                 return self._report_count <= TOLD
@@ -98,17 +98,6 @@ MASKS = TokenMasks()
 os.register_at_fork(after_in_child=MASKS.begin_anew)
 
 
-def airflows_masker() -> Any:
-    """Return the masker that ``mask_secret`` uses."""
-    try:
-        from airflow.sdk._shared.secrets_masker import _secrets_masker  # noqa: PLC0415
-    except ImportError:  # before Airflow 3.1
-        from airflow.sdk.execution_time.secrets_masker import (  # type: ignore[no-redef]  # noqa: PLC0415
-            _secrets_masker,
-        )
-    return _secrets_masker()
-
-
 def shows_tokens(settings: Settings) -> Callable[[str], None]:
     """Return the ``on_token`` of a client.
 
@@ -142,17 +131,4 @@ async def amask_settings(settings: Settings) -> None:
     :param settings: the settings of the connection.
     """
     for secret in settings.secrets():
-        await amask(secret)
-
-
-async def amask(secret: str) -> None:
-    """Mask a secret in Airflow's logs, without blocking the event loop.
-
-    :param secret: the secret.
-    """
-    try:
-        from airflow.sdk.log import amask_secret  # noqa: PLC0415 - since Airflow 3.3.2
-    except ImportError:
-        await sync_to_async(mask_secret)(secret)
-    else:
         await amask_secret(secret)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
+from airflow_provider_astrobpm._airflow.xcom_keys import INSTANCE_URL
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
-
-INSTANCE_URL = "instance_url"
 
 
 class AstroZeroBpmInstanceLink(BaseOperatorLink):

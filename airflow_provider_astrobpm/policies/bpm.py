@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_astrobpm._airflow.version_compat import has_retry_policies
 from airflow_provider_astrobpm.bpm import checks
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ def astro_zero_retry_policy(*, max_delay: float | timedelta = MAX_DELAY_SECONDS)
     :raises RuntimeError: before Airflow 3.3.
     """
     longest = checks.seconds(max_delay, "max_delay")
-    try:
-        from airflow_provider_astrobpm.policies.retry import AstroZeroRetryPolicy  # noqa: PLC0415
-    except ImportError as error:
+    if not has_retry_policies():
         raise RuntimeError(
             "astro_zero_retry_policy() needs Airflow 3.3 or newer, where tasks have a retry_policy; leave it out, "
             "then retries and retry_delay apply to every failure"
-        ) from error
+        )
+    from airflow_provider_astrobpm.policies.retry import AstroZeroRetryPolicy  # noqa: PLC0415
+
     return AstroZeroRetryPolicy(max_delay=longest)

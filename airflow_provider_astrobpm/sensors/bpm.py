@@ -1,4 +1,4 @@
-"""The sensor that waits for a BPM instance which something else started.
+"""The sensor that waits for a BPM instance that another task or system has started.
 
 DAG files import this module at every parse, so the client and its libraries are imported only when a task runs.
 """
@@ -15,13 +15,14 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from airflow_provider_astrobpm._airflow.xcom_keys import INSTANCE_URL
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
-from airflow_provider_astrobpm.links.bpm import INSTANCE_URL, AstroZeroBpmInstanceLink
-from airflow_provider_astrobpm.tasks.arguments import is_default, one_of, task_named
-from airflow_provider_astrobpm.tasks.connecting import connect
-from airflow_provider_astrobpm.tasks.deadline import alarm_ends
-from airflow_provider_astrobpm.tasks.waiting import WaitingTask
+from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default, require_exactly_one
+from airflow_provider_astrobpm.tasks.connecting import look_up_connection
+from airflow_provider_astrobpm.tasks.deadline import alarm_as_deadline
+from airflow_provider_astrobpm.tasks.waiting import WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,44 +33,44 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wait import Wait
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
-LONGEST_PAUSE = 20.0  # seconds between two looks of one poke, while looks fail or do not show the instance
+MAX_POLL_PAUSE_SECONDS = 20.0  # between two polls of one poke, while polls fail or do not return the instance
 
 
-class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
-    """Wait until a BPM instance has come to a good end, or to the states or business statuses asked for.
+class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
+    """Wait until a BPM instance succeeds, or until it reaches given states or business statuses.
 
-    The instance is given by its id, or by its business key; one that is sought by its key need not exist yet, but
-    one that has ended counts, so a key should be one that no earlier run had. The task succeeds when the instance ends in
-    ``Completed OK``, or as ``states`` and ``bp_statuses`` ask, and fails on any other end, with ``soft_fail`` too: that
-    one turns only a time-out into a skip. It returns the instance as a dict, as the start operator does.
+    The instance is given by its id or by its business key. An instance with the key need not exist yet. A closed instance
+    counts as well, so use a key that no earlier run has used. The task succeeds when the instance ends in ``Completed OK``, or
+    meets ``states`` and ``bp_statuses``. Any other end fails the task, also with ``soft_fail``, which turns only a time-out into
+    a skip. The task returns the instance as a dict, as the start operator does.
 
-    Where instances are listed and none of them shows a business key, a search by one is in vain, and the task fails at once.
+    If the lists show instances but none of them has a business key, the task fails at once, because a search by key cannot succeed.
 
-    A kill never terminates the instance: the sensor did not start it.
+    A kill never terminates the instance, because the sensor did not start it.
 
-    :param instance_id: the instance's id.
-    :param business_key: the instance's business key, where the id is not known. If several instances carry it, the
-        only open one is meant; if that does not decide, the task fails and lists them.
+    :param instance_id: the id of the instance.
+    :param business_key: the business key of the instance, if its id is not known. If several instances have the key, the only
+        open one counts. If none or several are open, the task fails and lists them.
     :param bpm_name: with ``business_key``: only instances of this BPM count.
-    :param deferrable: whether the task waits in the triggerer and holds no worker slot, whatever ``mode`` says; by default
-        as Airflow's setting ``operators.default_deferrable`` says. Not with ``silent_fail``.
-    :param poke_interval: seconds between two looks, at least 1 where the task is deferred. Deferred tasks share their
-        looks: the smallest interval of those that wait on one endpoint counts for all of them.
+    :param deferrable: whether the task waits in the triggerer and holds no worker slot, in every ``mode``; by default as
+        Airflow's setting ``operators.default_deferrable`` says. It has no effect with ``silent_fail``.
+    :param poke_interval: seconds between two polls, at least 1 if the task is deferred. Deferred tasks on one endpoint share
+        their polls, at the smallest interval of all of them.
     :param timeout: seconds after which the task fails and is not retried, or is skipped with ``soft_fail``. Airflow's
-        ``execution_timeout`` is one more end of the same deadline, in every mode.
-    :param on_timeout: what becomes of the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
+        ``execution_timeout`` limits the wait as well, in every mode.
+    :param on_timeout: what to do with the instance then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
     :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
         ``bp_statuses`` any other status succeeds.
-    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
-    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
+    :param on_suspended: whether the task waits until a suspended instance is resumed (``"wait"``), or the instance fails the task (``"fail"``).
+    :param max_poll_failure_time: seconds for which polls may fail in a row before the task fails.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     template_fields: Sequence[str] = (
-        *WaitingTask.template_fields,
+        *WaitingOperator.template_fields,
         "instance_id",
         "business_key",
         "bpm_name",
@@ -85,7 +86,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         defaults = kwargs.get("default_args")
-        with task_named(kwargs.get("task_id")):
+        with errors_name_task(kwargs.get("task_id")):
             for name in ("poke_interval", "timeout"):  # Airflow's own error does not say what to write
                 if isinstance(kwargs.get(name), str):
                     checks.seconds(kwargs[name], name)
@@ -93,50 +94,52 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         self.instance_id = instance_id
         self.business_key = business_key
         self.bpm_name = bpm_name
-        with task_named(self.task_id):
-            one_of(self, defaults, "instance_id", "business_key")
+        with errors_name_task(self.task_id):
+            require_exactly_one(self, defaults, "instance_id", "business_key")
             if bpm_name is not None and self.business_key is None:
                 if not is_default(defaults, "bpm_name", bpm_name):
-                    raise ValueError("bpm_name narrows a business_key; an instance_id needs no narrowing")
+                    raise ValueError(
+                        "bpm_name has no effect with an instance_id; it narrows a search by business_key"
+                    )
                 self.bpm_name = None
         self._given |= checks.given(self, ("instance_id", "business_key", "bpm_name"))
         self._awaited: Wait | None = None
         self._published: str | None = None
 
     def execute(self, context: Context) -> Any:
-        """Look, and wait if that is not the end yet."""
-        self._report_unseen(self.instance_id, name=self.bpm_name, business_key=self.business_key)
+        """Poll once, and wait if the instance has not met the condition yet."""
+        self._report_unpolled(self.instance_id, name=self.bpm_name, business_key=self.business_key)
         began = None
         if self.mode == "reschedule":
             began = context["ti"].get_first_reschedule_date(context)
         if began is None:
-            self._say_what_opens_the_gate()
+            self._warn_if_any_status_succeeds()
         self._awaited = awaited = self._new_wait(
             context, self._deadline(began.timestamp() if began else time.time())
         )
         if began is not None and not self.silent_fail:
-            connect(self.hook, awaited, self.log)
+            look_up_connection(self.hook, awaited, self.log)
             if awaited.ending is not None:
                 return self._end(awaited.result)
         if not self.deferrable or self.silent_fail:
-            return self._poke_on(context, awaited)
+            return self._poke_until_end(context, awaited)
         self._trigger_for(None)
         self._publish(self.instance_id, context)
-        with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+        with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
             self.hook.look(awaited)
         self._publish(awaited.instance_id, context)
         if awaited.ending is None:
             self._defer(awaited)
         return self._end(awaited.result)
 
-    def _poke_on(self, context: Context, awaited: Wait) -> Any:
+    def _poke_until_end(self, context: Context, awaited: Wait) -> Any:
         try:
-            with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+            with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
                 return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
             if error.__cause__ is not None or awaited.deadline is None:
                 raise
-            # Airflow looked at the clock a moment after the last poke, and the time was over.
+            # Airflow checked the clock shortly after the last poke, and found that the wait has timed out.
             timed_out = awaited.timed_out(awaited.deadline, self.hook.client.now())
             timed_out.connection = self.astro_zero_conn_id
             awaited.end(timed_out)
@@ -144,11 +147,11 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        self._report_unseen(self.instance_id, name=self.bpm_name, business_key=self.business_key)
+        self._report_unpolled(self.instance_id, name=self.bpm_name, business_key=self.business_key)
 
         def ending() -> BpmInstance:
             try:
-                instance = self._ending_of(event, self.instance_id)
+                instance = self._instance_in_event(event, self.instance_id)
             except (WaitFailedError, WaitTimeoutError) as error:
                 self._publish(error.instance.id if error.instance else None, context)
                 raise
@@ -158,7 +161,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         return self._end(ending)
 
     def _end(self, ending: Callable[[], BpmInstance]) -> dict[str, Any]:
-        """Return what a task returns that may be deferred; ``soft_fail`` and ``never_fail`` hold as they do in a poke."""
+        """Return the result of a task that may have been deferred, with ``soft_fail`` and ``never_fail`` as in a poke."""
         try:
             return self._result(ending)
         except AirflowSensorTimeout as error:
@@ -171,19 +174,19 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             raise
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once, and again while looks fail or do not show the instance.
+        """Poll once, and again while polls fail or do not return the instance.
 
-        :raises WaitFailedError: if the instance came to an end, or a state, that does not succeed.
+        :raises WaitFailedError: if the instance has failed the condition.
         :raises InstanceNotFoundError: if there is no instance with this id.
-        :raises SeveralInstancesError: if the business key does not say which one is meant.
-        :raises CallError: if looks failed for too long, or the credentials were refused.
-        :raises AirflowSensorTimeout: if the time is over.
+        :raises SeveralInstancesError: if several instances have the business key.
+        :raises CallError: if polls failed for too long, or the credentials were refused.
+        :raises AirflowSensorTimeout: if the wait has timed out.
         """
         if self._awaited is None:
             self._awaited = self._new_wait(context, self._deadline(time.time()))
         self._publish(self.instance_id, context)
-        pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), LONGEST_PAUSE)
-        with alarm_ends(self._awaited, connection=self.astro_zero_conn_id):
+        pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), MAX_POLL_PAUSE_SECONDS)
+        with alarm_as_deadline(self._awaited, connection=self.astro_zero_conn_id):
             self.hook.look_until_sure(self._awaited, again_after=pause)
         self._publish(self._awaited.instance_id, context)
         if self._awaited.ending is None:
@@ -191,7 +194,7 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=self._result(self._awaited.result))
 
     def _publish(self, instance_id: str | None, context: Context) -> None:
-        """Let everybody see where the instance is, as soon as it is known which one it is."""
+        """Publish the address of the instance as soon as its id is known."""
         if instance_id in (None, self._published):
             return
         self._published = instance_id
@@ -200,30 +203,30 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             context["ti"].xcom_push(key=INSTANCE_URL, value=url)
 
     def _get_next_poke_interval(self, *arguments: Any, **options: Any) -> float:
-        """Let the last poke come at the deadline, and not an interval later."""
+        """Return the seconds until the next poke. The last poke comes at the deadline, not an interval later."""
         interval: float = super()._get_next_poke_interval(*arguments, **options)
         if self._awaited is None or self._awaited.deadline is None:
             return interval
         return max(0.0, min(interval, self._awaited.deadline - time.time()))
 
     def _result(self, ending: Callable[[], BpmInstance]) -> dict[str, Any]:
-        """Return what the task does when its wait is over.
+        """Return the result of the task when its wait is over, or raise its error.
 
-        :param ending: returns the instance at its good end, or raises the error that the wait ended with.
+        :param ending: returns the instance that met the condition, or raises the error of the wait.
         """
         try:
             instance = ending()
         except WaitFailedError as error:
-            self._report(error.instance)
+            self._report_instance(error.instance)
             raise
         except WaitTimeoutError as error:
-            self._report(error.instance)
+            self._report_instance(error.instance)
             sought = error.instance.id if error.instance else self.instance_id
             try:
-                instance = self._after_timeout(error, sought)
+                instance = self._apply_on_timeout(error, sought)
             except WaitTimeoutError:
                 raise AirflowSensorTimeout(str(error)) from error
-        self._report(instance)
+        self._report_instance(instance)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 
@@ -253,9 +256,9 @@ class AstroZeroBpmInstanceSensor(WaitingTask, BaseSensorOperator):
             known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
-        return self._bounded(awaited, deadline)
+        return self._with_deadline(awaited, deadline)
 
     def _deadline(self, began: float) -> float | None:
-        """Return when a wait fails that began at a moment, both in seconds since the epoch."""
-        seconds = self._limits.seconds
+        """Return the deadline of a wait that began at ``began``, both in seconds since the epoch."""
+        seconds = self._wait_limits.seconds
         return None if seconds is None else began + seconds

@@ -1,1 +1,1 @@
-"""What the operators and the sensor are made of."""
+"""The base classes and helpers of the operators and the sensor."""

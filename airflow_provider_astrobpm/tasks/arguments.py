@@ -1,4 +1,4 @@
-"""The arguments of a task: what of them is checked while its DAG is parsed, and what only ``default_args`` have given.
+"""Checks the arguments of a task while its DAG is parsed, and recognizes values that come from ``default_args``.
 
 DAG files import this module at every parse.
 """
@@ -14,13 +14,13 @@ from airflow_provider_astrobpm.bpm import variables as values
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-PLAIN = (str, int, float, list, tuple, dict)
-"""Types whose values are compared by what they are; any other is compared by which one it is."""
+COMPARED_BY_VALUE = (str, int, float, list, tuple, dict)
+"""Types that are compared with ``==``; values of other types are compared with ``is``."""
 
 
 @contextmanager
-def task_named(task_id: str | None) -> Iterator[None]:
-    """Let an error over an argument name the task, for one DAG file may have hundreds."""
+def errors_name_task(task_id: str | None) -> Iterator[None]:
+    """Add the task id to a ``ValueError``. A DAG file may have hundreds of tasks."""
     try:
         yield
     except ValueError as error:
@@ -28,25 +28,30 @@ def task_named(task_id: str | None) -> Iterator[None]:
 
 
 def is_default(defaults: Mapping[str, Any] | None, argument: str, value: object) -> bool:
-    """Return whether a value is the one that ``default_args`` give, of the DAG, a task group or the task.
+    """Return whether a value equals the one in the ``default_args`` of the DAG, a task group or the task.
 
-    Airflow fills it in before the operator sees it, so one that an author has given and that equals it counts too.
+    Airflow fills in the default before the operator sees it. So a value that the author gave and that equals the default
+    counts as the default.
 
-    :param defaults: the ``default_args`` that Airflow hands to the operator, merged.
+    :param defaults: the merged ``default_args`` that Airflow passes to the operator.
     """
     if not defaults or argument not in defaults:
         return False
-    # A duration counts in seconds: the operator may have taken it as those already.
+    # Compare durations in seconds, because the operator may have converted the value already.
     value, default = (
         one.total_seconds() if isinstance(one, timedelta) else one for one in (value, defaults[argument])
     )
-    return value is default or (isinstance(value, PLAIN) and isinstance(default, PLAIN) and value == default)
+    return value is default or (
+        isinstance(value, COMPARED_BY_VALUE) and isinstance(default, COMPARED_BY_VALUE) and value == default
+    )
 
 
-def one_of(task: Any, defaults: Mapping[str, Any] | None, first: str, second: str) -> None:
-    """Check that a task has one of two arguments. Where ``default_args`` give the other one too, that is left out.
+def require_exactly_one(task: Any, defaults: Mapping[str, Any] | None, first: str, second: str) -> None:
+    """Check that a task has exactly one of two arguments.
 
-    :raises ValueError: if it has none of them, or both of its own.
+    If one argument was given to the task and the other one comes from ``default_args``, the default is dropped.
+
+    :raises ValueError: if the task has neither of them, or both were given to it.
     """
     given = [name for name in (first, second) if getattr(task, name) is not None]
     if len(given) > 1:
@@ -59,11 +64,11 @@ def one_of(task: Any, defaults: Mapping[str, Any] | None, first: str, second: st
 
 
 class CheckedVariables:
-    """The attribute ``variables`` of an operator: what can be sent in no case is refused whenever it is set.
+    """The attribute ``variables`` of an operator. Setting it refuses values that can never be sent.
 
-    That is while the DAG is parsed, and when Airflow has rendered its templates. Without it a ``NaN`` fails in between, where
-    Airflow stores what was rendered, with an error that names nothing. The value itself stays as it is: Airflow must know again
-    what comes from an upstream task, so that it does not render that.
+    It is set while the DAG is parsed, and again when Airflow has rendered the templates. Without this check a ``NaN`` fails
+    between the two, when Airflow stores the rendered fields, with an error that names neither task nor variable. The value itself
+    is not changed: Airflow must recognize a value that comes from an upstream task, to leave it unrendered.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -78,20 +83,20 @@ class CheckedVariables:
             raise AttributeError(self._name) from None
 
     def __set__(self, task: Any, value: Any) -> None:
-        with task_named(getattr(task, "task_id", None)):
+        with errors_name_task(getattr(task, "task_id", None)):
             self.check(value)
         task.__dict__[self._name] = value
 
     def check(self, value: Any) -> None:
-        """Refuse variables that can be sent in no case."""
+        """Refuse variables that can never be sent."""
         values.check_written(value)
 
 
 class CheckedLaunches(CheckedVariables):
-    """The attribute ``launches`` of a batch: the same, for the variables of each that is written out."""
+    """The attribute ``launches`` of a batch. Setting it checks the variables of each launch in a list."""
 
     def check(self, value: Any) -> None:
-        """Refuse launches of which one has variables that can be sent in no case."""
+        """Refuse launches if the variables of one of them can never be sent."""
         if not isinstance(value, (list, tuple)):
             return
         for number, launch in enumerate(value, 1):

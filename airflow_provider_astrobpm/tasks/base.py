@@ -1,4 +1,4 @@
-"""A task with a connection to Astro Zero.
+"""The base class of all operators and the sensor: a task with a connection to Astro Zero.
 
 DAG files import this module at every parse, so the client and its libraries are imported only when a task runs.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.settings import Settings
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-    from airflow_provider_astrobpm.tasks.lineage import Facts
+    from airflow_provider_astrobpm.tasks.lineage import LineageFacts
 
 
-class AstroZeroTask(BaseOperator):
-    """A task with a connection.
+class AstroZeroBaseOperator(BaseOperator):
+    """Base class of a task that uses an Astro Zero connection.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
@@ -47,42 +47,42 @@ class AstroZeroTask(BaseOperator):
         """Return the zone of the API's timestamps, if the connection names it."""
         return self.hook.zone()
 
-    # What OpenLineage is told of a task, where its provider is installed.
+    # What OpenLineage reports about the task, if its provider is installed.
 
-    _facts: Facts | None = None
+    _lineage_facts: LineageFacts | None = None
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return what OpenLineage is told of this task, which has ended, well or badly; its provider calls this."""
+        """Return the OpenLineage facets of this task after its end. Airflow's OpenLineage provider calls this."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
-        return lineage.operator_lineage(self._facts)
+        return lineage.operator_lineage(self._lineage_facts)
 
-    def _report(self, instance: BpmInstance | None) -> None:
-        """Let OpenLineage be told of an instance, as it was seen last; of none nothing is said."""
+    def _report_instance(self, instance: BpmInstance | None) -> None:
+        """Set the instance that OpenLineage reports, with its last polled state. ``None`` changes nothing."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
-        if instance is not None and lineage.is_wanted():
-            self._facts = lineage.of_instance(self._known_settings(), instance)
+        if instance is not None and lineage.is_installed():
+            self._lineage_facts = lineage.facts_of_instance(self._settings_or_none(), instance)
 
-    def _report_unseen(
+    def _report_unpolled(
         self, instance_id: str | None, *, name: str | None = None, business_key: str | None = None
     ) -> None:
-        """Let OpenLineage be told of an instance before it is seen, should it never be."""
+        """Set the instance that OpenLineage reports if no poll ever returns it."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
-        if lineage.is_wanted():
-            self._facts = lineage.of_unseen(
-                self._known_settings(), instance_id, name=name, business_key=business_key
+        if lineage.is_installed():
+            self._lineage_facts = lineage.facts_of_unpolled_instance(
+                self._settings_or_none(), instance_id, name=name, business_key=business_key
             )
 
-    def _report_many(self, total: int, counts: Mapping[str, int], ids: Iterable[str | None]) -> None:
-        """Let OpenLineage be told of many instances."""
+    def _report_instances(self, total: int, counts: Mapping[str, int], ids: Iterable[str | None]) -> None:
+        """Set the instances that OpenLineage reports."""
         from airflow_provider_astrobpm.tasks import lineage  # noqa: PLC0415
 
-        if lineage.is_wanted():
-            self._facts = lineage.of_many(self._known_settings(), total, counts, ids)
+        if lineage.is_installed():
+            self._lineage_facts = lineage.facts_of_instances(self._settings_or_none(), total, counts, ids)
 
-    def _known_settings(self) -> Settings | None:
-        with suppress(Exception):  # what is wrong with the connection is told by what the task does with it
+    def _settings_or_none(self) -> Settings | None:
+        with suppress(Exception):  # the task itself reports what is wrong with the connection
             return self.hook.settings
         return None

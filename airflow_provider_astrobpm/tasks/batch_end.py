@@ -1,4 +1,4 @@
-"""What a task does when the wait for its batch is over: look what has become of each instance, judge, and act on the rest."""
+"""Completes a batch when its wait is over: polls every instance, judges the batch, and acts on the open instances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_astrobpm.bpm.errors import (
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import loop
-from airflow_provider_astrobpm.tasks.deadline import despite_the_alarm
+from airflow_provider_astrobpm.tasks.deadline import repeat_after_alarm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure, OnTimeout
 
-LATE = "it was still open at the deadline ({!r})"
+OPEN_AT_DEADLINE = "it was still open at the deadline ({!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchEnd:
-    """The end of a batch.
+class BatchCompletion:
+    """Completes a batch.
 
     :param hook: the hook of the task.
-    :param condition: what was waited for.
-    :param max_failures: how many launches may fail, or which share.
-    :param on_timeout: what becomes of what is open at the deadline.
-    :param on_failure: what becomes of what is open when more have failed than may.
-    :param max_concurrency: calls under way at once.
-    :param poll_interval: seconds between two looks, should the first one fail.
-    :param max_poll_failure_time: seconds for which looks may fail in a row.
+    :param condition: the condition that the batch waited for.
+    :param max_failures: the number or the share of launches that may fail.
+    :param on_timeout: what to do with instances that are open at the deadline.
+    :param on_failure: what to do with open instances if more launches failed than may.
+    :param max_concurrency: the maximum number of calls at the same time.
+    :param poll_interval: seconds between two polls, if the first one fails.
+    :param max_poll_failure_time: seconds for which polls may fail in a row.
     :param log: the log of the task.
     """
 
@@ -59,41 +59,41 @@ class BatchEnd:
     max_poll_failure_time: float
     log: Any
 
-    def conclude(
+    def complete(
         self, batch: PublishedBatch, end: GroupEnd, error: Exception | None
     ) -> tuple[BatchResult, BatchFailedError | None]:
-        """Return what became of each launch, and the error of the batch if it has failed.
+        """Return the outcome of each launch, and the error of the batch if it has failed.
 
-        :param batch: what was started; those of its instances that were not waited for have met the condition before.
-        :param end: what had become of the others when the wait ended.
-        :param error: what ended the wait before all were decided, if anything did.
-        :raises AstroZeroError: that error, if it was not the deadline; or why a success could not be confirmed.
-        :raises UnknownEventError: if a success is none, or nothing says why an instance was not decided.
+        :param batch: the started instances. Those that were not awaited have met the condition before.
+        :param end: the outcomes of the others when the wait ended.
+        :param error: the error that ended the wait early, if any.
+        :raises AstroZeroError: ``error``, unless it is the deadline; or the reason why a success could not be confirmed.
+        :raises UnknownEventError: if a reported success is not one, or an instance is open without a reason.
         """
         if error is not None and not isinstance(error, WaitTimeoutError):
             raise error
         ids, refusals = batch.ids, batch.refusals
         started = [one for one in ids if one is not None]
         has_failed = batch_result.result_of(ids, refusals, end, {}).failure(self.max_failures) is not None
-        # What has failed already, or has no time left, does not wait for lists that fail: what is open is acted on.
-        seen, unseen = self._seen(started, patient=error is None and not has_failed)
-        # Such an instance is none of this batch's, and must not be acted on.
+        # A batch that has failed or timed out does not wait for lists that fail: it acts on the open instances now.
+        seen, unseen = self._polled(started, patient=error is None and not has_failed)
+        # An instance of another BPM under the same id is not part of this batch, and must not be acted on.
         own = Known(tuple(batch.names))
         others = {one: seen.pop(one) for one in started if one in seen and not own.is_of(seen[one])}
         end = group_wait.judged_again(end, batch.awaited, seen, self.condition, others=others)
-        notes = [f"How its instances are now could not be read: {unseen}"] if unseen else []
+        notes = [f"The current states of its instances could not be read: {unseen}"] if unseen else []
         if error is not None and (late := end.open):
             if self.on_timeout != "leave":
                 change = self.change(late, seen, self.on_timeout)
                 notes.append(f"By 'on_timeout': {change.note}.")
-            reason = LATE.format(error.argument)
-            failed = {one: reason for one in late if not self._ended_well(seen.get(one))}
+            reason = OPEN_AT_DEADLINE.format(error.argument)
+            failed = {one: reason for one in late if not self._has_succeeded(seen.get(one))}
             end = end._replace(failed=end.failed | failed, open=())
         failure = batch_result.result_of(ids, refusals, end, seen, batch.said).failure(self.max_failures)
         if failure is None and unseen is not None:
-            raise unseen  # a success that nothing confirms opens no gate
+            raise unseen  # an unconfirmed success must not open a gate
         if failure is None and end.open:
-            raise UnknownEventError(end, "it tells of no end")
+            raise UnknownEventError(end, "it reports no outcome")
         if failure is not None and self.on_failure == "terminate":
             ours = [one for one in self._may_be_open(started, end) if one not in others]
             change = self.change(ours, seen, "terminate")
@@ -105,46 +105,46 @@ class BatchEnd:
         return batch_result.result_of(ids, refusals, end, seen, batch.said), failure
 
     def _may_be_open(self, started: Sequence[str], end: GroupEnd) -> list[str]:
-        """Return the instances that may be open, whether or not they were seen."""
+        """Return the instances that may be open, including those that no poll returned."""
         if not self.condition.is_lasting:
             return list(started)
         return [one for one in started if one in end.failed or one in end.open]
 
-    def _ended_well(self, instance: BpmInstance | None) -> bool:
-        """Tell whether an instance came to its good end in the last moment, which is none of our own doing."""
+    def _has_succeeded(self, instance: BpmInstance | None) -> bool:
+        """Return whether an instance succeeded at the last moment. Success is never the effect of our own action."""
         return (
             instance is not None
             and class_of(instance.state) is StateClass.SUCCEEDED
             and self.condition.judge(instance).outcome is Outcome.DONE
         )
 
-    def _seen(
+    def _polled(
         self, ids: Sequence[str], *, patient: bool
     ) -> tuple[dict[str, BpmInstance], AstroZeroError | None]:
-        """Poll what has become of the instances, and return those that polls have shown, and why not all of them.
+        """Poll the instances, and return those that were read, and the error if not all were.
 
-        :param patient: whether to poll for as long as polls may fail. Otherwise it polls once.
+        :param patient: whether to poll again while polls fail, for ``max_poll_failure_time``; otherwise poll once.
         """
         if not ids:
             return {}, None
-        roll = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
+        snapshot = group_wait.Roll(dict.fromkeys(ids), max_poll_failure_time=self.max_poll_failure_time)
         if not patient:
             try:
-                self.hook.look(roll)
+                self.hook.look(snapshot)
             except AstroZeroError as error:
                 return {}, error
-            return roll.seen, roll.failure
-        self.hook.look(roll)
-        if roll.ending is None:
-            self.hook.run_wait(roll, poll_interval=self.poll_interval)
-        return roll.result(), None
+            return snapshot.seen, snapshot.failure
+        self.hook.look(snapshot)
+        if snapshot.ending is None:
+            self.hook.run_wait(snapshot, poll_interval=self.poll_interval)
+        return snapshot.result(), None
 
     def change(self, ids: Sequence[str], seen: dict[str, BpmInstance], action: Action) -> GroupChange:
-        """Suspend or terminate those of some instances that are open, and take note of how they are then.
+        """Suspend or terminate the open instances among these, and update ``seen`` with the result.
 
-        :param ids: the instances.
-        :param seen: those that were seen, by their ids, as they were seen last.
-        :param action: what to do.
+        :param ids: the ids of the instances.
+        :param seen: the last polled instances, by id.
+        :param action: the action.
         """
         still_open = {
             one: seen[one].state if one in seen else None
@@ -162,7 +162,7 @@ class BatchEnd:
                     log=lambda note: note.write_to(self.log),
                 )
 
-        change = despite_the_alarm(lambda: loop.run(work))
+        change = repeat_after_alarm(lambda: loop.run_in_thread_loop(work))
         self.log.info(change.note)
         seen |= {one.id: one for one in change.instances}
         return change

@@ -1,19 +1,24 @@
-"""What a try of a batch publishes before it waits: for people, for its trigger, and for itself when it resumes."""
+"""The XComs that a try of a batch publishes before it waits: for people, for its trigger, and for itself when it resumes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.launches import Said
-from airflow_provider_astrobpm.triggers import (
+from airflow_provider_astrobpm._airflow.xcom_keys import (
     BATCH_KEY,
     BPM_NAMES,
     INSTANCE_IDS,
+    LAUNCH_IDS,
+    LAUNCH_TITLES,
+    LAUNCH_VARIABLES,
     MET,
+    REFUSALS,
+    RESULT,
     WAIT_OVER,
-    awaited_ids,
 )
+from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.bpm.launches import Said
+from airflow_provider_astrobpm.triggers import awaited_ids
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 if TYPE_CHECKING:
@@ -23,57 +28,46 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.batch_launch import BatchLaunched
 
-REFUSALS = "refusals"
-"""The reasons for which launches were refused, and the numbers of those."""
-LAUNCH_IDS = "launch_ids"
-"""The ids of the launches, in their order: their author's own, or the numbers of their lines."""
-LAUNCH_TITLES = "launch_titles"
-"""Their titles; ``None`` for a launch that has none. It is there if one has one."""
-LAUNCH_VARIABLES = "launch_variables"
-"""Their variables, if the result is to hold them."""
-RESULT = "result"
-"""What the task returns; it is there also when the task has failed."""
-
 
 class PublishedBatch(NamedTuple):
-    """What a try has published of its batch."""
+    """What a try has published about its batch."""
 
     task: TaskInstanceKey
     """The task instance."""
     key: str
-    """What the business keys begin with, with the oldest generation that this one goes on with."""
+    """The prefix of the business keys, with the oldest generation that this one resumes."""
     ids: Sequence[str | None] = ()
-    """The instance of each launch; ``None`` for one that has none."""
+    """The instance id of each launch; ``None`` for a launch without an instance."""
     awaited: Sequence[str] = ()
-    """The instances that are waited for."""
+    """The ids of the instances to wait for."""
     refusals: Mapping[int, str] = {}
-    """Why launches were refused, by their numbers."""
+    """The reasons of refused launches, by launch number."""
     names: Sequence[str] = ()
-    """The names that the BPMs of these instances may show; any where there are none."""
+    """The names that the BPMs of these instances may show; empty if any name may show."""
     said: Sequence[Said] = ()
-    """What the author has said of each launch."""
+    """The id, title and variables that the author gave to each launch."""
 
     @property
     def for_trigger(self) -> dict[str, Any]:
-        """The arguments by which the trigger finds it."""
+        """The trigger arguments that identify the batch."""
         return {"task_key": self.task.for_trigger, "batch_key": self.key}
 
 
-def nothing_yet(context: Context) -> PublishedBatch:
-    """Return what a try has published that has just begun."""
+def unpublished(context: Context) -> PublishedBatch:
+    """Return the state of a try that has published nothing yet."""
     return PublishedBatch(TaskInstanceKey.of(context["ti"]), "")
 
 
 def publish_key(context: Context, key: str) -> PublishedBatch:
-    """Publish by what a trigger of an earlier try can tell whether this one goes on with its batch."""
+    """Publish the batch key. By it a trigger of an earlier try recognizes whether this try resumes its batch."""
     context["ti"].xcom_push(key=BATCH_KEY, value=key)
-    return nothing_yet(context)._replace(key=key)
+    return unpublished(context)._replace(key=key)
 
 
 def publish(context: Context, launched: BatchLaunched, *, bpm_name: str | None = None) -> PublishedBatch:
-    """Publish what was started.
+    """Publish the started instances.
 
-    :param bpm_name: the name that was asked for, which lists may show instead of that of the answers.
+    :param bpm_name: the requested name. Lists may show it instead of the name in the responses to the starts.
     """
     numbers = range(1, launched.total + 1)
     refusals: dict[str, list[int]] = {}
@@ -100,14 +94,14 @@ def publish(context: Context, launched: BatchLaunched, *, bpm_name: str | None =
 def published(context: Context) -> PublishedBatch:
     """Return what this try has published.
 
-    :raises AstroZeroError: if that is not there any more.
+    :raises AstroZeroError: if the XComs are gone.
     """
     ids, refusals, met, key, names = (
         _pulled(context, name) for name in (INSTANCE_IDS, REFUSALS, MET, BATCH_KEY, BPM_NAMES)
     )
     if not isinstance(ids, list) or not isinstance(refusals, dict) or not isinstance(key, str):
         raise AstroZeroError(
-            f"XComs {INSTANCE_IDS!r}, {REFUSALS!r} and {BATCH_KEY!r} do not tell what this try has started"
+            f"XComs {INSTANCE_IDS!r}, {REFUSALS!r} and {BATCH_KEY!r} do not say what this try has started"
         )
     reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
     awaited = awaited_ids(ids, met)
@@ -117,7 +111,7 @@ def published(context: Context) -> PublishedBatch:
 
 
 def _said(context: Context, count: int) -> list[Said]:
-    """Return what was published of the launches; nothing where an older version of this provider did so."""
+    """Return what was published about the launches; empty if an older version of this provider published it."""
     launch_ids = _pulled(context, LAUNCH_IDS)
     if not isinstance(launch_ids, list) or len(launch_ids) != count:
         return []
@@ -128,12 +122,12 @@ def _said(context: Context, count: int) -> list[Said]:
 
 
 def publish_result(context: Context, result: dict[str, Any]) -> None:
-    """Publish what became of the batch."""
+    """Publish the result of the batch."""
     context["ti"].xcom_push(key=RESULT, value=result)
 
 
-def publish_that_it_is_over(context: Context) -> None:
-    """Let the trigger of this try know that its wait is over, should Airflow take its end for a kill."""
+def publish_wait_over(context: Context) -> None:
+    """Publish that the wait is over. If Airflow then cancels the trigger of this try, it recognizes that this is no kill."""
     context["ti"].xcom_push(key=WAIT_OVER, value=_pulled(context, BATCH_KEY))
 
 

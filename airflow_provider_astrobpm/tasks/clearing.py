@@ -1,6 +1,6 @@
-"""What a person has to tick to clear a task so that it knows what it has started.
+"""Advice for clearing a task on Airflow 3.4, so that it still knows what it has started.
 
-From Airflow 3.4 on a clear discards the task's state by default, and with it the record that the tries of a task share.
+Since Airflow 3.4 a clear discards the task state by default, and with it the record that the tries of a task share.
 """
 
 from __future__ import annotations
@@ -8,32 +8,26 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from airflow_provider_astrobpm._airflow.version_compat import clear_discards_task_state
+
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError
 
-DISCARDS_SINCE = (3, 4)
 BOX = "Keep task state and resume"
-"""The label of the box in the dialog that clears a task, in English."""
-
-
-def discards_state() -> bool:
-    """Return whether a clear discards the task's state unless it is told not to."""
-    from airflow import __version__  # noqa: PLC0415 - in a DAG file nobody asks
-
-    return tuple(int(part) for part in __version__.split(".")[:2]) >= DISCARDS_SINCE
+"""The English label of the box in Airflow's dialog for clearing a task."""
 
 
 def advice(otherwise: str) -> str:
-    """Return what to tick, as a sentence that is added to others, or nothing where a clear discards nothing.
+    """Return a sentence that says what to tick, or an empty text where a clear discards nothing.
 
-    :param otherwise: what happens without it, as the end of a sentence without its full stop.
+    :param otherwise: what happens without the tick, as the end of the sentence, without a full stop.
     """
-    if not discards_state():
+    if not clear_discards_task_state():
         return ""
     return f' On this Airflow, tick "{BOX}" when you clear it (REST API: keep_task_state=true); otherwise {otherwise}.'
 
 
-def add_advice(error: AmbiguousStartError) -> None:
-    """Let an error that asks for a clear say what to tick."""
+def add_clear_advice(error: AmbiguousStartError) -> None:
+    """Add what to tick to the advice of an error that asks for a clear."""
     if re.search(r"\bclear\b", error.advice):
-        error.advice += advice("it cannot know that you have looked, and may refuse again")
+        error.advice += advice("it does not know that you have checked, and may refuse again")

@@ -1,7 +1,7 @@
-"""Looks up the connection of a wait that is under way, with the patience of the wait.
+"""Looks up the connection for a wait that has begun. Failed lookups count as failed polls.
 
-Each poke of a rescheduled sensor, and each resumption of a deferred task, is a process of its own that looks up the
-connection anew. ``triggers.patience`` does the same in the triggerer.
+Each poke of a rescheduled sensor and each resumption of a deferred task is a new process, which looks up the
+connection again. ``triggers.patience`` does the same in the triggerer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
-def connect(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
-    """Look up the connection, and again for as long as the wait bears with polls that fail.
+def look_up_connection(hook: AstroZeroHook, awaited: AnyWait[Any], log: Any) -> None:
+    """Look up the connection, and retry while the wait tolerates failed polls.
 
-    :param hook: the hook, which keeps what it has read.
-    :param awaited: the wait, in whose books failures are counted, and which they may end.
-    :param log: the log of the task, which gets a line when look-ups begin to fail.
+    :param hook: the hook, which caches the connection.
+    :param awaited: the wait, which counts the failures and may end with them.
+    :param log: the log of the task. It gets one line when lookups begin to fail.
     """
     from airflow_provider_astrobpm.bpm import lookup  # noqa: PLC0415
 

@@ -1,14 +1,14 @@
-"""When a wait ends: ``timeout`` and Airflow's ``execution_timeout`` are two ends of one deadline.
+"""The deadline of a wait, from ``timeout`` and Airflow's ``execution_timeout``; the earlier one counts.
 
 Airflow enforces ``execution_timeout`` with an alarm in the process of the task. A deferred task has no process, and each
-process that resumes it begins the time anew. So the wait keeps ``execution_timeout`` as a part of its own deadline. It is
-over a moment before the alarm: then there is time for the last poll and for ``on_timeout``.
+process that resumes it starts the time again. So the wait includes ``execution_timeout`` in its own deadline. That deadline
+is shortly before the alarm, which leaves time for the last poll and for ``on_timeout``.
 
-| the alarm comes                                | then                                                     |
-|------------------------------------------------|----------------------------------------------------------|
-| before the deadline, in a poll that takes long | it ends the wait as the deadline would                   |
-| while ``on_timeout`` is at work                | that is done again, because the alarm comes once         |
-| before the wait has begun                      | it ends the try; a retry resumes what the try has started|
+| the alarm comes                      | then                                                              |
+|--------------------------------------|-------------------------------------------------------------------|
+| before the deadline, in a long poll  | it ends the wait as the deadline would                            |
+| during the action of ``on_timeout``  | the action is repeated, because the alarm comes only once         |
+| before the wait has begun            | it ends the try; a retry resumes what the try has started         |
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT, EXECUTION_TIMEOUT = "timeout", "execution_timeout"
-LEAD = 0.1  # share of execution_timeout by which the wait is over before the alarm
-LONGEST_LEAD = 5.0  # seconds of that at most
+ALARM_LEAD_SHARE = 0.1  # share of execution_timeout between the deadline and the alarm
+MAX_ALARM_LEAD_SECONDS = 5.0
 
 
-class Deadline(NamedTuple):
+class WaitDeadline(NamedTuple):
     """When a wait fails."""
 
     at: float | None
-    """In seconds since the epoch; ``None`` for never."""
+    """Seconds since the epoch; ``None`` for never."""
     argument: str
-    """The argument that says so."""
+    """The argument that set it."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class WaitLimits:
     """How long a wait may take.
 
     :param timeout: seconds for the wait; ``None`` for no limit.
@@ -55,7 +55,7 @@ class Limits:
 
     @property
     def _lead(self) -> float:
-        return min(LONGEST_LEAD, LEAD * self._execution) if self._execution else 0.0
+        return min(MAX_ALARM_LEAD_SECONDS, ALARM_LEAD_SHARE * self._execution) if self._execution else 0.0
 
     @property
     def _execution(self) -> float | None:
@@ -63,39 +63,39 @@ class Limits:
 
     @property
     def seconds(self) -> float | None:
-        """How long a wait may take from its start, in seconds; ``None`` for no limit."""
+        """The maximum duration of a wait, in seconds; ``None`` for no limit."""
         execution = None if self._execution is None else self._execution - self._lead
         return min((one for one in (self.timeout, execution) if one is not None), default=None)
 
     @property
     def argument(self) -> str:
-        """Which argument says so."""
+        """The argument that sets this duration."""
         return TIMEOUT if self.seconds == self.timeout else EXECUTION_TIMEOUT
 
-    def deadline(self, at: float | None, *, now: float, alarm: float | None) -> Deadline:
-        """Return the deadline of a wait that goes on in this process.
+    def deadline(self, at: float | None, *, now: float, alarm: float | None) -> WaitDeadline:
+        """Return the deadline of a wait that continues in this process.
 
-        :param at: when the wait fails by ``seconds``, in seconds since the epoch.
-        :param now: the time, in seconds since the epoch.
-        :param alarm: seconds until the alarm of this process, if there is one.
+        :param at: when the wait fails according to ``seconds``, in seconds since the epoch.
+        :param now: the current time, in seconds since the epoch.
+        :param alarm: seconds until the alarm of this process, if one is set.
         """
         by_alarm = None if self._execution is None or alarm is None else now + alarm - self._lead
         if by_alarm is not None and (at is None or by_alarm < at):
-            return Deadline(by_alarm, EXECUTION_TIMEOUT)
-        return Deadline(at, self.argument)
+            return WaitDeadline(by_alarm, EXECUTION_TIMEOUT)
+        return WaitDeadline(at, self.argument)
 
 
-def seconds_to_alarm() -> float | None:
+def seconds_until_alarm() -> float | None:
     """Return the seconds until the alarm of this process, or ``None`` if none is set."""
     seconds, _ = signal.getitimer(signal.ITIMER_REAL)
     return seconds or None
 
 
 @contextmanager
-def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
-    """Take Airflow's alarm for the deadline of a wait, if it comes while the wait still goes on.
+def alarm_as_deadline(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
+    """Treat Airflow's alarm as the deadline of a wait that has not ended yet.
 
-    :param connection: the connection id, for the error that the wait ends with.
+    :param connection: the connection id, for the error of the wait.
     """
     try:
         yield
@@ -110,8 +110,8 @@ def alarm_ends(awaited: AnyWait[Any], *, connection: str) -> Iterator[None]:
             awaited.end(error)
 
 
-def despite_the_alarm(act: Callable[[], T]) -> T:
-    """Return what is done, also where Airflow's alarm interrupts it. The alarm comes once, so it is then done again."""
+def repeat_after_alarm(act: Callable[[], T]) -> T:
+    """Return the result of an action. If Airflow's alarm interrupts the action, repeat it; the alarm comes only once."""
     try:
         return act()
     except AirflowTaskTimeout:

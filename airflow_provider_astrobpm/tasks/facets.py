@@ -1,4 +1,4 @@
-"""The run facets of OpenLineage that tasks report. Only importable where OpenLineage's client is installed."""
+"""The OpenLineage run facets that tasks report. Import this only where OpenLineage's client is installed."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from openlineage.client.facet_v2 import RunFacet
 
 @define(kw_only=True)
 class AstroBpmInstanceRunFacet(RunFacet):
-    """The BPM instance that a task was about. The names are those of the event."""
+    """The BPM instance of a task. The field names are those in the OpenLineage event."""
 
     host: str | None = None
     """Host and port of the connection."""
-    instanceId: str | None = None  # noqa: N815 - the name in the event, as are the others below
+    instanceId: str | None = None  # noqa: N815 - the name in the event, as below
     bpmName: str | None = None  # noqa: N815
     version: str | None = None
     state: str | None = None
-    """Its state as it was seen last."""
+    """Its last polled state."""
     businessStatus: str | None = None  # noqa: N815
     businessKey: str | None = None  # noqa: N815
     url: str | None = None
-    """Its address for people, where the connection has a template."""
+    """Its address for people, if the connection has a template."""
 
 
 @define(kw_only=True)
 class AstroBpmInstancesRunFacet(RunFacet):
-    """The BPM instances that a task was about, where there may be many."""
+    """The BPM instances of a task that has several."""
 
     host: str | None = None
     """Host and port of the connection."""
     total: int
     counts: dict[str, int]
-    """How many came to which end in a batch, or are in which state in a list."""
+    """The number of launches with each outcome, or of listed instances in each state."""
     instanceIds: list[str]  # noqa: N815
-    """The first of them."""
+    """The ids of the first instances."""

@@ -1,14 +1,16 @@
-"""What the tries of a task tell each other about the one action that it takes on an instance.
+"""Records that a task has sent its action on an instance, for later tries of the task.
 
-Where the answer to an action was lost and the instance could not be read, the try fails, though the action may have been taken. Its
-retry then finds the instance as the action leaves it. Whether that is this task's own doing only a record can tell. It is kept in
-Airflow's task state store, from before the action is sent until what came of it is known; before Airflow 3.3 there is none.
+If the response to an action is lost and the instance cannot be read, the try fails, although the action may have been taken. The
+retry then finds the instance as the action leaves it. Only a record shows whether this task did that. The record is in Airflow's
+task state store from before the action is sent until its effect is known. Before Airflow 3.3 there is no record.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm._airflow.version_compat import store_for_good, task_state_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,17 +19,17 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.bpm.change import Intent
 
-KEY = "astro_zero_change"
+STORE_KEY = "astro_zero_change"
 
 
 @contextmanager
-def intent_of(context: Context, action: str, instance_id: str, *, counts: bool) -> Iterator[Intent]:
-    """Provide what earlier tries say about an action, and forget it when what came of it is known.
+def recorded_action(context: Context, action: str, instance_id: str, *, counts: bool) -> Iterator[Intent]:
+    """Provide the record of an action from earlier tries, and delete it when the effect of the action is known.
 
     :param context: the context of the task.
     :param action: the action.
     :param instance_id: the instance's id.
-    :param counts: whether anything depends on it; if not, nothing is read or written.
+    :param counts: whether the outcome depends on the record; if not, nothing is read or written.
     """
     from airflow_provider_astrobpm.bpm.change import FIRST_TRY, Intent  # noqa: PLC0415 - a DAG file needs no client
     from airflow_provider_astrobpm.bpm.errors import (  # noqa: PLC0415
@@ -36,31 +38,29 @@ def intent_of(context: Context, action: str, instance_id: str, *, counts: bool) 
         InstanceNotFoundError,
     )
 
-    store: Any = context.get("task_state_store") if counts else None
+    store: Any = task_state_store(context) if counts else None
     if store is None:
         yield FIRST_TRY
         return
-    # Which instance: an upstream task, or a changed DAG, may name another one to a later try.
-    sign = {"action": action, "instance_id": instance_id}
+    # The instance is part of the record, because an upstream task or a changed DAG may give a later try another one.
+    record = {"action": action, "instance_id": instance_id}
     written = False
 
     def begin() -> None:
         nonlocal written
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
-
-        store.set(KEY, sign, retention=NEVER_EXPIRE)
+        store_for_good(store, STORE_KEY, record)
         written = True
 
-    begun = store.get(KEY) == sign
+    begun = store.get(STORE_KEY) == record
     try:
         yield Intent(begun, begin)
     except (InstanceClosedError, InstanceNotFoundError):
         if begun or written:
-            store.delete(KEY)
+            store.delete(STORE_KEY)
         raise
     except CallError as failure:
         if written and not begun and not failure.may_be_done:
-            store.delete(KEY)
+            store.delete(STORE_KEY)
         raise
     if begun or written:
-        store.delete(KEY)
+        store.delete(STORE_KEY)

@@ -1,11 +1,11 @@
-"""Terminates an instance from within a signal handler, when Airflow kills the worker's task that waits for it.
+"""Terminates the instances of a task from its signal handler, when Airflow stops the task process on a worker.
 
-The handler interrupts the task anywhere, maybe while it holds a lock or asks for a token. So what is done is done in
-threads of its own, with a client and a token of its own, and is given up after a while: Airflow kills the process five
-seconds after it has asked it to end.
+The handler interrupts the task anywhere, even while it holds a lock or requests a token. So the work runs in separate
+threads with their own client and token, and with a time limit: Airflow kills the process five seconds after it has asked
+the process to stop.
 
-A worker is asked to end for many reasons. Only where the state of the task was read, and is one that a person has put it
-in, the instance is terminated.
+Airflow stops task processes for many reasons. An instance is terminated only if the state of the task was read and a user has
+set that state.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AtStake(NamedTuple):
-    """The instance that a task has started, or is about to."""
+class KillTarget(NamedTuple):
+    """The instance that a task has started or is about to start."""
 
     business_key: str
-    """A key that nobody else uses."""
+    """A key that only this task uses."""
     instance_id: str | None = None
     """Its id, once that is known."""
 
@@ -48,25 +48,27 @@ class AtStake(NamedTuple):
         return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
 
 
-ENDED = ("failed", "success", "skipped", "upstream_failed", "removed")
-ENDED_BY_A_PERSON = (None, *ENDED, "restarting")
-"""The states of a running task that somebody has changed; without one it is gone with its run."""
+ENDED_STATES = ("failed", "success", "skipped", "upstream_failed", "removed")
+STATES_SET_BY_USER = (None, *ENDED_STATES, "restarting")
+"""The states in which a running task can only be if a user changed its state; ``None`` if the task is gone with its run."""
 
-STATE_PATIENCE = 1.5  # seconds to learn the task's state
+STATE_PATIENCE = 1.5  # seconds to read the state of the task
 PATIENCE = 3.0  # seconds to terminate
-METER_PATIENCE = 0.2  # seconds to hand over what was counted meanwhile
-SENDING = 2.0  # seconds of these in which terminations of a batch are sent; the rest is for looking what came of them
+METRICS_SECONDS = 0.2  # to hand over the metrics
+BATCH_SENDING_SECONDS = (
+    2.0  # of PATIENCE, to send the terminations of a batch; the rest is for checking their effect
+)
 
 
-def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any) -> None:
-    """Terminate an instance if a person ended its task, and say in the log what came of it.
+def terminate_instance(settings: Settings, what: KillTarget, task: TaskInstanceKey, log: Any) -> None:
+    """Terminate an instance if a user ended its task, and log the outcome.
 
-    :param settings: the environment.
+    :param settings: the settings of the connection.
     :param what: the instance.
     :param task: the task instance that waits for it.
     :param log: the log of the task.
     """
-    quick, tally = _hasty(settings), Tally()
+    quick, tally = _with_short_timeouts(settings), Tally()
 
     def work() -> str:
         with BpmClient(quick, tokens=TokenCache(), meter=tally) as client:
@@ -75,26 +77,26 @@ def terminate(settings: Settings, what: AtStake, task: TaskInstanceKey, log: Any
             ids = _open_ids(matches) if matches else [str(what.instance_id)]
             done = [client.run(change.change_state(one, "terminate", find=find)).note for one in ids]
             if not done and matches and (reason := matches.keyless()):
-                return f"{reason}, so it may still be open; look for it by its BPM and start time"
-            return "; ".join(done) or "there is none that shows"
+                return f"{reason}, so it may still be open; search for it by its BPM and start time"
+            return "; ".join(done) or "no open instance was found"
 
-    if was_ended_by_a_person(task, str(what), log):
-        _do(work, str(what), log, tally)
+    if was_ended_by_user(task, str(what), log):
+        _terminate_and_log(work, str(what), log, tally)
 
 
-def terminate_all(
+def terminate_batch(
     settings: Settings,
     instances: Mapping[str, str | None],
     log: Any,
     *,
     max_concurrency: int,
 ) -> None:
-    """Terminate as many instances of a batch as there is time for, and say in the log what came of it.
+    """Terminate as many instances of a batch as the time allows, and log the outcome.
 
-    :param settings: the environment.
-    :param instances: their ids, each with the state in which it was last seen, if that is known.
+    :param settings: the settings of the connection.
+    :param instances: the ids of the instances, each with its last polled state if it is known.
     :param log: the log of the task.
-    :param max_concurrency: calls under way at once.
+    :param max_concurrency: the maximum number of calls at the same time.
     """
     from airflow_provider_astrobpm.bpm import group_change  # noqa: PLC0415 - a worker of single instances needs no aiohttp
     from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415
@@ -102,37 +104,37 @@ def terminate_all(
     tally = Tally()
 
     async def terminated() -> str:
-        async with AsyncBpmClient(_hasty(settings), tokens=TokenCache(), meter=tally) as client:
+        async with AsyncBpmClient(_with_short_timeouts(settings), tokens=TokenCache(), meter=tally) as client:
             done = await group_change.change_all(
                 client,
                 instances,
                 "terminate",
                 max_concurrency=max_concurrency,
-                patience=SENDING,
+                patience=BATCH_SENDING_SECONDS,
                 grace=0,
                 log=lambda note: note.write_to(log),
             )
         if done.is_complete:
             return done.note
-        more = clearing.advice("it ends only what carries a key that was made from the task")
-        return f"{done.note}; clearing the task ends what is still open.{more}"
+        more = clearing.advice("it terminates only instances whose key was derived from the task")
+        return f"{done.note}; clearing the task terminates the instances that are still open.{more}"
 
-    _do(lambda: asyncio.run(terminated()), "The batch", log, tally)
+    _terminate_and_log(lambda: asyncio.run(terminated()), "The batch", log, tally)
 
 
-def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
-    """Tell whether a person ended the task; if not, or if nobody knows, say in the log that all is left as it is.
+def was_ended_by_user(task: TaskInstanceKey, what: str, log: Any) -> bool:
+    """Return whether a user ended the task. If not, or if that is unknown, log that nothing is terminated.
 
     :param task: the task instance.
-    :param what: what it is about, as the beginning of a sentence.
+    :param what: the instance or batch of the task, as the beginning of a sentence.
     :param log: the log of the task.
     """
-    seen = _within(STATE_PATIENCE, lambda: _own_state(task))
-    if seen.failure is None and seen.value in ENDED_BY_A_PERSON:
+    seen = _run_with_timeout(STATE_PATIENCE, lambda: _own_state(task))
+    if seen.failure is None and seen.value in STATES_SET_BY_USER:
         return True
     why = seen.failure or f"the task is {seen.value}"
     log.warning(
-        "This process is being ended, and by nobody's act on the task (%s). Left as it is: %s", why, what
+        "The task process is stopping, but no user ended the task (%s). Not terminating: %s", why, what
     )
     return False
 
@@ -140,10 +142,11 @@ def was_ended_by_a_person(task: TaskInstanceKey, what: str, log: Any) -> bool:
 def _own_state(task: TaskInstanceKey) -> str | None:
     """Return the state of the task instance; ``None`` if it is gone with its run.
 
-    Of a task in a loop Airflow tells the state of the newest iteration. Of those that have ended it tells the region, too.
+    For a task in a loop Airflow returns the state of the newest iteration. For iterations that have ended it also returns
+    their region, which identifies the own one.
     """
     state = state_of(task)
-    if task.region is None or state not in ENDED:
+    if task.region is None or state not in ENDED_STATES:
         return state
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
 
@@ -155,23 +158,23 @@ def _own_state(task: TaskInstanceKey) -> str | None:
     return "running"
 
 
-def _do(work: Callable[[], str], what: str, log: Any, tally: Tally) -> None:
+def _terminate_and_log(work: Callable[[], str], what: str, log: Any, tally: Tally) -> None:
     tally.count(KILLS)
-    outcome = _within(PATIENCE, work)
+    outcome = _run_with_timeout(PATIENCE, work)
     came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
-    log.warning("This task was ended by a person. %s: %s", what, came_of_it)
-    # Last, and with a meter of its own: the one of the process may be in use where the handler has interrupted the task.
-    _within(METER_PATIENCE, lambda: metrics.hand_over(tally))
+    log.warning("This task was ended by a user. %s: %s", what, came_of_it)
+    # Last, and with a separate meter: the handler may have interrupted the task while it used the meter of the process.
+    _run_with_timeout(METRICS_SECONDS, lambda: metrics.hand_over(tally))
 
 
-def _hasty(settings: Settings) -> Settings:
+def _with_short_timeouts(settings: Settings) -> Settings:
     return settings.in_a_hurry(max_wait=min(settings.max_wait, 2))
 
 
 def _open_matches(business_key: str) -> Plan[KeyMatches]:
     keys = KeyForms([business_key])
     matches = KeyMatches(lambda one: keys.sent(one.business_key) is not None)
-    for _ in range(2):  # it may have moved against the order of the first pass
+    for _ in range(2):  # it may have changed its state against the order of the first pass
         if not matches.has_open:
             yield from list_matches(OPEN_STATES, matches)
     return matches
@@ -182,22 +185,22 @@ def _open_ids(matches: KeyMatches) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Outcome(Generic[T]):
+class _ThreadResult(Generic[T]):
     value: T | None = None
     failure: str | None = None
 
 
-def _within(seconds: float, work: Callable[[], T]) -> _Outcome[T]:
-    """Return what came of some work in time: its result, or in words why there is none."""
-    outcomes: list[_Outcome[T]] = []
+def _run_with_timeout(seconds: float, work: Callable[[], T]) -> _ThreadResult[T]:
+    """Run a function in a thread, and return its result, or the reason if it has none in time."""
+    outcomes: list[_ThreadResult[T]] = []
 
     def run() -> None:
         try:
-            outcomes.append(_Outcome(work()))
-        except Exception as error:  # noqa: BLE001 - it is told, and nobody is left to handle it
-            outcomes.append(_Outcome(failure=f"{type(error).__name__}: {error}"))
+            outcomes.append(_ThreadResult(work()))
+        except Exception as error:  # noqa: BLE001 - it is logged; there is no caller to handle it
+            outcomes.append(_ThreadResult(failure=f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=run, name="astro-zero-kill", daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcomes[0] if outcomes else _Outcome(failure="no answer in time")
+    return outcomes[0] if outcomes else _ThreadResult(failure="no answer in time")

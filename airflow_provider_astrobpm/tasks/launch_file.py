@@ -1,6 +1,6 @@
-"""The launches of a batch in a file of JSON lines or CSV, read one after the other through Airflow's object storage.
+"""Reads the launches of a batch one by one from a JSON lines or CSV file in Airflow's object storage.
 
-What may be said of a launch is for ``bpm.launches`` to check.
+``bpm.launches`` checks the launches themselves.
 """
 
 from __future__ import annotations
@@ -13,54 +13,59 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from airflow_provider_astrobpm.bpm.launches import FIELDS, Where
-from airflow_provider_astrobpm.tasks.storage import place_of
+from airflow_provider_astrobpm.tasks.storage import file_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_astrobpm.tasks.storage import Place
+    from airflow_provider_astrobpm.tasks.storage import FileLocation
 
 LONGEST_LINE = 2**22  # characters: a file without line ends must not fill the memory
-BLOCK = 2**20  # bytes that a remote file is fetched by: s3fs would take fifty times as many
+BLOCK = 2**20  # bytes per read of a remote file: the default of s3fs is fifty times as much
 
 
 def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object]]:
-    """Return the launches of a file, each with words for where it is; the file is opened when the first is asked for.
+    """Return the launches of a file, each with a description of its position. The file is opened with the first launch.
 
-    A line of JSON is a launch. The first line of a CSV file names the columns: those called like a field of a launch are
-    that field, every other one is a variable, and ``variables`` holds further ones as a JSON object. An empty cell counts
-    as not given.
+    Each line of a JSON lines file is a launch. The first line of a CSV file names the columns. A column with the name of a launch
+    field is that field, and every other column is a variable. The column ``variables`` holds more variables as a JSON object. An
+    empty cell counts as not given.
 
-    :param path: where the file is: ``.jsonl``, ``.ndjson`` or ``.csv``, in UTF-8.
-    :param conn_id: the Airflow connection to read it with; without one, the one that the path names, as in
+    :param path: the path of the file, which is UTF-8 and ends in ``.jsonl``, ``.ndjson`` or ``.csv``.
+    :param conn_id: the Airflow connection to read the file with; by default the one that the path names, as in
         ``s3://aws_default@bucket/launches.jsonl``.
-    :raises ValueError: at once for a path that cannot be right; on the way for a file that is missing or broken.
+    :raises ValueError: at once for an invalid path; while reading for a missing or broken file.
     """
-    place = place_of(path, "file of launches", _FORMATS)
-    launches = _FORMATS[place.suffix]
+    location = file_location(path, "file of launches", _FORMATS)
+    launches = _FORMATS[location.suffix]
 
     def opened() -> Iterator[tuple[str, object]]:
-        with _open(place, conn_id) as file:
-            yield from launches(_lines(file, place.shown), place.shown)
+        with _open(location, conn_id) as file:
+            yield from launches(_lines(file, location.shown), location.shown)
 
     return opened()
 
 
-def _open(place: Place, conn_id: str | None) -> TextIO:
-    storage = place.attached(conn_id)
+def _open(location: FileLocation, conn_id: str | None) -> TextIO:
+    storage = location.file_system(conn_id)
     try:
-        # Bytes that are not UTF-8 come through as surrogates, so that their line can be named.
+        # Bytes that are not UTF-8 become surrogates, so that the error can name their line.
         file: TextIO = storage.open(
-            place.address, "r", encoding="utf-8-sig", errors="surrogateescape", newline="", block_size=BLOCK
+            location.address,
+            "r",
+            encoding="utf-8-sig",
+            errors="surrogateescape",
+            newline="",
+            block_size=BLOCK,
         )
     except FileNotFoundError:
-        raise ValueError(f"there is no file {place.shown}") from None
+        raise ValueError(f"there is no file {location.shown}") from None
     return file
 
 
 @contextlib.contextmanager
 def _at(where: str) -> Iterator[None]:
-    """Let an error say where it is."""
+    """Add the position to an error."""
     try:
         yield
     except ValueError as error:
@@ -82,7 +87,7 @@ def _check_text(line: str) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(f"after {error.start} characters it is not UTF-8") from None
     if "\0" in line:
-        raise ValueError("it holds a NUL byte, which no text does")
+        raise ValueError("it contains a NUL byte")
 
 
 def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
@@ -107,7 +112,7 @@ def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, objec
 
 
 def _rows(lines: Iterator[str], shown: str) -> Iterator[tuple[Where, list[str]]]:
-    """Return the rows that are not blank, each with words for the line on which it begins."""
+    """Return the rows that are not blank, each with the line on which it begins."""
     reader = csv.reader(lines, strict=True)
     while True:
         where = Where(f"line {reader.line_num + 1} of {shown}", reader.line_num + 1)
@@ -128,10 +133,10 @@ def _check_header(header: list[str]) -> None:
         if not name.strip():
             raise ValueError(f"column {number} has no name")
         if name in header[: number - 1]:
-            raise ValueError(f"column {number} has the name of another, {reprlib.repr(name)}")
+            raise ValueError(f"column {number} has the same name as another one, {reprlib.repr(name)}")
         if name != name.strip() or ";" in name or "\t" in name:
             raise ValueError(
-                f"column {number} is called {reprlib.repr(name)}; names are separated by a comma alone"
+                f"column {number} is called {reprlib.repr(name)}; names are separated only by a comma"
             )
 
 
@@ -146,7 +151,7 @@ def _launch(header: list[str], row: list[str]) -> dict[str, Any]:
     if "variables" in launch:
         more = _decoded(launch.pop("variables"), "its variables", dict[str, Any])
         if twice := [name for name in more if name in variables]:
-            raise ValueError(f"its variables hold {reprlib.repr(twice[0])}, which has a column too")
+            raise ValueError(f"its variables contain {reprlib.repr(twice[0])}, which is also a column")
         variables |= more
     return {**launch, "variables": variables} if variables else launch
 

@@ -1,4 +1,4 @@
-"""Whether the BPMs of a batch have the variables that its launches give them."""
+"""Checks that the BPMs of a batch have the variables that its launches give them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def check(hook: AstroZeroHook, names: Names) -> None:
     """Check the names of the variables of all launches, with two calls for each BPM and version.
 
     :param hook: the hook of the task.
-    :param names: the names that the launches give.
-    :raises UnknownVariablesError: if a BPM does not have one of them; it says in which launch that is first.
+    :param names: the variable names in the launches.
+    :raises UnknownVariablesError: if a BPM lacks one of the variables; the error names the first launch with it.
     """
     for (bpm_name, version), places in names.items():
         try:

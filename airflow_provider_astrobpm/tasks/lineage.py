@@ -1,6 +1,6 @@
-"""What a task tells OpenLineage at its end, well or badly: which instances it was about.
+"""The instances that a task reports to OpenLineage when it ends, whether it succeeded or failed.
 
-Airflow's OpenLineage provider asks operators for it. Where that is not installed nobody asks, and nothing is kept.
+Airflow's OpenLineage provider asks the operators for them. If it is not installed, nothing is kept.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.settings import Settings
 
 INSTANCE = "astroBpm_instance"
-"""The run facet about one instance."""
+"""The name of the run facet for one instance."""
 INSTANCES = "astroBpm_instances"
-"""The run facet about many."""
-MOST_IDS = 20  # instances that the facet about many names
+"""The name of the run facet for several instances."""
+MOST_IDS = 20  # instance ids in the facet for several instances
 
 
-class Facts(NamedTuple):
-    """What is told."""
+class LineageFacts(NamedTuple):
+    """A run facet before it is built: its name and its fields."""
 
     facet: str
     fields: dict[str, Any]
 
 
 @cache
-def is_wanted() -> bool:
-    """Tell whether Airflow's OpenLineage provider is installed."""
+def is_installed() -> bool:
+    """Return whether Airflow's OpenLineage provider is installed."""
     return find_spec("airflow.providers.openlineage") is not None
 
 
-def of_instance(settings: Settings | None, instance: BpmInstance) -> Facts:
-    """Return what is told of an instance.
+def facts_of_instance(settings: Settings | None, instance: BpmInstance) -> LineageFacts:
+    """Return the facts about one instance.
 
-    :param settings: the environment, if it is known.
-    :param instance: the instance as it was seen last.
+    :param settings: the settings of the connection, if they could be read.
+    :param instance: the last polled instance.
     """
-    return Facts(
+    return LineageFacts(
         INSTANCE,
         {
-            **_place(settings),
+            **_host(settings),
             "instanceId": instance.id,
             "bpmName": instance.name,
             "version": instance.version,
@@ -60,46 +60,48 @@ def of_instance(settings: Settings | None, instance: BpmInstance) -> Facts:
     )
 
 
-def of_unseen(
+def facts_of_unpolled_instance(
     settings: Settings | None, instance_id: str | None, *, name: str | None, business_key: str | None
-) -> Facts:
-    """Return what is told of an instance that was not seen.
+) -> LineageFacts:
+    """Return the facts about an instance that no poll has returned.
 
-    :param settings: the environment, if it is known.
-    :param instance_id: its id, if that is known.
-    :param name: its BPM's name, if that is known.
-    :param business_key: its business key, if that is known.
+    :param settings: the settings of the connection, if they could be read.
+    :param instance_id: its id, if known.
+    :param name: the name of its BPM, if known.
+    :param business_key: its business key, if known.
     """
     url = settings.url_of(instance_id) if settings and isinstance(instance_id, str) else None
     known = {"instanceId": instance_id, "bpmName": name, "businessKey": business_key, "url": url}
-    return Facts(INSTANCE, {**_place(settings), **known})
+    return LineageFacts(INSTANCE, {**_host(settings), **known})
 
 
-def of_many(
+def facts_of_instances(
     settings: Settings | None, total: int, counts: Mapping[str, int], ids: Iterable[str | None]
-) -> Facts:
-    """Return what is told of many instances.
+) -> LineageFacts:
+    """Return the facts about several instances.
 
-    :param settings: the environment, if it is known.
-    :param total: how many there are.
-    :param counts: how many are in which state, or came to which end.
-    :param ids: their ids; the first are told.
+    :param settings: the settings of the connection, if they could be read.
+    :param total: the number of instances.
+    :param counts: the number of instances with each state or outcome.
+    :param ids: their ids; only the first ones are reported.
     """
     some = list(islice(filter(None, ids), MOST_IDS))
-    told = {name: count for name, count in counts.items() if count}
-    return Facts(INSTANCES, {**_place(settings), "total": total, "counts": told, "instanceIds": some})
+    nonzero = {name: count for name, count in counts.items() if count}
+    return LineageFacts(
+        INSTANCES, {**_host(settings), "total": total, "counts": nonzero, "instanceIds": some}
+    )
 
 
-def _place(settings: Settings | None) -> dict[str, str | None]:
+def _host(settings: Settings | None) -> dict[str, str | None]:
     return {"host": urlsplit(settings.base_url).netloc.rpartition("@")[2] if settings else None}
 
 
-def operator_lineage(facts: Facts | None) -> OperatorLineage[Any, Any]:
-    """Return what the OpenLineage provider asks for.
+def operator_lineage(facts: LineageFacts | None) -> OperatorLineage[Any, Any]:
+    """Return the facts as the OpenLineage provider expects them.
 
-    :param facts: what is told; ``None`` for nothing.
+    :param facts: the facts; ``None`` for none.
     """
-    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415 - only its provider asks
+    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415 - it may not be installed
 
     from airflow_provider_astrobpm.tasks import facets  # noqa: PLC0415
 

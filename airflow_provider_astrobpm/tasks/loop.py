@@ -1,7 +1,7 @@
-"""Runs a coroutine for a task, in an event loop in a thread of its own.
+"""Runs a coroutine for a task, in an event loop in a separate thread.
 
-The task's own thread only waits. That is the thread in which Airflow's signals arrive, for a time-out and for a kill, and
-within an event loop they would be raised anywhere, and lost in places. There may also be a loop in it already.
+The thread of the task only waits. Airflow's signals for a time-out and for a kill arrive in that thread. In an event loop
+their exceptions would be raised anywhere, and some would be lost. The thread of the task may also run a loop already.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_END = 10.0  # seconds for a coroutine that is cancelled to come to its end
+CANCELLATION_SECONDS = 10.0  # for a cancelled coroutine to end
 
 
-def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, and return its result or raise its error.
+def run_in_thread_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine, and return its result or raise its error.
 
-    What is raised in this thread meanwhile cancels it, and is raised when it has ended.
+    An exception that is raised in this thread meanwhile cancels the coroutine, and is raised after the coroutine has ended.
 
-    :param work: makes the coroutine.
+    :param work: returns the coroutine.
     """
     began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
     outcome: Future[T] = Future()
@@ -39,7 +39,7 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     def target() -> None:
         try:
             result = asyncio.run(main())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - it is raised in the waiting thread
             outcome.set_exception(error)
         else:
             outcome.set_result(result)
@@ -58,9 +58,9 @@ def _end(
     began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]],
     outcome: Future[T],
 ) -> None:
-    """Cancel what is still under way, and wait until nothing is."""
+    """Cancel the coroutine if it still runs, and wait until it has ended."""
     if not outcome.done():
-        loop, task = began.result(LONGEST_END)
-        with suppress(RuntimeError):  # it has ended in this moment
+        loop, task = began.result(CANCELLATION_SECONDS)
+        with suppress(RuntimeError):  # it has just ended
             loop.call_soon_threadsafe(task.cancel)
-    thread.join(LONGEST_END)
+    thread.join(CANCELLATION_SECONDS)

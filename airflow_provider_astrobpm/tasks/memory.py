@@ -1,4 +1,4 @@
-"""What a task knows of its other tries: which one it is, and what they have written down."""
+"""The try of a task, and the record that all tries of the task share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from airflow_provider_astrobpm._airflow.version_compat import store_for_good, task_state_store
 from airflow_provider_astrobpm.bpm.adoption import Record
 from airflow_provider_astrobpm.bpm.batch_record import BatchRecord
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
@@ -22,28 +23,28 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", Record, BatchRecord)
 
-KEYS: dict[type[Any], str] = {Record: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
+STORE_KEYS: dict[type[Any], str] = {Record: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
 
 
-class Try(NamedTuple):
-    """Which try of which task this is."""
+class TaskTry(NamedTuple):
+    """A try of a task."""
 
     task: TaskIdentity
     number: int
     max_tries: int
     generation: int
-    """The number of the first try since the task was last cleared."""
+    """The number of the first try since the last clear."""
     generation_is_certain: bool
-    """Whether the record and Airflow's numbers agree on it."""
+    """Whether the record and Airflow's try numbers agree on the generation."""
     since: float | None
-    """When the first try began at the earliest, in seconds since the epoch, if that is known."""
+    """The earliest time at which the first try may have begun, in seconds since the epoch, if known."""
 
     @classmethod
     def of(cls, context: Context, *, retries: int, record: TryRecord | None) -> Self:
-        """Read it off a task's context.
+        """Return the try that a task context belongs to.
 
-        :param retries: the retries that the task has in its DAG now.
-        :param record: what earlier tries have written down, if they did.
+        :param retries: the retries of the task in the current DAG.
+        :param record: the record of earlier tries, if there is one.
         """
         ti = context["ti"]
         index = getattr(ti, "map_index", None)
@@ -65,32 +66,32 @@ class Try(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Begun(Generic[R]):
-    """A try that has written down its intent.
+class BegunTry(Generic[R]):
+    """A try that has recorded its intent.
 
-    :param memory: the record that the tries of its task share.
-    :param this: which try it is.
-    :param record: what earlier tries have written down, if they did.
+    :param state_record: access to the record that the tries of the task share.
+    :param this: the try.
+    :param record: the record of earlier tries, if there is one.
     """
 
-    memory: Memory[R]
-    this: Try
+    state_record: TaskStateRecord[R]
+    this: TaskTry
     record: R | None
 
 
-def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
-    """Begin a try: write down that it has begun, before it does anything else.
+def begin_try(context: Context, kind: type[R], *, retries: int) -> BegunTry[R]:
+    """Begin a try: record that it has begun, before it does anything else.
 
-    A later try that finds this, and no record of a start, knows that none was sent.
+    A later try that finds this and no record of a start knows that no start was sent.
 
     :param context: the context of the task.
     :param kind: the type of the record.
-    :param retries: the retries that the task has in its DAG now.
-    :raises AstroZeroError: if the record is none that this version can read.
+    :param retries: the retries of the task in the current DAG.
+    :raises AstroZeroError: if this version cannot read the record.
     """
-    memory = Memory(context, kind)
-    record = memory.read()
-    this = Try.of(context, retries=retries, record=record)
+    state_record = TaskStateRecord(context, kind)
+    record = state_record.read()
+    this = TaskTry.of(context, retries=retries, record=record)
     intent = with_intent(
         record,
         kind,
@@ -101,44 +102,42 @@ def begin(context: Context, kind: type[R], *, retries: int) -> Begun[R]:
         is_certain=this.generation_is_certain,
     )
     if intent != record:
-        memory.write(intent)
-    return Begun(memory, this, record)
+        state_record.write(intent)
+    return BegunTry(state_record, this, record)
 
 
-class Memory(Generic[R]):
-    """The record that the tries of a task share, in Airflow's task state store; before Airflow 3.3 there is none.
+class TaskStateRecord(Generic[R]):
+    """Access to the record that the tries of a task share, in Airflow's task state store. Before Airflow 3.3 there is none.
 
     :param context: the context of the task.
     :param kind: the type of the record.
     """
 
     def __init__(self, context: Context, kind: type[R]) -> None:
-        store: Any = context.get("task_state_store")
+        store: Any = task_state_store(context)
         self._store = store
         self._kind: type[R] = kind
-        self._key = KEYS[kind]
+        self._key = STORE_KEYS[kind]
 
     def __bool__(self) -> bool:
         return self._store is not None
 
     def read(self) -> R | None:
-        """Return the record, if one was written.
+        """Return the record, if there is one.
 
-        :raises AstroZeroError: if it is none that this version can read.
+        :raises AstroZeroError: if this version cannot read it.
         """
         written = self._store.get(self._key) if self else None
         try:
             return None if written is None else msgspec.convert(written, self._kind)
         except msgspec.ValidationError as error:
             raise AstroZeroError(
-                f"What an earlier try has written down ({self._key!r} in the task state store) cannot be read: {error}"
+                f"The record of an earlier try ({self._key!r} in the task state store) cannot be read: {error}"
             ) from None
 
     def write(self, record: R) -> None:
-        """Replace the record. It is kept as long as the run of the DAG is: a wait may take longer than any other limit."""
+        """Replace the record. It is kept as long as the DAG run: a wait may take longer than any other limit."""
         if self:
-            from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: PLC0415 - from Airflow 3.3 on
-
-            # Plain JSON, which the store insists on; to_builtins() leaves a tuple a tuple.
+            # The store accepts only plain JSON; to_builtins() would leave tuples as they are.
             plain = msgspec.json.decode(msgspec.json.encode(record))
-            self._store.set(self._key, plain, retention=NEVER_EXPIRE)
+            store_for_good(self._store, self._key, plain)

@@ -1,7 +1,7 @@
-"""Notices that Airflow has given a task's process up, or soon will, while the process itself lives on.
+"""Stops a task process that Airflow has given up, or soon will, although the process is alive.
 
-That is so when the process that supervises it has died, and when it stood still for long: Airflow misses its heartbeat, and
-begins another try. Two processes must not start the launches of one batch.
+Airflow begins another try when it misses the heartbeat: because the supervisor of the process has died, or because the process
+stood still for too long. Two processes must not start the launches of one batch.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERVAL = 1.0  # seconds between two looks; Airflow waits for a heartbeat for much longer
+CHECK_INTERVAL_SECONDS = (
+    1.0  # seconds between two checks; Airflow tolerates a missing heartbeat for much longer
+)
 
 
-async def stop_when_given_up(stop: Callable[[Exception], None]) -> None:
-    """Wait until this process should not go on, and stop what must not then.
+async def stop_when_superseded(stop: Callable[[Exception], None]) -> None:
+    """Wait until another try may replace this process, then call ``stop``.
 
-    :param stop: stops it, for a reason.
+    :param stop: stops the work of this process; its argument is the reason.
     """
     longest = conf.getfloat("scheduler", "task_instance_heartbeat_timeout", fallback=300) / 2
-    supervisor, looked = os.getppid(), time.time()
+    supervisor, checked = os.getppid(), time.time()
     while os.getppid() == supervisor:
-        await asyncio.sleep(INTERVAL)
-        before, looked = looked, time.time()
-        if looked - before > longest:
+        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+        before, checked = checked, time.time()
+        if checked - before > longest:
             stop(
                 AstroZeroError(
-                    f"This process stood still for {looked - before:.0f} s, and another try may go on"
+                    f"This process stood still for {checked - before:.0f} s, and another try may have begun"
                 )
             )
             return
-    stop(AstroZeroError("The process that supervises this one has died, and another try goes on"))
+    stop(AstroZeroError("The supervisor of this process has died, and another try takes over"))

@@ -1,8 +1,8 @@
-"""What became of each launch of a batch, written to a file of JSON lines or CSV through Airflow's object storage.
+"""Writes the outcome of each launch of a batch to a JSON lines or CSV file in Airflow's object storage.
 
-A file is there as a whole or not at all, so all rows are written to a temporary file first, and that is put in its place.
-What fsspec offers for this does not do it everywhere: a remote file that is closed after an error counts as whole, on some
-storages even without ``autocommit``, and the local one then copies what it has in another folder.
+The file appears completely or not at all: all rows go to a temporary file first, which is then put in place. The means of fsspec
+do not ensure that everywhere. A remote file that is closed after an error counts as complete, on some storages even without
+``autocommit``, and the local file system copies an incomplete file from another folder.
 """
 
 from __future__ import annotations
@@ -20,56 +20,54 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.batch_result import COLUMNS
-from airflow_provider_astrobpm.tasks.storage import place_of
+from airflow_provider_astrobpm.tasks.storage import file_location
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_astrobpm.tasks.storage import Place
+    from airflow_provider_astrobpm.tasks.storage import FileLocation
 
 
 def check(path: str, *, conn_id: str | None = None) -> str:
-    """Check before there is anything to write that a file can be written at a path.
+    """Check that a file can be written at a path, before there is anything to write.
 
-    An empty file is written beside it and removed. An http server is not asked: it would take that for a result.
+    An empty file is written next to it and removed. An http server is not tried: it would take the empty file for a result.
 
     :param path: as for ``write``.
     :param conn_id: as for ``write``.
-    :returns: the path for people, without what may be secret in it.
-    :raises ValueError: if it cannot be right.
-    :raises OSError: if the storage does not take it.
+    :returns: the path for people, without secrets.
+    :raises ValueError: for an invalid path.
+    :raises OSError: if the storage refuses the file.
     """
-    place = _place(path)
-    storage = place.attached(conn_id)
-    if place.scheme not in ("http", "https"):
-        with _told(place, "cannot be written"):
-            _probe(storage, place)
-    return place.shown
+    location = _location(path)
+    storage = location.file_system(conn_id)
+    if location.scheme not in ("http", "https"):
+        with _storage_errors_as_os_error(location, "cannot be written"):
+            _probe(storage, location)
+    return location.shown
 
 
-def _probe(storage: Any, place: Place) -> None:
-    target = storage._strip_protocol(place.address)  # noqa: SLF001 - as in _put
-    if place.is_local:
+def _probe(storage: Any, location: FileLocation) -> None:
+    target = storage._strip_protocol(location.address)  # noqa: SLF001 - see _put
+    if location.is_local:
         path = Path(target).resolve()
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "")
-        while not path.parent.exists():  # those that are missing are made with the file
+        while not path.parent.exists():  # missing folders are made with the file
             path = path.parent
-        trial = _beside(path)
-        trial.touch()
-        trial.unlink()
+        probe = _temporary_path(path)
+        probe.touch()
+        probe.unlink()
         return
     folder, slash, _ = target.partition("?")[0].rpartition("/")
-    beside = f"{folder}{slash}.{uuid.uuid4().hex}.tmp"
+    temporary = f"{folder}{slash}.{uuid.uuid4().hex}.tmp"
     with tempfile.NamedTemporaryFile() as empty:
-        storage.put_file(empty.name, beside)
-    with contextlib.suppress(
-        Exception
-    ):  # that what was written cannot be removed is no reason to start nothing
-        storage.rm_file(beside)
+        storage.put_file(empty.name, temporary)
+    with contextlib.suppress(Exception):  # a file that cannot be removed is no reason to start nothing
+        storage.rm_file(temporary)
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     return target.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
@@ -80,70 +78,71 @@ def write(
     conn_id: str | None = None,
     columns: Sequence[str] = COLUMNS,
 ) -> str:
-    """Write a file, in place of one that is there. On the machine itself its folder is made if it is missing.
+    """Write a file, and replace an existing one. A missing folder on the local machine is made.
 
-    A row is a line of JSON, or one of CSV below a line with the names of the columns, where ``None`` is an empty cell and a
-    mapping is a JSON object.
-    What the rows raise is passed on, and leaves everything as it was.
+    Each row becomes a line of JSON or CSV. A CSV file begins with a line of column names; ``None`` is an empty cell, and a mapping
+    is a JSON object.
+    An exception from the rows is passed on, and leaves everything as it was.
 
-    :param path: where the file is to be: ``.jsonl``, ``.ndjson`` or ``.csv``; it is in UTF-8.
-    :param rows: what became of each launch, with the fields of ``columns``; one that a row has not is empty.
-    :param columns: what is written of each.
-    :param conn_id: the Airflow connection to write it with; without one, the one that the path names, as in
+    :param path: the path of the file, which is UTF-8 and ends in ``.jsonl``, ``.ndjson`` or ``.csv``.
+    :param rows: the outcome of each launch, by the names in ``columns``; a missing field is empty.
+    :param columns: the fields to write.
+    :param conn_id: the Airflow connection to write the file with; by default the one that the path names, as in
         ``s3://aws_default@bucket/result.jsonl``.
-    :returns: the path for people, without what may be secret in it.
-    :raises ValueError: for a path that cannot be right.
-    :raises OSError: if the storage does not take it.
+    :returns: the path for people, without secrets.
+    :raises ValueError: for an invalid path.
+    :raises OSError: if the storage refuses the file.
     """
-    place = _place(path)
-    storage = place.attached(conn_id)
+    location = _location(path)
+    storage = location.file_system(conn_id)
     with tempfile.TemporaryDirectory() as folder:
-        # By its suffix object storages tell of what type the content is.
-        whole = Path(folder, f"result{place.suffix}")
-        # Half a surrogate pair, which no UTF-8 can hold, is told as JSON does.
+        # Object storages derive the content type from the suffix.
+        whole = Path(folder, f"result{location.suffix}")
+        # Half a surrogate pair has no UTF-8 form, and is escaped as in JSON.
         with whole.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(_FORMATS[place.suffix](rows, columns))
-        with _told(place, "could not be written"):
-            _put(whole, storage, place)
-    return place.shown
+            file.writelines(_FORMATS[location.suffix](rows, columns))
+        with _storage_errors_as_os_error(location, "could not be written"):
+            _put(whole, storage, location)
+    return location.shown
 
 
-def _place(path: str) -> Place:
-    return place_of(checks.text(path, "result_path"), "file for a result", _FORMATS)
+def _location(path: str) -> FileLocation:
+    return file_location(checks.text(path, "result_path"), "file for a result", _FORMATS)
 
 
-def _put(whole: Path, storage: Any, place: Place) -> None:
-    target = storage._strip_protocol(place.address)  # noqa: SLF001 - not every storage does so itself in put_file
-    if place.is_local:
-        _replace(Path(target).resolve(), whole)  # where a link leads, as it does for whoever opens it
+def _put(whole: Path, storage: Any, location: FileLocation) -> None:
+    target = storage._strip_protocol(location.address)  # noqa: SLF001 - put_file does not do it on every storage
+    if location.is_local:
+        _replace(Path(target).resolve(), whole)  # follows a link, as opening the file does
     else:
         storage.put_file(str(whole), target)
 
 
 def _replace(target: Path, whole: Path) -> None:
-    """Put a file of another folder, maybe on another disk, in the place of one."""
+    """Replace a file by one from another folder, which may be on another disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(target)
+    temporary = _temporary_path(target)
     try:
-        shutil.copyfile(whole, beside)
+        shutil.copyfile(whole, temporary)
         with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, beside)
-        beside.replace(target)
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _told(place: Place, what: str) -> Iterator[None]:
-    """Let an error of the storage say what could not be done."""
+def _storage_errors_as_os_error(location: FileLocation, what: str) -> Iterator[None]:
+    """Turn an error of the storage into an ``OSError`` that says what failed."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - storages raise whatever their clients do
-        raise OSError(f"the result {what} to {place.shown}: {_words(error)}") from None
+    except Exception as error:  # noqa: BLE001 - storages raise the errors of their clients
+        raise OSError(f"the result {what} to {location.shown}: {_safe_message(error)}") from None
 
 
-def _words(error: Exception) -> str:
-    # Not the error's own words, nor itself as a cause: storages quote signed addresses and keys. The system's are safe.
+def _safe_message(error: Exception) -> str:
+    # Neither the message of the error nor the error as a cause: storages quote signed addresses and keys. Messages of the
+    # operating system are safe.
     name = type(error).__name__
     if isinstance(error, OSError) and isinstance(error.errno, int):
         return f"{name}: {os.strerror(error.errno)}"
@@ -167,7 +166,7 @@ def _cell(value: Any) -> Any:
 
 
 class _Echo:
-    """What is written to it, it hands back; so a CSV writer makes lines."""
+    """A file that returns what is written to it, so that a CSV writer returns lines."""
 
     def write(self, line: str) -> str:
         return line

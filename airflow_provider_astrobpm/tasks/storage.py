@@ -1,75 +1,73 @@
-"""Where a task's file is, and the storage of Airflow's to read or write it with."""
+"""The location of a task's file in Airflow's object storage."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_astrobpm._airflow.version_compat import attached_file_system
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Place(NamedTuple):
-    """Where a file is.
+class FileLocation(NamedTuple):
+    """The location of a file.
 
-    The id of an Airflow connection may stand in its path, as in ``s3://aws_default@bucket/launches.jsonl``.
+    Its path may contain the id of an Airflow connection, as in ``s3://aws_default@bucket/launches.jsonl``.
     """
 
     scheme: str
-    """What its path begins with; empty for one of the machine's own."""
-    named: str
-    """The connection that its path names, if it does."""
+    """The scheme of its path; empty for a local file."""
+    conn_id: str
+    """The connection id in its path; empty if there is none."""
     address: str
-    """Its path for the storage, without that."""
+    """Its path for the storage, without the connection id."""
 
     @property
     def shown(self) -> str:
-        """Its path for people: the query may hold a signature."""
+        """Its path for people, without the query, which may contain a signature."""
         return self.address.partition("?")[0] if self.scheme else self.address
 
     @property
     def suffix(self) -> str:
-        """What its name ends in, in lower case."""
+        """The suffix of its name in lower case, such as ``.csv``."""
         return PurePosixPath(self.shown).suffix.lower()
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on the machine itself."""
+        """Whether the file is on the local machine."""
         return self.scheme in ("", "file", "local")
 
-    def attached(self, conn_id: str | None) -> Any:
-        """Return the fsspec file system that it is on.
+    def file_system(self, conn_id: str | None) -> Any:
+        """Return the fsspec file system of the file.
 
-        :param conn_id: the connection to reach it with; without one, the one that the path names.
+        :param conn_id: the connection to use; by default the one that the path names.
         """
-        # Not through an ObjectStoragePath: on Airflow 3.0 it refuses every scheme where universal-pathlib is new, and on
-        # 3.1 it takes a relative path for one from the root.
-        from airflow.sdk.io import attach  # noqa: PLC0415 - DAG files are parsed without it
-
-        return attach(self.scheme or "file", conn_id or self.named or None).fs
+        return attached_file_system(self.scheme or "file", conn_id or self.conn_id or None)
 
 
-def place_of(path: str, what: str, suffixes: Iterable[str]) -> Place:
-    """Return the place that a path tells.
+def file_location(path: str, what: str, suffixes: Iterable[str]) -> FileLocation:
+    """Return the location for a path.
 
     :param path: the path.
-    :param what: what must be there, in words.
-    :param suffixes: what its name may end in.
-    :raises ValueError: if it cannot be right.
+    :param what: a description of the file, for the error.
+    :param suffixes: the allowed suffixes of its name.
+    :raises ValueError: if the path is invalid.
     """
-    place = Place(*_parts(path))
-    if ":" in place.named:
+    location = FileLocation(*_parts(path))
+    if ":" in location.conn_id:
         raise ValueError(
-            f"{place.shown} must be given without a password: "
-            "what stands before the @ is the id of an Airflow connection"
+            f"{location.shown} must be given without a password: "
+            "the part before the @ is the id of an Airflow connection"
         )
-    if place.suffix not in (allowed := tuple(suffixes)):
-        raise ValueError(f"{place.shown} is no {what}: its name must end in {', '.join(allowed)}")
-    return place
+    if location.suffix not in (allowed := tuple(suffixes)):
+        raise ValueError(f"{location.shown} is not a {what}: its name must end in {', '.join(allowed)}")
+    return location
 
 
 def _parts(path: str) -> tuple[str, str, str]:
-    """Return the scheme of a path, what stands before its ``@``, and the path without that."""
+    """Return the scheme of a path, the connection id before its ``@``, and the path without that id."""
     scheme, separator, rest = path.partition("://")
     if not separator:
         return "", "", path

@@ -1,4 +1,4 @@
-"""A task that waits for an instance: the arguments of its wait, its deferral, and its end, alike in every mode.
+"""The base class of tasks that wait for instances: the arguments of the wait, deferral, resumption and completion.
 
 DAG files import this module at every parse, so the client and its libraries are imported only when a task runs.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_astrobpm._airflow.version_compat import deferral_errors
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.condition import (
     ARGUMENTS,
@@ -30,15 +31,15 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.sameness import Known
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
-from airflow_provider_astrobpm.tasks.arguments import is_default, task_named
-from airflow_provider_astrobpm.tasks.base import AstroZeroTask
-from airflow_provider_astrobpm.tasks.deadline import Limits, alarm_ends, despite_the_alarm, seconds_to_alarm
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default
+from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
+from airflow_provider_astrobpm.tasks.deadline import (
+    WaitLimits,
+    alarm_as_deadline,
+    repeat_after_alarm,
+    seconds_until_alarm,
+)
 from airflow_provider_astrobpm.triggers import waiter
-
-try:
-    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
-except ImportError:  # before Airflow 3.2
-    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -57,7 +58,7 @@ W = TypeVar("W", bound="AnyWait[Any]")
 OnTimeout = Literal["leave", "suspend", "terminate"]
 ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
 
-FOR_EVER = "Neither 'timeout' nor 'execution_timeout' is set, so this task waits for ever if it has to"
+NO_LIMIT_MESSAGE = "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever"
 
 OnFailure = Literal["leave", "terminate"]
 ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
@@ -65,34 +66,35 @@ ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")
 DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 """The default of ``deferrable``: Airflow's own."""
 
-BACKSTOP = timedelta(hours=1)
-"""How long after the deadline Airflow ends a deferral by itself, should no triggerer have done so."""
+AIRFLOW_TIMEOUT_MARGIN = timedelta(hours=1)
+"""How long after the deadline Airflow itself ends a deferral, if no triggerer has ended it."""
 
 
-class WaitingTask(AstroZeroTask):
-    """A task that waits for an instance.
+class WaitingOperator(AstroZeroBaseOperator):
+    """Base class of a task that waits for instances.
 
-    Its wait has one deadline, and ends with the same result or the same error whether it holds a worker or is deferred.
+    The wait has one deadline, and ends with the same result or the same error in every mode.
 
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail the task.
     :param failed_bp_statuses: business statuses that fail the task at once, even while the instance is open. Without
         ``bp_statuses`` any other status succeeds.
-    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails the task (``"fail"``).
-    :param on_timeout: what becomes of the instance when the time is over: ``"leave"``, ``"suspend"``, ``"terminate"``.
-    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
+    :param on_suspended: whether the task waits until a suspended instance is resumed (``"wait"``), or the instance fails the task (``"fail"``).
+    :param on_timeout: what to do with the instance at the deadline: ``"leave"``, ``"suspend"`` or ``"terminate"`` it.
+    :param max_poll_failure_time: seconds for which polls may fail in a row before the task fails.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot.
     """
 
-    template_fields: Sequence[str] = (*AstroZeroTask.template_fields, *ARGUMENTS)
+    template_fields: Sequence[str] = (*AstroZeroBaseOperator.template_fields, *ARGUMENTS)
     wait_for_completion = True
     timeout: Any
-    """Seconds for the wait, as the subclasses take it; ``None`` for no limit."""
+    """The maximum seconds of the wait, an argument of the subclasses; ``None`` for no limit."""
     _known = Known()
-    """What was known of the instance besides its id before a deferral."""
+    """What was known about the instance, apart from its id, before a deferral."""
     instance_url: str | None = ""
-    """The address of the instance that this process has published; ``None`` if an earlier one may have, before a deferral."""
+    """The address of the instance that this process has published; ``None`` after a deferral, when another process may have
+    published it."""
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class WaitingTask(AstroZeroTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             asked = given_conditions(
                 states=states,
                 bp_statuses=bp_statuses,
@@ -125,26 +127,26 @@ class WaitingTask(AstroZeroTask):
             self.deferrable = checks.truth(deferrable, "deferrable")
         self._given = checks.given(self, ARGUMENTS)
 
-    def _refuse_idle(self, defaults: Mapping[str, Any] | None, why: str, idle: Mapping[str, Any]) -> None:
-        """Refuse arguments that mean nothing for this task. Those that only ``default_args`` give are left out instead.
+    def _refuse_unused(self, defaults: Mapping[str, Any] | None, why: str, idle: Mapping[str, Any]) -> None:
+        """Refuse arguments that have no effect in this task. Values that come only from ``default_args`` are reset instead.
 
-        :param defaults: the ``default_args``, merged.
-        :param why: the reason, as the end of "… means nothing".
+        :param defaults: the merged ``default_args``.
+        :param why: the reason, as the end of the message.
         :param idle: the arguments, each with the value that counts as not given.
-        :raises ValueError: if the author gave one of them to this task.
+        :raises ValueError: if one of them was given to this task.
         """
         given = [name for name, neutral in idle.items() if getattr(self, name) != neutral]
         if own := [name for name in given if not is_default(defaults, name, getattr(self, name))]:
-            raise ValueError(f"{', '.join(own)} means nothing {why}")
+            raise ValueError(f"{', '.join(own)} {'has' if len(own) == 1 else 'have'} no effect {why}")
         for name in given:
             setattr(self, name, idle[name])
         self._given -= set(given)
 
-    def _refuse_idle_of_wait(self, defaults: Mapping[str, Any] | None, **idle: Any) -> None:
-        """Refuse what means nothing for a task that does not wait, or has no deadline.
+    def _refuse_unused_wait_arguments(self, defaults: Mapping[str, Any] | None, **idle: Any) -> None:
+        """Refuse arguments that have no effect in a task that does not wait, or that has no deadline.
 
-        :param defaults: the ``default_args``, merged.
-        :param idle: what else means nothing without a wait.
+        :param defaults: the merged ``default_args``.
+        :param idle: more arguments that have no effect without a wait.
         """
         if not self.wait_for_completion:
             of_wait = {
@@ -153,14 +155,16 @@ class WaitingTask(AstroZeroTask):
                 "timeout": None,
                 "on_timeout": "leave",
             }
-            self._refuse_idle(defaults, "with wait_for_completion=False", {**of_wait, **idle})
-        elif self._limits.seconds is None:
-            self._refuse_idle(defaults, "without a timeout or an execution_timeout", {"on_timeout": "leave"})
+            self._refuse_unused(defaults, "with wait_for_completion=False", {**of_wait, **idle})
+        elif self._wait_limits.seconds is None:
+            self._refuse_unused(
+                defaults, "without a timeout or an execution_timeout", {"on_timeout": "leave"}
+            )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral. One that Airflow ended by itself ends as any wait does, and is never a skip.
+        """Resume after a deferral. If Airflow itself has ended the deferral, the task ends as after any other wait.
 
-        A sensor of Airflow's own would turn it into one with ``soft_fail``.
+        It is never skipped, as Airflow's own sensors would be with ``soft_fail``.
         """
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
@@ -169,18 +173,17 @@ class WaitingTask(AstroZeroTask):
         names, business_key = arguments.pop("known", None) or ((), None)
         self._known = Known(tuple(names), business_key)
         self.instance_url = None
-        self._connect()
+        self._look_up_connection()
         if event.is_for_another(arguments.get("event"), waiter(context["ti"])):
-            self.log.warning(
-                "Airflow has handed this task an event for which another one waits; looking itself"
-            )
-            return self._look_again(context, deadline)
+            self.log.warning("Airflow has given this task the event of another one; polling instead")
+            return self._poll_again(context, deadline)
+        deferral_timeout, deferral_error = deferral_errors()
         try:
             return BaseOperator.resume_execution(self, next_method, arguments, context)
-        except TaskDeferralTimeout:
-            self.log.warning("No triggerer ended the wait at its deadline; looking once more")
-            return self._look_again(context, time.time())
-        except TaskDeferralError as error:
+        except deferral_timeout:
+            self.log.warning("No triggerer ended the wait at its deadline; polling once more")
+            return self._poll_again(context, time.time())
+        except deferral_error as error:
             failure = AstroZeroError(f"The trigger failed: {error}")
             return self.execute_complete(context, event.encode(failure))
 
@@ -188,62 +191,62 @@ class WaitingTask(AstroZeroTask):
         """Resume with the trigger's event."""
         raise NotImplementedError
 
-    def _connect(self) -> None:
-        """Look up the connection of a wait that is under way, with the patience that it has with polls.
+    def _look_up_connection(self) -> None:
+        """Look up the connection, and retry failed lookups for ``max_poll_failure_time``.
 
-        If that ends in vain, whatever needs the connection next fails over it.
+        If all of them fail, the next use of the connection raises the error.
         """
         from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.connecting import connect  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.connecting import look_up_connection  # noqa: PLC0415
 
-        connect(self.hook, AnyWait(None, self.max_poll_failure_time), self.log)
+        look_up_connection(self.hook, AnyWait(None, self.max_poll_failure_time), self.log)
 
-    def _look_again(self, context: Context, deadline: float | None) -> Any:
-        """Look once, and wait on if that is not the end yet."""
+    def _poll_again(self, context: Context, deadline: float | None) -> Any:
+        """Poll once, and keep waiting if the wait has not ended yet."""
         awaited = self._new_wait(context, deadline)
         self.hook.look(awaited)
         if awaited.ending is None:
             self._defer(awaited)
-        return self.execute_complete(context, self._event_of(awaited))
+        return self.execute_complete(context, self._event_for(awaited))
 
     @property
-    def _limits(self) -> Limits:
-        return Limits(self.timeout, self.execution_timeout)
+    def _wait_limits(self) -> WaitLimits:
+        return WaitLimits(self.timeout, self.execution_timeout)
 
-    def _bounded(self, awaited: W, at: float | None) -> W:
-        """Set the deadline of a wait that goes on in this process, and return the wait.
+    def _with_deadline(self, awaited: W, at: float | None) -> W:
+        """Set the deadline of a wait that continues in this process, and return the wait.
 
-        :param at: when it fails by ``timeout`` and ``execution_timeout``, in seconds since the epoch.
+        :param at: the deadline by ``timeout`` and ``execution_timeout``, in seconds since the epoch.
         """
-        deadline = self._limits.deadline(at, now=time.time(), alarm=seconds_to_alarm())
+        deadline = self._wait_limits.deadline(at, now=time.time(), alarm=seconds_until_alarm())
         awaited.deadline, awaited.deadline_argument = deadline
         return awaited
 
-    def _begin(self, awaited: AnyWait[Any]) -> None:
-        """Begin a wait that is not over yet: defer it if it is to be deferred."""
+    def _begin_wait(self, awaited: AnyWait[Any]) -> None:
+        """Begin a wait that has not ended yet: defer the task if it is deferrable."""
         if awaited.ending is not None:
             return
         if awaited.deadline is None:
-            self.log.info(FOR_EVER)
+            self.log.info(NO_LIMIT_MESSAGE)
         if self.deferrable:
             self._defer(awaited)
 
-    def _hold_on(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
-        """Hold this worker until a wait is over, and return its good end, or raise the error that it ended with."""
-        with alarm_ends(awaited, connection=self.astro_zero_conn_id):
+    def _wait_here(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
+        """Wait on this worker, and return the result of the wait or raise its error."""
+        with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
             self.hook.run_wait(awaited, poll_interval=poll_interval)
         return awaited.result()
 
     def _new_wait(self, context: Context, deadline: float | None) -> AnyWait[Any]:
-        """Return the wait for what this task is about."""
+        """Return the wait of this task."""
         raise NotImplementedError
 
     def _trigger_for(self, awaited: Any) -> WaitingTrigger:
-        """Return the trigger for a wait; for none yet, to prove that it can be made."""
+        """Return the trigger for a wait; without a wait it only proves that the trigger can be created."""
         raise NotImplementedError
 
-    def _event_of(self, awaited: Any) -> dict[str, Any]:
-        """Return what the trigger's event would carry, had the wait ended in the triggerer."""
+    def _event_for(self, awaited: Any) -> dict[str, Any]:
+        """Return the event that a trigger would fire if the wait had ended in the triggerer."""
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
         return event.encode(awaited.ended())
@@ -254,34 +257,34 @@ class WaitingTask(AstroZeroTask):
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
     def _check_identifiers(self, *names: str) -> None:
-        """Refuse ids, keys and names that a template has made of nothing; what was not given is left alone.
+        """Refuse ids, keys and names that a template has rendered to nothing. ``None`` is skipped.
 
-        A number that native rendering has made of one becomes a text again.
+        A number from native rendering becomes a text again.
         """
         for name in names:
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, checks.identifier(value, name))
 
-    def _say_what_opens_the_gate(self) -> None:
-        """Say in the log what an author may not have thought of, who names what fails and not what succeeds."""
+    def _warn_if_any_status_succeeds(self) -> None:
+        """Warn if any business status except the failing ones succeeds."""
         failing = self._condition().failing_statuses_alone
         if failing:
             self.log.warning(
-                "Any business status but %s opens this gate, a misspelt or a new one too. Name what opens it with "
+                "Any business status except %s opens this gate, even a misspelt or a new one. Name those that open it with "
                 "bp_statuses, such as bp_statuses=['Approved']",
                 " and ".join(map(repr, sorted(failing))),
             )
 
-    def _has_ended_well(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that an earlier try has started, and that has ended, is as this task wants it.
+    def _meets_condition(self, instance: BpmInstance) -> bool:
+        """Return whether a closed instance of an earlier try meets the condition of this task.
 
-        One that was cancelled may have been by this task itself, when somebody ended it.
+        A cancelled instance does not, because a kill of this task may have cancelled it.
         """
         cancelled = class_of(instance.state) is StateClass.CANCELLED
         return not cancelled and self._condition().judge(instance).outcome is Outcome.DONE
 
-    def _asked_of_trigger(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
-        """Return the arguments that every trigger has which goes on with a wait of this task."""
+    def _common_trigger_kwargs(self, awaited: AnyWait[Any] | None) -> dict[str, Any]:
+        """Return the arguments that all triggers of this task have in common."""
         asked: dict[str, Any] = {
             name: sorted(checks.identifiers(value, name))
             for name in ARGUMENTS
@@ -290,30 +293,30 @@ class WaitingTask(AstroZeroTask):
         return {
             "astro_zero_conn_id": self.astro_zero_conn_id,
             "deadline": awaited.deadline if awaited else None,
-            "deadline_argument": awaited.deadline_argument if awaited else self._limits.argument,
+            "deadline_argument": awaited.deadline_argument if awaited else self._wait_limits.argument,
             "on_suspended": self.on_suspended,
             "max_poll_failure_time": self.max_poll_failure_time,
             **asked,
         }
 
     def _trigger(self, awaited: Wait | None, **arguments: Any) -> AstroZeroBpmInstanceTrigger:
-        """Return the trigger that goes on with a wait for one instance."""
+        """Return the trigger that continues a wait for one instance."""
         import msgspec  # noqa: PLC0415
 
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger  # noqa: PLC0415
 
         trigger = AstroZeroBpmInstanceTrigger(
             seen=msgspec.to_builtins(awaited.seen) if awaited and awaited.seen else None,
-            **self._asked_of_trigger(awaited),
+            **self._common_trigger_kwargs(awaited),
             **arguments,
         )
-        json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
+        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
         return trigger
 
     def _defer(self, awaited: AnyWait[Any]) -> NoReturn:
         backstop = None
         if awaited.deadline is not None:
-            backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + BACKSTOP
+            backstop = timedelta(seconds=max(0.0, awaited.deadline - time.time())) + AIRFLOW_TIMEOUT_MARGIN
         self.defer(
             trigger=self._trigger_for(awaited),
             method_name="execute_complete",
@@ -324,12 +327,12 @@ class WaitingTask(AstroZeroTask):
             timeout=backstop,
         )
 
-    def _ending_of(self, event: object, instance_id: str | None) -> BpmInstance:
-        """Return the instance at its good end, as the trigger saw it, or raise what the wait ended with.
+    def _instance_in_event(self, event: object, instance_id: str | None) -> BpmInstance:
+        """Return the instance in a trigger's event if it meets the condition, or raise the error of the wait.
 
-        :param instance_id: the instance that it must be, where that is known.
-        :raises UnknownEventError: if the event is not one that a trigger sends, or tells of no success.
-        :raises AnotherInstanceError: if it tells of another instance under the same id.
+        :param instance_id: the id that the instance must have, if known.
+        :raises UnknownEventError: if the event is not one of a trigger, or reports an instance that does not meet the condition.
+        :raises AnotherInstanceError: if the event reports another instance under the same id.
         """
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
 
@@ -337,17 +340,19 @@ class WaitingTask(AstroZeroTask):
         if isinstance(ending, Exception):
             raise ending
         if instance_id is not None and ending.id != instance_id:
-            raise UnknownEventError(event, f"it tells of another instance than {instance_id!r}")
+            raise UnknownEventError(event, f"it reports another instance than {instance_id!r}")
         if not self._known.is_of(ending):
             raise AnotherInstanceError(ending, self._known)
         if self._condition().judge(ending).outcome is not Outcome.DONE:
-            raise UnknownEventError(event, "it tells of a success that this task did not ask for")
+            raise UnknownEventError(
+                event, "it reports a success that does not meet the condition of this task"
+            )
         return ending
 
-    def _after_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:
-        """Do what ``on_timeout`` says, and raise the error, which then says what came of it.
+    def _apply_on_timeout(self, error: WaitTimeoutError, instance_id: str | None) -> BpmInstance:
+        """Apply ``on_timeout``, and raise the error with the outcome of that action.
 
-        :returns: the instance, if it turns out to have come to its good end in the last moment.
+        :returns: the instance, if it has met the condition at the last moment.
         """
         action = self.on_timeout
         if action == "leave" or instance_id is None:
@@ -356,16 +361,16 @@ class WaitingTask(AstroZeroTask):
             known, last_state = self._known, None
             if (seen := error.instance) is not None:
                 known, last_state = known.with_more(seen), seen.state
-            change = despite_the_alarm(
+            change = repeat_after_alarm(
                 lambda: self.hook.change_state(instance_id, action, known=known, last_state=last_state)
             )
-        except Exception as failure:  # noqa: BLE001 - the connection itself may not be there any more
+        except Exception as failure:  # noqa: BLE001 - the connection itself may be gone
             words = failure if isinstance(failure, AstroZeroError) else f"{type(failure).__name__}."
             if isinstance(failure, EffectNotShownError):
                 error.instance = failure.instance
             error.advice = f"By 'on_timeout' {action!r} was tried. {words}"
             raise error from None
-        # Only an end that is none of our own doing: a wait for "Terminated" is not met by terminating.
+        # Only success, which the action cannot cause: terminating must not meet a wait for "Terminated".
         succeeded = class_of(change.instance.state) is StateClass.SUCCEEDED
         if succeeded and self._condition().judge(change.instance).outcome is Outcome.DONE:
             return change.instance

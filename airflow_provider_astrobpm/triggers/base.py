@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_astrobpm._airflow.version_compat import triggers_have_on_kill
 from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
 from airflow_provider_astrobpm.triggers import waiter
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, warm_up, why_not_user_action
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.wait import AnyWait
 
 T = TypeVar("T")
-
-HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
-"""Whether Airflow calls ``on_kill`` (3.3 and later). Earlier versions only cancel a trigger, for any reason."""
 
 _KILLS: set[asyncio.Task[None]] = set()
 """Terminations that are running. The event loop itself keeps only weak references to tasks."""
@@ -109,7 +107,7 @@ class WaitingTrigger(BaseTrigger):
             await asyncio.to_thread(import_runtime_modules)
             payload = self._event(await self._end_of_wait(), waiter(self.task_instance))
         except asyncio.CancelledError:
-            if not HAS_ON_KILL:
+            if not triggers_have_on_kill():
                 await self.on_kill()
             raise
         self._has_fired = True  # from here on Airflow may call on_kill even if no user ended the task

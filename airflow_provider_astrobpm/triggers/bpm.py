@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from airflow_provider_astrobpm._airflow.xcom_keys import BATCH_KEY, BPM_NAMES, INSTANCE_ID, INSTANCE_IDS, MET
 from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.triggers import (
-    BATCH_KEY,
-    BPM_NAMES,
-    INSTANCE_ID,
-    INSTANCE_IDS,
-    MET,
-    awaited_ids,
-    kill,
-)
+from airflow_provider_astrobpm.triggers import awaited_ids, kill
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
 from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger
 

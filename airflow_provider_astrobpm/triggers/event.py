@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from airflow_provider_astrobpm._airflow.version_compat import asset_state_store
 from airflow_provider_astrobpm.bpm import checks, texts
 from airflow_provider_astrobpm.bpm.places import Places
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
@@ -128,7 +129,7 @@ class _WatchRun:
         self._places = places
         self._hook = AstroZeroHook(trigger.astro_zero_conn_id)
         name = cursor.name_of(trigger.astro_zero_conn_id, places)
-        self._store = getattr(trigger, "asset_state_store", None)
+        self._store = asset_state_store(trigger)
         self._state = WatchState(name, self._store)
         self._watch: Watch | None = None
 

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_OVER
 from airflow_provider_astrobpm.bpm.identity import Region
-from airflow_provider_astrobpm.triggers import WAIT_OVER
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -27,6 +27,7 @@ from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.bpm.token import TokenCache
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from tests.support.clocks import ManualClock
 
 BPM = "SupplierOnboarding"
 ATTEMPTS = 3
@@ -39,23 +40,6 @@ def settings(emulator_server: EmulatorServer, emulator: EmulatorControl) -> Sett
     known = emulator_server.settings
     credentials = ClientCredentials(known.client_id, known.client_secret)
     return Settings("my_conn", emulator_server.url, credentials, connect_timeout=5, max_attempts=ATTEMPTS)
-
-
-class Clock:
-    """A clock that advances only during a sleep."""
-
-    def __init__(self) -> None:
-        self.now = self.began = time.time()
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        until = self.now + seconds
-        await asyncio.sleep(0)
-        self.now = max(self.now, until)
 
 
 class Counting(AsyncBpmClient):
@@ -77,7 +61,7 @@ class Batch:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.clock = Clock()
+        self.clock = ManualClock(time.time())
         self.notes: list[str] = []
         self.most_at_once = 0
         self.starter: BatchStarter
@@ -91,13 +75,13 @@ class Batch:
         **arguments: Any,
     ) -> Started:
         async def main() -> Started:
-            async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.sleep) as client:
+            async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.asleep) as client:
                 self.starter = starter = BatchStarter(
                     client,
                     endpoint=Endpoint(),
                     log=lambda note: self.notes.append(note.text),
                     clock=self.clock,
-                    sleep=self.clock.sleep,
+                    sleep=self.clock.asleep,
                     **{"max_concurrency": AT_ONCE, **arguments},
                 )
                 try:
@@ -241,13 +225,13 @@ def test_can_be_stopped_while_it_searches_for_lost_starts(batch: Batch, emulator
     """Even if all are found, because another try may be running by now."""
     emulator.fault("start", "status", status=502, times=1000, work_done=True)
     reason = RuntimeError("another try is running")
-    sleep = batch.clock.sleep
+    sleep = batch.clock.asleep
 
     async def stopping(seconds: float) -> None:
         batch.starter.stop(reason)
         await sleep(seconds)
 
-    batch.clock.sleep = stopping  # type: ignore[method-assign]
+    batch.clock.asleep = stopping  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="another try is running"):
         batch.start(starts(8), 8, max_concurrency=8)
     assert len(keys(emulator)) == 8

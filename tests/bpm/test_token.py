@@ -23,16 +23,9 @@ from airflow_provider_astrobpm.bpm.errors import (
 )
 from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
 from airflow_provider_astrobpm.bpm.token import DOUBT_PAUSE, TokenCache, credential_key, request_token
+from tests.support.clocks import ManualClock
 
 SETTINGS = Settings("c", "https://host", ClientCredentials("client", "the-secret"))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Server:
@@ -48,7 +41,7 @@ class Server:
 
 
 def test_token_is_used_until_shortly_before_it_expires() -> None:
-    clock, server = Clock(), Server(expires_in=600)
+    clock, server = ManualClock(), Server(expires_in=600)
     cache = TokenCache(clock)
     assert cache.get(SETTINGS, server) == "token-1"
     clock.now = 539
@@ -58,7 +51,7 @@ def test_token_is_used_until_shortly_before_it_expires() -> None:
 
 
 def test_short_lifetime_has_a_short_renewal_margin() -> None:
-    clock, server = Clock(), Server(expires_in=10)
+    clock, server = ManualClock(), Server(expires_in=10)
     cache = TokenCache(clock)
     cache.get(SETTINGS, server)
     clock.now = 8.9
@@ -68,7 +61,7 @@ def test_short_lifetime_has_a_short_renewal_margin() -> None:
 
 
 def test_token_without_a_lifetime_is_used_until_it_is_refused() -> None:
-    clock, server = Clock(), Server(expires_in=None)
+    clock, server = ManualClock(), Server(expires_in=None)
     cache = TokenCache(clock)
     cache.get(SETTINGS, server)
     clock.now = 1e9
@@ -77,7 +70,7 @@ def test_token_without_a_lifetime_is_used_until_it_is_refused() -> None:
 
 
 def test_known_returns_a_token_while_it_is_valid() -> None:
-    clock, key = Clock(), credential_key(SETTINGS)
+    clock, key = ManualClock(), credential_key(SETTINGS)
     cache = TokenCache(clock)
     assert cache.known(key) is None
     cache.get(SETTINGS, Server(expires_in=600))
@@ -89,7 +82,7 @@ def test_known_returns_a_token_while_it_is_valid() -> None:
 
 def test_refused_token_that_was_already_renewed_is_not_renewed_again() -> None:
     server = Server()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     cache.get(SETTINGS, server)
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
     assert cache.get(SETTINGS, server, stale="token-1") == "token-2"
@@ -98,7 +91,7 @@ def test_refused_token_that_was_already_renewed_is_not_renewed_again() -> None:
 
 def test_renewals_for_one_doubt_are_limited() -> None:
     """A server that permanently refuses something with 403 must not cause a token request each time."""
-    clock, server = Clock(), Server(expires_in=None)
+    clock, server = ManualClock(), Server(expires_in=None)
     cache = TokenCache(clock)
     assert cache.get(SETTINGS, server) == "token-1"
     assert cache.get(SETTINGS, server, stale="token-1", doubt="query 403") == "token-2"
@@ -117,7 +110,7 @@ def test_renewals_for_one_doubt_are_limited() -> None:
 
 def test_doubts_are_separate_for_each_credential() -> None:
     other = replace(SETTINGS, credentials=ClientCredentials("another", "secret"))
-    cache, server = TokenCache(Clock()), Server()
+    cache, server = TokenCache(ManualClock()), Server()
     cache.in_vain(SETTINGS, "query 403")
     assert cache.get(SETTINGS, server, stale="token", doubt="query 403") is None
     assert cache.get(other, server, stale="token", doubt="query 403") == "token-1"
@@ -190,7 +183,7 @@ def test_encoding_of_the_token_request(
 
 
 def test_working_encoding_is_remembered() -> None:
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     assert cache.encoding(SETTINGS) is None
     cache.get(SETTINGS, lambda: TokenAnswer("token-1", None, "json"))
     assert cache.encoding(SETTINGS) == "json"
@@ -199,7 +192,7 @@ def test_working_encoding_is_remembered() -> None:
 
 def test_each_credential_has_its_own_token() -> None:
     server = Server()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     others = [
         SETTINGS,
         replace(SETTINGS, base_url="https://other"),
@@ -211,21 +204,21 @@ def test_each_credential_has_its_own_token() -> None:
 
 def test_connections_with_the_same_credential_share_a_token() -> None:
     server = Server()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     assert cache.get(SETTINGS, server) == cache.get(replace(SETTINGS, connection="second"), server)
 
 
 def test_static_token_is_never_renewed() -> None:
     server = Server()
     settings = replace(SETTINGS, credentials=ReadyToken("ready"))
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     assert cache.get(settings, server) == "ready"
     assert cache.get(settings, server, stale="ready") is None
     assert server.requests == 0
 
 
 def test_repr_shows_no_secret() -> None:
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
     cache.get(SETTINGS, Server())
     shown = f"{SETTINGS!r} {credential_key(SETTINGS)!r} {vars(cache)!r}"
     assert "the-secret" not in shown
@@ -261,13 +254,13 @@ def ask_at_once(cache: TokenCache, server: SlowServer, threads: int) -> list[Cal
 
 def test_200_threads_share_one_request() -> None:
     server = SlowServer()
-    results = ask_at_once(TokenCache(Clock()), server, threads=200)
+    results = ask_at_once(TokenCache(ManualClock()), server, threads=200)
     assert {result() for result in results} == {"token-1"}
     assert server.requests == 1
 
 
 def test_refusal_reaches_all_waiting_callers_and_the_next_caller_requests_again() -> None:
-    cache, server = TokenCache(Clock()), SlowServer(AuthenticationError("no"))
+    cache, server = TokenCache(ManualClock()), SlowServer(AuthenticationError("no"))
     results = ask_at_once(cache, server, threads=1)
     with pytest.raises(AuthenticationError):
         results[0]()
@@ -275,7 +268,7 @@ def test_refusal_reaches_all_waiting_callers_and_the_next_caller_requests_again(
 
 
 def test_stopped_thread_does_not_stop_the_others() -> None:
-    cache, server = TokenCache(Clock()), SlowServer(SystemExit())
+    cache, server = TokenCache(ManualClock()), SlowServer(SystemExit())
     results = ask_at_once(cache, server, threads=5)
     with pytest.raises(SystemExit):
         results[0]()
@@ -332,7 +325,7 @@ def test_100_coroutines_and_50_threads_share_one_request(first: str) -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(51) as pool:
-            tokens = await Crowd(TokenCache(Clock()), server, pool).ask(
+            tokens = await Crowd(TokenCache(ManualClock()), server, pool).ask(
                 first=first, coroutines=100, threads=50
             )
             assert tokens == ["token-1"] * 151
@@ -349,7 +342,7 @@ def test_refusal_reaches_coroutines_and_threads(first: str) -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(6) as pool:
-            crowd = Crowd(TokenCache(Clock()), server, pool)
+            crowd = Crowd(TokenCache(ManualClock()), server, pool)
             mine, *theirs = await crowd.ask(first=first, coroutines=5, threads=0)
             assert mine is refusal
             for error in theirs:
@@ -369,7 +362,7 @@ def test_coroutine_cancelled_during_its_request_does_not_stop_the_others() -> No
         raise AssertionError
 
     async def main() -> None:
-        cache = TokenCache(Clock())
+        cache = TokenCache(ManualClock())
         with ThreadPoolExecutor(5) as pool:
             crowd = Crowd(cache, server, pool)
             first = asyncio.create_task(cache.aget(SETTINGS, never))
@@ -394,7 +387,7 @@ def test_coroutine_cancelled_while_waiting_does_not_stop_the_others(first: str) 
 
     async def main() -> None:
         with ThreadPoolExecutor(6) as pool:
-            crowd = Crowd(TokenCache(Clock()), server, pool)
+            crowd = Crowd(TokenCache(ManualClock()), server, pool)
             leader = asyncio.wrap_future(crowd.ask_in_thread()) if first == "thread" else crowd.ask_in_loop()
             await asked(server)
             waiting = [crowd.ask_in_loop() for _ in range(5)]
@@ -419,7 +412,7 @@ def test_dropped_coroutine_does_not_block_the_others() -> None:
         await Never()
         raise AssertionError
 
-    cache, server = TokenCache(Clock()), Server()
+    cache, server = TokenCache(ManualClock()), Server()
     asking = cache.aget(SETTINGS, request)
     with suppress(StopIteration):
         asking.send(None)
@@ -433,7 +426,7 @@ def test_event_loop_is_not_blocked_by_a_requesting_thread() -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool:
-            crowd = Crowd(TokenCache(Clock()), server, pool)
+            crowd = Crowd(TokenCache(ManualClock()), server, pool)
             leader = crowd.ask_in_thread()
             await asked(server)
             mine = crowd.ask_in_loop()
@@ -448,7 +441,7 @@ def test_event_loop_is_not_blocked_by_a_requesting_thread() -> None:
 
 def test_two_event_loops_share_one_request() -> None:
     server = SlowServer()
-    cache = TokenCache(Clock())
+    cache = TokenCache(ManualClock())
 
     def loop() -> str | None:
         return asyncio.run(asyncio.wait_for(cache.aget(SETTINGS, in_thread(server)), 30))
@@ -469,7 +462,7 @@ def test_coroutine_renews_a_refused_token_once_and_a_static_one_never() -> None:
         return server()
 
     async def main() -> None:
-        cache = TokenCache(Clock())
+        cache = TokenCache(ManualClock())
         assert await cache.aget(SETTINGS, request) == "token-1"
         assert await cache.aget(SETTINGS, request, stale="token-1") == "token-2"
         assert await cache.aget(SETTINGS, request, stale="token-1") == "token-2"
@@ -482,7 +475,7 @@ def test_coroutine_renews_a_refused_token_once_and_a_static_one_never() -> None:
 
 
 def test_request_from_before_a_clear_does_not_end_a_later_one() -> None:
-    cache, forgotten, server = TokenCache(Clock()), SlowServer(AuthenticationError("no")), SlowServer()
+    cache, forgotten, server = TokenCache(ManualClock()), SlowServer(AuthenticationError("no")), SlowServer()
     with ThreadPoolExecutor(3) as pool:
         old = pool.submit(cache.get, SETTINGS, forgotten)
         assert forgotten.asked.wait(10)
@@ -498,7 +491,7 @@ def test_request_from_before_a_clear_does_not_end_a_later_one() -> None:
 
 
 def test_fork_forgets_requests_under_way() -> None:
-    cache, server = TokenCache(Clock()), Server()
+    cache, server = TokenCache(ManualClock()), Server()
     cache.get(SETTINGS, server)
     cache.clear()
     assert cache.get(SETTINGS, server) == "token-2"

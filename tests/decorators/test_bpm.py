@@ -16,35 +16,24 @@ from airflow.sdk import DAG, task
 from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.decorators.bpm import SHOWN, AstroZeroBpmDecoratedOperator, astro_bpm_task
+from airflow_provider_astrobpm.decorators.bpm import (
+    SHOWN_VARIABLES,
+    AstroZeroBpmDecoratedOperator,
+    astro_bpm_task,
+)
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from tests.support.task_instance import FakeTaskInstance
 
 DAGS = Path(__file__).parent / "dags" / "decorated.py"
 BPM = "NightlyReconciliation"
 HOSTILE = "{{ 7 * 6 }} {% raise %} {{ var.value.secret }}"
 
 
-class TaskInstance:
-    """As much of a task instance as the operator uses, through several tries."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "load", -1
-    try_number, max_tries = 1, 3
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        return self.xcoms.get(key)
-
-
 def made(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Make a task of a function, outside of any DAG."""
+    """Make a task from a function, outside of any DAG."""
     decorated: Any = astro_bpm_task(**{"bpm_name": BPM, "poll_interval": 1, "task_id": "load", **options})
     return decorated(function)(*arguments).operator
 
@@ -53,50 +42,48 @@ def nothing() -> dict[str, Any]:
     return {}
 
 
-def run(operator: Any, ti: TaskInstance | None = None, **context: Any) -> Any:
-    return operator.execute({"ti": ti or TaskInstance(), **context})
+def run(operator: Any, ti: FakeTaskInstance | None = None, **context: Any) -> Any:
+    return operator.execute({"ti": ti or FakeTaskInstance("load", retries=3), **context})
 
 
-class TestTheFunction:
-    def test_gives_the_variables(self, emulator: EmulatorControl) -> None:
+class TestFunction:
+    def test_return_value_becomes_the_variables(self, emulator: EmulatorControl) -> None:
         result = run(made(lambda: {"ledger": "EU", "business_date": {"a": [1, None]}}))
         (instance,) = emulator.instances()
         assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
         variables = instance["variables"]
         assert (variables["ledger"], variables["business_date"]) == ("EU", {"a": [1, None]})
 
-    def test_may_give_none(self, emulator: EmulatorControl) -> None:
+    def test_may_return_none(self, emulator: EmulatorControl) -> None:
         run(made(lambda: None))
         assert len(emulator.instances()) == 1
 
-    def test_takes_arguments_and_what_it_wants_of_the_context(self, emulator: EmulatorControl) -> None:
+    def test_gets_arguments_and_context(self, emulator: EmulatorControl) -> None:
         def load(ledger: str, run_id: Any = None, *, ti: Any = None) -> dict[str, Any]:
             return {"ledger": f"{ledger} {run_id} {ti.task_id}"}
 
         run(made(load, "EU"), run_id="r1")
         assert emulator.instances()[0]["variables"]["ledger"] == "EU r1 load"
 
-    def test_what_it_gives_is_no_template(self, emulator: EmulatorControl) -> None:
+    def test_return_value_is_not_rendered(self, emulator: EmulatorControl) -> None:
         run(made(lambda: {"ledger": HOSTILE}))
         assert emulator.instances()[0]["variables"]["ledger"] == HOSTILE
 
     @pytest.mark.parametrize("given", [[("ledger", "EU")], "ledger=EU", 5, True, (n for n in "ab")])
-    def test_that_gives_something_else_starts_nothing(self, given: object, emulator: EmulatorControl) -> None:
+    def test_wrong_return_type_starts_nothing(self, given: object, emulator: EmulatorControl) -> None:
         def load() -> Any:
             return given
 
-        with pytest.raises(
-            ValueError, match="load must return the variables as a mapping .*, or None for none"
-        ):
+        with pytest.raises(ValueError, match="load must return the variables as a mapping .*, or None"):
             run(made(load))
         assert not any(emulator.counts().values())
 
-    def test_that_gives_what_json_cannot_hold_starts_nothing(self, emulator: EmulatorControl) -> None:
+    def test_return_value_without_json_form_starts_nothing(self, emulator: EmulatorControl) -> None:
         with pytest.raises(ValueError, match="variables.'when'. cannot be sent"):
             run(made(lambda: {"when": timedelta(1)}))
         assert not any(emulator.counts().values())
 
-    def test_that_fails_starts_nothing(self, emulator: EmulatorControl) -> None:
+    def test_exception_starts_nothing(self, emulator: EmulatorControl) -> None:
         def load() -> dict[str, Any]:
             raise LookupError("no ledger today")
 
@@ -104,7 +91,7 @@ class TestTheFunction:
             run(made(load))
         assert not any(emulator.counts().values())
 
-    def test_runs_once_a_try_and_the_retry_goes_on_with_the_instance_that_there_is(
+    def test_runs_once_per_try_and_the_retry_adopts_the_instance(
         self, emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
@@ -113,7 +100,7 @@ class TestTheFunction:
         operator = made(
             lambda: {"country": next(calls)}, bpm_name="SupplierOnboarding", timeout=0.001, retries=3
         )
-        ti = TaskInstance()
+        ti = FakeTaskInstance("load", retries=3)
         with pytest.raises(errors.WaitTimeoutError):
             run(operator, ti)
         (instance,) = emulator.instances()
@@ -128,10 +115,10 @@ class TestTheFunction:
 class TestParsing:
     @pytest.mark.parametrize("variables", [{}, {"a": 1}, None, "{{ a }}"])
     def test_variables_are_refused(self, variables: Any) -> None:
-        with pytest.raises(ValueError, match="takes no variables: they are what the function returns"):
+        with pytest.raises(ValueError, match="takes no variables: the function returns them"):
             made(nothing, variables=variables)
 
-    def test_variables_are_refused_where_they_are_overridden(self) -> None:
+    def test_variables_are_refused_in_override(self) -> None:
         decorated: Any = astro_bpm_task(bpm_name=BPM)(nothing).override(variables={"a": 1})
         with (
             DAG("d", schedule=None),
@@ -139,7 +126,7 @@ class TestParsing:
         ):
             decorated()
 
-    def test_variables_of_default_args_mean_nothing_to_it(self, emulator: EmulatorControl) -> None:
+    def test_variables_of_default_args_are_ignored(self, emulator: EmulatorControl) -> None:
         decorated: Any = astro_bpm_task(bpm_name=BPM, poll_interval=1)(nothing)
         with DAG("d", schedule=None, default_args={"variables": {"ledger": "of the DAG"}}):
             operator = decorated().operator
@@ -147,11 +134,11 @@ class TestParsing:
         (instance,) = emulator.instances()
         assert instance["variables"].get("ledger") != "of the DAG"
 
-    def test_a_bpm_name_is_asked_for(self) -> None:
+    def test_bpm_name_is_required(self) -> None:
         with pytest.raises(TypeError, match="bpm_name"):
             astro_bpm_task(nothing)()
 
-    def test_only_a_plain_function_will_do(self) -> None:
+    def test_coroutine_and_generator_functions_are_refused(self) -> None:
         async def later() -> dict[str, Any]:
             return {}
 
@@ -166,14 +153,14 @@ class TestParsing:
         with pytest.raises(ValueError, match="poll_interval"):
             made(nothing, bpm_name=BPM, poll_interval=0)
 
-    def test_what_the_function_says_that_it_returns_does_not_split_what_the_task_returns(self) -> None:
+    def test_return_annotation_does_not_set_multiple_outputs(self) -> None:
         def load() -> dict[str, Any]:
             return {}
 
         assert made(load).multiple_outputs is False
         assert made(load, multiple_outputs=True).multiple_outputs is True
 
-    def test_it_is_the_start_operator_in_all_else(self) -> None:
+    def test_other_arguments_are_those_of_the_start_operator(self) -> None:
         operator = made(nothing)
         assert isinstance(operator, AstroZeroStartBpmInstanceOperator)
         assert set(operator.template_fields) == {
@@ -188,7 +175,7 @@ class Colour(str, Enum):
 
 
 class TestDeferral:
-    """A task that resumes is given back for its page what its function had returned."""
+    """A resumed task gets the return value of its function back, for its page."""
 
     def deferred(self, variables: Any) -> dict[str, Any]:
         operator = made(nothing)
@@ -197,35 +184,37 @@ class TestDeferral:
             operator.defer(trigger=operator._trigger_for(None), method_name="m", kwargs={"deadline": 5})
         return caught.value.kwargs or {}
 
-    def test_it_keeps_the_variables(self) -> None:
-        assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN: {"a": {"b": 1}}}
-        assert self.deferred(None) == {"deadline": 5, SHOWN: None}
-        assert self.deferred({"of": Colour.RED, "by": {1: (2, 3)}})[SHOWN] == {
+    def test_keeps_the_variables(self) -> None:
+        assert self.deferred({"a": {"b": 1}}) == {"deadline": 5, SHOWN_VARIABLES: {"a": {"b": 1}}}
+        assert self.deferred(None) == {"deadline": 5, SHOWN_VARIABLES: None}
+        assert self.deferred({"of": Colour.RED, "by": {1: (2, 3)}})[SHOWN_VARIABLES] == {
             "of": "red",
             "by": {"1": [2, 3]},
         }
-        assert self.deferred("cut off before") == {"deadline": 5, SHOWN: "cut off before"}
+        assert self.deferred("cut off before") == {"deadline": 5, SHOWN_VARIABLES: "cut off before"}
 
-    def test_no_more_of_them_than_airflow_shows_and_no_secret(self) -> None:
-        kept = self.deferred({"text": "x" * 10_000})[SHOWN]
+    def test_keeps_variables_truncated_and_masked(self) -> None:
+        kept = self.deferred({"text": "x" * 10_000})[SHOWN_VARIABLES]
         assert isinstance(kept, str)
         assert 4096 < len(kept) < 4200
-        kept = self.deferred({"password": "very-secret", "ledger": "EU"})[SHOWN]
+        kept = self.deferred({"password": "very-secret", "ledger": "EU"})[SHOWN_VARIABLES]
         assert kept["ledger"] == "EU"
         assert "very-secret" not in json.dumps(kept)
 
-    def test_it_is_given_back_before_the_task_resumes(self, emulator: EmulatorControl) -> None:
+    def test_variables_are_restored_before_the_task_resumes(self, emulator: EmulatorControl) -> None:
         operator = made(nothing)
         seen: list[Any] = []
         operator.execute_complete = lambda _context, **arguments: seen.append((operator.variables, arguments))
         operator.resume_execution(
-            "execute_complete", {"deadline": 5, SHOWN: {"a": 1}}, {"ti": TaskInstance()}
+            "execute_complete",
+            {"deadline": 5, SHOWN_VARIABLES: {"a": 1}},
+            {"ti": FakeTaskInstance("load", retries=3)},
         )
         assert seen == [({"a": 1}, {})]
 
 
 @pytest.mark.usefixtures("airflow_database")
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+@pytest.mark.filterwarnings("ignore")  # Airflow and its libraries emit their own warnings here
 class TestOnAirflow:
     @pytest.fixture
     def run(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
@@ -269,13 +258,13 @@ class TestOnAirflow:
         assert len({one["business_key"] for one in emulator.instances()}) == 3
 
     @pytest.mark.parametrize("dag_id", ["with_variables", "out_as_none"])
-    def test_a_mapped_one_that_is_wrong_starts_nothing(
+    def test_mapped_task_with_a_wrong_value_starts_nothing(
         self, dag_id: str, run: Any, emulator: EmulatorControl
     ) -> None:
         assert run(dag_id) == {f"{dag_id}[0]": "failed"}
         assert not emulator.counts()["start"]
 
-    def test_it_is_found_as_airflow_finds_it(self) -> None:
+    def test_airflow_finds_the_decorator(self) -> None:
         with DAG("decorated", schedule=None):
             output: Any = task.astro_bpm(bpm_name=BPM)(nothing)()
         assert isinstance(output.operator, AstroZeroBpmDecoratedOperator)

@@ -1,8 +1,8 @@
-"""An Airflow of separate processes against the emulator, started once, and what the tests do to it and see of it.
+"""An Airflow of separate processes against the emulator, started once, and the actions of the tests on it.
 
 ``Airflow`` is that deployment, through its REST API and its logs; ``Wait`` is one run of a DAG of ``dags/``. What
-must come is waited for until a deadline that only a broken deployment misses; what must not come is looked for during
-a while that begins when everything that could lead to it has verifiably happened.
+must happen is awaited until a deadline that only a broken deployment misses. For what must not happen, the tests watch
+for a while. That begins when everything that could cause it has verifiably happened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["Found", "measured"]
 DAGS = Path(__file__).parent / "dags"
 TASK = "wait"
 HEALTH_THRESHOLD = 8  # seconds without a heartbeat after which another triggerer takes over
-QUIET = 8.0  # seconds for what must not come
+QUIET = 8.0  # seconds in which something must not happen
 
 SETTINGS = {
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
@@ -54,7 +54,7 @@ SETTINGS = {
 # The extras of a second connection, ``astro_zero_with_link``.
 WITH_LINK = {"instance_url": "https://astro-zero.example/instances/{instance_id}", "start_grace": 2}
 
-# What a triggerer writes about a trigger, into a log of its own for each task and triggerer.
+# Log lines of a triggerer about a trigger. Each task and triggerer has its own log.
 TriggerEvent = Literal["started", "fired", "killed", "completed"]
 WORDS: dict[TriggerEvent, str] = {
     "started": r"trigger .+ starting",
@@ -81,7 +81,7 @@ class Airflow(DeployedAirflow):
         self.triggerers.append(self.deployment.start_triggerer())
 
     def settle(self) -> None:
-        """Stop all triggerers but the newest, and start one if that is gone, wherever a test has ended."""
+        """Stop all triggerers except the newest, and start one if that is gone, wherever a test has stopped."""
         for triggerer in self.triggerers:
             triggerer.signal(signal.SIGCONT)
         for triggerer in self.triggerers[:-1]:
@@ -93,9 +93,9 @@ class Airflow(DeployedAirflow):
             self.start_triggerer()
 
     def freeze(self, triggerer: Child, whom: Whom) -> None:
-        """Stop processes of a triggerer where they stand, but not within a transaction.
+        """Freeze processes of a triggerer, but not within a transaction.
 
-        There it would hold the one lock of the database, and all other components with it.
+        There it would hold the only lock of the database, and block all other components.
         """
 
         database = self.deployment.database
@@ -125,7 +125,7 @@ class Airflow(DeployedAirflow):
         return [each["dag_run_id"] for each in found["task_instances"]]
 
     def actions(self) -> list[tuple[str, str]]:
-        """Return what was done to instances through the API since the test began: action and instance id."""
+        """Return the actions on instances through the API since the test began: action and instance id."""
         entries = [entry for entry in self.control.requests() if entry["kind"] in {"action", "delete"}]
         counts = self.control.counts()
         assert len(entries) == counts["action"] + counts["delete"], "the log is too short"
@@ -135,21 +135,21 @@ class Airflow(DeployedAirflow):
         """Return the number of the newest request that the emulator has seen."""
         return max((entry["number"] for entry in self.control.requests()), default=0)
 
-    def until_looked(self, wait: Wait, *, since: int | None = None) -> None:
-        """Wait until the emulator has answered a query: until a trigger has looked at its instance.
+    def until_polled(self, wait: Wait, *, since: int | None = None) -> None:
+        """Wait until the emulator has answered a query: until a trigger has polled its instance.
 
         :param since: the number of the request after which a query counts; without it one that comes from now on.
         """
         known = self.newest_request() if since is None else since
 
-        def looked() -> bool | None:
+        def polled() -> bool | None:
             queries = [entry for entry in self.control.requests() if entry["kind"] == "query"]
             return any(entry["number"] > known and entry["status"] == 200 for entry in queries) or None
 
-        wait.until("a trigger looks at its instance", looked)
+        wait.until("a trigger polls its instance", polled)
 
     def assert_no_action(self, seconds: float = QUIET) -> None:
-        """Watch the emulator for a while in which nothing is done to any instance."""
+        """Watch the emulator for a while, and check that no action is sent."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.actions() == []
@@ -202,7 +202,7 @@ class Wait:
     def until_deferred(self, *, by_other_than: int | None = None, tries: int = 1) -> int:
         """Wait until a triggerer runs the trigger, and return the triggerer's id.
 
-        The scheduler must also have heard that the worker is done. If it hears that only when the task has resumed,
+        The worker must also have reported its end to the scheduler. If the scheduler learns that only when the task has resumed,
         which a busy machine makes possible, it takes the task for one that was killed from outside.
 
         :param by_other_than: a triggerer that does not count.
@@ -228,14 +228,14 @@ class Wait:
         self.until(f"{self.run_id} is {state}", lambda: self.task["state"] == state or None)
 
     def until_logged(self, triggerer: int, event: TriggerEvent) -> float:
-        """Wait until a triggerer has written this about the trigger, and return when it did."""
+        """Wait until a triggerer has logged this about the trigger, and return the time."""
         return self.until(f"the trigger of {self.run_id} is {event}", lambda: self.logged(triggerer, event))
 
     def until(self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
         return self.airflow.until(what, look, seconds, self.log_folder)
 
     def logged(self, triggerer: int, event: TriggerEvent, *, tries: int = 1) -> float | None:
-        """Return when a triggerer wrote this about the trigger, in seconds since the epoch, or None if it did not."""
+        """Return when a triggerer logged this about the trigger, in seconds since the epoch, or None if it did not."""
         path = self.log_folder / f"attempt={tries}.log.trigger.{triggerer}.log"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         for line in lines:
@@ -245,7 +245,7 @@ class Wait:
         return None
 
     def mark(self, state: str) -> None:
-        """Mark the task, as a person does, who tries once more where Airflow's database has no answer at the moment."""
+        """Mark the task as a user does, and try again if Airflow's database is busy."""
 
         def marked() -> bool | None:
             try:
@@ -259,27 +259,27 @@ class Wait:
         self.until(f"{self.run_id} is marked as {state}", marked)
 
     def clear(self) -> None:
-        """Clear the task, as a person does: it runs again."""
+        """Clear the task as a user does: it runs again."""
         body = {"dry_run": False, "dag_run_id": self.run_id, "task_ids": [TASK], "only_failed": False}
         self.airflow.call("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", body)
 
     def fail_run(self) -> None:
-        """Mark the whole run failed, as a person does."""
+        """Mark the whole run as failed, as a user does."""
         self.airflow.call("PATCH", self._path, {"state": "failed"})
 
     def approve(self) -> dict[str, Any]:
-        """Approve the newest instance as a person at Astro Zero does, and return it as it is then."""
+        """Approve the newest instance as a person in Astro Zero does, and return it afterwards."""
         return self.airflow.control.act(self.instances[-1]["id"], "approve")
 
     def assert_waits(self) -> None:
-        """Check that the task and its only instance wait as they did from the first."""
+        """Check that the task and its only instance still wait."""
         assert self.task["state"] == "deferred"
         instance = self.airflow.control.instance(self.instance["id"])
         assert (instance["closed"], instance["suspended"]) == (False, False)
         assert [event["what"] for event in instance["history"]] == ["entered Submit", "entered Approve"]
 
     def assert_approval_succeeds(self) -> None:
-        """Approve, and check that the task succeeds with the instance that it started, and no other."""
+        """Approve, and check that the task succeeds with the instance that it started, and with no other."""
         approved = self.approve()
         self.until_state("success")
         assert self.returned["id"] == self.instance["id"] == approved["id"]
@@ -292,7 +292,7 @@ class Wait:
 
 @pytest.fixture(scope="session")
 def issued_tokens() -> Iterator[list[str]]:
-    """Every token that the emulator gives out."""
+    """Every token that the emulator issues."""
     tokens: list[str] = []
     issue = TokenStore.issue
 
@@ -308,7 +308,7 @@ def issued_tokens() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def watched_server() -> Iterator[EmulatorServer]:
-    """The Astro Zero of the watchers, whose looks would count as those of the tasks that wait."""
+    """The Astro Zero of the watchers. It is separate, because their polls would count as those of waiting tasks."""
     with EmulatorServer() as server:
         yield server
 
@@ -320,10 +320,10 @@ def deployed(
     issued_tokens: list[str],
     pytestconfig: pytest.Config,
 ) -> Iterator[Airflow]:
-    """The deployment, up; when all tests are over, what it wrote and left is checked."""
+    """The deployment, up; after all tests its files and logs are checked."""
     with Stack() as stack:
         for number in SIGNALS:
-            signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
+            signal.signal(number, signal.default_int_handler)  # ends the session, including this fixture
         emulator = Emulator(emulator_server.url, emulator_server.connection_json())
         with_link = {**json.loads(emulator.connection), "extra": WITH_LINK}
         linked = {"AIRFLOW_CONN_ASTRO_ZERO_WITH_LINK": json.dumps(with_link)}
@@ -337,8 +337,8 @@ def deployed(
         yield airflow
         for child in reversed(deployment.components):
             child.stop()
-        # Instance ids are written, but for those of a batch that was ended while it started; so what finds them would
-        # find a secret too.
+        # Instance ids are in the files, except those of a batch that was stopped while it started. So a search that finds them
+        # would find a secret as well.
         titles = {each["id"]: each["title"] for each in airflow.control.instances()}
         single = [found for found, title in titles.items() if not title or "(run " in title]
         assert all(map(airflow.files_with, single))

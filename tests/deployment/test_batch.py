@@ -1,4 +1,4 @@
-"""A batch on a real Airflow: one trigger waits for all, a person's act ends all, and a triggerer's end ends nothing."""
+"""A batch on a real Airflow: one trigger waits for all, a user action ends all, and the end of a triggerer ends nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Batch(Wait):
                 self.airflow.control.act(one["id"], "approve")
 
     def until_terminated(self, *, at_least: int = LAUNCHES) -> float:
-        """Wait until nothing that was started before is open, and return how long that took."""
+        """Wait until none of the started instances is open, and return how long that took."""
         began = time.time()
         control = self.airflow.control
         before = [one["id"] for one in self.instances]
@@ -70,12 +70,12 @@ def run(airflow: Airflow) -> Callable[[str], Batch]:
     return begin
 
 
-def test_one_trigger_waits_for_all_and_outlives_its_triggerer(
+def test_one_trigger_waits_for_all_and_survives_its_triggerer(
     airflow: Airflow, run: Callable[[str], Batch]
 ) -> None:
     batch = run("batch_deferred")
     first = batch.until_deferred()
-    airflow.until_looked(batch)
+    airflow.until_polled(batch)
     assert airflow.working_tasks() == []
     airflow.triggerer.signal(signal.SIGKILL, "all")
     airflow.expect_end(airflow.triggerer)
@@ -87,13 +87,13 @@ def test_one_trigger_waits_for_all_and_outlives_its_triggerer(
     assert len(batch.instances) == LAUNCHES
 
 
-def test_a_frozen_triggerer_that_returns_terminates_nothing(
+def test_frozen_triggerer_that_returns_terminates_nothing(
     airflow: Airflow, run: Callable[[str], Batch]
 ) -> None:
     frozen = airflow.triggerer
     batch = run("batch_deferred")
     first = batch.until_deferred()
-    airflow.until_looked(batch)
+    airflow.until_polled(batch)
     airflow.freeze(frozen, "all")
     airflow.start_triggerer()
     batch.until_deferred(by_other_than=first)
@@ -104,12 +104,12 @@ def test_a_frozen_triggerer_that_returns_terminates_nothing(
 
 
 @pytest.mark.parametrize("act", ["mark failed", "clear", "fail the run"])
-def test_a_person_who_ends_the_task_ends_the_batch(
+def test_batch_is_terminated_when_a_user_ends_the_deferred_task(
     act: str, airflow: Airflow, run: Callable[[str], Batch], measured: Callable[[str, float], None]
 ) -> None:
     batch = run("batch_deferred")
     batch.until_deferred()
-    airflow.until_looked(batch)
+    airflow.until_polled(batch)
     began = time.time()
     {"mark failed": lambda: batch.mark("failed"), "clear": batch.clear, "fail the run": batch.fail_run}[act]()
     seconds = time.time() - began + batch.until_terminated()
@@ -125,7 +125,7 @@ def test_a_person_who_ends_the_task_ends_the_batch(
 
 
 @pytest.mark.parametrize("started", [LAUNCHES // 4, LAUNCHES])
-def test_a_person_who_ends_the_task_on_a_worker_ends_what_it_has_started(
+def test_started_instances_are_terminated_when_a_user_ends_the_task_on_a_worker(
     started: int,
     airflow: Airflow,
     run: Callable[[str], Batch],
@@ -135,7 +135,7 @@ def test_a_person_who_ends_the_task_on_a_worker_ends_what_it_has_started(
     batch.until("so many are started", lambda: len(batch.instances) >= started or None)
     began = time.time()
     batch.mark("failed")
-    batch.until("it starts no more", lambda: "was ended by a person" in _log(batch) or None)
+    batch.until("it starts no more", lambda: "was ended by a user" in _log(batch) or None)
     seconds = time.time() - began + batch.until_terminated(at_least=started)
     number = len(batch.instances)
     measured(f"from 'mark failed' to the end of the {number} that a worker has started", seconds)
@@ -145,7 +145,7 @@ def test_a_person_who_ends_the_task_on_a_worker_ends_what_it_has_started(
         return
     # A clear asks for a new batch.
     batch.clear()
-    batch.until("all are started anew", lambda: len(batch.instances) == 2 * LAUNCHES or None)
+    batch.until("all are started again", lambda: len(batch.instances) == 2 * LAUNCHES or None)
     batch.assert_succeeds()
 
 

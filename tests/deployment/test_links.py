@@ -1,4 +1,4 @@
-"""The link to the instance, and the variables that a function has returned, as Airflow's REST API shows them."""
+"""The link to the instance, and the variables that a function returned, in Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def address(instance_id: str) -> str:
 
 
 @pytest.mark.parametrize("dag_id", ["link_of_operator", "link_of_sensor", "link_of_decorated"])
-def test_it_is_there_while_the_task_waits_and_when_it_has_ended(airflow: Airflow, dag_id: str) -> None:
+def test_link_exists_while_the_task_waits_and_after_its_end(airflow: Airflow, dag_id: str) -> None:
     wait = airflow.run(dag_id)
     if dag_id == "link_of_sensor":
         airflow.control.start("PublishApproval", business_key=wait.run_id)
@@ -35,7 +35,7 @@ def test_it_is_there_while_the_task_waits_and_when_it_has_ended(airflow: Airflow
     if dag_id == "link_of_decorated":
         assert instance["variables"]["dataset"] == VARIABLES["dataset"]
         assert wait.task["rendered_fields"]["variables"] == VARIABLES
-    # The sensor may have looked before there was anything; then the trigger finds it.
+    # The sensor may have polled before there was an instance; then the trigger finds it.
     assert links(wait) in ([{NAME: address(instance["id"])}] if dag_id != "link_of_sensor" else [
         {NAME: address(instance["id"])}, {NAME: None}
     ])  # fmt: skip
@@ -46,7 +46,7 @@ def test_it_is_there_while_the_task_waits_and_when_it_has_ended(airflow: Airflow
         assert wait.task["rendered_fields"]["variables"] == VARIABLES
 
 
-def test_it_is_there_when_the_task_has_failed(airflow: Airflow) -> None:
+def test_link_exists_after_a_failure(airflow: Airflow) -> None:
     wait = airflow.run("link_of_operator")
     wait.until_deferred()
     instance = wait.instance
@@ -55,7 +55,7 @@ def test_it_is_there_when_the_task_has_failed(airflow: Airflow) -> None:
     assert links(wait) == {NAME: address(instance["id"])}
 
 
-def test_without_a_template_there_is_none(airflow: Airflow) -> None:
+def test_no_link_without_a_template(airflow: Airflow) -> None:
     wait = airflow.run("wait_for_person")
     wait.until_deferred()
     assert links(wait) == {NAME: None}

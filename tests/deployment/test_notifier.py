@@ -1,4 +1,4 @@
-"""Airflow calls the notifier wherever it calls notifiers, and the same failure reported twice starts one process."""
+"""Airflow calls the notifier for tasks, runs and deadlines, and a failure that is reported twice starts one process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ VERSION = Version(Version(installed.__version__).base_version)
 
 
 def incidents(wait: Wait) -> list[dict[str, Any]]:
-    """Return the processes over a run, oldest first."""
+    """Return the incident processes of a run, oldest first."""
     everything = wait.airflow.control.instances(name="SupplierOnboarding")
     return [each for each in everything if each["variables"]["supplier"] == wait.run_id]
 
 
 def until_reported_again(wait: Wait, incident: dict[str, Any]) -> None:
-    """Wait until some log says that a process had been started before."""
+    """Wait until a log says that the process had been started before."""
     words = f"Nothing was started: this was already reported to instance '{incident['id']}'"
     wait.until("it was reported again", lambda: wait.airflow.files_with(words) or None)
 
@@ -42,7 +42,7 @@ def until_incidents(wait: Wait, number: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_run_that_fails(airflow: Airflow) -> None:
+def test_failed_run(airflow: Airflow) -> None:
     wait = airflow.run("report_run")
     (first,) = until_incidents(wait, 1)
     assert first["business_key"] == Event(dag_id=wait.dag_id, run_id=wait.run_id).key()
@@ -52,7 +52,7 @@ def test_a_run_that_fails(airflow: Airflow) -> None:
     assert second["business_key"] == Event(dag_id=wait.dag_id, run_id=wait.run_id, number=1).key()
 
 
-def test_a_task_that_fails(airflow: Airflow) -> None:
+def test_failed_task(airflow: Airflow) -> None:
     wait = airflow.run("report_task")
     found = until_incidents(wait, 4)
     keys = {
@@ -64,7 +64,7 @@ def test_a_task_that_fails(airflow: Airflow) -> None:
 
 
 @pytest.mark.skipif(Version("3.3") > VERSION, reason="there are no deadlines, or none of both kinds")
-def test_a_deadline_that_is_missed(airflow: Airflow) -> None:
+def test_missed_deadline(airflow: Airflow) -> None:
     wait = airflow.run("report_deadline")
     wait.until_deferred()
 

@@ -1,4 +1,4 @@
-"""A gate that a person opens or shuts on the emulator's page, in a real browser, while the task is deferred."""
+"""A gate that a person opens or closes on the emulator's page in a real browser, while the task is deferred."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
         ("reject", "Rejected", {"wait": "failed", "publish": "upstream_failed"}),
     ],
 )
-def test_a_person_decides(
+def test_decision_on_the_page_resumes_the_task(
     airflow: Airflow, browser: Browser, outcome: str, status: str, states: dict[str, str]
 ) -> None:
     wait = airflow.run("publish_after_approval")

@@ -1,4 +1,4 @@
-"""A worker asks the retry policy what becomes of its task."""
+"""A worker applies the retry policy."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ pytestmark = [
 ]
 
 
-def test_what_was_refused_is_not_tried_again(airflow: Airflow) -> None:
+def test_refused_start_is_not_retried(airflow: Airflow) -> None:
     wait = airflow.run("policy_refused")
     wait.until_state("failed")
     assert (wait.task["try_number"], wait.task["max_tries"]) == (1, 3)
     assert airflow.files_with("RefusedError: a retry would end in the same way")
 
 
-def test_a_start_in_doubt_is_tried_again_soon_and_found(airflow: Airflow) -> None:
+def test_start_in_doubt_is_retried_soon_and_adopted(airflow: Airflow) -> None:
     airflow.control.fault("start", "drop_before")
     wait = airflow.run("policy_in_doubt")
 

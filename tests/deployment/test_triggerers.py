@@ -1,4 +1,4 @@
-"""Triggerers come and go, and freeze: waits go on, and nothing happens to their instances."""
+"""Triggerers start, stop and freeze: waits continue, and their instances are not touched."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deployment
 
 
-# The first process of a triggerer talks to the database, its only other one runs the triggers.
+# The first process of a triggerer talks to the database; the other one runs the triggers.
 @pytest.mark.parametrize("whom", ["all", "first"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_wait_outlives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
+def test_wait_survives_its_triggerer(airflow: Airflow, number: signal.Signals, whom: Whom) -> None:
     wait = airflow.run("wait_for_person")
     first = wait.until_deferred()
-    airflow.until_looked(wait)
+    airflow.until_polled(wait)
     airflow.triggerer.signal(number, whom)
     airflow.expect_end(airflow.triggerer)
     airflow.start_triggerer()
@@ -34,9 +34,9 @@ def test_a_wait_outlives_its_triggerer(airflow: Airflow, number: signal.Signals,
 
 
 def freeze_until_taken_over(airflow: Airflow, wait: Wait, whom: Whom) -> tuple[int, int]:
-    """Return the id of the triggerer that was frozen, and that of the one that has started the trigger since."""
+    """Return the ids of the frozen triggerer and of the one that has taken over the trigger."""
     first = wait.until_deferred()
-    airflow.until_looked(wait)
+    airflow.until_polled(wait)
     airflow.freeze(airflow.triggerer, whom)
     airflow.start_triggerer()
     second = wait.until_deferred(by_other_than=first)
@@ -45,12 +45,12 @@ def freeze_until_taken_over(airflow: Airflow, wait: Wait, whom: Whom) -> tuple[i
 
 
 @pytest.mark.parametrize("whom", ["all", "first"])
-def test_a_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom: Whom) -> None:
+def test_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, whom: Whom) -> None:
     frozen = airflow.triggerer
     wait = airflow.run("wait_for_person")
     first, second = freeze_until_taken_over(airflow, wait, whom)
     frozen.signal(signal.SIGCONT)
-    # It learns that the trigger is no longer its own, and takes that for a person's action.
+    # It learns that the trigger is no longer its own, and treats that like a user action.
     wait.until_logged(first, "completed")
     assert wait.logged(first, "killed")
     airflow.assert_no_action()
@@ -61,9 +61,9 @@ def test_a_frozen_triggerer_that_returns_terminates_nothing(airflow: Airflow, wh
     assert airflow.actions() == []
 
 
-@pytest.mark.parametrize("looks", [True, False], ids=["looks before it is cancelled", "is cancelled at once"])
-def test_a_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
-    airflow: Airflow, looks: bool
+@pytest.mark.parametrize("polls", [True, False], ids=["polls before it is cancelled", "is cancelled at once"])
+def test_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
+    airflow: Airflow, polls: bool
 ) -> None:
     frozen = airflow.triggerer
     wait = airflow.run("wait_for_status")
@@ -72,19 +72,19 @@ def test_a_frozen_triggerer_that_returns_after_the_wait_terminates_nothing(
     airflow.control.move(instance_id, bp_status="Checked")
     wait.until_state("success")
     assert wait.logged(second, "fired")
-    if looks:
-        # Its look may be the only one, and comes as soon as it thaws.
+    if polls:
+        # Its poll may be the only one, and comes as soon as it thaws.
         before = airflow.newest_request()
         frozen.signal(signal.SIGCONT, "others")
-        airflow.until_looked(wait, since=before)
+        airflow.until_polled(wait, since=before)
     else:
-        # Nothing but the length of its absence tells this from a person who marks the task as successful.
+        # Only the length of its absence distinguishes this from a user who marks the task as successful.
         airflow.control.fault("query", "delay", times=1000, seconds=5)
     frozen.signal(signal.SIGCONT)
     wait.until_logged(first, "completed")
     airflow.control.clear_faults()
-    assert bool(wait.logged(first, "fired")) == looks
-    assert bool(wait.logged(first, "killed")) == (not looks)
+    assert bool(wait.logged(first, "fired")) == polls
+    assert bool(wait.logged(first, "killed")) == (not polls)
     airflow.assert_no_action()
     assert not airflow.control.instance(instance_id)["closed"]
     assert wait.returned["id"] == instance_id

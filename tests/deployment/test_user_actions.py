@@ -1,4 +1,4 @@
-"""What a person does in Airflow to a task that waits without a worker reaches its instance, and no other."""
+"""User actions in Airflow on a deferred task: they reach its instance and no other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ACTIONS: dict[str, Callable[[Wait], None]] = {
 
 
 def seconds_to_termination(wait: Wait, act: Callable[[Wait], None]) -> float:
-    """Act on a run, and return how long it took from then until its only instance was terminated."""
+    """Act on a run, and return the seconds until its only instance was terminated."""
     acted = time.time()
     act(wait)
     control = wait.airflow.control
@@ -49,7 +49,7 @@ def bystanders(deployed: Airflow) -> Iterator[list[Wait]]:
         wait.assert_approval_succeeds()
 
 
-def test_the_first_termination_of_a_triggerer_may_take_longer(
+def test_first_termination_of_a_triggerer_may_take_longer(
     airflow: Airflow, bystanders: list[Wait], measured: Callable[[str, float], None]
 ) -> None:
     airflow.triggerer.stop()
@@ -65,7 +65,7 @@ def test_the_first_termination_of_a_triggerer_may_take_longer(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_it_terminates_the_instance(
+def test_user_action_terminates_the_instance(
     airflow: Airflow, bystanders: list[Wait], measured: Callable[[str, float], None], action: str
 ) -> None:
     wait = airflow.run("wait_for_person")
@@ -73,7 +73,7 @@ def test_it_terminates_the_instance(
     wait.assert_waits()
     if action == "clear":
         # On SQLite the next trigger gets the id of the last one if that is gone, and may get its event too, before the
-        # scheduler has heard of its deferral: then Airflow fails the task. So this one's trigger is not the last one.
+        # scheduler knows of its deferral: then Airflow fails the task. So this one's trigger is not the last one.
         airflow.run("wait_for_person").until_deferred()
     instance_id = wait.instance["id"]
     seconds = seconds_to_termination(wait, ACTIONS[action])
@@ -86,7 +86,7 @@ def test_it_terminates_the_instance(
     if action != "clear":
         wait.until_state("success" if action == "mark success" else "failed")
         return
-    # The task runs again, with an instance of its own.
+    # The task runs again, with a new instance.
     wait.until_deferred(tries=2)
     first, second = wait.instances
     assert (first["id"], first["closed"], second["closed"]) == (instance_id, True, False)
@@ -96,7 +96,9 @@ def test_it_terminates_the_instance(
     assert airflow.actions() == [("terminate", instance_id)]
 
 
-def test_it_leaves_the_instance_if_told_so(airflow: Airflow, bystanders: list[Wait]) -> None:
+def test_user_action_leaves_the_instance_without_terminate_on_kill(
+    airflow: Airflow, bystanders: list[Wait]
+) -> None:
     wait = airflow.run("wait_and_leave")
     triggerer = wait.until_deferred()
     wait.mark("failed")
@@ -112,7 +114,7 @@ def test_it_leaves_the_instance_if_told_so(airflow: Airflow, bystanders: list[Wa
 
 
 @pytest.mark.parametrize("action", ["mark failed", "mark success"])
-def test_it_terminates_the_instance_of_a_task_that_waits_on_a_worker(
+def test_user_action_terminates_the_instance_of_a_task_on_a_worker(
     airflow: Airflow, measured: Callable[[str, float], None], action: str
 ) -> None:
     wait = airflow.run("wait_on_worker")

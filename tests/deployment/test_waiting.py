@@ -1,4 +1,4 @@
-"""Many waits at once: none of them holds a worker, and each ends soon after its instance."""
+"""Many waits at once: no wait holds a worker, and each ends soon after its instance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_INTERVAL = 2.0  # of the DAG
 
 
 def test_execution_timeout_counts_while_a_task_is_deferred(airflow: Airflow) -> None:
-    """Airflow itself counts it anew on each resumption, and not in between."""
+    """Airflow itself starts the time again on each resumption, and does not count in between."""
     wait = airflow.run("wait_with_execution_timeout")
     triggerer = wait.until_deferred()
     wait.until_state("failed")
@@ -27,7 +27,7 @@ def test_execution_timeout_counts_while_a_task_is_deferred(airflow: Airflow) -> 
     assert "UTC ('execution_timeout'); last seen: instance" in log
 
 
-def test_a_mapped_gate_stops_its_own_item_alone(airflow: Airflow) -> None:
+def test_mapped_gate_stops_only_its_own_item(airflow: Airflow) -> None:
     run = airflow.run("publish_each")
     path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}"
 
@@ -36,9 +36,9 @@ def test_a_mapped_gate_stops_its_own_item_alone(airflow: Airflow) -> None:
         return {each["map_index"]: each["state"] for each in found if each["task_id"] == f"item.{task_id}"}
 
     def all_deferred() -> bool | None:
-        # As in until_deferred: the scheduler must have heard of each worker that it is done.
-        heard = airflow.scheduler.output().count(done)
-        return (heard == 3 and states("approval") == dict.fromkeys(range(3), "deferred")) or None
+        # As in until_deferred: each worker must have reported its end to the scheduler.
+        reports = airflow.scheduler.output().count(done)
+        return (reports == 3 and states("approval") == dict.fromkeys(range(3), "deferred")) or None
 
     done = (
         f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "

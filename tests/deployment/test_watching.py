@@ -1,4 +1,4 @@
-"""Asset events: one for each end, whatever happens to the triggerer; and those that Astro Zero sends by itself."""
+"""Asset events: one for each ended instance, even if the triggerer is killed; and those that Astro Zero itself sends."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ PROCESS = "SupplierOnboarding"
 ENDS = ("Completed OK", "Terminated", "User Terminated", "Broken")
 GOES_ON = f"Watching instances of '{PROCESS}'"
 INSTANCES, KILLS = 20, 3
-QUIET = 6.0  # seconds for events that must not come: three looks
+QUIET = 6.0  # seconds for events that must not come: three polls
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "asset-events.md"
 HAS_STORE = "asset_state_store" in inspect.getsource(BaseEventTrigger)
 has_store = pytest.mark.skipif(
     not HAS_STORE,
-    reason="Airflow has no state store before 3.3, so a restart begins anew",
+    reason="Airflow has no state store before 3.3, so a restart begins again",
 )
 
 
 class Watched:
-    """The asset that is watched, as Airflow's database has it."""
+    """The watched asset in Airflow's database."""
 
     def __init__(self, airflow: Airflow) -> None:
         assert airflow.deployment.database is not None
@@ -51,8 +51,8 @@ class Watched:
         self._name = cursor.name_of("watched_zero", Places.of(PROCESS, None, None))
 
     @property
-    def told(self) -> list[str]:
-        """The ids of the instances that events have told of, in the order of the events."""
+    def reported_ids(self) -> list[str]:
+        """The ids of the instances in the events, in the order of the events."""
         rows = self._rows(
             "SELECT asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_id WHERE name = 'ended' ORDER BY asset_event.id"
         )
@@ -60,7 +60,7 @@ class Watched:
 
     @property
     def kept(self) -> int | None:
-        """How many instances the watch has written down; None before it has begun."""
+        """The number of instances that the watch has recorded; None before it has begun."""
         rows = self._rows("SELECT key, value FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
         store = {key: json.loads(value) for key, value in rows}
         keys = cursor.keys(self._name, store.get(self._name))
@@ -68,26 +68,26 @@ class Watched:
 
     @property
     def triggers(self) -> int:
-        """How many triggers watch."""
+        """The number of watching triggers."""
         ((found,),) = self._rows("SELECT count(*) FROM trigger WHERE classpath LIKE '%EventTrigger'")
         return int(found)
 
     def gap(self) -> float:
-        """Return the seconds between the last event and the moment at which it was written down as told."""
-        ((told,),) = self._rows("SELECT max(timestamp) FROM asset_event")
+        """Return the seconds between the last event and the time at which it was recorded as reported."""
+        ((reported_at,),) = self._rows("SELECT max(timestamp) FROM asset_event")
         ((kept,),) = self._rows("SELECT max(updated_at) FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
-        return seconds_of(kept) - seconds_of(told)
+        return seconds_of(kept) - seconds_of(reported_at)
 
     def kill_triggerer(self) -> None:
         """Kill the triggerer.
 
-        An event and what the watch keeps of it are written one after the other, some hundredths of a second apart. Who is
-        killed between them tells of the event again; that is documented, and not what this is about.
+        The event and the record of the watch are written one after the other, some hundredths of a second apart. A triggerer
+        that is killed between them sends the event again; that is documented, and not tested here.
         """
         child = self._airflow.triggerer
         while True:
             child.signal(signal.SIGSTOP)
-            if len(self.told) == self.kept:
+            if len(self.reported_ids) == self.kept:
                 break
             child.signal(signal.SIGCONT)
             time.sleep(0.005)
@@ -100,7 +100,7 @@ class Watched:
 
 
 @has_store
-def test_twenty_ends_make_twenty_events_whoever_is_killed(
+def test_twenty_ends_make_twenty_events_despite_kills(
     airflow: Airflow, watched_server: EmulatorServer, measured: Callable[[str, float], None]
 ) -> None:
     seed = int(os.environ.get("WATCH_SEED", time.time_ns() % 10**6))
@@ -117,22 +117,24 @@ def test_twenty_ends_make_twenty_events_whoever_is_killed(
 
     for _ in range(KILLS):
         end_some(chance.randrange(1, 5))
-        time.sleep(chance.uniform(0, 3))  # anywhere between two looks, and between a look and its events
+        time.sleep(chance.uniform(0, 3))  # anywhere between two polls, and between a poll and its events
         watched.kill_triggerer()
         end_some(chance.randrange(0, 3))
         airflow.start_triggerer()
-        airflow.until("the watch goes on", lambda: GOES_ON in airflow.triggerer.output() or None)
+        airflow.until("the watch continues", lambda: GOES_ON in airflow.triggerer.output() or None)
     end_some(len(left))
-    airflow.until(f"all are told of (WATCH_SEED={seed})", lambda: set(watched.told) == set(ids) or None)
+    airflow.until(
+        f"all are reported (WATCH_SEED={seed})", lambda: set(watched.reported_ids) == set(ids) or None
+    )
     until = time.monotonic() + QUIET
     while time.monotonic() < until:
-        assert sorted(watched.told) == sorted(ids), f"WATCH_SEED={seed}"
+        assert sorted(watched.reported_ids) == sorted(ids), f"WATCH_SEED={seed}"
         time.sleep(0.2)
     assert len(ids) == INSTANCES == watched.kept
     measured("from an event to what is kept of it, the last of them", watched.gap())
 
 
-def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
+def test_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
     (block,) = re.findall(r"```http\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     head, _, body = block.partition("\n\n")
     method, path = head.splitlines()[0].split()
@@ -140,7 +142,7 @@ def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
     sent = {**json.loads(body), "asset_id": asset["id"]}
     airflow.call(method, path, sent)
 
-    def carried() -> Any:
+    def event_payload() -> Any:
         runs = airflow.call("GET", "/api/v2/dags/on_pushed/dagRuns")["dag_runs"]
         done = [run["dag_run_id"] for run in runs if run["state"] == "success"]
         if not done:
@@ -148,12 +150,12 @@ def test_the_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
         path = f"/api/v2/dags/on_pushed/dagRuns/{done[0]}/taskInstances/read/xcomEntries/return_value"
         return airflow.call("GET", path)["value"]
 
-    found = airflow.until("a run has read the event", carried)
+    found = airflow.until("a run has read the event", event_payload)
     (extra,) = json.loads(found) if isinstance(found, str) else found
     assert extra["payload"] == sent["extra"]["payload"]
 
 
-def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
+def test_example_runs_for_each_completed_instance(airflow: Airflow) -> None:
     path, control = "/api/v2/dags/onboarded_suppliers", airflow.control
     watched = f"instances of '{PROCESS}' that enter state 'Completed OK'"
 
@@ -164,7 +166,7 @@ def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
         ended = times("Stopped watching")
         file_token = airflow.call("PATCH", path, {"is_paused": paused})["file_token"]
         airflow.call("PUT", f"/api/v2/parseDagFile/{file_token}")  # watchers come and go when it is parsed
-        here = 1 + (not paused)  # the other one has an Astro Zero of its own
+        here = 1 + (not paused)  # the other one has a separate Astro Zero
         airflow.until("watchers come or go", lambda: Watched(airflow).triggers == here or None)
         if paused:
             # Airflow drops the watcher first, and tells the triggerer to stop it within the next seconds.
@@ -189,10 +191,10 @@ def test_the_example_runs_for_what_people_have_done(airflow: Airflow) -> None:
         onboard("ACME")
         airflow.until("the supplier is loaded", lambda: loaded() == ["supplier-ACME"] or None)
         pause(True)
-        onboard("Umbrella")  # while nobody watches
+        onboard("Umbrella")  # while no trigger watches
         pause(False)
         if HAS_STORE:
             both = ["supplier-ACME", "supplier-Umbrella"]
             airflow.until("the other is loaded, too", lambda: loaded() == both or None)
     finally:
-        pause(True)  # its looks would count as those of tasks that wait
+        pause(True)  # its polls would count as those of waiting tasks

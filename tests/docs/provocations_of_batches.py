@@ -170,8 +170,10 @@ BATCHES: dict[str, Provocation] = {
     "its id now shows another instance: one of '…', with business key '…'": another_instance,
     "… of … launches failed, and at most … may ('max_failures'): …": batch([{"bpm_name": "AlwaysBroken"}]),
     "it was still open at the deadline ('timeout')": batch(timeout=0.001),
-    "How its instances are now could not be read: …": late_while_lists_fail,
-    "A retry starts only what is not open and has not ended well of this batch; …": batch(timeout=0.001),
+    "The current states of its instances could not be read: …": late_while_lists_fail,
+    "A retry starts only the launches of this batch that are not open and have not succeeded; …": batch(
+        timeout=0.001
+    ),
     "The batch has changed since an earlier try started it: launch … differs from the launch that started …": changed(
         ONE, [{"title": "two"}]
     ),
@@ -199,13 +201,13 @@ BATCHES: dict[str, Provocation] = {
     ),
     "Instances that this task had started could not be terminated: …": clear_that_ends_nothing,
     "The task was cleared. Terminating … instances that it had started": cleared,
-    "That the batch is unfinished could not be written down": lambda scene: scene.batch(
+    "Could not record that the batch is unfinished": lambda scene: scene.batch(
         ONE, Silenced(), timeout=0.001
     ),
-    "The result holds … of … launches; set result_path to have all": batch(
+    "The result has … of … launches; set result_path to get all": batch(
         [{"bpm_name": "Instant"}] * 501, wait_for_completion=False
     ),
-    "XComs '…', '…' and '…' do not tell what this try has started": resumed_with_no_xcoms,
+    "XComs '…', '…' and '…' do not say what this try has started": resumed_with_no_xcoms,
     "XCom '…' of the task does not say which instances it has started": trigger_with_no_xcoms,
     "the result cannot be written to …: …": result_in_the_way,
     "give exactly one of launches and launches_path": batch(None),
@@ -219,30 +221,32 @@ BATCHES: dict[str, Provocation] = {
     "launch … has a business_key of its own, which needs validate_first=True": batch(
         OWN, validate_first=False
     ),
-    "with validate_first=False nobody knows of how many max_failures is a share: give a number": batch(
+    "with validate_first=False the number of launches is unknown, so max_failures must be a number and not a share": batch(
         fail_fast=True, max_failures=0.5, validate_first=False
     ),
     "a batch in which launches have a business_key of their own may have at most … launches": batch(
         [*ONE * 10_000, *OWN]
     ),
     "there is no file …": batch(None, launches_path="/no/such/launches.csv"),
-    "… is no file of launches: its name must end in …": batch(None, launches_path="/no/such/launches.xlsx"),
-    "… is no file for a result: its name must end in …": batch(result_path="/no/such/result.xlsx"),
-    "… must be given without a password: what stands before the @ is the id of an Airflow connection": batch(
+    "… is not a file of launches: its name must end in …": batch(
+        None, launches_path="/no/such/launches.xlsx"
+    ),
+    "… is not a file for a result: its name must end in …": batch(result_path="/no/such/result.xlsx"),
+    "… must be given without a password: the part before the @ is the id of an Airflow connection": batch(
         None, launches_path="s3://key:secret@bucket/launches.csv"
     ),
     "line … of …: it must be a JSON object: …": file("a.jsonl", "{"),
     "line … of …: it is longer than … characters": file("a.jsonl", "x" * (2**22 + 1)),
     "line … of …: after … characters it is not UTF-8": file("a.csv", b"title\n\xff\n"),
-    "line … of …: it holds a NUL byte, which no text does": file("a.csv", "title\n\0\n"),
+    "line … of …: it contains a NUL byte": file("a.csv", "title\n\0\n"),
     "line … of …: the row that begins here is not CSV: …": file("a.csv", 'title\n"a" b\n'),
     "it is empty, and its first line must name the columns": file("a.csv", ""),
     "line … of …: column … has no name": file("a.csv", "title,,\n"),
-    "line … of …: column … has the name of another, …": file("a.csv", "title,title\n"),
-    "line … of …: column … is called …; names are separated by a comma alone": file("a.csv", "title;a\n"),
+    "line … of …: column … has the same name as another one, …": file("a.csv", "title,title\n"),
+    "line … of …: column … is called …; names are separated only by a comma": file("a.csv", "title;a\n"),
     "line … of …: the header names … columns, and this row has …": file("a.csv", "title\na,b\n"),
     "line … of …: all its cells are empty": file("a.csv", 'title\n""\n'),
-    "line … of …: its variables hold …, which has a column too": file(
+    "line … of …: its variables contain …, which is also a column": file(
         "a.csv", 'a,variables\n1,"{""a"": 2}"\n'
     ),
 }

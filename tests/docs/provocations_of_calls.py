@@ -319,7 +319,7 @@ ARGUMENTS: dict[str, Provocation] = {
     "… must be a text, not …; write a text, and add quotes inside a template": started(version=1.1),
     "… must be True or False, not …": started(deferrable="no"),
     "timeout must be more than 0": started(timeout=0),
-    "on_timeout means nothing without a timeout or an execution_timeout": started(
+    "on_timeout has no effect without a timeout or an execution_timeout": started(
         timeout=None, on_timeout="suspend"
     ),
     "fields must include …, which every instance needs": lambda _: api.query("Running", fields=["id"]),
@@ -333,15 +333,15 @@ ARGUMENTS: dict[str, Provocation] = {
     "… is given twice: as an argument and as variable '…'": started(
         title="one", variables={"$Flow.Title": "two"}
     ),
-    "if_open_instance_exists means nothing without a business_key": started(if_open_instance_exists="adopt"),
-    "… means nothing with wait_for_completion=False": started(states=["Running"], wait_for_completion=False),
+    "if_open_instance_exists has no effect without a business_key": started(if_open_instance_exists="adopt"),
+    "… has no effect with wait_for_completion=False": started(states=["Running"], wait_for_completion=False),
     "give exactly one of instance_id and business_key": lambda scene: scene.sense(),
-    "bpm_name narrows a business_key; an instance_id needs no narrowing": lambda scene: scene.sense(
-        instance_id="1", bpm_name="A"
+    "bpm_name has no effect with an instance_id; it narrows a search by business_key": lambda scene: (
+        scene.sense(instance_id="1", bpm_name="A")
     ),
     "@task.astro_bpm takes no variables": decorated(variables={"a": 1}),
     "@task.astro_bpm takes a plain function": lambda _: task.astro_bpm(bpm_name=BPM)(variables)(),
-    "… must return the variables as a mapping of names to JSON values, or None for none, not …": decorated(
+    "… must return the variables as a mapping of names to JSON values, or None, not …": decorated(
         returned=["a"]
     ),
     "… was provided, but rendered as None": came_out_as_none,

@@ -89,9 +89,9 @@ def connection_that_is_gone(scene: Scene) -> None:
 
 
 ENDS: dict[str, Provocation] = {
-    "This task was ended by a person. …: …": ended_on_a_worker("failed"),
+    "This task was ended by a user. …: …": ended_on_a_worker("failed"),
     "…: it may still be open: …": ended_on_a_worker("failed", "status"),
-    "This process is being ended, and by nobody's act on the task (…). Left as it is: …": ended_on_a_worker(
+    "The task process is stopping, but no user ended the task (…). Not terminating: …": ended_on_a_worker(
         "running"
     ),
     "A user ended the task; terminating …": ended_while_deferred("failed"),

@@ -13,16 +13,17 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.operators.bpm import AstroZeroQueryBpmInstancesOperator
 from tests.docs.provocations_of_calls import Provocation
-from tests.docs.scene import BPM, CONN_ID, HAS_STORE, Scene, Tries
+from tests.docs.scene import BPM, CONN_ID, Scene, Tries
+from tests.support.stores import HAS_TASK_STATE_STORE
 
 ANOTHER = {"name": "Another", "businessKey": "another"}
-KEYS = TaskIdentity(Tries.dag_id, Tries.run_id, Tries.task_id)
+KEYS = TaskIdentity("orders", "run", "gate")
 Event = Callable[[str], Any]
 
 
 def remembered() -> Tries:
     """Return a task whose tries have a state store; where Airflow has none, this is not to be seen."""
-    if not HAS_STORE:
+    if not HAS_TASK_STATE_STORE:
         pytest.skip("there is no task state store before Airflow 3.3")
     return Tries()
 
@@ -250,7 +251,7 @@ STARTS: dict[str, Provocation] = {
     "it is unknown whether an earlier try started one of these, because others may use their key: …": retry_beside_others,
     "an earlier try started instance '…', which is now in none of the states": retry_after_its_instance_is_gone,
     "an open instance already has business key '…': instance '…'": start_though_one_is_open,
-    "What an earlier try has written down ('…' in the task state store) cannot be read: …": retry_with_a_broken_record,
+    "The record of an earlier try ('…' in the task state store) cannot be read: …": retry_with_a_broken_record,
     "Adopted instance '…' of '…' in state '…': …": retry,
     "The task was cleared. Terminating the instance it had started: …": clear,
 }
@@ -443,19 +444,19 @@ WAITS: dict[str, Provocation] = {
     "it is in state '…', one of failed_states": in_state("Paused", failed_states=["Paused"]),
     "its business status is '…', one of failed_bp_statuses": of_status("No", failed_bp_statuses=["No"]),
     'it is suspended, and on_suspended is "fail"': suspended,
-    "Any business status but … opens this gate, a misspelt or a new one too. …": of_status(
+    "Any business status except … opens this gate, even a misspelt or a new one. …": of_status(
         "No", failed_bp_statuses=["No"]
     ),
     "The wait for … timed out at … UTC ('timeout'); last seen: …": time_out(),
     "The wait for … timed out at … UTC ('execution_timeout'); …": time_out(
         timeout=None, execution_timeout=timedelta(seconds=0.1)
     ),
-    "Neither 'timeout' nor 'execution_timeout' is set, so this task waits for ever if it has to": no_limit,
+    "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever": no_limit,
     "the connection could not be read (…)": connection_away,
     "By 'on_timeout': …": time_out(on_timeout="suspend"),
     "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,
     "Instance '…' on connection '…' may still be open. …": time_out(),
-    "That the instance stays open could not be written down": failure_that_is_not_written_down,
+    "Could not record that the instance stays open": failure_that_is_not_written_down,
     "…'timeout'); it was never seen": no_key_yet,
     "no instance with … was found in the states …": none_found,
     "Left out … instances of unknown age, because their start times are not conclusive": no_credible_age,
@@ -489,6 +490,6 @@ WAITS: dict[str, Provocation] = {
     "The task does not understand its trigger's event (…): …": strange_event,
     "The trigger failed with …": crashed_trigger,
     "The trigger failed: …": failed_deferral,
-    "No triggerer ended the wait at its deadline; looking once more": late_deferral,
-    "Airflow has handed this task an event for which another one waits; looking itself": event_of_another,
+    "No triggerer ended the wait at its deadline; polling once more": late_deferral,
+    "Airflow has given this task the event of another one; polling instead": event_of_another,
 }

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.__main__ import main
 from airflow_provider_astrobpm.bpm.client import BpmClient
@@ -21,56 +20,34 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmInstanceOperator,
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from tests.support.stores import HAS_TASK_STATE_STORE, TaskStateStore
+from tests.support.task_instance import FakeTaskInstance
 
 CONN_ID = "astro_zero_default"
 BPM = "SupplierOnboarding"
 START_GRACE_SECONDS = 0.2
 RETRIES = 9
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # Airflow has a task state store from 3.3 on
 
 
-class Store(dict[str, Any]):
-    """A task state store; values take the way through JSON."""
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        """Write a value."""
-        del retention
-        self[key] = json.loads(json.dumps(value))
-
-
-class Tries:
+class Tries(FakeTaskInstance):
     """The tries of one task, as much of them as an operator sees.
 
     :param remembers: whether Airflow has a task state store.
     """
 
-    dag_id, run_id, task_id, map_index = "orders", "run", "gate", -1
-    try_number = 1
+    dag_id = "orders"
 
-    def __init__(self, *, remembers: bool = HAS_STORE) -> None:
-        self.max_tries = RETRIES
-        self.xcoms: dict[str, Any] = {}
-        self.store = Store()
-        self.context: Any = {"ti": self}
-        if remembers:
-            self.context["task_state_store"] = self.store
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Publish a value."""
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        """Return what this try has published."""
-        return self.xcoms.get(key)
+    def __init__(self, *, remembers: bool = HAS_TASK_STATE_STORE) -> None:
+        self.store = TaskStateStore()
+        super().__init__("gate", retries=RETRIES, store=self.store if remembers else None)
 
     def again(self) -> None:
         """Begin the next try."""
-        self.try_number += 1
-        self.xcoms = {}
+        self.begin_try()
 
-    def clear(self) -> None:
+    def clear(self, *, keep_task_state: bool = True) -> None:
         """Clear the task, and begin the next try."""
-        self.max_tries = self.try_number + RETRIES
+        super().clear(keep_task_state=keep_task_state)
         self.again()
 
 

@@ -34,7 +34,7 @@ PROVOCATIONS: dict[str, Provocation] = {
 # Messages that another test provokes, because they need a frozen machine, a certificate, an old Airflow, or more time.
 ELSEWHERE: dict[str, str] = {
     'On this Airflow, tick "Keep task state and resume" when you clear it (REST API: keep_task_state=true); otherwise …': (
-        "tests/operators/test_clearing.py::test_by_a_wait_that_a_clear_resumes"
+        "tests/operators/test_clearing.py::test_of_a_failed_wait_that_a_clear_resumes"
     ),
     "the key is encrypted, which is not supported": (
         "tests/hooks/test_cut_off.py::test_encrypted_key_is_refused_without_a_prompt"
@@ -61,17 +61,17 @@ ELSEWHERE: dict[str, str] = {
         "tests/bpm/test_launches.py::test_raises_if_the_input_has_changed_since"
     ),
     "the result could not be written to …: …": (
-        "tests/tasks/test_result_file.py::test_that_cannot_be_written_is_told_without_what_must_be_kept"
+        "tests/tasks/test_result_file.py::test_error_shows_no_secret"
     ),
     "the XComs of the task could not be read (…)": (
         "tests/triggers/test_lookup.py::test_survives_xcoms_that_cannot_be_read_for_a_moment"
     ),
-    "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on": (
-        "tests/operators/test_execution_timeout.py::test_it_ends_a_batch_that_is_still_being_started"
+    "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances": (
+        "tests/operators/test_execution_timeout.py::test_ends_a_batch_that_is_still_starting"
     ),
-    "This process stood still for … s, and another try may go on": "tests/tasks/test_orphan.py::test_it_stood_still",
-    "The process that supervises this one has died, and another try goes on": (
-        "tests/tasks/test_orphan.py::test_its_supervisor_has_died"
+    "This process stood still for … s, and another try may have begun": "tests/tasks/test_orphan.py::test_stops_after_standing_still",
+    "The supervisor of this process has died, and another try takes over": (
+        "tests/tasks/test_orphan.py::test_stops_when_the_supervisor_has_died"
     ),
     "Interrupted while the start request was in progress.": (
         "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"

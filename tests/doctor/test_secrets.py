@@ -8,30 +8,22 @@ from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.run import run_doctor
 from airflow_provider_astrobpm.doctor.start_markers import make_key
+from tests.support.clocks import ManualClock
 from tests.support.echoing import BPM, EchoingServer, shown_in
 
 SECRET = "the/client&secret <of>=\"a\" 'test' + 100%41"
-
-
-class Clock:
-    """A clock that advances only by sleeping."""
-
-    now = 1_800_000_000.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.mark.parametrize("kind", ["token", "query", "start"])
 @pytest.mark.parametrize("place", ["refused", "code", "oauth", "status_line", "redirect", "row", "rows"])
 def test_report_has_no_secrets(place: str, kind: str) -> None:
     said: list[str] = []
-    clock = Clock()
+    clock = ManualClock(1_800_000_000.0)
     with EchoingServer().running() as server:
         settings = Settings(
             "my_conn", server.url(place, kind), ClientCredentials("client", SECRET), max_attempts=1
         )
-        sender = ProbeSender(settings, sleep=clock.sleep, clock=lambda: clock.now)
+        sender = ProbeSender(settings, sleep=clock.sleep, clock=clock)
         process = BPM if kind == "start" else None
         key, refused_key = make_key("aaa"), make_key("bbb")
         report = run_doctor(sender, process=process, key=key, refused_key=refused_key, say=said.append)

@@ -11,6 +11,7 @@ from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
+from tests.support.clocks import ManualClock
 
 SCRIPT = """
 processes:
@@ -43,19 +44,11 @@ processes:
 """
 
 
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class EngineHarness:
     """An engine, its clock, and shortcuts for tests."""
 
     def __init__(self) -> None:
-        self.clock = ManualClock()
+        self.clock = ManualClock(1_000_000.0)
         self.engine = Engine(self.clock, parse_script(SCRIPT, "test"))
 
     def switch(self, **positions: object) -> None:

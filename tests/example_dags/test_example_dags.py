@@ -1,4 +1,4 @@
-"""Every example DAG, run whole by ``dag.test()`` on a real database, with a person at the emulator."""
+"""Every example DAG, run by ``dag.test()`` on a real database, with a simulated person at the emulator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent.parent.parent / "example_dags"
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_database"),
-    pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
+    pytest.mark.filterwarnings("ignore"),  # Airflow and its libraries emit their own warnings here
 ]
 
 
@@ -36,7 +36,7 @@ def load(name: str) -> Any:
 
 
 def run(dag: Any, **options: Any) -> tuple[str, dict[str, str]]:
-    """Run a DAG, and return how it ended and how each of its tasks did."""
+    """Run a DAG, and return its state and the state of each task."""
     dag_run = dag.test(**options)
     tasks = {
         f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id: str(ti.state)
@@ -47,7 +47,7 @@ def run(dag: Any, **options: Any) -> tuple[str, dict[str, str]]:
 
 @contextmanager
 def person(emulator: EmulatorControl, act: Callable[[dict[str, Any]], object]) -> Iterator[list[str]]:
-    """Do something with each instance that waits for a person, while the block runs."""
+    """While the block runs, act on each instance that waits for a person."""
     done: list[str] = []
     over = Event()
 
@@ -83,7 +83,7 @@ def test_approval_gate(outcome: str, ran: str, not_run: str, emulator: EmulatorC
 
 
 @pytest.mark.parametrize("end", ["Broken", "Terminated"])
-def test_approval_gate_stays_shut_on_a_bad_end(end: str, emulator: EmulatorControl) -> None:
+def test_approval_gate_stays_shut_if_the_instance_fails(end: str, emulator: EmulatorControl) -> None:
     dag = load("approval_gate")
     dag.get_task("request_approval").poll_interval = 1
     with person(emulator, lambda instance: emulator.move(instance["id"], state=end)):
@@ -104,12 +104,12 @@ def test_nightly_launch(emulator: EmulatorControl) -> None:
 class TestMaintenanceWindow:
     @pytest.fixture
     def instances(self, emulator: EmulatorControl) -> tuple[str, str, str]:
-        """Return two that run, and one that a person has suspended."""
+        """Return two running instances and one that a person has suspended."""
         running, another, held = (emulator.start("SupplierOnboarding")["id"] for _ in range(3))
         emulator.move(held, state="Suspended")
         return running, another, held
 
-    def test_holds_what_runs_and_lets_it_go_on(
+    def test_suspends_running_instances_and_resumes_them(
         self, emulator: EmulatorControl, instances: tuple[str, str, str]
     ) -> None:
         state, tasks = run(load("maintenance_window"))
@@ -125,7 +125,7 @@ class TestMaintenanceWindow:
         assert [emulator.instance(one)["suspended"] for one in instances] == [False, False, False]
         assert emulator.instance(instances[2])["state"] == "Suspended"
 
-    def test_lets_it_go_on_also_when_the_work_fails(
+    def test_resumes_instances_even_if_the_work_fails(
         self, emulator: EmulatorControl, instances: tuple[str, str, str]
     ) -> None:
         dag = load("maintenance_window")
@@ -139,7 +139,7 @@ class TestMaintenanceWindow:
         assert [emulator.instance(one)["suspended"] for one in instances] == [False, False, False]
         assert emulator.instance(instances[2])["state"] == "Suspended"
 
-    def test_has_nothing_to_hold(self, emulator: EmulatorControl) -> None:
+    def test_without_running_instances(self, emulator: EmulatorControl) -> None:
         state, tasks = run(load("maintenance_window"))
         assert (state, tasks["work"], tasks["window_closed"]) == ("success", "success", "success")
         assert emulator.counts()["action"] == 0
@@ -151,7 +151,7 @@ def test_gate_on_instance(emulator: EmulatorControl) -> None:
 
     def start_later() -> None:
         deadline = time.monotonic() + 60
-        while not emulator.counts()["query"]:  # the gate looks before there is anything
+        while not emulator.counts()["query"]:  # the gate polls before there is an instance
             assert time.monotonic() < deadline
         emulator.start("SupplierOnboarding", business_key="supplier-Globex")
 
@@ -186,7 +186,7 @@ def test_batch_launch(emulator: EmulatorControl) -> None:
     assert emulator.counts()["start"] == 150
 
 
-def test_batch_launch_stays_shut_where_too_many_fail(emulator: EmulatorControl) -> None:
+def test_batch_launch_stays_shut_if_too_many_fail(emulator: EmulatorControl) -> None:
     dag = load_batch_launch()
     reconcile = dag.get_task("reconcile")
     reconcile.retries, reconcile.bpm_name = 0, "AlwaysBroken"
@@ -225,7 +225,7 @@ def test_incident_on_failure(emulator: EmulatorControl) -> None:
     assert incident["business_key"].startswith("incident.incident_on_failure.")
 
 
-def test_every_example_is_tried() -> None:
+def test_every_example_has_a_test() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} == {
         "approval_gate",
         "batch_launch",

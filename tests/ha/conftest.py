@@ -1,4 +1,4 @@
-"""An Airflow with two triggerers and two Celery workers, on PostgreSQL and Redis, and what the test does to it."""
+"""An Airflow with two triggerers and two Celery workers, on PostgreSQL and Redis, and the actions of the tests on it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ PAGE = 1000  # more tasks than there are
 SETTINGS = {
     "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "dags"),
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
-    # What is beyond the workers' slots lies in Redis, so that a slot that falls free has something to do.
+    # Tasks beyond the workers' slots wait in Redis, so that a free slot gets work at once.
     "AIRFLOW__CORE__PARALLELISM": str(4 * SLOTS),
     "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": str(PAGE),
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(SLOTS),
-    "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",  # a second is not enough where all is on one small machine
+    "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",  # one second is not enough on one small machine
     "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "50",
-    # A killed worker says nothing: its tasks are known to be dead when they have been silent for this long. Redis
-    # would give its messages to another worker after the visibility timeout, a day, and the scheduler is to be first.
+    # A killed worker reports nothing. Its tasks count as dead when they have been silent for this long. Redis
+    # would give its messages to another worker after the visibility timeout, a day, and the scheduler should be first.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "16",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    # What a killed worker had taken from Redis and not begun is silent too, but waits to be begun.
+    # Tasks that a killed worker had taken from Redis but not begun are silent as well, until they begin.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
@@ -60,7 +60,7 @@ class Airflow(DeployedAirflow):
         """By the id under which Airflow knows each."""
 
     def start_worker(self) -> None:
-        """Start a worker; it works some seconds later."""
+        """Start a worker; it is ready some seconds later."""
         self.workers.append(self.deployment.start_worker())
 
     def start_triggerer(self) -> None:
@@ -77,12 +77,12 @@ class Airflow(DeployedAirflow):
         self.triggerers[self.until(f"{child.name} is known", new)] = child
 
     def kill(self, child: Child) -> None:
-        """End every process of a component at once, so that none of them can tell anybody."""
+        """Kill every process of a component at once, so that none of them can report it."""
         self.gone.append(child)
         child.signal(signal.SIGSTOP)
 
         def dead() -> bool | None:
-            child.signal(signal.SIGKILL)  # again for what was just being started
+            child.signal(signal.SIGKILL)  # again, for processes that were just starting
             return not child.members() or None
 
         self.until(f"{child.name} is dead", dead)
@@ -92,7 +92,7 @@ class Airflow(DeployedAirflow):
         self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "dag_run_id": run_id})
 
     def count(self, *states: str) -> int:
-        """Return how many tasks are in one of these states; without one, how many there are."""
+        """Return the number of tasks in one of these states; without states, of all tasks."""
         query = urlencode([("limit", 1), *(("state", state) for state in states)])
         found: int = self.call("GET", f"{_TASKS}?{query}")["total_entries"]
         return found
@@ -124,10 +124,10 @@ _TASKS = "/api/v2/dags/~/dagRuns/~/taskInstances"
 
 @pytest.fixture(scope="module")
 def airflow(emulator_server: EmulatorServer) -> Iterator[Airflow]:
-    """The deployment, up; when the test is over nothing of it is left."""
+    """The deployment, up; after the test nothing of it is left."""
     with Stack() as stack:
         for number in SIGNALS:
-            signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
+            signal.signal(number, signal.default_int_handler)  # ends the session, including this fixture
         install_services(stack)
         settings = {
             **SETTINGS,

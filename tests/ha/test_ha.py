@@ -1,4 +1,4 @@
-"""A worker and a triggerer are killed at work, and each of 200 tasks ends with its one instance, and ends right."""
+"""A worker and a triggerer are killed at work, and each of 200 tasks ends correctly with its one instance."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.ha
 
-MAPPED = 5  # tasks of a run, as the DAG file says
+MAPPED = 5  # tasks of a run, as in the DAG file
 APPROVED_RUNS = 39
 TASKS = (APPROVED_RUNS + 1) * MAPPED
-PATIENCE = 300.0  # seconds for what all of the tasks must do
-START_DELAY = 20.0  # seconds; a client waits longer for an answer
+PATIENCE = 300.0  # seconds until all tasks must have done something
+START_DELAY = 20.0  # seconds; a client waits longer for a response
 
 
 def kill_a_worker_amid_its_starts(airflow: Airflow) -> set[str]:
-    """Kill a worker whose tasks have all started their instances, and do not know it yet; return these tasks."""
+    """Kill a worker whose tasks have all started their instances, but have no response yet; return these tasks."""
     airflow.control.fault("start", "delay", times=TASKS, seconds=START_DELAY, work_done=True)
 
     def all_amid_their_starts() -> tuple[Child, set[str]] | None:
@@ -46,7 +46,7 @@ def kill_a_worker_amid_its_starts(airflow: Airflow) -> set[str]:
 
 
 def kill_the_busier_triggerer(airflow: Airflow) -> tuple[int, int]:
-    """Kill the triggerer that holds most of the waits; return its id, and how many it held."""
+    """Kill the triggerer with most of the waits; return its id and the number of its waits."""
     held = Counter(task["trigger"]["triggerer_id"] for task in airflow.tasks("deferred").values())
     ((triggerer, waits),) = held.most_common(1)
     airflow.kill(airflow.triggerers[triggerer])
@@ -69,7 +69,7 @@ def until_all_wait(airflow: Airflow, *, without: int | None = None) -> None:
     airflow.until("a triggerer holds every wait", held, PATIENCE)
 
 
-def test_200_waits_outlive_a_worker_and_a_triggerer(
+def test_200_waits_survive_a_worker_and_a_triggerer(
     airflow: Airflow, measured: Callable[[str, float], None]
 ) -> None:
     control = airflow.control

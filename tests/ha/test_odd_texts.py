@@ -1,6 +1,6 @@
-"""NULs and half surrogate pairs in remote texts, on PostgreSQL: they fail the task that they are about, and no other.
+"""NULs and half surrogate pairs in remote texts, on PostgreSQL: they fail only the task of their instance.
 
-PostgreSQL refuses both, and a triggerer dies of an event that its database refuses. SQLite takes them.
+PostgreSQL refuses both, and a triggerer dies when its database refuses an event. SQLite accepts them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.ha.conftest import SETTINGS, Airflow
 pytestmark = pytest.mark.ha
 
 WAITS = 51
-PATIENCE = 300.0  # seconds for what all of the tasks must do
+PATIENCE = 300.0  # seconds until all tasks must have done something
 NUL, HALF = "\0", "\ud83d"
 CLEANED = "\ufffd"
 ALL_TEXTS = (
@@ -32,10 +32,10 @@ ALL_TEXTS = (
 
 @pytest.fixture(scope="module")
 def airflow() -> Iterator[Airflow]:
-    """A deployment with one triggerer, whose workers are the scheduler's own; when the test is over nothing is left."""
+    """A deployment with one triggerer, with the workers of the scheduler; after the test nothing is left."""
     with EmulatorServer() as server, Stack() as stack:
         for number in SIGNALS:
-            signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
+            signal.signal(number, signal.default_int_handler)  # ends the session, including this fixture
         install_services(stack)
         settings = {
             **SETTINGS,
@@ -65,31 +65,31 @@ def distort(airflow: Airflow, instance_id: str, *fields: str) -> None:
 
 
 def failed(airflow: Airflow, title: str) -> Callable[[], Any]:
-    """Return what finds a task that has failed."""
+    """Return a function that returns the failed task."""
     return lambda: airflow.tasks("failed").get(title)
 
 
 def succeeded(airflow: Airflow, dag_id: str, count: int = 1) -> Callable[[], list[dict[str, Any]] | None]:
-    """Return what finds so many tasks of a DAG that have succeeded."""
+    """Return a function that returns the succeeded tasks of a DAG when there are enough."""
 
-    def look() -> list[dict[str, Any]] | None:
+    def poll() -> list[dict[str, Any]] | None:
         found = [task for task in airflow.tasks("success").values() if task["dag_id"] == dag_id]
         return found if len(found) == count else None
 
-    return look
+    return poll
 
 
 def all_wait(airflow: Airflow) -> Callable[[], bool | None]:
-    """Return what finds that the triggerer holds the waits of all tasks."""
+    """Return a function that returns whether the triggerer has the waits of all tasks."""
 
-    def look() -> bool | None:
+    def poll() -> bool | None:
         waiting = airflow.tasks("deferred").values()
         assert airflow.count("failed") == 0
         return (
             len(waiting) == WAITS + 2 and all(task["trigger"]["triggerer_id"] for task in waiting)
         ) or None
 
-    return look
+    return poll
 
 
 def test_texts_that_postgresql_refuses_fail_one_task_at_most(
@@ -105,7 +105,7 @@ def test_texts_that_postgresql_refuses_fail_one_task_at_most(
     assert len(instances) == WAITS + 3
     measured(f"until {WAITS + 2} tasks wait", time.monotonic() - began)
 
-    # What the server says of a refusal goes into the event of the one wait that bears with no failure.
+    # The server's message of a refusal goes into the event of the one wait that tolerates no failure.
     control.fault("query", "status", status=400, res_msg=f"no{NUL}such thing")
     airflow.until("the impatient task has failed", failed(airflow, "impatient -1"))
 
@@ -119,7 +119,7 @@ def test_texts_that_postgresql_refuses_fail_one_task_at_most(
         control.act(instances[title], "approve")
     airflow.until("the batch has failed", failed(airflow, "batch -1"))
 
-    # A wait that holds a worker returns what it has seen.
+    # A wait on a worker returns the texts that it has polled.
     airflow.run("on_a_worker", "on_a_worker")
     on_a_worker = airflow.until("it has started", lambda: airflow.instances().get("on_a_worker -1"))[0]["id"]
     distort(airflow, on_a_worker, "version", "title", "label", "interviewLabel", "taskOutcome")
@@ -136,7 +136,7 @@ def test_texts_that_postgresql_refuses_fail_one_task_at_most(
     (payload,) = airflow.call("GET", f"{path}?deserialize=true")["value"]
     assert (payload["id"], payload["bp_status"]) == (watched, f"Appr{CLEANED}oved{CLEANED}")
 
-    # Then both are in every text of every answer for a while, the states among them.
+    # Then both are in every text of every response for a while, including the states.
     for fault in ("nul", "half_pair"):
         control.fault("query", fault, times=10)
     airflow.until("all of those answers were sent", lambda: not control.faults() or None)

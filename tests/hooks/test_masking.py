@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm._airflow import version_compat
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.token import credential_key
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
@@ -36,7 +37,7 @@ class Masker:
 @pytest.fixture
 def masker() -> Iterator[Masker]:
     """Airflow's masker, cleared for the test and restored afterwards."""
-    real = masking.airflows_masker()
+    real = version_compat.secrets_masker()
     before, replacer = set(real.patterns), real.replacer
     real.reset_masker()
     yield Masker(real)
@@ -61,7 +62,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(secret)
 
     monkeypatch.setattr(masking, "mask_secret", seen.append)
-    monkeypatch.setattr(masking, "amask", amask)
+    monkeypatch.setattr(masking, "amask_secret", amask)
     return seen
 
 
@@ -158,7 +159,7 @@ def test_adapted_forms_are_removed_with_their_token(
 def test_unknown_masker_gets_a_limited_number_of_tokens(
     masks: masking.TokenMasks, reported: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masking, "airflows_masker", object)
+    monkeypatch.setattr(masking, "secrets_masker", object)
     for number in range(RENEWALS):
         masks.show(token(number), "key")
     assert reported == [token(number) for number in range(masking.TOLD)]

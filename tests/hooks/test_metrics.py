@@ -22,6 +22,7 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.hooks import metrics
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.hooks.metrics import METER, PREFIX, StatsMeter
+from tests.support.clocks import ManualClock
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
@@ -42,31 +43,26 @@ class Stats:
     gauge = incr
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def stats() -> Stats:
     return Stats()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(100.0)
 
 
 @pytest.fixture
-def stats_meter(stats: Stats, clock: Clock) -> StatsMeter:
+def stats_meter(stats: Stats, clock: ManualClock) -> StatsMeter:
     made = StatsMeter(clock)
     vars(made).update(_stats=stats, _hostname="host.example", _has_names_without_tags=True)
     return made
 
 
-def test_counts_are_flushed_once_a_second(stats_meter: StatsMeter, stats: Stats, clock: Clock) -> None:
+def test_counts_are_flushed_once_a_second(
+    stats_meter: StatsMeter, stats: Stats, clock: ManualClock
+) -> None:
     for _ in range(1000):
         stats_meter.count("polls")
     assert stats.handed == []

@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
+from tests.support.task_instance import FakeTaskInstance
 
 
 @pytest.mark.parametrize("url", ["https://astro-zero.example/1", None])
@@ -57,22 +58,10 @@ def test_tasks_that_wait_for_an_instance_have_the_link() -> None:
         assert [type(link) for link in kind.operator_extra_links] == [AstroZeroBpmInstanceLink]
 
 
-class TaskInstance:
-    """The part of a task instance that the sensor uses."""
-
-    dag_id, run_id, task_id, map_index, try_number = "dag", "run", "wait", -1, 1
-
-    def __init__(self) -> None:
-        self.pushed: list[tuple[str, Any]] = []
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed.append((key, value))
-
-
 class TestSensor:
     @pytest.fixture
-    def ti(self) -> TaskInstance:
-        return TaskInstance()
+    def ti(self) -> FakeTaskInstance:
+        return FakeTaskInstance("wait")
 
     @pytest.fixture
     def sensor(
@@ -88,13 +77,13 @@ class TestSensor:
 
         return make
 
-    def shown(self, ti: TaskInstance, instance_id: str) -> bool:
+    def shown(self, ti: FakeTaskInstance, instance_id: str) -> bool:
         """Return whether the task has published the instance's address once, and nothing else."""
         (one,) = ti.pushed
         return one[0] == "instance_url" and one[1].endswith(f"/i/{instance_id}")
 
     def test_publishes_the_address_of_an_id_before_the_first_poll(
-        self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+        self, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl
     ) -> None:
         made = sensor(instance_id="002N1", deferrable=True)
 
@@ -108,7 +97,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_publishes_the_address_of_the_match_of_a_key(
-        self, deferrable: bool, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+        self, deferrable: bool, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl
     ) -> None:
         instance_id = emulator.start("SupplierOnboarding", business_key="k")["id"]
         made = sensor(business_key="k", deferrable=deferrable)
@@ -122,7 +111,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("outcome", ["approve", "reject"])
     def test_publishes_the_address_of_what_the_trigger_found(
-        self, outcome: str, sensor: Any, ti: TaskInstance, emulator: EmulatorControl, fire: Any
+        self, outcome: str, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl, fire: Any
     ) -> None:
         made = sensor(business_key="k", deferrable=True, failed_bp_statuses=["Rejected"])
         with pytest.raises(TaskDeferred) as deferred:
@@ -139,7 +128,7 @@ class TestSensor:
         assert self.shown(ti, instance_id)
 
     def test_publishes_nothing_without_a_template(
-        self, sensor: Any, ti: TaskInstance, emulator: EmulatorControl
+        self, sensor: Any, ti: FakeTaskInstance, emulator: EmulatorControl
     ) -> None:
         instance_id = emulator.start("SupplierOnboarding")["id"]
         assert not sensor(instance_id=instance_id, template=None).poke({"ti": ti})

@@ -1,4 +1,4 @@
-"""What arguments mean: what means nothing is refused while the DAG is parsed, and what templates become is taken or refused."""
+"""Arguments: those without effect are refused while the DAG is parsed, and rendered values are accepted or refused."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from airflow_provider_astrobpm.operators.bpm import (
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.testing.dag_run import DagResult
 from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from tests.support.task_instance import FakeTaskInstance
 
 DAGS = Path(__file__).parent / "dags" / "arguments.py"
 MOMENT = datetime(2018, 12, 12, 20, 0, tzinfo=timezone.utc)
@@ -53,16 +54,16 @@ def sensor(**arguments: Any) -> Any:
 NOT_WAITING = {"wait_for_completion": False}
 
 
-class TestWhatMeansNothing:
+class TestArgumentsWithoutEffect:
     @pytest.mark.parametrize("make", [start, batch])
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            ({"on_timeout": "suspend"}, "on_timeout means nothing without a timeout or an execution_timeout"),
-            ({**NOT_WAITING, "timeout": 60}, "timeout means nothing with wait_for_completion=False"),
-            ({**NOT_WAITING, "on_timeout": "suspend"}, "on_timeout means nothing with wait_for_completion=False"),
-            ({**NOT_WAITING, "on_suspended": "fail"}, "on_suspended means nothing with wait_for_completion=False"),
-            ({**NOT_WAITING, "states": ["Broken"]}, "states means nothing with wait_for_completion=False"),
+            ({"on_timeout": "suspend"}, "on_timeout has no effect without a timeout or an execution_timeout"),
+            ({**NOT_WAITING, "timeout": 60}, "timeout has no effect with wait_for_completion=False"),
+            ({**NOT_WAITING, "on_timeout": "suspend"}, "on_timeout has no effect with wait_for_completion=False"),
+            ({**NOT_WAITING, "on_suspended": "fail"}, "on_suspended has no effect with wait_for_completion=False"),
+            ({**NOT_WAITING, "states": ["Broken"]}, "states has no effect with wait_for_completion=False"),
             ({"deferrable": "no"}, "deferrable must be True or False, not 'no'; write False"),
             ({"deferrable": 1}, "deferrable must be True or False, not 1; write True"),
             ({"wait_for_completion": "later"}, "wait_for_completion must be True or False, not 'later'"),
@@ -71,16 +72,16 @@ class TestWhatMeansNothing:
             ({"timeout": timedelta(0)}, "timeout must be more than 0"),
         ],
     )  # fmt: skip
-    def test_is_refused_when_the_dag_is_parsed(
+    def test_fail_the_parsing_of_the_dag(
         self, make: Callable[..., Any], arguments: dict[str, Any], words: str
     ) -> None:
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is checked below
             make(**arguments)
         assert str(caught.value).startswith("Task 'gate': ")
         assert words in str(caught.value)
 
-    def test_of_a_batch_alone(self) -> None:
-        with pytest.raises(ValueError, match="on_failure means nothing with wait_for_completion=False"):
+    def test_fail_the_parsing_of_a_batch(self) -> None:
+        with pytest.raises(ValueError, match="on_failure has no effect with wait_for_completion=False"):
             batch(**NOT_WAITING, on_failure="terminate")
         with pytest.raises(ValueError, match="validate_first must be True or False, not 'off'; write False"):
             batch(validate_first="off")
@@ -96,15 +97,17 @@ class TestWhatMeansNothing:
         ],
     )
     @pytest.mark.parametrize("make", [start, batch])
-    def test_what_means_something_is_taken(self, make: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    def test_arguments_with_an_effect_are_accepted(
+        self, make: Callable[..., Any], arguments: dict[str, Any]
+    ) -> None:
         make(**arguments)
 
     def test_a_sensor_always_has_a_timeout(self) -> None:
         sensor(on_timeout="suspend")
-        sensor(timeout=0)  # it looks once
+        sensor(timeout=0)  # it polls once
 
 
-class TestWhatToWrite:
+class TestAdvice:
     @pytest.mark.parametrize(
         ("make", "arguments", "words"),
         [
@@ -126,18 +129,18 @@ class TestWhatToWrite:
             (batch, {"max_concurrency": "16"}, "not '16'; write 16"),
             (batch, {"max_failures": "10%"}, "not '10%'; write 0.1"),
             (batch, {"rate_limit": "5"}, "not '5'; write 5"),
-            (start, {"if_open_instance_exists": "adopt"}, "if_open_instance_exists means nothing without"),
-            (sensor, {"bpm_name": "A"}, "bpm_name narrows a business_key"),
+            (start, {"if_open_instance_exists": "adopt"}, "if_open_instance_exists has no effect without"),
+            (sensor, {"bpm_name": "A"}, "bpm_name has no effect with an instance_id"),
             (sensor, {"business_key": "k"}, "give exactly one of instance_id and business_key"),
             (batch, {"launches": None}, "give exactly one of launches and launches_path"),
             (start, {"variables": {"a": [0, float("nan")]}}, "variables['a'][1] cannot be sent: it is nan"),
             (batch, {"launches": [{}, {"variables": {"a": b"x"}}]}, "launch 2: variables['a'] cannot be sent"),
         ],
     )  # fmt: skip
-    def test_is_said_with_the_name_of_the_task(
+    def test_error_names_the_task_and_the_remedy(
         self, make: Callable[..., Any], arguments: dict[str, Any], words: str
     ) -> None:
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is checked below
             make(**arguments)
         assert str(caught.value).startswith("Task 'gate': ")
         assert words in str(caught.value)
@@ -152,19 +155,19 @@ class TestWhatToWrite:
             (AstroZeroQueryBpmInstancesOperator, {"order_type": "up"}, "order_type must be one of"),
         ],
     )
-    def test_is_said_by_the_other_operators(self, kind: Any, arguments: dict[str, Any], words: str) -> None:
+    def test_errors_of_the_other_operators(self, kind: Any, arguments: dict[str, Any], words: str) -> None:
         of_one = {} if kind is AstroZeroQueryBpmInstancesOperator else {"instance_id": "1"}
         with DAG("d", schedule=None), pytest.raises(ValueError, match="^Task 'gate': ") as caught:
             kind(task_id="gate", **of_one, **arguments)
         assert words in str(caught.value)
 
-    def test_a_template_of_a_list_without_native_rendering(self) -> None:
+    def test_list_template_without_native_rendering(self) -> None:
         operator = start(bp_statuses="{{ params.statuses }}")
         operator.bp_statuses = "['Approved']"
         with pytest.raises(ValueError, match="a template renders a text: set render_template_as_native_obj"):
             operator.execute({})
 
-    def test_by_the_decorator(self) -> None:
+    def test_error_of_the_decorator(self) -> None:
         def gate() -> dict[str, Any]:
             return {}
 
@@ -182,9 +185,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 class TestDefaultArgs:
-    """Those of a DAG that mean nothing to one of its tasks do not break its import."""
+    """Defaults of a DAG that have no effect in one of its tasks do not break its import."""
 
-    def test_are_left_out_where_they_mean_nothing(self) -> None:
+    def test_are_ignored_where_they_have_no_effect(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
             fired = START(task_id="fired", wait_for_completion=False)
             many = AstroZeroStartBpmBatchOperator(task_id="many", launches=[{}], wait_for_completion=False)
@@ -200,7 +203,7 @@ class TestDefaultArgs:
         assert (many.launches_path, many.on_failure, many.on_suspended) == (None, "leave", "wait")
         assert (waits.business_key, waits.bpm_name, waits.on_timeout) == (None, None, "terminate")
 
-    def test_keep_their_meaning_where_they_have_one(self) -> None:
+    def test_apply_where_they_have_an_effect(self) -> None:
         with DAG("d", schedule=None, default_args=DEFAULTS):
             gate = START(task_id="gate")
         assert (gate.timeout, gate.on_timeout, gate.if_open_instance_exists) == (3600, "terminate", "adopt")
@@ -214,20 +217,22 @@ class TestDefaultArgs:
             ({"timeout": 3600.0}, NOT_WAITING),
         ],
     )
-    def test_of_one_alone(self, defaults: dict[str, Any], arguments: dict[str, Any]) -> None:
+    def test_single_default_without_effect_is_ignored(
+        self, defaults: dict[str, Any], arguments: dict[str, Any]
+    ) -> None:
         with DAG("d", schedule=None, default_args=defaults):
             start(**arguments)
 
-    def test_of_a_task_group_count_too(self) -> None:
+    def test_default_args_of_a_task_group(self) -> None:
         defaults: Any = {"on_timeout": "terminate"}
         with DAG("d", schedule=None), TaskGroup("g", default_args=defaults):
             assert start().on_timeout == "leave"
 
-    def test_do_not_excuse_what_the_task_itself_is_given(self) -> None:
+    def test_do_not_excuse_arguments_of_the_task(self) -> None:
         with DAG("d", schedule=None, default_args={"on_timeout": "terminate", "timeout": 60}):
-            with pytest.raises(ValueError, match="Task 'gate': timeout means nothing"):
+            with pytest.raises(ValueError, match="Task 'gate': timeout has no effect"):
                 start(**NOT_WAITING, timeout=61)
-            with pytest.raises(ValueError, match="Task 'other': on_timeout means nothing"):
+            with pytest.raises(ValueError, match="Task 'other': on_timeout has no effect"):
                 start(task_id="other", **NOT_WAITING, on_timeout="suspend")
 
 
@@ -235,7 +240,7 @@ class TestDefaultArgs:
 def shanghai(
     emulator: AstroZeroEmulator, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection names the zone of its timestamps."""
+    """A connection with a ``timezone``."""
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"timezone": "Asia/Shanghai"}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -248,24 +253,8 @@ def offered(emulator: AstroZeroEmulator) -> AstroZeroEmulator:
     return emulator
 
 
-class Tries:
-    """As much of a task instance as the operators use."""
-
-    dag_id, run_id, task_id, map_index = "orders", "run", "gate", -1
-    try_number, max_tries = 1, 0
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
-
-
 def execute(operator: Any) -> Any:
-    return operator.execute({"ti": Tries()})
+    return operator.execute(FakeTaskInstance("gate").context)
 
 
 def by_the_decorator(given: Any) -> None:
@@ -289,14 +278,14 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 class TestValues:
     @pytest.mark.usefixtures("shanghai")
     @pytest.mark.parametrize("way", WAYS)
-    def test_are_sent_alike_by_whatever_starts(self, way: str, offered: AstroZeroEmulator) -> None:
+    def test_all_ways_to_start_send_the_same(self, way: str, offered: AstroZeroEmulator) -> None:
         WAYS[way](GIVEN)
         (instance,) = offered.instances()
         assert {name: instance["variables"][name] for name in SENT} == SENT
 
     @pytest.mark.usefixtures("shanghai")
     @pytest.mark.parametrize("way", ["operator", "hook"])
-    def test_are_sent_alike_by_whatever_sets(self, way: str, offered: AstroZeroEmulator) -> None:
+    def test_all_ways_to_set_variables_send_the_same(self, way: str, offered: AstroZeroEmulator) -> None:
         instance_id = offered.start("Open")["id"]
         if way == "operator":
             execute(AstroZeroSetBpmVariablesOperator(task_id="set", instance_id=instance_id, variables=GIVEN))
@@ -305,7 +294,7 @@ class TestValues:
         assert offered.instance(instance_id)["variables"] == SENT
 
     @pytest.mark.parametrize("way", WAYS)
-    def test_a_moment_needs_the_zone_of_the_connection(
+    def test_aware_datetime_needs_the_timezone_of_the_connection(
         self, way: str, offered: AstroZeroEmulator, caplog: pytest.LogCaptureFixture, capsys: Any
     ) -> None:
         said = ""
@@ -318,16 +307,14 @@ class TestValues:
         assert "set the extra 'timezone' of the connection" in said
         assert not any(offered.counts().values())
 
-    def test_of_a_file_of_launches(self, offered: AstroZeroEmulator, tmp_path: Path) -> None:
+    def test_values_in_a_file_of_launches(self, offered: AstroZeroEmulator, tmp_path: Path) -> None:
         path = tmp_path / "launches.jsonl"
         path.write_text('{"business_key": 4711, "version": "1.0.0", "variables": {"parts": [1, null]}}\n')
         execute(batch(launches=None, launches_path=str(path), poll_interval=1))
         (instance,) = offered.instances()
         assert (instance["business_key"], instance["variables"]["parts"]) == ("4711", [1, None])
 
-    def test_a_version_of_a_file_that_may_have_lost_digits_is_refused(
-        self, offered: AstroZeroEmulator, tmp_path: Path
-    ) -> None:
+    def test_float_version_in_a_file_is_refused(self, offered: AstroZeroEmulator, tmp_path: Path) -> None:
         path = tmp_path / "launches.jsonl"
         path.write_text('{"version": 1.10}\n')
         with pytest.raises(ValueError, match="line 1 of .*version must be a text, not the number 1.1"):
@@ -336,9 +323,9 @@ class TestValues:
 
 
 class TestNumbersOfTemplates:
-    """Native rendering makes numbers of texts."""
+    """Native rendering turns texts into numbers."""
 
-    def test_an_integer_is_taken_as_its_text(self, offered: AstroZeroEmulator) -> None:
+    def test_integer_becomes_a_text(self, offered: AstroZeroEmulator) -> None:
         offered.process("Any", STEPS, version="2")
         operator = start(bpm_name="Any", poll_interval=1)
         operator.version, operator.title, operator.business_key = 2, 42, 20181212
@@ -349,7 +336,7 @@ class TestNumbersOfTemplates:
 
     @pytest.mark.parametrize("argument", ["version", "title", "business_key", "bpm_name"])
     @pytest.mark.parametrize("value", [1.1, True, MOMENT, ["a"]])
-    def test_anything_else_is_refused_and_the_remedy_said(
+    def test_other_types_are_refused_with_a_remedy(
         self, argument: str, value: object, offered: AstroZeroEmulator
     ) -> None:
         operator = start()
@@ -380,9 +367,9 @@ def run(
     return lambda dag_id, **options: offered.run(getattr(module, dag_id), **options)
 
 
-@pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
+@pytest.mark.filterwarnings("ignore")  # Airflow and its libraries emit their own warnings here
 class TestOnAirflow:
-    """What Airflow does with templates before a task runs."""
+    """The values after Airflow has rendered the templates of a task."""
 
     def test_native_rendering(self, offered: AstroZeroEmulator, run: Callable[..., DagResult]) -> None:
         offered.process("Any", STEPS, version="1.10")
@@ -398,7 +385,7 @@ class TestOnAirflow:
             ("not_a_number", "variables['parts'][1] cannot be sent: it is nan, which JSON does not have"),
         ],
     )  # fmt: skip
-    def test_what_templates_came_out_as_is_named(
+    def test_error_names_the_rendered_value(
         self,
         dag_id: str,
         words: str,
@@ -410,14 +397,14 @@ class TestOnAirflow:
         assert words in capfd.readouterr().out
         assert not offered.instances()
 
-    def test_what_a_task_returns_is_no_template_whatever_checks_it(
+    def test_return_value_of_a_task_is_not_rendered(
         self, offered: AstroZeroEmulator, run: Callable[..., DagResult]
     ) -> None:
         assert run("hostile").state == "success"
         (instance,) = offered.instances()
         assert instance["variables"]["day"] == "{{ 7 * 6 }}"
 
-    def test_a_default_title_names_dag_task_launch_and_run(
+    def test_default_title_names_dag_task_launch_and_run(
         self, offered: AstroZeroEmulator, run: Callable[..., DagResult]
     ) -> None:
         result = run("titles")

@@ -1,4 +1,4 @@
-"""``check_variables`` of the operators: unknown names are told before anything is started or set, and never in its way."""
+"""``check_variables`` of the operators: unknown names are refused before anything is started or set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
@@ -18,12 +17,11 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from tests.docs.scene import Tries
+from tests.support.stores import HAS_TASK_STATE_STORE, TaskStateStore, needs_task_state_store
+from tests.support.task_instance import FakeTaskInstance
 
 BPM = "SupplierOnboarding"
 NAMES = {"supplier": "ACME", "country": "CN"}
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +35,7 @@ def _short_grace(
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Return what was logged, wherever this Airflow logs to."""
+    """Return the log, from standard output or from the logging module."""
     return lambda: "".join([*capsys.readouterr(), caplog.text])
 
 
@@ -65,8 +63,12 @@ def batch(*variables: dict[str, Any], **arguments: Any) -> AstroZeroStartBpmBatc
     )
 
 
-def run(operator: Any, tries: Tries | None = None) -> Any:
-    return operator.execute((tries or Tries()).context)
+def task_with_retries() -> FakeTaskInstance:
+    return FakeTaskInstance("gate", retries=9, store=TaskStateStore() if HAS_TASK_STATE_STORE else None)
+
+
+def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
+    return operator.execute((ti or task_with_retries()).context)
 
 
 def reads(emulator: EmulatorControl) -> int:
@@ -74,20 +76,20 @@ def reads(emulator: EmulatorControl) -> int:
 
 
 @pytest.mark.parametrize("make", [start, decorated])
-def test_a_start_with_names_that_the_bpm_has(make: Any, emulator: EmulatorControl) -> None:
+def test_known_names_are_sent(make: Any, emulator: EmulatorControl) -> None:
     run(make(variables=NAMES))
     assert len(emulator.instances()) == 1
     assert reads(emulator) == 2
 
 
 @pytest.mark.parametrize("make", [start, decorated])
-def test_a_start_with_a_name_that_it_has_not(make: Any, emulator: EmulatorControl) -> None:
+def test_unknown_name_is_refused(make: Any, emulator: EmulatorControl) -> None:
     with pytest.raises(errors.UnknownVariablesError, match="'contry' \\(did you mean 'country'\\?\\)"):
         run(make(variables={**NAMES, "contry": "CN"}))
     assert emulator.counts()["start"] == 0
 
 
-def test_the_version_counts(emulator: EmulatorControl) -> None:
+def test_checks_the_given_version(emulator: EmulatorControl) -> None:
     arguments = {"bpm_name": "InvoiceCheck", "variables": {"currency": "EUR"}}
     run(start(**arguments))
     with pytest.raises(errors.UnknownVariablesError, match="version '1.0.0' has no variable 'currency'"):
@@ -95,7 +97,7 @@ def test_the_version_counts(emulator: EmulatorControl) -> None:
     assert emulator.counts()["start"] == 1
 
 
-def test_it_is_off_by_default_and_costs_nothing_then(emulator: EmulatorControl) -> None:
+def test_is_off_by_default_and_then_reads_nothing(emulator: EmulatorControl) -> None:
     run(start(variables={"contry": "CN"}, check_variables=False))
     run(start())
     run(batch({"contry": "CN"}, check_variables=False))
@@ -108,7 +110,7 @@ def test_it_is_off_by_default_and_costs_nothing_then(emulator: EmulatorControl) 
 
 
 @pytest.mark.parametrize("position", ["absent", "empty", "map"])
-def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
+def test_impossible_check_is_logged_and_the_start_continues(
     position: str, emulator: EmulatorControl, said: Callable[[], str]
 ) -> None:
     emulator.switch(definition_variables=position)
@@ -117,26 +119,26 @@ def test_where_it_cannot_be_told_the_log_says_so_and_the_start_goes_on(
     assert f"Cannot check whether BPM {BPM!r} version '1.0.0' has the variables 'contry'" in said()
 
 
-@needs_a_store
+@needs_task_state_store
 @pytest.mark.parametrize("make", [start, lambda **more: batch({"contry": "CN"}, bpm_name=BPM)])
-def test_a_retry_that_may_have_started_does_not_ask_again(make: Any, emulator: EmulatorControl) -> None:
-    """What was started before the BPM has changed is gone on with; so it is when definitions cannot be read any more."""
-    tries = Tries()
+def test_retry_after_a_start_does_not_check_again(make: Any, emulator: EmulatorControl) -> None:
+    """The instance is resumed even if the BPM has changed since, or its definition cannot be read any more."""
+    ti = task_with_retries()
     emulator.switch(definition_variables="absent")
-    run(make(variables={"contry": "CN"}), tries)
+    run(make(variables={"contry": "CN"}), ti)
     emulator.switch(definition_variables="listed")
     emulator.fault("definitions", "status", status=503, times=9)
-    tries.again()
-    run(make(variables={"contry": "CN"}), tries)
+    ti.begin_try()
+    run(make(variables={"contry": "CN"}), ti)
     assert len(emulator.instances()) == 1
 
 
-def test_a_retry_of_what_was_refused_is_refused_again(emulator: EmulatorControl) -> None:
-    tries = Tries()
+def test_retry_of_a_refused_start_is_refused_again(emulator: EmulatorControl) -> None:
+    ti = task_with_retries()
     for _ in range(2):
         with pytest.raises(errors.UnknownVariablesError):
-            run(start(variables={"contry": "CN"}), tries)
-        tries.again()
+            run(start(variables={"contry": "CN"}), ti)
+        ti.begin_try()
     assert not emulator.instances()
 
 
@@ -146,14 +148,14 @@ def test_arguments_are_checked_before_definitions_are_read(emulator: EmulatorCon
     assert not any(emulator.counts().values())
 
 
-def test_a_batch_reads_each_definition_once(emulator: EmulatorControl) -> None:
+def test_batch_reads_each_definition_once(emulator: EmulatorControl) -> None:
     many = [{"supplier": str(number), "country": "CN"} for number in range(50)]
     run(batch(*many))
     assert len(emulator.instances()) == 50
     assert reads(emulator) == 2
 
 
-def test_a_batch_says_in_which_launch_the_name_is_and_starts_nothing(emulator: EmulatorControl) -> None:
+def test_batch_error_names_the_launch_and_nothing_starts(emulator: EmulatorControl) -> None:
     with pytest.raises(
         errors.UnknownVariablesError, match="'contry'.*first launch with such a name is launch 3"
     ):
@@ -161,7 +163,7 @@ def test_a_batch_says_in_which_launch_the_name_is_and_starts_nothing(emulator: E
     assert emulator.counts()["start"] == 0
 
 
-def test_a_batch_of_several_bpms(emulator: EmulatorControl) -> None:
+def test_batch_of_several_bpms(emulator: EmulatorControl) -> None:
     launches = [
         {"bpm_name": BPM, "variables": NAMES},
         {"bpm_name": "Instant", "variables": {"note": "x"}},
@@ -174,7 +176,7 @@ def test_a_batch_of_several_bpms(emulator: EmulatorControl) -> None:
     assert emulator.counts()["start"] == 0
 
 
-def test_a_batch_that_is_started_as_it_is_read_cannot_be_checked_first() -> None:
+def test_batch_without_validate_first_cannot_check_variables() -> None:
     with pytest.raises(ValueError, match="check_variables needs validate_first=True"):
         batch(NAMES, validate_first=False)
 

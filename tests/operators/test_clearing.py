@@ -1,4 +1,4 @@
-"""What a failure says of a clear on an Airflow whose clear discards the task's state, and what such a clear does.
+"""The advice of errors where a clear discards the task state (Airflow 3.4), and the effect of such a clear.
 
 The version of Airflow is played here; ``tests/next`` has a real one.
 """
@@ -12,6 +12,7 @@ import airflow
 import pytest
 from airflow.sdk.execution_time import context as airflow_context
 
+from airflow_provider_astrobpm._airflow import version_compat
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
@@ -19,7 +20,9 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from airflow_provider_astrobpm.tasks import clearing, kill
+from airflow_provider_astrobpm.tasks import kill
+from tests.support.stores import TaskStateStore
+from tests.support.task_instance import FakeTaskInstance
 
 pytestmark = pytest.mark.skipif(
     not hasattr(airflow_context, "NEVER_EXPIRE"), reason="there is no state to discard before Airflow 3.3"
@@ -30,45 +33,24 @@ TICK = 'On this Airflow, tick "Keep task state and resume" when you clear it (RE
 VERSIONS = ["3.0.6", "3.3.2", "3.4.0b2", "3.4.0", "3.10.1", "4.0.0"]
 
 
-class Store(dict[str, Any]):
-    def set(self, key: str, value: Any, **_: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
+class Task(FakeTaskInstance):
     """One task of a run, through all its tries."""
 
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-
     def __init__(self, kind: type[Any], **arguments: Any) -> None:
+        super().__init__(try_number=0, retries=RETRIES, store=TaskStateStore())
         self.kind, self.arguments = kind, arguments
-        self.try_number, self.max_tries = 0, RETRIES
-        self.context: dict[str, Any] = {"ti": self, "task_state_store": Store()}
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
     def error(self) -> str:
-        """Run the next try, and return the error with which it ends."""
-        self.try_number += 1
-        self.xcoms.clear()
+        """Run the next try, and return its error."""
+        self.begin_try()
         operator = self.kind(task_id="task", retries=RETRIES, poll_interval=1, **self.arguments)
         with pytest.raises(errors.AstroZeroError) as failed:
             operator.execute(self.context)
         return str(failed.value)
 
-    def clear(self, *, keep_task_state: bool) -> None:
-        self.max_tries = self.try_number + RETRIES
-        if not keep_task_state:
-            self.context["task_state_store"].clear()
-
 
 def limited(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a task that does not wait long, if it waits."""
+    """Return the arguments with a short timeout, if the task waits."""
     return arguments if arguments.get("wait_for_completion") is False else {"timeout": 0.001, **arguments}
 
 
@@ -84,7 +66,7 @@ def batch(**arguments: Any) -> Task:
 def short_grace(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del emulator  # it sets a connection of its own before
+    del emulator  # it sets its own connection first
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -100,14 +82,14 @@ def on_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_from_which_version_on_a_clear_discards(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clear_discards_task_state_since_airflow_3_4(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(airflow, "__version__", version)
-    assert clearing.discards_state() is (version not in {"3.0.6", "3.3.2"})
+    assert version_compat.clear_discards_task_state() is (version not in {"3.0.6", "3.3.2"})
 
 
 @pytest.mark.parametrize("make", [one, batch])
 @pytest.mark.usefixtures("on_3_3")
-def test_where_a_clear_discards_nothing_nothing_is_said(make: Any, emulator: EmulatorControl) -> None:
+def test_no_advice_where_a_clear_discards_nothing(make: Any, emulator: EmulatorControl) -> None:
     assert "tick" not in make().error()
     emulator.switch(business_keys_in_rows=False)
     emulator.fault("start", "drop_after")
@@ -117,8 +99,8 @@ def test_where_a_clear_discards_nothing_nothing_is_said(make: Any, emulator: Emu
 
 
 @pytest.mark.usefixtures("on_3_4")
-class TestWhatIsSaid:
-    def test_by_a_wait_that_a_clear_resumes(self) -> None:
+class TestAdvice:
+    def test_of_a_failed_wait_that_a_clear_resumes(self) -> None:
         said = one().error()
         words = "so does clearing this task. {}; otherwise the task no longer knows this instance, and may start another one."
         assert said.endswith(words.format(TICK))
@@ -126,31 +108,30 @@ class TestWhatIsSaid:
     @pytest.mark.parametrize(
         ("arguments", "is_said"),
         [
-            ({"terminate_on_kill": False}, False),  # its key is enough
+            ({"terminate_on_kill": False}, False),  # its key identifies the instance
             ({"terminate_on_kill": False, "business_key": "mine"}, True),
             ({"business_key": "mine"}, True),
-            ({"failed_states": ["Waiting for user interaction"], "timeout": 60}, False),  # it terminates it
+            (
+                {"failed_states": ["Waiting for user interaction"], "timeout": 60},
+                False,
+            ),  # a clear terminates the instance
         ],
     )
-    def test_only_where_the_record_makes_the_difference(
-        self, arguments: dict[str, Any], is_said: bool
-    ) -> None:
+    def test_only_if_the_clear_depends_on_the_record(self, arguments: dict[str, Any], is_said: bool) -> None:
         assert (TICK in one(**arguments).error()) is is_said
 
-    def test_by_a_batch(self) -> None:
-        assert (
-            batch().error().endswith(f"so does clearing this task. {TICK}; otherwise the batch begins anew.")
-        )
+    def test_of_a_failed_batch(self) -> None:
+        assert batch().error().endswith(f"so does clearing this task. {TICK}; otherwise a new batch starts.")
 
     @pytest.mark.parametrize("make", [one, batch])
-    def test_once_by_a_start_in_doubt(self, make: Any, emulator: EmulatorControl) -> None:
+    def test_of_a_start_in_doubt_appears_once(self, make: Any, emulator: EmulatorControl) -> None:
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
         task = make(wait_for_completion=False)
         for _ in range(2):
             assert task.error().count(TICK) == 1
 
-    def test_not_where_a_start_in_doubt_asks_for_no_clear(self, emulator: EmulatorControl) -> None:
+    def test_not_for_a_start_in_doubt_without_a_clear(self, emulator: EmulatorControl) -> None:
         task = one(wait_for_completion=False)
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
@@ -160,11 +141,11 @@ class TestWhatIsSaid:
         assert "A retry looks again" in said
         assert "tick" not in said
 
-    def test_by_a_batch_that_was_ended_while_there_was_no_time(
+    def test_of_a_killed_batch_without_time_to_terminate(
         self, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         notes: list[str] = []
-        monkeypatch.setattr(kill, "SENDING", 0.0)
+        monkeypatch.setattr(kill, "BATCH_SENDING_SECONDS", 0.0)
 
         class Log:
             def __getattr__(self, _level: str) -> Any:
@@ -173,16 +154,16 @@ class TestWhatIsSaid:
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         ids = {emulator.start(BPM)["id"]: None}
-        kill.terminate_all(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
-        end = f"clearing the task ends what is still open. {TICK}; otherwise it ends only what carries a key that was made"
+        kill.terminate_batch(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
+        end = f"clearing the task terminates the instances that are still open. {TICK}; otherwise it terminates only instances whose key was derived"
         assert end in notes[-1]
 
 
 @pytest.mark.usefixtures("on_3_4")
-class TestWhatItMeans:
+class TestClearWithoutTaskState:
     @pytest.mark.parametrize("make", [one, batch])
     @pytest.mark.parametrize(("keep", "closed"), [(True, [False]), (False, [True, False])])
-    def test_for_what_a_failed_wait_left_open(
+    def test_forgets_the_instance_that_a_failed_wait_left_open(
         self, make: Any, keep: bool, closed: list[bool], emulator: EmulatorControl
     ) -> None:
         task = make()
@@ -192,8 +173,8 @@ class TestWhatItMeans:
         assert [each["closed"] for each in emulator.instances()] == closed
 
     @pytest.mark.parametrize("make", [one, batch])
-    def test_for_a_start_in_doubt_that_is_cleared_without(self, make: Any, emulator: EmulatorControl) -> None:
-        """It goes on to be in doubt, and starts nothing."""
+    def test_keeps_a_start_in_doubt_in_doubt(self, make: Any, emulator: EmulatorControl) -> None:
+        """It stays in doubt, and starts nothing."""
         emulator.switch(business_keys_in_rows=False)
         emulator.fault("start", "drop_after")
         task = make(wait_for_completion=False)

@@ -33,7 +33,7 @@ ENDS = {"leave": (False, False), "suspend": (False, True), "terminate": (True, F
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_database"),
-    pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
+    pytest.mark.filterwarnings("ignore"),  # Airflow and its libraries emit their own warnings here
 ]
 
 
@@ -75,20 +75,20 @@ def run(
     ("mode", "on_timeout"),
     [*((mode, "terminate") for mode in MODES), ("start_on_worker", "leave"), ("start_deferred", "suspend")],
 )
-def test_it_ends_the_wait(mode: str, on_timeout: str, run: Any, emulator: EmulatorControl) -> None:
+def test_ends_the_wait(mode: str, on_timeout: str, run: Any, emulator: EmulatorControl) -> None:
     state, log = run(f"{mode}_{on_timeout}")
     assert state == "failed"
     assert "('execution_timeout')" in log
-    assert "AirflowTaskTimeout" not in log, "its own deadline came first"
+    assert "AirflowTaskTimeout" not in log, "the deadline of the wait came first"
     for one in emulator.instances():
         assert (one["closed"], one["suspended"]) == ENDS[on_timeout]
     assert len(emulator.instances()) == (3 if mode.startswith("batch") else 1)
 
 
 @pytest.mark.parametrize("mode", ON_WORKER)
-def test_it_ends_a_wait_whose_poll_hangs(mode: str, run: Any, emulator: EmulatorControl) -> None:
-    """Airflow's alarm comes in the middle of a poll, and is taken for the deadline."""
-    finding = 12 if mode.startswith("sensor") else 0  # lists that its first poll asks for
+def test_ends_a_wait_whose_poll_hangs(mode: str, run: Any, emulator: EmulatorControl) -> None:
+    """Airflow's alarm interrupts a poll, and counts as the deadline."""
+    finding = 12 if mode.startswith("sensor") else 0  # lists of its first poll
     emulator.fault("query", "delay", seconds=6, times=1, skip=finding + 1)
     emulator.fault("get", "delay", seconds=6, times=1, skip=1)
     state, log = run(f"{mode}_terminate")
@@ -98,8 +98,8 @@ def test_it_ends_a_wait_whose_poll_hangs(mode: str, run: Any, emulator: Emulator
 
 
 @pytest.mark.parametrize("mode", ON_WORKER)
-def test_it_interrupts_no_effect_of_its_own(mode: str, run: Any, emulator: EmulatorControl) -> None:
-    """Airflow's alarm comes in the middle of what ``on_timeout`` does, and that is done again."""
+def test_does_not_interrupt_the_action_of_on_timeout(mode: str, run: Any, emulator: EmulatorControl) -> None:
+    """Airflow's alarm interrupts the action of ``on_timeout``, which is then repeated."""
     emulator.fault("action", "delay", seconds=6, times=1)
     state, log = run(f"{mode}_terminate")
     assert state == "failed"
@@ -109,14 +109,14 @@ def test_it_interrupts_no_effect_of_its_own(mode: str, run: Any, emulator: Emula
 
 @pytest.mark.parametrize("on_timeout", ENDS)
 @pytest.mark.parametrize("where", ["on_worker", "deferred"])
-def test_it_ends_a_batch_that_is_still_being_started(
+def test_ends_a_batch_that_is_still_starting(
     where: str, on_timeout: str, run: Any, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", "delay", seconds=6, times=1, skip=2)
     state, log = run(f"batch_{where}_{on_timeout}")
     assert state == "failed"
     assert "AirflowTaskTimeout" in log
-    assert "A retry starts only what is not open" in log
+    assert "A retry starts only the launches of this batch that are not open" in log
     acts = "by 'on_timeout' what is open is acted on" in log
     assert acts is (on_timeout != "leave")
     started = emulator.instances()[:2]

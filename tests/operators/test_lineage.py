@@ -1,4 +1,4 @@
-"""What OpenLineage's provider gets out of a task that has ended, through its own extractors."""
+"""The facets that OpenLineage's provider extracts from a task that has ended."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ from airflow_provider_astrobpm.operators.bpm import (
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.tasks import lineage
+from tests.support.task_instance import FakeTaskInstance
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # older releases warn of their own modules
+    warnings.simplefilter("ignore")  # older releases warn about their own modules
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
     from openlineage.client.serde import Serde
 
@@ -44,22 +45,6 @@ BPM = "SupplierOnboarding"
 LINK = "https://{host}/instances/{instance_id}"
 
 
-class TaskInstance:
-    """As much of a task instance as tasks use."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-    try_number, max_tries = 1, 0
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
-
-
 @pytest.fixture(autouse=True)
 def _connection(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
@@ -68,26 +53,26 @@ def _connection(
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"instance_url": LINK}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
     yield
-    lineage.is_wanted.cache_clear()
+    lineage.is_installed.cache_clear()
 
 
 def facets_of(task: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -> dict[str, Any]:
-    """Return the run facets that OpenLineage's provider sends for a task, without what all facets have."""
+    """Return the run facets that OpenLineage's provider sends for a task, without the fields that all facets have."""
     metadata = ExtractorManager().extract_metadata(  # type: ignore[no-untyped-call]
         dagrun=SimpleNamespace(run_id="run"),
         task=task,
         task_instance_state=state,
-        task_instance=TaskInstance(),
+        task_instance=FakeTaskInstance(),
     )
-    told = {name: json.loads(Serde.to_json(facet)) for name, facet in metadata.run_facets.items()}
-    for facet in told.values():
+    reported = {name: json.loads(Serde.to_json(facet)) for name, facet in metadata.run_facets.items()}
+    for facet in reported.values():
         assert facet.pop("_producer").startswith("https://")
         assert facet.pop("_schemaURL").endswith("#/$defs/RunFacet")
-    return told
+    return reported
 
 
-def run(task: Any, ti: TaskInstance | None = None) -> Any:
-    return task.execute({"ti": ti or TaskInstance()})
+def run(task: Any, ti: FakeTaskInstance | None = None) -> Any:
+    return task.execute({"ti": ti or FakeTaskInstance()})
 
 
 def start(**arguments: Any) -> AstroZeroStartBpmInstanceOperator:
@@ -100,7 +85,7 @@ def place(server: EmulatorServer) -> str:
     return server.url.removeprefix("http://")
 
 
-def test_a_start(emulator: EmulatorControl, emulator_server: EmulatorServer) -> None:
+def test_start_reports_its_instance(emulator: EmulatorControl, emulator_server: EmulatorServer) -> None:
     task = start(wait_for_completion=False)
     result = run(task)
     host = place(emulator_server)
@@ -120,8 +105,8 @@ def test_a_start(emulator: EmulatorControl, emulator_server: EmulatorServer) -> 
 
 
 def end_of(task: Any, resumed: Any, fire: Callable[[Any], Any], move: Callable[[], object]) -> Any:
-    """Let a task defer, and another process resume it; return what it ends with."""
-    ti = TaskInstance()
+    """Let a task defer, run its trigger, and return the result of the operator that resumes it."""
+    ti = FakeTaskInstance()
     with pytest.raises(TaskDeferred) as deferred:
         run(task, ti)
     move()
@@ -130,7 +115,7 @@ def end_of(task: Any, resumed: Any, fire: Callable[[Any], Any], move: Callable[[
 
 
 @pytest.mark.parametrize(("state", "status"), [("Completed OK", "Approved"), ("Terminated", "Rejected")])
-def test_a_deferred_start_tells_how_its_instance_ended_well_or_badly(
+def test_deferred_start_reports_the_final_state(
     state: str, status: str, emulator: EmulatorControl, fire: Any
 ) -> None:
     def move() -> None:
@@ -143,35 +128,35 @@ def test_a_deferred_start_tells_how_its_instance_ended_well_or_badly(
     except AstroZeroError:
         ends = TaskInstanceState.FAILED
     assert (ends is TaskInstanceState.FAILED) == (state == "Terminated")
-    told = facets_of(resumed, ends)["astroBpm_instance"]
-    assert (told["state"], told["businessStatus"]) == (state, status)
-    assert told["instanceId"] == emulator.instances()[0]["id"]
+    reported = facets_of(resumed, ends)["astroBpm_instance"]
+    assert (reported["state"], reported["businessStatus"]) == (state, status)
+    assert reported["instanceId"] == emulator.instances()[0]["id"]
 
 
-def test_a_failed_resume_that_saw_nothing_names_the_instance(emulator: EmulatorControl) -> None:
-    ti = TaskInstance()
+def test_failed_resume_without_a_poll_reports_the_instance_id(emulator: EmulatorControl) -> None:
+    ti = FakeTaskInstance()
     with pytest.raises(TaskDeferred):
         run(start(deferrable=True), ti)
     resumed = start(deferrable=True)
     with pytest.raises(AstroZeroError):
         resumed.resume_execution("execute_complete", {"event": {"unknown": 1}}, {"ti": ti})  # type: ignore[typeddict-item]
-    told = facets_of(resumed, TaskInstanceState.FAILED)["astroBpm_instance"]
-    assert (told["instanceId"], told["bpmName"]) == (emulator.instances()[0]["id"], BPM)
-    assert "state" not in told
+    reported = facets_of(resumed, TaskInstanceState.FAILED)["astroBpm_instance"]
+    assert (reported["instanceId"], reported["bpmName"]) == (emulator.instances()[0]["id"], BPM)
+    assert "state" not in reported
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_sensor(deferrable: bool, emulator: EmulatorControl) -> None:
+def test_sensor_reports_its_instance(deferrable: bool, emulator: EmulatorControl) -> None:
     instance_id = emulator.start(BPM)["id"]
     emulator.move(instance_id, state="Terminated")
     task = AstroZeroBpmInstanceSensor(task_id="task", instance_id=instance_id, deferrable=deferrable)
     with pytest.raises(AstroZeroError):
         run(task)
-    told = facets_of(task, TaskInstanceState.FAILED)["astroBpm_instance"]
-    assert (told["instanceId"], told["state"]) == (instance_id, "Terminated")
+    reported = facets_of(task, TaskInstanceState.FAILED)["astroBpm_instance"]
+    assert (reported["instanceId"], reported["state"]) == (instance_id, "Terminated")
 
 
-def test_changes(emulator: EmulatorControl) -> None:
+def test_change_operators_report_their_instance(emulator: EmulatorControl) -> None:
     instance_id = emulator.start(BPM)["id"]
     suspend = AstroZeroSuspendBpmInstanceOperator(task_id="task", instance_id=instance_id)
     variables = AstroZeroSetBpmVariablesOperator(
@@ -185,22 +170,22 @@ def test_changes(emulator: EmulatorControl) -> None:
 
 
 @pytest.mark.parametrize("instance_id", ["", None, 5.5])
-def test_a_bad_id_is_told_as_it_was(instance_id: Any) -> None:
+def test_bad_id_raises_the_usual_error(instance_id: Any) -> None:
     with pytest.raises(ValueError, match="instance_id"):
         run(AstroZeroSuspendBpmInstanceOperator(task_id="task", instance_id=instance_id))
 
 
-def test_a_list_tells_how_many_and_names_the_first(emulator: EmulatorControl) -> None:
+def test_query_reports_counts_and_the_first_ids(emulator: EmulatorControl) -> None:
     ids = [emulator.start(BPM)["id"] for _ in range(25)]
     task = AstroZeroQueryBpmInstancesOperator(task_id="task", bpm_name=BPM)
     run(task)
-    told = facets_of(task)["astroBpm_instances"]
-    assert (told["total"], sum(told["counts"].values())) == (25, 25)
-    assert len(told["instanceIds"]) == 20
-    assert set(told["instanceIds"]) <= set(ids)
+    reported = facets_of(task)["astroBpm_instances"]
+    assert (reported["total"], sum(reported["counts"].values())) == (25, 25)
+    assert len(reported["instanceIds"]) == 20
+    assert set(reported["instanceIds"]) <= set(ids)
 
 
-def test_a_batch_tells_what_became_of_its_launches(emulator: EmulatorControl) -> None:
+def test_batch_reports_outcome_counts(emulator: EmulatorControl) -> None:
     task = AstroZeroStartBpmBatchOperator(
         task_id="task",
         launches=[{"bpm_name": BPM}, {"bpm_name": "NoSuchBpm"}, {"bpm_name": BPM}],
@@ -208,19 +193,21 @@ def test_a_batch_tells_what_became_of_its_launches(emulator: EmulatorControl) ->
         wait_for_completion=False,
     )
     run(task)
-    told = facets_of(task)["astroBpm_instances"]
-    assert (told["total"], told["counts"]) == (3, {"refused": 1, "started": 2})
-    assert set(told["instanceIds"]) == {each["id"] for each in emulator.instances()}
+    reported = facets_of(task)["astroBpm_instances"]
+    assert (reported["total"], reported["counts"]) == (3, {"refused": 1, "started": 2})
+    assert set(reported["instanceIds"]) == {each["id"] for each in emulator.instances()}
 
 
-def test_a_task_that_did_not_come_to_that_tells_nothing() -> None:
+def test_task_that_failed_early_reports_nothing() -> None:
     task = start(bpm_name="NoSuchBpm")
     with pytest.raises(AstroZeroError):
         run(task)
     assert facets_of(task, TaskInstanceState.FAILED) == {}
 
 
-def test_without_the_provider_nothing_is_kept_or_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_openlineage_provider_nothing_is_kept_or_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in [
         each for each in sys.modules if each.startswith(("airflow.providers.openlineage", "openlineage"))
     ]:
@@ -228,17 +215,17 @@ def test_without_the_provider_nothing_is_kept_or_imported(monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, "airflow_provider_astrobpm.tasks.facets", raising=False)
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage", None)
     monkeypatch.setitem(sys.modules, "openlineage", None)
-    lineage.is_wanted.cache_clear()
+    lineage.is_installed.cache_clear()
     task = start(wait_for_completion=False)
     run(task)
-    assert task._facts is None
+    assert task._lineage_facts is None
     assert "airflow_provider_astrobpm.tasks.facets" not in sys.modules
 
 
-def test_no_secret_is_told(emulator_server: EmulatorServer) -> None:
+def test_no_secret_is_reported(emulator_server: EmulatorServer) -> None:
     task = start(wait_for_completion=False)
     run(task)
-    said = json.dumps(facets_of(task)) + repr(task._facts)
+    said = json.dumps(facets_of(task)) + repr(task._lineage_facts)
     assert emulator_server.settings.client_secret not in said
     assert emulator_server.settings.client_id not in said
 
@@ -256,7 +243,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.usefixtures("airflow_database")
-def test_the_events_of_a_real_run_carry_the_facet(tmp_path: Path, emulator: EmulatorControl) -> None:
+def test_events_of_a_real_run_have_the_facet(tmp_path: Path, emulator: EmulatorControl) -> None:
     events = tmp_path / "events.jsonl"
     transport = {"type": "file", "log_file_path": str(events), "append": True}
     file = tmp_path / "one.py"
@@ -274,10 +261,10 @@ def test_the_events_of_a_real_run_carry_the_facet(tmp_path: Path, emulator: Emul
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    told = [json.loads(line) for line in events.read_text().splitlines()]
+    reported = [json.loads(line) for line in events.read_text().splitlines()]
     sent = [
         event["run"]["facets"]["astroBpm_instance"]
-        for event in told
+        for event in reported
         if event["eventType"] == "COMPLETE" and "astroBpm_instance" in event["run"].get("facets", {})
     ]
     assert [facet["instanceId"] for facet in sent] == [each["id"] for each in emulator.instances()]
@@ -290,7 +277,7 @@ def test_the_events_of_a_real_run_carry_the_facet(tmp_path: Path, emulator: Emul
         (lineage.INSTANCES, attrs.fields(facets.AstroBpmInstancesRunFacet)),
     ],
 )
-def test_the_page_names_every_field(facet: str, fields: tuple[attrs.Attribute[Any], ...]) -> None:
+def test_documentation_names_every_field(facet: str, fields: tuple[attrs.Attribute[Any], ...]) -> None:
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
     (row,) = (line for line in page.splitlines() if line.startswith(f"| `{facet}` |"))
     documented = row.strip("| ").split("|")[-1]

@@ -1,4 +1,4 @@
-"""Tasks of a loop (Airflow 3.4) against the emulator: each iteration has instances of its own.
+"""Tasks of a loop (Airflow 3.4) against the emulator: each iteration has its own instances.
 
 Airflow is played here; ``tests/next`` has a real one.
 """
@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
+from tests.support.task_instance import FakeTaskInstance
 
 BPM, RETRIES = "SupplierOnboarding", 3
 REGION, FORK = UUID("01a22064-3a54-7e6c-8d88-3d22bab58d7d"), UUID("01a22064-4d94-7b8e-b0ef-9d7314a03f65")
@@ -42,20 +43,12 @@ def batch() -> AstroZeroStartBpmBatchOperator:
 both = pytest.mark.parametrize("make", [start, batch], ids=["one", "a batch"])
 
 
-class Iteration:
-    """A task instance of a loop, or a mapped one; without a task state store, so that its key is all that counts."""
-
-    dag_id, run_id, task_id, max_tries = "dag", "run", "review.approve", RETRIES
+class Iteration(FakeTaskInstance):
+    """A task instance of a loop, or a mapped one. It has no task state store, so only its key counts."""
 
     def __init__(self, region_id: UUID, region_index: int, *, map_index: int = -1) -> None:
+        super().__init__("review.approve", retries=RETRIES)
         self.region_id, self.region_index, self.map_index = region_id, region_index, map_index
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
     def waits_after(self, make: Kind, try_number: int) -> TaskDeferred:
         """Run a try until it is deferred."""
@@ -71,7 +64,7 @@ class Iteration:
 def short_grace(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del emulator  # it sets a connection of its own before
+    del emulator  # it sets its own connection first
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.2}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
@@ -84,10 +77,10 @@ def approve(emulator: EmulatorControl) -> None:
 
 @both
 @pytest.mark.parametrize("later", [(REGION, 1), (FORK, 0)], ids=["the next", "again after a clear"])
-def test_a_retry_of_an_iteration_adopts_nothing_of_another(
+def test_retry_of_an_iteration_adopts_only_its_own_instance(
     make: Kind, later: tuple[UUID, int], emulator: EmulatorControl
 ) -> None:
-    """Its first try has died before its start; the instance of the iteration before was approved."""
+    """Its first try died before its start; the instance of the previous iteration was approved."""
     Iteration(REGION, 0).waits_after(make, 1)
     approve(emulator)
     second = Iteration(*later)
@@ -95,11 +88,13 @@ def test_a_retry_of_an_iteration_adopts_nothing_of_another(
     closed = [one["closed"] for one in emulator.instances()]
     assert closed == [True, False]
     second.waits_after(make, 3)
-    assert len(emulator.instances()) == 2, "its own retry goes on with its own instance"
+    assert len(emulator.instances()) == 2, "its own retry adopts its own instance"
 
 
 @both
-def test_a_clear_of_an_iteration_terminates_nothing_of_another(make: Kind, emulator: EmulatorControl) -> None:
+def test_clear_of_an_iteration_terminates_only_its_own_instance(
+    make: Kind, emulator: EmulatorControl
+) -> None:
     Iteration(REGION, 0).waits_after(make, 1)
     second = Iteration(REGION, 1)
     second.max_tries = 1 + RETRIES  # cleared after its first try
@@ -108,10 +103,8 @@ def test_a_clear_of_an_iteration_terminates_nothing_of_another(make: Kind, emula
 
 
 @both
-def test_a_mapped_task_outside_of_loops_keeps_its_key_though_it_has_a_region(
-    make: Kind, emulator: EmulatorControl
-) -> None:
-    """It may have been mapped by Airflow 3.3, and be mapped anew by a clear."""
+def test_mapped_task_outside_of_loops_ignores_its_region(make: Kind, emulator: EmulatorControl) -> None:
+    """Airflow 3.3 may have mapped it, and a clear may map it again."""
     Iteration(UUID(int=0), 3, map_index=3).waits_after(make, 1)
     Iteration(REGION, 3, map_index=3).waits_after(make, 2)
     (only,) = emulator.instances()
@@ -119,7 +112,7 @@ def test_a_mapped_task_outside_of_loops_keeps_its_key_though_it_has_a_region(
     assert only["business_key"] == keys.key(1) or keys.read_batch(only["business_key"])
 
 
-def test_its_keys_name_the_iteration(emulator: EmulatorControl) -> None:
+def test_business_keys_name_the_iteration(emulator: EmulatorControl) -> None:
     Iteration(REGION, 1).waits_after(start, 1)
     keys = TaskIdentity("dag", "run", "review.approve", -1, Region(str(REGION), 1))
     assert [one["business_key"] for one in emulator.instances()] == [keys.key(1)]
@@ -127,8 +120,8 @@ def test_its_keys_name_the_iteration(emulator: EmulatorControl) -> None:
     assert isinstance(keys.read_batch(emulator.instances()[-1]["business_key"]), BatchKey)
 
 
-def test_the_trigger_of_a_batch_is_told_what_every_version_of_it_knows() -> None:
-    """Triggerers are not updated in the same moment as workers, and know the region by themselves."""
+def test_batch_trigger_arguments_have_no_region() -> None:
+    """Triggerers are not updated at the same time as workers, and get the region from Airflow."""
     trigger = Iteration(REGION, 1).waits_after(batch, 1).trigger
     task_key = trigger.serialize()[1]["task_key"]
     assert task_key == {"dag_id": "dag", "run_id": "run", "task_id": "review.approve", "map_index": -1}

@@ -16,14 +16,14 @@ BPM = "PublishApproval"
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_database"),
-    pytest.mark.filterwarnings("ignore"),  # Airflow and what it stands on warn of their own affairs here
+    pytest.mark.filterwarnings("ignore"),  # Airflow and its libraries emit their own warnings here
 ]
 Run = Callable[[str], tuple[str, dict[str, list[str | None]]]]
 
 
 @pytest.fixture
 def run(emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a DAG of ``dags/`` where the second item is rejected; return its state and those of its tasks, item by item."""
+    """Run a DAG of ``dags/`` where the second item is rejected; return its state and the states of its tasks for each item."""
     bundle = {
         "name": "mapped_gates",
         "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
@@ -49,8 +49,8 @@ def run(emulator: AstroZeroEmulator, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.mark.parametrize("where", ["on_worker", "deferred"])
-class TestARejectedItem:
-    def test_is_not_published_where_the_gate_asks_for_success_by_name(self, where: str, run: Run) -> None:
+class TestRejectedItem:
+    def test_is_not_published_if_the_gate_names_the_success(self, where: str, run: Run) -> None:
         assert run(f"statuses_{where}") == (
             "failed",
             {
@@ -59,7 +59,7 @@ class TestARejectedItem:
             },
         )
 
-    def test_is_not_published_where_a_task_of_its_own_skips(self, where: str, run: Run) -> None:
+    def test_is_not_published_if_a_separate_task_skips(self, where: str, run: Run) -> None:
         assert run(f"skip_{where}") == (
             "success",
             {
@@ -70,10 +70,10 @@ class TestARejectedItem:
         )
 
     @pytest.mark.parametrize("form", ["branch", "circuit"])
-    def test_is_published_where_airflow_is_to_skip_what_follows(
+    def test_is_published_if_airflow_should_skip_downstream_tasks(
         self, form: str, where: str, run: Run
     ) -> None:
-        """This is Airflow's own fault. Once it is mended, the guides need not warn any more."""
+        """This is a fault of Airflow. Once it is fixed, the guides need no warning."""
         state, states = run(f"{form}_{where}")
         assert (state, states["publish"]) == ("success", ["success"] * 3)
 
@@ -83,10 +83,10 @@ class TestARejectedItem:
     ("rule", "published"),
     [("all_success", "skipped"), ("none_failed", "success"), ("none_failed_min_one_success", "skipped")],
 )
-def test_a_gate_over_an_empty_list_is_skipped(
+def test_gate_over_an_empty_list_is_skipped(
     gate: str, rule: str, published: str, run: Run, emulator: AstroZeroEmulator
 ) -> None:
-    """So ``none_failed`` publishes though nobody was asked."""
+    """So ``none_failed`` publishes although no approval was requested."""
     state, states = run(f"{gate}_{rule}")
     assert state == "success"
     assert states == {"approval": ["skipped"], "items": ["success"], "publish": [published]}

@@ -1,4 +1,4 @@
-"""What a task counts of its starts: started, adopted, in doubt, ended by a person; nobody waits for the clock here."""
+"""The metrics of starts, adoptions, starts in doubt and kills."""
 
 from __future__ import annotations
 
@@ -21,32 +21,16 @@ from airflow_provider_astrobpm.tasks import kill as task_kill
 from airflow_provider_astrobpm.triggers import base
 from airflow_provider_astrobpm.triggers import kill as trigger_kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+from tests.support.task_instance import FakeTaskInstance
 
 BPM = "SupplierOnboarding"
-
-
-class TaskInstance:
-    """As much of a task instance as a task uses, through several tries."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
-    max_tries = 5
-
-    def __init__(self) -> None:
-        self.try_number = 0
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
 
 
 @pytest.fixture
 def tally(
     monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl, emulator_server: EmulatorServer
 ) -> Tally:
-    """What is counted, also by what a kill counts apart; and a connection whose starts show at once."""
+    """The metrics, including those of the separate meter of a kill; with a connection whose starts are visible at once."""
     del emulator
     counted = Tally()
 
@@ -62,15 +46,14 @@ def tally(
 
 
 def of_starts(tally: Tally) -> dict[str, int]:
-    """Return what was counted of starts, and the starts and terminations that were sent."""
+    """Return the metrics of starts, and the numbers of sent starts and terminations."""
     wanted = {"starts", "adoptions", "ambiguous_starts", "kills", "requests.start", "requests.terminate"}
     counted = {".".join((name, *dict(tags).values())): n for (name, tags), n in tally.take()[0].items()}
     return {name: n for name, n in counted.items() if name in wanted}
 
 
-def try_it(ti: TaskInstance, operator: Any) -> Any:
-    ti.try_number += 1
-    ti.xcoms = {}
+def try_it(ti: FakeTaskInstance, operator: Any) -> Any:
+    ti.begin_try()
     return operator.execute({"ti": ti})
 
 
@@ -89,29 +72,27 @@ def start_batch(count: int, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
     )
 
 
-def test_a_start(tally: Tally) -> None:
-    try_it(TaskInstance(), start())
+def test_counts_a_start(tally: Tally) -> None:
+    try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
 
 
-def test_a_retry_that_adopts(tally: Tally) -> None:
-    ti = TaskInstance()
+def test_counts_an_adoption(tally: Tally) -> None:
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start())
     tally.take()
     try_it(ti, start())
     assert of_starts(tally) == {"adoptions": 1}
 
 
-def test_a_start_whose_answer_was_lost_and_whose_instance_was_found(
-    tally: Tally, emulator: EmulatorControl
-) -> None:
+def test_counts_a_recovered_start_as_started(tally: Tally, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_after")
-    try_it(TaskInstance(), start())
+    try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"ambiguous_starts": 1, "starts": 1, "requests.start": 1}
 
 
-def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: EmulatorControl) -> None:
-    ti = TaskInstance()
+def test_counts_a_start_in_doubt_and_its_adoption(tally: Tally, emulator: EmulatorControl) -> None:
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     emulator.fault("start", "drop_after")
     emulator.fault("query", "status", status=403, times=100)
     with pytest.raises(errors.AmbiguousStartError):
@@ -122,13 +103,13 @@ def test_a_start_in_doubt_that_the_retry_resolves(tally: Tally, emulator: Emulat
     assert of_starts(tally) == {"adoptions": 1}
 
 
-def test_a_start_that_was_refused_is_none(tally: Tally) -> None:
+def test_does_not_count_a_refused_start(tally: Tally) -> None:
     with pytest.raises(errors.RefusedError):
-        try_it(TaskInstance(), start(bpm_name="NoSuchBpm"))
+        try_it(FakeTaskInstance("start", try_number=0, retries=5), start(bpm_name="NoSuchBpm"))
     assert of_starts(tally) == {"requests.start": 1}
 
 
-def test_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
+def test_counts_starts_of_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
     hook = start().hook
     hook.start_instance(BPM)
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
@@ -138,18 +119,18 @@ def test_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
     assert of_starts(tally) == {"ambiguous_starts": 1, "requests.start": 1}
 
 
-def test_a_batch_of_which_half_is_there(tally: Tally) -> None:
-    ti = TaskInstance()
+def test_counts_starts_and_adoptions_of_a_batch(tally: Tally) -> None:
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start_batch(3))
     assert of_starts(tally) == {"starts": 3, "requests.start": 3}
     try_it(ti, start_batch(5))
     assert of_starts(tally) == {"adoptions": 3, "starts": 2, "requests.start": 2}
 
 
-def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_a_kill_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_kill, "state_of", lambda _task: "failed")
     operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
-    ti = TaskInstance()
+    ti = FakeTaskInstance("start", try_number=0, retries=5)
     push = ti.xcom_push
 
     def pushed(key: str, value: Any) -> None:
@@ -169,7 +150,7 @@ def test_a_person_ends_a_task_on_a_worker(tally: Tally, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("state", ["failed", "deferred"])
-def test_a_person_ends_a_deferred_task_or_a_triggerer_only_restarts(
+def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
     state: str, tally: Tally, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
@@ -180,7 +161,7 @@ def test_a_person_ends_a_deferred_task_or_a_triggerer_only_restarts(
     trigger = AstroZeroBpmInstanceTrigger(
         astro_zero_conn_id="astro_zero_default", instance_id=instance_id, terminate_on_kill=True
     )
-    trigger.task_instance = TaskInstance()  # type: ignore[assignment]
+    trigger.task_instance = FakeTaskInstance("start", try_number=0, retries=5)  # type: ignore[assignment]
 
     async def killed() -> None:
         await trigger.on_kill()

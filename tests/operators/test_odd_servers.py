@@ -1,4 +1,4 @@
-"""One task has one instance, and a launch of a batch too, on servers whose keys, lists, clocks and refusals are odd."""
+"""One instance for each task and each launch of a batch, on servers with odd keys, lists, clocks and refusals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors, states
 from airflow_provider_astrobpm.bpm.token import TOKENS
@@ -17,43 +16,31 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
+from tests.support.stores import (
+    HAS_TASK_STATE_STORE,
+    WITH_AND_WITHOUT_STORE,
+    TaskStateStore,
+    needs_task_state_store,
+)
+from tests.support.task_instance import FakeTaskInstance
 
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="before Airflow 3.3 no record outlives a try")
 BPM = "SupplierOnboarding"
 FAILURES = (errors.AmbiguousStartError, errors.CallError)
 
 
-class Store(dict[str, Any]):
-    """A task state store; values take the way through JSON."""
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        del retention
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
+class Task(FakeTaskInstance):
     """A task that starts one instance, alone or as a batch of one, through all its tries."""
 
-    dag_id, run_id, task_id, map_index = "a_dag_with_a_long_name", "scheduled__2026-11-24", "start", -1
+    dag_id, run_id = "a_dag_with_a_long_name", "scheduled__2026-11-24"
 
     def __init__(self, subject: str, *, has_store: bool, retries: int = 3) -> None:
-        self.subject, self.retries = subject, retries
-        self.try_number, self.max_tries = 0, retries
-        self.context: dict[str, Any] = {"ti": self}
-        if has_store:
-            self.context["task_state_store"] = Store()
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        del key
-        json.dumps(value)
-
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return {"instance_ids": [None], "refusals": {}, "batch_key": "key"}.get(key)
+        store = TaskStateStore() if has_store else None
+        super().__init__("start", try_number=0, retries=retries, store=store)
+        self.subject = subject
 
     def try_it(self) -> str | None:
-        """Run the next try, and return the id of its instance; ``None`` if it failed over the start."""
-        self.try_number += 1
+        """Run the next try, and return the id of its instance; ``None`` if the start failed."""
+        self.begin_try()
         arguments: dict[str, Any] = {
             "task_id": "start",
             "retries": self.retries,
@@ -62,16 +49,13 @@ class Task:
         }
         try:
             if self.subject == "one":
-                started = AstroZeroStartBpmInstanceOperator(**arguments).execute(self.context)  # type: ignore[arg-type]
+                started = AstroZeroStartBpmInstanceOperator(**arguments).execute(self.context)
                 return str(started["id"])
             batch = AstroZeroStartBpmBatchOperator(launches=[{}], **arguments)
-            batch.execute(self.context)  # type: ignore[arg-type]
+            batch.execute(self.context)
         except (*FAILURES, errors.BatchFailedError):
             return None
         return "started"
-
-    def clear(self) -> None:
-        self.max_tries = self.try_number + self.retries
 
 
 @pytest.fixture(autouse=True)
@@ -89,24 +73,22 @@ def subject(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(
-    params=[True, False] if HAS_STORE else [False], ids=lambda has: "a store" if has else "no store"
-)
+@pytest.fixture(params=WITH_AND_WITHOUT_STORE)
 def task(request: pytest.FixtureRequest, subject: str) -> Task:
     return Task(subject, has_store=request.param)
 
 
 def live(emulator: EmulatorControl, task: Task) -> list[dict[str, Any]]:
-    """Return the open instances that the task has started; the emulator knows the keys as they were sent."""
+    """Return the open instances that the task has started. The emulator keeps the keys as they were sent."""
     own = [one for one in emulator.instances() if task.dag_id in one["business_key"]]
     return [one for one in own if not states.is_terminal(one["state"])]
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 499, 429])
-def test_a_start_that_is_refused_after_it_was_done_is_not_done_twice(
+def test_start_that_was_refused_after_its_effect_is_not_repeated(
     status: int, task: Task, emulator: EmulatorControl
 ) -> None:
-    # What a throttled start did is assumed to be nothing within the try, so it is the last attempt here that does it.
+    # Within a try a throttled start counts as not done, so here only the last attempt has an effect.
     skipped = 1 if status == 429 else 0
     if skipped:
         emulator.fault("start", "status", status=status)
@@ -119,13 +101,13 @@ def test_a_start_that_is_refused_after_it_was_done_is_not_done_twice(
 
 @pytest.mark.parametrize("fault", ["drop_after", "html"])
 @pytest.mark.parametrize("form", ["cut_50", "cut_20", "upper", "padded", "prefixed"])
-def test_keys_that_come_back_changed(form: str, fault: str, task: Task, emulator: EmulatorControl) -> None:
+def test_keys_that_the_server_changes(form: str, fault: str, task: Task, emulator: EmulatorControl) -> None:
     emulator.switch(key_form=form)
     emulator.fault("start", fault, **({"status": 502, "work_done": True} if fault == "html" else {}))
     outcomes = [task.try_it() for _ in range(3)]
     assert len(live(emulator, task)) == 1
     if form == "padded":
-        assert outcomes[0] is not None, "blanks around a key never count"
+        assert outcomes[0] is not None, "blanks around a key are ignored"
 
 
 @pytest.mark.parametrize(
@@ -140,9 +122,7 @@ def test_keys_that_come_back_changed(form: str, fault: str, task: Task, emulator
     ],
     ids=str,
 )
-def test_clocks_and_timestamps_of_any_kind(
-    odd: dict[str, Any], task: Task, emulator: EmulatorControl
-) -> None:
+def test_odd_clocks_and_timestamps(odd: dict[str, Any], task: Task, emulator: EmulatorControl) -> None:
     emulator.switch(**odd)
     emulator.fault("start", "drop_after")
     for _ in range(3):
@@ -152,9 +132,7 @@ def test_clocks_and_timestamps_of_any_kind(
 
 @pytest.mark.parametrize("cap", [3, 37])
 @pytest.mark.parametrize("ordered", [True, False])
-def test_lists_that_are_cut_off_at_any_length(
-    cap: int, ordered: bool, task: Task, emulator: EmulatorControl
-) -> None:
+def test_truncated_lists(cap: int, ordered: bool, task: Task, emulator: EmulatorControl) -> None:
     hook = AstroZeroHook()
     for number in range(cap + 5):
         hook.start_instance(BPM, business_key=f"another {number}")
@@ -165,11 +143,11 @@ def test_lists_that_are_cut_off_at_any_length(
     assert len(live(emulator, task)) == 1
 
 
-@needs_a_store
-def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
+@needs_task_state_store
+def test_retry_after_a_try_that_sent_nothing_starts_without_a_search(
     subject: str, emulator: EmulatorControl
 ) -> None:
-    """Even where the lists could prove nothing."""
+    """Even if the lists could prove nothing."""
     emulator.switch(business_keys_in_rows=False)
     emulator.start(BPM)
     task = Task(subject, has_store=True)
@@ -183,8 +161,8 @@ def test_a_retry_of_a_try_that_has_sent_nothing_starts_without_a_search(
     assert len(live(emulator, task)) == 1
 
 
-@needs_a_store
-def test_a_store_that_has_lost_its_record_proves_nothing(subject: str, emulator: EmulatorControl) -> None:
+@needs_task_state_store
+def test_store_that_lost_its_record_proves_nothing(subject: str, emulator: EmulatorControl) -> None:
     task = Task(subject, has_store=True)
     assert task.try_it() is not None
     task.context["task_state_store"].clear()
@@ -192,25 +170,25 @@ def test_a_store_that_has_lost_its_record_proves_nothing(subject: str, emulator:
     assert len(live(emulator, task)) == 1
     task.context["task_state_store"].clear()
     emulator.switch(business_keys_in_rows=False)
-    assert task.try_it() is None, "where nothing shows it, a person is asked"
+    assert task.try_it() is None, "an operator is asked if no list shows it"
     assert len(live(emulator, task)) == 1
 
 
 @pytest.mark.parametrize("retries", [1, 5, 0])
-def test_changing_retries_while_a_run_is_under_way_ends_no_instance(
+def test_change_of_retries_during_a_run_terminates_no_instance(
     retries: int, task: Task, emulator: EmulatorControl
 ) -> None:
     assert task.try_it() is not None
     (before,) = live(emulator, task)
     task.retries = retries
-    # Without a store, a later retry may look like the first try after a clear.
+    # Without a store, a later retry may appear to be the first try after a clear.
     for _ in range(2 if "task_state_store" in task.context else 1):
         assert task.try_it() is not None
         assert [one["id"] for one in live(emulator, task)] == [before["id"]]
 
 
-@needs_a_store
-def test_a_clear_after_retries_have_changed_is_still_a_clear(subject: str, emulator: EmulatorControl) -> None:
+@needs_task_state_store
+def test_clear_after_a_change_of_retries_is_recognized(subject: str, emulator: EmulatorControl) -> None:
     task = Task(subject, has_store=True)
     assert task.try_it() is not None
     (before,) = live(emulator, task)
@@ -221,9 +199,9 @@ def test_a_clear_after_retries_have_changed_is_still_a_clear(subject: str, emula
     assert after["id"] != before["id"]
 
 
-def test_a_key_that_came_back_changed_is_said_in_the_log(
+def test_changed_key_is_logged(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     emulator.switch(key_form="upper")
-    assert Task("one", has_store=HAS_STORE).try_it() is not None
+    assert Task("one", has_store=HAS_TASK_STATE_STORE).try_it() is not None
     assert "came back as" in capsys.readouterr().out + caplog.text

@@ -1,4 +1,4 @@
-"""Several tries of one start operator against the emulator: one instance, whatever happens between them."""
+"""Several tries of one start operator against the emulator: one instance, whatever happens between the tries."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk.execution_time import context
 
 from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.bpm.identity import TaskIdentity
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from tests.support.stores import (
+    HAS_TASK_STATE_STORE,
+    WITH_AND_WITHOUT_STORE,
+    TaskStateStore,
+    needs_task_state_store,
+)
+from tests.support.task_instance import FakeTaskInstance
 
-HAS_STORE = hasattr(context, "NEVER_EXPIRE")  # from Airflow 3.3 on
-needs_a_store = pytest.mark.skipif(not HAS_STORE, reason="there is nothing to remember in before Airflow 3.3")
 RETRIES = 5
 KEYS = TaskIdentity("dag", "run", "start")
 BPM = "SupplierOnboarding"
@@ -30,54 +34,31 @@ class Died(BaseException):
     """The worker was killed."""
 
 
-class Store(dict[str, Any]):
-    """A task state store; values take the way through JSON."""
+class Task(FakeTaskInstance):
+    """One task of a run, through all its tries."""
 
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        assert retention.days > 1e6, "a wait may take longer"
-        self[key] = json.loads(json.dumps(value))
-
-
-class Task:
-    """One task of a run, through all its tries.
-
-    :param remembers: whether Airflow has a task state store.
-    """
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "start", -1
-
-    def __init__(self, *, remembers: bool, **arguments: Any) -> None:
+    def __init__(self, *, has_store: bool, **arguments: Any) -> None:
+        store = TaskStateStore() if has_store else None
+        super().__init__("start", try_number=0, retries=RETRIES, store=store)
         self.arguments = {"bpm_name": BPM, **arguments}
-        self.try_number, self.max_tries = 0, RETRIES
-        self.context: dict[str, Any] = {"ti": self}
-        if remembers:
-            self.context["task_state_store"] = Store()
-        self.xcoms: dict[str, Any] = {}
         self.dies_at: str | None = None
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
+        super().xcom_push(key, value)
         if key == self.dies_at:
             self.dies_at = None
             raise Died
 
-    def xcom_pull(self, *, key: str, **_: Any) -> Any:
-        return self.xcoms.get(key)
-
     def try_it(self, **arguments: Any) -> dict[str, Any]:
-        """Run the next try; it does not wait long for an instance that is open."""
-        self.try_number += 1
-        self.xcoms = {}
+        """Run the next try, with a short timeout if it waits."""
+        self.begin_try()
         given = {**self.arguments, **arguments}
         if given.get("wait_for_completion", True):
             given = {"timeout": 0.001, **given}
         operator = AstroZeroStartBpmInstanceOperator(
             task_id="start", retries=RETRIES, poll_interval=1, **given
         )
-        return operator.execute(self.context)  # type: ignore[arg-type]
-
-    def clear(self) -> None:
-        self.max_tries = self.try_number + RETRIES
+        return operator.execute(self.context)
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +70,9 @@ def short_grace(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
 
 
-@pytest.fixture(
-    params=[True, False] if HAS_STORE else [False], ids=lambda has: "a store" if has else "no store"
-)
+@pytest.fixture(params=WITH_AND_WITHOUT_STORE)
 def task(request: pytest.FixtureRequest) -> Callable[..., Task]:
-    return lambda **arguments: Task(remembers=request.param, **arguments)
+    return lambda **arguments: Task(has_store=request.param, **arguments)
 
 
 def only(emulator: EmulatorControl) -> dict[str, Any]:
@@ -101,7 +80,7 @@ def only(emulator: EmulatorControl) -> dict[str, Any]:
     return instance
 
 
-def test_the_first_try_costs_one_post_and_shows_what_it_started(task: Any, emulator: EmulatorControl) -> None:
+def test_first_try_sends_one_post_and_publishes_the_instance(task: Any, emulator: EmulatorControl) -> None:
     one = task(wait_for_completion=False)
     result = one.try_it()
     counts = emulator.counts()
@@ -114,7 +93,7 @@ def test_the_first_try_costs_one_post_and_shows_what_it_started(task: Any, emula
     assert only(emulator)["business_key"] == KEYS.key(1)
 
 
-def test_a_failed_wait_says_that_it_is_over(task: Any, emulator: EmulatorControl) -> None:
+def test_failed_wait_publishes_that_it_is_over(task: Any, emulator: EmulatorControl) -> None:
     one = task()
     with pytest.raises(errors.WaitTimeoutError):
         one.try_it()
@@ -122,14 +101,14 @@ def test_a_failed_wait_says_that_it_is_over(task: Any, emulator: EmulatorControl
 
 
 @pytest.mark.parametrize("dies_at", ["instance_id", "business_key", "instance_url"])
-def test_a_retry_goes_on_with_what_a_dead_worker_started(
+def test_retry_adopts_the_instance_of_a_dead_worker(
     task: Any, dies_at: str, emulator: EmulatorControl
 ) -> None:
     one = task()
     one.dies_at = dies_at
     with pytest.raises(Died):
         one.try_it()
-    with pytest.raises(errors.WaitTimeoutError, match="A retry goes on"):
+    with pytest.raises(errors.WaitTimeoutError, match="A retry keeps waiting"):
         one.try_it()
     instance_id = only(emulator)["id"]
     emulator.act(instance_id, "complete")
@@ -140,7 +119,7 @@ def test_a_retry_goes_on_with_what_a_dead_worker_started(
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "not_json", "truncate"])
-def test_an_answer_that_was_lost_is_found_in_the_same_try(
+def test_lost_start_response_is_recovered_in_the_same_try(
     task: Any, fault: str, emulator: EmulatorControl
 ) -> None:
     emulator.fault("start", fault, **({"work_done": True} if fault == "not_json" else {}))
@@ -148,9 +127,7 @@ def test_an_answer_that_was_lost_is_found_in_the_same_try(
     assert result["id"] == only(emulator)["id"]
 
 
-def test_a_start_that_came_to_nothing_is_in_doubt_and_the_retry_resolves_it(
-    task: Any, emulator: EmulatorControl
-) -> None:
+def test_retry_resolves_a_start_in_doubt_that_had_no_effect(task: Any, emulator: EmulatorControl) -> None:
     one = task(wait_for_completion=False)
     emulator.fault("start", "drop_before")
     with pytest.raises(errors.AmbiguousStartError, match=f"no instance shows.*{KEYS.key(1)}"):
@@ -160,9 +137,7 @@ def test_a_start_that_came_to_nothing_is_in_doubt_and_the_retry_resolves_it(
     assert one.try_it()["id"] == only(emulator)["id"]
 
 
-def test_where_keys_do_not_show_it_is_not_started_again_by_itself(
-    task: Any, emulator: EmulatorControl
-) -> None:
+def test_start_in_doubt_is_not_repeated_if_lists_show_no_keys(task: Any, emulator: EmulatorControl) -> None:
     one = task(wait_for_completion=False)
     emulator.switch(business_keys_in_rows=False)
     emulator.fault("start", "drop_after")
@@ -179,7 +154,9 @@ def test_where_keys_do_not_show_it_is_not_started_again_by_itself(
         only(emulator)
 
 
-def test_where_the_look_up_is_refused_it_is_not_started_again(task: Any, emulator: EmulatorControl) -> None:
+def test_start_in_doubt_is_not_repeated_if_the_search_is_refused(
+    task: Any, emulator: EmulatorControl
+) -> None:
     one = task(wait_for_completion=False)
     emulator.fault("start", "drop_after")
     emulator.fault("query", "status", status=403, times=100)
@@ -190,7 +167,7 @@ def test_where_the_look_up_is_refused_it_is_not_started_again(task: Any, emulato
     assert one.try_it()["id"] == only(emulator)["id"]
 
 
-def test_a_bad_end_is_started_again_under_another_key(task: Any, emulator: EmulatorControl) -> None:
+def test_retry_after_a_failed_instance_uses_a_new_key(task: Any, emulator: EmulatorControl) -> None:
     emulator.switch(duplicate_business_key="refuse")
     one = task()
     with pytest.raises(errors.WaitTimeoutError):
@@ -200,7 +177,9 @@ def test_a_bad_end_is_started_again_under_another_key(task: Any, emulator: Emula
     assert result["business_key"] == KEYS.key(1, 2)
 
 
-def test_a_clear_while_waiting_terminates_the_old_one_first(task: Any, emulator: EmulatorControl) -> None:
+def test_clear_of_a_waiting_task_terminates_the_old_instance_first(
+    task: Any, emulator: EmulatorControl
+) -> None:
     one = task(timeout=None)
     one.dies_at = "instance_url"
     with pytest.raises(Died):
@@ -212,18 +191,18 @@ def test_a_clear_while_waiting_terminates_the_old_one_first(task: Any, emulator:
     assert [each["id"] for each in emulator.instances() if not each["closed"]] == [result["id"]]
 
 
-@needs_a_store
-def test_a_clear_goes_on_with_what_a_failed_wait_left_open(emulator: EmulatorControl) -> None:
-    one = Task(remembers=True)
-    with pytest.raises(
-        errors.WaitTimeoutError, match="goes on waiting for it, and so does clearing this task"
-    ):
+@needs_task_state_store
+def test_clear_resumes_the_instance_that_a_failed_wait_left_open(emulator: EmulatorControl) -> None:
+    one = Task(has_store=True)
+    with pytest.raises(errors.WaitTimeoutError, match="keeps waiting for it, and so does clearing this task"):
         one.try_it()
     one.clear()
     assert one.try_it(wait_for_completion=False)["id"] == only(emulator)["id"]
 
 
-def test_a_clear_goes_on_with_what_no_kill_touches(task: Any, emulator: EmulatorControl) -> None:
+def test_clear_adopts_the_open_instance_without_terminate_on_kill(
+    task: Any, emulator: EmulatorControl
+) -> None:
     one = task(terminate_on_kill=False)
     with pytest.raises(errors.WaitTimeoutError):
         one.try_it()
@@ -231,9 +210,7 @@ def test_a_clear_goes_on_with_what_no_kill_touches(task: Any, emulator: Emulator
     assert one.try_it(wait_for_completion=False)["id"] == only(emulator)["id"]
 
 
-def test_a_failure_over_the_instance_itself_starts_anew_after_a_clear(
-    task: Any, emulator: EmulatorControl
-) -> None:
+def test_clear_after_a_failed_instance_starts_a_new_one(task: Any, emulator: EmulatorControl) -> None:
     one = task(timeout=30, failed_bp_statuses=["Collecting"])
     with pytest.raises(errors.WaitFailedError, match="clearing this task terminates it and starts a new one"):
         one.try_it()
@@ -243,9 +220,9 @@ def test_a_failure_over_the_instance_itself_starts_anew_after_a_clear(
     assert sorted(each["closed"] for each in emulator.instances()) == [False, True]
 
 
-@needs_a_store
-def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> None:
-    one = Task(remembers=True, timeout=3600)
+@needs_task_state_store
+def test_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> None:
+    one = Task(has_store=True, timeout=3600)
     one.dies_at = "instance_id"
     with pytest.raises(Died):
         one.try_it()
@@ -257,12 +234,12 @@ def test_a_retry_after_a_crash_keeps_the_deadline(emulator: EmulatorControl) -> 
     assert one.context["task_state_store"] == before
 
 
-@needs_a_store
+@needs_task_state_store
 @pytest.mark.parametrize("timeout", [None, 7200])
-def test_a_retry_after_a_crash_keeps_the_deadline_of_execution_timeout(
+def test_retry_after_a_crash_keeps_the_deadline_of_execution_timeout(
     timeout: float | None, emulator: EmulatorControl
 ) -> None:
-    one = Task(remembers=True, timeout=timeout, execution_timeout=timedelta(hours=1), deferrable=True)
+    one = Task(has_store=True, timeout=timeout, execution_timeout=timedelta(hours=1), deferrable=True)
     one.dies_at = "instance_id"
     with pytest.raises(Died):
         one.try_it()
@@ -286,7 +263,7 @@ def test_a_retry_after_a_crash_keeps_the_deadline_of_execution_timeout(
         ({"timeout": None, "bpm_name": "Instant"}, 0),
     ],
 )
-def test_a_wait_without_an_end_says_so_once(
+def test_warns_once_if_the_wait_has_no_limit(
     deferrable: bool,
     limits: dict[str, Any],
     says: int,
@@ -295,7 +272,7 @@ def test_a_wait_without_an_end_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    one = Task(remembers=False, deferrable=deferrable, **limits)
+    one = Task(has_store=False, deferrable=deferrable, **limits)
     push = one.xcom_push
 
     def completed(key: str, value: Any) -> None:
@@ -307,14 +284,14 @@ def test_a_wait_without_an_end_says_so_once(
     one.xcom_push = completed  # type: ignore[method-assign]
     with suppress(TaskDeferred, errors.WaitTimeoutError):
         one.try_it()
-    assert (capsys.readouterr().out + caplog.text).count("so this task waits for ever") == says
+    assert (capsys.readouterr().out + caplog.text).count("so this task may wait for ever") == says
 
 
-@needs_a_store
-def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_person_insists(
+@needs_task_state_store
+def test_second_clear_replaces_a_left_open_instance_that_is_not_found(
     emulator: EmulatorControl,
 ) -> None:
-    one = Task(remembers=True)
+    one = Task(has_store=True)
     with pytest.raises(errors.WaitTimeoutError):
         one.try_it()
     emulator.vanish(only(emulator)["id"])
@@ -328,12 +305,12 @@ def test_what_a_failed_wait_left_open_and_nothing_shows_is_replaced_only_when_a_
     assert emulator.counts()["start"] == 2
 
 
-@needs_a_store
-def test_a_retry_that_cannot_tell_though_nothing_was_written_down_is_answered_by_a_clear(
+@needs_task_state_store
+def test_clear_resolves_a_retry_in_doubt_without_a_record(
     emulator: EmulatorControl,
 ) -> None:
-    """Its first try has died before it wrote anything."""
-    one = Task(remembers=True, wait_for_completion=False)
+    """Its first try died before it recorded anything."""
+    one = Task(has_store=True, wait_for_completion=False)
     one.try_number = 1
     emulator.start("SupplierOnboarding")
     emulator.switch(business_keys_in_rows=False)
@@ -345,9 +322,7 @@ def test_a_retry_that_cannot_tell_though_nothing_was_written_down_is_answered_by
     assert emulator.counts()["start"] == 1
 
 
-def test_an_end_that_a_kill_may_have_brought_about_is_no_success(
-    task: Any, emulator: EmulatorControl
-) -> None:
+def test_end_that_a_kill_may_have_caused_is_not_success(task: Any, emulator: EmulatorControl) -> None:
     one = task(states=["Terminated"], timeout=30)
     one.dies_at = "instance_id"
     with pytest.raises(Died):
@@ -358,9 +333,9 @@ def test_an_end_that_a_kill_may_have_brought_about_is_no_success(
     assert [each["closed"] for each in emulator.instances()] == [True, False]
 
 
-@needs_a_store
-def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorControl) -> None:
-    one = Task(remembers=True, wait_for_completion=False, timeout=None)
+@needs_task_state_store
+def test_retry_does_not_replace_a_missing_instance(emulator: EmulatorControl) -> None:
+    one = Task(has_store=True, wait_for_completion=False, timeout=None)
     instance_id = one.try_it()["id"]
     emulator.vanish(instance_id)
     with pytest.raises(errors.AmbiguousStartError, match=f"'{instance_id}', which is now in none of the states"):
@@ -369,9 +344,7 @@ def test_an_instance_that_is_gone_is_not_replaced_by_a_retry(emulator: EmulatorC
     assert one.try_it()["id"] != instance_id
 
 
-def test_a_clear_starts_nothing_beside_what_was_told_to_end_and_does_not_show_it(
-    task: Any, emulator: EmulatorControl
-) -> None:
+def test_clear_starts_nothing_until_the_termination_is_visible(task: Any, emulator: EmulatorControl) -> None:
     one = task(wait_for_completion=False)
     first = one.try_it()["id"]
     one.clear()
@@ -386,12 +359,12 @@ def test_a_clear_starts_nothing_beside_what_was_told_to_end_and_does_not_show_it
     assert [each["closed"] for each in emulator.instances()] == [True, False]
 
 
-class TestAnIdThatShowsAnotherInstance:
-    OTHER: ClassVar[dict[str, str]] = {"businessKey": "somebody else's"}
+class TestIdOfAnotherInstance:
+    OTHER: ClassVar[dict[str, str]] = {"businessKey": "another author's key"}
 
-    @needs_a_store
-    def test_is_not_gone_on_with_by_a_retry(self, emulator: EmulatorControl) -> None:
-        one = Task(remembers=True, wait_for_completion=False, timeout=None)
+    @needs_task_state_store
+    def test_retry_does_not_adopt_it(self, emulator: EmulatorControl) -> None:
+        one = Task(has_store=True, wait_for_completion=False, timeout=None)
         instance_id = one.try_it()["id"]
         emulator.distort(instance_id, self.OTHER)
         emulator.reset_counts()
@@ -399,10 +372,12 @@ class TestAnIdThatShowsAnotherInstance:
             one.try_it()
         assert (emulator.counts()["start"], emulator.counts()["action"]) == (0, 0)
 
-    @needs_a_store
-    @pytest.mark.parametrize("other", [OTHER, {"businessKey": "somebody else's", "name": "Another"}], ids=str)
-    def test_is_not_terminated_by_a_clear(self, other: dict[str, str], emulator: EmulatorControl) -> None:
-        one = Task(remembers=True, wait_for_completion=False, timeout=None)
+    @needs_task_state_store
+    @pytest.mark.parametrize(
+        "other", [OTHER, {"businessKey": "another author's key", "name": "Another"}], ids=str
+    )
+    def test_clear_does_not_terminate_it(self, other: dict[str, str], emulator: EmulatorControl) -> None:
+        one = Task(has_store=True, wait_for_completion=False, timeout=None)
         instance_id = one.try_it()["id"]
         emulator.distort(instance_id, other)
         one.clear()
@@ -410,24 +385,24 @@ class TestAnIdThatShowsAnotherInstance:
         assert not emulator.instance(instance_id)["closed"]
         assert emulator.counts()["action"] == 0
 
-    def test_ends_the_wait_and_says_what_a_retry_and_a_clear_do(self, emulator: EmulatorControl) -> None:
+    def test_fails_the_wait_with_advice_for_retry_and_clear(self, emulator: EmulatorControl) -> None:
         emulator.fault("query", "other_fields", fields=self.OTHER, times=1000)
-        one = Task(remembers=False, timeout=None)
+        one = Task(has_store=False, timeout=None)
         with pytest.raises(
             errors.AnotherInstanceError,
-            match="may still be open. A retry does not go on with what has its id now; clearing this task starts a new one",
+            match="may still be open. A retry does not resume the instance that has its id now; clearing this task starts a new one",
         ):
             one.try_it()
 
 
-class TestTheAuthorsKey:
+class TestGivenBusinessKey:
     @pytest.fixture
     def others(self, emulator: EmulatorControl) -> str:
         instance_id: str = emulator.start(BPM, business_key="k")["id"]
         return instance_id
 
     @pytest.mark.parametrize("mode", ["start", "adopt", "fail"])
-    def test_decides_what_an_open_instance_means(
+    def test_open_instance_is_handled_by_if_open_instance_exists(
         self, mode: Any, task: Any, others: str, emulator: EmulatorControl
     ) -> None:
         one = task(business_key="k", if_open_instance_exists=mode, wait_for_completion=False)
@@ -441,7 +416,7 @@ class TestTheAuthorsKey:
             assert (one.try_it()["id"] == others) is (mode == "adopt")
         assert len(emulator.instances()) == (2 if mode == "start" else 1)
 
-    def test_never_lets_a_retry_adopt_a_stranger(
+    def test_retry_does_not_adopt_a_preexisting_instance(
         self, task: Any, others: str, emulator: EmulatorControl
     ) -> None:
         one = task(business_key="k", wait_for_completion=False)
@@ -454,7 +429,7 @@ class TestTheAuthorsKey:
         assert len(emulator.instances()) == 2
 
     @pytest.mark.parametrize("mode", ["adopt", "fail"])
-    def test_of_a_start_in_doubt_tells_what_is_new(
+    def test_start_in_doubt_is_recognized_among_preexisting_instances(
         self, mode: Any, task: Any, others: str, emulator: EmulatorControl
     ) -> None:
         emulator.act(others, "complete")
@@ -464,8 +439,8 @@ class TestTheAuthorsKey:
         assert one.try_it()["id"] != others
         assert len(emulator.instances()) == 2
 
-    def test_is_needed_for_the_choice(self) -> None:
-        with pytest.raises(ValueError, match="if_open_instance_exists means nothing without a business_key"):
+    def test_if_open_instance_exists_needs_a_business_key(self) -> None:
+        with pytest.raises(ValueError, match="if_open_instance_exists has no effect without a business_key"):
             AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name=BPM, if_open_instance_exists="adopt")
         with pytest.raises(ValueError, match="if_open_instance_exists must be one of"):
             AstroZeroStartBpmInstanceOperator(
@@ -476,8 +451,8 @@ class TestTheAuthorsKey:
             )
 
 
-class TestOddAnswers:
-    """What decides nothing about an instance is not insisted on; what does is doubted, and only where it may be its own."""
+class TestOddResponses:
+    """Odd fields that decide nothing are ignored. Odd fields that decide cause doubt only if the row may be its own instance."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -489,11 +464,11 @@ class TestOddAnswers:
             {"nextElem": {}, "taskOutcome": 1.5, "bpStatus": []},
         ],
     )
-    def test_a_start_that_shows_an_id_was_started(
+    def test_response_with_an_id_counts_as_started(
         self, fields: dict[str, Any], emulator: EmulatorControl
     ) -> None:
         emulator.fault("start", "other_fields", fields=fields)
-        task = Task(remembers=HAS_STORE, bpm_name="NightlyReconciliation", timeout=60)
+        task = Task(has_store=HAS_TASK_STATE_STORE, bpm_name="NightlyReconciliation", timeout=60)
         result = task.try_it()
         (instance,) = emulator.instances()
         assert (result["id"], result["state"]) == (instance["id"], "Completed OK")
@@ -503,24 +478,24 @@ class TestOddAnswers:
         "fields",
         [{"name": None}, {"state": None}, {"title": "half \ud83d", "version": 7}, {"suspended": "perhaps"}],
     )
-    def test_a_row_of_somebody_else_keeps_nobody_from_being_certain(
+    def test_unreadable_row_of_another_instance_leaves_no_doubt(
         self, fields: dict[str, Any], emulator: EmulatorControl
     ) -> None:
-        foreign = emulator.start(BPM, business_key="somebody else's")["id"]
+        foreign = emulator.start(BPM, business_key="another author's key")["id"]
         emulator.distort(foreign, fields)
         emulator.fault("start", "drop_after")
-        task = Task(remembers=HAS_STORE)
+        task = Task(has_store=HAS_TASK_STATE_STORE)
         with pytest.raises(errors.WaitTimeoutError):
             task.try_it()
         (own,) = (each for each in emulator.instances() if each["id"] != foreign)
         assert task.xcoms["instance_id"] == own["id"]
         assert emulator.counts()["start"] == 1
 
-    def test_a_row_that_may_be_its_own_does(self, emulator: EmulatorControl) -> None:
+    def test_unreadable_row_that_may_be_its_own_leaves_doubt(self, emulator: EmulatorControl) -> None:
         emulator.fault("start", "drop_before")
         odd = emulator.start(BPM)["id"]
         emulator.distort(odd, {"businessKey": {}})
-        task = Task(remembers=HAS_STORE)
+        task = Task(has_store=HAS_TASK_STATE_STORE)
         with pytest.raises(
             errors.AmbiguousStartError, match="because its businessKey is {}, and it may belong to this instance"
         ):
@@ -530,9 +505,9 @@ class TestOddAnswers:
         assert [each["id"] for each in emulator.instances()] == [odd]
 
     @pytest.mark.parametrize("position", ["null", "absent", "object", "text"])
-    def test_an_empty_list_in_another_form(self, position: str, emulator: EmulatorControl) -> None:
+    def test_accepts_every_form_of_an_empty_list(self, position: str, emulator: EmulatorControl) -> None:
         emulator.switch(empty_list=position)
         emulator.fault("start", "drop_after")
         with pytest.raises(errors.WaitTimeoutError):
-            Task(remembers=HAS_STORE).try_it()
+            Task(has_store=HAS_TASK_STATE_STORE).try_it()
         assert len(emulator.instances()) == emulator.counts()["start"] == 1

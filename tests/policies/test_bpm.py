@@ -6,7 +6,6 @@ import copy
 import importlib
 import json
 import pickle
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from airflow_provider_astrobpm.bpm import errors
 from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.policies import bpm
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
 
 try:
@@ -30,7 +30,7 @@ needs_policies = pytest.mark.skipif(not HAS_POLICIES, reason="tasks have no retr
 
 
 def test_before_airflow_3_3_raises_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "airflow_provider_astrobpm.policies.retry", None)
+    monkeypatch.setattr(bpm, "has_retry_policies", lambda: False)
     with pytest.raises(RuntimeError, match="needs Airflow 3.3 or newer.*leave it out"):
         astro_zero_retry_policy()
 

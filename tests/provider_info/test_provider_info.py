@@ -1,4 +1,4 @@
-"""What Airflow sees of the provider: by its schema, on its command line, and on the page of its connection form."""
+"""The provider as Airflow sees it: by its schema, on its command line and in its connection form."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def airflow_command(*arguments: str) -> Any:
     return json.loads(done.stdout[done.stdout.index("[{") :])
 
 
-def test_it_is_what_airflows_schema_asks_for() -> None:
+def test_matches_airflows_schema() -> None:
     schema = json.loads(
         (Path(airflow.__file__).parent / "provider_info.schema.json").read_text(encoding="utf-8")
     )
     jsonschema.validate(get_provider_info(), schema)
 
 
-def test_every_module_and_class_that_it_names_exists() -> None:
+def test_named_modules_and_classes_exist() -> None:
     info = get_provider_info()
     modules = [
         module
@@ -71,7 +71,7 @@ class TestOnAirflow:
         assert shown["package-name"] == PACKAGE
         assert "astro_zero" in str(shown["connection-types"])
 
-    def test_what_airflow_finds_by_it(self) -> None:
+    def test_airflow_finds_everything_in_it(self) -> None:
         manager = importlib.import_module("airflow.providers_manager").ProvidersManager()
         assert "airflow_provider_astrobpm.notifications.bpm.AstroZeroStartBpmNotifier" in manager.notification
         assert task.astro_bpm is astro_bpm_task
@@ -84,8 +84,8 @@ class TestOnAirflow:
         assert PACKAGE in str(shown)
         assert AstroZeroHook.hook_name in str(shown)
 
-    @pytest.mark.filterwarnings("ignore")  # Airflow and what it stands on warn of their own affairs here
-    def test_the_connection_form(self) -> None:
+    @pytest.mark.filterwarnings("ignore")  # Airflow and its libraries emit their own warnings here
+    def test_connection_form(self) -> None:
         service = importlib.import_module(
             "airflow.api_fastapi.core_api.services.ui.connections"
         ).HookMetaService
@@ -100,7 +100,7 @@ class TestOnAirflow:
         assert meta.extra_fields["instance_lookup"]["schema"]["enum"][:3] == ["auto", "list", "by_id"]
 
 
-def test_the_hook_needs_no_more_than_a_connection_id() -> None:
+def test_hook_needs_only_a_connection_id() -> None:
     parameters = inspect.signature(AstroZeroHook).parameters
     assert [parameter.default for parameter in parameters.values()] == ["astro_zero_default"]
     assert AstroZeroHook.conn_name_attr in parameters

@@ -21,7 +21,7 @@ MakeSensor = Callable[..., AstroZeroBpmInstanceSensor]
 
 @pytest.fixture
 def sensor(emulator: EmulatorControl, emulator_time: Any) -> MakeSensor:
-    """Make sensors; whenever their client waits, the emulator's clock moves instead."""
+    """Make sensors whose client advances the emulator's clock instead of waiting."""
 
     def make(**arguments: Any) -> AstroZeroBpmInstanceSensor:
         made = AstroZeroBpmInstanceSensor(task_id="t", **{"poke_interval": 0, "timeout": 600, **arguments})
@@ -38,7 +38,7 @@ def poke(made: AstroZeroBpmInstanceSensor) -> dict[str, Any] | None:
     return result
 
 
-def test_an_instance_by_its_id(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_waits_for_an_instance_by_id(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     instance = emulator.start("NightlyReconciliation")
     made = sensor(instance_id=instance["id"])
     assert poke(made) is None
@@ -48,9 +48,7 @@ def test_an_instance_by_its_id(sensor: MakeSensor, emulator: EmulatorControl) ->
     assert (result["id"], result["state"], result["bp_status"]) == (instance["id"], "Completed OK", "Done")
 
 
-def test_an_instance_by_its_key_that_does_not_exist_yet(
-    sensor: MakeSensor, emulator: EmulatorControl
-) -> None:
+def test_waits_for_a_key_that_no_instance_has_yet(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     made = sensor(business_key="supplier-ACME", bpm_name="SupplierOnboarding")
     assert poke(made) is None
     emulator.start("PublishApproval", business_key="supplier-ACME")
@@ -64,9 +62,7 @@ def test_an_instance_by_its_key_that_does_not_exist_yet(
     assert result["bp_status"] == "Onboarded"
 
 
-def test_an_instance_found_by_its_key_is_followed_by_its_id(
-    sensor: MakeSensor, emulator: EmulatorControl
-) -> None:
+def test_polls_by_id_after_the_key_was_found(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     emulator.start("SupplierOnboarding", business_key="k")
     made = sensor(business_key="k")
     poke(made)
@@ -76,7 +72,7 @@ def test_an_instance_found_by_its_key_is_followed_by_its_id(
     assert emulator.counts()["query"] == 1
 
 
-def test_an_end_with_another_business_status_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_another_business_status_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     instance = emulator.start("PublishApproval")
     emulator.act(instance["id"], "reject")
     with pytest.raises(
@@ -87,7 +83,7 @@ def test_an_end_with_another_business_status_fails(sensor: MakeSensor, emulator:
 
 @pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_a_bad_end_fails_and_is_no_skip(
+def test_failed_instance_fails_instead_of_skipping(
     state: str, mode: str, sensor: MakeSensor, emulator: EmulatorControl
 ) -> None:
     instance = emulator.start("SupplierOnboarding")
@@ -97,7 +93,7 @@ def test_a_bad_end_fails_and_is_no_skip(
     assert poke(sensor(instance_id=instance["id"], states=[state])) is not None
 
 
-def test_a_suspended_instance_is_waited_through_unless_told_otherwise(
+def test_on_suspended_decides_about_a_suspended_instance(
     sensor: MakeSensor, emulator: EmulatorControl
 ) -> None:
     instance = emulator.start("SupplierOnboarding")
@@ -107,12 +103,12 @@ def test_a_suspended_instance_is_waited_through_unless_told_otherwise(
         poke(sensor(instance_id=instance["id"], on_suspended="fail"))
 
 
-def test_an_instance_that_is_not_there_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_missing_instance_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     with pytest.raises(errors.InstanceNotFoundError, match="'002Nx' is in none of the states"):
         poke(sensor(instance_id="002Nx"))
 
 
-def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(
+def test_new_instance_may_become_visible_within_the_grace(
     sensor: MakeSensor, emulator: EmulatorControl
 ) -> None:
     emulator.switch(start_lag=8)
@@ -120,21 +116,21 @@ def test_an_instance_that_was_started_a_moment_ago_is_given_time_to_show(
     assert poke(sensor(instance_id=instance["id"])) is None
 
 
-def test_an_id_that_came_out_as_none_is_told_as_that(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_id_rendered_to_none_is_refused(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     made = sensor(instance_id="{{ a template }}")
     made.instance_id = None
     with pytest.raises(ValueError, match="instance_id was provided, but rendered as None"):
         poke(made)
 
 
-def test_a_key_that_several_open_instances_carry_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_key_of_several_open_instances_fails(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     for _ in range(2):
         emulator.start("SupplierOnboarding", business_key="k")
     with pytest.raises(errors.SeveralInstancesError, match="Pass the instance_id"):
         poke(sensor(business_key="k"))
 
 
-def test_soft_fail_skips_on_a_time_out(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_soft_fail_skips_on_a_timeout(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     instance = emulator.start("SupplierOnboarding")
     arguments = {"instance_id": instance["id"], "timeout": 0}
     with pytest.raises(AirflowSensorTimeout):
@@ -148,14 +144,14 @@ def test_soft_fail_skips_on_a_time_out(sensor: MakeSensor, emulator: EmulatorCon
     [
         ({}, "exactly one of instance_id and business_key"),
         ({"instance_id": "1", "business_key": "k"}, "exactly one of instance_id and business_key"),
-        ({"instance_id": "1", "bpm_name": "A"}, "bpm_name narrows a business_key"),
+        ({"instance_id": "1", "bpm_name": "A"}, "bpm_name has no effect with an instance_id"),
         ({"instance_id": "1", "states": ["Complete"]}, "states must be one of"),
         ({"instance_id": "1", "on_suspended": "ignore"}, "on_suspended"),
         ({"instance_id": "1", "poke_interval": -1}, "poke_interval"),
         ({"instance_id": "1", "mode": "sleep"}, "mode"),
     ],
 )
-def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:
+def test_bad_arguments_fail_the_parsing_of_the_dag(arguments: dict[str, Any], words: str) -> None:
     # Airflow checks its own arguments; before 3.2 with an AirflowException.
     with pytest.raises((ValueError, AirflowException), match=words):
         AstroZeroBpmInstanceSensor(task_id="t", **arguments)
@@ -178,7 +174,7 @@ def test_bad_arguments_fail_when_the_dag_is_parsed(arguments: dict[str, Any], wo
         ({"business_key": "a\0b"}, "business_key must be a text without NUL"),
     ],
 )
-def test_bad_values_ask_for_nothing(
+def test_bad_values_send_no_request(
     arguments: dict[str, Any], words: str, sensor: MakeSensor, emulator: EmulatorControl
 ) -> None:
     with pytest.raises(ValueError, match=words):
@@ -187,7 +183,7 @@ def test_bad_values_ask_for_nothing(
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
-def test_a_gate_by_what_fails_alone_says_so_once(
+def test_warns_once_if_only_failing_statuses_are_given(
     mode: str,
     emulator: EmulatorControl,
     capfd: pytest.CaptureFixture[str],
@@ -202,7 +198,7 @@ def test_a_gate_by_what_fails_alone_says_so_once(
     def said() -> int:
         sensor(instance_id=instance, failed_bp_statuses=["Rejected"], **how).execute({"ti": ti})
         return (capfd.readouterr().out + caplog.text).count(
-            "Any business status but 'Rejected' opens this gate"
+            "Any business status except 'Rejected' opens this gate"
         )
 
     assert said() == 1
@@ -213,7 +209,7 @@ def test_a_gate_by_what_fails_alone_says_so_once(
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
 @pytest.mark.parametrize("name", [None, "SupplierOnboarding"])
-def test_where_lists_show_no_keys_it_fails_at_once(
+def test_search_by_key_fails_at_once_if_lists_show_no_keys(
     mode: str, name: str | None, sensor: MakeSensor, emulator: EmulatorControl
 ) -> None:
     emulator.switch(business_keys_in_rows=False)
@@ -227,9 +223,7 @@ def test_where_lists_show_no_keys_it_fails_at_once(
         made.execute({"ti": ti})
 
 
-def test_where_keys_of_other_processes_alone_do_not_show_it_waits(
-    sensor: MakeSensor, emulator: EmulatorControl
-) -> None:
+def test_waits_if_only_other_processes_show_no_keys(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     emulator.switch(business_keys_in_rows=False)
     made = sensor(business_key="k", bpm_name="SupplierOnboarding")
     assert poke(made) is None, "an empty list proves nothing"
@@ -241,7 +235,7 @@ def test_where_keys_of_other_processes_alone_do_not_show_it_waits(
 
 
 @pytest.mark.parametrize("argument", ["bpm_name", "bp_statuses", "states"])
-def test_a_template_that_came_out_as_none_opens_no_gate(
+def test_template_rendered_to_none_does_not_open_the_gate(
     argument: str, sensor: MakeSensor, emulator: EmulatorControl
 ) -> None:
     instance = emulator.start("PublishApproval", business_key="k")
@@ -252,12 +246,12 @@ def test_a_template_that_came_out_as_none_opens_no_gate(
         poke(made)
 
 
-def test_a_mapping_that_holds_none_opens_no_gate(sensor: MakeSensor, emulator: EmulatorControl) -> None:
+def test_mapping_with_none_does_not_open_the_gate(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     with pytest.raises(ValueError, match="bp_statuses is None; leave it out"):
         sensor(instance_id="1", bp_statuses=None)
 
 
-def test_a_gate_in_every_position_of_every_switch(
+def test_gate_with_every_switch_position(
     lookup: str,
     switch: str,
     position: Any,
@@ -283,4 +277,4 @@ def test_a_gate_in_every_position_of_every_switch(
         else:
             with pytest.raises(errors.WaitFailedError if seen else errors.InstanceNotFoundError):
                 poke(made)
-        emulator.vanish(instance["id"])  # a cap of one row hides what is older
+        emulator.vanish(instance["id"])  # a cap of one row hides older instances

@@ -1,4 +1,4 @@
-"""An emulator in a thread for the tests of a folder, reset for each."""
+"""An emulator in a thread for the tests of a folder, reset before each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a batch while lists fail: what is open is acted on all the same, and no success goes unconfirmed."""
+"""Completion of a batch while lists fail: open instances are acted on, and no success stays unconfirmed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from airflow_provider_astrobpm.bpm.group_wait import GroupEnd
 from airflow_provider_astrobpm.emulator.remote import EmulatorControl
 from airflow_provider_astrobpm.emulator.running import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-from airflow_provider_astrobpm.tasks.batch_end import BatchEnd
+from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion
 from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
 from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
 
 TASK = TaskInstanceKey("dag", "run", "batch", -1)
 
 
-def batch_end(**arguments: Any) -> BatchEnd:
-    return BatchEnd(
+def batch_end(**arguments: Any) -> BatchCompletion:
+    return BatchCompletion(
         **{
             "hook": AstroZeroHook(),
             "condition": WaitCondition(),
@@ -47,7 +47,7 @@ def late(argument: str = "timeout") -> errors.WaitTimeoutError:
 def ids(
     emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    """Four instances: one has ended well, three wait for a person. No list can be had."""
+    """Four instances: one has succeeded, three wait for a person. All lists fail."""
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"max_attempts": 1}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
     good = emulator.start("Instant")["id"]
@@ -62,7 +62,7 @@ def batch(ids: list[str]) -> PublishedBatch:
 
 
 @pytest.mark.parametrize("how", [{"on_timeout": "terminate"}, {"on_failure": "terminate"}], ids=str)
-def test_an_id_that_shows_another_instance_is_no_success_and_is_not_acted_on(
+def test_id_of_another_instance_is_no_success_and_not_terminated(
     how: dict[str, Any], ids: list[str], emulator: EmulatorControl
 ) -> None:
     emulator.clear_faults()
@@ -70,7 +70,7 @@ def test_an_id_that_shows_another_instance_is_no_success_and_is_not_acted_on(
         emulator.distort(one, {"name": "Another"})
     named = batch(ids)._replace(names=("SupplierOnboarding", "Instant"))
     end = GroupEnd(1, {}, tuple(ids[1:]))
-    result, failure = batch_end(**how).conclude(named, end, late())
+    result, failure = batch_end(**how).complete(named, end, late())
     reasons = {one.instance_id: one.reason for one in result}
     assert all(str(reasons[one]).startswith("its id shows another instance") for one in ids[:2])
     assert failure is not None
@@ -90,11 +90,11 @@ def closed(emulator: EmulatorControl, ids: list[str]) -> list[bool]:
     ("on_timeout", "ends"), [("terminate", [True] * 4), ("suspend", [True, False, False, False])]
 )
 @pytest.mark.parametrize("argument", ["timeout", "execution_timeout"])
-def test_on_timeout_is_tried_though_nothing_can_be_read(
+def test_on_timeout_acts_although_nothing_can_be_read(
     argument: str, on_timeout: str, ends: list[bool], ids: list[str], emulator: EmulatorControl
 ) -> None:
     began = time.monotonic()
-    result, failure = batch_end(on_timeout=on_timeout).conclude(
+    result, failure = batch_end(on_timeout=on_timeout).complete(
         batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late(argument)
     )
     assert time.monotonic() - began < 20, "it polls once and not for max_poll_failure_time"
@@ -103,44 +103,42 @@ def test_on_timeout_is_tried_though_nothing_can_be_read(
     assert result.counts["failed"] == 3
     assert failure is not None
     assert f"it was still open at the deadline ({argument!r})" in str(failure)
-    assert "How its instances are now could not be read: " in str(failure)
+    assert "The current states of its instances could not be read: " in str(failure)
     assert f"By 'on_timeout': {on_timeout}: 3 done" in str(failure)
     assert str(failure).startswith("On connection 'astro_zero_default': 3 of 4 launches failed")
 
 
-def test_nothing_is_done_where_on_timeout_says_so(ids: list[str], emulator: EmulatorControl) -> None:
-    _, failure = batch_end().conclude(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
+def test_on_timeout_leave_does_nothing(ids: list[str], emulator: EmulatorControl) -> None:
+    _, failure = batch_end().complete(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
     assert failure is not None
     assert closed(emulator, ids) == [True, False, False, False]
     assert emulator.counts()["action"] == 0
 
 
-def test_a_success_that_nothing_confirms_is_none(ids: list[str], emulator: EmulatorControl) -> None:
-    """Three may fail, and three are late; but that the first has ended well is the trigger's word alone."""
+def test_unconfirmed_success_fails(ids: list[str], emulator: EmulatorControl) -> None:
+    """Three may fail, and three are open at the deadline; but only the trigger reports that the first one succeeded."""
     end = batch_end(on_timeout="terminate", max_failures=3)
     with pytest.raises(errors.ServerError):
-        end.conclude(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
+        end.complete(batch(ids), GroupEnd(1, {}, tuple(ids[1:])), late())
     assert closed(emulator, ids) == [True] * 4
 
 
-def test_a_batch_that_has_failed_anyway_ends_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
-    """It has failed fast, and was told to terminate the rest."""
+def test_failed_batch_terminates_the_rest(ids: list[str], emulator: EmulatorControl) -> None:
+    """With ``fail_fast`` and ``on_failure="terminate"``."""
     end = GroupEnd(1, {ids[1]: "it is in state 'Paused'"}, tuple(ids[2:]))
-    result, failure = batch_end(on_failure="terminate").conclude(batch(ids), end, None)
+    result, failure = batch_end(on_failure="terminate").complete(batch(ids), end, None)
     assert failure is not None
     assert "By 'on_failure': terminate: 3 done" in str(failure)
     assert closed(emulator, ids) == [True] * 4
     acted_on = {
         entry["path"].rpartition("/")[2] for entry in emulator.requests() if entry["kind"] == "action"
     }
-    assert acted_on == set(ids[1:]), "what has ended well is left alone"
+    assert acted_on == set(ids[1:]), "the succeeded instance is left alone"
     assert result.counts["open"] == 2
 
 
-def test_a_batch_that_has_succeeded_is_confirmed_with_the_patience_of_a_wait(
-    ids: list[str], emulator: EmulatorControl
-) -> None:
+def test_confirmation_fails_if_polls_fail_for_too_long(ids: list[str], emulator: EmulatorControl) -> None:
     end = GroupEnd(4, {}, ())
     with pytest.raises(errors.ServerError, match="'max_poll_failure_time'"):
-        batch_end(max_poll_failure_time=0).conclude(batch(ids), end, None)
+        batch_end(max_poll_failure_time=0).complete(batch(ids), end, None)
     assert emulator.counts()["action"] == 0

@@ -1,4 +1,4 @@
-"""``timeout`` and ``execution_timeout`` as one deadline, by table; and Airflow's own alarm, which is the last resort."""
+"""The deadline from ``timeout`` and ``execution_timeout``, and Airflow's alarm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from airflow_provider_astrobpm.bpm.condition import WaitCondition
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, WaitTimeoutError
 from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.tasks.deadline import (
-    LONGEST_LEAD,
-    Limits,
-    alarm_ends,
-    despite_the_alarm,
-    seconds_to_alarm,
+    MAX_ALARM_LEAD_SECONDS,
+    WaitLimits,
+    alarm_as_deadline,
+    repeat_after_alarm,
+    seconds_until_alarm,
 )
 
 HOUR = timedelta(hours=1)
@@ -41,34 +41,34 @@ HOUR = timedelta(hours=1)
         (0, timedelta(seconds=10), 0, "timeout"),
     ],
 )
-def test_the_shorter_one_counts(
+def test_earlier_deadline_counts(
     timeout: float | None, execution_timeout: timedelta | None, seconds: float | None, argument: str
 ) -> None:
-    limits = Limits(timeout, execution_timeout)
+    limits = WaitLimits(timeout, execution_timeout)
     assert (limits.seconds, limits.argument) == (seconds, argument)
 
 
 @pytest.mark.parametrize(
     ("limits", "at", "alarm", "deadline"),
     [
-        (Limits(None, None), None, None, (None, "timeout")),
-        (Limits(60, None), 1060, None, (1060, "timeout")),
-        # Without execution_timeout an alarm is none of Airflow's.
-        (Limits(60, None), 1060, 10, (1060, "timeout")),
-        # A deferred task has no alarm; the time counts from the start all the same.
-        (Limits(None, HOUR), 1500, None, (1500, "execution_timeout")),
+        (WaitLimits(None, None), None, None, (None, "timeout")),
+        (WaitLimits(60, None), 1060, None, (1060, "timeout")),
+        # Without execution_timeout an alarm is not Airflow's.
+        (WaitLimits(60, None), 1060, 10, (1060, "timeout")),
+        # A deferred task has no alarm; the time still counts from the start.
+        (WaitLimits(None, HOUR), 1500, None, (1500, "execution_timeout")),
         # The start took a while, and the alarm was set before it.
-        (Limits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
-        (Limits(3590, HOUR), 4590, 3540, (4535, "execution_timeout")),
-        # A retry after a crash: the alarm begins anew, the deadline does not.
-        (Limits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
-        (Limits(600, HOUR), 1200, 3600, (1200, "timeout")),
-        # What an earlier version has written down knows of no execution_timeout.
-        (Limits(None, HOUR), None, 3600, (4595, "execution_timeout")),
+        (WaitLimits(None, HOUR), 4595, 3540, (4535, "execution_timeout")),
+        (WaitLimits(3590, HOUR), 4590, 3540, (4535, "execution_timeout")),
+        # A retry after a crash: the alarm starts again, the deadline does not.
+        (WaitLimits(None, HOUR), 1200, 3600, (1200, "execution_timeout")),
+        (WaitLimits(600, HOUR), 1200, 3600, (1200, "timeout")),
+        # A record of an earlier version does not include the execution_timeout.
+        (WaitLimits(None, HOUR), None, 3600, (4595, "execution_timeout")),
     ],
 )
-def test_the_deadline_in_a_process(
-    limits: Limits, at: float | None, alarm: float | None, deadline: tuple[float | None, str]
+def test_deadline_with_and_without_an_alarm(
+    limits: WaitLimits, at: float | None, alarm: float | None, deadline: tuple[float | None, str]
 ) -> None:
     assert tuple(limits.deadline(at, now=1000, alarm=alarm)) == deadline
 
@@ -78,14 +78,14 @@ def test_the_deadline_in_a_process(
     execution=st.floats(0.001, 1e6),
     launched=st.floats(0, 1e4),
 )
-def test_a_wait_is_over_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
-    """Whatever the start costs of the time, the last poll and ``on_timeout`` come before the alarm."""
-    limits = Limits(timeout, timedelta(seconds=execution))
+def test_deadline_is_before_the_alarm(timeout: float | None, execution: float, launched: float) -> None:
+    """The last poll and ``on_timeout`` come before the alarm, no matter how long the start took."""
+    limits = WaitLimits(timeout, timedelta(seconds=execution))
     alarm = limits.execution_timeout.total_seconds() if limits.execution_timeout else 0
     assert limits.seconds is not None
     deadline = limits.deadline(launched + limits.seconds, now=launched, alarm=max(0.0, alarm - launched))
     assert deadline.at is not None
-    lead = min(LONGEST_LEAD, alarm / 10)
+    lead = min(MAX_ALARM_LEAD_SECONDS, alarm / 10)
     assert deadline.at <= max(alarm, launched) - lead + 1e-3
     if timeout is not None:
         assert deadline.at <= launched + timeout
@@ -107,20 +107,20 @@ def alarm_in(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_how_long_there_is_until_the_alarm() -> None:
-    assert seconds_to_alarm() is None
+def test_seconds_until_alarm() -> None:
+    assert seconds_until_alarm() is None
     with alarm_in(100):
-        assert 99 < (seconds_to_alarm() or 0) <= 100
-    assert seconds_to_alarm() is None
+        assert 99 < (seconds_until_alarm() or 0) <= 100
+    assert seconds_until_alarm() is None
 
 
-class TestTheAlarm:
+class TestAlarm:
     @pytest.fixture
     def awaited(self) -> Wait:
         return Wait(WaitCondition(), instance_id="1")
 
-    def test_ends_a_wait_as_its_deadline_does(self, awaited: Wait) -> None:
-        with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
+    def test_ends_a_wait_like_its_deadline(self, awaited: Wait) -> None:
+        with alarm_in(0.05), alarm_as_deadline(awaited, connection="my_conn"):
             time.sleep(10)
         assert isinstance(awaited.ending, WaitTimeoutError)
         assert str(awaited.ending).startswith(
@@ -128,14 +128,14 @@ class TestTheAlarm:
         )
         assert "('execution_timeout')" in str(awaited.ending)
 
-    def test_changes_nothing_about_a_wait_that_is_over(self, awaited: Wait) -> None:
+    def test_leaves_an_ended_wait_unchanged(self, awaited: Wait) -> None:
         over = AstroZeroError("over")
-        with alarm_in(0.05), alarm_ends(awaited, connection="my_conn"):
+        with alarm_in(0.05), alarm_as_deadline(awaited, connection="my_conn"):
             awaited.end(over)
             time.sleep(10)
         assert awaited.ending is over
 
-    def test_lets_what_it_interrupts_be_done_again(self) -> None:
+    def test_repeats_an_interrupted_action(self) -> None:
         tries = []
 
         def act() -> str:
@@ -145,12 +145,12 @@ class TestTheAlarm:
             return "done"
 
         with alarm_in(0.05):
-            assert despite_the_alarm(act) == "done"
+            assert repeat_after_alarm(act) == "done"
         assert len(tries) == 2
 
-    def test_lets_no_error_pass_for_done(self) -> None:
+    def test_raises_the_error_of_the_action(self) -> None:
         def act() -> None:
             raise AstroZeroError("no")
 
         with pytest.raises(AstroZeroError, match="no"):
-            despite_the_alarm(act)
+            repeat_after_alarm(act)

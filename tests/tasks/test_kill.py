@@ -1,4 +1,4 @@
-"""What is said on a worker when a person has ended a task whose instance cannot be found."""
+"""The log of a kill on a worker if the instance or its end cannot be found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.tasks import kill
 
 
 class Log:
-    """Keeps what is written to it."""
+    """Collects log lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -24,29 +24,29 @@ class Log:
 @pytest.mark.parametrize(
     ("switches", "said"),
     [
-        ({}, "there is none that shows"),
+        ({}, "no open instance was found"),
         ({"business_keys_in_rows": False}, "the lists show no business keys here, so it may still be open"),
     ],
 )
-def test_where_lists_show_no_keys_it_is_not_called_gone(
+def test_instance_is_not_called_missing_if_lists_show_no_keys(
     switches: dict[str, Any], said: str, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kill, "was_ended_by_a_person", lambda *_: True)
+    monkeypatch.setattr(kill, "was_ended_by_user", lambda *_: True)
     monkeypatch.setattr(kill, "PATIENCE", 60.0)
     emulator.switch(**switches)
     emulator.start("SupplierOnboarding", business_key="other")
     log, task = Log(), Any
-    kill.terminate(AstroZeroHook().settings, kill.AtStake("sought"), task, log)  # type: ignore[arg-type]
+    kill.terminate_instance(AstroZeroHook().settings, kill.KillTarget("sought"), task, log)  # type: ignore[arg-type]
     assert said in log.lines[-1]
 
 
-def test_one_that_does_not_show_its_end_in_time_is_told_at_once(
+def test_termination_without_visible_effect_is_logged_at_once(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kill, "was_ended_by_a_person", lambda *_: True)
+    monkeypatch.setattr(kill, "was_ended_by_user", lambda *_: True)
     monkeypatch.setattr(kill, "PATIENCE", 60.0)
     emulator.switch(action_lag=30)
     instance_id = emulator.start("SupplierOnboarding", business_key="sought")["id"]
     log, task = Log(), Any
-    kill.terminate(AstroZeroHook().settings, kill.AtStake("sought", instance_id), task, log)  # type: ignore[arg-type]
+    kill.terminate_instance(AstroZeroHook().settings, kill.KillTarget("sought", instance_id), task, log)  # type: ignore[arg-type]
     assert "terminate: accepted, but shows no effect yet: the instance is 'Waiting" in log.lines[-1]

@@ -1,4 +1,4 @@
-"""The launches of a file: what is read of which content, and what is said of a broken one and of a path."""
+"""The input file of a batch: the launches in it, and the errors of broken files and invalid paths."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-def test_a_launch_without_an_id_has_the_number_of_its_line(write: Write) -> None:
+def test_launch_without_an_id_gets_its_line_number(write: Write) -> None:
     path = write(".csv", b'id,title,note\n\na,,x\n,T,"two\nlines"\n,,y\n')
     given = launches_of(launch_file.read(str(path)), bpm_name="Approval")
     assert [launch.said().id for launch in given] == ["a", 4, 6]
@@ -47,7 +47,7 @@ def test_a_launch_without_an_id_has_the_number_of_its_line(write: Write) -> None
         (b"id,title\n3,\n,T\n", "line 3 of .*: its id 3 is also that of launch 1"),
     ],
 )
-def test_an_id_is_of_one_launch(content: bytes, said: str, write: Write) -> None:
+def test_duplicate_id_is_refused(content: bytes, said: str, write: Write) -> None:
     with pytest.raises(ValueError, match=said):
         list(launches_of(launch_file.read(str(write(".csv", content))), bpm_name="Approval"))
 
@@ -95,7 +95,9 @@ def test_an_id_is_of_one_launch(content: bytes, said: str, write: Write) -> None
         ),
     ],
 )
-def test_what_is_read(suffix: str, content: bytes, launches: list[tuple[int, object]], write: Write) -> None:
+def test_reads_launches(
+    suffix: str, content: bytes, launches: list[tuple[int, object]], write: Write
+) -> None:
     path = write(suffix, content)
     expected = [(f"line {number} of {path}", launch) for number, launch in launches]
     assert list(launch_file.read(str(path))) == expected
@@ -111,17 +113,17 @@ def test_what_is_read(suffix: str, content: bytes, launches: list[tuple[int, obj
         (".jsonl", b'{}\n{"a": "\xc3\xa9 \xe9"}', "line 2 of {}: after 9 characters it is not UTF-8"),
         (".jsonl", b'{}\n{"a": "\xed\xa0\x80"}', "line 2 of {}: after 7 characters it is not UTF-8"),
         (".jsonl", '{"a": 1}'.encode("utf-16"), "line 1 of {}: after 0 characters it is not UTF-8"),
-        (".jsonl", b'{}\n{"a": "\0"}', "line 2 of {}: it holds a NUL byte"),
+        (".jsonl", b'{}\n{"a": "\0"}', "line 2 of {}: it contains a NUL byte"),
         (".jsonl", b"{}\n" + b" " * 101, "line 2 of {}: it is longer than 100 characters"),
         (".csv", b"", "{}: it is empty, and its first line must name the columns"),
         (".csv", b"\r\n\n", "{}: it is empty, and its first line must name the columns"),
         (".csv", b"\na,,b\n", "line 2 of {}: column 2 has no name"),
         (".csv", b"a, ", "line 1 of {}: column 2 has no name"),
-        (".csv", b"a,title,a", "line 1 of {}: column 3 has the name of another, 'a'"),
-        (".csv", b",".join([b"x" * 500] * 2), "line 1 of {}: column 2 has the name of another, 'xxx"),
-        (".csv", b"a, title", "line 1 of {}: column 2 is called ' title'; names are separated by a comma"),
-        (".csv", b"a;title", "line 1 of {}: column 1 is called 'a;title'; names are separated by a comma"),
-        (".csv", b"a\ttitle", r"line 1 of {}: column 1 is called 'a\ttitle'; names are separated by a comma"),
+        (".csv", b"a,title,a", "line 1 of {}: column 3 has the same name as another one, 'a'"),
+        (".csv", b",".join([b"x" * 500] * 2), "line 1 of {}: column 2 has the same name as another one, 'xxx"),
+        (".csv", b"a, title", "line 1 of {}: column 2 is called ' title'; names are separated only by a comma"),
+        (".csv", b"a;title", "line 1 of {}: column 1 is called 'a;title'; names are separated only by a comma"),
+        (".csv", b"a\ttitle", r"line 1 of {}: column 1 is called 'a\ttitle'; names are separated only by a comma"),
         (".csv", b"a,b\n1,2\n\n1\n", "line 4 of {}: the header names 2 columns, and this row has 1"),
         (".csv", b'a,b\n"\n\n",2\n1,2,3\n', "line 5 of {}: the header names 2 columns, and this row has 3"),
         (".csv", b"a,b\n1,2\n,\n", "line 3 of {}: all its cells are empty"),
@@ -130,16 +132,16 @@ def test_what_is_read(suffix: str, content: bytes, launches: list[tuple[int, obj
         (
             ".csv",
             b'a,variables\n1,"{""a"": 2}"',
-            "line 2 of {}: its variables hold 'a', which has a column too",
+            "line 2 of {}: its variables contain 'a', which is also a column",
         ),
         (".csv", b'a\n1\n"2\n3\n4', "line 3 of {}: the row that begins here is not CSV: unexpected end of data"),
         (".csv", b'a\n"1"2\n', "line 2 of {}: the row that begins here is not CSV: ',' expected after '\"'"),
         (".csv", b'a\n"' + b"x" * 99 + b"\n" + b"x\n" * 70_000, "line 2 of {}: the row that begins here is not CSV"),
         (".csv", b'a\n"1\n\xff"\n', "line 3 of {}: after 0 characters it is not UTF-8"),
-        (".csv", b'a\n"1\n\0"\n', "line 3 of {}: it holds a NUL byte"),
+        (".csv", b'a\n"1\n\0"\n', "line 3 of {}: it contains a NUL byte"),
     ],
 )  # fmt: skip
-def test_what_is_said_of_a_broken_file(
+def test_error_of_a_broken_file(
     suffix: str, content: bytes, said: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "longer than" in said:
@@ -153,7 +155,7 @@ def test_what_is_said_of_a_broken_file(
     assert caught.value.__suppress_context__
 
 
-def test_what_is_good_comes_before_what_is_broken(write: Write) -> None:
+def test_good_launches_come_before_the_error(write: Write) -> None:
     launches = launch_file.read(str(write(".csv", b"title\na\n\xff")))
     assert next(launches)[1] == {"title": "a"}
     with pytest.raises(ValueError, match="line 3"):
@@ -166,21 +168,21 @@ def test_local_paths(prefix: str, write: Write) -> None:
     assert list(launch_file.read(path)) == [(f"line 2 of {path}", {"title": "x", "variables": {"a@b": "1"}})]
 
 
-def test_a_relative_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(".jsonl", b"{}")
     monkeypatch.chdir(path.parent)
     assert list(launch_file.read(path.name)) == [("line 1 of launches.jsonl", {})]
 
 
-def test_a_file_that_is_missing(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     launches = launch_file.read(f"file://{tmp_path}/launches.csv")
     with pytest.raises(ValueError, match=f"^there is no file file://{tmp_path}/launches.csv$") as caught:
         next(launches)
     assert caught.value.__suppress_context__
 
 
-class Store(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """A remote store: its files have the content that is made up while they are read, or are missing without any."""
+class FakeObjectStorage(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A remote storage. Its files have generated content, or are missing if there is no content."""
 
     cachable = False
 
@@ -215,12 +217,12 @@ class Content(io.RawIOBase):
 
 
 @pytest.fixture
-def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
+def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeObjectStorage]:
     """Put a store behind ``s3`` and a connection."""
 
-    def made(content: Iterable[bytes] | None = None, conn_id: str | None = None) -> Store:
+    def made(content: Iterable[bytes] | None = None, conn_id: str | None = None) -> FakeObjectStorage:
         monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
-        store = Store(content)
+        store = FakeObjectStorage(content)
         attach("s3", conn_id, fs=store)
         return store
 
@@ -238,7 +240,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
         ("s3://bucket/by@person/launches.jsonl", None, None),
     ],
 )
-def test_which_connection_is_used(path: str, conn_id: str | None, used: str | None, stored: Any) -> None:
+def test_uses_the_right_connection(path: str, conn_id: str | None, used: str | None, stored: Any) -> None:
     store = stored([b"{}"], used)
     shown = path.replace("named@", "").partition("?")[0]
     assert list(launch_file.read(path, conn_id=conn_id)) == [(f"line 1 of {shown}", {})]
@@ -257,7 +259,7 @@ def test_which_connection_is_used(path: str, conn_id: str | None, used: str | No
     ],
 )
 @pytest.mark.parametrize("content", [None, b"", b"a,a"])
-def test_no_message_shows_what_a_path_must_keep(
+def test_no_message_shows_secrets_of_a_path(
     path: str, shown: str, content: bytes | None, stored: Any
 ) -> None:
     stored(None if content is None else [content], "secret" if "secret@" in path else None)
@@ -271,19 +273,19 @@ def test_no_message_shows_what_a_path_must_keep(
     ("path", "said"),
     [
         *[
-            (path, rf"^{path} is no file of launches: its name must end in .jsonl, .ndjson, .csv$")
+            (path, rf"^{path} is not a file of launches: its name must end in .jsonl, .ndjson, .csv$")
             for path in ("", "launches", "launches.json", ".csv", "s3://bucket", "s3://bucket/.jsonl/launches.csv.gz")
         ],
         ("s3://user:password@bucket/launches.csv", "^s3://bucket/launches.csv must be given without a password"),
     ],
 )  # fmt: skip
-def test_a_path_that_cannot_be_right_is_refused_at_once(path: str, said: str) -> None:
+def test_invalid_path_is_refused_at_once(path: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         launch_file.read(path)
 
 
-class TestTheFile:
-    def test_is_opened_when_the_first_launch_is_asked_for(self, stored: Any) -> None:
+class TestFile:
+    def test_is_opened_with_the_first_launch(self, stored: Any) -> None:
         store = stored([b"{}\n{}\n"])
         launches = launch_file.read("s3://bucket/launches.jsonl")
         assert store.addresses == []
@@ -296,21 +298,21 @@ class TestTheFile:
         assert len(list(launches)) == 2
         assert store.opened[0].closed
 
-    def test_is_closed_where_it_is_broken(self, stored: Any) -> None:
+    def test_is_closed_after_a_broken_line(self, stored: Any) -> None:
         store = stored([b"{}\nbroken\n"])
         with pytest.raises(ValueError, match="line 2") as caught:
             list(launch_file.read("s3://bucket/launches.jsonl"))
         assert store.opened[0].closed, caught.tb
 
     @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-    def test_is_closed_when_the_iteration_is_given_up(self, suffix: str, stored: Any) -> None:
+    def test_is_closed_when_the_iteration_stops(self, suffix: str, stored: Any) -> None:
         store = stored([b"{}\n{}\n{}\n"])
         launches: Any = launch_file.read(f"s3://bucket/launches.{suffix}")
         next(launches)
         launches.close()
         assert store.opened[0].closed
 
-    def test_is_closed_when_what_reads_it_fails(self, stored: Any) -> None:
+    def test_is_closed_when_the_reader_fails(self, stored: Any) -> None:
         store = stored([b'{"title": 1}\n{}\n'])
         with pytest.raises(ValueError, match="^line 1 of s3://bucket/launches.jsonl: it needs a bpm_name"):
             list(launches_of(launch_file.read("s3://bucket/launches.jsonl")))
@@ -323,7 +325,7 @@ class TestTheFile:
             ("csv", b"a\n", b'"' + b"x" * 8_000 + b"\n" + b"x" * 8_000 + b'"\n'),
         ],
     )
-    def test_is_never_in_memory_as_a_whole(
+    def test_is_never_completely_in_memory(
         self, suffix: str, header: bytes, line: bytes, stored: Any
     ) -> None:
         stored(itertools.chain([header + line], itertools.repeat(line, 4_000)))
@@ -368,7 +370,7 @@ def read_back(suffix: str, content: str, encoding: str) -> list[object]:
     end=st.sampled_from(["\n", "\r\n"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
 )
-def test_what_is_written_as_json_lines_reads_back_the_same(
+def test_json_lines_round_trip(
     launches: list[dict[str, Any]], escaped: bool, end: str, encoding: str
 ) -> None:
     content = "".join(json.dumps(launch, ensure_ascii=escaped) + end for launch in launches)
@@ -397,9 +399,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0;\t"), min_si
         ]
     ),
 )
-def test_what_is_written_as_csv_reads_back_the_same(
-    launches: list[tuple[dict[str, str], dict[str, Any]]], style: dict[str, Any]
-) -> None:
+def test_csv_round_trip(launches: list[tuple[dict[str, str], dict[str, Any]]], style: dict[str, Any]) -> None:
     def is_text(value: object) -> bool:
         return isinstance(value, str) and value != "" and "\0" not in value
 

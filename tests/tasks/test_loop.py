@@ -1,4 +1,4 @@
-"""A coroutine in a loop of its own: its result, its errors, and what interrupts whoever waits for it."""
+"""A coroutine in the loop of a separate thread: its result, its errors, and signals in the waiting thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLE: ContextVar[str] = ContextVar("variable", default="unset")
 
 
 class TimeIsUp(BaseException):
-    """As Airflow's own, it is no ``Exception``."""
+    """Like Airflow's own exception for time-outs, it is not an ``Exception``."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,42 +27,42 @@ def _no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) == before
 
 
-def test_its_result_comes_back_out_of_another_thread() -> None:
+def test_returns_the_result_from_another_thread() -> None:
     async def work() -> int:
         await asyncio.sleep(0)
         return threading.get_ident()
 
-    assert loop.run(work) != threading.get_ident()
+    assert loop.run_in_thread_loop(work) != threading.get_ident()
 
 
-def test_its_error_is_raised() -> None:
+def test_raises_the_error() -> None:
     async def work() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        loop.run(work)
+        loop.run_in_thread_loop(work)
 
 
-def test_it_may_run_within_another_loop() -> None:
+def test_runs_inside_another_event_loop() -> None:
     async def work() -> int:
         return 1
 
     async def main() -> int:
-        return loop.run(work)
+        return loop.run_in_thread_loop(work)
 
     assert asyncio.run(main()) == 1
 
 
-def test_it_knows_what_its_caller_knows() -> None:
+def test_has_the_context_variables_of_its_caller() -> None:
     async def work() -> str:
         return VARIABLE.get()
 
     VARIABLE.set("set")
-    assert loop.run(work) == "set"
+    assert loop.run_in_thread_loop(work) == "set"
 
 
 @pytest.mark.parametrize("how", ["at once", "after a while", "with an error of its own"])
-def test_a_signal_ends_it_and_is_raised_when_it_has_ended(how: str) -> None:
+def test_signal_cancels_it_and_is_raised_after_its_end(how: str) -> None:
     ended = []
 
     def time_is_up(_number: int, _frame: object) -> None:
@@ -82,7 +82,7 @@ def test_a_signal_ends_it_and_is_raised_when_it_has_ended(how: str) -> None:
     before = signal.signal(signal.SIGUSR1, time_is_up)
     try:
         with pytest.raises(TimeIsUp):
-            loop.run(work)
+            loop.run_in_thread_loop(work)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert ended == [how]

@@ -1,4 +1,4 @@
-"""The file of a batch's result: what is written of which rows and where, and what is left when that fails."""
+"""The result file of a batch: its content, its location, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def read_back(path: Path) -> list[Row]:
-    """Return the rows of a file, read as anybody would."""
+    """Return the rows of a file, read with the standard library."""
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file, strict=True))
@@ -55,13 +55,13 @@ def read_back(path: Path) -> list[Row]:
 
 
 def as_cells(row: Row) -> Row:
-    """Return what a CSV file can tell of a row."""
+    """Return a row as a CSV file can represent it."""
     return {name: "" if value is None else str(value) for name, value in row.items()}
 
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give temporary files a folder of their own, which must be empty in the end."""
+    """Give temporary files a separate folder, which must be empty at the end."""
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
@@ -84,13 +84,13 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         ("é 100%20@.csv", [], HEADER),
     ],
 )  # fmt: skip
-def test_what_is_written(name: str, rows: list[Row], content: bytes, tmp_path: Path) -> None:
+def test_writes_csv(name: str, rows: list[Row], content: bytes, tmp_path: Path) -> None:
     result_file.write(str(tmp_path / name), rows)
     assert content_of(tmp_path) == {name: content}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".JsonL"])
-def test_what_is_written_as_json_lines(suffix: str, tmp_path: Path) -> None:
+def test_writes_json_lines(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"result{suffix}"
     result_file.write(str(path), [row(reason='"é"\r\n\u2028\udcff'), row(number=2)])
     rest = ", ".join(f'"{name}": null' for name in COLUMNS[5:])
@@ -111,7 +111,7 @@ TEXTS = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"
     ),
     suffix=st.sampled_from(SUFFIXES),
 )  # fmt: skip
-def test_what_is_written_reads_back_the_same(rows: list[Row], suffix: str) -> None:
+def test_round_trip(rows: list[Row], suffix: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"result{suffix}")
         result_file.write(str(path), iter(rows))
@@ -119,9 +119,9 @@ def test_what_is_written_reads_back_the_same(rows: list[Row], suffix: str) -> No
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-class TestALocalFile:
+class TestLocalFile:
     @pytest.mark.parametrize("prefix", ["", "file://", "local://"])
-    def test_is_where_its_path_says(self, prefix: str, suffix: str, tmp_path: Path) -> None:
+    def test_is_at_its_path(self, prefix: str, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"é 100%20@{suffix}"
         result_file.write(f"{prefix}{path}", [row()])
         assert len(read_back(path)) == 1
@@ -135,19 +135,19 @@ class TestALocalFile:
         assert len(read_back(tmp_path / f"result{suffix}")) == 1
         assert len(read_back(tmp_path / "there" / f"result{suffix}")) == 1
 
-    def test_is_written_into_a_folder_that_is_missing(self, suffix: str, tmp_path: Path) -> None:
+    def test_is_written_into_a_missing_folder(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / "some" / "where" / f"result{suffix}"
         result_file.write(str(path), [row()])
         assert len(read_back(path)) == 1
 
-    def test_replaces_the_one_that_is_there(self, suffix: str, tmp_path: Path) -> None:
+    def test_replaces_an_existing_file(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"result{suffix}"
         result_file.write(str(path), map(row, range(100)))
         result_file.write(str(path), [row()])
         assert len(read_back(path)) == 1
         assert list(content_of(tmp_path)) == [path.name]
 
-    def test_may_be_read_by_whom_others_may(self, suffix: str, tmp_path: Path) -> None:
+    def test_has_the_usual_permissions_or_keeps_its_own(self, suffix: str, tmp_path: Path) -> None:
         path, other = tmp_path / f"result{suffix}", tmp_path / "other"
         other.touch()
         result_file.write(str(path), [])
@@ -156,7 +156,7 @@ class TestALocalFile:
         result_file.write(str(path), [])
         assert path.stat().st_mode & 0o777 == 0o640
 
-    def test_is_written_where_a_link_leads(self, suffix: str, tmp_path: Path) -> None:
+    def test_is_written_to_the_target_of_a_link(self, suffix: str, tmp_path: Path) -> None:
         path, link = tmp_path / "there" / f"result{suffix}", tmp_path / f"latest{suffix}"
         link.symlink_to(path)
         result_file.write(str(link), [row()])
@@ -165,25 +165,24 @@ class TestALocalFile:
         assert len(read_back(path)) == 1
 
     @pytest.mark.parametrize(
-        "error", [RuntimeError("told"), OSError(errno.EIO, "told"), KeyboardInterrupt("told")]
+        "error",
+        [RuntimeError("no more rows"), OSError(errno.EIO, "no more rows"), KeyboardInterrupt("no more rows")],
     )
-    def test_is_left_as_it_is_when_the_rows_fail(
-        self, error: BaseException, suffix: str, tmp_path: Path
-    ) -> None:
+    def test_is_unchanged_when_the_rows_fail(self, error: BaseException, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"result{suffix}"
         path.write_bytes(b"old")
-        with pytest.raises(type(error), match="told") as caught:
+        with pytest.raises(type(error), match="no more rows") as caught:
             result_file.write(str(path), failing(row(), row(), error=error))
         assert caught.value is error
         assert content_of(tmp_path) == {path.name: b"old"}
 
     def test_is_not_made_when_the_rows_fail(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / "some" / f"result{suffix}"
-        with pytest.raises(RuntimeError, match="told"):
-            result_file.write(str(path), failing(row(), error=RuntimeError("told")))
+        with pytest.raises(RuntimeError, match="no more rows"):
+            result_file.write(str(path), failing(row(), error=RuntimeError("no more rows")))
         assert list(tmp_path.iterdir()) == []
 
-    def test_is_left_as_it_is_when_the_disk_is_full(
+    def test_is_unchanged_when_the_disk_is_full(
         self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def copied(source: Path, target: Path) -> None:
@@ -197,7 +196,7 @@ class TestALocalFile:
             result_file.write(str(path), [row()])
         assert content_of(tmp_path) == {path.name: b"old"}
 
-    def test_cannot_be_where_there_is_something_else(self, suffix: str, tmp_path: Path) -> None:
+    def test_cannot_replace_a_folder(self, suffix: str, tmp_path: Path) -> None:
         folder = tmp_path / f"folder{suffix}"
         folder.mkdir()
         with pytest.raises(
@@ -211,15 +210,15 @@ class TestALocalFile:
         assert list(folder.iterdir()) == []
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="to root nothing is forbidden")
-    def test_cannot_be_where_it_is_forbidden(self, suffix: str, tmp_path: Path) -> None:
+    def test_needs_the_permission_to_write(self, suffix: str, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(OSError, match=r": PermissionError: Permission denied$"):
             result_file.write(str(tmp_path / f"result{suffix}"), [row()])
         tmp_path.chmod(0o700)
 
-    def test_is_never_in_memory_as_a_whole(self, suffix: str, tmp_path: Path) -> None:
+    def test_is_never_completely_in_memory(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"result{suffix}"
-        result_file.write(str(path), [])  # so that what is imported now does not count
+        result_file.write(str(path), [])  # so that the memory of imports does not count
         tracemalloc.start()
         try:
             result_file.write(str(path), (row(number, reason="x" * 2_000) for number in range(10_000)))
@@ -231,8 +230,8 @@ class TestALocalFile:
         assert [int(one["number"]) for one in read_back(path)] == list(range(10_000))
 
 
-class Store(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """An object storage, which takes a file as a whole, or none."""
+class FakeObjectStorage(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """An object storage that accepts complete files only."""
 
     cachable = False
     protocol = "s3"
@@ -262,7 +261,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return made
 
 
-class TestAnObject:
+class TestRemoteObject:
     @pytest.mark.parametrize(
         ("path", "conn_id", "used"),
         [
@@ -273,24 +272,22 @@ class TestAnObject:
             ("s3://bucket/by@person/result.csv", None, None),
         ],
     )
-    def test_is_written_with_the_connection_asked_for(
+    def test_is_written_with_the_given_connection(
         self, path: str, conn_id: str | None, used: str | None, stored: Any
     ) -> None:
-        store = stored(Store(), used)
+        store = stored(FakeObjectStorage(), used)
         result_file.write(path, [row()], conn_id=conn_id)
         address = path.removeprefix("s3://").removeprefix("named@")
         assert store.content == {address: HEADER + b"1,1,,started,,,,,,,,,,,\r\n"}
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
-    def test_is_of_a_type_that_its_suffix_tells(self, suffix: str, stored: Any) -> None:
-        store = stored(Store())
+    def test_has_the_content_type_of_its_suffix(self, suffix: str, stored: Any) -> None:
+        store = stored(FakeObjectStorage())
         result_file.write(f"s3://bucket/some{suffix}?sig=secret", [row()])
         assert store.names == [f"result{suffix}"]
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
-    def test_is_put_where_it_belongs_by_a_storage_without_a_put_of_its_own(
-        self, suffix: str, stored: Any
-    ) -> None:
+    def test_is_put_by_a_storage_without_its_own_put(self, suffix: str, stored: Any) -> None:
         store = stored(MemoryFileSystem(skip_instance_cache=True), scheme="memory")
         store.store, store.pseudo_dirs = {}, [""]
         for number in (1, 2):
@@ -304,10 +301,12 @@ class TestAnObject:
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_is_not_touched_when_the_rows_fail(self, suffix: str, stored: Any) -> None:
-        store = stored(Store())
-        with pytest.raises(PermissionError, match="told") as caught:
-            result_file.write(f"s3://bucket/result{suffix}", failing(row(), error=PermissionError("told")))
-        assert store.content == {}, caught.tb  # which holds what a storage might be writing still
+        store = stored(FakeObjectStorage())
+        with pytest.raises(PermissionError, match="no more rows") as caught:
+            result_file.write(
+                f"s3://bucket/result{suffix}", failing(row(), error=PermissionError("no more rows"))
+            )
+        assert store.content == {}, caught.tb  # which holds the objects that a storage might still write
 
     @pytest.mark.parametrize(
         ("error", "said"),
@@ -320,27 +319,25 @@ class TestAnObject:
             (ValueError("secret"), "ValueError"),
         ],
     )
-    def test_that_cannot_be_written_is_told_without_what_must_be_kept(
-        self, error: Exception, said: str, stored: Any
-    ) -> None:
-        stored(Store(error), "secret")
+    def test_error_shows_no_secret(self, error: Exception, said: str, stored: Any) -> None:
+        stored(FakeObjectStorage(error), "secret")
         with pytest.raises(OSError, match=".") as caught:
             result_file.write("s3://secret@bucket/result.csv?sig=secret", [row()])
         assert str(caught.value) == f"the result could not be written to s3://bucket/result.csv: {said}"
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
 
-    def test_for_which_there_is_no_storage_is_told_by_airflow(self, stored: Any) -> None:
-        stored(Store())
+    def test_unknown_storage_raises_airflows_error(self, stored: Any) -> None:
+        stored(FakeObjectStorage())
         with pytest.raises(ValueError, match="^No filesystem registered for scheme s4$"):
             result_file.write("s4://bucket/result.csv", [row()])
 
-    def test_is_never_in_memory_as_a_whole(self, stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_never_completely_in_memory(self, stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes: list[int] = []
         monkeypatch.setattr(
-            Store, "put_file", lambda _, lpath, rpath: sizes.append(Path(lpath).stat().st_size)
+            FakeObjectStorage, "put_file", lambda _, lpath, rpath: sizes.append(Path(lpath).stat().st_size)
         )
-        stored(Store())
+        stored(FakeObjectStorage())
         result_file.write("s3://bucket/result.jsonl", [])
         tracemalloc.start()
         try:
@@ -358,17 +355,17 @@ class TestAnObject:
     ("path", "said"),
     [
         *[
-            (path, rf"^{path} is no file for a result: its name must end in .jsonl, .ndjson, .csv$")
+            (path, rf"^{path} is not a file for a result: its name must end in .jsonl, .ndjson, .csv$")
             for path in ("result", "result.xml", ".csv", "s3://bucket", "s3://bucket/.jsonl/result.csv.gz")
         ],
         ("", "^result_path must be a text that is not blank, not ''$"),
         (" \n", "^result_path must be a text that is not blank"),
         (["result.csv"], "^result_path must be a text"),
         ("s3://user:secret@bucket/result.csv?sig=secret", "^s3://bucket/result.csv must be given without a password"),
-        ("s3://secret@bucket/result?sig=secret.csv", "^s3://bucket/result is no file for a result"),
+        ("s3://secret@bucket/result?sig=secret.csv", "^s3://bucket/result is not a file for a result"),
     ],
 )  # fmt: skip
-def test_a_path_that_cannot_be_right_is_refused(path: Any, said: str) -> None:
+def test_invalid_path_is_refused(path: Any, said: str) -> None:
     rows = iter([row()])
     for refusing in (result_file.check, lambda path: result_file.write(path, rows)):
         with pytest.raises(ValueError, match=said) as caught:
@@ -386,24 +383,24 @@ def test_a_path_that_cannot_be_right_is_refused(path: Any, said: str) -> None:
         ("memory://bucket/result.ndjson?signature=x", "memory://bucket/result.ndjson"),
     ],
 )
-def test_a_path_that_may_be_right_is_shown_before_there_is_anything_to_write(
+def test_check_returns_the_path_for_people(
     path: str, shown: str, stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store = MemoryFileSystem(skip_instance_cache=True)
     store.store, store.pseudo_dirs = {}, [""]
     if path.startswith("https:"):
-        stored(Store(OSError("nothing is sent there")), scheme="https")
+        stored(FakeObjectStorage(OSError("nothing is sent there")), scheme="https")
     else:
         stored(store, scheme="memory")
     assert result_file.check(path.format(folder=tmp_path)) == shown.format(folder=tmp_path)
     assert list(tmp_path.iterdir()) == store.find("") == []
 
 
-class TestBeforeThereIsAnythingToWrite:
-    """What could not be written in the end must be told before anything is started."""
+class TestCheck:
+    """A path that cannot be written at the end must be refused before anything is started."""
 
-    def test_what_is_there_stays(self, tmp_path: Path) -> None:
+    def test_keeps_an_existing_file(self, tmp_path: Path) -> None:
         path = tmp_path / "result.csv"
         path.write_bytes(b"old")
         result_file.check(str(path))
@@ -418,14 +415,14 @@ class TestBeforeThereIsAnythingToWrite:
             ("gone/result.csv", "FileNotFoundError: No such file or directory"),
         ],
     )
-    def test_where_no_file_can_be(self, path: str, said: str, tmp_path: Path) -> None:
+    def test_refuses_an_unwritable_path(self, path: str, said: str, tmp_path: Path) -> None:
         (tmp_path / "folder.csv").mkdir()
         (tmp_path / "file").touch()
         (tmp_path / "gone").symlink_to("/proc/self/nowhere/at/all")
         with pytest.raises(OSError, match=f"^the result cannot be written to {tmp_path}/{path}: {said}$"):
             result_file.check(f"{tmp_path}/{path}")
 
-    def test_an_object_is_put_beside_it_and_removed(self, stored: Any) -> None:
+    def test_puts_and_removes_an_empty_object(self, stored: Any) -> None:
         store = stored(MemoryFileSystem(skip_instance_cache=True), scheme="memory")
         store.store, store.pseudo_dirs = {}, [""]
         store.pipe_file("/bucket/result.csv", b"old")
@@ -433,26 +430,26 @@ class TestBeforeThereIsAnythingToWrite:
         assert store.find("") == ["/bucket/result.csv"]
         assert store.cat_file("/bucket/result.csv") == b"old"
 
-    def test_an_object_that_cannot_be_removed_is_no_reason_to_start_nothing(self, stored: Any) -> None:
-        store = stored(Store())  # which removes nothing
+    def test_accepts_a_storage_that_cannot_remove_objects(self, stored: Any) -> None:
+        store = stored(FakeObjectStorage())  # it removes nothing
         assert result_file.check("s3://bucket/some/result.csv?sig=secret") == "s3://bucket/some/result.csv"
         (name,) = store.content
         assert re.fullmatch(r"bucket/some/\.[0-9a-f]{32}\.tmp", name)
         assert store.content[name] == b""
 
-    def test_a_storage_that_takes_nothing(self, stored: Any) -> None:
-        stored(Store(PermissionError("key secret is denied")))
+    def test_refuses_a_storage_that_refuses_objects(self, stored: Any) -> None:
+        stored(FakeObjectStorage(PermissionError("key secret is denied")))
         with pytest.raises(OSError, match=".") as caught:
             result_file.check("s3://bucket/result.csv?sig=secret")
         assert str(caught.value) == "the result cannot be written to s3://bucket/result.csv: PermissionError"
 
 
-def test_a_storage_that_is_not_known_here_is_refused_before_there_is_anything_to_write() -> None:
+def test_refuses_an_unknown_storage() -> None:
     with pytest.raises(ValueError, match="No filesystem registered for scheme s4"):
         result_file.check("s4://bucket/result.ndjson")
 
 
-def test_nothing_of_the_storages_is_imported_before_it_is_needed() -> None:
+def test_storage_libraries_are_imported_only_when_needed() -> None:
     code = """if True:
         import sys
         from airflow_provider_astrobpm.tasks import launch_file, result_file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,34 +15,14 @@ except ImportError:  # before Airflow 3.2
     from airflow.exceptions import AirflowRescheduleException
 
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
-
-
-class TaskInstance:
-    """The part of a task instance that tasks and triggers use."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-    try_number, max_tries = 1, 0
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-        self.rescheduled: datetime | None = None
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
-
-    def get_first_reschedule_date(self, _context: Any) -> datetime | None:
-        return self.rescheduled
+from tests.support.task_instance import FakeTaskInstance
 
 
 class Runner:
     """Runs one task to its end, in any mode."""
 
     def __init__(self) -> None:
-        self.ti = TaskInstance()
+        self.ti = FakeTaskInstance()
         self.deferrals: list[TaskDeferred] = []
         self.event: Any = None
         self.while_deferred: Callable[[], None] = lambda: None

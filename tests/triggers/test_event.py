@@ -26,6 +26,7 @@ from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.triggers import event
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
 from airflow_provider_astrobpm.triggers.memory import WatchState
+from tests.support.stores import AssetStateStore
 
 # Before Airflow 3.3 there is no store, so nothing has to be written after the event.
 HAS_STORE = hasattr(triggerer_job_runner, "TriggerEventEntry")
@@ -33,33 +34,6 @@ has_store = pytest.mark.skipif(not HAS_STORE, reason="Airflow has no state store
 
 PROCESS = "SupplierOnboarding"
 DELIVERY_TIMEOUT_SECONDS = 20.0
-
-
-class Store:
-    """An asset's state store, like Airflow's accessor for one asset."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.fails = False
-        self.failures = 0
-
-    async def aget(self, key: str) -> Any:
-        self._check()
-        return json.loads(self.values.get(key, "null"))
-
-    async def aset(self, key: str, value: Any) -> None:
-        self._check()
-        assert value is not None
-        self.values[key] = json.dumps(value)
-
-    async def adelete(self, key: str) -> None:
-        self._check()
-        self.values.pop(key, None)
-
-    def _check(self) -> None:
-        if self.fails:
-            self.failures += 1
-            raise RuntimeError("the API server failed")
 
 
 class Runner:
@@ -101,7 +75,7 @@ class Runner:
 
 
 @asynccontextmanager
-async def running(store: Store | None = None, **arguments: Any) -> AsyncIterator[Runner]:
+async def running(store: AssetStateStore | None = None, **arguments: Any) -> AsyncIterator[Runner]:
     """Recreate a trigger from its serialized form, run it during the block, and kill it at the end."""
     made = AstroZeroBpmEventTrigger(**{"bpm_name": PROCESS, "poll_interval": 1, **arguments})
     path, serialised = made.serialize()
@@ -143,7 +117,7 @@ def test_fires_for_instances_that_end_while_it_watches(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> list[dict[str, Any]]:
-        async with running(Store()) as runner:
+        async with running(AssetStateStore()) as runner:
             await runner.until(watching(caplog))
             end(emulator, third)
             await runner.until_queued(1)
@@ -165,7 +139,7 @@ def test_fires_for_instances_that_end_while_it_watches(
 def test_a_restart_neither_repeats_nor_misses_events(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store()
+    store = AssetStateStore()
     ids = start(emulator, 4)
 
     async def main() -> list[str]:
@@ -202,7 +176,7 @@ def test_a_restart_neither_repeats_nor_misses_events(
 def test_fires_again_what_airflow_had_not_taken_before_a_kill(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store()
+    store = AssetStateStore()
     (one,) = start(emulator)
 
     async def main() -> list[str]:
@@ -223,7 +197,7 @@ def test_does_not_repeat_what_another_triggerer_reported(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It considered this one dead, but this one still runs."""
-    store = Store()
+    store = AssetStateStore()
     others, own = start(emulator, 2)
     places = Places.of(PROCESS, None, None)
     completed = places.states.index("Completed OK")
@@ -249,7 +223,7 @@ def test_include_existing_reports_existing_instances(emulator: EmulatorControl) 
     ids = [end(emulator, one) for one in start(emulator, 3)]
 
     async def main() -> list[str]:
-        async with running(Store(), include_existing=True) as runner:
+        async with running(AssetStateStore(), include_existing=True) as runner:
             await runner.until_queued(3)
             runner.take()
             return runner.ids
@@ -267,7 +241,7 @@ def test_reports_many_entries_a_few_at_a_time(
 
     async def main() -> tuple[list[int], list[str]]:
         sizes = []
-        async with running(Store(), include_existing=True) as runner:
+        async with running(AssetStateStore(), include_existing=True) as runner:
             while len(runner.ids) < len(ids):
                 await runner.until_queued(min(10, len(ids) - len(runner.ids)))
                 sizes.append(len(runner._queue))
@@ -313,7 +287,7 @@ def test_reports_suspended_instances(
     emulator.advance(2)
 
     async def main() -> list[str]:
-        async with running(Store(), states=["Suspended"]) as runner:
+        async with running(AssetStateStore(), states=["Suspended"]) as runner:
             await runner.until(watching(caplog))
             AstroZeroHook().suspend_instance(ids[1])
             await runner.until_queued(1)
@@ -328,7 +302,7 @@ def test_a_store_failure_between_events_repeats_none(
     emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
-    store = Store()
+    store = AssetStateStore()
     ids = [end(emulator, one) for one in start(emulator, 10)]
 
     async def main() -> list[str]:
@@ -356,7 +330,7 @@ def test_watches_states_and_business_statuses_together(
     ids = start(emulator, 2)
 
     async def main() -> list[tuple[str, str, str]]:
-        async with running(Store(), states=["Paused"], bp_statuses=["Checked"]) as runner:
+        async with running(AssetStateStore(), states=["Paused"], bp_statuses=["Checked"]) as runner:
             await runner.until(watching(caplog))
             emulator.move(ids[0], state="Paused")
             emulator.move(ids[1], state="Paused", bp_status="Checked")
@@ -372,7 +346,7 @@ def test_keeps_watching_after_any_failure(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event, "RETRY_DELAY_SECONDS", 0.05)
-    store = Store()
+    store = AssetStateStore()
     store.fails = True
     (one,) = start(emulator)
     connection = json.loads(os.environ["AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"])
@@ -408,7 +382,7 @@ def test_logs_a_failure_once_and_again_after_it_returns(
     reported = "Could not watch instances of"
 
     async def main() -> None:
-        async with running(Store()) as runner:
+        async with running(AssetStateStore()) as runner:
             await runner.until(watching(caplog))
             for times in (1, 2):
                 emulator.fault("token", "status", status=401, times=1000)
@@ -445,7 +419,7 @@ def test_retries_soon_if_the_connection_cannot_be_read(
     monkeypatch.setattr(AstroZeroHook, "async_settings", counted)
 
     async def main() -> None:
-        async with running(Store()) as runner:
+        async with running(AssetStateStore()) as runner:
             await runner.until(lambda: len(looked_up) >= 3)
             monkeypatch.setenv(name, good)
             await runner.until(
@@ -462,7 +436,7 @@ def test_retries_soon_if_the_connection_cannot_be_read(
 def test_advises_to_separate_assets_that_share_a_trigger(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Several(Store):
+    class Several(AssetStateStore):
         async def aget(self, key: str) -> Any:
             raise ValueError("Task has 2 concrete inlets and outlets")
 
@@ -499,7 +473,7 @@ def test_an_event_contains_nothing_that_a_database_refuses(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        async with running(Store() if HAS_STORE else None) as runner:
+        async with running(AssetStateStore() if HAS_STORE else None) as runner:
             await runner.until(watching(caplog))
             (odd,) = start(emulator)
             emulator.distort(odd, {"bpStatus": "Do\0ne", "version": "\ud83d", "startTime": "\0"})

@@ -321,7 +321,7 @@ def test_checks_on_cancellation_only_if_airflow_has_no_on_kill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     airflow_says("failed")
-    monkeypatch.setattr(base, "HAS_ON_KILL", tells)
+    monkeypatch.setattr(base, "triggers_have_on_kill", lambda: tells)
 
     async def wait_and_cancel() -> None:
         trigger = trigger_for(instance_id, make_runner)

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from airflow_provider_astrobpm.bpm.places import instance_digest
 from airflow_provider_astrobpm.triggers import memory
 from airflow_provider_astrobpm.triggers.memory import WatchState
+from tests.support.stores import AssetStateStore
 
 NAME = "astro_bpm.w"
-
-
-class Store(dict[str, Any]):
-    """A store in memory."""
-
-    async def aget(self, key: str) -> Any:
-        return self.get(key)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    async def adelete(self, key: str) -> None:
-        self.pop(key, None)
 
 
 def entry_keys(count: int) -> set[str]:
     return {f"00{instance_digest(str(number))}" for number in range(count)}
 
 
-def write(store: Store | None, wanted: set[str]) -> WatchState:
+def write(store: AssetStateStore | None, wanted: set[str]) -> WatchState:
     kept = WatchState(NAME, store)
     assert asyncio.run(kept.read()) is None
     asyncio.run(kept.write(wanted))
@@ -40,7 +27,7 @@ def write(store: Store | None, wanted: set[str]) -> WatchState:
 
 @pytest.mark.parametrize("count", [0, 3, memory.MAX_KEYS_SORTED_INLINE + 1])
 def test_another_object_reads_what_was_written(count: int) -> None:
-    store = Store()
+    store = AssetStateStore()
     write(store, entry_keys(count))
     assert asyncio.run(WatchState(NAME, store).read()) == entry_keys(count)
 
@@ -53,7 +40,7 @@ def test_without_a_store_the_object_remembers() -> None:
 
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
 def test_a_lost_value_makes_the_state_unknown(lost: str) -> None:
-    store = Store()
+    store = AssetStateStore()
     write(store, entry_keys(memory.MAX_KEYS_SORTED_INLINE + 1))
-    del store[lost]
+    del store.values[lost]
     assert asyncio.run(WatchState(NAME, store).read()) is None

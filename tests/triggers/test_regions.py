@@ -190,4 +190,4 @@ def test_a_worker_uses_the_state_of_its_own_iteration(
         ),
     ]
     task = kill.TaskInstanceKey("dag", "run", "task", -1, Region(REGION, 1))
-    assert task_kill.was_ended_by_a_person(task, "It", Log()) is ended
+    assert task_kill.was_ended_by_user(task, "It", Log()) is ended

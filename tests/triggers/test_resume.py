@@ -251,7 +251,7 @@ class TestEventOfAnotherTask:
         strange = event.encode(msgspec.convert(ENDED, BpmInstance))
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="2")
         for task in (operator(), sensor):
-            with pytest.raises(errors.UnknownEventError, match="it tells of another instance than"):
+            with pytest.raises(errors.UnknownEventError, match="it reports another instance than"):
                 task.resume_execution("execute_complete", {"event": strange}, context)
 
 

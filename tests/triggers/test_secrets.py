@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm._airflow import version_compat
 from airflow_provider_astrobpm.bpm import api
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks import masking
@@ -40,14 +41,14 @@ def server() -> Iterator[EchoingServer]:
 @pytest.fixture(autouse=True)
 def nothing_is_masked_by_airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Turn off Airflow's masking, so that only what was never written is absent."""
-    real = masking.airflows_masker()
+    real = version_compat.secrets_masker()
     before, replacer = set(real.patterns), real.replacer
 
     async def amask(_secret: str) -> None:
         """Mask nothing."""
 
     monkeypatch.setattr(masking, "mask_secret", lambda _secret: None)
-    monkeypatch.setattr(masking, "amask", amask)
+    monkeypatch.setattr(masking, "amask_secret", amask)
     monkeypatch.setattr(type(real), "add_mask", lambda *_arguments: None)
     real.patterns, real.replacer = set(), None
     yield

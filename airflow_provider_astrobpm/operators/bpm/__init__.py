@@ -1,6 +1,6 @@
 """Operators for BPM instances: start, suspend, resume, terminate, set variables, delete, query.
 
-DAG files import this at every parse, so the client and its libraries are imported only when a task runs.
+DAG files import this package at every parse, so the client and its libraries are imported only when a task runs.
 """
 
 from airflow_provider_astrobpm.operators.bpm.batch import AstroZeroStartBpmBatchOperator

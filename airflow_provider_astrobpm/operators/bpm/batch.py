@@ -1,4 +1,4 @@
-"""The operator that starts thousands of BPM instances from one task, and waits for all of them."""
+"""The operator that starts thousands of BPM instances from one task and waits for all of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
 from airflow_provider_astrobpm.bpm.states import StateClass, class_of
 from airflow_provider_astrobpm.tasks import clearing
-from airflow_provider_astrobpm.tasks.arguments import CheckedLaunches, one_of, task_named
-from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingTask
+from airflow_provider_astrobpm.tasks.arguments import CheckedLaunches, errors_name_task, require_exactly_one
+from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,70 +29,70 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
     from airflow_provider_astrobpm.bpm.instance import BpmInstance
     from airflow_provider_astrobpm.bpm.launches import Launch, Survey
-    from airflow_provider_astrobpm.tasks.batch_end import BatchEnd
+    from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion
     from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
     from airflow_provider_astrobpm.tasks.waiting import OnFailure
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 
-MOST_RETURNED = 500  # launches that the result holds itself
-ENDING = "This process is being ended"
+MAX_RETURNED_LAUNCHES = 500
+STOPPING = "The task process is stopping"
 
 
-class AstroZeroStartBpmBatchOperator(WaitingTask):
-    """Start many BPM instances, and wait until all of them have come to their end.
+class AstroZeroStartBpmBatchOperator(WaitingOperator):
+    """Start many BPM instances and wait until all of them have ended.
 
     Each launch is a mapping with some of ``bpm_name``, ``version``, ``variables``, ``business_key``, ``title`` and ``id``, as the
-    start operator takes them. Its default title names DAG, task, launch and run. The ``id`` is the author's own; the result tells
-    of the launch by it. Each launch has one instance, whatever crashes: a retry searches once for the whole batch, starts what is
-    missing, and starts again what was refused or has come to a bad end. So does clearing a task that has failed; clearing one
-    that waits or has succeeded asks for a new batch. See ``docs/batch.md``.
+    start operator takes them. The default title names DAG, task, launch and run. The ``id`` is yours; it identifies the launch in
+    the result. Each launch has one instance, whatever crashes. A retry searches once for the whole batch, starts the missing
+    launches, and starts those again that were refused or have failed. So does clearing a failed task. Clearing a task that waits
+    or has succeeded asks for a new batch. See ``docs/batch.md``.
 
-    The task succeeds when no more than ``max_failures`` launches have failed. It returns how many launches came to which
-    end (``total``, ``succeeded``, ``failed``, ``refused``, ``open``, ``not_started``, ``started``), and ``launches``: what became of each of
-    the first 500, those that failed first, with their reasons, and with the ``id`` that its author has given it, or the number of
-    its line. XCom ``result`` is the same, also when the task has failed.
+    The task succeeds if at most ``max_failures`` launches have failed. It returns the number of launches with each outcome
+    (``total``, ``succeeded``, ``failed``, ``refused``, ``open``, ``not_started``, ``started``), and in ``launches`` the outcomes of the
+    first 500. Failed launches come first, with their reasons. Each has its ``id``, or its line number if it has none. XCom ``result``
+    is the same, also if the task has failed.
 
     :param launches: the launches, as a list of mappings.
-    :param launches_path: or the path of a file of them, ``.jsonl``, ``.ndjson`` or ``.csv``, in a storage that Airflow's
+    :param launches_path: or the path of a file of launches, ``.jsonl``, ``.ndjson`` or ``.csv``, in a storage that Airflow's
         object storage can read.
-    :param launches_conn_id: the Airflow connection to read it with.
-    :param bpm_name: the BPM of the launches that name none.
-    :param version: its version; without it the enabled one runs.
+    :param launches_conn_id: the Airflow connection to read the file with.
+    :param bpm_name: the BPM of launches that name none.
+    :param version: its version; by default the enabled one.
     :param validate_first: whether the whole input is checked before anything is started.
-    :param check_variables: whether the definitions of the BPMs are read first, to refuse launches with variables that their
-        BPM does not have: Astro Zero ignores them without a word. Where a definition lists no variables it cannot be told,
-        and the log says so.
-    :param max_concurrency: calls to Astro Zero under way at once.
-    :param rate_limit: starts per second at most; by default as many as there can be.
-    :param wait_for_completion: whether to wait at all; without it the task succeeds as soon as everything was started.
+    :param check_variables: whether the task reads the definitions of the BPMs first, to refuse launches with variables that their
+        BPM does not have; Astro Zero ignores those silently. If a definition lists no variables, the check is not possible, and
+        the log says so.
+    :param max_concurrency: the maximum number of calls to Astro Zero at the same time.
+    :param rate_limit: the maximum number of starts per second; by default there is no limit.
+    :param wait_for_completion: whether the task waits; if ``False``, it succeeds as soon as everything was started.
     :param deferrable: whether the task waits in the triggerer and holds no worker slot; by default as Airflow's setting
         ``operators.default_deferrable`` says. One trigger waits for the whole batch.
-    :param poll_interval: seconds between two looks, at least 1.
-    :param timeout: seconds after which the wait fails, from when everything was started; by default it waits for ever.
-        Airflow's ``execution_timeout`` is one more end of the same deadline, also while the task is deferred.
-    :param on_timeout: what becomes of what is open then: ``"leave"`` it as it is, ``"suspend"`` or ``"terminate"`` it.
-    :param max_failures: how many launches may fail: their number, or their share of all as a ``float`` below 1.
-    :param fail_fast: whether the task fails as soon as more have failed, and starts no more; by default all are started
-        and waited for first.
-    :param on_failure: what becomes of the instances that are open when more have failed: ``"leave"`` or ``"terminate"``.
-    :param result_path: where to write what became of each launch, as ``.jsonl``, ``.ndjson`` or ``.csv``; then the result
-        holds no ``launches``. That it can be written there is tried before anything is started.
-    :param result_conn_id: the Airflow connection to write it with.
-    :param result_variables: whether what is told of each launch holds its variables. They are kept in an XCom until then.
+    :param poll_interval: seconds between two polls, at least 1.
+    :param timeout: seconds after which the wait fails, counted from when everything was started; by default there is no limit.
+        Airflow's ``execution_timeout`` limits the wait as well, also while the task is deferred.
+    :param on_timeout: what to do with open instances then: ``"leave"`` them as they are, ``"suspend"`` or ``"terminate"`` them.
+    :param max_failures: how many launches may fail: a number, or a share of all launches as a ``float`` below 1.
+    :param fail_fast: whether the task fails and starts no more as soon as more launches have failed; by default all are
+        started and waited for first.
+    :param on_failure: what to do with open instances if more launches have failed: ``"leave"`` or ``"terminate"`` them.
+    :param result_path: the path of a file for the outcome of each launch, ``.jsonl``, ``.ndjson`` or ``.csv``; then the result has
+        no ``launches``. The task checks that it can write there before it starts anything.
+    :param result_conn_id: the Airflow connection to write the file with.
+    :param result_variables: whether the outcome of each launch includes its variables. Until then they are in an XCom.
     :param states: states to wait for; by default ``Completed OK``. See ``WaitCondition``.
     :param bp_statuses: business statuses to wait for, such as ``["Approved"]``, alone or together with ``states``.
     :param failed_states: states that fail a launch.
     :param failed_bp_statuses: business statuses that fail a launch at once, even while the instance is open. Without
         ``bp_statuses`` any other status succeeds.
-    :param on_suspended: whether a suspended instance is waited through (``"wait"``) or fails its launch (``"fail"``).
-    :param max_poll_failure_time: seconds for which looks may fail in a row before the task does.
-    :param terminate_on_kill: whether what is open is terminated when a person ends the waiting task: marks it as failed
-        or successful, clears it, or fails its run.
+    :param on_suspended: whether the task waits until a suspended instance is resumed (``"wait"``), or the instance fails its launch (``"fail"``).
+    :param max_poll_failure_time: seconds for which polls may fail in a row before the task fails.
+    :param terminate_on_kill: whether open instances are terminated when a user ends the waiting task: marks it as failed or
+        successful, clears it, or fails its run.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     template_fields: Sequence[str] = (
-        *WaitingTask.template_fields,
+        *WaitingOperator.template_fields,
         "launches",
         "launches_path",
         "bpm_name",
@@ -135,8 +135,8 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         self.version = version
         self.result_path = result_path
         self.result_conn_id = result_conn_id
-        with task_named(self.task_id):
-            one_of(self, defaults, "launches", "launches_path")
+        with errors_name_task(self.task_id):
+            require_exactly_one(self, defaults, "launches", "launches_path")
             self.validate_first = checks.truth(validate_first, "validate_first")
             self.check_variables = checks.truth(check_variables, "check_variables")
             self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
@@ -149,35 +149,33 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             self.result_variables = checks.truth(result_variables, "result_variables")
             self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
             self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
-            self._refuse_idle_of_wait(defaults, on_failure="leave")
+            self._refuse_unused_wait_arguments(defaults, on_failure="leave")
             if self.check_variables and not self.validate_first:
-                raise ValueError(
-                    "check_variables needs validate_first=True: it looks at the whole input first"
-                )
+                raise ValueError("check_variables needs validate_first=True: it checks the whole input first")
             if fail_fast and isinstance(max_failures, float) and not validate_first:
                 raise ValueError(
-                    "with validate_first=False nobody knows of how many max_failures is a share: give a number"
+                    "with validate_first=False the number of launches is unknown, so max_failures must be a number and not a share"
                 )
         self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
         self._launcher: BatchLauncher | None = None
         self._awaited: GroupWait | None = None
         self._published: PublishedBatch
         self._may_fail: int | None = None
-        self._met: Collection[int] = ()
-        self._is_ending = False
-        self._was_ended = False
+        self._satisfied: Collection[int] = ()
+        self._is_stopping = False
+        self._ended_by_user = False
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start what is missing of the batch, and wait for it if asked to."""
+        """Start the missing launches of the batch, and wait for all unless the task does not wait."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import launch_variables  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import begin  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import begin_try  # noqa: PLC0415
 
-        self._begun = begin(context, BatchRecord, retries=self.retries or 0)
+        self._begun = begin_try(context, BatchRecord, retries=self.retries or 0)
         try:
-            with self._unfinished_if_it_fails(context):
+            with self._mark_resumable_on_failure(context):
                 self._check(context)
                 read, survey = self._reader(), None
                 if self.validate_first:
@@ -191,11 +189,11 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 try:
                     launched = self._launch(read, survey, context)
                 except AirflowTaskTimeout:
-                    self._out_of_time()
+                    self._apply_on_timeout_to_started()
                     raise
-                return self._go_on(launched, context)
+                return self._publish_and_wait(launched, context)
         finally:
-            # What ends this process from now on is no end of the task: its result is known, or it is deferred.
+            # From now on the result is known or the task is deferred, so a kill of this process terminates nothing.
             self._launcher = self._awaited = None
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -203,36 +201,38 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
-        with self._unfinished_if_it_fails(context):
+        with self._mark_resumable_on_failure(context):
             self._published = batch_xcoms.published(context)
-            self._report_many(len(self._published.ids), {}, self._published.ids)
+            self._report_instances(len(self._published.ids), {}, self._published.ids)
             end, error = events.decode_group(event, self._published.awaited)
             if end is None:
-                raise error or UnknownEventError(event, "it tells of nothing")
+                raise error or UnknownEventError(event, "it reports nothing")
             return self._end(end, error, context)
 
-    def _look_again(self, context: Context, deadline: float | None) -> Any:
-        with self._unfinished_if_it_fails(context):
-            return super()._look_again(context, deadline)
+    def _poll_again(self, context: Context, deadline: float | None) -> Any:
+        with self._mark_resumable_on_failure(context):
+            return super()._poll_again(context, deadline)
 
     def on_kill(self) -> None:
-        """Start no more, and terminate what is open of the batch if a person ended the task while it was on a worker."""
-        self._is_ending = True
+        """Stop starting, and terminate the open instances of the batch if a user ended the task while it was on a worker."""
+        self._is_stopping = True
         if self._launcher is None:
             return
         from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
 
-        self._launcher.stop(AstroZeroError(ENDING))
-        self._was_ended = kill.was_ended_by_a_person(self._published.task, "The batch", self.log)
+        self._launcher.stop(AstroZeroError(STOPPING))
+        self._ended_by_user = kill.was_ended_by_user(self._published.task, "The batch", self.log)
         if self._launcher.under_way:
-            self.log.warning("%s starts were under way; what came of them is left", self._launcher.under_way)
-        if self._was_ended and self.terminate_on_kill:
-            kill.terminate_all(
-                self.hook.settings, self._at_stake(), self.log, max_concurrency=self.max_concurrency
+            self.log.warning(
+                "%s starts were in progress; their instances are not terminated", self._launcher.under_way
+            )
+        if self._ended_by_user and self.terminate_on_kill:
+            kill.terminate_batch(
+                self.hook.settings, self._open_instances(), self.log, max_concurrency=self.max_concurrency
             )
 
-    def _at_stake(self) -> dict[str, str | None]:
-        """Return what may be open, each with the state in which it was last seen."""
+    def _open_instances(self) -> dict[str, str | None]:
+        """Return the ids of the instances that may be open, each with its last polled state."""
         from airflow_provider_astrobpm.bpm.search import Sought  # noqa: PLC0415
 
         sought = Sought()
@@ -244,24 +244,24 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             }
         return sought.ids
 
-    # Before anything is started.
+    # Before anything is started
 
     def _check(self, context: Context) -> None:
-        """Check everything but the launches, and prove that the trigger can be made."""
+        """Check everything except the launches, and that the trigger can be created."""
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         self._check_identifiers("bpm_name", "version")
-        self._say_what_opens_the_gate()
+        self._warn_if_any_status_succeeds()
         if self.result_path is not None:
             from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
 
             result_file.check(self.result_path, conn_id=self.result_conn_id)
-        self._published = batch_xcoms.nothing_yet(context)
+        self._published = batch_xcoms.unpublished(context)
         self._trigger_for(None)
 
     @property
     def _checks_variables(self) -> bool:
-        """Whether the variables have to be checked: what a try has begun to start was checked before."""
+        """Whether to check the variables. A batch that a try has begun to start was checked before."""
         this, record = self._begun.this, self._begun.record
         has_begun = (
             record is not None and record.generation == this.generation and record.begun_at is not None
@@ -269,7 +269,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         return self.check_variables and not has_begun
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
-        """Return what reads the launches from the first on, each time it is called."""
+        """Return a function that reads the launches from the beginning each time it is called."""
         from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import launch_file  # noqa: PLC0415
 
@@ -282,25 +282,25 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
         if self.launches_path is not None:
             path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
             return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)
-        # Once, for what comes from an upstream task may be fetched one by one.
+        # Only once, because the launches of an upstream task may be fetched one by one.
         items = list(launches.numbered(self.launches))
         return lambda: launches.launches_of(items, **named)
 
-    # The start.
+    # Starting
 
     def _launch(
         self, read: Callable[[], Iterator[Launch]], survey: Survey | None, context: Context
     ) -> BatchLaunched:
-        """Start what is missing.
+        """Start the missing launches.
 
-        :param read: reads the launches from the first on.
-        :param survey: what is known of them, if they were checked.
+        :param read: reads the launches from the beginning.
+        :param survey: the summary of the input, if it was checked.
         """
         from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
         from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
 
-        memory, this, record = self._begun.memory, self._begun.this, self._begun.record
+        state_record, this, record = self._begun.state_record, self._begun.this, self._begun.record
         settings = self.hook.settings
         order = batch_record.BatchOrder(
             identity=this.task,
@@ -309,7 +309,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             own_keys=survey.own_keys if survey else {},
-            timeout=self._limits.seconds,
+            timeout=self._wait_limits.seconds,
             grace=settings.start_grace,
             since=this.since,
             max_tries=this.max_tries,
@@ -325,7 +325,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     order,
                     read if survey else lambda: launches.without_own_keys(read()),
                     client=client,
-                    remember=memory.write,
+                    remember=state_record.write,
                     log=lambda note: note.write_to(self.log),
                     total=total,
                     may_be_refused=most_failures(self.max_failures, total or 0) if self.fail_fast else None,
@@ -333,55 +333,55 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                     rate_limit=self.rate_limit,
                     with_variables=self.result_variables,
                 )
-                if self._is_ending:
-                    raise AstroZeroError(ENDING)
-                watch = asyncio.ensure_future(orphan.stop_when_given_up(launcher.stop))
+                if self._is_stopping:
+                    raise AstroZeroError(STOPPING)
+                supervision = asyncio.ensure_future(orphan.stop_when_superseded(launcher.stop))
                 try:
                     return await launcher.launch(record)
                 finally:
-                    watch.cancel()
+                    supervision.cancel()
 
-        return loop.run(work)
+        return loop.run_in_thread_loop(work)
 
-    def _out_of_time(self) -> None:
-        """Do what ``on_timeout`` says with what was started, if ``execution_timeout`` is over before everything was."""
+    def _apply_on_timeout_to_started(self) -> None:
+        """Apply ``on_timeout`` to the started instances if ``execution_timeout`` has passed before everything was started."""
         if self.on_timeout == "leave" or self._launcher is None:
             return
         self.log.warning(
-            "'execution_timeout' is over and not everything was started; by 'on_timeout' what is open is acted on"
+            "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances"
         )
         seen = {one.id: one for one in self._launcher.instances.values()}
-        self._batch_end.change(list(seen), seen, self.on_timeout)
+        self._batch_completion.change(list(seen), seen, self.on_timeout)
 
-    def _go_on(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
-        """Let everybody see what was started, and wait for it."""
+    def _publish_and_wait(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
+        """Publish the started instances, and wait for them."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
 
         self._published = batch = batch_xcoms.publish(context, launched, bpm_name=self.bpm_name)
-        self._report_many(len(batch.ids), {}, batch.ids)
+        self._report_instances(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
             result = batch_result.result_of(batch.ids, batch.refusals, None, seen, batch.said)
             return self._publish_result(result, context, result.failure(self.max_failures))
         members = [one for number, one in launched.instances.items() if number not in launched.met]
         self._awaited = awaited = self._new_group_wait(members, launched.record.deadline)
-        self._begin(awaited)
+        self._begin_wait(awaited)
         ending = None
         try:
-            self._hold_on(awaited, poll_interval=self.poll_interval)
+            self._wait_here(awaited, poll_interval=self.poll_interval)
         except AstroZeroError as error:
             ending = error
         return self._end(awaited.so_far(), ending, context)
 
     def _accepts(self, instance: BpmInstance) -> bool:
-        """Tell whether an instance that has ended is as this task wants it."""
-        # One that was cancelled may have been by this task itself, when somebody ended it.
+        """Return whether a closed instance of an earlier try meets the condition of this task."""
+        # A kill of this task may have cancelled the instance.
         if not self.wait_for_completion:
             return class_of(instance.state) is not StateClass.CANCELLED
-        return self._has_ended_well(instance)
+        return self._meets_condition(instance)
 
-    # The wait.
+    # Waiting
 
     def _new_group_wait(self, members: Any, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.bpm import batch_result, group_wait  # noqa: PLC0415
@@ -396,7 +396,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             may_fail=self._may_fail,
             names=self._published.names,
         )
-        return self._bounded(awaited, deadline)
+        return self._with_deadline(awaited, deadline)
 
     def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
@@ -412,28 +412,28 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
             **self._published.for_trigger,
-            **self._asked_of_trigger(awaited),
+            **self._common_trigger_kwargs(awaited),
         )
-        json.dumps(trigger.serialize())  # what is no plain JSON would fail only after the deferral
+        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
         return trigger
 
-    def _event_of(self, awaited: GroupWait) -> dict[str, Any]:
+    def _event_for(self, awaited: GroupWait) -> dict[str, Any]:
         from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
 
         error = awaited.ending if isinstance(awaited.ending, Exception) else None
         return event.encode_group(awaited.so_far(), awaited.ids, error)
 
-    # The end.
+    # Completing
 
     def _end(self, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
-        result, failure = self._batch_end.conclude(self._published, end, error)
+        result, failure = self._batch_completion.complete(self._published, end, error)
         return self._publish_result(result, context, failure)
 
     @property
-    def _batch_end(self) -> BatchEnd:
-        from airflow_provider_astrobpm.tasks.batch_end import BatchEnd  # noqa: PLC0415
+    def _batch_completion(self) -> BatchCompletion:
+        from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion  # noqa: PLC0415
 
-        return BatchEnd(
+        return BatchCompletion(
             hook=self.hook,
             condition=self._condition(),
             max_failures=self.max_failures,
@@ -448,7 +448,7 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
     def _publish_result(
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
     ) -> dict[str, Any]:
-        """Write down what became of the batch where the author says, and return it, or raise the error that it is."""
+        """Write the result file if there is one, publish the result, and return it or raise the error of the batch."""
         from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms, result_file  # noqa: PLC0415
 
@@ -468,57 +468,57 @@ class AstroZeroStartBpmBatchOperator(WaitingTask):
                 columns=batch_result.columns(with_variables=self.result_variables),
             )
         else:
-            whole["launches"] = list(islice(rows, MOST_RETURNED))
-            if len(result) > MOST_RETURNED:
+            whole["launches"] = list(islice(rows, MAX_RETURNED_LAUNCHES))
+            if len(result) > MAX_RETURNED_LAUNCHES:
                 self.log.warning(
-                    "The result holds %s of %s launches; set result_path to have all",
-                    MOST_RETURNED,
+                    "The result has %s of %s launches; set result_path to get all",
+                    MAX_RETURNED_LAUNCHES,
                     len(result),
                 )
         batch_xcoms.publish_result(context, whole)
-        self._report_many(len(result), result.counts, self._published.ids)
+        self._report_instances(len(result), result.counts, self._published.ids)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
-            self._met = () if self._condition().is_lasting else result.numbers("succeeded")
+            self._satisfied = () if self._condition().is_lasting else result.numbers("succeeded")
             raise failure
-        batch_xcoms.publish_that_it_is_over(context)
+        batch_xcoms.publish_wait_over(context)
         return whole
 
     @contextmanager
-    def _unfinished_if_it_fails(self, context: Context) -> Iterator[None]:
-        """Let a failure say what a retry and a clear will do, after writing down that a clear goes on with the batch."""
+    def _mark_resumable_on_failure(self, context: Context) -> Iterator[None]:
+        """On failure, record that a clear resumes the batch, and add to the error what retry and clear will do."""
         try:
             yield
         except (Exception, AirflowTaskTimeout) as error:
-            goes_on = self._remember_failure(context)
-            clear = "so does clearing this task" if goes_on else "a clear begins anew"
-            words = f"A retry starts only what is not open and has not ended well of this batch; {clear}."
-            if goes_on:
-                words += clearing.advice("the batch begins anew")
+            is_resumable = self._record_failure(context)
+            clear = "so does clearing this task" if is_resumable else "clearing this task starts a new batch"
+            words = f"A retry starts only the launches of this batch that are not open and have not succeeded; {clear}."
+            if is_resumable:
+                words += clearing.advice("a new batch starts")
             if not isinstance(error, AstroZeroError):
                 self.log.error(words)  # noqa: TRY400 - the error itself is raised, and logged by Airflow
             elif words not in error.advice:
                 error.advice = f"{error.advice} {words}".lstrip()
             raise
 
-    def _remember_failure(self, context: Context) -> bool:
-        """Write down that the batch is unfinished, and return whether a clear goes on with it."""
+    def _record_failure(self, context: Context) -> bool:
+        """Record that the batch is unfinished, and return whether a clear resumes it."""
         from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import Memory, Try  # noqa: PLC0415
+        from airflow_provider_astrobpm.tasks.memory import TaskStateRecord, TaskTry  # noqa: PLC0415
 
         try:
-            batch_xcoms.publish_that_it_is_over(context)
-            memory = Memory(context, BatchRecord)
-            record = memory.read()
+            batch_xcoms.publish_wait_over(context)
+            state_record = TaskStateRecord(context, BatchRecord)
+            record = state_record.read()
             if record is None:
                 return False
-            this = Try.of(context, retries=self.retries or 0, record=record)
+            this = TaskTry.of(context, retries=self.retries or 0, record=record)
             if record.generation == this.generation:
-                # Where a person ended the task, a clear asks for a new batch.
-                record = record.failed(unfinished=not self._was_ended, met=self._met)
-                memory.write(record)
+                # If a user ended the task, a clear asks for a new batch.
+                record = record.failed(unfinished=not self._ended_by_user, met=self._satisfied)
+                state_record.write(record)
         except (Exception, AirflowTaskTimeout):
-            self.log.exception("That the batch is unfinished could not be written down")
+            self.log.exception("Could not record that the batch is unfinished")
             return False
         return record.unfinished

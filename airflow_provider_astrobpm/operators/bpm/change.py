@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.bpm import variables as values
-from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, task_named
-from airflow_provider_astrobpm.tasks.base import AstroZeroTask
-from airflow_provider_astrobpm.tasks.intent import intent_of
+from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, errors_name_task
+from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
+from airflow_provider_astrobpm.tasks.intent import recorded_action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.bpm.change import IfClosed, IfMissing
 
 
-class _InstanceOperator(AstroZeroTask):
+class _InstanceOperator(AstroZeroBaseOperator):
     """An operator on one instance.
 
     :param instance_id: the instance's id.
     """
 
-    template_fields: Sequence[str] = (*AstroZeroTask.template_fields, "instance_id")
+    template_fields: Sequence[str] = (*AstroZeroBaseOperator.template_fields, "instance_id")
 
     def __init__(self, *, instance_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,27 +39,29 @@ class _ChangeStateOperator(_InstanceOperator):
 
     def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Take the action, and return the instance as it is afterwards."""
-        self._report_unseen(self.instance_id)
-        with intent_of(context, self.action, self.instance_id, counts=self.if_closed == "fail") as intent:
+        """Take the action, and return the instance afterwards."""
+        self._report_unpolled(self.instance_id)
+        with recorded_action(
+            context, self.action, self.instance_id, counts=self.if_closed == "fail"
+        ) as intent:
             change = self.hook.change_state(
                 self.instance_id, self.action, if_closed=self.if_closed, intent=intent
             )
-        self._report(change.instance)
+        self._report_instance(change.instance)
         return self.hook.as_dict(change.instance)
 
 
 class AstroZeroSuspendBpmInstanceOperator(_ChangeStateOperator):
-    """Suspend a BPM instance: it leaves people's to-do lists and its timers stop (API page 0071).
+    """Suspend a BPM instance: its tasks leave people's to-do lists, and its timers stop (API page 0071).
 
-    An instance that is suspended already is fine. The task returns the instance as a dict, as the start operator does.
+    The task also succeeds if the instance is suspended already. It returns the instance as a dict, as the start operator does.
 
     :param instance_id: the instance's id.
-    :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
+    :param if_closed: whether the task succeeds (``"succeed"``) or fails (``"fail"``) if the instance has ended already.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -69,10 +71,10 @@ class AstroZeroSuspendBpmInstanceOperator(_ChangeStateOperator):
 class AstroZeroResumeBpmInstanceOperator(_ChangeStateOperator):
     """Resume a suspended BPM instance (API page 0071).
 
-    An instance that is not suspended is fine. The task returns the instance as a dict, as the start operator does.
+    The task also succeeds if the instance is not suspended. It returns the instance as a dict, as the start operator does.
 
     :param instance_id: the instance's id.
-    :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
+    :param if_closed: whether the task succeeds (``"succeed"``) or fails (``"fail"``) if the instance has ended already.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -82,11 +84,11 @@ class AstroZeroResumeBpmInstanceOperator(_ChangeStateOperator):
 class AstroZeroTerminateBpmInstanceOperator(_ChangeStateOperator):
     """Terminate a BPM instance (API page 0071).
 
-    The task returns the instance as a dict, as the start operator does. It fails if the termination was accepted and does not
-    show within ``start_grace`` seconds of the connection.
+    The task returns the instance as a dict, as the start operator does. It fails if the termination was accepted but is not
+    visible within the ``start_grace`` seconds of the connection.
 
     :param instance_id: the instance's id.
-    :param if_closed: whether an instance that has ended already is fine (``"succeed"``) or not (``"fail"``).
+    :param if_closed: whether the task succeeds (``"succeed"``) or fails (``"fail"``) if the instance has ended already.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -96,14 +98,13 @@ class AstroZeroTerminateBpmInstanceOperator(_ChangeStateOperator):
 class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
     """Set variables of a BPM instance (API page 0073).
 
-    Astro Zero ignores unknown and read-only variables without a word, so a successful task does not prove that a
-    value was stored.
+    Astro Zero ignores unknown and read-only variables silently, so a successful task does not prove that a value was
+    stored.
 
     :param instance_id: the instance's id.
-    :param variables: names and values: what JSON can hold, dates and times, and more; see ``docs/variables.md`` for what is
-        sent.
-    :param check_variables: whether the instance and the definition of its BPM are read first, to refuse variables that the
-        BPM does not have. Where the definition lists no variables it cannot be told, and the log says so.
+    :param variables: names and values: JSON values, dates and times, and more; ``docs/variables.md`` says what is sent.
+    :param check_variables: whether the task reads the instance and the definition of its BPM first, to refuse variables that
+        the BPM does not have. If the definition lists no variables, the check is not possible, and the log says so.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
@@ -114,12 +115,12 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
     def __init__(self, *, variables: Mapping[str, Any], check_variables: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.variables = variables
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.check_variables = checks.truth(check_variables, "check_variables")
 
     def execute(self, context: Context) -> None:
         """Set the variables."""
-        self._report_unseen(self.instance_id)
+        self._report_unpolled(self.instance_id)
         if self.check_variables:
             names = values.named(self.variables)
             self.hook.check_variables_of(self.hook.get_instance(self.instance_id), names)
@@ -128,24 +129,24 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
 
 
 class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
-    """Delete a BPM instance for good (API page 0072).
+    """Delete a BPM instance permanently (API page 0072).
 
-    This is for clearing old data. To stop an instance, terminate it.
+    Use this to remove old data. To stop an instance, terminate it.
 
     :param instance_id: the instance's id.
-    :param if_missing: whether it is fine that there is no such instance (``"succeed"``) or not (``"fail"``).
+    :param if_missing: whether the task succeeds (``"succeed"``) or fails (``"fail"``) if there is no such instance.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     def __init__(self, *, if_missing: IfMissing = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> None:
         """Delete the instance."""
-        self._report_unseen(self.instance_id)
-        with intent_of(context, "delete", self.instance_id, counts=self.if_missing == "fail") as intent:
+        self._report_unpolled(self.instance_id)
+        with recorded_action(context, "delete", self.instance_id, counts=self.if_missing == "fail") as intent:
             self.log.info(
                 self.hook.delete_instance(self.instance_id, if_missing=self.if_missing, intent=intent)
             )

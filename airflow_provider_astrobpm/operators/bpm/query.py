@@ -11,8 +11,8 @@ from airflow_provider_astrobpm.bpm import ages, checks
 from airflow_provider_astrobpm.bpm.condition import check_written_states
 from airflow_provider_astrobpm.bpm.errors import NoInstancesError
 from airflow_provider_astrobpm.bpm.states import OPEN_STATES
-from airflow_provider_astrobpm.tasks.arguments import task_named
-from airflow_provider_astrobpm.tasks.base import AstroZeroTask
+from airflow_provider_astrobpm.tasks.arguments import errors_name_task
+from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,32 +25,31 @@ IF_NONE: tuple[IfNone, ...] = ("succeed", "skip", "fail")
 FILTERS = ("bpm_name", "business_key", "suspended", "older_than", "younger_than", "limit")
 
 
-class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
+class AstroZeroQueryBpmInstancesOperator(AstroZeroBaseOperator):
     """List BPM instances by state (API page 0070), one request a state.
 
-    The task returns a list of dicts as the start operator returns one. The states are listed one after another, so an
-    instance that moves meanwhile may be missed. How many rows Astro Zero lists at most is undocumented; the newest
-    come first, and those without a credible start time last.
+    The task returns a list of dicts like the one that the start operator returns. The states are listed one after another, so
+    an instance that changes its state meanwhile may be missed. How many rows Astro Zero lists at most is undocumented. The
+    newest instances come first, and those without a credible start time last.
 
-    :param states: states to list; by default all in which an instance has not ended.
+    :param states: states to list; by default all open states.
     :param bpm_name: keep only instances of this BPM.
-    :param business_key: keep only instances with this business key. Where no row of any state shows a key, the task fails.
-    :param suspended: keep only instances that are suspended (``True``), or only those that are not (``False``).
+    :param business_key: keep only instances with this business key. If no row in any state shows a key, the task fails.
+    :param suspended: keep only suspended instances (``True``), or only those that are not suspended (``False``).
     :param older_than: keep only instances that were started longer ago than this: a text such as ``"7d"``, ``"12h"`` or
-        ``"1d12h"``, a ``timedelta``, or a number of seconds. The connection must say its ``timezone``. An instance whose age is
-        not certain is left out, with a warning in the log.
-    :param younger_than: keep only instances that were started since; as ``older_than``.
-    :param limit: the most instances to return, the first of the order.
-    :param if_none: what happens if none is found: the task succeeds and returns an empty list (``"succeed"``), is skipped
-        (``"skip"``), or fails (``"fail"``).
-    :param order_field: the column to order the instances by. Times are ordered by time and texts by their characters, also where
-        Astro Zero does not order; a column that is not in the result is left to Astro Zero.
+        ``"1d12h"``, a ``timedelta``, or a number of seconds. It needs the ``timezone`` of the connection. An instance of
+        uncertain age is left out, with a warning in the log.
+    :param younger_than: keep only instances that were started more recently than this; same values as ``older_than``.
+    :param limit: the maximum number of instances to return, from the beginning of the order.
+    :param if_none: what to do if no instance is found: ``"succeed"`` with an empty list, ``"skip"`` the task, or ``"fail"``.
+    :param order_field: the column to order the instances by. Times are ordered as times, and texts by their characters, also if
+        Astro Zero does not order them. Only Astro Zero can order by a column that is not in the result.
     :param order_type: ``"asc"`` or ``"desc"``.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
     template_fields: Sequence[str] = (
-        *AstroZeroTask.template_fields,
+        *AstroZeroBaseOperator.template_fields,
         "states",
         "bpm_name",
         "business_key",
@@ -74,7 +73,7 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        with task_named(self.task_id):
+        with errors_name_task(self.task_id):
             checks.not_one_text(states, "states")
             check_written_states(states, "states")
             for name, age in (("older_than", older_than), ("younger_than", younger_than)):
@@ -95,8 +94,8 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """List the instances.
 
-        :raises AirflowSkipException: if there is none, and ``if_none`` is ``"skip"``.
-        :raises NoInstancesError: if there is none, and ``if_none`` is ``"fail"``.
+        :raises AirflowSkipException: if no instance is found, and ``if_none`` is ``"skip"``.
+        :raises NoInstancesError: if no instance is found, and ``if_none`` is ``"fail"``.
         """
         checks.still_given(self, self._given)
         found = self.hook.query_instances(
@@ -105,20 +104,20 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroTask):
             order_type=self.order_type,
             **{name: getattr(self, name) for name in FILTERS},
         )
-        self._report_many(len(found), Counter(row.state for row in found), (row.id for row in found))
+        self._report_instances(len(found), Counter(row.state for row in found), (row.id for row in found))
         self.log.info("Found %d instances", len(found))
         if not found and self.if_none != "succeed":
-            self._end_without(self._none_found())
+            self._end_without_instances(self._no_instances_error())
         return [self.hook.as_dict(row) for row in found]
 
-    def _none_found(self) -> NoInstancesError:
+    def _no_instances_error(self) -> NoInstancesError:
         asked = {name: getattr(self, name) for name in FILTERS if name != "limit"}
         wanted = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
         error = NoInstancesError(sorted(self.states), wanted)
         error.connection = self.astro_zero_conn_id
         return error
 
-    def _end_without(self, none_found: NoInstancesError) -> None:
+    def _end_without_instances(self, error: NoInstancesError) -> None:
         if self.if_none == "skip":
-            raise AirflowSkipException(none_found.problem)
-        raise none_found
+            raise AirflowSkipException(error.problem)
+        raise error

@@ -1,6 +1,6 @@
 """DAGs of one task, which starts a batch and waits for it; they differ in where they wait.
 
-The run's id is the title of each instance, so that the instances of a run can be told.
+The run's id is the title of each instance, which identifies the instances of a run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ for dag_id, deferrable in {"batch_deferred": True, "batch_on_worker": False}.ite
             task_id="wait",
             bpm_name="PublishApproval",
             launches=[{"title": "{{ run_id }}", "variables": {"row_count": n}} for n in range(LAUNCHES)],
-            rate_limit=None
-            if deferrable
-            else 10,  # it takes Airflow a while to tell a worker that it is to end
+            rate_limit=None if deferrable else 10,  # it takes Airflow a while to stop a worker
             poll_interval=2,
             deferrable=deferrable,
         )

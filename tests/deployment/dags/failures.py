@@ -1,6 +1,6 @@
-"""DAGs that fail, and report it; and tasks that fail over a start, with a retry policy.
+"""DAGs that fail and report it, and tasks with a retry policy whose start fails.
 
-Each notifier is there twice: it must not matter how often the same failure is reported.
+Each notifier is there twice, because it must not matter how often the same failure is reported.
 """
 
 from __future__ import annotations

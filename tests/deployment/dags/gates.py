@@ -1,4 +1,4 @@
-"""DAGs that publish only after somebody has approved it, one thing or each of several."""
+"""DAGs that publish one or several items only after their approval."""
 
 from __future__ import annotations
 

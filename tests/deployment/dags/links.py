@@ -1,6 +1,6 @@
-"""DAGs of one task that waits for an instance, on a connection that knows where people find it.
+"""DAGs of one task that waits for an instance, on a connection with an ``instance_url``.
 
-The run's id is the instance's business key, so that the instance of a run can be told.
+The run's id is the instance's business key, which identifies the instance of a run.
 """
 
 from __future__ import annotations

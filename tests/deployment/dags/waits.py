@@ -1,6 +1,6 @@
 """DAGs of one task, which starts an instance and waits for it; they differ in how they wait.
 
-The run's id is the instance's business key, so that the instance of a run can be told.
+The run's id is the instance's business key, which identifies the instance of a run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOpe
 KINDS: dict[str, dict[str, Any]] = {
     "wait_for_person": {},
     "wait_and_leave": {"terminate_on_kill": False},
-    # Its wait is over while the instance is still open.
+    # Its wait ends while the instance is still open.
     "wait_for_status": {"bp_statuses": ["Checked"]},
     "wait_on_worker": {"deferrable": False},
     "wait_with_execution_timeout": {

@@ -1,6 +1,6 @@
-"""DAGs that assets trigger: one that a watcher has an event for, and one whose events come by the REST API.
+"""DAGs that assets trigger: one by the events of a watcher, and one by events through the REST API.
 
-The watcher has an Astro Zero of its own, so that its looks are none of those of the tasks that wait.
+The watcher has a separate Astro Zero, so that its polls do not count as those of waiting tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ for asset in (ended, Asset("pushed")):
 
         @task
         def read(triggering_asset_events: dict[Asset, list[Any]] | None = None) -> list[Any]:
-            """Return what the events of this run carry."""
+            """Return the payloads of the events of this run."""
             return [one.extra for events in (triggering_asset_events or {}).values() for one in events]
 
         read()

@@ -1,6 +1,6 @@
 """DAGs of one task, mapped over a few data sets: each starts an instance and waits for it, without a worker.
 
-An instance's title says which task has started it. Its business key is left to the operator.
+The title of an instance names the task that started it. The operator chooses its business key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from airflow.sdk import DAG
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 
 DATA_SETS = 5
-# A rejection fails a try as anything else does, and Airflow would ask the people once more.
+# A rejection fails a try like any other failure, and a retry would ask the people again.
 RETRIES = {"approvals": 2, "rejections": 0}
 
 for dag_id, retries in RETRIES.items():

@@ -1,4 +1,4 @@
-"""DAGs that wait for instances whose texts may hold anything, in every way in which this provider hands them to Airflow."""
+"""DAGs that wait for instances with odd texts, in every way in which this provider passes texts to Airflow."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ with DAG("on_watched", **{**SETTINGS, "schedule": [watched]}):
 
     @task(task_id="read")
     def read(triggering_asset_events: dict[Asset, list[Any]] | None = None) -> list[Any]:
-        """Return what the events of this run carry."""
+        """Return the payloads of the events of this run."""
         return [one.extra["payload"] for events in (triggering_asset_events or {}).values() for one in events]
 
     read()

@@ -27,8 +27,8 @@ def _named(dag_id: str) -> DAG:
     return DAGS[dag_id]
 
 
-def add_gates(where: str, *, deferrable: bool) -> None:  # noqa: C901 - four DAGs side by side
-    """Add the DAGs whose gates wait on a worker, or deferred."""
+def add_gates(where: str, *, deferrable: bool) -> None:  # noqa: C901 - four DAGs in one file
+    """Add the DAGs whose gates wait on a worker or are deferred."""
     with _named(f"branch_{where}"):
 
         @task_group

@@ -1,0 +1,1 @@
+"""What every Airflow-facing room shares: the differences between Airflow versions, and the XCom keys."""
