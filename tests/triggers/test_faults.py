@@ -560,7 +560,7 @@ def test_where_the_lists_show_no_keys_a_gate_by_key_fails_at_once(
         await asyncio.sleep(150)
         assert not by_key.has_fired, "an empty list proves nothing"
         waiting(emulator, business_key="k")
-        await by_key.fails(errors.KeysNotShownError, "none of the 1 instances listed shows a business key")
+        await by_key.fails(errors.KeysNotShownError, "none of the 1 listed instances shows a business key")
 
     fast_time(scene())
 
