@@ -46,8 +46,8 @@ def test_why_not_found_follows_the_table(
     error = shown.why_not_found("k", name)
     assert (error is not None) is blind
     if error:
-        assert f"none of the {len(rows)} instances listed shows a business key" in str(error)
-        assert "give the instance_id" in str(error)
+        assert f"none of the {len(rows)} listed instances shows a business key" in str(error)
+        assert "Use the instance_id" in str(error)
 
 
 @pytest.mark.parametrize(
