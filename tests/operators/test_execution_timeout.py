@@ -117,7 +117,7 @@ def test_ends_a_batch_that_is_still_starting(
     assert state == "failed"
     assert "AirflowTaskTimeout" in log
     assert "A retry starts only the launches of this batch that are not open" in log
-    acts = "by 'on_timeout' what is open is acted on" in log
+    acts = "applying 'on_timeout' to the open instances" in log
     assert acts is (on_timeout != "leave")
     started = emulator.instances()[:2]
     assert [(one["closed"], one["suspended"]) for one in started] == [ENDS[on_timeout]] * 2
