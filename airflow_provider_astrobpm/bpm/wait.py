@@ -149,7 +149,7 @@ class AnyWait(Generic[T]):
         :param connection: the connection id for errors, because several connections may share a poll.
         """
         said = len(self.notes)
-        error = self._take(findings, began, now.steady)
+        error = self._judge_findings(findings, began, now.steady)
         if error is None:
             if self._failing_since is not None:
                 self.notes.insert(said, Note("Polls succeed again"))
@@ -203,7 +203,7 @@ class AnyWait(Generic[T]):
         """Return the error for a passed deadline, without the part about failing polls."""
         raise NotImplementedError
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         """Judge the result of a poll, and return the error if the poll failed for this wait or for a part of it.
 
         :param began: when the poll began, on the steady clock.
@@ -288,7 +288,7 @@ class Wait(AnyWait["BpmInstance"]):
             )
         return error
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         result: BpmInstance | AstroZeroError
         if self.instance_id is not None:
             result = findings.instance_or_error(self.instance_id)
