@@ -165,7 +165,7 @@ class GroupWait(AnyWait[GroupEnd]):
             self._unpolled.setdefault(instance_id, began)
         super().record_failed_poll(error, began, now)
 
-    def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
+    def _basic_timeout_error(self, deadline: float, now: Moment) -> WaitTimeoutError:
         error = WaitTimeoutError(
             f"{len(self.ids)} instances", deadline, None, argument=self.deadline_argument
         )
