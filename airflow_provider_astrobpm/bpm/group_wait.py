@@ -165,7 +165,7 @@ class GroupWait(AnyWait[GroupEnd]):
             self._unpolled.setdefault(instance_id, began)
         super().record_failed_poll(error, began, now)
 
-    def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
+    def _basic_timeout_error(self, deadline: float, now: Moment) -> WaitTimeoutError:
         error = WaitTimeoutError(
             f"{len(self.ids)} instances", deadline, None, argument=self.deadline_argument
         )
@@ -173,7 +173,7 @@ class GroupWait(AnyWait[GroupEnd]):
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         missed, self._missing = self._missing, {}
         failing, self._unpolled = self._unpolled, {}
         failure: CallError | None = None
@@ -291,7 +291,7 @@ class Roll(AnyWait["dict[str, BpmInstance]"]):
         """Add the ids that no poll has answered yet."""
         sought.ids.update(self._left)
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         failure: CallError | None = None
         for instance_id in tuple(self._left):
             result = findings.instance_or_error(instance_id)

@@ -76,14 +76,14 @@ class Subscription:
     def fail(self, error: Exception) -> None:
         """End the wait with an error, unless it has ended already."""
         if self.wait.ending is None:
-            self.wait.end(self.own(error) if isinstance(error, AstroZeroError) else error)
+            self.wait.end(self.with_own_connection(error) if isinstance(error, AstroZeroError) else error)
         self.wake()
 
-    def own(self, error: E) -> E:
+    def with_own_connection(self, error: E) -> E:
         """Return a copy of the error with this subscriber's connection id."""
-        own = copy(error)
-        own.connection = self.connection
-        return own
+        copied = copy(error)
+        copied.connection = self.connection
+        return copied
 
     def watch_deadline(self, loop: asyncio.AbstractEventLoop, now: Callable[[], Moment]) -> None:
         """Make sure that the wait ends soon after its deadline, even if a poll takes long."""
@@ -306,7 +306,7 @@ class PollerRegistry:
         :param settings: the environment.
         :param make_client: makes the client for a new poller.
         """
-        key = self.key(settings)
+        key = self.poll_settings(settings)
         with self._lock:
             pollers = self._pollers.setdefault(asyncio.get_running_loop(), {})
         if key not in pollers:
@@ -315,7 +315,7 @@ class PollerRegistry:
         return pollers[key]
 
     @staticmethod
-    def key(settings: Settings) -> Settings:
+    def poll_settings(settings: Settings) -> Settings:
         """Return the settings with only the fields that a poll depends on."""
         return replace(settings, connection="", timezone=None, start_grace=0, instance_url=None)
 

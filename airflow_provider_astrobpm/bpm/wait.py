@@ -149,7 +149,7 @@ class AnyWait(Generic[T]):
         :param connection: the connection id for errors, because several connections may share a poll.
         """
         said = len(self.notes)
-        error = self._take(findings, began, now.steady)
+        error = self._judge_findings(findings, began, now.steady)
         if error is None:
             if self._failing_since is not None:
                 self.notes.insert(said, Note("Polls succeed again"))
@@ -193,17 +193,17 @@ class AnyWait(Generic[T]):
 
     def timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
         """Return the error for a deadline that has passed."""
-        error = self._timed_out(deadline, now)
+        error = self._basic_timeout_error(deadline, now)
         if self._failing_since is not None:
             since = utc(now.wall_time_of(self._failing_since))
             error.problem += f"; polls have failed since {since}: {str(self.failure).removesuffix('.')}"
         return error
 
-    def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
+    def _basic_timeout_error(self, deadline: float, now: Moment) -> WaitTimeoutError:
         """Return the error for a passed deadline, without the part about failing polls."""
         raise NotImplementedError
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         """Judge the result of a poll, and return the error if the poll failed for this wait or for a part of it.
 
         :param began: when the poll began, on the steady clock.
@@ -279,7 +279,7 @@ class Wait(AnyWait["BpmInstance"]):
         """Return whether the last poll failed, or did not show an instance that it should have shown."""
         return self.ending is None and (self._failing_since is not None or self._missing_since is not None)
 
-    def _timed_out(self, deadline: float, now: Moment) -> WaitTimeoutError:
+    def _basic_timeout_error(self, deadline: float, now: Moment) -> WaitTimeoutError:
         sought = f"instance {self.instance_id!r}" if self.instance_id else f"an instance with {self._key}"
         error = WaitTimeoutError(sought, deadline, self.seen, argument=self.deadline_argument)
         if self._missing_since is not None:
@@ -288,7 +288,7 @@ class Wait(AnyWait["BpmInstance"]):
             )
         return error
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         result: BpmInstance | AstroZeroError
         if self.instance_id is not None:
             result = findings.instance_or_error(self.instance_id)

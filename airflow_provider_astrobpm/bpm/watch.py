@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_POLL_FAILURE_SECONDS = 600.0  # after which the connection is read again
 
 
-class Entry(NamedTuple):
+class WatchEntry(NamedTuple):
     """An instance that has entered a watch target."""
 
     key: str
@@ -59,7 +59,7 @@ class Watch(AnyWait[None]):
         self._has_polled = False
         self.entry_keys: set[str] = set(entry_keys or ())
         """What was there at the start, or was reported."""
-        self.entries: list[Entry] = []
+        self.entries: list[WatchEntry] = []
         """What has entered and was not reported yet, state by state, oldest instance first."""
         self.polls = 0
         """How many polls have read all lists."""
@@ -89,10 +89,10 @@ class Watch(AnyWait[None]):
         self.entries = [entry for entry in self.entries if entry.key not in entry_keys]
         self.is_saved = self.is_saved and not entry_keys
 
-    def _take(self, findings: Findings, began: float, now: float) -> CallError | None:
+    def _judge_findings(self, findings: Findings, began: float, now: float) -> CallError | None:
         there: set[str] = set()
         doubtful: set[str | None] = {instance_digest(one) for one in findings.doubts}
-        entries: dict[str, Entry] = {}
+        entries: dict[str, WatchEntry] = {}
         failed = [state for state in self._places.lists if state not in findings.lists]
         failure = findings.failure_of(failed[0]) if failed else None
         if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
@@ -112,7 +112,7 @@ class Watch(AnyWait[None]):
                 for key in self._places.entry_keys_of(row, digest):
                     there.add(key)
                     if key not in self.entry_keys:
-                        entries[key] = Entry(key, row)
+                        entries[key] = WatchEntry(key, row)
         if not self._has_begun:
             entries = self._begin(entries)
         self._forget(there, failed, doubtful, now)
@@ -121,7 +121,7 @@ class Watch(AnyWait[None]):
         self._has_polled = True
         return failure
 
-    def _begin(self, there: dict[str, Entry]) -> dict[str, Entry]:
+    def _begin(self, there: dict[str, WatchEntry]) -> dict[str, WatchEntry]:
         """Set the baseline, and return which of the instances found count as entries."""
         self._has_begun, self.is_saved = True, False
         count = "are reported" if self._include_existing else "are not reported"

@@ -184,7 +184,7 @@ class WaitingTrigger(BaseTrigger):
                 except Exception:
                     self.log.exception("The connection could not be read again")
                     return awaited.ending
-                if POLLERS.key(settings) == POLLERS.key(self._poller.settings):
+                if POLLERS.poll_settings(settings) == POLLERS.poll_settings(self._poller.settings):
                     return awaited.ending
                 self.log.warning("The connection has changed; still waiting, with the new settings")
                 self._poller = POLLERS.get(settings, hook.make_async_client)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.bpm.watch import Entry, Watch
+    from airflow_provider_astrobpm.bpm.watch import Watch, WatchEntry
 
 SHARED_STORE = (
     "The asset's state store cannot be used. If several assets share this trigger, because their watchers have equal arguments, "
@@ -38,8 +38,8 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
     """Fire an event whenever an instance of a process enters a state or a business status; for ``AssetWatcher``.
 
     The event's payload is the instance, as the dict that the operators return. The trigger shares its polls with all waits on
-    the same endpoint, and needs one request for each watched state. For business statuses it needs all states, because an
-    instance may show one in any state.
+    the same endpoint. It needs one request for each watched state; for business statuses, one for each state in which they
+    count.
 
     It keeps what it has reported in the asset's state store (Airflow 3.3), so that a restart neither repeats nor misses an
     entry. Before Airflow 3.3 it remembers that only while it runs: entries are missed while no triggerer runs it. An instance
@@ -193,7 +193,7 @@ class _WatchRun:
                 yield event
 
     async def _report_some(
-        self, watch: Watch, entries: list[Entry], settings: Settings
+        self, watch: Watch, entries: list[WatchEntry], settings: Settings
     ) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_astrobpm.triggers.taking import DeliveryTracker  # noqa: PLC0415
 

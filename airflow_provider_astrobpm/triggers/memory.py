@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_KEYS_SORTED_INLINE = 10_000  # which takes some milliseconds; more entry keys are sorted in a thread
 
 
-class Store(Protocol):
+class AssetStateStore(Protocol):
     """The part of Airflow's ``AssetStateStoreAccessors`` that this module uses."""
 
     async def aget(self, key: str) -> Any:
@@ -35,7 +35,7 @@ class WatchState:
     :param store: the store; ``None`` if Airflow has none, in which case the state lasts as long as this object.
     """
 
-    def __init__(self, name: str, store: Store | None) -> None:
+    def __init__(self, name: str, store: AssetStateStore | None) -> None:
         self._name = name
         self._store = store
         self._stored: dict[str, Any] = {}

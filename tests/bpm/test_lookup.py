@@ -47,7 +47,7 @@ def test_repeated_failures_are_logged_once_and_end_the_wait() -> None:
     for now in range(0, 100, 10):
         pause = fail(awaited, now)
         assert awaited.ending is None
-        assert now + pause <= 100, "the last look-up comes when the patience ends"
+        assert now + pause <= 100, "the last read comes when max_poll_failure_time ends"
     fail(awaited, 100)
     assert isinstance(awaited.ending, PreparationError)
     assert str(awaited.ending) == (

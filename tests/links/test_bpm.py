@@ -36,7 +36,7 @@ def test_returns_the_address_that_the_task_published(
     assert isinstance(link, AstroZeroBpmInstanceLink)
     assert link.name == "Open in Astro Zero"
     assert link.get_link(task, ti_key="this task") == (url or "")  # type: ignore[arg-type]
-    assert link.xcom_key == "instance_url", "Airflow looks there while the task waits"
+    assert link.xcom_key == "instance_url", "Airflow reads it while the task waits"
 
 
 @pytest.mark.parametrize("url", ["https://astro-zero.example/1", ""])

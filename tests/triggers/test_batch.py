@@ -22,7 +22,7 @@ TASK = kill.TaskInstanceKey("dag", "run", "task", -1)
 MINE, OTHER = "dag.task.run-zld2ojgxmkbhmtqy-1-", "dag.task.run-zld2ojgxmkbhmtqy-2-"
 
 
-class Play:
+class FakeAirflow:
     """Airflow's answers about the task instance."""
 
     def __init__(self) -> None:
@@ -35,16 +35,16 @@ class Play:
 
 
 @pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch) -> Play:
-    play = Play()
+def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
+    fake = FakeAirflow()
     monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr(kill, "state_of", lambda _task: play.state)
-    monkeypatch.setattr(kill, "published", play.published)
-    return play
+    monkeypatch.setattr(kill, "state_of", lambda _task: fake.state)
+    monkeypatch.setattr(kill, "published", fake.published)
+    return fake
 
 
 @pytest.fixture
-def ids(airflow: Play, emulator: EmulatorControl) -> list[str]:
+def ids(airflow: FakeAirflow, emulator: EmulatorControl) -> list[str]:
     """Twenty instances that wait for users: the task's batch."""
     started: list[str] = [emulator.start("SupplierOnboarding")["id"] for _ in range(20)]
     emulator.advance(2)
@@ -122,7 +122,7 @@ def test_timeout_reports_the_outcome_of_each(trigger: Any, ids: list[str], emula
 
 
 @pytest.mark.parametrize("xcoms", [{}, {"batch_key": OTHER, "instance_ids": ["1"]}, {"instance_ids": ["1"]}])
-def test_fails_if_the_xcoms_are_of_another_batch(xcoms: Any, trigger: Any, airflow: Play) -> None:
+def test_fails_if_the_xcoms_are_of_another_batch(xcoms: Any, trigger: Any, airflow: FakeAirflow) -> None:
     airflow.xcoms = xcoms
     end, error = event.decode_group(asyncio.run(first_event(trigger())), [])
     assert end is None
@@ -135,7 +135,7 @@ def test_terminates_open_instances_when_a_user_ends_the_task(
     state: str | None,
     while_it_waits: bool,
     trigger: Any,
-    airflow: Play,
+    airflow: FakeAirflow,
     ids: list[str],
     emulator: EmulatorControl,
 ) -> None:
@@ -156,7 +156,7 @@ def test_terminates_open_instances_when_a_user_ends_the_task(
 
 
 def test_terminates_the_old_batch_after_a_clear_whose_next_try_waits(
-    trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+    trigger: Any, airflow: FakeAirflow, ids: list[str], emulator: EmulatorControl
 ) -> None:
     one = trigger()
 
@@ -185,7 +185,7 @@ def test_terminates_the_old_batch_after_a_clear_whose_next_try_waits(
     ids=str,
 )
 def test_terminates_nothing_without_a_user_action(
-    state: str, xcoms: Any, trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+    state: str, xcoms: Any, trigger: Any, airflow: FakeAirflow, ids: list[str], emulator: EmulatorControl
 ) -> None:
     airflow.state = state
     airflow.xcoms |= xcoms
@@ -196,7 +196,7 @@ def test_terminates_nothing_without_a_user_action(
 
 @pytest.mark.parametrize("arguments", [{"terminate_on_kill": False}, {"deadline": 1.0}], ids=str)
 def test_terminates_nothing_if_it_must_not(
-    arguments: Any, trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+    arguments: Any, trigger: Any, airflow: FakeAirflow, ids: list[str], emulator: EmulatorControl
 ) -> None:
     airflow.state = "failed"
     asyncio.run(killed(trigger(**arguments), while_it_waits=False))
@@ -204,7 +204,7 @@ def test_terminates_nothing_if_it_must_not(
 
 
 def test_terminates_nothing_of_a_batch_that_has_ended(
-    trigger: Any, airflow: Play, ids: list[str], emulator: EmulatorControl
+    trigger: Any, airflow: FakeAirflow, ids: list[str], emulator: EmulatorControl
 ) -> None:
     for one in ids:
         emulator.act(one, "complete")

@@ -32,7 +32,7 @@ def refusal(status: int, **more: Any) -> AirflowRuntimeError:
     return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
 
 
-class Played:
+class FakeAirflow:
     """Behaves like Airflow 3.4."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +68,8 @@ class Played:
 
 
 @pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch) -> Played:
-    return Played(monkeypatch)
+def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
+    return FakeAirflow(monkeypatch)
 
 
 @pytest.mark.parametrize("in_loop", [False, True], ids=["outside", "in a loop"])
@@ -85,7 +85,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Played:
     ],
 )
 def test_reads_a_current_try(
-    airflow: Played, in_loop: bool, state: str, published: dict[str, Any], ended: bool
+    airflow: FakeAirflow, in_loop: bool, state: str, published: dict[str, Any], ended: bool
 ) -> None:
     airflow.in_loop, airflow.state, airflow.mine = in_loop, state, published
     assert (airflow.why_no_kill() is None) is ended
@@ -104,7 +104,7 @@ def test_reads_a_current_try(
     ],
 )
 def test_outside_of_loops_the_next_trys_xcoms_decide(
-    airflow: Played, state: str, published: dict[str, Any], ended: bool
+    airflow: FakeAirflow, state: str, published: dict[str, Any], ended: bool
 ) -> None:
     """Airflow refuses to read as a replaced try, so a cleared task would count as not ended by a user."""
     airflow.is_replaced, airflow.state, airflow.next_try = True, state, published
@@ -116,7 +116,7 @@ def test_outside_of_loops_the_next_trys_xcoms_decide(
     ("state", "ended"),
     [("deferred", True), ("running", True), ("success", True), ("queued", True), ("up_for_retry", False)],
 )
-def test_in_a_loop_a_replaced_try_was_cleared(airflow: Played, state: str, ended: bool) -> None:
+def test_in_a_loop_a_replaced_try_was_cleared(airflow: FakeAirflow, state: str, ended: bool) -> None:
     """The state may be that of another iteration, because clearing an earlier one ends the later ones."""
     airflow.in_loop = airflow.is_replaced = True
     airflow.state = state
@@ -125,7 +125,7 @@ def test_in_a_loop_a_replaced_try_was_cleared(airflow: Played, state: str, ended
 
 @pytest.mark.parametrize("status", [401, 404, 409, 500])
 def test_an_unreadable_task_terminates_nothing(
-    airflow: Played, status: int, monkeypatch: pytest.MonkeyPatch
+    airflow: FakeAirflow, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: Any) -> None:
         raise refusal(status)
@@ -135,7 +135,7 @@ def test_an_unreadable_task_terminates_nothing(
 
 
 def test_a_refusal_without_details_terminates_nothing(
-    airflow: Played, monkeypatch: pytest.MonkeyPatch
+    airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: Any) -> None:
         raise AirflowRuntimeError(ErrorResponse(error=ErrorType.GENERIC_ERROR, detail=None))
@@ -177,7 +177,7 @@ class Log:
     ],
 )
 def test_a_worker_uses_the_state_of_its_own_iteration(
-    airflow: Played, state: str | None, breadcrumbs: list[tuple[str, int, str]], ended: bool
+    airflow: FakeAirflow, state: str | None, breadcrumbs: list[tuple[str, int, str]], ended: bool
 ) -> None:
     """Airflow returns the state of the newest iteration only, which may have ended long ago."""
     airflow.state = state
