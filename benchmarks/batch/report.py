@@ -99,7 +99,7 @@ class Report:
     def _waiting(self) -> str:
         wait, cost = self.waiting, self.waiting.cost
         return (
-            "| one trigger for | requests a poll | a poll takes | CPU a poll | memory | longest block | while starting |\n"
+            "| one trigger for | requests a poll | a poll takes | CPU of a poll | memory | longest block | while starting |\n"
             "|--:|--:|--:|--:|--:|--:|--:|\n"
             f"| {self.count:,} instances | {wait.requests} | {cost.poll:.2f} s | {cost.cpu / max(1, wait.polls):.2f} s |"
             f" {cost.memory / 1e6:.0f} MB | {cost.block * 1000:.0f} ms | {cost.start_block * 1000:.0f} ms |\n"

@@ -22,7 +22,7 @@ Event = Callable[[str], Any]
 
 
 def remembered() -> Tries:
-    """Return a task whose tries have a state store; where Airflow has none, this is not to be seen."""
+    """Return a task whose tries have a state store; skip the test if Airflow has none."""
     if not HAS_TASK_STATE_STORE:
         pytest.skip("there is no task state store before Airflow 3.3")
     return Tries()

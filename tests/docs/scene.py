@@ -30,7 +30,7 @@ RETRIES = 9
 
 
 class Tries(FakeTaskInstance):
-    """The tries of one task, as much of them as an operator sees.
+    """The tries of one task, as far as an operator sees them.
 
     :param remembers: whether Airflow has a task state store.
     """

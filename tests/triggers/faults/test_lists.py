@@ -94,7 +94,7 @@ def test_a_wait_by_key_fails_at_once_if_lists_show_no_keys(
         await asyncio.sleep(150)
         assert not by_key.has_fired, "an empty list proves nothing"
         waiting(emulator, business_key="k")
-        await by_key.fails(errors.KeysNotShownError, "none of the 1 instances listed shows a business key")
+        await by_key.fails(errors.KeysNotShownError, "none of the 1 listed instances shows a business key")
 
     fast_time(scenario())
 
