@@ -210,9 +210,7 @@ def test_an_effect_that_does_not_show_is_not_called_done(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, start_grace=0.02))
     done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
-    words = (
-        "accepted, but shows no effect after 0.02 s: the instance is 'Waiting for user interaction'"
-    )
+    words = "accepted, but shows no effect after 0.02 s: the instance is 'Waiting for user interaction'"
     assert done.err.count(words) == 2
     assert done.err.endswith("Terminated 0 of 2, 2 not certain.\n")
     emulator.advance(31)

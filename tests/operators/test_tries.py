@@ -376,9 +376,7 @@ def test_a_clear_starts_nothing_beside_what_was_told_to_end_and_does_not_show_it
     first = one.try_it()["id"]
     one.clear()
     emulator.switch(action_lag=30)
-    with pytest.raises(
-        errors.EffectNotShownError, match="accepted, but shows no effect after 0.2 s"
-    ):
+    with pytest.raises(errors.EffectNotShownError, match="accepted, but shows no effect after 0.2 s"):
         one.try_it()
     assert only(emulator)["id"] == first
     emulator.advance(30)
@@ -434,7 +432,8 @@ class TestTheAuthorsKey:
         if mode == "fail":
             for _ in range(2):
                 with pytest.raises(
-                    errors.OpenInstanceExistsError, match=f"an open instance already has business key .*: instance '{others}'"
+                    errors.OpenInstanceExistsError,
+                    match=f"an open instance already has business key .*: instance '{others}'",
                 ):
                     one.try_it()
         else:
@@ -522,7 +521,8 @@ class TestOddAnswers:
         emulator.distort(odd, {"businessKey": {}})
         task = Task(remembers=HAS_STORE)
         with pytest.raises(
-            errors.AmbiguousStartError, match="because its businessKey is {}, and it may belong to this instance"
+            errors.AmbiguousStartError,
+            match="because its businessKey is {}, and it may belong to this instance",
         ):
             task.try_it()
         with pytest.raises(errors.AmbiguousStartError):
