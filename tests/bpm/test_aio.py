@@ -140,7 +140,7 @@ class TestSameErrorsAsSyncClient:
             everything = end.pop("everything", "")
             assert not [secret for secret in (*tokens, *settings.secrets()) if secret in everything]
             if "words" in end:
-                end["words"] = re.sub(r"was cut \(.*\)\.", "was cut.", end["words"].replace(instance, "ID"))
+                end["words"] = re.sub(r"was lost \(.*\)\.", "was lost.", end["words"].replace(instance, "ID"))
             counts = emulator.counts()
             return {**end, "sent": counts[kind], "tokens": counts["token"]}
 
