@@ -244,4 +244,4 @@ class TestLibraryFilter:
         logger, records = log
         secrecy.LibraryFilter(lambda: SECRETS).attach("library_of_a_test")
         logger.warning("%d", "no number")
-        assert records[0].getMessage() == "a message that cannot be written (TypeError)"
+        assert records[0].getMessage() == "a log message that cannot be formatted (TypeError)"
