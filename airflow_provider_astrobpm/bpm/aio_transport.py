@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS = 15.0
 MAX_HEADER_BYTES = 64 * 1024  # the same limit as in ``requests``
 MAX_UNCHUNKED_BODY_BYTES = 1024 * 1024  # aiohttp expects a longer request body in parts
-MAX_INLINE_UNPACK_BYTES = 4 * 1024  # a longer answer is decompressed in a thread
+MAX_INLINE_DECOMPRESS_BYTES = 4 * 1024  # a longer answer is decompressed in a thread
 MOST_URLS = 1024  # prepared URLs that are cached, because ``requests`` is slow to prepare one
 COMPRESSED_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -87,7 +87,7 @@ class AsyncTransport:
         problem: AstroZeroError
         sending = _RequestProgress(self._deadlines, self._used, (*request.secrets, *self._secrets))
         try:
-            response = await self._answer_to(request, sending)
+            response = await self._exchange(request, sending)
         except AstroZeroError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
@@ -115,11 +115,11 @@ class AsyncTransport:
             transport.abort()  # a clean TLS shutdown waits for the server, maybe longer than the loop runs
         await asyncio.sleep(0)
 
-    async def _answer_to(self, request: Request, sending: _RequestProgress) -> Response:
+    async def _exchange(self, request: Request, sending: _RequestProgress) -> Response:
         url = self._url_of(request)
         proxy = self._proxy_to(url.origin())
         over_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        context = await self._trust(over_tls=over_tls)
+        context = await self._tls_context(over_tls=over_tls)
         headers = dict(request.headers)
         if request.body is not None:
             headers["content-length"] = str(len(request.body))
@@ -131,13 +131,13 @@ class AsyncTransport:
                 headers |= proxy.headers
         _current.set(sending)
         sending.connecting = True
-        answer = await self._begun(request.method, url, request.body, headers=headers, **options)
+        answer = await self._send_request(request.method, url, request.body, headers=headers, **options)
         try:
             body = await _read(answer, self._settings.max_response_bytes)
         finally:
             if not answer.closed:  # it is closed after it was read completely
                 answer.close()
-        body = await _unpacked(body, answer, self._settings.max_response_bytes)
+        body = await _decompressed(body, answer, self._settings.max_response_bytes)
         return Response(answer.status, _Headers(answer.raw_headers), body)
 
     def _url_of(self, request: Request) -> URL:
@@ -159,7 +159,7 @@ class AsyncTransport:
             self._proxies[origin] = _proxy_for(origin, self._settings)
         return self._proxies[origin]
 
-    async def _begun(
+    async def _send_request(
         self, method: str, url: URL, body: bytes | None, **options: Any
     ) -> aiohttp.ClientResponse:
         if self._session is None:
@@ -169,17 +169,17 @@ class AsyncTransport:
                 return await self._session.request(
                     method,
                     url,
-                    data=_InParts(body)
+                    data=_ChunkedBody(body)
                     if body is not None and len(body) > MAX_UNCHUNKED_BODY_BYTES
                     else body,
                     allow_redirects=False,
                     timeout=self._timeout,
                     **options,
                 )
-            except _ClosedMeanwhileError:
+            except _StaleConnectionError:
                 continue  # the connection is gone, and nothing was sent on it
 
-    async def _trust(self, *, over_tls: bool) -> ssl.SSLContext | None:
+    async def _tls_context(self, *, over_tls: bool) -> ssl.SSLContext | None:
         """Return the TLS context, or ``None`` without TLS. Files that the settings name are checked in both cases."""
         if self._context is None if over_tls else not self._files_are_good:
             await asyncio.to_thread(self._read_files, over_tls=over_tls)
@@ -217,7 +217,7 @@ def _session() -> aiohttp.ClientSession:
     )
 
 
-class _InParts:
+class _ChunkedBody:
     """A long body, in parts. If it were a file, aiohttp would continue to send it in a thread after the call has ended."""
 
     def __init__(self, body: bytes) -> None:
@@ -236,7 +236,7 @@ class _SentOnceError(Exception):
     """Ends a request whose connection broke. Unlike the original error, it does not make aiohttp resend the request."""
 
 
-class _ClosedMeanwhileError(Exception):
+class _StaleConnectionError(Exception):
     """The server closed an idle connection; nothing was sent on it."""
 
 
@@ -323,7 +323,7 @@ class _RequestProgress:
         protocol, transport = connection.protocol, connection.transport
         if protocol in self._used:
             if _is_closing(transport):
-                raise _ClosedMeanwhileError
+                raise _StaleConnectionError
         elif transport is None or transport.is_closing():
             raise ConnectionResetError("closed as soon as it was open")
         else:
@@ -385,33 +385,33 @@ async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _unpacked(body: bytes, answer: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _decompressed(body: bytes, answer: aiohttp.ClientResponse, limit: int) -> bytes:
     if not body or answer.headers.get("content-encoding", "").strip().lower() not in COMPRESSED_ENCODINGS:
         return body
-    if len(body) > MAX_INLINE_UNPACK_BYTES:
-        unpacked = await asyncio.to_thread(_unpack, body, limit)
+    if len(body) > MAX_INLINE_DECOMPRESS_BYTES:
+        decompressed = await asyncio.to_thread(_decompress, body, limit)
     else:
-        unpacked = _unpack(body, limit)
-    if unpacked is None:
+        decompressed = _decompress(body, limit)
+    if decompressed is None:
         raise failure.not_unpacked(answer.status)
-    if len(unpacked) > limit:
+    if len(decompressed) > limit:
         raise failure.too_long(limit, answer.status)
-    return unpacked
+    return decompressed
 
 
-def _unpack(body: bytes, limit: int) -> bytes | None:
+def _decompress(body: bytes, limit: int) -> bytes | None:
     """Decompress part by part, to little more than the limit. Return ``None`` if the data is invalid."""
     parts, room = [], limit + 1
     while body and room > 0:
-        unpacker = zlib.decompressobj(GZIP_OR_ZLIB)
+        decompressor = zlib.decompressobj(GZIP_OR_ZLIB)
         try:
-            parts.append(unpacker.decompress(body, room))
+            parts.append(decompressor.decompress(body, room))
         except zlib.error:
             return None
         room -= len(parts[-1])
-        if room > 0 and not unpacker.eof:
+        if room > 0 and not decompressor.eof:
             return None
-        body = unpacker.unused_data
+        body = decompressor.unused_data
     return b"".join(parts)
 
 

@@ -65,7 +65,7 @@ def spans(text: str, secrets: tuple[str, ...], *, parts: bool = True) -> list[tu
     :param secrets: the secrets to find.
     :param parts: whether to find parts of long secrets too.
     """
-    found = {span for stream in _readings(text) for span in _spans(stream, secrets, parts=parts)}
+    found = {span for stream in _decodings(text) for span in _spans(stream, secrets, parts=parts)}
     for secret in secrets:
         found.update(match.span() for match in re.finditer(re.escape(secret), text))
     return sorted(found)
@@ -79,7 +79,7 @@ def may_hold(raw: bytes, secrets: tuple[str, ...]) -> bool:
     :param raw: the text, in UTF-8; escapes in JSON are undone.
     :param secrets: the secrets to find.
     """
-    marks = [mark for secret in secrets for mark in _marks(secret)]
+    marks = [mark for secret in secrets for mark in _search_marks(secret)]
     for _ in range(1 + MAX_NESTED_ENCODINGS):
         if any(mark in raw for mark in marks):
             return True
@@ -107,9 +107,11 @@ def _letter(match: re.Match[bytes]) -> bytes:
 # Decoding a text.
 
 
-def _readings(text: str) -> Iterator[_Stream]:
+def _decodings(text: str) -> Iterator[_Stream]:
     """Yield a text without line breaks, then with one encoding after another undone."""
-    streams = {first.data: first for first in (_written(text, _BREAKS), _written(text, _SOFT_BREAKS))}
+    streams = {
+        first.data: first for first in (_without_breaks(text, _BREAKS), _without_breaks(text, _SOFT_BREAKS))
+    }
     newest = list(streams.values())
     yield from newest
     for _ in range(MAX_NESTED_ENCODINGS):
@@ -124,7 +126,7 @@ def _readings(text: str) -> Iterator[_Stream]:
         yield from newest
 
 
-def _written(text: str, breaks: re.Pattern[str]) -> _Stream:
+def _without_breaks(text: str, breaks: re.Pattern[str]) -> _Stream:
     """Return the bytes of a text without line breaks and invisible characters."""
     data = bytearray()
     starts: list[int] = []
@@ -237,7 +239,7 @@ def _base64_forms(raw: bytes) -> set[bytes]:
 
 
 @lru_cache(maxsize=32)
-def _marks(secret: str) -> tuple[bytes, ...]:
+def _search_marks(secret: str) -> tuple[bytes, ...]:
     """Return short texts, one of which is in every body that contains the secret as plain text, base64 or hexadecimal.
 
     :param secret: the secret to find.
@@ -273,14 +275,14 @@ def _parts(stream: _Stream, data: bytes, needles: _Needles) -> Iterator[tuple[in
     while at <= len(data) - GRAM_CHARS:
         longest = 0
         for needle, place in needles.grams.get(data[at : at + GRAM_CHARS], ()):
-            start, end = _common(data, at, needle, place)
+            start, end = _common_run(data, at, needle, place)
             if end - start >= max(SHORTEST_PART, longest):
                 longest = end - start
                 yield stream.starts[start], stream.ends[end - 1]
         at += longest or 1
 
 
-def _common(data: bytes, at: int, needle: bytes, place: int) -> tuple[int, int]:
+def _common_run(data: bytes, at: int, needle: bytes, place: int) -> tuple[int, int]:
     """Return the start and end of the longest common run of two texts around a position in each."""
     before = 0
     while before < min(at, place) and data[at - before - 1] == needle[place - before - 1]:

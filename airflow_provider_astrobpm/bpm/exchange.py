@@ -134,13 +134,15 @@ def exchange(
         if not operation.needs_token:
             known = (*secrets, *operation.secrets)
             return _ResponseReader(operation, (yield _request(operation, {}, known)), known).read()
-        return (yield from _authorised(operation, secrets, csrf if operation.method != "GET" else None))
+        return (yield from _send_authorised(operation, secrets, csrf if operation.method != "GET" else None))
     except AstroZeroError as error:
         error.locate(operation.attempt, connection)
         raise
 
 
-def _authorised(operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMemory | None) -> Exchange[T]:
+def _send_authorised(
+    operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMemory | None
+) -> Exchange[T]:
     """Send with a token. If the token may be at fault, renew it once and resend; the second answer counts."""
     token = yield from _token(NeedToken())
     answer: _ResponseReader[Any] = yield from _send(operation, token or "", secrets, csrf)
@@ -270,7 +272,7 @@ def without_secrets(response: Response, secrets: tuple[str, ...]) -> Response:
     body = response.body
     envelope = _ResponseReader(TOKEN_PROBE, response).envelope
     if envelope is not None:
-        message = _said(envelope.resMsg)
+        message = _message_text(envelope.resMsg)
         shown = {
             "resCode": secrecy.quote(envelope.code, secrets),
             "resMsg": message and secrecy.quote(message, secrets),
@@ -283,7 +285,7 @@ def without_secrets(response: Response, secrets: tuple[str, ...]) -> Response:
 def words_of_platform(response: Response) -> tuple[str | None, str | None]:
     """Return the ``resCode`` and ``resMsg`` of an answer, if it has them."""
     envelope = _ResponseReader(TOKEN_PROBE, response).envelope
-    return (envelope.code, _said(envelope.resMsg)) if envelope else (None, None)
+    return (envelope.code, _message_text(envelope.resMsg)) if envelope else (None, None)
 
 
 class _ResponseReader(Generic[T]):
@@ -397,9 +399,9 @@ class _ResponseReader(Generic[T]):
     def _words(self) -> tuple[str | None, str | None]:
         """Return the code and the message, from the envelope or from an OAuth error."""
         if self.envelope is not None:
-            return self.envelope.code, _said(self.envelope.resMsg)
+            return self.envelope.code, _message_text(self.envelope.resMsg)
         refusal = _decoded(self.body, _OAuthError)
-        return (str(refusal.error), _said(refusal.error_description)) if refusal else (None, None)
+        return (str(refusal.error), _message_text(refusal.error_description)) if refusal else (None, None)
 
     def _quote(self, text: str, longest: int = secrecy.LONGEST_QUOTE) -> str:
         return secrecy.quote(text, self._secrets, longest)
@@ -412,7 +414,7 @@ def _decoded(body: bytes, shape: type[T]) -> T | None:
         return None
 
 
-def _said(message: Any) -> str | None:
+def _message_text(message: Any) -> str | None:
     """Return a message as text. It decides nothing, so any type is accepted."""
     return message if message is None or isinstance(message, str) else json.dumps(message, ensure_ascii=False)
 

@@ -103,7 +103,7 @@ def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
         return body
     try:
         value = json.loads(body, strict=False)
-        without = _Masking(known).of(value)
+        without = _JsonMasker(known).of(value)
     except ValueError:
         return body  # no other JSON parser can read it either
     except RecursionError:
@@ -111,7 +111,7 @@ def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
     return body if without == value else json.dumps(without).encode()
 
 
-class _Masking:
+class _JsonMasker:
     """Masks the strings of one body.
 
     :param secrets: the secrets to mask.

@@ -68,7 +68,7 @@ class Transport:
         secrets = (*request.secrets, *self._secrets)
         with _SendingState(self._settings.answer_timeout, secrets) as sending:
             try:
-                response = self._answer_to(prepared, sending)
+                response = self._exchange(prepared, sending)
             except CallError as error:
                 problem = error
             except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
@@ -93,7 +93,7 @@ class Transport:
         # Raised outside "except" and without the original message, which may quote a header.
         raise problem
 
-    def _answer_to(self, prepared: requests.PreparedRequest, sending: _SendingState) -> Response:
+    def _exchange(self, prepared: requests.PreparedRequest, sending: _SendingState) -> Response:
         settings = self._settings
         proxy = proxy_for(settings, prepared.url or "")
         if proxy:

@@ -58,7 +58,7 @@ def plain(variables: object, zone: Zone = no_zone) -> dict[str, Any]:
     :param zone: returns the time zone of the API's timestamps; called only for datetimes with a time zone.
     :raises ValueError: for a value without an exact form in JSON; it names the place, the value, and what to write instead.
     """
-    return _located(_Walk(zone), named(variables))
+    return _convert(_Converter(zone), named(variables))
 
 
 def check_written(variables: object) -> None:
@@ -71,7 +71,7 @@ def check_written(variables: object) -> None:
     if isinstance(variables, str) and "{" in variables:
         return  # a template, or a rendered one; it is checked when it is sent
     if isinstance(variables, (dict, str, list, tuple, set, int, float)):
-        _located(_Walk(no_zone, is_final=False), named(variables))
+        _convert(_Converter(no_zone, is_final=False), named(variables))
 
 
 def named(variables: object) -> Mapping[str, Any]:
@@ -106,9 +106,9 @@ def _refuse(what: str, instead: str) -> NoReturn:
     raise _RefusedError(f"it is {what}. Write {instead}")
 
 
-def _located(walk: _Walk, variables: Mapping[str, Any]) -> dict[str, Any]:
+def _convert(converter: _Converter, variables: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return walk.mapping(variables, 0)
+        return converter.mapping(variables, 0)
     except _RefusedError as refused:
         place = refused.place[::-1]
         if len(place) > MAX_PATH_STEPS:
@@ -116,7 +116,7 @@ def _located(walk: _Walk, variables: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"variables{''.join(place)} cannot be sent: {refused}") from None
 
 
-class _Walk:
+class _Converter:
     """Converts values to plain JSON.
 
     :param zone: returns the time zone of the API's timestamps.

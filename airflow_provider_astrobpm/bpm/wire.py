@@ -145,7 +145,7 @@ def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
     try:
         return _INSTANCE.decode(raw).to_instance()
     except msgspec.ValidationError:
-        values, odd = _read(msgspec.json.decode(raw))
+        values, odd = _read_fields(msgspec.json.decode(raw))
         if odd:
             raise
         return WireInstance(**values).to_instance()
@@ -170,7 +170,7 @@ def decode_started(raw: bytes | msgspec.Raw, name: str) -> BpmInstance:
     try:
         return _INSTANCE.decode(raw).to_instance()
     except msgspec.ValidationError:
-        values, odd = _read(msgspec.json.decode(raw))
+        values, odd = _read_fields(msgspec.json.decode(raw))
         if "id" in odd:
             raise
         values.setdefault("name", name)
@@ -192,7 +192,7 @@ def _definition(raw: msgspec.Raw) -> BpmDefinition:
     try:
         return msgspec.json.decode(raw, type=BpmDefinition)
     except msgspec.ValidationError:
-        values, odd = _read(msgspec.json.decode(raw), _DEFINITION_KINDS)
+        values, odd = _read_fields(msgspec.json.decode(raw), _DEFINITION_KINDS)
         if odd.keys() & {"id", "name"}:
             raise
         return BpmDefinition(**values)
@@ -235,7 +235,7 @@ def _parts_of(raw: bytes | msgspec.Raw) -> list[msgspec.Raw]:
 
 def _read_row(raw: msgspec.Raw) -> BpmInstance | Unreadable:
     try:
-        values, odd = _read(msgspec.json.decode(raw))
+        values, odd = _read_fields(msgspec.json.decode(raw))
     except msgspec.MsgspecError as error:
         return Unreadable(reason=str(error), unread=frozenset(_KINDS))
     if not odd:
@@ -250,7 +250,7 @@ def _read_row(raw: msgspec.Raw) -> BpmInstance | Unreadable:
     )
 
 
-def _read(
+def _read_fields(
     row: Any, kinds: Mapping[str, Callable[[Any], Any]] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the readable fields, and for each other field what is wrong with it."""

@@ -1,3 +1,3 @@
-"""Airflow hooks: a connection becomes a client."""
+"""Airflow hooks, which create a client from an Airflow connection."""
 
 DEFAULT_CONN_ID = "astro_zero_default"

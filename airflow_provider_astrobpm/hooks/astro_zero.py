@@ -168,7 +168,7 @@ class AstroZeroHook(BaseHook):
         :param order_type: the direction.
         :param bpm_name: the BPM's name, if only its instances count.
         :param business_key: the business key, if only instances with it count.
-        :param suspended: ``True`` for suspended instances only, ``False`` for the others only.
+        :param suspended: ``True`` for suspended instances only, ``False`` for the others only, ``None`` for all.
         :param older_than: only instances that were started longer ago than this: a text such as ``7d`` or ``1d12h``, a
             ``timedelta``, or seconds. The connection must have the extra ``timezone``. Instances without a credible start time are
             left out.

@@ -45,7 +45,7 @@ class TokenMasks:
         """Tokens that other code registered with the masker, and that therefore stay."""
 
     def show(self, token: str, key: Hashable) -> None:
-        """Mask a token, and stop masking the oldest token of its credential.
+        """Mask a token. Stop masking older tokens of its credential, except for the most recent ones.
 
         :param token: the token, before its first use.
         :param key: the ``credential_key`` of its credential.

@@ -37,12 +37,12 @@ class Stage:
         self.asked: list[str] = []
         self.paused: list[float] = []
 
-    def run(self, plan: Generator[Any, Any, Any]) -> Any:
+    def run(self, flow: Generator[Any, Any, Any]) -> Any:
         reply: Any = None
         error: AstroZeroError | None = None
         try:
             while True:
-                step = plan.throw(error) if error else plan.send(reply)
+                step = flow.throw(error) if error else flow.send(reply)
                 reply, error = None, None
                 if isinstance(step, Pause):
                     self.paused.append(step.seconds)

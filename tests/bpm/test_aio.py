@@ -140,7 +140,7 @@ class TestSameErrorsAsSyncClient:
             everything = end.pop("everything", "")
             assert not [secret for secret in (*tokens, *settings.secrets()) if secret in everything]
             if "words" in end:
-                end["words"] = re.sub(r"was cut \(.*\)\.", "was cut.", end["words"].replace(instance, "ID"))
+                end["words"] = re.sub(r"was lost \(.*\)\.", "was lost.", end["words"].replace(instance, "ID"))
             counts = emulator.counts()
             return {**end, "sent": counts[kind], "tokens": counts["token"]}
 
@@ -332,22 +332,22 @@ class TestFlows:
 def test_first_failure_is_reported_like_in_the_sync_client(
     emulator: EmulatorControl, settings: Settings
 ) -> None:
-    told: dict[str, list[str]] = {"thread": [], "loop": []}
+    reported: dict[str, list[str]] = {"thread": [], "loop": []}
 
     async def main() -> None:
-        async with connected(replace(settings, max_attempts=4), on_retry=told["loop"].append) as client:
+        async with connected(replace(settings, max_attempts=4), on_retry=reported["loop"].append) as client:
             await client.call(api.query("Running"))
 
     emulator.fault("query", "status", status=503, times=2)
     run(main())
     emulator.fault("query", "status", status=503, times=2)
     with BpmClient(
-        replace(settings, max_attempts=4), sleep=lambda _seconds: None, on_retry=told["thread"].append
+        replace(settings, max_attempts=4), sleep=lambda _seconds: None, on_retry=reported["thread"].append
     ) as client:
         client.call(api.query("Running"))
-    assert told["loop"] == told["thread"]
-    assert len(told["loop"]) == 1
-    assert "The first of up to 4 attempts failed. Could not list" in told["loop"][0]
+    assert reported["loop"] == reported["thread"]
+    assert len(reported["loop"]) == 1
+    assert "The first of up to 4 attempts failed. Could not list" in reported["loop"][0]
 
 
 def test_creating_a_client_does_no_io() -> None:
@@ -405,12 +405,12 @@ class TestCancellation:
         run(main())
 
     def test_sleeping_flow_stops_at_once(self, settings: Settings) -> None:
-        def pause() -> api.Plan[None]:
+        def sleep_long() -> api.Plan[None]:
             yield api.Pause(1000)
 
         async def main() -> None:
             async with AsyncBpmClient(settings) as client:
-                running = asyncio.create_task(client.run(pause()))
+                running = asyncio.create_task(client.run(sleep_long()))
                 await asyncio.sleep(0)
                 running.cancel()
                 with pytest.raises(asyncio.CancelledError):

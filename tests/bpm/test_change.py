@@ -104,15 +104,15 @@ def test_after_a_refusal_the_state_of_the_instance_decides(
     action: api.Action, after: dict[str, Any] | None, outcome: Any, make: Make, stage: Any
 ) -> None:
     instance = make(**after) if after else None
-    plan = change.change_state("002N1", action, find=find)
+    flow = change.change_state("002N1", action, find=find)
     scene = stage(world(RefusedError("the server refused", **REFUSED), instance))
     if isinstance(outcome, str):
-        done = scene.run(plan)
+        done = scene.run(flow)
         assert done.note.startswith(f"{action}: {outcome}")
         assert done.instance == instance
     else:
         with pytest.raises(outcome, match="HTTP 400, resCode '405239999', resMsg 'not now'"):
-            scene.run(plan)
+            scene.run(flow)
 
 
 @pytest.mark.parametrize("after", [OPEN, HELD])
@@ -386,13 +386,13 @@ def test_failed_resend_does_not_hide_the_effect_of_the_first_attempt(
 
 @pytest.mark.parametrize("error", [NotSentError("x"), AuthenticationError("x")])
 def test_errors_that_a_check_cannot_resolve_are_raised_at_once(error: AstroZeroError, stage: Any) -> None:
-    for plan in (
+    for flow in (
         change.change_state("1", "suspend", find=find),
         change.delete("1", find=find, if_missing="succeed"),
     ):
         scene = stage(world(error, None))
         with pytest.raises(type(error)):
-            scene.run(plan)
+            scene.run(flow)
         assert len(scene.asked) == 1
 
 
@@ -484,14 +484,14 @@ class TestSetVariables:
 
 
 @pytest.mark.parametrize(
-    "plan",
+    "flow",
     [
         lambda: change.change_state("1", "suspend", find=find, if_closed="ignore"),  # type: ignore[arg-type]
         lambda: change.delete("1", find=find, if_missing="ignore"),  # type: ignore[arg-type]
     ],
 )
-def test_unknown_choice_raises_before_anything_is_sent(plan: Callable[[], Any], stage: Any) -> None:
+def test_unknown_choice_raises_before_anything_is_sent(flow: Callable[[], Any], stage: Any) -> None:
     scene = stage(world(None, None))
     with pytest.raises(ValueError, match="must be one of 'succeed', 'fail', not 'ignore'"):
-        scene.run(plan())
+        scene.run(flow())
     assert scene.asked == []

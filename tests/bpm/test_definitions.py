@@ -116,10 +116,10 @@ def test_nearest_name(name: str, found: str | None) -> None:
 
 
 def test_check_raises_for_unlisted_names() -> None:
-    told = Variables("BPM 'A' version '1'", NAMES)
-    told.check(["country", "$Flow.Title", "$Flow.BusinessKey"])
+    found = Variables("BPM 'A' version '1'", NAMES)
+    found.check(["country", "$Flow.Title", "$Flow.BusinessKey"])
     with pytest.raises(UnknownVariablesError) as caught:
-        told.check(["country", "contry", "amount"])
+        found.check(["country", "contry", "amount"])
     assert caught.value.unknown == {"contry": "country", "amount": None}
     assert str(caught.value) == (
         "BPM 'A' version '1' has no variable 'contry' (did you mean 'country'?), 'amount'. Nothing was changed. "
@@ -128,24 +128,24 @@ def test_check_raises_for_unlisted_names() -> None:
     Variables("BPM 'A'", why_unknown="its definition lists no variables").check(["anything"])
 
 
-def run(plan: Any, *answers: Any) -> tuple[list[api.Operation[Any]], Any]:
+def run(flow: Any, *answers: Any) -> tuple[list[api.Operation[Any]], Any]:
     """Run a flow with fixed answers. Return its operations and its result."""
     asked: list[api.Operation[Any]] = []
     reply: Any = None
     queue = list(answers)
     try:
         while True:
-            asked.append(plan.send(reply))
+            asked.append(flow.send(reply))
             reply = queue.pop(0)
     except StopIteration as stop:
         return asked, stop.value
 
 
 def test_variables_takes_two_calls() -> None:
-    asked, told = run(
+    asked, found = run(
         definitions.variables("A"), [version("1"), version("2", active=True)], {"variables": [{"name": "a"}]}
     )
-    assert told == Variables("BPM 'A' version '2'", ("a",))
+    assert found == Variables("BPM 'A' version '2'", ("a",))
     assert [one.target for one in asked] == [
         "/u-route/baas/bp/v2.0/metadata/definitions?name=A",
         "/u-route/baas/bp/v2.0/metadata/definitions/001L-A-2",
@@ -153,9 +153,9 @@ def test_variables_takes_two_calls() -> None:
 
 
 def test_unlisted_bpm_takes_one_call() -> None:
-    asked, told = run(definitions.variables("A", "9"), [version("1")])
+    asked, found = run(definitions.variables("A", "9"), [version("1")])
     assert len(asked) == 1
-    assert (told.bpm, told.names) == ("BPM 'A' version '9'", None)
+    assert (found.bpm, found.names) == ("BPM 'A' version '9'", None)
 
 
 @pytest.mark.parametrize(("name", "number"), [(" ", None), ("None", None), ("A", "")])

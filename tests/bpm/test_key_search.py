@@ -53,11 +53,11 @@ class Server:
 
 def search(answer: Answer, wanted: str = "mine") -> KeyMatches:
     matches = KeyMatches(lambda one: one.business_key == wanted, clock=lambda: NOW)
-    plan = key_search.find_matches(matches, shuffle=random.Random(7).shuffle)
+    flow = key_search.find_matches(matches, shuffle=random.Random(7).shuffle)
     reply: Any = None
     try:
         while True:
-            step = plan.send(reply)
+            step = flow.send(reply)
             assert isinstance(step, Operation)
             reply = answer(dict(step.query))
     except StopIteration:

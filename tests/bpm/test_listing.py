@@ -78,8 +78,8 @@ def test_listing_applies_the_filter(wanted: dict[str, Any], expected: str, make:
         make("b", suspended=True, business_key="k"),
         make("c", state="Suspended", name="Other"),
     ]
-    plan = listing.instances(["Running", "Suspended"], wanted=Wanted(**wanted), order=Order("id", "asc"))
-    assert "".join(ids(stage(server(*rows)).run(plan).instances)) == expected
+    flow = listing.instances(["Running", "Suspended"], wanted=Wanted(**wanted), order=Order("id", "asc"))
+    assert "".join(ids(stage(server(*rows)).run(flow).instances)) == expected
 
 
 def test_age_filter_leaves_out_instances_without_a_credible_start(make: Make, stage: Any) -> None:

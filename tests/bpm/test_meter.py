@@ -142,19 +142,19 @@ def test_wait_with_two_polls_on_a_worker(
     settings: Settings, recorder: Recorder, emulator: EmulatorControl
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
-    looks: list[float] = []
+    sleeps: list[float] = []
 
-    def pause(seconds: float) -> None:
-        looks.append(seconds)
-        if len(looks) == 2:
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 2:
             emulator.move(instance_id, state="Completed OK")
 
-    with BpmClient(settings, tokens=TokenCache(), sleep=pause, meter=recorder) as client:
+    with BpmClient(settings, tokens=TokenCache(), sleep=sleep, meter=recorder) as client:
         awaited = Wait(WaitCondition(), instance_id=instance_id)
-        plan = look.wait_for(
+        flow = look.wait_for(
             awaited, settings=settings, poll_interval=60, log=print, clock=client.now, meter=client.meter
         )
-        client.run(plan)
+        client.run(flow)
     assert awaited.result().state == "Completed OK"
     assert (recorder.seen["polls"], "poll_errors" in recorder.seen) == (2, False)
     assert recorder.seen["requests.query"] == emulator.counts()["query"]
@@ -167,10 +167,10 @@ def test_failed_polls_on_a_worker(settings: Settings, recorder: Recorder, emulat
     once = replace(settings, max_attempts=1)
     with BpmClient(once, tokens=TokenCache(), sleep=lambda _: None, meter=recorder) as client:
         awaited = Wait(WaitCondition(), instance_id=instance_id)
-        plan = look.until_sure(
+        flow = look.until_sure(
             awaited, settings=once, again_after=1, log=print, clock=client.now, meter=client.meter
         )
-        client.run(plan)
+        client.run(flow)
     assert (recorder.seen["polls"], recorder.seen["poll_errors"]) == (2, 1)
 
 
@@ -192,7 +192,7 @@ def test_two_waits_in_the_triggerer_share_their_polls(
         client = AsyncBpmClient(replace(settings, max_attempts=1), tokens=TokenCache(), meter=recorder)
         poller = Poller(client, jitter=lambda: 0.0)
         waits = [asyncio.ensure_future(wait_with(poller, one)) for one in ids]
-        while recorder.seen.get("polls", 0) < 2:  # noqa: ASYNC110 - it tells nobody
+        while recorder.seen.get("polls", 0) < 2:  # noqa: ASYNC110 - a counter cannot be awaited
             await asyncio.sleep(0.01)
         for one in ids:
             await asyncio.to_thread(emulator.move, one, state="Completed OK")

@@ -55,7 +55,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "over lines": lambda secret: "\r\n ".join(pieces(secret, 5)),
     "over lines of HTML": lambda secret: "<br/>".join(pieces(secret, 5)),
     "over lines, percent-encoded": lambda secret: "%0d%0a".join(pieces(secret, 5)),
-    "with blanks that nobody sees": "\u200b".join,
+    "with invisible blanks": "\u200b".join,
     "quoted-printable": lambda secret: quopri.encodestring(secret.encode()).decode(),
     "in UTF-8, read as Latin-1": lambda secret: secret.encode().decode("latin-1"),
     "hexadecimal": lambda secret: secret.encode().hex().upper(),
@@ -244,4 +244,4 @@ class TestLibraryFilter:
         logger, records = log
         secrecy.LibraryFilter(lambda: SECRETS).attach("library_of_a_test")
         logger.warning("%d", "no number")
-        assert records[0].getMessage() == "a message that cannot be written (TypeError)"
+        assert records[0].getMessage() == "a log message that cannot be formatted (TypeError)"

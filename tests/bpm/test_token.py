@@ -123,13 +123,13 @@ def request(
     known: Encoding | None, *replies: TokenAnswer | CallError
 ) -> tuple[list[str], TokenAnswer | CallError]:
     """Run the flow of a token request. Return the encodings that were sent, and the result."""
-    plan = request_token(ClientCredentials("client", "the-secret"), known)
+    flow = request_token(ClientCredentials("client", "the-secret"), known)
     sent: list[str] = []
     try:
-        step: Any = next(plan)
+        step: Any = next(flow)
         for reply in replies:
             sent.append(step.content_type)
-            step = plan.throw(reply) if isinstance(reply, CallError) else plan.send(reply)
+            step = flow.throw(reply) if isinstance(reply, CallError) else flow.send(reply)
     except StopIteration as stop:
         return sent, stop.value
     except CallError as error:

@@ -210,9 +210,7 @@ def test_action_without_visible_effect_counts_as_unconfirmed(
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, start_grace=0.02))
     done = run("terminate", "--bpm-name", BPM, "--yes")
     assert done.code == 1
-    words = (
-        "accepted, but shows no effect after 0.02 s: the instance is 'Waiting for user interaction'"
-    )
+    words = "accepted, but shows no effect after 0.02 s: the instance is 'Waiting for user interaction'"
     assert done.err.count(words) == 2
     assert done.err.endswith("Terminated 0 of 2, 2 unconfirmed.\n")
     emulator.advance(31)

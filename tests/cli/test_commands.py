@@ -115,7 +115,10 @@ class TestReadCommands:
         emulator.switch(business_keys_in_rows=False)
         done = run(*command, "--business-key", "k", "--process", BPM)
         assert (done.code, done.out) == (1, "")
-        assert "none of the 1 listed instances shows a business key. Either the lists of this environment show" in done.err
+        assert (
+            "none of the 1 listed instances shows a business key. Either the lists of this environment show"
+            in done.err
+        )
         assert "may have been deleted" not in done.err
 
     def test_unmatched_business_key_is_not_blamed_on_the_lists(

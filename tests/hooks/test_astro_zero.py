@@ -355,7 +355,8 @@ def test_accepted_action_without_effect_is_an_error(
     instance = hook.start_instance("SupplierOnboarding")
     emulator.switch(action_lag=90)
     with pytest.raises(
-        EffectNotShownError, match=f"{action} of instance '{instance.id}' was accepted, but shows no effect after 60 s"
+        EffectNotShownError,
+        match=f"{action} of instance '{instance.id}' was accepted, but shows no effect after 60 s",
     ):
         getattr(hook, f"{action}_instance")(instance.id)
     emulator.fault("query", "status", status=503, times=100)

@@ -349,9 +349,7 @@ def test_clear_starts_nothing_until_the_termination_is_visible(task: Any, emulat
     first = one.try_it()["id"]
     one.clear()
     emulator.switch(action_lag=30)
-    with pytest.raises(
-        errors.EffectNotShownError, match="accepted, but shows no effect after 0.2 s"
-    ):
+    with pytest.raises(errors.EffectNotShownError, match="accepted, but shows no effect after 0.2 s"):
         one.try_it()
     assert only(emulator)["id"] == first
     emulator.advance(30)
@@ -409,7 +407,8 @@ class TestGivenBusinessKey:
         if mode == "fail":
             for _ in range(2):
                 with pytest.raises(
-                    errors.OpenInstanceExistsError, match=f"an open instance already has business key .*: instance '{others}'"
+                    errors.OpenInstanceExistsError,
+                    match=f"an open instance already has business key .*: instance '{others}'",
                 ):
                     one.try_it()
         else:
@@ -497,7 +496,8 @@ class TestOddResponses:
         emulator.distort(odd, {"businessKey": {}})
         task = Task(has_store=HAS_TASK_STATE_STORE)
         with pytest.raises(
-            errors.AmbiguousStartError, match="because its businessKey is {}, and it may belong to this instance"
+            errors.AmbiguousStartError,
+            match="because its businessKey is {}, and it may belong to this instance",
         ):
             task.try_it()
         with pytest.raises(errors.AmbiguousStartError):

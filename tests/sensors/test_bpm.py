@@ -218,7 +218,8 @@ def test_search_by_key_fails_at_once_if_lists_show_no_keys(
     ti: Any = SimpleNamespace(xcom_push=lambda **_: None, get_first_reschedule_date=lambda _: None)
     made = sensor(business_key="k", bpm_name=name, soft_fail=True, **how)
     with pytest.raises(
-        errors.KeysNotShownError, match="On connection 'astro_zero_default': business key 'k'"
+        errors.KeysNotShownError,
+        match="On connection 'astro_zero_default': cannot search for business key 'k'",
     ):
         made.execute({"ti": ti})
 
