@@ -72,7 +72,7 @@ def test_id_of_another_instance_is_no_success_and_not_terminated(
     end = GroupEnd(1, {}, tuple(ids[1:]))
     result, failure = batch_end(**how).complete(named, end, late())
     reasons = {one.instance_id: one.reason for one in result}
-    assert all(str(reasons[one]).startswith("its id shows another instance") for one in ids[:2])
+    assert all(str(reasons[one]).startswith("its id now shows another instance") for one in ids[:2])
     assert failure is not None
     assert closed(emulator, ids) == [True, False, True, True]
     assert result.counts["failed"] == 4
