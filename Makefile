@@ -86,10 +86,10 @@ test-next: $(NEXT_STAMP)  ## Run the tests of the next Airflow, a pre-release, i
 	@$(NEXT_BIN)/pytest -m next -n 0 -q tests/next $(TESTS)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
-	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/bpm/test_interleavings.py
+	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/waiting/test_interleavings.py
 
 test-histories: $(STAMP)  ## Run starts and batches through 100000 random histories each (HISTORIES=n for another number)
-	@HISTORIES=$(HISTORIES) $(BIN)/pytest -n auto --dist worksteal -q tests/bpm/test_histories.py
+	@HISTORIES=$(HISTORIES) $(BIN)/pytest -n auto --dist worksteal -q tests/starting/test_histories.py
 
 test-combinations: $(STAMP)  ## Run the doctor against 200 random combinations of the emulator's switches (COMBINATIONS=n for another number)
 	@COMBINATIONS=$(COMBINATIONS) $(BIN)/pytest -n auto --dist worksteal -q tests/doctor/test_combinations.py

@@ -12,14 +12,14 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from airflow_provider_astrobpm.emulator.running import EmulatorServer
-    from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+    from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+    from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
 
 @pytest.fixture(scope="session")
 def astro_zero_emulator_server() -> Iterator[EmulatorServer]:
     """Run the server behind ``astro_zero_emulator``, from the first use to the end of the session."""
-    from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: PLC0415
+    from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer  # noqa: PLC0415
 
     with EmulatorServer() as server:
         yield server
@@ -33,15 +33,15 @@ def astro_zero_emulator(
 
     The test fails if an action that it planned does not happen.
     """
-    from airflow_provider_astrobpm.bpm.token import TOKENS  # noqa: PLC0415
-    from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: PLC0415
+    from airflow_provider_astrobpm.client.tokens import TOKENS  # noqa: PLC0415
+    from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator  # noqa: PLC0415
 
     emulator = AstroZeroEmulator(astro_zero_emulator_server, monkeypatch.setenv)
     emulator.reset()
     emulator.connect()
     # Forget what this process learned about the server in an earlier test.
     TOKENS.clear()
-    monkeypatch.setattr("airflow_provider_astrobpm.bpm.search._ENDPOINTS", {})
+    monkeypatch.setattr("airflow_provider_astrobpm.client.search._ENDPOINTS", {})
     yield emulator
     if not emulator.is_checked:  # a test that requested the fixture at run time, or a unittest test
         emulator.assert_all_happened()

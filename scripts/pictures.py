@@ -17,7 +17,7 @@ from playwright.sync_api import Error as BrowserError
 from playwright.sync_api import FloatRect
 
 from airflow_pages import AirflowPages, ConnectionForm, PageError
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from emulator_pages import EmulatorPages
 from local_browser import open_page, running_browser
 from local_stack import ROOT, Stack, StackError, Stopped

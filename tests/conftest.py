@@ -34,18 +34,18 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import airflow.models.dag  # noqa: F401
 
-from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: E402
-from airflow_provider_astrobpm.bpm.settings import INSTANCE_LOOKUPS  # noqa: E402
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl  # noqa: E402
-from airflow_provider_astrobpm.emulator.running import EmulatorServer  # noqa: E402
+from airflow_provider_astrobpm.client.settings import INSTANCE_LOOKUPS  # noqa: E402
+from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: E402
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl  # noqa: E402
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer  # noqa: E402
 from airflow_provider_astrobpm.emulator.switches import Switches  # noqa: E402
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator  # noqa: E402
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator  # noqa: E402
 
 # The duration of an example depends more on the machine than on the code.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
-pytest_plugins = ["pytester"]  # runs pytest itself, for the tests of the pytest plugin
+pytest_plugins = ["pytester", "tests.support.plans"]  # runs pytest itself, for the tests of the pytest plugin
 
 
 def pytest_unconfigure() -> None:

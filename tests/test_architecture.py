@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "hooks": {"_airflow", "bpm"},
     "_airflow": {"bpm"},
     "bpm": set(),
-    "emulator": {"bpm.states"},
+    "emulator": {"client.states"},
     "provider_info": set(),
     "__init__": set(),
 }

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.effect import shows
-from airflow_provider_astrobpm.bpm.group_change import DONE, GroupChange, change_all
-from airflow_provider_astrobpm.bpm.group_set import set_all
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES
+from airflow_provider_astrobpm.batches.bulk_change import DONE_WORDS, BulkChange, change_all
+from airflow_provider_astrobpm.batches.bulk_set import set_all
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import select
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client.effect import has_effect
+from airflow_provider_astrobpm.client.states import OPEN_STATES
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
-    from airflow_provider_astrobpm.bpm.group_change import GroupAction
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.batches.bulk_change import BulkAction
+    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
@@ -54,8 +54,8 @@ def set_variables(args: argparse.Namespace) -> Exit:
     return _change(args, "set", variables)
 
 
-def _change(args: argparse.Namespace, action: GroupAction, variables: dict[str, Any] | None = None) -> Exit:
-    checks.count(args.max_concurrency, "--max-concurrency", least=1)
+def _change(args: argparse.Namespace, action: BulkAction, variables: dict[str, Any] | None = None) -> Exit:
+    validation.count(args.max_concurrency, "--max-concurrency", least=1)
     with connected(args.conn_id) as hook:
         try:
             selection = select(hook, args, OPEN_STATES)
@@ -121,7 +121,7 @@ def _carry_out(
     return summary.exit
 
 
-DONE_ALREADY: dict[GroupAction, str] = {
+DONE_ALREADY: dict[BulkAction, str] = {
     "suspend": "suspended already",
     "resume": "not suspended",
     "terminate": "terminated already",
@@ -142,7 +142,7 @@ class ChangePlan:
     :param ended: other instances that have ended.
     """
 
-    action: GroupAction
+    action: BulkAction
     to_change: list[BpmInstance] = field(default_factory=list)
     done_already: list[BpmInstance] = field(default_factory=list)
     ended: list[BpmInstance] = field(default_factory=list)
@@ -187,7 +187,7 @@ class ChangePlan:
         return f"{what} {number} instance{'' if number == 1 else 's'}."
 
 
-def make_plan(instances: Iterable[BpmInstance], action: GroupAction) -> ChangePlan:
+def make_plan(instances: Iterable[BpmInstance], action: BulkAction) -> ChangePlan:
     """Sort instances by what an action has to do with them.
 
     Variables are set in any state, also of instances that have ended: what Astro Zero does then is undocumented, so its
@@ -197,7 +197,7 @@ def make_plan(instances: Iterable[BpmInstance], action: GroupAction) -> ChangePl
     for instance in instances:
         if action == "set":
             plan.to_change.append(instance)
-        elif shows(instance, action):
+        elif has_effect(instance, action):
             plan.done_already.append(instance)
         elif instance.is_closed:
             plan.ended.append(instance)
@@ -216,7 +216,7 @@ class ChangeSummary:
     """
 
     plan: ChangePlan
-    change: GroupChange
+    change: BulkChange
     interrupted: bool = False
 
     @property
@@ -241,7 +241,7 @@ class ChangeSummary:
         change, total = self.change, len(self.plan.to_change)
         failed = len(change.failed) - len(change.in_doubt)
         parts = [
-            f"{DONE[change.action]} {len(change.done)} of {total}",
+            f"{DONE_WORDS[change.action]} {len(change.done)} of {total}",
             f"{len(change.ended)} had ended already" if change.ended else "",
             f"{failed} failed" if failed else "",
             f"{len(change.in_doubt)} unconfirmed" if change.in_doubt else "",
@@ -278,7 +278,7 @@ class _BulkRun:
         self._variables = variables
         self._concurrency = concurrency
         self._stopped = False
-        self._progress = GroupChange(plan.action)
+        self._progress = BulkChange(plan.action)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -302,7 +302,7 @@ class _BulkRun:
             loop.remove_signal_handler(signal.SIGINT)
         return ChangeSummary(self._plan, change, interrupted=self._stopped)
 
-    async def _change(self) -> GroupChange:
+    async def _change(self) -> BulkChange:
         limits: dict[str, Any] = {
             "max_concurrency": self._concurrency,
             "log": lambda _note: None,  # the progress bar shows it
@@ -316,11 +316,11 @@ class _BulkRun:
             last_seen = {one.id: one.state for one in self._plan.to_change}
             return await change_all(client, last_seen, self._plan.action, **limits)
 
-    def _show(self, progress: GroupChange, finished: int) -> None:
+    def _show(self, progress: BulkChange, finished: int) -> None:
         self._progress = progress
         self._bar.update(self._task, completed=finished)
 
-    def _stop(self, work: asyncio.Future[GroupChange]) -> None:
+    def _stop(self, work: asyncio.Future[BulkChange]) -> None:
         """Handle Ctrl-C: the first stops further changes, the second aborts at once."""
         if self._stopped:
             work.cancel()

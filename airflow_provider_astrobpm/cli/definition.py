@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ARG_YES, ActionCommand, Arg, GroupCommand
 
-from airflow_provider_astrobpm.bpm.states import STATES
 from airflow_provider_astrobpm.cli import exit_codes
+from airflow_provider_astrobpm.client.states import STATES
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import checks
 from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.client import validation
 from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.run import run_doctor
 from airflow_provider_astrobpm.doctor.start_markers import make_key
@@ -29,10 +29,10 @@ def doctor(args: argparse.Namespace) -> int | None:
     :param args: ``conn_id``, ``start`` (the name of a BPM, or ``None``) and ``output`` (``"text"`` or ``"json"``).
     :raises SettingsError: if the connection cannot be used.
     """
-    process = None if args.start is None else checks.identifier(args.start, "--start")
+    process = None if args.start is None else validation.identifier(args.start, "--start")
     with connected(args.conn_id) as hook:
         settings = hook.settings
-    sender = ProbeSender(settings, on_token=masking.shows_tokens(settings))
+    sender = ProbeSender(settings, on_token=masking.token_masker(settings))
     with closing(sender), _sigterm_as_interrupt():
         key, refused_key = (make_key(token_hex(6)) for _ in range(2))
         report = run_doctor(sender, process=process, key=key, refused_key=refused_key, say=say)

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.bpm.variables import plain
+from airflow_provider_astrobpm.client.states import STATES
+from airflow_provider_astrobpm.client.variables import json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -121,4 +121,4 @@ def _object(text: str, where: str, example: str = "") -> dict[str, Any]:
         raise ValueError(f"{where} is not JSON{example}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{where} must be a JSON object of variables and their values{example}")
-    return plain(content)
+    return json_ready(content)

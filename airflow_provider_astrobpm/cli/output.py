@@ -12,8 +12,8 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.wire import BpmDefinition
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.wire import BpmDefinition
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 INSTANCE_COLUMNS = ("id", "name", "version", "state", "suspended", "bp_status", "business_key", "start_time")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.utils.cli import suppress_logs_and_warning
 
-from airflow_provider_astrobpm.bpm.errors import (
+from airflow_provider_astrobpm.cli.exit_codes import Exit
+from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AstroZeroError,
     InstanceNotFoundError,
@@ -22,7 +23,6 @@ from airflow_provider_astrobpm.bpm.errors import (
     SeveralInstancesError,
     UnknownVariablesError,
 )
-from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 if TYPE_CHECKING:

@@ -6,21 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import checks, listing, search, states
-from airflow_provider_astrobpm.bpm.ages import AgeLimits, limits, parse_age
-from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
-from airflow_provider_astrobpm.bpm.listing import Wanted
-from airflow_provider_astrobpm.bpm.shown_keys import ShownKeys
-from airflow_provider_astrobpm.bpm.wire import length_of, unreadable_in
 from airflow_provider_astrobpm.cli.option_values import states_named
 from airflow_provider_astrobpm.cli.runner import say
+from airflow_provider_astrobpm.client import listing, search, states, validation
+from airflow_provider_astrobpm.client.ages import AgeLimits, limits, parse_age
+from airflow_provider_astrobpm.client.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.client.listing import ListingFilter
+from airflow_provider_astrobpm.client.shown_keys import ShownKeys
+from airflow_provider_astrobpm.client.wire import row_count, unreadable_in
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import tzinfo
 
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
@@ -51,7 +51,7 @@ class InstanceFilter:
         """
         if self.states is None:
             return tuple(otherwise)
-        return states.lists_that_show(self.states)
+        return states.states_to_list(self.states)
 
     def matches(self, instance: BpmInstance, now: float) -> bool | None:
         """Return whether an instance matches; ``None`` if it matches but for its age, which is unknown.
@@ -63,12 +63,12 @@ class InstanceFilter:
             return False
         return self.in_any_state(now).matches(instance)
 
-    def in_any_state(self, now: float = 0.0) -> Wanted:
+    def in_any_state(self, now: float = 0.0) -> ListingFilter:
         """Return the conditions other than the state.
 
         :param now: the time, in seconds since the epoch; the ages refer to it.
         """
-        return Wanted(bpm_name=self.bpm_name, business_key=self.business_key, ages=self.ages, now=now)
+        return ListingFilter(bpm_name=self.bpm_name, business_key=self.business_key, ages=self.ages, now=now)
 
 
 def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> InstanceFilter:
@@ -81,7 +81,7 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
     """
     for name in ("bpm_name", "business_key"):
         if getattr(args, name) is not None:
-            checks.identifier(getattr(args, name), f"--{name.replace('_', '-')}")
+            validation.identifier(getattr(args, name), f"--{name.replace('_', '-')}")
     ages = {
         name: parse_age(text, f"--{name.replace('_', '-')}")
         for name in ("older_than", "younger_than")
@@ -126,10 +126,12 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
 
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     """Return the instances with the given ids, with one search for all of them."""
-    sought = dict.fromkeys(checks.identifier(one, "ID") for one in ids)
+    sought = dict.fromkeys(validation.identifier(one, "ID") for one in ids)
     findings = hook.client.run(
         search.find(
-            sought, lookup=hook.settings.instance_lookup, endpoint=search.endpoint_at(hook.settings.base_url)
+            sought,
+            lookup=hook.settings.instance_lookup,
+            endpoint=search.traits_of_endpoint(hook.settings.base_url),
         )
     )
     selection = Selection([], [])
@@ -137,7 +139,7 @@ def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
         try:
             selection.instances.append(findings.instance(instance_id))
         except InstanceNotFoundError as error:
-            error.locate("", hook.settings.connection)
+            error.add_context("", hook.settings.connection)
             selection.missing.append(error)
     return selection
 
@@ -151,10 +153,10 @@ def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str])
     """
     to_list = wanted.states_to_list(states)
     findings = hook.client.run(search.find({}, lists=to_list))
-    lists = {state: findings.rows_of(state) for state in to_list}
+    lists = {state: findings.rows_in(state) for state in to_list}
     now = time.time()
     # An instance that changed its state between two lists shows twice; the later list counts.
-    seen = {one: row for one, row in findings.rows.items() if one not in findings.doubts}
+    seen = {one: row for one, row in findings.rows.items() if one not in findings.contradictions}
     verdicts = {one.id: wanted.matches(one, now) for one in seen.values()}
     for state, rows in lists.items():
         for odd in unreadable_in(rows):
@@ -163,15 +165,15 @@ def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str])
                 say(
                     f"Warning: skipped the row of {which} in state {state!r}, which cannot be read: {odd.reason}."
                 )
-        if search.looks_capped(length_of(rows)):
+        if search.may_be_truncated(row_count(rows)):
             say(
-                f"Warning: Astro Zero listed exactly {length_of(rows)} instances in state {state!r}. The list may be truncated, "
+                f"Warning: Astro Zero listed exactly {row_count(rows)} instances in state {state!r}. The list may be truncated, "
                 "and instances may be missing."
             )
     found = [one for one in seen.values() if verdicts[one.id]]
     if not found and wanted.business_key is not None:
         _check_keys_show(hook, wanted, lists)
-    if doubtful := len(findings.doubts):
+    if doubtful := len(findings.contradictions):
         say(f"Warning: skipped {_count(doubtful)} because the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: skipped {_count(unknown)} because the start time does not prove the age.")
@@ -189,8 +191,8 @@ def _check_keys_show(
 
     :raises KeysNotShownError: if no row of any state shows a business key.
     """
-    endpoint = search.endpoint_at(hook.settings.base_url)
+    endpoint = search.traits_of_endpoint(hook.settings.base_url)
     shown = ShownKeys(shows_any=endpoint.shows_keys)
     for rows in lists.values():
-        shown.take(rows)
-    hook.client.run(listing.check_keys_show(shown, lists, wanted.in_any_state(), endpoint))
+        shown.add_list(rows)
+    hook.client.run(listing.check_keys_are_shown(shown, lists, wanted.in_any_state(), endpoint))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import api, checks
-from airflow_provider_astrobpm.bpm.errors import AmbiguousStartError, WaitFailedError
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.client import operations, validation
+from airflow_provider_astrobpm.client.errors import AmbiguousStartError, WaitFailedError
 
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
@@ -27,10 +27,10 @@ def start_instance(args: argparse.Namespace) -> Exit:
         "business_key": args.business_key,
         "title": args.title,
     }
-    api.start(bpm_name, **start)  # reports bad arguments before the connection is read
-    checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
+    operations.start(bpm_name, **start)  # reports bad arguments before the connection is read
+    validation.seconds(args.poll_interval, "--poll-interval", least=validation.MIN_POLL_INTERVAL_SECONDS)
     if args.timeout is not None:
-        checks.seconds(args.timeout, "--timeout")
+        validation.seconds(args.timeout, "--timeout")
     with connected(args.conn_id) as hook:
         _ = hook.settings  # read the connection before the start can be in doubt
         if args.check_variables:

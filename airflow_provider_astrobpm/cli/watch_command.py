@@ -14,16 +14,17 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from airflow_provider_astrobpm.bpm import checks, look
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import InstanceNotFoundError
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES
-from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import states_named
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import select
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client.errors import InstanceNotFoundError
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.states import OPEN_STATES
+from airflow_provider_astrobpm.waiting import polling
+from airflow_provider_astrobpm.waiting.condition import WaitCondition
+from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
 if TYPE_CHECKING:
     import argparse
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 def watch(args: argparse.Namespace) -> Exit:
     """Watch instances until all have ended or reached a state."""
-    checks.seconds(args.poll_interval, "--poll-interval", least=checks.SHORTEST_INTERVAL)
-    timeout = None if args.timeout is None else checks.seconds(args.timeout, "--timeout")
+    validation.seconds(args.poll_interval, "--poll-interval", least=validation.MIN_POLL_INTERVAL_SECONDS)
+    timeout = None if args.timeout is None else validation.seconds(args.timeout, "--timeout")
     condition = WaitCondition.of(
         states=None if args.until_state is None else states_named(args.until_state, "--until-state")
     )
@@ -44,7 +45,7 @@ def watch(args: argparse.Namespace) -> Exit:
         if selection.missing:
             raise selection.missing[0]
         deadline = None if timeout is None else time.time() + timeout
-        waits = [Wait(condition, seen=one, deadline=deadline) for one in selection.instances]
+        waits = [InstanceWait(condition, seen=one, deadline=deadline) for one in selection.instances]
         if not waits:
             say("Nothing to watch: no instance matches.")
             return Exit.OK
@@ -59,17 +60,17 @@ def watch(args: argparse.Namespace) -> Exit:
     return Exit.INTERRUPTED if interrupted else _exit_code(waits)
 
 
-def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: WaitView) -> None:
-    failures, now = look.Failures(), hook.client.now
+def _follow(hook: AstroZeroHook, waits: Sequence[InstanceWait], interval: float, show: WaitView) -> None:
+    failures, now = polling.PollFailures(), hook.client.now
     show(waits, ())
     while still := [wait for wait in waits if wait.ending is None]:
-        time.sleep(look.pause(still[0], interval, failures, now(), random.random()))  # noqa: S311 - jitter
+        time.sleep(polling.next_delay(still[0], interval, failures, now(), random.random()))  # noqa: S311 - jitter
         began = now()
-        findings = hook.client.run(look.search_for(still, hook.settings))
-        failures.take(findings.failure)
+        findings = hook.client.run(polling.query_for_waits(still, hook.settings))
+        failures.record(findings.failure)
         for wait in still:
             wait.grace = hook.settings.start_grace
-            wait.look_found(findings, began.steady, now(), hook.settings.connection)
+            wait.record_poll(findings, began.steady, now(), hook.settings.connection)
         # A note that is the same for all instances is shown once.
         notes = dict.fromkeys(note.text for wait in still for note in wait.notes)
         for wait in still:
@@ -77,7 +78,7 @@ def _follow(hook: AstroZeroHook, waits: Sequence[Wait], interval: float, show: W
         show(waits, notes)
 
 
-def _report(waits: Sequence[Wait], *, interrupted: bool) -> list[str]:
+def _report(waits: Sequence[InstanceWait], *, interrupted: bool) -> list[str]:
     """Return the messages about how the instances ended."""
     endings = [wait.ending for wait in waits]
     errors = [ending for ending in endings if isinstance(ending, Exception)]
@@ -91,7 +92,7 @@ def _report(waits: Sequence[Wait], *, interrupted: bool) -> list[str]:
     return [*dict.fromkeys(map(str, errors)), f"{lead}{', '.join(parts)}."]
 
 
-def _exit_code(waits: Sequence[Wait]) -> Exit:
+def _exit_code(waits: Sequence[InstanceWait]) -> Exit:
     errors = [wait.ending for wait in waits if isinstance(wait.ending, Exception)]
     if not errors:
         return Exit.OK
@@ -99,7 +100,7 @@ def _exit_code(waits: Sequence[Wait]) -> Exit:
     return Exit.NOT_FOUND if missing else Exit.FAILED
 
 
-WaitView = Callable[["Sequence[Wait]", Iterable[str]], None]
+WaitView = Callable[["Sequence[InstanceWait]", Iterable[str]], None]
 """Shows the current state of instances: their waits, and messages about what changed since the last call."""
 
 LINES_AROUND_TABLE = 6  # of a terminal, for everything but the rows
@@ -111,7 +112,7 @@ def line_view() -> Iterator[WaitView]:
     """Provide a view that prints one line per instance at first, and then one line per change."""
     began = False
 
-    def show(waits: Sequence[Wait], notes: Iterable[str]) -> None:
+    def show(waits: Sequence[InstanceWait], notes: Iterable[str]) -> None:
         nonlocal began
         if not began:
             notes = [f"Watching {wait.seen}" for wait in waits]
@@ -133,7 +134,7 @@ def table_view() -> Iterator[WaitView]:
         )
 
 
-def table(waits: Sequence[Wait], max_rows: int) -> Table:
+def table(waits: Sequence[InstanceWait], max_rows: int) -> Table:
     """Return the table of instances, open instances first.
 
     :param waits: one wait per instance.
@@ -145,7 +146,7 @@ def table(waits: Sequence[Wait], max_rows: int) -> Table:
     caption = f"{still_open} of {len(waits)} still open at {time.strftime('%H:%M:%S')}"
     if hidden:
         caption += f"; {hidden} more not shown"
-    if any(wait.failed_looks for wait in waits):
+    if any(wait.failed_polls for wait in waits):
         caption += "; the last poll failed"
     drawn = Table(*COLUMNS, caption=caption)
     for wait in shown:

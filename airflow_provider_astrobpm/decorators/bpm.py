@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DecoratedOperator, conf, redact,
 
 from airflow_provider_astrobpm._airflow.version_compat import determine_kwargs
 from airflow_provider_astrobpm.operators.bpm.start import AstroZeroStartBpmInstanceOperator
-from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default
+from airflow_provider_astrobpm.task_base.task_arguments import errors_name_task, is_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class AstroZeroBpmDecoratedOperator(DecoratedOperator, AstroZeroStartBpmInstance
             if not is_default(kwargs.get("default_args"), "variables", self.variables):
                 raise ValueError(f"Task {self.task_id!r}: {NO_VARIABLES_MESSAGE}")
             self.variables = None
-            self._given -= {"variables"}
+            self._provided_args -= {"variables"}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function, then start the instance or resume the one of an earlier try."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY
-from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
+from airflow_provider_astrobpm.client.key_form import KeyForm, KeyForms
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.start_markers import business_key_of
+from airflow_provider_astrobpm.starting.business_keys import MAX_KEY_LENGTH
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation
@@ -53,7 +53,7 @@ def long_key_finding(key: str, instance: InstanceRow, row: InstanceRow | None, *
             )
         where = " and ".join(changes)
         return Finding.known(
-            "long_key", change, f"{LONGEST_KEY} characters came back as sent in {where}", *seen
+            "long_key", change, f"{MAX_KEY_LENGTH} characters came back as sent in {where}", *seen
         )
     parts = ", ".join(f"{each} in {where}" for where, each in changes.items())
     differ = (

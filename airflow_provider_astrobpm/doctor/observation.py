@@ -15,20 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import (
-    AuthenticationError,
-    CallError,
-    RefusedError,
-    ServerError,
-)
-from airflow_provider_astrobpm.bpm.exchange import SUCCESS, words_of_platform
-from airflow_provider_astrobpm.bpm.wire import EMPTY_RESULTS
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.errors import AuthenticationError, CallError, RefusedError, ServerError
+from airflow_provider_astrobpm.client.protocol import SUCCESS, platform_message
+from airflow_provider_astrobpm.client.wire import EMPTY_RESULTS
 from airflow_provider_astrobpm.doctor.findings import Finding
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.bpm.api import Operation
-    from airflow_provider_astrobpm.bpm.exchange import Request, Response
+    from airflow_provider_astrobpm.client.operations import Operation
+    from airflow_provider_astrobpm.client.protocol import Request, Response
 
 T = TypeVar("T")
 
@@ -94,10 +89,10 @@ class Observation:
 
     def envelope(self) -> tuple[str | None, str | None]:
         """Return ``resCode`` and ``resMsg`` of the response, if it has them."""
-        return words_of_platform(self.response) if self.response else (None, None)
+        return platform_message(self.response) if self.response else (None, None)
 
 
-ProbeFlow = Generator[Probe | api.Pause | Finding, Any, T]
+ProbeFlow = Generator[Probe | operations.Sleep | Finding, Any, T]
 
 
 class AnswerKind(Enum):
@@ -191,7 +186,7 @@ def evidence_line(
     asked = f"{request.method} {shown}{f' ({remark})' if remark else ''}"
     if response is None:
         return f"{asked} -> no answer: {error.problem if error else 'interrupted'}"
-    code = error.res_code if error and error.res_code else words_of_platform(response)[0]
+    code = error.res_code if error and error.res_code else platform_message(response)[0]
     answered = [f"HTTP {response.status}"]
     if code is not None:
         answered.append(f"resCode {code[:40]!r}")

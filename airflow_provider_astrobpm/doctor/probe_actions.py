@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api, states
-from airflow_provider_astrobpm.bpm.effect import shows
-from airflow_provider_astrobpm.bpm.wire import decode_instance
+from airflow_provider_astrobpm.client import operations, states
+from airflow_provider_astrobpm.client.effect import has_effect
+from airflow_provider_astrobpm.client.wire import decode_instance
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import (
     AnswerKind,
@@ -164,7 +164,7 @@ class ActionProbes:
             )
             return
         yield self._repetition_finding("suspend_ended", seen)
-        operation = raw(api.set_variables(self._row["id"], {NONEXISTENT_VARIABLE: "x"}))
+        operation = raw(operations.set_variables(self._row["id"], {NONEXISTENT_VARIABLE: "x"}))
         seen = yield Probe(operation, csrf=self._started.csrf, remark="of an ended instance")
         yield self._repetition_finding("variables_of_ended", seen)
 
@@ -177,12 +177,14 @@ class ActionProbes:
         state = text(self._row, "state")
         row, seen = yield from find_row(self._row["id"], state)
         if row is None:
-            yield api.Pause(SECOND_SEARCH_DELAY_SECONDS)  # it may have changed its state between two lists
+            yield operations.Sleep(
+                SECOND_SEARCH_DELAY_SECONDS
+            )  # it may have changed its state between two lists
             row, seen = yield from find_row(self._row["id"], state)
         if row is not None:
             yield Finding.known("ended", "kept", "the instance is still visible after it has ended", seen)
             return
-        of_its_state = yield Probe(raw(api.query(state)), remark="the list of its state")
+        of_its_state = yield Probe(raw(operations.query(state)), remark="the list of its state")
         rows = rows_of(of_its_state)
         if rows is None or rows_of(seen) is None:
             yield Finding.unknown(
@@ -198,7 +200,7 @@ class ActionProbes:
             )
             yield Finding.known("ended", "gone", words, of_its_state, fine=False)
 
-    def _await_effect(self, accepted: Observation, action: api.Action) -> ProbeFlow[ActionEffect]:
+    def _await_effect(self, accepted: Observation, action: operations.Action) -> ProbeFlow[ActionEffect]:
         """Poll until the effect of an action shows."""
 
         def shows_effect(row: InstanceRow) -> bool:
@@ -296,7 +298,7 @@ def _suspension_finding(row: InstanceRow, *seen: Observation) -> Finding:
 def _termination_finding(row: InstanceRow, *seen: Observation) -> Finding:
     state = text(row, "state")
     try:
-        fine = shows(decode_instance(msgspec.json.encode(row)), "terminate")
+        fine = has_effect(decode_instance(msgspec.json.encode(row)), "terminate")
     except msgspec.ValidationError:
         fine = False
     words = f"{state!r}" if fine else f"{state!r}, which this provider does not treat as a termination"

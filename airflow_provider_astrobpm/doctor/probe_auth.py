@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Literal
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import AuthenticationError
-from airflow_provider_astrobpm.bpm.exchange import TokenFault, token_fault
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials
-from airflow_provider_astrobpm.bpm.states import COMPLETED
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.errors import AuthenticationError
+from airflow_provider_astrobpm.client.protocol import TokenFault, token_fault
+from airflow_provider_astrobpm.client.settings import ClientCredentials
+from airflow_provider_astrobpm.client.states import COMPLETED
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import (
     AnswerKind,
@@ -21,7 +21,7 @@ from airflow_provider_astrobpm.doctor.observation import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.doctor.observation import Observation, ProbeFlow
 
 Encoding = Literal["form", "json"]
@@ -68,7 +68,7 @@ def probe_wrong_token(state: str, right: Observation) -> ProbeFlow[None]:
     :param state: the state to list.
     :param right: the same list with the valid token.
     """
-    seen = yield Probe(raw(api.query(state)), token=WRONG_TOKEN, remark="a wrong token")
+    seen = yield Probe(raw(operations.query(state)), token=WRONG_TOKEN, remark="a wrong token")
     if is_same_failure(seen, right):
         reason = f"the valid token gets the same answer: {why_unclear(right)}"
         yield Finding.unknown("bad_token", reason, seen, right)
@@ -96,12 +96,14 @@ def probe_wrong_token(state: str, right: Observation) -> ProbeFlow[None]:
     yield Finding.known("bad_token", value, f"with {value}: {meaning}", seen, fine=fault is not None)
 
 
-def _request(credentials: ClientCredentials, encoding: Encoding) -> api.Operation[api.TokenAnswer]:
-    return api.get_token(credentials.client_id, credentials.client_secret, encoding=encoding)
+def _request(
+    credentials: ClientCredentials, encoding: Encoding
+) -> operations.Operation[operations.TokenAnswer]:
+    return operations.get_token(credentials.client_id, credentials.client_secret, encoding=encoding)
 
 
 def _probe_access_token(settings: Settings) -> ProbeFlow[bool]:
-    seen = yield Probe(raw(api.definitions(limit=1)))
+    seen = yield Probe(raw(operations.definitions(limit=1)))
     yield _connection_finding(settings, seen)
     if seen.response is None:
         return False
@@ -204,7 +206,7 @@ def _probe_older_tokens(first: Observation, another: Observation) -> ProbeFlow[N
     if another.result.access_token == older:
         yield Finding.known("older_tokens", "same", "a second request returns the same token", first, another)
         return
-    seen = yield Probe(raw(api.query(COMPLETED)), token=older, remark="the older of two tokens")
+    seen = yield Probe(raw(operations.query(COMPLETED)), token=older, remark="the older of two tokens")
     if seen.error is None:
         yield Finding.known("older_tokens", "kept", "a token stays valid after another is requested", seen)
         return
@@ -214,7 +216,7 @@ def _probe_older_tokens(first: Observation, another: Observation) -> ProbeFlow[N
         yield Finding.unknown("older_tokens", why_unclear(seen), *evidence)
         return
     # The client may not be permitted to list instances at all.
-    evidence.append((yield Probe(raw(api.query(COMPLETED)), remark="the newer of two tokens")))
+    evidence.append((yield Probe(raw(operations.query(COMPLETED)), remark="the newer of two tokens")))
     if evidence[1].error is not None:
         reason = f"the newer token cannot list instances either: {why_unclear(evidence[1])}"
         yield Finding.unknown("older_tokens", reason, *evidence)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import api, states, timestamps
-from airflow_provider_astrobpm.bpm.instance import ROW_FIELDS
-from airflow_provider_astrobpm.bpm.wire import EMPTY_RESULTS
+from airflow_provider_astrobpm.client import operations, states, timestamps
+from airflow_provider_astrobpm.client.instance import ROW_FIELDS
+from airflow_provider_astrobpm.client.wire import EMPTY_RESULTS
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import (
     Probe,
@@ -92,7 +92,7 @@ class StateLists:
 
 def fetch_lists() -> ProbeFlow[StateLists]:
     """List definitions and every state, and report what the token may read."""
-    seen = yield Probe(raw(api.definitions(limit=1)))
+    seen = yield Probe(raw(operations.definitions(limit=1)))
     if seen.error is None and (seen.result in EMPTY_RESULTS or isinstance(seen.result, list)):
         shown = "shows at least one" if seen.result else "shows none"
         yield Finding.known(
@@ -107,7 +107,7 @@ def fetch_lists() -> ProbeFlow[StateLists]:
         yield Finding.unknown("definitions", why_unclear(seen), seen)
     answers = {}
     for state in states.STATES:
-        answers[state] = yield Probe(raw(api.query(state)))
+        answers[state] = yield Probe(raw(operations.query(state)))
     lists = StateLists(answers)
     yield _access_finding(lists)
     yield _message_finding(next((seen for seen in answers.values() if seen.error is None), None))
@@ -125,7 +125,7 @@ def probe_lists(lists: StateLists) -> ProbeFlow[None]:
             yield Finding.unknown(name, lists.why_no_rows)
         return
     unordered = yield Probe(
-        raw(api.query(state, fields=None, order_field=None)), remark="no order, no fields"
+        raw(operations.query(state, fields=None, order_field=None)), remark="no order, no fields"
     )
     yield _fields_finding(lists, state, unordered)
     yield own_order_finding(unordered)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import Probe, raw, rows_of, text, why_unclear
 
@@ -98,7 +98,7 @@ def probe_displacement(lists: StateLists, displacement: Displacement | None) -> 
     """Request a list again in which a new instance displaced another, after the new one has left that list."""
     if displacement is None:
         return
-    seen = yield Probe(raw(api.query(displacement.state)), remark="after the new instance has ended")
+    seen = yield Probe(raw(operations.query(displacement.state)), remark="after the new instance has ended")
     rows = rows_of(seen) or []
     if len(rows) == displacement.rows and displacement.missing & {row["id"] for row in rows}:
         words = (
@@ -116,7 +116,7 @@ def has_distinct_starts(rows: list[InstanceRow]) -> bool:
 
 def _fetch_both_ends(lists: StateLists, state: str) -> ProbeFlow[BothEnds]:
     newest_first, rows = lists.answers[state], lists.rows[state]
-    oldest_first = yield Probe(raw(api.query(state, order_type="asc")))
+    oldest_first = yield Probe(raw(operations.query(state, order_type="asc")))
     reverse = rows_of(oldest_first)
     seen = (newest_first, oldest_first)
     if reverse is None:
@@ -125,7 +125,7 @@ def _fetch_both_ends(lists: StateLists, state: str) -> ProbeFlow[BothEnds]:
         is_complete = has_distinct_starts(rows) and _is_ordered(rows, reverse)
         return BothEnds(state, rows, reverse, seen, "complete" if is_complete else "inconclusive")
     # Either the server returns only one end of the list, or instances changed their states meanwhile.
-    again = yield Probe(raw(api.query(state)))
+    again = yield Probe(raw(operations.query(state)))
     same = [row["id"] for row in rows_of(again) or ()] == [row["id"] for row in rows]
     is_truncated = same and len(rows) == len(reverse)
     return BothEnds(state, rows, reverse, (*seen, again), "truncated" if is_truncated else "moved")

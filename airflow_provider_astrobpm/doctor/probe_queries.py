@@ -7,9 +7,9 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.states import COMPLETED, OPEN_STATES, STATES
-from airflow_provider_astrobpm.bpm.wire import decode_instance
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.states import COMPLETED, OPEN_STATES, STATES
+from airflow_provider_astrobpm.client.wire import decode_instance
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import (
     AnswerKind,
@@ -25,7 +25,7 @@ from airflow_provider_astrobpm.doctor.observation import (
 from airflow_provider_astrobpm.doctor.probe_lists import NO_INSTANCE_VISIBLE
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.bpm.api import Operation
+    from airflow_provider_astrobpm.client.operations import Operation
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
     from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 
@@ -71,14 +71,14 @@ def probe_by_id(row: InstanceRow | None, no_row: str = NO_INSTANCE_VISIBLE) -> P
     :param no_row: why there is none, in words.
     """
     if row is None:
-        seen = yield Probe(raw(api.get_instance(NONEXISTENT_ID)), remark="a nonexistent id")
+        seen = yield Probe(raw(operations.get_instance(NONEXISTENT_ID)), remark="a nonexistent id")
         if seen.status == 405:
             yield _not_by_id_finding("get_by_id", "not allowed", seen)
         else:
             yield Finding.unknown("get_by_id", f"{no_row}, so there is none to read", seen)
         yield Finding.unknown("get_variables", f"{no_row}, so there is none to read")
         return
-    operation = raw(api.get_instance(row["id"]))
+    operation = raw(operations.get_instance(row["id"]))
     is_there = yield from _by_id_finding(row, (yield Probe(operation)))
     path = f"{operation.path}/variables"
     seen = yield Probe(msgspec.structs.replace(operation, path=path, attempt="read the variables"))
@@ -92,7 +92,7 @@ def instance_to_read(lists: StateLists) -> InstanceRow | None:
 
 
 def _listing(*values: str) -> Operation[object]:
-    return raw(api.query(COMPLETED), query=tuple(("states", value) for value in values))
+    return raw(operations.query(COMPLETED), query=tuple(("states", value) for value in values))
 
 
 def _probe_refusal(granted: str) -> ProbeFlow[bool]:
@@ -138,7 +138,7 @@ def _probe_unknown_state(*, refuses_with_5xx: bool) -> ProbeFlow[str | None]:
 def _probe_unknown_field(lists: StateLists, granted: str, *, refuses_with_5xx: bool) -> ProbeFlow[None]:
     state = next(iter(lists.non_empty), granted)
     fields = ("id", "name", "state", NONEXISTENT_COLUMN)
-    seen = yield Probe(raw(api.query(state, fields=fields, order_field=None)))
+    seen = yield Probe(raw(operations.query(state, fields=fields, order_field=None)))
     found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
     if found is AnswerKind.REFUSED:
         yield Finding.known("unknown_field", "refused", "refused", seen)
@@ -241,7 +241,7 @@ def _by_id_finding(row: InstanceRow, seen: Observation) -> ProbeFlow[bool]:
     if answer_kind(seen) is AnswerKind.UNCLEAR:
         yield Finding.unknown(name, why_unclear(seen), seen)
         return False
-    control = yield Probe(raw(api.query(row["state"])), remark="whether it is still listed")
+    control = yield Probe(raw(operations.query(row["state"])), remark="whether it is still listed")
     is_there = any(each["id"] == row["id"] for each in rows_of(control) or ())
     if seen.status == 405:
         yield _not_by_id_finding(name, "not allowed", seen)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.states import COMPLETED, OPEN_STATES
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.states import COMPLETED, OPEN_STATES
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import Probe, instance_of, raw, text, why_unclear
 from airflow_provider_astrobpm.doctor.probe_auth import WRONG_TOKEN
@@ -58,10 +58,10 @@ def probe_refused_start(
         )
         return
     state = lists.granted or COMPLETED
-    read = yield Probe(raw(api.query(state)), token=WRONG_TOKEN, remark="a wrong token")
+    read = yield Probe(raw(operations.query(state)), token=WRONG_TOKEN, remark="a wrong token")
     start = started.record(key)
     operation = raw(
-        api.start(started.process, business_key=key, title=title_for(key)), resend_if_unsure=False
+        operations.start(started.process, business_key=key, title=title_for(key)), resend_if_in_doubt=False
     )
     sent = yield Probe(operation, token=WRONG_TOKEN, remark="a wrong token")
     if is_not_sent(sent):
@@ -121,7 +121,7 @@ def _search_for_instance(
     """Search twice for an instance of the start, and conclude."""
     sweeps = []
     for pause in (known.lag + EXTRA_LAG_SECONDS, SECOND_SEARCH_DELAY_SECONDS):
-        yield api.Pause(pause)
+        yield operations.Sleep(pause)
         sweeps.append((yield from sweep_lists(started)))
         found = [
             each for each in started.starts if each.business_key == start.business_key and each.instance_id

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from airflow_provider_astrobpm.bpm import retry, secrecy
-from airflow_provider_astrobpm.bpm.csrf import CsrfMemory
-from airflow_provider_astrobpm.bpm.errors import CallError, NotSentError
-from airflow_provider_astrobpm.bpm.exchange import (
+from airflow_provider_astrobpm.client import resend_policy, secrecy
+from airflow_provider_astrobpm.client.csrf import CsrfMemory
+from airflow_provider_astrobpm.client.errors import CallError, NotSentError
+from airflow_provider_astrobpm.client.protocol import (
     TOKEN_PROBE,
     NeedToken,
-    NotTheToken,
     Request,
-    exchange,
+    TokenNotAtFault,
+    call_flow,
     without_secrets,
 )
-from airflow_provider_astrobpm.bpm.settings import ReadyToken
-from airflow_provider_astrobpm.bpm.token import Doubts, request_token
-from airflow_provider_astrobpm.bpm.transport import Transport
+from airflow_provider_astrobpm.client.settings import StaticToken
+from airflow_provider_astrobpm.client.sync_transport import Transport
+from airflow_provider_astrobpm.client.tokens import RenewalLimiter, request_token
 from airflow_provider_astrobpm.doctor.observation import Observation, Probe, evidence_line, may_be_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_astrobpm.bpm.exchange import Response
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.protocol import Response
+    from airflow_provider_astrobpm.client.settings import Settings
 
 MAX_ATTEMPTS = 2  # of a probe that fails with a transient error
 RESEND_DELAY_SECONDS = 1.0  # unless the server sends Retry-After
@@ -64,7 +64,7 @@ class ProbeSender:
         self._on_token = on_token
         self._transport = Transport(settings)
         self._token: str | None = None
-        self._doubts = Doubts()
+        self._doubts = RenewalLimiter()
         self._csrf_memory = CsrfMemory()
         self._secrets = set(settings.secrets())
         self._failures = 0
@@ -80,13 +80,13 @@ class ProbeSender:
             error = seen.error
             if attempt == MAX_ATTEMPTS - 1 or error is None:
                 break
-            if not retry.may_resend(error, resend_if_unsure=probe.operation.resend_if_unsure):
+            if not resend_policy.may_resend(error, resend_if_in_doubt=probe.operation.resend_if_in_doubt):
                 break
-            requested = retry.retry_after_seconds(error.retry_after, self.clock())
+            requested = resend_policy.retry_after_seconds(error.retry_after, self.clock())
             self.sleep(
                 min(MAX_RESEND_DELAY_SECONDS, RESEND_DELAY_SECONDS if requested is None else requested)
             )
-        has_failed = error is not None and error.passing and not may_be_refusal(seen)
+        has_failed = error is not None and error.is_transient and not may_be_refusal(seen)
         self._failures = self._failures + 1 if has_failed else 0
         return seen
 
@@ -100,7 +100,7 @@ class ProbeSender:
 
     def _send_once(self, probe: Probe) -> Observation:
         operation = probe.operation
-        talk = exchange(
+        talk = call_flow(
             operation,
             connection=self.settings.connection,
             csrf=self._csrf_memory if probe.csrf else None,
@@ -115,8 +115,8 @@ class ProbeSender:
                 try:
                     if isinstance(step, NeedToken):
                         reply: Any = self._token_for(probe, step)
-                    elif isinstance(step, NotTheToken):
-                        self._doubts.in_vain(step.doubt, time.monotonic())
+                    elif isinstance(step, TokenNotAtFault):
+                        self._doubts.note_useless_renewal(step.doubt, time.monotonic())
                         reply = None
                     elif _checks_token(step, probe):
                         reply = self._send(step)
@@ -145,7 +145,7 @@ class ProbeSender:
         stale = need.stale
         if probe.token is not None:
             return probe.token if stale is None else None
-        if isinstance(self.settings.credentials, ReadyToken):
+        if isinstance(self.settings.credentials, StaticToken):
             return self.settings.credentials.token if stale is None else None
         if need.doubt is not None and not self._doubts.allow(need.doubt, time.monotonic()):
             return None

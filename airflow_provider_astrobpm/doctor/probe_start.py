@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import CallError, ThrottledError
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.errors import CallError, ThrottledError
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.key_findings import business_key_finding, long_key_finding
 from airflow_provider_astrobpm.doctor.observation import (
@@ -33,13 +33,13 @@ from airflow_provider_astrobpm.doctor.timestamp_findings import start_time_findi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_provider_astrobpm.bpm.csrf import Method
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.csrf import Method
+    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
 NONEXISTENT_VARIABLE = "NoSuchVariableOfTheDoctor"
 CSRF_METHODS: tuple[Method, ...] = ("POST", "GET")
-CSRF_TOKEN_ACTION = api.get_csrf_token().attempt
+CSRF_TOKEN_ACTION = operations.get_csrf_token().attempt
 # Whether a start has a CSRF token, and whether it sets a variable that the process does not have.
 START_FORMS = ((False, True), (False, False), (True, True), (True, False))
 
@@ -146,7 +146,9 @@ def _start(
 ) -> ProbeFlow[tuple[SentStart, Observation]]:
     """Send one start. It is recorded first, and removed again if it certainly did not reach the server."""
     variables = {NONEXISTENT_VARIABLE: "x"} if with_variable else None
-    operation = raw(api.start(started.process, variables=variables, business_key=key, title=title_for(key)))
+    operation = raw(
+        operations.start(started.process, variables=variables, business_key=key, title=title_for(key))
+    )
     remarks = [
         "an unknown variable" if with_variable else "",
         "a CSRF token" if csrf else "",
@@ -156,7 +158,7 @@ def _start(
     if is_not_sent(seen):
         started.starts.remove(start)
     is_refused = answer_kind(seen, refuses_with_5xx=refuses_with_5xx) is AnswerKind.REFUSED
-    start.refused = is_refused or (seen.error is not None and seen.error.taken is False)
+    start.refused = is_refused or (seen.error is not None and seen.error.was_processed is False)
     return start, seen
 
 
@@ -167,7 +169,7 @@ def is_not_sent(seen: Observation) -> bool:
 
 def _is_futile_to_vary(error: CallError) -> bool:
     """Return whether other forms of the same start would fail too."""
-    return error.passing or isinstance(error, ThrottledError)
+    return error.is_transient or isinstance(error, ThrottledError)
 
 
 def _describe(seen: Observation) -> str:
@@ -193,7 +195,7 @@ def _probe_csrf_method(*, needed: bool | None) -> ProbeFlow[None]:
     """
     answers = {}
     for method in CSRF_METHODS:
-        answers[method] = yield Probe(raw(api.get_csrf_token(method)))
+        answers[method] = yield Probe(raw(operations.get_csrf_token(method)))
     given = [method for method, seen in answers.items() if seen.error is None and is_csrf_token(seen.result)]
     seen = list(answers.values())
     unclear = next((each for each in seen if answer_kind(each) is AnswerKind.UNCLEAR), None)
@@ -227,7 +229,9 @@ def _probe_others(row: InstanceRow, filled_states: Iterable[str]) -> ProbeFlow[N
     """Compare the creators of the visible instances with the creator of the new one."""
     own_creator, creators = "", set()
     for state in dict.fromkeys((text(row, "state"), *filled_states)):
-        seen = yield Probe(raw(api.query(state, fields=None, order_field=None)), remark="with creators")
+        seen = yield Probe(
+            raw(operations.query(state, fields=None, order_field=None)), remark="with creators"
+        )
         for each in rows_of(seen) or ():
             creators.add(text(each, CREATOR))
             own_creator = text(each, CREATOR) if each["id"] == row["id"] else own_creator
@@ -247,7 +251,7 @@ def _probe_others(row: InstanceRow, filled_states: Iterable[str]) -> ProbeFlow[N
 def _probe_unknown_variable(
     started: StartedInstances, instance_id: str, *, refuses_with_5xx: bool
 ) -> ProbeFlow[None]:
-    operation = raw(api.set_variables(instance_id, {NONEXISTENT_VARIABLE: "x"}))
+    operation = raw(operations.set_variables(instance_id, {NONEXISTENT_VARIABLE: "x"}))
     seen = yield Probe(operation, csrf=started.csrf, remark="an unknown variable")
     found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
     if found is AnswerKind.UNCLEAR:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.doctor.findings import Finding
 
 GRACE_LAG_FACTOR = 2  # the grace must be at least this many times the observed lag

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm.api import Pause
-from airflow_provider_astrobpm.bpm.states import COMPLETED
+from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.states import COMPLETED
 from airflow_provider_astrobpm.doctor.observation import Probe
 from airflow_provider_astrobpm.doctor.probe_actions import ActionProbes
 from airflow_provider_astrobpm.doctor.probe_auth import probe_sign_in, probe_wrong_token
@@ -122,7 +122,7 @@ def _run(plan: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
             reply = None
             if isinstance(step, Probe):
                 reply = sender.send(step)
-            elif isinstance(step, Pause):
+            elif isinstance(step, Sleep):
                 sender.sleep(step.seconds)
             else:
                 _record(report, step, sender)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm.identity import key_prefix
 from airflow_provider_astrobpm.doctor.observation import text
+from airflow_provider_astrobpm.starting.business_keys import key_prefix
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import InstanceRow

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_astrobpm.bpm import api, states
+from airflow_provider_astrobpm.client import operations, states
 from airflow_provider_astrobpm.doctor.observation import Probe, instance_of, raw, rows_of, text
 from airflow_provider_astrobpm.doctor.start_markers import matches
 
@@ -107,7 +107,7 @@ def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[InstanceRow |
     """
     failed: Observation | None = None
     for state in sorted(states.STATES, key=lambda each: each != last_state):
-        seen = yield Probe(raw(api.query(state)))
+        seen = yield Probe(raw(operations.query(state)))
         rows = rows_of(seen)
         failed = seen if rows is None else failed
         for row in rows or ():
@@ -140,7 +140,7 @@ def await_row(
         if not seen.sent:
             break
         if pause is not None:
-            yield api.Pause(pause)
+            yield operations.Sleep(pause)
     return AwaitedRow(None, row, seen, clock())
 
 
@@ -156,13 +156,13 @@ def terminate_all(started: StartedInstances) -> ProbeFlow[None]:
 
 
 def action_probe(
-    started: StartedInstances, instance_id: str, action: api.Action, *, even_if_down: bool = False
+    started: StartedInstances, instance_id: str, action: operations.Action, *, even_if_down: bool = False
 ) -> Probe:
     """Return the probe that suspends, resumes or terminates an instance.
 
     It is not resent if the server may have processed it: the second answer would be that of a repeated action.
     """
-    operation = raw(api.act(instance_id, action), resend_if_unsure=False)
+    operation = raw(operations.change_state(instance_id, action), resend_if_in_doubt=False)
     return Probe(operation, csrf=started.csrf, remark=action, even_if_down=even_if_down)
 
 
@@ -185,14 +185,14 @@ def sweep_lists(started: StartedInstances, *, even_if_down: bool = False) -> Pro
     lists: dict[str, list[InstanceRow]] = {}
     failed: Observation | None = None
     for state in states.STATES:
-        seen = yield Probe(raw(api.query(state)), even_if_down=even_if_down)
+        seen = yield Probe(raw(operations.query(state)), even_if_down=even_if_down)
         rows = rows_of(seen)
         if rows is not None:
             lists[state] = rows
             started.claim(rows)
             continue
         failed = seen
-        if seen.error is not None and seen.error.passing:
+        if seen.error is not None and seen.error.is_transient:
             return ListSweep(lists, failed, down=True)
     started.needs_sweep = False
     return ListSweep(lists, failed, down=False)
@@ -210,7 +210,7 @@ def _identify(started: StartedInstances, *, refused: bool) -> ProbeFlow[None]:
             return
         sweep = yield from sweep_lists(started, even_if_down=True)
         if pause is not None and _unidentified(started, refused=refused):
-            yield api.Pause(pause)
+            yield operations.Sleep(pause)
     for start in _unidentified(started, refused=refused):
         if not refused:
             start.problem = "it is unknown whether its start was processed, and the lists do not show it"
@@ -229,7 +229,7 @@ def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None
     instance_id = start.instance_id or ""
     for before in TERMINATION_DELAYS_SECONDS:
         if before:
-            yield api.Pause(before)
+            yield operations.Sleep(before)
         seen = yield action_probe(started, instance_id, "terminate", even_if_down=True)
         answer = instance_of(seen)
         if answer is not None and has_ended(answer):
@@ -247,7 +247,7 @@ def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None
             if not lists.sent:
                 break
             if pause is not None:
-                yield api.Pause(pause)
+                yield operations.Sleep(pause)
         if row is not None and is_suspended(row):
             # This run may have suspended it, and a suspended instance may not end.
             yield action_probe(started, instance_id, "resume", even_if_down=True)

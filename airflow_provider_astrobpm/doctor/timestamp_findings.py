@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
-from airflow_provider_astrobpm.bpm import timestamps
+from airflow_provider_astrobpm.client import timestamps
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import text
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation
 
 CLOCK_TOLERANCE = timedelta(minutes=3)  # between a timestamp and a correct clock

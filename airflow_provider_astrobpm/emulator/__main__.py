@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TextIO
 
 from airflow_provider_astrobpm.emulator.control_api import PREFIX
+from airflow_provider_astrobpm.emulator.emulator_state import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    TOKEN_LIFETIME,
+    Emulator,
+    EmulatorSettings,
+)
 from airflow_provider_astrobpm.emulator.process_scripts import (
     DEFAULT_SCRIPT,
     Process,
     ScriptError,
     load_script,
 )
-from airflow_provider_astrobpm.emulator.running import connection_json, listening
+from airflow_provider_astrobpm.emulator.server_thread import connection_json, listening
 from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
-from airflow_provider_astrobpm.emulator.world import (
-    CLIENT_ID,
-    CLIENT_SECRET,
-    TOKEN_LIFETIME,
-    Emulator,
-    Settings,
-)
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 _ABOUT = """\
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        settings = Settings(
+        settings = EmulatorSettings(
             processes=_load(options.processes),
             switches=Switches().changed(**dict(map(parse_switch, options.switch))),
             client_id=options.client_id,
@@ -133,7 +133,7 @@ def _load(files: list[Path]) -> tuple[Process, ...]:
     return tuple(process for file in files or [DEFAULT_SCRIPT] for process in load_script(file))
 
 
-async def _run(settings: Settings, host: str, port: int) -> None:
+async def _run(settings: EmulatorSettings, host: str, port: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     with suppress(NotImplementedError):  # Windows, where Ctrl-C raises KeyboardInterrupt

@@ -17,9 +17,9 @@ from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.request_log import RequestKind
     from airflow_provider_astrobpm.emulator.wire_format import ApiResponse
-    from airflow_provider_astrobpm.emulator.world import Emulator
 
     RouteHandler = Callable[["Emulator", "ApiCall"], ApiResponse]
 

@@ -22,8 +22,8 @@ from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.world import Emulator
 
 PREFIX = "/_emulator"
 MAX_SCRIPT_BYTES = 256 * 1024  # of added processes: the emulator answers nothing else while it reads them

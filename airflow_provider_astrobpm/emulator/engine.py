@@ -11,7 +11,7 @@ import math
 from itertools import count
 from typing import TYPE_CHECKING, Any, get_args
 
-from airflow_provider_astrobpm.bpm.states import STATES, SUSPENDED, is_terminal
+from airflow_provider_astrobpm.client.states import STATES, SUSPENDED, is_terminal
 from airflow_provider_astrobpm.emulator.catalogue import Catalogue
 from airflow_provider_astrobpm.emulator.ids import new_instance_id
 from airflow_provider_astrobpm.emulator.instances import ApiAction, Instance, settable

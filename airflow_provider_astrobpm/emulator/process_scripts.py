@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from airflow_provider_astrobpm.bpm.states import COMPLETED, STATES, is_terminal
+from airflow_provider_astrobpm.client.states import COMPLETED, STATES, is_terminal
 from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, YamlLimitError
 
 DEFAULT_SCRIPT = Path(__file__).with_name("default_processes.yaml")

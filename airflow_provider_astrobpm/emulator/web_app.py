@@ -16,8 +16,8 @@ from airflow_provider_astrobpm.emulator.refusals import ResultCode
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.faults import Fault
-    from airflow_provider_astrobpm.emulator.world import Emulator
 
     HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

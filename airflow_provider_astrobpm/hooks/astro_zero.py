@@ -9,41 +9,42 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_astrobpm.bpm import (
+from airflow_provider_astrobpm._airflow import stats
+from airflow_provider_astrobpm.client import (
+    actions,
     ages,
-    api,
-    change,
-    checks,
+    connection_check,
     definitions,
-    launch,
     listing,
-    look,
+    operations,
     search,
-    trial,
-    wait,
+    validation,
 )
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownVariablesError
-from airflow_provider_astrobpm.bpm.settings import HURRY
-from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, masking, metrics
+from airflow_provider_astrobpm.client.errors import AstroZeroError, UnknownVariablesError
+from airflow_provider_astrobpm.client.settings import SHORT_TIMEOUT_SECONDS
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, masking
 from airflow_provider_astrobpm.hooks.connection import settings_from
+from airflow_provider_astrobpm.starting import instance_starter
+from airflow_provider_astrobpm.waiting import polling, wait
+from airflow_provider_astrobpm.waiting.condition import WaitCondition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from datetime import timedelta, tzinfo
     from typing import Literal
 
-    from airflow_provider_astrobpm.bpm.adoption import Order, Record
-    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.api import Action, Plan
-    from airflow_provider_astrobpm.bpm.change import Change, IfClosed, IfMissing, Intent
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.launch import Launched
-    from airflow_provider_astrobpm.bpm.sameness import Known
-    from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.bpm.wait import AnyWait, Note, Wait
-    from airflow_provider_astrobpm.bpm.wire import BpmDefinition
+    from airflow_provider_astrobpm.client.actions import IfClosed, IfMissing, Intent, StateChange
+    from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.log_note import LogNote
+    from airflow_provider_astrobpm.client.operations import Action, Flow
+    from airflow_provider_astrobpm.client.sameness import KnownIdentity
+    from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.client.wire import BpmDefinition
+    from airflow_provider_astrobpm.starting.decision import StartRecord, StartRequest
+    from airflow_provider_astrobpm.starting.instance_starter import StartResult
+    from airflow_provider_astrobpm.waiting.wait import BaseWait, InstanceWait
 
     Age = str | float | timedelta
 
@@ -55,7 +56,7 @@ class AstroZeroHook(BaseHook):
 
     Every method raises ``ValueError`` for an invalid argument, before anything is sent, ``SettingsError`` if the connection
     cannot be used, and ``CallError`` if a call fails. A method's docstring lists the other errors that it raises. All of them
-    are in ``airflow_provider_astrobpm.bpm.errors``, except ``ValueError`` and Airflow's own error for a missing connection.
+    are in ``airflow_provider_astrobpm.client.errors``, except ``ValueError`` and Airflow's own error for a missing connection.
 
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
@@ -82,9 +83,9 @@ class AstroZeroHook(BaseHook):
         """The client for this connection."""
         return BpmClient(
             self.settings,
-            on_token=masking.shows_tokens(self.settings),
+            on_token=masking.token_masker(self.settings),
             on_retry=self.log.warning,
-            meter=metrics.meter(),
+            meter=stats.meter(),
         )
 
     def zone(self) -> tzinfo | None:
@@ -113,7 +114,7 @@ class AstroZeroHook(BaseHook):
         :param title: the instance's title, ``$Flow.Title``.
         :raises AmbiguousStartError: if it is unknown whether the instance was started.
         """
-        operation = api.start(
+        operation = operations.start(
             bpm_name,
             version=version,
             variables=variables,
@@ -121,9 +122,11 @@ class AstroZeroHook(BaseHook):
             title=title,
             zone=self.zone,
         )
-        return self.client.run(launch.start_once(operation, business_key, self.client.meter))
+        return self.client.run(instance_starter.start_once(operation, business_key, self.client.meter))
 
-    def launch(self, order: Order, record: Record | None, *, remember: Callable[[Record], None]) -> Launched:
+    def launch(
+        self, order: StartRequest, record: StartRecord | None, *, remember: Callable[[StartRecord], None]
+    ) -> StartResult:
         """Start the one instance of a task, or adopt the instance that an earlier try started.
 
         :param order: what to start, and for which try.
@@ -133,13 +136,13 @@ class AstroZeroHook(BaseHook):
         :raises OpenInstanceExistsError: if an open instance has the author's key, and ``if_open_instance_exists`` is ``"fail"``.
         """
         order.start(order.key())  # refuses invalid arguments before anything else
-        launcher = launch.Launcher(
+        launcher = instance_starter.InstanceStarter(
             order,
             find=self._find,
             remember=remember,
             log=self._log_note,
             clock=self.client.clock,
-            endpoint=search.endpoint_at(self.settings.base_url),
+            endpoint=search.traits_of_endpoint(self.settings.base_url),
             meter=self.client.meter,
         )
         return self.client.run(launcher.launch(record))
@@ -178,10 +181,10 @@ class AstroZeroHook(BaseHook):
         :raises KeysNotShownError: if a business key is given, and no row of any state shows one.
         """
         asked = {"older_than": older_than, "younger_than": younger_than}
-        seconds = {name: ages.seconds_of(age, name) for name, age in asked.items() if age is not None}
+        seconds = {name: ages.age_seconds(age, name) for name, age in asked.items() if age is not None}
         if limit is not None:
-            checks.count(limit, "limit", least=1)
-        wanted = listing.Wanted(
+            validation.count(limit, "limit", least=1)
+        wanted = listing.ListingFilter(
             **listing.checked(bpm_name, business_key),
             suspended=suspended,
             ages=ages.limits(
@@ -198,8 +201,8 @@ class AstroZeroHook(BaseHook):
             listing.instances(
                 states,
                 wanted=wanted,
-                order=listing.Order(order_field, order_type),
-                endpoint=search.endpoint_at(self.settings.base_url),
+                order=listing.SortOrder(order_field, order_type),
+                endpoint=search.traits_of_endpoint(self.settings.base_url),
             )
         )
         if listed.of_unknown_age:
@@ -227,7 +230,7 @@ class AstroZeroHook(BaseHook):
         :raises KeysNotShownError: if no row shows a business key, so a search by key cannot work.
         :raises SeveralInstancesError: if several instances have the key.
         """
-        endpoint = search.endpoint_at(self.settings.base_url)
+        endpoint = search.traits_of_endpoint(self.settings.base_url)
         return self.client.run(search.find_by_key(business_key, name=bpm_name, endpoint=endpoint))
 
     def change_state(
@@ -236,10 +239,10 @@ class AstroZeroHook(BaseHook):
         action: Action,
         *,
         if_closed: IfClosed = "succeed",
-        known: Known = change.NOTHING_KNOWN,
+        known: KnownIdentity = actions.NOTHING_KNOWN,
         last_state: str | None = None,
-        intent: Intent = change.FIRST_TRY,
-    ) -> Change:
+        intent: Intent = actions.FIRST_TRY,
+    ) -> StateChange:
         """Suspend, resume or terminate an instance (API page 0071), and check the result by its state afterwards.
 
         An action whose effect is already there succeeds and says so: suspending a suspended instance, resuming a running one, and
@@ -257,8 +260,8 @@ class AstroZeroHook(BaseHook):
         :raises InstanceClosedError: if it has already ended, and ``if_closed`` is ``"fail"``.
         :raises EffectNotShownError: if the action was accepted, but its effect does not show in time.
         """
-        instance_id = checks.identifier(instance_id, "instance_id")
-        plan = change.change_state(
+        instance_id = validation.identifier(instance_id, "instance_id")
+        plan = actions.change_state(
             instance_id,
             action,
             find=partial(self._find, last_state=last_state),
@@ -271,20 +274,20 @@ class AstroZeroHook(BaseHook):
         self.log.info(done.note)
         return done
 
-    def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+    def suspend_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> StateChange:
         """Suspend an instance: users no longer see it, and its timers stop. See ``change_state``."""
         return self.change_state(instance_id, "suspend", if_closed=if_closed)
 
-    def resume_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+    def resume_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> StateChange:
         """Resume a suspended instance. See ``change_state``."""
         return self.change_state(instance_id, "resume", if_closed=if_closed)
 
-    def terminate_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> Change:
+    def terminate_instance(self, instance_id: str, *, if_closed: IfClosed = "succeed") -> StateChange:
         """Terminate an instance. See ``change_state``."""
         return self.change_state(instance_id, "terminate", if_closed=if_closed)
 
     def delete_instance(
-        self, instance_id: str, *, if_missing: IfMissing = "fail", intent: Intent = change.FIRST_TRY
+        self, instance_id: str, *, if_missing: IfMissing = "fail", intent: Intent = actions.FIRST_TRY
     ) -> str:
         """Delete an instance permanently (API page 0072). This is for removing old data; to stop an instance, terminate it.
 
@@ -294,10 +297,10 @@ class AstroZeroHook(BaseHook):
         :returns: what happened, in words.
         :raises InstanceNotFoundError: if there is none, and ``if_missing`` is ``"fail"``.
         """
-        instance_id = checks.identifier(instance_id, "instance_id")
+        instance_id = validation.identifier(instance_id, "instance_id")
         grace = self.settings.start_grace
         return self.client.run(
-            change.delete(instance_id, find=self._find, if_missing=if_missing, grace=grace, intent=intent)
+            actions.delete(instance_id, find=self._find, if_missing=if_missing, grace=grace, intent=intent)
         )
 
     def set_variables(self, instance_id: str, variables: Mapping[str, Any]) -> None:
@@ -307,7 +310,7 @@ class AstroZeroHook(BaseHook):
         :param variables: names and values; see ``docs/variables.md`` for the types that can be sent.
         :raises CallError: if the call failed; it says so if the variables may have been set anyway.
         """
-        self.client.run(change.set_variables(instance_id, variables, zone=self.zone))
+        self.client.run(actions.set_variables(instance_id, variables, zone=self.zone))
 
     def get_definitions(
         self,
@@ -326,11 +329,13 @@ class AstroZeroHook(BaseHook):
         :param skip: the number of rows to skip.
         :param limit: the maximum number of rows.
         """
-        return self.client.call(api.definitions(name=name, like=like, active=active, skip=skip, limit=limit))
+        return self.client.call(
+            operations.definitions(name=name, like=like, active=active, skip=skip, limit=limit)
+        )
 
     def get_definition(self, definition_id: str) -> dict[str, Any]:
         """Read one BPM definition: the whole graph as Astro Zero sends it (API page 0048)."""
-        return self.client.call(api.definition(definition_id))
+        return self.client.call(operations.definition(definition_id))
 
     def check_variables(self, bpm_name: str, variables: Iterable[str], *, version: str | None = None) -> bool:
         """Check by its definition that a BPM has variables with these names (API pages 0047 and 0048).
@@ -392,31 +397,35 @@ class AstroZeroHook(BaseHook):
         :raises WaitTimeoutError: if the wait timed out; the instance is not changed.
         :raises InstanceNotFoundError: if the instance no longer exists.
         """
-        interval = checks.poll_interval(poll_interval)
-        deadline = None if timeout is None else self.client.clock() + checks.seconds(timeout, "timeout")
-        patience = checks.seconds(max_poll_failure_time, "max_poll_failure_time")
-        awaited = wait.Wait(
+        interval = validation.poll_interval(poll_interval)
+        deadline = None if timeout is None else self.client.clock() + validation.seconds(timeout, "timeout")
+        patience = validation.seconds(max_poll_failure_time, "max_poll_failure_time")
+        awaited = wait.InstanceWait(
             condition or WaitCondition(), seen=instance, deadline=deadline, max_poll_failure_time=patience
         )
         return self.run_wait(awaited, poll_interval=interval)
 
-    def run_wait(self, awaited: AnyWait[T], *, poll_interval: float) -> T:
+    def run_wait(self, awaited: BaseWait[T], *, poll_interval: float) -> T:
         """Run a wait to its end and return its result, or raise its error. Blocks the calling thread; see ``wait_for_instance``."""
-        self._poll_for(awaited, look.wait_for(awaited, poll_interval=poll_interval, **self._polling_options))
+        self._poll_for(
+            awaited, polling.run_wait(awaited, poll_interval=poll_interval, **self._polling_options)
+        )
         return awaited.result()
 
-    def look(self, awaited: AnyWait[Any]) -> None:
+    def poll_once(self, awaited: BaseWait[Any]) -> None:
         """Poll once for a wait."""
-        self._poll_for(awaited, look.once(awaited, **self._polling_options))
+        self._poll_for(awaited, polling.poll_once(awaited, **self._polling_options))
 
-    def look_until_sure(self, awaited: Wait, *, again_after: float) -> None:
+    def poll_until_conclusive(self, awaited: InstanceWait, *, again_after: float) -> None:
         """Poll for a wait, and poll again while polls fail or do not show its instance.
 
         :param again_after: seconds until the next poll.
         """
-        self._poll_for(awaited, look.until_sure(awaited, again_after=again_after, **self._polling_options))
+        self._poll_for(
+            awaited, polling.poll_until_conclusive(awaited, again_after=again_after, **self._polling_options)
+        )
 
-    def _poll_for(self, awaited: AnyWait[Any], plan: Plan[Any]) -> None:
+    def _poll_for(self, awaited: BaseWait[Any], plan: Flow[Any]) -> None:
         """Run a flow that polls for a wait. If the wait ends with an error, add the connection to the error."""
         self.client.run(plan)
         if isinstance(awaited.ending, AstroZeroError):
@@ -431,20 +440,20 @@ class AstroZeroHook(BaseHook):
             "meter": self.client.meter,
         }
 
-    def _log_note(self, note: Note) -> None:
+    def _log_note(self, note: LogNote) -> None:
         note.write_to(self.log)
 
     def as_dict(self, instance: BpmInstance) -> dict[str, Any]:
         """Return the plain dict that tasks return, with the URL and time zone of the connection."""
-        return instance.as_dict(url=self.settings.url_of(instance.id), timezone=self.settings.timezone)
+        return instance.as_dict(url=self.settings.page_url(instance.id), timezone=self.settings.timezone)
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and list one definition, or instances, within seconds and without changing anything."""
         try:
-            quick = self.settings.in_a_hurry(max_attempts=1, answer_timeout=HURRY)
-            on_token = masking.shows_tokens(quick)
-            with closing(BpmClient(quick, on_token=on_token, meter=metrics.meter())) as client:
-                seen = client.run(trial.trial(client.clock))
+            quick = self.settings.with_short_timeouts(max_attempts=1, answer_timeout=SHORT_TIMEOUT_SECONDS)
+            on_token = masking.token_masker(quick)
+            with closing(BpmClient(quick, on_token=on_token, meter=stats.meter())) as client:
+                seen = client.run(connection_check.check_connection(client.clock))
         except (AstroZeroError, ValueError) as error:
             return False, str(error)
         return True, f"Connected to {self.settings.base_url}; {seen}"
@@ -467,10 +476,10 @@ class AstroZeroHook(BaseHook):
     @staticmethod
     def make_async_client(settings: Settings) -> AsyncBpmClient:
         """Return a client for ``async`` code, with its tokens masked in Airflow's logs. Close it after use."""
-        from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - a worker needs no aiohttp
+        from airflow_provider_astrobpm.client.async_client import AsyncBpmClient  # noqa: PLC0415 - a worker needs no aiohttp
 
-        return AsyncBpmClient(settings, on_token=masking.ashows_tokens(settings), meter=metrics.meter())
+        return AsyncBpmClient(settings, on_token=masking.async_token_masker(settings), meter=stats.meter())
 
     @property
-    def _find(self) -> Callable[..., Plan[BpmInstance]]:
-        return search.finder(self.settings)
+    def _find(self) -> Callable[..., Flow[BpmInstance]]:
+        return search.instance_finder(self.settings)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.errors import SettingsError
-from airflow_provider_astrobpm.bpm.settings import (
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client.errors import SettingsError
+from airflow_provider_astrobpm.client.settings import (
     INSTANCE_LOOKUPS,
     ClientCredentials,
-    ReadyToken,
     Settings,
+    StaticToken,
     is_loopback,
 )
 
@@ -70,9 +70,9 @@ def settings_from(connection: AirflowConnection) -> Settings:
         raise SettingsError(str(error), connection.conn_id) from None
 
 
-def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | ReadyToken:
+def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | StaticToken:
     if access_token is not None:
-        return ReadyToken(access_token)
+        return StaticToken(access_token)
     return ClientCredentials(
         _pasted(connection.login, "login (the client id)"),
         _pasted(connection.password, "password (the client secret)"),
@@ -170,7 +170,7 @@ def _extras(extra: str | None) -> dict[str, Any]:
 def _truth(value: object, argument: str) -> bool:
     known = {"true": True, "false": False}
     if (text := str(value).strip().lower()) not in known:
-        instead = checks.truth_instead(value, BOOLEAN_WORDS)
+        instead = validation.boolean_hint(value, BOOLEAN_WORDS)
         raise ValueError(f"{argument} must be one of 'true', 'false', not {value!r}{instead}")
     return known[text]
 
@@ -178,9 +178,9 @@ def _truth(value: object, argument: str) -> bool:
 def _truth_or_path(value: object, argument: str) -> bool | str:
     if str(value).strip().lower() in ("true", "false"):
         return _truth(value, argument)
-    if instead := checks.truth_instead(value, BOOLEAN_WORDS):
+    if instead := validation.boolean_hint(value, BOOLEAN_WORDS):
         raise ValueError(f"{argument} must be true, false or the path of a file, not {value!r}{instead}")
-    return checks.text(value, argument)
+    return validation.non_blank(value, argument)
 
 
 def _number(value: object, argument: str) -> object:
@@ -194,7 +194,7 @@ def _number(value: object, argument: str) -> object:
 
 
 def _seconds(value: object, argument: str) -> float:
-    return checks.seconds(_number(value, argument), argument, least=0.001, in_code=False)
+    return validation.seconds(_number(value, argument), argument, least=0.001, in_code=False)
 
 
 def _count(value: object, argument: str) -> int:
@@ -205,7 +205,7 @@ def _count(value: object, argument: str) -> int:
 
 
 def _token(value: object, argument: str) -> str:
-    if not isinstance(value, str) or not checks.is_token(value.strip()):
+    if not isinstance(value, str) or not validation.is_token(value.strip()):
         raise ValueError(f"{argument} must be a token without blanks")
     return value.strip()
 
@@ -220,7 +220,7 @@ def _proxy(value: object, argument: str) -> str:
 def _timezone(value: object, argument: str) -> tzinfo:
     """Return a time zone from its name or its offset from UTC."""
     try:
-        name = checks.text(value, argument).strip()
+        name = validation.non_blank(value, argument).strip()
         if offset := _OFFSET.fullmatch(name):
             ahead = timedelta(hours=int(offset["hours"]), minutes=int(offset["minutes"] or 0))
             return timezone(-ahead if offset["sign"] == "-" else ahead)
@@ -232,11 +232,11 @@ def _timezone(value: object, argument: str) -> tzinfo:
 
 
 def _lookup(value: object, argument: str) -> object:
-    return checks.choice(value, argument, INSTANCE_LOOKUPS)
+    return validation.choice(value, argument, INSTANCE_LOOKUPS)
 
 
 def _url_template(value: object, argument: str) -> str:
-    template = checks.text(value, argument)
+    template = validation.non_blank(value, argument)
     try:
         fields = [tuple(field) for _, *field in Formatter().parse(template) if field[0] is not None]
     except ValueError:
@@ -264,8 +264,8 @@ EXTRAS: dict[str, Callable[[object, str], object]] = {
     "access_token": _token,
     "allow_http": _truth,
     "verify": _truth_or_path,
-    "client_cert": checks.text,
-    "client_key": checks.text,
+    "client_cert": validation.non_blank,
+    "client_key": validation.non_blank,
     "proxy": _proxy,
     "connect_timeout": _seconds,
     "read_timeout": _seconds,

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_astrobpm._airflow.version_compat import amask_secret, secrets_masker
-from airflow_provider_astrobpm.bpm.token import credential_key
+from airflow_provider_astrobpm.client.tokens import credential_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.settings import Settings
 
-KEPT = 3  # tokens of a credential that this process masks: the newest, and older ones with which calls may be under way
-TOLD = 50  # tokens that a process reports to its supervisor in its lifetime
+MAX_MASKED_TOKENS = 3  # tokens of a credential that this process masks: the newest, and older ones with which calls may be under way
+MAX_REPORTED_TOKENS = 50  # tokens that a process reports to its supervisor in its lifetime
 
 
 class TokenMasks:
     """The tokens registered with Airflow's masker. Threads and event loops may share it."""
 
     def __init__(self) -> None:
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget all tokens. After a fork, Airflow may have cleared the masker, and the supervisor is another process."""
         self._lock = threading.Lock()
         self._report_count = 0
@@ -44,7 +44,7 @@ class TokenMasks:
         self._registered_elsewhere: set[str] = set()
         """Tokens that other code registered with the masker, and that therefore stay."""
 
-    def show(self, token: str, key: Hashable) -> None:
+    def mask(self, token: str, key: Hashable) -> None:
         """Mask a token. Stop masking older tokens of its credential, except for the most recent ones.
 
         :param token: the token, before its first use.
@@ -53,7 +53,7 @@ class TokenMasks:
         if self._admit(token, key):
             mask_secret(token)
 
-    async def ashow(self, token: str, key: Hashable) -> None:
+    async def amask_token(self, token: str, key: Hashable) -> None:
         """Do the same as ``mask`` without blocking the event loop. The parameters are those of ``mask``."""
         if self._admit(token, key):
             await amask_secret(token)
@@ -65,7 +65,7 @@ class TokenMasks:
             patterns = getattr(masker := secrets_masker(), "patterns", None)
             if not isinstance(patterns, set):  # an unknown masker, from which nothing can be removed
                 self._report_count += 1
-                return self._report_count <= TOLD
+                return self._report_count <= MAX_REPORTED_TOKENS
             if token in kept:
                 kept.remove(token)
                 if re.escape(token) in patterns:
@@ -75,12 +75,12 @@ class TokenMasks:
             if re.escape(token) in patterns and not any(token in each for each in self._kept.values()):
                 self._registered_elsewhere.add(token)
             kept.append(token)
-            for old in kept[:-KEPT]:
+            for old in kept[:-MAX_MASKED_TOKENS]:
                 if sum(old in each for each in self._kept.values()) == 1:
                     self._forget(old, masker)
-            del kept[:-KEPT]
+            del kept[:-MAX_MASKED_TOKENS]
             masker.add_mask(token)  # also rebuilds the pattern of all texts
-            return self._report_count <= TOLD
+            return self._report_count <= MAX_REPORTED_TOKENS
 
     def _forget(self, token: str, masker: Any) -> None:
         if token in self._registered_elsewhere:
@@ -95,25 +95,25 @@ class TokenMasks:
 MASKS = TokenMasks()
 """The masked tokens of this process."""
 
-os.register_at_fork(after_in_child=MASKS.begin_anew)
+os.register_at_fork(after_in_child=MASKS.reset)
 
 
-def shows_tokens(settings: Settings) -> Callable[[str], None]:
+def token_masker(settings: Settings) -> Callable[[str], None]:
     """Return the ``on_token`` of a client.
 
     :param settings: the settings with the credential.
     """
     key = credential_key(settings)
-    return lambda token: MASKS.show(token, key)
+    return lambda token: MASKS.mask(token, key)
 
 
-def ashows_tokens(settings: Settings) -> Callable[[str], Awaitable[None]]:
+def async_token_masker(settings: Settings) -> Callable[[str], Awaitable[None]]:
     """Return the ``on_token`` of a client in an event loop.
 
     :param settings: the settings with the credential.
     """
     key = credential_key(settings)
-    return lambda token: MASKS.ashow(token, key)
+    return lambda token: MASKS.amask_token(token, key)
 
 
 def mask_settings(settings: Settings) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.notifier import BaseNotifier
 
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm import variables as values
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client import variables as values
+from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.api import Plan
-    from airflow_provider_astrobpm.bpm.incident import Reported
-    from airflow_provider_astrobpm.bpm.settings import Settings
+    from airflow_provider_astrobpm.client.operations import Flow
+    from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.starting.incident import IncidentResult
 
 # Airflow stops a callback 20 s after a failure. A slower one could not even log why nothing was started. A call may need a
 # token first, so one attempt can take four times as long.
@@ -74,16 +74,18 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         context: Context | None = None,
     ) -> None:
         super().__init__()
-        self.bpm_name = checks.identifier(bpm_name, "bpm_name")
+        self.bpm_name = validation.identifier(bpm_name, "bpm_name")
         self.version = version
-        values.check_written(variables)
+        values.check_unrendered(variables)
         self.variables = variables
         self.business_key = business_key
         self.title = title
         self.astro_zero_conn_id = astro_zero_conn_id
         if context is not None:
             self.context = context
-        self._given = checks.given(self, ("version", "variables", "business_key", "title"))
+        self._provided_args = validation.provided_arguments(
+            self, ("version", "variables", "business_key", "title")
+        )
 
     def __call__(self, *arguments: Any) -> None:
         """Report an incident. Render the templates on a copy, because one notifier serves many incidents."""
@@ -118,17 +120,18 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             self._log_failure(error)
 
     def _notify(self, context: Context) -> None:
-        from airflow_provider_astrobpm.bpm.client import BpmClient  # noqa: PLC0415
-        from airflow_provider_astrobpm.hooks import masking, metrics  # noqa: PLC0415
+        from airflow_provider_astrobpm._airflow import stats  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: PLC0415
+        from airflow_provider_astrobpm.hooks import masking  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         settings = _with_short_timeouts(AstroZeroHook(self.astro_zero_conn_id).settings)
         plan = self._plan(context, settings)
         with BpmClient(
             settings,
-            on_token=masking.shows_tokens(settings),
+            on_token=masking.token_masker(settings),
             on_retry=self.log.warning,
-            meter=metrics.meter(),
+            meter=stats.meter(),
         ) as client:
             self._log_result(client.run(plan), settings)
 
@@ -142,20 +145,21 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         async with hook.make_async_client(settings) as client:
             self._log_result(await client.run(plan), settings)
 
-    def _plan(self, context: Context, settings: Settings) -> Plan[Reported]:
+    def _plan(self, context: Context, settings: Settings) -> Flow[IncidentResult]:
         """Log and return the plan of the report. Logged first, because Airflow may stop this process at any time."""
-        from airflow_provider_astrobpm.bpm import api, incident  # noqa: PLC0415
-        from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
-        from airflow_provider_astrobpm.notifications.context import event_of, title_of  # noqa: PLC0415
+        from airflow_provider_astrobpm._airflow import stats  # noqa: PLC0415
+        from airflow_provider_astrobpm.client import operations  # noqa: PLC0415
+        from airflow_provider_astrobpm.notifications.context import incident_key, incident_title  # noqa: PLC0415
+        from airflow_provider_astrobpm.starting import incident  # noqa: PLC0415
 
-        checks.still_given(self, self._given)
-        bpm_name = checks.identifier(self.bpm_name, "bpm_name")
-        event = None if self.business_key is not None else event_of(context)
-        business_key = event.key() if event else checks.identifier(self.business_key, "business_key")
+        validation.require_still_provided(self, self._provided_args)
+        bpm_name = validation.identifier(self.bpm_name, "bpm_name")
+        event = None if self.business_key is not None else incident_key(context)
+        business_key = event.key() if event else validation.identifier(self.business_key, "business_key")
         title = self.title
-        if title is None and api.TITLE_VARIABLE not in (self.variables or {}):
-            title = title_of(context)
-        start = api.start(
+        if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
+            title = incident_title(context)
+        start = operations.start(
             bpm_name,
             version=self.version,
             variables=self.variables,
@@ -167,7 +171,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             "Reporting %s to BPM %r on connection %r, business key %r",
             event or "an event", bpm_name, self.astro_zero_conn_id, business_key,
         )  # fmt: skip
-        return incident.report(
+        return incident.report_incident(
             start,
             bpm_name=bpm_name,
             business_key=business_key,
@@ -175,14 +179,14 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             grace=settings.start_grace,
             clock=time.time,
             log=lambda note: note.write_to(self.log),
-            meter=metrics.meter(),
+            meter=stats.meter(),
         )
 
-    def _log_result(self, reported: Reported, settings: Settings) -> None:
+    def _log_result(self, reported: IncidentResult, settings: Settings) -> None:
         words = (
             "Started %s%s" if reported.is_new else "Nothing was started: this was already reported to %s%s"
         )
-        url = settings.url_of(reported.instance.id)
+        url = settings.page_url(reported.instance.id)
         self.log.info(words, reported.instance, f": {url}" if url else "")
 
     def _log_failure(self, error: Exception) -> None:
@@ -194,11 +198,12 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
 
 def _hook(conn_id: str) -> Any:
-    from airflow_provider_astrobpm.bpm import aio, incident  # noqa: F401, PLC0415
-    from airflow_provider_astrobpm.hooks import metrics  # noqa: PLC0415
+    from airflow_provider_astrobpm._airflow import stats  # noqa: PLC0415
+    from airflow_provider_astrobpm.client import async_client  # noqa: F401, PLC0415
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
+    from airflow_provider_astrobpm.starting import incident  # noqa: F401, PLC0415
 
-    metrics.prepare()
+    stats.prepare()
     return AstroZeroHook(conn_id)
 
 

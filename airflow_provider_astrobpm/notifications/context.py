@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_astrobpm.bpm.identity import region_of
-from airflow_provider_astrobpm.bpm.incident import Event
+from airflow_provider_astrobpm.starting.business_keys import region_of
+from airflow_provider_astrobpm.starting.incident import IncidentKey
 
 
-def event_of(context: Mapping[str, Any]) -> Event:
+def incident_key(context: Mapping[str, Any]) -> IncidentKey:
     """Return the incident of a callback.
 
     :param context: the context of a callback.
@@ -30,11 +30,11 @@ def event_of(context: Mapping[str, Any]) -> Event:
         raise ValueError("the context does not name its DAG run; give the notifier a business_key")
     since = _seconds(_of(run, "run_after"))
     if deadline is not None:
-        return Event(dag_id=dag_id, run_id=run_id, deadline_id=str(_of(deadline, "id")), since=since)
+        return IncidentKey(dag_id=dag_id, run_id=run_id, deadline_id=str(_of(deadline, "id")), since=since)
     if ti is None or "reason" in context:
-        return Event(dag_id=dag_id, run_id=run_id, number=_of(run, "clear_number") or 0, since=since)
+        return IncidentKey(dag_id=dag_id, run_id=run_id, number=_of(run, "clear_number") or 0, since=since)
     index = _of(ti, "map_index")
-    return Event(
+    return IncidentKey(
         dag_id=dag_id,
         run_id=run_id,
         task_id=ti.task_id,
@@ -45,13 +45,13 @@ def event_of(context: Mapping[str, Any]) -> Event:
     )
 
 
-def title_of(context: Mapping[str, Any]) -> str | None:
+def incident_title(context: Mapping[str, Any]) -> str | None:
     """Return the title of the incident, or ``None`` if the context does not name the DAG run.
 
     :param context: the context of a callback.
     """
     try:
-        return event_of(context).title()
+        return incident_key(context).title()
     except (ValueError, AttributeError):
         return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm._airflow.version_compat import has_retry_policies
-from airflow_provider_astrobpm.bpm import checks
+from airflow_provider_astrobpm.client import validation
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -29,7 +29,7 @@ def astro_zero_retry_policy(*, max_delay: float | timedelta = MAX_DELAY_SECONDS)
     :param max_delay: the longest time in seconds before a retry, even if the server asks for more.
     :raises RuntimeError: before Airflow 3.3.
     """
-    longest = checks.seconds(max_delay, "max_delay")
+    longest = validation.seconds(max_delay, "max_delay")
     if not has_retry_policies():
         raise RuntimeError(
             "astro_zero_retry_policy() needs Airflow 3.3 or newer, where tasks have a retry_policy; leave it out, "

@@ -34,9 +34,9 @@ class AstroZeroRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
         context: Context | None = None,
     ) -> RetryDecision:
         """Decide whether and when a failed task is retried."""
-        from airflow_provider_astrobpm.bpm.task_retry import after_failure  # noqa: PLC0415
+        from airflow_provider_astrobpm.starting.retry_decision import decide_retry  # noqa: PLC0415
 
-        after = after_failure(
+        after = decide_retry(
             exception,
             is_bad_argument=isinstance(exception, ValueError) and raised_by_this_provider(exception),
             try_number=try_number,

@@ -16,22 +16,26 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_astrobpm._airflow.xcom_keys import INSTANCE_URL
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.errors import WaitFailedError, WaitTimeoutError
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client.errors import WaitFailedError, WaitTimeoutError
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
-from airflow_provider_astrobpm.tasks.arguments import errors_name_task, is_default, require_exactly_one
-from airflow_provider_astrobpm.tasks.connecting import look_up_connection
-from airflow_provider_astrobpm.tasks.deadline import alarm_as_deadline
-from airflow_provider_astrobpm.tasks.waiting import WaitingOperator
+from airflow_provider_astrobpm.task_base.connection_lookup import look_up_connection
+from airflow_provider_astrobpm.task_base.deadline import alarm_as_deadline
+from airflow_provider_astrobpm.task_base.task_arguments import (
+    errors_name_task,
+    is_default,
+    require_exactly_one,
+)
+from airflow_provider_astrobpm.task_base.waiting_operator import WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.wait import Wait
+    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+    from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
 MAX_POLL_PAUSE_SECONDS = 20.0  # between two polls of one poke, while polls fail or do not return the instance
 
@@ -89,7 +93,7 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
         with errors_name_task(kwargs.get("task_id")):
             for name in ("poke_interval", "timeout"):  # Airflow's own error does not say what to write
                 if isinstance(kwargs.get(name), str):
-                    checks.seconds(kwargs[name], name)
+                    validation.seconds(kwargs[name], name)
         super().__init__(**kwargs)
         self.instance_id = instance_id
         self.business_key = business_key
@@ -102,8 +106,10 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
                         "bpm_name has no effect with an instance_id; it narrows a search by business_key"
                     )
                 self.bpm_name = None
-        self._given |= checks.given(self, ("instance_id", "business_key", "bpm_name"))
-        self._awaited: Wait | None = None
+        self._provided_args |= validation.provided_arguments(
+            self, ("instance_id", "business_key", "bpm_name")
+        )
+        self._awaited: InstanceWait | None = None
         self._published: str | None = None
 
     def execute(self, context: Context) -> Any:
@@ -126,13 +132,13 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
         self._trigger_for(None)
         self._publish(self.instance_id, context)
         with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
-            self.hook.look(awaited)
+            self.hook.poll_once(awaited)
         self._publish(awaited.instance_id, context)
         if awaited.ending is None:
             self._defer(awaited)
         return self._end(awaited.result)
 
-    def _poke_until_end(self, context: Context, awaited: Wait) -> Any:
+    def _poke_until_end(self, context: Context, awaited: InstanceWait) -> Any:
         try:
             with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
                 return super().execute(context)
@@ -140,9 +146,9 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
             if error.__cause__ is not None or awaited.deadline is None:
                 raise
             # Airflow checked the clock shortly after the last poke, and found that the wait has timed out.
-            timed_out = awaited.timed_out(awaited.deadline, self.hook.client.now())
-            timed_out.connection = self.astro_zero_conn_id
-            awaited.end(timed_out)
+            timeout_error = awaited.timeout_error(awaited.deadline, self.hook.client.now())
+            timeout_error.connection = self.astro_zero_conn_id
+            awaited.end(timeout_error)
         return self._end(awaited.result)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -185,9 +191,9 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
         if self._awaited is None:
             self._awaited = self._new_wait(context, self._deadline(time.time()))
         self._publish(self.instance_id, context)
-        pause = min(max(self.poke_interval, checks.SHORTEST_INTERVAL), MAX_POLL_PAUSE_SECONDS)
+        pause = min(max(self.poke_interval, validation.MIN_POLL_INTERVAL_SECONDS), MAX_POLL_PAUSE_SECONDS)
         with alarm_as_deadline(self._awaited, connection=self.astro_zero_conn_id):
-            self.hook.look_until_sure(self._awaited, again_after=pause)
+            self.hook.poll_until_conclusive(self._awaited, again_after=pause)
         self._publish(self._awaited.instance_id, context)
         if self._awaited.ending is None:
             return PokeReturnValue(is_done=False)
@@ -198,7 +204,7 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
         if instance_id in (None, self._published):
             return
         self._published = instance_id
-        if instance_id is not None and (url := self.hook.settings.url_of(instance_id)):
+        if instance_id is not None and (url := self.hook.settings.page_url(instance_id)):
             self.instance_url = url
             context["ti"].xcom_push(key=INSTANCE_URL, value=url)
 
@@ -230,26 +236,27 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 
-    def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
+    def _trigger_for(self, awaited: InstanceWait | None) -> AstroZeroBpmInstanceTrigger:
         return self._trigger(
             awaited,
             instance_id=self.instance_id,
             business_key=self.business_key,
             bpm_name=self.bpm_name,
-            poll_interval=max(self.poke_interval, checks.SHORTEST_INTERVAL),
+            poll_interval=max(self.poke_interval, validation.MIN_POLL_INTERVAL_SECONDS),
         )
 
-    def _new_wait(self, context: Context, deadline: float | None) -> Wait:
-        from airflow_provider_astrobpm.bpm import search, wait  # noqa: PLC0415
+    def _new_wait(self, context: Context, deadline: float | None) -> InstanceWait:
+        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
         condition = self._condition()
         key = None
         if self.instance_id is None:
-            self.business_key = checks.identifier(self.business_key, "business_key")
-            key = search.key_of(self.business_key, self.bpm_name)
+            self.business_key = validation.identifier(self.business_key, "business_key")
+            key = search.checked_business_key(self.business_key, self.bpm_name)
         else:
-            self.instance_id = checks.identifier(self.instance_id, "instance_id")
-        awaited = wait.Wait(
+            self.instance_id = validation.identifier(self.instance_id, "instance_id")
+        awaited = wait.InstanceWait(
             condition,
             instance_id=self.instance_id,
             key=key,

@@ -8,15 +8,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.bpm.checks import seconds
-from airflow_provider_astrobpm.emulator.remote import EmulatorError
+from airflow_provider_astrobpm.client.validation import seconds
+from airflow_provider_astrobpm.emulator.control_client import EmulatorError
 from airflow_provider_astrobpm.testing.fast_polling import fast_polling
 from airflow_provider_astrobpm.testing.start_assertions import instance_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+    from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 
 _CHECK_INTERVAL_SECONDS = 0.05  # seconds
 MISSED_HEADING = "These planned actions did not happen:"

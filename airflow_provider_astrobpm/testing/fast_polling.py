@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from airflow_provider_astrobpm.bpm.checks import SHORTEST_INTERVAL
+from airflow_provider_astrobpm.client.validation import MIN_POLL_INTERVAL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def _changes(task: Any, timeout: float | None, max_poll_failure_time: float | No
     wanted: dict[str, float] = {"retries": 0}
     if not _is_ours(task):
         return wanted
-    wanted |= {"poll_interval": SHORTEST_INTERVAL, "poke_interval": SHORTEST_INTERVAL}
+    wanted |= {"poll_interval": MIN_POLL_INTERVAL_SECONDS, "poke_interval": MIN_POLL_INTERVAL_SECONDS}
     if timeout is not None and any(
         _given(task, limit) is not None for limit in ("timeout", "execution_timeout")
     ):

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef, warm_up, why_not_user_action
 from airflow_provider_astrobpm._airflow.version_compat import triggers_have_on_kill
-from airflow_provider_astrobpm.bpm.condition import ARGUMENTS, WaitCondition
-from airflow_provider_astrobpm.triggers import waiter
-from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey, warm_up, why_not_user_action
-from airflow_provider_astrobpm.triggers.patience import read_with_retries
+from airflow_provider_astrobpm.triggers import task_instance_id
+from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
+from airflow_provider_astrobpm.waiting.condition import CONDITION_ARGUMENTS, WaitCondition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.condition import OnSuspended
-    from airflow_provider_astrobpm.bpm.poller import Poller
-    from airflow_provider_astrobpm.bpm.wait import AnyWait
+    from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+    from airflow_provider_astrobpm.waiting.condition import OnSuspended
+    from airflow_provider_astrobpm.waiting.poller import Poller
+    from airflow_provider_astrobpm.waiting.wait import BaseWait
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class WaitingTrigger(BaseTrigger):
         """Return the path of this class, and its arguments."""
         common = (
             "astro_zero_conn_id",
-            *ARGUMENTS,
+            *CONDITION_ARGUMENTS,
             "on_suspended",
             "poll_interval",
             "deadline",
@@ -105,7 +105,7 @@ class WaitingTrigger(BaseTrigger):
         """Wait, then fire one event."""
         try:
             await asyncio.to_thread(import_runtime_modules)
-            payload = self._event(await self._end_of_wait(), waiter(self.task_instance))
+            payload = self._event(await self._end_of_wait(), task_instance_id(self.task_instance))
         except asyncio.CancelledError:
             if not triggers_have_on_kill():
                 await self.on_kill()
@@ -136,7 +136,7 @@ class WaitingTrigger(BaseTrigger):
         """What the trigger waits for, as the subject of a log line."""
         raise NotImplementedError
 
-    async def _new_wait(self) -> AnyWait[Any]:
+    async def _new_wait(self) -> BaseWait[Any]:
         raise NotImplementedError
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
@@ -154,13 +154,13 @@ class WaitingTrigger(BaseTrigger):
 
     async def _end_of_wait(self) -> Any:
         """Return how the wait ended: the success value, or the error."""
-        from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.errors import CallError  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting.poller import POLLERS  # noqa: PLC0415
 
         hook = AstroZeroHook(self.astro_zero_conn_id)
         if self.terminate_on_kill and self.task_instance is not None:
-            warm_up(TaskInstanceKey.of(self.task_instance))
+            warm_up(TaskInstanceRef.of(self.task_instance))
         try:
             awaited = await self._new_wait()
             awaited.deadline_argument = self.deadline_argument
@@ -195,22 +195,22 @@ class WaitingTrigger(BaseTrigger):
             return error
 
     async def _read_with_retries(
-        self, read: Callable[[], Awaitable[T]], what: str, awaited: AnyWait[Any] | None = None
+        self, read: Callable[[], Awaitable[T]], what: str, awaited: BaseWait[Any] | None = None
     ) -> T:
         """Read something, and retry while the wait tolerates failures; see ``read_with_retries`` for the parameters."""
-        from airflow_provider_astrobpm.bpm.wait import AnyWait  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting.wait import BaseWait  # noqa: PLC0415
 
-        wait: AnyWait[Any] = awaited or AnyWait(None, self.max_poll_failure_time)
+        wait: BaseWait[Any] = awaited or BaseWait(None, self.max_poll_failure_time)
         return await read_with_retries(
             read, what, awaited=wait, connection=self.astro_zero_conn_id, log=self.log
         )
 
     def _condition(self) -> WaitCondition:
-        asked: dict[str, Any] = {argument: getattr(self, argument) for argument in ARGUMENTS}
+        asked: dict[str, Any] = {argument: getattr(self, argument) for argument in CONDITION_ARGUMENTS}
         return WaitCondition.of(**asked, on_suspended=self.on_suspended)
 
     async def _kill(self) -> None:
-        from airflow_provider_astrobpm.bpm.meter import KILLS  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.metrics import KILLS  # noqa: PLC0415
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         try:
@@ -233,7 +233,7 @@ class WaitingTrigger(BaseTrigger):
             return f"this triggerer stalled for {stall:.0f} s, and another one may have taken over the wait"
         if self.task_instance is None or self._awaited_xcom is None:
             return "it is unknown which task waited for it"
-        return await why_not_user_action(TaskInstanceKey.of(self.task_instance), *self._awaited_xcom)
+        return await why_not_user_action(TaskInstanceRef.of(self.task_instance), *self._awaited_xcom)
 
 
 def _max_tolerated_stall() -> float:
@@ -245,11 +245,11 @@ def import_runtime_modules() -> None:
     """Import, in a thread, the modules that every run needs and that a kill has no time to import."""
     for module in (
         "airflow.sdk.execution_time.task_runner",
-        "airflow_provider_astrobpm.bpm.event",
-        "airflow_provider_astrobpm.bpm.group_change",
-        "airflow_provider_astrobpm.bpm.lookup",
-        "airflow_provider_astrobpm.bpm.poller",
+        "airflow_provider_astrobpm.waiting.event_payload",
+        "airflow_provider_astrobpm.batches.bulk_change",
+        "airflow_provider_astrobpm.waiting.lookup",
+        "airflow_provider_astrobpm.waiting.poller",
         "airflow_provider_astrobpm.hooks.astro_zero",
     ):
         import_module(module)
-    import_module("airflow_provider_astrobpm.hooks.metrics").prepare()
+    import_module("airflow_provider_astrobpm._airflow.stats").prepare()

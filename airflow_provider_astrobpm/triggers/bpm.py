@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_astrobpm._airflow.xcom_keys import BATCH_KEY, BPM_NAMES, INSTANCE_ID, INSTANCE_IDS, MET
-from airflow_provider_astrobpm.bpm.condition import Outcome
-from airflow_provider_astrobpm.triggers import awaited_ids, kill
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm._airflow.xcom_keys import (
+    BATCH_KEY,
+    BPM_NAMES,
+    INSTANCE_ID,
+    INSTANCE_IDS,
+    SATISFIED_LAUNCHES,
+)
+from airflow_provider_astrobpm.triggers import pending_ids
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
 from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger
+from airflow_provider_astrobpm.waiting.condition import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-    from airflow_provider_astrobpm.bpm.group_wait import GroupWait
-    from airflow_provider_astrobpm.bpm.wait import Wait
+    from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+    from airflow_provider_astrobpm.waiting.batch_wait import BatchWait
+    from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
 __all__ = ["AstroZeroBpmBatchTrigger", "AstroZeroBpmEventTrigger", "AstroZeroBpmInstanceTrigger"]
 
@@ -56,7 +63,7 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
         self.business_key = business_key
         self.bpm_name = bpm_name
         self.seen = seen
-        self._awaited: Wait | None = None
+        self._awaited: InstanceWait | None = None
 
     @property
     def _awaited_xcom(self) -> tuple[str, str] | None:
@@ -66,44 +73,45 @@ class AstroZeroBpmInstanceTrigger(WaitingTrigger):
     def _subject(self) -> str:
         return f"Instance {self.instance_id!r}"
 
-    async def _new_wait(self) -> Wait:
+    async def _new_wait(self) -> InstanceWait:
         import msgspec  # noqa: PLC0415
 
-        from airflow_provider_astrobpm.bpm import search, wait  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.instance import BpmInstance  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.sameness import Known  # noqa: PLC0415
+        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.instance import BpmInstance  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.sameness import KnownIdentity  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
         plain, self.seen = self.seen, None  # the wait keeps the instance, in a smaller form
         seen = msgspec.convert(plain, BpmInstance) if plain else None
         names = (self.bpm_name,) if self.bpm_name else ()
-        self._awaited = wait.Wait(
+        self._awaited = wait.InstanceWait(
             self._condition(),
             instance_id=self.instance_id,
-            key=search.key_of(self.business_key, self.bpm_name) if self.business_key else None,
+            key=search.checked_business_key(self.business_key, self.bpm_name) if self.business_key else None,
             seen=seen,
-            known=Known.of(seen, *names) if seen else None,
+            known=KnownIdentity.of(seen, *names) if seen else None,
             deadline=self.deadline,
             max_poll_failure_time=self.max_poll_failure_time,
         )
         return self._awaited
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
-        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import event_payload  # noqa: PLC0415
 
-        return event.encode(ending, waiter)
+        return event_payload.dump(ending, waiter)
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        from airflow_provider_astrobpm.bpm import change, search  # noqa: PLC0415
+        from airflow_provider_astrobpm.client import actions, search  # noqa: PLC0415
 
-        find, instance_id = search.finder(client.settings), str(self.instance_id)
+        find, instance_id = search.instance_finder(client.settings), str(self.instance_id)
         last = self._awaited.seen if self._awaited else None
         instance = await client.run(find(instance_id, last.state if last else None))
-        if self._awaited is not None and not self._awaited.known.is_of(instance):
+        if self._awaited is not None and not self._awaited.known.matches(instance):
             return f"Not terminated, because its id now shows another instance: {instance}"
         if self._condition().judge(instance).outcome is not Outcome.WAITING:
             return f"Not terminated, because its wait has ended: {instance}"
         self.log.info("A user ended the task; terminating %s", instance)
-        return (await client.run(change.change_state(instance_id, "terminate", find=find))).note
+        return (await client.run(actions.change_state(instance_id, "terminate", find=find))).note
 
 
 class AstroZeroBpmBatchTrigger(WaitingTrigger):
@@ -137,7 +145,7 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         self.may_fail = may_fail
         self._ids: list[str] = []
         self._names: list[str] = []
-        self._awaited: GroupWait | None = None
+        self._awaited: BatchWait | None = None
 
     @property
     def _awaited_xcom(self) -> tuple[str, str]:
@@ -147,11 +155,11 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
     def _subject(self) -> str:
         return f"The batch with business keys {self.batch_key}…"
 
-    async def _new_wait(self) -> GroupWait:
-        from airflow_provider_astrobpm.bpm import group_wait  # noqa: PLC0415
+    async def _new_wait(self) -> BatchWait:
+        from airflow_provider_astrobpm.waiting import batch_wait  # noqa: PLC0415
 
         await self._read_ids()
-        self._awaited = group_wait.GroupWait(
+        self._awaited = batch_wait.BatchWait(
             self._condition(),
             dict.fromkeys(self._ids),
             deadline=self.deadline,
@@ -166,48 +174,50 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
 
         :raises AstroZeroError: if the ids are not there.
         """
-        from airflow_provider_astrobpm.bpm.errors import AstroZeroError  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.errors import AstroZeroError  # noqa: PLC0415
 
-        task = kill.TaskInstanceKey(**self.task_key)
+        task = user_action.TaskInstanceRef(**self.task_key)
 
         async def read_xcoms() -> list[Any]:
-            keys = (INSTANCE_IDS, BATCH_KEY, MET, BPM_NAMES)
-            return [await sync_to_async(kill.published)(task, key) for key in keys]
+            keys = (INSTANCE_IDS, BATCH_KEY, SATISFIED_LAUNCHES, BPM_NAMES)
+            return [await sync_to_async(user_action.published_xcom)(task, key) for key in keys]
 
         found, batch_key, met, names = await self._read_with_retries(read_xcoms, "the XComs of the task")
         if not isinstance(found, list) or batch_key != self.batch_key:
             raise AstroZeroError(
                 f"XCom {INSTANCE_IDS!r} of the task does not say which instances it has started"
             )
-        self._ids = awaited_ids(found, met)
+        self._ids = pending_ids(found, met)
         self._names = names or []  # tasks of an earlier version published no names
 
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
-        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import event_payload  # noqa: PLC0415
 
         error = ending if isinstance(ending, Exception) else None
         if self._awaited is not None:
-            return event.encode_group(self._awaited.so_far(), self._ids, error, waiter)
-        return event.encode(error or RuntimeError(), waiter)
+            return event_payload.dump_batch(self._awaited.so_far(), self._ids, error, waiter)
+        return event_payload.dump(error or RuntimeError(), waiter)
 
     async def _terminate(self, client: AsyncBpmClient) -> str:
-        from airflow_provider_astrobpm.bpm import group_change, look, moment, search  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches import bulk_change  # noqa: PLC0415
+        from airflow_provider_astrobpm.client import moment, search  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import polling  # noqa: PLC0415
 
         awaited = self._awaited or await self._new_wait()
         began = moment.now()
         if awaited.ending is None:
-            findings = await client.run(look.search_for([awaited], client.settings))
+            findings = await client.run(polling.query_for_waits([awaited], client.settings))
             if findings.failure is not None:
                 raise findings.failure
-            awaited.look_found(findings, began.steady, moment.now())
+            awaited.record_poll(findings, began.steady, moment.now())
         if awaited.ending is not None:
             return f"{self._subject} is not terminated, because its wait has ended"
-        sought = search.Sought()
-        awaited.seek(sought)
+        sought = search.SearchRequest()
+        awaited.add_to_query(sought)
         shown = {one: state for one, state in sought.ids.items() if one in findings.instances}
         left = len(sought.ids) - len(shown)
         self.log.info("A user ended the task; terminating %s instances of its batch", len(shown))
-        change = await group_change.change_all(
+        change = await bulk_change.change_all(
             client,
             shown,
             "terminate",

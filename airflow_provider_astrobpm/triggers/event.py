@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_astrobpm._airflow.version_compat import asset_state_store
-from airflow_provider_astrobpm.bpm import checks, texts
-from airflow_provider_astrobpm.bpm.places import Places
+from airflow_provider_astrobpm.client import texts, validation
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-from airflow_provider_astrobpm.triggers.patience import read_with_retries
+from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
+from airflow_provider_astrobpm.watching.targets import WatchTargets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from datetime import timedelta
 
-    from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.bpm.watch import Watch, WatchEntry
+    from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.watching.watch import Watch, WatchEntry
 
 SHARED_STORE = (
     "The asset's state store cannot be used. If several assets share this trigger, because their watchers have equal arguments, "
@@ -66,13 +66,13 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         astro_zero_conn_id: str = DEFAULT_CONN_ID,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._places = Places.of(bpm_name, states, bp_statuses)
+        self._places = WatchTargets.of(bpm_name, states, bp_statuses)
         self.bpm_name = bpm_name
         self.states = states
         self.bp_statuses = bp_statuses
         self.include_existing = include_existing
-        self.poll_interval = checks.poll_interval(poll_interval)
-        self.astro_zero_conn_id = checks.text(astro_zero_conn_id, "astro_zero_conn_id")
+        self.poll_interval = validation.poll_interval(poll_interval)
+        self.astro_zero_conn_id = validation.non_blank(astro_zero_conn_id, "astro_zero_conn_id")
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of this class, and its arguments. Watchers for which both are equal share one trigger."""
@@ -93,7 +93,7 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         from airflow_provider_astrobpm.triggers.base import import_runtime_modules  # noqa: PLC0415
 
         await asyncio.to_thread(import_runtime_modules)
-        from airflow_provider_astrobpm.bpm.errors import CallError  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.errors import CallError  # noqa: PLC0415
 
         watching = _WatchRun(self, self._places)
         logged: tuple[str, int] | None = None
@@ -120,15 +120,15 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
 class _WatchRun:
     """The watch of one trigger. It survives failures."""
 
-    def __init__(self, trigger: AstroZeroBpmEventTrigger, places: Places) -> None:
-        from airflow_provider_astrobpm.bpm import cursor  # noqa: PLC0415
+    def __init__(self, trigger: AstroZeroBpmEventTrigger, places: WatchTargets) -> None:
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.memory import WatchState  # noqa: PLC0415
+        from airflow_provider_astrobpm.triggers.watch_state import WatchState  # noqa: PLC0415
+        from airflow_provider_astrobpm.watching import state_codec  # noqa: PLC0415
 
         self._trigger = trigger
         self._places = places
         self._hook = AstroZeroHook(trigger.astro_zero_conn_id)
-        name = cursor.name_of(trigger.astro_zero_conn_id, places)
+        name = state_codec.state_name(trigger.astro_zero_conn_id, places)
         self._store = asset_state_store(trigger)
         self._state = WatchState(name, self._store)
         self._watch: Watch | None = None
@@ -140,7 +140,7 @@ class _WatchRun:
 
     async def events(self) -> AsyncIterator[TriggerEvent]:
         """Yield events until something fails, and raise that error."""
-        from airflow_provider_astrobpm.bpm.poller import POLLERS  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting.poller import POLLERS  # noqa: PLC0415
 
         watch = self._watch = self._watch or await self._new_watch()
         settings = await read_with_retries(
@@ -167,8 +167,8 @@ class _WatchRun:
         raise error
 
     async def _new_watch(self) -> Watch:
-        from airflow_provider_astrobpm.bpm.errors import AstroZeroError  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.watch import Watch  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.errors import AstroZeroError  # noqa: PLC0415
+        from airflow_provider_astrobpm.watching.watch import Watch  # noqa: PLC0415
 
         try:
             entry_keys = await self._state.read()
@@ -195,12 +195,12 @@ class _WatchRun:
     async def _report_some(
         self, watch: Watch, entries: list[WatchEntry], settings: Settings
     ) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_astrobpm.triggers.taking import DeliveryTracker  # noqa: PLC0415
+        from airflow_provider_astrobpm.watching.delivery import DeliveryTracker  # noqa: PLC0415
 
         tracker = DeliveryTracker()
         for key, instance in entries:
             plain = texts.storable(
-                instance.as_dict(url=settings.url_of(instance.id), timezone=settings.timezone)
+                instance.as_dict(url=settings.page_url(instance.id), timezone=settings.timezone)
             )
             payload = plain if self._store is None else tracker.payload(key, plain)
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
 
-from airflow_provider_astrobpm.bpm import api, launches
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.identity import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.bpm.token import TokenCache
+from airflow_provider_astrobpm.batches import batch_input
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.client.tokens import TokenCache
 from airflow_provider_astrobpm.emulator import EmulatorControl
-from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET
+from airflow_provider_astrobpm.emulator.emulator_state import CLIENT_ID, CLIENT_SECRET
+from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
 from benchmarks.batch import ROOT
 from benchmarks.batch.process_cost import COST, DAG_ID, RUN_ID, Cost
 from benchmarks.waiting import workload
@@ -168,7 +169,7 @@ class Bench:
 
     def _bare(self) -> Cost:
         """Start all launches in a bare loop."""
-        url = f"{self._emulator.url}{api.INSTANCES_PATH}"
+        url = f"{self._emulator.url}{operations.INSTANCES_PATH}"
         arguments = [url, self._token(), str(CONCURRENCY), str(self._bodies)]
         process = subprocess.run(
             [sys.executable, "-m", "benchmarks.batch.bare", *arguments],
@@ -185,7 +186,7 @@ class Bench:
         tokens: list[str] = []
         settings = Settings("benchmark", self._emulator.url, ClientCredentials(CLIENT_ID, CLIENT_SECRET))
         with BpmClient(settings, tokens=TokenCache(), on_token=tokens.append) as client:
-            client.call(api.query(STATES[0]))
+            client.call(operations.query(STATES[0]))
         return tokens[-1]
 
     def _rate(self, count: int, *, prefix: str = "") -> float:
@@ -232,7 +233,7 @@ def _bodies(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the request bodies that the operator sends for its launches."""
     task = TaskIdentity(DAG_ID, RUN_ID, "list")
     bodies = []
-    for launch in launches.launches_of(launches.numbered(given)):
+    for launch in batch_input.parse_launches(batch_input.with_positions(given)):
         body = launch.operation(task.batch_key(BatchKey(1, launch.number, launch.digest))).body
         bodies.append(json.loads(body or b""))
     return bodies

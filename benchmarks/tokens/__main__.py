@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from benchmarks.tokens.task import PROCESS
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
-from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.emulator.emulator_state import CLIENT_ID, CLIENT_SECRET
 
 PROCESS = "Instant"
 
@@ -20,7 +20,7 @@ def main() -> None:
     url, business_key = sys.argv[1:]
     settings = Settings("task", url, ClientCredentials(CLIENT_ID, CLIENT_SECRET))
     with BpmClient(settings) as client:
-        client.call(api.start(PROCESS, business_key=business_key))
+        client.call(operations.start(PROCESS, business_key=business_key))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import json
 import sys
 from contextlib import aclosing
 
-from airflow_provider_astrobpm.bpm import event
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+from airflow_provider_astrobpm.waiting import event_payload
 
 
 async def _wait(instance_id: str, poll_interval: float) -> None:
@@ -24,7 +24,7 @@ async def _wait(instance_id: str, poll_interval: float) -> None:
     )
     async with aclosing(trigger.run()) as events:  # type: ignore[type-var]
         payload = (await anext(events)).payload
-    end = event.decode(json.loads(json.dumps(payload)))  # as the task receives it
+    end = event_payload.load(json.loads(json.dumps(payload)))  # as the task receives it
     error = str(end) if isinstance(end, AstroZeroError) else None
     found = None if isinstance(end, AstroZeroError) else end.id
     print("\n" + json.dumps({"waited_for": instance_id, "found": found, "error": error}), flush=True)

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from cryptography.fernet import Fernet
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.emulator import EmulatorControl
-from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET
+from airflow_provider_astrobpm.emulator.emulator_state import CLIENT_ID, CLIENT_SECRET
 from benchmarks.waiting.workload import Cost, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
+    from airflow_provider_astrobpm.client.instance import BpmInstance
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_INTERVAL_SECONDS = 5.0
@@ -65,7 +65,7 @@ CONTENDERS = {
         "http provider",
         "airflow.providers.http.triggers.http.HttpSensorTrigger",
         lambda instance: {
-            "endpoint": f"{api.INSTANCES_PATH}/{instance.id}",
+            "endpoint": f"{operations.INSTANCES_PATH}/{instance.id}",
             "poke_interval": POLL_INTERVAL_SECONDS,
         },
         lambda count: count,
@@ -135,7 +135,7 @@ def _instances(url: str, control: EmulatorControl, count: int) -> tuple[str, lis
     tokens: list[str] = []
     credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
     with BpmClient(Settings("waiting", url, credentials), on_token=tokens.append) as client:
-        found = [instance for state in STATES for instance in client.call(api.query(state))]
+        found = [instance for state in STATES for instance in client.call(operations.query(state))]
     return tokens[-1], found
 
 

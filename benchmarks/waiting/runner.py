@@ -239,7 +239,7 @@ class Runner(TriggerRunner):
 
 def _time_polls(durations: list[float]) -> None:
     """Record the duration of each poll. The poller calls ``run`` once for each poll, and once for a token renewal."""
-    from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient  # noqa: PLC0415 - not in the other contenders' memory
+    from airflow_provider_astrobpm.client.async_client import AsyncBpmClient  # noqa: PLC0415 - not in the other contenders' memory
 
     run = AsyncBpmClient.run
 

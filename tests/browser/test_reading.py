@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from airflow_provider_astrobpm.bpm.states import StateClass
+from airflow_provider_astrobpm.client.states import StateClass
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

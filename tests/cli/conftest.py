@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from airflow_provider_astrobpm.__main__ import main
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 PATIENCE = 60.0
 MODULE = (sys.executable, "-m", "airflow_provider_astrobpm")

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from tests.cli.conftest import MODULE, Run, connection, process, running
 
 BPM = "SupplierOnboarding"

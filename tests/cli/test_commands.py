@@ -22,16 +22,16 @@ import yaml
 from packaging.version import Version
 from rich.console import Console as RichConsole
 
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.bpm.wait import Wait
 from airflow_provider_astrobpm.cli import watch_command
 from airflow_provider_astrobpm.cli.definition import COMMANDS
 from airflow_provider_astrobpm.cli.output import Console
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.provider_info import get_provider_info
+from airflow_provider_astrobpm.waiting.condition import WaitCondition
+from airflow_provider_astrobpm.waiting.wait import InstanceWait
 from tests.cli.conftest import AIRFLOW, MODULE, Run, connection, process, running
 
 BPM = "SupplierOnboarding"
@@ -423,7 +423,9 @@ class TestWatch:
         still = BpmInstance(id="still", name="A", state="Running", suspended=True, business_key="[/x]")
         console = RichConsole(width=120)
         with console.capture() as capture:
-            console.print(watch_command.table([Wait(WaitCondition(), seen=one) for one in (ended, still)], 1))
+            console.print(
+                watch_command.table([InstanceWait(WaitCondition(), seen=one) for one in (ended, still)], 1)
+            )
         shown = capture.get()
         assert "still" in shown
         assert "Running (suspended)" in shown
@@ -503,9 +505,9 @@ class TestAirflow:
             "airflow_provider_astrobpm." + name
             for name in (
                 "bpm",
-                "bpm.checks",
-                "bpm.states",
-                "bpm.texts",
+                "client.validation",
+                "client.states",
+                "client.texts",
                 "cli",
                 "cli.definition",
                 "cli.exit_codes",

@@ -13,8 +13,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_astrobpm.bpm.ages import AgeLimits, parse_age
-from airflow_provider_astrobpm.bpm.errors import (
+from airflow_provider_astrobpm.batches.bulk_change import BulkAction, BulkChange
+from airflow_provider_astrobpm.cli.change_commands import MAX_LISTED_IDS, ChangeSummary, make_plan
+from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
+from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
+from airflow_provider_astrobpm.cli.runner import exit_of
+from airflow_provider_astrobpm.cli.selection import InstanceFilter, filter_from
+from airflow_provider_astrobpm.client.ages import AgeLimits, parse_age
+from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AuthenticationError,
     InstanceNotFoundError,
@@ -22,14 +28,8 @@ from airflow_provider_astrobpm.bpm.errors import (
     SettingsError,
     SeveralInstancesError,
 )
-from airflow_provider_astrobpm.bpm.group_change import GroupAction, GroupChange
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.cli.change_commands import MAX_LISTED_IDS, ChangeSummary, make_plan
-from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
-from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
-from airflow_provider_astrobpm.cli.runner import exit_of
-from airflow_provider_astrobpm.cli.selection import InstanceFilter, filter_from
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
 
 UTC = timezone.utc
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -82,7 +82,7 @@ def test_invalid_age_is_rejected(text: str) -> None:
 def test_age_limits_admit_instances_by_start_time(
     start: str | None, older: float | None, younger: float | None, admitted: bool | None
 ) -> None:
-    assert AgeLimits(UTC, older, younger).admit(start, NOW) is admitted
+    assert AgeLimits(UTC, older, younger).includes(start, NOW) is admitted
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_age_is_unknown_in_an_hour_that_occurs_twice(minutes: int, admitted: boo
     # On 25 October 2026 clocks in Berlin go from 03:00 back to 02:00; 02:30 is 00:30 and 01:30 UTC.
     now = datetime(2026, 10, 25, 2, 30, tzinfo=UTC).timestamp()
     limits = AgeLimits(ZoneInfo("Europe/Berlin"), older_than=minutes * 60)
-    assert limits.admit("2026-10-25 02:30:00", now) is admitted
+    assert limits.includes("2026-10-25 02:30:00", now) is admitted
 
 
 def test_age_uses_the_time_zone() -> None:
     limits = AgeLimits(ZoneInfo("Asia/Shanghai"), older_than=3600)
-    assert limits.admit("2026-03-10 18:59:59", NOW) is True
-    assert limits.admit("2026-03-10 19:00:01", NOW) is False
+    assert limits.includes("2026-03-10 18:59:59", NOW) is True
+    assert limits.includes("2026-03-10 19:00:01", NOW) is False
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_invalid_variables_file_is_rejected(content: str, message: str, tmp_path
     ],
 )
 def test_plan_sorts_instances_by_what_the_action_changes(
-    action: GroupAction, changed: str, done_already: str, ended: str
+    action: BulkAction, changed: str, done_already: str, ended: str
 ) -> None:
     plan = make_plan(
         [
@@ -357,7 +357,7 @@ def test_messages_of_a_plan() -> None:
 
 def summary_of(total: int, *, interrupted: bool = False, **change: Any) -> ChangeSummary:
     plan = make_plan([instance(f"i{number}") for number in range(total)], "terminate")
-    return ChangeSummary(plan, GroupChange("terminate", **change), interrupted=interrupted)
+    return ChangeSummary(plan, BulkChange("terminate", **change), interrupted=interrupted)
 
 
 @pytest.mark.parametrize(

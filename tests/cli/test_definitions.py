@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.cli.conftest import AIRFLOW, Run, process
 from tests.cli.test_commands import TAKES_COMMANDS
 

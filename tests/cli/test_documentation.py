@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_astrobpm.cli.definition import COMMANDS
 from airflow_provider_astrobpm.cli.exit_codes import MEANINGS
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.cli.conftest import Run
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.cli.definition import COMMANDS, make_parser
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroQueryBpmInstancesOperator,

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.key_search import FEWEST_PASSES
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.key_search import FEWEST_PASSES
+from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from local_services import install_services, start_postgres
 from local_stack import DATABASE_VARIABLE, SIGNALS, Deployment, Emulator, Stack, StackError, living
 from tests.deployment.conftest import SETTINGS, Airflow, Wait

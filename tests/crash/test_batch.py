@@ -29,7 +29,7 @@ from tests.crash.conftest import PATIENCE, START_GRACE, Run, World
 from tests.support.deployed import MEASURED, Found
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+    from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 
 pytestmark = pytest.mark.crash
 

@@ -23,7 +23,7 @@ import pytest
 from tests.crash.conftest import LOOKS_OF_A_WAIT
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+    from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
     from tests.crash.conftest import Run, Story, World
 
 pytestmark = pytest.mark.crash

@@ -15,14 +15,14 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk import DAG, task
 from airflow.sdk.bases.decorator import DecoratedOperator
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.decorators.bpm import (
     SHOWN_VARIABLES,
     AstroZeroBpmDecoratedOperator,
     astro_bpm_task,
 )
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from tests.support.task_instance import FakeTaskInstance

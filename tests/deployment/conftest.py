@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.emulator.tokens import TokenStore
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+from airflow_provider_astrobpm.emulator.token_store import TokenStore
 from local_stack import SIGNALS, Child, Deployment, Emulator, Stack, Whom, living
 from tests.support.deployed import (
     MEASURED,

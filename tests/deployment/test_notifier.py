@@ -8,7 +8,7 @@ import airflow as installed
 import pytest
 from packaging.version import Version
 
-from airflow_provider_astrobpm.bpm.incident import Event
+from airflow_provider_astrobpm.starting.incident import IncidentKey
 
 if TYPE_CHECKING:
     from tests.deployment.conftest import Airflow, Wait
@@ -45,18 +45,20 @@ def until_incidents(wait: Wait, number: int) -> list[dict[str, Any]]:
 def test_failed_run(airflow: Airflow) -> None:
     wait = airflow.run("report_run")
     (first,) = until_incidents(wait, 1)
-    assert first["business_key"] == Event(dag_id=wait.dag_id, run_id=wait.run_id).key()
+    assert first["business_key"] == IncidentKey(dag_id=wait.dag_id, run_id=wait.run_id).key()
     assert first["variables"]["country"] == "wait"
     wait.clear()
     second = until_incidents(wait, 2)[-1]
-    assert second["business_key"] == Event(dag_id=wait.dag_id, run_id=wait.run_id, number=1).key()
+    assert second["business_key"] == IncidentKey(dag_id=wait.dag_id, run_id=wait.run_id, number=1).key()
 
 
 def test_failed_task(airflow: Airflow) -> None:
     wait = airflow.run("report_task")
     found = until_incidents(wait, 4)
     keys = {
-        Event(dag_id=wait.dag_id, run_id=wait.run_id, task_id="wait", map_index=index, number=number).key()
+        IncidentKey(
+            dag_id=wait.dag_id, run_id=wait.run_id, task_id="wait", map_index=index, number=number
+        ).key()
         for index in (0, 1)
         for number in (1, 2)
     }
@@ -76,7 +78,7 @@ def test_missed_deadline(airflow: Airflow) -> None:
     assert {each["title"] for each in found} == {"AsyncCallback", "SyncCallback"}
     for each in found:
         deadline_id = each["variables"]["country"]
-        key = Event(dag_id=wait.dag_id, run_id=wait.run_id, deadline_id=deadline_id).key()
+        key = IncidentKey(dag_id=wait.dag_id, run_id=wait.run_id, deadline_id=deadline_id).key()
         assert each["business_key"] == key
     wait.approve()
     wait.until_state("success")

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.triggers.base import BaseEventTrigger
 
-from airflow_provider_astrobpm.bpm import cursor
-from airflow_provider_astrobpm.bpm.places import Places
+from airflow_provider_astrobpm.watching import state_codec
+from airflow_provider_astrobpm.watching.targets import WatchTargets
 from tests.support.deployed import seconds_of
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.emulator.running import EmulatorServer
+    from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
     from tests.deployment.conftest import Airflow
 
 pytestmark = pytest.mark.deployment
@@ -48,7 +48,7 @@ class Watched:
         assert airflow.deployment.database is not None
         self._airflow = airflow
         self._database = airflow.deployment.database
-        self._name = cursor.name_of("watched_zero", Places.of(PROCESS, None, None))
+        self._name = state_codec.state_name("watched_zero", WatchTargets.of(PROCESS, None, None))
 
     @property
     def reported_ids(self) -> list[str]:
@@ -63,8 +63,8 @@ class Watched:
         """The number of instances that the watch has recorded; None before it has begun."""
         rows = self._rows("SELECT key, value FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
         store = {key: json.loads(value) for key, value in rows}
-        keys = cursor.keys(self._name, store.get(self._name))
-        return None if keys is None else len(cursor.marks_in(store[key] for key in keys))
+        keys = state_codec.shard_keys(self._name, store.get(self._name))
+        return None if keys is None else len(state_codec.decode_shards(store[key] for key in keys))
 
     @property
     def triggers(self) -> int:

@@ -11,8 +11,8 @@ import yaml
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.bpm.settings import Settings
-    from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+    from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
     from tests.docs.blocks import Block
 
 CONNECTION = "AIRFLOW_CONN_OF_A_PAGE"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.identity import BatchKey
-from airflow_provider_astrobpm.bpm.launches import Launch
-from airflow_provider_astrobpm.triggers import kill
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm.batches.batch_input import Launch
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.starting.business_keys import BatchKey
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 from tests.docs.provocations_of_calls import Provocation
 from tests.docs.provocations_of_tasks import KEYS, Silenced, remembered
@@ -60,7 +60,7 @@ def lost(kind: str, launches: Any = ONE, times: int = 1) -> Provocation:
     return provoke
 
 
-def lost_and_looks_that_fail(scene: Scene) -> None:
+def lost_start_and_failing_searches(scene: Scene) -> None:
     """Run a batch; an answer is lost, and searches fail."""
     scene.emulator.fault("start", "drop_after")
     scene.emulator.fault("query", "status", status=403, times=99)
@@ -91,7 +91,7 @@ def retry_without_keys(scene: Scene) -> None:
     scene.batch(ONE, tries)
 
 
-def retry_beside_others(scene: Scene) -> None:
+def retry_with_a_shared_key(scene: Scene) -> None:
     """Retry a batch with the author's own keys, which others use too."""
     scene.started(business_key="order-4711")
     tries = Tries(remembers=False)
@@ -99,7 +99,7 @@ def retry_beside_others(scene: Scene) -> None:
     scene.batch(OWN, tries)
 
 
-def turned_away(scene: Scene) -> None:
+def throttled(scene: Scene) -> None:
     """Start a batch; the server throttles."""
     scene.connect({"max_attempts": 3})
     scene.emulator.fault("start", "status", status=429)
@@ -126,7 +126,7 @@ def resumed_with_no_xcoms(scene: Scene) -> None:
 
 def trigger_with_no_xcoms(scene: Scene) -> None:
     """Run the trigger of a batch whose XComs are gone."""
-    scene.environment.setattr(kill, "published", lambda *_: None)
+    scene.environment.setattr(user_action, "published", lambda *_: None)
 
     async def wait() -> None:
         trigger = AstroZeroBpmBatchTrigger(
@@ -183,7 +183,7 @@ BATCHES: dict[str, Provocation] = {
     "The batch has changed since an earlier try started it: its launches have other business keys": changed_keys,
     "it is unknown whether an earlier try started launch …: …": retry_without_keys,
     "it is unknown whether an earlier try started one of these for launch …, because others may use their key: …": (
-        retry_beside_others
+        retry_with_a_shared_key
     ),
     "several instances may be that of launch …: …": retry_among(BPM, BPM),
     "… has the business key of launch …, but is not an instance of '…'": retry_among("PublishApproval"),
@@ -191,11 +191,11 @@ BATCHES: dict[str, Provocation] = {
     "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; no instance shows its business key": lost(
         "drop_before", [*ONE, {"title": "two"}]
     ),
-    "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; it could not be searched for: …": lost_and_looks_that_fail,
+    "of … launches: … started, … open, … in doubt, … not sent; in doubt are launch … (business key '…'): …; it could not be searched for: …": lost_start_and_failing_searches,
     "of … launches: … started (… of them found after their answers were lost), …; the lost answers are launch … (instance '…')…: …": lost(
         "drop_after", ONE * 50, times=99
     ),
-    "Sending no starts for … s. …": turned_away,
+    "Sending no starts for … s. …": throttled,
     "… launches were refused, so no more are started": batch(
         [{"bpm_name": "NoSuchProcess"}] * 9, fail_fast=True, max_concurrency=1
     ),

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import Connection, task
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from tests.docs.scene import BPM, Scene, Tries
 
@@ -112,7 +112,7 @@ CONNECTION: dict[str, Provocation] = {
 # Not reached, and faulty answers.
 
 
-def proxy_of_nobody(scene: Scene) -> None:
+def unsupported_proxy(scene: Scene) -> None:
     """Use a proxy of an unsupported kind."""
     scene.environment.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
@@ -165,7 +165,7 @@ def odd_row(scene: Scene) -> None:
 CALLS: dict[str, Provocation] = {
     "the server could not be reached (…)": lambda scene: listed(scene, f"http://127.0.0.1:{scene.free_port}"),
     "the TLS handshake failed (…)": lambda scene: listed(scene, scene.server.url.replace("http:", "https:")),
-    "the request could not be sent (…)": proxy_of_nobody,
+    "the request could not be sent (…)": unsupported_proxy,
     "no answer came within 'read_timeout'": answer("query", "delay", {"read_timeout": 0.1}, seconds=0.5),
     "the connection was lost (…)": answer("query", "drop_after"),
     "the server failed (HTTP 5…": answer("query", "status", status=503),
@@ -322,7 +322,7 @@ ARGUMENTS: dict[str, Provocation] = {
     "on_timeout has no effect without a timeout or an execution_timeout": started(
         timeout=None, on_timeout="suspend"
     ),
-    "fields must include …, which every instance needs": lambda _: api.query("Running", fields=["id"]),
+    "fields must include …, which every instance needs": lambda _: operations.query("Running", fields=["id"]),
     "variables must be names, or a mapping of names to JSON values, not …": hooked(
         lambda hook: hook.check_variables(BPM, "country")
     ),

@@ -8,11 +8,11 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm.emulator.__main__ import main as emulate
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
-from airflow_provider_astrobpm.tasks import kill as worker
-from airflow_provider_astrobpm.triggers import kill
+from airflow_provider_astrobpm.task_base import termination as worker
 from airflow_provider_astrobpm.triggers.bpm import (
     AstroZeroBpmEventTrigger,
     AstroZeroBpmInstanceTrigger,
@@ -31,7 +31,7 @@ def ended_on_a_worker(state: str | None, fault: str | None = None) -> Provocatio
     """
 
     def provoke(scene: Scene) -> None:
-        scene.environment.setattr(worker, "state_of", lambda _: state)
+        scene.environment.setattr(worker, "task_state", lambda _: state)
         if fault:
             scene.emulator.fault("action", fault, status=403)
 
@@ -49,8 +49,8 @@ def ended_while_deferred(state: str | None, fault: str | None = None) -> Provoca
     """Let a user end a deferred task; the parameters are those above."""
 
     def provoke(scene: Scene) -> None:
-        scene.environment.setattr(kill, "state_of", lambda _: state)
-        scene.environment.setattr(kill, "published", lambda *_: None)
+        scene.environment.setattr(user_action, "task_state", lambda _: state)
+        scene.environment.setattr(user_action, "published", lambda *_: None)
         if fault:
             scene.emulator.fault("action", fault, status=403)
         trigger = AstroZeroBpmInstanceTrigger(
@@ -240,7 +240,7 @@ def many(*arguments: str, row_cap: int | None = None, **switches: Any) -> Provoc
     return provoke
 
 
-def confirmed_by_nobody(scene: Scene) -> None:
+def without_a_terminal(scene: Scene) -> None:
     """Terminate instances without a terminal for the question."""
     scene.started()
     scene.command("terminate", "--bpm-name", BPM)
@@ -270,7 +270,7 @@ COMMANDS: dict[str, Provocation] = {
     "--bpm-name is for --business-key; do not combine it with an id": command("show", "1", "--bpm-name", "A"),
     "give --all or --state, not both": command("list", "--all", "--state", "Running"),
     "--like requires --bpm-name": command("definitions", "--like"),
-    "There is no terminal to confirm this on, so nothing was changed; use --yes": confirmed_by_nobody,
+    "There is no terminal to confirm this on, so nothing was changed; use --yes": without_a_terminal,
     "Check for it before you retry: list --all …": start_with_no_answer,
     "Warning: Astro Zero listed exactly … instances in state '…'. The list may be truncated, and instances may be missing.": many(
         "list", row_cap=100
@@ -280,11 +280,15 @@ COMMANDS: dict[str, Provocation] = {
     "variable '…' is given twice": command("set", "1", "--variable", "a=1", "--variable", "a=2"),
     "give the variables to set: --variable, --variables or --variables-file": command("set", "1"),
     "give the name of the BPM once: start NAME, or start --bpm-name NAME": command("start"),
-    "--state '…' is ambiguous: it may be '…' or '…'. Give more of the name": command("list", "--state", "waiting"),
+    "--state '…' is ambiguous: it may be '…' or '…'. Give more of the name": command(
+        "list", "--state", "waiting"
+    ),
     "--state must be a state, not '…'. Did you mean '…'? The states are …": command(
         "list", "--state", "runing"
     ),
-    "the command is definitions, to list them, or definitions show NAME, to show one": command("definitions", "show"),
+    "the command is definitions, to list them, or definitions show NAME, to show one": command(
+        "definitions", "show"
+    ),
     "--bpm-name, --like and --enabled filter a list; do not combine them with show": command(
         "definitions", "show", BPM, "--enabled"
     ),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.identity import TaskIdentity
+from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.operators.bpm import AstroZeroQueryBpmInstancesOperator
+from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
 from tests.docs.provocations_of_calls import Provocation
 from tests.docs.scene import BPM, CONN_ID, Scene, Tries
 from tests.support.stores import HAS_TASK_STATE_STORE
@@ -59,7 +59,7 @@ def lost(scene: Scene, tries: Tries | None = None, **arguments: Any) -> Tries:
     return tries
 
 
-def waited_in_vain(scene: Scene, tries: Tries | None = None) -> Tries:
+def timed_out(scene: Scene, tries: Tries | None = None) -> Tries:
     """Run a try that timed out and left its instance open."""
     tries = tries or Tries()
     with pytest.raises(errors.WaitTimeoutError):
@@ -73,14 +73,14 @@ def start_with_no_answer(scene: Scene) -> None:
     scene.start()
 
 
-def start_and_looks_that_fail(scene: Scene) -> None:
+def lost_start_and_failing_searches(scene: Scene) -> None:
     """Start an instance; the answer is lost, and searches fail."""
     scene.emulator.fault("start", "drop_after")
     scene.emulator.fault("query", "status", status=503, times=99)
     scene.start()
 
 
-def start_beside_others(scene: Scene) -> None:
+def lost_start_with_a_shared_key(scene: Scene) -> None:
     """Start an instance with a key that others use too; the answer is lost."""
     scene.started(business_key="order-4711")
     scene.emulator.fault("start", "drop_after")
@@ -145,7 +145,7 @@ def retry_with_an_odd_row(scene: Scene) -> None:
     scene.start(tries)
 
 
-def retry_that_cannot_look(scene: Scene) -> None:
+def retry_with_failing_searches(scene: Scene) -> None:
     """Retry; searches fail."""
     tries = lost(scene)
     scene.emulator.fault("query", "status", status=403, times=99)
@@ -164,7 +164,7 @@ def retry_among(*names: str) -> Provocation:
     return provoke
 
 
-def retry_beside_others(scene: Scene) -> None:
+def retry_with_a_shared_key(scene: Scene) -> None:
     """Retry with the author's own key, which others use too."""
     tries = lost(scene, business_key="order-4711")
     scene.started(business_key="order-4711")
@@ -173,7 +173,7 @@ def retry_beside_others(scene: Scene) -> None:
 
 def retry_after_its_instance_is_gone(scene: Scene) -> None:
     """Retry; the instance has vanished."""
-    tries = waited_in_vain(scene, remembered())
+    tries = timed_out(scene, remembered())
     scene.emulator.vanish(tries.xcoms["instance_id"])
     tries.again()
     scene.start(tries)
@@ -181,12 +181,12 @@ def retry_after_its_instance_is_gone(scene: Scene) -> None:
 
 def retry_with_another_process(scene: Scene) -> None:
     """Retry after the DAG was changed to another process."""
-    tries = waited_in_vain(scene, remembered())
+    tries = timed_out(scene, remembered())
     tries.again()
     scene.start(tries, bpm_name="PublishApproval")
 
 
-def failure_that_is_not_written_down(scene: Scene) -> None:
+def time_out_without_a_record(scene: Scene) -> None:
     """Time out; Airflow refuses the last XCom."""
     scene.start(Silenced(), timeout=0.001)
 
@@ -206,21 +206,21 @@ def retry_with_a_broken_record(scene: Scene) -> None:
 
 def retry(scene: Scene) -> None:
     """Retry a task whose instance is open."""
-    tries = waited_in_vain(scene)
+    tries = timed_out(scene)
     tries.again()
     scene.start(tries, timeout=0.001)
 
 
 def clear(scene: Scene) -> None:
     """Clear a task whose instance is open, without a record of the reason."""
-    tries = waited_in_vain(scene, Tries(remembers=False))
+    tries = timed_out(scene, Tries(remembers=False))
     tries.clear()
     scene.start(tries, timeout=0.001)
 
 
 def retry_where_the_id_shows_another(scene: Scene) -> None:
     """Retry; the id of the instance now shows another instance."""
-    tries = waited_in_vain(scene, remembered())
+    tries = timed_out(scene, remembered())
     tries.again()
     scene.emulator.fault("query", "other_fields", fields=ANOTHER, times=99)
     scene.start(tries)
@@ -233,8 +233,8 @@ STARTS: dict[str, Provocation] = {
     "The answer to the start was lost; searching for the instance. …": start_with_no_answer,
     "…; no instance shows its business key. The instance may or may not have been started, so it was not "
     "started again.": start_with_no_answer,
-    "…; it could not be searched for: …": start_and_looks_that_fail,
-    "…; it may be one of the instances that show its business key: …": start_beside_others,
+    "…; it could not be searched for: …": lost_start_and_failing_searches,
+    "…; it may be one of the instances that show its business key: …": lost_start_with_a_shared_key,
     "Business key '…' came back as '…'. …": start_whose_key_is_changed,
     "… shows business key '…', which may be the sent key, changed by the server": start_whose_key_is_cut_off,
     "… has its business key, but its start time '…' does not show whether this run of the DAG has started it, or a "
@@ -244,11 +244,11 @@ STARTS: dict[str, Provocation] = {
     "the lists show no business keys here": retry_without_keys,
     "the list of state '…' may be cut off at its … rows": retry_with_a_short_list,
     "a row of the lists cannot be read, because …, and it may belong to this instance": retry_with_an_odd_row,
-    "It is unknown whether an earlier try has started an instance. A retry searches again.": retry_that_cannot_look,
+    "It is unknown whether an earlier try has started an instance. A retry searches again.": retry_with_failing_searches,
     "several instances may be this task's: …": retry_among(BPM, BPM),
     "its business key belongs to …, which is not an instance of '…'": retry_among("PublishApproval"),
     "… has this task's business key, but is not an instance of '…'": retry_with_another_process,
-    "it is unknown whether an earlier try started one of these, because others may use their key: …": retry_beside_others,
+    "it is unknown whether an earlier try started one of these, because others may use their key: …": retry_with_a_shared_key,
     "an earlier try started instance '…', which is now in none of the states": retry_after_its_instance_is_gone,
     "an open instance already has business key '…': instance '…'": start_though_one_is_open,
     "The record of an earlier try ('…' in the task state store) cannot be read: …": retry_with_a_broken_record,
@@ -259,7 +259,7 @@ STARTS: dict[str, Provocation] = {
 # A wait that has failed.
 
 
-def bad_end(scene: Scene) -> None:
+def broken_instance(scene: Scene) -> None:
     """Wait for an instance that breaks."""
     scene.start(bpm_name="AlwaysBroken")
 
@@ -411,16 +411,16 @@ def short_outage(scene: Scene) -> None:
     scene.hook().wait_for_instance(one, poll_interval=1, timeout=30)
 
 
-def strange_event(scene: Scene) -> None:
+def unknown_event(scene: Scene) -> None:
     """Resume with an event that this provider does not send."""
     scene.resume(lambda _: {"status": "fine"})
 
 
 def crashed_trigger(scene: Scene) -> None:
     """Let the trigger fail over something that is no error of this provider."""
-    from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+    from airflow_provider_astrobpm.waiting import event_payload  # noqa: PLC0415
 
-    scene.resume(lambda _: event.encode(RuntimeError("anything")))
+    scene.resume(lambda _: event_payload.dump(RuntimeError("anything")))
 
 
 def failed_deferral(scene: Scene) -> None:
@@ -440,7 +440,7 @@ def event_of_another(scene: Scene) -> None:
 
 
 WAITS: dict[str, Provocation] = {
-    "The wait for instance '…' of '…' failed: it ended in state '…'…; the wait was for …": bad_end,
+    "The wait for instance '…' of '…' failed: it ended in state '…'…; the wait was for …": broken_instance,
     "it is in state '…', one of failed_states": in_state("Paused", failed_states=["Paused"]),
     "its business status is '…', one of failed_bp_statuses": of_status("No", failed_bp_statuses=["No"]),
     'it is suspended, and on_suspended is "fail"': suspended,
@@ -456,7 +456,7 @@ WAITS: dict[str, Provocation] = {
     "By 'on_timeout': …": time_out(on_timeout="suspend"),
     "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,
     "Instance '…' on connection '…' may still be open. …": time_out(),
-    "Could not record that the instance stays open": failure_that_is_not_written_down,
+    "Could not record that the instance stays open": time_out_without_a_record,
     "…'timeout'); it was never seen": no_key_yet,
     "no instance with … was found in the states …": none_found,
     "Left out … instances of unknown age, because their start times are not conclusive": no_credible_age,
@@ -487,7 +487,7 @@ WAITS: dict[str, Provocation] = {
     "Polls are failing; still waiting. …": short_outage,
     "Polls succeed again": short_outage,
     "…; polls have failed for … s ('max_poll_failure_time')": outage,
-    "The task does not understand its trigger's event (…): …": strange_event,
+    "The task does not understand its trigger's event (…): …": unknown_event,
     "The trigger failed with …": crashed_trigger,
     "The trigger failed: …": failed_deferral,
     "No triggerer ended the wait at its deadline; polling once more": late_deferral,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+    from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
     from tests.docs.blocks import Block, Note
 
 RUN_TIMEOUT_SECONDS = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 from tests.docs.blocks import Block, blocks_of
 from tests.docs.pages import ROOT
 from tests.docs.python_blocks import loaded

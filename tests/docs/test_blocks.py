@@ -11,8 +11,8 @@ import airflow
 import pytest
 from packaging.version import Version
 
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 from tests.docs.blocks import Block
 from tests.docs.data_blocks import read_connection, read_json, read_yaml
 from tests.docs.pages import ROOT, pages

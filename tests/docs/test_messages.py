@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
+from airflow_provider_astrobpm.waiting.condition import WaitCondition
 from tests.docs.pages import pages
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.waiting.condition import WaitCondition
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "states.md").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from tests.docs.provocations_of_batches import BATCHES
 from tests.docs.provocations_of_calls import ARGUMENTS, CALLS, CONNECTION, REFUSALS, Provocation
 from tests.docs.provocations_of_operation import COMMANDS, EMULATOR, ENDS, EVENTS, INCIDENTS
@@ -48,20 +48,20 @@ ELSEWHERE: dict[str, str] = {
         "tests/policies/test_bpm.py::test_before_airflow_3_3_raises_an_error_with_advice"
     ),
     "… instances have its business key, too many to recognise later which one this task has started": (
-        "tests/bpm/test_adoption.py::test_refuses_if_too_many_instances_have_the_custom_key"
+        "tests/starting/test_decision.py::test_refuses_if_too_many_instances_have_the_custom_key"
     ),
     "Astro Zero shows instance '…' in two lists with different values: …": (
-        "tests/bpm/test_findings.py::test_rows_that_a_move_cannot_explain_are_a_contradiction"
+        "tests/client/test_query_results.py::test_rows_that_a_move_cannot_explain_are_a_contradiction"
     ),
-    "The poller was stopped": "tests/bpm/test_poller.py::test_cancellation_ends_every_wait_with_an_error",
+    "The poller was stopped": "tests/waiting/test_poller.py::test_cancellation_ends_every_wait_with_an_error",
     "The connection has changed; still waiting, with the new settings": (
         "tests/triggers/faults/test_credentials.py::test_reads_a_changed_connection_again"
     ),
     "launch … has changed since the input was validated a moment ago": (
-        "tests/bpm/test_launches.py::test_raises_if_the_input_has_changed_since"
+        "tests/batches/test_batch_input.py::test_raises_if_the_input_has_changed_since"
     ),
     "the result could not be written to …: …": (
-        "tests/tasks/test_result_file.py::test_error_shows_no_secret"
+        "tests/task_base/test_batch_result_file.py::test_error_shows_no_secret"
     ),
     "the XComs of the task could not be read (…)": (
         "tests/triggers/test_lookup.py::test_survives_xcoms_that_cannot_be_read_for_a_moment"
@@ -69,9 +69,9 @@ ELSEWHERE: dict[str, str] = {
     "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances": (
         "tests/operators/test_execution_timeout.py::test_ends_a_batch_that_is_still_starting"
     ),
-    "This process stood still for … s, and another try may have begun": "tests/tasks/test_orphan.py::test_stops_after_standing_still",
+    "This process stood still for … s, and another try may have begun": "tests/task_base/test_parent_watch.py::test_stops_after_standing_still",
     "The supervisor of this process has died, and another try takes over": (
-        "tests/tasks/test_orphan.py::test_stops_when_the_supervisor_has_died"
+        "tests/task_base/test_parent_watch.py::test_stops_when_the_supervisor_has_died"
     ),
     "Interrupted while the start request was in progress.": (
         "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"

@@ -19,7 +19,7 @@ import numpy as np
 import pendulum
 import pytest
 
-from airflow_provider_astrobpm.bpm.variables import no_zone, plain
+from airflow_provider_astrobpm.client.variables import json_ready, unknown_zone
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "variables.md"
 
@@ -75,7 +75,7 @@ SENT, REFUSED = list(rows("What is sent")), list(rows("What is refused"))
 @pytest.mark.parametrize(("kind", "example", "sent", "why"), SENT, ids=[row[0] for row in SENT])
 def test_an_example_is_sent_as_the_table_says(kind: str, example: str, sent: str, why: str) -> None:
     value = eval(example, dict(EXAMPLES))  # noqa: S307 - of our own page
-    made = plain({"of": [value]}, lambda: ZoneInfo("Asia/Shanghai"))
+    made = json_ready({"of": [value]}, lambda: ZoneInfo("Asia/Shanghai"))
     assert json.dumps(made) == json.dumps({"of": [json.loads(sent)]})
     assert kind
     assert why
@@ -85,11 +85,11 @@ def test_an_example_is_sent_as_the_table_says(kind: str, example: str, sent: str
 def test_an_example_is_refused_and_its_replacement_is_sent(
     kind: str, example: str, why: str, write: str
 ) -> None:
-    zone = no_zone if "connection has no" in kind else lambda: ZoneInfo("Asia/Shanghai")
+    zone = unknown_zone if "connection has no" in kind else lambda: ZoneInfo("Asia/Shanghai")
     value = eval(example, dict(EXAMPLES))  # noqa: S307 - of our own page
     with pytest.raises(ValueError, match=r"^variables\['a'\]\['b'\]\[3\] cannot be sent: it is .*\. Write "):
-        plain({"a": {"b": [0, 1, 2, value]}}, zone)
-    assert plain({"of": eval(write, {**EXAMPLES, "value": value})}, zone)  # noqa: S307
+        json_ready({"a": {"b": [0, 1, 2, value]}}, zone)
+    assert json_ready({"of": eval(write, {**EXAMPLES, "value": value})}, zone)  # noqa: S307
     assert why
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.api import start
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.operations import start
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import Report
 from airflow_provider_astrobpm.doctor.run import run_doctor
 from airflow_provider_astrobpm.doctor.start_markers import make_key
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 PROCESS = "SupplierOnboarding"
 KEY = make_key("of-the-tests")

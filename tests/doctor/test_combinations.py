@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.conftest import positions
 from tests.doctor.conftest import PROCESS, Examine
 from tests.doctor.expected_findings import OTHERS

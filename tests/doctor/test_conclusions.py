@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.api import Pause
-from airflow_provider_astrobpm.bpm.exchange import Request, Response
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.protocol import Request, Response
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.doctor import (
     observation,
     probe_lists,
@@ -73,7 +73,7 @@ def run_flow(
             reply = None
             if isinstance(step, Probe):
                 reply = answer(step)
-            elif not isinstance(step, Pause):
+            elif not isinstance(step, Sleep):
                 findings[step.name] = step
     except StopIteration as stop:
         return findings, stop.value

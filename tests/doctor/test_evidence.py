@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.api import TokenAnswer
-from airflow_provider_astrobpm.bpm.exchange import Response
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.operations import TokenAnswer
+from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.doctor import probe_auth, probe_lists, probe_queries
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import Observation, Probe
@@ -19,7 +19,7 @@ from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 from airflow_provider_astrobpm.doctor.probe_queries import QUERY_FINDINGS
 from airflow_provider_astrobpm.doctor.report import Report
 from airflow_provider_astrobpm.doctor.started_instances import SentStart, StartedInstances, terminate_all
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.doctor.conftest import KEY, PROCESS, Examine
 from tests.doctor.test_conclusions import EMPTY, FULL, REFUSED, answer_always, observed, rows, run_flow
 

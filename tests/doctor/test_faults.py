@@ -11,15 +11,15 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings, StaticToken
 from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS
 from airflow_provider_astrobpm.doctor.observation import Observation, Probe
 from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import Report
 from airflow_provider_astrobpm.doctor.run import run_doctor
 from airflow_provider_astrobpm.doctor.start_markers import make_key
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.doctor.conftest import KEY, PROCESS, REFUSED_KEY, Examine
 from tests.doctor.expected_findings import OTHERS, expected
@@ -273,7 +273,7 @@ def test_wrong_secret(emulator: EmulatorControl, run: Examine) -> None:
 
 def test_expired_access_token(emulator: EmulatorControl, populate: Callable[..., None], run: Examine) -> None:
     populate()
-    refused = run(credentials=ReadyToken("this-has-expired"))
+    refused = run(credentials=StaticToken("this-has-expired"))
     assert (refused.exit_code, refused.findings["token_request"].value) == (1, "refused")
     assert_valid(refused, "this-has-expired")
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.bpm.identity import LONGEST_KEY, TaskIdentity
-from airflow_provider_astrobpm.bpm.key_form import KeyForm, KeyForms
+from airflow_provider_astrobpm.client.key_form import KeyForm, KeyForms
 from airflow_provider_astrobpm.doctor import key_findings, timestamp_findings
 from airflow_provider_astrobpm.doctor.observation import Observation
 from airflow_provider_astrobpm.doctor.start_markers import make_key, matches, resembles, title_for
+from airflow_provider_astrobpm.starting.business_keys import MAX_KEY_LENGTH, TaskIdentity
 
 KEY, OTHER = make_key("0123456789ab"), make_key("ba9876543210")
 SEEN = Observation("asked -> answered")
@@ -29,7 +29,7 @@ def test_generated_key_is_as_long_and_mixed_as_a_task_key() -> None:
     of_task = TaskIdentity("Orders.daily_2", "scheduled__2026-11-24T00:00:00+00:00", "Approve.it", 815).key(
         1, 12
     )
-    assert len(KEY) == LONGEST_KEY >= len(of_task)
+    assert len(KEY) == MAX_KEY_LENGTH >= len(of_task)
     for kind in ("[a-z]", "[A-Z]", "[0-9]", "[.]", "_", "-"):
         assert re.search(kind, KEY)
         assert re.search(kind, of_task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.run import run_doctor
 from airflow_provider_astrobpm.doctor.start_markers import make_key

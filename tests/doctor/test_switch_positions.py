@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, READ_ONLY_FINDINGS
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.conftest import positions
 from tests.doctor.conftest import PROCESS, WRITES, Examine

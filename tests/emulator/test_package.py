@@ -10,7 +10,7 @@ from pathlib import Path
 import airflow_provider_astrobpm.emulator as package
 
 FOLDER = Path(package.__file__).parent
-ALLOWED = ("airflow_provider_astrobpm.bpm.states", "airflow_provider_astrobpm.emulator")
+ALLOWED = ("airflow_provider_astrobpm.client.states", "airflow_provider_astrobpm.emulator")
 
 
 def imports(path: Path) -> set[str]:

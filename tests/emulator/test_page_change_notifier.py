@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
+from airflow_provider_astrobpm.emulator.emulator_state import Emulator
 from airflow_provider_astrobpm.emulator.page.change_notifier import ChangeNotifier, fingerprint
 from airflow_provider_astrobpm.emulator.process_scripts import parse_script
-from airflow_provider_astrobpm.emulator.world import Emulator
 
 MORE = parse_script("processes: [{name: More}]", "test")
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.states import STATES
+from airflow_provider_astrobpm.client.states import STATES
 from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.instances import Instance
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badges

@@ -20,9 +20,9 @@ import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorServer
 from airflow_provider_astrobpm.emulator.__main__ import main
+from airflow_provider_astrobpm.emulator.emulator_state import CLIENT_ID, CLIENT_SECRET, EmulatorSettings
 from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
-from airflow_provider_astrobpm.emulator.world import CLIENT_ID, CLIENT_SECRET, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def test_starting_twice_or_on_a_used_port_fails() -> None:
 
 
 def test_settings_take_effect() -> None:
-    settings = Settings(
+    settings = EmulatorSettings(
         processes=tuple(parse_script("processes: [{name: Mine}]", "test")),
         switches=Switches().changed(refusal_status=500),
         client_id="me",
@@ -123,11 +123,11 @@ def test_settings_take_effect() -> None:
 )
 def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Settings(**wrong)  # type: ignore[arg-type]
+        EmulatorSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_repr_of_the_settings_hides_the_secret() -> None:
-    assert "emulator-only-secret" not in repr(Settings())
+    assert "emulator-only-secret" not in repr(EmulatorSettings())
 
 
 def test_connection_json_is_an_airflow_connection() -> None:

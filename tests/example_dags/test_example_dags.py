@@ -15,7 +15,7 @@ import airflow
 import pytest
 from packaging.version import Version
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 
 FOLDER = Path(__file__).parent.parent.parent / "example_dags"
 

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from local_services import install_services, start_postgres, start_redis
 from local_stack import DATABASE_VARIABLE, SIGNALS, Child, Deployment, Emulator, Stack, living
 from tests.support.deployed import DeployedAirflow, measured, show_measured

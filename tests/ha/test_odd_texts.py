@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from local_services import install_services, start_postgres
 from local_stack import DATABASE_VARIABLE, SIGNALS, Deployment, Emulator, Stack, living
 from tests.ha.conftest import SETTINGS, Airflow

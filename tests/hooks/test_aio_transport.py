@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as changed
 
-from airflow_provider_astrobpm.bpm import api, errors, tls
-from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.aio_transport import MOST_URLS, AsyncTransport, _prepared
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.exchange import Request, Response
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
-from airflow_provider_astrobpm.bpm.token import TokenCache
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import _tls, errors, operations
+from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+from airflow_provider_astrobpm.client.async_transport import MAX_CACHED_URLS, AsyncTransport, _prepared
+from airflow_provider_astrobpm.client.protocol import Request, Response
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings, StaticToken
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.client.tokens import TokenCache
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -138,7 +138,7 @@ def silent() -> Server:
 
 
 def settings_for(port: int, scheme: str = "http", **fields: Any) -> Settings:
-    base = Settings("my_conn", f"{scheme}://127.0.0.1:{port}", ReadyToken(SECRET), connect_timeout=5)
+    base = Settings("my_conn", f"{scheme}://127.0.0.1:{port}", StaticToken(SECRET), connect_timeout=5)
     return replace(base, **fields)
 
 
@@ -223,10 +223,10 @@ class TestRequests:
     def test_url_cache_is_bounded(self) -> None:
         async def main() -> None:
             async with answering(answer(b"{}")).running() as server, transport_to(server.port) as transport:
-                for number in (*range(MOST_URLS + 10), 0):
+                for number in (*range(MAX_CACHED_URLS + 10), 0):
                     await transport.send(changed(GET, target=f"/{number}"))
                     assert server.requests[-1].startswith(f"GET /{number} HTTP/1.1\r\n".encode())
-                assert _prepared.cache_info().currsize == MOST_URLS
+                assert _prepared.cache_info().currsize == MAX_CACHED_URLS
 
         run(main())
 
@@ -239,7 +239,7 @@ class TestRequests:
                 for _ in range(2):
                     error = await failure_of(transport.send(changed(GET, headers={"x": f"{SECRET}\r\ny: z"})))
                     assert isinstance(error, errors.NotSentError)
-                    assert error.passing is False
+                    assert error.is_transient is False
                     assert "could not be built" in str(error)
                 assert len(server.requests) == earlier
 
@@ -266,7 +266,7 @@ class TestSentOnce:
                 body = b"{}" if method in ("PUT", "POST") else None
                 error = await failure_of(transport.send(changed(GET, method=method, body=body)))
                 assert type(error) is errors.InterruptedCallError
-                assert error.taken is None
+                assert error.was_processed is None
                 assert "the connection was lost" in str(error)
                 assert (server.connections, len(server.requests)) == (1, 1 + warm)
 
@@ -372,7 +372,7 @@ class TestErrors:
             async with transport_to(free_port) as transport:
                 error = await failure_of(transport.send(POST))
                 assert type(error) is errors.NotSentError
-                assert (error.taken, error.passing) == (False, True)
+                assert (error.was_processed, error.is_transient) == (False, True)
                 assert "could not be reached (ConnectionRefusedError: " in str(error)
 
         run(main())
@@ -672,7 +672,7 @@ class TestProxies:
             async with transport_to(1, base_url="https://somewhere.invalid", proxy=proxy) as transport:
                 error = await failure_of(transport.send(POST))
                 assert type(error) is errors.NotSentError
-                assert error.passing is False
+                assert error.is_transient is False
                 assert "proxy-password" not in f"{error} {error!r}"
 
         run(main())
@@ -704,11 +704,11 @@ class TestTls:
 
         async def in_loop() -> str:
             async with AsyncBpmClient(settings, tokens=TokenCache()) as client:
-                return (await client.call(api.start("Instant"))).state
+                return (await client.call(operations.start("Instant"))).state
 
         def in_thread() -> str:
             with BpmClient(settings, tokens=TokenCache()) as client:
-                return client.call(api.start("Instant")).state
+                return client.call(operations.start("Instant")).state
 
         error_of: list[str | errors.CallError] = []
         for call in (lambda: run(in_loop()), in_thread):
@@ -737,7 +737,7 @@ class TestTls:
     def test_with_an_unknown_ca(self, server: EmulatorServer) -> None:
         error = self.start(server)
         assert isinstance(error, errors.TlsError)
-        assert error.taken is False
+        assert error.was_processed is False
         assert "CERTIFICATE_VERIFY_FAILED" in str(error)
         assert not server.control.instances()
 
@@ -766,7 +766,7 @@ class TestTls:
         monkeypatch.setenv("CURL_CA_BUNDLE", "/no/such/bundle.pem")
         error = self.start(server)
         assert isinstance(error, errors.NotSentError)
-        assert error.passing is False
+        assert error.is_transient is False
 
     def test_concurrent_requests_read_the_files_once(
         self, certificates: Path, monkeypatch: pytest.MonkeyPatch
@@ -777,8 +777,8 @@ class TestTls:
             read.append(threading.get_ident())
             return original(settings)
 
-        original = tls.context
-        monkeypatch.setattr(tls, "context", context)
+        original = _tls.create_context
+        monkeypatch.setattr(_tls, "context", context)
 
         async def main() -> None:
             async with answering(answer(b"{}")).running(server_context(certificates)) as server:

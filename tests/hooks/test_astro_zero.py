@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import api, errors
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.condition import WaitCondition
-from airflow_provider_astrobpm.bpm.errors import (
+from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AstroZeroError,
     EffectNotShownError,
@@ -26,9 +24,11 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitFailedError,
     WaitTimeoutError,
 )
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.waiting.condition import WaitCondition
 
 HookMaker = Callable[..., AstroZeroHook]
 
@@ -60,7 +60,7 @@ def test_state_changes(
 
     for action, suspended in [("suspend", True), ("suspend", True), ("resume", False), ("resume", False)]:
         change = getattr(hook, f"{action}_instance")(instance.id)
-        assert change.visible
+        assert change.is_confirmed
         emulator.advance(30)
         assert emulator.instance(instance.id)["suspended"] is suspended
         assert hook.get_instance(instance.id).suspended is suspended
@@ -455,7 +455,7 @@ def test_async_client(hook: AstroZeroHook, emulator: EmulatorControl) -> None:
 
     async def listed() -> list[str]:
         async with hook.async_client() as client:
-            rows = await client.call(api.query("Waiting for user interaction"))
+            rows = await client.call(operations.query("Waiting for user interaction"))
         return [row.id for row in rows]
 
     assert asyncio.run(listed()) == [instance["id"]]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors, states
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors, states
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks import masking
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -170,7 +170,7 @@ def test_faulty_answers(
     emulator.fault("any", fault, skip=1, times=10, **parameters)  # the first request is for the token
     hook = make_hook({"max_response_bytes": 100_000})
     refused_before = parameters.get("status") == 403
-    ambiguous = call is START and kind.taken is None and not refused_before
+    ambiguous = call is START and kind.was_processed is None and not refused_before
     with pytest.raises(errors.AmbiguousStartError if ambiguous else kind) as caught:
         call(hook)
     assert emulator.counts()["start"] <= (1 if ambiguous else 2)

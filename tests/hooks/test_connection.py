@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.errors import SettingsError
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, ReadyToken, Settings
+from airflow_provider_astrobpm.client.errors import SettingsError
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings, StaticToken
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.hooks.connection import EXTRAS, settings_from
 from airflow_provider_astrobpm.provider_info import get_provider_info
@@ -89,7 +89,7 @@ def test_every_extra_as_value_and_as_form_text(as_text: bool) -> None:
     assert settings == Settings(
         connection="my_conn",
         base_url="https://host.example",
-        credentials=ReadyToken(TOKEN),
+        credentials=StaticToken(TOKEN),
         verify=False,
         client_cert="/c.pem",
         client_key="/k.pem",
@@ -162,16 +162,16 @@ def test_verify_is_a_boolean_or_a_path(value: Any, verify: bool | str) -> None:
 
 def test_instance_url() -> None:
     settings = read({"instance_url": "https://{host}/i/{instance_id}"}, host="https://host.example:32000/x")
-    assert settings.url_of("a/b") == "https://host.example:32000/i/a%2Fb"
-    assert read().url_of("a") is None
+    assert settings.page_url("a/b") == "https://host.example:32000/i/a%2Fb"
+    assert read().page_url("a") is None
     settings = read({"instance_url": "https://x:1/#/{{a}}/{instance_id}?e={host}"}, host="[::1]")
-    assert settings.url_of("1 ä") == "https://x:1/#/{a}/1%20%C3%A4?e=[::1]"
+    assert settings.page_url("1 ä") == "https://x:1/#/{a}/1%20%C3%A4?e=[::1]"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "[::1]:1"])
 def test_instance_url_allows_plain_http_only_on_this_machine(host: str) -> None:
     settings = read({"instance_url": f"http://{host}/instances/{{instance_id}}"})
-    assert settings.url_of("a") == f"http://{host}/instances/a"
+    assert settings.page_url("a") == f"http://{host}/instances/a"
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_astrobpm.bpm import api, errors, launch
-from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.settings import Settings
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.settings import Settings
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+from airflow_provider_astrobpm.starting import instance_starter
 
 HookMaker = Callable[..., AstroZeroHook]
 Play = Callable[[socket.socket], None]
@@ -35,7 +36,7 @@ Start = Callable[[Settings], BpmInstance]
 
 def start_in_thread(settings: Settings) -> BpmInstance:
     with BpmClient(settings, sleep=lambda _seconds: None) as client:
-        return client.run(launch.start_once(api.start("A"), None))
+        return client.run(instance_starter.start_once(operations.start("A"), None))
 
 
 def start_in_loop(settings: Settings) -> BpmInstance:
@@ -44,7 +45,7 @@ def start_in_loop(settings: Settings) -> BpmInstance:
 
     async def start() -> BpmInstance:
         async with AsyncBpmClient(settings, sleep=sleep) as client:
-            return await client.run(launch.start_once(api.start("A"), None))
+            return await client.run(instance_starter.start_once(operations.start("A"), None))
 
     return asyncio.run(asyncio.wait_for(start(), 60))
 
@@ -229,7 +230,7 @@ def test_failed_handshake_is_not_ambiguous(
     with Server(play).running() as server:
         with pytest.raises(kind) as caught:
             start(connect(make_hook, server.port, "https").settings)
-        assert caught.value.taken is False
+        assert caught.value.was_processed is False
         assert server.connections == (4 if kind is errors.NotSentError else 1)
 
 
@@ -292,7 +293,7 @@ def test_interim_answer_does_not_shift_later_answers(make_hook: HookMaker) -> No
 def test_interim_answer_is_skipped_by_the_async_client(make_hook: HookMaker) -> None:
     async def start_three(settings: Settings) -> list[str]:
         async with AsyncBpmClient(settings) as client:
-            return [(await client.call(api.start("A"))).id for _ in range(3)]
+            return [(await client.call(operations.start("A"))).id for _ in range(3)]
 
     with Server(answering_early([])).running() as server:
         settings = connect(make_hook, server.port).settings
@@ -319,7 +320,7 @@ def test_failure_before_a_connection_is_not_ambiguous(
     with pytest.raises(errors.NotSentError) as caught:
         start(hook.settings)
     assert "my_conn" in str(caught.value)
-    assert caught.value.passing is False
+    assert caught.value.is_transient is False
 
 
 def test_encrypted_key_is_refused_without_a_prompt(make_hook: HookMaker, certificates: Path) -> None:

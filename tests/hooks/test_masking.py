@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm._airflow import version_compat
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.token import credential_key
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.tokens import credential_key
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks import masking
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -77,17 +77,17 @@ def test_masker_does_not_grow_with_the_number_of_tokens(
     async def show_all() -> None:
         for number in range(RENEWALS):
             if in_loop:
-                await masks.ashow(token(number), "key")
+                await masks.amask_token(token(number), "key")
             else:
-                masks.show(token(number), "key")
+                masks.mask(token(number), "key")
             assert not masker.shows(token(number))
-            assert masker.size <= masking.KEPT
+            assert masker.size <= masking.MAX_MASKED_TOKENS
 
     asyncio.run(show_all())
-    newest = [token(RENEWALS - 1 - age) for age in range(masking.KEPT)]
+    newest = [token(RENEWALS - 1 - age) for age in range(masking.MAX_MASKED_TOKENS)]
     assert not any(masker.shows(each) for each in newest)
-    assert masker.shows(token(RENEWALS - 1 - masking.KEPT))
-    assert reported == [token(number) for number in range(masking.TOLD)]
+    assert masker.shows(token(RENEWALS - 1 - masking.MAX_MASKED_TOKENS))
+    assert reported == [token(number) for number in range(masking.MAX_REPORTED_TOKENS)]
 
 
 def test_newest_tokens_of_each_credential_are_masked(
@@ -95,20 +95,20 @@ def test_newest_tokens_of_each_credential_are_masked(
 ) -> None:
     del reported
     for number in range(RENEWALS):
-        masks.show(token(number), "busy")
+        masks.mask(token(number), "busy")
         if number == 0:
-            masks.show("the-token-of-a-quiet-one", "quiet")
+            masks.mask("the-token-of-a-quiet-one", "quiet")
     assert not masker.shows("the-token-of-a-quiet-one")
-    assert masker.size == masking.KEPT + 1
+    assert masker.size == masking.MAX_MASKED_TOKENS + 1
 
 
 def test_repeated_token_counts_as_the_newest(
     masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
-    for number in range(masking.KEPT):
-        masks.show(token(number), "key")
-    masks.show(token(0), "key")
-    masks.show(token(99), "key")
+    for number in range(masking.MAX_MASKED_TOKENS):
+        masks.mask(token(number), "key")
+    masks.mask(token(0), "key")
+    masks.mask(token(99), "key")
     assert not masker.shows(token(0))
     assert masker.shows(token(1))
     assert reported.count(token(0)) == 1
@@ -118,13 +118,13 @@ def test_token_shared_by_two_credentials_stays_while_one_has_it(
     masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
     del reported
-    masks.show("shared-token", "one")
-    masks.show("shared-token", "another")
-    for number in range(masking.KEPT):
-        masks.show(token(number), "one")
+    masks.mask("shared-token", "one")
+    masks.mask("shared-token", "another")
+    for number in range(masking.MAX_MASKED_TOKENS):
+        masks.mask(token(number), "one")
     assert not masker.shows("shared-token")
-    for number in range(masking.KEPT):
-        masks.show(f"another-{token(number)}", "another")
+    for number in range(masking.MAX_MASKED_TOKENS):
+        masks.mask(f"another-{token(number)}", "another")
     assert masker.shows("shared-token")
 
 
@@ -135,10 +135,10 @@ def test_token_masked_by_other_code_stays_masked(
     masker.real.add_mask(token(0))
     masker.real.add_mask("a-secret-of-somebody")
     for number in range(RENEWALS):
-        masks.show(token(number), "key")
+        masks.mask(token(number), "key")
     assert not masker.shows(token(0))
     assert not masker.shows("a-secret-of-somebody")
-    assert masker.size == masking.KEPT + 2
+    assert masker.size == masking.MAX_MASKED_TOKENS + 2
 
 
 def test_adapted_forms_are_removed_with_their_token(
@@ -151,9 +151,9 @@ def test_adapted_forms_are_removed_with_their_token(
 
     monkeypatch.setattr(masker.real, "_adaptations", adaptations)
     for number in range(RENEWALS):
-        masks.show(token(number), "key")
+        masks.mask(token(number), "key")
         assert not masker.shows(token(number)[::-1])
-    assert masker.size == 2 * masking.KEPT
+    assert masker.size == 2 * masking.MAX_MASKED_TOKENS
 
 
 def test_unknown_masker_gets_a_limited_number_of_tokens(
@@ -161,16 +161,16 @@ def test_unknown_masker_gets_a_limited_number_of_tokens(
 ) -> None:
     monkeypatch.setattr(masking, "secrets_masker", object)
     for number in range(RENEWALS):
-        masks.show(token(number), "key")
-    assert reported == [token(number) for number in range(masking.TOLD)]
+        masks.mask(token(number), "key")
+    assert reported == [token(number) for number in range(masking.MAX_REPORTED_TOKENS)]
 
 
 def test_cleared_masker_gets_the_token_again(
     masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
-    masks.show(token(0), "key")
+    masks.mask(token(0), "key")
     masker.real.reset_masker()
-    masks.show(token(0), "key")
+    masks.mask(token(0), "key")
     assert not masker.shows(token(0))
     assert reported == [token(0), token(0)]
 
@@ -178,12 +178,12 @@ def test_cleared_masker_gets_the_token_again(
 def test_forked_process_reports_to_its_own_supervisor(
     masker: Masker, masks: masking.TokenMasks, reported: list[str]
 ) -> None:
-    for number in range(masking.TOLD + 1):
-        masks.show(token(number), "key")
-    newest = token(masking.TOLD)
+    for number in range(masking.MAX_REPORTED_TOKENS + 1):
+        masks.mask(token(number), "key")
+    newest = token(masking.MAX_REPORTED_TOKENS)
     assert newest not in reported
-    masks.begin_anew()
-    masks.show(newest, "key")  # some servers issue the same token again
+    masks.reset()
+    masks.mask(newest, "key")  # some servers issue the same token again
     assert reported[-1] == newest
     assert not masker.shows(newest)
 
@@ -199,16 +199,16 @@ def test_renewed_tokens_of_a_connection_are_masked(
 
     async def renew() -> None:
         async with hook.async_client() as client:
-            for _ in range(3 * masking.KEPT):
+            for _ in range(3 * masking.MAX_MASKED_TOKENS):
                 if in_loop:
-                    await client.call(api.query("Running"))
+                    await client.call(operations.query("Running"))
                 else:
-                    hook.client.call(api.query("Running"))
+                    hook.client.call(operations.query("Running"))
                 newest = masking.MASKS._kept[key][-1]
                 assert not masker.shows(newest)
                 sizes.append(masker.size)
                 await asyncio.to_thread(emulator.revoke_tokens)
 
     asyncio.run(renew())
-    assert emulator.counts()["token"] == 3 * masking.KEPT
-    assert sizes[-1] == max(sizes) == sizes[0] + masking.KEPT - 1
+    assert emulator.counts()["token"] == 3 * masking.MAX_MASKED_TOKENS
+    assert sizes[-1] == max(sizes) == sizes[0] + masking.MAX_MASKED_TOKENS - 1

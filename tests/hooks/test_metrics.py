@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.meter import METRICS, NO_METER, Tally
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.hooks import metrics
+from airflow_provider_astrobpm._airflow import stats
+from airflow_provider_astrobpm._airflow.stats import METER, PREFIX, StatsMeter
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.metrics import METRICS, NULL_METER, BufferedMeter
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-from airflow_provider_astrobpm.hooks.metrics import METER, PREFIX, StatsMeter
 from tests.support.clocks import ManualClock
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,7 +44,7 @@ class Stats:
 
 
 @pytest.fixture
-def stats() -> Stats:
+def airflow_stats() -> Stats:
     return Stats()
 
 
@@ -54,35 +54,35 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def stats_meter(stats: Stats, clock: ManualClock) -> StatsMeter:
+def stats_meter(airflow_stats: Stats, clock: ManualClock) -> StatsMeter:
     made = StatsMeter(clock)
-    vars(made).update(_stats=stats, _hostname="host.example", _has_names_without_tags=True)
+    vars(made).update(_stats=airflow_stats, _hostname="host.example", _has_names_without_tags=True)
     return made
 
 
 def test_counts_are_flushed_once_a_second(
-    stats_meter: StatsMeter, stats: Stats, clock: ManualClock
+    stats_meter: StatsMeter, airflow_stats: Stats, clock: ManualClock
 ) -> None:
     for _ in range(1000):
         stats_meter.count("polls")
-    assert stats.handed == []
+    assert airflow_stats.handed == []
     clock.now += 1
     stats_meter.count("polls")
-    assert stats.handed == [("astro_bpm.polls", 1001)]
+    assert airflow_stats.handed == [("astro_bpm.polls", 1001)]
     stats_meter.count("polls")
-    assert len(stats.handed) == 1
+    assert len(airflow_stats.handed) == 1
 
 
-def test_flush_passes_on_the_rest_once(stats_meter: StatsMeter, stats: Stats) -> None:
+def test_flush_passes_on_the_rest_once(stats_meter: StatsMeter, airflow_stats: Stats) -> None:
     stats_meter.count("starts", 3)
     stats_meter.flush()
     stats_meter.flush()
-    assert stats.handed == [("astro_bpm.starts", 3)]
+    assert airflow_stats.handed == [("astro_bpm.starts", 3)]
 
 
 @pytest.mark.parametrize("with_second_names", [True, False])
 def test_tag_values_are_also_part_of_a_second_name(
-    stats_meter: StatsMeter, stats: Stats, *, with_second_names: bool
+    stats_meter: StatsMeter, airflow_stats: Stats, *, with_second_names: bool
 ) -> None:
     vars(stats_meter).update(_has_names_without_tags=with_second_names)
     stats_meter.count("requests", 2, kind="query")
@@ -93,21 +93,21 @@ def test_tag_values_are_also_part_of_a_second_name(
         ("astro_bpm.waiters", 5, {"hostname": "host.example"}),
     ]
     second = [("astro_bpm.requests.query", 2), ("astro_bpm.waiters.host__example", 5)]
-    assert sorted(stats.handed) == sorted([*first, *second] if with_second_names else first)
+    assert sorted(airflow_stats.handed) == sorted([*first, *second] if with_second_names else first)
 
 
-def test_gauge_is_passed_on_with_every_flush(stats_meter: StatsMeter, stats: Stats) -> None:
+def test_gauge_is_passed_on_with_every_flush(stats_meter: StatsMeter, airflow_stats: Stats) -> None:
     vars(stats_meter).update(_has_names_without_tags=False)
     for change in (1, 1, -2):
         stats_meter.gauge("waiters", change)
         stats_meter.flush()
-    assert [value for _, value, _ in stats.handed] == [1, 2, 0]
+    assert [value for _, value, _ in airflow_stats.handed] == [1, 2, 0]
 
 
 def test_failing_stats_are_logged_once_and_harmless(
-    stats_meter: StatsMeter, stats: Stats, caplog: pytest.LogCaptureFixture
+    stats_meter: StatsMeter, airflow_stats: Stats, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stats.fails = True
+    airflow_stats.fails = True
     for _ in range(3):
         stats_meter.count("polls")
         stats_meter.flush()
@@ -116,15 +116,15 @@ def test_failing_stats_are_logged_once_and_harmless(
     ]
 
 
-@pytest.mark.parametrize("switch", [None, *metrics.SWITCHES])
+@pytest.mark.parametrize("switch", [None, *stats.SWITCHES])
 def test_meter_is_active_only_if_airflow_metrics_are_on(
     switch: str | None, monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl
 ) -> None:
     del emulator
     if switch:
         monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", "True")
-    expected = METER if switch else NO_METER
-    assert metrics.meter() is expected
+    expected = METER if switch else NULL_METER
+    assert stats.meter() is expected
     hook = AstroZeroHook()
     assert hook.client.meter is expected
     assert hook.make_async_client(hook.settings).meter is expected
@@ -177,7 +177,7 @@ def test_page_lists_every_metric() -> None:
 
 
 def test_page_lists_every_kind_of_request() -> None:
-    tree = ast.parse(Path(api.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(operations.__file__).read_text(encoding="utf-8"))
     values = [
         word.value
         for node in ast.walk(tree)
@@ -185,7 +185,7 @@ def test_page_lists_every_kind_of_request() -> None:
         for word in node.keywords
         if word.arg == "kind"
     ]
-    kinds = {value.value for value in values if isinstance(value, ast.Constant)} | set(api.ACTIONS)
+    kinds = {value.value for value in values if isinstance(value, ast.Constant)} | set(operations.ACTIONS)
     (sentence,) = re.findall(r"The kinds of requests are ([^.]*)\.", PAGE)
     assert set(re.findall(r"`(\w+)`", sentence)) == kinds
 
@@ -215,7 +215,7 @@ def statsd() -> Iterator[tuple[int, list[str]]]:
 
 RUN = """
 import importlib.util, pathlib, threading, time
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 
 emulator = EmulatorControl({url!r})
 
@@ -276,10 +276,10 @@ def test_deferred_task_is_visible_in_statsd(
     assert not [line for line in ours for secret in secrets if secret in line]
 
 
-def test_separate_meter_is_flushed_at_once(monkeypatch: pytest.MonkeyPatch, stats: Stats) -> None:
+def test_separate_meter_is_flushed_at_once(monkeypatch: pytest.MonkeyPatch, airflow_stats: Stats) -> None:
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
-    monkeypatch.setattr(StatsMeter, "_stats", stats)
-    tally = Tally()
+    monkeypatch.setattr(StatsMeter, "_stats", airflow_stats)
+    tally = BufferedMeter()
     tally.count("kills")
-    metrics.hand_over(tally)
-    assert stats.handed == [("astro_bpm.kills", 1)]
+    stats.flush_buffer(tally)
+    assert airflow_stats.handed == [("astro_bpm.kills", 1)]

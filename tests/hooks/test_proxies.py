@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import api, errors
-from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.settings import (
+from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+from airflow_provider_astrobpm.client.settings import (
     ClientCredentials,
-    ReadyToken,
     Settings,
+    StaticToken,
     is_loopback,
     secrets_of_proxy,
 )
-from airflow_provider_astrobpm.bpm.token import TokenCache
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.client.tokens import TokenCache
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-LIST = api.query("Running")
+LIST = operations.query("Running")
 
 
 class Proxy:
@@ -122,7 +122,7 @@ def test_this_machine_is_reached_without_a_proxy(
 def test_this_machine_is_reached_by_https_without_a_proxy(
     host: str, call: Call, named: dict[str, Any], proxy: Proxy, free_port: int
 ) -> None:
-    settings = Settings("my_conn", f"https://{host}:{free_port}", ReadyToken("t"), max_attempts=1, **named)
+    settings = Settings("my_conn", f"https://{host}:{free_port}", StaticToken("t"), max_attempts=1, **named)
     with pytest.raises(errors.NotSentError):
         call(settings)
     assert not proxy.heard
@@ -133,15 +133,15 @@ def test_plain_http_uses_a_proxy_only_with_allow_http(
 ) -> None:
     url = "http://somewhere.invalid"
     with pytest.raises(errors.NotSentError, match=r"gaierror|NameResolutionError"):
-        call(Settings("my_conn", url, ReadyToken("t"), max_attempts=1, **named))
+        call(Settings("my_conn", url, StaticToken("t"), max_attempts=1, **named))
     assert not proxy.heard
-    assert call(Settings("my_conn", url, ReadyToken("t"), max_attempts=1, allow_http=True, **named)) == []
+    assert call(Settings("my_conn", url, StaticToken("t"), max_attempts=1, allow_http=True, **named)) == []
     assert proxy.heard[0].startswith(b"GET http://somewhere.invalid/")
 
 
 def test_https_uses_the_proxy(call: Call, named: dict[str, Any], proxy: Proxy) -> None:
     with pytest.raises(errors.NotSentError):
-        call(Settings("my_conn", "https://somewhere.invalid", ReadyToken("t"), max_attempts=1, **named))
+        call(Settings("my_conn", "https://somewhere.invalid", StaticToken("t"), max_attempts=1, **named))
     assert proxy.heard[0].startswith(b"CONNECT somewhere.invalid:443 ")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.emulator.world import Settings
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.emulator_state import EmulatorSettings
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 HookMaker = Callable[..., AstroZeroHook]
@@ -67,7 +67,7 @@ def test_threads_can_share_a_hook(make_hook: HookMaker, emulator: EmulatorContro
 
 
 def test_base_path_precedes_every_path(make_hook: HookMaker) -> None:
-    with EmulatorServer(Settings(base_path="/portal/x")) as server:
+    with EmulatorServer(EmulatorSettings(base_path="/portal/x")) as server:
         hook = make_hook(host=server.url, port=None, schema=None)
         assert hook.start_instance("Instant").state == "Completed OK"
 
@@ -167,7 +167,7 @@ class TestTls:
     def test_with_an_unknown_ca(self, make_hook: HookMaker, server: EmulatorServer) -> None:
         with pytest.raises(errors.TlsError, match=r"CERTIFICATE_VERIFY_FAILED.*extras 'verify'") as caught:
             self.connect(make_hook, server).start_instance("Instant")
-        assert caught.value.taken is False
+        assert caught.value.was_processed is False
         assert not server.control.instances()
 
     @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")

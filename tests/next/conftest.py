@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from local_stack import SIGNALS, Deployment, Emulator, Stack, living
 from tests.deployment.conftest import SETTINGS
 from tests.support.deployed import DeployedAirflow, Found

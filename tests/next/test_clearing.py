@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import airflow
 import pytest
 
-from airflow_provider_astrobpm.tasks.clearing import BOX
+from airflow_provider_astrobpm.task_base.clearing import BOX
 
 if TYPE_CHECKING:
     from tests.next.conftest import Run

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.notifier import BaseNotifier
 
-from airflow_provider_astrobpm.bpm.incident import Event
-from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.settings import Settings, StaticToken
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier, _with_short_timeouts
+from airflow_provider_astrobpm.starting.incident import IncidentKey
 
 BPM = "SupplierOnboarding"
 TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=1)
-KEY = Event(dag_id="orders", run_id="r1", task_id="load", number=1).key()
+KEY = IncidentKey(dag_id="orders", run_id="r1", task_id="load", number=1).key()
 
 Report = Callable[..., None]
 
@@ -282,7 +282,7 @@ def test_template_fields_are_arguments() -> None:
 
 
 def test_keeps_the_read_timeout() -> None:
-    settings = Settings("conn", "https://host.example", ReadyToken("t"), connect_timeout=10, read_timeout=30)
+    settings = Settings("conn", "https://host.example", StaticToken("t"), connect_timeout=10, read_timeout=30)
     hasty = _with_short_timeouts(settings)
     assert (hasty.connect_timeout, hasty.max_attempts, hasty.max_wait) == (3, 2, 3)
     assert (hasty.read_timeout, hasty.answer_timeout) == (30, 300)

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.identity import Region
-from airflow_provider_astrobpm.bpm.incident import Event
-from airflow_provider_astrobpm.notifications.context import event_of
+from airflow_provider_astrobpm.notifications.context import incident_key
+from airflow_provider_astrobpm.starting.business_keys import Region
+from airflow_provider_astrobpm.starting.incident import IncidentKey
 
 DUE = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 TI = SimpleNamespace(dag_id="orders", run_id="r1", task_id="load", map_index=-1, try_number=2)
@@ -29,29 +29,29 @@ MISSED = {
     [
         (
             {"dag": DAG, "dag_run": RUN, "run_id": "r1", "ti": TI, "exception": ValueError()},
-            Event(dag_id="orders", run_id="r1", task_id="load", number=2, since=DUE.timestamp()),
+            IncidentKey(dag_id="orders", run_id="r1", task_id="load", number=2, since=DUE.timestamp()),
         ),
         (
             {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), "map_index": 4})},
-            Event(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
+            IncidentKey(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
         ),
         (
             {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), **REGION, "map_index": 4})},
-            Event(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
+            IncidentKey(dag_id="orders", run_id="r1", task_id="load", map_index=4, number=2),
         ),
         (
             {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), **REGION})},
-            Event(
+            IncidentKey(
                 dag_id="orders", run_id="r1", task_id="load", number=2, region=Region(str(REGION["region_id"]), 4)
             ),
         ),
         (
             {"dag": DAG, "run_id": "r1", "ti": SimpleNamespace(**{**vars(TI), "map_index": None})},
-            Event(dag_id="orders", run_id="r1", task_id="load", number=2),
+            IncidentKey(dag_id="orders", run_id="r1", task_id="load", number=2),
         ),
         (
             {"dag": DAG, "dag_run": RUN, "run_id": "r1", "ti": TI, "reason": "task_failure"},
-            Event(dag_id="orders", run_id="r1", since=DUE.timestamp()),
+            IncidentKey(dag_id="orders", run_id="r1", since=DUE.timestamp()),
         ),
         (
             {
@@ -60,13 +60,13 @@ MISSED = {
                 "ti": TI,
                 "reason": "task_failure",
             },
-            Event(dag_id="orders", run_id="r1", number=3, since=DUE.timestamp()),
+            IncidentKey(dag_id="orders", run_id="r1", number=3, since=DUE.timestamp()),
         ),
-        ({"dag": DAG, "run_id": "r1", "reason": "timed_out"}, Event(dag_id="orders", run_id="r1")),
-        (MISSED, Event(dag_id="orders", run_id="r1", deadline_id="019a-1", since=DUE.timestamp())),
+        ({"dag": DAG, "run_id": "r1", "reason": "timed_out"}, IncidentKey(dag_id="orders", run_id="r1")),
+        (MISSED, IncidentKey(dag_id="orders", run_id="r1", deadline_id="019a-1", since=DUE.timestamp())),
         (
             {**MISSED, "dag_run": {"dag_id": "orders", "run_id": "r1"}},
-            Event(dag_id="orders", run_id="r1", deadline_id="019a-1"),
+            IncidentKey(dag_id="orders", run_id="r1", deadline_id="019a-1"),
         ),
     ],
     ids=[
@@ -74,11 +74,11 @@ MISSED = {
         "a deadline", "a deadline of another version",
     ],
 )  # fmt: skip
-def test_incident_of_each_context(context: dict[str, Any], event: Event) -> None:
-    assert event_of(context) == event
+def test_incident_of_each_context(context: dict[str, Any], event: IncidentKey) -> None:
+    assert incident_key(context) == event
 
 
 @pytest.mark.parametrize("context", [{}, {"dag": DAG}, {"run_id": "r1"}, {"deadline": {"id": "1"}}])
 def test_raises_without_a_dag_run(context: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="does not name its DAG run; give the notifier a business_key"):
-        event_of(context)
+        incident_key(context)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 
 @pytest.fixture

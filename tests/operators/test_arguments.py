@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk import DAG, TaskGroup, task
 
 from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
 from airflow_provider_astrobpm.operators.bpm import (
@@ -27,7 +27,7 @@ from airflow_provider_astrobpm.operators.bpm import (
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.testing.dag_run import DagResult
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 from tests.support.task_instance import FakeTaskInstance
 
 DAGS = Path(__file__).parent / "dags" / "arguments.py"

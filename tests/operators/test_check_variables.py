@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroSetBpmVariablesOperator,
     AstroZeroStartBpmBatchOperator,

@@ -13,14 +13,14 @@ import pytest
 from airflow.sdk.execution_time import context as airflow_context
 
 from airflow_provider_astrobpm._airflow import version_compat
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from airflow_provider_astrobpm.tasks import kill
+from airflow_provider_astrobpm.task_base import termination
 from tests.support.stores import TaskStateStore
 from tests.support.task_instance import FakeTaskInstance
 
@@ -145,7 +145,7 @@ class TestAdvice:
         self, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         notes: list[str] = []
-        monkeypatch.setattr(kill, "BATCH_SENDING_SECONDS", 0.0)
+        monkeypatch.setattr(termination, "BATCH_SENDING_SECONDS", 0.0)
 
         class Log:
             def __getattr__(self, _level: str) -> Any:
@@ -154,7 +154,7 @@ class TestAdvice:
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
         ids = {emulator.start(BPM)["id"]: None}
-        kill.terminate_batch(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
+        termination.terminate_batch(AstroZeroHook().settings, ids, Log(), max_concurrency=1)
         end = f"clearing the task terminates the instances that are still open. {TICK}; otherwise it terminates only instances whose key was derived"
         assert end in notes[-1]
 

@@ -12,8 +12,8 @@ import airflow
 import pytest
 from packaging.version import Version
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 DAGS = Path(__file__).parent / "dags" / "limits.py"
 BPM, KEY = "SupplierOnboarding", "order-4711"

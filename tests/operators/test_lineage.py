@@ -18,9 +18,9 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.utils.state import TaskInstanceState
 
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.errors import AstroZeroError
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroDeleteBpmInstanceOperator,
     AstroZeroQueryBpmInstancesOperator,
@@ -30,7 +30,7 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroSuspendBpmInstanceOperator,
 )
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
-from airflow_provider_astrobpm.tasks import lineage
+from airflow_provider_astrobpm.task_base import openlineage
 from tests.support.task_instance import FakeTaskInstance
 
 with warnings.catch_warnings():
@@ -38,7 +38,7 @@ with warnings.catch_warnings():
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
     from openlineage.client.serde import Serde
 
-    from airflow_provider_astrobpm.tasks import facets
+    from airflow_provider_astrobpm.task_base import openlineage_facets
 
 ROOT = Path(__file__).parent.parent.parent
 BPM = "SupplierOnboarding"
@@ -53,7 +53,7 @@ def _connection(
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"instance_url": LINK}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
     yield
-    lineage.is_installed.cache_clear()
+    openlineage.is_installed.cache_clear()
 
 
 def facets_of(task: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -> dict[str, Any]:
@@ -212,14 +212,14 @@ def test_without_the_openlineage_provider_nothing_is_kept_or_imported(
         each for each in sys.modules if each.startswith(("airflow.providers.openlineage", "openlineage"))
     ]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "airflow_provider_astrobpm.tasks.facets", raising=False)
+    monkeypatch.delitem(sys.modules, "airflow_provider_astrobpm.task_base.openlineage_facets", raising=False)
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage", None)
     monkeypatch.setitem(sys.modules, "openlineage", None)
-    lineage.is_installed.cache_clear()
+    openlineage.is_installed.cache_clear()
     task = start(wait_for_completion=False)
     run(task)
     assert task._lineage_facts is None
-    assert "airflow_provider_astrobpm.tasks.facets" not in sys.modules
+    assert "airflow_provider_astrobpm.task_base.openlineage_facets" not in sys.modules
 
 
 def test_no_secret_is_reported(emulator_server: EmulatorServer) -> None:
@@ -273,8 +273,8 @@ def test_events_of_a_real_run_have_the_facet(tmp_path: Path, emulator: EmulatorC
 @pytest.mark.parametrize(
     ("facet", "fields"),
     [
-        (lineage.INSTANCE, attrs.fields(facets.AstroBpmInstanceRunFacet)),
-        (lineage.INSTANCES, attrs.fields(facets.AstroBpmInstancesRunFacet)),
+        (openlineage.INSTANCE, attrs.fields(openlineage_facets.AstroBpmInstanceRunFacet)),
+        (openlineage.INSTANCES, attrs.fields(openlineage_facets.AstroBpmInstancesRunFacet)),
     ],
 )
 def test_documentation_names_every_field(facet: str, fields: tuple[attrs.Attribute[Any], ...]) -> None:

@@ -13,13 +13,13 @@ from uuid import UUID
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_astrobpm.bpm.identity import BatchKey, Region, TaskIdentity
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
+from airflow_provider_astrobpm.starting.business_keys import BatchKey, Region, TaskIdentity
 from tests.support.task_instance import FakeTaskInstance
 
 BPM, RETRIES = "SupplierOnboarding", 3

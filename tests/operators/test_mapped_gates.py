@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
 DAGS = Path(__file__).parent / "dags" / "mapped_gates.py"
 BPM = "PublishApproval"

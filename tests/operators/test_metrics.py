@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.meter import Tally
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.hooks import metrics
+from airflow_provider_astrobpm._airflow import stats
+from airflow_provider_astrobpm._airflow import user_action as trigger_kill
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.metrics import BufferedMeter
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from airflow_provider_astrobpm.tasks import kill as task_kill
+from airflow_provider_astrobpm.task_base import termination as task_kill
 from airflow_provider_astrobpm.triggers import base
-from airflow_provider_astrobpm.triggers import kill as trigger_kill
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from tests.support.task_instance import FakeTaskInstance
 
@@ -29,23 +29,23 @@ BPM = "SupplierOnboarding"
 @pytest.fixture
 def tally(
     monkeypatch: pytest.MonkeyPatch, emulator: EmulatorControl, emulator_server: EmulatorServer
-) -> Tally:
+) -> BufferedMeter:
     """The metrics, including those of the separate meter of a kill; with a connection whose starts are visible at once."""
     del emulator
-    counted = Tally()
+    counted = BufferedMeter()
 
-    def hand_over(other: Tally) -> None:
+    def hand_over(other: BufferedMeter) -> None:
         for (name, tags), amount in other.take()[0].items():
             counted.count(name, amount, **dict(tags))
 
-    monkeypatch.setattr(metrics, "meter", lambda: counted)
-    monkeypatch.setattr(metrics, "hand_over", hand_over)
+    monkeypatch.setattr(stats, "meter", lambda: counted)
+    monkeypatch.setattr(stats, "flush_buffer", hand_over)
     connection = {**json.loads(emulator_server.connection_json()), "extra": {"start_grace": 0.1}}
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(connection))
     return counted
 
 
-def of_starts(tally: Tally) -> dict[str, int]:
+def of_starts(tally: BufferedMeter) -> dict[str, int]:
     """Return the metrics of starts, and the numbers of sent starts and terminations."""
     wanted = {"starts", "adoptions", "ambiguous_starts", "kills", "requests.start", "requests.terminate"}
     counted = {".".join((name, *dict(tags).values())): n for (name, tags), n in tally.take()[0].items()}
@@ -72,12 +72,12 @@ def start_batch(count: int, **arguments: Any) -> AstroZeroStartBpmBatchOperator:
     )
 
 
-def test_counts_a_start(tally: Tally) -> None:
+def test_counts_a_start(tally: BufferedMeter) -> None:
     try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
 
 
-def test_counts_an_adoption(tally: Tally) -> None:
+def test_counts_an_adoption(tally: BufferedMeter) -> None:
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start())
     tally.take()
@@ -85,13 +85,13 @@ def test_counts_an_adoption(tally: Tally) -> None:
     assert of_starts(tally) == {"adoptions": 1}
 
 
-def test_counts_a_recovered_start_as_started(tally: Tally, emulator: EmulatorControl) -> None:
+def test_counts_a_recovered_start_as_started(tally: BufferedMeter, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_after")
     try_it(FakeTaskInstance("start", try_number=0, retries=5), start())
     assert of_starts(tally) == {"ambiguous_starts": 1, "starts": 1, "requests.start": 1}
 
 
-def test_counts_a_start_in_doubt_and_its_adoption(tally: Tally, emulator: EmulatorControl) -> None:
+def test_counts_a_start_in_doubt_and_its_adoption(tally: BufferedMeter, emulator: EmulatorControl) -> None:
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     emulator.fault("start", "drop_after")
     emulator.fault("query", "status", status=403, times=100)
@@ -103,13 +103,13 @@ def test_counts_a_start_in_doubt_and_its_adoption(tally: Tally, emulator: Emulat
     assert of_starts(tally) == {"adoptions": 1}
 
 
-def test_does_not_count_a_refused_start(tally: Tally) -> None:
+def test_does_not_count_a_refused_start(tally: BufferedMeter) -> None:
     with pytest.raises(errors.RefusedError):
         try_it(FakeTaskInstance("start", try_number=0, retries=5), start(bpm_name="NoSuchBpm"))
     assert of_starts(tally) == {"requests.start": 1}
 
 
-def test_counts_starts_of_a_hook_without_a_task(tally: Tally, emulator: EmulatorControl) -> None:
+def test_counts_starts_of_a_hook_without_a_task(tally: BufferedMeter, emulator: EmulatorControl) -> None:
     hook = start().hook
     hook.start_instance(BPM)
     assert of_starts(tally) == {"starts": 1, "requests.start": 1}
@@ -119,7 +119,7 @@ def test_counts_starts_of_a_hook_without_a_task(tally: Tally, emulator: Emulator
     assert of_starts(tally) == {"ambiguous_starts": 1, "requests.start": 1}
 
 
-def test_counts_starts_and_adoptions_of_a_batch(tally: Tally) -> None:
+def test_counts_starts_and_adoptions_of_a_batch(tally: BufferedMeter) -> None:
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     try_it(ti, start_batch(3))
     assert of_starts(tally) == {"starts": 3, "requests.start": 3}
@@ -127,8 +127,8 @@ def test_counts_starts_and_adoptions_of_a_batch(tally: Tally) -> None:
     assert of_starts(tally) == {"adoptions": 3, "starts": 2, "requests.start": 2}
 
 
-def test_counts_a_kill_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_kill, "state_of", lambda _task: "failed")
+def test_counts_a_kill_on_a_worker(tally: BufferedMeter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_kill, "task_state", lambda _task: "failed")
     operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     push = ti.xcom_push
@@ -151,10 +151,10 @@ def test_counts_a_kill_on_a_worker(tally: Tally, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("state", ["failed", "deferred"])
 def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
-    state: str, tally: Tally, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+    state: str, tally: BufferedMeter, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
-    monkeypatch.setattr(trigger_kill, "state_of", lambda _task: state)
+    monkeypatch.setattr(trigger_kill, "task_state", lambda _task: state)
     monkeypatch.setattr(
         trigger_kill, "published", lambda _task, _key: instance_id if state == "deferred" else None
     )

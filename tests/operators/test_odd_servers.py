@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors, states
-from airflow_provider_astrobpm.bpm.token import TOKENS
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors, states
+from airflow_provider_astrobpm.client.tokens import TOKENS
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroQueryBpmInstancesOperator,
 )
@@ -91,7 +91,7 @@ class TestQuery:
         for name in ("older_than", "younger_than"):
             arguments: dict[str, Any] = {name: "7d"}
             assert run(AstroZeroQueryBpmInstancesOperator(task_id="t", **arguments)) == []
-        assert "Left out 1 instances whose start time" in capfd.readouterr().out + caplog.text
+        assert "Left out 1 instances of unknown age" in capfd.readouterr().out + caplog.text
 
     @pytest.mark.parametrize(
         ("if_none", "kind"), [("skip", AirflowSkipException), ("fail", errors.NoInstancesError)]

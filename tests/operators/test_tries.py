@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.identity import TaskIdentity
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
+from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
 from tests.support.stores import (
     HAS_TASK_STATE_STORE,
     WITH_AND_WITHOUT_STORE,
@@ -338,7 +338,9 @@ def test_retry_does_not_replace_a_missing_instance(emulator: EmulatorControl) ->
     one = Task(has_store=True, wait_for_completion=False, timeout=None)
     instance_id = one.try_it()["id"]
     emulator.vanish(instance_id)
-    with pytest.raises(errors.AmbiguousStartError, match=f"'{instance_id}', which is now in none of the states"):
+    with pytest.raises(
+        errors.AmbiguousStartError, match=f"'{instance_id}', which is now in none of the states"
+    ):
         one.try_it()
     one.clear()
     assert one.try_it()["id"] != instance_id

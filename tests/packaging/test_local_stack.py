@@ -15,7 +15,7 @@ import psutil
 from packaging.version import Version
 
 from airflow_api import AirflowApi
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from local_stack import Stack
 from up import NIGHTLY
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_astrobpm.bpm import errors
+from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.decorators.bpm import astro_bpm_task
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.policies import bpm
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy

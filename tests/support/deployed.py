@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from airflow_api import AirflowApi, AirflowApiError
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from local_stack import Child, Deployment
 
 PATIENCE = 90.0  # seconds to wait for an expected condition

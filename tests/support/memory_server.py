@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from airflow_provider_astrobpm.bpm import states
-from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.api import Operation, Plan
-from airflow_provider_astrobpm.bpm.errors import NotSentError, RefusedError, ServerError, ThrottledError
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.settings import ReadyToken, Settings
+from airflow_provider_astrobpm.client import states
+from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+from airflow_provider_astrobpm.client.errors import NotSentError, RefusedError, ServerError, ThrottledError
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.operations import Flow, Operation
+from airflow_provider_astrobpm.client.settings import Settings, StaticToken
 from tests.support.virtual_time import VirtualLoop
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def settings(**fields: Any) -> Settings:
     fields = {
         "connection": "first_conn",
         "base_url": "https://zero.example",
-        "credentials": ReadyToken("t"),
+        "credentials": StaticToken("t"),
         "instance_lookup": "list",
         **fields,
     }
@@ -169,7 +169,7 @@ class Client(AsyncBpmClient):
         self.violations: list[str] = []
         """What the poller did wrong."""
 
-    async def run(self, plan: Plan[T]) -> T:
+    async def run(self, plan: Flow[T]) -> T:
         server = self.server
         poll = PollRecord(server.loop.now, server.clock())
         if self.closed:
@@ -227,7 +227,9 @@ class Client(AsyncBpmClient):
         """Return whether lists cannot replace a read by id that failed this way."""
         if self.settings.instance_lookup == "by_id":
             return not isinstance(error, RefusedError)
-        return isinstance(error, (NotSentError, ThrottledError)) or getattr(error, "came_before", True)
+        return isinstance(error, (NotSentError, ThrottledError)) or getattr(
+            error, "failed_fetching_token", True
+        )
 
     async def close(self) -> None:
         self.closed += 1

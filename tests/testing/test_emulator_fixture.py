@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.errors import AuthenticationError, CallError, WaitFailedError
+from airflow_provider_astrobpm.client.errors import AuthenticationError, CallError, WaitFailedError
 from airflow_provider_astrobpm.emulator import EmulatorError
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
 PERSON = {
     "state": "Waiting for user interaction",

@@ -15,8 +15,8 @@ import json
 import threading
 
 from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.client import BpmClient
-from airflow_provider_astrobpm.bpm.settings import ClientCredentials, Settings
+from airflow_provider_astrobpm.client.sync_client import BpmClient
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 
 
 def client(monkeypatch):

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors, event
-from airflow_provider_astrobpm.bpm.search import Sought
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.triggers import base, kill
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.search import SearchRequest
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.triggers import base
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
+from airflow_provider_astrobpm.waiting import event_payload
 
-TASK = kill.TaskInstanceKey("dag", "run", "task", -1)
+TASK = user_action.TaskInstanceRef("dag", "run", "task", -1)
 MINE, OTHER = "dag.task.run-zld2ojgxmkbhmtqy-1-", "dag.task.run-zld2ojgxmkbhmtqy-2-"
 
 
@@ -29,7 +31,7 @@ class FakeAirflow:
         self.state: str | None = "deferred"
         self.xcoms: dict[str, Any] = {}
 
-    def published(self, task: kill.TaskInstanceKey, key: str) -> Any:
+    def published(self, task: user_action.TaskInstanceRef, key: str) -> Any:
         assert task == TASK
         return self.xcoms.get(key)
 
@@ -37,9 +39,9 @@ class FakeAirflow:
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
     fake = FakeAirflow()
-    monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr(kill, "state_of", lambda _task: fake.state)
-    monkeypatch.setattr(kill, "published", fake.published)
+    monkeypatch.setattr(user_action, "OBSERVATION_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(user_action, "task_state", lambda _task: fake.state)
+    monkeypatch.setattr(user_action, "published", fake.published)
     return fake
 
 
@@ -57,7 +59,7 @@ def trigger(make_runner: Any) -> Callable[..., AstroZeroBpmBatchTrigger]:
     def make(**arguments: Any) -> AstroZeroBpmBatchTrigger:
         made = AstroZeroBpmBatchTrigger(
             astro_zero_conn_id="astro_zero_default",
-            task_key=TASK.for_trigger,
+            task_key=TASK.trigger_arguments,
             batch_key=MINE,
             **{"terminate_on_kill": True, "poll_interval": 1, **arguments},
         )
@@ -89,9 +91,9 @@ async def killed(trigger: AstroZeroBpmBatchTrigger, *, while_it_waits: bool) -> 
 
 
 def _states(trigger: AstroZeroBpmBatchTrigger) -> set[str | None]:
-    sought = Sought()
+    sought = SearchRequest()
     assert trigger._awaited
-    trigger._awaited.seek(sought)
+    trigger._awaited.add_to_query(sought)
     return set(sought.ids.values())
 
 
@@ -106,7 +108,7 @@ def test_waits_for_the_instances_that_the_task_published(
         emulator.act(one, "complete")
     emulator.break_instance(ids[0])
     emulator.advance(2)
-    end, error = event.decode_group(asyncio.run(first_event(trigger())), ids)
+    end, error = event_payload.load_batch(asyncio.run(first_event(trigger())), ids)
     assert error is None
     assert end is not None
     assert (end.succeeded, list(end.failed), end.open) == (19, [ids[0]], ())
@@ -115,7 +117,7 @@ def test_waits_for_the_instances_that_the_task_published(
 def test_timeout_reports_the_outcome_of_each(trigger: Any, ids: list[str], emulator: EmulatorControl) -> None:
     emulator.act(ids[7], "complete")
     emulator.advance(2)
-    end, error = event.decode_group(asyncio.run(first_event(trigger(deadline=1.0))), ids)
+    end, error = event_payload.load_batch(asyncio.run(first_event(trigger(deadline=1.0))), ids)
     assert isinstance(error, errors.WaitTimeoutError)
     assert end is not None
     assert (end.succeeded, end.open) == (1, (*ids[:7], *ids[8:]))
@@ -124,7 +126,7 @@ def test_timeout_reports_the_outcome_of_each(trigger: Any, ids: list[str], emula
 @pytest.mark.parametrize("xcoms", [{}, {"batch_key": OTHER, "instance_ids": ["1"]}, {"instance_ids": ["1"]}])
 def test_fails_if_the_xcoms_are_of_another_batch(xcoms: Any, trigger: Any, airflow: FakeAirflow) -> None:
     airflow.xcoms = xcoms
-    end, error = event.decode_group(asyncio.run(first_event(trigger())), [])
+    end, error = event_payload.load_batch(asyncio.run(first_event(trigger())), [])
     assert end is None
     assert "does not say which instances it has started" in str(error)
 

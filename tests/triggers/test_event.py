@@ -18,14 +18,15 @@ from airflow.jobs import triggerer_job_runner
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_astrobpm.bpm import cursor, lookup
-from airflow_provider_astrobpm.bpm.places import Places, instance_digest
-from airflow_provider_astrobpm.bpm.token import TOKENS
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client.tokens import TOKENS
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.triggers import event
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmEventTrigger
-from airflow_provider_astrobpm.triggers.memory import WatchState
+from airflow_provider_astrobpm.triggers.watch_state import WatchState
+from airflow_provider_astrobpm.waiting import lookup
+from airflow_provider_astrobpm.watching import state_codec
+from airflow_provider_astrobpm.watching.targets import WatchTargets, instance_digest
 from tests.support.stores import AssetStateStore
 
 # Before Airflow 3.3 there is no store, so nothing has to be written after the event.
@@ -199,13 +200,13 @@ def test_does_not_repeat_what_another_triggerer_reported(
     """It considered this one dead, but this one still runs."""
     store = AssetStateStore()
     others, own = start(emulator, 2)
-    places = Places.of(PROCESS, None, None)
+    places = WatchTargets.of(PROCESS, None, None)
     completed = places.states.index("Completed OK")
 
     async def main() -> list[str]:
         async with running(store) as runner:
             await runner.until(lambda: bool(store.values))
-            memory = WatchState(cursor.name_of("astro_zero_default", places), store)
+            memory = WatchState(state_codec.state_name("astro_zero_default", places), store)
             await memory.read()
             await memory.write({f"{completed:02x}{instance_digest(others)}"})
             end(emulator, others)

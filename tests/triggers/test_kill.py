@@ -12,22 +12,23 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.triggers import base, kill
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.triggers import base
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(user_action, "OBSERVATION_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
 def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Set Airflow's answer about the task instance: a value, or an error."""
 
-    def said(task: kill.TaskInstanceKey, value: Any) -> Any:
-        assert task == kill.TaskInstanceKey("dag", "run", "task", -1)
+    def said(task: user_action.TaskInstanceRef, value: Any) -> Any:
+        assert task == user_action.TaskInstanceRef("dag", "run", "task", -1)
         if isinstance(value, Exception):
             raise value
         return value
@@ -35,8 +36,8 @@ def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def say(state: Any, instance: Any = None, **published: Any) -> None:
         xcoms = {"instance_id": instance, **published}
         none = instance if isinstance(instance, Exception) else None
-        monkeypatch.setattr(kill, "state_of", lambda task: said(task, state))
-        monkeypatch.setattr(kill, "published", lambda task, key: said(task, xcoms.get(key, none)))
+        monkeypatch.setattr(user_action, "task_state", lambda task: said(task, state))
+        monkeypatch.setattr(user_action, "published", lambda task, key: said(task, xcoms.get(key, none)))
 
     return say
 
@@ -138,8 +139,8 @@ def test_reads_a_task_that_is_about_to_run_again(
     """It has resumed after its wait, or a user has cleared it."""
     answers = iter(states)
     xcoms = {"instance_id": instance_id, "wait_over": instance_id if "success" in states else None}
-    monkeypatch.setattr(kill, "state_of", lambda _task: next(answers))
-    monkeypatch.setattr(kill, "published", lambda _task, key: xcoms[key])
+    monkeypatch.setattr(user_action, "task_state", lambda _task: next(answers))
+    monkeypatch.setattr(user_action, "published", lambda _task, key: xcoms[key])
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert terminations(emulator) == terminated
 
@@ -205,13 +206,13 @@ def test_uses_a_state_read_at_the_third_attempt(
 ) -> None:
     answers = iter([RuntimeError("no"), RuntimeError("no"), None])
 
-    def state_of(_task: kill.TaskInstanceKey) -> str:
+    def state_of(_task: user_action.TaskInstanceRef) -> str:
         if error := next(answers):
             raise error
         return "failed"
 
-    monkeypatch.setattr(kill, "state_of", state_of)
-    monkeypatch.setattr(kill, "published", lambda _task, _key: None)
+    monkeypatch.setattr(user_action, "task_state", state_of)
+    monkeypatch.setattr(user_action, "published", lambda _task, _key: None)
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert terminations(emulator) == 1
 

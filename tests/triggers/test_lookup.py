@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_astrobpm.bpm import errors, event, lookup
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
-from airflow_provider_astrobpm.triggers import kill
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger, AstroZeroBpmInstanceTrigger
+from airflow_provider_astrobpm.waiting import event_payload, lookup
 
 CONNECTION = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 BPM = "PublishApproval"
@@ -102,7 +103,7 @@ def test_twenty_waits_resume_when_the_connection_is_back(
         hiccup()
         for each in ids:
             emulator.act(each, "approve")
-        return [event.decode(payload) for payload in await asyncio.gather(*waits)]
+        return [event_payload.load(payload) for payload in await asyncio.gather(*waits)]
 
     ends = asyncio.run(scenario())
     assert [end.id for end in ends if isinstance(end, BpmInstance)] == ids
@@ -116,7 +117,7 @@ def test_a_lasting_failure_ends_the_wait_after_max_poll_failure_time(
     emulator: EmulatorControl, hiccup: Callable[[], None], reads: Reads
 ) -> None:
     waiting = trigger(emulator.start(BPM)["id"], max_poll_failure_time=0.5)
-    ended = event.decode(asyncio.run(end_of(waiting)))
+    ended = event_payload.load(asyncio.run(end_of(waiting)))
     assert type(ended) is errors.PreparationError
     assert "polls have failed for" in str(ended)
     assert "On connection 'astro_zero_default': the connection could not be read" in str(ended)
@@ -127,7 +128,7 @@ def test_a_deadline_during_the_failure_is_a_timeout(
     emulator: EmulatorControl, hiccup: Callable[[], None], reads: Reads
 ) -> None:
     waiting = trigger(emulator.start(BPM)["id"], deadline=0.0)
-    ended = event.decode(asyncio.run(end_of(waiting)))
+    ended = event_payload.load(asyncio.run(end_of(waiting)))
     assert type(ended) is errors.WaitTimeoutError
     assert reads.count == 1
 
@@ -148,7 +149,7 @@ class TestBatch:
                 raise ConnectionError("the API server does not answer")
             return published.get(key)
 
-        monkeypatch.setattr(kill, "published", read)
+        monkeypatch.setattr(user_action, "published", read)
         return published
 
     def batch(self, **arguments: Any) -> AstroZeroBpmBatchTrigger:
@@ -166,7 +167,7 @@ class TestBatch:
         xcoms["fails"] = 4
         for each in xcoms["instance_ids"]:
             emulator.act(each, "approve")
-        end, error = event.decode_group(asyncio.run(end_of(self.batch())), xcoms["instance_ids"])
+        end, error = event_payload.load_batch(asyncio.run(end_of(self.batch())), xcoms["instance_ids"])
         assert (end and end.succeeded, error) == (3, None)
         assert capsys.readouterr().out.count("the XComs of the task could not be read (ConnectionError)") == 1
 
@@ -174,7 +175,7 @@ class TestBatch:
         self, emulator: EmulatorControl, xcoms: dict[str, Any]
     ) -> None:
         xcoms["fails"] = 10**6
-        end, error = event.decode_group(
+        end, error = event_payload.load_batch(
             asyncio.run(end_of(self.batch(max_poll_failure_time=0.3))), xcoms["instance_ids"]
         )
         assert end is None
@@ -182,7 +183,7 @@ class TestBatch:
 
     def test_fails_at_once_if_xcoms_are_gone(self, emulator: EmulatorControl, xcoms: dict[str, Any]) -> None:
         del xcoms["instance_ids"]
-        _, error = event.decode_group(asyncio.run(end_of(self.batch())), [])
+        _, error = event_payload.load_batch(asyncio.run(end_of(self.batch())), [])
         assert "does not say which instances it has started" in str(error)
 
     def test_survives_a_connection_that_is_missing_for_a_moment(
@@ -196,7 +197,7 @@ class TestBatch:
                 emulator.act(each, "approve")
             return await waiting
 
-        end, error = event.decode_group(asyncio.run(scenario()), xcoms["instance_ids"])
+        end, error = event_payload.load_batch(asyncio.run(scenario()), xcoms["instance_ids"])
         assert (end and end.succeeded, error) == (3, None)
 
 
@@ -238,7 +239,9 @@ class TestWorker:
         ended = emulator.start("Instant")["id"]
         ti = make_runner().ti
         ti.xcom_push("instance_id", ended)
-        fired = event.encode(BpmInstance(id=ended, name="Instant", state="Completed OK", is_closed=True))
+        fired = event_payload.dump(
+            BpmInstance(id=ended, name="Instant", state="Completed OK", is_closed=True)
+        )
         task = AstroZeroStartBpmInstanceOperator(task_id="task", bpm_name="Instant")
         assert task.resume_execution("execute_complete", {"event": fired}, {"ti": ti})["id"] == ended
         assert capsys.readouterr().out.count(STARTS_TO_FAIL) == 1

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from airflow_provider_astrobpm.bpm.places import instance_digest
-from airflow_provider_astrobpm.triggers import memory
-from airflow_provider_astrobpm.triggers.memory import WatchState
+from airflow_provider_astrobpm.triggers import watch_state
+from airflow_provider_astrobpm.triggers.watch_state import WatchState
+from airflow_provider_astrobpm.watching.targets import instance_digest
 from tests.support.stores import AssetStateStore
 
 NAME = "astro_bpm.w"
@@ -25,7 +25,7 @@ def write(store: AssetStateStore | None, wanted: set[str]) -> WatchState:
     return kept
 
 
-@pytest.mark.parametrize("count", [0, 3, memory.MAX_KEYS_SORTED_INLINE + 1])
+@pytest.mark.parametrize("count", [0, 3, watch_state.MAX_KEYS_SORTED_INLINE + 1])
 def test_another_object_reads_what_was_written(count: int) -> None:
     store = AssetStateStore()
     write(store, entry_keys(count))
@@ -41,6 +41,6 @@ def test_without_a_store_the_object_remembers() -> None:
 @pytest.mark.parametrize("lost", [f"{NAME}.4.2", NAME])
 def test_a_lost_value_makes_the_state_unknown(lost: str) -> None:
     store = AssetStateStore()
-    write(store, entry_keys(memory.MAX_KEYS_SORTED_INLINE + 1))
+    write(store, entry_keys(watch_state.MAX_KEYS_SORTED_INLINE + 1))
     del store.values[lost]
     assert asyncio.run(WatchState(NAME, store).read()) is None

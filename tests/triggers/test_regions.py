@@ -17,12 +17,12 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
 
-from airflow_provider_astrobpm.bpm.identity import Region
-from airflow_provider_astrobpm.tasks import kill as task_kill
-from airflow_provider_astrobpm.triggers import kill
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm.starting.business_keys import Region
+from airflow_provider_astrobpm.task_base import termination as task_kill
 
 REGION = "01a22064-3a54-7e6c-8d88-3d22bab58d7d"
-TASK = kill.TaskInstanceKey("dag", "run", "task", -1)
+TASK = user_action.TaskInstanceRef("dag", "run", "task", -1)
 READER: ContextVar[str] = ContextVar("reader")
 """The try as which XComs are read; unset when the triggerer itself reads them."""
 
@@ -41,7 +41,7 @@ class FakeAirflow:
         self.next_try: dict[str, Any] = {}
         self.state: str | None = "deferred"
         self.breadcrumbs: list[dict[str, Any]] = []
-        monkeypatch.setattr(kill, "OBSERVATION_DELAY_SECONDS", 0.0)
+        monkeypatch.setattr(user_action, "OBSERVATION_DELAY_SECONDS", 0.0)
         monkeypatch.setattr(XCom, "get_one", self.get_one)
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {"run": {"task": self.state}})
         monkeypatch.setattr(
@@ -64,7 +64,7 @@ class FakeAirflow:
     def why_no_kill(self) -> str | None:
         """Decide like a trigger."""
         READER.set("the try that waited")
-        return asyncio.run(kill.why_not_user_action(TASK, "instance_id", "mine"))
+        return asyncio.run(user_action.why_not_user_action(TASK, "instance_id", "mine"))
 
 
 @pytest.fixture
@@ -155,7 +155,9 @@ def test_a_refusal_without_details_terminates_nothing(
 )
 def test_region_of_a_task_instance(fields: dict[str, Any], region: Region | None) -> None:
     task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", **fields)
-    assert kill.TaskInstanceKey.of(task_instance) == kill.TaskInstanceKey("dag", "run", "task", -1, region)
+    assert user_action.TaskInstanceRef.of(task_instance) == user_action.TaskInstanceRef(
+        "dag", "run", "task", -1, region
+    )
 
 
 class Log:
@@ -189,5 +191,5 @@ def test_a_worker_uses_the_state_of_its_own_iteration(
             for region, index, each in breadcrumbs
         ),
     ]
-    task = kill.TaskInstanceKey("dag", "run", "task", -1, Region(REGION, 1))
+    task = user_action.TaskInstanceRef("dag", "run", "task", -1, Region(REGION, 1))
     assert task_kill.was_ended_by_user(task, "It", Log()) is ended

@@ -19,13 +19,14 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_astrobpm.bpm import errors, event
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
-from airflow_provider_astrobpm.tasks import kill
-from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
+from airflow_provider_astrobpm.task_base import termination
+from airflow_provider_astrobpm.waiting import event_payload
 
 UNKNOWN = [
     None,
@@ -119,7 +120,7 @@ class TestAnotherInstanceUnderTheId:
     ) -> None:
         instance_id = context["ti"].xcoms["instance_id"]
         seen = BpmInstance(id=instance_id, name="Another", state="Running")
-        timed_out = event.encode(errors.WaitTimeoutError("it", 0, seen))
+        timed_out = event_payload.dump(errors.WaitTimeoutError("it", 0, seen))
         with pytest.raises(
             errors.WaitTimeoutError, match=f"By 'on_timeout' '{action}' was tried. .* is another one"
         ):
@@ -172,7 +173,7 @@ class TestDeferralEndedByAirflow:
     ) -> None:
         for states, end in ((["Completed OK"], None), (["Terminated"], errors.WaitTimeoutError)):
             task = operator(on_timeout="terminate", timeout=1, states=states)
-            timed_out = event.encode(errors.WaitTimeoutError("it", 0, None))
+            timed_out = event_payload.dump(errors.WaitTimeoutError("it", 0, None))
             if end is None:
                 ended = emulator.start("Instant")["id"]
                 context["ti"].xcom_push("instance_id", ended)
@@ -199,7 +200,7 @@ class TestEventOfAnotherTask:
         """The event that Airflow resumes this try with: the success of an instance that another task waited for."""
         context["ti"].id = "this try"
         instance = msgspec.convert(ENDED, BpmInstance)
-        return {"event": event.encode(instance, "another"), "deadline": time.time() + 3600}
+        return {"event": event_payload.dump(instance, "another"), "deadline": time.time() + 3600}
 
     @pytest.fixture
     def tasks(self, context: Any) -> list[Any]:
@@ -244,11 +245,11 @@ class TestEventOfAnotherTask:
     def test_its_own_event_is_accepted(self, context: Any) -> None:
         context["ti"].id = "this try"
         context["ti"].xcom_push("instance_id", "1")
-        own = event.encode(msgspec.convert(ENDED, BpmInstance), "this try")
+        own = event_payload.dump(msgspec.convert(ENDED, BpmInstance), "this try")
         assert operator().resume_execution("execute_complete", {"event": own}, context)["id"] == "1"
 
     def test_an_event_without_a_task_instance_must_be_for_its_instance(self, context: Any) -> None:
-        strange = event.encode(msgspec.convert(ENDED, BpmInstance))
+        strange = event_payload.dump(msgspec.convert(ENDED, BpmInstance))
         sensor = AstroZeroBpmInstanceSensor(task_id="task", instance_id="2")
         for task in (operator(), sensor):
             with pytest.raises(errors.UnknownEventError, match="it reports another instance than"):
@@ -316,14 +317,14 @@ class TestKillOnWorker:
     @pytest.fixture
     def airflow_says(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         def say(state: Any) -> None:
-            def state_of(task: TaskInstanceKey) -> str | None:
-                assert task == TaskInstanceKey("dag", "run", "task", -1)
+            def state_of(task: TaskInstanceRef) -> str | None:
+                assert task == TaskInstanceRef("dag", "run", "task", -1)
                 if isinstance(state, Exception):
                     raise state
                 value: str | None = state
                 return value
 
-            monkeypatch.setattr(kill, "state_of", state_of)
+            monkeypatch.setattr(termination, "task_state", state_of)
 
         return say
 
@@ -381,9 +382,9 @@ class TestKillOnWorker:
         self, emulator: EmulatorControl, make_runner: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The signal may come while the task itself talks to Airflow and holds its lock."""
-        monkeypatch.setattr(kill, "STATE_PATIENCE", 0.1)
+        monkeypatch.setattr(termination, "STATE_PATIENCE", 0.1)
         done = threading.Event()
-        monkeypatch.setattr(kill, "state_of", lambda _task: done.wait(30))
+        monkeypatch.setattr(termination, "task_state", lambda _task: done.wait(30))
         task = operator(poll_interval=1, deferrable=False)
 
         def interrupted(_seconds: float) -> None:

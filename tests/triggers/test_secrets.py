@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm._airflow import version_compat
-from airflow_provider_astrobpm.bpm import api
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
+from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks import masking
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
@@ -117,15 +117,15 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     return connect
 
 
-CALLS: dict[str, Callable[[], api.Operation[Any]]] = {
-    "token": lambda: api.query("Running"),
-    "csrf": lambda: api.act("002N1", "suspend"),
-    "query": lambda: api.query("Running"),
-    "start": lambda: api.start(BPM),
+CALLS: dict[str, Callable[[], operations.Operation[Any]]] = {
+    "token": lambda: operations.query("Running"),
+    "csrf": lambda: operations.change_state("002N1", "suspend"),
+    "query": lambda: operations.query("Running"),
+    "start": lambda: operations.start(BPM),
 }
 
 
-def ends_in_thread(make: Callable[[], api.Operation[Any]], count: int) -> list[Any]:
+def ends_in_thread(make: Callable[[], operations.Operation[Any]], count: int) -> list[Any]:
     """Return the results of some calls, or their errors."""
     ends: list[Any] = []
     hook = AstroZeroHook()
@@ -138,7 +138,7 @@ def ends_in_thread(make: Callable[[], api.Operation[Any]], count: int) -> list[A
     return ends
 
 
-def ends_in_loop(make: Callable[[], api.Operation[Any]], count: int) -> list[Any]:
+def ends_in_loop(make: Callable[[], operations.Operation[Any]], count: int) -> list[Any]:
     """Do what ``ends_in_thread`` does, in an event loop."""
 
     async def ends() -> list[Any]:
@@ -155,7 +155,7 @@ def ends_in_loop(make: Callable[[], api.Operation[Any]], count: int) -> list[Any
 def test_no_call_leaks_a_secret(
     place: str,
     kind: str,
-    ends_of: Callable[[Callable[[], api.Operation[Any]], int], list[Any]],
+    ends_of: Callable[[Callable[[], operations.Operation[Any]], int], list[Any]],
     server: EchoingServer,
     connect: Connect,
     written: Written,
@@ -171,7 +171,7 @@ def test_no_call_leaks_a_secret(
 
 @pytest.mark.parametrize("ends_of", [ends_in_thread, ends_in_loop], ids=["sync", "async"])
 def test_a_proxy_that_refuses_the_tunnel_leaks_no_secret(
-    ends_of: Callable[[Callable[[], api.Operation[Any]], int], list[Any]],
+    ends_of: Callable[[Callable[[], operations.Operation[Any]], int], list[Any]],
     server: EchoingServer,
     connect: Connect,
     written: Written,
@@ -188,7 +188,7 @@ def test_a_proxy_that_refuses_the_tunnel_leaks_no_secret(
 
 @pytest.mark.parametrize("ends_of", [ends_in_thread, ends_in_loop], ids=["sync", "async"])
 def test_a_proxy_that_answers_for_the_server_leaks_no_secret(
-    ends_of: Callable[[Callable[[], api.Operation[Any]], int], list[Any]],
+    ends_of: Callable[[Callable[[], operations.Operation[Any]], int], list[Any]],
     server: EchoingServer,
     connect: Connect,
     written: Written,

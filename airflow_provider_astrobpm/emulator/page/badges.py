@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.bpm.states import SUSPENDED, class_of
+from airflow_provider_astrobpm.client.states import SUSPENDED, class_of
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine

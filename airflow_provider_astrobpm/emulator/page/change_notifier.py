@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from airflow_provider_astrobpm.emulator.world import Emulator
+    from airflow_provider_astrobpm.emulator.emulator_state import Emulator
 
 MIN_NOTICE_GAP_SECONDS = 0.05
 """The checks are at least this far apart, so many requests at once cost one check."""

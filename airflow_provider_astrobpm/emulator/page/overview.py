@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from airflow_provider_astrobpm.bpm.states import STATES
+from airflow_provider_astrobpm.client.states import STATES
 from airflow_provider_astrobpm.emulator.clock import timestamp
 from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.page.badges import badges

@@ -20,8 +20,8 @@ from airflow_provider_astrobpm.emulator.refusals import Refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.world import Emulator
 
     PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

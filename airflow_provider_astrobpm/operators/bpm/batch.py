@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError, UnknownEventError
-from airflow_provider_astrobpm.bpm.states import StateClass, class_of
-from airflow_provider_astrobpm.tasks import clearing
-from airflow_provider_astrobpm.tasks.arguments import CheckedLaunches, errors_name_task, require_exactly_one
-from airflow_provider_astrobpm.tasks.waiting import ON_FAILURE, WaitingOperator
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client.errors import AstroZeroError, UnknownEventError
+from airflow_provider_astrobpm.client.states import StateClass, class_of
+from airflow_provider_astrobpm.task_base import clearing
+from airflow_provider_astrobpm.task_base.task_arguments import (
+    CheckedLaunches,
+    errors_name_task,
+    require_exactly_one,
+)
+from airflow_provider_astrobpm.task_base.waiting_operator import ON_FAILURE, WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,16 +27,16 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.batch_launch import BatchLaunched, BatchLauncher
-    from airflow_provider_astrobpm.bpm.batch_result import BatchResult
-    from airflow_provider_astrobpm.bpm.errors import BatchFailedError
-    from airflow_provider_astrobpm.bpm.group_wait import GroupEnd, GroupWait
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.launches import Launch, Survey
-    from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion
-    from airflow_provider_astrobpm.tasks.batch_xcoms import PublishedBatch
-    from airflow_provider_astrobpm.tasks.waiting import OnFailure
+    from airflow_provider_astrobpm.batches.batch_input import BatchInputSummary, Launch
+    from airflow_provider_astrobpm.batches.batch_results import BatchResult
+    from airflow_provider_astrobpm.batches.batch_run import BatchRun, BatchStartResult
+    from airflow_provider_astrobpm.client.errors import BatchFailedError
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.task_base.batch_completion import BatchCompletion
+    from airflow_provider_astrobpm.task_base.batch_xcoms import PublishedBatch
+    from airflow_provider_astrobpm.task_base.waiting_operator import OnFailure
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
+    from airflow_provider_astrobpm.waiting.batch_wait import BatchWait, BatchWaitResult
 
 MAX_RETURNED_LAUNCHES = 500
 STOPPING = "The task process is stopping"
@@ -137,18 +141,18 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         self.result_conn_id = result_conn_id
         with errors_name_task(self.task_id):
             require_exactly_one(self, defaults, "launches", "launches_path")
-            self.validate_first = checks.truth(validate_first, "validate_first")
-            self.check_variables = checks.truth(check_variables, "check_variables")
-            self.max_concurrency = checks.count(max_concurrency, "max_concurrency", least=1)
-            self.rate_limit = None if rate_limit is None else checks.rate(rate_limit, "rate_limit")
-            self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
-            self.poll_interval = checks.poll_interval(poll_interval)
-            self.timeout = checks.timeout(timeout)
-            self.max_failures = checks.number_or_share(max_failures, "max_failures")
-            self.fail_fast = checks.truth(fail_fast, "fail_fast")
-            self.result_variables = checks.truth(result_variables, "result_variables")
-            self.on_failure = checks.choice(on_failure, "on_failure", ON_FAILURE)
-            self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
+            self.validate_first = validation.boolean(validate_first, "validate_first")
+            self.check_variables = validation.boolean(check_variables, "check_variables")
+            self.max_concurrency = validation.count(max_concurrency, "max_concurrency", least=1)
+            self.rate_limit = None if rate_limit is None else validation.rate(rate_limit, "rate_limit")
+            self.wait_for_completion = validation.boolean(wait_for_completion, "wait_for_completion")
+            self.poll_interval = validation.poll_interval(poll_interval)
+            self.timeout = validation.timeout(timeout)
+            self.max_failures = validation.number_or_share(max_failures, "max_failures")
+            self.fail_fast = validation.boolean(fail_fast, "fail_fast")
+            self.result_variables = validation.boolean(result_variables, "result_variables")
+            self.on_failure = validation.choice(on_failure, "on_failure", ON_FAILURE)
+            self.terminate_on_kill = validation.boolean(terminate_on_kill, "terminate_on_kill")
             self._refuse_unused_wait_arguments(defaults, on_failure="leave")
             if self.check_variables and not self.validate_first:
                 raise ValueError("check_variables needs validate_first=True: it checks the whole input first")
@@ -156,9 +160,11 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 raise ValueError(
                     "with validate_first=False the number of launches is unknown, so max_failures must be a number and not a share"
                 )
-        self._given |= checks.given(self, ("launches", "launches_path", "bpm_name", "version", "result_path"))
-        self._launcher: BatchLauncher | None = None
-        self._awaited: GroupWait | None = None
+        self._provided_args |= validation.provided_arguments(
+            self, ("launches", "launches_path", "bpm_name", "version", "result_path")
+        )
+        self._launcher: BatchRun | None = None
+        self._awaited: BatchWait | None = None
         self._published: PublishedBatch
         self._may_fail: int | None = None
         self._satisfied: Collection[int] = ()
@@ -167,11 +173,11 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the missing launches of the batch, and wait for all unless the task does not wait."""
-        from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.batch_result import BatchResult  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import launch_variables  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import begin_try  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches import batch_input  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches.batch_record import BatchRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches.batch_results import BatchResult  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_variables  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.task_state_record import begin_try  # noqa: PLC0415
 
         self._begun = begin_try(context, BatchRecord, retries=self.retries or 0)
         try:
@@ -179,10 +185,12 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 self._check(context)
                 read, survey = self._reader(), None
                 if self.validate_first:
-                    names = launches.Names()
-                    survey, read = launches.surveyed(names.noted(read) if self._checks_variables else read)
+                    names = batch_input.VariableNames()
+                    survey, read = batch_input.validate_all(
+                        names.recording(read) if self._checks_variables else read
+                    )
                     if names:
-                        launch_variables.check(self.hook, names)
+                        batch_variables.check(self.hook, names)
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
@@ -198,13 +206,13 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        from airflow_provider_astrobpm.bpm import event as events  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import event_payload as events  # noqa: PLC0415
 
         with self._mark_resumable_on_failure(context):
             self._published = batch_xcoms.published(context)
             self._report_instances(len(self._published.ids), {}, self._published.ids)
-            end, error = events.decode_group(event, self._published.awaited)
+            end, error = events.load_batch(event, self._published.awaited)
             if end is None:
                 raise error or UnknownEventError(event, "it reports nothing")
             return self._end(end, error, context)
@@ -218,26 +226,26 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         self._is_stopping = True
         if self._launcher is None:
             return
-        from airflow_provider_astrobpm.tasks import kill  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import termination  # noqa: PLC0415
 
         self._launcher.stop(AstroZeroError(STOPPING))
-        self._ended_by_user = kill.was_ended_by_user(self._published.task, "The batch", self.log)
+        self._ended_by_user = termination.was_ended_by_user(self._published.task, "The batch", self.log)
         if self._launcher.under_way:
             self.log.warning(
                 "%s starts were in progress; their instances are not terminated", self._launcher.under_way
             )
         if self._ended_by_user and self.terminate_on_kill:
-            kill.terminate_batch(
+            termination.terminate_batch(
                 self.hook.settings, self._open_instances(), self.log, max_concurrency=self.max_concurrency
             )
 
     def _open_instances(self) -> dict[str, str | None]:
         """Return the ids of the instances that may be open, each with its last polled state."""
-        from airflow_provider_astrobpm.bpm.search import Sought  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.search import SearchRequest  # noqa: PLC0415
 
-        sought = Sought()
+        sought = SearchRequest()
         if self._awaited is not None:
-            self._awaited.seek(sought)
+            self._awaited.add_to_query(sought)
         elif self._launcher is not None:
             sought.ids |= {
                 one.id: one.state for one in self._launcher.instances.values() if not one.is_closed
@@ -248,14 +256,14 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
     def _check(self, context: Context) -> None:
         """Check everything except the launches, and that the trigger can be created."""
-        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
 
         self._check_identifiers("bpm_name", "version")
         self._warn_if_any_status_succeeds()
         if self.result_path is not None:
-            from airflow_provider_astrobpm.tasks import result_file  # noqa: PLC0415
+            from airflow_provider_astrobpm.task_base import batch_result_file  # noqa: PLC0415
 
-            result_file.check(self.result_path, conn_id=self.result_conn_id)
+            batch_result_file.check(self.result_path, conn_id=self.result_conn_id)
         self._published = batch_xcoms.unpublished(context)
         self._trigger_for(None)
 
@@ -270,8 +278,8 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
         """Return a function that reads the launches from the beginning each time it is called."""
-        from airflow_provider_astrobpm.bpm import launches  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import launch_file  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches import batch_input  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_input_file  # noqa: PLC0415
 
         named: dict[str, Any] = {
             "bpm_name": self.bpm_name,
@@ -280,29 +288,29 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
             "zone": self.zone,
         }
         if self.launches_path is not None:
-            path, conn_id = checks.text(self.launches_path, "launches_path"), self.launches_conn_id
-            return lambda: launches.launches_of(launch_file.read(path, conn_id=conn_id), **named)
+            path, conn_id = validation.non_blank(self.launches_path, "launches_path"), self.launches_conn_id
+            return lambda: batch_input.parse_launches(batch_input_file.read(path, conn_id=conn_id), **named)
         # Only once, because the launches of an upstream task may be fetched one by one.
-        items = list(launches.numbered(self.launches))
-        return lambda: launches.launches_of(items, **named)
+        items = list(batch_input.with_positions(self.launches))
+        return lambda: batch_input.parse_launches(items, **named)
 
     # Starting
 
     def _launch(
-        self, read: Callable[[], Iterator[Launch]], survey: Survey | None, context: Context
-    ) -> BatchLaunched:
+        self, read: Callable[[], Iterator[Launch]], survey: BatchInputSummary | None, context: Context
+    ) -> BatchStartResult:
         """Start the missing launches.
 
         :param read: reads the launches from the beginning.
         :param survey: the summary of the input, if it was checked.
         """
-        from airflow_provider_astrobpm.bpm import batch_launch, batch_record, launches  # noqa: PLC0415
-        from airflow_provider_astrobpm.bpm.batch_result import most_failures  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import batch_xcoms, loop, orphan  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches import batch_input, batch_record, batch_run  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches.batch_results import allowed_failures  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_xcoms, heartbeat, thread_loop  # noqa: PLC0415
 
         state_record, this, record = self._begun.state_record, self._begun.this, self._begun.record
         settings = self.hook.settings
-        order = batch_record.BatchOrder(
+        order = batch_record.BatchRequest(
             identity=this.task,
             generation=this.generation,
             try_number=this.number,
@@ -319,29 +327,31 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
 
-        async def work() -> BatchLaunched:
+        async def work() -> BatchStartResult:
             async with self.hook.make_async_client(settings) as client:
-                self._launcher = launcher = batch_launch.BatchLauncher(
+                self._launcher = launcher = batch_run.BatchRun(
                     order,
-                    read if survey else lambda: launches.without_own_keys(read()),
+                    read if survey else lambda: batch_input.reject_custom_keys(read()),
                     client=client,
                     remember=state_record.write,
                     log=lambda note: note.write_to(self.log),
                     total=total,
-                    may_be_refused=most_failures(self.max_failures, total or 0) if self.fail_fast else None,
+                    may_be_refused=allowed_failures(self.max_failures, total or 0)
+                    if self.fail_fast
+                    else None,
                     max_concurrency=self.max_concurrency,
                     rate_limit=self.rate_limit,
                     with_variables=self.result_variables,
                 )
                 if self._is_stopping:
                     raise AstroZeroError(STOPPING)
-                supervision = asyncio.ensure_future(orphan.stop_when_superseded(launcher.stop))
+                supervision = asyncio.ensure_future(heartbeat.stop_when_superseded(launcher.stop))
                 try:
                     return await launcher.launch(record)
                 finally:
                     supervision.cancel()
 
-        return loop.run_in_thread_loop(work)
+        return thread_loop.run_in_thread_loop(work)
 
     def _apply_on_timeout_to_started(self) -> None:
         """Apply ``on_timeout`` to the started instances if ``execution_timeout`` has passed before everything was started."""
@@ -353,16 +363,16 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         seen = {one.id: one for one in self._launcher.instances.values()}
         self._batch_completion.change(list(seen), seen, self.on_timeout)
 
-    def _publish_and_wait(self, launched: BatchLaunched, context: Context) -> dict[str, Any]:
+    def _publish_and_wait(self, launched: BatchStartResult, context: Context) -> dict[str, Any]:
         """Publish the started instances, and wait for them."""
-        from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches import batch_results  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
 
         self._published = batch = batch_xcoms.publish(context, launched, bpm_name=self.bpm_name)
         self._report_instances(len(batch.ids), {}, batch.ids)
         if not self.wait_for_completion:
             seen = {one.id: one for one in launched.instances.values()}
-            result = batch_result.result_of(batch.ids, batch.refusals, None, seen, batch.said)
+            result = batch_results.build_result(batch.ids, batch.refusals, None, seen, batch.author_fields)
             return self._publish_result(result, context, result.failure(self.max_failures))
         members = [one for number, one in launched.instances.items() if number not in launched.met]
         self._awaited = awaited = self._new_group_wait(members, launched.record.deadline)
@@ -383,13 +393,14 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
     # Waiting
 
-    def _new_group_wait(self, members: Any, deadline: float | None) -> GroupWait:
-        from airflow_provider_astrobpm.bpm import batch_result, group_wait  # noqa: PLC0415
+    def _new_group_wait(self, members: Any, deadline: float | None) -> BatchWait:
+        from airflow_provider_astrobpm.batches import batch_results  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import batch_wait  # noqa: PLC0415
 
         ids, refusals = self._published.ids, self._published.refusals
-        most = batch_result.most_failures(self.max_failures, len(ids)) - len(refusals)
+        most = batch_results.allowed_failures(self.max_failures, len(ids)) - len(refusals)
         self._may_fail = most if self.fail_fast else None
-        awaited = group_wait.GroupWait(
+        awaited = batch_wait.BatchWait(
             self._condition(),
             members,
             max_poll_failure_time=self.max_poll_failure_time,
@@ -398,40 +409,40 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         )
         return self._with_deadline(awaited, deadline)
 
-    def _new_wait(self, context: Context, deadline: float | None) -> GroupWait:
-        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
+    def _new_wait(self, context: Context, deadline: float | None) -> BatchWait:
+        from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
 
         self._published = batch_xcoms.published(context)
         return self._new_group_wait(dict.fromkeys(self._published.awaited), deadline)
 
-    def _trigger_for(self, awaited: GroupWait | None) -> AstroZeroBpmBatchTrigger:
+    def _trigger_for(self, awaited: BatchWait | None) -> AstroZeroBpmBatchTrigger:
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger  # noqa: PLC0415
 
         trigger = AstroZeroBpmBatchTrigger(
             may_fail=self._may_fail,
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
-            **self._published.for_trigger,
+            **self._published.trigger_arguments,
             **self._common_trigger_kwargs(awaited),
         )
         json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
         return trigger
 
-    def _event_for(self, awaited: GroupWait) -> dict[str, Any]:
-        from airflow_provider_astrobpm.bpm import event  # noqa: PLC0415
+    def _event_for(self, awaited: BatchWait) -> dict[str, Any]:
+        from airflow_provider_astrobpm.waiting import event_payload  # noqa: PLC0415
 
         error = awaited.ending if isinstance(awaited.ending, Exception) else None
-        return event.encode_group(awaited.so_far(), awaited.ids, error)
+        return event_payload.dump_batch(awaited.so_far(), awaited.ids, error)
 
     # Completing
 
-    def _end(self, end: GroupEnd, error: Exception | None, context: Context) -> dict[str, Any]:
+    def _end(self, end: BatchWaitResult, error: Exception | None, context: Context) -> dict[str, Any]:
         result, failure = self._batch_completion.complete(self._published, end, error)
         return self._publish_result(result, context, failure)
 
     @property
     def _batch_completion(self) -> BatchCompletion:
-        from airflow_provider_astrobpm.tasks.batch_end import BatchCompletion  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.batch_completion import BatchCompletion  # noqa: PLC0415
 
         return BatchCompletion(
             hook=self.hook,
@@ -449,23 +460,24 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         self, result: BatchResult, context: Context, failure: BatchFailedError | None = None
     ) -> dict[str, Any]:
         """Write the result file if there is one, publish the result, and return it or raise the error of the batch."""
-        from airflow_provider_astrobpm.bpm import batch_result  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import batch_xcoms, result_file  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches import batch_results  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_result_file, batch_xcoms  # noqa: PLC0415
 
         settings = self.hook.settings
         rows = (
             end.as_dict(
-                url=settings.url_of(end.instance_id) if end.instance_id else None, timezone=settings.timezone
+                url=settings.page_url(end.instance_id) if end.instance_id else None,
+                timezone=settings.timezone,
             )
             for end in result
         )
         whole: dict[str, Any] = {"total": len(result), **result.counts, "launches": [], "result_path": None}
         if self.result_path is not None:
-            whole["result_path"] = result_file.write(
+            whole["result_path"] = batch_result_file.write(
                 self.result_path,
                 rows,
                 conn_id=self.result_conn_id,
-                columns=batch_result.columns(with_variables=self.result_variables),
+                columns=batch_results.result_columns(with_variables=self.result_variables),
             )
         else:
             whole["launches"] = list(islice(rows, MAX_RETURNED_LAUNCHES))
@@ -479,7 +491,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         self._report_instances(len(result), result.counts, self._published.ids)
         self.log.info("The batch is over. %s", result)
         if failure is not None:
-            self._satisfied = () if self._condition().is_lasting else result.numbers("succeeded")
+            self._satisfied = () if self._condition().is_permanent else result.numbers("succeeded")
             raise failure
         batch_xcoms.publish_wait_over(context)
         return whole
@@ -503,9 +515,9 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
     def _record_failure(self, context: Context) -> bool:
         """Record that the batch is unfinished, and return whether a clear resumes it."""
-        from airflow_provider_astrobpm.bpm.batch_record import BatchRecord  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks import batch_xcoms  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import TaskStateRecord, TaskTry  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches.batch_record import BatchRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.task_state_record import TaskStateRecord, TaskTry  # noqa: PLC0415
 
         try:
             batch_xcoms.publish_wait_over(context)

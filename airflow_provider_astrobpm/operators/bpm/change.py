@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm import variables as values
-from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, errors_name_task
-from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
-from airflow_provider_astrobpm.tasks.intent import recorded_action
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client import variables as values
+from airflow_provider_astrobpm.task_base.base_operator import AstroZeroBaseOperator
+from airflow_provider_astrobpm.task_base.recorded_action import recorded_action
+from airflow_provider_astrobpm.task_base.task_arguments import CheckedVariables, errors_name_task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.api import Action
-    from airflow_provider_astrobpm.bpm.change import IfClosed, IfMissing
+    from airflow_provider_astrobpm.client.actions import IfClosed, IfMissing
+    from airflow_provider_astrobpm.client.operations import Action
 
 
 class _InstanceOperator(AstroZeroBaseOperator):
@@ -40,7 +40,7 @@ class _ChangeStateOperator(_InstanceOperator):
     def __init__(self, *, if_closed: IfClosed = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         with errors_name_task(self.task_id):
-            self.if_closed = checks.choice(if_closed, "if_closed", checks.SUCCEED_OR_FAIL)
+            self.if_closed = validation.choice(if_closed, "if_closed", validation.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the action, and return the instance afterwards."""
@@ -116,7 +116,7 @@ class AstroZeroSetBpmVariablesOperator(_InstanceOperator):
         super().__init__(**kwargs)
         self.variables = variables
         with errors_name_task(self.task_id):
-            self.check_variables = checks.truth(check_variables, "check_variables")
+            self.check_variables = validation.boolean(check_variables, "check_variables")
 
     def execute(self, context: Context) -> None:
         """Set the variables."""
@@ -141,7 +141,7 @@ class AstroZeroDeleteBpmInstanceOperator(_InstanceOperator):
     def __init__(self, *, if_missing: IfMissing = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         with errors_name_task(self.task_id):
-            self.if_missing = checks.choice(if_missing, "if_missing", checks.SUCCEED_OR_FAIL)
+            self.if_missing = validation.choice(if_missing, "if_missing", validation.SUCCEED_OR_FAIL)
 
     def execute(self, context: Context) -> None:
         """Delete the instance."""

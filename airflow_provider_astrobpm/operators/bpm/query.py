@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_astrobpm.bpm import ages, checks
-from airflow_provider_astrobpm.bpm.condition import check_written_states
-from airflow_provider_astrobpm.bpm.errors import NoInstancesError
-from airflow_provider_astrobpm.bpm.states import OPEN_STATES
-from airflow_provider_astrobpm.tasks.arguments import errors_name_task
-from airflow_provider_astrobpm.tasks.base import AstroZeroBaseOperator
+from airflow_provider_astrobpm.client import ages, validation
+from airflow_provider_astrobpm.client.errors import NoInstancesError
+from airflow_provider_astrobpm.client.states import OPEN_STATES
+from airflow_provider_astrobpm.task_base.base_operator import AstroZeroBaseOperator
+from airflow_provider_astrobpm.task_base.task_arguments import errors_name_task
+from airflow_provider_astrobpm.waiting.condition import check_literal_states
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -74,22 +74,22 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         with errors_name_task(self.task_id):
-            checks.not_one_text(states, "states")
-            check_written_states(states, "states")
+            validation.reject_single_text(states, "states")
+            check_literal_states(states, "states")
             for name, age in (("older_than", older_than), ("younger_than", younger_than)):
                 if age is not None and not (isinstance(age, str) and "{" in age):
-                    ages.seconds_of(age, name)
-            self.order_type = checks.choice(order_type, "order_type", ("asc", "desc"))
-            self.suspended = checks.choice(suspended, "suspended", (None, True, False))
-            self.limit = None if limit is None else checks.count(limit, "limit", least=1)
-            self.if_none = checks.choice(if_none, "if_none", IF_NONE)
+                    ages.age_seconds(age, name)
+            self.order_type = validation.choice(order_type, "order_type", ("asc", "desc"))
+            self.suspended = validation.choice(suspended, "suspended", (None, True, False))
+            self.limit = None if limit is None else validation.count(limit, "limit", least=1)
+            self.if_none = validation.choice(if_none, "if_none", IF_NONE)
         self.states = states
         self.bpm_name = bpm_name
         self.business_key = business_key
         self.older_than = older_than
         self.younger_than = younger_than
         self.order_field = order_field
-        self._given = checks.given(self, FILTERS)
+        self._provided_args = validation.provided_arguments(self, FILTERS)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """List the instances.
@@ -97,7 +97,7 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroBaseOperator):
         :raises AirflowSkipException: if no instance is found, and ``if_none`` is ``"skip"``.
         :raises NoInstancesError: if no instance is found, and ``if_none`` is ``"fail"``.
         """
-        checks.still_given(self, self._given)
+        validation.require_still_provided(self, self._provided_args)
         found = self.hook.query_instances(
             self.states,
             order_field=self.order_field,

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_astrobpm._airflow.xcom_keys import BUSINESS_KEY, INSTANCE_ID, INSTANCE_URL, WAIT_OVER
-from airflow_provider_astrobpm.bpm import checks
-from airflow_provider_astrobpm.bpm import variables as values
-from airflow_provider_astrobpm.bpm.errors import (
+from airflow_provider_astrobpm._airflow.xcom_keys import (
+    BUSINESS_KEY,
+    INSTANCE_ID,
+    INSTANCE_URL,
+    WAIT_FINISHED,
+)
+from airflow_provider_astrobpm.client import validation
+from airflow_provider_astrobpm.client import variables as values
+from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AnotherInstanceError,
     AstroZeroError,
@@ -18,12 +23,12 @@ from airflow_provider_astrobpm.bpm.errors import (
     WaitFailedError,
     WaitTimeoutError,
 )
-from airflow_provider_astrobpm.bpm.identity import IF_OPEN_INSTANCE_EXISTS
-from airflow_provider_astrobpm.bpm.sameness import Known
+from airflow_provider_astrobpm.client.sameness import KnownIdentity
 from airflow_provider_astrobpm.links.bpm import AstroZeroBpmInstanceLink
-from airflow_provider_astrobpm.tasks import clearing
-from airflow_provider_astrobpm.tasks.arguments import CheckedVariables, errors_name_task
-from airflow_provider_astrobpm.tasks.waiting import WaitingOperator
+from airflow_provider_astrobpm.starting.business_keys import IF_OPEN_INSTANCE_EXISTS
+from airflow_provider_astrobpm.task_base import clearing
+from airflow_provider_astrobpm.task_base.task_arguments import CheckedVariables, errors_name_task
+from airflow_provider_astrobpm.task_base.waiting_operator import WaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,15 +36,15 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_astrobpm.bpm.adoption import Record
-    from airflow_provider_astrobpm.bpm.api import Operation
-    from airflow_provider_astrobpm.bpm.identity import IfOpenInstanceExists
-    from airflow_provider_astrobpm.bpm.instance import BpmInstance
-    from airflow_provider_astrobpm.bpm.launch import Launched
-    from airflow_provider_astrobpm.bpm.wait import Wait
-    from airflow_provider_astrobpm.tasks.kill import KillTarget
+    from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.operations import Operation
+    from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists
+    from airflow_provider_astrobpm.starting.decision import StartRecord
+    from airflow_provider_astrobpm.starting.instance_starter import StartResult
+    from airflow_provider_astrobpm.task_base.termination import KillTarget
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
-    from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey
+    from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
 
 class AstroZeroStartBpmInstanceOperator(WaitingOperator):
@@ -121,27 +126,29 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         self.title = title
         defaults = kwargs.get("default_args")
         with errors_name_task(self.task_id):
-            self.check_variables = checks.truth(check_variables, "check_variables")
-            self.wait_for_completion = checks.truth(wait_for_completion, "wait_for_completion")
-            self.poll_interval = checks.poll_interval(poll_interval)
-            self.timeout = checks.timeout(timeout)
-            self.terminate_on_kill = checks.truth(terminate_on_kill, "terminate_on_kill")
-            self.if_open_instance_exists = checks.choice(
+            self.check_variables = validation.boolean(check_variables, "check_variables")
+            self.wait_for_completion = validation.boolean(wait_for_completion, "wait_for_completion")
+            self.poll_interval = validation.poll_interval(poll_interval)
+            self.timeout = validation.timeout(timeout)
+            self.terminate_on_kill = validation.boolean(terminate_on_kill, "terminate_on_kill")
+            self.if_open_instance_exists = validation.choice(
                 if_open_instance_exists, "if_open_instance_exists", IF_OPEN_INSTANCE_EXISTS
             )
             if business_key is None:
                 self._refuse_unused(defaults, "without a business_key", {"if_open_instance_exists": "start"})
             self._refuse_unused_wait_arguments(defaults)
-        self._given |= checks.given(self, ("version", "variables", "business_key", "title"))
-        self._kill_target: tuple[KillTarget, TaskInstanceKey] | None = None
+        self._provided_args |= validation.provided_arguments(
+            self, ("version", "variables", "business_key", "title")
+        )
+        self._kill_target: tuple[KillTarget, TaskInstanceRef] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the instance, or resume the one of an earlier try, and wait for it unless the task does not wait."""
         self._check_identifiers("bpm_name", "version", "business_key")
         if self.title is not None:
-            self.title = checks.rendered(self.title, "title")
+            self.title = validation.rendered_text(self.title, "title")
         if self.variables is not None:
-            self.variables = values.plain(self.variables, self.zone)
+            self.variables = values.json_ready(self.variables, self.zone)
         self._warn_if_any_status_succeeds()
         self._trigger_for(None)
         try:
@@ -175,17 +182,18 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     def on_kill(self) -> None:
         """Terminate the instance if a user ended the task while it was on a worker."""
         if self._kill_target is not None and self.terminate_on_kill:
-            from airflow_provider_astrobpm.tasks.kill import terminate_instance  # noqa: PLC0415
+            from airflow_provider_astrobpm.task_base.termination import terminate_instance  # noqa: PLC0415
 
             terminate_instance(self.hook.settings, *self._kill_target, self.log)
 
-    def _launch(self, context: Context) -> Launched:
-        from airflow_provider_astrobpm.bpm import adoption, api  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.kill import KillTarget  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import begin_try  # noqa: PLC0415
-        from airflow_provider_astrobpm.triggers.kill import TaskInstanceKey  # noqa: PLC0415
+    def _launch(self, context: Context) -> StartResult:
+        from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef  # noqa: PLC0415
+        from airflow_provider_astrobpm.client import operations  # noqa: PLC0415
+        from airflow_provider_astrobpm.starting import decision  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.task_state_record import begin_try  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.termination import KillTarget  # noqa: PLC0415
 
-        begun = begin_try(context, adoption.Record, retries=self.retries or 0)
+        begun = begin_try(context, decision.StartRecord, retries=self.retries or 0)
         state_record, this, known = begun.state_record, begun.this, begun.record
         has_started = (
             known is not None and known.generation == this.generation and known.posted_at is not None
@@ -195,11 +203,11 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             self.hook.check_variables(self.bpm_name, names, version=self.version)
 
         title = self.title
-        if title is None and api.TITLE_VARIABLE not in (self.variables or {}):
+        if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
             title = this.task.title()
 
         def operation(business_key: str) -> Operation[BpmInstance]:
-            return api.start(
+            return operations.start(
                 self.bpm_name,
                 version=self.version,
                 variables=self.variables,
@@ -207,8 +215,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
                 title=title,
             )
 
-        task = TaskInstanceKey.of(context["ti"])
-        order = adoption.Order(
+        task = TaskInstanceRef.of(context["ti"])
+        order = decision.StartRequest(
             start=operation,
             bpm_name=self.bpm_name,
             identity=this.task,
@@ -225,7 +233,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             generation_is_certain=this.generation_is_certain,
         )
 
-        def remember(record: Record) -> None:
+        def remember(record: StartRecord) -> None:
             # A kill between the start and its response knows only the key. A key that the author gave is not unique.
             key = order.key(record.launch)
             if record.instance_id or (record.posted_at is not None and self.business_key is None):
@@ -244,7 +252,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
     def _publish(self, instance: BpmInstance, context: Context) -> None:
         """Publish the instance before anything else can fail."""
-        url = self.hook.settings.url_of(instance.id)
+        url = self.hook.settings.page_url(instance.id)
         self.instance_url = url or ""
         seen = {INSTANCE_ID: instance.id, BUSINESS_KEY: instance.business_key, INSTANCE_URL: url}
         for key, value in seen.items():
@@ -254,12 +262,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             self.log.info("The instance is shown at %s", url)
 
     def _wait_for(self, instance: BpmInstance, deadline: float | None, context: Context) -> dict[str, Any]:
-        from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
-        awaited = wait.Wait(
+        awaited = wait.InstanceWait(
             self._condition(),
             seen=instance,
-            known=Known.of(instance, self.bpm_name),
+            known=KnownIdentity.of(instance, self.bpm_name),
             max_poll_failure_time=self.max_poll_failure_time,
         )
         self._begin_wait(self._with_deadline(awaited, deadline))
@@ -271,14 +279,14 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
     def _done(self, instance: BpmInstance, context: Context) -> dict[str, Any]:
         self._report_instance(instance)
-        context["ti"].xcom_push(key=WAIT_OVER, value=instance.id)
+        context["ti"].xcom_push(key=WAIT_FINISHED, value=instance.id)
         self.log.info("The wait is over: %s", instance)
         return self.hook.as_dict(instance)
 
-    def _new_wait(self, context: Context, deadline: float | None) -> Wait:
-        from airflow_provider_astrobpm.bpm import wait  # noqa: PLC0415
+    def _new_wait(self, context: Context, deadline: float | None) -> InstanceWait:
+        from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
-        awaited = wait.Wait(
+        awaited = wait.InstanceWait(
             self._condition(),
             instance_id=_published_instance(context),
             known=self._known,
@@ -286,7 +294,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         )
         return self._with_deadline(awaited, deadline)
 
-    def _trigger_for(self, awaited: Wait | None) -> AstroZeroBpmInstanceTrigger:
+    def _trigger_for(self, awaited: InstanceWait | None) -> AstroZeroBpmInstanceTrigger:
         return self._trigger(
             awaited,
             instance_id=awaited.instance_id if awaited else None,
@@ -320,12 +328,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     def _record_open_instance(self, context: Context, instance_id: str | None, *, is_resumable: bool) -> bool:
         import msgspec  # noqa: PLC0415
 
-        from airflow_provider_astrobpm.bpm.adoption import Record  # noqa: PLC0415
-        from airflow_provider_astrobpm.tasks.memory import TaskStateRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.starting.decision import StartRecord  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.task_state_record import TaskStateRecord  # noqa: PLC0415
 
         try:
-            context["ti"].xcom_push(key=WAIT_OVER, value=instance_id)
-            state_record = TaskStateRecord(context, Record)
+            context["ti"].xcom_push(key=WAIT_FINISHED, value=instance_id)
+            state_record = TaskStateRecord(context, StartRecord)
             record = state_record.read()
             if record is None or record.instance_id != instance_id:
                 return False

@@ -78,7 +78,7 @@ def watch(context: Any) -> None:
     """Wrap the two places in a process that is about to run the task."""
     from airflow.sdk.execution_time import task_runner  # noqa: PLC0415
 
-    from airflow_provider_astrobpm.bpm.transport import Transport  # noqa: PLC0415
+    from airflow_provider_astrobpm.client.sync_transport import Transport  # noqa: PLC0415
 
     ti = context["ti"]
     leg = "resumed" if ti._ti_context_from_server.next_method else "first"

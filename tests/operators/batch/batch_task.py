@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_astrobpm.bpm.aio import AsyncBpmClient
-from airflow_provider_astrobpm.bpm.identity import TaskIdentity
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
-from airflow_provider_astrobpm.tasks.memory import TaskStateRecord
+from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
+from airflow_provider_astrobpm.task_base.task_state_record import TaskStateRecord
 from tests.support.stores import (
     TaskStateStore,
 )

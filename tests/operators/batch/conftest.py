@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
-from airflow_provider_astrobpm.triggers import kill
+from airflow_provider_astrobpm._airflow import user_action
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from tests.operators.batch.batch_task import (
     Fire,
     Task,
@@ -44,7 +44,7 @@ def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Call
 def make_task(fire: Fire, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     def make(**arguments: Any) -> Task:
         made = Task(fire, **arguments)
-        monkeypatch.setattr(kill, "published", lambda _task, key: made.xcoms.get(key))
+        monkeypatch.setattr(user_action, "published", lambda _task, key: made.xcoms.get(key))
         return made
 
     return make

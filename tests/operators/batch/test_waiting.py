@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors, group_change
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.testing.emulator import AstroZeroEmulator
+from airflow_provider_astrobpm.batches import bulk_change
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 from tests.operators.batch.batch_task import (
     ENDS,
     Fire,
@@ -161,14 +162,14 @@ def test_instance_that_succeeds_just_before_its_termination_counts_as_succeeded(
     task: Any, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = task(launches=launches(3), timeout=0.1, on_timeout="terminate")
-    change_all = group_change.change_all
+    change_all = bulk_change.change_all
 
     async def late(*arguments: Any, **options: Any) -> Any:
         emulator.act(instance_of(emulator, 2)["id"], "complete")
         emulator.advance(5)
         return await change_all(*arguments, **options)
 
-    monkeypatch.setattr(group_change, "change_all", late)
+    monkeypatch.setattr(bulk_change, "change_all", late)
     with pytest.raises(errors.BatchFailedError, match="2 of 3"):
         one.try_it()
     assert one.outcomes == {"succeeded": 1, "failed": 2}

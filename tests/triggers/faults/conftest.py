@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import poller
-from airflow_provider_astrobpm.bpm.aio_transport import AsyncTransport
-from airflow_provider_astrobpm.bpm.token import TOKENS
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl, EmulatorError
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client.async_transport import AsyncTransport
+from airflow_provider_astrobpm.client.tokens import TOKENS
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl, EmulatorError
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.connection import settings_from
+from airflow_provider_astrobpm.waiting import poller
 from tests.support.virtual_time import SkippingLoop
 from tests.triggers.faults.helpers import (
     Connect,

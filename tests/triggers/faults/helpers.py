@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import api, errors, event
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.instance import BpmInstance
-from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.client.errors import AstroZeroError
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.states import STATES
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
+from airflow_provider_astrobpm.waiting import event_payload
 from tests.support.virtual_time import SkippingLoop
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class ApprovalWait:
         payload = await asyncio.wait_for(self._task, 3600 if flies else 60)
         if self.trigger._poller is not None:
             await self.trigger._poller.ended()
-        return event.decode(json.loads(json.dumps(payload)))
+        return event_payload.load(json.loads(json.dumps(payload)))
 
     async def succeeds(self) -> None:
         """Check that the wait succeeds."""
@@ -106,7 +107,7 @@ def polls(emulator: EmulatorControl) -> int:
 
 
 def query(state: str) -> str:
-    return api.query(state).target.partition("?")[2].partition("&")[0]
+    return operations.query(state).target.partition("?")[2].partition("&")[0]
 
 
 def states_asked(emulator: EmulatorControl) -> list[str]:

@@ -10,9 +10,9 @@ from typing import get_args, get_type_hints
 import pytest
 import requests
 
-from airflow_provider_astrobpm.bpm import api, errors
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.emulator.switches import Switches
 from tests.triggers.faults.helpers import (
     FAIL,
@@ -113,7 +113,7 @@ def take_token(emulator: EmulatorControl, emulator_server: EmulatorServer) -> Ca
     }
 
     def take() -> str:
-        answer = requests.post(emulator_server.url + api.TOKEN_PATH, data=fields, timeout=10)
+        answer = requests.post(emulator_server.url + operations.TOKEN_PATH, data=fields, timeout=10)
         return str(answer.json()["access_token"])
 
     return take
@@ -289,7 +289,7 @@ def test_a_refused_static_token_fails_the_wait(
             "client_id": emulator_server.settings.client_id,
             "client_secret": emulator_server.settings.client_secret,
         }
-        token = requests.post(emulator_server.url + api.TOKEN_PATH, data=fields, timeout=10).json()[
+        token = requests.post(emulator_server.url + operations.TOKEN_PATH, data=fields, timeout=10).json()[
             "access_token"
         ]
     connect(access_token=token, max_attempts=1, instance_lookup="list")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.states import STATES
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.triggers.faults.helpers import (
     LAST_STATE,
     LOOKUPS,

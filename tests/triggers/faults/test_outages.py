@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.findings import MOST_IN_VAIN
-from airflow_provider_astrobpm.bpm.token import TOKENS
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
-from airflow_provider_astrobpm.emulator.running import EmulatorServer
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.search_result import MAX_CONSECUTIVE_FAILURES
+from airflow_provider_astrobpm.client.tokens import TOKENS
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from tests.triggers.faults.helpers import (
     FAIL,
     SUCCEED,
@@ -193,7 +193,7 @@ def test_fifty_waits_send_no_more_requests_than_one_in_an_outage(
     for_one, for_fifty = fast_time(scenario())
     record_property("requests", (for_one, for_fifty))
     # Fifty instances may be in two states, and a poll gives up after a few failed lists.
-    assert for_one <= for_fifty <= MOST_IN_VAIN * for_one
+    assert for_one <= for_fifty <= MAX_CONSECUTIVE_FAILURES * for_one
 
 
 # Retry-After.

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.bpm.errors import AstroZeroError
-from airflow_provider_astrobpm.bpm.states import STATES
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.errors import AstroZeroError
+from airflow_provider_astrobpm.client.states import STATES
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.triggers.faults.helpers import (
     FAIL,
     FOR_EVER,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.bpm import errors
-from airflow_provider_astrobpm.emulator.remote import EmulatorControl
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from tests.triggers.faults.helpers import (
     LOOKUPS,
     ApprovalWait,

@@ -1,0 +1,129 @@
+"""Builds the error text of a batch that has stopped: counts of launches by outcome, and the first reasons. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.client.errors import AmbiguousStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow_provider_astrobpm.client.errors import CallError
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+
+MAX_REASONS = 5  # named in one error
+MAX_LAUNCHES_PER_REASON = 3  # named for each reason
+ACTION = "start the batch"
+DOUBT_ADVICE = (
+    "A launch in doubt may or may not have been started, so it was not started again. Search for instances with those "
+    "business keys, and terminate them or wait for them with the sensor; then clear this task."
+)
+
+
+class BatchCounts(NamedTuple):
+    """The launches of a batch, counted by outcome.
+
+    :param total: how many were to be started; ``None`` if unknown.
+    :param instances: the started instances, by the numbers of their launches.
+    :param found: how many of those were found after the answers to their starts were lost.
+    :param refused: how many the server refused.
+    :param in_doubt: how many may have been started but were not found.
+    """
+
+    total: int | None
+    instances: Mapping[int, BpmInstance]
+    found: int = 0
+    refused: int = 0
+    in_doubt: int = 0
+
+    def __str__(self) -> str:
+        started = len(self.instances)
+        found = f" ({self.found} of them found after their answers were lost)" if self.found else ""
+        still_open = sum(not one.is_closed for one in self.instances.values())
+        refused = f", {self.refused} refused" if self.refused else ""
+        whole = f"{started} started{found}, {still_open} open{refused}, {self.in_doubt} in doubt"
+        if self.total is None:
+            return f"of the launches so far: {whole}"
+        left = self.total - started - self.refused - self.in_doubt
+        return f"of {self.total} launches: {whole}, {left} not sent"
+
+
+class DoubtfulStart(NamedTuple):
+    """The start of a launch that may or may not have happened.
+
+    :param launch: the launch, in words.
+    :param business_key: the business key of its instance.
+    :param error: how the start failed.
+    :param why: why the search for its instance was inconclusive.
+    """
+
+    launch: str
+    business_key: str
+    error: CallError
+    why: str
+
+
+def describe_launch(number: int, its_id: str | int | None, **more: object) -> str:
+    """Describe a launch by its number, with its id and more details in brackets.
+
+    :param number: its place in the batch.
+    :param its_id: its id. Only a string is shown: a number is a line or list position and adds nothing.
+    :param more: further details by name; ``None`` is left out.
+    """
+    parts = [f"id {its_id!r}"] if isinstance(its_id, str) else []
+    parts += [f"{name.replace('_', ' ')} {value!r}" for name, value in more.items() if value is not None]
+    return f"{number} ({', '.join(parts)})" if parts else str(number)
+
+
+def in_doubt_error(account: BatchCounts, doubts: Sequence[DoubtfulStart]) -> AmbiguousStartError:
+    """Return the error for a batch in which it is unknown whether some launches were started.
+
+    :param account: the launches, counted by outcome.
+    :param doubts: the starts in doubt.
+    """
+    why = group_reasons((each.launch, f"{_describe(each.error)}; {each.why}") for each in doubts)
+    error = AmbiguousStartError(f"{account}; in doubt are {why}", doubts[0].business_key, DOUBT_ADVICE)
+    error.attempt, error.connection = ACTION, doubts[0].error.connection
+    return error
+
+
+def add_counts(account: BatchCounts, error: CallError, found: Sequence[tuple[str, CallError]]) -> None:
+    """Add the state of the whole batch to the error of the call that stopped it.
+
+    :param account: the launches, counted by outcome.
+    :param error: the error of the call.
+    :param found: the launches, in words, that were found although the answers to their starts were lost, each with that error.
+    """
+    if found:
+        why = group_reasons((launch, _describe(lost)) for launch, lost in found)
+        error.problem = f"{account}; the lost answers are {why}"
+        error.status = error.res_code = error.res_msg = None
+        error.advice = "Nothing is in doubt. If it lasts, check the server's own logs."
+    else:
+        error.problem += f"; {account}"
+    error.attempt = ACTION
+
+
+def group_reasons(launches: Iterable[tuple[str, str]]) -> str:
+    """Name each reason once, with the first launches that it applies to.
+
+    :param launches: each launch in words, with its reason.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for who, reason in launches:
+        by_reason.setdefault(reason.removesuffix("."), []).append(who)
+    parts = []
+    for reason, names in list(by_reason.items())[:MAX_REASONS]:
+        more = (
+            f" and {len(names) - MAX_LAUNCHES_PER_REASON} more"
+            if len(names) > MAX_LAUNCHES_PER_REASON
+            else ""
+        )
+        parts.append(f"launch {', '.join(names[:MAX_LAUNCHES_PER_REASON])}{more}: {reason}")
+    others = len(by_reason) - MAX_REASONS
+    return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)
+
+
+def _describe(error: CallError) -> str:
+    return f"{error.problem} (HTTP {error.status})" if error.status is not None else error.problem

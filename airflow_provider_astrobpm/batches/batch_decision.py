@@ -1,0 +1,292 @@
+"""Decides launch by launch what a try of a batch does about the instances of earlier tries. No I/O.
+
+A try learns what earlier tries did from the business keys of the launches and from a ``BatchRecord``. A clear begins a new
+generation. If the last try had failed, the new generation resumes the batch: instances of the generations that it resumes
+count as its own. After any other clear the batch begins again. The first row that applies to a launch decides:
+
+| what the try finds for the launch                                     | decision                                   |
+|-----------------------------------------------------------------------|--------------------------------------------|
+| an instance that another launch started in its place                  | refuse: the input has changed              |
+| an open instance of this generation                                   | adopt it                                   |
+| an instance of this generation that has succeeded                     | adopt it: it is a result                   |
+| an open or succeeded instance of an older generation, which is resumed| adopt it                                   |
+| an open instance of any older generation, if kills do not terminate   | adopt it: people may be working on it      |
+| no such instance, but one may exist                                   | refuse: a start could be the second one    |
+| no instance, or only failed ones                                      | start it                                   |
+
+If several instances qualify for adoption by one row, the try refuses, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.batches.batch_record import is_recorded_instance
+from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
+from airflow_provider_astrobpm.client.timestamps import Placement
+from airflow_provider_astrobpm.starting import decision
+from airflow_provider_astrobpm.starting.business_keys import BatchKey
+from airflow_provider_astrobpm.starting.lost_start import describe_instances
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.batches.batch_input import Launch
+    from airflow_provider_astrobpm.batches.batch_record import BatchRecord, BatchRequest
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.key_form import KeyForm
+    from airflow_provider_astrobpm.client.key_search import KeyMatches
+
+
+class StartLaunch(NamedTuple):
+    """Decision to start a launch.
+
+    :param key: the business key of its instance.
+    """
+
+    launch: Launch
+    key: str
+
+
+class AdoptLaunch(NamedTuple):
+    """Decision to adopt the instance that was started for a launch."""
+
+    launch: Launch
+    instance: BpmInstance
+
+
+class BatchDecider:
+    """Decides about the launches of a batch. It remembers which instances it has adopted, launch by launch.
+
+    :param request: the batch.
+    :param record: the record of earlier tries, if any.
+    :param matches: the instances with a key of the batch; ``None`` if no search was needed.
+    :param form: how the endpoint changes business keys, if known.
+    :raises BatchChangedError: if the custom keys differ from those that an earlier try has used.
+    """
+
+    def __init__(
+        self,
+        request: BatchRequest,
+        record: BatchRecord | None = None,
+        matches: KeyMatches | None = None,
+        *,
+        form: KeyForm | None = None,
+    ) -> None:
+        self._request = request
+        self._record = record
+        self._matches = matches
+        self._oldest = request.oldest(record)
+        own_record = request.own(record)
+        if own_record and own_record.own_keys not in (None, request.keys_signature()):
+            raise BatchChangedError("its launches have other business keys")
+        self._own_record = own_record
+        began = own_record.begun_at if own_record else None
+        resumes_older = request.keeps_open or request.goes_on_from(record) is not None
+        self._since = request.since if began is None or resumes_older else began
+        # A person was asked to search, and has cleared the task.
+        self._is_answered = record is not None and own_record is None and record.told
+        self._is_first = record is None and request.try_number <= 1
+        known = request.resumable_record(record)
+        self.met = known.satisfied_launches() if known else frozenset()
+        """The launches that have met the condition before. Later changes of their instances do not matter."""
+        self._own: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
+        self._older: dict[tuple[int, str], list[BpmInstance]] = {}
+        self._older_open: dict[int, list[tuple[BatchKey, BpmInstance]]] = {}
+        self._keyed: dict[str, list[BpmInstance]] = {}
+        self._still_open: dict[str, BpmInstance] = {}
+        self._adopted: set[str] = set()
+        self._decided: set[int] = set()
+        self._unclear: dict[str, str] = {}
+        """Why it is unclear whether an instance belongs to this batch, by instance id."""
+        self._unclear_ends: dict[int, str] = {}
+        """Why it is unclear whether a succeeded instance belongs to this generation, by launch number."""
+        keys = request.authors_keys(form)
+        for instance in matches.instances.values() if matches else ():
+            key = request.identity.read_batch(instance.business_key)
+            if key is None:
+                self._keyed.setdefault(str(keys.sent(instance.business_key)), []).append(instance)
+            elif not self._is_of_this_run(instance, key):
+                continue
+            elif key.generation == request.generation:
+                self._own.setdefault(key.number, []).append((key, instance))
+            elif self._counts(instance, key.generation):
+                self._older.setdefault((key.number, key.digest), []).append(instance)
+                if not instance.is_closed:
+                    self._older_open.setdefault(key.number, []).append((key, instance))
+            elif not request.generation_is_certain and request.accepts(instance):
+                self._unclear_ends[key.number] = decision.generation_doubt(instance)
+            elif instance.id in self._unclear and not instance.is_closed:
+                raise AmbiguousStartError(self._unclear[instance.id], instance.business_key)
+
+    def _is_of_this_run(self, instance: BpmInstance, key: BatchKey) -> bool:
+        """Return whether this run of the DAG may have started an instance. A deleted run used the same keys."""
+        request = self._request
+        if key.generation > request.try_number or (
+            key.generation == request.generation and not request.may_have_sent(self._record)
+        ):
+            return False
+        own = request.own(self._record) if key.generation == request.generation else None
+        began = own.begun_at if own else None
+        placement = self._place(instance, request.since if began is None else began)
+        # If no record mentions a start, nothing more precise is known.
+        if placement is Placement.UNKNOWN and self._record and self._record.begun_at is not None:
+            self._unclear[instance.id] = decision.start_time_doubt(instance)
+            return not self._is_answered
+        return placement is not Placement.BEFORE
+
+    def _place(self, instance: BpmInstance, began: float | None) -> Placement:
+        """Return whether an instance was started before or after a moment. Without a moment, it counts as after."""
+        if began is None or self._matches is None:
+            return Placement.SINCE
+        return self._matches.place(instance, began)
+
+    def _counts(self, instance: BpmInstance, generation: int) -> bool:
+        """Return whether an instance of another generation counts as one of this generation. Note it if it is open."""
+        if not instance.is_closed:
+            self._still_open[instance.id] = instance
+        keeps_open = self._request.keeps_open or not self._request.generation_is_certain
+        return generation >= self._oldest or (keeps_open and not instance.is_closed)
+
+    def decide(self, launch: Launch) -> StartLaunch | AdoptLaunch:
+        """Decide about a launch by the table above.
+
+        :raises BatchChangedError: if another launch was started in its place.
+        :raises AmbiguousStartError: if it is unknown whether the launch was started, or which instance is its own.
+        """
+        self._decided.add(launch.number)
+        own = self._own.get(launch.number, [])
+        self._check_place(launch, own)
+        if launch.business_key is not None:
+            key, mine, older = self._by_custom_key(launch, launch.business_key)
+        else:
+            again = max((other.start_number for other, _ in own), default=0) + 1
+            key = self._request.identity.batch_key(
+                BatchKey(self._request.generation, launch.number, launch.digest, again)
+            )
+            mine = [one for _, one in own]
+            older = self._older.get((launch.number, launch.digest), [])
+        found = self._open_or_succeeded(launch, mine) or self._open_or_succeeded(launch, older)
+        if len(found) > 1:
+            raise AmbiguousStartError(
+                f"several instances may be that of launch {launch.number}: {describe_instances(found)}",
+                found[0].business_key,
+            )
+        if found and (unclear := self._unclear.get(found[0].id)):
+            raise AmbiguousStartError(f"launch {launch.number}: {unclear}", found[0].business_key)
+        if found and found[0].is_closed and not self._request.generation_is_certain:
+            raise AmbiguousStartError(decision.generation_doubt(found[0]), found[0].business_key)
+        if found:
+            # BPMs that an adopted instance has called may have the same key.
+            self._adopted |= {one.id for one in (*mine, *older) if one.business_key == found[0].business_key}
+            return AdoptLaunch(launch, found[0])
+        doubt = self._matches.doubt(launch.bpm_name, self._since) if self._matches else None
+        doubt = self._unclear_ends.get(launch.number, doubt)
+        if doubt and not self._is_answered and not self._is_first:
+            raise AmbiguousStartError(
+                f"it is unknown whether an earlier try started launch {launch.number}: {doubt}", key
+            )
+        return StartLaunch(launch, key)
+
+    def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
+        """Check that no other launch has an instance in this launch's place.
+
+        :param own: the instances that this generation has started there.
+        """
+        for other, instance in [*own, *self._older_in_place(launch.number)]:
+            if other.digest != launch.digest:
+                raise BatchChangedError(
+                    f"launch {launch.number} differs from the launch that started {instance}"
+                )
+        for _, instance in self._older_open.get(launch.number, ()):
+            if unclear := self._unclear.get(instance.id):
+                raise AmbiguousStartError(f"launch {launch.number}: {unclear}", instance.business_key)
+
+    def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
+        """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
+        has_resumed = self._own_record is not None and self._own_record.begun_at is not None
+        return (
+            self._older_open.get(number, []) if has_resumed or not self._request.generation_is_certain else []
+        )
+
+    def superseded(self) -> list[BpmInstance]:
+        """Return the open instances of older generations that no launch has adopted so far."""
+        if not self._request.generation_is_certain:
+            return []
+        left = self._adopted | self._unclear.keys()
+        return [one for one in self._still_open.values() if one.id not in left]
+
+    @property
+    def preexisting_ids(self) -> tuple[str, ...] | None:
+        """The ids of instances with custom keys that are not of this batch; ``None`` if unknown, or too many for a record.
+
+        Valid after all launches are decided.
+        """
+        if self._matches is None or self._matches.why_incomplete(self._request.since):
+            return None
+        keyed = [one for each in self._keyed.values() for one in each if one.id not in self._adopted]
+        matches = [*keyed, *self._matches.resembling.values()]
+        # Instances from long ago are recognised by their start time.
+        recent = [one for one in matches if self._place(one, self._since) is not Placement.BEFORE]
+        return tuple(one.id for one in recent) if len(recent) <= decision.MAX_PREEXISTING_IDS else None
+
+    def check_none_missing(self) -> None:
+        """Check, after all decisions, that the input still has every launch that an earlier try started.
+
+        :raises BatchChangedError: if a launch is missing.
+        """
+        for number, found in self._own.items():
+            if number not in self._decided:
+                raise BatchChangedError(f"launch {number} is missing; it had started {found[0][1]}")
+
+    def _open_or_succeeded(self, launch: Launch, instances: list[BpmInstance]) -> list[BpmInstance]:
+        """Return the open instances, or else the newest one that has succeeded.
+
+        :raises AmbiguousStartError: if all of them are of other BPMs, which should not happen.
+        """
+        named = [one for one in instances if one.name == launch.bpm_name]
+        if instances and not named and not self._is_answered:
+            raise AmbiguousStartError(
+                f"{instances[0]} has the business key of launch {launch.number}, but is not an instance of {launch.bpm_name!r}",
+                instances[0].business_key,
+            )
+        still_open = [one for one in named if not one.is_closed]
+        good = [one for one in named if one.is_closed and self._request.accepts(one)]
+        if launch.number in self.met:
+            good, still_open = named, []
+        return still_open or sorted(good, key=lambda one: one.start_time or "")[-1:]
+
+    def _by_custom_key(self, launch: Launch, key: str) -> tuple[str, list[BpmInstance], list[BpmInstance]]:
+        """Return the instances that this generation, and that older ones, have started with a custom key.
+
+        :raises AmbiguousStartError: if it is unknown which these are, because others may use the key.
+        """
+        matches = [one for one in self._keyed.get(key, ()) if one.name == launch.bpm_name]
+        record, request = self._record, self._request
+        if record is None or record.begun_at is None:
+            if matches and request.may_have_sent(record):
+                raise self._ambiguous_owner_error(launch, matches)
+            return key, [], []
+        known = [one for one in matches if is_recorded_instance(record, launch.number, key, one)]
+        may_be_more = record.answered_at is None or record.unproven
+        if not known and may_be_more and not self._is_answered:
+            # A process died before it recorded its instances, or the server refused a start and carried it out anyway.
+            new = [
+                one
+                for one in matches
+                if one.id not in (record.strangers or ())
+                and self._place(one, record.begun_at) is not Placement.BEFORE
+            ]
+            is_unclear = any(self._place(one, record.begun_at) is Placement.UNKNOWN for one in new)
+            if len(new) > 1 or is_unclear or (new and record.strangers is None):
+                raise self._ambiguous_owner_error(launch, new)
+            known = new
+        if request.own(record):
+            return key, known, []
+        return key, [], [one for one in known if self._counts(one, record.generation)]
+
+    @staticmethod
+    def _ambiguous_owner_error(launch: Launch, instances: list[BpmInstance]) -> AmbiguousStartError:
+        return AmbiguousStartError(
+            f"it is unknown whether an earlier try started one of these for launch {launch.number}, because others may use "
+            f"their key: {describe_instances(instances)}",
+            launch.business_key,
+        )

@@ -1,0 +1,304 @@
+"""Reads and validates the input of a batch, launch by launch. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.client import operations, validation
+from airflow_provider_astrobpm.client import variables as values
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.operations import Operation
+
+MAX_LAUNCHES_IN_MEMORY = (
+    20_000  # launches kept in memory from validation to start; of larger inputs, all are read again
+)
+LAUNCH_FIELDS = ("bpm_name", "version", "variables", "business_key", "title", "id")
+"""The fields of a launch."""
+
+
+class InputPosition(str):
+    """The position of a launch in its input, as text, with the line number or the list position as a number."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __new__(cls, words: str, number: int) -> Self:
+        """Make it from its text and its number."""
+        made = super().__new__(cls, words)
+        made.number = number
+        return made
+
+
+class AuthorFields(NamedTuple):
+    """The author's fields of a launch that the result repeats.
+
+    :param id: the author's id; without one, the line number or the list position.
+    :param title: the title.
+    :param variables: the variables as sent; ``None`` if the result does not include them.
+    """
+
+    id: str | int
+    title: str | None = None
+    variables: dict[str, Any] | None = None
+
+
+class Launch(msgspec.Struct, frozen=True, dict=True):
+    """One start of a batch.
+
+    :param number: the place in the batch, from 1.
+    :param bpm_name: the BPM's name.
+    :param version: the version to run; without it the enabled one runs.
+    :param variables: values for the BPM's variables.
+    :param business_key: the author's own key; without one, the launch gets a key made from the task.
+    :param title: the instance's title.
+    :param default_title: the title if the author sets none, neither as a field nor as a variable.
+    :param id: the author's id, which the result repeats.
+    :param line: the line number, if it differs from the place in the batch.
+    """
+
+    number: int
+    bpm_name: str
+    version: str | None = None
+    variables: Mapping[str, Any] | None = None
+    business_key: str | None = None
+    title: str | None = None
+    default_title: str | None = None
+    id: str | int | None = None
+    line: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        given: object,
+        *,
+        bpm_name: str | None = None,
+        version: str | None = None,
+        default_title: str | None = None,
+        zone: values.Zone = values.unknown_zone,
+        line: int | None = None,
+    ) -> Self:
+        """Make a launch from an author's mapping, and validate it as a start does.
+
+        :param number: the place in the batch, from 1.
+        :param given: a mapping with some of ``LAUNCH_FIELDS``.
+        :param bpm_name: the default for its BPM name.
+        :param version: the default for its version, if it names no BPM.
+        :param default_title: the default for its title.
+        :param zone: returns the zone of the API's timestamps, for datetimes among the variables.
+        :param line: the line number, if it differs from the place in the batch.
+        :raises ValueError: if the launch cannot be started.
+        """
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"it must be a mapping with some of {', '.join(LAUNCH_FIELDS)}, not {type(given).__name__}"
+            )
+        if unknown := [name for name in given if name not in LAUNCH_FIELDS]:
+            raise ValueError(f"it has no field {unknown[0]!r}; the fields are {', '.join(LAUNCH_FIELDS)}")
+        own = {name: value for name, value in given.items() if value is not None}
+        if "bpm_name" not in own:
+            if bpm_name is None:
+                raise ValueError("it needs a bpm_name, because the batch has none")
+            own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
+        for name in ("bpm_name", "version", "business_key"):
+            if name in own:
+                own[name] = validation.identifier(own[name], name)
+        if "title" in own:
+            own["title"] = validation.rendered_text(own["title"], "title")
+        if "variables" in own:
+            own["variables"] = values.json_ready(own["variables"], zone)
+        if "id" in own:
+            _check_id(own["id"])
+        launch = cls(number, **own, default_title=default_title, line=line)
+        launch.operation("of the task" if launch.business_key is None else launch.business_key)
+        return launch
+
+    @cached_property
+    def digest(self) -> str:
+        """Four characters that show whether the same launch still has this place."""
+        content = [self.bpm_name, self.version, self.variables, self.business_key, self.title]
+        if self.id is not None:
+            # Hash the id as a variable. A column ``id`` used to be a variable, so existing keys stay the same.
+            variables = self.variables or {}
+            content[2] = {**variables, "id": self.id}
+            if "id" in variables:
+                content.append(variables["id"])
+        text = json.dumps(content, sort_keys=True)
+        whole = hashlib.sha256(text.encode()).digest()
+        return base64.b32encode(whole[:5]).decode().lower()[:4]
+
+    def author_fields(self, *, with_variables: bool = False) -> AuthorFields:
+        """Return the author's fields of this launch for the result.
+
+        :param with_variables: whether to include the variables.
+        """
+        number = self.number if self.line is None else self.line
+        sent = dict(self.variables or {}) if with_variables else None
+        return AuthorFields(number if self.id is None else self.id, self.title, sent)
+
+    def operation(self, business_key: str | None) -> Operation[BpmInstance]:
+        """Return the start operation with a business key.
+
+        :raises ValueError: for arguments that cannot be sent.
+        """
+        title = self.title
+        if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
+            title = self.default_title
+        return operations.start(
+            self.bpm_name,
+            version=self.version,
+            variables=self.variables,
+            business_key=business_key,
+            title=title,
+        )
+
+
+def parse_launches(
+    items: Iterable[tuple[str, object]],
+    *,
+    bpm_name: str | None = None,
+    version: str | None = None,
+    title_of: Callable[[int], str] | None = None,
+    zone: values.Zone = values.unknown_zone,
+) -> Iterator[Launch]:
+    """Validate launches one by one.
+
+    :param items: each launch as the author wrote it, with its position in words; an ``InputPosition`` also has a line number.
+    :param bpm_name: the default for the BPM name.
+    :param version: the default for the version, for launches that name no BPM.
+    :param title_of: returns the default title of a launch, by its number.
+    :param zone: returns the zone of the API's timestamps, for datetimes among the variables.
+    :raises ValueError: for a launch that cannot be started, or that repeats a business key or id; the error says where.
+    """
+    places: dict[str, str] = {}
+    ids: dict[str, int] = {}
+    for number, (where, given) in enumerate(items, 1):
+        line = where.number if isinstance(where, InputPosition) and where.number != number else None
+        try:
+            launch = Launch.of(
+                number,
+                given,
+                bpm_name=bpm_name,
+                version=version,
+                default_title=title_of(number) if title_of else None,
+                zone=zone,
+                line=line,
+            )
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        key = launch.business_key
+        if key is not None and (first := places.setdefault(key, where)) != where:
+            raise ValueError(f"{where}: its business_key {key!r} is also that of {first}")
+        its_id = launch.author_fields().id
+        if (first_id := ids.setdefault(str(its_id), number)) != number:
+            raise ValueError(f"{where}: its id {its_id!r} is also that of launch {first_id}")
+        yield launch
+
+
+def reject_custom_keys(launches: Iterable[Launch]) -> Iterator[Launch]:
+    """Return the launches of an input that is started while it is read.
+
+    :raises ValueError: for a custom business key: other instances with that key must be known before the first start.
+    """
+    for launch in launches:
+        if launch.business_key is not None:
+            raise ValueError(
+                f"launch {launch.number} has a business_key of its own, which needs validate_first=True"
+            )
+        yield launch
+
+
+class BatchInputSummary(NamedTuple):
+    """Facts about a whole input that was read once and is valid."""
+
+    total: int
+    own_keys: dict[int, str]
+    """The authors' own business keys, by the numbers of their launches."""
+
+
+class VariableNames(dict[tuple[str, str | None], dict[str, int]]):
+    """The variable names of an input, by BPM and version, each with the number of the first launch that uses it."""
+
+    def recording(self, read: Callable[[], Iterator[Launch]]) -> Callable[[], Iterator[Launch]]:
+        """Return a reader that also records the names of the variables.
+
+        :param read: reads the launches from the beginning.
+        """
+
+        def reading() -> Iterator[Launch]:
+            for launch in read():
+                if launch.variables:
+                    places = self.setdefault((launch.bpm_name, launch.version), {})
+                    for name in launch.variables:
+                        places.setdefault(name, launch.number)
+                yield launch
+
+        return reading
+
+
+def validate_all(
+    read: Callable[[], Iterator[Launch]],
+) -> tuple[BatchInputSummary, Callable[[], Iterator[Launch]]]:
+    """Read and validate all launches. Return a summary, and a function that reads them again.
+
+    That function raises ``ValueError`` if the launches have changed.
+
+    :param read: reads the launches from the beginning.
+    :raises ValueError: for a launch that cannot be started.
+    """
+    own_keys: dict[int, str] = {}
+    digests: list[str] = []
+    kept: list[Launch] = []
+    for launch in read():
+        digests.append(launch.digest)
+        if launch.business_key is not None:
+            own_keys[launch.number] = launch.business_key
+        if len(digests) <= MAX_LAUNCHES_IN_MEMORY:
+            kept.append(launch)
+        else:
+            kept.clear()
+    survey = BatchInputSummary(len(digests), own_keys)
+    if survey.total <= MAX_LAUNCHES_IN_MEMORY:
+        return survey, lambda: iter(kept)
+    return survey, lambda: _unchanged(read(), digests)
+
+
+def _unchanged(launches: Iterator[Launch], digests: list[str]) -> Iterator[Launch]:
+    for number, (launch, digest) in enumerate(zip_longest(launches, digests), 1):
+        if launch is None or launch.digest != digest:
+            raise ValueError(f"launch {number} has changed since the input was validated a moment ago")
+        yield launch
+
+
+def with_positions(given: object) -> Iterator[tuple[str, object]]:
+    """Return the launches of a list, each with its position in words.
+
+    :raises ValueError: if the argument is not a list.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        instead = (
+            ". A template renders a string: set render_template_as_native_obj=True, or pass an upstream task's output"
+            if isinstance(given, str)
+            else ""
+        )
+        raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}{instead}")
+    return ((InputPosition(f"launch {number}", number), one) for number, one in enumerate(given, 1))
+
+
+def _check_id(value: object) -> None:
+    if isinstance(value, str):
+        validation.identifier(value, "id")
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"id must be a string or an integer, not {value!r}")

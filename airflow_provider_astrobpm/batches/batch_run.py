@@ -1,0 +1,365 @@
+"""Runs a batch: each launch gets one instance, even after a crash. ``decision`` and ``instance_starter`` do the same for one start.
+
+A try searches once for the whole batch if earlier tries may have started anything. Then it decides, terminates the open
+instances of older generations that no launch has adopted, and starts what is missing. It records what it is about to do
+beforehand, and what it has done afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.batches import batch_record, bulk_change
+from airflow_provider_astrobpm.batches.batch_account import BatchCounts
+from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider, StartLaunch
+from airflow_provider_astrobpm.batches.batch_record import BatchRecord
+from airflow_provider_astrobpm.batches.batch_sender import BatchSender
+from airflow_provider_astrobpm.client import key_search, search
+from airflow_provider_astrobpm.client.errors import (
+    AmbiguousStartError,
+    AstroZeroError,
+    AuthenticationError,
+    BatchChangedError,
+    CallError,
+    RefusedError,
+)
+from airflow_provider_astrobpm.client.log_note import LogNote
+from airflow_provider_astrobpm.client.metrics import ADOPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from airflow_provider_astrobpm.batches.batch_input import AuthorFields, Launch
+    from airflow_provider_astrobpm.batches.batch_record import BatchRequest
+    from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.key_search import KeyMatches
+
+UNKNOWN_STARTS_ADVICE = "It is unknown whether an earlier try has started instances. A retry searches again."
+
+
+class BatchStartResult(NamedTuple):
+    """The instances of a batch, and the record to store for them."""
+
+    total: int
+    """The number of launches, as far as the input was read."""
+    instances: dict[int, BpmInstance]
+    """The started and adopted instances, by the numbers of their launches."""
+    refused: dict[int, RefusedError]
+    """The refusals of the server, by the numbers of the launches."""
+    met: frozenset[int]
+    """The launches that met the condition in an earlier try. Later changes of their instances do not matter."""
+    record: BatchRecord
+    author_fields: Sequence[AuthorFields] = ()
+    """The author's fields of each launch, in order."""
+
+
+class BatchRun:
+    """Starts or adopts the instances of a batch.
+
+    :param request: what to start, and for which try.
+    :param launches: returns the launches from the beginning, each time it is called.
+    :param client: the client.
+    :param remember: stores a record durably, so that later tries have it even if this process dies right after.
+    :param log: receives notes for the task log.
+    :param total: the number of launches, if known. Then every launch is decided before the first start.
+    :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
+    :param max_concurrency: the maximum number of concurrent calls.
+    :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
+    :param with_variables: whether the author's fields in the result include the variables.
+    :param clock: returns the time, in seconds since the epoch.
+    :param sleep: sleeps for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        request: BatchRequest,
+        launches: Callable[[], Iterator[Launch]],
+        *,
+        client: AsyncBpmClient,
+        remember: Callable[[BatchRecord], None],
+        log: Callable[[LogNote], None],
+        total: int | None = None,
+        may_be_refused: int | None = None,
+        max_concurrency: int = 16,
+        rate_limit: float | None = None,
+        with_variables: bool = False,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._request = request
+        self._launches = launches
+        self._client = client
+        self._remember = remember
+        self._log = log
+        self._total = total
+        self._read = 0
+        self._may_be_refused = may_be_refused
+        self._max_concurrency = max_concurrency
+        self._clock = clock
+        self._sleep = sleep
+        self._with_variables = with_variables
+        self._said: list[AuthorFields] = []
+        self._adopted: dict[int, BpmInstance] = {}
+        self._had_begun = False
+        self._endpoint = search.traits_of_endpoint(client.settings.base_url)
+        self._starter = BatchSender(
+            client,
+            max_concurrency=max_concurrency,
+            rate_limit=rate_limit,
+            grace=request.grace,
+            endpoint=self._endpoint,
+            log=log,
+            clock=clock,
+            sleep=sleep,
+        )
+
+    @property
+    def instances(self) -> dict[int, BpmInstance]:
+        """The instances adopted or started so far, by the numbers of their launches."""
+        return self._adopted | self._starter.started.instances
+
+    @property
+    def under_way(self) -> int:
+        """The number of starts being sent."""
+        return self._starter.under_way
+
+    def stop(self, reason: Exception) -> None:
+        """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
+        self._starter.stop(reason)
+
+    async def launch(self, record: BatchRecord | None) -> BatchStartResult:
+        """Adopt what earlier tries of the batch have started, and start what is missing.
+
+        :param record: the record as it was before this try wrote its intent.
+        :raises AmbiguousStartError: if it is unknown whether some launches were started.
+        :raises BatchChangedError: if the launches differ from those that an earlier try has started.
+        :raises CallError: if a call stopped the batch.
+        :raises ValueError: for a launch that cannot be started.
+        """
+        try:
+            return await self._launch(record)
+        except AstroZeroError as error:
+            error.connection = error.connection or self._client.settings.connection
+            raise
+
+    async def _launch(self, record: BatchRecord | None) -> BatchStartResult:
+        if record is not None:
+            self._endpoint.key_example = self._endpoint.key_example or record.key_example
+        try:
+            matches = await self._search(record)
+            decider = BatchDecider(self._request, record, matches, form=self._endpoint.key_form)
+            begins_again = (
+                self._request.oldest(record) == self._request.generation and not self._request.keeps_open
+            )
+            if self._total is None and begins_again:  # regardless of the input
+                await self._terminate(decider.superseded())
+            keys = self._decide_all(decider) if self._total is not None else None
+            if keys is not None:
+                await self._terminate(decider.superseded())
+        except AmbiguousStartError:
+            await self._write_record(batch_record.record_person_asked(self._request, record))
+            raise
+        begun = self._new_record(record, decider)
+        to_start = None if keys is None else len(keys) - keys.count(None)
+        if to_start != 0:
+            starts = self._starts(decider) if keys is None else self._decided(keys)
+            await self._start(starts, msgspec.structs.replace(begun, answered_at=None), to_start)
+            begun = self._answered(begun)
+        if to_start is None:
+            await self._terminate(decider.superseded())
+        self._client.meter.count(ADOPTIONS, len(self._adopted))
+        deadline = begun.deadline
+        if deadline is None and self._request.timeout is not None:
+            deadline = self._clock() + self._request.timeout
+        done = msgspec.structs.replace(
+            begun, own=self._request.instance_signatures(self.instances), deadline=deadline, unfinished=False
+        )
+        await self._write_record(done)
+        return BatchStartResult(
+            total=self._total or self._read,
+            instances=self.instances,
+            refused=self._starter.started.refused,
+            met=decider.met & self._adopted.keys(),
+            record=done,
+            author_fields=self._said,
+        )
+
+    async def _write_record(self, record: BatchRecord) -> None:
+        # Use another thread: Airflow does not expect blocking requests from a thread that runs an event loop.
+        await asyncio.to_thread(self._remember, record)
+
+    async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
+        """Find all instances with a key of the batch, if there can be any."""
+        seconds = batch_record.lookup_delay(self._request, record, self._clock())
+        if seconds is None:
+            return None
+        if seconds > 0:
+            self._log(
+                LogNote(
+                    f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
+                )
+            )
+            await self._sleep(seconds)
+        try:
+            matches = self._request.new_matches(self._endpoint.key_form, self._clock)
+            is_enough = partial(self._is_complete, record)
+            return await self._client.run(key_search.find_matches(matches, is_enough=is_enough))
+        except AuthenticationError:
+            raise
+        except CallError as error:
+            if self._request.try_number <= 1:
+                raise
+            key = f"{self._request.identity.batch_prefix}…"
+            raise AmbiguousStartError(error, key, UNKNOWN_STARTS_ADVICE) from error
+
+    def _is_complete(self, record: BatchRecord | None, matches: KeyMatches) -> bool:
+        """Return whether every launch has an open or succeeded instance, so that none can be missing."""
+        found = matches.instances.values()
+        keys = {one.business_key for one in found if not one.is_closed or self._request.accepts(one)}
+        if self._total is None or len(keys) < self._total:
+            return False
+        # Other instances may have such keys too.
+        try:
+            decider = BatchDecider(self._request, record, matches, form=self._endpoint.key_form)
+            return all(isinstance(decider.decide(launch), AdoptLaunch) for launch in self._launches())
+        except AstroZeroError:
+            return False
+
+    def _answered(self, begun: BatchRecord) -> BatchRecord:
+        """Return the record for starts that are all answered."""
+        is_begun = self._had_begun or self._adopted or self._starter.has_reached_server
+        return msgspec.structs.replace(
+            begun,
+            begun_at=begun.begun_at if is_begun else None,
+            answered_at=self._clock(),
+            unproven=begun.unproven or self._starter.is_unproven,
+            own=self._request.instance_signatures(self.instances),
+            key_example=self._endpoint.key_example,
+        )
+
+    def _decide_all(self, decider: BatchDecider) -> list[str | None]:
+        """Decide every launch before the first start. Return its business key, or ``None`` for an adopted launch."""
+        keys: list[str | None] = []
+        doubts: list[AmbiguousStartError] = []
+        for launch in self._launches():
+            self._said.append(launch.author_fields(with_variables=self._with_variables))
+            try:
+                decision = decider.decide(launch)
+            except AmbiguousStartError as error:
+                doubts.append(error)
+                continue
+            except BatchChangedError:
+                if doubts:
+                    break
+                raise
+            if isinstance(decision, AdoptLaunch):
+                self._adopted[launch.number] = decision.instance
+                keys.append(None)
+            else:
+                keys.append(decision.key)
+        if doubts:
+            account = BatchCounts(self._total, self._adopted, in_doubt=len(doubts))
+            doubts[0].problem += f"; {account}"
+            raise doubts[0]
+        decider.check_none_missing()
+        if self._adopted:
+            self._log(
+                LogNote(
+                    f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
+                )
+            )
+        return keys
+
+    async def _terminate(self, superseded: list[BpmInstance]) -> None:
+        if not superseded:
+            return
+        self._log(
+            LogNote(f"The task was cleared. Terminating {len(superseded)} instances that it had started")
+        )
+        change = await bulk_change.change_all(
+            self._client,
+            {one.id: one.state for one in superseded},
+            "terminate",
+            max_concurrency=self._max_concurrency,
+            log=self._log,
+            clock=self._clock,
+        )
+        if not change.is_complete:
+            error = AstroZeroError(
+                f"Instances that this task had started could not be terminated: {change.note}"
+            )
+            error.advice = "A retry terminates the rest."
+            raise error
+        self._log(LogNote(change.note, warning=bool(change.failed)))
+
+    def _new_record(self, record: BatchRecord | None, decider: BatchDecider) -> BatchRecord:
+        request, own = self._request, self._request.own(record)
+        known = request.resumable_record(record)
+        begun_at = own.begun_at if own else None
+        if begun_at is None and request.try_number > 1 and (record is None or record.older_unknown):
+            begun_at = request.since or 0.0  # earlier tries may have begun it
+        self._had_begun = begun_at is not None
+        return BatchRecord(
+            generation=request.generation,
+            max_tries=request.max_tries,
+            intent_of=request.generation,
+            since=request.since,
+            key_example=self._endpoint.key_example,
+            unproven=own is not None and own.unproven,
+            begun_at=self._clock() if begun_at is None else begun_at,
+            answered_at=own.answered_at if own else None,
+            own_keys=request.keys_signature(),
+            own=request.instance_signatures(self._adopted),
+            strangers=decider.preexisting_ids if request.own_keys else None,
+            met=known.met if known else None,
+            # The deadline of a failed wait has no meaning any more: a new wait begins now.
+            deadline=own.deadline if own and not (own.unfinished and own.answered_at) else None,
+            unfinished=True,
+            goes_on_from=request.goes_on_from(record) if request.generation_is_certain else 1,
+        )
+
+    async def _start(self, starts: Iterator[StartLaunch], begun: BatchRecord, to_start: int | None) -> None:
+        await self._write_record(begun)
+        try:
+            await self._starter.start(starts, to_start, preexisting_ids=begun.strangers)
+        except Exception as error:
+            if isinstance(error, AmbiguousStartError):
+                await self._write_record(msgspec.structs.replace(begun, told=True))
+            elif not self._starter.is_in_doubt:
+                await self._write_record(self._answered(begun))
+            raise
+
+    def _decided(self, keys: list[str | None]) -> Iterator[StartLaunch]:
+        """Return the decided starts."""
+        for launch in self._launches():
+            if (key := keys[launch.number - 1]) is not None:
+                if self._are_too_many_refused():
+                    return
+                yield StartLaunch(launch, key)
+
+    def _starts(self, decider: BatchDecider) -> Iterator[StartLaunch]:
+        """Decide launch by launch while reading the input, and return the starts."""
+        for launch in self._launches():
+            self._read = launch.number
+            self._said.append(launch.author_fields(with_variables=self._with_variables))
+            decision = decider.decide(launch)
+            if isinstance(decision, AdoptLaunch):
+                self._adopted[launch.number] = decision.instance
+            elif self._are_too_many_refused():
+                return
+            else:
+                yield decision
+        decider.check_none_missing()
+
+    def _are_too_many_refused(self) -> bool:
+        refused = len(self._starter.started.refused)
+        if self._may_be_refused is None or refused <= self._may_be_refused:
+            return False
+        self._log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))
+        return True

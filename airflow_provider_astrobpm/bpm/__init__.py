@@ -1,1 +1,0 @@
-"""Client of the Astro Zero BPM REST API. Imports nothing of Airflow."""

@@ -1,0 +1,201 @@
+"""Flows that list the instances of some states, filtered and ordered.
+
+The query can order, but it is undocumented whether an endpoint does. So the instances are ordered here as well: times as
+times, texts by their characters, and rows without a value last. A column that the client does not read is left to the server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from airflow_provider_astrobpm.client import operations, states, timestamps, validation
+from airflow_provider_astrobpm.client.errors import UnexpectedAnswerError
+from airflow_provider_astrobpm.client.search import EndpointTraits
+from airflow_provider_astrobpm.client.search_result import SearchResult
+from airflow_provider_astrobpm.client.shown_keys import ShownKeys
+from airflow_provider_astrobpm.client.wire import unreadable_in
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from airflow_provider_astrobpm.client.ages import AgeLimits
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.operations import Flow
+    from airflow_provider_astrobpm.client.wire import UnreadableRow
+
+OrderType = Literal["asc", "desc"]
+
+TIMES = {"startTime": "start_time", "endTime": "end_time"}
+COLUMNS = {
+    **TIMES,
+    "id": "id",
+    "name": "name",
+    "version": "version",
+    "label": "label",
+    "title": "title",
+    "state": "state",
+    "suspended": "suspended",
+    "bpStatus": "bp_status",
+    "curElement": "current_element",
+    "businessKey": "business_key",
+}
+"""The columns that are ordered here, by their names on the wire, each with the field of ``BpmInstance``."""
+
+
+class SortOrder(NamedTuple):
+    """The order of listed instances."""
+
+    field: str | None = "startTime"
+    """The column; ``None`` for the server's default."""
+    direction: OrderType = "desc"
+
+
+NEWEST_FIRST = SortOrder()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListingFilter:
+    """Selects instances. A criterion that is ``None`` does not apply.
+
+    :param bpm_name: the name of the BPM.
+    :param business_key: the business key.
+    :param suspended: whether the instance is suspended.
+    :param ages: limits for its age.
+    :param now: the time for its age, in seconds since the epoch.
+    """
+
+    bpm_name: str | None = None
+    business_key: str | None = None
+    suspended: bool | None = None
+    ages: AgeLimits | None = None
+    now: float = 0.0
+
+    def matches(self, instance: BpmInstance) -> bool | None:
+        """Return whether an instance is selected, or ``None`` if that depends on its age, which is unknown."""
+        if self.bpm_name not in (None, instance.name) or self.business_key not in (
+            None,
+            instance.business_key,
+        ):
+            return False
+        if self.suspended not in (None, states.SUSPENDED in instance.shown_states()):
+            return False
+        return True if self.ages is None else self.ages.includes(instance.start_time, self.now)
+
+    def may_be(self, row: UnreadableRow) -> bool:
+        """Return whether an unreadable row may belong to a selected instance."""
+        return row.may_be(bpm_name=self.bpm_name, business_key=self.business_key)
+
+
+ALL_INSTANCES = ListingFilter()
+
+
+class Listing(NamedTuple):
+    """The result of a listing."""
+
+    instances: list[BpmInstance]
+    """The selected instances, in order."""
+    of_unknown_age: int = 0
+    """How many were left out because their age is unknown."""
+
+
+def instances(
+    wanted_states: Collection[str],
+    *,
+    wanted: ListingFilter = ALL_INSTANCES,
+    order: SortOrder = NEWEST_FIRST,
+    endpoint: EndpointTraits | None = None,
+) -> Flow[Listing]:
+    """List instances by state (API page 0070), with one request per state, because several at once are undocumented.
+
+    :param wanted_states: the states to list.
+    :param wanted: which of their instances to return.
+    :param order: the order.
+    :param endpoint: what is known about the environment; the listing adds to it.
+    :raises UnexpectedAnswerError: if an unreadable row may be selected, or if rows of one instance contradict each other.
+    :raises KeysNotShownError: if a business key is given, and no row of any state shows one.
+    """
+    known = states.require_known(wanted_states, "states")
+    queries = {
+        state: operations.query(state, order_field=order.field, order_type=order.direction)
+        for state in dict.fromkeys(wanted_states)
+        if state in known
+    }
+    endpoint = endpoint or EndpointTraits()
+    shown = ShownKeys(shows_any=endpoint.shows_keys)
+    # An instance that moves between two lists appears in both; the later row counts.
+    findings = SearchResult({}, wanted_lists=queries)
+    for state, operation in queries.items():
+        rows = yield operation
+        for odd in unreadable_in(rows):
+            if wanted.may_be(odd):
+                raise _unreadable(odd, operation.attempt)
+        findings.add_list(state, rows)
+        shown.add_list(rows)
+    verdicts = {row.id: wanted.matches(row) for row in findings.rows.values()}
+    for instance_id, verdict in verdicts.items():
+        if verdict is not False and instance_id in findings.contradictions:
+            raise findings.contradictions[instance_id]
+    found = [row for row in findings.rows.values() if verdicts[row.id]]
+    if not found and wanted.business_key is not None:
+        yield from check_keys_are_shown(shown, queries, wanted, endpoint)
+    return Listing(sort_instances(found, order), sum(verdict is None for verdict in verdicts.values()))
+
+
+def check_keys_are_shown(
+    shown: ShownKeys, listed: Collection[str], wanted: ListingFilter, endpoint: EndpointTraits
+) -> Flow[None]:
+    """Check that the lists show business keys, after a listing by key found nothing.
+
+    The other states are listed too, because the instances with keys may just be in another state.
+
+    :param shown: what the lists show so far.
+    :param listed: the states that were listed.
+    :param wanted: the criteria of the listing.
+    :param endpoint: what is known about the environment; the check adds to it.
+    :raises KeysNotShownError: if no row of any state shows a key.
+    """
+    key = str(wanted.business_key)
+    for state in states.STATES:
+        if shown.why_not_found(key, wanted.bpm_name) is None:
+            break
+        if state not in listed:
+            shown.add_list((yield operations.query(state)))
+    endpoint.shows_keys = shown.shows_any
+    if error := shown.why_not_found(key, wanted.bpm_name):
+        raise error
+
+
+def sort_instances(rows: Sequence[BpmInstance], order: SortOrder) -> list[BpmInstance]:
+    """Sort instances. Those without a value in the column come last, in their present order."""
+    field = COLUMNS.get(order.field or "")
+    if field is None:
+        return list(rows)
+    known: list[tuple[Any, BpmInstance]] = []
+    unknown: list[BpmInstance] = []
+    for row in rows:
+        value = getattr(row, field)
+        if order.field in TIMES:
+            value = timestamps.parse(value)
+        if value is None:
+            unknown.append(row)
+        else:
+            known.append((value, row))
+    known.sort(key=lambda pair: pair[0], reverse=order.direction == "desc")
+    return [*(row for _, row in known), *unknown]
+
+
+def checked(bpm_name: str | None, business_key: str | None) -> dict[str, str]:
+    """Check the given arguments, and return those that are not ``None``."""
+    given = (("bpm_name", bpm_name), ("business_key", business_key))
+    return {name: validation.identifier(value, name) for name, value in given if value is not None}
+
+
+def _unreadable(row: UnreadableRow, attempt: str) -> UnexpectedAnswerError:
+    which = f"the row of instance {row.id!r}" if row.id else "a row"
+    error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
+    error.advice = (
+        "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
+    )
+    error.attempt = attempt
+    return error

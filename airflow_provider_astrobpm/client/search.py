@@ -1,0 +1,233 @@
+"""Flows that find instances with the documented query alone, which lists by state, without an id filter and without paging.
+
+One search serves any number of instances. It first lists the states in which they were last seen, because most have not
+moved. For the rest it lists the other states, the likeliest first, each at most once. An instance in none of them may have
+moved between two queries, so all states are listed once more before it counts as not found. A list that fails after all its
+attempts affects only the instances that it might have shown (``search_result``).
+
+Reading one instance by its id is undocumented. If it works, it is used when it saves requests, and for instances that a row
+cap may hide from the lists.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.client import operations, states, validation
+from airflow_provider_astrobpm.client.errors import CallError
+from airflow_provider_astrobpm.client.key_form import BusinessKey, KeyForm
+from airflow_provider_astrobpm.client.search_result import SearchResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.operations import Flow
+    from airflow_provider_astrobpm.client.settings import InstanceLookup, Settings
+
+
+class SearchRequest:
+    """What a search has to find."""
+
+    __slots__ = ("ids", "keys", "lists")
+
+    def __init__(self) -> None:
+        self.ids: dict[str, str | None] = {}
+        """Instances by id, each with the state in which it was last seen, or ``None``."""
+        self.keys: set[BusinessKey] = set()
+        """Instances by business key."""
+        self.lists: set[str] = set()
+        """States whose instances are all requested."""
+
+
+class EndpointTraits:
+    """What this process has learned about one environment."""
+
+    reads_by_id: bool | None = None
+    """Whether the undocumented ``GET /instances/{id}`` works, or ``None`` if that is unknown."""
+    shows_keys = False
+    """Whether a row of a list has shown a business key."""
+    key_example: tuple[str, str] | None = None
+    """A business key as it was sent and as the answer to the start showed it, if the two differ."""
+
+    @property
+    def key_form(self) -> KeyForm | None:
+        """How the endpoint changes business keys, if it was seen to change one."""
+        return KeyForm.of(*self.key_example) if self.key_example else None
+
+    def learn_key(self, sent: str, started: BpmInstance) -> str | None:
+        """Compare the business key that a start sent with the one in its answer.
+
+        :returns: a warning, the first time they differ.
+        """
+        shown = started.business_key
+        # An answer without a key, or with the id in its place, proves nothing.
+        if shown in (None, sent, started.id) or self.key_example is not None:
+            return None
+        self.key_example = (sent, str(shown))
+        return (
+            f"Business key {sent!r} came back as {shown!r}. If the answer to a start is lost, its instance may not be "
+            "found by its key, and the task then asks a user to check"
+        )
+
+
+_ENDPOINTS: dict[str, EndpointTraits] = {}
+
+
+def traits_of_endpoint(base_url: str) -> EndpointTraits:
+    """Return what this process has learned about the environment at a base URL."""
+    return _ENDPOINTS.setdefault(base_url, EndpointTraits())
+
+
+def may_be_truncated(rows: int) -> bool:
+    """Return whether a list has a length at which servers typically truncate lists. Astro Zero's cap is undocumented."""
+    return rows >= 100 and (rows % 50 == 0 or rows & (rows - 1) == 0)
+
+
+def find(
+    last_seen: Mapping[str, str | None],
+    keys: Collection[BusinessKey] = (),
+    lists: Collection[str] = (),
+    *,
+    lookup: InstanceLookup = "list",
+    endpoint: EndpointTraits | None = None,
+) -> Flow[SearchResult]:
+    """Find instances by ids and by business keys, and all instances in some states.
+
+    A failed call does not end the search; the result says what follows from it.
+
+    :param last_seen: for each id the state in which it was last seen, or ``None``.
+    :param keys: business keys. All states are listed for them, because several instances may have the same key.
+    :param lists: states whose instances are all requested.
+    :param lookup: ``list`` uses only the documented query. ``by_id`` reads ids directly, which is undocumented. ``auto`` reads
+        an id directly if that saves requests, until this proves not to work on the endpoint.
+    :param endpoint: what is known about the environment; ``auto`` adds to it.
+    """
+    endpoint = endpoint or EndpointTraits()
+    findings = SearchResult(last_seen, keys, lists, reads_only=lookup == "by_id")
+    findings.shown_keys.shows_any = endpoint.shows_keys
+    if lookup == "by_id":
+        yield from _read(findings, endpoint, only_way=True)
+        if not keys:
+            yield from _list(lists, findings)
+            return findings
+    # Lists that are needed anyway come first: searching them costs nothing.
+    hints = [state for state in states.STATES if state in {*last_seen.values(), *lists}]
+    others = [state for state in states.STATES if state not in hints]
+    may_read = lookup == "auto" and endpoint.reads_by_id is not False
+    if not keys:
+        if may_read and endpoint.reads_by_id and not lists and len(last_seen) <= max(1, len(hints)):
+            yield from _read(findings, endpoint)
+        yield from _list(hints, findings)
+        if may_read and len(findings.unread_ids()) <= len(others):
+            yield from _read(findings, endpoint)
+        yield from _list(others, findings)
+    else:
+        yield from _list(states.STATES, findings, whole=True)
+        endpoint.shows_keys = findings.shown_keys.shows_any
+    is_complete = findings.lacks_a_match()
+    # If a list failed, a second round cannot prove that an instance is in none of the states.
+    if is_complete or (lookup != "by_id" and findings.missing_ids() and not findings.failed_lists):
+        yield from _list([*hints, *others], findings, whole=is_complete)
+    if not is_complete and findings.lacks_an_open_match():
+        # An open match may have moved against the order of the search. An ended match must not be returned in its place.
+        yield from _list(states.OPEN_STATES, findings, whole=True)
+    if may_read:
+        yield from _read(findings, endpoint)
+        # The lists show an instance that could not be read by its id.
+        if endpoint.reads_by_id is None and findings.found_an_id_that_was_read():
+            endpoint.reads_by_id = False
+    return findings
+
+
+def find_by_id(
+    instance_id: str,
+    *,
+    last_state: str | None = None,
+    lookup: InstanceLookup = "auto",
+    endpoint: EndpointTraits | None = None,
+) -> Flow[BpmInstance]:
+    """Find one instance by its id.
+
+    :param instance_id: the id.
+    :param last_state: the state in which it was last seen.
+    :param lookup: see ``find``.
+    :param endpoint: see ``find``.
+    :raises InstanceNotFoundError: if it is in none of the states.
+    """
+    instance_id = validation.identifier(instance_id, "instance_id")
+    findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
+    return findings.instance(instance_id)
+
+
+def instance_finder(settings: Settings) -> Callable[..., Flow[BpmInstance]]:
+    """Return ``find_by_id`` with the settings of a connection: a function of an id and, optionally, its last seen state."""
+
+    def find_instance(instance_id: str, last_state: str | None = None) -> Flow[BpmInstance]:
+        return find_by_id(
+            instance_id,
+            last_state=last_state,
+            lookup=settings.instance_lookup,
+            endpoint=traits_of_endpoint(settings.base_url),
+        )
+
+    return find_instance
+
+
+def find_by_key(
+    business_key: str, *, name: str | None = None, endpoint: EndpointTraits | None = None
+) -> Flow[BpmInstance]:
+    """Find the instance with a business key.
+
+    :param business_key: the key, ``$Flow.BusinessKey``.
+    :param name: the BPM's name, if only its instances count.
+    :param endpoint: see ``find``.
+    :raises InstanceNotFoundError: if there is none.
+    :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
+    :raises SeveralInstancesError: if several instances have the key.
+    """
+    key = checked_business_key(business_key, name)
+    findings = yield from find({}, [key], endpoint=endpoint)
+    return findings.match(key)
+
+
+def checked_business_key(business_key: str, bpm_name: str | None) -> BusinessKey:
+    """Check a business key and a BPM name, and return them as one value."""
+    business_key = validation.identifier(business_key, "business_key")
+    return BusinessKey(
+        business_key, None if bpm_name is None else validation.identifier(bpm_name, "bpm_name")
+    )
+
+
+def _list(where: Iterable[str], findings: SearchResult, *, whole: bool = False) -> Flow[None]:
+    """List states: all of them if ``whole``; otherwise those requested completely, and others while ids are missing."""
+    for state in where:
+        if findings.stopped_by is not None:
+            return
+        if whole or findings.wants_list(state) or findings.may_still_find_ids():
+            try:
+                findings.add_list(state, (yield operations.query(state)))
+            except CallError as error:
+                findings.add_failed_list(state, error)
+
+
+def _read(findings: SearchResult, endpoint: EndpointTraits, *, only_way: bool = False) -> Flow[None]:
+    """Read missing instances by id, each once per search. Read only one while it is unknown whether reading by id works.
+
+    :param only_way: whether the lists must not be used.
+    """
+    for instance_id in findings.unread_ids():
+        if findings.stopped_by is not None:
+            return
+        is_known = bool(endpoint.reads_by_id) or only_way
+        try:
+            answer: BpmInstance | None = yield operations.get_instance(instance_id, is_known_to_work=is_known)
+        except CallError as error:
+            findings.add_failed_read(instance_id, error)
+            has_worked = False
+        else:
+            has_worked = findings.add_read(instance_id, answer)
+        if has_worked:
+            endpoint.reads_by_id = True
+        elif not is_known:
+            return

@@ -1,0 +1,52 @@
+"""Decides whether lists show business keys. Pure.
+
+It is undocumented whether rows show the business key that a start set. An instance without a key shows its id in that place,
+or nothing. If the rows of an endpoint show no key at all, a search by key cannot work there and must say so.
+
+An empty list proves nothing. If a BPM is named, only its own rows count: other BPMs without keys prove nothing either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_astrobpm.client.errors import KeysNotShownError
+from airflow_provider_astrobpm.client.wire import unreadable_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+
+
+class ShownKeys:
+    """Collects whether the rows of lists show business keys.
+
+    :param shows_any: whether rows of this endpoint are already known to show keys.
+    """
+
+    def __init__(self, *, shows_any: bool = False) -> None:
+        self.shows_any = shows_any
+        """Whether a row shows a business key, or an unreadable row may."""
+        self._names: dict[str, str] = {}
+
+    def add_list(self, rows: Sequence[BpmInstance]) -> None:
+        """Add the rows of a list."""
+        for row in rows:
+            if row.business_key in (None, row.id):
+                self._names[row.id] = row.name
+            else:
+                self.shows_any = True
+        for odd in unreadable_in(rows):
+            if "businessKey" in odd.unread or odd.business_key not in (None, odd.id):
+                self.shows_any = True
+
+    def why_not_found(self, business_key: str, bpm_name: str | None) -> KeysNotShownError | None:
+        """Return the error for a search by business key that cannot work here, or ``None`` if it can.
+
+        :param business_key: the key.
+        :param bpm_name: the BPM's name, if only its instances count.
+        """
+        if self.shows_any or (not self._names if bpm_name is None else bpm_name not in self._names.values()):
+            return None
+        return KeysNotShownError(business_key, bpm_name, len(self._names))

@@ -1,0 +1,188 @@
+"""Run an emulator: in the running event loop, or in its own thread for tests and scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.emulator_state import Emulator, EmulatorSettings
+from airflow_provider_astrobpm.emulator.web_app import make_app
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+# Short: stopping the emulator does not wait for requests that hang in a fault.
+_SHUTDOWN_TIMEOUT_SECONDS = 0.1
+_STOP_TIMEOUT_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def listening(
+    emulator: Emulator, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve an emulator, and yield its port.
+
+    :param port: the port; 0 for a free port.
+    :raises OSError: if the address is in use or does not exist.
+    """
+    runner = web.AppRunner(make_app(emulator), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=ssl_context)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        # Over TLS a clean close waits for the client, longer than this loop runs.
+        transports = [each.transport for each in runner.server.connections] if runner.server else []
+        await runner.cleanup()
+        for transport in filter(None, transports):
+            transport.abort()
+        await asyncio.sleep(0)
+
+
+def connection_json(
+    settings: EmulatorSettings, host: str, port: int, schema: str = "http", *, instance_url: str | None = None
+) -> str:
+    """Return the Airflow connection to an emulator, as JSON for an environment variable.
+
+    :param instance_url: the address of an instance's page, to which tasks link; by default tasks have no link.
+    """
+    connection: dict[str, object] = {
+        "conn_type": "astro_zero",
+        "host": host,
+        "port": port,
+        "schema": schema,
+        "login": settings.client_id,
+        "password": settings.client_secret,
+    }
+    if settings.base_path:
+        connection |= {"host": f"{schema}://{host}:{port}{settings.base_path}"}
+        del connection["port"], connection["schema"]
+    if instance_url is not None:
+        connection["extra"] = {"instance_url": instance_url}
+    return json.dumps(connection)
+
+
+class EmulatorServer:
+    """An emulator in its own thread, on the loopback interface; a context manager.
+
+    :param settings: the initial state.
+    :param port: the port; 0 for a free port.
+    :param ssl_context: serves the API over TLS. The control API then listens on a separate plain port, because TLS may
+        require client certificates.
+    """
+
+    def __init__(
+        self,
+        settings: EmulatorSettings | None = None,
+        *,
+        port: int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.settings = settings or EmulatorSettings()
+        self.port = port
+        self._ssl_context = ssl_context
+        self._emulator = Emulator(self.settings)
+        self._control_port = 0
+        self._thread: threading.Thread | None = None
+        self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL for clients, including the base path if there is one."""
+        return f"{self._schema}://127.0.0.1:{self.port}{self.settings.base_path}"
+
+    @property
+    def control(self) -> EmulatorControl:
+        """The control API of this emulator."""
+        return EmulatorControl(f"http://127.0.0.1:{self._control_port}")
+
+    def connection_json(self) -> str:
+        """Return the Airflow connection to this emulator, as JSON."""
+        return connection_json(self.settings, "127.0.0.1", self.port, self._schema)
+
+    def start(self) -> None:
+        """Start listening. After a stop it listens on the same port and has kept its state.
+
+        :raises OSError: if the port is in use.
+        """
+        if self._thread is not None:
+            raise RuntimeError("the emulator is already running")
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(ready,), name="astro-zero-emulator", daemon=True
+        )
+        self._thread.start()
+        try:
+            ready.result()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Cut every connection and stop listening. Instances and tokens are kept for another start."""
+        if self._thread is None:
+            return
+        if self._stop is not None:
+            loop, stop = self._stop
+            loop.call_soon_threadsafe(stop.set)
+        self._thread.join(_STOP_TIMEOUT_SECONDS)
+        if self._thread.is_alive():
+            raise RuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT_SECONDS:g} s")
+        self._thread = self._stop = None
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Refuse connections while the block runs, as a server that is down does."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _schema(self) -> str:
+        return "https" if self._ssl_context else "http"
+
+    def _run(self, ready: Future[None]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    async def _serve(self, ready: Future[None]) -> None:
+        stop = asyncio.Event()
+        async with listening(self._emulator, port=self.port, ssl_context=self._ssl_context) as self.port:
+            if self._ssl_context is None:
+                self._control_port = self.port
+                await self._until(stop, ready)
+            else:
+                async with listening(self._emulator, port=self._control_port) as self._control_port:
+                    await self._until(stop, ready)
+
+    async def _until(self, stop: asyncio.Event, ready: Future[None]) -> None:
+        self._stop = (asyncio.get_running_loop(), stop)
+        ready.set_result(None)
+        await stop.wait()

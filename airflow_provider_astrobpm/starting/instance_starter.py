@@ -1,0 +1,303 @@
+"""Starts the one instance of a task, or adopts the one that exists, even after a crash.
+
+A start is one POST. It is never resent if the server may have processed it:
+
+| the POST                                                    | so the instance          | and then                              |
+|-------------------------------------------------------------|--------------------------|---------------------------------------|
+| was answered with an instance                               | was started              | its id is recorded                    |
+| never reached the server, or got no token                   | was not started          | the try fails; a retry starts         |
+| was throttled (429), or its token was refused               | was probably not started | the client resends it                 |
+| was refused, or throttled for too long                      | was probably not started | the try fails; a retry searches first |
+| anything else: no whole answer, a server error, unreadable  | may have been started    | this try searches for it by its key   |
+
+A server probably refuses before it acts, but this is undocumented. So the record of a refused start is kept.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from airflow_provider_astrobpm.client import actions, key_search
+from airflow_provider_astrobpm.client.errors import (
+    AmbiguousStartError,
+    AuthenticationError,
+    CallError,
+    InstanceNotFoundError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_astrobpm.client.log_note import LogNote
+from airflow_provider_astrobpm.client.metrics import ADOPTIONS, AMBIGUOUS_STARTS, NULL_METER, STARTS
+from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.search import EndpointTraits
+from airflow_provider_astrobpm.starting import decision
+from airflow_provider_astrobpm.starting.decision import (
+    AdoptInstance,
+    ExistingInstances,
+    LookupMethod,
+    RefuseStart,
+    StartRecord,
+)
+from airflow_provider_astrobpm.starting.lost_start import LostStart, recover_lost_starts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.metrics import Meter
+    from airflow_provider_astrobpm.client.operations import Flow, Operation
+    from airflow_provider_astrobpm.starting.decision import StartDecision, StartInstance, StartRequest
+
+
+class StartResult(NamedTuple):
+    """The instance of a start request, and the record to store for it."""
+
+    instance: BpmInstance
+    record: StartRecord
+
+
+class InstanceStarter:
+    """Starts or adopts the one instance of a task.
+
+    :param request: what to start.
+    :param find: a plan that finds an instance by its id.
+    :param remember: stores a record durably, so that later tries have it even if this process dies right after.
+    :param log: receives notes for the task log.
+    :param clock: returns the time, in seconds since the epoch.
+    :param endpoint: what this process has learnt about the environment.
+    :param meter: counts starts and adoptions.
+    """
+
+    def __init__(
+        self,
+        request: StartRequest,
+        *,
+        find: Callable[[str], Flow[BpmInstance]],
+        remember: Callable[[StartRecord], None],
+        log: Callable[[LogNote], None],
+        clock: Callable[[], float],
+        endpoint: EndpointTraits | None = None,
+        meter: Meter = NULL_METER,
+    ) -> None:
+        self._request = request
+        self._find = find
+        self._remember = remember
+        self._log = log
+        self._clock = clock
+        self._endpoint = endpoint or EndpointTraits()
+        self._meter = meter
+
+    def launch(self, record: StartRecord | None) -> Flow[StartResult]:
+        """Start the instance, or adopt the one that an earlier try has started.
+
+        :param record: the record as it was before this try wrote its intent.
+        :raises AmbiguousStartError: if it is unknown whether an instance was started.
+        :raises OpenInstanceExistsError: if one has the custom key, and ``if_open_instance_exists`` is ``"fail"``.
+        :raises CallError: if a call failed, and this try has probably started nothing.
+        """
+        if record is not None:
+            self._endpoint.key_example = self._endpoint.key_example or record.key_example
+        yield from _pause(decision.lookup_delay(self._request, record, self._clock()))
+        decided = yield from self._decision(record)
+        if isinstance(decided, RefuseStart):
+            if decided.asks_person:
+                self._remember(decision.record_person_asked(self._request, record))
+            raise decided.error
+        if isinstance(decided, AdoptInstance):
+            return self._adopt(record, decided)
+        if decided.warning:
+            self._log(LogNote(decided.warning, warning=True))
+        for instance in decided.terminate:
+            yield from self._terminate(instance)
+        return (yield from self._start(decided))
+
+    def _decision(self, record: StartRecord | None) -> Flow[StartDecision]:
+        """Search, and decide."""
+        request = self._request
+        lookup = decision.choose_lookup(request, record)
+        try:
+            if lookup is LookupMethod.KEY:
+                matches = request.new_matches(self._endpoint.key_form, self._clock)
+                is_enough = partial(decision.is_enough, request, record)
+                yield from key_search.find_matches(matches, is_enough=is_enough)
+                found = decision.classify(request, record, matches)
+                return found if isinstance(found, RefuseStart) else decision.decide(request, record, found)
+            if lookup is LookupMethod.ID and record is not None and record.instance_id is not None:
+                return (yield from self._decision_by_id(record, record.instance_id))
+        except AuthenticationError:
+            raise
+        except CallError as error:
+            unknown = "It is unknown whether an earlier try has started an instance. A retry searches again."
+            return RefuseStart(AmbiguousStartError(error, request.key(), unknown), asks_person=False)
+        return decision.decide(request, record, ExistingInstances())
+
+    def _decision_by_id(  # noqa: PLR0911 - a table in order
+        self, record: StartRecord, instance_id: str
+    ) -> Flow[StartDecision]:
+        own = self._request.own(record) is not None
+        try:
+            try:
+                instance = yield from self._find(instance_id)
+            except InstanceNotFoundError:
+                if (pause := decision.seconds_until_visible(self._request, record, self._clock())) <= 0:
+                    raise
+                yield Sleep(pause)
+                instance = yield from self._find(instance_id)
+        except InstanceNotFoundError:
+            # A failed wait has promised that a clear resumes it. The instance may be hidden, so a person has to decide.
+            if own or (record.left_open and not record.told):
+                return RefuseStart(
+                    decision.missing_instance_error(instance_id, self._request.key(record.launch))
+                )
+            return decision.decide(self._request, record, ExistingInstances())
+        except UnexpectedAnswerError as error:
+            if not error.is_malformed:
+                raise
+            return decision.decide(self._request, record, ExistingInstances(doubt=error.problem))
+        if not self._request.matches_record(record, instance):
+            known = self._request.known(record)
+            if own:
+                return RefuseStart(
+                    decision.replaced_instance_error(instance, known, self._request.key(record.launch))
+                )
+            words = f"Left as it is, because the task had started another one, {known}: {instance}"
+            self._log(LogNote(words, warning=True))
+            return decision.decide(self._request, record, ExistingInstances())
+        if own and record.launch == 0 and instance.is_closed:
+            return decision.decide(self._request, record, ExistingInstances())
+        older = () if own or instance.is_closed else (instance,)
+        return decision.decide(self._request, record, ExistingInstances((instance,) if own else (), older))
+
+    def _adopt(self, record: StartRecord | None, decided: AdoptInstance) -> StartResult:
+        self._log(LogNote(f"Adopted {decided.instance}: {decided.why}"))
+        self._meter.count(ADOPTIONS)
+        request = self._request
+        own = request.own(record) or StartRecord(generation=request.generation)
+        # The deadline of a failed wait has no meaning any more: a new wait begins now.
+        deadline = None if own.left_open else own.deadline
+        known = msgspec.structs.replace(
+            own,
+            max_tries=request.max_tries,
+            is_unclear=False,
+            launch=max(own.launch, 1),
+            intent_of=request.generation,
+            older_unknown=False,
+            since=request.since,
+            instance_id=decided.instance.id,
+            deadline=self._deadline() if deadline is None else deadline,
+            left_open=False,
+        )
+        if known != record:
+            self._remember(known)
+        return StartResult(decided.instance, known)
+
+    def _terminate(self, instance: BpmInstance) -> Flow[None]:
+        self._log(
+            LogNote(
+                f"The task was cleared. Terminating the instance it had started: {instance}", warning=True
+            )
+        )
+        try:
+            done = yield from actions.change_state(
+                instance.id, "terminate", find=self._find, grace=self._request.grace
+            )
+        except InstanceNotFoundError as error:
+            self._log(LogNote(f"{error.problem}; there is nothing left to terminate"))
+        else:
+            self._log(LogNote(done.note))
+
+    def _start(self, start: StartInstance) -> Flow[StartResult]:
+        operation = self._request.start(start.key)
+        sent = StartRecord(
+            generation=self._request.generation,
+            max_tries=self._request.max_tries,
+            intent_of=self._request.generation,
+            since=self._request.since,
+            key_example=self._endpoint.key_example,
+            launch=start.launch,
+            posted_at=self._clock(),
+            strangers=start.preexisting_ids,
+        )
+        self._remember(sent)
+        try:
+            instance: BpmInstance = yield operation
+        except CallError as error:
+            if error.never_reached:
+                self._remember(msgspec.structs.replace(sent, posted_at=None))
+                raise
+            if error.was_processed is not None:
+                raise
+            self._meter.count(AMBIGUOUS_STARTS)
+            self._log(
+                LogNote(
+                    f"The answer to the start was lost; searching for the instance. {error}", warning=True
+                )
+            )
+            instance = yield from self._recover(start, sent, error)
+        self._meter.count(STARTS)
+        if warning := self._endpoint.learn_key(start.key, instance):
+            self._log(LogNote(warning, warning=True))
+        known = msgspec.structs.replace(
+            sent,
+            instance_id=instance.id,
+            posted_at=self._clock(),
+            deadline=self._deadline(),
+            key_example=self._endpoint.key_example,
+        )
+        self._remember(known)
+        self._log(LogNote(f"Started {instance}, business key {start.key!r}"))
+        return StartResult(instance, known)
+
+    def _recover(self, start: StartInstance, sent: StartRecord, failure: CallError) -> Flow[BpmInstance]:
+        """Find the instance of a start whose answer was lost. Search for as long as it may take to show.
+
+        :raises AmbiguousStartError: if it was not found for certain.
+        """
+        request = self._request
+        is_ours_alone = request.business_key is None or start.preexisting_ids is not None
+        recovery = yield from recover_lost_starts(
+            {start.key: LostStart(request.bpm_name, is_ours_alone=is_ours_alone)},
+            grace=request.grace,
+            posted_at=self._clock() if sent.posted_at is None else sent.posted_at,
+            clock=self._clock,
+            existing=start.preexisting_ids or (),
+            form=self._endpoint.key_form,
+        )
+        if start.key in recovery.instances:
+            return recovery.instances[start.key]
+        self._remember(msgspec.structs.replace(sent, told=True))
+        lost = AmbiguousStartError(failure, start.key)
+        lost.problem += f"; {recovery.doubts[start.key]}"
+        raise lost from failure
+
+    def _deadline(self) -> float | None:
+        return None if self._request.timeout is None else self._clock() + self._request.timeout
+
+
+def start_once(
+    operation: Operation[BpmInstance], business_key: str | None, meter: Meter = NULL_METER
+) -> Flow[BpmInstance]:
+    """Start an instance outside of a task, where there is no retry.
+
+    :param operation: the start, from ``api.start``.
+    :param business_key: the instance's business key, for the error.
+    :param meter: counts the start.
+    :raises AmbiguousStartError: if it is unknown whether the instance was started.
+    :raises CallError: if it was certainly not started.
+    """
+    try:
+        instance: BpmInstance = yield operation
+    except CallError as error:
+        if error.was_processed is None:
+            meter.count(AMBIGUOUS_STARTS)
+            raise AmbiguousStartError(error, business_key) from error
+        raise
+    meter.count(STARTS)
+    return instance
+
+
+def _pause(seconds: float) -> Flow[None]:
+    if seconds > 0:
+        yield Sleep(seconds)

@@ -1,0 +1,102 @@
+"""The base of all records that a task's tries write: the generation, and what the record proves by its existence."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from airflow_provider_astrobpm.client.key_form import KeyForm
+from airflow_provider_astrobpm.starting.generation import Generation, RecordedTries, generation_of
+
+
+class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one try of a task writes down for later tries, regardless of what the task starts."""
+
+    generation: int
+    """The number of the first try since the task was last cleared, as the writer computed it."""
+    max_tries: int | None = None
+    """Airflow's ``max_tries`` of the task at that time. Only a clear changes it."""
+    is_unclear: bool = False
+    """Whether the generation is uncertain. A start or an adoption settles it: the instance belongs to this generation."""
+    intent_of: int | None = None
+    """The newest generation in which a try wrote this record before any try of that generation sent a start."""
+    older_unknown: bool = False
+    """Whether earlier tries may have started something without recording it. The first start or adoption settles it."""
+    since: float | None = None
+    """The earliest time at which the task's first try can have begun, in seconds since the epoch; ``None`` if unknown."""
+    told: bool = False
+    """Whether a person was asked to search for instances before clearing the task."""
+    key_example: tuple[str, str] | None = None
+    """A business key as sent, and as the answer to that start showed it, if the two differ."""
+
+    def covers(self, generation: int) -> bool:
+        """Return whether a start sent by a try of this generation would show in the record."""
+        return not self.older_unknown or generation == self.intent_of
+
+    @property
+    def key_form(self) -> KeyForm | None:
+        """How the endpoint changes business keys, if it was seen to change one."""
+        return KeyForm.of(*self.key_example) if self.key_example else None
+
+
+R = TypeVar("R", bound=TryRecord)
+
+
+def generation_by_record(
+    record: TryRecord | None, *, try_number: int, max_tries: int, retries: int
+) -> Generation:
+    """Return the generation of a try from its record and from Airflow's numbers; see ``generation_of``."""
+    recorded = RecordedTries(record.generation, record.max_tries, not record.is_unclear) if record else None
+    return generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
+
+
+def began_at_earliest(
+    record: TryRecord | None, *, try_number: int, now: float, due: float | None
+) -> float | None:
+    """Return the earliest time at which a task's first try can have begun, in seconds since the epoch, if known.
+
+    :param record: the record of earlier tries, if any.
+    :param try_number: the number of this try.
+    :param now: the current time.
+    :param due: when the DAG run was due.
+    """
+    if try_number <= 1:
+        return now
+    return due if record is None or record.since is None else record.since
+
+
+def recorded_intent(
+    record: R | None,
+    kind: type[R],
+    *,
+    generation: int,
+    max_tries: int | None,
+    try_number: int,
+    since: float | None = None,
+    is_certain: bool = True,
+) -> R:
+    """Return the record that a try writes before it does anything else.
+
+    :param record: the record of earlier tries, if any.
+    :param kind: the record type.
+    :param generation: the generation of the try.
+    :param max_tries: Airflow's ``max_tries`` of the task.
+    :param try_number: the number of the try.
+    :param since: the earliest time at which the task's first try can have begun, if known.
+    :param is_certain: whether the generation is certain.
+    """
+    if record is None:
+        return kind(
+            generation=generation,
+            max_tries=max_tries,
+            is_unclear=not is_certain,
+            intent_of=generation if try_number <= generation else None,
+            older_unknown=try_number > 1,
+            since=since,
+        )
+    if record.generation != generation:
+        return msgspec.structs.replace(record, intent_of=generation)
+    # A record that was lost and rewritten proves nothing about starts that its generation sent before.
+    intent_of = record.intent_of if record.older_unknown else generation
+    return msgspec.structs.replace(record, intent_of=intent_of, max_tries=max_tries)

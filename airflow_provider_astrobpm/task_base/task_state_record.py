@@ -1,0 +1,147 @@
+"""The try of a task, and the record that all tries of the task share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from airflow_provider_astrobpm._airflow.version_compat import store_for_good, task_state_store
+from airflow_provider_astrobpm.batches.batch_record import BatchRecord
+from airflow_provider_astrobpm.client.errors import AstroZeroError
+from airflow_provider_astrobpm.starting.business_keys import TaskIdentity, region_of
+from airflow_provider_astrobpm.starting.decision import StartRecord
+from airflow_provider_astrobpm.starting.try_record import (
+    began_at_earliest,
+    generation_by_record,
+    recorded_intent,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Self
+
+    from airflow_provider_astrobpm.starting.try_record import TryRecord
+
+R = TypeVar("R", StartRecord, BatchRecord)
+
+STORE_KEYS: dict[type[Any], str] = {StartRecord: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
+
+
+class TaskTry(NamedTuple):
+    """A try of a task."""
+
+    task: TaskIdentity
+    number: int
+    max_tries: int
+    generation: int
+    """The number of the first try since the last clear."""
+    generation_is_certain: bool
+    """Whether the record and Airflow's try numbers agree on the generation."""
+    since: float | None
+    """The earliest time at which the first try may have begun, in seconds since the epoch, if known."""
+
+    @classmethod
+    def of(cls, context: Context, *, retries: int, record: TryRecord | None) -> Self:
+        """Return the try that a task context belongs to.
+
+        :param retries: the retries of the task in the current DAG.
+        :param record: the record of earlier tries, if there is one.
+        """
+        ti = context["ti"]
+        index = getattr(ti, "map_index", None)
+        due = getattr(context.get("dag_run"), "run_after", None)
+        generation = generation_by_record(
+            record, try_number=ti.try_number, max_tries=ti.max_tries, retries=retries
+        )
+        return cls(
+            TaskIdentity(
+                ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
+            ),
+            ti.try_number,
+            ti.max_tries,
+            *generation,
+            began_at_earliest(
+                record, try_number=ti.try_number, now=time.time(), due=due.timestamp() if due else None
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class BegunTry(Generic[R]):
+    """A try that has recorded its intent.
+
+    :param state_record: access to the record that the tries of the task share.
+    :param this: the try.
+    :param record: the record of earlier tries, if there is one.
+    """
+
+    state_record: TaskStateRecord[R]
+    this: TaskTry
+    record: R | None
+
+
+def begin_try(context: Context, kind: type[R], *, retries: int) -> BegunTry[R]:
+    """Begin a try: record that it has begun, before it does anything else.
+
+    A later try that finds this and no record of a start knows that no start was sent.
+
+    :param context: the context of the task.
+    :param kind: the type of the record.
+    :param retries: the retries of the task in the current DAG.
+    :raises AstroZeroError: if this version cannot read the record.
+    """
+    state_record = TaskStateRecord(context, kind)
+    record = state_record.read()
+    this = TaskTry.of(context, retries=retries, record=record)
+    intent = recorded_intent(
+        record,
+        kind,
+        generation=this.generation,
+        max_tries=this.max_tries,
+        try_number=this.number,
+        since=this.since,
+        is_certain=this.generation_is_certain,
+    )
+    if intent != record:
+        state_record.write(intent)
+    return BegunTry(state_record, this, record)
+
+
+class TaskStateRecord(Generic[R]):
+    """Access to the record that the tries of a task share, in Airflow's task state store. Before Airflow 3.3 there is none.
+
+    :param context: the context of the task.
+    :param kind: the type of the record.
+    """
+
+    def __init__(self, context: Context, kind: type[R]) -> None:
+        store: Any = task_state_store(context)
+        self._store = store
+        self._kind: type[R] = kind
+        self._key = STORE_KEYS[kind]
+
+    def __bool__(self) -> bool:
+        return self._store is not None
+
+    def read(self) -> R | None:
+        """Return the record, if there is one.
+
+        :raises AstroZeroError: if this version cannot read it.
+        """
+        written = self._store.get(self._key) if self else None
+        try:
+            return None if written is None else msgspec.convert(written, self._kind)
+        except msgspec.ValidationError as error:
+            raise AstroZeroError(
+                f"The record of an earlier try ({self._key!r} in the task state store) cannot be read: {error}"
+            ) from None
+
+    def write(self, record: R) -> None:
+        """Replace the record. It is kept as long as the DAG run: a wait may take longer than any other limit."""
+        if self:
+            # The store accepts only plain JSON; to_builtins() would leave tuples as they are.
+            plain = msgspec.json.decode(msgspec.json.encode(record))
+            store_for_good(self._store, self._key, plain)

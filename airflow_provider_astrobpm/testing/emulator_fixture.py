@@ -1,0 +1,322 @@
+"""``AstroZeroEmulator``: the emulator that the fixture ``astro_zero_emulator`` gives to a test."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.engine import MACHINE_USER
+from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
+from airflow_provider_astrobpm.testing import dag_run
+from airflow_provider_astrobpm.testing.start_assertions import (
+    ExpectedInstance,
+    instance_lines,
+    matching,
+    mismatch_message,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+
+    from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+    from airflow_provider_astrobpm.testing.dag_run import DagResult
+
+
+class AstroZeroEmulator(EmulatorControl):
+    """An emulator for one test, with connections to it. It extends ``EmulatorControl``.
+
+    Instances are dicts with the keys ``id``, ``name``, ``version``, ``state``, ``bp_status``, ``bp_step``, ``element``,
+    ``task_outcome``, ``business_key``, ``title``, ``created_by``, ``variables``, ``suspended``, ``closed``, ``started``,
+    ``ended`` and ``outcomes``. The last has the outcomes that a person may choose now.
+
+    :param server: the emulator.
+    :param set_variable: sets an environment variable until the test ends.
+    """
+
+    def __init__(self, server: EmulatorServer, set_variable: Callable[[str, str], None]) -> None:
+        super().__init__(server.control.url)
+        self._server = server
+        self._set_variable = set_variable
+        self.is_checked = False
+        """Whether the plugin has checked, at the end of the test, that every planned action happened."""
+
+    def connect(self, conn_id: str = DEFAULT_CONN_ID, **extras: object) -> None:
+        """Point an Airflow connection to this emulator until the test ends.
+
+        The connection is an environment variable, so hooks, ``dag.test()`` and child processes of the test see it.
+
+        :param conn_id: the connection id. ``astro_zero_default`` points to the emulator already.
+        :param extras: extras of the connection, such as ``max_attempts=1``.
+        :raises ValueError: for an invalid connection id.
+        :raises TypeError: for an extra that cannot be encoded as JSON.
+        """
+        if not re.fullmatch(r"[\w.-]+", conn_id):
+            raise ValueError(f"a connection id consists of letters, digits, _, . and -, not {conn_id!r}")
+        # Encoded first: if it fails, pytest may show this function's variables, and so far none of them is a secret.
+        extra = json.dumps(extras)
+        connection = {**json.loads(self._server.connection_json()), "extra": extra}
+        self._set_variable(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    def unreachable(self) -> AbstractContextManager[None]:
+        """Refuse connections while a ``with`` block runs, as a server that is down does."""
+        return self._server.unreachable()
+
+    # Processes.
+
+    def process(
+        self,
+        name: str,
+        steps: Sequence[Mapping[str, Any]],
+        *,
+        variables: Mapping[str, Any] | None = None,
+        read_only: Sequence[str] = (),
+        version: str = "1.0.0",
+    ) -> None:
+        """Add a process, or replace the process of the same name.
+
+        :param name: its name.
+        :param steps: its steps, as in a script: ``{"state": "Running", "for": 2}``, ``{"state": "Waiting for user
+            interaction", "wait": "person", "outcomes": {"approve": {"bp_status": "Approved"}}}``, and optionally at the end
+            ``{"end": {"state": "Broken"}}``.
+        :param variables: the declared variables with their initial values. A start silently ignores others.
+        :param read_only: the declared variables that callers cannot set.
+        :param version: its version, which becomes the active one.
+        :raises EmulatorError: for invalid steps.
+        """
+        process = {
+            "name": name,
+            "version": version,
+            "variables": dict(variables or {}),
+            "read_only": list(read_only),
+            "steps": [dict(step) for step in steps],
+        }
+        self.add_processes(json.dumps({"processes": [process]}, ensure_ascii=False))
+
+    def script(self, source: str | Path) -> None:
+        """Add the processes of a script.
+
+        :param source: YAML text, or the path of a file.
+        :raises EmulatorError: if the script is invalid.
+        """
+        self.add_processes(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
+
+    # Actions of people. The first four are planned in advance, because a run blocks its test while it waits.
+
+    def decides(
+        self,
+        name: str,
+        *outcomes: str,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        by: str = "someone",
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Plan that a person decides whenever an instance of a process waits for one.
+
+        If several calls match an instance, only the latest one applies to it.
+
+        :param name: the process.
+        :param outcomes: the outcomes that the person chooses, one for each time that an instance waits. After the last one
+            no one decides.
+        :param where: match only instances whose variables have these values.
+        :param business_key: match only instances with this business key.
+        :param by: the name of the person.
+        :param variables: the values that the person enters.
+        :raises EmulatorError: for an unknown process, or an outcome that it does not have.
+        """
+        self.react(
+            name,
+            outcomes=outcomes,
+            where=where,
+            business_key=business_key,
+            by=by,
+            variables=variables,
+        )
+
+    def breaks(
+        self,
+        name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
+    ) -> None:
+        """Plan that each instance of a process breaks after its start.
+
+        The instance breaks at that moment even if nothing reads it, and before the end of the process if both are due at the
+        same moment. If that cannot happen, because the instance ended first or none was started, the test fails.
+
+        :param name: the process.
+        :param where: match only instances whose variables have these values.
+        :param business_key: match only instances with this business key.
+        :param after: how long after the start, in seconds or as a ``timedelta``, by the emulator's clock.
+        :param optional: whether it is fine that no such instance is started.
+        :raises EmulatorError: for an unknown process.
+        """
+        self.react(name, "break", where=where, business_key=business_key, after=after, optional=optional)
+
+    def suspends(
+        self,
+        name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
+    ) -> None:
+        """Plan that each instance of a process is suspended after its start; see ``breaks``."""
+        self.react(name, "suspend", where=where, business_key=business_key, after=after, optional=optional)
+
+    def terminates(
+        self,
+        name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        after: float | timedelta = 0,
+        optional: bool = False,
+    ) -> None:
+        """Plan that each instance of a process is terminated after its start; see ``breaks``."""
+        self.react(name, "terminate", where=where, business_key=business_key, after=after, optional=optional)
+
+    def complete(
+        self,
+        name: str,
+        outcome: str,
+        *,
+        business_key: str | None = None,
+        by: str = "someone",
+        variables: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Complete, now, the task at which the only open instance of a process waits, and return the instance.
+
+        :param name: the process.
+        :param outcome: the outcome that the person chooses.
+        :param business_key: the business key of the instance, if several of the process are open.
+        :param by: the name of the person.
+        :param variables: the values that the person enters.
+        :raises AssertionError: if not exactly one open instance matches.
+        :raises EmulatorError: if the instance does not offer the outcome.
+        """
+        __tracebackhide__ = True
+        open_ones = [
+            each for each in self.instances(name=name, business_key=business_key) if not each["closed"]
+        ]
+        if len(open_ones) != 1:
+            asked = name if business_key is None else f"{name} with business key {business_key!r}"
+            shown = instance_lines("All instances", self.instances())
+            raise AssertionError(
+                "\n".join([f"Expected one open instance of {asked}, found {len(open_ones)}", *shown])
+            )
+        return self.act(open_ones[0]["id"], outcome, by=by, variables=variables)
+
+    # DAG runs.
+
+    def run(
+        self,
+        dag: Any,
+        *,
+        give_up_after: float = 60,
+        timeout: float | None = None,
+        max_poll_failure_time: float | None = None,
+        **options: Any,
+    ) -> DagResult:
+        """Run a DAG once with ``dag.test()``, and return its result.
+
+        During the run this provider's tasks poll every second, regardless of their ``poll_interval``, and no task is
+        retried.
+
+        :param dag: the DAG.
+        :param give_up_after: seconds after the first request of the run at which open waits are ended.
+        :param timeout: seconds that replace the ``timeout`` of this provider's tasks. A task with neither a ``timeout`` nor
+            an ``execution_timeout`` gets none.
+        :param max_poll_failure_time: seconds that replace the same argument of this provider's tasks.
+        :param options: other arguments of ``dag.test()``, such as ``run_conf``.
+        :raises AssertionError: if a wait had to be ended, with a list of the open instances; or if an action planned by
+            ``breaks``, ``suspends`` or ``terminates`` came too late.
+        :raises TypeError: if ``dag`` is not a DAG.
+        :raises ValueError: for an invalid number of seconds.
+        """
+        __tracebackhide__ = True
+        return dag_run.run(
+            dag,
+            self,
+            give_up_after=give_up_after,
+            timeout=timeout,
+            max_poll_failure_time=max_poll_failure_time,
+            options=options,
+        )
+
+    def assert_all_happened(self) -> None:
+        """Check that every action that ``breaks``, ``suspends`` and ``terminates`` planned has happened.
+
+        The plugin does this at the end of each test that has not failed.
+
+        :raises AssertionError: if one did not happen; the message says which and why.
+        """
+        __tracebackhide__ = True
+        if missed := self.missed():
+            raise AssertionError(dag_run.missed_message(missed))
+
+    # Started instances.
+
+    def started(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return the instances that were started through the API, oldest first, except deleted ones.
+
+        :param name: the process; by default all processes.
+        """
+        return [each for each in self.instances(name=name) if each["created_by"] == MACHINE_USER]
+
+    def assert_started(
+        self,
+        name: str,
+        *,
+        times: int = 1,
+        variables: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        title: str | None = None,
+        version: str | None = None,
+        state: str | None = None,
+        bp_status: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Check how many instances of a process were started through the API, and return them.
+
+        :param name: the process.
+        :param times: the expected number of matching instances.
+        :param variables: variables that they have; they may have others.
+        :param business_key: their business key.
+        :param title: their title.
+        :param version: the version of the process.
+        :param state: their current state.
+        :param bp_status: their current business status.
+        :raises AssertionError: if the number differs; the message lists the started instances.
+        """
+        __tracebackhide__ = True
+        fields = {
+            "business_key": business_key,
+            "title": title,
+            "version": version,
+            "state": state,
+            "bp_status": bp_status,
+        }
+        asked = {field: value for field, value in fields.items() if value is not None}
+        expected = ExpectedInstance(name, asked, variables or {})
+        started = self.started()
+        if problem := mismatch_message(expected, times, started):
+            raise AssertionError(problem)
+        return matching(expected, started)
+
+    def assert_nothing_started(self) -> None:
+        """Check that no instance was started through the API.
+
+        :raises AssertionError: if one was; the message lists them.
+        """
+        __tracebackhide__ = True
+        if started := self.started():
+            raise AssertionError("\n".join(instance_lines("Expected no start. Started instances", started)))

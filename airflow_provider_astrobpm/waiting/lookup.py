@@ -1,0 +1,50 @@
+"""Failed reads of what a wait needs before it can poll: its connection, or the instances of its batch.
+
+While a triggerer restarts, the secrets backend may be down for a moment, and the connection cannot be read. That must not end a
+wait of several days. So a failed read counts as a failed poll: the same time limit, the same deadline and the same log line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.client.errors import AstroZeroError, PreparationError
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.client.moment import Moment
+    from airflow_provider_astrobpm.waiting.wait import BaseWait
+
+FIRST_RETRY_SECONDS = 1.0  # after the first failed read; doubled after each further one
+MAX_RETRY_SECONDS = 60.0
+
+
+def record_failed_read(
+    wait: BaseWait[Any],
+    what: str,
+    error: Exception,
+    *,
+    connection: str,
+    began: float,
+    now: Moment,
+    jitter: float,
+) -> float:
+    """Record a failed read as a failed poll, which may end the wait, and return the seconds until the next read.
+
+    :param wait: the wait.
+    :param what: what could not be read, such as ``the connection``.
+    :param error: how the read failed.
+    :param connection: the connection id.
+    :param began: when the read began, on the steady clock.
+    :param now: the current moment.
+    :param jitter: a random number from 0 to 1. After a restart a thousand waits read their connections at once.
+    """
+    # Quote only this provider's errors: the text of a secrets backend's error may contain a secret.
+    words = error.problem if isinstance(error, AstroZeroError) else type(error).__name__
+    failure = PreparationError(f"{what} could not be read ({words})")
+    failure.connection = connection
+    wait.record_failed_poll(failure, began, now)
+    seconds = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(wait.failed_polls - 1, 16)) * (
+        1 - jitter / 2
+    )
+    left = wait.seconds_left(now)
+    return seconds if left is None else max(0.0, min(seconds, left))

@@ -1,0 +1,155 @@
+"""Polling: run one wait to its end, build the query of a poll, and compute when the next poll is due."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.client import search
+from airflow_provider_astrobpm.client.metrics import NULL_METER, count_poll
+from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.resend_policy import retry_after_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_astrobpm.client.errors import CallError
+    from airflow_provider_astrobpm.client.log_note import LogNote
+    from airflow_provider_astrobpm.client.metrics import Meter
+    from airflow_provider_astrobpm.client.moment import Moment
+    from airflow_provider_astrobpm.client.operations import Flow
+    from airflow_provider_astrobpm.client.search_result import SearchResult
+    from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.waiting.wait import BaseWait, InstanceWait
+
+MAX_JITTER_SHARE = 0.1  # of the interval, by which a pause may be shorter
+MAX_BACKOFF_SECONDS = 60.0  # between two polls of a server that is down, unless the poll interval is longer
+MAX_RETRY_AFTER_SECONDS = 600.0  # that a Retry-After header is obeyed
+
+
+def run_wait(
+    wait: BaseWait[Any],
+    *,
+    settings: Settings,
+    poll_interval: float,
+    log: Callable[[LogNote], None],
+    clock: Callable[[], Moment],
+    jitter: Callable[[], float] = random.random,
+    meter: Meter = NULL_METER,
+) -> Flow[None]:
+    """Run one wait to its end: pause and poll until it ends.
+
+    :param wait: the wait.
+    :param settings: the environment.
+    :param poll_interval: seconds between two polls.
+    :param log: called with each change, and with nothing while nothing changes.
+    :param clock: returns the current moment.
+    :param jitter: returns a random number from 0 to 1.
+    :param meter: counts the polls.
+    """
+    failures = PollFailures()
+    while wait.ending is None:
+        yield Sleep(next_delay(wait, poll_interval, failures, clock(), jitter()))
+        failures.record((yield from poll_once(wait, settings=settings, log=log, clock=clock, meter=meter)))
+
+
+def poll_until_conclusive(
+    wait: InstanceWait,
+    *,
+    settings: Settings,
+    again_after: float,
+    log: Callable[[LogNote], None],
+    clock: Callable[[], Moment],
+    jitter: Callable[[], float] = random.random,
+    meter: Meter = NULL_METER,
+) -> Flow[None]:
+    """Poll for one wait, and again while polls fail or do not show the instance.
+
+    :param again_after: seconds until the next poll.
+
+    The other parameters are those of ``run_wait``.
+    """
+    failures = PollFailures()
+    failures.record((yield from poll_once(wait, settings=settings, log=log, clock=clock, meter=meter)))
+    while wait.is_inconclusive():
+        yield Sleep(next_delay(wait, again_after, failures, clock(), jitter()))
+        failures.record((yield from poll_once(wait, settings=settings, log=log, clock=clock, meter=meter)))
+
+
+def poll_once(
+    wait: BaseWait[Any],
+    *,
+    settings: Settings,
+    log: Callable[[LogNote], None],
+    clock: Callable[[], Moment],
+    meter: Meter = NULL_METER,
+) -> Flow[CallError | None]:
+    """Poll once for one wait, and return the ``failure`` of the findings."""
+    began = clock()
+    findings = yield from query_for_waits([wait], settings)
+    wait.grace = settings.start_grace
+    wait.record_poll(findings, began.steady, clock(), settings.connection)
+    count_poll(meter, failed=findings.has_gaps)
+    for note in wait.notes:
+        log(note)
+    wait.notes.clear()
+    return findings.failure
+
+
+class PollFailures:
+    """Counts consecutive polls for which the server was down. Only these make polls back off, not one list that fails."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self.last: CallError | None = None
+        """The error of the last poll; ``None`` if it succeeded."""
+
+    def record(self, failure: CallError | None) -> None:
+        """Record the ``failure`` of a poll's findings; ``None`` if the server was not down."""
+        self.in_a_row = self.in_a_row + 1 if failure is not None else 0
+        self.last = failure
+
+
+def query_for_waits(waits: Iterable[BaseWait[Any]], settings: Settings) -> Flow[SearchResult]:
+    """Search for everything that the given waits need."""
+    sought = search.SearchRequest()
+    for wait in waits:
+        wait.add_to_query(sought)
+    endpoint = search.traits_of_endpoint(settings.base_url)
+    return (
+        yield from search.find(
+            sought.ids, sought.keys, sought.lists, lookup=settings.instance_lookup, endpoint=endpoint
+        )
+    )
+
+
+def next_delay(
+    wait: BaseWait[Any], poll_interval: float, failures: PollFailures, now: Moment, jitter: float
+) -> float:
+    """Return the seconds until the next poll for one wait."""
+    seconds = poll_delay(poll_interval, failures, now.wall, jitter)
+    left = wait.seconds_left(now)
+    return seconds if left is None else max(0.0, min(seconds, left))
+
+
+def poll_delay(poll_interval: float, failures: PollFailures, now: float, jitter: float) -> float:
+    """Return the seconds between two polls: slightly less than the interval, and longer each time while the server is down.
+
+    :param poll_interval: the requested interval, in seconds.
+    :param failures: the polls that have failed.
+    :param now: the current time, in seconds since the epoch.
+    :param jitter: a random number from 0 to 1.
+    """
+    longest = max(poll_interval, MAX_BACKOFF_SECONDS)
+    doubled = poll_interval * 2.0 ** min(failures.in_a_row, 16)
+    return max(min(longest, doubled) * (1 - MAX_JITTER_SHARE * jitter), retry_after_delay(failures.last, now))
+
+
+def retry_after_delay(error: CallError | None, now: float) -> float:
+    """Return for how many seconds the server asked not to be called.
+
+    :param error: the error of the last poll, if it failed.
+    :param now: the current time, in seconds since the epoch.
+    """
+    asked = retry_after_seconds(error.retry_after, now) if error else None
+    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)

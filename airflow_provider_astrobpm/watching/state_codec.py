@@ -1,0 +1,88 @@
+"""Writes what a watch has reported into a store of small values, and reads it again.
+
+A store such as Airflow's asset state store takes values of about 64 KB, too small for the entry keys of all instances that a
+process may ever have. So the entry keys are spread over *shards*, each under its own key, and a *head* holds the number of
+shards. Reporting one more instance writes one shard.
+
+The head is written last. Without a head the store counts as empty, even if a crash has left shards in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.watching.targets import ENTRY_KEY_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from airflow_provider_astrobpm.watching.targets import WatchTargets
+
+MAX_MEAN_SHARD_SIZE = 4000  # entry keys: 40 KB
+STATE_VERSION = 1
+
+
+def state_name(connection: str, places: WatchTargets) -> str:
+    """Return the name of a watch in a store. Watches with different targets or connections have different names."""
+    watched = [connection, places.bpm_name, places.states, places.bp_statuses]
+    return f"astro_bpm.{hashlib.sha256(json.dumps(watched).encode()).hexdigest()[:16]}"
+
+
+def shard_keys(name: str, head: object) -> list[str] | None:
+    """Return the keys of all shards.
+
+    :param name: the name of the watch, which is also the key of the head.
+    :param head: the head.
+    :returns: ``None`` if there is no head, or it was not written by this version.
+    """
+    if (
+        not isinstance(head, dict)
+        or head.get("version") != STATE_VERSION
+        or not isinstance(head.get("shards"), int)
+    ):
+        return None
+    return _keys(name, head["shards"])
+
+
+def decode_shards(shards: Iterable[object]) -> set[str]:
+    """Return the entry keys in some shards."""
+    texts = [shard for shard in shards if isinstance(shard, str)]
+    return {
+        text[at : at + ENTRY_KEY_LENGTH] for text in texts for at in range(0, len(text), ENTRY_KEY_LENGTH)
+    }
+
+
+def state_changes(
+    name: str, entry_keys: AbstractSet[str], stored: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the changes, in the order to write them, that make a store hold these entry keys.
+
+    Each is a key and its value; ``None`` deletes the key.
+
+    :param name: the name of the watch.
+    :param entry_keys: the entry keys.
+    :param stored: what the store holds.
+    """
+    count = len(shard_keys(name, stored.get(name)) or [name])
+    while len(entry_keys) > count * MAX_MEAN_SHARD_SIZE:
+        count *= 2
+    shards: dict[str, list[str]] = {key: [] for key in _keys(name, count)}
+    names = [*shards]
+    for entry_key in sorted(entry_keys):
+        shards[names[_number(entry_key, count)]].append(entry_key)
+    wanted: dict[str, Any] = {key: "".join(shard) for key, shard in shards.items()}
+    wanted[name] = {"version": STATE_VERSION, "shards": count}
+    yield from ((key, value) for key, value in wanted.items() if stored.get(key) != value)
+    yield from ((key, None) for key in stored if key not in wanted)
+
+
+def _keys(name: str, count: int) -> list[str]:
+    return [f"{name}.{count}.{number}" for number in range(count)]
+
+
+def _number(entry_key: str, count: int) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(entry_key[2:]), "big") % count

@@ -1,0 +1,169 @@
+"""A watch reports which instances of a process enter a watched state or business status. It never ends by itself.
+
+Astro Zero does not report entries, it only lists what is in a state. So a watch compares two polls: an instance that is on a
+target now and was not there before has entered it. It keeps what it has reported as entry keys, which can be stored and
+read again after a restart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_astrobpm.client.search import may_be_truncated
+from airflow_provider_astrobpm.client.wire import row_count, unreadable_in
+from airflow_provider_astrobpm.waiting.wait import BaseWait
+from airflow_provider_astrobpm.watching.targets import MISSING_GRACE_SECONDS, instance_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from airflow_provider_astrobpm.client.errors import CallError
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.search import SearchRequest
+    from airflow_provider_astrobpm.client.search_result import SearchResult
+    from airflow_provider_astrobpm.watching.targets import WatchTargets
+
+
+MAX_POLL_FAILURE_SECONDS = 600.0  # after which the connection is read again
+
+
+class WatchEntry(NamedTuple):
+    """An instance that has entered a watch target."""
+
+    key: str
+    instance: BpmInstance
+
+
+class Watch(BaseWait[None]):
+    """State of a watch: what was reported, and which entries are still to report.
+
+    Refused credentials end it, and so does a long series of failed polls. It is resumed after the connection was read again.
+
+    The caller takes ``entries``, reports them, calls ``mark_reported``, and stores ``entry_keys``.
+
+    :param places: the watch targets.
+    :param entry_keys: what was reported before; ``None`` if nothing is known, so that the first poll sets the baseline.
+    :param include_existing: whether instances that the first poll finds on a target count as entries.
+    """
+
+    def __init__(
+        self, places: WatchTargets, entry_keys: Iterable[str] | None = None, *, include_existing: bool = False
+    ) -> None:
+        super().__init__(None, MAX_POLL_FAILURE_SECONDS)
+        self._places = places
+        self._has_begun = entry_keys is not None
+        self._include_existing = include_existing
+        self._digests: dict[str, str] = {}
+        self._absent_since: dict[str, float] = {}
+        self._capped: set[str] = set()
+        self._has_polled = False
+        self.entry_keys: set[str] = set(entry_keys or ())
+        """What was there at the start, or was reported."""
+        self.entries: list[WatchEntry] = []
+        """What has entered and was not reported yet, state by state, oldest instance first."""
+        self.polls = 0
+        """How many polls have read all lists."""
+        self.is_saved = True
+        """Whether the stored entry keys are up to date. The caller sets it after storing them."""
+
+    @property
+    def size(self) -> int:
+        """How many instances the last poll showed."""
+        return len(self._digests)
+
+    def has_news(self) -> bool:
+        """Return whether there is something to log, or the last poll brought something to report or to store."""
+        return super().has_news() or (self._has_polled and (bool(self.entries) or not self.is_saved))
+
+    def acknowledge(self) -> None:
+        """Note that the caller handles what the last poll brought. The rest is news again after the next poll."""
+        self._has_polled = False
+
+    def add_to_query(self, sought: SearchRequest) -> None:
+        """Add the lists that show the watch targets."""
+        sought.lists.update(self._places.lists)
+
+    def mark_reported(self, entry_keys: Collection[str]) -> None:
+        """Record that the entries with these keys were reported."""
+        self.entry_keys.update(entry_keys)
+        self.entries = [entry for entry in self.entries if entry.key not in entry_keys]
+        self.is_saved = self.is_saved and not entry_keys
+
+    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+        there: set[str] = set()
+        doubtful: set[str | None] = {instance_digest(one) for one in findings.contradictions}
+        entries: dict[str, WatchEntry] = {}
+        failed = [state for state in self._places.lists if state not in findings.lists]
+        failure = findings.failure_of(failed[0]) if failed else None
+        if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
+            return failure  # At the start, instances in a failed list would seem new once it can be read.
+        before, self._digests = self._digests, {}
+        for state in self._places.lists:
+            rows = findings.lists.get(state, ())
+            self._note_if_capped(state, row_count(rows))
+            unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
+            doubtful |= {None if row.id is None else instance_digest(row.id) for row in unreadable}
+            for row in reversed(rows):  # lists show the newest instance first
+                if row.name != self._places.bpm_name:
+                    continue
+                digest = self._digests[row.id] = before.get(row.id) or instance_digest(row.id)
+                if row.id in findings.contradictions:
+                    continue
+                for key in self._places.entry_keys_of(row, digest):
+                    there.add(key)
+                    if key not in self.entry_keys:
+                        entries[key] = WatchEntry(key, row)
+        if not self._has_begun:
+            entries = self._begin(entries)
+        self._forget(there, failed, doubtful, now)
+        self.entries = [*entries.values()]
+        self.polls += failure is None
+        self._has_polled = True
+        return failure
+
+    def _begin(self, there: dict[str, WatchEntry]) -> dict[str, WatchEntry]:
+        """Set the baseline, and return which of the instances found count as entries."""
+        self._has_begun, self.is_saved = True, False
+        count = "are reported" if self._include_existing else "are not reported"
+        self._note(f"Watching {self._places}; {len(there)} are already there and {count}")
+        if self._include_existing:
+            return there
+        self.entry_keys.update(there)
+        return {}
+
+    def _forget(
+        self, there: set[str], failed: Collection[str], doubtful: set[str | None], now: float
+    ) -> None:
+        """Forget instances that have left their target. Instances that a failed list may show count as neither there nor gone.
+
+        :param there: the entry keys of instances that are on a target.
+        :param failed: the states whose lists failed.
+        :param doubtful: the digests of instances about which this poll decides nothing, because they may be where they were;
+            ``None`` stands for an instance of unknown id.
+        """
+        hidden = {
+            key for key in self.entry_keys - there if failed and self._places.may_be_hidden(key, failed)
+        }
+        absent = self.entry_keys - there - hidden
+        since = {key: self._absent_since.get(key, now) for key in absent}
+        seen = frozenset(self._digests.values()) if since else frozenset()
+        left = {
+            key
+            for key in absent
+            if now - since[key] >= MISSING_GRACE_SECONDS
+            or (doubtful.isdisjoint({None, key[2:]}) and self._places.has_left(key, seen, now - since[key]))
+        }
+        kept = {key: moment for key, moment in self._absent_since.items() if key in hidden}
+        self._absent_since = kept | {key: moment for key, moment in since.items() if key not in left}
+        if left:
+            self.entry_keys -= left
+            self.is_saved = False
+
+    def _note_if_capped(self, state: str, rows: int) -> None:
+        if may_be_truncated(rows) and state not in self._capped:
+            self._capped.add(state)
+            self._note(
+                f"The list of state {state!r} has exactly {rows} rows and may be truncated: instances started before those "
+                "may enter unnoticed",
+                warning=True,
+            )

@@ -1,0 +1,86 @@
+"""How an endpoint changes business keys, and which keys resemble each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_astrobpm.client.key_form import AS_SENT, KeyForm, KeyForms
+
+KEY = "orders.Approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
+
+
+@pytest.mark.parametrize(
+    ("shown", "form"),
+    [
+        (KEY, AS_SENT),
+        (f"{KEY}    ", AS_SENT),
+        (KEY.upper(), KeyForm(case="upper")),
+        (KEY.lower(), KeyForm(case="lower")),
+        (KEY[:50], KeyForm(length=50)),
+        (KEY[:20].upper(), KeyForm(case="upper", length=20)),
+        (f"ASTRO:{KEY}", KeyForm(prefix="ASTRO:")),
+        (f"ASTRO:{KEY}"[:50], KeyForm(prefix="ASTRO:", length=50)),
+        ("something else", None),
+        ("", None),
+    ],
+)
+def test_form_of_one_key_predicts_the_others(shown: str, form: KeyForm | None) -> None:
+    assert KeyForm.of(KEY, shown) == form
+    if form is not None:
+        assert form.shown(KEY) == shown.strip()
+
+
+def test_keys_truncated_to_the_same_text_are_not_recognised() -> None:
+    keys = KeyForms([f"{KEY}2", f"{KEY}3", "another"], KeyForm(length=50))
+    assert keys.sent(KEY[:50]) is None
+    assert keys.sent("another") == "another"
+
+
+@pytest.mark.parametrize(
+    ("shown", "form", "sent"),
+    [
+        (KEY, None, KEY),
+        (f" {KEY} ", None, KEY),
+        (KEY.upper(), None, None),
+        (KEY.upper(), KeyForm(case="upper"), KEY),
+        (KEY[:50], KeyForm(length=50), None),
+        (f"A:{KEY}", KeyForm(prefix="A:"), KEY),
+        (None, None, None),
+    ],
+)
+def test_changed_key_is_recognised_by_the_known_form(
+    shown: str | None, form: KeyForm | None, sent: str | None
+) -> None:
+    assert KeyForms(["k", KEY], form).sent(shown) == sent
+
+
+@pytest.mark.parametrize(
+    ("shown", "resembles"),
+    [
+        (KEY, True),
+        (KEY.upper(), True),
+        (f"  {KEY}", True),
+        (f"ASTRO:{KEY}", True),
+        (KEY[:16], True),
+        (KEY[:15], False),
+        (KEY[:50].upper(), True),
+        (f"ASTRO:{KEY}"[:50], True),
+        (f"ASTRO:{KEY}"[:30].upper(), True),
+        (f"ASTRO:{KEY}"[:21], False),
+        (KEY[1:], False),
+        (f"{KEY}0", False),
+        ("order-10", False),
+        ("ORDER-1", True),
+        ("order-1", True),
+        ("reorder-1", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_resembles(shown: str | None, resembles: bool) -> None:
+    assert KeyForms(["order-1", "order-2", KEY]).resembles(shown) is resembles
+
+
+def test_key_after_a_prefix_resembles_if_it_is_long_enough() -> None:
+    assert KeyForms(["invoice-77"]).resembles("ASTRO-invoice-77")
+    assert not KeyForms(["77"]).resembles("ASTRO-77")

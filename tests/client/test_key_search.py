@@ -1,0 +1,210 @@
+"""The search by business keys, and when it is certain that nothing is missing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.client import key_search, states
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.key_search import KeyMatches
+from airflow_provider_astrobpm.client.operations import Operation
+from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
+
+NAME, NOW = "Approval", 1767916800.0  # 2026-01-09 00:00:00 UTC
+Answer = Callable[[dict[str, str]], Sequence[BpmInstance]]
+
+
+def row(
+    instance_id: str,
+    start_time: str = "2026-01-08 23:59:00",
+    *,
+    key: str | None = "other",
+    state: str = "Completed OK",
+) -> BpmInstance:
+    return BpmInstance(
+        id=instance_id,
+        name=NAME,
+        state=state,
+        business_key=key,
+        start_time=start_time,
+        is_closed=states.is_terminal(state),
+    )
+
+
+class Server:
+    """A server whose lists are truncated, and ordered or not."""
+
+    def __init__(self, rows: Sequence[BpmInstance], *, cap: int | None = None, ordered: bool = True) -> None:
+        self.rows, self.cap, self.ordered = rows, cap, ordered
+        self.queries: list[dict[str, str]] = []
+
+    def __call__(self, query: dict[str, str]) -> list[BpmInstance]:
+        self.queries.append(query)
+        found = [one for one in self.rows if one.state == query["states"]]
+        if self.ordered:
+            field = "id" if query["orderField"] == "id" else "start_time"
+            found.sort(key=lambda one: str(getattr(one, field)), reverse=query["orderType"] == "desc")
+        return found[: self.cap]
+
+
+def search(answer: Answer, wanted: str = "mine") -> KeyMatches:
+    matches = KeyMatches(lambda one: one.business_key == wanted, clock=lambda: NOW)
+    flow = key_search.find_matches(matches, shuffle=random.Random(7).shuffle)
+    reply: Any = None
+    try:
+        while True:
+            step = flow.send(reply)
+            assert isinstance(step, Operation)
+            reply = answer(dict(step.query))
+    except StopIteration:
+        return matches
+
+
+def test_unreadable_row_may_match_if_no_list_shows_a_key() -> None:
+    for shown, is_doubt in ((None, True), ("1", True), ("other", False)):
+        odd = UnreadableRow(
+            reason="it is odd", unread=frozenset(["state"]), id="1", name=NAME, business_key=shown
+        )
+        matches = KeyMatches(lambda one: one.business_key == "mine", clock=lambda: NOW)
+        matches.add_list(Rows((), [odd]))
+        assert (matches.doubt(NAME, NOW) is not None) is is_doubt
+
+
+def test_unreadable_row_counts_in_the_length_of_its_list() -> None:
+    """A list with one readable and one unreadable row has two rows."""
+    odd = UnreadableRow(
+        reason="it is odd", unread=frozenset(["state"]), id="2", name="Other", business_key="x"
+    )
+    matches = search(lambda query: Rows([row("1")], [odd]) if query["states"] == "Completed OK" else [])
+    assert "may be cut off at its 2 rows" in str(matches.doubt(NAME, NOW))
+
+
+def test_any_open_instance_counts_if_asked_to() -> None:
+    old = row("1", "2026-01-01 00:00:00", key="MINE", state="Running")
+    recent = row("2", "2026-01-08 23:59:00")
+    matches = KeyMatches(
+        lambda one: one.business_key == "mine",
+        resembles=lambda key: (key or "").lower() == "mine",
+        clock=lambda: NOW,
+    )
+    matches.add_list([old, recent])
+    assert matches.doubt(NAME, NOW) is None
+    assert matches.doubt(NAME, NOW, any_open_counts=True) is not None
+
+
+def times(count: int) -> list[str]:
+    return [
+        f"2026-01-08 {20 + number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}"
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 37, 100, 500])
+def test_complete_lists_leave_no_doubt(rows: int) -> None:
+    """The length does not matter: a hundred rows alone do not indicate a row cap."""
+    found = search(Server([row(str(number), stamp) for number, stamp in enumerate(times(rows))]))
+    assert found.doubt(NAME, NOW) is None
+
+
+def test_rows_of_the_same_second_are_compared_by_id() -> None:
+    assert search(Server([row(str(number)) for number in range(50)])).doubt(NAME, NOW) is None
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("cap", [2, 37, 100])
+def test_truncated_lists_of_any_length_are_in_doubt(cap: int, ordered: bool) -> None:
+    rows = [row(str(number), stamp) for number, stamp in enumerate(times(120))]
+    random.Random(1).shuffle(rows)
+    server = Server(rows, cap=cap, ordered=ordered)
+    doubt = search(server).doubt(NAME, NOW)
+    assert doubt == f"the list of state 'Completed OK' may be cut off at its {cap} rows"
+
+
+def test_unordered_lists_are_in_doubt_even_if_complete() -> None:
+    """An unordered list cannot be distinguished from a truncated one."""
+    rows = [row(str(number), stamp) for number, stamp in enumerate(times(12))]
+    random.Random(1).shuffle(rows)
+    assert "cut off at its 12 rows" in str(search(Server(rows, ordered=False)).doubt(NAME, NOW))
+
+
+def test_list_that_reaches_back_beyond_the_start_leaves_no_doubt() -> None:
+    rows = [row(str(number), f"2026-01-0{1 + number % 8} 00:00:{number % 60:02}") for number in range(200)]
+    recent = [row(f"new {number}", stamp) for number, stamp in enumerate(times(10))]
+    found = search(Server([*rows, *recent], cap=100))
+    assert found.doubt(NAME, NOW) is None
+    assert found.doubt(NAME, NOW - 5 * 86400) is not None
+    assert found.doubt(NAME, None) is not None
+
+
+def test_only_the_longest_lists_are_requested_in_the_other_order() -> None:
+    """A server truncates all lists at the same length, so a shorter list is complete."""
+    rows = [row(str(number), stamp) for number, stamp in enumerate(times(20))]
+    server = Server([*rows, *(row(f"r{number}", state="Running") for number in range(19))])
+    search(server)
+    assert [query["states"] for query in server.queries if query["orderType"] == "asc"] == ["Completed OK"]
+
+
+def test_instance_that_only_the_other_order_shows_is_found() -> None:
+    rows = [
+        row(str(number), stamp, key="mine" if number == 0 else "other")
+        for number, stamp in enumerate(times(50))
+    ]
+    assert set(search(Server(rows, cap=30)).instances) == {"0"}
+
+
+def test_open_match_ends_the_search() -> None:
+    server = Server([row("1", key="mine", state="Running")])
+    search(server)
+    assert len(server.queries) == 12
+
+
+def test_ended_match_does_not_end_the_search() -> None:
+    """Several passes may miss an open match, because it moves."""
+    ended, seen = row("1", key="mine"), 0
+
+    def answer(query: dict[str, str]) -> list[BpmInstance]:
+        nonlocal seen
+        seen += 1
+        found = [ended] if query["states"] == "Completed OK" else []
+        return [*found, row("2", key="mine", state=query["states"])] if seen == 45 else found
+
+    assert search(answer).has_open
+
+
+def test_passes_that_keep_missing_instances_leave_doubt() -> None:
+    passes: dict[str, int] = {}
+
+    def answer(query: dict[str, str]) -> list[BpmInstance]:
+        number = passes[query["states"]] = passes.get(query["states"], 0) + 1
+        return [row("1", state="Running")] if query["states"] == "Running" and number % 2 else []
+
+    assert "move from state to state" in str(search(answer).doubt(NAME, NOW))
+
+
+@pytest.mark.parametrize("request_time", [0.01, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("dwell", [0.1, 0.3, 1.0])
+def test_instance_that_moves_back_and_forth_is_rarely_missed(request_time: float, dwell: float) -> None:
+    missed = 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        one, other = rng.sample(states.OPEN_STATES, 2)
+        now = rng.random() * 1000
+
+        def answer(
+            query: dict[str, str], one: str = one, other: str = other, rng: Any = rng
+        ) -> list[BpmInstance]:
+            nonlocal now
+            now += request_time * rng.uniform(0.5, 1.5)
+            state = one if (now // dwell) % 2 else other
+            return [row("1", key="mine", state=state)] if state == query["states"] else []
+
+        missed += not search(answer).instances
+    assert missed <= 2
+
+
+def test_rows_without_keys_leave_doubt() -> None:
+    assert search(Server([row("1", key=None)])).doubt(NAME, NOW) == "the lists show no business keys here"

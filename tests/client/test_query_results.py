@@ -1,0 +1,385 @@
+"""The result of a search in which some calls failed: found instances are unaffected, and nothing false is concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.client import search, states
+from airflow_provider_astrobpm.client.errors import (
+    AstroZeroError,
+    AuthenticationError,
+    CallError,
+    InstanceNotFoundError,
+    InterruptedCallError,
+    NotSentError,
+    RefusedError,
+    ServerError,
+    SeveralInstancesError,
+    ThrottledError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.key_form import BusinessKey
+from airflow_provider_astrobpm.client.operations import Operation
+from airflow_provider_astrobpm.client.search_result import MAX_CONSECUTIVE_FAILURES, SearchResult
+from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
+from tests.support.memory_server import instance
+
+ALL = list(states.STATES)
+RUNS, DONE, WAITS, NEW = "Running", "Completed OK", "Waiting for user interaction", "New"
+KEY = BusinessKey("k")
+Answer = Callable[[Operation[Any]], Any]
+
+
+def too_long() -> CallError:
+    error = UnexpectedAnswerError("too long", status=200)
+    error.is_malformed = False
+    return error
+
+
+def server(*rows: BpmInstance, failing: dict[str, CallError] | None = None, times: int = 99) -> Answer:
+    """List these instances, let the lists of some states fail a number of times, and refuse to read by id."""
+    left = dict.fromkeys(failing or {}, times)
+
+    def answer(operation: Operation[Any]) -> Any:
+        if operation.kind != "query":
+            return RefusedError("no such thing", status=404)
+        state = dict(operation.query)["states"]
+        if failing and left.get(state, 0):
+            left[state] -= 1
+            return failing[state]
+        return [row for row in rows if row.state == state]
+
+    return answer
+
+
+class TestSearchById:
+    def test_failed_list_affects_only_the_instances_in_it(self, stage: Any) -> None:
+        failure = ServerError("x")
+        scene = stage(server(instance("1", RUNS), instance("2", WAITS), failing={RUNS: failure}))
+        findings = scene.run(search.find({"1": RUNS, "2": WAITS}))
+        assert findings.instance("2").state == WAITS
+        with pytest.raises(ServerError):
+            findings.instance("1")
+        # It is most likely still in its last seen state, so no other list is requested.
+        assert scene.asked == [WAITS, RUNS]
+        assert findings.failure is None
+        assert findings.has_gaps
+
+    def test_moved_instance_is_found_despite_another_failed_list(self, stage: Any) -> None:
+        scene = stage(server(instance("1", DONE), failing={WAITS: too_long()}))
+        findings = scene.run(search.find({"1": RUNS, "2": RUNS}))
+        assert findings.instance("1").state == DONE
+        with pytest.raises(UnexpectedAnswerError, match="too long"):
+            findings.instance("2")  # it may be in the failed list
+        assert scene.asked == [
+            RUNS,
+            *(state for state in ALL if state != RUNS),
+        ]  # a second round would show no more
+
+    def test_no_instance_counts_as_missing_while_a_list_fails(self, stage: Any) -> None:
+        for failing in ALL:
+            findings = stage(server(failing={failing: too_long()})).run(search.find({"1": None}))
+            assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
+        assert isinstance(
+            stage(server()).run(search.find({"1": None})).instance_or_error("1"), InstanceNotFoundError
+        )
+
+    def test_reading_by_id_replaces_a_failed_list(self, stage: Any) -> None:
+        endpoint = search.EndpointTraits()
+        endpoint.reads_by_id = True
+        lists = server(failing={RUNS: too_long(), WAITS: too_long()})
+        scene = stage(lambda one: instance("1", DONE) if one.kind == "get" else lists(one))
+        findings = scene.run(search.find({"1": RUNS, "2": WAITS}, lookup="auto", endpoint=endpoint))
+        assert findings.instance("1").state == DONE
+
+    def test_with_by_id_each_instance_fails_separately(self, stage: Any) -> None:
+        def answer(operation: Operation[Any]) -> Any:
+            found = {"1": instance("1", DONE), "2": too_long(), "3": RefusedError("no"), "4": instance("x")}
+            return found[operation.path.rsplit("/", 1)[1]]
+
+        findings = stage(answer).run(search.find(dict.fromkeys("1234"), lookup="by_id"))
+        kinds = [type(findings.instance_or_error(one)) for one in "1234"]
+        assert kinds == [BpmInstance, UnexpectedAnswerError, InstanceNotFoundError, InstanceNotFoundError]
+        assert findings.failure is None
+
+    def test_malformed_first_read_by_id_is_not_repeated(self, stage: Any) -> None:
+        seen = []
+
+        def answer(operation: Operation[Any]) -> Any:
+            seen.append((operation.kind, operation.resend_if_malformed))
+            return instance("1")
+
+        endpoint = search.EndpointTraits()
+        for _ in range(2):
+            stage(answer).run(search.find({"1": None}, lookup="auto", endpoint=endpoint))
+        stage(answer).run(search.find({"1": None}, lookup="by_id"))
+        # Only the first one tests whether reading by id works at all.
+        assert [resend for kind, resend in seen if kind == "get"][-2:] == [True, True]
+
+
+class TestSearchStops:
+    @pytest.mark.parametrize("kind", [NotSentError, ThrottledError, AuthenticationError])
+    def test_after_a_fatal_error(self, kind: type[CallError], stage: Any) -> None:
+        scene = stage(server(instance("1", WAITS), failing={RUNS: kind("x")}))
+        findings = scene.run(search.find({"1": WAITS, "2": RUNS, "3": NEW}, [KEY]))
+        assert scene.asked == [WAITS, RUNS]
+        assert findings.instance("1").state == WAITS  # earlier results still count
+        assert isinstance(findings.failure, kind)
+        assert {type(findings.instance_or_error(one)) for one in "23"} == {kind}
+        assert isinstance(findings.match_or_error(KEY), kind)
+
+    def test_if_fetching_the_token_failed(self, stage: Any) -> None:
+        error = ServerError("x")
+        error.failed_fetching_token = True
+        scene = stage(lambda _: error)
+        assert scene.run(search.find({"1": None}, [KEY])).failure is error
+        assert len(scene.asked) == 1
+
+    @pytest.mark.parametrize("kind", [ServerError, InterruptedCallError, UnexpectedAnswerError])
+    def test_after_consecutive_failures(self, kind: type[CallError], stage: Any) -> None:
+        scene = stage(lambda _: kind("x"))
+        findings = scene.run(search.find({"1": None}, [KEY], {DONE}))
+        assert len(scene.asked) == MAX_CONSECUTIVE_FAILURES
+        assert isinstance(findings.failure, kind)
+        assert isinstance(findings.failure_of(DONE), kind)
+        with pytest.raises(kind):
+            findings.rows_in(DONE)
+
+    @pytest.mark.parametrize("failure", [RefusedError("no"), too_long()])
+    def test_not_after_errors_of_single_lists(self, failure: CallError, stage: Any) -> None:
+        scene = stage(
+            server(
+                instance("1", NEW), failing=dict.fromkeys([state for state in ALL if state != NEW], failure)
+            )
+        )
+        findings = scene.run(search.find({"1": None}, [KEY]))
+        assert findings.instance("1").state == NEW
+        assert findings.failure is None
+        assert isinstance(findings.match_or_error(KEY), type(failure))
+
+    def test_server_counts_as_down_if_every_call_failed(self, stage: Any) -> None:
+        failure = RefusedError("no")
+        assert stage(lambda _: failure).run(search.find({"1": RUNS})).failure is failure
+
+
+class TestSearchByKey:
+    def test_no_match_is_certain_if_each_state_was_listed_once(self, stage: Any) -> None:
+        findings = stage(server(failing={RUNS: ServerError("x")}, times=1)).run(search.find({}, [KEY]))
+        assert isinstance(findings.match_or_error(KEY), InstanceNotFoundError)
+        findings = stage(server(failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
+        assert isinstance(findings.match_or_error(KEY), ServerError)
+
+    def test_ended_match_is_not_returned_while_an_open_one_may_be_hidden(self, stage: Any) -> None:
+        ended, still_open = instance("1", DONE, business_key="k"), instance("2", RUNS, business_key="k")
+        for times in (1, 99):
+            findings = stage(server(ended, failing={RUNS: ServerError("x")}, times=times)).run(
+                search.find({}, [KEY])
+            )
+            assert isinstance(findings.match_or_error(KEY), ServerError)
+        findings = stage(server(ended, still_open, failing={RUNS: ServerError("x")}, times=1)).run(
+            search.find({}, [KEY])
+        )
+        assert findings.match(KEY) is still_open
+        findings = stage(server(ended, failing={"Terminated": ServerError("x")}, times=1)).run(
+            search.find({}, [KEY])
+        )
+        assert isinstance(findings.match_or_error(KEY), ServerError)  # another ended match may be hidden
+
+    def test_open_match_counts_only_after_every_state_was_listed(self, stage: Any) -> None:
+        rows = instance("1", WAITS, business_key="k"), instance("2", RUNS, business_key="k")
+        findings = stage(server(*rows, failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
+        assert isinstance(findings.match_or_error(KEY), ServerError)
+        findings = stage(server(*rows)).run(search.find({}, [KEY]))
+        assert isinstance(findings.match_or_error(KEY), SeveralInstancesError)
+
+
+CONTRADICTIONS: list[dict[str, Any]] = [
+    {"state": "Terminated", "is_closed": True},
+    {"name": "Another"},
+    {"business_key": "another"},
+    {"bp_status": "Approved"},
+    {"suspended": True},
+    {"is_closed": True},
+]
+
+
+class TestContradictions:
+    @pytest.mark.parametrize("other", CONTRADICTIONS, ids=str)
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_different_rows_in_one_list_are_a_contradiction(
+        self, other: dict[str, Any], order: int, stage: Any
+    ) -> None:
+        fields = {"state": RUNS, "business_key": "k"}
+        rows = [instance("1", **fields), instance("1", **{**fields, **other}), instance("2", RUNS)][::order]
+        scene = stage(lambda one: rows if dict(one.query)["states"] == RUNS else [])
+        findings = scene.run(search.find({"1": RUNS, "2": RUNS}, [KEY], {RUNS}))
+        for result in (findings.instance_or_error("1"), findings.match_or_error(KEY)):
+            assert isinstance(result, UnexpectedAnswerError)
+            assert "shows instance '1' twice in the list of state 'Running' with different values: " in str(
+                result
+            )
+        assert findings.instance("2").id == "2"
+        assert set(findings.contradictions) == {"1"}
+        assert findings.failure is None
+
+    def test_equal_rows_are_no_contradiction(self, stage: Any) -> None:
+        row = instance("1", DONE, end_time="2026-01-01 00:00:00")
+        again = instance("1", DONE, end_time="2026-01-01 00:00:01")
+        findings = stage(lambda one: [row, again]).run(search.find({"1": DONE}))
+        assert findings.instance("1").state == DONE
+
+    def test_later_row_of_a_moved_instance_counts(self, stage: Any) -> None:
+        findings = stage(server(instance("1", WAITS), instance("1", DONE))).run(
+            search.find({"1": WAITS, "2": DONE}, lists={DONE})
+        )
+        assert findings.instance("1").state == DONE
+        assert findings.contradictions == {}
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            [instance("1", DONE), instance("1", "Terminated")],
+            [instance("1", DONE, bp_status="Approved"), instance("1", "Broken", bp_status="Approved")],
+            [instance("1", WAITS), instance("1", RUNS, name="Another")],
+            [instance("1", WAITS, business_key="a"), instance("1", RUNS, business_key="b")],
+        ],
+        ids=["two ends", "two ends of one status", "two names", "two keys"],
+    )
+    def test_rows_that_a_move_cannot_explain_are_a_contradiction(
+        self, rows: list[BpmInstance], stage: Any
+    ) -> None:
+        lists = {row.state for row in rows}
+        findings = stage(server(*rows)).run(
+            search.find({"1": rows[0].state, "2": rows[1].state}, lists=lists)
+        )
+        assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
+        assert "in two lists" in str(findings.instance_or_error("1"))
+        findings = stage(server(*rows)).run(search.find({}, lists=lists))
+        assert set(findings.contradictions) == {"1"}
+
+    def test_missing_key_in_one_list_is_no_contradiction(self, stage: Any) -> None:
+        rows = instance("1", WAITS, business_key="1"), instance("1", RUNS, business_key="k")
+        findings = stage(server(*rows)).run(search.find({"1": WAITS, "2": RUNS}))
+        assert findings.instance("1").state == RUNS
+
+
+class TestUnreadableRows:
+    @staticmethod
+    def found(row: dict[str, Any], *rows: BpmInstance, stage: Any) -> SearchResult:
+        odd = UnreadableRow(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
+
+        def answer(operation: Operation[Any]) -> Any:
+            state = dict(operation.query)["states"]
+            return Rows([one for one in rows if one.state == state], [odd] if state == RUNS else ())
+
+        findings: SearchResult = stage(answer).run(search.find({"1": RUNS, "2": RUNS}, [KEY]))
+        return findings
+
+    def test_affect_only_their_own_instance(self, stage: Any) -> None:
+        findings = self.found({"id": "1"}, instance("2", RUNS, business_key="other"), stage=stage)
+        assert findings.instance("2").state == RUNS
+        with pytest.raises(
+            UnexpectedAnswerError, match="the row of instance '1' in the list of state 'Running' cannot"
+        ):
+            findings.instance("1")
+        assert isinstance(findings.match_or_error(KEY), InstanceNotFoundError)
+
+    def test_row_without_an_id_may_be_any_missing_instance(self, stage: Any) -> None:
+        findings = self.found({"unread": frozenset({"id"})}, instance("2", RUNS), stage=stage)
+        assert findings.instance("2").state == RUNS
+        assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
+
+    @pytest.mark.parametrize(
+        ("row", "states_of_matches", "kind"),
+        [
+            ({"id": "1", "business_key": "k"}, [], UnexpectedAnswerError),
+            ({"id": "1", "business_key": "k"}, [WAITS], UnexpectedAnswerError),
+            ({"id": "1", "business_key": "another"}, [DONE], BpmInstance),
+            ({"id": "1", "unread": frozenset({"businessKey"})}, [DONE], UnexpectedAnswerError),
+            ({"id": "1", "unread": frozenset({"businessKey"})}, [WAITS], BpmInstance),
+            ({"id": "1", "unread": frozenset({"businessKey"})}, [], InstanceNotFoundError),
+        ],
+    )
+    def test_key_is_undecided_if_an_unreadable_row_may_be_the_deciding_match(
+        self, row: dict[str, Any], states_of_matches: list[str], kind: type, stage: Any
+    ) -> None:
+        matches = [
+            instance(str(number), state, business_key="k")
+            for number, state in enumerate(states_of_matches, 5)
+        ]
+        assert isinstance(self.found(row, *matches, stage=stage).match_or_error(KEY), kind)
+
+
+FAILURES = [
+    ServerError,
+    UnexpectedAnswerError,
+    RefusedError,
+    ThrottledError,
+    NotSentError,
+    AuthenticationError,
+]
+
+
+@given(
+    where=st.lists(st.sampled_from([*ALL, None]), min_size=1, max_size=5),
+    hints=st.lists(st.sampled_from([*ALL, "Unheard Of", None]), min_size=5, max_size=5),
+    failing=st.dictionaries(
+        st.sampled_from(ALL), st.tuples(st.sampled_from(FAILURES), st.integers(1, 2)), max_size=4
+    ),
+    keys=st.booleans(),
+)
+def test_any_failures_lead_to_no_false_result(
+    where: list[str | None],
+    hints: list[str | None],
+    failing: dict[str, tuple[type[CallError], int]],
+    keys: bool,
+    stage: Any,
+) -> None:
+    rows = [instance(str(number), state, business_key="k") for number, state in enumerate(where) if state]
+    left = {state: times for state, (_, times) in failing.items()}
+
+    def answer(operation: Operation[Any]) -> Any:
+        state = dict(operation.query)["states"]
+        if left.get(state, 0):
+            left[state] -= 1
+            return failing[state][0]("x")
+        return [row for row in rows if row.state == state]
+
+    findings: SearchResult = stage(answer).run(
+        search.find({str(number): hints[number] for number in range(len(where))}, [KEY] if keys else [])
+    )
+    there = {row.id: row for row in rows}
+    for number in range(len(where)):
+        result = findings.instance_or_error(str(number))
+        if isinstance(result, BpmInstance):
+            assert result is there[result.id]
+        elif isinstance(result, InstanceNotFoundError):
+            assert str(number) not in there
+        else:
+            assert isinstance(result, CallError)
+            assert findings.has_gaps
+    if not failing:
+        assert not findings.has_gaps
+        assert findings.instances == there
+    if keys:
+        check_match(findings.match_or_error(KEY), rows)
+
+
+def check_match(match: BpmInstance | AstroZeroError, rows: list[BpmInstance]) -> None:
+    """Check that the result for a key is true of all its matches, or is the error of a call."""
+    still_open = [row for row in rows if not row.is_closed]
+    if isinstance(match, BpmInstance):
+        assert [match] in (rows, still_open)
+    elif isinstance(match, InstanceNotFoundError):
+        assert not rows
+    elif isinstance(match, SeveralInstancesError):
+        assert len(rows) > 1
+        assert len(still_open) != 1
+    else:
+        assert isinstance(match, CallError)

@@ -1,0 +1,421 @@
+"""Tests of the decision to adopt, start or refuse, row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.client import operations, states
+from airflow_provider_astrobpm.client.errors import AmbiguousStartError, OpenInstanceExistsError
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.key_form import KeyForm
+from airflow_provider_astrobpm.client.key_search import KeyMatches
+from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
+from airflow_provider_astrobpm.starting import decision
+from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
+from airflow_provider_astrobpm.starting.decision import (
+    AdoptInstance,
+    ExistingInstances,
+    LookupMethod,
+    RefuseStart,
+    StartInstance,
+    StartRecord,
+    StartRequest,
+)
+
+TASK = TaskIdentity("dag", "run", "task")
+KEY, AGAIN, OLD = TASK.key(3), TASK.key(3, 2), TASK.key(1)
+AT = 1767916800.0  # 2026-01-09 00:00:00 UTC
+SENT = StartRecord(generation=3, posted_at=AT)
+KNOWN = StartRecord(generation=3, posted_at=AT, instance_id="own")
+NOTHING = StartRecord(generation=3)
+OLD_SENT = StartRecord(generation=1, posted_at=AT)
+OLD_KNOWN = StartRecord(generation=1, posted_at=AT, instance_id="old")
+OLD_NOTHING = StartRecord(generation=1)
+OLD_BEGUN = StartRecord(generation=1, posted_at=AT, instance_id="old", intent_of=3)
+BEGUN = StartRecord(generation=3, intent_of=3)
+BEGUN_LATE = StartRecord(generation=3, intent_of=3, older_unknown=True)
+
+
+def start_request(**fields: Any) -> StartRequest:
+    """Return the request of the second try of the third generation."""
+    fields.setdefault("try_number", 4)
+    fields.setdefault("generation", 3)
+    return StartRequest(
+        start=lambda key: operations.start("Approval", business_key=key),
+        bpm_name="Approval",
+        identity=TASK,
+        accepts=lambda one: one.state == states.COMPLETED,
+        **fields,
+    )
+
+
+def instance(
+    key: str | None = KEY,
+    state: str = "Running",
+    instance_id: str = "own",
+    name: str = "Approval",
+    start_time: str | None = "2026-01-09 00:00:05",
+) -> BpmInstance:
+    return BpmInstance(
+        id=instance_id,
+        name=name,
+        state=state,
+        business_key=key,
+        is_closed=states.is_terminal(state),
+        start_time=start_time,
+    )
+
+
+def matches_of(asked: StartRequest, *instances: BpmInstance, form: KeyForm | None = None) -> KeyMatches:
+    matches = asked.new_matches(form, lambda: AT + 60)
+    matches.add_list(instances)
+    return matches
+
+
+OPEN, GOOD, BAD = instance(), instance(state="Completed OK"), instance(state="Broken")
+LEFT = instance(OLD, instance_id="old")
+DOUBT = "the lists show no business keys here"
+
+
+class TestLookup:
+    @pytest.mark.parametrize(
+        ("record", "fields", "way"),
+        [
+            (None, {"try_number": 1, "generation": 1}, LookupMethod.NONE),
+            (None, {}, LookupMethod.KEY),
+            (None, {"try_number": 3}, LookupMethod.KEY),
+            (BEGUN, {}, LookupMethod.NONE),
+            (BEGUN_LATE, {}, LookupMethod.KEY),
+            (BEGUN, {"try_number": 5, "generation": 5}, LookupMethod.NONE),
+            (BEGUN, {"generation_is_certain": False}, LookupMethod.NONE),
+            (None, {"try_number": 3, "generation_is_certain": False}, LookupMethod.KEY),
+            (NOTHING, {}, LookupMethod.NONE),
+            (SENT, {}, LookupMethod.KEY),
+            (StartRecord(generation=3, told=True), {}, LookupMethod.KEY),
+            (StartRecord(generation=1, told=True), {}, LookupMethod.NONE),
+            (StartRecord(generation=1, told=True), {"try_number": 3}, LookupMethod.NONE),
+            (KNOWN, {}, LookupMethod.ID),
+            (OLD_NOTHING, {"try_number": 3}, LookupMethod.NONE),
+            (OLD_SENT, {"try_number": 3}, LookupMethod.KEY),
+            (OLD_KNOWN, {"try_number": 3}, LookupMethod.ID),
+            (OLD_KNOWN, {}, LookupMethod.ID),
+            (OLD_BEGUN, {}, LookupMethod.ID),
+        ],
+    )
+    def test_with_the_key_of_the_task(self, record: Any, fields: dict[str, Any], way: LookupMethod) -> None:
+        assert decision.choose_lookup(start_request(**fields), record) is way
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "way"),
+        [
+            (None, {"try_number": 1, "generation": 1}, LookupMethod.NONE),
+            (None, {}, LookupMethod.KEY),
+            (BEGUN, {}, LookupMethod.NONE),
+            (BEGUN_LATE, {}, LookupMethod.NONE),
+            (None, {"try_number": 3}, LookupMethod.NONE),
+            (SENT, {}, LookupMethod.KEY),
+            (KNOWN, {}, LookupMethod.ID),
+            (OLD_SENT, {"try_number": 3}, LookupMethod.NONE),
+            (OLD_KNOWN, {"try_number": 3}, LookupMethod.ID),
+            (None, {"try_number": 1, "generation": 1, "if_open_instance_exists": "adopt"}, LookupMethod.KEY),
+            (None, {"try_number": 1, "generation": 1, "if_open_instance_exists": "fail"}, LookupMethod.KEY),
+            (KNOWN, {"if_open_instance_exists": "fail"}, LookupMethod.KEY),
+            (OLD_KNOWN, {"if_open_instance_exists": "adopt"}, LookupMethod.KEY),
+        ],
+    )
+    def test_with_a_custom_key(self, record: Any, fields: dict[str, Any], way: LookupMethod) -> None:
+        assert decision.choose_lookup(start_request(business_key="k", **fields), record) is way
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "seconds"),
+        [
+            (SENT, {}, 60),
+            (StartRecord(generation=3, posted_at=10.0), {}, 60),
+            (KNOWN, {"business_key": "k", "if_open_instance_exists": "adopt"}, 50),
+            (StartRecord(generation=3, told=True), {}, 0),
+            (BEGUN, {}, 0),
+            (BEGUN_LATE, {}, 60),
+            (None, {}, 60),
+            (OLD_KNOWN, {}, 0),
+            (None, {"try_number": 3}, 60),
+            (None, {"try_number": 1, "generation": 1}, 0),
+        ],
+    )
+    def test_delays_the_lookup_until_an_instance_would_show(
+        self, record: Any, fields: dict[str, Any], seconds: float
+    ) -> None:
+        assert decision.lookup_delay(start_request(**fields), record, now=AT + 10) == seconds
+
+
+class TestDecide:
+    @pytest.mark.parametrize("record", [None, SENT, NOTHING])
+    @pytest.mark.parametrize(
+        ("found", "decision"),
+        [
+            (ExistingInstances(), StartInstance(KEY)),
+            (ExistingInstances((OPEN,)), OPEN),
+            (ExistingInstances((OPEN,), doubt=DOUBT), OPEN),
+            (ExistingInstances((GOOD,)), GOOD),
+            (ExistingInstances((BAD, instance(AGAIN, instance_id="2"))), instance(AGAIN, instance_id="2")),
+            (
+                ExistingInstances((BAD, instance(AGAIN, "Completed OK", "2"))),
+                instance(AGAIN, "Completed OK", "2"),
+            ),
+            (ExistingInstances((BAD,)), StartInstance(AGAIN, 2)),
+            (ExistingInstances((BAD, instance(AGAIN, "Broken", "2"))), StartInstance(TASK.key(3, 3), 3)),
+            (ExistingInstances((OPEN, instance(AGAIN, instance_id="2"))), "several instances may be"),
+            (ExistingInstances((instance(name="Other"),)), "is not an instance of 'Approval'"),
+            (ExistingInstances(older=(LEFT,)), StartInstance(KEY, terminate=(LEFT,))),
+            (ExistingInstances((BAD,), (LEFT,)), StartInstance(AGAIN, 2, (LEFT,))),
+            (ExistingInstances(doubt=DOUBT), DOUBT),
+            (ExistingInstances((BAD,), doubt=DOUBT), DOUBT),
+        ],
+    )
+    def test_with_the_key_of_the_task(self, record: Any, found: ExistingInstances, decided: Any) -> None:
+        made = decision.decide(start_request(), record, found)
+        if isinstance(decided, str):
+            assert isinstance(made, RefuseStart)
+            assert isinstance(made.error, AmbiguousStartError)
+            assert decided in str(made.error)
+        elif isinstance(decided, StartInstance):
+            assert made == decided
+        else:
+            assert isinstance(made, AdoptInstance)
+            assert made.instance == decided
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "adopts"),
+        [
+            (OLD_KNOWN, {}, False),
+            (StartRecord(generation=1, instance_id="old", left_open=True), {}, True),
+            (None, {}, False),
+            (None, {"keeps_open": True}, True),
+            (StartRecord(generation=3, instance_id="own", left_open=True), {}, False),
+        ],
+    )
+    def test_after_a_clear_adopts_what_was_left_open_and_terminates_the_rest(
+        self, record: Any, fields: dict[str, Any], adopts: bool
+    ) -> None:
+        made = decision.decide(
+            start_request(try_number=3, **fields), record, ExistingInstances(older=(LEFT,))
+        )
+        assert isinstance(made, AdoptInstance) if adopts else made == StartInstance(KEY, terminate=(LEFT,))
+
+    def test_ignores_a_called_bpm_with_its_key_beside_its_own_instance(self) -> None:
+        called = instance(KEY, instance_id="called", name="Called")
+        assert decision.classify(
+            start_request(), SENT, matches_of(start_request(), OPEN, called)
+        ) == ExistingInstances((OPEN,))
+        found = decision.classify(start_request(), SENT, matches_of(start_request(), called))
+        assert isinstance(found, ExistingInstances)
+        assert "which is not an instance of 'Approval'" in str(found.doubt)
+
+    def test_terminates_an_open_instance_of_another_bpm(self) -> None:
+        other = instance(OLD, instance_id="old", name="Other")
+        made = decision.decide(start_request(keeps_open=True), None, ExistingInstances(older=(other,)))
+        assert made == StartInstance(KEY, terminate=(other,))
+
+    @pytest.mark.parametrize(("matches", "made"), [(1000, StartInstance), (1001, RefuseStart)])
+    def test_refuses_if_too_many_instances_have_the_custom_key(
+        self, matches: int, made: type[StartInstance | RefuseStart]
+    ) -> None:
+        asked = start_request(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
+        found = ExistingInstances(match_ids=tuple(map(str, range(matches))))
+        assert isinstance(decision.decide(asked, None, found), made)
+
+    @pytest.mark.parametrize(
+        ("record", "written"),
+        [
+            (None, StartRecord(generation=3, older_unknown=True, told=True)),
+            (SENT, StartRecord(generation=3, intent_of=3, posted_at=AT, told=True)),
+            (
+                StartRecord(
+                    generation=1, launch=2, posted_at=1.0, instance_id="old", left_open=True, deadline=5.0
+                ),
+                StartRecord(
+                    generation=3,
+                    intent_of=3,
+                    launch=0,
+                    posted_at=1.0,
+                    instance_id="old",
+                    left_open=True,
+                    told=True,
+                ),
+            ),
+        ],
+    )
+    def test_records_for_this_generation_that_a_person_was_asked(
+        self, record: StartRecord | None, written: StartRecord
+    ) -> None:
+        assert decision.record_person_asked(start_request(), record) == written
+
+    def test_starts_when_a_person_clears_after_being_asked(self) -> None:
+        was_asked = StartRecord(generation=1, posted_at=AT, told=True)
+        made = decision.decide(start_request(try_number=3), was_asked, ExistingInstances(doubt=DOUBT))
+        assert isinstance(made, StartInstance)
+        assert made.warning is not None
+        still_own = StartRecord(generation=3, posted_at=AT, told=True)
+        assert isinstance(
+            decision.decide(start_request(), still_own, ExistingInstances(doubt=DOUBT)), RefuseStart
+        )
+
+    @pytest.mark.parametrize(
+        ("mode", "others", "made"),
+        [
+            ("adopt", (instance("k"),), AdoptInstance),
+            ("adopt", (instance("k"), instance("k", instance_id="2")), RefuseStart),
+            ("adopt", (), StartInstance),
+            ("fail", (instance("k"),), RefuseStart),
+            ("fail", (), StartInstance),
+        ],
+    )
+    def test_with_a_custom_key(self, mode: Any, others: Any, made: type) -> None:
+        asked = start_request(business_key="k", if_open_instance_exists=mode)
+        decided = decision.decide(asked, None, ExistingInstances(others=others, match_ids=("own",)))
+        assert type(decided) is made
+        if isinstance(decided, RefuseStart) and mode == "fail":
+            assert isinstance(decided.error, OpenInstanceExistsError)
+            assert not decided.asks_person
+        if isinstance(decided, StartInstance):
+            assert (decided.key, decided.preexisting_ids) == ("k", ("own",))
+
+
+class TestClassify:
+    def sort_out(
+        self, record: StartRecord | None, *instances: BpmInstance, **fields: Any
+    ) -> ExistingInstances | RefuseStart:
+        asked = start_request(**fields)
+        return decision.classify(asked, record, matches_of(asked, *instances))
+
+    def test_recognises_instances_by_the_key_of_the_task(self) -> None:
+        closed = instance(TASK.key(2), "Broken", "closed")
+        others = [instance("k", instance_id="k"), instance(None, instance_id="none")]
+        found = self.sort_out(SENT, OPEN, LEFT, closed, *others)
+        assert found == ExistingInstances((OPEN,), (LEFT,))
+
+    @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
+    def test_refuses_if_only_the_custom_key_matches(self, state: str) -> None:
+        found = self.sort_out(SENT, instance("k", state), business_key="k")
+        assert isinstance(found, RefuseStart)
+        assert "if_open_instance_exists" in found.error.advice
+
+    def test_ignores_an_instance_of_a_deleted_run(self) -> None:
+        old = instance(state="Completed OK", instance_id="old", start_time="2026-01-08 09:59:59")
+        own = instance(start_time="2026-01-08 10:02:00")
+        assert self.sort_out(SENT, old, own) == ExistingInstances((own,)), "no time zone is 14 hours off"
+        recent = instance("k", instance_id="recent")
+        assert self.sort_out(SENT, old, recent) == ExistingInstances(), (
+            "the recent instance proves that the server's clock is right"
+        )
+        assert self.sort_out(None, old) == ExistingInstances((old,)), "no record shows when a start was sent"
+
+    @pytest.mark.parametrize("state", ["Running", "Completed OK"])
+    @pytest.mark.parametrize(
+        "start_time",
+        [
+            None,
+            "-",
+            "0001-01-01 00:00:00",
+            "1970-01-01 08:00:00",
+            "1767916805000",
+            " 2026-01-09 00:00:05",
+            "2026/01/09 00:00:05",
+            "2026-01-09T00:00:05",
+            "2026-13-09 00:00:05",
+            "9999-12-31 23:59:59",
+        ],
+    )
+    def test_refuses_if_the_start_time_is_unusable(self, start_time: str | None, state: str) -> None:
+        recent = instance("k", instance_id="recent")
+        found = self.sort_out(SENT, instance(state=state, start_time=start_time), recent)
+        assert isinstance(found, RefuseStart)
+        assert "does not show" in str(found.error)
+
+    def test_refuses_if_the_clock_of_the_server_is_off(self) -> None:
+        """By the server's clock, no listed instance was started recently."""
+        off = instance(start_time="2026-01-08 09:00:05")
+        other = instance("k", instance_id="other", start_time="2026-01-08 08:00:00")
+        found = self.sort_out(SENT, off, other)
+        assert isinstance(found, RefuseStart)
+
+    @pytest.mark.parametrize("shown", [KEY.upper(), f"{KEY}   ", f"ASTRO:{KEY}"])
+    def test_recognises_a_key_changed_by_the_server(self, shown: str) -> None:
+        assert self.sort_out(SENT, instance(shown)) == ExistingInstances((instance(shown),))
+
+    @pytest.mark.parametrize("shown", [KEY[:20], KEY[:-3].upper(), f"ASTRO:{KEY[:24]}"])
+    def test_a_key_cut_off_by_the_server_is_in_doubt(self, shown: str) -> None:
+        found = self.sort_out(SENT, instance(shown))
+        assert isinstance(found, ExistingInstances)
+        assert found.own == ()
+        assert "changed by the server" in str(found.doubt)
+
+    def test_a_cut_key_from_long_before_is_not_in_doubt(self) -> None:
+        old = instance(KEY[:20], start_time="2026-01-05 00:00:00")
+        found = self.sort_out(SENT, old, instance("k", instance_id="recent"))
+        assert found == ExistingInstances()
+
+    def test_with_changed_retries_an_open_instance_of_any_generation_counts(self) -> None:
+        fields = {"generation": 4, "try_number": 4, "generation_is_certain": False}
+        other = instance(TASK.key(1), instance_id="other")
+        assert self.sort_out(None, other, **fields) == ExistingInstances((other,))
+        ended = instance(TASK.key(1), "Completed OK", "ended")
+        found = self.sort_out(None, ended, **fields)
+        assert isinstance(found, ExistingInstances)
+        assert (found.own, found.older) == ((), ())
+        assert "'retries' was changed" in str(found.doubt)
+
+    def test_preexisting_instances_are_not_its_own(self) -> None:
+        record = StartRecord(generation=3, posted_at=AT, strangers=("before",))
+        before, mine = instance("k", instance_id="before"), instance("k", "Completed OK", "mine")
+        found = self.sort_out(record, before, mine, business_key="k", if_open_instance_exists="adopt")
+        assert found == ExistingInstances((mine,), others=(before,), match_ids=("before", "mine"))
+
+    def test_ignores_an_instance_of_another_bpm(self) -> None:
+        found = self.sort_out(SENT, instance("k", name="Other"), business_key="k")
+        assert found == ExistingInstances()
+
+    @pytest.mark.parametrize("fields", [{}, {"business_key": "k"}])
+    def test_lists_without_keys_leave_doubt(self, fields: dict[str, Any]) -> None:
+        hidden = instance("x", instance_id="x")
+        found = self.sort_out(SENT, hidden, **fields)
+        assert isinstance(found, ExistingInstances)
+        assert found.doubt == DOUBT
+        shown = self.sort_out(SENT, hidden, instance("any", instance_id="y", name="Other"), **fields)
+        assert isinstance(shown, ExistingInstances)
+        assert shown.doubt is None
+
+
+OWN_KEY = start_request().key()
+
+
+@pytest.mark.parametrize(
+    ("row", "in_doubt"),
+    [
+        ({"name": "Approval", "business_key": "someone else's"}, False),
+        ({"name": "Approval"}, False),  # a row without a key, like that of an instance without one
+        ({"name": "Approval", "business_key": OWN_KEY}, True),
+        ({"business_key": OWN_KEY, "unread": {"name"}}, True),
+        ({"business_key": "someone else's", "unread": {"name"}}, False),
+        ({"name": "Approval", "unread": {"businessKey"}}, True),
+        ({"name": "B", "unread": {"businessKey"}}, False),
+        ({"unread": {"id", "name", "businessKey"}}, True),
+    ],
+)
+def test_an_unreadable_row_leaves_doubt_if_it_may_be_its_own(row: dict[str, Any], in_doubt: bool) -> None:
+    odd = UnreadableRow(**{"reason": "its state is null", "unread": frozenset({"state"}), **row})
+    matches = matches_of(start_request())
+    matches.add_list(Rows([instance("k", instance_id="known")], [odd]))
+    doubt = matches.doubt("Approval", None)
+    assert (doubt is not None) is in_doubt
+    assert not in_doubt or "its state is null" in str(doubt)
+
+
+def test_an_unreadable_row_of_a_known_instance_leaves_no_doubt() -> None:
+    odd = UnreadableRow(reason="", unread=frozenset({"state", "businessKey"}), id="0", name="A")
+    matches = KeyMatches(lambda one: one.business_key == "k")
+    matches.add_list(Rows([], [odd]))
+    assert matches.doubt("A", None)
+    matches.add_list([instance("k", instance_id="0", name="A")])
+    assert matches.doubt("A", None) is None

@@ -1,0 +1,131 @@
+"""Tests of the retry decision, row by row."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.starting.retry_decision import FailureAction, FailureDecision, decide_retry
+
+INSTANCE = BpmInstance(id="002N1", name="Approval", state="Broken", is_closed=True)
+
+
+def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallError:
+    error = kind("it went wrong")
+    for name, value in attributes.items():
+        setattr(error, name, value)
+    return error
+
+
+def judged(error: BaseException, **options: Any) -> FailureDecision:
+    return decide_retry(
+        error,
+        **{"is_bad_argument": False, "try_number": 1, "max_delay": 3600.0, "now": 1_000_000_000.0, **options},
+    )
+
+
+ENDS_ALIKE = (
+    errors.SettingsError("host is empty", "conn"),
+    call_error(errors.AuthenticationError),
+    call_error(errors.RefusedError),
+    call_error(errors.NotSentError, is_transient=False),
+    errors.InstanceClosedError(INSTANCE),
+    errors.UnknownVariablesError("BPM 'A'", {"contry": "country"}, ["country"]),
+)
+MAY_PASS = (
+    call_error(errors.NotSentError),
+    call_error(errors.InterruptedCallError),
+    call_error(errors.ThrottledError),
+    call_error(errors.TokenRefusedError),
+    call_error(errors.ServerError),
+    call_error(errors.TokenRefusedError),
+    call_error(errors.PreparationError),
+)
+NOBODY_KNOWS = (
+    call_error(errors.TlsError),
+    call_error(errors.UnexpectedAnswerError),
+    call_error(errors.CallError),
+    errors.AstroZeroError("the trigger failed"),
+    errors.OpenInstanceExistsError(INSTANCE),
+    errors.InstanceNotFoundError("instance '002N1'"),
+    errors.SeveralInstancesError("business key 'k'", [INSTANCE]),
+    errors.KeysNotShownError("k", "Approval", 3),
+    errors.EffectNotShownError("002N1", "terminate", "accepted", INSTANCE),
+    errors.NoInstancesError(["Running"], "bpm_name 'Approval'"),
+    errors.AnotherInstanceError(INSTANCE, "another process"),
+    errors.WaitFailedError(INSTANCE, "it broke"),
+    errors.WaitTimeoutError("instance '002N1'", 5.0, INSTANCE),
+    errors.BatchChangedError("launch 3 is another"),
+    errors.BatchFailedError("3 of 5 failed"),
+    errors.UnknownEventError({}, "it is empty"),
+    ValueError("of someone else"),
+    RuntimeError("of someone else"),
+    KeyboardInterrupt(),
+)
+IN_DOUBT = errors.AmbiguousStartError("no answer came", "key")
+
+
+def kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+@pytest.mark.parametrize("error", ENDS_ALIKE, ids=kind)
+def test_fails_after_a_final_error(error: BaseException) -> None:
+    assert judged(error) == FailureDecision(
+        FailureAction.FAIL, f"{kind(error)}: a retry would end in the same way"
+    )
+
+
+def test_fails_after_a_bad_argument() -> None:
+    assert judged(ValueError("bpm_name must be a text"), is_bad_argument=True).action is FailureAction.FAIL
+
+
+@pytest.mark.parametrize("error", MAY_PASS, ids=kind)
+def test_retries_a_transient_error_after_the_delay_of_the_task(error: BaseException) -> None:
+    assert judged(error) == FailureDecision(FailureAction.RETRY, f"{kind(error)}: it may be transient", None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "delay"),
+    [
+        ("120", 120),
+        ("0", 0),
+        ("86400", 3600),
+        ("Sun, 09 Sep 2001 01:48:20 GMT", 100),
+        ("Sun, 09 Sep 2001 01:40:00 GMT", 0),
+        ("soon", None),
+    ],
+)
+def test_retries_when_the_server_asks_for_it(asked: str, delay: float | None) -> None:
+    for error in (errors.ThrottledError, errors.ServerError):
+        after = judged(call_error(error, retry_after=asked))
+        assert (after.action, after.delay) == (FailureAction.RETRY, delay)
+
+
+def test_fails_after_a_refusal_with_retry_after() -> None:
+    assert judged(call_error(errors.RefusedError, retry_after="5")).action is FailureAction.FAIL
+
+
+@pytest.mark.parametrize(
+    ("try_number", "delay"), [(0, 10), (1, 10), (2, 20), (3, 40), (4, 80), (10, 3600), (5000, 3600)]
+)
+def test_retries_a_start_in_doubt_with_growing_delays(try_number: int, delay: float) -> None:
+    after = judged(IN_DOUBT, try_number=try_number)
+    assert after == FailureDecision(
+        FailureAction.RETRY, "AmbiguousStartError: the retry searches for the instance", delay
+    )
+    assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
+
+
+@pytest.mark.parametrize("error", NOBODY_KNOWS, ids=kind)
+def test_follows_the_settings_of_the_task_after_any_other_error(error: BaseException) -> None:
+    assert judged(error) == FailureDecision(FailureAction.AS_THE_TASK_SAYS)
+
+
+def test_every_error_is_in_the_table() -> None:
+    known = {each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, Exception)}
+    assert known <= {type(error) for error in (*ENDS_ALIKE, *MAY_PASS, *NOBODY_KNOWS, IN_DOUBT)}

@@ -1,0 +1,492 @@
+"""The plan of a wait, on a clock that only pauses advance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_astrobpm.client import states
+from airflow_provider_astrobpm.client.errors import (
+    AnotherInstanceError,
+    AuthenticationError,
+    CallError,
+    InstanceNotFoundError,
+    InterruptedCallError,
+    RefusedError,
+    SeveralInstancesError,
+    ThrottledError,
+    UnexpectedAnswerError,
+    WaitFailedError,
+    WaitTimeoutError,
+)
+from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.key_form import BusinessKey
+from airflow_provider_astrobpm.client.log_note import LogNote
+from airflow_provider_astrobpm.client.moment import Moment
+from airflow_provider_astrobpm.client.operations import Flow, Operation, Sleep
+from airflow_provider_astrobpm.client.sameness import KnownIdentity
+from airflow_provider_astrobpm.client.settings import Settings, StaticToken
+from airflow_provider_astrobpm.waiting import polling, wait
+from airflow_provider_astrobpm.waiting.batch_wait import BatchWait, BatchWaitResult
+from airflow_provider_astrobpm.waiting.condition import Outcome, WaitCondition
+
+Make = Callable[..., BpmInstance]
+PollResult = BpmInstance | list[BpmInstance] | CallError | None
+SETTINGS = Settings("my_conn", "http://wait.test", StaticToken("t"), instance_lookup="list")
+
+
+def cut() -> InterruptedCallError:
+    return InterruptedCallError("cut")
+
+
+class ScriptedServer:
+    """Shows one scripted result per poll, the last one forever, on a clock that only pauses advance.
+
+    A result is an instance, a list of instances, an error, or ``None`` if nothing is shown.
+    """
+
+    def __init__(self, results: Iterable[PollResult]) -> None:
+        self.results = list(results)
+        self.now = 1000.0
+        self.pauses: list[float] = []
+        self.notes: list[LogNote] = []
+        self.seen = 0
+        self.look_takes = 0.0
+        self.set_by = 0.0  # seconds by which the wall clock was set
+        self.setting: tuple[float, float] | None = None
+        self.settings = SETTINGS
+
+    def sets_clock(self, *, at: float, by: float) -> None:
+        """Set the wall clock once this much time has passed."""
+        self.setting = at, by
+
+    def moment(self) -> Moment:
+        if self.setting is not None and self.now >= self.setting[0]:
+            self.set_by, self.setting = self.set_by + self.setting[1], None
+        return Moment(self.now + self.set_by, self.now)
+
+    def waits(
+        self, first: BpmInstance, condition: WaitCondition | None = None, **options: Any
+    ) -> BpmInstance:
+        options = {"poll_interval": 60, "timeout": None, "max_poll_failure_time": 600, **options}
+        timeout = options.pop("timeout")
+        awaited = wait.InstanceWait(
+            condition or WaitCondition(),
+            seen=first,
+            deadline=None if timeout is None else self.now + self.set_by + timeout,
+            max_poll_failure_time=options.pop("max_poll_failure_time"),
+        )
+        self.run(awaited, **options)
+        return awaited.result()
+
+    def run(self, awaited: wait.BaseWait[Any], *, poll_interval: float = 60, jitter: float = 0.0) -> None:
+        self.drive(
+            polling.run_wait(
+                awaited,
+                settings=self.settings,
+                poll_interval=poll_interval,
+                log=self.notes.append,
+                clock=self.moment,
+                jitter=lambda: jitter,
+            )
+        )
+
+    def poll(self, awaited: wait.InstanceWait, again_after: float | None = None) -> None:
+        options: dict[str, Any] = {
+            "settings": self.settings,
+            "log": self.notes.append,
+            "clock": self.moment,
+        }
+        if again_after is None:
+            self.drive(polling.poll_once(awaited, **options))
+        else:
+            self.drive(
+                polling.poll_until_conclusive(awaited, again_after=again_after, jitter=lambda: 0.0, **options)
+            )
+
+    def drive(self, plan: Flow[Any]) -> None:
+        reply: Any = None
+        error: CallError | None = None
+        result: PollResult = None
+        new_look = True
+        try:
+            while True:
+                step = plan.throw(error) if error else plan.send(reply)
+                reply, error = None, None
+                if isinstance(step, Sleep):
+                    self.pauses.append(step.seconds)
+                    self.now += step.seconds
+                    new_look = True
+                    continue
+                if new_look:
+                    result = self.results[min(self.seen, len(self.results) - 1)]
+                    self.seen += 1
+                    self.now += self.look_takes
+                    new_look = False
+                if isinstance(result, CallError):
+                    error = result
+                else:
+                    reply = self.rows(result, step)
+        except StopIteration:
+            return
+
+    @staticmethod
+    def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = result if isinstance(result, list) else [result] if result else []
+        asked = dict(operation.query)["states"]
+        # An unknown state cannot be queried; such rows show in the list of running instances.
+        return [one for one in there if (one.state if one.state in states.STATES else "Running") == asked]
+
+    def said(self) -> list[str]:
+        return [note.text.split(".")[0] for note in self.notes]
+
+
+def test_needs_no_poll_if_the_start_answer_shows_the_end(make: Make) -> None:
+    server = ScriptedServer([])
+    assert server.waits(make(state="Completed OK")).state == "Completed OK"
+    with pytest.raises(WaitFailedError):
+        server.waits(make(state="Broken"))
+    assert server.pauses == []
+
+
+def test_polls_until_the_condition_is_met_and_logs_changes(make: Make) -> None:
+    waiting = make(state="Waiting for user interaction")
+    server = ScriptedServer([waiting, waiting, waiting, make(state="Completed OK")])
+    assert server.waits(make(state="Dispatched")).state == "Completed OK"
+    assert server.pauses == [60] * 4
+    assert len(server.notes) == 2
+
+
+@pytest.mark.parametrize("state", ["Broken", "Terminated", "User Terminated"])
+def test_fails_on_a_bad_end_state(state: str, make: Make) -> None:
+    with pytest.raises(
+        WaitFailedError, match=f"ended in state '{state}'; the wait was for state 'Completed OK'"
+    ) as caught:
+        ScriptedServer([make(state=state)]).waits(make())
+    assert caught.value.instance.state == state
+
+
+def test_polls_once_more_at_the_deadline(make: Make) -> None:
+    server = ScriptedServer([make(), make(state="Completed OK")])
+    assert server.waits(make(), timeout=100).state == "Completed OK"
+    assert server.pauses == [60, 40]
+
+
+def test_times_out_with_the_last_seen_instance_in_the_error(make: Make) -> None:
+    server = ScriptedServer([make(bp_status="Submitted")])
+    with pytest.raises(
+        WaitTimeoutError,
+        match="instance '002N1' timed out at 1970-01-01 00:18:20 UTC .*last seen: instance '002N1'.*'Submitted'",
+    ):
+        server.waits(make(), timeout=100)
+    assert server.now == 1100
+
+
+def test_jitter_only_shortens_pauses(make: Make) -> None:
+    server = ScriptedServer([make(state="Completed OK")])
+    server.run(wait.InstanceWait(WaitCondition(), seen=make()), poll_interval=100, jitter=0.5)
+    assert server.pauses == [95]
+
+
+def test_a_failed_poll_does_not_fail_the_wait(make: Make) -> None:
+    server = ScriptedServer([cut(), cut(), cut(), make(), make(state="Completed OK")])
+    assert server.waits(make()).state == "Completed OK"
+    assert server.said()[:2] == ["Polls are failing; still waiting", "Polls succeed again"]
+    assert [note.warning for note in server.notes] == [True, False, False]
+
+
+def test_fails_when_polls_fail_for_max_poll_failure_time(make: Make) -> None:
+    server = ScriptedServer([cut()])
+    with pytest.raises(InterruptedCallError):
+        server.waits(make(), max_poll_failure_time=300)
+    assert server.now == 1000 + 60 + 300
+    assert len(server.notes) == 1
+
+
+def test_counts_failure_time_from_the_start_of_the_first_failed_poll(make: Make) -> None:
+    server = ScriptedServer([cut()])
+    server.look_takes = 100
+    with pytest.raises(InterruptedCallError, match="polls have failed for 260 s"):
+        server.waits(make(), max_poll_failure_time=200)
+
+
+def test_a_successful_poll_resets_the_failure_time(make: Make) -> None:
+    server = ScriptedServer([cut(), cut(), make(), cut(), cut(), make(state="Completed OK")])
+    assert server.waits(make(), max_poll_failure_time=100).state == "Completed OK"
+
+
+def test_refused_credentials_fail_the_wait_at_once(make: Make) -> None:
+    server = ScriptedServer([AuthenticationError("no")])
+    with pytest.raises(AuthenticationError):
+        server.waits(make())
+    assert server.seen == 1
+
+
+def test_an_instance_is_gone_after_several_missing_polls_and_a_minute(make: Make) -> None:
+    server = ScriptedServer([None, None, make(), None])
+    with pytest.raises(InstanceNotFoundError):
+        server.waits(make())
+    assert server.seen == 6
+    server = ScriptedServer([None])
+    with pytest.raises(InstanceNotFoundError):
+        server.waits(make(), poll_interval=10)
+    assert server.now == 1000 + 10 + wait.MIN_MISSING_SECONDS
+
+
+def test_start_grace_extends_the_time_before_an_instance_is_gone(make: Make) -> None:
+    server = ScriptedServer([None] * 3 + [make(state="Completed OK")])
+    server.settings = replace(SETTINGS, start_grace=300)
+    assert server.waits(make(), poll_interval=75).state == "Completed OK"
+    server = ScriptedServer([None])
+    server.settings = replace(SETTINGS, start_grace=300)
+    with pytest.raises(InstanceNotFoundError):
+        server.waits(make(), poll_interval=10)
+    assert server.now == 1000 + 10 + 300
+
+
+class TestClockChanges:
+    """Durations do not depend on the wall clock; only the deadline does."""
+
+    @pytest.mark.parametrize("set_by", [3600, -3600])
+    def test_do_not_change_the_time_that_polls_fail(self, set_by: float, make: Make) -> None:
+        server = ScriptedServer([cut()])
+        server.sets_clock(at=1100, by=set_by)
+        with pytest.raises(InterruptedCallError, match="polls have failed for 300 s"):
+            server.waits(make(), max_poll_failure_time=300)
+        assert server.now == 1000 + 60 + 300
+
+    @pytest.mark.parametrize("set_by", [3600, -3600])
+    def test_do_not_change_the_time_that_an_instance_is_missing(self, set_by: float, make: Make) -> None:
+        server = ScriptedServer([None])
+        server.sets_clock(at=1015, by=set_by)
+        with pytest.raises(InstanceNotFoundError):
+            server.waits(make(), poll_interval=10)
+        assert server.now == 1000 + 10 + wait.MIN_MISSING_SECONDS
+
+    @pytest.mark.parametrize(("set_by", "ends_at"), [(-3600, 1300 + 3600), (100, 1200)])
+    def test_move_the_deadline(self, set_by: float, ends_at: float, make: Make) -> None:
+        server = ScriptedServer([make()])
+        server.sets_clock(at=1100, by=set_by)
+        with pytest.raises(WaitTimeoutError):
+            server.waits(make(), timeout=300)
+        assert server.now == ends_at
+
+
+class TestTimeoutMessage:
+    def test_says_since_when_and_why_polls_fail(self, make: Make) -> None:
+        refused = RefusedError("the server refused", status=403, res_code="405230099")
+        refused.add_context("list the instances in state 'Running'", "my_conn")
+        server = ScriptedServer([make(), refused])
+        server.set_by = 1_800_000_000
+        with pytest.raises(WaitTimeoutError) as caught:
+            server.waits(make(), timeout=400)
+        assert str(caught.value) == (
+            "The wait for instance '002N1' timed out at 2027-01-15 08:23:20 UTC ('timeout'); last seen: instance '002N1' "
+            "of 'Approval' in state 'Running'; polls have failed since 2027-01-15 08:18:40 UTC: Could not list the "
+            "instances in state 'Running' on connection 'my_conn': the server refused (HTTP 403, resCode '405230099'). "
+            "Check names, versions and ids, and the permissions of the machine user."
+        )
+
+    def test_says_since_when_the_instance_is_missing(self, make: Make) -> None:
+        server = ScriptedServer([make(), None])
+        with pytest.raises(WaitTimeoutError, match="in none of the states since 1970-01-01 00:18:40 UTC"):
+            server.waits(make(), timeout=150)
+
+    def test_does_not_mention_failures_that_ended(self, make: Make) -> None:
+        server = ScriptedServer([cut(), None, make()])
+        with pytest.raises(WaitTimeoutError) as caught:
+            server.waits(make(), timeout=400)
+        assert "since" not in str(caught.value)
+
+
+class TestAnotherInstance:
+    def test_is_not_mistaken_for_the_one_that_was_seen(self, make: Make) -> None:
+        server = ScriptedServer([make(state="Completed OK", name="Another", business_key="z")])
+        with pytest.raises(AnotherInstanceError) as caught:
+            server.waits(make(business_key="k"))
+        assert str(caught.value).startswith(
+            "instance '002N1' is not the same as before: it was of 'Approval' with business key 'k', and now it is "
+            "instance '002N1' of 'Another' in state 'Completed OK', with business key 'z'. Ids can repeat"
+        )
+
+    @pytest.mark.parametrize("other", [{"name": "Another"}, {"business_key": "z"}], ids=str)
+    def test_is_recognized_by_one_difference(self, other: dict[str, Any], make: Make) -> None:
+        fields = {"business_key": "k", **other}
+        with pytest.raises(AnotherInstanceError):
+            ScriptedServer([make(state="Completed OK", **fields)]).waits(make(business_key="k"))
+
+    def test_is_recognized_after_an_instance_without_a_key(self, make: Make) -> None:
+        rows = [make(business_key=key) for key in ("k", "002N1", None)]
+        server = ScriptedServer([*rows, make(state="Completed OK", business_key="z")])
+        with pytest.raises(AnotherInstanceError, match="with business key 'k'"):
+            server.waits(make(business_key="002N1"))
+
+    def test_is_recognized_by_what_was_known_before(self, make: Make) -> None:
+        for name, kind in (
+            ("Approval", BpmInstance),
+            ("Asked For", BpmInstance),
+            ("B", AnotherInstanceError),
+        ):
+            awaited = wait.InstanceWait(
+                WaitCondition(), instance_id="002N1", known=KnownIdentity(("Approval", "Asked For"), "k")
+            )
+            ScriptedServer([make(state="Completed OK", name=name)]).run(awaited)
+            assert isinstance(awaited.ending, kind)
+
+
+class OneList(ScriptedServer):
+    """Shows all rows in the list of running instances."""
+
+    @staticmethod
+    def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
+        there = result if isinstance(result, list) else [result] if result else []
+        return there if dict(operation.query)["states"] == "Running" else []
+
+
+def test_contradictory_rows_fail_the_poll_and_decide_nothing(make: Make) -> None:
+    both = [make(state="Terminated"), make(state="Completed OK")]
+    for rows in (both, both[::-1], [make(bp_status="Approved"), make(bp_status="Rejected")]):
+        server = OneList([rows, rows, make(state="Completed OK")])
+        assert server.waits(make()).state == "Completed OK"
+        assert server.said()[0].startswith("Polls are failing")
+        with pytest.raises(
+            UnexpectedAnswerError, match="with different values: .*; polls have failed for 600 s"
+        ):
+            OneList([rows]).waits(make())
+
+
+def test_a_failed_poll_does_not_count_as_a_missing_poll(make: Make) -> None:
+    server = ScriptedServer([None, cut(), None, cut(), None])
+    with pytest.raises(InstanceNotFoundError):
+        server.waits(make())
+    assert server.seen == 5
+
+
+class TestPauses:
+    @pytest.mark.parametrize(
+        ("interval", "failed", "seconds"),
+        [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 4, 60), (5, 1000, 60), (600, 3, 600), (60, 1, 60)],
+    )
+    def test_back_off_while_polls_fail(self, interval: float, failed: int, seconds: float) -> None:
+        failures = polling.PollFailures()
+        for _ in range(failed):
+            failures.record(cut())
+        assert polling.poll_delay(interval, failures, 0.0, 0.0) == seconds
+
+    @pytest.mark.parametrize(("asked", "seconds"), [("120", 120), ("3", 10), ("99999", 600), ("soon", 10)])
+    def test_respect_retry_after(self, asked: str, seconds: float) -> None:
+        error = ThrottledError("x")
+        error.retry_after = asked
+        failures = polling.PollFailures()
+        failures.record(error)
+        assert polling.poll_delay(5, failures, 0.0, 0.0) == seconds
+
+    def test_end_at_max_poll_failure_time(self, make: Make) -> None:
+        server = ScriptedServer([cut()])
+        with pytest.raises(InterruptedCallError):
+            server.waits(make(), poll_interval=50, max_poll_failure_time=70)
+        assert server.pauses == [50, 60, 10]
+
+
+class TestByKey:
+    KEY = BusinessKey("k", "Approval")
+
+    def test_waits_for_a_later_start_and_follows_the_id(self, make: Make) -> None:
+        match = make(business_key="k")
+        server = ScriptedServer([None, None, None, match, [match, make("002N2", business_key="k")], None])
+        awaited = wait.InstanceWait(WaitCondition(), key=self.KEY)
+        server.run(awaited)
+        assert isinstance(awaited.ending, InstanceNotFoundError)
+        assert "'002N1'" in str(awaited.ending)
+        assert server.said() == [
+            "an instance with business key 'k' of BPM 'Approval' is in none of the states; it may still be started",
+            "Found instance '002N1' of 'Approval' in state 'Running'",
+            "instance '002N1' is in none of the states; polling again",
+        ]
+
+    def test_several_matches_fail_the_wait(self, make: Make) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), key=self.KEY)
+        ScriptedServer([[make(business_key="k"), make("002N2", business_key="k")]]).run(awaited)
+        assert isinstance(awaited.ending, SeveralInstancesError)
+
+    def test_times_out_with_a_message_that_it_was_never_seen(self) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), key=self.KEY, deadline=1100)
+        ScriptedServer([None]).run(awaited)
+        assert "business key 'k' of BPM 'Approval' timed out" in str(awaited.ending)
+        assert "it was never seen" in str(awaited.ending)
+
+
+class TestSinglePoll:
+    def test_polls_once_by_default(self, make: Make) -> None:
+        for nothing in (cut(), None):
+            server = ScriptedServer([nothing, make()])
+            server.poll(wait.InstanceWait(WaitCondition(), instance_id="002N1"))
+            assert (server.seen, server.pauses) == (1, [])
+
+    def test_polls_again_until_it_is_conclusive(self, make: Make) -> None:
+        server = ScriptedServer([cut(), None, None, make()])
+        awaited = wait.InstanceWait(WaitCondition(), instance_id="002N1")
+        server.poll(awaited, again_after=20)
+        assert (server.seen, awaited.ending, awaited.seen) == (4, None, make())
+
+    def test_stops_at_the_deadline(self) -> None:
+        server = ScriptedServer([cut()])
+        awaited = wait.InstanceWait(WaitCondition(), instance_id="002N1", deadline=1030)
+        server.poll(awaited, again_after=20)
+        assert isinstance(awaited.ending, WaitTimeoutError)
+        assert server.now == 1030
+
+
+def test_a_wait_can_resume_after_a_handled_error(make: Make) -> None:
+    server = ScriptedServer([AuthenticationError("no"), make(state="Completed OK")])
+    awaited = wait.InstanceWait(WaitCondition(), seen=make())
+    server.run(awaited)
+    assert isinstance(awaited.ending, AuthenticationError)
+    awaited.resume()
+    server.run(awaited)
+    assert awaited.result().state == "Completed OK"
+
+
+def test_the_plan_runs_a_batch_wait(make: Make) -> None:
+    other = make("002N2")
+    server = ScriptedServer(
+        [[make(), other], cut(), [make(state="Completed OK"), other], make("002N2", "Completed OK")]
+    )
+    awaited = BatchWait(WaitCondition(), [make(), other])
+    server.run(awaited)
+    assert awaited.result() == BatchWaitResult(2, {}, ())
+    assert server.said() == [
+        "Polls are failing; still waiting",
+        "Polls succeed again",
+        "Closed 1 of 2, 0 failed; 30 an hour, about 2 min left",
+        "Closed 2 of 2, 0 failed",
+    ]
+
+
+def test_waits_are_small(make: Make) -> None:
+    assert not hasattr(wait.InstanceWait(WaitCondition(), seen=make()), "__dict__")
+
+
+STATE = st.sampled_from([*states.STATES, "Unheard Of"])
+
+
+@given(
+    results=st.lists(STATE | st.sampled_from([None, cut()]), min_size=1, max_size=12),
+    last=st.sampled_from(["Completed OK", "Broken", "Terminated", "Running"]),
+)
+def test_success_always_comes_from_a_poll_that_showed_it(results: list[Any], last: str, make: Make) -> None:
+    server = ScriptedServer(
+        [make(state=result) if isinstance(result, str) else result for result in [*results, last]]
+    )
+    condition = WaitCondition()
+    try:
+        instance = server.waits(make(), condition, timeout=100_000)
+    except (WaitFailedError, WaitTimeoutError, InstanceNotFoundError, InterruptedCallError):
+        return
+    assert condition.judge(instance).outcome is Outcome.DONE
+    assert instance in server.results
