@@ -36,10 +36,11 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 		--constraints $(CONSTRAINTS) --build-constraints $(CONSTRAINTS)
 	@touch $@
 
-lint: $(BROWSER_STAMP)  ## Style, formatting and types
+lint: $(BROWSER_STAMP)  ## Style, formatting, types, and which room may import which
 	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary $(CODE)
+	@$(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports --no-cache; exit 1; }
 	@echo "lint: nothing to report"
 
 format: $(STAMP)  ## Rewrite the code in the project's format

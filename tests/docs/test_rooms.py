@@ -1,29 +1,35 @@
-"""The picture of the rooms shows the existing rooms, with exactly the necessary arrows."""
+"""What docs/architecture.md shows of the code is what the code is: the picture of the rooms, and the tables of modules."""
 
 from __future__ import annotations
 
-import draw_rooms
+from itertools import pairwise
+
 import pytest
 
-from tests.test_architecture import ROOMS
+import architecture_page
 
-TABLE = {
+IMPORTS = {
     "top": {"left", "right", "base"},
-    "left": {"base.part"},
+    "left": {"base"},
     "right": set(),
     "base": set(),
     "alone": set(),
 }
 
 
-def test_the_committed_picture_is_up_to_date() -> None:
-    assert draw_rooms.PICTURE.read_text(encoding="utf-8") == draw_rooms.draw(ROOMS), (
-        "run python scripts/draw_rooms.py"
-    )
+def test_the_picture_is_up_to_date() -> None:
+    drawn = architecture_page.draw(architecture_page.layers(), architecture_page.imports_by_room())
+    committed = architecture_page.PICTURE.read_text(encoding="utf-8")
+    assert committed == drawn, "run python scripts/architecture_page.py"
+
+
+def test_the_tables_of_modules_are_up_to_date() -> None:
+    page = architecture_page.PAGE.read_text(encoding="utf-8")
+    assert page == architecture_page.with_tables(page), "run python scripts/architecture_page.py"
 
 
 def test_an_arrow_that_follows_from_others_is_left_out() -> None:
-    assert draw_rooms.arrows(TABLE) == {
+    assert architecture_page.arrows(IMPORTS) == {
         "top": {"left", "right"},
         "left": {"base"},
         "right": set(),
@@ -33,24 +39,19 @@ def test_an_arrow_that_follows_from_others_is_left_out() -> None:
 
 
 def test_arrows_point_down() -> None:
-    assert draw_rooms.rows(draw_rooms.arrows(TABLE)) == {
-        "top": 2,
-        "left": 1,
-        "right": 1,
-        "base": 0,
-        "alone": 2,
-    }
-    below = draw_rooms.arrows(ROOMS)
-    rows = draw_rooms.rows(below)
-    assert all(rows[other] < rows[room] for room in below for other in below[room])
+    row_of = {room: row for row, rooms in enumerate(architecture_page.layers()) for room in rooms}
+    imports = architecture_page.imports_by_room()
+    assert all(row_of[other] > row_of[room] for room, others in imports.items() for other in others)
 
 
-def test_no_two_boxes_overlap() -> None:
-    rows = draw_rooms.rows(draw_rooms.arrows(ROOMS))
-    places = [(rows[room], box.column) for room, box in draw_rooms.BOXES.items()]
-    assert len(set(places)) == len(places)
+def test_boxes_do_not_overlap() -> None:
+    for rooms in architecture_page.layers():
+        spans = sorted(
+            (architecture_page.BOXES[room].column, architecture_page.BOXES[room].columns) for room in rooms
+        )
+        assert all(left + columns <= right for (left, columns), (right, _) in pairwise(spans))
 
 
 def test_a_new_room_needs_a_box() -> None:
     with pytest.raises(KeyError, match="attic"):
-        draw_rooms.draw({**ROOMS, "attic": {"bpm"}})
+        architecture_page.draw([["attic"], *architecture_page.layers()], {"attic": set()})
