@@ -83,7 +83,7 @@ def _prepare(_app: Sphinx, name: str, text: list[str]) -> None:
 
 def _without_arguments(_app: Sphinx, kind: str, name: str, *_: object) -> tuple[str, None] | None:
     """Leave out the constructor arguments of the provider's errors: users catch errors and do not create them."""
-    return ("", None) if kind == "exception" and ".bpm.errors." in name else None
+    return ("", None) if kind == "exception" and ".client.errors." in name else None
 
 
 def setup(app: Sphinx) -> None:

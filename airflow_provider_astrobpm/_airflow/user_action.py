@@ -120,14 +120,14 @@ async def why_not_user_action(task: TaskInstanceRef, key: str, awaited: str) -> 
         except Exception as error:  # noqa: BLE001 - any error means that nothing is known
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            if observation is not _Observation.UNDECIDED:
+            if observation is not _TaskStatus.UNDECIDED:
                 reason = observation.value
                 break
             reason = None
     return reason
 
 
-class _Observation(Enum):
+class _TaskStatus(Enum):
     """What a task instance shows about its wait: why it was no user action, or ``None`` if a user ended the wait."""
 
     ENDED_BY_USER = None
@@ -138,28 +138,28 @@ class _Observation(Enum):
     RETRIED = "its task will be retried"
 
 
-def _observe(task: TaskInstanceRef, key: str, awaited: str) -> _Observation:
+def _observe(task: TaskInstanceRef, key: str, awaited: str) -> _TaskStatus:
     try:
         return _observed_state(task, key, awaited)
     except ReplacedTryError:
-        return _Observation.ENDED_BY_USER
+        return _TaskStatus.ENDED_BY_USER
 
 
-def _observed_state(task: TaskInstanceRef, key: str, awaited: str) -> _Observation:
+def _observed_state(task: TaskInstanceRef, key: str, awaited: str) -> _TaskStatus:
     state = task_state(task)
     if state in {"up_for_retry", "up_for_reschedule"}:
-        return _Observation.RETRIED
+        return _TaskStatus.RETRIED
     if state in {"scheduled", "queued"}:
-        return _Observation.UNDECIDED
+        return _TaskStatus.UNDECIDED
     if state in {"deferred", "running"}:
         own = published_xcom(task, key)
         if own is None:
-            return _Observation.UNKNOWN if state == "deferred" else _Observation.UNDECIDED
-        return _Observation.STILL_WAITING if own == awaited else _Observation.ENDED_BY_USER
+            return _TaskStatus.UNKNOWN if state == "deferred" else _TaskStatus.UNDECIDED
+        return _TaskStatus.STILL_WAITING if own == awaited else _TaskStatus.ENDED_BY_USER
     return (
-        _Observation.FINISHED
+        _TaskStatus.FINISHED
         if state is not None and published_xcom(task, WAIT_FINISHED) == awaited
-        else _Observation.ENDED_BY_USER
+        else _TaskStatus.ENDED_BY_USER
     )
 
 

@@ -102,7 +102,7 @@ def change_state(
     :param action: the action.
     :param find: a flow that finds an instance by its id.
     :param if_closed: whether to succeed if the instance has already ended. With ``"fail"`` it is read first, because afterwards
-        an earlier end cannot be told from this one.
+        an earlier end cannot be distinguished from this one.
     :param known: what is known about the instance in addition to its id. If it cannot be read first, the action is sent anyway.
     :param grace: the seconds for which to check for the effect of an action that was accepted or whose answer was lost. With
         ``None`` it is checked once, and ``is_confirmed`` says whether the effect showed.

@@ -205,7 +205,7 @@ def _session() -> aiohttp.ClientSession:
     )
     return aiohttp.ClientSession(
         connector=connector,
-        request_class=_Request,
+        request_class=_TrackedRequest,
         response_class=_TrackedResponse,
         # A login cookie from the server would compete with the access-token header.
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -240,7 +240,7 @@ class _StaleConnectionError(Exception):
     """The server closed an idle connection; nothing was sent on it."""
 
 
-class _Request(aiohttp.ClientRequest):
+class _TrackedRequest(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         _current.get().begin(conn)
         return await super().send(conn)

@@ -44,7 +44,7 @@ class KeyForm(NamedTuple):
         return None
 
     def keeps(self, key: str) -> bool:
-        """Return whether a key comes back whole. A truncated key cannot be told from others with the same beginning."""
+        """Return whether a key comes back whole. A truncated key cannot be distinguished from others with the same beginning."""
         return self.length is None or len(self.prefix) + len(key.strip()) <= self.length
 
     def shown(self, key: str) -> str:

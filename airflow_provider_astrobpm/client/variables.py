@@ -94,7 +94,7 @@ def named(variables: object) -> Mapping[str, Any]:
     return variables
 
 
-class _RefusedError(Exception):
+class _UnsendableValueError(Exception):
     """A value that cannot be sent. Each enclosing container adds its step to the path."""
 
     def __init__(self, reason: str) -> None:
@@ -103,13 +103,13 @@ class _RefusedError(Exception):
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
-    raise _RefusedError(f"it is {what}. Write {instead}")
+    raise _UnsendableValueError(f"it is {what}. Write {instead}")
 
 
 def _convert(converter: _Converter, variables: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return converter.mapping(variables, 0)
-    except _RefusedError as refused:
+    except _UnsendableValueError as refused:
         place = refused.place[::-1]
         if len(place) > MAX_PATH_STEPS:
             place[MAX_PATH_STEPS:] = ["…"]
@@ -141,7 +141,7 @@ class _Converter:
             originals[name] = key
             try:
                 made[name] = self._value(content, depth + 1)
-            except _RefusedError as refused:
+            except _UnsendableValueError as refused:
                 refused.place.append(f"[{reprlib.repr(key)}]")
                 raise
         return made
@@ -152,9 +152,9 @@ class _Converter:
             _refuse(f"a mapping with the key {reprlib.repr(key)}", "a text as the key")
         try:
             made = self._value(key, 0)
-        except _RefusedError as refused:
+        except _UnsendableValueError as refused:
             reason = str(refused).removeprefix("it is ")
-            raise _RefusedError(f"it is a mapping with a key that is {reason}") from None
+            raise _UnsendableValueError(f"it is a mapping with a key that is {reason}") from None
         if isinstance(made, str):
             return made
         if isinstance(made, (int, float, type(None))):
@@ -166,7 +166,7 @@ class _Converter:
         for position, each in enumerate(values):
             try:
                 made.append(self._value(each, depth + 1))
-            except _RefusedError as refused:
+            except _UnsendableValueError as refused:
                 refused.place.append(f"[{position}]")
                 raise
         return made
@@ -177,7 +177,7 @@ class _Converter:
         for each in values:
             try:
                 made.append(self._value(each, depth + 1))
-            except _RefusedError as refused:
+            except _UnsendableValueError as refused:
                 refused.place.append("{…}")
                 raise
         try:

@@ -160,7 +160,7 @@ class EmulatorControl:
     def missed(self, *, final: bool = True) -> list[str]:
         """Return a message for each action that ``react`` planned and that did not happen. ``decide`` is not reported.
 
-        :param final: whether time is up. Otherwise only actions that can no longer happen are reported, because the
+        :param final: whether the time has run out. Otherwise only actions that can no longer happen are reported, because the
             instance ended or was deleted first.
         """
         answer: list[str] = self._call("GET", f"/reactions/missed?final={str(final).lower()}")

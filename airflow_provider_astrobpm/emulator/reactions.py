@@ -167,7 +167,7 @@ class Reactions:
         """Return a message for each reaction that did not happen. Decisions of people are not reported.
 
         :param instances: all instances, settled.
-        :param final: whether time is up. Otherwise only reactions that can no longer happen are reported.
+        :param final: whether the time has run out. Otherwise only reactions that can no longer happen are reported.
         """
         missed: dict[int, list[str]] = {}
         superseded: set[int] = set()

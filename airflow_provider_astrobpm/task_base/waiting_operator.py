@@ -58,7 +58,7 @@ W = TypeVar("W", bound="BaseWait[Any]")
 OnTimeout = Literal["leave", "suspend", "terminate"]
 ON_TIMEOUT: tuple[OnTimeout, ...] = ("leave", "suspend", "terminate")
 
-NO_LIMIT_MESSAGE = "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever"
+NO_LIMIT_MESSAGE = "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait forever"
 
 OnFailure = Literal["leave", "terminate"]
 ON_FAILURE: tuple[OnFailure, ...] = ("leave", "terminate")

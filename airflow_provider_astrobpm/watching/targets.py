@@ -1,7 +1,7 @@
 """Watch targets: the states or business statuses of a process that instances may be watched for entering.
 
 A business status counts where ``WaitCondition`` counts it: in the states that were given with it, otherwise in any known state
-that is not a bad end.
+that is not a failure.
 
 An instance can enter a target again only after it has left it. When has an instance that is no longer seen on a target left it?
 

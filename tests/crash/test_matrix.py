@@ -121,7 +121,7 @@ class Scene:
             point._replace(whom=whom)
             for point in points
             if point.when == "after" and not point.approved and not _reads(point.effect)
-            # A deferred task sends no heartbeat that could be missed, so the executor would wait for its worker for ever.
+            # A deferred task sends no heartbeat that could be missed, so the executor would wait for its worker forever.
             if not point.deferred
             for whom in self.victims
         ]

@@ -126,7 +126,7 @@ def resumed_with_no_xcoms(scene: Scene) -> None:
 
 def trigger_with_no_xcoms(scene: Scene) -> None:
     """Run the trigger of a batch whose XComs are gone."""
-    scene.environment.setattr(user_action, "published", lambda *_: None)
+    scene.environment.setattr(user_action, "published_xcom", lambda *_: None)
 
     async def wait() -> None:
         trigger = AstroZeroBpmBatchTrigger(

@@ -50,7 +50,7 @@ def ended_while_deferred(state: str | None, fault: str | None = None) -> Provoca
 
     def provoke(scene: Scene) -> None:
         scene.environment.setattr(user_action, "task_state", lambda _: state)
-        scene.environment.setattr(user_action, "published", lambda *_: None)
+        scene.environment.setattr(user_action, "published_xcom", lambda *_: None)
         if fault:
             scene.emulator.fault("action", fault, status=403)
         trigger = AstroZeroBpmInstanceTrigger(

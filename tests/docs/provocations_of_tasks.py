@@ -451,7 +451,7 @@ WAITS: dict[str, Provocation] = {
     "The wait for … timed out at … UTC ('execution_timeout'); …": time_out(
         timeout=None, execution_timeout=timedelta(seconds=0.1)
     ),
-    "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait for ever": no_limit,
+    "Neither 'timeout' nor 'execution_timeout' is set, so this task may wait forever": no_limit,
     "the connection could not be read (…)": connection_away,
     "By 'on_timeout': …": time_out(on_timeout="suspend"),
     "By 'on_timeout' '…' was tried. …": time_out_with_a_failing_action,

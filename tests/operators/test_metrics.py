@@ -156,7 +156,7 @@ def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
     instance_id = emulator.start(BPM)["id"]
     monkeypatch.setattr(trigger_kill, "task_state", lambda _task: state)
     monkeypatch.setattr(
-        trigger_kill, "published", lambda _task, _key: instance_id if state == "deferred" else None
+        trigger_kill, "published_xcom", lambda _task, _key: instance_id if state == "deferred" else None
     )
     trigger = AstroZeroBpmInstanceTrigger(
         astro_zero_conn_id="astro_zero_default", instance_id=instance_id, terminate_on_kill=True

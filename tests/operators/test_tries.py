@@ -284,7 +284,7 @@ def test_warns_once_if_the_wait_has_no_limit(
     one.xcom_push = completed  # type: ignore[method-assign]
     with suppress(TaskDeferred, errors.WaitTimeoutError):
         one.try_it()
-    assert (capsys.readouterr().out + caplog.text).count("so this task may wait for ever") == says
+    assert (capsys.readouterr().out + caplog.text).count("so this task may wait forever") == says
 
 
 @needs_task_state_store

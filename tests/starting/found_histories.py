@@ -144,7 +144,7 @@ FOUND: dict[str, History] = {
         foreign=(SAME,),
         steps=(Try(), Move(state="Terminated"), Try(), Try()),
     ),
-    "instances called by those of a batch stayed in doubt for ever": History(
+    "instances called by those of a batch stayed in doubt forever": History(
         subject="batch",
         launches=1,
         server=Server(stamps="mixed", calls=True),
@@ -162,7 +162,7 @@ FOUND: dict[str, History] = {
         server=Server(cap=2, unreadable="state"),
         steps=(Try(), Iterate(), Try(), Try(later=3 * DAY)),
     ),
-    "an unreadable row of a known instance stayed in doubt for ever": History(
+    "an unreadable row of a known instance stayed in doubt forever": History(
         server=Server(unreadable="businessKey"), steps=(Try(),)
     ),
 }

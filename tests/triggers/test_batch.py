@@ -41,7 +41,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
     fake = FakeAirflow()
     monkeypatch.setattr(user_action, "OBSERVATION_DELAY_SECONDS", 0.0)
     monkeypatch.setattr(user_action, "task_state", lambda _task: fake.state)
-    monkeypatch.setattr(user_action, "published", fake.published)
+    monkeypatch.setattr(user_action, "published_xcom", fake.published)
     return fake
 
 

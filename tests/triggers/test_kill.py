@@ -37,7 +37,7 @@ def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         xcoms = {"instance_id": instance, **published}
         none = instance if isinstance(instance, Exception) else None
         monkeypatch.setattr(user_action, "task_state", lambda task: said(task, state))
-        monkeypatch.setattr(user_action, "published", lambda task, key: said(task, xcoms.get(key, none)))
+        monkeypatch.setattr(user_action, "published_xcom", lambda task, key: said(task, xcoms.get(key, none)))
 
     return say
 
@@ -96,7 +96,7 @@ def test_terminates_when_a_user_cleared_the_task_and_the_next_try_waits(
 
 
 @pytest.mark.parametrize(
-    ("state", "published", "over"),
+    ("state", "published_xcom", "over"),
     [
         ("success", "mine", "mine"),
         ("failed", "mine", "mine"),
@@ -140,7 +140,7 @@ def test_reads_a_task_that_is_about_to_run_again(
     answers = iter(states)
     xcoms = {"instance_id": instance_id, "wait_over": instance_id if "success" in states else None}
     monkeypatch.setattr(user_action, "task_state", lambda _task: next(answers))
-    monkeypatch.setattr(user_action, "published", lambda _task, key: xcoms[key])
+    monkeypatch.setattr(user_action, "published_xcom", lambda _task, key: xcoms[key])
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert terminations(emulator) == terminated
 
@@ -178,7 +178,7 @@ def test_terminates_nothing_if_the_instance_has_ended(
 
 
 @pytest.mark.parametrize(
-    ("state", "published"),
+    ("state", "published_xcom"),
     [
         ("deferred", "mine"),
         ("deferred", None),
@@ -212,7 +212,7 @@ def test_uses_a_state_read_at_the_third_attempt(
         return "failed"
 
     monkeypatch.setattr(user_action, "task_state", state_of)
-    monkeypatch.setattr(user_action, "published", lambda _task, _key: None)
+    monkeypatch.setattr(user_action, "published_xcom", lambda _task, _key: None)
     asyncio.run(settled(trigger_for(instance_id, make_runner).on_kill()))
     assert terminations(emulator) == 1
 

@@ -149,7 +149,7 @@ class TestBatch:
                 raise ConnectionError("the API server does not answer")
             return published.get(key)
 
-        monkeypatch.setattr(user_action, "published", read)
+        monkeypatch.setattr(user_action, "published_xcom", read)
         return published
 
     def batch(self, **arguments: Any) -> AstroZeroBpmBatchTrigger:

@@ -68,7 +68,7 @@ def test_bad_arguments(name: Any, entered: Any, statuses: Any, words: str) -> No
         (None, ["Rejected", "Approved"], RUNNING, "Approved", ["00"]),
         (None, ["Rejected", "Approved"], COMPLETED, "Rejected", ["01"]),
         (None, ["Rejected", "Approved"], COMPLETED, None, []),
-        # A status from before a bad end does not meet a wait condition, so it is not an entry either.
+        # A status from before a failure does not meet a wait condition, so it is not an entry either.
         (None, ["Approved"], "Broken", "Approved", []),
         (None, ["Approved"], "Terminated", "Approved", []),
         (None, ["Approved"], "Unheard Of", "Approved", []),

@@ -44,7 +44,7 @@ def task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Call
 def make_task(fire: Fire, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     def make(**arguments: Any) -> Task:
         made = Task(fire, **arguments)
-        monkeypatch.setattr(user_action, "published", lambda _task, key: made.xcoms.get(key))
+        monkeypatch.setattr(user_action, "published_xcom", lambda _task, key: made.xcoms.get(key))
         return made
 
     return make
