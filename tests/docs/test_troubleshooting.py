@@ -40,9 +40,9 @@ ELSEWHERE: dict[str, str] = {
         "tests/hooks/test_cut_off.py::test_encrypted_key_is_refused_without_a_prompt"
     ),
     "the server could not be reached within 'connect_timeout'": (
-        "tests/hooks/test_aio_transport.py::test_connect_timeout"
+        "tests/hooks/test_async_transport.py::test_connect_timeout"
     ),
-    "the request could not be built (…)": "tests/hooks/test_aio_transport.py::test_invalid_request_raises",
+    "the request could not be built (…)": "tests/hooks/test_async_transport.py::test_invalid_request_raises",
     "the answer was not complete within … s": "tests/hooks/test_cut_off.py::test_trickling_answer_times_out",
     "astro_zero_retry_policy() needs Airflow 3.3 or newer": (
         "tests/policies/test_bpm.py::test_before_airflow_3_3_raises_an_error_with_advice"
@@ -51,7 +51,7 @@ ELSEWHERE: dict[str, str] = {
         "tests/starting/test_decision.py::test_refuses_if_too_many_instances_have_the_custom_key"
     ),
     "Astro Zero shows instance '…' in two lists with different values: …": (
-        "tests/client/test_query_results.py::test_rows_that_a_move_cannot_explain_are_a_contradiction"
+        "tests/client/test_search_result.py::test_rows_that_a_move_cannot_explain_are_a_contradiction"
     ),
     "The poller was stopped": "tests/waiting/test_poller.py::test_cancellation_ends_every_wait_with_an_error",
     "The connection has changed; still waiting, with the new settings": (

@@ -196,7 +196,7 @@ def test_batch_launch_stays_shut_if_too_many_fail(emulator: EmulatorControl) -> 
 
 
 @pytest.mark.parametrize(
-    ("outcome", "state", "published_xcom"),
+    ("outcome", "state", "published"),
     [("approve", "success", "success"), ("reject", "failed", "upstream_failed")],
 )
 def test_taskflow_gate(outcome: str, state: str, published: str, emulator: EmulatorControl) -> None:

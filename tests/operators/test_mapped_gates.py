@@ -80,7 +80,7 @@ class TestRejectedItem:
 
 @pytest.mark.parametrize("gate", ["empty", "empty_group"])
 @pytest.mark.parametrize(
-    ("rule", "published_xcom"),
+    ("rule", "published"),
     [("all_success", "skipped"), ("none_failed", "success"), ("none_failed_min_one_success", "skipped")],
 )
 def test_gate_over_an_empty_list_is_skipped(

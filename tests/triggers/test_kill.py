@@ -96,7 +96,7 @@ def test_terminates_when_a_user_cleared_the_task_and_the_next_try_waits(
 
 
 @pytest.mark.parametrize(
-    ("state", "published_xcom", "over"),
+    ("state", "published", "over"),
     [
         ("success", "mine", "mine"),
         ("failed", "mine", "mine"),
@@ -178,7 +178,7 @@ def test_terminates_nothing_if_the_instance_has_ended(
 
 
 @pytest.mark.parametrize(
-    ("state", "published_xcom"),
+    ("state", "published"),
     [
         ("deferred", "mine"),
         ("deferred", None),

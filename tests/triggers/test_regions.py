@@ -74,7 +74,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> FakeAirflow:
 
 @pytest.mark.parametrize("in_loop", [False, True], ids=["outside", "in a loop"])
 @pytest.mark.parametrize(
-    ("state", "published_xcom", "ended"),
+    ("state", "published", "ended"),
     [
         ("deferred", {"instance_id": "mine"}, False),
         ("running", {"instance_id": "mine"}, False),
@@ -92,7 +92,7 @@ def test_reads_a_current_try(
 
 
 @pytest.mark.parametrize(
-    ("state", "published_xcom", "ended"),
+    ("state", "published", "ended"),
     [
         ("deferred", {"instance_id": "another"}, True),
         ("deferred", {"instance_id": "mine"}, False),

@@ -20,7 +20,7 @@ with DAG("publish_after_approval", schedule=None, catchup=False, is_paused_upon_
 
     @task
     def publish() -> str:
-        return "published_xcom"
+        return "published"
 
     approval >> publish()
 
@@ -40,7 +40,7 @@ with DAG("publish_each", schedule=None, catchup=False, is_paused_upon_creation=F
 
         @task
         def publish() -> str:
-            return "published_xcom"
+            return "published"
 
         approval >> publish()
 
