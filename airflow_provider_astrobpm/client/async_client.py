@@ -88,7 +88,7 @@ class AsyncBpmClient:
         self._last_token: str | None = None
 
     async def call(self, operation: Operation[T]) -> T:
-        """Run one operation, and resend it where the table in ``retry`` allows.
+        """Run one operation, and resend it where the table in ``resend_policy`` allows.
 
         :raises CallError: the error of the last attempt.
         :raises SettingsError: if a certificate file of the settings is unusable.

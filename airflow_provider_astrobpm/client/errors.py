@@ -1,33 +1,35 @@
 """The exceptions of this provider.
 
-* AstroZeroError
-  * SettingsError, also a ValueError: the connection cannot be used
-  * CallError: one call of the API failed
-    * NotSentError: the request did not reach the server
-      * TlsError: the TLS handshake failed
-    * PreparationError: a wait could not read its connection or its batch
-    * InterruptedCallError: the request was sent, and no complete answer came
-    * ThrottledError: HTTP 429
-    * ServerError: HTTP 5xx
-    * AuthenticationError: the credentials were refused
-    * TokenRefusedError: a token that was just issued was refused
-    * RefusedError: the server refused the request
-    * UnexpectedAnswerError: the answer is not what the API documents
-  * AmbiguousStartError: it is unknown whether an instance was started
-  * OpenInstanceExistsError: an open instance has the business key, and ``if_open_instance_exists="fail"``
-  * InstanceNotFoundError: the instance is in none of the states
-  * AnotherInstanceError: the id belongs to another instance now
-  * SeveralInstancesError: several instances have the business key
-  * NoInstancesError: a query found nothing, and ``if_none="fail"``
-  * KeysNotShownError: the lists show no business keys
-  * InstanceClosedError: the instance has already ended, and ``if_closed="fail"``
-  * EffectNotShownError: an accepted action has no visible effect in time
-  * WaitFailedError: the instance ended, or entered a state, that the wait does not accept
-  * WaitTimeoutError: the wait timed out
-  * BatchChangedError: the launches of a batch changed between two tries
-  * BatchFailedError: too many launches of a batch failed
-  * UnknownVariablesError, also a ValueError: the BPM has no such variable
-  * UnknownEventError: the task does not understand its trigger's event
+::
+
+    AstroZeroError
+      SettingsError, also a ValueError: the connection cannot be used
+      CallError: one call of the API failed
+        NotSentError: the request did not reach the server
+          TlsError: the TLS handshake failed
+        PreparationError: a wait could not read its connection or its batch
+        InterruptedCallError: the request was sent, and no complete answer came
+        ThrottledError: HTTP 429
+        ServerError: HTTP 5xx
+        AuthenticationError: the credentials were refused
+        TokenRefusedError: a token that was just issued was refused
+        RefusedError: the server refused the request
+        UnexpectedAnswerError: the answer is not what the API documents
+      AmbiguousStartError: it is unknown whether an instance was started
+      OpenInstanceExistsError: an open instance has the business key, and ``if_open_instance_exists="fail"``
+      InstanceNotFoundError: the instance is in none of the states
+      AnotherInstanceError: the id belongs to another instance now
+      SeveralInstancesError: several instances have the business key
+      NoInstancesError: a query found nothing, and ``if_none="fail"``
+      KeysNotShownError: the lists show no business keys
+      InstanceClosedError: the instance has already ended, and ``if_closed="fail"``
+      EffectNotShownError: an accepted action has no visible effect in time
+      WaitFailedError: the instance ended, or entered a state, that the wait does not accept
+      WaitTimeoutError: the wait timed out
+      BatchChangedError: the launches of a batch changed between two tries
+      BatchFailedError: too many launches of a batch failed
+      UnknownVariablesError, also a ValueError: the BPM has no such variable
+      UnknownEventError: the task does not understand its trigger's event
 
 The root is a plain ``Exception``, not an ``AirflowException``. A sensor with ``soft_fail`` turns an ``AirflowException`` into
 a skip in one mode and not in the other, and a real failure must never be reported as a skip.

@@ -81,7 +81,7 @@ class BpmClient:
         self._last_token: str | None = None
 
     def call(self, operation: Operation[T]) -> T:
-        """Run one operation, and resend it where the table in ``retry`` allows.
+        """Run one operation, and resend it where the table in ``resend_policy`` allows.
 
         :raises CallError: the error of the last attempt.
         """
