@@ -19,7 +19,7 @@ from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm.starting.business_keys import Region
-from airflow_provider_astrobpm.task_base import termination as task_kill
+from airflow_provider_astrobpm.task_base import termination
 
 REGION = "01a22064-3a54-7e6c-8d88-3d22bab58d7d"
 TASK = user_action.TaskInstanceRef("dag", "run", "task", -1)
@@ -192,4 +192,4 @@ def test_a_worker_uses_the_state_of_its_own_iteration(
         ),
     ]
     task = user_action.TaskInstanceRef("dag", "run", "task", -1, Region(REGION, 1))
-    assert task_kill.was_ended_by_user(task, "It", Log()) is ended
+    assert termination.was_ended_by_user(task, "It", Log()) is ended

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
-from airflow_provider_astrobpm.task_base import termination as task_kill
+from airflow_provider_astrobpm.task_base import termination
 from tests.operators.batch.batch_task import (
     Task,
     launches,
@@ -25,7 +25,7 @@ class TestKillOnTheWorker:
     def kill_while_it_starts(
         self, one: Task, operator: AstroZeroStartBpmBatchOperator, state: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(task_kill, "task_state", lambda _task: state)
+        monkeypatch.setattr(termination, "task_state", lambda _task: state)
         push = one.xcom_push
 
         def pushed(key: str, value: Any) -> None:
