@@ -123,7 +123,7 @@ def test_check_raises_for_unlisted_names() -> None:
     assert caught.value.unknown == {"contry": "country", "amount": None}
     assert str(caught.value) == (
         "BPM 'A' version '1' has no variable 'contry' (did you mean 'country'?), 'amount'. Nothing was changed. "
-        "Astro Zero ignores such a name without a word. The variables that it has are 'supplier', 'country', 'risk_class'."
+        "Astro Zero silently ignores unknown names. The variables of the BPM are 'supplier', 'country', 'risk_class'."
     )
     Variables("BPM 'A'", why_unknown="its definition lists no variables").check(["anything"])
 

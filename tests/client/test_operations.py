@@ -154,7 +154,10 @@ loose: Any = operations  # untyped, because the arguments below are wrong on pur
             lambda: loose.query("Running", order_type="down"),
             "order_type must be one of 'asc', 'desc', not 'down'",
         ),
-        (lambda: loose.query("Running", fields=["id"]), "fields must name name, state too"),
+        (
+            lambda: loose.query("Running", fields=["id"]),
+            "fields must include name, state, which every instance needs",
+        ),
         (
             lambda: loose.act("1", "pause"),
             "action must be one of 'suspend', 'resume', 'terminate', not 'pause'",

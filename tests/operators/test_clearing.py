@@ -138,7 +138,7 @@ class TestAdvice:
         task.error()
         emulator.fault("query", "status", status=403, times=100)
         said = task.error()
-        assert "A retry looks again" in said
+        assert "A retry searches again" in said
         assert "tick" not in said
 
     def test_of_a_killed_batch_without_time_to_terminate(

@@ -47,7 +47,7 @@ class TestInput:
             ([{"title": "a\0b"}], "launch 1: title must be a text without NUL"),
             (
                 [{"variables": {"note": ["\ud83d"]}}],
-                r"launch 1: variables\['note'\]\[0\] cannot be sent: it is a text with a NUL or half",
+                r"launch 1: variables\['note'\]\[0\] cannot be sent: it is a text with a NUL character or a lone",
             ),
         ],
     )
@@ -135,7 +135,7 @@ def test_duplicate_id_is_refused_before_its_start(
         ({"launches": [], "max_failures": 1.5}, "max_failures must be a whole number, or a share"),
         ({"launches": [], "max_failures": True}, "max_failures must be a whole number, or a share"),
         ({"launches": [], "max_concurrency": 0}, "max_concurrency must be a whole number, at least 1"),
-        ({"launches": [], "rate_limit": 0}, "rate_limit must be a number a second"),
+        ({"launches": [], "rate_limit": 0}, "rate_limit must be a number per second"),
         ({"launches": [], "on_failure": "suspend"}, "on_failure must be one of"),
         (
             {"launches": [], "wait_for_completion": False, "states": ["Running"]},
