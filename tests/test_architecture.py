@@ -36,6 +36,18 @@ def test_no_named_tuple_is_generic() -> None:
     assert generic == []
 
 
+def test_only_version_compat_distinguishes_airflow_versions() -> None:
+    for path in MODULES:
+        if path == PACKAGE / "_airflow" / "version_compat.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ExceptHandler) and node.type is not None:
+                caught = {each.id for each in ast.walk(node.type) if isinstance(each, ast.Name)}
+                assert not caught & {"ImportError", "ModuleNotFoundError"}, f"{path} line {node.lineno}"
+            if isinstance(node, ast.ImportFrom) and node.module == "airflow":
+                assert "__version__" not in [alias.name for alias in node.names], f"{path} line {node.lineno}"
+
+
 def test_only_the_states_module_names_the_states() -> None:
     names = {
         "Waiting for user interaction",
