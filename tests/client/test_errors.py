@@ -47,6 +47,6 @@ def test_docstring_draws_the_tree_of_errors() -> None:
     walk(errors.AstroZeroError, 0)
     drawn = [
         (len(match["indent"]) // 2, match["name"])
-        for match in re.finditer(r"^(?P<indent> *)\* (?P<name>\w+)", errors.__doc__ or "", re.MULTILINE)
+        for match in re.finditer(r"^ {4}(?P<indent> *)(?P<name>\w+)", errors.__doc__ or "", re.MULTILINE)
     ]
     assert drawn == tree
