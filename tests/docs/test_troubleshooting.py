@@ -69,9 +69,9 @@ ELSEWHERE: dict[str, str] = {
     "'execution_timeout' has passed before everything was started; applying 'on_timeout' to the open instances": (
         "tests/operators/test_execution_timeout.py::test_ends_a_batch_that_is_still_starting"
     ),
-    "This process stood still for … s, and another try may have begun": "tests/task_base/test_parent_watch.py::test_stops_after_standing_still",
+    "This process stood still for … s, and another try may have begun": "tests/task_base/test_heartbeat.py::test_stops_after_standing_still",
     "The supervisor of this process has died, and another try takes over": (
-        "tests/task_base/test_parent_watch.py::test_stops_when_the_supervisor_has_died"
+        "tests/task_base/test_heartbeat.py::test_stops_when_the_supervisor_has_died"
     ),
     "Interrupted while the start request was in progress.": (
         "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"

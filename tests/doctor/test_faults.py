@@ -283,7 +283,7 @@ def test_unreachable_host(free_port: int, run: Examine) -> None:
     assert (report.exit_code, report.requests, list(report.findings)) == (1, 2, ["connection"])
     assert not report.signed_in
     assert "could not be reached" in report.findings["connection"].sentence
-    assert "Check host, port and proxy" in report.findings["connection"].sentence
+    assert "Check the host, port and proxy" in report.findings["connection"].sentence
 
 
 def test_host_without_tls(settings: Settings, run: Examine) -> None:

@@ -53,7 +53,7 @@ def test_repeated_failures_are_logged_once_and_end_the_wait() -> None:
     assert str(awaited.ending) == (
         "On connection 'my_conn': the connection could not be read (RuntimeError); polls have failed for 100 s "
         "('max_poll_failure_time'). Check that the connection exists, and that Airflow's database and secrets backend "
-        "answer."
+        "are available."
     )
     (note,) = awaited.notes
     assert note.warning
