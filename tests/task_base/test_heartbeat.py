@@ -17,7 +17,7 @@ WATCH = """
 import asyncio, pathlib, sys
 from airflow_provider_astrobpm.task_base import heartbeat
 
-orphan.CHECK_INTERVAL_SECONDS = 0.05
+heartbeat.CHECK_INTERVAL_SECONDS = 0.05
 reason_file = pathlib.Path(sys.argv[1])
 reason_file.write_text("it watches")
 asyncio.run(heartbeat.stop_when_superseded(lambda reason: reason_file.write_text(str(reason))))
