@@ -118,7 +118,7 @@ class EmulatorControl:
     def react(
         self,
         name: str,
-        deed: Literal["decide", "break", "suspend", "terminate"] = "decide",
+        action: Literal["decide", "break", "suspend", "terminate"] = "decide",
         outcomes: Sequence[str] = (),
         *,
         where: Mapping[str, Any] | None = None,
@@ -133,7 +133,7 @@ class EmulatorControl:
         If several reactions match an instance, only the latest one applies to it.
 
         :param name: the process.
-        :param deed: the action. ``decide`` chooses an outcome each time an instance begins to wait for a person. The others
+        :param action: the action. ``decide`` chooses an outcome each time an instance begins to wait for a person. The others
             are applied once, ``after`` the start of the instance. At the same moment they come before the end of its script.
         :param outcomes: the outcomes that the person chooses, in this order. After the last one no one decides.
         :param where: match only instances whose variables have these values.
@@ -146,7 +146,7 @@ class EmulatorControl:
         """
         body = {
             "name": name,
-            "deed": deed,
+            "action": action,
             "outcomes": list(outcomes),
             "where": dict(where or {}),
             "business_key": business_key,

@@ -32,7 +32,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action that is due at the same moment as the end of the script comes before it, and after any other step.
 
     :param name: the process.
-    :param deed: the action.
+    :param action: the action.
     :param outcomes: the outcomes that the person chooses.
     :param where: match only instances whose variables have these values.
     :param business_key: match only instances with this business key.
@@ -43,7 +43,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
-    deed: ReactionAction = "decide"
+    action: ReactionAction = "decide"
     outcomes: list[str] = []
     where: dict[str, Any] = {}
     business_key: str | None = None
@@ -55,7 +55,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.after) and self.after >= 0):
             raise ValueError(f"after must be 0 or more seconds, not {self.after!r}")
-        if self.after and self.deed == "decide":
+        if self.after and self.action == "decide":
             raise ValueError("a person decides when an instance begins to wait, so after has no effect")
 
     def matches(self, instance: Instance) -> bool:
@@ -127,7 +127,7 @@ class Reactions:
         if instance.closed or (found := self._latest(instance)) is None:
             return None
         reaction, done = found.reaction, self._done[found.number, instance.id]
-        if reaction.deed == "decide":
+        if reaction.action == "decide":
             if reaction.outcomes[done : done + 1] and reaction.outcomes[done] in instance.outcomes:
                 at = instance.changed
             else:
@@ -149,18 +149,18 @@ class Reactions:
         reaction = due.reaction
         done = self._done[due.number, instance.id]
         self._done[due.number, instance.id] += 1
-        if reaction.deed == "decide":
+        if reaction.action == "decide":
             outcome = instance.outcomes[reaction.outcomes[done]]
             instance.decide(outcome, reaction.by, reaction.variables, due.at)
-        elif reaction.deed == "break":
+        elif reaction.action == "break":
             instance.break_(due.at)
         else:
-            instance.act(reaction.deed, terminate_state, due.at)
+            instance.act(reaction.action, terminate_state, due.at)
 
     def forget(self, instance: Instance) -> None:
         """Record that an instance was deleted; a reaction that it still had is missed."""
         found = self._latest(instance)
-        if found and found.reaction.deed != "decide" and not self._done[found.number, instance.id]:
+        if found and found.reaction.action != "decide" and not self._done[found.number, instance.id]:
             self._gone.append((found.number, _why_not(instance) or f"{instance.id} was deleted first"))
 
     def missed_reactions(self, instances: Iterable[Instance], *, final: bool) -> list[str]:
@@ -177,7 +177,7 @@ class Reactions:
             applicable = [each for each in self._in_force if each.applies_to(instance)]
             superseded |= {each.number for each in applicable[:-1]}
             for each in applicable[-1:]:
-                if each.reaction.deed != "decide" and not self._done[each.number, instance.id]:
+                if each.reaction.action != "decide" and not self._done[each.number, instance.id]:
                     why = _why_not(instance)
                     if final and why is None:
                         why = f"{instance.id} is in state {instance.state!r}, and the action is not due yet"
@@ -187,7 +187,7 @@ class Reactions:
         return [
             _missed_message(each.reaction, missed.get(each.number, []))
             for each in self._in_force
-            if each.reaction.deed != "decide"
+            if each.reaction.action != "decide"
             and (
                 each.number in missed
                 or (final and not (each.reaction.optional or each.number in superseded | happened))
@@ -212,7 +212,7 @@ def _missed_message(reaction: Reaction, missed: list[str]) -> str:
     }
     asked = ", ".join(f"{name} {value!r}" for name, value in which.items() if value is not None)
     what = f"each {reaction.name}{f' with {asked}' if asked else ''}"
-    plan = f"{what} should have been {PAST_PARTICIPLES[reaction.deed]} {reaction.after:g} s after its start"
+    plan = f"{what} should have been {PAST_PARTICIPLES[reaction.action]} {reaction.after:g} s after its start"
     if not missed:
         return f"{plan}, but none was started"
     more = f"; and {len(missed) - MAX_NAMED_INSTANCES} more" if len(missed) > MAX_NAMED_INSTANCES else ""

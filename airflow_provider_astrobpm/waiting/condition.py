@@ -56,7 +56,7 @@ def given_condition_arguments(**arguments: Any) -> dict[str, Any]:
     given = {argument: value for argument, value in arguments.items() if value is not NOT_GIVEN}
     for argument, value in given.items():
         if value is None:
-            raise ValueError(f"{argument} is None; leave it out to ask for nothing")
+            raise ValueError(f"{argument} is None; omit it instead")
         validation.reject_single_text(value, argument)
         if argument in ("states", "failed_states"):
             check_literal_states(value, argument)

@@ -302,7 +302,7 @@ ARGUMENTS: dict[str, Provocation] = {
     "… must be an id, not …": hooked(lambda hook: hook.suspend_instance("..")),
     "… must be a list of texts, not …": started(bp_statuses="Approved"),
     "… must not be empty; omit it instead": started(bp_statuses=[]),
-    "… is None; leave it out to ask for nothing": started(states=None),
+    "… is None; omit it instead": started(states=None),
     "… must be one of …, not …": started(states=["Finished"]),
     "… cannot mean success and failure at once": started(bp_statuses=["Yes"], failed_bp_statuses=["Yes"]),
     "… must be a number of seconds, at least … and at most …, not …": started(poll_interval=0.1),

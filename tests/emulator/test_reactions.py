@@ -87,13 +87,13 @@ def test_an_outcome_waits_until_a_step_offers_it(harness: EngineHarness) -> None
 
 
 @pytest.mark.parametrize(
-    ("deed", "state", "suspended"),
+    ("action", "state", "suspended"),
     [("break", "Broken", False), ("terminate", "Terminated", False), ("suspend", "Running", True)],
 )
 def test_break_terminate_and_suspend_are_applied_once(
-    deed: Any, state: str, suspended: bool, harness: EngineHarness
+    action: Any, state: str, suspended: bool, harness: EngineHarness
 ) -> None:
-    harness.engine.react(reaction(name="Quick", deed=deed))
+    harness.engine.react(reaction(name="Quick", action=action))
     instance = harness.start("Quick")
     assert (instance.state, instance.suspended) == (state, suspended)
     if suspended:
@@ -103,13 +103,13 @@ def test_break_terminate_and_suspend_are_applied_once(
 
 
 @pytest.mark.parametrize(
-    ("deed", "state", "suspended"),
+    ("action", "state", "suspended"),
     [("break", "Broken", False), ("terminate", "Terminated", False), ("suspend", "New", True)],
 )
 def test_a_reaction_applies_to_instances_that_end_immediately(
-    deed: Any, state: str, suspended: bool, harness: EngineHarness
+    action: Any, state: str, suspended: bool, harness: EngineHarness
 ) -> None:
-    harness.engine.react(reaction(name="Instant", deed=deed))
+    harness.engine.react(reaction(name="Instant", action=action))
     instance = harness.engine.start("Instant")
     assert (instance.state, instance.suspended) == (state, suspended), "before the start returns"
     assert harness.engine.missed(final=True) == []
@@ -124,7 +124,7 @@ def test_a_reaction_takes_effect_at_its_time_whenever_it_is_read(
     after: float, at: float, read_after: float, harness: EngineHarness
 ) -> None:
     """The script ends after 10 seconds; a reaction at the same time comes first."""
-    harness.engine.react(reaction(name="Quick", deed="break", after=after))
+    harness.engine.react(reaction(name="Quick", action="break", after=after))
     began = harness.now
     instance = harness.start("Quick")
     assert harness.engine.next_due() == (float("inf") if after == 0 else began + at)
@@ -147,7 +147,7 @@ def test_decide_takes_effect_when_the_instance_begins_to_wait(harness: EngineHar
 def test_a_reaction_to_an_open_instance_takes_effect_when_it_is_added(harness: EngineHarness) -> None:
     instance = harness.start("Quick")
     harness.now += 3
-    harness.engine.react(reaction(name="Quick", deed="terminate", after=1))
+    harness.engine.react(reaction(name="Quick", action="terminate", after=1))
     harness.after(instance, 60)
     assert (instance.state, instance.ended) == ("Terminated", 1003)
 
@@ -155,7 +155,7 @@ def test_a_reaction_to_an_open_instance_takes_effect_when_it_is_added(harness: E
 def test_a_reaction_ignores_instances_that_had_ended(harness: EngineHarness) -> None:
     earlier = harness.start("Quick")
     harness.now += 60
-    harness.engine.react(reaction(name="Quick", deed="break"))
+    harness.engine.react(reaction(name="Quick", action="break"))
     later = harness.start("Quick")
     assert (earlier.state, later.state) == ("Completed OK", "Broken")
     assert harness.engine.missed(final=True) == []
@@ -163,7 +163,7 @@ def test_a_reaction_ignores_instances_that_had_ended(harness: EngineHarness) -> 
 
 class TestMissedReactions:
     def test_reports_instances_that_ended_first(self, harness: EngineHarness) -> None:
-        harness.engine.react(reaction(name="Quick", deed="suspend", after=10.5))
+        harness.engine.react(reaction(name="Quick", action="suspend", after=10.5))
         ids = [harness.start("Quick").id for _ in range(5)]
         harness.now += 60
         said = (
@@ -174,7 +174,7 @@ class TestMissedReactions:
         assert harness.engine.missed(final=False) == harness.engine.missed(final=True) == [said]
 
     def test_reports_reactions_that_are_not_due_when_final(self, harness: EngineHarness) -> None:
-        harness.engine.react(reaction(name="Quick", deed="break", after=5))
+        harness.engine.react(reaction(name="Quick", action="break", after=5))
         instance = harness.start("Quick")
         assert harness.engine.missed(final=False) == []
         (said,) = harness.engine.missed(final=True)
@@ -188,7 +188,7 @@ class TestMissedReactions:
         self, optional: bool, harness: EngineHarness
     ) -> None:
         harness.engine.react(
-            reaction(deed="terminate", where={"dataset": "x"}, business_key="k", optional=optional)
+            reaction(action="terminate", where={"dataset": "x"}, business_key="k", optional=optional)
         )
         harness.start(dataset="y")
         assert harness.engine.missed(final=False) == []
@@ -200,14 +200,14 @@ class TestMissedReactions:
 
     @pytest.mark.parametrize("remove", ["delete", "vanish"])
     def test_reports_deleted_instances(self, remove: str, harness: EngineHarness) -> None:
-        harness.engine.react(reaction(name="Quick", deed="break", after=5))
+        harness.engine.react(reaction(name="Quick", action="break", after=5))
         instance = harness.start("Quick")
         getattr(harness.engine, remove)(instance.id)
         (said,) = harness.engine.missed(final=False)
         assert said.endswith(f"{instance.id} was deleted first")
 
     def test_ignores_superseded_reactions(self, harness: EngineHarness) -> None:
-        harness.engine.react(reaction(deed="break"))
+        harness.engine.react(reaction(action="break"))
         harness.engine.react(reaction(outcomes=["ask"]))
         harness.start()
         assert harness.engine.missed(final=True) == []
@@ -283,6 +283,6 @@ def test_change_suspends_resumes_and_terminates(control: EmulatorControl) -> Non
 def test_an_invalid_reaction_is_refused(
     arguments: tuple[Any, ...], message: str, control: EmulatorControl
 ) -> None:
-    name, deed, outcomes, after = arguments
+    name, action, outcomes, after = arguments
     with pytest.raises(EmulatorError, match=message):
-        control.react(name, deed, outcomes, after=after)
+        control.react(name, action, outcomes, after=after)
