@@ -152,7 +152,7 @@ class TestLookup:
 class TestDecide:
     @pytest.mark.parametrize("record", [None, SENT, NOTHING])
     @pytest.mark.parametrize(
-        ("found", "decision"),
+        ("found", "decided"),
         [
             (ExistingInstances(), StartInstance(KEY)),
             (ExistingInstances((OPEN,)), OPEN),
