@@ -79,11 +79,10 @@ class BatchDecider:
         if own_record and own_record.own_keys not in (None, request.keys_signature()):
             raise BatchChangedError("its launches have other business keys")
         self._own_record = own_record
-        began = own_record.begun_at if own_record else None
+        began = own_record.posted_at if own_record else None
         resumes_older = request.keeps_open or request.goes_on_from(record) is not None
         self._since = request.since if began is None or resumes_older else began
-        # A person was asked to search, and has cleared the task.
-        self._is_answered = record is not None and own_record is None and record.told
+        self._is_answered = request.is_answered(record)
         self._is_first = record is None and request.try_number <= 1
         known = request.resumable_record(record)
         self.met = known.satisfied_launches() if known else frozenset()
@@ -120,17 +119,11 @@ class BatchDecider:
     def _is_of_this_run(self, instance: BpmInstance, key: BatchKey) -> bool:
         """Return whether this run of the DAG may have started an instance. A deleted run used the same keys."""
         request = self._request
-        if key.generation > request.try_number or (
-            key.generation == request.generation and not request.may_have_sent(self._record)
-        ):
+        if key.generation == request.generation and not request.may_have_sent(self._record):
             return False
-        own = request.own(self._record) if key.generation == request.generation else None
-        began = own.begun_at if own else None
-        placement = self._place(instance, request.since if began is None else began)
-        # If no record mentions a start, nothing more precise is known.
-        if placement is Placement.UNKNOWN and self._record and self._record.begun_at is not None:
+        placement = self._matches and request.place(self._record, self._matches, instance, key.generation)
+        if placement is Placement.UNKNOWN:
             self._unclear[instance.id] = decision.start_time_doubt(instance)
-            return not self._is_answered
         return placement is not Placement.BEFORE
 
     def _place(self, instance: BpmInstance, began: float | None) -> Placement:
@@ -202,7 +195,7 @@ class BatchDecider:
 
     def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
         """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
-        has_resumed = self._own_record is not None and self._own_record.begun_at is not None
+        has_resumed = self._own_record is not None and self._own_record.posted_at is not None
         return (
             self._older_open.get(number, []) if has_resumed or not self._request.generation_is_certain else []
         )
@@ -261,7 +254,7 @@ class BatchDecider:
         """
         matches = [one for one in self._keyed.get(key, ()) if one.name == launch.bpm_name]
         record, request = self._record, self._request
-        if record is None or record.begun_at is None:
+        if record is None or record.posted_at is None:
             if matches and request.may_have_sent(record):
                 raise self._ambiguous_owner_error(launch, matches)
             return key, [], []
@@ -273,9 +266,9 @@ class BatchDecider:
                 one
                 for one in matches
                 if one.id not in (record.strangers or ())
-                and self._place(one, record.begun_at) is not Placement.BEFORE
+                and self._place(one, record.posted_at) is not Placement.BEFORE
             ]
-            is_unclear = any(self._place(one, record.begun_at) is Placement.UNKNOWN for one in new)
+            is_unclear = any(self._place(one, record.posted_at) is Placement.UNKNOWN for one in new)
             if len(new) > 1 or is_unclear or (new and record.strangers is None):
                 raise self._ambiguous_owner_error(launch, new)
             known = new

@@ -30,6 +30,8 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.metrics import ADOPTIONS
+from airflow_provider_astrobpm.starting import try_request
+from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -174,11 +176,11 @@ class BatchRun:
         if to_start is None:
             await self._terminate(decider.superseded())
         self._client.meter.count(ADOPTIONS, len(self._adopted))
-        deadline = begun.deadline
-        if deadline is None and self._request.timeout is not None:
-            deadline = self._clock() + self._request.timeout
         done = msgspec.structs.replace(
-            begun, own=self._request.instance_signatures(self.instances), deadline=deadline, unfinished=False
+            begun,
+            own=self._request.instance_signatures(self.instances),
+            deadline=self._request.deadline(self._clock(), begun.deadline),
+            unfinished=False,
         )
         await self._write_record(done)
         return BatchStartResult(
@@ -196,10 +198,9 @@ class BatchRun:
 
     async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
         """Find all instances with a key of the batch, if there can be any."""
-        seconds = batch_record.lookup_delay(self._request, record, self._clock())
-        if seconds is None:
+        if try_request.choose_lookup(self._request, record) is LookupMethod.NONE:
             return None
-        if seconds > 0:
+        if (seconds := try_request.lookup_delay(self._request, record, self._clock())) > 0:
             self._log(
                 LogNote(
                     f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
@@ -236,7 +237,7 @@ class BatchRun:
         is_begun = self._had_begun or self._adopted or self._starter.has_reached_server
         return msgspec.structs.replace(
             begun,
-            begun_at=begun.begun_at if is_begun else None,
+            posted_at=begun.posted_at if is_begun else None,
             answered_at=self._clock(),
             unproven=begun.unproven or self._starter.is_unproven,
             own=self._request.instance_signatures(self.instances),
@@ -301,10 +302,10 @@ class BatchRun:
     def _new_record(self, record: BatchRecord | None, decider: BatchDecider) -> BatchRecord:
         request, own = self._request, self._request.own(record)
         known = request.resumable_record(record)
-        begun_at = own.begun_at if own else None
-        if begun_at is None and request.try_number > 1 and (record is None or record.older_unknown):
-            begun_at = request.since or 0.0  # earlier tries may have begun it
-        self._had_begun = begun_at is not None
+        posted_at = own.posted_at if own else None
+        if posted_at is None and request.try_number > 1 and (record is None or record.older_unknown):
+            posted_at = request.since or 0.0  # earlier tries may have begun it
+        self._had_begun = posted_at is not None
         return BatchRecord(
             generation=request.generation,
             max_tries=request.max_tries,
@@ -312,7 +313,7 @@ class BatchRun:
             since=request.since,
             key_example=self._endpoint.key_example,
             unproven=own is not None and own.unproven,
-            begun_at=self._clock() if begun_at is None else begun_at,
+            posted_at=self._clock() if posted_at is None else posted_at,
             answered_at=own.answered_at if own else None,
             own_keys=request.keys_signature(),
             own=request.instance_signatures(self._adopted),

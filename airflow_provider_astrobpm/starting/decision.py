@@ -23,7 +23,6 @@ belongs. Then an open instance of any generation counts as one of this generatio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -34,7 +33,8 @@ from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.sameness import KnownIdentity
 from airflow_provider_astrobpm.client.timestamps import Placement
 from airflow_provider_astrobpm.starting.lost_start import describe_instances
-from airflow_provider_astrobpm.starting.try_record import TryRecord, recorded_intent
+from airflow_provider_astrobpm.starting.try_record import TryRecord
+from airflow_provider_astrobpm.starting.try_request import TryRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
     from airflow_provider_astrobpm.client.operations import Operation
-    from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists, TaskIdentity
+    from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists
 
 MAX_PREEXISTING_IDS = 1000  # a record holds at most this many ids, because Airflow limits its length
 
@@ -52,53 +52,34 @@ class StartRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
 
     launch: int = 1
     """The number of the last start in this generation; 0 if the instance is of an older generation and not adopted yet."""
-    posted_at: float | None = None
-    """When the start was about to be sent, in seconds since the epoch. Once its instance is known: when it was answered.
-    ``None`` if none was sent, or if the last one certainly never reached the server."""
-    instance_id: str | None = None
-    """The instance that was started or adopted, once it is known."""
-    strangers: tuple[str, ...] | None = None
-    """The ids of instances that had the custom key before the start; ``None`` if they were not searched for."""
-    deadline: float | None = None
-    """When the wait fails, in seconds since the epoch."""
     left_open: bool = False
     """Whether the wait failed and left its instance open, so that the wait can resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartRequest:
-    """Describes what one try of a task wants to start.
+class StartRequest(TryRequest[StartRecord]):
+    """Describes the one instance that a try of a task wants to start.
 
     :param start: the operation that starts it, with a business key.
     :param bpm_name: the BPM's name.
-    :param identity: the task.
-    :param generation: the number of the first try since the task was last cleared.
-    :param try_number: the number of this try.
     :param business_key: the author's own key, which others may use too; ``None`` for the key made from the task.
     :param if_open_instance_exists: what to do if an open instance has the custom key.
-    :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
-    :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
-    :param timeout: seconds for the wait, which begins with the start.
-    :param grace: seconds after which a started instance certainly shows in the lists.
-    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
-    :param max_tries: Airflow's ``max_tries`` of the task, if known.
-    :param generation_is_certain: whether the sources for the generation agree.
     """
 
     start: Callable[[str], Operation[BpmInstance]]
     bpm_name: str
-    identity: TaskIdentity
-    generation: int
-    try_number: int
     business_key: str | None = None
     if_open_instance_exists: IfOpenInstanceExists = "start"
-    keeps_open: bool = False
-    accepts: Callable[[BpmInstance], bool]
-    timeout: float | None = None
-    grace: float = 60
-    since: float | None = None
-    max_tries: int | None = None
-    generation_is_certain: bool = True
+
+    @property
+    def searches_always(self) -> bool:
+        """Whether even a first try searches, because others may use the key."""
+        return self.business_key is not None and self.if_open_instance_exists != "start"
+
+    @property
+    def searches_after_clear(self) -> bool:
+        """Whether a try searches by key for what older generations have started."""
+        return self.business_key is None
 
     def key(self, launch: int = 1) -> str:
         """Return the business key of a start."""
@@ -149,35 +130,9 @@ class StartRequest:
         key = instance.business_key
         return self.identity.read(key) is not None or self.identity.resembles(key)
 
-    def own(self, record: StartRecord | None) -> StartRecord | None:
-        """Return the record if it belongs to this generation."""
-        return record if record is not None and record.generation == self.generation else None
-
     def is_relevant(self, instance: BpmInstance) -> bool:
         """Return whether an instance is open or has succeeded. After a failed one the task starts another anyway."""
         return not instance.is_closed or self.accepts(instance)
-
-    def has_sent_nothing(self, record: StartRecord | None) -> bool:
-        """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
-        if self.generation_is_certain and self.try_number <= self.generation:
-            return True
-        return record is not None and record.covers(self.generation)
-
-    def may_have_sent(self, record: StartRecord | None) -> bool:
-        """Return whether a try of this generation may have sent a start."""
-        own = self.own(record)
-        # If a person was asked to search, an instance may exist although no record mentions a start.
-        if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
-            return True
-        return not self.has_sent_nothing(record)
-
-
-class LookupMethod(Enum):
-    """How a try searches for instances that earlier tries may have started."""
-
-    NONE = "not at all"
-    ID = "by its id"
-    KEY = "by its business key"
 
 
 class ExistingInstances(NamedTuple):
@@ -236,57 +191,6 @@ class RefuseStart:
 StartDecision = AdoptInstance | StartInstance | RefuseStart
 
 
-def choose_lookup(request: StartRequest, record: StartRecord | None) -> LookupMethod:  # noqa: PLR0911 - a table in order
-    """Return how to search for instances that earlier tries may have started; not at all if they certainly started none.
-
-    :param record: the record as it was before this try wrote its intent.
-    """
-    has_custom_key = request.business_key is not None
-    if has_custom_key and request.if_open_instance_exists != "start":
-        return LookupMethod.KEY
-    own = request.own(record)
-    if own is not None and own.instance_id is not None:
-        return LookupMethod.ID
-    if request.may_have_sent(record):
-        return LookupMethod.KEY
-    # So nothing of this generation exists, but something of an older one may.
-    if record is not None and record.instance_id is not None:
-        return LookupMethod.ID
-    if has_custom_key:
-        return LookupMethod.NONE  # after a clear, "start" with the custom key starts unconditionally
-    if record is None or record.older_unknown:
-        return LookupMethod.KEY if request.try_number > 1 else LookupMethod.NONE
-    return LookupMethod.NONE if record.posted_at is None else LookupMethod.KEY
-
-
-def lookup_delay(request: StartRequest, record: StartRecord | None, now: float) -> float:
-    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
-
-    :param now: the time, in seconds since the epoch.
-    """
-    if choose_lookup(request, record) is not LookupMethod.KEY or request.try_number <= 1:
-        return 0.0
-    if (
-        record is None
-        or record.older_unknown
-        or not (request.own(record) or request.has_sent_nothing(record))
-    ):
-        return request.grace  # no record shows when a start was sent
-    return seconds_until_visible(request, record, now)
-
-
-def seconds_until_visible(request: StartRequest, record: StartRecord, now: float) -> float:
-    """Return the seconds until the instance of a recorded start is certainly visible; 0 if no start was sent.
-
-    If a start was not answered, the server may have processed it late: it may have waited for a token or been throttled.
-    """
-    if record.posted_at is None:
-        return 0.0
-    if record.instance_id is None:
-        return request.grace
-    return min(request.grace, max(0.0, record.posted_at + request.grace - now))
-
-
 def is_enough(request: StartRequest, record: StartRecord | None, matches: KeyMatches) -> bool:
     """Return whether further search results cannot change the decision.
 
@@ -312,17 +216,19 @@ def classify(
         any_open_counts=request.if_open_instance_exists != "start",
     )
     if request.business_key is None:
-        current, unclear = _of_this_run(request, record, matches)
-        numbers = {one.id: request.identity.read(one.business_key) or (0, 0) for one in current}
+        generations = {one.id: (request.identity.read(one.business_key) or (0, 0))[0] for one in everything}
+        places = {one.id: request.place(record, matches, one, generations[one.id]) for one in everything}
+        current = [one for one in everything if places[one.id] is not Placement.BEFORE]
         mine = [one for one in current if one.name == request.bpm_name]
-        own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], request))
+        own = tuple(one for one in mine if _is_own(one, generations[one.id], request))
         if not request.may_have_sent(record):
             own = ()  # an instance with this generation's key was started by a deleted run
         older = tuple(one for one in mine if one not in own and not one.is_closed)
-        if in_doubt := [one for one in (*own, *older) if one.id in unclear and request.is_relevant(one)]:
+        unclear = [one for one in (*own, *older) if places[one.id] is Placement.UNKNOWN]
+        if in_doubt := [one for one in unclear if request.is_relevant(one)]:
             return RefuseStart(AmbiguousStartError(start_time_doubt(in_doubt[0]), request.key()))
         # A BPM that the instance calls may have its key too. But then the instance itself must be there.
-        resembling = [one for one in current if one not in mine and numbers[one.id][0] == request.generation]
+        resembling = [one for one in current if one not in mine and generations[one.id] == request.generation]
         if resembling and not own:
             doubt = f"its business key belongs to {resembling[0]}, which is not an instance of {request.bpm_name!r}"
         if not request.generation_is_certain and (
@@ -356,33 +262,6 @@ def classify(
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)
     return ExistingInstances(own, older, others, doubt, ids)
-
-
-def _of_this_run(
-    request: StartRequest, record: StartRecord | None, matches: KeyMatches
-) -> tuple[list[BpmInstance], frozenset[str]]:
-    """Return what this run of the DAG may have started. A deleted run with the same id used the same keys.
-
-    :returns: the instances, and the ids of those whose start time does not decide it.
-    """
-    own = request.own(record)
-    of_own = own.posted_at if own is not None and own.posted_at is not None else request.since
-    current, unclear = [], set()
-    for one in matches.instances.values():
-        generation = (request.identity.read(one.business_key) or (0, 0))[0]
-        moment = of_own if generation == request.generation else request.since
-        placement = Placement.SINCE if moment is None else matches.place(one, moment)
-        if generation > request.try_number or placement is Placement.BEFORE:
-            continue
-        current.append(one)
-        if placement is Placement.UNKNOWN:
-            unclear.add(one.id)
-    if record is None or record.posted_at is None:
-        return current, frozenset()  # no record mentions a start, so nothing more precise is known
-    if record.told and own is None:
-        # A person was asked to search, and has cleared the task.
-        return [one for one in current if one.id not in unclear], frozenset()
-    return current, frozenset(unclear)
 
 
 def _is_own(instance: BpmInstance, generation: int, request: StartRequest) -> bool:
@@ -442,7 +321,7 @@ def _start_or_refuse(
     last = max(own_record.launch, 1) if own_record else 1
     if found.doubt is None:
         warning = None
-    elif record is not None and own_record is None and record.told:
+    elif request.is_answered(record):
         warning = f"{found.doubt}; starting anyway, because the task was cleared"
     else:
         return _refuse(
@@ -484,15 +363,7 @@ def _ambiguous_owner_error(key: str, instances: Iterable[BpmInstance]) -> Ambigu
 
 def record_person_asked(request: StartRequest, record: StartRecord | None) -> StartRecord:
     """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    begun = recorded_intent(
-        record,
-        StartRecord,
-        generation=request.generation,
-        max_tries=request.max_tries,
-        try_number=request.try_number,
-        since=request.since,
-        is_certain=request.generation_is_certain,
-    )
+    begun = request.intent(record, StartRecord)
     if request.own(record) is not None:
         return msgspec.structs.replace(begun, told=True)
     return msgspec.structs.replace(

@@ -29,6 +29,28 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether a person was asked to search for instances before clearing the task."""
     key_example: tuple[str, str] | None = None
     """A business key as sent, and as the answer to that start showed it, if the two differ."""
+    posted_at: float | None = None
+    """When this generation's first start was about to be sent, in seconds since the epoch; ``None`` if certainly none was."""
+    instance_id: str | None = None
+    """The instance that was started or adopted, once it is known; ``None`` for a batch."""
+    strangers: tuple[str, ...] | None = None
+    """The ids of instances that had custom keys before the start; ``None`` if unknown."""
+    deadline: float | None = None
+    """When the wait fails, in seconds since the epoch."""
+
+    @property
+    def settled_at(self) -> float | None:
+        """When the last start had been answered, in seconds since the epoch; ``None`` if an answer may be missing."""
+        return None if self.instance_id is None else self.posted_at
+
+    @property
+    def mentions_start(self) -> bool:
+        """Whether an instance may exist that a start in this record has made."""
+        return self.posted_at is not None
+
+    def has_begun(self, generation: int) -> bool:
+        """Return whether a try of this generation has begun to send starts."""
+        return self.generation == generation and self.posted_at is not None
 
     def covers(self, generation: int) -> bool:
         """Return whether a start sent by a try of this generation would show in the record."""

@@ -82,6 +82,11 @@ class BegunTry(Generic[R]):
     this: TaskTry
     record: R | None
 
+    @property
+    def has_started(self) -> bool:
+        """Whether an earlier try of this generation has begun to send starts."""
+        return self.record is not None and self.record.has_begun(self.this.generation)
+
 
 def begin_try(context: Context, kind: type[R], *, retries: int) -> BegunTry[R]:
     """Begin a try: record that it has begun, before it does anything else.

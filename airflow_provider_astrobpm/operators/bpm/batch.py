@@ -270,11 +270,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     @property
     def _checks_variables(self) -> bool:
         """Whether to check the variables. A batch that a try has begun to start was checked before."""
-        this, record = self._begun.this, self._begun.record
-        has_begun = (
-            record is not None and record.generation == this.generation and record.begun_at is not None
-        )
-        return self.check_variables and not has_begun
+        return self.check_variables and not self._begun.has_started
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
         """Return a function that reads the launches from the beginning each time it is called."""

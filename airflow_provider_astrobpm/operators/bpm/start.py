@@ -195,10 +195,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
         begun = begin_try(context, decision.StartRecord, retries=self.retries or 0)
         state_record, this, known = begun.state_record, begun.this, begun.record
-        has_started = (
-            known is not None and known.generation == this.generation and known.posted_at is not None
-        )
-        if self.check_variables and self.variables is not None and not has_started:
+        if self.check_variables and self.variables is not None and not begun.has_started:
             names = values.named(self.variables)
             self.hook.check_variables(self.bpm_name, names, version=self.version)
 
