@@ -117,6 +117,13 @@ class BatchRequest(TryRequest[BatchRecord]):
         """Return the custom keys, ready to be recognised in the form in which the endpoint shows them."""
         return KeyForms(self.own_keys.values(), form)
 
+    def taken_over(self, record: BatchRecord) -> BatchRecord:
+        """Return what this generation keeps of an older generation's record when a person is asked to check."""
+        if self.resumable_record(record) is not None:
+            return msgspec.structs.replace(record, goes_on_from=self.goes_on_from(record))
+        kept = ("generation", "intent_of", "older_unknown", "since", "key_example", "posted_at")
+        return BatchRecord(**{name: getattr(record, name) for name in kept})
+
     def resumable_record(self, record: BatchRecord | None) -> BatchRecord | None:
         """Return the record if this generation resumes the batch it describes."""
         return record if record is not None and (record.unfinished or self.own(record)) else None
@@ -169,24 +176,3 @@ def is_recorded_instance(record: BatchRecord, number: int, key: str, instance: B
 def _signature(*texts: str, length: int = SIGNATURE_LENGTH) -> str:
     whole = hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).digest()
     return base64.urlsafe_b64encode(whole).decode()[:length]
-
-
-def record_person_asked(request: BatchRequest, record: BatchRecord | None) -> BatchRecord:
-    """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    known = request.resumable_record(record)
-    begun = request.intent(record, BatchRecord)
-    base = BatchRecord(generation=request.generation)
-    if known is not None:
-        base = msgspec.structs.replace(known, goes_on_from=request.goes_on_from(known))
-    elif record is not None:
-        base = msgspec.structs.replace(base, posted_at=record.posted_at, key_example=record.key_example)
-    return msgspec.structs.replace(
-        base,
-        generation=request.generation,
-        max_tries=request.max_tries,
-        is_unclear=not request.generation_is_certain,
-        intent_of=begun.intent_of,
-        older_unknown=begun.older_unknown,
-        since=begun.since,
-        told=True,
-    )

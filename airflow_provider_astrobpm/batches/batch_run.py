@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.batches import batch_record, bulk_change
+from airflow_provider_astrobpm.batches import bulk_change
 from airflow_provider_astrobpm.batches.batch_account import BatchCounts
 from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider, StartLaunch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord
@@ -165,7 +165,7 @@ class BatchRun:
             if keys is not None:
                 await self._terminate(decider.superseded())
         except AmbiguousStartError:
-            await self._write_record(batch_record.record_person_asked(self._request, record))
+            await self._write_record(self._request.record_person_asked(record, BatchRecord))
             raise
         begun = self._new_record(record, decider)
         to_start = None if keys is None else len(keys) - keys.count(None)

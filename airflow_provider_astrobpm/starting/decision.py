@@ -1,38 +1,31 @@
-"""Decides what a try does about the instances of earlier tries: adopt one, start one, or refuse. No I/O.
+"""Decides what the try of one start does about the instances of earlier tries, by ``decision_table``. No I/O.
 
-A try learns what earlier tries did from their ``StartRecord``, if Airflow stores one, and from the business key. An
-instance has *succeeded* if it ended as the task wants, and *failed* if it ended in any other way. The first row that applies
-decides:
-
-| what the try finds                                              | decision                                             |
-|-----------------------------------------------------------------|------------------------------------------------------|
-| an open instance of this generation                             | adopt it                                             |
-| an instance of this generation that has succeeded               | adopt it: its end is the task's result               |
-| an open instance of an older generation, left open on purpose   | adopt it: people may be working on it                |
-| an open instance with the custom key, started by someone else   | as ``if_open_instance_exists`` says                  |
-| no such instance, but one may exist                             | refuse: a start could be the second one              |
-| anything else: nothing, or only failed or superseded instances  | terminate open instances of older generations; start |
-
-If several instances qualify for adoption by one row, the try refuses, too. An error that asks a person to check is recorded: the
-first try after the next clear then starts despite the doubt.
-
-A generation ends when a person clears the task. If ``retries`` was changed, it can be uncertain to which generation a try
-belongs. Then an open instance of any generation counts as one of this generation, and nothing is terminated.
+A try learns what earlier tries did from their ``StartRecord``, if Airflow stores one, and from the business key. All open
+instances of older generations are terminated before a start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_astrobpm.client.errors import AmbiguousStartError, OpenInstanceExistsError
+from airflow_provider_astrobpm.client.errors import AmbiguousStartError
 from airflow_provider_astrobpm.client.key_form import KeyForms
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.sameness import KnownIdentity
 from airflow_provider_astrobpm.client.timestamps import Placement
-from airflow_provider_astrobpm.starting.lost_start import describe_instances
+from airflow_provider_astrobpm.starting.decision_table import (
+    MAX_PREEXISTING_IDS,
+    ExistingInstances,
+    RefuseStart,
+    StartInstance,
+    StartSubject,
+    decide_start,
+    generation_doubt,
+    start_time_doubt,
+)
 from airflow_provider_astrobpm.starting.try_record import TryRecord
 from airflow_provider_astrobpm.starting.try_request import TryRequest
 
@@ -43,8 +36,12 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.key_form import KeyForm
     from airflow_provider_astrobpm.client.operations import Operation
     from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists
+    from airflow_provider_astrobpm.starting.decision_table import StartDecision
 
-MAX_PREEXISTING_IDS = 1000  # a record holds at most this many ids, because Airflow limits its length
+OWNER_ADVICE = (
+    "Terminate the instance that this task has started, if any, then clear this task. If only this task uses the key, set "
+    'if_open_instance_exists="adopt": then a retry recognises its instance by the key.'
+)
 
 
 class StartRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,6 +77,17 @@ class StartRequest(TryRequest[StartRecord]):
     def searches_after_clear(self) -> bool:
         """Whether a try searches by key for what older generations have started."""
         return self.business_key is None
+
+    def taken_over(self, record: StartRecord) -> StartRecord:
+        """Return what this generation keeps of an older generation's record when a person is asked to check."""
+        # A retry resumes with the instance that a failed wait left open. Any other instance is of an older generation.
+        return msgspec.structs.replace(
+            record,
+            launch=0 if record.left_open else 1,
+            instance_id=record.instance_id if record.left_open else None,
+            strangers=None,
+            deadline=None,
+        )
 
     def key(self, launch: int = 1) -> str:
         """Return the business key of a start."""
@@ -135,62 +143,6 @@ class StartRequest(TryRequest[StartRecord]):
         return not instance.is_closed or self.accepts(instance)
 
 
-class ExistingInstances(NamedTuple):
-    """The instances that a try has found."""
-
-    own: tuple[BpmInstance, ...] = ()
-    """Instances of this generation, open and closed."""
-    older: tuple[BpmInstance, ...] = ()
-    """Open instances of older generations."""
-    others: tuple[BpmInstance, ...] = ()
-    """Open instances that have the custom key and were started by someone else."""
-    doubt: str | None = None
-    """Why an instance of this generation may exist although it was not found."""
-    match_ids: tuple[str, ...] = ()
-    """The ids of all instances with the custom key."""
-
-
-@dataclass(frozen=True)
-class AdoptInstance:
-    """Decision to adopt an existing instance."""
-
-    instance: BpmInstance
-    why: str
-
-
-@dataclass(frozen=True)
-class StartInstance:
-    """Decision to start an instance.
-
-    :param key: its business key.
-    :param launch: the number of this start within the generation.
-    :param terminate: open instances to terminate first.
-    :param preexisting_ids: the ids of preexisting instances with the custom key; ``None`` if they were not searched for.
-    :param warning: a warning to log.
-    """
-
-    key: str
-    launch: int = 1
-    terminate: tuple[BpmInstance, ...] = ()
-    preexisting_ids: tuple[str, ...] | None = None
-    warning: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class RefuseStart:
-    """Decision to fail and start nothing.
-
-    :param error: the error to raise.
-    :param asks_person: whether the error asks a person to search for the instance before clearing the task.
-    """
-
-    error: AmbiguousStartError | OpenInstanceExistsError
-    asks_person: bool = True
-
-
-StartDecision = AdoptInstance | StartInstance | RefuseStart
-
-
 def is_enough(request: StartRequest, record: StartRecord | None, matches: KeyMatches) -> bool:
     """Return whether further search results cannot change the decision.
 
@@ -241,7 +193,8 @@ def classify(
             one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE
         ]
         if current:
-            return RefuseStart(_ambiguous_owner_error(request.business_key, current))
+            subject = StartSubject(request.bpm_name, request.business_key)
+            return RefuseStart(subject.ambiguous_owner_error(current, OWNER_ADVICE))
         return ExistingInstances(doubt=doubt)
     ids = (*matches.instances, *matches.resembling)
     preexisting = own_record.strangers if own_record else None
@@ -270,63 +223,25 @@ def _is_own(instance: BpmInstance, generation: int, request: StartRequest) -> bo
     return not request.generation_is_certain and not instance.is_closed
 
 
-def generation_doubt(instance: BpmInstance) -> str:
-    """Return the doubt about an instance that succeeded either before or after the last clear."""
-    return f"'retries' was changed, so it is unclear whether {instance} was started before the task was last cleared"
-
-
-def start_time_doubt(instance: BpmInstance) -> str:
-    """Return the doubt about an instance whose start time does not show which run started it."""
-    return (
-        f"{instance} has its business key, but its start time {instance.start_time!r} does not show whether this run of the "
-        "DAG has started it, or a deleted one with the same id"
-    )
-
-
-def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:  # noqa: PLR0911 - the table's rows
-    """Decide what a try does, by the table above."""
-    key = request.key()
-    if misnamed := [one for one in found.own if one.name != request.bpm_name]:
-        return _refuse(
-            f"{misnamed[0]} has this task's business key, but is not an instance of {request.bpm_name!r}", key
-        )
-    still_open = [one for one in found.own if not one.is_closed]
-    good = [one for one in found.own if request.accepts(one)]
-    if good and not still_open and not request.generation_is_certain:
-        return _refuse(generation_doubt(good[0]), key)
-    if still_open or good:
-        newest = max(good, key=lambda one: one.start_time or "", default=None)
-        return _adopt_only_one(
-            still_open or [one for one in [newest] if one], key, "an earlier try started it"
-        )
-    left_open = (
+def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:
+    """Decide what a try does, by the common table. Everything open of older generations is terminated before a start."""
+    own_record = request.own(record)
+    resumes = (
         request.keeps_open
         or not request.generation_is_certain
-        or (record is not None and request.own(record) is None and record.left_open)
+        or (record is not None and own_record is None and record.left_open)
     )
-    left = [one for one in found.older if left_open and one.name == request.bpm_name]
-    if left:
-        return _adopt_only_one(left, key, "it was left open when the task was cleared")
-    if found.others and request.if_open_instance_exists == "fail":
-        return RefuseStart(OpenInstanceExistsError(found.others[0]), asks_person=False)
-    if found.others and request.if_open_instance_exists == "adopt":
-        return _adopt_only_one(found.others, key, "it has the task's custom business key")
-    return _start_or_refuse(request, record, found)
-
-
-def _start_or_refuse(
-    request: StartRequest, record: StartRecord | None, found: ExistingInstances
-) -> StartInstance | RefuseStart:
-    own_record = request.own(record)
+    older = [one for one in found.older if resumes and one.name == request.bpm_name]
     last = max(own_record.launch, 1) if own_record else 1
-    if found.doubt is None:
-        warning = None
-    elif request.is_answered(record):
-        warning = f"{found.doubt}; starting anyway, because the task was cleared"
-    else:
-        return _refuse(
-            f"it is unknown whether an earlier try started an instance: {found.doubt}", request.key(last)
-        )
+    made = decide_start(
+        request,
+        record,
+        StartSubject(request.bpm_name, request.key(last)),
+        found._replace(older=older),
+        if_open_instance_exists=request.if_open_instance_exists,
+    )
+    if not isinstance(made, StartInstance):
+        return made
     # An earlier start without an instance may still take effect late. The same key then shows which task it belongs to.
     launch = max([last, *_launch_numbers(request, found.own)]) + 1 if found.own else last
     was_searched = request.if_open_instance_exists != "start"
@@ -334,50 +249,18 @@ def _start_or_refuse(
         return RefuseStart(
             _too_many_matches_error(len(found.match_ids), request.key(launch)), asks_person=False
         )
-    return StartInstance(
-        request.key(launch), launch, found.older, found.match_ids if was_searched else None, warning
+    return replace(
+        made,
+        key=request.key(launch),
+        launch=launch,
+        terminate=found.older,
+        preexisting_ids=found.match_ids if was_searched else None,
     )
 
 
 def _launch_numbers(request: StartRequest, instances: Iterable[BpmInstance]) -> list[int]:
     read = [request.identity.read(one.business_key) for one in instances]
     return [numbers[1] for numbers in read if numbers]
-
-
-def _adopt_only_one(
-    instances: list[BpmInstance] | tuple[BpmInstance, ...], key: str, why: str
-) -> AdoptInstance | RefuseStart:
-    if len(instances) == 1:
-        return AdoptInstance(instances[0], why)
-    return _refuse(f"several instances may be this task's: {describe_instances(instances)}", key)
-
-
-def _ambiguous_owner_error(key: str, instances: Iterable[BpmInstance]) -> AmbiguousStartError:
-    return AmbiguousStartError(
-        f"it is unknown whether an earlier try started one of these, because others may use their key: {describe_instances(instances)}",
-        key,
-        "Terminate the instance that this task has started, if any, then clear this task. If only this task uses the key, set "
-        'if_open_instance_exists="adopt": then a retry recognises its instance by the key.',
-    )
-
-
-def record_person_asked(request: StartRequest, record: StartRecord | None) -> StartRecord:
-    """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    begun = request.intent(record, StartRecord)
-    if request.own(record) is not None:
-        return msgspec.structs.replace(begun, told=True)
-    return msgspec.structs.replace(
-        begun,
-        generation=request.generation,
-        max_tries=request.max_tries,
-        is_unclear=not request.generation_is_certain,
-        # A retry resumes with the instance that a failed wait left open. Any other instance is of an older generation.
-        launch=0 if begun.left_open else 1,
-        instance_id=begun.instance_id if begun.left_open else None,
-        strangers=None,
-        deadline=None,
-        told=True,
-    )
 
 
 def _too_many_matches_error(matches: int, key: str) -> AmbiguousStartError:
@@ -408,7 +291,3 @@ def missing_instance_error(instance_id: str, key: str) -> AmbiguousStartError:
         "Nothing was started again. Search for it in Astro Zero, and terminate it if it is still open; then clear this "
         "task, which starts a new one.",
     )
-
-
-def _refuse(doubt: str, key: str) -> RefuseStart:
-    return RefuseStart(AmbiguousStartError(doubt, key))

@@ -33,12 +33,8 @@ from airflow_provider_astrobpm.client.metrics import ADOPTIONS, AMBIGUOUS_STARTS
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.search import EndpointTraits
 from airflow_provider_astrobpm.starting import decision, try_request
-from airflow_provider_astrobpm.starting.decision import (
-    AdoptInstance,
-    ExistingInstances,
-    RefuseStart,
-    StartRecord,
-)
+from airflow_provider_astrobpm.starting.decision import StartRecord
+from airflow_provider_astrobpm.starting.decision_table import AdoptInstance, ExistingInstances, RefuseStart
 from airflow_provider_astrobpm.starting.lost_start import LostStart, recover_lost_starts
 from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
@@ -48,7 +44,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation
-    from airflow_provider_astrobpm.starting.decision import StartDecision, StartInstance, StartRequest
+    from airflow_provider_astrobpm.starting.decision import StartRequest
+    from airflow_provider_astrobpm.starting.decision_table import StartDecision, StartInstance
 
 
 class StartResult(NamedTuple):
@@ -103,7 +100,7 @@ class InstanceStarter:
         decided = yield from self._decision(record)
         if isinstance(decided, RefuseStart):
             if decided.asks_person:
-                self._remember(decision.record_person_asked(self._request, record))
+                self._remember(self._request.record_person_asked(record, StartRecord))
             raise decided.error
         if isinstance(decided, AdoptInstance):
             return self._adopt(record, decided)

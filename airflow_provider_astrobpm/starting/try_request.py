@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic
 
+import msgspec
+
 from airflow_provider_astrobpm.client.timestamps import Placement
 from airflow_provider_astrobpm.starting.try_record import R, recorded_intent
 
@@ -110,6 +112,22 @@ class TryRequest(Generic[R]):
             since=self.since,
             is_certain=self.generation_is_certain,
         )
+
+    def taken_over(self, record: R) -> R:
+        """Return what this generation keeps of an older generation's record when a person is asked to check."""
+        return record
+
+    def record_person_asked(self, record: R | None, kind: type[R]) -> R:
+        """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
+        begun = self.intent(record, kind)
+        if self.own(record) is None:
+            begun = msgspec.structs.replace(
+                self.taken_over(begun),
+                generation=self.generation,
+                max_tries=self.max_tries,
+                is_unclear=not self.generation_is_certain,
+            )
+        return msgspec.structs.replace(begun, told=True)
 
     def deadline(self, now: float, recorded: float | None = None) -> float | None:
         """Return when the wait fails: as an earlier try has recorded, or by the time-out from now on."""

@@ -19,14 +19,13 @@ from airflow_provider_astrobpm.batches.batch_record import (
     MAX_SATISFIED_LAUNCHES,
     BatchRecord,
     BatchRequest,
-    record_person_asked,
 )
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.starting.decision import MAX_PREEXISTING_IDS
+from airflow_provider_astrobpm.starting.decision_table import MAX_PREEXISTING_IDS
 from airflow_provider_astrobpm.starting.try_request import LookupMethod, choose_lookup, lookup_delay
 
 TASK = TaskIdentity("dag", "run", "task")
@@ -312,21 +311,21 @@ class TestRecordThatAPersonWasAsked:
     """Only a clear resolves this record."""
 
     def test_without_a_record(self) -> None:
-        assert record_person_asked(batch_request(), None) == BatchRecord(
+        assert batch_request().record_person_asked(None, BatchRecord) == BatchRecord(
             generation=2, older_unknown=True, told=True
         )
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
         record = BatchRecord(generation=1, posted_at=1.0, own="abcd", unfinished=unfinished)
-        told = record_person_asked(batch_request(), record)
+        told = batch_request().record_person_asked(record, BatchRecord)
         assert (told.generation, told.told, told.posted_at) == (2, True, 1.0)
         assert (told.own, told.goes_on_from) == (("abcd", 1) if unfinished else (None, None))
         assert batch_request().oldest(told) == (1 if unfinished else 2)
 
     def test_in_a_retry(self) -> None:
         record = BatchRecord(generation=2, posted_at=1.0, strangers=("7",), goes_on_from=1)
-        assert record_person_asked(batch_request(), record) == BatchRecord(
+        assert batch_request().record_person_asked(record, BatchRecord) == BatchRecord(
             generation=2, posted_at=1.0, strangers=("7",), goes_on_from=1, told=True, intent_of=2
         )
 

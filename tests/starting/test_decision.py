@@ -14,13 +14,12 @@ from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
 from airflow_provider_astrobpm.starting import decision, try_request
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
-from airflow_provider_astrobpm.starting.decision import (
+from airflow_provider_astrobpm.starting.decision import StartRecord, StartRequest
+from airflow_provider_astrobpm.starting.decision_table import (
     AdoptInstance,
     ExistingInstances,
     RefuseStart,
     StartInstance,
-    StartRecord,
-    StartRequest,
 )
 from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
@@ -228,7 +227,7 @@ class TestDecide:
     def test_records_for_this_generation_that_a_person_was_asked(
         self, record: StartRecord | None, written: StartRecord
     ) -> None:
-        assert decision.record_person_asked(start_request(), record) == written
+        assert start_request().record_person_asked(record, StartRecord) == written
 
     def test_starts_when_a_person_clears_after_being_asked(self) -> None:
         was_asked = StartRecord(generation=1, posted_at=AT, told=True)

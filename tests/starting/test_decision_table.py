@@ -17,7 +17,8 @@ from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.starting import decision, try_request
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.starting.decision import AdoptInstance, RefuseStart, StartRecord, StartRequest
+from airflow_provider_astrobpm.starting.decision import StartRecord, StartRequest
+from airflow_provider_astrobpm.starting.decision_table import AdoptInstance, RefuseStart
 from airflow_provider_astrobpm.starting.try_record import TryRecord
 from airflow_provider_astrobpm.starting.try_request import LookupMethod, TryRequest
 
