@@ -124,16 +124,16 @@ class BatchRun:
     @property
     def instances(self) -> dict[int, BpmInstance]:
         """The instances adopted or started so far, by the numbers of their launches."""
-        return self._adopted | self._starter.started.instances
+        return self._adopted | self._starter.state.instances
 
     @property
     def under_way(self) -> int:
         """The number of starts being sent."""
-        return self._starter.under_way
+        return self._starter.state.under_way
 
     def stop(self, reason: Exception) -> None:
         """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
-        self._starter.stop(reason)
+        self._starter.state.stop(reason)
 
     async def launch(self, record: BatchRecord | None) -> BatchStartResult:
         """Adopt what earlier tries of the batch have started, and start what is missing.
@@ -186,7 +186,7 @@ class BatchRun:
         return BatchStartResult(
             total=self._total or self._read,
             instances=self.instances,
-            refused=self._starter.started.refused,
+            refused=self._starter.state.refused,
             met=decider.met & self._adopted.keys(),
             record=done,
             author_fields=self._said,
@@ -234,12 +234,12 @@ class BatchRun:
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
         """Return the record for starts that are all answered."""
-        is_begun = self._had_begun or self._adopted or self._starter.has_reached_server
+        is_begun = self._had_begun or self._adopted or self._starter.state.has_reached_server
         return msgspec.structs.replace(
             begun,
             posted_at=begun.posted_at if is_begun else None,
             answered_at=self._clock(),
-            unproven=begun.unproven or self._starter.is_unproven,
+            unproven=begun.unproven or self._starter.state.is_unproven,
             own=self._request.instance_signatures(self.instances),
             key_example=self._endpoint.key_example,
         )
@@ -332,7 +332,7 @@ class BatchRun:
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
                 await self._write_record(msgspec.structs.replace(begun, told=True))
-            elif not self._starter.is_in_doubt:
+            elif not self._starter.state.in_doubt and not self.under_way:
                 await self._write_record(self._answered(begun))
             raise
 
@@ -359,7 +359,7 @@ class BatchRun:
         decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
-        refused = len(self._starter.started.refused)
+        refused = len(self._starter.state.refused)
         if self._may_be_refused is None or refused <= self._may_be_refused:
             return False
         self._log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))
